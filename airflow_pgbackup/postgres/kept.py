@@ -1,0 +1,110 @@
+"""A server of our own as a child that cannot outlive us."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+_KEEPER = Path(__file__).with_name("_keeper.py")
+
+
+class KeptProcess:
+    """Steps run one after the other by ``_keeper.py``; the last one is a server that stays.
+
+    Leaving the ``with``, and the end of our own process in whatever way, stop the server by `signals`, 5 s for each,
+    and then remove the files and folders of `remove`.
+
+    :param steps: argument vectors; a step that fails ends the row.
+    :param env: the children's whole environment.
+    :param log: file for their stdout and stderr.
+    """
+
+    def __init__(
+        self,
+        *steps: Sequence[str | os.PathLike[str]],
+        env: Mapping[str, str],
+        log: Path,
+        remove: Sequence[Path] = (),
+        signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGKILL),
+    ) -> None:
+        self.log = log
+        self.exits: list[int] = []  # statuses of the steps that ended, as subprocess has them
+        self._steps = len(steps)
+        order = {
+            "steps": [[os.fspath(word) for word in step] for step in steps],
+            "log": os.fspath(log),
+            "remove": list(map(os.fspath, remove)),
+            "signals": list(map(int, signals)),
+        }
+        self._argv = [sys.executable, "-I", "-S", os.fspath(_KEEPER), json.dumps(order)]
+        self._env = dict(env)
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._reports = b""
+
+    def __enter__(self) -> KeptProcess:
+        self._keeper = subprocess.Popen(
+            self._argv,
+            env=self._env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C on the terminal is for us; the server stops when we say so
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop the server and remove the folders; returns when both are gone."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is None:
+            return
+        assert keeper.stdin is not None  # noqa: S101  Popen was given pipes
+        assert keeper.stdout is not None  # noqa: S101
+        keeper.stdin.close()
+        keeper.wait()
+        keeper.stdout.close()
+
+    @property
+    def running(self) -> bool:
+        """False once the last step ended, or one before it failed."""
+        self._read_reports(0)
+        return self._keeper is not None and len(self.exits) < self._steps and not any(self.exits)
+
+    def wait_ended(self, seconds: float) -> bool:
+        """Wait until the server ended by itself; False when it still runs after that time."""
+        deadline = time.monotonic() + seconds
+        while self.running:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._read_reports(left)
+        return True
+
+    def log_tail(self, lines: int = 5) -> str:
+        try:
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        except FileNotFoundError:
+            return ""
+
+    def _read_reports(self, seconds: float) -> None:
+        if self._keeper is None or self._keeper.stdout is None:
+            return
+        ready, _, _ = select.select([self._keeper.stdout], [], [], seconds)
+        if ready:
+            data = os.read(self._keeper.stdout.fileno(), 4096)
+            if not data:  # the keeper itself is gone, and PR_SET_PDEATHSIG took the server along
+                self.exits = [*self.exits, -signal.SIGKILL]
+            self._reports += data
+            *whole, self._reports = self._reports.split(b"\n")
+            self.exits += [int(line.split()[1]) for line in whole if line.startswith(b"exited ")]

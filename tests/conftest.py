@@ -1,0 +1,103 @@
+"""Real servers for the tests: PostgreSQL 16 and 18, an S3 server, each once per test process and gone with it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from psycopg import sql
+
+from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.server import PostgresServer
+
+# Everything a pgpass line, a URL, a shell and a log masker could stumble over.
+CANARY = "cañary:p\\a'ss \"w#rd%41&x=y"
+
+
+@pytest.fixture(scope="session")
+def canary() -> str:
+    """The password of the servers' superuser, which must appear nowhere."""
+    return CANARY
+
+
+@pytest.fixture
+def assert_no_canary() -> Callable[[object], None]:
+    """``assert_no_canary(text)``: neither the password nor a form in which a tool could have written it is in there."""
+    from urllib.parse import quote, quote_plus
+
+    pgpass = CANARY.replace("\\", "\\\\").replace(":", "\\:")
+    forms = {CANARY, pgpass, quote(CANARY), quote(CANARY, safe=""), quote_plus(CANARY), repr(CANARY)[1:-1]}
+    forms |= {CANARY.replace("'", "\\'"), CANARY.encode("unicode_escape").decode(), "w#rd%41"}
+
+    def check(text: object) -> None:
+        text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+        for form in forms:
+            if form in text:
+                at = text.index(form)
+                pytest.fail(f"the canary password shows: …{text[max(0, at - 80) : at]}<HERE>")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def client_dirs() -> list[str]:
+    """All folders with PostgreSQL programs: those of PGBACKUP_TEST_CLIENT_DIRS, then the wheel's 18 and 16."""
+    extra = os.environ.get("PGBACKUP_TEST_CLIENT_DIRS", "").split(os.pathsep)
+    return [*filter(None, extra), str(postgres_bin_dir(18)), str(postgres_bin_dir(16))]
+
+
+@pytest.fixture(scope="session")
+def server18() -> Iterator[PostgresServer]:
+    with PostgresServer(postgres_bin_dir(18), password=CANARY, tcp=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def server16() -> Iterator[PostgresServer]:
+    with PostgresServer(postgres_bin_dir(16), password=CANARY, tcp=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """``endpoint_url``, ``access_key``, ``secret_key``, ``client()`` and ``bucket()``, which makes a fresh one."""
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def fresh_database() -> Iterator[Callable[..., ConnectionParams]]:
+    """``fresh_database(server, name=None, *statements)``: a new database; its parameters. Dropped after the test."""
+    made: list[tuple[PostgresServer, str]] = []
+
+    def make(server: PostgresServer, name: str | None = None, *statements: str) -> ConnectionParams:
+        name = name or f"db_{secrets.token_hex(6)}"
+        with server.params.connect() as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        made.append((server, name))
+        params = server.params.with_database(name)
+        if statements:
+            with params.connect() as connection:
+                for statement in statements:
+                    connection.execute(statement)
+        return params
+
+    yield make
+    for server, name in made:
+        with server.params.connect() as connection:
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(autouse=True)
+def _no_inherited_postgres(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The developer's own PG* variables, ~/.pgpass and AWS settings take no part."""
+    home: Path = tmp_path_factory.getbasetemp() / "home"
+    home.mkdir(exist_ok=True)
+    for name in list(os.environ):
+        if name.startswith(("PG", "AWS_")) and not name.startswith("PGBACKUP_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
