@@ -121,17 +121,10 @@ class S3Server:
     def _process(self, program: Path, folder: Path) -> KeptProcess:
         s3, master, volume, filer, admin = free_port_pairs(5)
         self.port = s3
-        argv = [
-            os.fspath(program),
-            "-logtostderr=true",
-            "mini",
-            f"-dir={folder}",
-            "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1",
-        ]
+        argv = [os.fspath(program), "-logtostderr=true", "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
         argv += [f"-s3.port={s3}", f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
         argv += [f"-admin.port={admin}", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-        argv += ["-master.telemetry=false", "-s3.autoCreateBucket=false"]
+        argv += [f"-dir={folder}", "-master.telemetry=false", "-s3.autoCreateBucket=false"]
         argv += [f"-s3.localSocket={folder}/s3.sock", f"-filer.localSocket={folder}/filer.sock"]
         env = {"PATH": os.defpath, "HOME": os.fspath(folder), "TMPDIR": os.fspath(folder)}
         env |= {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
