@@ -1,0 +1,298 @@
+"""Where backups live: the contract that a local folder and an S3 bucket both keep.
+
+What every implementation promises, held by one suite of tests (``tests/integration/test_repository.py``):
+
+- A key is there whole or not at all. Nothing is ever overwritten: :class:`~airflow_pgbackup.errors.AlreadyExists`.
+- A source that raises leaves nothing visible, and its exception comes through unchanged.
+- Nothing is written where there is no ``repository.json``: an unmounted volume, another worker's disk or a typo is
+  never taken for an empty repository.
+- Errors of the store arrive as :class:`~airflow_pgbackup.errors.RepositoryError`, one line and a hint.
+- One object may be used by many threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import secrets
+import tempfile
+import uuid as uuid_module
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import BinaryIO
+
+from airflow_pgbackup.errors import (
+    AlreadyExists,
+    BackupNotFound,
+    RepositoryError,
+    RepositoryMismatch,
+    RepositoryNotFound,
+)
+from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX, check_key, is_key
+from airflow_pgbackup.repository.manifest import FORMAT_VERSION, RepositoryFile
+from airflow_pgbackup.repository.source import CancelFlag, Reader, Source
+
+READ_LIMIT = 16 * 1024**2
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One key.
+
+    :param modified: aware, UTC, by the store's clock.
+    :param version: what pins a later read to these very bytes: a quoted ETag, else a version id; None for local files.
+    """
+
+    key: str
+    size: int
+    modified: datetime
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What a crash left behind: a temporary file or folder, or (``upload_id``) an incomplete multipart upload.
+
+    :param modified: when it last grew, aware UTC: a dump that has been running for a day is not a leftover.
+    """
+
+    key: str
+    modified: datetime
+    upload_id: str | None = None
+
+
+class Repository(ABC):
+    """A place for backups. Keys are ``/``-joined relative paths of already encoded segments; see ``layout``."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        """``file:///var/backups/pg`` or ``s3://bucket/prefix``, without a trailing slash."""
+        self._uuid: str | None = None
+
+    # -- identity ------------------------------------------------------------------------------------------------
+
+    def init(self) -> str:
+        """Make this a repository, if it is none yet; its UUID either way."""
+        try:
+            return self.uuid
+        except RepositoryNotFound:
+            self._make_root()
+        now = datetime.now(timezone.utc).replace(microsecond=0)
+        content = RepositoryFile(format_version=FORMAT_VERSION, uuid=str(uuid_module.uuid4()), created_at=now)
+        try:
+            self.write_bytes(REPOSITORY_FILE, content.to_json())
+        except AlreadyExists:
+            pass  # another worker was first
+        return self.uuid
+
+    @property
+    def uuid(self) -> str:
+        """What ``repository.json`` says, read once.
+
+        :raises RepositoryNotFound: when there is none.
+        """
+        if self._uuid is None:
+            try:
+                data = self.read_bytes(REPOSITORY_FILE)
+            except BackupNotFound:
+                raise self._not_found() from None
+            self._uuid = RepositoryFile.from_json(data).uuid
+        return self._uuid
+
+    def require(self, uuid: str) -> None:
+        """Make sure that this is the repository which a reference was made in.
+
+        :raises RepositoryMismatch: when it is another one.
+        """
+        if self.uuid != uuid:
+            raise RepositoryMismatch(
+                f"{self.uri} is repository {self.uuid}, the reference was made in repository {uuid}",
+                hint="another volume is mounted here, or the URI leads elsewhere on this worker",
+            )
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Everything below a folder, sorted by key; temporary files of ours and foreign odd names left out.
+
+        :param prefix: a whole folder: ``app`` never means ``app_staging``. Empty: everything.
+        """
+        entries = (e for e in self._list(_folder(prefix)) if is_key(e.key))
+        return iter(sorted(entries, key=lambda e: e.key.encode("utf-8", "surrogateescape")))
+
+    def folders(self, prefix: str = "") -> Sequence[str]:
+        """Names of the folders right below a folder, sorted."""
+        return sorted(name for name in self._folders(_folder(prefix)) if is_key(name))
+
+    @abstractmethod
+    def stat(self, key: str) -> Entry | None:
+        """The key as it is now, None when it is not there."""
+
+    @abstractmethod
+    def read(self, key: str, *, pin: Entry | None = None) -> AbstractContextManager[BinaryIO]:
+        """Its bytes as a stream; ``read(n)`` gives full chunks until the end.
+
+        :param pin: an entry seen before: fail when the key does not hold those very bytes any more.
+        :raises BackupNotFound: when it is not there.
+        """
+
+    def read_bytes(self, key: str, *, limit: int = READ_LIMIT) -> bytes:
+        """All of a small key.
+
+        :raises RepositoryError: when it is larger than ``limit`` bytes: a forged or foreign file.
+        """
+        with self.read(key) as stream:
+            data = stream.read(limit + 1)
+        if len(data) > limit:
+            raise RepositoryError(f"{self.location(key)} is larger than {limit} bytes", hint="it is not one of ours")
+        return data
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def write(
+        self,
+        key: str,
+        source: Reader,
+        *,
+        size_hint: int | None = None,
+        sha256: str | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Entry:
+        """Store a stream under a new key, whole or not at all.
+
+        The source is read by the calling thread, so a signal or timeout of Airflow's interrupts a read that hangs.
+
+        :param size_hint: about how many bytes come, for the part size of an S3 upload. Too small costs memory, not
+            the upload.
+        :param sha256: the hex digest that the stream must have; S3 keeps it as object metadata.
+        :raises AlreadyExists: when the key is taken; also when it was taken while the stream ran.
+        """
+        check_key(key)
+        if key != REPOSITORY_FILE:
+            self.uuid  # noqa: B018  raises where there is no repository
+        return self._write(key, Source(source, sha256=sha256, cancel=cancel), size_hint=size_hint, sha256=sha256)
+
+    def write_bytes(self, key: str, data: bytes) -> Entry:
+        return self.write(key, io.BytesIO(data), size_hint=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+    def write_directory(
+        self,
+        prefix: str,
+        folder: Path,
+        *,
+        digests: Mapping[str, str] | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Sequence[Entry]:
+        """Bring in a finished local folder as ``prefix/…``: renamed into place where both are on one file system
+        (see :meth:`scratch`; the folder is then gone), else copied or uploaded, members in parallel.
+
+        A failure removes what was already brought in.
+
+        :param digests: member path to sha256; checked wherever the bytes are read.
+        :raises AlreadyExists: when there is anything under ``prefix``.
+        """
+        self.uuid  # noqa: B018  raises where there is no repository
+        members = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if _is_member(path)]
+        for member in members:
+            check_key(f"{prefix}/{member}")
+        if self.stat(prefix) is not None or next(self.list(prefix), None) is not None:
+            raise AlreadyExists(f"{self.location(prefix)} exists already")
+        return self._write_directory(prefix, folder, members, digests or {}, cancel)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete keys; those that are not there are none of its business. In no particular order, so a manifest is
+        deleted by a call of its own before its artifact. When this returns, a crash cannot bring them back.
+
+        :raises RepositoryError: naming what could not be deleted.
+        """
+        self._delete([check_key(key) for key in keys])
+
+    def copy_from(
+        self,
+        other: Repository,
+        source_key: str,
+        key: str,
+        *,
+        pin: Entry | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Entry | None:
+        """Copy without the bytes passing through here, where the store can do that; None where it cannot."""
+        return None
+
+    # -- the place itself ----------------------------------------------------------------------------------------
+
+    def location(self, key: str) -> str:
+        """The key for people: ``s3://bucket/prefix/key``."""
+        return f"{self.uri}/{key}"
+
+    def local_path(self, key: str) -> Path | None:
+        """Its path, where keys are files."""
+        return None
+
+    def free_bytes(self) -> int | None:
+        """Room left, None where there is no such thing."""
+        return None
+
+    @contextmanager
+    def scratch(self, prefix: str) -> Iterator[Path]:
+        """A private folder for work in progress, gone afterwards; on the repository's own file system where it has
+        one, so that :meth:`write_directory` to ``prefix`` is a rename."""
+        with tempfile.TemporaryDirectory(prefix="pgbackup-") as folder:
+            yield Path(folder)
+
+    def probe(self) -> None:
+        """Write and delete a small file, to learn before a long dump what would go wrong after it. Works before
+        :meth:`init`, too."""
+        key = f"{TEMP_PREFIX}probe-{secrets.token_hex(8)}"
+        self._write(key, Source(io.BytesIO(b"probe")), size_hint=5, sha256=None)
+        self._delete([key])
+
+    @abstractmethod
+    def leftovers(self, older_than: timedelta, *, prefix: str = "") -> Sequence[Leftover]:
+        """What crashes left below a folder and has not grown for that long. Only what is certainly ours."""
+
+    @abstractmethod
+    def abort_leftovers(self, leftovers: Iterable[Leftover]) -> None:
+        """Remove them."""
+
+    # -- for implementations -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _not_found(self) -> RepositoryNotFound: ...
+
+    @abstractmethod
+    def _make_root(self) -> None:
+        """Whatever :meth:`init` needs before it can write."""
+
+    @abstractmethod
+    def _list(self, folder: str) -> Iterator[Entry]: ...
+
+    @abstractmethod
+    def _folders(self, folder: str) -> Iterator[str]: ...
+
+    @abstractmethod
+    def _write(self, key: str, source: Source, *, size_hint: int | None, sha256: str | None) -> Entry: ...
+
+    @abstractmethod
+    def _write_directory(
+        self, prefix: str, folder: Path, members: Sequence[str], digests: Mapping[str, str], cancel: CancelFlag | None
+    ) -> Sequence[Entry]: ...
+
+    @abstractmethod
+    def _delete(self, keys: Sequence[str]) -> None: ...
+
+
+def _is_member(path: Path) -> bool:
+    if path.is_symlink() or not (path.is_file() or path.is_dir()):
+        raise RepositoryError(f"{path} is neither a file nor a folder: not brought into the repository")
+    return path.is_file()
+
+
+def _folder(prefix: str) -> str:
+    """A folder as the beginning of the keys below it: ``app/``, or nothing."""
+    prefix = prefix.removesuffix("/")
+    return f"{check_key(prefix)}/" if prefix else ""

@@ -1,0 +1,259 @@
+"""Where things lie in a repository, and how they are called.
+
+.. code-block:: text
+
+    repository.json                             the repository knows itself: format version, UUID
+    <server>/<database>/                        a series; <server>/@cluster for a pg_dumpall
+        20261122T020000Z-3f9ac1/                a backup
+            dvdrental_2026-11-22_0200.dump      its artifact: a file, or a folder for the directory format
+            manifest.json                       written last: the commit point
+            verification-20261122T021500.123456Z-archive-pass.json
+
+Keys are ``/``-joined relative paths of encoded segments. Everything here is pure: no file, no network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import string
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from urllib.parse import quote, unquote
+
+from airflow_pgbackup.errors import ConfigurationError, OptionError
+
+REPOSITORY_FILE = "repository.json"
+MANIFEST_FILE = "manifest.json"
+CLUSTER = "@cluster"
+
+LEVELS = ("integrity", "archive", "restore")
+"""Verification levels, weakest first."""
+RESULTS = ("pass", "fail", "notproven")
+
+DEFAULT_ARTIFACT = "{database}_{date}_{time}"
+EXTENSIONS = {"custom": ".dump", "tar": ".tar", "plain": ".sql", "directory": ".dir"}
+COMPRESSION_EXTENSIONS = {"gzip": ".gz", "zstd": ".zst", "lz4": ".lz4"}
+
+# ext4, XFS, NFS and most others hold 255 bytes per name.
+MAX_SEGMENT = 255
+
+TEMP_PREFIX = ".pgbackup-tmp-"
+"""Temporary files and folders of ours begin with this; a repository lists them as leftovers only."""
+
+_ID = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{6}")
+_VERIFICATION = re.compile(
+    rf"verification-(\d{{8}}T\d{{6}}\.\d{{6}}Z)-({'|'.join(LEVELS)})-({'|'.join(RESULTS)})\.json"
+)
+
+
+def encode_segment(name: str) -> str:
+    """A server or database name as one segment of a key: percent-encoded UTF-8 but for ``A-Za-z0-9-_.~``.
+
+    A leading ``.`` is encoded too, so that neither ``..`` nor a hidden file can come of a name; ``@`` always is,
+    so that a database called ``@cluster`` is just a name.
+
+    :raises ConfigurationError: for an empty name, or one whose encoded form is longer than 255 bytes.
+    """
+    try:
+        segment = _encode(name)
+    except UnicodeEncodeError:  # a lone surrogate, from bytes on a command line that are not UTF-8
+        raise ConfigurationError(f"the name {name!r} is not valid unicode") from None
+    if not segment:
+        raise ConfigurationError("a server or database name is empty")
+    if len(segment) > MAX_SEGMENT:
+        raise ConfigurationError(
+            f"the name {name[:40]!r}… takes {len(segment)} bytes as a folder name, at most {MAX_SEGMENT} are possible",
+            hint="give the operator a shorter server name",
+        )
+    return segment
+
+
+def decode_segment(segment: str) -> str:
+    """The name behind a segment.
+
+    :raises ValueError: when this is not what :func:`encode_segment` makes: a foreign folder.
+    """
+    name = unquote(segment, errors="strict")  # UnicodeDecodeError is a ValueError
+    if not name or _encode(name) != segment:
+        raise ValueError(f"not an encoded name: {segment!r}")
+    return name
+
+
+@dataclass(frozen=True, order=True)
+class Series:
+    """All backups of one thing: a database of a server, or (``database=None``) the whole cluster."""
+
+    server: str
+    database: str | None
+
+    @property
+    def path(self) -> str:
+        """Its folder in the repository, two encoded segments."""
+        return f"{encode_segment(self.server)}/{CLUSTER if self.database is None else encode_segment(self.database)}"
+
+    @classmethod
+    def parse(cls, path: str) -> Series:
+        """The series of a folder; ``ValueError`` for a folder that is none."""
+        server, _, database = path.partition("/")
+        return cls(decode_segment(server), None if database == CLUSTER else decode_segment(database))
+
+    def __str__(self) -> str:
+        return f"{self.server}/{CLUSTER if self.database is None else self.database}"
+
+
+def backup_id(started_at: datetime, seed: str | None = None) -> str:
+    """``20261122T020000Z-3f9ac1``: the UTC start time, and a suffix.
+
+    :param started_at: aware.
+    :param seed: what asked for it (dag, task, run, map index), so that a retry finds what its first try committed:
+        the same seed gives the same suffix (:func:`id_suffix`). None: random.
+    """
+    return f"{_utc(started_at):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3) if seed is None else id_suffix(seed)}"
+
+
+def id_suffix(seed: str) -> str:
+    """The six hex digits which the ids of all tries of one run share."""
+    return hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+
+
+def parse_backup_id(name: str) -> datetime | None:
+    """The start time in a backup id, aware UTC; None for a folder that is not a backup's."""
+    match = _ID.fullmatch(name)
+    return _parse_time(match[1], "%Y%m%dT%H%M%SZ") if match else None
+
+
+def artifact_name(
+    template: str,
+    *,
+    database: str | None,
+    server: str,
+    started_at: datetime,
+    format: str,
+    compression: str | None = None,
+) -> str:
+    """The file name of an artifact, for people: ``dvdrental_2026-11-22_0200.dump``.
+
+    :param template: may hold ``{database}`` (``cluster`` for a pg_dumpall), ``{server}``, ``{date}`` (2026-11-22) and
+        ``{time}`` (0200), both UTC. The extension is added.
+    :param format: ``custom``, ``tar``, ``plain`` or ``directory``.
+    :param compression: the method with which we compress the tool's output; it adds ``.gz`` or ``.zst``. What
+        pg_dump compresses inside its own format does not show in the name.
+    :raises OptionError: for an unknown placeholder, or a result that cannot be a file name.
+    """
+    at = _utc(started_at)
+    values = {
+        "database": "cluster" if database is None else encode_segment(database),
+        "server": encode_segment(server),
+        "date": f"{at:%Y-%m-%d}",
+        "time": f"{at:%H%M}",
+    }
+    hint = "use {database}, {server}, {date} and {time}, as in '{database}_{date}_{time}'"
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise OptionError(f"the artifact template {template!r} cannot be read: {error}", hint=hint) from None
+    name = ""
+    for literal, field, spec, conversion in parsed:
+        # No attribute, index, format or conversion: a template may come from a dag run's parameters.
+        if field is not None and (field not in values or spec or conversion):
+            raise OptionError(f"the artifact template {template!r} holds an unknown placeholder", hint=hint)
+        name += literal + (values[field] if field is not None else "")
+    name += EXTENSIONS[format] + (COMPRESSION_EXTENSIONS[compression] if compression else "")
+    if re.search(r"[/\x00-\x1f\x7f\\]", name) or name.startswith((".", "verification-")) or name == MANIFEST_FILE:
+        raise OptionError(f"the artifact template {template!r} gives {name!r}, which cannot be used as a file name")
+    if len(name.encode()) > MAX_SEGMENT:
+        raise OptionError(
+            f"the artifact template {template!r} gives a name of {len(name.encode())} bytes, at most 255 are possible"
+        )
+    return name
+
+
+def backup_folder(series: Series, backup: str) -> str:
+    return f"{series.path}/{backup}"
+
+
+def manifest_key(series: Series, backup: str) -> str:
+    return f"{backup_folder(series, backup)}/{MANIFEST_FILE}"
+
+
+def artifact_key(series: Series, backup: str, artifact: str) -> str:
+    return f"{backup_folder(series, backup)}/{artifact}"
+
+
+@dataclass(frozen=True, order=True)
+class VerificationName:
+    """What the name of a verification file says, so that a listing alone tells the state."""
+
+    at: datetime
+    level: str
+    result: str
+
+    @property
+    def file(self) -> str:
+        return f"verification-{_utc(self.at):%Y%m%dT%H%M%S.%fZ}-{self.level}-{self.result}.json"
+
+    @classmethod
+    def parse(cls, name: str) -> VerificationName | None:
+        match = _VERIFICATION.fullmatch(name)
+        at = _parse_time(match[1], "%Y%m%dT%H%M%S.%fZ") if match else None
+        return cls(at, match[2], match[3]) if match and at else None
+
+
+def verification_key(series: Series, backup: str, *, at: datetime, level: str, result: str) -> str:
+    return f"{backup_folder(series, backup)}/{VerificationName(at, level, result).file}"
+
+
+def split_key(key: str) -> tuple[Series, str, str] | None:
+    """(series, backup id, path inside the backup) of a key in a backup's folder; None for anything else."""
+    segments = key.split("/", 3)
+    if len(segments) < 4 or not segments[3] or parse_backup_id(segments[2]) is None:
+        return None
+    try:
+        return Series.parse(f"{segments[0]}/{segments[1]}"), segments[2], segments[3]
+    except ValueError:
+        return None
+
+
+def check_key(key: str) -> str:
+    """The key itself, when it is one.
+
+    :raises ConfigurationError: for an empty segment (``//``), ``.``, ``..``, a control character, a name of our
+        temporary files, or a segment longer than a file system's 255 bytes.
+    """
+    if any(ord(c) < 32 or ord(c) == 127 for c in key):
+        raise ConfigurationError(f"not a key: {key!r} holds a control character")
+    for segment in key.split("/"):
+        if segment in ("", ".", "..") or segment.startswith(TEMP_PREFIX):
+            raise ConfigurationError(f"not a key: {key!r}")
+        if len(segment.encode("utf-8", "surrogateescape")) > MAX_SEGMENT:
+            raise ConfigurationError(f"a name in {key!r} is longer than {MAX_SEGMENT} bytes")
+    return key
+
+
+def is_key(key: str) -> bool:
+    """Whether a name found in a store is one of ours to speak of: foreign files are passed over, not an error."""
+    try:
+        check_key(key)
+    except ConfigurationError:
+        return False
+    return True
+
+
+def _encode(name: str) -> str:
+    segment = quote(name, safe="")
+    return "%2E" + segment[1:] if segment.startswith(".") else segment
+
+
+def _utc(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError("a time without a time zone")
+    return moment.astimezone(timezone.utc)
+
+
+def _parse_time(text: str, form: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, form).replace(tzinfo=timezone.utc)
+    except ValueError:  # 20261399T…: a foreign folder that looks like one of ours
+        return None

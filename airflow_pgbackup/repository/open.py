@@ -1,0 +1,75 @@
+"""From a URI to a repository."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.layout import check_key
+from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.s3_options import S3Options
+
+_FORMS = "a repository is file:///absolute/folder or s3://bucket/prefix"
+
+
+def open_repository(uri: str, *, s3: S3Options | None = None) -> Repository:
+    """The repository at a URI. Touches nothing: what is not there shows when it is used.
+
+    :param s3: how to reach an ``s3://`` one; None: boto3's own chain of credentials.
+    :raises ConfigurationError: for anything but an absolute ``file://`` folder or an ``s3://`` bucket and prefix.
+    """
+    scheme, separator, rest = uri.partition("://")
+    scheme = scheme.lower()
+    if not separator:
+        hint = f"write file://{uri}" if uri.startswith("/") else _FORMS
+        raise ConfigurationError(f"not a repository's URI: {uri!r}", hint=hint)
+    authority, _, path = rest.partition("/")
+    if "@" in authority:
+        # Not echoed: it holds a secret.
+        raise ConfigurationError(
+            "the repository's URI holds credentials", hint="they belong into the AWS connection, or the environment"
+        )
+    if scheme in ("s3a", "s3n"):
+        raise ConfigurationError(f"not a repository's URI: {uri!r}", hint=f"write s3://{rest}")
+    if scheme not in ("file", "s3"):
+        raise ConfigurationError(f"no repositories of kind {scheme}://", hint=_FORMS)
+    if re.search(r"[?#\x00-\x1f\x7f]", uri):
+        raise ConfigurationError(
+            f"the repository's URI holds a '?', '#' or control character: {uri!r}",
+            hint="options do not belong there; in a folder's name '?' is %3F and '#' is %23",
+        )
+    return _local(uri, authority, path) if scheme == "file" else _s3(uri, authority, path, s3 or S3Options())
+
+
+def _local(uri: str, host: str, path: str) -> LocalRepository:
+    if host not in ("", "localhost"):
+        raise ConfigurationError(
+            f"a file:// URI names a folder of this machine: {uri!r}",
+            hint=f"write file:///{host}/{path}, with three slashes, if that is the folder",
+        )
+    return LocalRepository(Path("/") / _checked(uri, unquote(path)))
+
+
+def _s3(uri: str, bucket: str, prefix: str, options: S3Options) -> Repository:
+    if ":" in bucket:
+        raise ConfigurationError(
+            f"a repository's URI holds no port: {uri!r}",
+            hint="an endpoint is set in the AWS connection (endpoint_url), or by AWS_ENDPOINT_URL_S3",
+        )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket):
+        raise ConfigurationError(f"not the name of a bucket: {bucket!r} in {uri!r}", hint=_FORMS)
+    from airflow_pgbackup.repository.s3 import S3Repository  # boto3 takes 0.2 s to import
+
+    return S3Repository(bucket, _checked(uri, prefix) if prefix.rstrip("/") else "", options)
+
+
+def _checked(uri: str, path: str) -> str:
+    try:
+        return check_key(path.removesuffix("/"))
+    except ConfigurationError:
+        raise ConfigurationError(
+            f"the repository's URI has an empty, '.' or '..' segment: {uri!r}", hint=_FORMS
+        ) from None

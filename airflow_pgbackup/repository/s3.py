@@ -1,0 +1,270 @@
+"""A repository in a bucket: ``s3://bucket/prefix``. These ``s3*`` modules are the only ones that know boto3."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.repository.base import Entry, Leftover, Repository
+from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
+from airflow_pgbackup.repository.s3_bucket import Bucket
+from airflow_pgbackup.repository.s3_errors import MISSING, code_of, status_of
+from airflow_pgbackup.repository.s3_options import MIB, S3Options
+from airflow_pgbackup.repository.s3_reader import ObjectReader
+from airflow_pgbackup.repository.s3_upload import Upload
+from airflow_pgbackup.repository.source import CancelFlag, Source
+
+BATCH = 1000  # keys in one DeleteObjects
+# Parts of a server-side copy take no memory here; larger ones are fewer requests, smaller ones more at a time.
+COPY_PART = 512 * MIB
+MEMBERS = 4
+
+
+class S3Repository(Repository):
+    """:param prefix: without slashes at its ends; empty for a whole bucket."""
+
+    def __init__(self, bucket: str, prefix: str, options: S3Options) -> None:
+        super().__init__(f"s3://{bucket}/{prefix}".removesuffix("/"))
+        self._root = f"{prefix}/" if prefix else ""
+        self._bucket = Bucket(bucket, options)
+
+    def stat(self, key: str) -> Entry | None:
+        check_key(key)
+        with self._bucket.errors(f"cannot look at {self.location(key)}"):
+            head = self._bucket.head(self._root + key)
+        return None if head is None else _entry(key, head)
+
+    @contextmanager
+    def read(self, key: str, *, pin: Entry | None = None) -> Iterator[BinaryIO]:
+        check_key(key)
+        raw = ObjectReader(self._bucket, self._root + key, self.location(key), pin.version if pin else None)
+        with io.BufferedReader(raw, MIB) as stream:
+            yield cast("BinaryIO", stream)
+
+    def copy_from(
+        self,
+        other: Repository,
+        source_key: str,
+        key: str,
+        *,
+        pin: Entry | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Entry | None:
+        """Within one endpoint, when these credentials may read the source; None otherwise."""
+        check_key(key)
+        self.uuid  # noqa: B018  raises where there is no repository
+        if not isinstance(other, S3Repository) or other._bucket.endpoint != self._bucket.endpoint:
+            return None
+        what = f"cannot copy {other.location(source_key)} to {self.location(key)}"
+        with other._bucket.errors(what):
+            source_head = other._bucket.head(other._root + source_key)
+        if source_head is None:
+            raise BackupNotFound(f"there is no {other.location(source_key)}")
+        if self.stat(key) is not None:
+            raise AlreadyExists(f"{self.location(key)} exists already")
+        version = pin.version if pin and pin.version else _entry(source_key, source_head).version
+        source = _copy_source(other._bucket, other._root + source_key, version)
+        part = max(COPY_PART, -(-source_head["ContentLength"] // self._bucket.options.max_parts))
+        upload = Upload(self._bucket, self._root + key, self.location(key))
+        with self._bucket.errors(what):
+            try:
+                head = upload.copy(source, source_head, part, cancel.check if cancel else lambda: None)
+            except ClientError as error:
+                # Not these credentials, or not this store: the caller streams instead.
+                if status_of(error) in (403, 405, 501):
+                    return None
+                raise
+        return _entry(key, head)
+
+    def leftovers(self, older_than: timedelta, *, prefix: str = "") -> Sequence[Leftover]:
+        """Multipart uploads into a backup's folder, and probes. By the store's clock."""
+        folder = self._root + (f"{check_key(prefix)}/" if prefix else "")
+        found = []
+        with self._bucket.errors(f"cannot list incomplete uploads of {self.uri}"):
+            for page in self._bucket.pages("ListMultipartUploads", Prefix=folder):
+                limit = _server_time(page) - older_than
+                for upload in page.get("Uploads", []):
+                    key = str(upload["Key"])[len(self._root) :]
+                    # At the root of a shared bucket there may be uploads of others.
+                    if split_key(key) is None or upload["Initiated"] > limit:
+                        continue
+                    modified = self._last_grown(upload)
+                    if modified <= limit:
+                        found.append(Leftover(key, modified, str(upload["UploadId"])))
+            if not prefix:
+                for page in self._bucket.pages("ListObjectsV2", Prefix=f"{self._root}{TEMP_PREFIX}"):
+                    limit = _server_time(page) - older_than
+                    for item in page.get("Contents", []):
+                        if item["LastModified"] <= limit:
+                            found.append(Leftover(item["Key"][len(self._root) :], item["LastModified"]))
+        return found
+
+    def abort_leftovers(self, leftovers: Iterable[Leftover]) -> None:
+        for leftover in leftovers:
+            with self._bucket.errors(f"cannot remove the leftovers of {self.location(leftover.key)}"):
+                if leftover.upload_id is None:
+                    self._bucket.call("DeleteObject", Key=self._root + leftover.key)
+                    continue
+                try:
+                    self._bucket.call(
+                        "AbortMultipartUpload", Key=self._root + leftover.key, UploadId=leftover.upload_id
+                    )
+                except ClientError as error:
+                    if status_of(error) != 404:
+                        raise
+
+    # -- for the base class --------------------------------------------------------------------------------------
+
+    def _not_found(self) -> RepositoryNotFound:
+        return RepositoryNotFound(
+            f"no repository at {self.uri}: there is no repository.json at {self._bucket.endpoint}",
+            hint="is the prefix right, and the connection's endpoint? A new repository is made by init",
+        )
+
+    def _make_root(self) -> None:
+        """A bucket is not ours to make: its region, encryption and lifecycle are somebody's decisions."""
+
+    def _list(self, folder: str) -> Iterator[Entry]:
+        with self._bucket.errors(f"cannot list {self.uri}"):
+            for page in self._bucket.pages("ListObjectsV2", Prefix=self._root + folder):
+                for item in page.get("Contents", []):
+                    yield Entry(
+                        key=item["Key"][len(self._root) :],
+                        size=item["Size"],
+                        modified=item["LastModified"].astimezone(timezone.utc),
+                        version=_quoted(item["ETag"]),
+                    )
+
+    def _folders(self, folder: str) -> Iterator[str]:
+        start = self._root + folder
+        with self._bucket.errors(f"cannot list {self.uri}"):
+            for page in self._bucket.pages("ListObjectsV2", Prefix=start, Delimiter="/"):
+                for item in page.get("CommonPrefixes", []):
+                    yield item["Prefix"][len(start) : -1]
+
+    def _write(self, key: str, source: Source, *, size_hint: int | None, sha256: str | None) -> Entry:
+        return self._upload(self._bucket, key, source, size_hint, sha256)
+
+    def _upload(self, bucket: Bucket, key: str, source: Source, size_hint: int | None, sha256: str | None) -> Entry:
+        what = self.location(key)
+        with bucket.errors(f"cannot write {what}"):
+            if bucket.head(self._root + key) is not None:  # before a dump that may take hours; decided at its end
+                raise AlreadyExists(f"{what} exists already")
+            return _entry(key, Upload(bucket, self._root + key, what, sha256=sha256).run(source, size_hint))
+
+    def _write_directory(
+        self, prefix: str, folder: Path, members: Sequence[str], digests: Mapping[str, str], cancel: CancelFlag | None
+    ) -> Sequence[Entry]:
+        options = self._bucket.options
+        share = replace(
+            options,
+            client_factory=lambda: self._bucket.client,
+            memory=max(options.min_part_size, options.memory // MEMBERS),
+            max_concurrency=max(1, options.max_concurrency // MEMBERS),
+        )
+        bucket = Bucket(self._bucket.name, share)
+        done: list[str] = []
+
+        def send(member: str) -> Entry:
+            key = f"{prefix}/{member}"
+            with (folder / member).open("rb") as stream:
+                source = Source(stream, sha256=digests.get(member), cancel=cancel)
+                entry = self._upload(bucket, key, source, (folder / member).stat().st_size, digests.get(member))
+            done.append(key)
+            return entry
+
+        with ThreadPoolExecutor(MEMBERS, thread_name_prefix="pgbackup-member") as pool:
+            futures = [pool.submit(send, member) for member in members]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                self._delete(done)
+                raise
+
+    def _delete(self, keys: Sequence[str]) -> None:
+        failed = []
+        for start in range(0, len(keys), BATCH):
+            failed += self._delete_batch(keys[start : start + BATCH])
+        if failed:
+            raise RepositoryError(
+                f"not deleted from {self.uri}: {', '.join(failed[:10])}{' …' if len(failed) > 10 else ''}",
+                hint="object lock keeps a version until its date; else the role needs s3:DeleteObject",
+            )
+
+    def _delete_batch(self, keys: Sequence[str]) -> list[str]:
+        with self._bucket.errors(f"cannot delete keys of {self.uri}"):
+            try:
+                objects = [{"Key": self._root + key} for key in keys]
+                answer = self._bucket.call("DeleteObjects", Delete={"Objects": objects, "Quiet": True})
+            except ClientError as error:
+                # Stores without it (GCS), or which ask for a Content-MD5 that boto3 does not send any more.
+                if status_of(error) not in (400, 405, 501):
+                    raise
+                return [f"{key} ({reason})" for key in keys if (reason := self._delete_one(key))]
+        # 200 says nothing: each key has its own answer.
+        errors = [e for e in answer.get("Errors", []) if e.get("Code") not in MISSING]
+        return [f"{e['Key'][len(self._root) :]} ({e.get('Code')})" for e in errors]
+
+    def _delete_one(self, key: str) -> str | None:
+        try:
+            self._bucket.call("DeleteObject", Key=self._root + key)
+        except (ClientError, BotoCoreError) as error:
+            return None if code_of(error) in MISSING else code_of(error) or type(error).__name__
+        return None
+
+    def _last_grown(self, upload: dict[str, Any]) -> datetime:
+        """A dump may run for a day: the time of its newest part tells whether it still does."""
+        moments = [upload["Initiated"]]
+        try:
+            for page in self._bucket.pages("ListParts", Key=upload["Key"], UploadId=upload["UploadId"]):
+                moments += [part["LastModified"] for part in page.get("Parts", [])]
+        except ClientError as error:
+            if status_of(error) != 404:
+                raise
+        newest: datetime = max(moments)
+        return newest.astimezone(timezone.utc)
+
+
+def _entry(key: str, head: dict[str, Any]) -> Entry:
+    # "null" is the version of what was written before a bucket was versioned.
+    version = head.get("VersionId")
+    return Entry(
+        key=key,
+        size=head["ContentLength"],
+        modified=head["LastModified"].astimezone(timezone.utc),
+        version=version if version and version != "null" else _quoted(head["ETag"]),
+    )
+
+
+def _quoted(etag: str) -> str:
+    return etag if etag.startswith('"') else f'"{etag}"'
+
+
+def _copy_source(bucket: Bucket, key: str, version: str | None) -> dict[str, Any]:
+    source: dict[str, Any] = {"CopySource": {"Bucket": bucket.name, "Key": key}}
+    if version is not None and version.startswith('"'):
+        source["CopySourceIfMatch"] = version
+    elif version is not None:
+        source["CopySource"]["VersionId"] = version
+    for name, value in bucket.options.extra_args.items():
+        if name.startswith("SSECustomer"):
+            source[f"CopySource{name}"] = value
+        elif name == "ExpectedBucketOwner":
+            source["ExpectedSourceBucketOwner"] = value
+    return source
+
+
+def _server_time(answer: dict[str, Any]) -> datetime:
+    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    return parsedate_to_datetime(date) if date else datetime.now(timezone.utc)

@@ -1,0 +1,143 @@
+"""A bucket: the one way by which requests reach S3."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from botocore import xform_name
+from botocore.exceptions import BotoCoreError, ClientError
+
+from airflow_pgbackup.repository.s3_errors import EXPIRED, MISSING, code_of, status_of, translate
+from airflow_pgbackup.repository.s3_options import S3Options
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+
+class Bucket:
+    """Adds to every request what the extra arguments say about it, and renews credentials that have expired.
+
+    Thread-safe, as boto3's clients are.
+    """
+
+    def __init__(self, name: str, options: S3Options) -> None:
+        self.name = name
+        self.options = options
+        self.conditional = True
+        """Whether the store is believed to know ``If-None-Match``; turned off when it says that it does not."""
+        self._lock = threading.Lock()
+        self._current: S3Client | None = None
+        self._members: dict[str, frozenset[str]] = {}
+
+    @property
+    def client(self) -> S3Client:
+        with self._lock:
+            if self._current is None:
+                self._current = self.options.client_factory()
+            return self._current
+
+    @property
+    def endpoint(self) -> str:
+        return self.client.meta.endpoint_url
+
+    @cached_property
+    def algorithm(self) -> str | None:
+        """The checksum that goes with every upload; None where the connection wants only what S3 requires."""
+        extra = self.options.extra_args
+        if chosen := extra.get("ChecksumAlgorithm"):
+            return str(chosen).upper()
+        # S3 refuses a locked object without a checksum, and botocore does not know that it does.
+        locked = any(name.startswith("ObjectLock") for name in extra)
+        wanted = getattr(self.client.meta.config, "request_checksum_calculation", None) != "when_required"
+        return "CRC32" if wanted or locked else None
+
+    def call(self, operation: str, /, **params: Any) -> dict[str, Any]:
+        """One request. ``operation`` is S3's name, ``PutObject``; the bucket and the extra arguments are added.
+
+        Raises botocore's own errors: whoever knows what was being done translates them with :meth:`errors`.
+        """
+        client = self.client
+        params = {"Bucket": self.name, **self.extra_args(operation), **params}
+        try:
+            return self._request(client, operation, params)
+        except ClientError as error:
+            if code_of(error) not in EXPIRED:
+                raise
+            with self._lock:
+                if self._current is client:  # another thread may have renewed it already
+                    self._current = None
+            return self._request(self.client, operation, params)
+
+    def pages(self, operation: str, /, **params: Any) -> Iterator[dict[str, Any]]:
+        """All pages of a listing."""
+        while True:
+            page = self.call(operation, **params)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            if operation == "ListObjectsV2":
+                params["ContinuationToken"] = page["NextContinuationToken"]
+            elif operation == "ListParts":
+                params["PartNumberMarker"] = page["NextPartNumberMarker"]
+            else:
+                params |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    def knows(self, operation: str, member: str) -> bool:
+        """Whether this botocore's request has such a member."""
+        return member in self._members_of(operation)
+
+    def extra_args(self, operation: str) -> dict[str, Any]:
+        """The extra arguments which a request knows, by botocore's own model of it."""
+        members = self._members_of(operation)
+        return {name: value for name, value in self.options.extra_args.items() if name in members}
+
+    def head(self, key: str, *, checksum: bool = False) -> dict[str, Any] | None:
+        """What the store knows of a key, None when it is not there.
+
+        :param checksum: ask for the checksum, too. With SSE-KMS that takes a right to decrypt, which a role that only
+            writes may lack: then without.
+        """
+        if checksum:
+            try:
+                return self.call("HeadObject", Key=key, ChecksumMode="ENABLED")
+            except ClientError as error:
+                if status_of(error) not in (400, 403, 501):
+                    self._absent(error)
+                    return None
+        try:
+            return self.call("HeadObject", Key=key)
+        except ClientError as error:
+            self._absent(error)
+            return None
+
+    @contextmanager
+    def errors(self, what: str) -> Iterator[None]:
+        """The one place where botocore's errors become ours."""
+        try:
+            yield
+        except (ClientError, BotoCoreError) as error:
+            raise translate(error, what, bucket=self.name, endpoint=self.endpoint) from error
+
+    def _absent(self, error: ClientError) -> None:
+        """Return when the answer means "not there", else raise."""
+        if code_of(error) in MISSING:
+            return
+        if status_of(error) in (301, 400, 403):
+            # The answer to a HEAD has no body, so no reason: let a listing fail for the same one, and say it.
+            self.call("ListObjectsV2", MaxKeys=1)
+        raise error
+
+    def _members_of(self, operation: str) -> frozenset[str]:
+        if operation not in self._members:
+            shape = self.client.meta.service_model.operation_model(operation).input_shape
+            self._members[operation] = frozenset(shape.members if shape is not None else ())
+        return self._members[operation]
+
+    @staticmethod
+    def _request(client: S3Client, operation: str, params: dict[str, Any]) -> dict[str, Any]:
+        response: dict[str, Any] = getattr(client, xform_name(operation))(**params)
+        return response

@@ -1,0 +1,149 @@
+"""What S3 and boto3 say, in words that name the cause and the way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    MissingDependencyException,
+    NoCredentialsError,
+    NoRegionError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSLError,
+)
+from botocore.exceptions import ConnectionError as S3ConnectionError
+
+from airflow_pgbackup.errors import ConfigurationError, PgBackupError, RepositoryError, RepositoryNotFound
+
+EXPIRED = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired", "ExpiredCredentials"}
+)
+MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
+
+_PERMISSIONS = (
+    "the role needs s3:ListBucket, GetObject, PutObject, DeleteObject, AbortMultipartUpload, "
+    "ListBucketMultipartUploads and ListMultipartUploadParts on this bucket and prefix"
+)
+_CLOCK = "set this machine's clock: S3 refuses more than 15 minutes of difference"
+_CONNECTION = "look at the AWS connection's key and secret, or at the environment of this worker"
+_REGION = "set region_name in the AWS connection"
+_DAMAGED = "the data was damaged on its way: the checksum differs"
+
+# code -> (what was found, what to do)
+_CODES: dict[str, tuple[str, str | None]] = {
+    "InvalidAccessKeyId": ("the store does not know this access key", _CONNECTION),
+    "SignatureDoesNotMatch": ("the store refuses the signature: the secret key is wrong", _CONNECTION),
+    "InvalidToken": ("the session token is not valid", _CONNECTION),
+    "AccessDenied": ("access denied", _PERMISSIONS),
+    "AllAccessDisabled": ("access denied", _PERMISSIONS),
+    "AccountProblem": ("the account has a problem", None),
+    "403": ("access denied", _PERMISSIONS),
+    "RequestTimeTooSkewed": ("the clocks of this machine and of the store disagree", _CLOCK),
+    "PermanentRedirect": ("the bucket is in another region", _REGION),
+    "301": ("the bucket is in another region", _REGION),
+    "IllegalLocationConstraintException": ("the bucket is in another region", _REGION),
+    "AuthorizationHeaderMalformed": ("the request was signed for another region than the bucket's", _REGION),
+    "SlowDown": ("the store asks to slow down", "fewer backups at a time, or more retries in the connection"),
+    "ServiceUnavailable": ("the store is not available", "try again later"),
+    "503": ("the store is not available", "try again later"),
+    "InternalError": ("the store had an internal error", "try again later"),
+    "500": ("the store had an internal error", "try again later"),
+    "RequestTimeout": ("the store gave up waiting for data", "try again later"),
+    "BadDigest": (_DAMAGED, "try again; look at proxies in between"),
+    "XAmzContentSHA256Mismatch": (_DAMAGED, "try again; look at proxies in between"),
+    "XAmzContentChecksumMismatch": (_DAMAGED, "try again; look at proxies in between"),
+    "IncompleteBody": ("the data did not arrive in full", "try again"),
+    "PreconditionFailed": ("the object has changed since it was looked at", None),
+    "InvalidObjectState": ("the object is in an archive storage class", "restore it in S3 first, then try again"),
+    "EntityTooLarge": ("the object is too large for this store", "lower max_parts if the store allows fewer"),
+    "InvalidPart": ("a part of the upload is gone or damaged", "try again; does a lifecycle rule abort uploads early?"),
+    "NoSuchUpload": ("the multipart upload is gone", "does a lifecycle rule or a sweep abort uploads too early?"),
+    "NotImplemented": (
+        "the store does not implement what was asked",
+        "for an older store set request_checksum_calculation=when_required in the connection's config_kwargs, "
+        "and leave out the extra arguments it does not know",
+    ),
+    "QuotaExceeded": ("the store's quota is used up", "prune, or raise the quota"),
+    "InsufficientStorage": ("the store is full", "prune, or add storage"),
+}
+
+
+def code_of(error: BaseException) -> str:
+    """S3's error code, empty for an error that is not its answer. A HEAD has no body: its code is the status."""
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status of an answer, else 0."""
+    if not isinstance(error, ClientError):
+        return 0
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def translate(error: ClientError | BotoCoreError, what: str, *, bucket: str, endpoint: str) -> PgBackupError:
+    """The error to raise instead.
+
+    :param what: what was being done, ``cannot write s3://bucket/key``.
+    """
+    if isinstance(error, ClientError):
+        return _answer(error, what, bucket, endpoint)
+    if isinstance(error, ParamValidationError | ProfileNotFound | NoRegionError):
+        return ConfigurationError(f"{what}: {_line(error)}")
+    if isinstance(error, MissingDependencyException):
+        return ConfigurationError(
+            f"{what}: this checksum algorithm needs the AWS common runtime", hint="pip install 'botocore[crt]'"
+        )
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
+        return RepositoryError(f"{what}: no AWS credentials: {_line(error)}", hint=_CONNECTION)
+    if isinstance(error, SSLError):
+        return RepositoryError(
+            f"{what}: no trusted TLS connection to {endpoint}: {_line(error)}",
+            hint="for a private certificate authority set verify to its file in the AWS connection",
+        )
+    if isinstance(error, HTTPClientError | S3ConnectionError):
+        return RepositoryError(
+            f"{what}: {endpoint} does not answer: {_line(error)}",
+            hint="look at endpoint_url in the AWS connection, at the network and the proxy settings of this worker",
+        )
+    return RepositoryError(f"{what}: {_line(error)}")
+
+
+def _answer(error: ClientError, what: str, bucket: str, endpoint: str) -> PgBackupError:
+    code = code_of(error)
+    if code == "NoSuchBucket":
+        return RepositoryNotFound(
+            f"{what}: there is no bucket {bucket} at {endpoint}",
+            hint="make the bucket, or correct the repository's URI or the connection's endpoint and region",
+        )
+    if code in EXPIRED:
+        return RepositoryError(
+            f"{what}: the credentials have expired",
+            hint="a static session token cannot be renewed: let the AWS connection assume a role",
+        )
+    found, hint = _CODES.get(code, (_line(error), None))
+    if code.startswith("KMS"):
+        found, hint = (
+            f"the encryption key cannot be used: {_line(error)}",
+            "the role needs kms:GenerateDataKey, Decrypt",
+        )
+    region = _region(error.response)
+    if hint == _REGION and region:
+        hint = f"set region_name={region} in the AWS connection"
+    return RepositoryError(f"{what}: {found} ({code or status_of(error)})", hint=hint)
+
+
+def _region(response: Any) -> str | None:
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region = headers.get("x-amz-bucket-region") or response.get("Error", {}).get("Region")
+    return str(region) if region else None
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    return text if len(text) <= 300 else f"{text[:300]}…"

@@ -1,0 +1,126 @@
+"""How an ``s3://`` repository is reached and written. Light to import: boto3 is loaded when a client is made."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_pgbackup.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+MIB = 1024**2
+MAX_PART = 5 * 1024 * MIB
+"""S3's largest part."""
+
+EXTRA_ARGS = frozenset(
+    {
+        "ACL",
+        "CacheControl",
+        "ChecksumAlgorithm",
+        "ChecksumType",
+        "ContentDisposition",
+        "ContentEncoding",
+        "ContentLanguage",
+        "ContentType",
+        "ExpectedBucketOwner",
+        "Expires",
+        "GrantFullControl",
+        "GrantRead",
+        "GrantReadACP",
+        "GrantWriteACP",
+        "Metadata",
+        "ObjectLockLegalHoldStatus",
+        "ObjectLockMode",
+        "ObjectLockRetainUntilDate",
+        "RequestPayer",
+        "ServerSideEncryption",
+        "SSECustomerAlgorithm",
+        "SSECustomerKey",
+        "SSECustomerKeyMD5",
+        "SSEKMSEncryptionContext",
+        "SSEKMSKeyId",
+        "BucketKeyEnabled",
+        "StorageClass",
+        "Tagging",
+    }
+)
+"""What may stand in ``extra_args``: boto3's own ``ExtraArgs`` names, less those that only fit one object's bytes."""
+
+
+def default_client() -> S3Client:
+    """boto3's own chain: environment, ``~/.aws``, the machine's role. Its endpoint and retry settings hold, too."""
+    import boto3.session
+    from botocore.config import Config
+
+    # Ten seconds instead of a minute: an endpoint that does not exist should be said soon. Keepalive, because a
+    # dump may pause for long while PostgreSQL builds something, and firewalls forget.
+    return boto3.session.Session().client("s3", config=Config(connect_timeout=10, tcp_keepalive=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Options:
+    """:param client_factory: makes the boto3 client; called again when credentials have expired in mid-stream.
+    :param extra_args: boto3's ``ExtraArgs`` (:data:`EXTRA_ARGS`); each goes to every call that knows it, so that
+        ``ExpectedBucketOwner`` holds for reading, listing and deleting as for writing.
+    :param max_parts: how many parts an object may have in that store; some allow 1,000 only.
+    :param min_part_size: bytes; S3 itself asks for 5 MiB.
+    :param max_concurrency: requests at a time.
+    :param memory: bytes of parts held at a time; two parts are held even if larger, one sent while one is read.
+    """
+
+    client_factory: Callable[[], S3Client] = field(default=default_client, repr=False)
+    extra_args: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may hold an SSE-C key
+    max_parts: int = 10_000
+    min_part_size: int = 8 * MIB
+    max_concurrency: int = 8
+    memory: int = 96 * MIB
+
+    def __post_init__(self) -> None:
+        for name in self.extra_args:
+            if name not in EXTRA_ARGS:
+                near = difflib.get_close_matches(name, EXTRA_ARGS, n=1)
+                raise ConfigurationError(
+                    f"unknown S3 extra argument {name!r}",
+                    hint=f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(EXTRA_ARGS))}",
+                )
+        for name, low, high in (
+            ("max_parts", 1, 10_000),
+            ("min_part_size", 5 * MIB, MAX_PART),
+            ("max_concurrency", 1, 64),
+            ("memory", 5 * MIB, 64 * 1024 * MIB),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigurationError(f"{name}={getattr(self, name)} is not between {low} and {high}")
+
+
+@dataclass
+class PartPlan:
+    """How large each part of a stream of unknown length is.
+
+    S3 counts parts, not bytes, and allows each its own size. Three quarters of the parts are one size, with which
+    the expected bytes fit; from there it doubles every fortieth of the parts, so that a stream which outgrows its
+    estimate still lands: at 8 MiB and 10,000 parts that is 58 GiB at the first size and 3 TiB in all, at the price
+    of more memory. A constant first size matters, too: Cloudflare R2 accepts no other (but for the last part).
+
+    :param expected: about how many bytes come; None: unknown.
+    """
+
+    expected: int | None
+    max_parts: int
+    min_part_size: int
+    number: int = 0
+    """Parts cut so far."""
+
+    @property
+    def next_size(self) -> int:
+        """Bytes of the next part."""
+        constant = max(1, self.max_parts * 3 // 4)
+        per_part = -(-(self.expected or 0) // constant)
+        base = max(self.min_part_size, -(-per_part // MIB) * MIB)
+        step = max(1, self.max_parts // 40)
+        doublings = max(0, self.number - constant) // step + 1 if self.number >= constant else 0
+        return min(base << min(doublings, 20), MAX_PART)

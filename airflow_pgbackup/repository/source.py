@@ -1,0 +1,59 @@
+"""Bytes on their way into a repository."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Protocol
+
+from airflow_pgbackup.errors import RepositoryError
+
+
+class Reader(Protocol):
+    """What is written: ``read(n)`` gives n bytes until the end, fewer only there. An error is raised, never an end."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class CancelFlag(Protocol):
+    def check(self) -> None:
+        """Raise when we were asked to stop."""
+
+
+class Source:
+    """The bytes on their way in, counted, and hashed when their digest is known before. Full chunks until the end."""
+
+    def __init__(self, reader: Reader, *, sha256: str | None = None, cancel: CancelFlag | None = None) -> None:
+        self.size = 0
+        self._reader = reader
+        self._cancel = cancel
+        self._expected = sha256
+        self._hash = hashlib.sha256() if sha256 is not None else None
+
+    def read(self, size: int, /) -> bytes:
+        if self._cancel is not None:
+            self._cancel.check()
+        data = self._reader.read(size)
+        # A raw pipe or socket gives what it has. Whoever writes needs full chunks: a short one ends the stream.
+        if 0 < len(data) < size:
+            chunks, missing = [data], size - len(data)
+            while missing and (data := self._reader.read(missing)):
+                chunks.append(data)
+                missing -= len(data)
+            data = b"".join(chunks)
+        self.size += len(data)
+        if self._hash is not None:
+            self._hash.update(data)
+        return data
+
+    def check(self) -> None:
+        """The last look before the commit.
+
+        :raises RepositoryError: when the bytes are not the expected ones. And what the cancel flag raises.
+        """
+        if self._hash is not None and self._hash.hexdigest() != self._expected:
+            raise RepositoryError(
+                f"the data read has sha256 {self._hash.hexdigest()}, expected was {self._expected}",
+                hint="the source is damaged or has changed: verify it",
+            )
+        if self._cancel is not None:
+            self._cancel.check()
