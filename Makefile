@@ -1,0 +1,55 @@
+# Everything runs in .venv, made from nothing but Python 3.10 or newer and a package index (pip's own configuration).
+#
+#   make demo               a backup from end to end, on real servers that are gone afterwards
+#   make demo DUMP=x.tar    the same with a database of yours, from a dump of it
+#   make test  check        the tests; formatting, types, layers
+#   make bench              the measurements behind the numbers in the documentation
+#   make lock               constraints.txt anew (needs uv)
+
+BIN := .venv/bin
+
+# The first Python that can: a plain python3 may be older, or newer than what Airflow supports.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
+	"$$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check bench format lock clean
+.DELETE_ON_ERROR:
+
+demo: .venv/.installed
+	@$(BIN)/python -m airflow_pgbackup.demo $(if $(DUMP),--dump '$(DUMP)')
+
+test: .venv/.installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST)
+
+check: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.installed
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit; done
+
+# Once, and again when a pinned version or the project's metadata changed. Every hash is checked.
+.venv/.installed: constraints.txt pyproject.toml
+	@test -n '$(PYTHON)' || { echo 'make: no Python 3.10 to 3.13 here; install one, or say which: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@test -x $(BIN)/python || '$(PYTHON)' -m venv .venv || { rm -rf .venv; \
+		echo 'make: $(PYTHON) -m venv does not work here; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+	@echo 'installing the pinned packages into .venv, a few minutes the first time'
+	@$(BIN)/python -m pip install --quiet --require-hashes -r constraints.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock:
+	uv pip compile pyproject.toml --extra demo --group dev --universal --python-version 3.10 --generate-hashes \
+		--no-header --no-emit-index-url --no-annotate --output-file constraints.txt
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
