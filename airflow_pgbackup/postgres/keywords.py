@@ -1,0 +1,109 @@
+"""libpq's connection keywords, as the libpq that we run on lists them."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Mapping
+
+from airflow_pgbackup.errors import ConfigurationError
+
+# Which a person who knows other drivers may write.
+_OTHER_NAMES = {
+    "database": "dbname",
+    "db": "dbname",
+    "schema": "dbname",
+    "login": "user",
+    "username": "user",
+    "hostname": "host",
+    "ssl": "sslmode",
+    "ssl_ca": "sslrootcert",
+    "ssl_cert": "sslcert",
+    "ssl_key": "sslkey",
+    "timeout": "connect_timeout",
+    "encoding": "client_encoding",
+}
+
+REFUSED = {
+    "replication": "a dump needs an ordinary session",
+}
+
+
+@functools.cache
+def variables() -> dict[str, str]:
+    """Every keyword of libpq and its environment variable, '' where it has none."""
+    from psycopg import pq
+
+    return {option.keyword.decode(): (option.envvar or b"").decode() for option in pq.Conninfo.get_defaults()}
+
+
+@functools.cache
+def compiled_defaults() -> dict[str, str]:
+    """The value that this libpq uses where nothing is said, for the keywords which have one."""
+    from psycopg import pq
+
+    return {
+        option.keyword.decode(): option.compiled.decode() for option in pq.Conninfo.get_defaults() if option.compiled
+    }
+
+
+@functools.cache
+def secret_keywords() -> frozenset[str]:
+    """Keywords with values that must not be shown."""
+    from psycopg import pq
+
+    hidden = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.dispchar == b"*"}
+    return frozenset(hidden | {"scram_client_key", "scram_server_key"})
+
+
+def clean(keywords: Mapping[str, object]) -> dict[str, str]:
+    """Known keywords, with text for values; None and '' are left out.
+
+    :raises ConfigurationError: an unknown keyword, a value that is no text or number, or that libpq cannot take.
+    """
+    result = {}
+    for keyword, value in keywords.items():
+        if value is None or value == "":
+            continue
+        if keyword not in variables():
+            raise ConfigurationError(f"unknown connection option {keyword!r}", hint=_near(keyword))
+        if reason := REFUSED.get(keyword):
+            raise ConfigurationError(f"connection option {keyword!r} cannot be used: {reason}", hint="leave it out")
+        result[keyword] = check_text(keyword, _text(keyword, value))
+    return result
+
+
+def check_text(keyword: str, value: str) -> str:
+    """`value`, which libpq can take.
+
+    :raises ConfigurationError: it has a NUL byte or is not Unicode; its text is not in the message.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"connection option {keyword!r} is not valid UTF-8") from None
+    if "\0" in value:
+        raise ConfigurationError(f"connection option {keyword!r} has a NUL character")
+    return value
+
+
+def _text(keyword: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"  # JSON has true where libpq has 1
+    if isinstance(value, (str, int)):
+        return str(value)
+    raise ConfigurationError(
+        f"connection option {keyword!r} is a {type(value).__name__}",
+        hint="give a text or a whole number; several hosts or ports are one text, with commas",
+    )
+
+
+def _near(keyword: str) -> str:
+    near = _OTHER_NAMES.get(keyword.lower()) or next(
+        iter(difflib.get_close_matches(keyword.lower().replace("_", ""), variables(), 1, 0.7)), None
+    )
+    return (
+        f"did you mean {near!r}?"
+        if near
+        else "libpq's options are listed at https://www.postgresql.org/docs/current/libpq-connect.html"
+    )

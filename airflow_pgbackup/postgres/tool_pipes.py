@@ -1,0 +1,148 @@
+"""Our ends of a tool's three pipes."""
+
+from __future__ import annotations
+
+import io
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Protocol
+
+from airflow_pgbackup.postgres.stderr import StderrFilter
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+CHUNK = 1 << 20
+_TICK = 500  # milliseconds
+_TAIL_LINES = 50
+_LONGEST_UNBROKEN = 1 << 16  # bytes of stderr without a line end
+
+
+class Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class ToolOutput(io.RawIOBase):
+    """``read(n)`` returns `n` bytes until the end of a tool's stdout, and raises there when the tool did not do well.
+
+    At the end it raises instead of returning the last, short piece: to boto3 a short read is the end, and it asks no
+    more. It goes on raising when asked again.
+
+    :param at_end: waits for the tool's end; raises how it failed.
+    :param given_up: True when nothing more can come, though a stranger still holds the pipe open.
+    """
+
+    def __init__(self, pipe: IO[bytes], *, at_end: Callable[[], None], given_up: Callable[[], bool]) -> None:
+        self._pipe = pipe
+        self._at_end = at_end
+        self._given_up = given_up
+        self._lock = threading.Lock()  # boto3 reads in a thread: never close a descriptor that is being read
+        self._poll = select.poll()
+        self._poll.register(pipe, select.POLLIN)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        if size < 0:
+            return self.readall()
+        buffer = bytearray(size)
+        count = self.readinto(buffer)
+        return bytes(memoryview(buffer)[:count])
+
+    def readall(self) -> bytes:
+        return b"".join(iter(lambda: self.read(CHUNK), b""))
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        got = 0
+        with self._lock:
+            while got < len(view) and (count := self._read_some(view[got:])):
+                got += count
+        if got < len(view):
+            self._at_end()
+        return got
+
+    def _read_some(self, view: memoryview) -> int:
+        if self._pipe.closed:
+            return 0
+        while not self._poll.poll(_TICK):
+            if self._given_up():
+                return 0
+        return self._pipe.readinto(view)  # type: ignore[attr-defined,no-any-return]  # an unbuffered pipe is a FileIO
+
+    def close(self) -> None:
+        with self._lock:
+            self._pipe.close()
+
+
+class StderrLog:
+    """Keeps stderr flowing, whatever happens to the lines; :meth:`run` is a thread's.
+
+    :ivar tail: the last lines, without statements and rows.
+    :ivar error: what `on_line` raised; it was not called again.
+    """
+
+    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self.error: Exception | None = None
+        self._on_line = on_line
+        self._filter = StderrFilter()
+
+    def run(self, pipe: IO[bytes]) -> None:
+        rest = b""
+        with pipe:
+            while data := pipe.read(_LONGEST_UNBROKEN):
+                *lines, rest = (rest + data).split(b"\n")
+                if len(rest) > _LONGEST_UNBROKEN:
+                    lines, rest = [*lines, rest], b""
+                for line in lines:
+                    self._add(line)
+        self._add(rest)
+
+    def _add(self, raw: bytes) -> None:
+        line = self._filter.keep(raw.decode(errors="replace"))
+        if not line:
+            return
+        self.tail.append(line)
+        if self._on_line and not self.error:
+            try:
+                self._on_line(line)
+            except Exception as error:  # noqa: BLE001  raised at the end: a full pipe would stop the tool
+                self.error = error
+
+
+class StdinFeeder:
+    """Gives a source to a tool, and an end of input only when the source came to its own; :meth:`run` is a thread's.
+
+    :ivar error: what reading the source raised.
+    """
+
+    def __init__(self, source: Readable, *, on_error: Callable[[], None]) -> None:
+        self.error: BaseException | None = None
+        self._source = source
+        self._on_error = on_error
+
+    def run(self, pipe: IO[bytes]) -> None:
+        try:
+            while data := self._source.read(CHUNK):
+                if not _write(pipe, data):
+                    return
+            pipe.close()
+        except BaseException as error:  # noqa: BLE001  raised where the tool's end is waited for
+            # The pipe stays open until the tool is dead: at a clean end psql would commit what it got so far.
+            self.error = error
+            self._on_error()
+
+
+def _write(pipe: IO[bytes], data: bytes) -> bool:
+    """False when the tool wants no more; its exit status says why."""
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[pipe.write(view) :]
+    except (BrokenPipeError, ValueError):  # ValueError: closed by us, as the tool is gone
+        return False
+    return True
