@@ -1,0 +1,159 @@
+"""An artifact where it lies: its bytes against the manifest, and a form that PostgreSQL's tools can read."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from airflow_pgbackup.backup.progress import Progress
+from airflow_pgbackup.backup.streams import Meter
+from airflow_pgbackup.errors import BackupNotFound, ClientError
+from airflow_pgbackup.postgres.clients import Client, find_clients, where_to_get
+from airflow_pgbackup.postgres.process import Cancel
+from airflow_pgbackup.repository import layout
+from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.manifest import FileDigest, Manifest
+
+_CHUNK = 1 << 20
+
+
+def member_key(manifest: Manifest, file: FileDigest) -> str:
+    """The key of one file of an artifact."""
+    key = layout.artifact_key(manifest.series, manifest.id, manifest.artifact.name)
+    return f"{key}/{file.path}" if manifest.artifact.format == "directory" else key
+
+
+def check_bytes(
+    repository: Repository, manifest: Manifest, *, cancel: Cancel | None = None, progress: Progress | None = None
+) -> tuple[list[str], Mapping[str, Entry]]:
+    """Read every file and hold it against the manifest: size, then SHA-256.
+
+    :return: what is wrong, a line each; and for every key its entry, which pins later reads to these very bytes.
+    """
+    wrong: list[str] = []
+    pins: dict[str, Entry] = {}
+    done = 0
+    for file in manifest.artifact.files:
+        key = member_key(manifest, file)
+        entry = repository.stat(key)
+        if entry is None:
+            wrong.append(f"{file.path} is missing")
+            continue
+        pins[key] = entry
+        if entry.size != file.size:
+            wrong.append(f"{file.path} has {entry.size} bytes, {file.size} were dumped")
+            continue
+        try:
+            with repository.read(key, pin=entry) as stream:
+                meter = Meter(stream)
+                while meter.read(_CHUNK):
+                    if cancel:
+                        cancel.check()
+                    if progress:
+                        progress.advance(done + meter.size)
+        except BackupNotFound:
+            wrong.append(f"{file.path} went away or changed while it was read")
+            continue
+        done += meter.size
+        if meter.sha256 != file.sha256:
+            wrong.append(f"{file.path} has sha256 {meter.sha256}, {file.sha256} was dumped")
+    return wrong + _extra_members(repository, manifest), pins
+
+
+def _extra_members(repository: Repository, manifest: Manifest) -> list[str]:
+    # pg_restore looks at what toc.dat names, so a foreign member does no harm; but it is not what was dumped.
+    if manifest.artifact.format != "directory":
+        return []
+    known = {member_key(manifest, file) for file in manifest.artifact.files}
+    folder = layout.artifact_key(manifest.series, manifest.id, manifest.artifact.name)
+    return [
+        f"{entry.key.removeprefix(f'{folder}/')} is no file of this dump"
+        for entry in repository.list(folder)
+        if entry.key not in known
+    ]
+
+
+@contextmanager
+def local_copy(
+    repository: Repository,
+    manifest: Manifest,
+    pins: Mapping[str, Entry],
+    *,
+    temp_dir: str = "",
+    cancel: Cancel | None = None,
+) -> Iterator[Path]:
+    """The artifact as a path that a tool can open: itself where keys are files, else a copy that goes again."""
+    key = layout.artifact_key(manifest.series, manifest.id, manifest.artifact.name)
+    path = repository.local_path(key)
+    if path is not None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="pgbackup-", dir=temp_dir or None) as folder:
+        download(repository, manifest, Path(folder), pins=pins, cancel=cancel)
+        yield Path(folder) / manifest.artifact.name
+
+
+def download(
+    repository: Repository,
+    manifest: Manifest,
+    into: Path,
+    *,
+    pins: Mapping[str, Entry] | None = None,
+    cancel: Cancel | None = None,
+) -> Path:
+    """Copy the artifact into a folder under its own name; files are 0600, a directory 0700.
+
+    :return: the artifact's path. Sizes and digests are the caller's business: see :func:`check_bytes`.
+    """
+    target = into / manifest.artifact.name
+    if manifest.artifact.format == "directory":
+        target.mkdir(mode=0o700)
+    for file in manifest.artifact.files:
+        path = target / file.path if manifest.artifact.format == "directory" else target
+        key = member_key(manifest, file)
+        path.touch(mode=0o600, exist_ok=False)
+        with repository.read(key, pin=(pins or {}).get(key)) as stream, path.open("wb") as out:
+            while data := stream.read(_CHUNK):
+                if cancel:
+                    cancel.check()
+                out.write(data)
+    return target
+
+
+def opened(
+    repository: Repository,
+    manifest: Manifest,
+    pins: Mapping[str, Entry],
+    *,
+    temp_dir: str = "",
+    cancel: Cancel | None = None,
+) -> AbstractContextManager[Path | BinaryIO]:
+    """The artifact in the form that needs least room: its path, or a stream where the format can be read as one."""
+    key = layout.artifact_key(manifest.series, manifest.id, manifest.artifact.name)
+    if repository.local_path(key) is None and manifest.artifact.format in ("custom", "plain"):
+        return repository.read(key, pin=pins.get(key))
+    return local_copy(repository, manifest, pins, temp_dir=temp_dir, cancel=cancel)
+
+
+def choose_reader(manifest: Manifest, client_dirs: tuple[str, ...]) -> Client:
+    """The client whose pg_restore reads this artifact: at least as new as the pg_dump that wrote it, and built with
+    its compression. The newest one here.
+
+    :raises ClientError: none here.
+    """
+    major = int(manifest.client.version.split(".")[0])
+    by_pg_dump = manifest.artifact.compression.by == "pg_dump"
+    method = manifest.artifact.compression.method if by_pg_dump else None
+    clients = [client for client in find_clients(client_dirs) if client.has("pg_restore")]
+    for client in clients:
+        if client.major >= major and (method in (None, "none") or method in client.compression_methods):
+            return client
+    found = "; ".join(f"{client}" for client in clients) or "none at all"
+    raise ClientError(
+        f"no pg_restore here reads a dump of pg_dump {manifest.client.version}"
+        f"{f' compressed with {method}' if method else ''}; found: {found}",
+        hint=where_to_get(major, tools=("pg_restore",), embedded=method in (None, "none", "gzip")),
+    )

@@ -1,0 +1,277 @@
+"""dump: run pg_dump or pg_dumpall into a repository, manifest last.
+
+A single-file artifact goes straight from the tool's standard output into the repository: no local file, and its
+digest is of the bytes that the tool wrote. A directory artifact is written to a scratch folder beside the
+repository (a temporary one, for S3) and moved in whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from airflow_pgbackup.backup.dump_plan import DumpPlan, plan_dump
+from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
+from airflow_pgbackup.backup.reference import SEED, find_committed, make_reference, seed_digest, take_back
+from airflow_pgbackup.backup.restore_command import restore_command
+from airflow_pgbackup.backup.source import Source, describe_source
+from airflow_pgbackup.backup.streams import CompressingReader, Meter, Readable, compressor
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.postgres.clients import Client, choose_client
+from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
+from airflow_pgbackup.postgres.endchecks import check_directory
+from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.postgres.process import Cancel, ToolProcess
+from airflow_pgbackup.postgres.toc import read_toc
+from airflow_pgbackup.repository import layout
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.manifest import Artifact, ClientInfo, FileDigest, Manifest, directory_sha256
+from airflow_pgbackup.settings import Settings
+
+
+def dump_database(
+    *,
+    connection: ConnectionParams,
+    server: str,
+    repository: Repository,
+    options: DumpOptions,
+    artifact_template: str = layout.DEFAULT_ARTIFACT,
+    seed: str | None = None,
+    origin: Mapping[str, object] | None = None,
+    settings: Settings | None = None,
+    deadline: float | None = None,
+    cancel: Cancel | None = None,
+    log: Callable[[str], None] | None = None,
+) -> dict[str, object]:
+    """Dump one database with pg_dump and commit it as a backup.
+
+    :param connection: names the database; its user needs what pg_dump needs.
+    :param server: the first part of the series, for people; operators give the connection id.
+    :param seed: what asked for this backup. A second call with the same seed finds what the first one committed and
+        returns that; None makes a new backup each time.
+    :param origin: goes into the manifest as it is.
+    :param deadline: seconds the tool may run, over the settings' ``dump_deadline``.
+    :param log: takes the lines for people: what is done, progress, the tool's own warnings.
+    :return: a reference, see :mod:`airflow_pgbackup.backup.reference`.
+    :raises OptionError: contradictory options, or one that the client here is too old for.
+    :raises ConnectError: PostgreSQL unreachable, or it refused us.
+    :raises ClientError: no pg_dump here that can read that server.
+    :raises RepositoryError: not initialised, not writable.
+    :raises ToolError: pg_dump failed, or ended well with an output that is not whole. Nothing is left visible.
+    """
+    job = _Job("pg_dump", server, repository, artifact_template, seed, origin, settings, deadline, cancel, log)
+    return job.run(connection, options)
+
+
+def dump_cluster(
+    *,
+    connection: ConnectionParams,
+    server: str,
+    repository: Repository,
+    options: DumpAllOptions,
+    compress: str | int | None = None,
+    artifact_template: str = layout.DEFAULT_ARTIFACT,
+    seed: str | None = None,
+    origin: Mapping[str, object] | None = None,
+    settings: Settings | None = None,
+    deadline: float | None = None,
+    cancel: Cancel | None = None,
+    log: Callable[[str], None] | None = None,
+) -> dict[str, object]:
+    """Dump a whole cluster, or its global objects, with pg_dumpall. As :func:`dump_database` but:
+
+    :param compress: ``zstd[:level]``, ``gzip[:level]`` or None, done by us: pg_dumpall has no such option.
+    """
+    job = _Job("pg_dumpall", server, repository, artifact_template, seed, origin, settings, deadline, cancel, log)
+    return job.run(connection, options, compress)
+
+
+@dataclass
+class _Job:
+    tool: str
+    server: str
+    repository: Repository
+    template: str
+    seed: str | None
+    origin: Mapping[str, object] | None
+    settings: Settings | None
+    deadline: float | None
+    cancel: Cancel | None
+    log: Callable[[str], None] | None
+    written: list[str] = field(default_factory=list)
+
+    def run(
+        self, connection: ConnectionParams, options: DumpOptions | DumpAllOptions, compress: str | int | None = None
+    ) -> dict[str, object]:
+        options.validate()
+        settings = self.settings or Settings()
+        uuid = self.repository.uuid
+        series = self._series(connection)
+        if self.seed is not None and (found := find_committed(self.repository, series, self.seed)):
+            self._say(f"backup {found.id} was committed by an earlier try of this task: nothing to do")
+            return make_reference(self.repository, found)
+        started = datetime.now(timezone.utc)
+        source = describe_source(connection, cluster=series.database is None)
+        client = choose_client(
+            source.server_version_num, tools=("pg_dump", self.tool), client_dirs=settings.client_dirs
+        )
+        plan = plan_dump(
+            options,
+            client,
+            compress=compress,
+            lock_wait_timeout=settings.lock_wait_timeout,
+            connect_to=connection.dbname,
+        )
+        name = layout.artifact_name(
+            self.template,
+            database=series.database,
+            server=self.server,
+            started_at=started,
+            format=plan.format,
+            compression=plan.our_method,
+        )
+        self.repository.probe()
+        self._say(
+            f"{self.tool} {client.version_text} of {client.bin_dir} dumps {connection.label}: server "
+            f"{source.server_version}, {human_bytes(source.size_bytes)} on disk; format {plan.format}, "
+            f"compression {plan.compression_text}"
+        )
+        id = layout.backup_id(started, self.seed)
+        try:
+            artifact = self._write(
+                plan, client, connection, source, f"{layout.backup_folder(series, id)}/{name}", name, settings
+            )
+            finished = datetime.now(timezone.utc)
+            manifest = Manifest(
+                repository=uuid,
+                series=series,
+                id=id,
+                kind="cluster" if series.database is None else "database",
+                started_at=started,
+                finished_at=finished,
+                duration_seconds=round((finished - started).total_seconds(), 3),
+                artifact=artifact,
+                source=source.for_manifest(connection),
+                client=ClientInfo(self.tool, client.version_text, str(client.tool(self.tool))),
+                options=options.describe(),
+                origin={**(self.origin or {}), **({SEED: seed_digest(self.seed)} if self.seed else {})},
+                restore_command=restore_command(
+                    artifact=name,
+                    format=plan.format,
+                    compression=plan.our_method,
+                    database=series.database,
+                    create=plan.create,
+                ),
+            )
+            if self.cancel:
+                self.cancel.check()
+            self.repository.write_bytes(layout.manifest_key(series, id), manifest.to_json())
+        except BaseException:
+            take_back(self.repository, self.written, self._say)
+            raise
+        self._say(
+            f"backup {series}/{id} in {self.repository.uri}: {name}, {human_bytes(artifact.size)} in "
+            f"{human_seconds(manifest.duration_seconds)}; restores with: {manifest.restore_command}"
+        )
+        return make_reference(self.repository, manifest)
+
+    def _series(self, connection: ConnectionParams) -> layout.Series:
+        if self.tool == "pg_dumpall":
+            return layout.Series(self.server, None)
+        # libpq's own default is the user's name; a backup should not depend on who asks.
+        if not connection.dbname:
+            raise ConfigurationError(
+                f"no database is named for {connection.label}",
+                hint="set the connection's schema (its database), or the operator's database=",
+            )
+        return layout.Series(self.server, connection.dbname)
+
+    def _write(
+        self,
+        plan: DumpPlan,
+        client: Client,
+        connection: ConnectionParams,
+        source: Source,
+        key: str,
+        name: str,
+        settings: Settings,
+    ) -> Artifact:
+        progress = Progress(self._say, f"dumping {source.database if self.tool == 'pg_dump' else 'the cluster'}")
+        progress.tables_total = None if plan.selective else source.tables
+        argv = [str(client.tool(self.tool)), *plan.argv]
+        options: dict[str, Any] = {
+            "cancel": self.cancel,
+            "deadline": self.deadline or settings.dump_deadline,
+            "on_line": plan.listener(self._say, progress),
+        }
+        with client_environment(connection) as env:
+            if plan.format != "directory":
+                with ToolProcess(argv, env=env, **options) as process:
+                    files = self._stream(plan, process.stdout, key, name, source.size_bytes, progress)
+            else:
+                with self.repository.scratch(key.rpartition("/")[0]) as scratch:
+                    folder = scratch / name
+                    with ToolProcess([*argv, f"--file={folder}"], env=env, stdout="devnull", **options) as process:
+                        process.wait()
+                    files = self._move_in(folder, key)
+        return Artifact(
+            name=name,
+            format=plan.format,
+            compression=plan.compression,
+            size=sum(file.size for file in files),
+            sha256=directory_sha256(files) if plan.format == "directory" else files[0].sha256,
+            files=files,
+        )
+
+    def _stream(
+        self, plan: DumpPlan, stdout: Readable, key: str, name: str, size_hint: int, progress: Progress
+    ) -> tuple[FileDigest, ...]:
+        raw = stored = Meter(_Checked(stdout, lambda: plan.check_ends(raw)), on_bytes=progress.advance)
+        if plan.our_method:
+            stored = Meter(CompressingReader(raw, compressor(plan.our_method, plan.compression.level)))
+        self.repository.write(key, stored, size_hint=size_hint, cancel=self.cancel)
+        self.written.append(key)
+        return (FileDigest(name, stored.size, stored.sha256),)
+
+    def _move_in(self, folder: Path, key: str) -> tuple[FileDigest, ...]:
+        # pg_dump wrote these files itself: a disk that filled up in a last page is found here, not by its exit status.
+        check = self.cancel.check if self.cancel else _go_on
+        with (folder / "toc.dat").open("rb") as toc:
+            entries = read_toc(toc, what="toc.dat")[0].entries
+        check_directory(folder, entries, check)
+        files = []
+        for path in sorted(folder.iterdir()):
+            with path.open("rb") as stream:
+                meter = Meter(stream)
+                while meter.read(1 << 20):
+                    check()
+            files.append(FileDigest(path.name, meter.size, meter.sha256))
+        digests = {file.path: file.sha256 for file in files}
+        stored = self.repository.write_directory(key, folder, digests=digests, cancel=self.cancel)
+        self.written += [entry.key for entry in stored]
+        return tuple(files)
+
+    def _say(self, line: str) -> None:
+        if self.log:
+            self.log(line)
+
+
+def _go_on() -> None:
+    """Nobody can cancel."""
+
+
+class _Checked:
+    """``source``, whose end is only the end when ``check`` says so: what it raises is a read error to the writer."""
+
+    def __init__(self, source: Readable, check: Callable[[], None]) -> None:
+        self._source = source
+        self._check = check
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        if not data and size != 0:
+            self._check()
+        return data

@@ -1,0 +1,43 @@
+"""The exact command that restores an artifact with PostgreSQL's own tools and nothing of ours.
+
+It goes into the manifest, so it is there on the day nothing else is.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+_DECOMPRESS = {"zstd": "zstd -dc", "gzip": "gzip -dc", "lz4": "lz4 -dc"}
+
+
+def restore_command(*, artifact: str, format: str, compression: str | None, database: str | None, create: bool) -> str:
+    """One shell line, to be run in the folder that holds the artifact, with libpq's variables naming the server.
+
+    :param compression: what we compressed a plain dump with; None where pg_restore itself undoes it.
+    :param database: the database that was dumped, None for a cluster.
+    :param create: the dump itself creates the database (``--create`` in plain format).
+    """
+    name = shlex.quote(f"./{artifact}" if artifact.startswith("-") else artifact)
+    if format == "plain":
+        into = "postgres" if database is None or create else f"{database}_restored"
+        psql = f"psql --no-psqlrc --set ON_ERROR_STOP=1 --dbname {shlex.quote(_dbname(into))}"
+        if database is None:
+            # Dies at CREATE ROLE of the bootstrap superuser otherwise; the roles that exist are reported and passed.
+            psql = f"psql --no-psqlrc --dbname {into}"
+        feed = f"{_DECOMPRESS[compression]} {name} | {psql}" if compression else f"{psql} --file {name}"
+        return feed if into == "postgres" else f"{_createdb(into)} && {feed}"
+    into = f"{database}_restored"
+    return f"{_createdb(into)} && pg_restore --exit-on-error --dbname {shlex.quote(_dbname(into))} {name}"
+
+
+def _createdb(name: str) -> str:
+    # --template template0: an object that somebody put into template1 would collide with the dump's own.
+    return f"createdb --template template0 -- {shlex.quote(name)}"
+
+
+def _dbname(name: str) -> str:
+    """``--dbname`` is parsed as a connection string where it looks like one; quoted, it is a name again."""
+    if "=" in name or name.startswith(("postgres://", "postgresql://")):
+        escaped = name.replace("\\", "\\\\").replace("'", "\\'")
+        return f"dbname='{escaped}'"
+    return name

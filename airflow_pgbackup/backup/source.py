@@ -1,0 +1,90 @@
+"""What a dump is taken from: the server and database, asked once before the tool starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from airflow_pgbackup.errors import ConnectError
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.repository.manifest import DatabaseSource
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
+# Ordinary tables that pg_dump writes rows of: no system schema, none that an extension owns.
+_TABLES = """
+select count(*) from pg_catalog.pg_class c
+ where c.relkind = 'r'
+   and c.relnamespace not in (select oid from pg_catalog.pg_namespace
+                               where nspname ~ '^pg_' or nspname = 'information_schema')
+   and not exists (select from pg_catalog.pg_depend d
+                    where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+"""
+
+_DATABASE = """
+select pg_catalog.current_setting('server_version'), pg_catalog.current_setting('server_version_num')::int,
+       pg_catalog.current_database(), pg_catalog.current_setting('server_encoding'),
+       pg_catalog.pg_is_in_recovery(),
+       pg_catalog.pg_database_size(pg_catalog.current_database())
+"""
+
+_CLUSTER_SIZE = """
+select coalesce(sum(pg_catalog.pg_database_size(oid)), 0)::bigint from pg_catalog.pg_database
+ where datallowconn and pg_catalog.has_database_privilege(oid, 'connect')
+"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the server said.
+
+    :param size_bytes: of the database, or of all that may be connected to, as ``pg_database_size`` counts it.
+    :param tables: ordinary tables outside system schemas and extensions; None for a cluster."""
+
+    server_version: str
+    server_version_num: int
+    database: str
+    encoding: str
+    in_recovery: bool
+    size_bytes: int
+    tables: int | None
+
+    def for_manifest(self, connection: ConnectionParams) -> DatabaseSource:
+        return DatabaseSource(
+            database=None if self.tables is None else self.database,
+            server_version=self.server_version,
+            server_version_num=self.server_version_num,
+            size_bytes=self.size_bytes,
+            encoding=self.encoding,
+            host=connection.host or None,
+        )
+
+
+def describe_source(connection: ConnectionParams, *, cluster: bool = False) -> Source:
+    """Connect and ask.
+
+    :raises ConnectError: unreachable, refused, no such database.
+    """
+    with connection.connect() as session:
+        try:
+            version, number, database, encoding, in_recovery, size = _one(session, _DATABASE)
+            tables = None
+            if cluster:
+                (size,) = _one(session, _CLUSTER_SIZE)
+            else:
+                (tables,) = _one(session, _TABLES)
+        except psycopg.Error as error:
+            raise ConnectError(
+                f"{connection.label}: cannot read the server's version and size: {error.diag.message_primary or error}",
+                hint="the user needs CONNECT on the database, and nothing in pg_catalog revoked",
+            ) from None
+    return Source(version.split(" ")[0], number, database, encoding, in_recovery, size, tables)
+
+
+def _one(session: psycopg.Connection[Any], query: LiteralString) -> tuple[Any, ...]:
+    row = session.execute(query).fetchone()
+    assert row is not None  # noqa: S101  # an aggregate or a select without FROM has one row
+    return row

@@ -1,0 +1,165 @@
+"""verify: say what a backup is worth, and write that beside it.
+
+``integrity``: every file has the size and SHA-256 of its manifest, read before any tool parses a byte.
+``archive``: the whole artifact decoded to its end by PostgreSQL's own reader, rows and a digest counted per table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from airflow_pgbackup.backup.artifact import check_bytes, choose_reader, opened
+from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
+from airflow_pgbackup.backup.reference import load_manifest, make_reference
+from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
+from airflow_pgbackup.postgres.archive import ArchiveContents, read_archive
+from airflow_pgbackup.postgres.process import Cancel
+from airflow_pgbackup.repository import layout
+from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.manifest import Check, ClientInfo, Manifest, TableResult, Verification
+from airflow_pgbackup.settings import Settings
+
+
+def verify(
+    *,
+    reference: Mapping[str, object],
+    repository: Repository,
+    level: str = "archive",
+    origin: Mapping[str, object] | None = None,
+    settings: Settings | None = None,
+    deadline: float | None = None,
+    cancel: Cancel | None = None,
+    log: Callable[[str], None] | None = None,
+) -> dict[str, object]:
+    """Verify a backup at a level, and append the result to it.
+
+    :param reference: from a dump or upload; see :mod:`airflow_pgbackup.backup.reference`.
+    :param deadline: seconds that reading the archive may take, over what the settings give for its size.
+    :return: the reference, ``verified`` as the repository has it now.
+    :raises VerificationFailed: the backup is not what its manifest says, or not whole. That, too, is written down.
+    :raises RepositoryError, ClientError: could not look; nothing is written, since nothing is known.
+    """
+    if level not in layout.LEVELS:
+        raise ConfigurationError(f"level is {level!r}", hint=f"choose one of {', '.join(map(repr, layout.LEVELS))}")
+    manifest = load_manifest(repository, reference)
+    look = _Look(repository, manifest, level, settings or Settings(), deadline, cancel, log or _nowhere)
+    verification = look.run(origin or {})
+    if cancel:
+        cancel.check()
+    key = layout.verification_key(
+        manifest.series, manifest.id, at=verification.finished_at, level=level, result=verification.result
+    )
+    repository.write_bytes(key, verification.to_json())
+    name = f"{manifest.series}/{manifest.id}"
+    if verification.result != "pass":
+        wrong = [f"{check.name}: {check.detail}" for check in verification.checks if check.result == "fail"]
+        more = f" (and {len(wrong) - 1} more, in {repository.location(key)})" if len(wrong) > 1 else ""
+        raise VerificationFailed(
+            f"backup {name} in {repository.uri} fails verification at level {level}: {wrong[0]}{more}",
+            hint="do not rely on it: make a new dump, and look at what holds this repository",
+        )
+    look.log(
+        f"backup {name} verified at level {level} in {human_seconds(verification.duration_seconds)}: "
+        + ", ".join(check.detail or check.name for check in verification.checks)
+    )
+    return make_reference(repository, manifest)
+
+
+def _nowhere(line: str) -> None:
+    """Nobody listens."""
+
+
+@dataclass
+class _Look:
+    repository: Repository
+    manifest: Manifest
+    level: str
+    settings: Settings
+    deadline: float | None
+    cancel: Cancel | None
+    log: Callable[[str], None]
+    checks: list[Check] = field(default_factory=list)
+    tables: list[TableResult] = field(default_factory=list)
+    client: ClientInfo | None = None
+
+    def run(self, origin: Mapping[str, object]) -> Verification:
+        started = datetime.now(timezone.utc)
+        try:
+            pins = self._integrity()
+            if self.level != "integrity":
+                self._archive(pins)
+            result = "pass"
+        except VerificationFailed:
+            result = "fail"
+        finished = datetime.now(timezone.utc)
+        return Verification(
+            backup_id=self.manifest.id,
+            level=self.level,
+            result=result,
+            started_at=started,
+            finished_at=finished,
+            duration_seconds=round((finished - started).total_seconds(), 3),
+            checks=tuple(self.checks),
+            tables=tuple(self.tables),
+            client=self.client,
+            origin=origin,
+        )
+
+    def _integrity(self) -> Mapping[str, Entry]:
+        progress = Progress(self.log, f"hashing {self.manifest.artifact.name}")
+        wrong, pins = check_bytes(self.repository, self.manifest, cancel=self.cancel, progress=progress)
+        if wrong:
+            self.checks += [Check("integrity", "fail", line) for line in wrong]
+            raise VerificationFailed(wrong[0])
+        files = len(self.manifest.artifact.files)
+        self.checks.append(
+            Check(
+                "integrity",
+                "pass",
+                f"{human_bytes(self.manifest.artifact.size)} in {files} file{'s' * (files > 1)} as dumped, by sha256",
+            )
+        )
+        return pins
+
+    def _archive(self, pins: Mapping[str, Entry]) -> None:
+        contents = self._read(pins)
+        self.tables = [
+            TableResult(
+                database=table.database,
+                schema=table.schema,
+                name=table.name,
+                rows=table.rows,
+                sha256=table.sha256,
+                result="pass",
+            )
+            for table in contents.tables
+        ]
+        rows = sum(table.rows for table in contents.tables)
+        self.checks.append(
+            Check("archive", "pass", f"{len(contents.tables)} tables with {rows:,} rows read to the end")
+        )
+
+    def _read(self, pins: Mapping[str, Entry]) -> ArchiveContents:
+        artifact = self.manifest.artifact
+        client = choose_reader(self.manifest, self.settings.client_dirs)
+        self.client = ClientInfo("pg_restore", client.version_text, str(client.tool("pg_restore")))
+        progress = Progress(self.log, f"reading {artifact.name}")
+        with opened(
+            self.repository, self.manifest, pins, temp_dir=self.settings.temp_dir, cancel=self.cancel
+        ) as source:
+            try:
+                return read_archive(
+                    source,
+                    format=artifact.format,
+                    compression=artifact.compression.method if artifact.compression.by == "airflow-pgbackup" else None,
+                    client=client,
+                    cancel=self.cancel,
+                    deadline=self.deadline or self.settings.read_deadline(artifact.size),
+                    on_line=self.log,
+                    progress=progress.advance,
+                )
+            except VerificationFailed as error:
+                self.checks.append(Check("archive", "fail", error.message))
+                raise

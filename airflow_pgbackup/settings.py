@@ -1,0 +1,81 @@
+"""The one reader of configuration: ``PGBACKUP_<NAME>`` variables, then Airflow's ``[pgbackup]`` section, then defaults.
+
+The command line works without Airflow, so Airflow's configuration is asked only by :func:`load` with
+``airflow=True``, which is what the operators do. Airflow's own ``AIRFLOW__PGBACKUP__<NAME>`` works there too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+
+from airflow_pgbackup.errors import ConfigurationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What an administrator may set for every task. Times are seconds.
+
+    The reasons for the numbers are in ``docs/configuration.md``.
+    """
+
+    client_dirs: tuple[str, ...] = ()
+    """Folders with PostgreSQL clients, looked into before the well-known ones; ``os.pathsep`` between them."""
+
+    lock_wait_timeout: float = 120.0
+    """``--lock-wait-timeout`` where the DAG sets none: pg_dump gives up rather than queue behind DDL for ever."""
+
+    dump_deadline: float = 12 * 3600.0
+    """A dump still running then is stopped: it holds ACCESS SHARE locks and an old snapshot all that time."""
+
+    verify_deadline: float = 600.0
+    """The fixed part of the deadline of reading an archive; a truncated tar makes pg_restore spin for ever."""
+
+    verify_bytes_per_second: float = 2e6
+    """The deadline of reading an archive grows by its size over this rate, far below what any disk or store gives."""
+
+    temp_dir: str = ""
+    """Where a bounded temporary copy goes when a tool needs a file and the repository is remote; empty is the system's."""
+
+    def read_deadline(self, size: int) -> float:
+        """Seconds within which an artifact of ``size`` bytes must have been read to its end."""
+        return self.verify_deadline + size / self.verify_bytes_per_second
+
+
+def load(*, airflow: bool = False, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings.
+
+    :param airflow: also ask Airflow's ``[pgbackup]`` section; imports Airflow.
+    :raises ConfigurationError: a number that is none, or not above zero.
+    """
+    environ = os.environ if environ is None else environ
+    section = _airflow_section() if airflow else (lambda name: None)
+    values: dict[str, object] = {}
+    for item in fields(Settings):
+        text = environ.get(f"PGBACKUP_{item.name.upper()}") or section(item.name)
+        if text:
+            values[item.name] = _parse(item.name, text, item.default)
+    return Settings(**values)  # type: ignore[arg-type]  # _parse gave each its field's type
+
+
+def _parse(name: str, text: str, default: object) -> object:
+    if isinstance(default, tuple):
+        return tuple(part for part in text.split(os.pathsep) if part)
+    if isinstance(default, str):
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not number > 0:
+        raise ConfigurationError(
+            f"setting {name} is {text!r}", hint=f"give PGBACKUP_{name.upper()} or [pgbackup] {name} a number above zero"
+        )
+    return number
+
+
+def _airflow_section() -> Callable[[str], str | None]:
+    from airflow.configuration import conf
+
+    return lambda name: conf.get("pgbackup", name, fallback=None)
