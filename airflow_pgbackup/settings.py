@@ -36,7 +36,7 @@ class Settings:
     """The deadline of reading an archive grows by its size over this rate, far below what any disk or store gives."""
 
     temp_dir: str = ""
-    """Where a bounded temporary copy goes when a tool needs a file and the repository is remote; empty is the system's."""
+    """Where a temporary copy goes when a tool needs a file and the repository is remote; empty is the system's."""
 
     def read_deadline(self, size: int) -> float:
         """Seconds within which an artifact of ``size`` bytes must have been read to its end."""

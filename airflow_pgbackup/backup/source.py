@@ -85,6 +85,6 @@ def describe_source(connection: ConnectionParams, *, cluster: bool = False) -> S
 
 
 def _one(session: psycopg.Connection[Any], query: LiteralString) -> tuple[Any, ...]:
-    row = session.execute(query).fetchone()
+    row: tuple[Any, ...] | None = session.execute(query).fetchone()
     assert row is not None  # noqa: S101  # an aggregate or a select without FROM has one row
     return row
