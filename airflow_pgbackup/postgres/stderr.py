@@ -47,10 +47,10 @@ class StderrFilter:
             self._quoting = False
         if self._quoting:
             return None
-        line = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", line.rstrip())
+        line = line.rstrip()
         if len(line) > LONGEST_LINE:
             line = line[:LONGEST_LINE] + " …"
-        return line or None
+        return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", line) or None
 
 
 def most_useful(lines: Sequence[str]) -> tuple[str, str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import select
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -46,32 +47,32 @@ class ToolOutput(io.RawIOBase):
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        if size < 0:
-            return self.readall()
-        buffer = bytearray(size)
-        count = self.readinto(buffer)
-        return bytes(memoryview(buffer)[:count])
+        pieces = []
+        left = sys.maxsize if size < 0 else size
+        with self._lock:
+            while left and (piece := self._read_some(min(left, CHUNK))):
+                pieces.append(piece)
+                left -= len(piece)
+        if left:
+            self._at_end()
+        return b"".join(pieces)
 
     def readall(self) -> bytes:
-        return b"".join(iter(lambda: self.read(CHUNK), b""))
+        return self.read()
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer).cast("B")
-        got = 0
-        with self._lock:
-            while got < len(view) and (count := self._read_some(view[got:])):
-                got += count
-        if got < len(view):
-            self._at_end()
-        return got
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
 
-    def _read_some(self, view: memoryview) -> int:
+    def _read_some(self, size: int) -> bytes:
         if self._pipe.closed:
-            return 0
+            return b""
         while not self._poll.poll(_TICK):
             if self._given_up():
-                return 0
-        return self._pipe.readinto(view)  # type: ignore[attr-defined,no-any-return]  # an unbuffered pipe is a FileIO
+                return b""
+        return self._pipe.read(size)
 
     def close(self) -> None:
         with self._lock:
