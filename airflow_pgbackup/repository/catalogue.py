@@ -1,0 +1,268 @@
+"""What a repository holds, from listings alone: file names tell the state, so ten thousand backups cost no GET.
+
+The whole repository is one paginated listing: one LIST per 1,000 keys is the least that S3 can do, and a listing per
+series would cost at least one each. Where only some series are asked for, theirs are listed in parallel. Manifests
+are read for what is shown, see :func:`read_manifests`.
+
+A backup's folder is ours: everything in it belongs to the backup. What lies elsewhere is foreign, and passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+
+from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryError
+from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.layout import (
+    LEVELS,
+    MANIFEST_FILE,
+    REPOSITORY_FILE,
+    Series,
+    VerificationName,
+    backup_folder,
+    encode_segment,
+    manifest_key,
+    parse_backup_id,
+    split_key,
+)
+from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest, Verification
+
+PIN_FILE = "pin.json"
+"""A file of this name in a backup's folder keeps ``prune`` from it."""
+
+THREADS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """One committed backup, as a listing shows it.
+
+    :param started_at: by the clock of the worker that made it, aware UTC, whole seconds.
+    :param committed_at: when its manifest was written, by the clock of the store.
+    :param size: bytes of the artifact as they lie in the store.
+    :param state: ``verified``, ``written`` (nobody has looked yet), ``failed``, ``notproven``, or ``incomplete``: the
+        artifact is gone, or the manifest is empty or huge.
+    :param level: the highest level passed, None unless verified.
+    :param verifications: oldest first.
+    :param locked: why the store would not give it up (object lock), None where it would. No listing tells: ``prune``
+        asks for those that it is about to delete.
+    """
+
+    series: Series
+    id: str
+    started_at: datetime
+    committed_at: datetime
+    size: int
+    state: str
+    level: str | None = None
+    verifications: tuple[VerificationName, ...] = ()
+    pinned: bool = False
+    locked: str | None = None
+
+    @property
+    def folder(self) -> str:
+        return backup_folder(self.series, self.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """A backup's folder without a manifest: a dump that is running, or what a crash has left. Not a backup.
+
+    :param modified: when it last grew, by the clock of the store.
+    """
+
+    series: Series
+    id: str
+    size: int
+    modified: datetime
+
+    @property
+    def folder(self) -> str:
+        return backup_folder(self.series, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """:param backups: by series, newest first in each. :param foreign: keys that are not ours, the first hundred."""
+
+    backups: tuple[Backup, ...]
+    leftovers: tuple[Leftover, ...] = ()
+    foreign: tuple[str, ...] = ()
+
+    def by_series(self) -> dict[Series, list[Backup]]:
+        return {series: list(members) for series, members in groupby(self.backups, key=lambda backup: backup.series)}
+
+
+def read_catalogue(
+    repository: Repository, *, server: str | None = None, series: Iterable[Series] | None = None
+) -> Catalogue:
+    """List a repository.
+
+    :param server: only this one's series. :param series: only these.
+    :raises RepositoryNotFound: there is none: never taken for an empty one.
+    """
+    repository.uuid  # noqa: B018  raises where there is no repository
+    if series is not None:
+        wanted = [s.path for s in sorted(set(series), key=series_order) if server in (None, s.server)]
+    else:
+        wanted = ["" if server is None else encode_segment(server)]
+    if len(wanted) == 1:
+        return _sorted([_catalogue(repository.list(wanted[0]))])
+    with ThreadPoolExecutor(THREADS) as pool:
+        return _sorted(list(pool.map(lambda path: _catalogue(repository.list(path)), wanted)))
+
+
+def find_backup(repository: Repository, series: Series, backup_id: str) -> Backup:
+    """One backup as it is now, by one listing of its folder.
+
+    :raises BackupNotFound: there is no such folder, or no manifest in it.
+    """
+    repository.uuid  # noqa: B018
+    if parse_backup_id(backup_id) is not None:
+        for backup in _catalogue(repository.list(backup_folder(series, backup_id))).backups:
+            return backup
+    raise BackupNotFound(
+        f"{repository.uri} has no backup {series}/{backup_id}", hint="pgbackup list shows those it has"
+    )
+
+
+def standing(verifications: Iterable[VerificationName]) -> tuple[str, str | None]:
+    """What a history of verifications amounts to: ``(state, level)``.
+
+    A failure takes back all that had passed before, and stands until something passes at its level or a higher one: a
+    backup that did not restore is not good again because its bytes still are what they were. "Not proven" says
+    nothing about the backup: it shows only where nothing else has been said.
+
+    :return: ``("verified", highest level passed)``, ``("failed", None)``, ``("notproven", None)`` or
+        ``("written", None)`` for an empty history.
+    """
+    state, best, failed = "written", -1, -1
+    for seen in sorted(verifications, key=lambda v: (v.at, v.result == "fail")):
+        rank = LEVELS.index(seen.level)
+        if seen.result == "fail":
+            best, failed = -1, max(failed, rank)
+        elif seen.result == "pass" and rank >= failed:
+            best, failed = max(best, rank), -1
+        elif seen.result == "notproven":
+            state = "notproven"
+    if failed >= 0:
+        return "failed", None
+    return ("verified", LEVELS[best]) if best >= 0 else (state, None)
+
+
+def read_manifest(repository: Repository, series: Series, backup_id: str) -> Manifest:
+    """The manifest of one backup, checked against its schema, its size and its place.
+
+    :raises BackupNotFound: there is none.
+    :raises RepositoryError: it is too large, or (ManifestError) it cannot be believed.
+    """
+    key = manifest_key(series, backup_id)
+    manifest = Manifest.from_json(repository.read_bytes(key, limit=MAX_BYTES))
+    if (manifest.series, manifest.id) != (series, backup_id):
+        raise ManifestError(
+            f"{repository.location(key)} is the manifest of {manifest.series}/{manifest.id}",
+            hint="somebody has moved or copied it; the artifact beside it may be another one",
+        )
+    return manifest
+
+
+def read_manifests(repository: Repository, backups: Sequence[Backup]) -> list[Manifest | RepositoryError]:
+    """The manifests of these backups, in their order, read in parallel. One that cannot be read is its error."""
+
+    def read(backup: Backup) -> Manifest | RepositoryError:
+        try:
+            return read_manifest(repository, backup.series, backup.id)
+        except RepositoryError as error:
+            return error
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(read, backups))
+
+
+def read_verification(repository: Repository, backup: Backup, name: VerificationName) -> Verification:
+    """One look at a backup, in full.
+
+    :raises ManifestError: it cannot be believed, or is about another backup.
+    """
+    key = f"{backup.folder}/{name.file}"
+    verification = Verification.from_json(repository.read_bytes(key, limit=MAX_BYTES))
+    if verification.backup_id != backup.id:
+        raise ManifestError(f"{repository.location(key)} is about backup {verification.backup_id}")
+    return verification
+
+
+def series_order(series: Series) -> tuple[str, bool, str]:
+    """Sorts by server, then database; the cluster, which has none, last."""
+    return series.server, series.database is None, series.database or ""
+
+
+def _catalogue(entries: Iterator[Entry]) -> Catalogue:
+    """One listing, sorted by key: a folder's entries come together."""
+    backups: list[Backup] = []
+    leftovers: list[Leftover] = []
+    foreign: list[str] = []
+    for folder, group in groupby(entries, key=_folder_of):
+        members = list(group)
+        split = split_key(members[0].key) if folder else None
+        if split is None:
+            foreign += [e.key for e in members[:100] if e.key != REPOSITORY_FILE] if len(foreign) < 100 else []
+            continue
+        series, backup_id, _ = split
+        names = {e.key.split("/", 3)[3]: e for e in members}
+        manifest = names.pop(MANIFEST_FILE, None)
+        if manifest is None:
+            size = sum(e.size for e in members)
+            newest = max(e.modified for e in members)
+            leftovers.append(Leftover(series=series, id=backup_id, size=size, modified=newest))
+        else:
+            backups.append(_backup(series, backup_id, manifest, names))
+    return Catalogue(tuple(backups), tuple(leftovers), tuple(foreign[:100]))
+
+
+def _backup(series: Series, backup_id: str, manifest: Entry, names: dict[str, Entry]) -> Backup:
+    pinned = names.pop(PIN_FILE, None) is not None
+    verifications: list[VerificationName] = []
+    size, files = 0, 0
+    for name, entry in names.items():
+        verification = VerificationName.parse(name)
+        if verification is not None:
+            verifications.append(verification)
+        else:
+            size, files = size + entry.size, files + 1
+    state, level = standing(verifications)
+    if not files or not 0 < manifest.size <= MAX_BYTES:
+        state, level = "incomplete", None
+    started_at = parse_backup_id(backup_id)
+    assert started_at is not None  # noqa: S101  split_key has looked
+    return Backup(
+        series=series,
+        id=backup_id,
+        started_at=started_at,
+        committed_at=manifest.modified,
+        size=size,
+        state=state,
+        level=level,
+        verifications=tuple(sorted(verifications)),
+        pinned=pinned,
+    )
+
+
+def _folder_of(entry: Entry) -> tuple[str, ...]:
+    """The first three segments of a key with four or more; else nothing."""
+    parts = entry.key.split("/", 3)
+    return tuple(parts[:3]) if len(parts) > 3 else ()
+
+
+def _sorted(parts: Sequence[Catalogue]) -> Catalogue:
+    backups = [backup for part in parts for backup in part.backups]
+    backups.sort(key=lambda backup: backup.id, reverse=True)
+    backups.sort(key=lambda backup: series_order(backup.series))
+    return Catalogue(
+        tuple(backups),
+        tuple(leftover for part in parts for leftover in part.leftovers),
+        tuple(key for part in parts for key in part.foreign)[:100],
+    )
