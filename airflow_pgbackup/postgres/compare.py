@@ -1,0 +1,147 @@
+"""A live database against what an archive's reading found: every table, sequence and large object.
+
+Tables are compared by the digest of their COPY text, in the archive's columns. Where that differs the rows are
+compared as a set, each as many times as it is there: the same rows in another order pass, and it is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+from airflow_pgbackup.postgres.contents import ArchiveContents, LargeObjects, TableDigest, TableKey
+from airflow_pgbackup.postgres.copytext import RowHasher, RowSet, TableDigester
+from airflow_pgbackup.postgres.live import Count, LiveDatabase, Relation, Rows
+
+ArchiveRowSets = Callable[[Collection[TableKey]], dict[TableKey, RowSet]]
+"""Reads the archive once more, for the rows of some tables as sets."""
+
+_BY_SELECT = frozenset("pfv")  # partitioned and foreign tables, views: COPY takes them as a query only
+
+
+@dataclass(frozen=True)
+class TableComparison:
+    """:param result: ``same``; ``reordered``: the same rows in another order; ``contained``: an extension's table, whose
+    rows of its own come on top; ``different``; ``notcompared``: said in ``detail``."""
+
+    table: TableDigest
+    result: str
+    detail: str | None = None
+
+
+def compare_tables(
+    live: LiveDatabase, tables: Collection[TableDigest], row_sets: ArchiveRowSets
+) -> Iterator[TableComparison]:
+    """Compare one database's tables.
+
+    :param tables: all of one database.
+    """
+    relations = live.relations()
+    readable: list[tuple[TableDigest, Relation]] = []
+    for table in tables:
+        relation = relations.get((table.schema, table.name))
+        missing = relation and sorted(set(table.columns or ()) - relation.columns)
+        if relation is None:
+            yield TableComparison(table, "different", "the table is missing after the restore")
+        elif missing:
+            yield TableComparison(table, "different", f"column {missing[0]} is missing after the restore")
+        elif relation.kind == "f":
+            yield TableComparison(table, "notcompared", "foreign data: its server is not part of the backup")
+        else:
+            readable.append((table, relation))
+    inserts = [(table, relation) for table, relation in readable if table.comparable != "copy"]
+    copies = [(table, relation) for table, relation in readable if table.comparable == "copy"]
+    yield from _count_inserts(live, inserts)
+    yield from _compare_copies(live, copies, row_sets)
+
+
+def _compare_copies(
+    live: LiveDatabase, tables: list[tuple[TableDigest, Relation]], row_sets: ArchiveRowSets
+) -> Iterator[TableComparison]:
+    again: list[tuple[TableDigest, Relation]] = []
+    asked = [_rows(table, relation) for table, relation in tables]
+    for number, chunks in live.read(asked):
+        table, relation = tables[number]
+        digester = TableDigester()
+        for data in chunks:
+            digester.update(data)
+        if (digester.rows, digester.sha256) == (table.rows, table.sha256):
+            yield TableComparison(table, "same")
+        elif digester.rows != table.rows and not relation.of_extension:
+            yield _other_rows(table, digester.rows)
+        else:
+            again.append(tables[number])
+    if again:
+        yield from _compare_sets(live, again, row_sets)
+
+
+def _compare_sets(
+    live: LiveDatabase, tables: list[tuple[TableDigest, Relation]], row_sets: ArchiveRowSets
+) -> Iterator[TableComparison]:
+    archived = row_sets([table.key for table, _ in tables])
+    asked = [_rows(table, relation) for table, relation in tables]
+    for number, chunks in live.read(asked):
+        table, relation = tables[number]
+        hasher = RowHasher()
+        for data in chunks:
+            hasher.update(data)
+        found = hasher.finish()
+        if found == archived[table.key]:
+            yield TableComparison(table, "reordered", "the same rows in another order")
+        elif relation.of_extension and found.rows >= table.rows:
+            yield TableComparison(
+                table, "notcompared", "an extension's own table: its rows come from the extension and from the dump"
+            )
+        elif found.rows != table.rows:
+            yield _other_rows(table, found.rows)
+        else:
+            yield TableComparison(table, "different", f"{table.rows:,} rows, not all of them as dumped")
+
+
+def _count_inserts(live: LiveDatabase, tables: list[tuple[TableDigest, Relation]]) -> Iterator[TableComparison]:
+    for number, chunks in live.read([Count(t.schema, t.name, only=r.kind != "p") for t, r in tables]):
+        table, rows = tables[number][0], int(b"".join(chunks))
+        if rows == table.rows:
+            yield TableComparison(table, "notcompared", "dumped as INSERT: rows counted, values not compared")
+        else:
+            yield _other_rows(table, rows)
+
+
+def _other_rows(table: TableDigest, found: int) -> TableComparison:
+    return TableComparison(table, "different", f"{found:,} rows after the restore, {table.rows:,} were dumped")
+
+
+def _rows(table: TableDigest, relation: Relation) -> Rows:
+    return Rows(table.schema, table.name, table.columns or (), by_select=relation.kind in _BY_SELECT)
+
+
+def compare_sequences(live: LiveDatabase, contents: ArchiveContents, database: str | None) -> Iterator[tuple[str, str]]:
+    """Name and difference of each sequence whose value is not the dumped one."""
+    dumped = {(value.schema, value.name): value for value in contents.sequences if value.database == database}
+    relations = live.relations()
+    there = [name for name in dumped if (relation := relations.get(name)) and relation.kind == "S"]
+    for schema, name in dumped.keys() - set(there):
+        yield f"{schema}.{name}", "is missing after the restore"
+    for value in live.sequences(there):
+        wanted = dumped[value.schema, value.name]
+        if (value.last_value, value.is_called) != (wanted.last_value, wanted.is_called):
+            yield f"{value.schema}.{value.name}", f"is at {value.last_value}, {wanted.last_value} was dumped"
+
+
+def compare_large_objects(
+    live: LiveDatabase, contents: ArchiveContents, database: str | None
+) -> Iterator[tuple[str, str]]:
+    """OID and difference of each large object that is not as dumped."""
+    dumped = next((found for found in contents.large_objects if found.database == database), LargeObjects())
+    restored = live.large_objects()
+    if (dumped.count, dumped.digest) == (restored.count, restored.digest):
+        return
+    before = {oid: (size, sha256) for oid, size, sha256 in dumped}
+    after = {oid: (size, sha256) for oid, size, sha256 in restored}
+    for oid in sorted(before.keys() | after.keys()):
+        if oid not in after:
+            yield str(oid), "is missing after the restore"
+        elif oid not in before:
+            yield str(oid), "was not dumped, and is there after the restore"
+        elif before[oid] != after[oid]:
+            yield str(oid), f"its content of {after[oid][0]:,} bytes is not the dumped {before[oid][0]:,} bytes"

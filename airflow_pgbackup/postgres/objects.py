@@ -1,0 +1,186 @@
+"""The definitions that a dump carries, by object, so that two dumps can be held against each other.
+
+An archive has them in its table of contents; a plain dump says what each statement belongs to in the comment before
+it, ``-- Name: film; Type: TABLE; Schema: public; Owner: app``. What is compared here is a dump with the dump of its
+own restore, made with the same options.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from airflow_pgbackup.postgres import sqlnames
+from airflow_pgbackup.postgres.sqllexer import Comment, MetaCommand, Readable, SqlLexer, Statement
+from airflow_pgbackup.postgres.toc import TocEntry
+
+_DATA_KINDS = frozenset(
+    {
+        "TABLE DATA",
+        "BLOBS",
+        "SEQUENCE SET",
+        "STATISTICS DATA",
+        "MATERIALIZED VIEW DATA",
+        # how the archive itself is to be read
+        "ENCODING",
+        "STDSTRINGS",
+        "SEARCHPATH",
+    }
+)
+"""Not definitions: rows and values, which are compared as such."""
+
+_IN_ANY_ORDER = frozenset({"TABLE", "FOREIGN TABLE", "ACL", "DEFAULT ACL", "BLOB METADATA", "DATABASE PROPERTIES"})
+"""Inheritance may put columns into another order, and a list of privileges has none."""
+
+_QUOTABLE = frozenset(
+    {
+        "ACL",
+        "CHECK CONSTRAINT",
+        "CONSTRAINT",
+        "EXTENSION",
+        "FK CONSTRAINT",
+        "INDEX",
+        "INDEX ATTACH",
+        "SCHEMA",
+        "SEQUENCE",
+        "SEQUENCE OWNED BY",
+        "TABLE",
+        "TABLE ATTACH",
+        "TRIGGER",
+        "TYPE",
+    }
+)
+"""Kinds whose definitions are safe to show in a log. User mappings, subscriptions and functions may hold passwords."""
+
+_HEADER = re.compile(
+    r"^-- (?:Data for )?Name: (?P<name>.*); Type: (?P<kind>.*?); Schema: (?P<schema>.*?); Owner: (?P<owner>.*?)"
+    r"(?:; Tablespace: .*)?$"
+)
+_SETTING = (b"SET", b"SELECT")
+_GLOBAL = re.compile(r"^(?P<verb>CREATE ROLE|ALTER ROLE|CREATE TABLESPACE|GRANT|CREATE DATABASE|ALTER DATABASE)\b")
+
+Key = tuple[str | None, str, str | None, str]
+"""Database (of a cluster's dump), kind, schema, name."""
+
+
+@dataclass(frozen=True)
+class ObjectDifference:
+    """:param detail: what is different, without anything secret."""
+
+    database: str | None
+    kind: str
+    schema: str | None
+    name: str
+    detail: str
+
+    @property
+    def label(self) -> str:
+        name = f"{self.schema}.{self.name}" if self.schema else self.name
+        return f"{self.database}: {name}" if self.database else name
+
+
+Objects = dict[Key, Counter[str]]
+"""Each object's definitions; overloaded functions share a name in plain dumps, hence more than one."""
+
+
+def toc_objects(entries: Iterable[TocEntry]) -> Objects:
+    """From an archive's table of contents."""
+    found: Objects = {}
+    for entry in entries:
+        if entry.kind not in _DATA_KINDS:
+            text = f"{entry.definition}\nowner {entry.owner}\ntablespace {entry.tablespace}"
+            key = (None, entry.kind, entry.schema, entry.name)
+            found.setdefault(key, Counter())[_normal(entry.kind, text)] += 1
+    return found
+
+
+def script_objects(source: Readable) -> Objects:
+    """From a plain dump, pg_dump's or pg_dumpall's; COPY data is read over."""
+    decoder = sqlnames.NameDecoder()
+    pieces: dict[Key, list[list[str]]] = {}
+    database: str | None = None
+    current: Key | None = None
+    for event in SqlLexer(source):
+        if isinstance(event, MetaCommand) and event.name == b"connect":
+            database = sqlnames.connected_database(event.argument, decoder)
+            current = None
+        elif isinstance(event, Comment):
+            if match := _HEADER.match(decoder.text(event.text)):
+                current = (database, match["kind"], None if match["schema"] == "-" else match["schema"], match["name"])
+                pieces.setdefault(current, []).append([f"owner {match['owner']}"])
+        elif isinstance(event, Statement):
+            if event.words[:1] == (b"SET",) and (encoding := sqlnames.client_encoding(event.text)):
+                decoder.use(encoding)
+            if event.words[:1] and event.words[0] in _SETTING:
+                continue
+            text = decoder.text(event.text)
+            if current is not None:
+                pieces[current][-1].append(text)
+            elif match := _GLOBAL.match(text):
+                key = (database, "GLOBAL", None, _short(text))
+                pieces.setdefault(key, []).append([text])
+    return {
+        key: Counter(_normal(key[1], "\n".join(texts)) for texts in several)
+        for key, several in pieces.items()
+        if key[1] not in _DATA_KINDS
+    }
+
+
+def compare_objects(archived: Objects, restored: Objects, *, definitions: bool) -> Iterator[ObjectDifference]:
+    """What did not come back as it was dumped.
+
+    :param definitions: compare their text; False where the dump and the dump of its restore were made by, or of,
+        different major versions, which word the same thing differently: then kinds and names.
+    """
+    for key, texts in archived.items():
+        found = restored.get(key)
+        if found is None:
+            yield _difference(key, "is missing after the restore")
+        elif not definitions:
+            if sum(found.values()) < sum(texts.values()):
+                yield _difference(key, f"is there {sum(found.values())} times, dumped were {sum(texts.values())}")
+        elif found != texts:
+            yield _difference(key, _detail(key[1], texts, found))
+    if definitions:
+        for key in restored.keys() - archived.keys():
+            yield _difference(key, "was not dumped, and is there after the restore")
+
+
+def without(objects: Objects, keys: Iterable[Key]) -> Objects:
+    """The objects but for some."""
+    unwanted = set(keys)
+    return {key: texts for key, texts in objects.items() if key not in unwanted}
+
+
+def kinds(objects: Mapping[Key, object]) -> Counter[str]:
+    """How many objects of each kind."""
+    return Counter(key[1] for key in objects)
+
+
+def _normal(kind: str, text: str) -> str:
+    lines = [line.rstrip().removesuffix(",") for line in text.splitlines() if line.strip()]
+    return "\n".join(sorted(lines) if kind in _IN_ANY_ORDER else lines)
+
+
+def _detail(kind: str, archived: Counter[str], restored: Counter[str]) -> str:
+    before = next(iter((archived - restored).elements()), "")
+    after = next(iter((restored - archived).elements()), "")
+    gone = Counter(before.splitlines()) - Counter(after.splitlines())
+    come = Counter(after.splitlines()) - Counter(before.splitlines())
+    if kind not in _QUOTABLE:
+        return f"its definition differs, in {max(gone.total(), come.total(), 1)} lines"
+    quote = [f"dumped: {line.strip()[:120]}" for line in list(gone)[:1]]
+    quote += [f"restored: {line.strip()[:120]}" for line in list(come)[:1]]
+    return "its definition differs: " + "; ".join(quote or ["in the order of its lines"])
+
+
+def _difference(key: Key, detail: str) -> ObjectDifference:
+    return ObjectDifference(*key, detail)
+
+
+def _short(statement: str) -> str:
+    """``ALTER ROLE app WITH …`` as ``ALTER ROLE app``: a name for what has none, and nothing of its password."""
+    words = statement.split(" WITH ")[0].split(" PASSWORD ")[0]
+    return words.removesuffix(";")[:200]
