@@ -233,6 +233,11 @@ class Repository(ABC):
         """Its path, where keys are files."""
         return None
 
+    def locked(self, key: str) -> str | None:
+        """Why the store would not let a key go for good (``until 2027-01-31T02:00:00+00:00``, ``legal hold``); None
+        where it would, and for a key that is not there."""
+        return None
+
     def free_bytes(self) -> int | None:
         """Room left, None where there is no such thing."""
         return None

@@ -86,6 +86,18 @@ class S3Repository(Repository):
                 raise
         return _entry(key, head)
 
+    def locked(self, key: str) -> str | None:
+        """S3's object lock. It is told to those who have s3:GetObjectRetention and s3:GetObjectLegalHold."""
+        check_key(key)
+        with self._bucket.errors(f"cannot look at {self.location(key)}"):
+            head = self._bucket.head(self._root + key)
+        if head is None:
+            return None
+        if head.get("ObjectLockLegalHoldStatus") == "ON":
+            return "legal hold"
+        until = head.get("ObjectLockRetainUntilDate")
+        return f"until {until.astimezone(timezone.utc).isoformat()}" if until and until > _server_time(head) else None
+
     def leftovers(self, older_than: timedelta, *, prefix: str = "") -> Sequence[Leftover]:
         """Multipart uploads into a backup's folder, and probes. By the store's clock."""
         folder = self._root + (f"{check_key(prefix)}/" if prefix else "")
