@@ -2,6 +2,7 @@
 
 ``integrity``: every file has the size and SHA-256 of its manifest, read before any tool parses a byte.
 ``archive``: the whole artifact decoded to its end by PostgreSQL's own reader, rows and a digest counted per table.
+``restore``: restored into a throwaway server, and every table, definition, sequence and large object compared.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from airflow_pgbackup.backup.artifact import check_bytes, choose_reader, opened
+from airflow_pgbackup.backup.artifact import check_bytes, choose_reader, local_copy, opened
 from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_manifest, make_reference
-from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
+from airflow_pgbackup.backup.rehearse import rehearse
+from airflow_pgbackup.errors import ConfigurationError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive import ArchiveContents, read_archive
+from airflow_pgbackup.postgres.clients import Client
 from airflow_pgbackup.postgres.process import Cancel
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Entry, Repository
-from airflow_pgbackup.repository.manifest import Check, ClientInfo, Manifest, TableResult, Verification
+from airflow_pgbackup.repository.manifest import Check, ClientInfo, Difference, Manifest, TableResult, Verification
 from airflow_pgbackup.settings import Settings
 
 
@@ -39,6 +42,7 @@ def verify(
     :param deadline: seconds that reading the archive may take, over what the settings give for its size.
     :return: the reference, ``verified`` as the repository has it now.
     :raises VerificationFailed: the backup is not what its manifest says, or not whole. That, too, is written down.
+    :raises NotProven: level ``restore`` could not be rehearsed here. Written down, too; says nothing about the backup.
     :raises RepositoryError, ClientError: could not look; nothing is written, since nothing is known.
     """
     if level not in layout.LEVELS:
@@ -53,6 +57,8 @@ def verify(
     )
     repository.write_bytes(key, verification.to_json())
     name = f"{manifest.series}/{manifest.id}"
+    if look.not_proven:
+        raise look.not_proven
     if verification.result != "pass":
         wrong = [f"{check.name}: {check.detail}" for check in verification.checks if check.result == "fail"]
         more = f" (and {len(wrong) - 1} more, in {repository.location(key)})" if len(wrong) > 1 else ""
@@ -83,16 +89,25 @@ class _Look:
     checks: list[Check] = field(default_factory=list)
     tables: list[TableResult] = field(default_factory=list)
     client: ClientInfo | None = None
+    differences: tuple[Difference, ...] = ()
+    restore_seconds: float | None = None
+    not_proven: NotProven | None = None
 
     def run(self, origin: Mapping[str, object]) -> Verification:
         started = datetime.now(timezone.utc)
         try:
             pins = self._integrity()
-            if self.level != "integrity":
+            if self.level == "archive":
                 self._archive(pins)
+            elif self.level == "restore":
+                self._restore(pins)
             result = "pass"
         except VerificationFailed:
             result = "fail"
+        except NotProven as error:
+            self.checks.append(Check("restore", "notproven", str(error)))
+            self.not_proven = error
+            result = "notproven"
         finished = datetime.now(timezone.utc)
         return Verification(
             backup_id=self.manifest.id,
@@ -103,6 +118,8 @@ class _Look:
             duration_seconds=round((finished - started).total_seconds(), 3),
             checks=tuple(self.checks),
             tables=tuple(self.tables),
+            differences=self.differences,
+            restore_seconds=self.restore_seconds,
             client=self.client,
             origin=origin,
         )
@@ -141,10 +158,51 @@ class _Look:
             Check("archive", "pass", f"{len(contents.tables)} tables with {rows:,} rows read to the end")
         )
 
-    def _read(self, pins: Mapping[str, Entry]) -> ArchiveContents:
-        artifact = self.manifest.artifact
+    def _restore(self, pins: Mapping[str, Entry]) -> None:
+        size = self.manifest.artifact.size + (self.manifest.source.size_bytes or 0)
+        with local_copy(
+            self.repository, self.manifest, pins, temp_dir=self.settings.temp_dir, cancel=self.cancel
+        ) as path:
+            try:
+                found = rehearse(
+                    path,
+                    self.manifest,
+                    reader=self._choose_reader(),
+                    settings=self.settings,
+                    deadline=self.deadline or self.settings.read_deadline(size),
+                    cancel=self.cancel or Cancel(),
+                    log=self.log,
+                )
+            except VerificationFailed as error:
+                self.checks.append(Check("restore", "fail", error.message))
+                raise
+        self.tables = found.tables
+        self.differences = tuple(found.differences)
+        self.restore_seconds = found.restore_seconds
+        rows = sum(table.rows for table in found.tables)
+        self.checks += [Check("note", "pass", note) for note in found.notes]
+        if found.differences:
+            self.checks += [
+                Check("restore", "fail", f"{each.kind} {each.name} {each.detail}") for each in found.differences
+            ]
+            raise VerificationFailed(self.checks[-1].detail or "")
+        self.checks.append(
+            Check(
+                "restore",
+                "pass",
+                f"restored into PostgreSQL {found.server_version} in {human_seconds(found.restore_seconds)}, "
+                f"{len(found.tables)} tables with {rows:,} rows and every definition as dumped",
+            )
+        )
+
+    def _choose_reader(self) -> Client:
         client = choose_reader(self.manifest, self.settings.client_dirs)
         self.client = ClientInfo("pg_restore", client.version_text, str(client.tool("pg_restore")))
+        return client
+
+    def _read(self, pins: Mapping[str, Entry]) -> ArchiveContents:
+        artifact = self.manifest.artifact
+        client = self._choose_reader()
         progress = Progress(self.log, f"reading {artifact.name}")
         with opened(
             self.repository, self.manifest, pins, temp_dir=self.settings.temp_dir, cancel=self.cancel

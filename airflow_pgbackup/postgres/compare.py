@@ -21,8 +21,11 @@ _BY_SELECT = frozenset("pfv")  # partitioned and foreign tables, views: COPY tak
 
 @dataclass(frozen=True)
 class TableComparison:
-    """:param result: ``same``; ``reordered``: the same rows in another order; ``contained``: an extension's table, whose
-    rows of its own come on top; ``different``; ``notcompared``: said in ``detail``."""
+    """What became of a table.
+
+    :param result: ``same``; ``reordered``: the same rows in another order; ``different``; ``notcompared``.
+    :param detail: why.
+    """
 
     table: TableDigest
     result: str

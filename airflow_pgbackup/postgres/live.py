@@ -150,7 +150,8 @@ class LiveDatabase:
         """
         session = [line.format(encoding=f"'{self._encoding}'", float_digits=self._float_digits) for line in SESSION]
         script = [f"{line};" if "\\g" not in line else line for line in session]
-        for number, rows in enumerate(tables):
+        asked: Sequence[Rows | Count] = tables
+        for number, rows in enumerate(asked):
             script += [f"\\echo COPY t{number} FROM stdin;", rows.statement, r"\echo '\\.'"]
         with client_environment(self.connection) as env:
             process = ToolProcess(

@@ -1,0 +1,174 @@
+"""The rehearsal behind level ``restore``: restore the artifact into a throwaway server and hold the copy against it.
+
+What it proves: this artifact restores with PostgreSQL's own tools, and every row, definition, sequence value and
+large object that comes back is the one that was dumped. The archive is read while the restore runs, so the whole
+takes little longer than the restore; how long that took is the measured recovery time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from airflow_pgbackup.backup import rehearsal_server
+from airflow_pgbackup.backup.progress import human_seconds
+from airflow_pgbackup.backup.rehearsal_load import load
+from airflow_pgbackup.backup.rehearsal_objects import compare_definitions
+from airflow_pgbackup.errors import NotProven
+from airflow_pgbackup.postgres.archive import ArchiveContents, ArchiveReader, RowSet
+from airflow_pgbackup.postgres.cancel import Cancel
+from airflow_pgbackup.postgres.clients import Client
+from airflow_pgbackup.postgres.compare import (
+    compare_large_objects,
+    compare_sequences,
+    compare_tables,
+)
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.contents import TableKey
+from airflow_pgbackup.postgres.live import LiveDatabase
+from airflow_pgbackup.repository.manifest import Difference, Manifest, TableResult
+from airflow_pgbackup.settings import Settings
+
+
+@dataclass
+class Rehearsal:
+    """What a rehearsal found.
+
+    :ivar restore_seconds: the restore alone, without reading and comparing: the measured recovery time.
+    :ivar notes: what was handled by name, and what could not be compared, for the report.
+    """
+
+    tables: list[TableResult] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    restore_seconds: float = 0.0
+    server_version: str = ""
+
+
+def rehearse(
+    artifact: Path,
+    manifest: Manifest,
+    *,
+    reader: Client,
+    settings: Settings,
+    deadline: float,
+    cancel: Cancel,
+    log: Callable[[str], None],
+    on_restored: Callable[[ConnectionParams], None] | None = None,
+) -> Rehearsal:
+    """Restore and compare.
+
+    :param artifact: the local file or folder.
+    :param reader: the client whose pg_restore reads the artifact.
+    :param deadline: seconds for each of the restore and the readings.
+    :param on_restored: called between restore and comparison with the server's connection; for tests.
+    :raises NotProven: the rehearsal could not run here; says nothing about the backup.
+    :raises VerificationFailed: the artifact cannot be read to its end, or does not restore.
+    """
+    _check_whole(manifest)
+    programs = rehearsal_server.choose_server(manifest, settings)
+    found = Rehearsal(server_version=programs.version_text)
+    stop = Cancel()
+    cancel.on_set(stop.set)
+
+    def reading() -> ArchiveReader:
+        return ArchiveReader(
+            artifact,
+            format=manifest.artifact.format,
+            client=reader,
+            deadline=deadline,
+            compression=manifest.artifact.compression.method
+            if manifest.artifact.compression.by == "airflow-pgbackup"
+            else None,
+            cancel=stop,
+        )
+
+    with (
+        rehearsal_server.throwaway(manifest, programs, settings) as server,
+        ThreadPoolExecutor(max_workers=1, thread_name_prefix="read archive") as pool,
+    ):
+        log(
+            f"rehearsing in a throwaway PostgreSQL {programs.version_text}, "
+            + ("as nobody, without a network" if server.contained else "uncontained")
+        )
+        to_come = pool.submit(lambda: reading().digest())
+        try:
+            loaded = load(artifact, manifest, server.params, programs, reader, deadline=deadline, cancel=stop, log=log)
+        except BaseException:
+            stop.set()  # the pool waits for the reading
+            raise
+        contents = to_come.result()
+        found.restore_seconds = round(loaded.seconds, 3)
+        found.notes += loaded.notes
+        if not server.contained:
+            found.notes.append("uncontained: SQL of the dump ran with this worker's own rights")
+        log(f"restored in {human_seconds(loaded.seconds)}; comparing")
+        if on_restored:
+            on_restored(server.params)
+        databases = contents.databases if loaded.database is None else [loaded.database]
+        for database in databases:
+            key = database if loaded.database is None else None
+            _compare(found, contents, server.params.with_database(database), key, programs, reading, stop)
+        differences, notes = compare_definitions(
+            artifact, manifest, loaded, server.params, programs, settings, deadline=deadline, cancel=stop
+        )
+        found.differences += differences
+        found.notes += notes
+    return found
+
+
+def _check_whole(manifest: Manifest) -> None:
+    """:raises NotProven: a part that cannot stand alone was dumped on purpose."""
+    options = manifest.options
+    sections = options.get("sections")
+    partial = [name for name in ("data_only", "statistics_only", "no_schema") if options.get(name)]
+    if isinstance(sections, list) and "pre-data" not in sections:
+        partial.append(f"sections={sections}")
+    if partial:
+        raise NotProven(
+            f"a dump by {', '.join(partial)} has no definitions, so there is nothing to restore it into",
+            hint="rehearse the whole database; this one is worth level archive",
+        )
+
+
+def _compare(
+    found: Rehearsal,
+    contents: ArchiveContents,
+    connection: ConnectionParams,
+    key: str | None,
+    programs: Client,
+    reading: Callable[[], ArchiveReader],
+    cancel: Cancel,
+) -> None:
+    """One database: tables, sequences, large objects."""
+    live = LiveDatabase(connection, programs, cancel=cancel)
+    prefix = f"{key}: " if key else ""
+
+    def row_sets(tables: Collection[TableKey]) -> dict[TableKey, RowSet]:
+        return reading().row_sets(tables)
+
+    for compared in compare_tables(live, [t for t in contents.tables if t.database == key], row_sets):
+        table = compared.table
+        found.tables.append(
+            TableResult(
+                database=table.database,
+                schema=table.schema,
+                name=table.name,
+                rows=table.rows,
+                sha256=table.sha256,
+                result=compared.result,
+                detail=compared.detail,
+            )
+        )
+        if compared.result == "different":
+            found.differences.append(
+                Difference("table data", f"{prefix}{table.schema}.{table.name}", compared.detail or "")
+            )
+        elif compared.detail:
+            found.notes.append(f"{prefix}{table.schema}.{table.name}: {compared.detail}")
+    for name, detail in compare_sequences(live, contents, key):
+        found.differences.append(Difference("sequence value", f"{prefix}{name}", detail))
+    for oid, detail in compare_large_objects(live, contents, key):
+        found.differences.append(Difference("large object", f"{prefix}{oid}", detail))
