@@ -6,16 +6,13 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from psycopg import sql
 
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server import PostgresServer
-
-if TYPE_CHECKING:
-    from airflow_pgbackup.postgres.conninfo import ConnectionParams
 
 # Everything a pgpass line, a URL, a shell and a log masker could stumble over.
 CANARY = "cañary:p\\a'ss \"w#rd%41&x=y"

@@ -6,8 +6,8 @@ Runs the steps one after the other; the last is the server. When our end of its 
 were killed, it stops the server and removes the folders. ``PR_SET_PDEATHSIG`` alone would not do: it fires when the
 *thread* that started the child ends, does not reach a server's own children, and removes nothing.
 
-stdout: ``pid N`` for every step, ``exited STATUS`` (as :mod:`subprocess` has it) for each one that ended.
-Only the standard library, so that it starts in 30 ms.
+stdout: ``exited STATUS`` (as :mod:`subprocess` has it) for each step that ended. Only the standard library, so that
+it starts in 30 ms.
 """
 
 import ctypes
@@ -24,77 +24,99 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1
 GRACE = 5.0  # seconds for each signal of the order before the next one
-TICK = 0.05
 
 
 def main(order: dict[str, Any]) -> None:
     # Ctrl-C and a service manager's TERM are for the one who started us; our end comes by stdin.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    try:
-        for step in order["steps"]:
-            if run(step, order["log"], order["signals"]) != 0:
-                break
-        while not abandoned(1.0):  # the folder stays for a look at the log until we are told to go
-            pass
-    finally:
-        for path in order["remove"]:
-            shutil.rmtree(path, ignore_errors=True)
-            if os.path.lexists(path):  # a file or socket
-                Path(path).unlink()
+    children = children_pipe()
+    for step in order["steps"]:
+        if wait(children, 0) == "abandoned" or run(step, order["log"], order["signals"], children) != 0:
+            break
+    while wait(children) != "abandoned":  # the folder stays for a look at the log until we are told to go
+        pass
+    for path in order["remove"]:
+        remove(Path(path))
 
 
-def run(argv: list[str], log: str, signals: list[int]) -> int:
+def run(argv: list[str], log: str, signals: list[int], children: int) -> int:
     """Exit status of one step; stops it when we are abandoned."""
     prctl = ctypes.CDLL(None).prctl
 
     def in_child() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         prctl(PR_SET_PDEATHSIG, signals[-1])  # for the keeper's own sudden end
 
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    child = subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=descriptor,
-        stderr=descriptor,
-        preexec_fn=in_child,
-        start_new_session=True,
-    )
-    os.close(descriptor)
-    say(f"pid {child.pid}")
-    while child.poll() is None:
-        if not abandoned(TICK):
-            continue
-        for number in signals:
-            child.send_signal(number)
-            deadline = time.monotonic() + GRACE
-            while child.poll() is None and time.monotonic() < deadline:
-                time.sleep(TICK / 5)
-            if child.returncode is not None:
-                break
-        break
-    try:
-        os.killpg(child.pid, signal.SIGKILL)  # whatever the step itself left in its session's group
-    except (ProcessLookupError, PermissionError):
-        pass
+    with Path(log).open("ab") as output:
+        try:
+            child = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=in_child,
+                start_new_session=True,
+            )
+        except OSError as error:
+            output.write(f"cannot run {argv[0]}: {error.strerror}\n".encode())
+            say("exited 127")
+            return 127
+    while not ended(child.pid):
+        if wait(children) == "abandoned":
+            for number in signals:
+                os.kill(child.pid, number)  # send_signal() would reap it
+                deadline = time.monotonic() + GRACE
+                while not ended(child.pid) and (left := deadline - time.monotonic()) > 0:
+                    wait(children, left, stdin=False)
+    # What the step left in its session. Before it is reaped, as long as the group's number is surely its own.
+    os.killpg(child.pid, signal.SIGKILL)
     status = child.wait()
     say(f"exited {status}")
-    return status if status else (1 if abandoned(0) else 0)
+    return status
 
 
-def abandoned(seconds: float) -> bool:
-    """True once the other end of our stdin is closed; waits up to `seconds` for it."""
-    ready, _, _ = select.select([0], [], [], seconds)
-    return bool(ready) and os.read(0, 1) == b""
+def ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def children_pipe() -> int:
+    """A descriptor that becomes readable when a child ends."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return reader
+
+
+def wait(children: int, seconds: float | None = None, *, stdin: bool = True) -> str:
+    """Until one of: ``abandoned``, the other end of our stdin is closed; ``child``, one ended; ``time``."""
+    ready, _, _ = select.select([children, 0] if stdin else [children], [], [], seconds)
+    if 0 in ready and os.read(0, 1) == b"":
+        return "abandoned"
+    if children in ready:
+        os.read(children, 512)
+        return "child"
+    return "time"
+
+
+def remove(path: Path) -> None:
+    for _ in range(20):  # when we were killed, another keeper's server may still be writing in there
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        if not os.path.lexists(path):
+            return
+        time.sleep(0.25)
 
 
 def say(line: str) -> None:
     try:
         os.write(1, line.encode() + b"\n")
-    except BrokenPipeError:
-        pass
+    except BrokenPipeError:  # we are abandoned, as the next look at stdin tells
+        return
 
 
 if __name__ == "__main__":

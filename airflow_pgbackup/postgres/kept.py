@@ -12,6 +12,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _KEEPER = Path(__file__).with_name("_keeper.py")
 
@@ -49,7 +53,8 @@ class KeptProcess:
         self._keeper: subprocess.Popen[bytes] | None = None
         self._reports = b""
 
-    def __enter__(self) -> KeptProcess:
+    def __enter__(self) -> Self:
+        self.log.touch(mode=0o600)
         self._keeper = subprocess.Popen(
             self._argv,
             env=self._env,
@@ -92,10 +97,7 @@ class KeptProcess:
         return True
 
     def log_tail(self, lines: int = 5) -> str:
-        try:
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
-        except FileNotFoundError:
-            return ""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def _read_reports(self, seconds: float) -> None:
         if self._keeper is None or self._keeper.stdout is None:

@@ -19,13 +19,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from airflow_pgbackup.errors import ClientError, ConfigurationError, NotProven
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.kept import KeptProcess
-
-if TYPE_CHECKING:
-    from airflow_pgbackup.postgres.conninfo import ConnectionParams
 
 START_SECONDS = 60.0
 LONGEST_SOCKET_FOLDER = 90  # sun_path holds 107 bytes with "/.s.PGSQL.65535.lock" in it
@@ -61,6 +58,8 @@ class PostgresServer:
     :param tcp: also listen on 127.0.0.1, at a free port. Needs a password.
     :param settings: server parameters, over our own for throwaway data.
     :param initdb_args: further arguments of initdb; the default locale is C, the encoding UTF8.
+    :param contained: somebody else's SQL will run in it as superuser. As root: as nobody, a real other uid, in an empty
+        network namespace; :attr:`contained` says whether that was to be had.
     :raises ClientError: no server programs in `bin_dir`.
     :raises NotProven: the server did not start; the message ends with its log.
     """
@@ -75,6 +74,7 @@ class PostgresServer:
         tcp: bool = False,
         settings: Mapping[str, str] | None = None,
         initdb_args: Sequence[str] = (),
+        contained: bool = False,
     ) -> None:
         if tcp and password is None:
             raise ConfigurationError("a server that listens on TCP needs a password")
@@ -86,6 +86,7 @@ class PostgresServer:
         self.settings = {**THROWAWAY_SETTINGS, **(settings or {})}
         self.initdb_args = tuple(initdb_args)
         self.tcp = tcp
+        self.contained = contained
         self.port = 5432
         self.folder: Path | None = None
         self._socket_dir: Path | None = None
@@ -127,11 +128,7 @@ class PostgresServer:
     @property
     def params(self) -> ConnectionParams:
         """To its ``postgres`` database as the superuser, by TCP where it listens, else by the socket."""
-        return self.params_by("127.0.0.1" if self.tcp else os.fspath(self.socket_dir))
-
-    def params_by(self, host: str) -> ConnectionParams:
-        from airflow_pgbackup.postgres.conninfo import ConnectionParams
-
+        host = "127.0.0.1" if self.tcp else os.fspath(self.socket_dir)
         keywords = {"host": host, "port": str(self.port), "user": self.superuser, "dbname": "postgres"}
         return ConnectionParams(keywords=keywords, password=self._password)
 
@@ -191,7 +188,9 @@ class PostgresServer:
         postgres: list[str | os.PathLike[str]] = [self.bin_dir / "postgres", "-D", data]
         for name, value in settings.items():
             postgres += ["-c", f"{name}={value}"]
-        prefix = _unprivileged(own, self.bin_dir)
+        prefix = _contained(own, self.bin_dir) if self.contained else []
+        self.contained = bool(prefix)
+        prefix = prefix or _unprivileged(own, self.bin_dir)
         self._process = self._stack.enter_context(
             KeptProcess(
                 [*prefix, *initdb, *self.initdb_args, "-D", data],
@@ -242,15 +241,31 @@ def _unprivileged(own: Sequence[Path], bin_dir: Path) -> list[str]:
         return []
     if namespace := _user_namespace():
         return namespace
-    for path in own:
-        os.chown(path, NOBODY, NOBODY)
-    drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
-    probe = subprocess.run([*drop, bin_dir / "initdb", "--version"], capture_output=True, check=False)
-    if probe.returncode != 0:
+    drop = _as_nobody(own, bin_dir, [])
+    if not drop:
         raise NotProven(
             f"PostgreSQL does not run as root, and neither a user namespace nor nobody can run {bin_dir}/initdb",
             hint="run as a plain user, or install PostgreSQL where every user can read it",
         )
+    return drop
+
+
+def _contained(own: Sequence[Path], bin_dir: Path) -> list[str]:
+    """As nobody without a network; [] where that cannot be: a namespace alone keeps root's rights to files."""
+    if os.geteuid() != 0:
+        return []
+    return _as_nobody(own, bin_dir, ["unshare", "--net", "--"])
+
+
+def _as_nobody(own: Sequence[Path], bin_dir: Path, before: Sequence[str]) -> list[str]:
+    """The command that runs a program as nobody, who then owns the paths of `own`; [] where it cannot run initdb."""
+    drop = [*before, "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs", "--"]
+    try:
+        subprocess.run([*drop, bin_dir / "initdb", "--version"], capture_output=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    for path in own:
+        os.chown(path, NOBODY, NOBODY)
     return drop
 
 

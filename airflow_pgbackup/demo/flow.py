@@ -1,0 +1,177 @@
+"""The demo from its first server to its report."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+import airflow_pgbackup
+from airflow_pgbackup.demo.airflow_home import AirflowHome
+from airflow_pgbackup.demo.database import count_rows, create_database, load_dump, load_sample
+from airflow_pgbackup.demo.report import Outcome, print_report
+from airflow_pgbackup.demo.steps import Steps
+from airflow_pgbackup.embedded import REGION, S3Server, postgres_bin_dir
+from airflow_pgbackup.errors import PgBackupError, VerificationFailed
+from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
+from airflow_pgbackup.postgres.kept import KeptProcess
+from airflow_pgbackup.postgres.process import ToolProcess
+from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.repository.manifest import Manifest, Verification
+
+DAG_ID = "dvdrental_nightly"
+DATABASE = "dvdrental"
+BUCKET = "backups"
+POSTGRES = 18
+
+
+def run(*, dump: Path | None = None, console: Console | None = None) -> int:
+    """Run the demo; the exit status: 0, 1 with a message where something failed, 130 after Ctrl-C.
+
+    :param dump: restore this dump and back that up, instead of the sample.
+    """
+    console = console or Console(highlight=False)
+    errors = Console(stderr=True, highlight=False)
+    try:
+        with _terminated_is_interrupted():
+            _run(dump, console)
+    except KeyboardInterrupt:
+        errors.print("stopped; nothing is left running, nothing is left behind")
+        return 130
+    except PgBackupError as error:
+        errors.print(f"[red]the demo failed:[/] {escape(error.message)}", soft_wrap=True)
+        if error.hint:
+            errors.print(f"[bold]hint:[/] {escape(error.hint)}", soft_wrap=True)
+        return 1
+    return 0
+
+
+@contextlib.contextmanager
+def _terminated_is_interrupted() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the demo as Ctrl-C does, so that every ``with`` cleans up."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(dump: Path | None, console: Console) -> None:
+    steps = Steps(console)
+    bin_dir = postgres_bin_dir(POSTGRES)
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="pgbackup-demo-"))
+        guard = KeptProcess(env={}, log=folder / "guard.log", remove=[folder])
+        stack.enter_context(guard)  # removes the folder whatever happens to us
+        home = AirflowHome(folder / "airflow", dag=dag_file())
+        migration = stack.enter_context(home.migrate())  # takes some seconds, meanwhile:
+        with steps(f"PostgreSQL {POSTGRES} and an S3 server start, on free ports of 127.0.0.1"):
+            # A password that a shell script would trip over.
+            password = f"{secrets.token_urlsafe(12)}:p\\a'ss \"w#rd%"
+            server = stack.enter_context(PostgresServer(bin_dir, superuser="postgres", password=password, tcp=True))
+            s3 = stack.enter_context(S3Server())
+            s3.bucket(BUCKET)
+        with steps(f"the database {DATABASE} is made" if dump is None else f"{dump} is restored as {DATABASE}"):
+            database = create_database(server.params, DATABASE)
+            if dump is None:
+                with database.connect() as connection:
+                    load_sample(connection)
+            else:
+                load_dump(dump, database, bin_dir, folder)
+            source = count_rows(database)
+        with steps("Airflow has made its own database (airflow db migrate)"):
+            migration.finish()
+        with steps(f"Airflow runs the DAG {DAG_ID}: dump, verify, upload") as now:
+            connections = _connections(database, password, s3)
+            variables = {"PGBACKUP_LOCAL": (folder / "repository").as_uri(), "PGBACKUP_REMOTE": f"s3://{BUCKET}/pg"}
+            with home.run_dag(DAG_ID, conf={"init": True}, connections=connections, variables=variables) as running:
+                running.finish(now)
+        with steps("the backup is downloaded and restored with PostgreSQL's own tools"):
+            backup = _find(s3)
+            restored = _restore(s3, backup, server.params, folder)
+        outcome = Outcome(
+            uri=f"s3://{BUCKET}/{backup.key}",
+            manifest=backup.manifest,
+            verification=backup.verification,
+            source=source,
+            restored=restored,
+            seconds=time.monotonic() - steps.started,
+        )
+    print_report(outcome, console)
+    if problem := outcome.problem:
+        raise VerificationFailed(problem)
+
+
+def dag_file() -> Path:
+    """The example DAG: packaged in the wheel, in ``dags/`` of a checkout."""
+    package = Path(airflow_pgbackup.__file__).parent
+    packaged = package / "example_dags" / f"{DAG_ID}.py"
+    return packaged if packaged.exists() else package.parent / "dags" / f"{DAG_ID}.py"
+
+
+def _connections(database: ConnectionParams, password: str, s3: S3Server) -> dict[str, dict[str, object]]:
+    keywords = database.keywords
+    return {
+        DATABASE: {
+            "conn_type": "postgres",
+            "host": keywords["host"],
+            "port": int(keywords["port"]),
+            "login": keywords["user"],
+            "password": password,
+            "schema": DATABASE,
+        },
+        "aws_default": {
+            "conn_type": "aws",
+            "login": s3.access_key,
+            "password": s3.secret_key,
+            "extra": {"endpoint_url": s3.endpoint_url, "region_name": REGION},
+        },
+    }
+
+
+@dataclass(frozen=True)
+class _Backup:
+    key: str  # of the artifact
+    manifest: Manifest
+    verification: Verification
+
+
+def _find(s3: S3Server) -> _Backup:
+    """The one backup in the bucket, found as anybody would: by looking."""
+    client = s3.client()
+    keys = [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+
+    def read(part: str) -> tuple[str, bytes]:
+        matching = [key for key in keys if key.rpartition("/")[2].startswith(part)]
+        if len(matching) != 1:
+            raise VerificationFailed(f"{len(matching)} objects named {part}… in the bucket, expected one: {keys}")
+        return matching[0], client.get_object(Bucket=BUCKET, Key=matching[0])["Body"].read()
+
+    key, data = read("manifest")
+    manifest = Manifest.from_json(data)
+    verification = Verification.from_json(read("verification-")[1])
+    return _Backup(key.removesuffix("manifest.json") + manifest.artifact.name, manifest, verification)
+
+
+def _restore(s3: S3Server, backup: _Backup, params: ConnectionParams, folder: Path) -> dict[str, int]:
+    """Run the manifest's own command on a copy from S3; rows of what it made."""
+    download = folder / "download"
+    download.mkdir()
+    s3.client().download_file(BUCKET, backup.key, str(download / backup.manifest.artifact.name))
+    command = backup.manifest.restore_command
+    with client_environment(params) as env:
+        path = os.pathsep.join([str(Path(backup.manifest.client.path).parent), os.defpath])
+        with ToolProcess(["/bin/sh", "-c", command], env={**env, "PATH": path}, cwd=download, stdout="devnull") as tool:
+            tool.wait()
+    return count_rows(params.with_database(f"{DATABASE}_restored"))

@@ -1,0 +1,75 @@
+"""What the demo says at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from airflow_pgbackup.backup.progress import human_bytes, human_seconds
+from airflow_pgbackup.repository.manifest import Manifest, Verification
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``source``, ``restored``: ``schema.table`` to rows, counted in the live databases. ``uri``: of the artifact."""
+
+    uri: str
+    manifest: Manifest
+    verification: Verification
+    source: Mapping[str, int]
+    restored: Mapping[str, int]
+    seconds: float
+
+    @property
+    def verified(self) -> dict[str, int]:
+        return {f"{table.schema}.{table.name}": table.rows for table in self.verification.tables}
+
+    @property
+    def problem(self) -> str | None:
+        """What is not as it should be; None when the backup is proven."""
+        if self.verification.result != "pass":
+            return f"verification says {self.verification.result}"
+        names = self.source.keys() | self.verified.keys() | self.restored.keys()
+        differing = sorted(
+            name for name in names if not self.source.get(name) == self.verified.get(name) == self.restored.get(name)
+        )
+        return f"not the same rows in source, archive and restored copy: {', '.join(differing)}" if differing else None
+
+
+def print_report(outcome: Outcome, console: Console) -> None:
+    manifest, verification = outcome.manifest, outcome.verification
+    table = Table("table", box=box.SIMPLE_HEAD)
+    for title in ("rows in the source", "verified", "restored from S3"):
+        table.add_column(title, justify="right")
+    verified = outcome.verified
+    for name in sorted(outcome.source.keys() | verified.keys() | outcome.restored.keys()):
+        counts = [rows.get(name) for rows in (outcome.source, verified, outcome.restored)]
+        style = None if len(set(counts)) == 1 else "bold red"
+        table.add_row(name, *("missing" if count is None else f"{count:,}" for count in counts), style=style)
+    table.add_section()
+    table.add_row(
+        f"{len(outcome.source)} tables",
+        *(f"{sum(rows.values()):,}" for rows in (outcome.source, verified, outcome.restored)),
+        style="bold",
+    )
+    console.print(table)
+    size = f"{human_bytes(manifest.artifact.size)} in {human_seconds(manifest.duration_seconds)}"
+    client, server = manifest.client, manifest.source.server_version
+    checking = human_seconds(verification.duration_seconds)
+    lines = {
+        "backup": outcome.uri,
+        "dumped": f"{size}, by {client.tool} {client.version} from PostgreSQL {server}",
+        "sha256": manifest.artifact.sha256,
+        "verified": f"{verification.result}, level {verification.level}, in {checking}",
+        "restore": manifest.restore_command,
+        "proven": "that command was run on a copy from S3, and gave the rows above",
+        "demo": f"{outcome.seconds:.0f} s in all; the servers and every file are gone now",
+    }
+    if outcome.problem:
+        lines["proven"] = f"[red]no: {outcome.problem}[/]"
+    for name, value in lines.items():
+        console.print(f"[bold]{name:>9}[/]  {value}", soft_wrap=True)
