@@ -1,9 +1,10 @@
 """Between us and a tool: ``python -I -S _exec.py PARENT PROGRAM ARGUMENT…``, run as a script, never imported.
 
 Leads the process group of the tool, so that nothing of the tool outlives us: when PARENT is gone, by SIGKILL too, it
-kills the group. ``PR_SET_PDEATHSIG`` on the tool itself would not do: the workers of ``pg_dump --jobs`` and the
-pg_dump under pg_dumpall are the tool's children, not ours, and it fires when merely the *thread* that started the
-tool ends. Exits as the tool does, by the same signal too. Only the standard library, and little of it.
+kills the group, after it removed the folder with the password file (``PGBACKUP_PRIVATE_FOLDER``).
+``PR_SET_PDEATHSIG`` on the tool itself would not do: the workers of ``pg_dump --jobs`` and the pg_dump under
+pg_dumpall are the tool's children, not ours, and it fires when merely the *thread* that started the tool ends.
+Exits as the tool does, by the same signal too. Only the standard library, and little of it.
 """
 
 import ctypes
@@ -18,6 +19,9 @@ PR_SET_PDEATHSIG = 1
 def main(parent: int, argv: list[str]) -> None:
     prctl = getattr(ctypes.CDLL(None), "prctl", lambda *_: 0)  # Linux has it
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the password
+    # Inherited from a thread or program that blocks signals, or ignores the end of its children.
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     leader = os.getpid()
     tool = os.fork()
     if tool == 0:
@@ -36,6 +40,10 @@ def main(parent: int, argv: list[str]) -> None:
 
     def check_parent(*_: object) -> None:
         if os.getppid() != parent:
+            if private := os.environ.get("PGBACKUP_PRIVATE_FOLDER"):
+                import shutil
+
+                shutil.rmtree(private, ignore_errors=True)
             os.killpg(0, signal.SIGKILL)
 
     signal.signal(signal.SIGUSR1, check_parent)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.errors import ConfigurationError, ConnectError
 from airflow_pgbackup.postgres.environment import client_environment
@@ -42,11 +42,12 @@ _HOME_FILES = {
 }
 # Each build of libpq has one of these for its default.
 _SOCKET_FOLDERS = ("/var/run/postgresql", "/tmp")  # noqa: S108
-# Variables that a libpq of this process obeys though every keyword is given: PGSERVICE wants to be found, the others
-# are sent to the server (libpq, "Environment Variables").
-_NO_KEYWORD_OVERRIDES = ("PGSERVICE", "PGTZ", "PGDATESTYLE", "PGGEQO")
-# What says "as if unset" where '' would be an error.
-_UNSET = {"sslcertmode": "allow", "min_protocol_version": "3.0", "max_protocol_version": "3.0"}
+# Variables that a libpq of this process obeys though every keyword is given (libpq, "Environment Variables"): PGSERVICE
+# wants to be found; the next three are sent to the server; for the keywords of the others '' is not "as if unset".
+_NO_KEYWORD_OVERRIDES = (
+    *("PGSERVICE", "PGTZ", "PGDATESTYLE", "PGGEQO"),
+    *("PGREQUIREAUTH", "PGSSLCERTMODE", "PGMINPROTOCOLVERSION", "PGMAXPROTOCOLVERSION"),
+)
 
 _environ_lock = threading.Lock()
 _connecting = 0
@@ -187,7 +188,7 @@ class ConnectionParams:
 
     # -- a session
 
-    def connect(self, *, autocommit: bool = True) -> psycopg.Connection[tuple[object, ...]]:
+    def connect(self, *, autocommit: bool = True) -> psycopg.Connection[tuple[Any, ...]]:
         """A session of ours. The worker's PG* variables have no influence, and the database's name is just a name.
 
         Without server-side prepared statements, so it works through poolers.
@@ -206,8 +207,8 @@ class ConnectionParams:
         if password is not None:
             keywords["password"] = password
         for keyword, variable in variables().items():
-            if variable in os.environ and keyword != "service":
-                keywords.setdefault(keyword, _UNSET.get(keyword, compiled_defaults().get(keyword, "")))
+            if variable in os.environ and variable not in _NO_KEYWORD_OVERRIDES:
+                keywords.setdefault(keyword, compiled_defaults().get(keyword, ""))
         try:
             with _without_variables():
                 return psycopg.connect(**keywords, autocommit=autocommit, prepare_threshold=None)  # type: ignore[arg-type]

@@ -52,13 +52,14 @@ def client_environment(params: ConnectionParams, *, dbname: str | None = None) -
         params = params.with_database(dbname)
     keywords = params.keywords_with_defaults()
     keywords["options"] = f"{keywords.get('options', '')} -c bytea_output=hex".strip()
-    with pgpass_file(params) as passfile, tempfile.TemporaryDirectory(prefix="pgbackup-") as private:
+    with tempfile.TemporaryDirectory(prefix="pgbackup-") as private:
         folder = Path(private)
         home, temporary = folder / "home", folder / "tmp"
         home.mkdir(mode=0o700)
         temporary.mkdir(mode=0o700)
         env = {name: os.environ[name] for name in INHERITED if name in os.environ}
         env.update(HOME=str(home), TMPDIR=str(temporary), LC_MESSAGES="C", PGTZ="UTC")
+        env["PGBACKUP_PRIVATE_FOLDER"] = private  # for _exec.py, should we be killed
         by_service = {}
         for keyword, value in keywords.items():
             variable = variables()[keyword]
@@ -69,8 +70,9 @@ def client_environment(params: ConnectionParams, *, dbname: str | None = None) -
         if by_service:
             write_service(folder / "pg_service.conf", _SERVICE, by_service)
             env.update(PGSERVICEFILE=str(folder / "pg_service.conf"), PGSERVICE=_SERVICE)
-        if passfile:
-            env["PGPASSFILE"] = str(passfile)
-        elif (password := params.get_password()) is not None:
-            env["PGPASSWORD"] = password
-        yield env
+        with pgpass_file(params, directory=folder) as passfile:
+            if passfile:
+                env["PGPASSFILE"] = str(passfile)
+            elif (password := params.get_password()) is not None:
+                env["PGPASSWORD"] = password
+            yield env

@@ -81,7 +81,7 @@ _TABLE: list[tuple[str, str]] = [
         "the database has datallowconn = false, as template0 has: it cannot be dumped",
     ),
     (
-        r"(?:FATAL|connection) .*database .* does not exist|FATAL: +database .* does not exist",
+        r"FATAL: +database .* does not exist",
         "check the database of the connection; names are case-sensitive here",
     ),
     # --- TLS
@@ -178,8 +178,8 @@ _TABLE: list[tuple[str, str]] = [
     (r"No space left on device|[Dd]isk quota exceeded", "the disk is full: make room, or write to an s3:// repository"),
     (r"File too large", "over the file size limit of this process (ulimit -f) or of the file system"),
     (
-        r"could not create directory .*File exists",
-        "a failed dump in directory format left its folder behind: remove it",
+        r"could not create directory .*File exists|error: directory .* is not empty",
+        "a dump in directory format needs a new folder; if a failed one left it behind, remove it",
     ),
     (r"unsupported version .* in file header", "the archive is from a newer pg_dump: use a pg_restore of that version"),
     (
@@ -211,6 +211,7 @@ _TABLE: list[tuple[str, str]] = [
         r"in a read-only transaction|recovery is in progress",
         "the server is a standby or read-only: connect to the primary (target_session_attrs=read-write)",
     ),
+    (r"error: could not connect to database", "there is no such database, or the user may not connect to it"),
     (r"error: cannot run ", "no such program there, or not one that this machine can run"),
 ]
 

@@ -25,17 +25,19 @@ ANY = "*"
 
 
 @contextmanager
-def pgpass_file(params: ConnectionParams) -> Iterator[Path | None]:
+def pgpass_file(params: ConnectionParams, *, directory: Path | None = None) -> Iterator[Path | None]:
     """A file of mode 0600 in a folder of mode 0700 that holds the password for every database of this server.
 
     Where ``params.renew_every`` is set, it is rewritten that often with a fresh password. None when there is no
     password, or none that such a file can hold: then it has to go by ``PGPASSWORD``.
+
+    :param directory: where the folder is made; default that for temporary files.
     """
     password = params.get_password()
     if password is None or not fits_pgpass(password):
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="pgbackup-") as folder:
+    with tempfile.TemporaryDirectory(prefix="pgbackup-", dir=directory) as folder:
         path = Path(folder, "pgpass")
         _write(path, pgpass_text(params, password))
         with _renewed(path, params):
@@ -106,7 +108,6 @@ def _names(host: str) -> list[str]:
 def _write(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with open(descriptor, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123  a descriptor has no path
-        os.fchmod(descriptor, 0o600)  # whatever the umask: libpq takes nothing wider, and must be able to read it
         file.write(text)
 
 

@@ -81,7 +81,7 @@ class ToolProcess:
         self._umask = umask
         self._process: subprocess.Popen[bytes] | None = None
         self._output: ToolOutput | None = None
-        self._threads: list[threading.Thread] = []
+        self._threads: list[tuple[threading.Thread, float | None]] = []  # and seconds that we wait for it
         self._unregister: Callable[[], None] = lambda: None
         # Both reentrant: a signal handler that sets the flag comes upon the main thread inside of them.
         self._alive = threading.RLock()
@@ -136,15 +136,15 @@ class ToolProcess:
         )
         try:
             self._start_thread(self._guard)
-            self._start_thread(self._stderr.run, child.stderr)
+            self._start_thread(
+                self._stderr.run, child.stderr, self._nothing_more
+            )  # to the last line, if the log is slow
             if self._feeder:
-                self._start_thread(self._feeder.run, child.stdin)
+                self._start_thread(self._feeder.run, child.stdin, patience=_GIVE_UP_AFTER)  # its source may hang
             if child.stdout:
                 with contextlib.suppress(OSError):  # over /proc/sys/fs/pipe-max-size, or too many of them
                     fcntl.fcntl(child.stdout, fcntl.F_SETPIPE_SZ, CHUNK)
-                self._output = ToolOutput(
-                    child.stdout, at_end=self._finish, given_up=lambda: self._given_up or self._concluded
-                )
+                self._output = ToolOutput(child.stdout, at_end=self._finish, given_up=self._nothing_more)
             self._unregister = self._cancel.on_set(lambda: self._stop("cancelled"))
         except BaseException:
             self._close()
@@ -167,10 +167,10 @@ class ToolProcess:
             pass
         self._finish()
 
-    def _start_thread(self, target: Callable[..., None], *args: object) -> None:
+    def _start_thread(self, target: Callable[..., None], *args: object, patience: float | None = None) -> None:
         thread = threading.Thread(target=target, args=args, name=f"{self.tool} {target.__qualname__}", daemon=True)
         thread.start()
-        self._threads.append(thread)
+        self._threads.append((thread, patience))
 
     # -- how it is stopped
 
@@ -210,6 +210,9 @@ class ToolProcess:
         except queue.Empty:
             return None
 
+    def _nothing_more(self) -> bool:
+        return self._given_up or self._child.returncode is not None
+
     # -- how it ended
 
     def _finish(self) -> None:
@@ -232,8 +235,8 @@ class ToolProcess:
                 with self._alive:
                     child.wait()
             self._endings.put("ended")
-            for thread in self._threads:
-                thread.join(_GIVE_UP_AFTER)
+            for thread, patience in self._threads:
+                thread.join(patience)
             self._unregister()
             self._error = self._how_it_ended(child.returncode)
             self._concluded = True

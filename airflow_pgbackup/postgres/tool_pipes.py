@@ -25,6 +25,19 @@ class Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
 
 
+def read_some(pipe: IO[bytes], size: int, *, given_up: Callable[[], bool]) -> bytes:
+    """The next bytes of an unbuffered pipe, b"" at its end.
+
+    :param given_up: True when nothing more can come, though a stranger still holds the pipe open.
+    """
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    while not poll.poll(_TICK):
+        if given_up():
+            return b""
+    return pipe.read(size)
+
+
 class ToolOutput(io.RawIOBase):
     """``read(n)`` returns `n` bytes until the end of a tool's stdout, and raises there when the tool did not do well.
 
@@ -32,7 +45,7 @@ class ToolOutput(io.RawIOBase):
     more. It goes on raising when asked again.
 
     :param at_end: waits for the tool's end; raises how it failed.
-    :param given_up: True when nothing more can come, though a stranger still holds the pipe open.
+    :param given_up: as for :func:`read_some`.
     """
 
     def __init__(self, pipe: IO[bytes], *, at_end: Callable[[], None], given_up: Callable[[], bool]) -> None:
@@ -40,8 +53,6 @@ class ToolOutput(io.RawIOBase):
         self._at_end = at_end
         self._given_up = given_up
         self._lock = threading.Lock()  # boto3 reads in a thread: never close a descriptor that is being read
-        self._poll = select.poll()
-        self._poll.register(pipe, select.POLLIN)
 
     def readable(self) -> bool:
         return True
@@ -67,12 +78,7 @@ class ToolOutput(io.RawIOBase):
         return len(data)
 
     def _read_some(self, size: int) -> bytes:
-        if self._pipe.closed:
-            return b""
-        while not self._poll.poll(_TICK):
-            if self._given_up():
-                return b""
-        return self._pipe.read(size)
+        return b"" if self._pipe.closed else read_some(self._pipe, size, given_up=self._given_up)
 
     def close(self) -> None:
         with self._lock:
@@ -92,10 +98,10 @@ class StderrLog:
         self._on_line = on_line
         self._filter = StderrFilter()
 
-    def run(self, pipe: IO[bytes]) -> None:
+    def run(self, pipe: IO[bytes], given_up: Callable[[], bool]) -> None:
         rest = b""
         with pipe:
-            while data := pipe.read(_LONGEST_UNBROKEN):
+            while data := read_some(pipe, _LONGEST_UNBROKEN, given_up=given_up):
                 *lines, rest = (rest + data).split(b"\n")
                 if len(rest) > _LONGEST_UNBROKEN:
                     lines, rest = [*lines, rest], b""

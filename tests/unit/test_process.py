@@ -467,6 +467,20 @@ def test_the_end_of_the_thread_that_started_a_tool_does_not_stop_it() -> None:
         process.__exit__(None, None, None)
 
 
+def test_signals_that_this_thread_blocks_reach_the_tool() -> None:
+    blocked = {signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD}
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        with ToolProcess(
+            sh("trap 'echo term; exit' TERM; echo start; while :; do sleep 0.05; done"), env=ENV
+        ) as process:
+            process.stdout.read(6)
+            os.killpg(process.pid, signal.SIGTERM)
+            assert process.stdout.read() == b"term\n"
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
 def test_an_exit_status_that_somebody_else_took_is_no_success() -> None:
     with ToolProcess(sh("sleep 0.1; exit 1"), env=ENV) as process:
         os.waitpid(process.pid, 0)
@@ -540,6 +554,18 @@ exit 1"""
     assert [line.split()[1] for line in lines] == ["error:", "error:", "warning:"]
     assert "4111" not in str(lines)
     assert "hunter2" not in str(lines)
+
+
+def test_a_slow_log_gets_every_line() -> None:
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        time.sleep(0.01)
+        lines.append(line)
+
+    with ToolProcess(sh("seq 200 >&2"), env=ENV, on_line=on_line) as process:
+        process.wait()
+    assert lines == [str(number) for number in range(1, 201)]
 
 
 def test_a_flood_of_stderr_stops_nobody() -> None:
