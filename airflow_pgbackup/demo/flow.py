@@ -29,6 +29,7 @@ from airflow_pgbackup.postgres.process import ToolProcess
 from airflow_pgbackup.postgres.server import PostgresServer
 from airflow_pgbackup.repository.manifest import Manifest, Verification
 
+EXAMPLE_DAGS = Path(airflow_pgbackup.__file__).parent / "example_dags"
 DAG_ID = "dvdrental_nightly"
 DATABASE = "dvdrental"
 BUCKET = "backups"
@@ -74,7 +75,7 @@ def _run(dump: Path | None, console: Console) -> None:
         folder = Path(tempfile.mkdtemp(prefix="pgbackup-demo-"))
         guard = KeptProcess(env={}, log=folder / "guard.log", remove=[folder])
         stack.enter_context(guard)  # removes the folder whatever happens to us
-        home = AirflowHome(folder / "airflow", dag=dag_file())
+        home = AirflowHome(folder / "airflow", dag=EXAMPLE_DAGS / f"{DAG_ID}.py")
         migration = stack.enter_context(home.migrate())  # takes some seconds, meanwhile:
         with steps(f"PostgreSQL {POSTGRES} and an S3 server start, on free ports of 127.0.0.1"):
             # A password that a shell script would trip over.
@@ -111,13 +112,6 @@ def _run(dump: Path | None, console: Console) -> None:
     print_report(outcome, console)
     if problem := outcome.problem:
         raise VerificationFailed(problem)
-
-
-def dag_file() -> Path:
-    """The example DAG: packaged in the wheel, in ``dags/`` of a checkout."""
-    package = Path(airflow_pgbackup.__file__).parent
-    packaged = package / "example_dags" / f"{DAG_ID}.py"
-    return packaged if packaged.exists() else package.parent / "dags" / f"{DAG_ID}.py"
 
 
 def _connections(database: ConnectionParams, password: str, s3: S3Server) -> dict[str, dict[str, object]]:
