@@ -181,19 +181,18 @@ class LocalRepository(Repository):
         self, prefix: str, folder: Path, members: Sequence[str], digests: Mapping[str, str], cancel: CancelFlag | None
     ) -> list[Entry]:
         target = self._path(prefix)
-        with self._errors("cannot write", target):
-            if folder.stat().st_dev != self._in_folder(target.parent, target.parent.stat).st_dev:
-                with self.scratch(prefix) as copy:
-                    self._copy(folder, copy, members, digests, cancel)
-                    return self._write_directory(prefix, copy, members, digests, cancel)
+        # The scratch folder makes the parent, holds a copy where a rename cannot do, and clears both up again.
+        with self._errors("cannot write", target), self.scratch(prefix) as copy:
+            if folder.stat().st_dev != copy.stat().st_dev:
+                self._copy(folder, copy, members, digests, cancel)
+                folder = copy
             for path in [folder, *folder.rglob("*")]:
                 path.chmod(0o700 if path.is_dir() else 0o600)
                 fsync(path)
             if cancel is not None:
                 cancel.check()
             try:
-                # rename(2) replaces nothing but an empty folder.
-                self._in_folder(target.parent, lambda: folder.rename(target))
+                folder.rename(target)  # replaces nothing but an empty folder, rename(2)
             except OSError as error:
                 if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                     raise AlreadyExists(f"{target} exists already") from None
