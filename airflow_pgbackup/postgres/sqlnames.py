@@ -1,0 +1,191 @@
+"""The few statements of a dump that are looked into: whose rows, which sequence, which large object.
+
+All text is what pg_dump writes (``fmtId``, ``appendStringLiteral`` in ``src/fe_utils/string_utils.c``); nothing here
+is a general SQL parser.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass
+
+from airflow_pgbackup.errors import VerificationFailed
+from airflow_pgbackup.postgres.sqlstatement import excerpt
+
+_NAME = re.compile(rb'\s*(?:"((?:[^"]|"")*)"|([^\s".,;()]+))')
+_LITERAL = re.compile(rb"\s*(?:E'((?:[^'\\]|''|\\.)*)'|'((?:[^']|'')*)')", re.DOTALL)
+_INSERT = re.compile(rb"INSERT INTO ", re.IGNORECASE)
+_SETVAL = re.compile(rb"SELECT (?:pg_catalog\.)?setval\(")
+_SETVAL_VALUE = re.compile(rb", (-?\d+), (true|false)\);")
+_SET_CONFIG = re.compile(rb"SELECT pg_catalog\.set_config\('search_path', ")
+_LO_OPEN = re.compile(rb"SELECT (?:pg_catalog\.)?lo_open\('?(\d+)'?, ")
+_LO_WRITE = re.compile(rb"SELECT (?:pg_catalog\.)?lowrite\(0, ")
+_SET_NAME = re.compile(rb"SET (?:SESSION )?search_path (?:=|TO) ", re.IGNORECASE)
+_SET_ENCODING = re.compile(rb"SET client_encoding (?:=|TO) '([^']*)';", re.IGNORECASE)
+# PostgreSQL's names of encodings that Python spells otherwise; the rest codecs.lookup() knows as they are.
+_CODECS = {"SQL_ASCII": "utf-8", "UNICODE": "utf-8", "KOI8R": "koi8_r", "KOI8U": "koi8_u", "UHC": "cp949"}
+
+
+class NameDecoder:
+    """Bytes of a dump to text, by the encoding that the dump itself declares.
+
+    Names in ``SQL_ASCII``, or in an encoding that Python lacks, may not decode; what does not is written ``\\xNN``.
+    """
+
+    def __init__(self) -> None:
+        self._codec = "utf-8"
+
+    def use(self, encoding: str) -> None:
+        """:param encoding: as in ``SET client_encoding``."""
+        name = _CODECS.get(encoding, encoding)
+        if name.startswith("WIN"):
+            name = "cp" + name[3:]
+        try:
+            self._codec = codecs.lookup(name).name
+        except LookupError:  # EUC_TW, MULE_INTERNAL
+            self._codec = "ascii"
+
+    def text(self, data: bytes) -> str:
+        return data.decode(self._codec, "backslashreplace")
+
+
+@dataclass(frozen=True)
+class RowsTarget:
+    """What a COPY or INSERT fills.
+
+    :ivar schema: None where the statement leaves it to the search path, as dumps by versions before 11 do.
+    :ivar columns: ``()`` is COPY without a list, None an INSERT without one.
+    """
+
+    schema: str | None
+    name: str
+    columns: tuple[str, ...] | None
+
+
+class _Cursor:
+    def __init__(self, text: bytes, position: int, decoder: NameDecoder) -> None:
+        self.text = text
+        self.position = position
+        self._decoder = decoder
+
+    def name(self) -> str:
+        match = _NAME.match(self.text, self.position)
+        if not match:
+            raise VerificationFailed(f"no name where one belongs in {excerpt(self.text)}")
+        self.position = match.end()
+        quoted, bare = match.groups()
+        return self._decoder.text(bare if quoted is None else quoted.replace(b'""', b'"'))
+
+    def qualified(self) -> tuple[str | None, str]:
+        parts = [self.name()]
+        while self.skip(b"."):
+            parts.append(self.name())
+        return (parts[-2] if len(parts) > 1 else None), parts[-1]
+
+    def skip(self, mark: bytes) -> bool:
+        if self.text[self.position : self.position + 1] != mark:
+            return False
+        self.position += 1
+        return True
+
+    def space(self) -> None:
+        while self.text[self.position : self.position + 1].isspace():
+            self.position += 1
+
+    def columns(self) -> tuple[str, ...] | None:
+        self.space()
+        if not self.skip(b"("):
+            return None
+        names = [self.name()]
+        while self.skip(b","):
+            names.append(self.name())
+        if not self.skip(b")"):
+            raise VerificationFailed(f"the list of columns does not end in {excerpt(self.text)}")
+        return tuple(names)
+
+    def literal(self) -> bytes:
+        match = _LITERAL.match(self.text, self.position)
+        if not match:
+            raise VerificationFailed(f"no string where one belongs in {excerpt(self.text)}")
+        self.position = match.end()
+        escaped, plain = match.groups()
+        if escaped is None:
+            return plain.replace(b"''", b"'")
+        return re.sub(rb"\\(.)|''", lambda m: m.group(1) or b"'", escaped, flags=re.DOTALL)
+
+
+def copy_target(text: bytes, decoder: NameDecoder) -> RowsTarget:
+    """The table of ``COPY schema.name (columns) FROM stdin;``."""
+    cursor = _Cursor(text, len(b"COPY"), decoder)
+    schema, name = cursor.qualified()
+    return RowsTarget(schema, name, cursor.columns() or ())
+
+
+def insert_target(text: bytes, decoder: NameDecoder) -> RowsTarget | None:
+    """The table of an INSERT; None if the statement is something else."""
+    match = _INSERT.match(text)
+    if not match:
+        return None
+    cursor = _Cursor(text, match.end(), decoder)
+    schema, name = cursor.qualified()
+    return RowsTarget(schema, name, cursor.columns())
+
+
+def setval(text: bytes, decoder: NameDecoder) -> tuple[str | None, str, int, bool] | None:
+    """Schema, name, last value and is_called of a ``setval``; None if the statement is something else."""
+    match = _SETVAL.match(text)
+    if not match:
+        return None
+    cursor = _Cursor(text, match.end(), decoder)
+    name = cursor.literal()
+    value = _SETVAL_VALUE.match(text, cursor.position)
+    if not value:
+        raise VerificationFailed(f"no value in {excerpt(text)}")
+    schema, sequence = _Cursor(name, 0, decoder).qualified()
+    return schema, sequence, int(value.group(1)), value.group(2) == b"true"
+
+
+def search_path(text: bytes, decoder: NameDecoder) -> str | None:
+    """The first schema of a statement that sets the search path, ``""`` for an empty path; None if it is another."""
+    if _SET_CONFIG.match(text):
+        return ""
+    match = _SET_NAME.match(text)
+    return _Cursor(text, match.end(), decoder).name() if match else None
+
+
+def client_encoding(text: bytes) -> str | None:
+    """The encoding that the statement declares; None if it is another."""
+    match = _SET_ENCODING.match(text)
+    return match.group(1).decode("ascii", "replace") if match else None
+
+
+def large_object_opened(text: bytes) -> int | None:
+    """The OID of ``lo_open``; None if the statement is something else."""
+    match = _LO_OPEN.match(text)
+    return int(match.group(1)) if match else None
+
+
+def large_object_written(text: bytes, decoder: NameDecoder) -> bytes | None:
+    """The bytes of ``lowrite``; None if the statement is something else."""
+    match = _LO_WRITE.match(text)
+    if not match:
+        return None
+    literal = _Cursor(text, match.end(), decoder).literal()
+    if not literal.startswith(b"\\x"):
+        raise VerificationFailed("a large object whose data is not in hexadecimal, as from pg_dump before 9.0")
+    try:
+        return bytes.fromhex(literal[2:].decode("ascii"))
+    except ValueError:
+        raise VerificationFailed(f"a large object whose data is no hexadecimal: {excerpt(text)}") from None
+
+
+def connected_database(argument: bytes, decoder: NameDecoder) -> str:
+    """The database of ``\\connect``: a plain name or a quoted ``dbname='...'``, as ``appendPsqlMetaConnect`` has it."""
+    match = re.fullmatch(rb"-reuse-previous=on \"dbname=(.*)\"", argument, re.DOTALL)
+    if not match:
+        return decoder.text(argument.strip().removeprefix(b'"').removesuffix(b'"').replace(b'""', b'"'))
+    value = match.group(1).replace(b'""', b'"')
+    if value[:1] == b"'":
+        value = re.sub(rb"\\(.)", rb"\1", value[1:-1], flags=re.DOTALL)
+    return decoder.text(value)
