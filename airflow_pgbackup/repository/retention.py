@@ -53,6 +53,7 @@ PERIODS = {
 
 _MOST_DAYS = 36_525
 _UNITS = {"h": 1, "d": 24, "w": 7 * 24}
+_LEVELS_FROM = {level: LEVELS[number:] for number, level in enumerate(LEVELS)}
 _NEWEST_FIRST = attrgetter("started_at", "id")
 
 
@@ -114,15 +115,9 @@ class Policy:
                 hint="give an IANA name like 'Europe/Berlin'; on a system without time zones: pip install tzdata",
             ) from None
 
-    @cached_property
-    def _levels(self) -> tuple[str, ...]:
-        return () if self.minimum_level is None else LEVELS[LEVELS.index(self.minimum_level) :]
-
     def counts(self, backup: Backup) -> bool:
         """Whether a backup may take the place of an older one."""
-        if self.minimum_level is None:
-            return backup.state not in ("failed", "incomplete")
-        return backup.level in self._levels
+        return counts(backup, self.minimum_level)
 
     def describe(self) -> dict[str, object]:
         """The policy as plain JSON: what is set, ``keep_within`` in seconds."""
@@ -156,6 +151,13 @@ def plan(backups: Iterable[Backup], policy: Policy, now: datetime) -> list[Decis
         members.sort(key=_NEWEST_FIRST, reverse=True)
         decisions += _decide(members, policy, now)
     return decisions
+
+
+def counts(backup: Backup, minimum_level: str | None) -> bool:
+    """Whether a backup is verified at a level or above; for None: whether it has not failed."""
+    if minimum_level is None:
+        return backup.state not in ("failed", "incomplete")
+    return backup.level in _LEVELS_FROM[minimum_level]
 
 
 def check_level(level: str | None) -> None:

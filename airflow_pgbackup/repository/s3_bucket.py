@@ -12,6 +12,7 @@ from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pgbackup.repository.s3_errors import EXPIRED, MISSING, code_of, status_of, translate
+from airflow_pgbackup.repository.s3_listing import parse_listings_fast
 from airflow_pgbackup.repository.s3_options import S3Options
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Bucket:
         with self._lock:
             if self._current is None:
                 self._current = self.options.client_factory()
+                parse_listings_fast(self._current)
             return self._current
 
     @property

@@ -1,0 +1,39 @@
+"""pin: keep prune from a backup, whatever the policy says, until it is unpinned.
+
+A pin is a file in the backup's own folder, so it holds for every prune, from wherever it runs.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+
+from airflow_pgbackup.errors import AlreadyExists
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import PIN_FILE, find_backup
+from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.manifest import FORMAT_VERSION
+
+
+def pin(*, repository: Repository, series: Series, id: str, reason: str = "") -> None:
+    """Pin a backup; one that is pinned already stays so, with its first reason.
+
+    :param reason: for people, kept in the pin.
+    :raises BackupNotFound: there is no such backup.
+    """
+    folder = find_backup(repository, series, id).folder
+    pinned_at = datetime.now(timezone.utc).replace(microsecond=0)
+    content = {"format_version": FORMAT_VERSION, "pinned_at": pinned_at.isoformat(), "reason": reason}
+    try:
+        repository.write_bytes(f"{folder}/{PIN_FILE}", (json.dumps(content, indent=2) + "\n").encode())
+    except AlreadyExists:
+        pass
+
+
+def unpin(*, repository: Repository, series: Series, id: str) -> None:
+    """Take the pin away, if there is one.
+
+    :raises BackupNotFound: there is no such backup.
+    """
+    folder = find_backup(repository, series, id).folder
+    repository.delete([f"{folder}/{PIN_FILE}"])

@@ -1,0 +1,212 @@
+"""prune: delete what the retention policy does not keep, and sweep what crashes have left behind.
+
+The decisions are those of :mod:`airflow_pgbackup.repository.retention`; this carries them out so that a crash between
+any two deletions leaves every remaining backup whole: a manifest goes first, by a call of its own, and with it the
+backup is none any more; then the artifact and the history of verifications. What a crash leaves of that has no
+manifest, and the next run sweeps it.
+
+Only what is ours goes: the folders of backups, by their exact keys, and temporary files and uploads of our own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from functools import partial
+
+from airflow_pgbackup.backup.progress import human_bytes
+from airflow_pgbackup.errors import ConfigurationError, RepositoryError
+from airflow_pgbackup.postgres.cancel import Cancel
+from airflow_pgbackup.repository.base import Leftover as Temporary
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Backup, Catalogue, Leftover, read_catalogue
+from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, encode_segment
+from airflow_pgbackup.repository.retention import Decision, Policy, plan
+
+GRACE = timedelta(hours=24)
+"""Twice the default deadline of a dump: what has not grown for so long belongs to nobody."""
+LEAST_GRACE = timedelta(hours=1)
+"""A dump whose artifact is written has no manifest yet. Less than this would take it away from under a running one."""
+
+
+def prune(
+    *,
+    repository: Repository,
+    policy: Policy,
+    dry_run: bool,
+    server: str | None = None,
+    series: Iterable[Series] | None = None,
+    grace: timedelta = GRACE,
+    now: datetime | None = None,
+    cancel: Cancel | None = None,
+    log: Callable[[str], None] | None = None,
+) -> dict[str, object]:
+    """Decide, and unless ``dry_run`` delete.
+
+    :param server: only this one's series. :param series: only these; exactly, ``app`` never means ``app_staging``.
+    :param grace: how long a leftover must not have grown before it is swept; at least an hour.
+    :param now: aware, by default the clock's.
+    :return: the plan, plain JSON::
+
+        {"repository", "repository_uuid", "dry_run", "now", "policy": {…}, "kept": 12, "removed": 3, "bytes": 4096,
+         "decisions": [{"series" (its folder), "id", "started_at", "size", "state", "verified", "keep", "reasons": []}],
+         "leftovers": [{"key", "modified", "size" (None where not known)}], "notes": ["a series that …"]}
+
+    :raises ConfigurationError: a grace that is too short.
+    :raises RepositoryError: not reachable; or something could not be deleted, after all else has been.
+    :raises Cancelled: between two backups.
+    """
+    if grace < LEAST_GRACE:
+        raise ConfigurationError(
+            f"grace is {grace}", hint=f"give at least {LEAST_GRACE}: a shorter one takes files from a dump that runs"
+        )
+    job = _Prune(repository, policy, now or datetime.now(timezone.utc), cancel, log or _nowhere)
+    wanted = None if series is None else list(series)
+    job.decide(read_catalogue(repository, server=server, series=wanted), grace)
+    job.find_temporary(_prefixes(server, wanted), grace)
+    if not dry_run:
+        job.act()
+    return job.result(dry_run)
+
+
+def _nowhere(line: str) -> None:
+    """Nobody listens."""
+
+
+def _prefixes(server: str | None, series: Sequence[Series] | None) -> list[str]:
+    if series is not None:
+        return sorted({one.path for one in series if server in (None, one.server)})
+    return ["" if server is None else encode_segment(server)]
+
+
+@dataclass
+class _Prune:
+    repository: Repository
+    policy: Policy
+    now: datetime
+    cancel: Cancel | None
+    log: Callable[[str], None]
+    decisions: list[Decision] = field(default_factory=list)
+    leftovers: list[Leftover] = field(default_factory=list)
+    temporary: list[Temporary] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def decide(self, catalogue: Catalogue, grace: timedelta) -> None:
+        decisions = plan(catalogue.backups, self.policy, self.now)
+        if locks := self._locks([d.backup for d in decisions if not d.keep]):
+            decisions = plan(
+                [replace(b, locked=locks.get((b.series, b.id))) for b in catalogue.backups], self.policy, self.now
+            )
+        self.decisions = decisions
+        self.leftovers = [one for one in catalogue.leftovers if self.now - one.modified >= grace]
+        for series, backups in catalogue.by_series().items():
+            if not any(self.policy.counts(backup) for backup in backups):
+                why = f"is verified at {self.policy.minimum_level}" if self.policy.minimum_level else "is whole"
+                self._note(f"{series}: none of {len(backups)} backups {why}, so all are kept")
+        if catalogue.foreign:
+            more = " …" if len(catalogue.foreign) > 3 else ""
+            self._note(f"not ours, left alone: {', '.join(catalogue.foreign[:3])}{more}")
+
+    def find_temporary(self, prefixes: Iterable[str], grace: timedelta) -> None:
+        for prefix in prefixes:
+            self.temporary += self.repository.leftovers(grace, prefix=prefix)
+
+    def act(self) -> None:
+        """Oldest first: whatever stops us, it is the newest that are still there.
+
+        :raises RepositoryError: when all has been tried.
+        """
+        removals = sorted((d.backup for d in self.decisions if not d.keep), key=lambda b: (b.started_at, b.id))
+        steps: list[tuple[str, Callable[[], None]]] = []
+        steps += [(f"{one.series}/{one.id}", partial(self._remove, one)) for one in removals]
+        steps += [(f"{one.series}/{one.id}", partial(self._remove, one)) for one in self.leftovers]
+        steps += [(one.key, partial(self.repository.abort_leftovers, [one])) for one in self.temporary]
+        failed: list[tuple[str, RepositoryError]] = []
+        for name, step in steps:
+            if self.cancel:
+                self.cancel.check()
+            try:
+                step()
+            except RepositoryError as error:
+                self.log(f"cannot remove {name}: {error}")
+                failed.append((name, error))
+        if failed:
+            name, first = failed[0]
+            raise RepositoryError(
+                f"{len(failed)} of {len(steps)} deletions failed; the first, {name}: {first.message}", hint=first.hint
+            )
+
+    def result(self, dry_run: bool) -> dict[str, object]:
+        removed = [d.backup for d in self.decisions if not d.keep]
+        for series in sorted({str(backup.series) for backup in removed}):
+            mine = [d for d in self.decisions if str(d.backup.series) == series]
+            gone = [d.backup for d in mine if not d.keep]
+            self.log(
+                f"{series}: {len(mine) - len(gone)} of {len(mine)} backups {'would be ' if dry_run else ''}kept, "
+                f"{len(gone)} removed, {human_bytes(sum(b.size for b in gone))}"
+            )
+        if not removed:
+            self.log(f"nothing to remove: all {len(self.decisions)} backups are kept")
+        return {
+            "repository": self.repository.uri,
+            "repository_uuid": self.repository.uuid,
+            "dry_run": dry_run,
+            "now": self.now.isoformat(),
+            "policy": self.policy.describe(),
+            "kept": len(self.decisions) - len(removed),
+            "removed": len(removed),
+            "bytes": sum(backup.size for backup in removed),
+            "decisions": [_json(decision) for decision in self.decisions],
+            "leftovers": [
+                *(
+                    {"key": one.folder, "modified": one.modified.isoformat(), "size": one.size}
+                    for one in self.leftovers
+                ),
+                *({"key": one.key, "modified": one.modified.isoformat(), "size": None} for one in self.temporary),
+            ],
+            "notes": self.notes,
+        }
+
+    def _remove(self, one: Backup | Leftover) -> None:
+        """One folder. Its listing may be minutes old, so look again: is it still what it was?"""
+        entries = {entry.key.removeprefix(f"{one.folder}/"): entry for entry in self.repository.list(one.folder)}
+        if PIN_FILE in entries:
+            return self._note(f"{one.series}/{one.id} has been pinned meanwhile: kept")
+        if isinstance(one, Leftover) and any(
+            name == MANIFEST_FILE or entry.modified > one.modified for name, entry in entries.items()
+        ):
+            return self._note(f"{one.series}/{one.id} is being written: kept")
+        if entries.pop(MANIFEST_FILE, None):
+            self.repository.delete([f"{one.folder}/{MANIFEST_FILE}"])
+        self.repository.delete([entry.key for entry in entries.values()])
+        return self.log(f"removed {one.series}/{one.id}, {human_bytes(one.size)}")
+
+    def _locks(self, backups: Sequence[Backup]) -> dict[tuple[Series, str], str]:
+        """Which of them the store would not give up, and why. The manifest is the last file of a dump, so its lock is
+        the one that ends last; a delete would "succeed" all the same where the bucket keeps versions."""
+
+        def ask(backup: Backup) -> str | None:
+            return self.repository.locked(f"{backup.folder}/{MANIFEST_FILE}")
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            return {(b.series, b.id): lock for b, lock in zip(backups, pool.map(ask, backups), strict=True) if lock}
+
+    def _note(self, line: str) -> None:
+        self.notes.append(line)
+        self.log(line)
+
+
+def _json(decision: Decision) -> dict[str, object]:
+    backup = decision.backup
+    return {
+        "series": backup.series.path,
+        "id": backup.id,
+        "started_at": backup.started_at.isoformat(),
+        "size": backup.size,
+        "state": backup.state,
+        "verified": backup.level,
+        "keep": decision.keep,
+        "reasons": list(decision.reasons),
+    }
