@@ -202,7 +202,8 @@ class ConnectionParams:
             "client_encoding": "UTF8",
             **self.keywords_with_defaults(),
         }
-        keywords.setdefault("user", _system_user())
+        if "user" not in keywords:
+            keywords["user"] = _system_user()
         password = self.get_password()
         if password is not None:
             keywords["password"] = password
