@@ -61,6 +61,7 @@ class AirflowHome:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "HOME": os.fspath(self.folder),
             "TMPDIR": os.fspath(self.folder / "tmp"),
+            "LOGNAME": "airflow",  # Airflow does not run without a name, which a container's uid may not have
             "LANG": "C.UTF-8",
             "AIRFLOW_HOME": os.fspath(self.folder),
             "AIRFLOW__CORE__DAGS_FOLDER": os.fspath(self.folder / "dags"),

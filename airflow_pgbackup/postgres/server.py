@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pwd
 import re
 import secrets
 import shutil
@@ -48,7 +49,7 @@ class PostgresServer:
     >>> with PostgresServer(Path("/usr/lib/postgresql/18/bin")) as server, server.params.connect() as connection: ...
 
     The server and its folder are gone afterwards, also when this process is killed (see :class:`KeptProcess`).
-    As root, which PostgreSQL refuses, it runs in a user namespace where root is uid 1000; where the machine allows
+    As root, which PostgreSQL refuses, it runs in a user namespace where root is somebody else; where the machine allows
     none, as nobody.
 
     :param bin_dir: folder with ``initdb`` and ``postgres``.
@@ -236,9 +237,12 @@ def free_port() -> int:
 
 
 def _unprivileged(own: Sequence[Path], bin_dir: Path) -> list[str]:
-    """What to put before a server program, which refuses to run as root; may give the paths of `own` away."""
+    """What to put before a server program, which runs neither as root nor as a uid without a name.
+
+    May give the paths of `own` away.
+    """
     if os.geteuid() != 0:
-        return []
+        return [] if _has_name(os.geteuid()) else _user_namespace()
     if namespace := _user_namespace():
         return namespace
     drop = _as_nobody(own, bin_dir, [])
@@ -271,10 +275,18 @@ def _as_nobody(own: Sequence[Path], bin_dir: Path, before: Sequence[str]) -> lis
 
 @functools.cache
 def _user_namespace() -> list[str]:
-    """The command that makes root uid 1000 in a namespace of its own, [] where the machine does not allow it."""
-    command = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
+    """The command that makes us somebody with a name in a namespace, [] where the machine does not allow it."""
+    uid = NOBODY if _has_name(NOBODY) else max(entry.pw_uid for entry in pwd.getpwall())
+    command = ["unshare", "--user", f"--map-user={uid}", f"--map-group={uid}", "--"]
     try:
         subprocess.run([*command, "true"], check=True, capture_output=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return []
     return command
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        return bool(pwd.getpwuid(uid).pw_name)
+    except KeyError:
+        return False
