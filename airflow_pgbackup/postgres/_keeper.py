@@ -1,6 +1,7 @@
 """The process between us and a throwaway server: run as a script, never imported.
 
-``python -I -S _keeper.py '{"steps": [[program, argument, …], …], "log": file, "remove": [path, …], "signals": [2]}'``
+``python -I -S _keeper.py ORDER``, where ORDER is JSON: ``{"parent": pid, "steps": [[program, argument, …], …], "log":
+file, "remove": [path, …], "signals": [2, 9]}``
 
 Runs the steps one after the other; the last is the server. When our end of its stdin closes, by intent or because we
 were killed, it stops the server and removes the folders. ``PR_SET_PDEATHSIG`` alone would not do: it fires when the
@@ -24,12 +25,17 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1
 GRACE = 5.0  # seconds for each signal of the order before the next one
+LOOK = 2.0  # seconds between two looks whether our parent is still there
+
+parent = 0  # the process that gave the order
 
 
 def main(order: dict[str, Any]) -> None:
     # Ctrl-C and a service manager's TERM are for the one who started us; our end comes by stdin.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    global parent
+    parent = order["parent"]
     children = children_pipe()
     for step in order["steps"]:
         if wait(children, 0) == "abandoned" or run(step, order["log"], order["signals"], children) != 0:
@@ -90,10 +96,11 @@ def children_pipe() -> int:
     return reader
 
 
-def wait(children: int, seconds: float | None = None, *, stdin: bool = True) -> str:
+def wait(children: int, seconds: float = LOOK, *, stdin: bool = True) -> str:
     """Until one of: ``abandoned``, the other end of our stdin is closed; ``child``, one ended; ``time``."""
     ready, _, _ = select.select([children, 0] if stdin else [children], [], [], seconds)
-    if 0 in ready and os.read(0, 1) == b"":
+    # A process that our parent forked holds a copy of that other end.
+    if 0 in ready or (stdin and os.getppid() != parent):
         return "abandoned"
     if children in ready:
         os.read(children, 512)

@@ -42,21 +42,21 @@ class KeptProcess:
         self.log = log
         self.exits: list[int] = []  # statuses of the steps that ended, as subprocess has them
         self._steps = len(steps)
-        order = {
+        self._order = {
             "steps": [[os.fspath(word) for word in step] for step in steps],
             "log": os.fspath(log),
             "remove": list(map(os.fspath, remove)),
             "signals": list(map(int, signals)),
         }
-        self._argv = [sys.executable, "-I", "-S", os.fspath(_KEEPER), json.dumps(order)]
         self._env = dict(env)
         self._keeper: subprocess.Popen[bytes] | None = None
         self._reports = b""
 
     def __enter__(self) -> Self:
         self.log.touch(mode=0o600)
+        order = json.dumps({"parent": os.getpid(), **self._order})
         self._keeper = subprocess.Popen(
-            self._argv,
+            [sys.executable, "-I", "-S", _KEEPER, order],
             env=self._env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

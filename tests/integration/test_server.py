@@ -158,6 +158,25 @@ def test_killing_their_owner_ends_the_servers(owner_of_servers: subprocess.Popen
     assert wait_until(lambda: not processes_in(tmp_path) and not list(tmp_path.iterdir()))
 
 
+def test_a_process_that_their_owner_forked_does_not_keep_them(tmp_path: Path) -> None:
+    forks = STARTS_SERVERS.replace("time.sleep(600)", "import os; os.fork(); time.sleep(30)")
+    with subprocess.Popen([sys.executable, "-c", forks, str(tmp_path)], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"started\n"
+        assert wait_until(lambda: forked_by(owner.pid))
+        (fork,) = forked_by(owner.pid)
+        owner.kill()
+    assert wait_until(lambda: len(processes_in(tmp_path)) == 1 and not list(tmp_path.iterdir()))
+    os.kill(fork, signal.SIGKILL)
+
+
+def forked_by(pid: int) -> list[int]:
+    """Its children with its own command line."""
+    own = Path(f"/proc/{pid}/cmdline").read_bytes()
+    children = [process for process in Path("/proc").glob("[0-9]*") if _parent(process) == pid]
+    return [int(process.name) for process in children if (process / "cmdline").read_bytes() == own]
+
+
 def test_killing_the_keepers_too_ends_the_servers(owner_of_servers: subprocess.Popen[bytes], tmp_path: Path) -> None:
     keepers = [process for process in Path("/proc").glob("[0-9]*") if _parent(process) == owner_of_servers.pid]
     assert len(keepers) == 2
