@@ -123,6 +123,7 @@ def choose_client(
     :param tools: programs that must all be in the folder. pg_dumpall needs pg_dump beside it.
     :raises ClientError: none fits; says what was found, where, and where to get the right one.
     """
+    tools = list(dict.fromkeys(tools))
     problems: list[str] = []
     if clients is None:
         clients, problems = _search(client_dirs, WELL_KNOWN)

@@ -1,0 +1,31 @@
+"""Which extensions the server programs of a folder could create."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from airflow_pgbackup.errors import PgBackupError
+from airflow_pgbackup.postgres.clients import Client
+from airflow_pgbackup.postgres.process import run_tool
+
+# Seen from bin: built from source and in most packages; the wheel's; Debian's, whose bin is
+# /usr/lib/postgresql/18/bin and whose share is /usr/share/postgresql/18.
+_SHARE = ("../share", "../share/postgresql", "../../../../share/postgresql/{major}")
+
+
+def installed_extensions(client: Client) -> frozenset[str]:
+    """Names of the extensions that lie beside these programs, ready for CREATE EXTENSION."""
+    folders = [client.bin_dir / place.format(major=client.major) for place in _SHARE]
+    if client.has("pg_config"):
+        try:
+            told = run_tool([client.tool("pg_config"), "--sharedir"], env={"LC_ALL": "C"}, deadline=30)
+            folders.append(Path(told.decode(errors="surrogateescape").strip()))
+        except PgBackupError:
+            pass  # broken: the usual places are left
+    return frozenset(
+        # vector--0.8.0.control is a version's own control file, not an extension's
+        path.stem
+        for folder in folders
+        for path in (folder / "extension").glob("*.control")
+        if "--" not in path.stem
+    )

@@ -1,0 +1,38 @@
+"""The patterns of ``--table``, ``--schema``, ``--exclude-database`` and the like, as the server's regular expressions.
+
+They are those of psql's ``\\d``; source: ``patternToSQLRegex`` in ``src/fe_utils/string_utils.c``.
+"""
+
+from __future__ import annotations
+
+_SPECIAL = frozenset("|*+?()[]{}.^$\\")
+
+
+def pattern_regexes(pattern: str) -> list[str]:
+    """The regular expression of each dot-separated part: ``s*.film`` gives ``["^(s.*)$", "^(film)$"]``.
+
+    Outside of double quotes letters are folded to lower case, ``*`` and ``?`` are wildcards, a dot separates; the rest
+    keeps its meaning in a regular expression. A dollar sign is always itself.
+    """
+    parts = [""]
+    quoted = False
+    at = 0
+    while at < len(pattern):
+        character, following = pattern[at], pattern[at + 1 : at + 2]
+        at += 1
+        if character == '"':
+            if quoted and following == '"':
+                parts[-1] += '"'
+                at += 1
+            else:
+                quoted = not quoted
+        elif not quoted and character == ".":
+            parts.append("")
+        elif not quoted and character in "*?":
+            parts[-1] += ".*" if character == "*" else "."
+        elif character == "$" or (quoted and character in _SPECIAL) or (character == "[" and following == "]"):
+            parts[-1] += f"\\{character}"
+        else:
+            # The server folds ASCII only, whatever the locale of the tool.
+            parts[-1] += character.lower() if not quoted and character.isascii() else character
+    return [f"^({part})$" for part in parts]
