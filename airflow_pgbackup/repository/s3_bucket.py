@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_pgbackup.repository.s3_errors import EXPIRED, MISSING, code_of, status_of, translate
+from airflow_pgbackup.repository.s3_errors import DAMAGED, EXPIRED, MISSING, code_of, status_of, translate
 from airflow_pgbackup.repository.s3_listing import parse_listings_fast
 from airflow_pgbackup.repository.s3_options import S3Options
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
+
+# botocore retries what the network and a busy store do, but not what a checksum has caught.
+DAMAGED_RETRIES = 2
 
 
 class Bucket:
@@ -62,17 +65,22 @@ class Bucket:
 
         Raises botocore's own errors: whoever knows what was being done translates them with :meth:`errors`.
         """
-        client = self.client
         params = {"Bucket": self.name, **self.extra_args(operation), **params}
-        try:
-            return self._request(client, operation, params)
-        except ClientError as error:
-            if code_of(error) not in EXPIRED:
-                raise
-            with self._lock:
-                if self._current is client:  # another thread may have renewed it already
-                    self._current = None
-            return self._request(self.client, operation, params)
+        renewed, damaged = False, 0
+        while True:
+            client = self.client
+            try:
+                response: dict[str, Any] = getattr(client, xform_name(operation))(**params)
+            except ClientError as error:
+                if code_of(error) in EXPIRED and not renewed:
+                    renewed = True
+                    self._renew(client)
+                elif code_of(error) in DAMAGED and damaged < DAMAGED_RETRIES:
+                    damaged += 1
+                else:
+                    raise
+            else:
+                return response
 
     def pages(self, operation: str, /, **params: Any) -> Iterator[dict[str, Any]]:
         """All pages of a listing."""
@@ -139,7 +147,7 @@ class Bucket:
             self._members[operation] = frozenset(shape.members if shape is not None else ())
         return self._members[operation]
 
-    @staticmethod
-    def _request(client: S3Client, operation: str, params: dict[str, Any]) -> dict[str, Any]:
-        response: dict[str, Any] = getattr(client, xform_name(operation))(**params)
-        return response
+    def _renew(self, client: S3Client) -> None:
+        with self._lock:
+            if self._current is client:  # else another thread has renewed it already
+                self._current = None

@@ -24,6 +24,7 @@ from airflow_pgbackup.errors import ConfigurationError, PgBackupError, Repositor
 EXPIRED = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired", "ExpiredCredentials"}
 )
+DAMAGED = frozenset({"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"})
 MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
 
 _PERMISSIONS = (

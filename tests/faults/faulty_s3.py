@@ -1,0 +1,195 @@
+"""An HTTP proxy in front of the real S3 server that does, on demand, what networks and stores do wrong."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+
+@dataclass
+class Call:
+    """One request that passed. ``operation`` is S3's name for it."""
+
+    operation: str
+    key: str
+    headers: dict[str, str]
+    size: int
+
+
+@dataclass
+class Fault:
+    """What happens to the n-th request of an operation, ``times`` times from there."""
+
+    operation: str
+    kind: str
+    skip: int = 0
+    times: int = 1
+    status: int = 503
+    code: str = "SlowDown"
+    extra: str = ""
+    body: str = ""
+    seconds: float = 0.0
+    when: Callable[[Call], bool] = lambda call: True
+    hits: int = field(default=0, init=False)
+
+
+class FaultyS3:
+    """``url``: what the client is given as its endpoint. The requests keep their Host header, so their signatures hold.
+
+    Kinds of faults: ``answer`` (an error without asking the server), ``reset`` (the connection breaks before the
+    request is passed on), ``lose`` (the server does it, the reply is lost), ``lie`` (200 with an error in the body;
+    the server is not asked), ``lie-after`` (the same after the server has done it), ``stall``, ``corrupt`` (a byte of
+    the body is flipped), ``cut`` (the answer's body ends early).
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self.target = urlsplit(endpoint).netloc
+        self.faults: list[Fault] = []
+        self.calls: list[Call] = []
+        self.lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def fault(self, operation: str, kind: str, **how: Any) -> Fault:
+        fault = Fault(operation, kind, **how)
+        self.faults.append(fault)
+        return fault
+
+    def count(self, operation: str) -> int:
+        return sum(call.operation == operation for call in self.calls)
+
+    @contextmanager
+    def running(self) -> Iterator[FaultyS3]:
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join()
+
+    def due(self, call: Call) -> Fault | None:
+        with self.lock:
+            self.calls.append(call)
+            for fault in self.faults:
+                if fault.operation in (call.operation, "*") and fault.when(call):
+                    if fault.skip:
+                        fault.skip -= 1
+                    elif fault.hits < fault.times:
+                        fault.hits += 1
+                        return fault
+        return None
+
+
+def _operation(method: str, path: str, query: dict[str, list[str]], headers: dict[str, str]) -> str:
+    in_bucket = path.count("/") == 1
+    if method == "POST":
+        names = {"uploads": "CreateMultipartUpload", "uploadId": "CompleteMultipartUpload", "delete": "DeleteObjects"}
+        return next(name for part, name in names.items() if part in query)
+    if method == "GET" and in_bucket:
+        return "ListMultipartUploads" if "uploads" in query else "ListObjectsV2"
+    if method == "GET":
+        return "ListParts" if "uploadId" in query else "GetObject"
+    if method == "PUT" and "partNumber" in query:
+        return "UploadPartCopy" if "x-amz-copy-source" in headers else "UploadPart"
+    if method == "PUT":
+        return "CopyObject" if "x-amz-copy-source" in headers else "PutObject"
+    if method == "DELETE":
+        return "AbortMultipartUpload" if "uploadId" in query else "DeleteObject"
+    return "HeadObject"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    proxy: FaultyS3
+
+    def _pass(self) -> None:
+        url = urlsplit(self.path)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        body = self.rfile.read(int(headers.get("content-length", 0)))
+        operation = _operation(self.command, url.path, parse_qs(url.query, keep_blank_values=True), headers)
+        call = Call(operation, url.path, headers, len(body))
+        fault = self.proxy.due(call)
+        kind = fault.kind if fault else ""
+        if fault is not None:
+            time.sleep(fault.seconds)
+            if kind == "answer":
+                return self._reply(fault.status, {}, _error(fault))
+            if kind == "reset":
+                return self._reset()
+            if kind == "lie":
+                return self._reply(200, {}, _error(fault))
+            if kind == "corrupt":
+                middle = len(body) // 2
+                body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+        status, answer_headers, answer = self._ask(body)
+        if kind == "lose":
+            return self._reset()
+        if fault is not None and kind == "lie-after":
+            return self._reply(200, {}, _error(fault))
+        if kind == "cut":
+            self._reply(status, answer_headers, answer, send=len(answer) // 2)
+            return self._reset()
+        return self._reply(status, answer_headers, answer)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass
+
+    def _ask(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection(self.proxy.target, timeout=60)
+        try:
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in ("expect", "connection"):
+                    connection.putheader(name, value)
+            connection.endheaders(body or None)
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+        finally:
+            connection.close()
+
+    def _reply(self, status: int, headers: dict[str, str], body: bytes, send: int | None = None) -> None:
+        self.send_response_only(status)
+        # What a HEAD says of the length is about the object.
+        length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(body))
+        skipped = ("content-length", "transfer-encoding", "connection")
+        for name, value in headers.items():
+            if name.lower() not in skipped:
+                self.send_header(name, value)
+        self.send_header("Content-Length", length if status != 204 else "0")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body[:send])
+        self.wfile.flush()
+
+    def _reset(self) -> None:
+        # Linger 0: closing sends RST, the other side sees a broken connection and no end.
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()
+
+    def finish(self) -> None:
+        try:
+            super().finish()
+        except OSError:
+            pass
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def _error(fault: Fault) -> bytes:
+    if fault.body:
+        return fault.body.encode()
+    text = f"<Error><Code>{fault.code}</Code><Message>injected</Message>{fault.extra}</Error>"
+    return b'<?xml version="1.0" encoding="UTF-8"?>' + text.encode()

@@ -1,0 +1,423 @@
+"""S3 misbehaves, in front of the real server. Each upload fails or recovers; what is visible is whole or nothing."""
+
+from __future__ import annotations
+
+import io
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import boto3.session
+import pytest
+from botocore.config import Config
+from faulty_s3 import FaultyS3
+
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.errors import AlreadyExists, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3_options import S3Options
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+MIB = 1024**2
+KEY = "server/db/20261122T020000Z-3f9ac1/a.dump"
+SMALL = random.Random(1).randbytes(100_000)
+LARGE = random.Random(2).randbytes(21 * MIB + 5)
+ALL = [pytest.param(SMALL, id="put"), pytest.param(LARGE, id="multipart")]
+
+
+class Store:
+    """The store as a client behind the proxy sees it, and (``direct``) as it is."""
+
+    def __init__(self, server: S3Server, direct: S3Client, bucket: str, proxy: FaultyS3) -> None:
+        self.server = server
+        self.direct = direct
+        self.bucket = bucket
+        self.proxy = proxy
+
+    def client(self, access_key: str | None = None, **config: Any) -> S3Client:
+        session = boto3.session.Session(
+            aws_access_key_id=access_key or self.server.access_key,
+            aws_secret_access_key=self.server.secret_key,
+            region_name="us-east-1",
+        )
+        settings: dict[str, Any] = {"retries": {"mode": "standard", "max_attempts": 3}, "read_timeout": 2}
+        settings |= {"connect_timeout": 2, "s3": {"addressing_style": "path"}, **config}
+        return session.client("s3", endpoint_url=self.proxy.url, config=Config(**settings))
+
+    def open(self, factory: Callable[[], S3Client] | None = None, **options: Any) -> Repository:
+        client = self.client()
+        options.setdefault("extra_args", {})
+        return open_repository(
+            f"s3://{self.bucket}/pg", s3=S3Options(client_factory=factory or (lambda: client), **options)
+        )
+
+    def visible(self, key: str = KEY) -> bytes | None:
+        keys = [o["Key"] for o in self.direct.list_objects_v2(Bucket=self.bucket).get("Contents", [])]
+        if f"pg/{key}" not in keys:
+            return None
+        return self.direct.get_object(Bucket=self.bucket, Key=f"pg/{key}")["Body"].read()
+
+    def uploads(self) -> list[str]:
+        return [u["Key"] for u in self.direct.list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])]
+
+
+@pytest.fixture(scope="module")
+def direct(s3: S3Server) -> S3Client:
+    return s3.client()
+
+
+@pytest.fixture(scope="module")
+def bucket(s3: S3Server) -> str:
+    return s3.bucket()
+
+
+@pytest.fixture
+def store(s3: S3Server, direct: S3Client, bucket: str) -> Iterator[Store]:
+    with FaultyS3(s3.endpoint_url).running() as proxy:
+        store = Store(s3, direct, bucket, proxy)
+        yield store
+    for upload in direct.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
+        direct.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+    keys = [o["Key"] for o in direct.list_objects_v2(Bucket=bucket).get("Contents", [])]
+    if keys:
+        direct.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys]})
+
+
+@pytest.fixture
+def repository(store: Store) -> Repository:
+    repository = store.open()
+    repository.init()
+    return repository
+
+
+COMMITS = {len(SMALL): "PutObject", len(LARGE): "CompleteMultipartUpload"}
+
+
+def commit_of(data: bytes) -> str:
+    return COMMITS[len(data)]
+
+
+# -- what it recovers from ---------------------------------------------------------------------------------------
+
+PASSING = [
+    ("*", {"kind": "answer", "times": 2}),
+    ("*", {"kind": "reset", "times": 2}),
+    ("UploadPart", {"kind": "answer", "status": 500, "code": "InternalError", "skip": 1}),
+    ("UploadPart", {"kind": "reset", "skip": 1, "times": 2}),
+    ("UploadPart", {"kind": "lose"}),
+    ("UploadPart", {"kind": "stall", "seconds": 3}),
+    ("UploadPart", {"kind": "corrupt"}),
+    ("CreateMultipartUpload", {"kind": "reset"}),
+    ("CompleteMultipartUpload", {"kind": "answer"}),
+    ("CompleteMultipartUpload", {"kind": "reset"}),
+    ("CompleteMultipartUpload", {"kind": "lie", "code": "InternalError"}),
+    ("CompleteMultipartUpload", {"kind": "lie-after", "code": "InternalError", "times": 3}),
+    ("CompleteMultipartUpload", {"kind": "lose"}),
+    ("CompleteMultipartUpload", {"kind": "lose", "times": 3}),
+    ("CompleteMultipartUpload", {"kind": "stall", "seconds": 3}),
+    ("HeadObject", {"kind": "reset", "times": 2}),
+]
+
+
+@pytest.mark.parametrize(("operation", "how"), PASSING, ids=lambda value: str(value).replace(" ", ""))
+def test_an_upload_survives(store: Store, repository: Repository, operation: str, how: dict[str, Any]) -> None:
+    fault = store.proxy.fault(operation, **how)
+    entry = repository.write(KEY, io.BytesIO(LARGE))
+    assert fault.hits == fault.times
+    assert entry.size == len(LARGE)
+    assert store.visible() == LARGE
+    assert store.uploads() == []
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"kind": "answer", "times": 2},
+        {"kind": "reset", "times": 2},
+        {"kind": "stall", "seconds": 3},
+        {"kind": "lose"},
+        {"kind": "lose", "times": 3},
+    ],
+    ids=str,
+)
+def test_a_small_write_survives(store: Store, repository: Repository, how: dict[str, Any]) -> None:
+    fault = store.proxy.fault("PutObject", **how)
+    assert repository.write_bytes(KEY, SMALL).size == len(SMALL)
+    assert fault.hits == fault.times
+    assert store.visible() == SMALL
+
+
+# -- what it does not --------------------------------------------------------------------------------------------
+
+FOR_EVER = 1_000_000
+FAILING = [
+    ("UploadPart", {"kind": "answer"}, "slow down"),
+    ("UploadPart", {"kind": "answer", "skip": 2}, "slow down"),
+    ("UploadPart", {"kind": "reset"}, "does not answer"),
+    ("UploadPart", {"kind": "corrupt"}, "damaged on its way"),
+    ("UploadPart", {"kind": "stall", "seconds": 3}, "does not answer"),
+    ("UploadPart", {"kind": "answer", "status": 403, "code": "AccessDenied"}, "access denied"),
+    ("UploadPart", {"kind": "answer", "status": 507, "code": "InsufficientStorage"}, "full"),
+    ("CreateMultipartUpload", {"kind": "answer", "status": 403, "code": "AccessDenied"}, "access denied"),
+    ("CompleteMultipartUpload", {"kind": "answer"}, "slow down"),
+    ("CompleteMultipartUpload", {"kind": "reset"}, "does not answer"),
+    ("CompleteMultipartUpload", {"kind": "lie", "code": "InternalError"}, "internal error"),
+    ("CompleteMultipartUpload", {"kind": "answer", "status": 400, "code": "InvalidPart"}, "part of the upload"),
+]
+
+
+@pytest.mark.parametrize(("operation", "how", "says"), FAILING, ids=lambda value: str(value).replace(" ", ""))
+def test_an_upload_fails_and_nothing_is_left(
+    store: Store, repository: Repository, operation: str, how: dict[str, Any], says: str
+) -> None:
+    store.proxy.fault(operation, times=FOR_EVER, **how)
+    with pytest.raises(RepositoryError, match=says) as caught:
+        repository.write(KEY, io.BytesIO(LARGE))
+    assert "\n" not in str(caught.value)
+    assert f"cannot write s3://{store.bucket}/pg/{KEY}" in caught.value.message
+    assert caught.value.hint
+    assert store.visible() is None
+    assert store.uploads() == []
+
+
+@pytest.mark.parametrize("kind", ["answer", "reset", "corrupt"])
+def test_a_small_write_fails_and_nothing_is_left(store: Store, repository: Repository, kind: str) -> None:
+    store.proxy.fault("PutObject", kind, times=FOR_EVER)
+    with pytest.raises(RepositoryError):
+        repository.write_bytes(KEY, SMALL)
+    assert store.visible() is None
+
+
+def test_an_abort_that_fails_is_said_and_swept_later(
+    store: Store, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Dies(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(size)
+            if not data:
+                raise RuntimeError("pg_dump failed (exit 1)")
+            return data
+
+    store.proxy.fault("AbortMultipartUpload", "answer", times=FOR_EVER)
+    with caplog.at_level(logging.WARNING), pytest.raises(RuntimeError, match="exit 1"):
+        repository.write(KEY, Dies(LARGE))
+    assert "could not be aborted (SlowDown)" in caplog.text
+    assert store.visible() is None
+    assert store.uploads() == [f"pg/{KEY}"]
+    store.proxy.faults.clear()
+    time.sleep(1.1)
+    repository.abort_leftovers(repository.leftovers(timedelta(0)))
+    assert store.uploads() == []
+
+
+def test_a_lost_reply_to_the_first_request_leaves_only_what_is_swept(store: Store, repository: Repository) -> None:
+    """boto3 retries, the server has two uploads of the key; the first has no parts and nobody knows of it."""
+    store.proxy.fault("CreateMultipartUpload", "lose")
+    repository.write(KEY, io.BytesIO(LARGE))
+    assert store.visible() == LARGE
+    time.sleep(1.1)
+    repository.abort_leftovers(repository.leftovers(timedelta(0)))
+    assert store.uploads() == []
+    assert store.visible() == LARGE
+
+
+@pytest.mark.parametrize("data", ALL)
+def test_everything_gone_in_the_middle(store: Store, repository: Repository, data: bytes) -> None:
+    """The network goes at the commit and stays away: what happened is not known here, but it is whole or nothing."""
+    store.proxy.fault(commit_of(data), "lose", times=FOR_EVER)
+    store.proxy.fault("*", "reset", times=FOR_EVER, when=lambda call: store.proxy.count(commit_of(data)) > 1)
+    with pytest.raises(RepositoryError, match="does not answer"):
+        repository.write(KEY, io.BytesIO(data))
+    assert store.visible() in (None, data)
+
+
+@pytest.mark.parametrize("data", ALL)
+def test_somebody_else_was_first(store: Store, repository: Repository, data: bytes) -> None:
+    """Not to be mistaken for a reply of our own that was lost."""
+
+    class Overtaken(io.BytesIO):
+        done = False
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            if not self.done:
+                self.done = True
+                store.direct.put_object(Bucket=store.bucket, Key=f"pg/{KEY}", Body=b"theirs")
+            return super().read(size)
+
+    with pytest.raises(AlreadyExists):
+        repository.write(KEY, Overtaken(data))
+    assert store.visible() == b"theirs"
+    assert store.uploads() == []
+
+
+@pytest.mark.parametrize("data", ALL)
+def test_a_store_without_if_none_match(store: Store, repository: Repository, data: bytes) -> None:
+    def conditional(call: Any) -> bool:
+        return "if-none-match" in call.headers
+
+    store.proxy.fault("*", "answer", status=501, code="NotImplemented", times=FOR_EVER, when=conditional)
+    assert repository.write(KEY, io.BytesIO(data)).size == len(data)
+    assert store.visible() == data
+    with pytest.raises(AlreadyExists):
+        repository.write(KEY, io.BytesIO(data))
+    repository.write(f"{KEY}.2", io.BytesIO(data))
+    asked = [call for call in store.proxy.calls if conditional(call) and not call.key.endswith("repository.json")]
+    assert len(asked) == 1, "it is asked once, then known"
+
+
+# -- credentials -------------------------------------------------------------------------------------------------
+
+
+def test_credentials_that_expire_in_mid_stream_are_renewed(store: Store) -> None:
+    """As with an assumed role: the factory's next client has new ones."""
+    store.open().init()
+    made: list[S3Client] = []
+
+    def factory() -> S3Client:
+        # The server knows one key; by its other spelling, the proxy tells the first client's requests.
+        made.append(store.client(user_agent_extra=f"client/{len(made)}"))
+        return made[-1]
+
+    repository = store.open(factory)
+    store.proxy.fault(
+        "*",
+        "answer",
+        status=400,
+        code="ExpiredToken",
+        times=FOR_EVER,
+        when=lambda call: "client/0" in call.headers["user-agent"] and store.proxy.count("UploadPart") > 1,
+    )
+    repository.write(KEY, io.BytesIO(LARGE))
+    assert store.visible() == LARGE
+    assert store.uploads() == []
+    assert len(made) == 2
+
+
+def test_credentials_that_stay_expired(store: Store, repository: Repository) -> None:
+    store.proxy.fault(
+        "*",
+        "answer",
+        status=400,
+        code="ExpiredToken",
+        times=FOR_EVER,
+        when=lambda call: store.proxy.count("UploadPart") > 1,
+    )
+    with pytest.raises(RepositoryError, match="expired") as caught:
+        repository.write(KEY, io.BytesIO(LARGE))
+    assert "assume a role" in (caught.value.hint or "")
+    assert store.visible() is None
+    assert store.uploads() == [f"pg/{KEY}"], "nobody may abort it now"
+    store.proxy.faults.clear()
+    time.sleep(1.1)
+    repository.abort_leftovers(repository.leftovers(timedelta(0)))
+    assert store.uploads() == []
+
+
+# -- reading, listing, deleting ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["cut", "reset", "answer"])
+def test_a_read_goes_on_where_the_connection_broke(store: Store, repository: Repository, kind: str) -> None:
+    entry = repository.write(KEY, io.BytesIO(LARGE))
+    fault = store.proxy.fault("GetObject", kind, times=2)
+    with repository.read(KEY, pin=entry) as stream:
+        assert stream.read() == LARGE
+    assert fault.hits == 2
+
+
+def test_a_read_never_mixes_two_objects(store: Store, repository: Repository) -> None:
+    """Replaced while it was read: with or without a pin, the rest comes from the same bytes or not at all."""
+    repository.write(KEY, io.BytesIO(LARGE))
+    store.proxy.fault("GetObject", "cut")
+    with repository.read(KEY) as stream:
+        assert stream.read(MIB) == LARGE[:MIB]
+        store.direct.put_object(Bucket=store.bucket, Key=f"pg/{KEY}", Body=LARGE[::-1])
+        with pytest.raises(RepositoryError, match="changed since"):
+            stream.read()
+
+
+def test_a_read_gives_up_in_the_end(store: Store, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_pgbackup.repository.s3_reader.time.sleep", lambda seconds: None)
+    repository.write(KEY, io.BytesIO(LARGE))
+    store.proxy.fault("GetObject", "cut")
+    store.proxy.fault("GetObject", "reset", times=FOR_EVER, skip=0)
+    with (
+        pytest.raises(RepositoryError, match=r"cannot read s3://.*does not answer|broke"),
+        repository.read(KEY) as stream,
+    ):
+        stream.read()
+
+
+def test_deleting_reads_each_keys_answer(store: Store, repository: Repository) -> None:
+    repository.write_bytes("a/b", b"1")
+    denied = "<Error><Key>pg/a/b</Key><Code>AccessDenied</Code><Message>locked</Message></Error>"
+    gone = "<Error><Key>pg/a/c</Key><Code>NoSuchKey</Code></Error>"
+    store.proxy.fault("DeleteObjects", "answer", status=200, body=f"<DeleteResult>{denied}{gone}</DeleteResult>")
+    with pytest.raises(RepositoryError, match=r"pg: a/b \(AccessDenied\)") as caught:
+        repository.delete(["a/b", "a/c"])
+    assert "object lock" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (400, "MissingContentMD5")])
+def test_a_store_that_deletes_one_by_one(store: Store, repository: Repository, status: int, code: str) -> None:
+    for name in ("a", "b"):
+        repository.write_bytes(f"x/{name}", b"1")
+    store.proxy.fault("DeleteObjects", "answer", status=status, code=code, times=FOR_EVER)
+    repository.delete(["x/a", "x/b", "x/never"])
+    assert list(repository.list("x")) == []
+    store.proxy.fault("DeleteObject", "answer", status=403, code="AccessDenied", times=FOR_EVER)
+    repository.write_bytes("x/c", b"1")
+    with pytest.raises(RepositoryError, match=r"x/c \(AccessDenied\)"):
+        repository.delete(["x/c"])
+
+
+# -- what the store says of us -----------------------------------------------------------------------------------
+
+REFUSALS = [
+    (403, "RequestTimeTooSkewed", "", "clocks", "clock"),
+    (403, "InvalidAccessKeyId", "", "does not know this access key", "key"),
+    (403, "SignatureDoesNotMatch", "", "secret key is wrong", "secret"),
+    (403, "AccessDenied", "", "access denied", "s3:ListBucket"),
+    (400, "AuthorizationHeaderMalformed", "<Region>eu-central-1</Region>", "another region", "eu-central-1"),
+    (404, "NoSuchBucket", "", "there is no bucket", "make the bucket"),
+    (403, "InvalidObjectState", "", "archive storage class", "restore it"),
+    (400, "KMS.DisabledException", "", "encryption key", "kms:"),
+    (501, "NotImplemented", "", "does not implement", "when_required"),
+]
+
+
+@pytest.mark.parametrize(("status", "code", "extra", "says", "hint"), REFUSALS, ids=[r[1] for r in REFUSALS])
+def test_refusals_are_one_line_with_a_way_out(
+    store: Store, repository: Repository, status: int, code: str, extra: str, says: str, hint: str
+) -> None:
+    for operation in ("GetObject", "ListObjectsV2", "PutObject"):
+        store.proxy.fault(operation, "answer", status=status, code=code, extra=extra, times=FOR_EVER)
+    fresh = store.open()
+    calls: list[Callable[[], object]] = [
+        lambda: fresh.uuid,
+        lambda: list(fresh.list()),
+        lambda: fresh.folders(),
+        fresh.probe,
+        lambda: repository.write_bytes(KEY, SMALL),
+    ]
+    for call in calls:
+        with pytest.raises(RepositoryError, match=says) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+        assert hint in (caught.value.hint or "")
+        assert code in caught.value.message or isinstance(caught.value, RepositoryNotFound)
+        assert store.server.secret_key not in str(caught.value)
+
+
+def test_a_refused_head_says_why(store: Store, repository: Repository) -> None:
+    """The answer to a HEAD has no body; the reason is asked for."""
+    store.proxy.fault("HeadObject", "answer", status=403, times=FOR_EVER)
+    store.proxy.fault("ListObjectsV2", "answer", status=403, code="RequestTimeTooSkewed", times=FOR_EVER)
+    with pytest.raises(RepositoryError, match="clocks"):
+        repository.stat(KEY)
