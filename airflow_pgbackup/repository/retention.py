@@ -104,16 +104,7 @@ class Policy:
 
     @cached_property
     def zone(self) -> tzinfo:
-        if self.time_zone == "UTC":
-            return timezone.utc
-        try:
-            return ZoneInfo(self.time_zone)
-        except (KeyError, ValueError, OSError, TypeError):
-            # ZoneInfoNotFoundError is a KeyError; '../x' a ValueError; the name of a folder an OSError.
-            raise ConfigurationError(
-                f"there is no time zone {self.time_zone!r}",
-                hint="give an IANA name like 'Europe/Berlin'; on a system without time zones: pip install tzdata",
-            ) from None
+        return find_zone(self.time_zone)
 
     def counts(self, backup: Backup) -> bool:
         """Whether a backup may take the place of an older one."""
@@ -169,6 +160,20 @@ def check_level(level: str | None) -> None:
         f"there is no verification level {level!r}",
         hint=f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(LEVELS)}",
     )
+
+
+def find_zone(name: str) -> tzinfo:
+    """:raises ConfigurationError: for a time zone that does not exist."""
+    if name == "UTC":
+        return timezone.utc
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError, TypeError):
+        # ZoneInfoNotFoundError is a KeyError; '../x' a ValueError; the name of a folder an OSError.
+        raise ConfigurationError(
+            f"there is no time zone {name!r}",
+            hint="give an IANA name like 'Europe/Berlin'; on a system without time zones: pip install tzdata",
+        ) from None
 
 
 def parse_duration(text: str) -> timedelta:

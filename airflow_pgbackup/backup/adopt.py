@@ -1,0 +1,273 @@
+"""adopt: take an existing folder of dumps into a repository, each with a manifest, so that they count.
+
+Every file and folder is told by its content; the dumps are copied, the folder is left as it is. What a manifest would
+hold and a dump does not say stays empty. Whether they are any good is for ``verify`` to say, as with all others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone, tzinfo
+from pathlib import Path
+
+from airflow_pgbackup.backup.progress import Progress, human_bytes
+from airflow_pgbackup.backup.reference import make_reference, read_manifest, take_back
+from airflow_pgbackup.backup.restore_command import restore_command
+from airflow_pgbackup.backup.streams import Meter
+from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
+from airflow_pgbackup.postgres.cancel import Cancel
+from airflow_pgbackup.postgres.sniff import Dump, sniff
+from airflow_pgbackup.repository import layout
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import PIN_FILE
+from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.manifest import (
+    Artifact,
+    ClientInfo,
+    Compression,
+    DatabaseSource,
+    FileDigest,
+    Manifest,
+    directory_sha256,
+)
+from airflow_pgbackup.repository.retention import find_zone
+
+_CHUNK = 1 << 20
+_UNKNOWN = "0"
+"""A version that a dump does not say: older than every client."""
+
+
+def adopt(
+    *,
+    repository: Repository,
+    folder: Path,
+    server: str,
+    database: str | None = None,
+    time_zone: str = "UTC",
+    dry_run: bool = False,
+    cancel: Cancel | None = None,
+    log: Callable[[str], None] | None = None,
+) -> dict[str, object]:
+    """Adopt all dumps in a folder and those below it. Running it again adopts what is new.
+
+    :param server: the first part of their series.
+    :param database: of the scripts that do not say which database they are of; those are skipped without it. Archives
+        say it, and scripts made with ``--create``.
+    :param time_zone: of the machine that made them, for the time in archives; a script's is that of its file.
+    :return: plain JSON::
+
+        {"adopted": [reference, …], "present": [reference, …] (adopted before),
+         "found": [{"path", "series", "id", "format", "started_at", "size"}], "skipped": [{"path", "reason"}]}
+
+        ``path`` is relative to the folder. For a dry run the first two are empty.
+    :raises ConfigurationError: no such folder or time zone.
+    :raises RepositoryError: the repository fails; what has been adopted so far stays.
+    """
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is not a folder on this machine")
+    say = log or _nowhere
+    job = _Adoption(repository, folder, server, database, find_zone(time_zone), cancel, say)
+    repository.uuid  # noqa: B018  raises where there is no repository, before hours of hashing
+    adopted: list[dict[str, object]] = []
+    present: list[dict[str, object]] = []
+    found: list[dict[str, object]] = []
+    skipped: list[dict[str, object]] = []
+    for path in _candidates(folder):
+        if cancel:
+            cancel.check()
+        name = path.relative_to(folder).as_posix()
+        try:
+            dump = sniff(path)
+            one = job.look(path, dump) if dump else None
+            reason = "not a dump of PostgreSQL"
+        except (VerificationFailed, ConfigurationError) as error:
+            one, reason = None, str(error)
+        except OSError as error:
+            one, reason = None, f"cannot be read: {(error.strerror or type(error).__name__).lower()}"
+        if one is None:
+            skipped.append({"path": name, "reason": reason})
+            say(f"skipped {name}: {reason}")
+            continue
+        found.append(one.describe(name))
+        if not dry_run:
+            (adopted if job.take(one) else present).append(job.reference(one))
+    return {"adopted": adopted, "present": present, "found": found, "skipped": skipped}
+
+
+def _nowhere(line: str) -> None:
+    """Nobody listens."""
+
+
+def _candidates(folder: Path) -> Iterator[Path]:
+    """Plain files, and folders which are a directory dump; links are not followed."""
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink():
+            continue
+        if path.is_dir() and not (path / "toc.dat").is_file():
+            yield from _candidates(path)
+        elif path.is_dir() or path.is_file():
+            yield path
+
+
+@dataclass(frozen=True)
+class _Found:
+    path: Path
+    dump: Dump
+    series: Series
+    started_at: datetime
+    files: tuple[FileDigest, ...]
+
+    @property
+    def sha256(self) -> str:
+        return directory_sha256(self.files) if self.dump.format == "directory" else self.files[0].sha256
+
+    @property
+    def id(self) -> str:
+        # The same dump gets the same id, so that a second run knows it.
+        return layout.backup_id(self.started_at, seed=self.sha256)
+
+    def describe(self, name: str) -> dict[str, object]:
+        return {
+            "path": name,
+            "series": self.series.path,
+            "id": self.id,
+            "format": self.dump.format,
+            "started_at": self.started_at.isoformat(),
+            "size": sum(file.size for file in self.files),
+        }
+
+
+@dataclass
+class _Adoption:
+    repository: Repository
+    folder: Path
+    server: str
+    database: str | None
+    zone: tzinfo
+    cancel: Cancel | None
+    say: Callable[[str], None]
+
+    def look(self, path: Path, dump: Dump) -> _Found:
+        """Read all of it once: its digest is its identity.
+
+        :raises ConfigurationError: it does not say of which database it is.
+        """
+        database = None if dump.cluster else dump.database or self.database
+        if database is None and not dump.cluster:
+            raise ConfigurationError(
+                "the script does not say of which database it is", hint="adopt such ones by themselves, with database="
+            )
+        members = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+        modified = max(member.stat().st_mtime for member in members)
+        progress = Progress(self.say, f"hashing {path.name}")
+        files = []
+        for member in members:
+            with member.open("rb") as stream:
+                meter = Meter(stream, on_bytes=progress.advance)
+                while meter.read(_CHUNK):
+                    if self.cancel:
+                        self.cancel.check()
+            files.append(FileDigest(member.name, meter.size, meter.sha256))
+        started_at = self._started_at(dump, datetime.fromtimestamp(modified, timezone.utc))
+        return _Found(path, dump, Series(self.server, database), started_at, tuple(files))
+
+    def take(self, one: _Found) -> bool:
+        """Copy it in, manifest last. False: it is there already."""
+        if self.repository.stat(layout.manifest_key(one.series, one.id)) is not None:
+            return False
+        folder = layout.backup_folder(one.series, one.id)
+        # No manifest: an earlier try of ours that ended half-way.
+        self.repository.delete([entry.key for entry in self.repository.list(folder)])
+        manifest = self._manifest(one)
+        key = f"{folder}/{manifest.artifact.name}"
+        written: list[str] = []
+        try:
+            for file in one.files:
+                path, member = (one.path / file.path, f"{key}/{file.path}") if one.path.is_dir() else (one.path, key)
+                with path.open("rb") as stream:
+                    self.repository.write(member, stream, size_hint=file.size, sha256=file.sha256, cancel=self.cancel)
+                written.append(member)
+            self.repository.write_bytes(f"{folder}/{layout.MANIFEST_FILE}", manifest.to_json())
+        except BaseException:
+            take_back(self.repository, written, self.say)
+            raise
+        self.say(f"adopted {one.path.name} as {one.series}/{one.id}, {human_bytes(manifest.artifact.size)}")
+        return True
+
+    def reference(self, one: _Found) -> dict[str, object]:
+        return make_reference(self.repository, read_manifest(self.repository, one.series, one.id))
+
+    def _started_at(self, dump: Dump, modified: datetime) -> datetime:
+        if dump.created is not None:
+            created = dump.created.replace(tzinfo=self.zone).astimezone(timezone.utc)
+            # A dump that begins after its file was last written was made in another zone than we were told.
+            if created <= modified + timedelta(seconds=1):
+                return created
+        return modified.replace(microsecond=0)
+
+    def _manifest(self, one: _Found) -> Manifest:
+        dump = one.dump
+        by = "airflow-pgbackup" if dump.format == "plain" else "pg_dump"  # around a script, or inside an archive
+        name = _artifact_name(one, self.server)
+        artifact = Artifact(
+            name=name,
+            format=dump.format,
+            compression=Compression(dump.compression, None, by if dump.compression else None),
+            size=sum(file.size for file in one.files),
+            sha256=one.sha256,
+            files=one.files if dump.format == "directory" else (replace(one.files[0], path=name),),
+        )
+        server_version = dump.server_version or _UNKNOWN
+        now = datetime.now(timezone.utc).replace(microsecond=0)
+        return Manifest(
+            repository=self.repository.uuid,
+            series=one.series,
+            id=one.id,
+            kind="cluster" if dump.cluster else "database",
+            started_at=one.started_at,
+            finished_at=one.started_at,
+            duration_seconds=0.0,
+            artifact=artifact,
+            source=DatabaseSource(
+                database=one.series.database,
+                server_version=server_version,
+                server_version_num=_number(server_version),
+                size_bytes=None,
+                encoding=None,
+                host=None,
+            ),
+            client=ClientInfo("pg_dumpall" if dump.cluster else "pg_dump", dump.dump_version or _UNKNOWN, ""),
+            options={},
+            origin={"adopted_from": one.path.relative_to(self.folder).as_posix(), "adopted_at": now.isoformat()},
+            restore_command=restore_command(
+                artifact=artifact.name,
+                format=dump.format,
+                compression=dump.compression if dump.format == "plain" else None,
+                database=one.series.database,
+                create=dump.create,
+            ),
+        )
+
+
+def _artifact_name(one: _Found, server: str) -> str:
+    """Its own name, where that can be one in a repository: people know their dumps by it."""
+    name = one.path.name
+    taken = name in (layout.MANIFEST_FILE, PIN_FILE) or name.startswith((".", "verification-"))
+    if not taken and name.isprintable() and "\\" not in name and layout.is_key(name):
+        return name
+    return layout.artifact_name(
+        layout.DEFAULT_ARTIFACT,
+        database=one.series.database,
+        server=server,
+        started_at=one.started_at,
+        format=one.dump.format,
+        compression=one.dump.compression if one.dump.format == "plain" else None,
+    )
+
+
+def _number(version: str) -> int:
+    """As ``server_version_num``: ``18.4`` is 180004, ``9.6.24`` is 90624."""
+    parts = [int(part) for part in re.findall("[0-9]+", version)] + [0, 0]
+    return parts[0] * 10000 + (parts[1] if parts[0] >= 10 else parts[1] * 100 + parts[2])
