@@ -77,7 +77,7 @@ class S3Options:
     max_parts: int = 10_000
     min_part_size: int = 8 * MIB
     max_concurrency: int = 8
-    memory: int = 96 * MIB
+    memory: int = 64 * MIB
 
     def __post_init__(self) -> None:
         for name in self.extra_args:

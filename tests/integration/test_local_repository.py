@@ -1,0 +1,255 @@
+"""What only a folder can get wrong."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_pgbackup.errors import AlreadyExists, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.repository.files import File
+from airflow_pgbackup.repository.local import LocalRepository
+
+MIB = 1024**2
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> LocalRepository:
+    repository = LocalRepository(tmp_path / "pg")
+    repository.init()
+    return repository
+
+
+def modes(root: Path) -> set[tuple[str, int]]:
+    return {("dir" if p.is_dir() else "file", p.stat().st_mode & 0o777) for p in [root, *root.rglob("*")]}
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_only_the_owner_may_read(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        repository = LocalRepository(tmp_path / "new" / "pg")
+        repository.init()
+        repository.write_bytes("a/b/c", b"1")
+        dump = tmp_path / "dump"
+        dump.mkdir()
+        (dump / "toc.dat").write_bytes(b"1")
+        repository.write_directory("a/b/d", dump)
+    finally:
+        os.umask(before)
+    assert modes(tmp_path / "new" / "pg") == {("dir", 0o700), ("file", 0o600)}
+
+
+def test_the_missing_volume_names_this_host(tmp_path: Path, repository: LocalRepository) -> None:
+    """As on another worker, or with the volume not mounted: nothing, or the bare mount point."""
+    repository.write_bytes("s/d/x", b"1")
+    shutil.rmtree(tmp_path / "pg")
+    for empty in (False, True):
+        if empty:
+            (tmp_path / "pg").mkdir()
+        for call in (
+            lambda r: r.uuid,
+            lambda r: r.write_bytes("s/d/x", b"1"),
+            lambda r: r.require("0b9f3f3e-1c44-4c6c-9a4e-5f7d1a2b3c4d"),
+        ):
+            with pytest.raises(RepositoryNotFound) as caught:
+                call(LocalRepository(tmp_path / "pg"))
+            assert socket.gethostname() in caught.value.message
+            assert "shared volume" in (caught.value.hint or "")
+            assert "s3://" in (caught.value.hint or "")
+    assert list((tmp_path / "pg").iterdir()) == []
+
+
+def test_a_volume_that_goes_away_is_not_made_anew(tmp_path: Path, repository: LocalRepository) -> None:
+    class Unmounting(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            shutil.rmtree(tmp_path / "pg", ignore_errors=True)
+            return super().read(size)
+
+    with pytest.raises(RepositoryNotFound):
+        repository.write("s/d/x", Unmounting(b"1"))
+    with pytest.raises(RepositoryNotFound):
+        repository.write_bytes("s/d/y", b"1")
+    with pytest.raises(RepositoryNotFound):
+        list(repository.list())
+    with pytest.raises(RepositoryNotFound):
+        repository.probe()
+    assert not (tmp_path / "pg").exists()
+
+
+def test_symbolic_links_lead_nowhere(tmp_path: Path, repository: LocalRepository) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"secret")
+    root = tmp_path / "pg"
+    (root / "link").symlink_to(outside)
+    (root / "s").mkdir()
+    (root / "s" / "file").symlink_to(outside / "secret")
+    for key in ("link/secret", "link/new", "s/file"):
+        for call in (
+            repository.read_bytes,
+            repository.stat,
+            repository.local_path,
+            lambda key: repository.write_bytes(key, b"1"),
+            lambda key: repository.delete([key]),
+            repository.list,
+        ):
+            with pytest.raises(RepositoryError, match="symbolic link"):
+                call(key)
+    assert [e.key for e in repository.list()] == ["repository.json"]
+    assert repository.folders() == ["s"]
+    assert {p.name: p.read_bytes() for p in outside.iterdir()} == {"secret": b"secret"}
+
+
+def test_the_root_itself_may_be_a_link(tmp_path: Path, repository: LocalRepository) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "pg")
+    other = LocalRepository(tmp_path / "link")
+    other.require(repository.uuid)
+    other.write_bytes("a/b", b"1")
+    assert repository.read_bytes("a/b") == b"1"
+
+
+def test_what_is_no_plain_file(tmp_path: Path, repository: LocalRepository) -> None:
+    os.mkfifo(tmp_path / "pg" / "pipe")
+    (tmp_path / "pg" / "lost+found").mkdir(mode=0o000)
+    assert [e.key for e in repository.list()] == ["repository.json"]
+    assert repository.folders() == []
+    assert repository.stat("pipe") is None
+    with pytest.raises(RepositoryError, match="not a plain file"):
+        repository.read_bytes("pipe")
+    with pytest.raises(AlreadyExists):
+        repository.write_bytes("pipe", b"")
+
+
+FULL = """
+import io, resource, sys
+from pathlib import Path
+from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.repository.local import LocalRepository
+repository = LocalRepository(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 2**20 + 1000, 3 * 2**20 + 1000))
+try:
+    repository.write("s/d/x", io.BytesIO(bytes(4 * 2**20)))
+except RepositoryError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_said_and_nothing_is_left(tmp_path: Path, repository: LocalRepository) -> None:
+    run = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / "pg")], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("the repository is full: cannot write")
+    assert "file too large" in run.stdout
+    assert "prune" in run.stdout
+    assert sorted(p.name for p in (tmp_path / "pg").rglob("*")) == ["repository.json"]
+
+
+DENIED = """
+import os, sys
+from pathlib import Path
+from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.repository.local import LocalRepository
+import jsonschema, encodings.idna
+repository = LocalRepository(Path(sys.argv[1]))
+_ = repository.uuid
+if os.geteuid() == 0:
+    os.setegid(65534)
+    os.seteuid(65534)
+for call in (lambda: repository.write_bytes("s/d/x", b"1"), lambda: repository.delete(["s/y"])):
+    try:
+        call()
+    except RepositoryError as error:
+        print(error)
+"""
+
+
+def test_missing_rights_name_the_user(tmp_path: Path, repository: LocalRepository) -> None:
+    repository.write_bytes("s/y", b"1")
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    (tmp_path / "pg").chmod(0o555)
+    (tmp_path / "pg" / "s").chmod(0o555)
+    try:
+        code = [sys.executable, "-c", DENIED, str(tmp_path / "pg")]
+        run = subprocess.run(code, capture_output=True, text=True, check=True)
+    finally:
+        (tmp_path / "pg").chmod(0o700)
+        (tmp_path / "pg" / "s").chmod(0o700)
+    write, delete = run.stdout.splitlines()
+    assert "cannot write" in write
+    assert "permission denied" in write
+    assert "this runs as user" in write
+    assert "s/y (permission denied)" in delete
+    assert [e.key for e in repository.list("s")] == ["s/y"]
+
+
+def test_a_bad_disk_is_an_error_of_the_repository() -> None:
+    # Address 0 of a process is never mapped: a plain file, by its type, whose first byte cannot be read.
+    stream = io.BufferedReader(File(os.open("/proc/self/mem", os.O_RDONLY), "file:///pg/s/d/x"))
+    with stream, pytest.raises(RepositoryError, match="cannot read file:///pg/s/d/x: input/output error"):
+        stream.read(10)
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A folder on another file system, where this machine has one at its usual place."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+def test_a_directory_from_another_file_system_is_copied(
+    tmp_path: Path, repository: LocalRepository, elsewhere: Path
+) -> None:
+    (elsewhere / "blobs").mkdir()
+    (elsewhere / "toc.dat").write_bytes(b"toc")
+    (elsewhere / "blobs" / "1.dat").write_bytes(bytes(3 * MIB))
+    with pytest.raises(RepositoryError, match="sha256"):
+        repository.write_directory("s/d", elsewhere, digests={"toc.dat": "0" * 64})
+    assert sorted(p.name for p in (tmp_path / "pg").rglob("*")) == ["repository.json"]
+    repository.write_directory("s/d", elsewhere)
+    assert {e.key: e.size for e in repository.list("s")} == {"s/d/toc.dat": 3, "s/d/blobs/1.dat": 3 * MIB}
+    assert modes(tmp_path / "pg" / "s") == {("dir", 0o700), ("file", 0o600)}
+
+
+def test_a_directory_on_the_same_file_system_is_moved(tmp_path: Path, repository: LocalRepository) -> None:
+    with repository.scratch("s/d") as scratch:
+        (scratch / "out").mkdir()
+        (scratch / "out" / "toc.dat").write_bytes(b"toc")
+        inode = (scratch / "out" / "toc.dat").stat().st_ino
+        repository.write_directory("s/d", scratch / "out")
+    assert (tmp_path / "pg" / "s" / "d" / "toc.dat").stat().st_ino == inode
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_file_system_without_hard_links(
+    repository: LocalRepository, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    repository.write_bytes("a/b", b"first")
+
+    class Overtaken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            path = repository.local_path("a/c")
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"theirs")
+            return super().read(size)
+
+    with pytest.raises(AlreadyExists):
+        repository.write("a/c", Overtaken(b"ours"))
+    assert {e.key: repository.read_bytes(e.key) for e in repository.list("a")} == {"a/b": b"first", "a/c": b"theirs"}
+
+
+def test_free_bytes(repository: LocalRepository, tmp_path: Path) -> None:
+    free = repository.free_bytes()
+    assert abs(free - shutil.disk_usage(tmp_path).free) < 1024 * MIB
