@@ -1,0 +1,169 @@
+"""PgBackupHook: an Airflow connection of type ``postgres`` as PostgreSQL's own tools need it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseHook
+
+from airflow_pgbackup.errors import ConnectError
+
+if TYPE_CHECKING:
+    import psycopg
+    from airflow.providers.postgres.hooks.postgres import PostgresHook
+    from airflow.sdk import Connection
+
+    from airflow_pgbackup.backup.findings import Finding
+    from airflow_pgbackup.postgres.cancel import Cancel
+    from airflow_pgbackup.postgres.conninfo import ConnectionParams
+    from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+    from airflow_pgbackup.repository.base import Repository
+    from airflow_pgbackup.settings import Settings
+
+# Connection.connect() of psycopg 3 takes these itself, so they never reach libpq; PostgresHook makes row_factory of the
+# extra "cursor". https://www.psycopg.org/psycopg3/docs/api/connections.html
+_PSYCOPG = frozenset({"autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory"})
+
+# RDS and Redshift tokens live 15 minutes, Azure's at least 60; pg_dumpall logs in anew for every database.
+TOKEN_RENEW_SECONDS = 600.0
+
+
+class PgBackupHook(BaseHook):
+    """What pg_dump, pg_dumpall and pg_restore need to reach the server of an Airflow connection.
+
+    The connection is read exactly as the official ``PostgresHook`` reads it: its schema is the database, its extras
+    are libpq parameters except those that ``PostgresHook`` keeps to itself, ``"iam": true`` asks AWS or Azure for a
+    token. The password, in every form in which a tool could show it, is masked in Airflow's logs from then on.
+
+    :param postgres_conn_id: a connection of type ``postgres``.
+    :param database: instead of the connection's own.
+    """
+
+    conn_name_attr = "postgres_conn_id"
+    default_conn_name = "postgres_default"
+
+    def __init__(self, postgres_conn_id: str = default_conn_name, database: str | None = None) -> None:
+        super().__init__()
+        self.postgres_conn_id = postgres_conn_id
+        self.database = database
+
+    def get_conninfo(self) -> ConnectionParams:
+        """The connection as libpq parameters, asked from Airflow once.
+
+        :raises AirflowNotFoundException: no connection of that name.
+        :raises ConfigurationError: an extra that libpq does not know, a service that is not defined.
+        :raises ConnectError: no IAM token.
+        """
+        return self._conninfo
+
+    def get_conn(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """A psycopg 3 connection with these parameters, in autocommit mode; the caller closes it.
+
+        :raises ConnectError: unreachable, refused, no such database.
+        """
+        return self._conninfo.connect()
+
+    def pgpass(self) -> AbstractContextManager[Path | None]:
+        """A password file that exists as long as the ``with``: mode 0600, in a folder of its own with mode 0700.
+
+        .. code-block:: python
+
+            with PgBackupHook("dvdrental").pgpass() as path:
+                subprocess.run([..., "--no-password"], env={"PGPASSFILE": str(path), ...})
+
+        None where there is no password, or one that such a file cannot hold (it has a line break).
+        """
+        from airflow_pgbackup.postgres.conninfo import pgpass_file
+
+        return pgpass_file(self._conninfo)
+
+    def client_environment(self, *, dbname: str | None = None) -> AbstractContextManager[dict[str, str]]:
+        """The whole environment for one of PostgreSQL's programs, password file included, as long as the ``with``.
+
+        :param dbname: instead of the connection's database.
+        """
+        from airflow_pgbackup.postgres.conninfo import client_environment
+
+        return client_environment(self._conninfo, dbname=dbname)
+
+    def check(
+        self,
+        *,
+        repository: Repository | None = None,
+        options: DumpOptions | DumpAllOptions | None = None,
+        server: str | None = None,
+        settings: Settings | None = None,
+        cancel: Cancel | None = None,
+        log: Callable[[str], None] | None = None,
+    ) -> list[Finding]:
+        """Everything that would stop or spoil a backup, see :func:`airflow_pgbackup.backup.check.check`.
+
+        :param server: by default the connection id, as for the dump operators.
+        """
+        from airflow_pgbackup.backup.check import check
+        from airflow_pgbackup.settings import load
+
+        return check(
+            connection=self._conninfo,
+            server=server or self.postgres_conn_id,
+            repository=repository,
+            options=options,
+            settings=settings or load(airflow=True),
+            cancel=cancel,
+            log=log,
+        )
+
+    @cached_property
+    def _conninfo(self) -> ConnectionParams:
+        from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+        from airflow_pgbackup.postgres.conninfo import ConnectionParams
+
+        hook = PostgresHook(postgres_conn_id=self.postgres_conn_id, database=self.database)
+        connection = hook.connection
+        extras = connection.extra_dejson
+        user, port, password = connection.login, connection.port, connection.password
+        token: Callable[[], str] | None = None
+        if extras.get("iam", False):
+            user, _, port = self._ask_token(hook, connection)
+            token = lambda: self._ask_token(hook, connection)[1]  # noqa: E731
+        keywords = {"host": connection.host, "port": port, "user": user, "dbname": self.database or connection.schema}
+        # As in PostgresHook.get_conn(), an extra wins over the connection's field of the same meaning.
+        keywords |= {name: extras[name] for name in extras.keys() - hook.ignored_extra_options - _PSYCOPG}
+        if "password" in keywords:
+            password, token = keywords.pop("password"), None
+        params = ConnectionParams.resolve(
+            keywords, password=token or password, renew_every=TOKEN_RENEW_SECONDS if token else None
+        )
+        _mask(*params.secrets)
+        return params
+
+    @staticmethod
+    def _ask_token(hook: PostgresHook, connection: Connection) -> tuple[str, str, int]:
+        """User, a fresh token as password, and port."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            user, token, port = hook.get_iam_token(connection)
+        except (BotoCoreError, ClientError, ValueError) as error:
+            raise ConnectError(
+                f"no IAM token for connection {connection.conn_id}: {' '.join(str(error).split())}",
+                hint="look at aws_conn_id or azure_conn_id in its extras, and at what that role may do",
+            ) from None
+        _mask(token)
+        return user, token, port
+
+
+def _mask(*secrets: str) -> None:
+    """Keep these out of Airflow's logs, in each form in which a tool or a library could write them."""
+    from airflow.sdk.log import mask_secret
+
+    from airflow_pgbackup.postgres.conninfo import secret_forms
+
+    for secret in secrets:
+        for form in secret_forms(secret):
+            mask_secret(form)

@@ -1,0 +1,118 @@
+"""PgBackupPruneOperator: delete what the retention policy does not keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_pgbackup.operators._base import PgBackupOperator, is_true
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context, XComArg
+
+    from airflow_pgbackup.postgres.cancel import Cancel
+    from airflow_pgbackup.settings import Settings
+
+
+class PgBackupPruneOperator(PgBackupOperator):
+    """Delete the backups that no rule keeps, in each series by itself, and sweep what crashes have left behind.
+
+    Only backups verified at ``minimum_level`` count; while none does, none is deleted. The newest of a series is never
+    deleted, nor are the newest ``keep_at_least`` that count, nor what is pinned or locked by the store. The rules are
+    told in ``docs/retention.md``.
+
+    The task returns the plan without the backups that stay: ``{"kept": 12, "removed": 3, "bytes": 4096, "decisions":
+    [{"series", "id", "started_at", "size", "state", "verified", "keep", "reasons"}], "leftovers": […], "notes": […],
+    …}``. With ``delete=False`` each decision is logged with its reasons.
+
+    :param repository: ``s3://bucket/prefix`` or ``file:///folder``.
+    :param delete: True deletes; False only says what would be deleted. There is no default. (Not ``dry_run``, which is
+        a method of every operator.)
+    :param server: only the series of this one: what the dump operators call ``server``, a connection id by default.
+    :param databases: only these databases of ``server``. An empty list is none.
+    :param cluster: only, or also, the pg_dumpall backups of ``server``.
+    :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
+    :param keep_last: the newest that many.
+    :param keep_hourly: the newest of each of the last that many hours that have one. Days, weeks (ISO), months and
+        years likewise.
+    :param keep_within: all that are at most this much older than the newest.
+    :param keep_at_least: how many that count always stay.
+    :param minimum_level: ``integrity``, ``archive`` or ``restore``; None: all that have not failed count.
+    :param time_zone: whose midnight is the border of a day, ``Europe/Berlin``.
+    :param grace: how long a leftover must not have grown before it is swept; at least an hour.
+    """
+
+    template_fields = ("repository", "delete", "server", "databases", "aws_conn_id", "minimum_level", "time_zone")
+
+    def __init__(
+        self,
+        *,
+        repository: str,
+        delete: bool | str,
+        server: str | None = None,
+        databases: Sequence[str] | XComArg | None = None,
+        cluster: bool = False,
+        aws_conn_id: str | None = "aws_default",
+        keep_last: int = 0,
+        keep_hourly: int = 0,
+        keep_daily: int = 0,
+        keep_weekly: int = 0,
+        keep_monthly: int = 0,
+        keep_yearly: int = 0,
+        keep_within: timedelta | None = None,
+        keep_at_least: int = 1,
+        minimum_level: str | None = "archive",
+        time_zone: str = "UTC",
+        grace: timedelta = timedelta(hours=24),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.repository = repository
+        self.delete = delete
+        self.server = server
+        self.databases = databases
+        self.cluster = cluster
+        self.aws_conn_id = aws_conn_id
+        self.keep_last = keep_last
+        self.keep_hourly = keep_hourly
+        self.keep_daily = keep_daily
+        self.keep_weekly = keep_weekly
+        self.keep_monthly = keep_monthly
+        self.keep_yearly = keep_yearly
+        self.keep_within = keep_within
+        self.keep_at_least = keep_at_least
+        self.minimum_level = minimum_level
+        self.time_zone = time_zone
+        self.grace = grace
+
+    def _run(self, context: Context, settings: Settings, cancel: Cancel) -> dict[str, object]:
+        from airflow_pgbackup.backup.prune import prune
+        from airflow_pgbackup.hooks.repository import open_repository
+        from airflow_pgbackup.repository.catalogue import select_series
+        from airflow_pgbackup.repository.retention import Policy
+
+        plan = prune(
+            repository=open_repository(self.repository, self.aws_conn_id),
+            policy=Policy(
+                keep_last=self.keep_last,
+                keep_hourly=self.keep_hourly,
+                keep_daily=self.keep_daily,
+                keep_weekly=self.keep_weekly,
+                keep_monthly=self.keep_monthly,
+                keep_yearly=self.keep_yearly,
+                keep_within=self.keep_within,
+                keep_at_least=self.keep_at_least,
+                minimum_level=self.minimum_level,
+                time_zone=self.time_zone,
+            ),
+            dry_run=not is_true("delete", self.delete),
+            server=self.server,
+            series=select_series(self.server, self.databases, cluster=self.cluster),  # type: ignore[arg-type]
+            grace=self.grace,
+            cancel=cancel,
+            log=self.log.info,
+        )
+        # What stays is most of it, and the same every day: no load for Airflow's database.
+        decisions: list[dict[str, object]] = plan.pop("decisions")  # type: ignore[assignment]
+        return {**plan, "decisions": [decision for decision in decisions if not decision["keep"]]}

@@ -1,0 +1,85 @@
+"""PgBackupUploadOperator: copy a backup from one repository into another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context, XComArg
+
+    from airflow_pgbackup.postgres.cancel import Cancel
+    from airflow_pgbackup.settings import Settings
+
+
+class PgBackupUploadOperator(PgBackupOperator):
+    """Copy a backup with its verifications into another repository, usually from local disk to S3.
+
+    The bytes are held against their digests on the way, and the manifest goes last, so the copy is there whole or not
+    at all. Running it again finds what is there already. The task returns the reference to the copy.
+
+    :param backup: a reference: what a dump or verify task returned, ``backup=verify.output``.
+    :param destination: the other repository, ``s3://bucket/prefix`` or ``file:///folder``.
+    :param aws_conn_id: for a source on S3; None is boto3's own chain.
+    :param destination_aws_conn_id: the same for the destination.
+    :param extra_args: boto3's ``ExtraArgs`` for what is written: ``{"StorageClass": "STANDARD_IA",
+        "ServerSideEncryption": "aws:kms", "SSEKMSKeyId": …, "Tagging": "team=data", "ExpectedBucketOwner": …}``.
+    :param checksum_algorithm: ``CRC32``, ``CRC32C``, ``CRC64NVME``, ``SHA1`` or ``SHA256``: what S3 is to check each
+        part by, beyond boto3's default.
+    :param minimum_level: refuse a backup that is not verified at this level or a higher one; None takes any.
+    :param init_repository: make the destination a repository if it is none yet. For its first use: left on, a
+        mistyped URI makes a new repository instead of an error.
+    """
+
+    template_fields = (
+        "backup",
+        "destination",
+        "aws_conn_id",
+        "destination_aws_conn_id",
+        "minimum_level",
+        "init_repository",
+    )
+
+    def __init__(
+        self,
+        *,
+        backup: Mapping[str, object] | XComArg,
+        destination: str,
+        aws_conn_id: str | None = "aws_default",
+        destination_aws_conn_id: str | None = "aws_default",
+        extra_args: Mapping[str, Any] | None = None,
+        checksum_algorithm: str | None = None,
+        minimum_level: str | None = "archive",
+        init_repository: bool | str = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.backup = backup
+        self.destination = destination
+        self.aws_conn_id = aws_conn_id
+        self.destination_aws_conn_id = destination_aws_conn_id
+        self.extra_args = extra_args
+        self.checksum_algorithm = checksum_algorithm
+        self.minimum_level = minimum_level
+        self.init_repository = init_repository
+
+    def _run(self, context: Context, settings: Settings, cancel: Cancel) -> dict[str, object]:
+        from airflow_pgbackup.backup.upload import upload
+        from airflow_pgbackup.hooks.repository import open_repository
+
+        extra_args = dict(self.extra_args or {})
+        if self.checksum_algorithm is not None:
+            extra_args["ChecksumAlgorithm"] = self.checksum_algorithm
+        destination = open_repository(self.destination, self.destination_aws_conn_id, extra_args=extra_args)
+        if is_true("init_repository", self.init_repository):
+            destination.init()
+        return upload(
+            reference=self.backup,  # type: ignore[arg-type]  # rendered: the XComArg is a reference now
+            source=open_repository(repository_of(self.backup), self.aws_conn_id),
+            destination=destination,
+            minimum_level=self.minimum_level,
+            cancel=cancel,
+            log=self.log.info,
+        )

@@ -1,0 +1,64 @@
+"""PgBackupVerifyOperator: say what a backup is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_pgbackup.operators._base import PgBackupOperator, origin, repository_of, seconds
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context, XComArg
+
+    from airflow_pgbackup.postgres.cancel import Cancel
+    from airflow_pgbackup.settings import Settings
+
+
+class PgBackupVerifyOperator(PgBackupOperator):
+    """Verify a backup and write the result beside it in its repository.
+
+    A backup that does not pass fails the task without a retry; a rehearsal that could not run here fails it, too, but
+    may be tried again. The task returns the reference, with ``verified``
+    as the repository has it now.
+
+    :param backup: a reference: what a dump, verify or upload task returned, ``backup=dump.output``.
+    :param level: ``integrity``: the bytes are those that were dumped. ``archive``: and PostgreSQL's own reader reads
+        them to the end, with rows counted per table. ``restore``: and it was restored into a throwaway server, where
+        every row and definition was compared.
+    :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
+    :param deadline: seconds, or a timedelta, that reading the archive may take; by default what ``[pgbackup]`` gives
+        for its size.
+    """
+
+    template_fields = ("backup", "level", "aws_conn_id")
+
+    def __init__(
+        self,
+        *,
+        backup: Mapping[str, object] | XComArg,
+        level: str = "archive",
+        aws_conn_id: str | None = "aws_default",
+        deadline: float | timedelta | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.backup = backup
+        self.level = level
+        self.aws_conn_id = aws_conn_id
+        self.deadline = deadline
+
+    def _run(self, context: Context, settings: Settings, cancel: Cancel) -> dict[str, object]:
+        from airflow_pgbackup.backup.verify import verify
+        from airflow_pgbackup.hooks.repository import open_repository
+
+        return verify(
+            reference=self.backup,  # type: ignore[arg-type]  # rendered: the XComArg is a reference now
+            repository=open_repository(repository_of(self.backup), self.aws_conn_id),
+            level=self.level,
+            origin=origin(context),
+            settings=settings,
+            deadline=seconds(self.deadline),
+            cancel=cancel,
+            log=self.log.info,
+        )

@@ -1,0 +1,58 @@
+"""Every week: definitions without data. The schema of one database, and the server's roles and tablespaces.
+
+Small files to look things up in, to compare two weeks, or to set up an empty copy. Each is a series of its own.
+
+Connections: ``dvdrental`` and ``aws_default``. Trigger the first run by hand with the parameter ``init``, which makes
+the repository.
+"""
+
+from __future__ import annotations
+
+import os
+
+from airflow.sdk import DAG, Param
+
+from airflow_pgbackup.operators.dump import PgDumpAllOperator, PgDumpOperator
+from airflow_pgbackup.operators.verify import PgBackupVerifyOperator
+
+REMOTE = os.environ.get("PGBACKUP_REMOTE", "s3://my-backups/pg")
+
+with DAG(
+    dag_id="definitions_weekly",
+    schedule="0 4 * * 0",
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2, "postgres_conn_id": "dvdrental", "repository": REMOTE},
+    params={"init": Param(False, type="boolean", description="make the repository: for the first run only")},
+    tags=["backup"],
+    doc_md=__doc__,
+):
+    dumps = [
+        # pg_dump --schema-only, as an SQL script
+        PgDumpOperator(
+            task_id="schema",
+            server="definitions",
+            artifact_template="{database}_schema_{date}",
+            format="plain",
+            schema_only=True,
+            init_repository="{{ params.init }}",
+        ),
+        # pg_dumpall --roles-only
+        PgDumpAllOperator(
+            task_id="roles",
+            server="roles",
+            artifact_template="roles_{date}",
+            roles_only=True,
+            init_repository="{{ params.init }}",
+        ),
+        # pg_dumpall --tablespaces-only
+        PgDumpAllOperator(
+            task_id="tablespaces",
+            server="tablespaces",
+            artifact_template="tablespaces_{date}",
+            tablespaces_only=True,
+            init_repository="{{ params.init }}",
+        ),
+    ]
+    for dump in dumps:
+        PgBackupVerifyOperator(task_id=f"verify_{dump.task_id}", backup=dump.output)

@@ -1,0 +1,119 @@
+"""PgBackupCheckOperator in DAG runs, against real servers."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.server import PostgresServer
+
+RunDag = Callable[..., Any]
+IMPORT = "from airflow_pgbackup.operators.check import PgBackupCheckOperator\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    from airflow_pgbackup.repository.open import open_repository
+
+    open_repository((tmp_path / "repository").as_uri()).init()
+    return (tmp_path / "repository").as_uri()
+
+
+@pytest.fixture
+def reader(
+    server18: PostgresServer, fresh_database: Callable[..., Any], postgres_connection: Any
+) -> Iterator[ConnectionParams]:
+    """The connection ``db``, of a role that may read one of two tables."""
+    name = f"reader_{secrets.token_hex(4)}"
+    database = fresh_database(
+        server18,
+        None,
+        "create table film (a int)",
+        "create schema staging create table raw (a int)",
+        f"create role {name} login password '{name}'",
+        f"grant select on film to {name}",
+    )
+    params = ConnectionParams({**database.keywords, "user": name}, password=name)
+    postgres_connection("db", params)
+    yield params
+    with database.connect() as session:
+        session.execute(f"drop owned by {name}")
+        session.execute(f"drop role {name}")
+
+
+def test_errors_fail_the_task_and_all_are_in_the_log(reader: ConnectionParams, folder: str, run_dag: RunDag) -> None:
+    run = run_dag(f'{IMPORT}PgBackupCheckOperator(task_id="check", postgres_conn_id="db", repository={folder!r})')
+    assert run.states == {"check": "failed"}
+    assert run.failure.startswith("check found 2 errors")
+    assert "may not look into staging" in run.failure
+    assert f"GRANT USAGE ON SCHEMA staging TO {reader.user}" in run.output
+    assert f"GRANT SELECT ON staging.raw TO {reader.user}" in run.output
+
+
+def test_without_errors_the_findings_are_the_result(reader: ConnectionParams, folder: str, run_dag: RunDag) -> None:
+    run = run_dag(
+        f"""{IMPORT}
+PgBackupCheckOperator(
+    task_id="check", postgres_conn_id="db", repository={folder!r}, server="main",
+    options={{"exclude_schemas": ["{{{{ 'staging' }}}}"], "exclude_tables": ["no_such"]}},
+)
+PgBackupCheckOperator(
+    task_id="strict", postgres_conn_id="db", options={{"exclude_schemas": ["staging"], "exclude_tables": ["no_such"]}},
+    fail_on="warning",
+)
+""",
+        logical_date=None,
+    )
+    assert run.states == {"check": "success", "strict": "failed"}, run.output
+    result = run.results["check"]
+    assert json.loads(json.dumps(result)) == result
+    assert result["errors"] == 0
+    pattern = next(finding for finding in result["findings"] if finding["code"] == "pattern")
+    assert pattern["objects"] == ["no_such"]
+    assert pattern["database"] == reader.dbname
+    assert run.rendered["check"]["options"]["exclude_schemas"] == ["staging"]
+    assert "no_such" in run.failure
+
+
+def test_mapped_over_databases(
+    server18: PostgresServer, fresh_database: Callable[..., Any], postgres_connection: Any, folder: str, run_dag: RunDag
+) -> None:
+    one, two = fresh_database(server18), fresh_database(server18)
+    postgres_connection("db", one)
+    run = run_dag(f"""{IMPORT}
+PgBackupCheckOperator.partial(task_id="check", postgres_conn_id="db", repository={folder!r}).expand(
+    database=[{one.dbname!r}, {two.dbname!r}]
+)
+PgBackupCheckOperator(task_id="cluster", postgres_conn_id="db", cluster=True, options={{"no_role_passwords": True}})
+""")
+    assert set(run.states.values()) == {"success"}, run.output
+    assert set(run.results) == {"check[0]", "check[1]", "cluster"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            'options={"schema": ["a"]}',
+            "options has 'schema', which pg_dump does not have. HINT: did you mean 'schemas'?",
+        ),
+        ('options={"schemas": "a,b"}', "schemas is the string 'a,b'. HINT: pass a list: ['a', 'b']"),
+        ('fail_on="anything"', "fail_on is 'anything'. HINT: choose one of error, warning, never"),
+        ('postgres_conn_id="nobody"', "Connection refused"),
+    ],
+)
+def test_what_makes_no_sense(
+    arguments: str, message: str, reader: ConnectionParams, postgres_connection: Any, run_dag: RunDag
+) -> None:
+    postgres_connection("nobody", reader, port=1)
+    connection = "" if "conn_id" in arguments else 'postgres_conn_id="db", '
+    run = run_dag(f'{IMPORT}PgBackupCheckOperator(task_id="check", {connection}{arguments})')
+    assert run.states == {"check": "failed"}
+    assert message in run.output
+    assert "HINT: " in run.failure

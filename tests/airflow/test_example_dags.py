@@ -1,0 +1,144 @@
+"""Every DAG in dags/ loads without error, and does what it says on a real PostgreSQL and a real S3 server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.postgres.server import PostgresServer
+
+EXAMPLES = Path(__file__).parents[2] / "dags"
+
+STATEMENTS = (
+    "CREATE TABLE rental (id int PRIMARY KEY, note text)",
+    "INSERT INTO rental SELECT i, 'rental ' || i FROM generate_series(1, 1000) i",
+    "CREATE TABLE payment (id int PRIMARY KEY, amount numeric)",
+    "INSERT INTO payment SELECT i, i * 1.5 FROM generate_series(1, 500) i",
+    "CREATE TABLE payment_archive (id int PRIMARY KEY)",
+    "INSERT INTO payment_archive SELECT generate_series(1, 200)",
+    "CREATE TABLE film_old (id int)",
+)
+
+
+@pytest.fixture
+def world(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    server18: PostgresServer,
+    s3: S3Server,
+    fresh_database: Callable[..., Any],
+    postgres_connection: Callable[..., None],
+    aws_connection: Callable[..., None],
+) -> str:
+    """What the examples expect: a database, a server, S3, and the two places. The name of the bucket."""
+    database = fresh_database(server18, None, *STATEMENTS)
+    bucket = s3.bucket()
+    postgres_connection("dvdrental", database)
+    postgres_connection("postgres_default", server18.params)
+    aws_connection()
+    monkeypatch.setenv("PGBACKUP_LOCAL", (tmp_path / "repository").as_uri())
+    monkeypatch.setenv("PGBACKUP_REMOTE", f"s3://{bucket}/pg")
+    return bucket
+
+
+def manifest_of(s3: S3Server, bucket: str, reference: dict[str, Any]) -> dict[str, Any]:
+    return read_json(s3, bucket, f"pg/{reference['series']}/{reference['id']}/manifest.json")
+
+
+def read_json(s3: S3Server, bucket: str, key: str) -> Any:
+    import json
+
+    return json.loads(s3.client().get_object(Bucket=bucket, Key=key)["Body"].read())
+
+
+def rows_of(s3: S3Server, bucket: str, reference: dict[str, Any]) -> dict[str, int]:
+    """Rows per table, from the verification that lies beside the backup on S3."""
+    prefix = f"pg/{reference['series']}/{reference['id']}/verification-"
+    (entry,) = s3.client().list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]
+    tables = read_json(s3, bucket, entry["Key"])["tables"]
+    return {table["name"]: table["rows"] for table in tables}
+
+
+def test_examples_load_without_error(airflow_db: Path) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(EXAMPLES)
+    assert bag.import_errors == {}
+    assert sorted(bag.dags) == sorted(path.stem for path in EXAMPLES.glob("*.py"))
+
+
+def test_dvdrental_nightly(world: str, s3: S3Server, run_dag: Callable[..., Any]) -> None:
+    run = run_dag(EXAMPLES / "dvdrental_nightly.py", conf={"init": True})
+    assert run.states == {"dump": "success", "verify": "success", "upload": "success"}, run.output
+    reference = run.results["upload"]
+    assert reference["artifact"].endswith(".tar")
+    assert reference["verified"] == "archive"
+    assert rows_of(s3, world, reference) == {"rental": 1000, "payment": 500, "payment_archive": 200, "film_old": 0}
+    manifest = manifest_of(s3, world, reference)
+    assert manifest["origin"]["dag_id"] == "dvdrental_nightly"
+    assert manifest["artifact"]["format"] == "tar"
+    # progress is in the task's log
+    assert "dvdrental" in run.output
+
+
+def test_second_run_needs_no_init(world: str, run_dag: Callable[..., Any]) -> None:
+    first = run_dag(EXAMPLES / "dvdrental_nightly.py", conf={"init": True})
+    second = run_dag(EXAMPLES / "dvdrental_nightly.py")
+    assert set(second.states.values()) == {"success"}, second.output
+    assert second.results["dump"]["id"] != first.results["dump"]["id"]
+
+
+def test_without_init_a_missing_repository_is_an_error(world: str, run_dag: Callable[..., Any]) -> None:
+    run = run_dag(EXAMPLES / "dvdrental_nightly.py")
+    assert run.states["dump"] in ("failed", "up_for_retry")
+    assert "no repository at file://" in run.failure
+    assert "HINT: " in run.failure
+
+
+def test_all_databases_nightly(world: str, s3: S3Server, run_dag: Callable[..., Any]) -> None:
+    run = run_dag(EXAMPLES / "all_databases_nightly.py", conf={"init": True})
+    assert set(run.states.values()) == {"success"}, run.output
+    reference = run.results["pg_cluster_backup.upload"]
+    assert reference["series"] == "main/@cluster"
+    assert reference["database"] is None
+    assert reference["artifact"].endswith(".sql.gz")
+    assert rows_of(s3, world, reference)["rental"] == 1000
+
+
+def test_definitions_weekly(world: str, s3: S3Server, run_dag: Callable[..., Any]) -> None:
+    run = run_dag(EXAMPLES / "definitions_weekly.py", conf={"init": True})
+    assert set(run.states.values()) == {"success"}, run.output
+    texts = {}
+    for task in ("schema", "roles", "tablespaces"):
+        reference = run.results[task]
+        key = f"pg/{reference['series']}/{reference['id']}/{reference['artifact']}"
+        body = s3.client().get_object(Bucket=world, Key=key)["Body"].read()
+        if key.endswith(".zst"):
+            import io
+
+            import zstandard
+
+            body = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(body)).read()
+        elif key.endswith(".gz"):
+            import gzip
+
+            body = gzip.decompress(body)
+        texts[task] = body.decode()
+    assert "CREATE TABLE public.rental" in texts["schema"]
+    assert "COPY public.rental" not in texts["schema"]
+    assert "CREATE ROLE" in texts["roles"]
+    assert "CREATE TABLE" not in texts["roles"]
+    assert "CREATE ROLE" not in texts["tablespaces"]
+
+
+def test_selection_daily(world: str, s3: S3Server, run_dag: Callable[..., Any]) -> None:
+    run = run_dag(EXAMPLES / "selection_daily.py", conf={"init": True})
+    assert set(run.states.values()) == {"success"}, run.output
+    tables, schemas = run.results["tables.verify"], run.results["schemas.verify"]
+    assert tables["format"] == schemas["format"] == "custom"
+    assert rows_of(s3, world, tables) == {"rental": 1000, "payment": 500}
+    assert rows_of(s3, world, schemas) == {"rental": 1000, "payment": 500, "payment_archive": 200}

@@ -1,0 +1,359 @@
+"""The operators in DAG runs, against real servers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.server import PostgresServer, free_port
+
+RunDag = Callable[..., Any]
+
+
+@pytest.fixture
+def database(
+    server18: PostgresServer, fresh_database: Callable[..., Any], postgres_connection: Any
+) -> ConnectionParams:
+    """A database with two tables, and the connection ``db`` to it."""
+    params = fresh_database(
+        server18,
+        None,
+        "CREATE TABLE film (id int PRIMARY KEY, title text)",
+        "INSERT INTO film SELECT i, 'film ' || i FROM generate_series(1, 300) i",
+        "CREATE SCHEMA staging CREATE TABLE raw (id int)",
+    )
+    postgres_connection("db", params)
+    assert isinstance(params, ConnectionParams)
+    return params
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An initialised repository; DAGs find its URI in LOCAL."""
+    from airflow_pgbackup.repository.open import open_repository
+
+    folder = tmp_path / "repository"
+    open_repository(folder.as_uri()).init()
+    return folder
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def manifest(folder: Path, reference: dict[str, Any]) -> Any:
+    return json.loads((folder / reference["series"] / reference["id"] / "manifest.json").read_text())
+
+
+def test_runs_without_a_logical_date(database: ConnectionParams, folder: Path, run_dag: RunDag) -> None:
+    run = run_dag(
+        f"""
+dump = PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})
+PgBackupVerifyOperator(task_id="verify", backup=dump.output, level="integrity")
+""",
+        logical_date=None,
+    )
+    assert run.states == {"dump": "success", "verify": "success"}, run.output
+    assert run.results["verify"]["verified"] == "integrity"
+    assert run.results["dump"]["series"] == f"db/{database.dbname}"
+    assert json.loads(json.dumps(run.results)) == run.results
+    origin = manifest(folder, run.results["dump"])["origin"]
+    assert (origin["dag_id"], origin["task_id"], origin["map_index"], origin["try_number"]) == ("case", "dump", -1, 1)
+
+
+def test_options_reach_pg_dump(database: ConnectionParams, folder: Path, run_dag: RunDag) -> None:
+    run = run_dag(f"""
+PgDumpOperator(
+    task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r}, server="main", format="plain",
+    compress="none", schemas=["{{{{ 'staging' }}}}"], no_owner=True, no_privileges=True, lock_wait_timeout="7s",
+    artifact_template="{{database}}-{{{{ dag.dag_id }}}}",
+)
+""")
+    assert run.states == {"dump": "success"}, run.output
+    reference = run.results["dump"]
+    assert reference["series"] == f"main/{database.dbname}"
+    assert reference["artifact"] == f"{database.dbname}-case.sql"
+    text = (folder / reference["series"] / reference["id"] / reference["artifact"]).read_text()
+    assert "CREATE TABLE staging.raw" in text
+    assert "film" not in text
+    assert "OWNER TO" not in text
+    assert manifest(folder, reference)["options"]["lock_wait_timeout"] == "7s"
+    assert run.rendered["dump"]["schemas"] == ["staging"]
+
+
+def test_mapped_over_databases(
+    server18: PostgresServer,
+    database: ConnectionParams,
+    fresh_database: Callable[..., Any],
+    folder: Path,
+    run_dag: RunDag,
+) -> None:
+    other = fresh_database(server18, None, "CREATE TABLE t (id int)")
+    run = run_dag(f"""
+dumps = PgDumpOperator.partial(
+    task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r}, no_owner=True
+).expand(database=[{database.dbname!r}, {other.dbname!r}])
+PgBackupVerifyOperator.partial(task_id="verify").expand(backup=dumps.output)
+""")
+    assert set(run.states) == {"dump[0]", "dump[1]", "verify[0]", "verify[1]"}
+    assert set(run.states.values()) == {"success"}, run.output
+    assert [run.results[f"verify[{i}]"]["database"] for i in (0, 1)] == [database.dbname, other.dbname]
+    assert manifest(folder, run.results["dump[1]"])["origin"]["map_index"] == 1
+    assert manifest(folder, run.results["dump[1]"])["options"] == {"no_owner": True}
+
+
+def test_a_pipeline_mapped_over_databases(
+    server18: PostgresServer,
+    database: ConnectionParams,
+    fresh_database: Callable[..., Any],
+    folder: Path,
+    tmp_path: Path,
+    run_dag: RunDag,
+) -> None:
+    other = fresh_database(server18, None, "CREATE TABLE t (id int)")
+    second = (tmp_path / "second").as_uri()
+    run = run_dag(f"""
+pg_backup.partial(
+    postgres_conn_id="db", repository={folder.as_uri()!r}, upload_to={second!r}, init_repository=True, no_comments=True
+).expand(database=[{database.dbname!r}, {other.dbname!r}])
+""")
+    assert set(run.states.values()) == {"success"}, run.output
+    uploads = [run.results[f"pg_backup.upload[{i}]"] for i in (0, 1)]
+    assert [upload["database"] for upload in uploads] == [database.dbname, other.dbname]
+    assert {upload["repository"] for upload in uploads} == {second}
+    assert {upload["verified"] for upload in uploads} == {"archive"}
+
+
+def test_lists_of_options_from_tasks(database: ConnectionParams, folder: Path, run_dag: RunDag) -> None:
+    run = run_dag(f"""
+@task
+def names():
+    return ["public.film"]
+
+@task
+def name(schema):
+    return schema
+
+both = name.expand(schema=["public", "staging"])
+PgDumpOperator(task_id="one", postgres_conn_id="db", repository={folder.as_uri()!r}, tables=names())
+PgDumpOperator(task_id="two", postgres_conn_id="db", repository={folder.as_uri()!r}, schemas=both)
+""")
+    assert run.states["one"] == run.states["two"] == "success", run.output
+    assert manifest(folder, run.results["one"])["options"] == {"tables": ["public.film"]}
+    assert manifest(folder, run.results["two"])["options"] == {"schemas": ["public", "staging"]}
+
+
+def test_default_args_give_options(database: ConnectionParams, folder: Path, load_dag: Callable[..., Any]) -> None:
+    dag = load_dag(f"""
+common = dict(postgres_conn_id="db", repository={folder.as_uri()!r}, no_owner=True, schemas=["public"])
+PgDumpOperator(task_id="dump", default_args=common)
+PgDumpOperator.partial(task_id="mapped", default_args=common).expand(database=["a"])
+""")
+    assert dag.get_task("dump").no_owner is True
+    assert dag.get_task("dump").schemas == ["public"]
+
+
+def test_unknown_option_is_refused_when_the_dag_is_parsed(load_dag: Callable[..., Any]) -> None:
+    with pytest.raises(AssertionError, match="schema_onyl"):
+        load_dag('PgDumpOperator(task_id="dump", repository="file:///x", schema_onyl=True)')
+    with pytest.raises(AssertionError, match="unexpected keyword argument"):
+        load_dag('PgDumpOperator.partial(task_id="d", repository="file:///x", creat=True).expand(database=["a"])')
+
+
+@pytest.mark.parametrize(
+    ("fields", "found", "hint"),
+    [
+        ({"password": "wrong"}, "password authentication failed", "password"),
+        ({"password": None}, "no password supplied", "password"),
+        ({"port": "closed"}, "Connection refused", "port"),
+        ({"host": "nowhere.invalid"}, "nowhere.invalid", "host"),
+        ({"schema": "no such db"}, 'database "no such db" does not exist', "database"),
+        ({"schema": None}, "no database is named", "schema"),
+        ({"extra": {"sslmod": "require"}}, "unknown connection option 'sslmod'", "sslmode"),
+    ],
+    ids=["wrong-password", "no-password", "unreachable", "unknown-host", "missing-database", "unnamed", "typo"],
+)
+def test_a_connection_that_fails(
+    fields: dict[str, Any],
+    found: str,
+    hint: str,
+    database: ConnectionParams,
+    folder: Path,
+    run_dag: RunDag,
+    postgres_connection: Any,
+    assert_no_canary: Callable[[object], None],
+) -> None:
+    if fields.get("port"):
+        fields = {"port": free_port()}
+    postgres_connection("db", database, **fields)
+    run = run_dag(f'PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})')
+    assert run.states == {"dump": "failed"}
+    message, _, given = run.failure.partition(". HINT: ")
+    assert found in message
+    assert hint in given
+    assert files(folder) == ["repository.json"]
+    assert_no_canary(run.output)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "fields", "found"),
+    [
+        ("missing-bucket", {}, "there is no bucket missing-bucket"),
+        (None, {"password": "wrong"}, "the secret key is wrong"),
+        (None, {"login": "AKWRONG"}, "does not know this access key"),
+        (None, {"extra": {"endpoint_url": "http://127.0.0.1:9"}}, "http://127.0.0.1:9"),
+    ],
+    ids=["missing-bucket", "wrong-secret", "wrong-key", "unreachable"],
+)
+def test_a_store_that_fails(
+    bucket: str | None,
+    fields: dict[str, Any],
+    found: str,
+    s3: S3Server,
+    database: ConnectionParams,
+    folder: Path,
+    run_dag: RunDag,
+    aws_connection: Any,
+) -> None:
+    real = s3.bucket()
+    aws_connection("aws_default")
+    aws_connection("aws_bad", **fields)
+    uri = f"s3://{bucket or real}/pg"
+    run = run_dag(f"""
+straight = PgDumpOperator(
+    task_id="straight", postgres_conn_id="db", repository={uri!r}, aws_conn_id="aws_bad", init_repository=True
+)
+""")
+    assert run.states == {"straight": "failed"}
+    assert found in run.failure
+    assert ". HINT: " in run.failure
+    run = run_dag(f"""
+dump = PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})
+PgBackupUploadOperator(
+    task_id="upload", backup=dump.output, destination={uri!r}, destination_aws_conn_id="aws_bad", minimum_level=None
+)
+""")
+    assert run.states == {"dump": "success", "upload": "failed"}
+    assert found in run.failure
+    assert "Contents" not in s3.client().list_objects_v2(Bucket=real)
+    assert "Uploads" not in s3.client().list_multipart_uploads(Bucket=real)
+
+
+def test_upload_passes_extra_arguments(
+    s3: S3Server, database: ConnectionParams, folder: Path, run_dag: RunDag, aws_connection: Any
+) -> None:
+    bucket = s3.bucket()
+    aws_connection("aws_other")
+    run = run_dag(f"""
+dump = PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})
+PgBackupUploadOperator(
+    task_id="upload", backup=dump.output, destination="s3://{bucket}/pg", destination_aws_conn_id="aws_other",
+    minimum_level=None, checksum_algorithm="SHA256", init_repository=True,
+    extra_args={{"StorageClass": "STANDARD_IA", "Tagging": "team=data"}},
+)
+""")
+    assert set(run.states.values()) == {"success"}, run.output
+    reference = run.results["upload"]
+    key = f"pg/{reference['series']}/{reference['id']}/{reference['artifact']}"
+    head = s3.client().head_object(Bucket=bucket, Key=key)
+    assert head["StorageClass"] == "STANDARD_IA"
+    assert s3.client().get_object_tagging(Bucket=bucket, Key=key)["TagSet"] == [{"Key": "team", "Value": "data"}]
+
+
+def test_upload_refuses_what_is_not_verified(
+    database: ConnectionParams, folder: Path, tmp_path: Path, run_dag: RunDag
+) -> None:
+    second = tmp_path / "second"
+    run = run_dag(f"""
+dump = PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})
+PgBackupUploadOperator(
+    task_id="upload", backup=dump.output, destination={second.as_uri()!r}, init_repository=True
+)
+""")
+    assert run.states == {"dump": "success", "upload": "failed"}
+    assert "is not verified" in run.failure
+    assert files(second) == ["repository.json"]
+
+
+def test_a_damaged_backup_fails_its_verification(
+    database: ConnectionParams, folder: Path, run_dag: RunDag, load_dag: Callable[..., Any]
+) -> None:
+    run = run_dag(f"""
+dump = PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})
+
+@task
+def damage(reference):
+    import pathlib
+    path = pathlib.Path({str(folder)!r}, reference["series"], reference["id"], reference["artifact"])
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(data)
+    return reference
+
+PgBackupVerifyOperator(task_id="verify", backup=damage(dump.output), retries=3)
+""")
+    assert run.states == {"dump": "success", "damage": "success", "verify": "failed"}
+    assert "fails verification at level archive" in run.failure
+    assert "AirflowFailException" in run.output  # no retry would help
+
+
+@pytest.mark.parametrize("backup", ["'a text'", "{'id': 'x'}", "'{{ ti.xcom_pull(task_ids=\"dump\") }}'"])
+def test_something_that_is_no_reference(backup: str, database: ConnectionParams, folder: Path, run_dag: RunDag) -> None:
+    run = run_dag(f"""
+dump = PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})
+dump >> PgBackupVerifyOperator(task_id="verify", backup={backup})
+""")
+    assert run.states == {"dump": "success", "verify": "failed"}
+    assert "HINT: pass what a dump, verify or upload task returned" in run.failure
+
+
+def test_a_retry_returns_what_the_first_try_committed(
+    database: ConnectionParams, folder: Path, load_dag: Callable[..., Any], run_dag: RunDag
+) -> None:
+    """Killed between the commit and the XCom: the second try of the same task instance finds the first one's backup."""
+    run = run_dag(f"""
+from airflow.sdk.exceptions import AirflowException
+
+class Dies(PgDumpOperator):
+    def _run(self, context, settings, cancel):
+        first = super()._run(context, settings, cancel)
+        again = super()._run(context, settings, cancel)
+        assert first == again, (first, again)
+        return again
+
+Dies(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})
+""")
+    assert run.states == {"dump": "success"}, run.output
+    assert "was committed by an earlier try" in run.output
+    assert len([name for name in files(folder) if name.endswith("manifest.json")]) == 1
+
+
+def test_cluster_without_a_database_in_the_connection(
+    server18: PostgresServer, folder: Path, run_dag: RunDag, postgres_connection: Any
+) -> None:
+    postgres_connection("server", server18.params, schema="")
+    run = run_dag(f"""
+PgDumpAllOperator(task_id="roles", postgres_conn_id="server", repository={folder.as_uri()!r}, roles_only=True)
+PgDumpAllOperator(
+    task_id="named", postgres_conn_id="server", repository={folder.as_uri()!r}, server="named", database="template1",
+    globals_only=True, compress="gzip:1",
+)
+""")
+    assert run.states == {"roles": "success", "named": "success"}, run.output
+    assert run.results["named"]["artifact"].endswith(".sql.gz")
+
+
+def test_settings_come_from_airflow_s_configuration(
+    database: ConnectionParams, folder: Path, run_dag: RunDag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__PGBACKUP__DUMP_DEADLINE", "soon")
+    run = run_dag(f'PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})')
+    assert run.states == {"dump": "failed"}
+    assert "setting dump_deadline is 'soon'" in run.failure

@@ -1,0 +1,164 @@
+"""What Airflow knows of the provider, and what the operators' constructors promise."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from airflow_pgbackup import __version__
+from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.provider_info import get_provider_info
+from airflow_pgbackup.settings import Settings, load
+
+
+def airflow(*arguments: str) -> str:
+    """Airflow's own command line; its standard output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", *arguments], capture_output=True, text=True, timeout=120, env=os.environ
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_airflow_lists_the_provider() -> None:
+    providers = json.loads(airflow("providers", "list", "--output", "json"))
+    (ours,) = [provider for provider in providers if provider["package_name"] == "airflow-pgbackup"]
+    assert ours["version"] == __version__
+
+
+def test_airflow_shows_the_provider() -> None:
+    (shown,) = json.loads(airflow("providers", "get", "airflow-pgbackup", "--full", "--output", "json"))
+    assert shown["package-name"] == "airflow-pgbackup"
+    assert "airflow_pgbackup.operators.dump" in str(shown["operators"])
+    assert "airflow_pgbackup.hooks.pgbackup" in str(shown["hooks"])
+
+
+def test_airflow_knows_every_setting_and_its_default() -> None:
+    options = get_provider_info()["config"]["pgbackup"]["options"]
+    assert set(options) == {field.name for field in dataclasses.fields(Settings)}
+    assert all(option["description"] for option in options.values())
+    assert load(airflow=True, environ={}) == Settings()
+
+
+def test_a_setting_from_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__PGBACKUP__LOCK_WAIT_TIMEOUT", "7")
+    assert load(airflow=True, environ={}).lock_wait_timeout == 7
+    assert load(airflow=True, environ={"PGBACKUP_LOCK_WAIT_TIMEOUT": "8"}).lock_wait_timeout == 8
+
+
+def test_provider_info_is_valid() -> None:
+    import airflow
+    import jsonschema
+
+    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+
+
+@pytest.mark.parametrize("name", ["PgDumpOperator", "PgDumpAllOperator"])
+def test_the_operator_has_every_option(name: str) -> None:
+    """Same names, types and defaults, in the same order: pg_dump's --help."""
+    from airflow_pgbackup.operators import dump
+
+    options = {"PgDumpOperator": DumpOptions, "PgDumpAllOperator": DumpAllOptions}[name]
+    signature = inspect.signature(getattr(dump, name).__init__).parameters
+    own = [argument for argument in signature if argument in options.__dataclass_fields__]
+    wanted = [*options.table(), "extra_args"]
+    if name == "PgDumpAllOperator":
+        # among the arguments of every dump operator
+        wanted.remove("database")
+        own.remove("database")
+    assert own == wanted
+    for argument in own:
+        field = options.__dataclass_fields__[argument]
+        parameter = signature[argument]
+        assert parameter.kind is parameter.KEYWORD_ONLY
+        assert (parameter.annotation, parameter.default) == (field.type, field.default), argument
+
+
+@pytest.mark.parametrize("name", ["PgDumpOperator", "PgDumpAllOperator"])
+def test_every_text_may_be_a_template(name: str) -> None:
+    from airflow_pgbackup.operators import dump
+
+    operator = getattr(dump, name)
+    parameters = inspect.signature(operator.__init__).parameters.values()
+    texts = {parameter.name for parameter in parameters if "str" in str(parameter.annotation)}
+    # The rendered fields are for everybody to see; these two are no text or are a secret.
+    texts -= {"restrict_key", "sync_method"}
+    assert set(operator.template_fields) == texts
+
+
+def test_the_default_name_of_an_artifact() -> None:
+    from airflow_pgbackup.operators.dump import PgDumpOperator
+    from airflow_pgbackup.repository.layout import DEFAULT_ARTIFACT
+
+    assert inspect.signature(PgDumpOperator.__init__).parameters["artifact_template"].default == DEFAULT_ARTIFACT
+
+
+def operators() -> Mapping[str, type]:
+    from airflow_pgbackup.operators.dump import PgDumpAllOperator, PgDumpOperator
+    from airflow_pgbackup.operators.upload import PgBackupUploadOperator
+    from airflow_pgbackup.operators.verify import PgBackupVerifyOperator
+
+    found = (PgDumpOperator, PgDumpAllOperator, PgBackupVerifyOperator, PgBackupUploadOperator)
+    return {operator.__name__: operator for operator in found}
+
+
+def test_no_argument_hides_one_of_airflow_s() -> None:
+    from airflow.sdk import BaseOperator
+
+    taken = set(dir(BaseOperator)) | set(inspect.signature(BaseOperator.__init__).parameters)
+    for name, operator in operators().items():
+        own = set(inspect.signature(operator.__init__).parameters) - {"self", "kwargs"}
+        assert own & taken == set(), name
+
+
+def test_a_constructor_stores_and_nothing_else() -> None:
+    backup = {"repository": "file:///r"}
+    for name, operator in operators().items():
+        required = {"repository": "nonsense://", "backup": backup, "destination": "nonsense://"}
+        parameters = inspect.signature(operator.__init__).parameters
+        task = operator(task_id="t", **{key: value for key, value in required.items() if key in parameters})
+        for parameter in parameters.values():
+            if parameter.name not in ("self", "kwargs"):
+                assert getattr(task, parameter.name) == required.get(parameter.name, parameter.default), name
+
+
+def test_operators_survive_serialization() -> None:
+    import copy
+
+    from airflow.sdk import DAG
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    with DAG("d", schedule=None) as dag:
+        for name, operator in operators().items():
+            parameters = inspect.signature(operator.__init__).parameters
+            required = {"repository": "file:///r", "backup": {"id": "x"}, "destination": "file:///s"}
+            task = operator(task_id=name, **{key: value for key, value in required.items() if key in parameters})
+            copy.deepcopy(task)
+    DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
+
+
+@pytest.mark.parametrize("module", ["dump", "verify", "upload"])
+def test_importing_an_operator_loads_nothing_heavy(module: str) -> None:
+    """A DAG file is parsed every few seconds: what only a running task needs is imported there."""
+    code = f"""
+import sys
+import airflow.sdk
+from airflow.sdk import DAG, BaseOperator
+before = set(sys.modules)
+import airflow_pgbackup.operators.{module}
+print(*sorted({{name for name in set(sys.modules) - before}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = done.stdout.split()
+    assert f"airflow_pgbackup.operators.{module}" in loaded
+    heavy = ("boto", "psycopg", "jsonschema", "zstandard", "airflow.providers", "airflow_pgbackup.backup")
+    assert [name for name in loaded if name.startswith(heavy)] == []
