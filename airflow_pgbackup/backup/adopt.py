@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 
 from airflow_pgbackup.backup.progress import Progress, human_bytes
-from airflow_pgbackup.backup.reference import make_reference, read_manifest, take_back
+from airflow_pgbackup.backup.reference import make_reference, take_back
 from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.streams import Meter
 from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
@@ -21,7 +21,7 @@ from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.sniff import Dump, sniff
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import PIN_FILE
+from airflow_pgbackup.repository.catalogue import PIN_FILE, read_manifest
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import (
     Artifact,

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, PgBackupError
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import read_manifest, standing
 from airflow_pgbackup.repository.layout import Series, VerificationName
 from airflow_pgbackup.repository.manifest import Manifest
 
@@ -65,22 +66,6 @@ def load_manifest(repository: Repository, reference: Mapping[str, object]) -> Ma
     return read_manifest(repository, series, id)
 
 
-def read_manifest(repository: Repository, series: Series, id: str) -> Manifest:
-    """:raises BackupNotFound: a folder without a manifest is not a backup."""
-    try:
-        manifest = Manifest.from_json(repository.read_bytes(layout.manifest_key(series, id)))
-    except BackupNotFound:
-        raise BackupNotFound(
-            f"no backup {id} of {series} in {repository.uri}", hint="it may have been pruned since; list the series"
-        ) from None
-    if (manifest.series, manifest.id) != (series, id):
-        raise BackupNotFound(
-            f"the manifest in {series}/{id} of {repository.uri} is that of {manifest.series}/{manifest.id}",
-            hint="somebody copied a folder; copy it back under its own name",
-        )
-    return manifest
-
-
 def find_committed(repository: Repository, series: Series, seed: str) -> Manifest | None:
     """The backup that an earlier try of the same task committed before it was killed."""
     digest = seed_digest(seed)
@@ -100,16 +85,10 @@ def seed_digest(seed: str) -> str:
 
 
 def verified_level(repository: Repository, manifest: Manifest) -> str | None:
-    """The highest level passed since the last failure, None where there is none. ``notproven`` says nothing."""
+    """The highest level that stands, None where there is none: see :func:`.catalogue.standing`."""
     folder = layout.backup_folder(manifest.series, manifest.id)
     names = (VerificationName.parse(entry.key.rpartition("/")[2]) for entry in repository.list(folder))
-    level: str | None = None
-    for name in sorted(name for name in names if name is not None):
-        if name.result == "fail":
-            level = None
-        elif name.result == "pass" and (level is None or layout.LEVELS.index(name.level) > layout.LEVELS.index(level)):
-            level = name.level
-    return level
+    return standing(name for name in names if name is not None)[1]
 
 
 def take_back(repository: Repository, written: Sequence[str], say: Callable[[str], None]) -> None:

@@ -12,12 +12,13 @@ from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.artifact import download, member_key
 from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
-from airflow_pgbackup.backup.reference import load_manifest, make_reference, read_manifest, take_back, verified_level
+from airflow_pgbackup.backup.reference import load_manifest, make_reference, take_back, verified_level
 from airflow_pgbackup.backup.streams import Meter
 from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.process import Cancel
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import read_manifest
 from airflow_pgbackup.repository.layout import VerificationName
 from airflow_pgbackup.repository.manifest import Manifest
 
