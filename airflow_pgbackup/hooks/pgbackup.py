@@ -135,7 +135,7 @@ class PgBackupHook(BaseHook):
         # As in PostgresHook.get_conn(), an extra wins over the connection's field of the same meaning.
         keywords |= {name: extras[name] for name in extras.keys() - hook.ignored_extra_options - _PSYCOPG}
         if "password" in keywords:
-            password, token = keywords.pop("password"), None
+            password = token = None
         params = ConnectionParams.resolve(
             keywords, password=token or password, renew_every=TOKEN_RENEW_SECONDS if token else None
         )

@@ -62,7 +62,9 @@ class _DumpOperator(PgBackupOperator):
         given = {name: getattr(self, name) for name in (*kind.table(), "extra_args")}
         # What a mapped task returned arrives as a lazy sequence; the options know lists.
         lists = {name: list(value) for name, value in given.items() if _is_lazy_list(value)}
-        return kind(**{**given, **lists})
+        options = kind(**{**given, **lists})
+        options.validate()  # what makes no sense is refused before a server is asked or a repository made
+        return options
 
     def _common(self, context: Context, settings: Settings, cancel: Cancel) -> dict[str, Any]:
         """The arguments that ``dump_database`` and ``dump_cluster`` share."""
@@ -193,8 +195,8 @@ class PgDumpOperator(_DumpOperator):
         from airflow_pgbackup.postgres.options import DumpOptions
 
         return dump_database(
-            connection=PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(),
             options=self._options(DumpOptions),
+            connection=PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(),
             **self._common(context, settings, cancel),
         )
 
@@ -285,12 +287,13 @@ class PgDumpAllOperator(_DumpOperator):
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
         from airflow_pgbackup.postgres.options import DumpAllOptions
 
+        options = self._options(DumpAllOptions)
         connection = PgBackupHook(self.postgres_conn_id, self.database).get_conninfo()
         if not connection.dbname:
             connection = connection.with_database("postgres")  # where pg_dumpall begins; libpq's default is the user
         return dump_cluster(
             connection=connection,
-            options=self._options(DumpAllOptions),
+            options=options,
             compress=self.compress,
             **self._common(context, settings, cancel),
         )

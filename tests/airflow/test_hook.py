@@ -62,6 +62,7 @@ EXTRAS: list[dict[str, Any]] = [
     },
     {"cursor": "dictcursor", "sqlalchemy_scheme": "postgresql+psycopg", "sqlalchemy_query": {"a": "b"}},
     {"autocommit": True, "prepare_threshold": 0, "aws_conn_id": "x", "redshift": False, "azure_conn_id": "y"},
+    {"password": 12345678},
     {"host": "other", "port": 6543, "user": "somebody", "dbname": "elsewhere", "password": "another one"},
 ]
 PLACES: list[dict[str, Any]] = [

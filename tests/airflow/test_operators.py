@@ -159,6 +159,30 @@ PgDumpOperator.partial(task_id="mapped", default_args=common).expand(database=["
     assert dag.get_task("dump").schemas == ["public"]
 
 
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ("schemas='a,b'", "HINT: pass a list: ['a', 'b']"),
+        ("data_only=True, schema_only=True", "data_only and schema_only cannot be used together"),
+        ("extra_args=['--dbn=x']", "extra_args has --dbn"),
+        ("format='zip'", "format is 'zip'"),
+        ("compress='zip'", "names no compression method"),
+    ],
+)
+def test_options_that_make_no_sense(options: str, found: str, tmp_path: Path, run_dag: RunDag) -> None:
+    """Refused before anything is touched: there is no connection of that name, and no repository is made."""
+    run = run_dag(f"""
+PgDumpOperator(
+    task_id="dump", postgres_conn_id="nowhere", repository={(tmp_path / "new").as_uri()!r}, init_repository=True,
+    {options}
+)
+""")
+    assert run.states == {"dump": "failed"}
+    assert found in run.failure
+    assert "AirflowFailException" in run.output  # no retry would help
+    assert not (tmp_path / "new").exists()
+
+
 def test_unknown_option_is_refused_when_the_dag_is_parsed(load_dag: Callable[..., Any]) -> None:
     with pytest.raises(AssertionError, match="schema_onyl"):
         load_dag('PgDumpOperator(task_id="dump", repository="file:///x", schema_onyl=True)')
