@@ -21,15 +21,17 @@ _WORDS_KEPT = 8
 _TOKEN = re.compile(rb"([A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*)|[0-9][A-Za-z0-9_.]*|['\"$;()\\]|--|/\*")
 _DOLLAR_TAG = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$")
 _DOLLAR_TAG_BEGUN = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]{0,255})?\Z")
-_ESCAPE_OR_QUOTE = re.compile(rb"['\\]")
 _COMMENT_BOUND = re.compile(rb"/\*|\*/")
 _IDENTIFIER_END = re.compile(rb"[A-Za-z0-9_$\x80-\xff]\Z")
 _ESCAPE_STRING = re.compile(rb"(?:\A|[^A-Za-z0-9_$\x80-\xff])[Ee]\Z")
 _FUNCTION = re.compile(rb"CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) ")
 
+# Repetitions are limited because re keeps a record of each until the match ends.
+_ESCAPES = re.compile(rb"[^'\\]*(?:(?:\\.|'')[^'\\]*){0,1000}", re.DOTALL)
+
 # What nearly every list of values consists of, taken in one step: a row of an --inserts dump costs one match, not one
 # per field. Whatever is unusual (escape strings, dollar quotes, nesting) ends the match and goes the long way.
-_VALUES = rb"[^'\"$\\;()/-]*(?:(?:(?<![Ee])'[^'\\]*'|-(?!-)|/(?!\*))[^'\"$\\;()/-]*)*"
+_VALUES = rb"[^'\"$\\;()/-]*(?:(?:(?<![Ee])'[^'\\]*'|-(?!-)|/(?!\*))[^'\"$\\;()/-]*){0,2000}"
 _PLAIN_VALUES = re.compile(_VALUES)
 _PLAIN_ROW = re.compile(rb",?\s*\(" + _VALUES + rb"\)")
 _PLAIN_INSERT_REST = rb" \(" + _VALUES + rb"\)(?: ON CONFLICT DO NOTHING)?;\n"
@@ -197,18 +199,16 @@ class _Scan:
             self._skip_past(b"'")
             return
         while True:
-            match = _ESCAPE_OR_QUOTE.search(window.buffer, window.position)
-            window.position = match.start() if match else len(window.buffer)
-            while len(window.buffer) - window.position < 2 and self._more():
-                pass
+            if match := _ESCAPES.match(window.buffer, window.position):
+                window.position = match.end()
             pair = window.buffer[window.position : window.position + 2]
+            if len(pair) < 2 and self._more():
+                continue
             if pair[:1] == b"'" and pair != b"''":
                 window.position += 1
                 return
             if len(pair) < 2:
                 self._unfinished()
-            if match:
-                window.position += 2
 
     def _dollar(self) -> None:
         window = self._window
