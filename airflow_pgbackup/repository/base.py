@@ -199,6 +199,8 @@ class Repository(ABC):
         members = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if _is_member(path)]
         for member in members:
             check_key(f"{prefix}/{member}")
+        if not members:
+            raise RepositoryError(f"the folder {folder} is empty: not brought into the repository")
         if self.stat(prefix) is not None or next(self.list(prefix), None) is not None:
             raise AlreadyExists(f"{self.location(prefix)} exists already")
         return self._write_directory(prefix, folder, members, digests or {}, cancel)

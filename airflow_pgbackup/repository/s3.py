@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -22,7 +22,7 @@ from airflow_pgbackup.repository.s3_errors import MISSING, code_of, status_of
 from airflow_pgbackup.repository.s3_options import MIB, S3Options
 from airflow_pgbackup.repository.s3_reader import ObjectReader
 from airflow_pgbackup.repository.s3_upload import Upload
-from airflow_pgbackup.repository.source import CancelFlag, Source
+from airflow_pgbackup.repository.source import CancelFlag, Source, Stop
 
 BATCH = 1000  # keys in one DeleteObjects
 # Parts of a server-side copy take no memory here; larger ones are fewer requests, smaller ones more at a time.
@@ -185,12 +185,13 @@ class S3Repository(Repository):
             max_concurrency=max(1, options.max_concurrency // MEMBERS),
         )
         bucket = Bucket(self._bucket.name, share)
+        stop = Stop(cancel)
         done: list[str] = []
 
         def send(member: str) -> Entry:
             key = f"{prefix}/{member}"
             with (folder / member).open("rb") as stream:
-                source = Source(stream, sha256=digests.get(member), cancel=cancel)
+                source = Source(stream, sha256=digests.get(member), cancel=stop)
                 entry = self._upload(bucket, key, source, (folder / member).stat().st_size, digests.get(member))
             done.append(key)
             return entry
@@ -198,11 +199,15 @@ class S3Repository(Repository):
         with ThreadPoolExecutor(MEMBERS, thread_name_prefix="pgbackup-member") as pool:
             futures = [pool.submit(send, member) for member in members]
             try:
-                return [future.result() for future in futures]
+                # In the order in which they end: the first failure ends the others.
+                for future in as_completed(futures):
+                    future.result()
             except BaseException:
+                stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 self._delete(done)
                 raise
+        return [future.result() for future in futures]
 
     def _delete(self, keys: Sequence[str]) -> None:
         failed = []

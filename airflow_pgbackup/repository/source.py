@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from typing import Protocol
 
-from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.errors import Cancelled, RepositoryError
 
 
 class Reader(Protocol):
@@ -57,3 +58,20 @@ class Source:
             )
         if self._cancel is not None:
             self._cancel.check()
+
+
+class Stop:
+    """The caller's cancel flag, and ours for the members of a directory of which one has failed."""
+
+    def __init__(self, cancel: CancelFlag | None) -> None:
+        self._cancel = cancel
+        self._set = threading.Event()
+
+    def set(self) -> None:
+        self._set.set()
+
+    def check(self) -> None:
+        if self._cancel is not None:
+            self._cancel.check()
+        if self._set.is_set():
+            raise Cancelled("another member of the directory could not be uploaded")

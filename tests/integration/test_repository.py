@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -342,6 +343,38 @@ def test_a_keyboard_interrupt_leaves_nothing(repository: Repository, place: Plac
     assert place.state() == state
 
 
+def test_a_timeout_interrupts_a_read_that_hangs(repository: Repository, place: Place) -> None:
+    """As Airflow's does, by an exception in a signal handler, while a dump waits for a lock."""
+
+    class TaskTimeout(BaseException):
+        pass
+
+    def handler(number: int, frame: object) -> None:
+        raise TaskTimeout
+
+    state = place.state()
+    reading, writing = os.pipe()
+
+    def feed() -> None:
+        with contextlib.suppress(BrokenPipeError), open(writing, "wb", buffering=0, closefd=False) as pipe:
+            pipe.write(bytes(10 * MIB))
+
+    feeder = threading.Thread(target=feed)
+    before = signal.signal(signal.SIGUSR1, handler)
+    timer = threading.Timer(3, os.kill, (os.getpid(), signal.SIGUSR1))
+    try:
+        feeder.start()
+        timer.start()
+        with os.fdopen(reading, "rb", buffering=0) as pipe, pytest.raises(TaskTimeout):
+            repository.write("a/b", pipe)  # type: ignore[arg-type]
+        assert place.state() == state
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGUSR1, before)
+        os.close(writing)
+        feeder.join()
+
+
 @pytest.mark.parametrize("looks", [1, 3, 1_000_000])
 def test_cancelled(repository: Repository, place: Place, looks: int) -> None:
     state = place.state()
@@ -535,6 +568,9 @@ def test_a_directory_that_fails_leaves_nothing(repository: Repository, place: Pl
     with pytest.raises(Cancelled):
         repository.write_directory(f"{BACKUP}/a.dir", dump, cancel=Flag(1))
     assert place.state() == state
+    (dump / "empty").mkdir()
+    with pytest.raises(RepositoryError, match="empty"):
+        repository.write_directory(f"{BACKUP}/a.dir", dump / "empty")
     (dump / "link").symlink_to("/etc/passwd")
     with pytest.raises(RepositoryError, match="link"):
         repository.write_directory(f"{BACKUP}/a.dir", dump)

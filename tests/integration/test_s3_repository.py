@@ -300,6 +300,18 @@ def test_memory_is_bounded(s3: S3Server, bucket: str) -> None:
     assert 20 < max(grown) < 150, grown
 
 
+@pytest.mark.parametrize("bad", ["0.dat", "5.dat", "large.dat"])
+def test_a_damaged_member_takes_the_directory_with_it(client: S3Client, bucket: str, tmp_path: Path, bad: str) -> None:
+    repository = made(f"s3://{bucket}", client)
+    for number in range(6):
+        (tmp_path / f"{number}.dat").write_bytes(SMALL)
+    (tmp_path / "large.dat").write_bytes(LARGE * 3)
+    with pytest.raises(RepositoryError, match="expected was 000"):
+        repository.write_directory(f"{FOLDER}/a.dir", tmp_path, digests={bad: "0" * 64})
+    assert [e.key for e in repository.list()] == ["repository.json"]
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
+
+
 # -- copies ------------------------------------------------------------------------------------------------------
 
 
