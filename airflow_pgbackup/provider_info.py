@@ -47,6 +47,7 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
+        "cli": ["airflow_pgbackup.cli.airflow.get_cli_commands"],
         "config": {
             "pgbackup": {
                 "description": "What the tasks of airflow-pgbackup do where a DAG says nothing. "

@@ -85,6 +85,8 @@ def dump_cluster(
 
     :param compress: ``zstd[:level]``, ``gzip[:level]`` or None, done by us: pg_dumpall has no such option.
     """
+    # libpq's own default would be the user's name.
+    connection = connection if connection.dbname else connection.with_database(options.database or "postgres")
     job = _Job("pg_dumpall", server, repository, artifact_template, seed, origin, settings, deadline, cancel, log)
     return job.run(connection, options, compress)
 

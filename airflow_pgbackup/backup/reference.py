@@ -67,7 +67,10 @@ def load_manifest(repository: Repository, reference: Mapping[str, object]) -> Ma
 
 
 def find_committed(repository: Repository, series: Series, seed: str) -> Manifest | None:
-    """The backup that an earlier try of the same task committed before it was killed."""
+    """The backup that an earlier try of the same task committed before it was killed.
+
+    One that has failed a verification since is none: whoever clears the task then wants a new one.
+    """
     digest = seed_digest(seed)
     for id in reversed(repository.folders(series.path)):
         if layout.parse_backup_id(id) and id.endswith(f"-{layout.id_suffix(seed)}"):
@@ -75,7 +78,7 @@ def find_committed(repository: Repository, series: Series, seed: str) -> Manifes
                 manifest = read_manifest(repository, series, id)
             except BackupNotFound:
                 continue
-            if manifest.origin.get(SEED) == digest:
+            if manifest.origin.get(SEED) == digest and _standing(repository, manifest)[0] != "failed":
                 return manifest
     return None
 
@@ -86,9 +89,13 @@ def seed_digest(seed: str) -> str:
 
 def verified_level(repository: Repository, manifest: Manifest) -> str | None:
     """The highest level that stands, None where there is none: see :func:`.catalogue.standing`."""
+    return _standing(repository, manifest)[1]
+
+
+def _standing(repository: Repository, manifest: Manifest) -> tuple[str, str | None]:
     folder = layout.backup_folder(manifest.series, manifest.id)
     names = (VerificationName.parse(entry.key.rpartition("/")[2]) for entry in repository.list(folder))
-    return standing(name for name in names if name is not None)[1]
+    return standing(name for name in names if name is not None)
 
 
 def take_back(repository: Repository, written: Sequence[str], say: Callable[[str], None]) -> None:

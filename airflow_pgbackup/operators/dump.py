@@ -288,11 +288,8 @@ class PgDumpAllOperator(_DumpOperator):
         from airflow_pgbackup.postgres.options import DumpAllOptions
 
         options = self._options(DumpAllOptions)
-        connection = PgBackupHook(self.postgres_conn_id, self.database).get_conninfo()
-        if not connection.dbname:
-            connection = connection.with_database("postgres")  # where pg_dumpall begins; libpq's default is the user
         return dump_cluster(
-            connection=connection,
+            connection=PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(),
             options=options,
             compress=self.compress,
             **self._common(context, settings, cancel),

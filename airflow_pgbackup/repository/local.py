@@ -127,7 +127,7 @@ class LocalRepository(Repository):
         return RepositoryNotFound(
             f"no repository at {self.uri}: on host {socket.gethostname()} the folder {self._root} {what}",
             hint="is the volume mounted on this worker? Several workers need a shared volume, or an s3:// repository; "
-            "a new repository is made by init",
+            "a new one is made by init_repository=True or 'pgbackup init'",
         )
 
     def _make_root(self) -> None:

@@ -199,9 +199,9 @@ def test_a_retry_returns_what_the_first_try_committed(
 def test_damage_is_found_and_written_down(
     server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], tmp_path: Path
 ) -> None:
-    here = local(tmp_path)
+    here, database = local(tmp_path), fresh_database(server18, None, *SCHEMA)
     reference = dump_database(
-        connection=fresh_database(server18, None, *SCHEMA), server="test", repository=here, options=DumpOptions()
+        connection=database, server="test", repository=here, options=DumpOptions(), seed="a task that is cleared"
     )
     assert verify(reference=reference, repository=here)["verified"] == "archive"
     path = next(tmp_path.rglob("*.dump"))
@@ -212,5 +212,9 @@ def test_damage_is_found_and_written_down(
         verify(reference=reference, repository=here)
     assert [path.name.split("-")[-1] for path in sorted(tmp_path.rglob("verification-*"))] == ["pass.json", "fail.json"]
     # the earlier pass no longer counts
+    again = dump_database(
+        connection=database, server="test", repository=here, options=DumpOptions(), seed="a task that is cleared"
+    )
+    assert again["id"] != reference["id"]
     with pytest.raises(VerificationFailed, match="not verified"):
         upload(reference=reference, source=here, destination=local(tmp_path / "other"))

@@ -1,0 +1,42 @@
+"""The command line: ``pgbackup …``, which works where no Airflow is, and the same as ``airflow pgbackup …``.
+
+Thin: each command is one call of a verb in :mod:`airflow_pgbackup.backup`. Exit status: :data:`EXIT_STATUS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from airflow_pgbackup.cli.definition import COMMANDS, DESCRIPTION, EXIT_STATUS
+
+__all__ = ["EXIT_STATUS", "main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    :param arguments: without the program's name; default those of this process.
+    :return: the exit status, see :data:`EXIT_STATUS`.
+    """
+    parser = argparse.ArgumentParser(prog="pgbackup", description=DESCRIPTION, allow_abbrev=False)
+    subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for command in COMMANDS:
+        below = subparsers.add_parser(
+            command.name,
+            help=command.help,
+            description=command.description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        for argument in command.arguments:
+            below.add_argument(*argument.flags, **argument.options)
+        below.set_defaults(command=command)
+    given = parser.parse_args(arguments)
+    if not hasattr(given, "command"):
+        parser.print_help(sys.stderr)
+        return EXIT_STATUS["usage"]
+    from airflow_pgbackup.cli.run import run
+
+    return run(given.command, given)

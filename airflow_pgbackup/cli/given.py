@@ -1,0 +1,73 @@
+"""From what stands on the command line to what the verbs take."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_manifest
+from airflow_pgbackup.repository.layout import LEVELS, Series
+from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.open import open_repository
+
+if TYPE_CHECKING:
+    from airflow_pgbackup.cli.run import Session
+
+
+def the_repository(session: Session) -> Repository:
+    return open_repository(session.arguments.repository)
+
+
+def the_backup(session: Session) -> tuple[Repository, Backup, Manifest]:
+    """The backup that SERIES and ID name."""
+    given, repository = session.arguments, the_repository(session)
+    try:
+        series = Series.parse(given.series)
+    except ValueError:
+        raise ConfigurationError(
+            f"{given.series!r} is no series", hint="as in 'pgbackup list': SERVER/DATABASE or SERVER/@cluster"
+        ) from None
+    backups = read_catalogue(repository, series=[series]).backups
+    for backup in backups:
+        if given.id in ("latest", backup.id):
+            return repository, backup, read_manifest(repository, series, backup.id)
+    what = f"no backup {given.id}" if backups else "no backups"
+    raise BackupNotFound(f"{repository.uri} has {what} of {series}", hint="pgbackup list shows those it has")
+
+
+def the_connection(session: Session) -> ConnectionParams:
+    given = session.arguments
+    name = given.dbname or ""
+    if "://" in name or "password=" in name:
+        raise ConfigurationError(
+            "--dbname takes the name of a database, and no connection string",
+            hint="use --host, --port, --username, or a service; passwords come from ~/.pgpass or PGPASSWORD",
+        )
+    found = {
+        "host": given.host,
+        "port": given.port,
+        "user": given.username,
+        "dbname": given.dbname,
+        "service": given.service,
+    }
+    return ConnectionParams.from_environment(**{keyword: value for keyword, value in found.items() if value})
+
+
+def the_server(session: Session) -> str:
+    connection = the_connection(session)
+    host = connection.host.partition(",")[0]
+    name: str = session.arguments.server or (host if host and not host.startswith("/") else socket.gethostname())
+    return name
+
+
+def check_level(level: str | None) -> None:
+    if level is not None and level not in LEVELS:
+        raise ConfigurationError(f"level is {level!r}", hint=f"choose one of {', '.join(LEVELS)}")
+
+
+def origin() -> dict[str, object]:
+    return {"command": "pgbackup", "hostname": socket.gethostname(), "uid": os.geteuid()}

@@ -1,0 +1,56 @@
+"""``-o NAME=VALUE`` on the command line as the typed options of a tool."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from airflow_pgbackup.errors import OptionError
+from airflow_pgbackup.postgres.option_kinds import Integer, Pair, Switch
+from airflow_pgbackup.postgres.tool_options import ToolOptions
+
+Options = TypeVar("Options", bound=ToolOptions)
+
+_TRUTH = {"": True, "true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def options_of(
+    kind: type[Options], given: Sequence[str], *, also: Sequence[str] = ()
+) -> tuple[Options, dict[str, str]]:
+    """From ``format=directory``, ``jobs=4``, ``tables=film``, ``no_owner``; a list's option may be given many times.
+
+    :param also: names that are not the tool's, returned beside.
+    :raises OptionError: an unknown name, or a value of the wrong kind.
+    """
+    table = kind.table()
+    found: dict[str, Any] = {}
+    beside: dict[str, str] = {}
+    for item in given:
+        name, _, text = item.partition("=")
+        if name in also:
+            beside[name] = text
+            continue
+        option = table.get(name)
+        if option is None:
+            near = difflib.get_close_matches(name, [*table, *also], n=1)
+            raise OptionError(
+                f"{kind.tool} has no option {name!r} here",
+                hint=f"did you mean {near[0]}?" if near else "names are the flags' words, as no_owner for --no-owner",
+            )
+        if isinstance(option, Switch | Pair):
+            if text.lower() not in _TRUTH:
+                raise OptionError(f"{name} is {text!r}", hint=f"-o {name} or -o {name}=false")
+            found[name] = _TRUTH[text.lower()]
+        elif isinstance(option, Integer):
+            try:
+                found[name] = int(text)
+            except ValueError:
+                raise OptionError(f"{name} is {text!r}", hint="give a whole number") from None
+        elif option.repeat:
+            found[name] = [*found.get(name, []), text]
+        else:
+            found[name] = text
+    options = kind(**found)
+    options.validate()
+    return options, beside

@@ -1,0 +1,226 @@
+"""The command line as a new user meets it, in processes of its own, where no Airflow is configured."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_pgbackup.cli.definition import COMMANDS, EXIT_STATUS
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.server import PostgresServer
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+PROGRAM = [sys.executable, "-c", "import sys; from airflow_pgbackup.cli import main; sys.exit(main())"]
+
+
+def environment(database: ConnectionParams, **more: str) -> dict[str, str]:
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": "/nonexistent",
+        "PGHOST": database.host,
+        "PGPORT": database.port,
+        "PGUSER": database.user,
+        "PGDATABASE": database.dbname,
+        "PGPASSWORD": str(database.password),
+        **more,
+    }
+
+
+@pytest.fixture
+def database(server18: PostgresServer, fresh_database: Callable[..., ConnectionParams]) -> ConnectionParams:
+    return fresh_database(
+        server18,
+        None,
+        "create table film (film_id int primary key, title text)",
+        "insert into film select n, 'film ' || n from generate_series(1, 1000) n",
+    )
+
+
+@pytest.fixture
+def run(database: ConnectionParams, assert_no_canary: Callable[[object], None]) -> Run:
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*PROGRAM, *arguments], env=environment(database, **more), capture_output=True, text=True, timeout=120
+        )
+        assert_no_canary(done.stdout + done.stderr)
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def as_json(done: subprocess.CompletedProcess[str]) -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_from_init_to_restore(run: Run, tmp_path: Path, database: ConnectionParams, server18: PostgresServer) -> None:
+    here = f"file://{tmp_path}/repository"
+    assert as_json(run("init", here, "--json"))["repository"] == here
+    dumped = as_json(run("dump", here, "--server", "prod", "-o", "format=directory", "-o", "jobs=2", "--json"))
+    series = dumped["series"]
+    assert (dumped["format"], dumped["verified"]) == ("directory", None)
+    assert as_json(run("verify", here, series, "--json"))["verified"] == "archive"
+
+    listed = run("list", here)
+    assert series in listed.stdout
+    assert "verified: archive" in listed.stdout
+    shown = as_json(run("show", here, series, "--json"))
+    assert shown["verifications"][0]["tables"][0]["rows"] == 1000
+    assert shown["manifest"]["restore_command"] in run("show", here, series, COLUMNS="300").stdout
+
+    there = f"file://{tmp_path}/other"
+    run("init", there)
+    assert as_json(run("upload", here, series, "--to", there, "--json"))["verified"] == "archive"
+
+    (tmp_path / "out").mkdir()
+    got = as_json(run("get", there, series, "--into", str(tmp_path / "out"), "--json"))
+    assert (Path(got["path"]) / "toc.dat").is_file()
+
+    copy = f"{database.dbname}_copy"
+    plan = run("restore", there, series, "-d", copy, "--mode", "create", "--dry-run")
+    assert "this would be done" in plan.stdout
+    restored = run("restore", there, series, "-d", copy, "--mode", "create")
+    assert "next: " in restored.stdout
+    with server18.params.with_database(copy).connect() as session:
+        assert session.execute("select count(*) from film").fetchone() == (1000,)
+    with server18.params.connect() as session:
+        session.execute(f'drop database "{copy}"')
+
+
+def test_a_cluster_rehearsed(run: Run, tmp_path: Path) -> None:
+    here = f"file://{tmp_path}"
+    run("init", here)
+    done = run("dump", here, "--server", "prod", "--cluster", "-o", "compress=zstd", "--verify", "restore", "--json")
+    assert as_json(done)["verified"] == "restore"
+    assert as_json(done)["artifact"].endswith(".sql.zst")
+
+
+def test_in_s3(run: Run, s3: S3Server) -> None:
+    here = f"s3://{s3.bucket()}/pg"
+    settings = {
+        "AWS_ACCESS_KEY_ID": s3.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+        "AWS_ENDPOINT_URL_S3": s3.endpoint_url,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    as_json(run("init", here, "--json", **settings))
+    as_json(run("dump", here, "--server", "prod", "--verify", "archive", "--json", **settings))
+    assert "verified: archive" in run("list", here, **settings).stdout
+    wrong = run("list", here, **{**settings, "AWS_SECRET_ACCESS_KEY": "wrong"})
+    assert wrong.returncode == EXIT_STATUS["failed"]
+    assert "hint: " in wrong.stderr
+
+
+def test_prune_says_what_it_would_do_and_does_it_only_when_told(run: Run, tmp_path: Path) -> None:
+    here = f"file://{tmp_path}"
+    run("init", here)
+    ids = [as_json(run("dump", here, "--server", "p", "--verify", "integrity", "--json"))["id"] for _ in range(2)]
+    policy = ("--keep-last", "1", "--minimum-level", "integrity")
+    assert "1 would be deleted" in run("prune", here, *policy).stdout
+    assert len(as_json(run("list", here, "--all", "--json"))) == 2
+    assert as_json(run("prune", here, *policy, "--delete", "--json"))["removed"] == 1
+    assert [one["id"] for one in as_json(run("list", here, "--all", "--json"))] == [max(ids)]
+    nonsense = run("prune", here)
+    assert nonsense.returncode == EXIT_STATUS["usage"]
+    assert "no rule" in nonsense.stderr
+
+
+def test_adopt(run: Run, tmp_path: Path, database: ConnectionParams, server18: PostgresServer) -> None:
+    old, here = tmp_path / "old", f"file://{tmp_path}/repository"
+    old.mkdir()
+    subprocess.run(
+        [server18.bin_dir / "pg_dump", "-Fc", "-f", old / "nightly.dump"], env=environment(database), check=True
+    )
+    (old / "notes.txt").write_text("not a dump")
+    run("init", here)
+    adopted = as_json(run("adopt", here, str(old), "--server", "old", "--json"))
+    assert [one["series"] for one in adopted["adopted"]] == [f"old/{database.dbname}"]
+    assert as_json(run("verify", here, f"old/{database.dbname}", "--json"))["verified"] == "archive"
+
+
+def test_check_finds_what_would_stop_a_backup(run: Run, tmp_path: Path) -> None:
+    fine = run("check", "--server", "prod")
+    assert fine.returncode == 0
+    stopped = run("check", f"file://{tmp_path}", "--server", "prod")
+    assert stopped.returncode == EXIT_STATUS["not good"]
+    assert "HINT: " in stopped.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ((), 2, "commands:"),
+        (("list",), 2, "required: REPOSITORY"),
+        (("list", "/var/backups"), 2, "write file:///var/backups"),
+        (("list", "file:///no/such/folder"), 1, "pgbackup init"),
+        (("dump", "file:///x", "-d", "postgres://u:p@h/x"), 2, "no connection string"),
+        (("dump", "file:///x", "--password", "p"), 2, "unrecognized arguments"),
+        (("dump", "file:///x", "-o", "job=2"), 2, "did you mean jobs?"),
+        (("verify", "file:///x", "nonsense"), 2, "is no series"),
+        (("verify", "file:///x", "a/b", "--level", "best"), 2, "choose one of"),
+        (("restore", "file:///x", "a/b", "--mod", "create"), 2, "unrecognized arguments"),
+    ],
+)
+def test_what_makes_no_sense_is_said(run: Run, arguments: tuple[str, ...], status: int, said: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == status
+    assert said in done.stderr
+
+
+def test_a_wrong_password(run: Run, tmp_path: Path) -> None:
+    here = f"file://{tmp_path}"
+    run("init", here)
+    done = run("dump", here, "--server", "p", PGPASSWORD="wrong")
+    assert done.returncode == EXIT_STATUS["failed"]
+    assert "password authentication failed" in done.stderr
+    assert "hint: " in done.stderr
+
+
+def test_interrupted_half_way(database: ConnectionParams, tmp_path: Path, run: Run) -> None:
+    here = f"file://{tmp_path}"
+    run("init", here)
+    with database.connect(autocommit=False) as session:
+        session.execute("lock table film in access exclusive mode")
+        process = subprocess.Popen(
+            [*PROGRAM, "dump", here, "--server", "p"],
+            env=environment(database),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with database.connect() as other:
+            waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = %s"
+            end = time.monotonic() + 30
+            while other.execute(waiting, [database.dbname]).fetchone() == (0,):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == EXIT_STATUS["interrupted"]
+    assert "Traceback" not in said
+    assert as_json(run("list", here, "--all", "--json")) == []
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["repository.json"]
+
+
+def test_every_command_has_help(run: Run) -> None:
+    for command in COMMANDS:
+        done = run(command.name, "--help")
+        assert done.returncode == 0
+        assert command.name in done.stdout
+
+
+def test_nothing_of_airflow_is_loaded() -> None:
+    code = "import sys; from airflow_pgbackup.cli import main, run; print('airflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
