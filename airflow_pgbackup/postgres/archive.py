@@ -129,15 +129,17 @@ class ArchiveReader:
         self.contents.tables = tables + self.contents.tables
         return self.contents
 
-    def row_sets(self, tables: Collection[TableKey]) -> dict[TableKey, RowSet]:
+    def row_sets(self, tables: Collection[TableKey], counted: Collection[TableKey] = ()) -> dict[TableKey, RowSet]:
         """The rows of some tables as sets: for those whose digests differ, perhaps by nothing but their order.
 
         :param tables: those of :attr:`TableDigest.key`; about a million rows per second, so not for all.
+        :param counted: those among them whose rows are counted one by one.
         """
-        hashers = {key: RowHasher() for key in tables}
+        hashers = {key: RowHasher(count=key in counted) for key in tables}
         with contextlib.closing(self.blocks()) as blocks:
             for block in blocks:
                 if hasher := hashers.get(block.key):
+                    hasher.begin_block(block.columns)
                     for data in block.chunks():
                         hasher.update(data)
         return {key: hasher.finish() for key, hasher in hashers.items()}
@@ -152,6 +154,8 @@ class ArchiveReader:
             watched = Watched(script, self._limits, self._progress)
             if toc:
                 self.contents.entries = toc.entries
+                views = (entry for entry in toc.entries if entry.kind == "MATERIALIZED VIEW DATA")
+                self.contents.refreshed = {(None, entry.schema or "", entry.name) for entry in views}
             yield from ScriptReader(watched, self.contents, toc.entries if toc else None).blocks()
 
     def _open(self, stack: contextlib.ExitStack) -> tuple[Toc | None, Readable]:

@@ -89,6 +89,7 @@ class ArchiveContents:
 
     :ivar entries: the table of contents; empty for plain dumps.
     :ivar tables: in the order of the archive.
+    :ivar refreshed: materialized views that have data; of the others the dump makes the definition only.
     :ivar databases: those that a script connects to, in its order: of pg_dumpall, or one by ``--create``.
     :ivar cluster: whether it is pg_dumpall's.
     :ivar server_version: of the dumped server, ``18.4 (Debian 18.4-1)``; None where a cluster's dump holds none.
@@ -100,6 +101,7 @@ class ArchiveContents:
     tables: list[TableDigest] = field(default_factory=list)
     sequences: list[SequenceValue] = field(default_factory=list)
     large_objects: list[LargeObjects] = field(default_factory=list)
+    refreshed: set[TableKey] = field(default_factory=set)
     databases: list[str] = field(default_factory=list)
     cluster: bool = False
     server_version: str | None = None

@@ -6,9 +6,11 @@ A row is a line: line ends inside values are written ``\\n``. Source: the COPY m
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 _SUM_LIMIT = 1 << 128
+_MOST_COUNTED = 500_000  # hashes of rows: about 60 MB
 
 
 class TableDigester:
@@ -35,33 +37,64 @@ class RowSet:
 
     :ivar rows: how many.
     :ivar digest: the sum of their 128-bit hashes, modulo 2**128, in hexadecimal.
+    :ivar counts: how often each hash is there, where that was asked for and there are not too many.
     """
 
     rows: int
     digest: str
+    counts: Counter[bytes] | None = field(default=None, compare=False, repr=False)
+
+    def contains(self, other: RowSet) -> bool | None:
+        """Whether all rows of `other` are among these, each as many times; None where they were not counted."""
+        return None if self.counts is None or other.counts is None else other.counts <= self.counts
 
 
 class RowHasher:
-    """A :class:`RowSet` of COPY data, fed in pieces that may end anywhere. Holds no row, however long."""
+    """A :class:`RowSet` of COPY data, fed in pieces that may end anywhere.
 
-    def __init__(self) -> None:
+    Holds no row, however long; but for those of blocks that list the columns in another order than the first.
+
+    :param count: also count each row. For tables with few rows.
+    """
+
+    def __init__(self, *, count: bool = False) -> None:
         self._rows = 0
         self._sum = 0
         self._partial = hashlib.blake2b(digest_size=16)  # of a row whose end has not come yet
+        self._counts: Counter[bytes] | None = Counter() if count else None
+        self._columns: tuple[str, ...] | None = None
+        self._order: list[int] | None = None
+        self._line = b""
+
+    def begin_block(self, columns: tuple[str, ...]) -> None:
+        """A table loaded through its partition root has a block for each partition, in the partition's own order."""
+        self._columns = self._columns or columns
+        same = columns == self._columns or sorted(columns) != sorted(self._columns)
+        self._order = None if same else [columns.index(name) for name in self._columns]
 
     def update(self, data: bytes) -> None:
+        if self._order is not None:
+            data = self._arranged(data, self._order)
         first, *rest = data.split(b"\n")
         self._partial.update(first)
         if not rest:
             return
         last = rest.pop()
         blake2b, from_bytes = hashlib.blake2b, int.from_bytes
-        total = from_bytes(self._partial.digest(), "big")
-        for row in rest:
-            total += from_bytes(blake2b(row, digest_size=16).digest(), "big")
-        self._sum = (self._sum + total) % _SUM_LIMIT
-        self._rows += len(rest) + 1
+        digests = [self._partial.digest()]
+        digests += [blake2b(row, digest_size=16).digest() for row in rest]
+        self._sum = (self._sum + sum([from_bytes(digest, "big") for digest in digests])) % _SUM_LIMIT
+        self._rows += len(digests)
         self._partial = blake2b(last, digest_size=16)
+        if self._counts is not None:
+            self._counts.update(digests)
+            if len(self._counts) > _MOST_COUNTED:
+                self._counts = None
+
+    def _arranged(self, data: bytes, order: list[int]) -> bytes:
+        *lines, self._line = (self._line + data).split(b"\n")
+        rows = (line.split(b"\t") for line in lines)  # a tab inside a value is written \t
+        return b"".join(b"\t".join([row[i] for i in order]) + b"\n" for row in rows)
 
     def finish(self) -> RowSet:
-        return RowSet(self._rows, f"{self._sum:032x}")
+        return RowSet(self._rows, f"{self._sum:032x}", self._counts)

@@ -193,11 +193,10 @@ class ScriptEnds:
     def _comment(self, event: Comment) -> None:
         text = event.text
         if text in (_DATABASE_HEAD, _CLUSTER_HEAD):
-            if text == _CLUSTER_HEAD:
-                self.cluster = True
-            within = [_CLUSTER_END] if self.cluster and text == _DATABASE_HEAD else []
-            if self._open != within:
-                raise VerificationFailed(f"a dump begins at byte {event.offset} before the one before it has ended")
+            # Only in a cluster's dump there may be others, one after the other.
+            if self._seen and (text == _CLUSTER_HEAD or self._open != [_CLUSTER_END]):
+                raise VerificationFailed(f"a second dump begins at byte {event.offset}")
+            self.cluster = self.cluster or text == _CLUSTER_HEAD
             self._open.append(_CLUSTER_END if text == _CLUSTER_HEAD else _DATABASE_END)
             self._seen.add(text)
         elif text in (_DATABASE_END, _CLUSTER_END):

@@ -113,6 +113,9 @@ class ScriptReader:
             self._select(statement)
         elif first == (b"SET",):
             self._set(statement.text)
+        elif first == (b"REFRESH",):
+            schema, name = sqlnames.refreshed(statement.text, self._decoder)
+            self._contents.refreshed.add((self._database, schema or self._search_path, name))
 
     def _insert(self, statement: Statement) -> None:
         prefix = statement.text[: statement.values or None]
@@ -134,6 +137,7 @@ class ScriptReader:
 
     def _select(self, statement: Statement) -> None:
         text = statement.text
+        self._decoder.standard_strings = self._lexer.standard_strings
         if (data := sqlnames.large_object_written(text, self._decoder)) is not None:
             if self._large_object is None or statement.size > TEXT_LIMIT:
                 raise VerificationFailed(f"a large object's data without its lo_open: {excerpt(text)}")

@@ -18,6 +18,8 @@ from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.sqlstatement import Statement, excerpt, take_statement
 from airflow_pgbackup.postgres.window import CHUNK, Readable, Window
 
+__all__ = ["CHUNK", "Comment", "CopyData", "Event", "MetaCommand", "Readable", "SqlLexer", "Statement"]
+
 _LINE_LIMIT = 1 << 16  # of a comment or backslash command; the rest of a longer one is read over
 _TRAILING_LIMIT = 64
 _SPACE = re.compile(rb"[ \t\r\n\f\v]*")
@@ -73,12 +75,13 @@ class SqlLexer:
 
     :param source: its ``read(n)`` may return less than ``n``; empty is the end.
     :raises VerificationFailed: the input ends inside of something, or is nothing that pg_dump writes.
+    :ivar standard_strings: ``standard_conforming_strings`` as the dump has set it so far.
     :ivar trailing: the white space after the last event, known at the end.
     """
 
     def __init__(self, source: Readable, *, chunk_size: int = CHUNK) -> None:
         self._window = Window(source, chunk_size)
-        self._standard_strings = True
+        self.standard_strings = True
         self.trailing = b""
 
     @property
@@ -96,7 +99,7 @@ class SqlLexer:
             elif begin == b"--":
                 yield Comment(*self._line())
             else:
-                statement = take_statement(self._window, standard_strings=self._standard_strings)
+                statement = take_statement(self._window, standard_strings=self.standard_strings)
                 if statement.copies:
                     yield from self._copy(statement)
                 else:
@@ -134,7 +137,7 @@ class SqlLexer:
 
     def _note_string_mode(self, statement: Statement) -> None:
         if statement.words[:2] == (b"SET", b"STANDARD_CONFORMING_STRINGS"):
-            self._standard_strings = b"off" not in statement.text.lower()
+            self.standard_strings = b"off" not in statement.text.lower()
 
     def _copy(self, statement: Statement) -> Iterator[CopyData]:
         if self._window.peek(1) != b"\n":

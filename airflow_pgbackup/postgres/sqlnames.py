@@ -14,7 +14,8 @@ from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.sqlstatement import excerpt
 
 _NAME = re.compile(rb'\s*(?:"((?:[^"]|"")*)"|([^\s".,;()]+))')
-_LITERAL = re.compile(rb"\s*(?:E'((?:[^'\\]|''|\\.)*)'|'((?:[^']|'')*)')", re.DOTALL)
+_ESCAPE_LITERAL = re.compile(rb"\s*E?'((?:[^'\\]|''|\\.)*)'", re.DOTALL)
+_LITERAL = re.compile(rb"\s*'((?:[^']|'')*)'")
 _INSERT = re.compile(rb"INSERT INTO ", re.IGNORECASE)
 _SETVAL = re.compile(rb"SELECT (?:pg_catalog\.)?setval\(")
 _SETVAL_VALUE = re.compile(rb", (-?\d+), (true|false)\);")
@@ -28,13 +29,16 @@ _CODECS = {"SQL_ASCII": "utf-8", "UNICODE": "utf-8", "KOI8R": "koi8_r", "KOI8U":
 
 
 class NameDecoder:
-    """Bytes of a dump to text, by the encoding that the dump itself declares.
+    """Bytes of a dump to text, by what the dump itself declares.
 
     Names in ``SQL_ASCII``, or in an encoding that Python lacks, may not decode; what does not is written ``\\xNN``.
+
+    :ivar standard_strings: ``standard_conforming_strings``: a backslash in a plain string is just one.
     """
 
     def __init__(self) -> None:
         self._codec = "utf-8"
+        self.standard_strings = True
 
     def use(self, encoding: str) -> None:
         """:param encoding: as in ``SET client_encoding``."""
@@ -105,14 +109,15 @@ class _Cursor:
         return tuple(names)
 
     def literal(self) -> bytes:
-        match = _LITERAL.match(self.text, self.position)
+        match = self._decoder.standard_strings and _LITERAL.match(self.text, self.position)
+        if match:
+            self.position = match.end()
+            return match.group(1).replace(b"''", b"'")
+        match = _ESCAPE_LITERAL.match(self.text, self.position)
         if not match:
             raise VerificationFailed(f"no string where one belongs in {excerpt(self.text)}")
         self.position = match.end()
-        escaped, plain = match.groups()
-        if escaped is None:
-            return plain.replace(b"''", b"'")
-        return re.sub(rb"\\(.)|''", lambda m: m.group(1) or b"'", escaped, flags=re.DOTALL)
+        return re.sub(rb"\\(.)|''", lambda m: m.group(1) or b"'", match.group(1), flags=re.DOTALL)
 
 
 def copy_target(text: bytes, decoder: NameDecoder) -> RowsTarget:
@@ -130,6 +135,11 @@ def insert_target(text: bytes, decoder: NameDecoder) -> RowsTarget | None:
     cursor = _Cursor(text, match.end(), decoder)
     schema, name = cursor.qualified()
     return RowsTarget(schema, name, cursor.columns())
+
+
+def refreshed(text: bytes, decoder: NameDecoder) -> tuple[str | None, str]:
+    """Schema and name of ``REFRESH MATERIALIZED VIEW schema.name;``."""
+    return _Cursor(text, len(b"REFRESH MATERIALIZED VIEW"), decoder).qualified()
 
 
 def setval(text: bytes, decoder: NameDecoder) -> tuple[str | None, str, int, bool] | None:
