@@ -120,7 +120,7 @@ SETTINGS = (
     "alter database {db} set datestyle = 'SQL, DMY'",
     "alter database {db} set intervalstyle = 'sql_standard'",
     "alter database {db} set extra_float_digits = 0",
-    "alter database {db} set search_path = t, \"odd \"\"names\"\"; --\"",
+    'alter database {db} set search_path = t, "odd ""names""; --"',
     "alter database {db} set lock_timeout = '1min'",
     "alter database {db} connection limit 50",
     "alter role reader in database {db} set work_mem = '8MB'",
@@ -137,7 +137,7 @@ def roles_and_tablespaces(server: ConnectionParams) -> None:
             session.execute(sql.SQL("create role {}").format(sql.Identifier(role)))
         session.execute("alter role reader set statement_timeout = '1h'")
         session.execute("comment on role reader is 'reads'")
-        session.execute("grant reader to \"torture owner\" with admin option")
+        session.execute('grant reader to "torture owner" with admin option')
         session.execute(sql.SQL("create tablespace {} location ''").format(sql.Identifier(TABLESPACE)))
         session.execute(sql.SQL("grant create on tablespace {} to reader").format(sql.Identifier(TABLESPACE)))
 
@@ -164,7 +164,9 @@ def build(database: ConnectionParams) -> None:
             _values(session, 902, "public.vector(3)", ["[1,-0,1e-38]"])
             session.execute("create index on t.values_902 using hnsw (v public.vector_l2_ops)")
         if _can(session, "create collation pg_temp.probe (provider = icu, locale = 'de')"):
-            session.execute("create collation t.german (provider = icu, locale = 'de-u-co-phonebk', deterministic=false)")
+            session.execute(
+                "create collation t.german (provider = icu, locale = 'de-u-co-phonebk', deterministic=false)"
+            )
             session.execute("create table t.in_german (a text collate t.german primary key)")
             session.execute("insert into t.in_german values ('Öl'), ('Ol')")
         if version >= 170000:

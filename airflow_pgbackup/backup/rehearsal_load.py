@@ -11,18 +11,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from psycopg import sql
 
 from airflow_pgbackup.backup import rehearsal_server
+from airflow_pgbackup.backup.rehearsal_head import ClusterHead, FittedScript
 from airflow_pgbackup.errors import DeadlineExceeded, NotProven, ToolError, ToolKilled, VerificationFailed
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.clients import Client
 from airflow_pgbackup.postgres.compressed import Decompressed
 from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
+from airflow_pgbackup.postgres.needs import Needs
 from airflow_pgbackup.postgres.process import ToolProcess
-from airflow_pgbackup.postgres.sqllexer import Readable
+from airflow_pgbackup.postgres.readers import Limits, Watched
+from airflow_pgbackup.postgres.script_scan import ScriptContents, scan_script
 from airflow_pgbackup.postgres.toc import TocEntry, read_toc
+from airflow_pgbackup.postgres.window import Readable
 from airflow_pgbackup.repository.manifest import Manifest
 
 _ROLE_MISSING = re.compile(r'role "(.+)" does not exist')
@@ -36,7 +41,7 @@ _NOT_PROVEN = re.compile(
     r"|out of (?:shared )?memory)",
     re.IGNORECASE,
 )
-_TABLESPACE = re.compile(rb"^(CREATE TABLESPACE .*) LOCATION '(?:[^']|'')*';$", re.MULTILINE)
+_ON_LOGIN = re.compile(r' ON "?login"?\s+(?:WHEN|EXECUTE) ')
 _BUILT_IN_SCHEMAS = frozenset({None, "", "public", "pg_catalog", "information_schema"})
 
 
@@ -44,11 +49,13 @@ _BUILT_IN_SCHEMAS = frozenset({None, "", "public", "pg_catalog", "information_sc
 class Loaded:
     """What was restored.
 
+    :ivar server: the connection to look at the copy with.
     :ivar database: its name in the throwaway server; None for a cluster, whose databases have their own names.
     :ivar entries: the archive's table of contents; empty for plain dumps.
     :ivar left_out: dump ids of entries that were handled by name.
     """
 
+    server: ConnectionParams
     database: str | None
     entries: list[TocEntry] = field(default_factory=list)
     left_out: set[int] = field(default_factory=set)
@@ -61,7 +68,7 @@ def load(
     manifest: Manifest,
     server: ConnectionParams,
     programs: Client,
-    reader: Client,
+    loader: Client,
     *,
     deadline: float,
     cancel: Cancel,
@@ -71,11 +78,11 @@ def load(
 
     :param server: its superuser's connection.
     :param programs: the server's version of the tools.
-    :param reader: the newest client, which knows the archive's format and psql's newest commands.
+    :param loader: whose pg_restore or psql restores.
     :raises NotProven: this server lacks what the database needs.
     :raises VerificationFailed: the artifact does not restore.
     """
-    run = _Run(artifact, manifest, server, reader, deadline, cancel, log)
+    run = _Run(artifact, manifest, server, loader, deadline, cancel, log)
     try:
         return run.plain() if manifest.artifact.format == "plain" else run.archive()
     except (DeadlineExceeded, ToolKilled):
@@ -97,7 +104,7 @@ class _Run:
     artifact: Path
     manifest: Manifest
     server: ConnectionParams
-    reader: Client
+    loader: Client
     deadline: float
     cancel: Cancel
     log: Callable[[str], None]
@@ -108,10 +115,8 @@ class _Run:
         with _toc_file(self.artifact, self.manifest.artifact.format) as file:
             toc, _ = read_toc(file, what="the archive")
         entries = toc.entries
-        loaded = Loaded(toc.database, entries)
-        rehearsal_server.check_extensions(self.server, (e.name for e in entries if e.kind == "EXTENSION"))
-        rehearsal_server.make_roles(self.server, rehearsal_server.roles_of(entries))
-        rehearsal_server.make_tablespaces(self.server, (e.tablespace for e in entries))
+        loaded = Loaded(self.server, toc.database, entries)
+        self._provide(Needs.of_entries(entries))
         made = {e.name for e in entries if e.kind == "SCHEMA"}
         schemas = {e.schema for e in entries if e.schema not in _BUILT_IN_SCHEMAS} - made
         for entry in entries:
@@ -123,9 +128,12 @@ class _Run:
             loaded.notes.append(
                 f"schemas that the dump uses and does not make were made empty: {', '.join(sorted(map(str, schemas)))}"
             )
-        argv: list[os.PathLike[str] | str] = [self.reader.tool("pg_restore"), "--no-password", "--exit-on-error"]
+        argv: list[os.PathLike[str] | str] = [self.loader.tool("pg_restore"), "--no-password", "--exit-on-error"]
         argv.append("--dbname=")  # and PGDATABASE, which is literal
-        if self.manifest.artifact.format != "tar":
+        if any(e.kind == "EVENT TRIGGER" and _ON_LOGIN.search(e.definition) for e in entries):
+            # With more than one it connects once more after the event triggers, which is then one login too many.
+            loaded.notes.append("restored by one job only, for the sake of an event trigger on login")
+        elif self.manifest.artifact.format != "tar":
             argv.append(f"--jobs={os.cpu_count() or 1}")
         if create:
             argv.append("--create")
@@ -161,9 +169,18 @@ class _Run:
                 "the dump drops objects before it makes them, which fails where there are none yet",
                 hint="dump with if_exists=True beside clean=True, or without clean",
             )
-        argv: list[os.PathLike[str] | str] = [self.reader.tool("psql"), "--no-psqlrc", "--no-password", "--quiet"]
+        argv: list[os.PathLike[str] | str] = [self.loader.tool("psql"), "--no-psqlrc", "--no-password", "--quiet"]
         argv += ["--set=ON_ERROR_STOP=1", "--file=-", "--output=/dev/null"]
-        loaded = Loaded(database)
+        contents = self._scan()
+        loaded = Loaded(self.server, database)
+        head = ClusterHead([])
+        if contents.cluster:
+            head = ClusterHead(contents.globals)
+            if head.bootstrap:
+                loaded.server = self.server = rehearsal_server.with_bootstrap_superuser(self.server, head.bootstrap)
+        else:
+            for section in contents.sections:
+                self._provide(section.needs)
 
         def attempt() -> None:
             where = self.server
@@ -174,15 +191,30 @@ class _Run:
                 else:
                     self._create(database, [])
                     where = self.server.with_database(database)
-            with self.artifact.open("rb") as file:
-                compression = self.manifest.artifact.compression.method or "none"
-                source: Readable = file if compression == "none" else Decompressed(file, compression, "the dump")
-                self._tool(argv, where, source if database is not None else _Relocated(source))
+            with self._open_script() as source:
+                self._tool(argv, where, source if database is not None else FittedScript(source, head))
 
         loaded.seconds = self._with_roles(attempt)
         return loaded
 
+    @contextmanager
+    def _open_script(self) -> Iterator[Readable]:
+        compression = self.manifest.artifact.compression.method or "none"
+        with self.artifact.open("rb") as file:
+            yield file if compression == "none" else Decompressed(file, compression, "the dump")
+
+    def _scan(self) -> ScriptContents:
+        """A script says what it needs as it goes; a role that is missed in its last lines would cost the whole run."""
+        with self._open_script() as source:
+            return scan_script(Watched(source, Limits(self.cancel, self.deadline), None))
+
     # -- both
+
+    def _provide(self, needs: Needs) -> None:
+        """Roles and tablespaces; extensions are there or not."""
+        rehearsal_server.check_extensions(self.server, needs.extensions)
+        rehearsal_server.make_roles(self.server, needs.roles)
+        rehearsal_server.make_tablespaces(self.server, needs.tablespaces)
 
     def _with_roles(self, attempt: Callable[[], None]) -> float:
         """Try; make a role that is missed, and try again. Seconds of the try that went through."""
@@ -204,8 +236,23 @@ class _Run:
         """:return: a database to connect to meanwhile."""
         start = "template1" if database == "postgres" else "postgres"
         with self.server.with_database(start).connect() as session:
-            session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
+            there = session.execute("select from pg_catalog.pg_database where datname = %s", [database]).fetchone()
+            if there is not None:
+                self._drop_subscriptions(database)
+                session.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
         return start
+
+    def _drop_subscriptions(self, database: str) -> None:
+        """A database with one cannot be dropped."""
+        with self.server.with_database(database).connect() as session:
+            names: list[Any] = session.execute(
+                "select subname from pg_catalog.pg_subscription s join pg_catalog.pg_database d on d.oid = s.subdbid"
+                " where d.datname = pg_catalog.current_database()"
+            ).fetchall()
+            for (name,) in names:
+                for statement in ("ALTER SUBSCRIPTION {} DISABLE", "ALTER SUBSCRIPTION {} SET (slot_name = NONE)"):
+                    session.execute(sql.SQL(statement).format(sql.Identifier(name)))
+                session.execute(sql.SQL("DROP SUBSCRIPTION {}").format(sql.Identifier(name)))
 
     def _create(self, database: str, schemas: list[str]) -> None:
         encoding = self.manifest.source.encoding or "UTF8"
@@ -222,32 +269,13 @@ class _Run:
 
     def _tool(self, argv: list[os.PathLike[str] | str], where: ConnectionParams, stdin: Readable | None) -> None:
         with client_environment(where) as env:
-            # A dump leaves these as they are where it does not say: what it wrote was written without them.
-            env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} -c statement_timeout=0 -c lock_timeout=0".strip()
+            # The database's own settings are restored before its tables, and are not for its restore.
+            pinned = "-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off"
+            env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} {pinned}".strip()
             with ToolProcess(
                 argv, env=env, cancel=self.cancel, deadline=self.deadline, stdin=stdin, stdout="devnull"
             ) as process:
                 process.wait()
-
-
-class _Relocated:
-    """A cluster's script whose tablespaces lie in the server's own folder; its head makes them, before any database."""
-
-    def __init__(self, source: Readable) -> None:
-        self._source = source
-        self._head: bytes | None = None
-
-    def read(self, size: int = -1, /) -> bytes:
-        if self._head is None:
-            head = b""
-            while b"\n\\connect " not in head and (data := self._source.read(1 << 20)):
-                head += data
-            globals_, mark, rest = head.partition(b"\n\\connect ")
-            self._head = _TABLESPACE.sub(rb"\1 LOCATION '';", globals_) + mark + rest
-        if self._head:
-            data, self._head = self._head[:size], self._head[size:]
-            return data
-        return self._source.read(size)
 
 
 @contextmanager

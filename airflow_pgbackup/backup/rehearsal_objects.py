@@ -54,8 +54,6 @@ _NOT_AGAIN = frozenset(
     }
 )
 
-_LARGE_OBJECT_KINDS = frozenset({"BLOB", "BLOB METADATA"})
-
 
 def compare_definitions(
     artifact: Path,
@@ -83,10 +81,9 @@ def compare_definitions(
     archived = _archived(artifact, manifest, loaded)
     restored = _dump_again(manifest, options, loaded, server, client, deadline, cancel)
     if manifest.series.database is None:
-        # Our own superuser, and what stands in for tablespaces' folders.
         archived, restored = _known(archived, server.user), _known(restored, server.user)
         notes.append("owners, grants and comments of large objects are not compared in a cluster's dump")
-    elif not any(key[1] in _LARGE_OBJECT_KINDS for key in archived):
+    elif not any(key[1] == "LARGE OBJECT" for key in archived):
         restored = without(restored, _of_large_objects(restored))
     differences = [
         Difference(found.kind.lower(), found.label, found.detail)
@@ -177,9 +174,9 @@ def _dump_again(
 
 def _known(objects: Objects, superuser: str) -> Objects:
     """Without what the rehearsal brings itself, and what pg_dumpall has no option to dump again without data."""
-    ours = [key for key in objects if key[1] == "GLOBAL" and (superuser in key[3] or "TABLESPACE" in key[3])]
+    ours = [key for key in objects if key[1] == "GLOBAL" and superuser in key[3]]
     return without(objects, [*ours, *_of_large_objects(objects)])
 
 
 def _of_large_objects(objects: Objects) -> list[Key]:
-    return [key for key in objects if key[1] in _LARGE_OBJECT_KINDS or key[3].startswith("LARGE OBJECT")]
+    return [key for key in objects if key[2] is None and key[3].startswith("LARGE OBJECT ")]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from psycopg import sql
@@ -17,12 +18,13 @@ from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.clients import Client, find_clients, where_to_get
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server import PostgresServer
-from airflow_pgbackup.postgres.toc import TocEntry
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
 
 ROOM = 1.3
 """Bytes of disk a rehearsal is given for each byte that the database took: the restored copy is smaller, WAL is not."""
+
+_UNKNOWN_SETTING = 17  # https://www.postgresql.org/docs/17/release-17.html: transaction_timeout
 
 _SPARE = 256 * 1024**2  # an empty cluster and its first WAL
 
@@ -38,29 +40,48 @@ BULK_LOAD = {
     "max_locks_per_transaction": "512",
 }
 
-_NAME = r'("(?:[^"]|"")+"|[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*)'
-# Roles that a definition names without being owned by them.
-_ROLES = re.compile(rf"\b(?:TO|FROM|FOR ROLE|FOR|AUTHORIZATION|GRANTED BY|OWNER TO)\s+((?:{_NAME}\s*,\s*)*{_NAME})")
-_ROLE_KINDS = frozenset({"ACL", "DEFAULT ACL", "POLICY", "USER MAPPING", "DATABASE PROPERTIES", "DATABASE"})
-_NOT_ROLES = frozenset({"public", "current_user", "session_user", "current_role"})
 
+def choose_programs(manifest: Manifest, settings: Settings) -> tuple[Client, Client]:
+    """The server programs to rehearse with, and the client that restores into that server.
 
-def choose_server(manifest: Manifest, settings: Settings) -> Client:
-    """The server programs to rehearse with: the major version of the pg_dump that wrote the dump, since that is what
-    the dump's SQL is for; else the lowest newer one.
+    The server's major version is that of the pg_dump that wrote the dump, since that is what the dump's SQL is for;
+    else the lowest newer one. pg_restore must know the archive's compression, and the server what pg_restore says:
+    from version 17 on it sets ``transaction_timeout``, which older servers do not know. psql says nothing by itself,
+    and the newest knows all commands that a dump may hold.
 
     :raises NotProven: none here.
     """
     wanted = int(manifest.client.version.split(".")[0])
-    found = [client for client in find_clients(settings.client_dirs) if client.has("initdb", "postgres", "psql")]
-    fitting = [client for client in found if client.major >= wanted]
-    if not fitting:
-        listed = "; ".join(map(str, found)) or "none at all"
+    clients = find_clients(settings.client_dirs)
+    servers = [client for client in clients if client.has("initdb", "postgres", "psql") and client.major >= wanted]
+    if not servers:
+        listed = "; ".join(str(client) for client in clients if client.has("initdb", "postgres")) or "none at all"
         raise NotProven(
             f"no PostgreSQL server {wanted} or newer on this worker to rehearse with; found: {listed}",
             hint=f"{where_to_get(wanted, tools=('initdb', 'postgres'))}; or name a scratch server by its connection",
         )
-    return min(fitting, key=lambda client: (client.major, -client.version[1]))
+    if manifest.artifact.format == "plain":
+        return min(servers, key=_preference), next(client for client in clients if client.has("psql"))
+    method = manifest.artifact.compression.method if manifest.artifact.compression.by == "pg_dump" else None
+    loaders = [
+        client
+        for client in clients
+        if client.has("pg_restore", "pg_dump") and client.major >= wanted
+        if method in (None, "none") or method in client.compression_methods
+    ]
+    for server in sorted(servers, key=_preference):
+        for loader in sorted(loaders, key=_preference):
+            if loader.major <= max(server.major, _UNKNOWN_SETTING - 1) or server.major >= _UNKNOWN_SETTING:
+                return server, loader
+    listed = "; ".join(map(str, [*servers, *loaders]))
+    raise NotProven(
+        f"no pg_restore here that knows {method} and a server that knows what it says; found: {listed}",
+        hint=where_to_get(wanted, tools=("initdb", "postgres"), embedded=False),
+    )
+
+
+def _preference(client: Client) -> tuple[int, int]:
+    return client.major, -client.version[1]
 
 
 def check_room(manifest: Manifest, settings: Settings) -> None:
@@ -87,6 +108,29 @@ def throwaway(manifest: Manifest, programs: Client, settings: Settings) -> Itera
         yield server
 
 
+def without_login_triggers(connection: ConnectionParams, programs: Client) -> ConnectionParams:
+    """To look at a restored copy: what the database does at every login would change it."""
+    if programs.major < 17:  # https://www.postgresql.org/docs/17/event-trigger-definition.html
+        return connection
+    return replace(connection, keywords={**connection.keywords, "options": "-c event_triggers=off"})
+
+
+def with_bootstrap_superuser(connection: ConnectionParams, name: str) -> ConnectionParams:
+    """Give the server's own superuser that name, and make another one, with a random name, to connect as.
+
+    Memberships that the source's own superuser granted are dumped as granted by it, and from version 16 on a server
+    takes that of its own superuser only, or of one who has the ADMIN option.
+    """
+    ours = replace(connection, keywords={**connection.keywords, "user": f"pgb_{secrets.token_hex(8)}"})
+    with connection.connect() as session:
+        session.execute(sql.SQL("CREATE ROLE {} SUPERUSER LOGIN").format(sql.Identifier(ours.user)))
+    with ours.connect() as session:
+        session.execute(
+            sql.SQL("ALTER ROLE {} RENAME TO {}").format(sql.Identifier(connection.user), sql.Identifier(name))
+        )
+    return ours
+
+
 def check_extensions(connection: ConnectionParams, extensions: Iterable[str]) -> None:
     """:raises NotProven: naming those that the server does not have."""
     with connection.connect() as session:
@@ -99,32 +143,12 @@ def check_extensions(connection: ConnectionParams, extensions: Iterable[str]) ->
         )
 
 
-def roles_of(entries: Iterable[TocEntry]) -> set[str]:
-    """The roles that an archive speaks of: owners, grantees, those of policies and user mappings."""
-    found = set()
-    for entry in entries:
-        if entry.owner:
-            found.add(entry.owner)
-        if entry.kind in _ROLE_KINDS:
-            found |= roles_in(entry.definition)
-    return found - _NOT_ROLES
-
-
-def roles_in(text: str) -> set[str]:
-    """Names that stand where SQL has roles; too many do no harm, a missing one shows when it is missed."""
-    found = set()
-    for match in _ROLES.finditer(text):
-        for name in re.findall(_NAME, match[1]):
-            found.add(name[1:-1].replace('""', '"') if name.startswith('"') else name.lower())
-    return found - _NOT_ROLES
-
-
 def make_roles(connection: ConnectionParams, names: Iterable[str]) -> None:
     """Stand-ins, so that owners and grants restore as they are. Superusers, because event triggers and foreign data
     wrappers must be owned by one; without login, in a server that nobody else reaches."""
     with connection.connect() as session:
         there = {name for (name,) in session.execute("select rolname from pg_catalog.pg_roles")}
-        for name in sorted(set(names) - there):
+        for name in sorted(set(names) - there - {"public"}):  # to which a user mapping may belong
             if not name.startswith("pg_"):
                 session.execute(sql.SQL("CREATE ROLE {} SUPERUSER NOLOGIN").format(sql.Identifier(name)))
 

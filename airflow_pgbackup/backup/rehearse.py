@@ -22,6 +22,7 @@ from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.clients import Client
 from airflow_pgbackup.postgres.compare import (
     compare_large_objects,
+    compare_materialized_views,
     compare_sequences,
     compare_tables,
 )
@@ -68,7 +69,7 @@ def rehearse(
     :raises VerificationFailed: the artifact cannot be read to its end, or does not restore.
     """
     _check_whole(manifest)
-    programs = rehearsal_server.choose_server(manifest, settings)
+    programs, loader = rehearsal_server.choose_programs(manifest, settings)
     found = Rehearsal(server_version=programs.version_text)
     stop = Cancel()
     cancel.on_set(stop.set)
@@ -95,7 +96,7 @@ def rehearse(
         )
         to_come = pool.submit(lambda: reading().digest())
         try:
-            loaded = load(artifact, manifest, server.params, programs, reader, deadline=deadline, cancel=stop, log=log)
+            loaded = load(artifact, manifest, server.params, programs, loader, deadline=deadline, cancel=stop, log=log)
         except BaseException:
             stop.set()  # the pool waits for the reading
             raise
@@ -106,13 +107,14 @@ def rehearse(
             found.notes.append("uncontained: SQL of the dump ran with this worker's own rights")
         log(f"restored in {human_seconds(loaded.seconds)}; comparing")
         if on_restored:
-            on_restored(server.params)
+            on_restored(loaded.server)
+        quiet = rehearsal_server.without_login_triggers(loaded.server, programs)
         databases = contents.databases if loaded.database is None else [loaded.database]
         for database in databases:
-            key = database if loaded.database is None else None
-            _compare(found, contents, server.params.with_database(database), key, programs, reading, stop)
+            live = _live(manifest, quiet.with_database(database), programs, stop)
+            _compare(found, contents, live, database if loaded.database is None else None, reading)
         differences, notes = compare_definitions(
-            artifact, manifest, loaded, server.params, programs, settings, deadline=deadline, cancel=stop
+            artifact, manifest, loaded, quiet, programs, settings, deadline=deadline, cancel=stop
         )
         found.differences += differences
         found.notes += notes
@@ -133,21 +135,31 @@ def _check_whole(manifest: Manifest) -> None:
         )
 
 
+def _live(manifest: Manifest, connection: ConnectionParams, programs: Client, cancel: Cancel) -> LiveDatabase:
+    """The copy, read in the encoding and with the digits of the dump."""
+    digits = manifest.options.get("extra_float_digits")
+    return LiveDatabase(
+        connection,
+        programs,
+        encoding=str(manifest.options.get("encoding") or manifest.source.encoding or "UTF8"),
+        float_digits=digits if isinstance(digits, int) else 3,
+        quote_all_identifiers=bool(manifest.options.get("quote_all_identifiers")),
+        cancel=cancel,
+    )
+
+
 def _compare(
     found: Rehearsal,
     contents: ArchiveContents,
-    connection: ConnectionParams,
+    live: LiveDatabase,
     key: str | None,
-    programs: Client,
     reading: Callable[[], ArchiveReader],
-    cancel: Cancel,
 ) -> None:
     """One database: tables, sequences, large objects."""
-    live = LiveDatabase(connection, programs, cancel=cancel)
     prefix = f"{key}: " if key else ""
 
-    def row_sets(tables: Collection[TableKey]) -> dict[TableKey, RowSet]:
-        return reading().row_sets(tables)
+    def row_sets(tables: Collection[TableKey], counted: Collection[TableKey]) -> dict[TableKey, RowSet]:
+        return reading().row_sets(tables, counted)
 
     for compared in compare_tables(live, [t for t in contents.tables if t.database == key], row_sets):
         table = compared.table
@@ -170,5 +182,7 @@ def _compare(
             found.notes.append(f"{prefix}{table.schema}.{table.name}: {compared.detail}")
     for name, detail in compare_sequences(live, contents, key):
         found.differences.append(Difference("sequence value", f"{prefix}{name}", detail))
+    for name, detail in compare_materialized_views(live, contents, key):
+        found.differences.append(Difference("materialized view data", f"{prefix}{name}", detail))
     for oid, detail in compare_large_objects(live, contents, key):
         found.differences.append(Difference("large object", f"{prefix}{oid}", detail))

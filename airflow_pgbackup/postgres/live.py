@@ -115,6 +115,7 @@ class LiveDatabase:
     :param client: whose psql reads.
     :param encoding: of the archive's data, so that both sides are the same bytes.
     :param float_digits: the dump's ``extra_float_digits``.
+    :param quote_all_identifiers: the dump's; it shows in the text of ``regclass`` and the like.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class LiveDatabase:
         *,
         encoding: str = "UTF8",
         float_digits: int = 3,
+        quote_all_identifiers: bool = False,
         cancel: Cancel | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
@@ -131,17 +133,21 @@ class LiveDatabase:
         self._client = client
         self._encoding = encoding
         self._float_digits = float_digits
+        self._quote_all = quote_all_identifiers
+        self._relations: dict[tuple[str, str], Relation] | None = None
         self._cancel = cancel
         self._on_line = on_line
 
     def relations(self) -> dict[tuple[str, str], Relation]:
-        """Tables, views and sequences by schema and name; the system's too."""
-        with self.connection.connect() as session:
-            rows: list[Any] = session.execute(_RELATIONS).fetchall()
-        return {
-            (schema, name): Relation(schema, name, kind, extension, frozenset(columns), populated)
-            for schema, name, kind, extension, columns, populated in rows
-        }
+        """Tables, views and sequences by schema and name; the system's too. Asked for once."""
+        if self._relations is None:
+            with self.connection.connect() as session:
+                rows: list[Any] = session.execute(_RELATIONS).fetchall()
+            self._relations = {
+                (schema, name): Relation(schema, name, kind, extension, frozenset(columns), populated)
+                for schema, name, kind, extension, columns, populated in rows
+            }
+        return self._relations
 
     def read(self, tables: Sequence[Rows] | Sequence[Count]) -> Iterator[tuple[int, Iterator[bytes]]]:
         """The index of each table in turn, and its rows as COPY's text in pieces that may end anywhere.
@@ -149,6 +155,8 @@ class LiveDatabase:
         :raises ToolError: psql failed: a table that is not there, no right to read it, the connection lost.
         """
         session = [line.format(encoding=f"'{self._encoding}'", float_digits=self._float_digits) for line in SESSION]
+        if self._quote_all:
+            session.append("SET quote_all_identifiers = on")
         script = [f"{line};" if "\\g" not in line else line for line in session]
         asked: Sequence[Rows | Count] = tables
         for number, rows in enumerate(asked):

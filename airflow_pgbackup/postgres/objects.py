@@ -34,6 +34,9 @@ _DATA_KINDS = frozenset(
 _IN_ANY_ORDER = frozenset({"TABLE", "FOREIGN TABLE", "ACL", "DEFAULT ACL", "BLOB METADATA", "DATABASE PROPERTIES"})
 """Inheritance may put columns into another order, and a list of privileges has none."""
 
+_WITH_COLUMN_LIST = frozenset({"PUBLICATION TABLE", "STATISTICS"})
+"""They list columns in the order that these have in their table."""
+
 _QUOTABLE = frozenset(
     {
         "ACL",
@@ -59,7 +62,14 @@ _HEADER = re.compile(
     r"(?:; Tablespace: .*)?$"
 )
 _SETTING = (b"SET", b"SELECT")
-_GLOBAL = re.compile(r"^(?P<verb>CREATE ROLE|ALTER ROLE|CREATE TABLESPACE|GRANT|CREATE DATABASE|ALTER DATABASE)\b")
+_LARGE_OBJECTS = frozenset({"BLOB", "BLOB METADATA"})
+_ABOUT_LARGE_OBJECT = re.compile(
+    r"(SELECT|ALTER|COMMENT|GRANT|REVOKE)(?: pg_catalog\.lo_create\('|[A-Z, ]* LARGE OBJECT )(\d+)\b"
+)
+_LARGE_OBJECT_VERBS = {"SELECT": "LARGE OBJECT", "ALTER": "LARGE OBJECT", "COMMENT": "COMMENT"}
+_LOCATION = re.compile(r" LOCATION E?'(?:[^']|'')*';\Z")
+# What a global statement gives to what: what is before the value. ``ALTER ROLE app SET work_mem`` ``TO '1GB';``
+_BEFORE_VALUE = re.compile(r"(.*? SET \S+(?= TO )|.*?(?= WITH | PASSWORD | IS (?:E?'|NULL)| OWNER )|.*)", re.DOTALL)
 
 Key = tuple[str | None, str, str | None, str]
 """Database (of a cluster's dump), kind, schema, name."""
@@ -88,11 +98,24 @@ Objects = dict[Key, Counter[str]]
 def toc_objects(entries: Iterable[TocEntry]) -> Objects:
     """From an archive's table of contents."""
     found: Objects = {}
+    groups: dict[int, list[str]] = {}  # dump id to OIDs of large objects
     for entry in entries:
-        if entry.kind not in _DATA_KINDS:
-            text = f"{entry.definition}\nowner {entry.owner}\ntablespace {entry.tablespace}"
-            key = (None, entry.kind, entry.schema, entry.name)
-            found.setdefault(key, Counter())[_normal(entry.kind, text)] += 1
+        if entry.kind in _DATA_KINDS:
+            continue
+        kind, names = entry.kind, [entry.name]
+        text = f"{entry.definition}\nowner {entry.owner}\ntablespace {entry.tablespace}"
+        if kind in _LARGE_OBJECTS:
+            # From 17 on one entry for all with the same owner and privileges, whether or not the dump has those.
+            kind, text = "LARGE OBJECT", f"owner {entry.owner}"
+            oids = entry.definition.split() if entry.kind == "BLOB METADATA" else names
+            names = groups[entry.dump_id] = [f"LARGE OBJECT {oid}" for oid in oids]
+        elif entry.name.startswith("LARGE OBJECTS ") and (group := groups.get(next(iter(entry.depends_on), 0))):
+            names, text = group, text.replace(group[0], "LARGE OBJECT")  # its definition names the first of them
+        elif entry.name.startswith("LARGE OBJECT "):
+            text = text.replace(entry.name, "LARGE OBJECT")
+        for name in names:
+            key = (None, kind, entry.schema, name)
+            found.setdefault(key, Counter())[_normal(kind, text)] += 1
     return found
 
 
@@ -108,19 +131,25 @@ def script_objects(source: Readable) -> Objects:
             current = None
         elif isinstance(event, Comment):
             if match := _HEADER.match(decoder.text(event.text)):
+                if match["kind"] in _LARGE_OBJECTS or match["name"].startswith("LARGE OBJECT"):
+                    current = None  # each by its own statements: a header may be of many
+                    continue
                 current = (database, match["kind"], None if match["schema"] == "-" else match["schema"], match["name"])
                 pieces.setdefault(current, []).append([f"owner {match['owner']}"])
         elif isinstance(event, Statement):
             if event.words[:1] == (b"SET",) and (encoding := sqlnames.client_encoding(event.text)):
                 decoder.use(encoding)
-            if event.words[:1] and event.words[0] in _SETTING:
-                continue
             text = decoder.text(event.text)
-            if current is not None:
+            if match := _ABOUT_LARGE_OBJECT.match(text):
+                key = (database, _LARGE_OBJECT_VERBS.get(match[1], "ACL"), None, f"LARGE OBJECT {match[2]}")
+                pieces.setdefault(key, [[]])[0].append(text)
+            elif event.words[:1] and event.words[0] in _SETTING:
+                continue
+            elif current is not None:
                 pieces[current][-1].append(text)
-            elif match := _GLOBAL.match(text):
+            else:
                 key = (database, "GLOBAL", None, _short(text))
-                pieces.setdefault(key, []).append([text])
+                pieces.setdefault(key, []).append([_LOCATION.sub(";", text)])
     return {
         key: Counter(_normal(key[1], "\n".join(texts)) for texts in several)
         for key, several in pieces.items()
@@ -160,6 +189,8 @@ def kinds(objects: Mapping[Key, object]) -> Counter[str]:
 
 
 def _normal(kind: str, text: str) -> str:
+    if kind in _WITH_COLUMN_LIST:
+        return "\n".join(sorted(re.split(r"[\s,();]+", text)))
     lines = [line.rstrip().removesuffix(",") for line in text.splitlines() if line.strip()]
     return "\n".join(sorted(lines) if kind in _IN_ANY_ORDER else lines)
 
@@ -182,5 +213,5 @@ def _difference(key: Key, detail: str) -> ObjectDifference:
 
 def _short(statement: str) -> str:
     """``ALTER ROLE app WITH …`` as ``ALTER ROLE app``: a name for what has none, and nothing of its password."""
-    words = statement.split(" WITH ")[0].split(" PASSWORD ")[0]
-    return words.removesuffix(";")[:200]
+    match = _BEFORE_VALUE.match(statement)
+    return (match[0] if match else statement).removesuffix(";")[:200]
