@@ -187,6 +187,15 @@ def dumped_databases(db: Database, options: DumpAllOptions) -> list[str]:
             "GRANT CONNECT ON DATABASE … to it, or exclude_databases",
             shut,
         )
+    # It hands them to pg_dump through a shell (appendShellString in src/fe_utils/string_utils.c).
+    broken = [name for name, _ in dumped if set(name) & {"\n", "\r"}]
+    if broken:
+        db.findings.error(
+            "database_name",
+            f"pg_dumpall cannot dump databases with a line break in their names: {named([repr(n) for n in broken])}",
+            "exclude_databases, and dump each by itself with pg_dump",
+            broken,
+        )
     return [name for name, may_enter in dumped if may_enter]
 
 

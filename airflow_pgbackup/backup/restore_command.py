@@ -19,15 +19,20 @@ def restore_command(*, artifact: str, format: str, compression: str | None, data
     """
     name = shlex.quote(f"./{artifact}" if artifact.startswith("-") else artifact)
     if format == "plain":
-        into = "postgres" if database is None or create else f"{database}_restored"
+        into = "postgres" if database is None or create else _restored(database)
         psql = f"psql --no-psqlrc --set ON_ERROR_STOP=1 --dbname {shlex.quote(_dbname(into))}"
         if database is None:
             # Dies at CREATE ROLE of the bootstrap superuser otherwise; the roles that exist are reported and passed.
             psql = f"psql --no-psqlrc --dbname {into}"
         feed = f"{_DECOMPRESS[compression]} {name} | {psql}" if compression else f"{psql} --file {name}"
         return feed if into == "postgres" else f"{_createdb(into)} && {feed}"
-    into = f"{database}_restored"
+    into = _restored(database)
     return f"{_createdb(into)} && pg_restore --exit-on-error --dbname {shlex.quote(_dbname(into))} {name}"
+
+
+def _restored(database: str) -> str:
+    # NAMEDATALEN: the server cuts a longer name to 63 bytes, and what is left may be the name of the source.
+    return database.encode()[: 63 - len("_restored")].decode(errors="ignore") + "_restored"
 
 
 def _createdb(name: str) -> str:

@@ -159,6 +159,12 @@ _TABLE: list[tuple[str, str]] = [
         "the server is newer than this client: install the client of its major version, "
         "or name its folder in PGBACKUP_CLIENT_DIRS",
     ),
+    (
+        # appendShellStringNoError in src/fe_utils/string_utils.c; written without the tool's name before it
+        r"shell command argument contains a newline or carriage return",
+        "pg_dumpall cannot dump a database with a line break in its name: exclude_databases, "
+        "and dump it by itself with pg_dump",
+    ),
     (r"no matching (?:tables|schemas|extensions) were found", "check the patterns; they are those of psql's \\d"),
     (r"pg_dump: error: (?:unrecognized|invalid) option|: unrecognized option", "this client is too old for the option"),
     (

@@ -162,7 +162,8 @@ def artifact_name(
             raise OptionError(f"the artifact template {template!r} holds an unknown placeholder", hint=hint)
         name += literal + (values[field] if field is not None else "")
     name += EXTENSIONS[format] + (COMPRESSION_EXTENSIONS[compression] if compression else "")
-    if re.search(r"[/\x00-\x1f\x7f\\]", name) or name.startswith((".", "verification-")) or name == MANIFEST_FILE:
+    # The extension keeps it apart from our own files, which all end in .json.
+    if re.search(r"[/\x00-\x1f\x7f\\]", name) or name.startswith("."):
         raise OptionError(f"the artifact template {template!r} gives {name!r}, which cannot be used as a file name")
     if len(name.encode()) > MAX_SEGMENT:
         raise OptionError(

@@ -169,7 +169,6 @@ def test_artifact_names_of_odd_databases_and_clusters() -> None:
         "a/b",
         "../{database}",
         ".{database}",
-        "verification-{date}",
         "a\nb",
         "x" * 300,
     ],
