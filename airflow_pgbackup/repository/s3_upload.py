@@ -228,13 +228,16 @@ class Upload:
             time.sleep(pause)  # S3 is consistent, not every store is
         else:
             raise RepositoryError(f"{self._what} is not there after the store confirmed it")
+        if head.get("Metadata", {}).get(TOKEN, self._token) != self._token:
+            # SeaweedFS looks for If-None-Match before it joins the parts: of two in the same instant the later stays.
+            raise AlreadyExists(f"{self._what} was written by another writer in the same instant")
         stored = head.get(f"Checksum{self._bucket.algorithm}")
         if head["ContentLength"] != size or (checksum and stored and stored != checksum):
             if self._is_ours(head):
                 self._bucket.call("DeleteObject", Key=self._key)
             raise RepositoryError(
                 f"{self._what} is not what was sent: {head['ContentLength']} bytes of {size}, checksum {stored}",
-                hint="the store or a proxy in between damages data; the object has been deleted",
+                hint="the store or a proxy in between damages data, or another tool writes to the same key",
             )
         return head
 

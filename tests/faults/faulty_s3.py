@@ -48,7 +48,7 @@ class FaultyS3:
     Kinds of faults: ``answer`` (an error without asking the server), ``reset`` (the connection breaks before the
     request is passed on), ``lose`` (the server does it, the reply is lost), ``lie`` (200 with an error in the body;
     the server is not asked), ``lie-after`` (the same after the server has done it), ``stall``, ``corrupt`` (a byte of
-    the body is flipped), ``cut`` (the answer's body ends early).
+    the body is flipped), ``cut`` (the answer's body ends early), ``shrink`` (the answer tells a length of 1).
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -134,6 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
                 middle = len(body) // 2
                 body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
         status, answer_headers, answer = self._ask(body)
+        if kind == "shrink":
+            answer_headers["Content-Length"] = "1"
         if kind == "lose":
             return self._reset()
         if fault is not None and kind == "lie-after":

@@ -20,6 +20,7 @@ from airflow_pgbackup.errors import AlreadyExists, RepositoryError, RepositoryNo
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3_options import S3Options
+from airflow_pgbackup.repository.s3_upload import TOKEN
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -254,6 +255,30 @@ def test_somebody_else_was_first(store: Store, repository: Repository, data: byt
         repository.write(KEY, Overtaken(data))
     assert store.visible() == b"theirs"
     assert store.uploads() == []
+
+
+@pytest.mark.parametrize("data", ALL)
+def test_overwritten_right_after_the_commit(store: Store, repository: Repository, data: bytes) -> None:
+    """By another tool, or on a store whose If-None-Match has a gap."""
+
+    def overwrite(call: Any) -> bool:
+        if store.proxy.count(commit_of(data)) > before:
+            store.direct.put_object(Bucket=store.bucket, Key=f"pg/{KEY}", Body=b"theirs", Metadata={TOKEN: "theirs"})
+        return False
+
+    before = store.proxy.count(commit_of(data))
+    store.proxy.fault("HeadObject", "answer", when=overwrite)
+    with pytest.raises(AlreadyExists, match="same instant"):
+        repository.write(KEY, io.BytesIO(data))
+    assert store.visible() == b"theirs"
+
+
+@pytest.mark.parametrize("data", ALL)
+def test_a_store_that_has_not_what_was_sent(store: Store, repository: Repository, data: bytes) -> None:
+    store.proxy.fault("HeadObject", "shrink", skip=1, times=FOR_EVER)
+    with pytest.raises(RepositoryError, match=rf"not what was sent: 1 bytes of {len(data)}"):
+        repository.write(KEY, io.BytesIO(data))
+    assert store.visible() is None
 
 
 @pytest.mark.parametrize("data", ALL)
