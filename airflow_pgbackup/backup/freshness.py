@@ -13,9 +13,16 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 
 from airflow_pgbackup.backup.limits import Contents, Finding, Limits, compared, evaluate
-from airflow_pgbackup.errors import ConfigurationError, RepositoryError
+from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue, read_manifest, read_verification
+from airflow_pgbackup.repository.catalogue import (
+    THREADS,
+    Backup,
+    read_catalogue,
+    read_manifest,
+    read_verification,
+    select_series,
+)
 from airflow_pgbackup.repository.layout import LEVELS, Series
 from airflow_pgbackup.repository.manifest import Manifest, TableResult
 
@@ -51,7 +58,7 @@ def freshness(
     :raises RepositoryError: it could not be looked at, which says nothing about the backups.
     """
     now = now or datetime.now(timezone.utc)
-    expected = _expected(server, databases, cluster)
+    expected = select_series(server, databases, cluster=cluster)
     found = read_catalogue(repository, server=server, series=expected).by_series()
     wanted = expected if expected is not None else list(found)
     wanted = [one for one in wanted if not any(fnmatchcase(str(one), pattern) for pattern in exclude)]
@@ -77,19 +84,6 @@ def freshness(
         "problems": problems,
         "series": [_json(series, finding, now) for series, finding in findings],
     }
-
-
-def _expected(server: str | None, databases: Sequence[str] | None, cluster: bool) -> list[Series] | None:
-    if databases is None and not cluster:
-        return None
-    if isinstance(databases, str):
-        raise ConfigurationError(f"databases is {databases!r}", hint="pass a list of names")
-    if server is None:
-        raise ConfigurationError(
-            "databases are expected, but of no server", hint="pass server= as the dumps have it: the connection id"
-        )
-    expected = [Series(server, database) for database in dict.fromkeys(databases or ())]
-    return [*expected, Series(server, None)] if cluster else expected
 
 
 def _read_contents(

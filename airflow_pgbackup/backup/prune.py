@@ -66,7 +66,9 @@ def prune(
     wanted = None if series is None else list(series)
     job.decide(read_catalogue(repository, server=server, series=wanted), grace)
     job.find_temporary(_prefixes(server, wanted), grace)
-    if not dry_run:
+    if dry_run:
+        job.tell()
+    else:
         job.act()
     return job.result(dry_run)
 
@@ -112,6 +114,15 @@ class _Prune:
     def find_temporary(self, prefixes: Iterable[str], grace: timedelta) -> None:
         for prefix in prefixes:
             self.temporary += self.repository.leftovers(grace, prefix=prefix)
+
+    def tell(self) -> None:
+        for decision in self.decisions:
+            name = f"{decision.backup.series}/{decision.backup.id}"
+            self.log(f"{'keep' if decision.keep else 'remove'} {name}: {'; '.join(decision.reasons)}")
+        for one in self.leftovers:
+            self.log(f"sweep {one.folder}: no manifest, {human_bytes(one.size)}, since {one.modified.isoformat()}")
+        for item in self.temporary:
+            self.log(f"sweep {item.key}: a temporary file or upload, since {item.modified.isoformat()}")
 
     def act(self) -> None:
         """Oldest first: whatever stops us, it is the newest that are still there.
@@ -173,15 +184,17 @@ class _Prune:
         """One folder. Its listing may be minutes old, so look again: is it still what it was?"""
         entries = {entry.key.removeprefix(f"{one.folder}/"): entry for entry in self.repository.list(one.folder)}
         if PIN_FILE in entries:
-            return self._note(f"{one.series}/{one.id} has been pinned meanwhile: kept")
+            self._note(f"{one.series}/{one.id} has been pinned meanwhile: kept")
+            return
         if isinstance(one, Leftover) and any(
             name == MANIFEST_FILE or entry.modified > one.modified for name, entry in entries.items()
         ):
-            return self._note(f"{one.series}/{one.id} is being written: kept")
+            self._note(f"{one.series}/{one.id} is being written: kept")
+            return
         if entries.pop(MANIFEST_FILE, None):
             self.repository.delete([f"{one.folder}/{MANIFEST_FILE}"])
         self.repository.delete([entry.key for entry in entries.values()])
-        return self.log(f"removed {one.series}/{one.id}, {human_bytes(one.size)}")
+        self.log(f"removed {one.series}/{one.id}, {human_bytes(one.size)}")
 
     def _locks(self, backups: Sequence[Backup]) -> dict[tuple[Series, str], str]:
         """Which of them the store would not give up, and why. The manifest is the last file of a dump, so its lock is

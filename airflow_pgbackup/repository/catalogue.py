@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
-from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryError
+from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, ManifestError, RepositoryError
 from airflow_pgbackup.repository.base import Entry, Repository
 from airflow_pgbackup.repository.layout import (
     LEVELS,
@@ -128,6 +128,23 @@ def find_backup(repository: Repository, series: Series, backup_id: str) -> Backu
     raise BackupNotFound(
         f"{repository.uri} has no backup {series}/{backup_id}", hint="pgbackup list shows those it has"
     )
+
+
+def select_series(server: str | None, databases: Sequence[str] | None, *, cluster: bool = False) -> list[Series] | None:
+    """The series that somebody names: these databases of a server, and its pg_dumpall. None: nobody named any.
+
+    :raises ConfigurationError: databases of no server, or one name where a list is meant.
+    """
+    if databases is None and not cluster:
+        return None
+    if isinstance(databases, str):
+        raise ConfigurationError(f"databases is {databases!r}", hint="pass a list of names")
+    if server is None:
+        raise ConfigurationError(
+            "databases are named, but of no server", hint="pass server= as the dumps have it: the connection id"
+        )
+    named = [Series(server, database) for database in dict.fromkeys(databases or ())]
+    return [*named, Series(server, None)] if cluster else named
 
 
 def standing(verifications: Iterable[VerificationName]) -> tuple[str, str | None]:

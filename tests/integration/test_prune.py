@@ -128,6 +128,10 @@ def test_a_dry_run_changes_nothing_and_says_the_same(repository: Repository) -> 
     planned = run(repository, dry_run=True, now=later, log=logged.append)
     assert keys(repository) == before
     assert "prod/app: 2 of 4 backups would be kept, 2 removed, 10 bytes" in logged
+    assert [line.split()[0] for line in logged[:5]] == ["keep", "keep", "remove", "remove", "sweep"]
+    assert logged[0].endswith(
+        ": the newest; one of at least 1 that count, 1; daily " + f"{NOW - timedelta(hours=1):%F}, 1 of 2"
+    )
     assert planned["removed"] == 2
     assert len(planned["leftovers"]) == 1
     assert {**run(repository, now=later), "dry_run": True} == planned

@@ -1,0 +1,248 @@
+"""The prune operator and the freshness sensor in a real Airflow, on real S3 and local repositories."""
+
+from __future__ import annotations
+
+import textwrap
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import read_catalogue
+from airflow_pgbackup.repository.layout import Series, VerificationName, backup_folder, backup_id
+from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3_options import S3Options
+
+NOW = datetime.now(timezone.utc)
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Repository:
+    if request.param == "folder":
+        made: Repository = LocalRepository(tmp_path / "pg")
+    else:
+        server: S3Server = request.getfixturevalue("s3")
+        request.getfixturevalue("aws_connection")()
+        made = open_repository(f"s3://{server.bucket()}/pg", s3=S3Options(client_factory=server.client))
+    made.init()
+    return made
+
+
+def add(repository: Repository, *nights: float, database: str = "app") -> list[str]:
+    """Verified backups of so many days ago, without contents worth reading."""
+    ids = []
+    for night in nights:
+        at, series = NOW - timedelta(days=night), Series("prod", database)
+        ids.append(backup_id(at, seed=str(night)))
+        folder = backup_folder(series, ids[-1])
+        repository.write_bytes(f"{folder}/app.dump", b"12345")
+        repository.write_bytes(f"{folder}/{VerificationName(at, 'archive', 'pass').file}", b"{}")
+        repository.write_bytes(f"{folder}/manifest.json", b"{}")
+    return ids
+
+
+def ids(repository: Repository) -> list[str]:
+    return [backup.id for backup in read_catalogue(repository).backups]
+
+
+@pytest.fixture
+def run_case(tmp_path: Path, run_dag: Callable[..., Any]) -> Callable[..., Any]:
+    """``run_case(tasks)``: as ``run_dag``, with what these tests need to be imported."""
+
+    def run(tasks: str, **kwargs: Any) -> Any:
+        file = tmp_path / "case.py"
+        file.write_text(HEAD + textwrap.indent(textwrap.dedent(tasks), "    "))
+        return run_dag(file, **kwargs)
+
+    return run
+
+
+HEAD = """
+from datetime import timedelta
+from airflow.sdk import DAG, Param, task
+from airflow_pgbackup.operators.prune import PgBackupPruneOperator
+from airflow_pgbackup.sensors.freshness import PgBackupFreshnessSensor
+
+with DAG("case", schedule=None, params={"delete": Param(False, type="boolean")}):
+"""
+
+
+def test_prune_plans_and_deletes(repository: Repository, run_case: Callable[..., Any]) -> None:
+    made = add(repository, 0, 1, 2, 3)
+    source = (
+        f'PgBackupPruneOperator(task_id="prune", repository={repository.uri!r}, keep_daily=2,'
+        ' delete="{{ params.delete }}")'
+    )
+    run = run_case(source)
+    assert run.states == {"prune": "success"}, run.output
+    plan = run.results["prune"]
+    assert (plan["dry_run"], plan["kept"], plan["removed"]) == (True, 2, 2)
+    assert [one["id"] for one in plan["decisions"]] == made[2:]
+    assert f"keep prod/app/{made[0]}: the newest; " in run.output
+    assert f"remove prod/app/{made[3]}: no rule keeps it" in run.output
+    assert ids(repository) == made
+    run = run_case(source, conf={"delete": True})
+    assert run.results["prune"]["dry_run"] is False
+    assert ids(repository) == made[:2]
+
+
+def test_prune_of_named_databases_mapped(repository: Repository, run_case: Callable[..., Any]) -> None:
+    (
+        add(repository, 0, 1, database="app"),
+        add(repository, 0, 1, database="app_staging"),
+        add(repository, 0, 1, database="b"),
+    )
+    task = (
+        f'PgBackupPruneOperator.partial(task_id="prune", repository={repository.uri!r}, delete=True, server="prod",'
+        ' keep_last=1).expand(databases=[["app"], ["b"], []])'
+    )
+    run = run_case(task)
+    assert set(run.states.values()) == {"success"}, run.output
+    assert [run.results[f"prune[{n}]"]["removed"] for n in range(3)] == [1, 1, 0]
+    left = read_catalogue(repository).by_series()
+    assert {series.database: len(backups) for series, backups in left.items()} == {"app": 1, "app_staging": 2, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("delete=True", "the retention policy has no rule"),
+        ("delete='perhaps', keep_last=1", "delete is 'perhaps'. HINT: "),
+        ("delete=True, keep_last=1, databases=['app']", "databases are named, but of no server"),
+        ("delete=True, keep_last=1, grace=timedelta(0)", "grace is 0:00:00"),
+        ("delete=True, keep_last=1, time_zone='Mars'", "there is no time zone 'Mars'"),
+    ],
+)
+def test_prune_refuses_nonsense_without_a_retry(
+    tmp_path: Path, run_case: Callable[..., Any], arguments: str, message: str
+) -> None:
+    repository = LocalRepository(tmp_path / "pg")
+    repository.init()
+    made = add(repository, 0, 1)
+    run = run_case(f'PgBackupPruneOperator(task_id="prune", repository={repository.uri!r}, {arguments})')
+    assert run.states == {"prune": "failed"}
+    assert message in run.failure
+    assert ids(repository) == made
+
+
+def test_prune_where_there_is_no_repository(tmp_path: Path, run_case: Callable[..., Any]) -> None:
+    run = run_case(
+        f'PgBackupPruneOperator(task_id="prune", repository="{tmp_path.as_uri()}/x", delete=True, keep_last=1)'
+    )
+    assert run.states == {"prune": "failed"}
+    assert "no repository at file://" in run.failure
+
+
+# -- freshness ------------------------------------------------------------------------------------------------------
+
+
+def sensor(repository: Repository, arguments: str) -> str:
+    """max_drop=None: the backups of these tests have no contents."""
+    return f'PgBackupFreshnessSensor(task_id="fresh", repository={repository.uri!r}, max_drop=None, {arguments})'
+
+
+def stale(run: Any) -> str:
+    (line,) = {
+        line for line in run.output.splitlines() if line.startswith("airflow.sdk.exceptions.AirflowSensorTimeout: ")
+    }
+    return str(line).partition(": ")[2]
+
+
+@pytest.mark.parametrize(
+    "waiting", ["", ", deferrable=True", ", timeout=20, poke_interval=1", ", deferrable=True, timeout=20"]
+)
+def test_what_is_fresh_is_said_at_once(repository: Repository, run_case: Callable[..., Any], waiting: str) -> None:
+    (id,) = add(repository, 0.1)
+    run = run_case(sensor(repository, f"max_age=timedelta(hours=26){waiting}"))
+    assert run.states == {"fresh": "success"}, run.output
+    found = run.results["fresh"]
+    assert (found["fresh"], found["series"][0]["id"]) == (True, id)
+
+
+@pytest.mark.parametrize(
+    "waiting", ["", ", timeout=2, poke_interval=1", ", deferrable=True, timeout=2, poke_interval=1"]
+)
+def test_what_is_stale_fails_with_the_reason_and_no_retry(
+    repository: Repository, run_case: Callable[..., Any], waiting: str
+) -> None:
+    (id,) = add(repository, 2)
+    run = run_case(sensor(repository, f"max_age=26 * 3600, server='prod', databases=['app', 'new']{waiting}"))
+    assert run.states == {"fresh": "failed"}
+    assert stale(run) == (
+        f"not fresh: prod/app: the newest backup verified at archive, {id}, is 48.0 h old, at most 26.0 h is allowed; "
+        "prod/new: there is no backup"
+    )
+
+
+def test_a_stale_one_can_be_skipped(repository: Repository, run_case: Callable[..., Any]) -> None:
+    add(repository, 2)
+    run = run_case(sensor(repository, "max_age=timedelta(hours=26), soft_fail=True"))
+    assert run.states == {"fresh": "skipped"}, run.output
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_waiting_ends_when_the_backup_is_there(
+    repository: Repository, run_case: Callable[..., Any], deferrable: bool
+) -> None:
+    add(repository, 2)
+    timer = threading.Timer(6, lambda: add(repository, 0.01))
+    timer.start()
+    try:
+        run = run_case(
+            sensor(repository, f"max_age=timedelta(hours=26), timeout=60, poke_interval=1, deferrable={deferrable}")
+        )
+    finally:
+        timer.join()
+    assert run.states == {"fresh": "success"}, run.output
+    assert run.results["fresh"]["fresh"]
+
+
+def test_databases_by_xcom_and_mapped(repository: Repository, run_case: Callable[..., Any]) -> None:
+    add(repository, 0.1, database="a"), add(repository, 0.1, database="b")
+    run = run_case(
+        f"""
+        names = task(task_id="names")(lambda: ["a", "b"])()
+        servers = task(task_id="servers")(lambda: ["prod", "other"])()
+        common = dict(repository={repository.uri!r}, max_drop=None, max_age=3600 * 26)
+        PgBackupFreshnessSensor(task_id="all", server="prod", databases=names, **common)
+        PgBackupFreshnessSensor.partial(task_id="each", **common).expand(server=servers)
+        """
+    )
+    assert run.states["all"] == "success", run.output
+    assert [one["series"] for one in run.results["all"]["series"]] == ["prod/a", "prod/b"]
+    assert (run.states["each[0]"], run.states["each[1]"]) == ("success", "failed")
+
+
+@pytest.mark.parametrize("waiting", ["", ", deferrable=True, timeout=20"])
+def test_what_cannot_be_asked_or_looked_at(tmp_path: Path, run_case: Callable[..., Any], waiting: str) -> None:
+    repository = LocalRepository(tmp_path / "pg")
+    run = run_case(sensor(repository, f"max_age=60{waiting}"))
+    assert run.states == {"fresh": "failed"}
+    assert "no repository at file://" in run.failure
+    repository.init()
+    for arguments, message in (
+        ("max_age=-1", "max_age is"),
+        ("max_age=60, minimum_level='full'", "no verification level 'full'"),
+        ("max_age=60, allow_drop='public.queue'", "allow_drop is 'public.queue'"),
+        ("max_age=60, server='prod', databases='app'", "databases is 'app'"),
+    ):
+        run = run_case(sensor(repository, f"{arguments}{waiting}"))
+        assert run.states == {"fresh": "failed"}
+        assert message in run.failure
+
+
+def test_the_trigger_is_what_it_says_it_is(tmp_path: Path, airflow_db: Path) -> None:
+    from airflow._shared.module_loading import import_string
+
+    from airflow_pgbackup.triggers.freshness import FreshnessTrigger
+
+    trigger = FreshnessTrigger(look={"repository": "file:///x"}, poke_interval=5, end=1.5)
+    path, kwargs = trigger.serialize()
+    again = import_string(path)(**kwargs)
+    assert again.serialize() == (path, kwargs)
