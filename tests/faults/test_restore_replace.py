@@ -1,0 +1,479 @@
+"""replace: whatever goes wrong, and whenever, the name leads to a whole database, and nothing half-done remains."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.backup.restore import restore
+from airflow_pgbackup.backup.restore_target import RestoreTarget
+from airflow_pgbackup.backup.sessions import session
+from airflow_pgbackup.backup.temporary_database import PREFIX, TemporaryDatabases
+from airflow_pgbackup.errors import Cancelled, ConfigurationError, DeadlineExceeded, RestoreError, ToolError, ToolKilled
+from airflow_pgbackup.postgres.cancel import Cancel
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import DumpOptions, RestoreOptions
+from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.open import open_repository
+
+Fresh = Callable[..., ConnectionParams]
+
+# Its index takes three seconds, and its name a role that a restore must find.
+SLOW = (
+    "create table restored as select generate_series(1, 30) a",
+    "create function slow(int) returns int immutable language plpgsql as "
+    "$$ begin perform pg_catalog.pg_sleep(0.1); return $1; end $$",
+)
+SLOW_INDEX = "create index i on restored (slow(a))"
+
+
+@dataclass
+class Setting:
+    """A live database, and a backup that is to take its place."""
+
+    server: PostgresServer
+    reference: dict[str, object]
+    repository: Repository
+    target: ConnectionParams
+
+    def replace(self, log: Callable[[str], None] = lambda line: None, **more: Any) -> dict[str, Any]:
+        target = {name: more.pop(name) for name in ("keep_old", "terminate_sessions") if name in more}
+        options = RestoreOptions(**more.pop("options", {}))
+        connection = more.pop("connection", self.target)
+        return restore(
+            reference=self.reference,
+            repository=self.repository,
+            target=RestoreTarget(connection=connection, mode="replace", **target),
+            options=options,
+            log=log,
+            **more,
+        )
+
+    def content(self) -> str:
+        """The table in the database under its name."""
+        with self.target.connect() as connection:
+            found = connection.execute("select relname from pg_class where oid >= 16384 and relkind = 'r'")
+            return " ".join(name for (name,) in found)
+
+    def databases(self, beginning: str) -> list[str]:
+        with self.server.params.connect() as connection:
+            query = "select datname from pg_database where starts_with(datname, %s)"
+            return [name for (name,) in connection.execute(query, [beginning])]
+
+    def temporary(self) -> list[str]:
+        return self.databases(PREFIX)
+
+    def is_as_it_was(self) -> bool:
+        return self.content() == "old" and self.databases(self.target.dbname) == [self.target.dbname]
+
+    def drop_replaced(self) -> None:
+        with self.server.params.connect() as connection:
+            for name in self.databases(f"{self.target.dbname}_replaced_"):
+                connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def setting(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> Iterator[Setting]:
+    repository = open_repository(f"file://{tmp_path / 'repository'}")
+    repository.init()
+    source = fresh_database(server18, None, *SLOW)
+    reference = dump_database(connection=source, server="test", repository=repository, options=DumpOptions())
+    target = fresh_database(server18, None, "create table old as select 1 as a")
+    made = Setting(server18, reference, repository, target)
+    yield made
+    made.drop_replaced()
+
+
+@pytest.fixture
+def slow(setting: Setting, fresh_database: Fresh) -> Setting:
+    """The restore takes some seconds, in which things can happen to it."""
+    source = fresh_database(setting.server, None, *SLOW, SLOW_INDEX)
+    setting.reference = dump_database(
+        connection=source, server="slow", repository=setting.repository, options=DumpOptions()
+    )
+    return setting
+
+
+def steps_of(setting: Setting) -> list[str]:
+    """The lines of a replace that succeeds; what was old is back afterwards."""
+    lines: list[str] = []
+    setting.replace(lines.append, keep_old=False)
+    with setting.target.connect() as connection:
+        connection.execute("drop table restored; drop function slow; create table old as select 1 as a")
+    return lines
+
+
+def guards() -> set[int]:
+    """Processes of ours that would drop temporary databases."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().split(b"\0")
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+        if any(word.endswith(b"_drop_guard.py") for word in command) and parent in (os.getpid(), 1):
+            found.add(int(process.name))
+    return found
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+class Injected(Exception):
+    pass
+
+
+def at(number: int, action: Callable[[], None]) -> Callable[[str], None]:
+    """A log that does something at its n-th line."""
+    seen: list[str] = []
+
+    def log(line: str) -> None:
+        seen.append(line)
+        if len(seen) == number:
+            action()
+
+    return log
+
+
+def fail() -> None:
+    raise Injected
+
+
+def test_a_failure_at_any_step_leaves_the_old_database(setting: Setting) -> None:
+    steps, before = steps_of(setting), guards()
+    done = next(number for number, line in enumerate(steps, 1) if "is the restored one now" in line)
+    assert done > 10
+    for number in range(1, done):
+        with pytest.raises(Injected):
+            setting.replace(at(number, fail))
+        assert setting.is_as_it_was(), steps[number - 1]
+        assert setting.temporary() == []
+    assert guards() <= before
+    # From the swap on it has happened, and a log that fails is no failure of the restore.
+    for number in range(done, len(steps) + 1):
+        result = setting.replace(at(number, fail))
+        assert setting.content() == "restored"
+        assert setting.databases(f"{setting.target.dbname}_replaced_") == [result["replaced"]]
+        setting.drop_replaced()
+        with setting.target.connect() as connection:
+            connection.execute("drop table restored; drop function slow; create table old as select 1 as a")
+
+
+def test_stopped_at_any_step(setting: Setting) -> None:
+    steps = steps_of(setting)
+    done = next(number for number, line in enumerate(steps, 1) if "is the restored one now" in line)
+    for number in range(1, done):
+        cancel = Cancel()
+        with pytest.raises(Cancelled):
+            setting.replace(at(number, cancel.set), cancel=cancel)
+        assert setting.is_as_it_was(), steps[number - 1]
+        assert setting.temporary() == []
+
+
+KILLED = """
+import json, os, signal, sys
+from airflow_pgbackup.backup.restore import restore
+from airflow_pgbackup.backup.restore_target import RestoreTarget
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.repository.open import open_repository
+
+order = json.load(sys.stdin)
+lines = []
+
+def log(line):
+    lines.append(line)
+    print(line, flush=True)
+    if len(lines) == order["number"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+connection = ConnectionParams(keywords=order["keywords"], password=order["password"])
+restore(
+    reference=order["reference"],
+    repository=open_repository(order["repository"]),
+    target=RestoreTarget(connection=connection, mode="replace", keep_old=False),
+    log=log,
+)
+"""
+
+
+@contextmanager
+def restoring_process(setting: Setting, number: int) -> Iterator[subprocess.Popen[str]]:
+    """Another process that replaces the database, and kills itself at its n-th line."""
+    order = {
+        "number": number,
+        "keywords": dict(setting.target.keywords),
+        "password": setting.target.get_password(),
+        "reference": setting.reference,
+        "repository": setting.repository.uri,
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(order))
+        process.stdin.close()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_killed_at_any_step(setting: Setting) -> None:
+    steps = steps_of(setting)
+    first = next(number for number, line in enumerate(steps, 1) if line.startswith("new database "))
+    done = next(number for number, line in enumerate(steps, 1) if "is the restored one now" in line)
+    for number in range(first, done):
+        with restoring_process(setting, number) as process:
+            assert process.wait(60) == -signal.SIGKILL
+        assert setting.content() == "old"
+        assert wait_until(lambda: not setting.temporary()), steps[number - 1]
+        assert setting.is_as_it_was()
+    with restoring_process(setting, done) as process:
+        assert process.wait(60) == -signal.SIGKILL
+    assert setting.content() == "restored"
+
+
+def test_killed_while_pg_restore_runs(slow: Setting) -> None:
+    with restoring_process(slow, 0) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("new database "):
+                break
+        time.sleep(1.5)
+        assert slow.temporary()
+        process.kill()
+    assert slow.content() == "old"
+    assert wait_until(lambda: not slow.temporary())
+    assert slow.is_as_it_was()
+
+
+def test_what_a_killed_machine_leaves_behind_is_swept_by_the_next_restore(slow: Setting) -> None:
+    before = guards()
+    with restoring_process(slow, 0) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("new database "):
+                break
+        (guard,) = [
+            int(child)
+            for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            if b"_drop_guard" in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
+        os.kill(guard, signal.SIGKILL)
+        process.kill()
+    (left,) = slow.temporary()
+    assert guards() <= before
+    # its sessions end when the server notices
+    with slow.server.params.connect() as connection:
+        query = "select count(*) from pg_stat_activity where datname = %s"
+        assert wait_until(lambda: connection.execute(query, [left]).fetchone() == (0,))
+    lines: list[str] = []
+    slow.replace(lines.append, keep_old=False)
+    assert f"dropped {left}, which a restore that was killed has left behind" in lines
+    assert slow.temporary() == []
+    assert slow.content() == "restored"
+
+
+def test_what_another_restore_is_working_on_is_not_swept(setting: Setting) -> None:
+    lines: list[str] = []
+    with TemporaryDatabases(setting.server.params) as others:
+        used, _ = others.create([lambda name: f"create database {name} template template0"])
+        setting.replace(lines.append, keep_old=False)
+        assert setting.temporary() == [used.dbname]
+    assert setting.temporary() == []
+
+
+def test_pg_restore_killed_by_somebody_else(slow: Setting) -> None:
+    def kill() -> None:
+        def run() -> None:
+            time.sleep(1.0)
+            for process in Path("/proc").glob("[0-9]*"):
+                try:
+                    environment = (process / "environ").read_bytes()
+                    command = (process / "cmdline").read_bytes()
+                except OSError:
+                    continue
+                if b"pg_restore\0" in command and PREFIX.encode() in environment and b"_exec.py" not in command:
+                    os.kill(int(process.name), signal.SIGKILL)
+
+        threading.Thread(target=run).start()
+
+    def log(line: str) -> None:
+        if line.startswith("new database "):
+            kill()
+
+    with pytest.raises(ToolKilled, match=r"pg_restore was killed by SIGKILL.* is as it was"):
+        slow.replace(log)
+    assert slow.is_as_it_was()
+    assert slow.temporary() == []
+
+
+def test_the_server_ends_all_our_sessions(slow: Setting) -> None:
+    def end() -> None:
+        def run() -> None:
+            time.sleep(1.0)
+            with slow.server.params.connect() as connection:
+                connection.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() "
+                    "and (application_name like 'airflow-pgbackup%%' or datname like 'pgbackup_tmp_%%')"
+                )
+
+        threading.Thread(target=run).start()
+
+    def log(line: str) -> None:
+        if line.startswith("new database "):
+            end()
+
+    with pytest.raises(ToolError, match=r"terminating connection due to administrator command.* is as it was"):
+        slow.replace(log)
+    assert slow.is_as_it_was()
+    assert slow.temporary() == []
+
+
+def test_a_deadline(slow: Setting) -> None:
+    with pytest.raises(DeadlineExceeded, match="is as it was"):
+        slow.replace(deadline=2.5)
+    assert slow.is_as_it_was()
+    assert slow.temporary() == []
+
+
+def test_stopped_while_pg_restore_runs(slow: Setting) -> None:
+    cancel = Cancel()
+
+    def log(line: str) -> None:
+        if line.startswith("new database "):
+            threading.Timer(1.0, cancel.set).start()
+
+    started = time.monotonic()
+    with pytest.raises(Cancelled, match=r"pg_restore was stopped.* is as it was"):
+        slow.replace(log, cancel=cancel)
+    assert slow.is_as_it_was()
+    assert slow.temporary() == []
+    assert time.monotonic() - started < 20
+
+
+def test_a_client_that_comes_back_again_and_again(setting: Setting) -> None:
+    over = threading.Event()
+    came: list[int] = []
+
+    def client() -> None:
+        while not over.is_set():
+            try:
+                with setting.target.connect() as connection:
+                    while not over.is_set():
+                        connection.execute("select 1")
+                        came.append(1)
+            except (psycopg.Error, Exception):
+                continue
+
+    clients = [threading.Thread(target=client) for _ in range(4)]
+    for thread in clients:
+        thread.start()
+    try:
+        assert wait_until(lambda: len(came) > 10)
+        result = setting.replace()
+        count = len(came)
+        assert wait_until(lambda: len(came) > count + 10)  # and they find the new one
+    finally:
+        over.set()
+        for thread in clients:
+            thread.join()
+    assert setting.content() == "restored"
+    old = setting.target.with_database(result["replaced"])
+    with old.connect() as connection:
+        assert connection.execute("select a from old").fetchone() == (1,)
+
+
+def test_sessions_that_may_not_be_ended_are_named_before_anything_is_touched(setting: Setting) -> None:
+    lines: list[str] = []
+    with session(setting.target, label="the shop"):
+        refusal = rf"database {setting.target.dbname} is in use: process \d+ of \w+ \(the shop\)"
+        with pytest.raises(ConfigurationError, match=refusal) as refused:
+            setting.replace(lines.append, terminate_sessions=False)
+    assert "terminate_sessions" in str(refused.value)
+    assert not [line for line in lines if "as dumped" in line]
+    assert setting.is_as_it_was()
+
+
+def test_a_session_that_comes_before_the_swap_and_may_not_be_ended(setting: Setting) -> None:
+    came: list[Any] = []
+
+    def log(line: str) -> None:
+        if line.startswith("objects and rows restored"):
+            came.append(setting.target.connect())
+
+    with pytest.raises(RestoreError, match=r"cannot take its name: .*is being accessed by other users; .*is as it was"):
+        setting.replace(log, terminate_sessions=False)
+    assert came[0].execute("select a from old").fetchone() == (1,)
+    came[0].close()
+    assert setting.is_as_it_was()
+    assert setting.temporary() == []
+
+
+def test_rights_that_are_taken_away_before_the_swap(setting: Setting) -> None:
+    with setting.server.params.connect() as admin:
+        admin.execute("create role passing login createdb password 'passing'")
+        admin.execute(sql.SQL("alter database {} owner to passing").format(sql.Identifier(setting.target.dbname)))
+
+        def log(line: str) -> None:
+            if line.startswith("privileges, comment"):
+                admin.execute("alter role passing nocreatedb")
+
+        try:
+            keywords = {**setting.target.keywords, "user": "passing"}
+            connection = ConnectionParams(keywords=keywords, password="passing")
+            with pytest.raises(RestoreError, match=r"permission denied to rename database.* is as it was"):
+                setting.replace(log, connection=connection, options={"no_owner": True})
+            assert setting.is_as_it_was()
+            assert setting.temporary() == []
+        finally:
+            admin.execute(
+                sql.SQL("alter database {} owner to {}").format(
+                    sql.Identifier(setting.target.dbname), sql.Identifier(setting.server.superuser)
+                )
+            )
+            admin.execute("drop role passing")
+
+
+def test_settings_that_cannot_be_applied(setting: Setting) -> None:
+    name = sql.Identifier(setting.target.dbname)
+    with setting.server.params.connect() as admin:
+        admin.execute("create role passing login createdb password 'passing'")
+        admin.execute(sql.SQL("alter database {} owner to passing").format(name))
+        admin.execute(
+            sql.SQL("alter database {} set log_min_duration_statement to 0").format(name)
+        )  # by superusers only
+        try:
+            connection = ConnectionParams(keywords={**setting.target.keywords, "user": "passing"}, password="passing")
+            refusal = r"applying ALTER DATABASE to the database: permission denied to set parameter .* is as it was"
+            with pytest.raises(RestoreError, match=refusal):
+                setting.replace(connection=connection, options={"no_owner": True})
+            assert setting.is_as_it_was()
+            assert setting.temporary() == []
+        finally:
+            owner = sql.Identifier(setting.server.superuser)
+            admin.execute(sql.SQL("alter database {} owner to {}").format(name, owner))
+            admin.execute("drop role passing")
