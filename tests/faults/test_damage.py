@@ -1,0 +1,211 @@
+"""Archives cut short anywhere are found; archives damaged anywhere neither outlast the deadline nor crash the reader.
+
+Bits that flip are found by the integrity level, by sha256: most formats have no checksums of their own.
+"""
+
+from __future__ import annotations
+
+import gzip
+import random
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from airflow_pgbackup.embedded import postgres_bin_dir
+from airflow_pgbackup.errors import ClientError, DeadlineExceeded, PgBackupError, ToolKilled, VerificationFailed
+from airflow_pgbackup.postgres.archive import read_archive
+from airflow_pgbackup.postgres.clients import Client
+from airflow_pgbackup.postgres.environment import client_environment
+from airflow_pgbackup.postgres.process import run_tool
+from airflow_pgbackup.postgres.server import PostgresServer
+
+POINTS = 300
+DEADLINE = 60.0  # seconds for an archive of some kilobytes: whoever needs them hangs
+SHORT_DEADLINE = 5.0
+CLIENT = Client(postgres_bin_dir(18), (18, 4), "embedded wheel")
+
+STATEMENTS = (
+    "create table film (film_id serial primary key, title text, note text)",
+    "insert into film (title, note) select md5(n::text), case when n % 3 = 0 then 'note' end"
+    "  from generate_series(1, 80) n",
+    "create table actor (name text)",
+    "insert into actor select md5(n::text) from generate_series(100, 140) n",
+    "create table empty (a int)",
+    "create table no_columns ()",
+    "insert into no_columns select from generate_series(1, 3)",
+    "create function f() returns text language sql as $$ select 'COPY film FROM stdin;' $$",
+    "create index on actor (name)",
+    "select lo_from_bytea(4711, 'a large object')",
+    "select lo_from_bytea(4712, convert_to(repeat('another', 500), 'UTF8'))",
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One format of artifact.
+
+    :ivar tool: pg_dump or pg_dumpall.
+    """
+
+    tool: str
+    format: str
+    options: tuple[str, ...] = ()
+    compression: str | None = None
+
+
+KINDS = {
+    "custom": Kind("pg_dump", "custom"),
+    "custom uncompressed": Kind("pg_dump", "custom", ("--compress=0",)),
+    "tar": Kind("pg_dump", "tar"),
+    "directory": Kind("pg_dump", "directory"),
+    # Nothing tells how long a large object was that is neither compressed nor within something else.
+    "directory uncompressed": Kind("pg_dump", "directory", ("--compress=0", "--no-large-objects")),
+    "directory of inserts": Kind("pg_dump", "directory", ("--compress=0", "--no-large-objects", "--inserts")),
+    "plain": Kind("pg_dump", "plain"),
+    "plain gzip": Kind("pg_dump", "plain", (), "gzip"),
+    "pg_dumpall": Kind("pg_dumpall", "plain"),
+}
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An artifact in memory: its only file, or members by name."""
+
+    kind: Kind
+    files: dict[str, bytes]
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.files.values()))
+
+    def at(self, position: int) -> tuple[str, int]:
+        """The file and the place in it of a position in all of them, one after the other."""
+        for name, content in self.files.items():
+            if position < len(content):
+                return name, position
+            position -= len(content)
+        raise AssertionError
+
+    def points(self) -> list[int]:
+        """Places all over it, all of the first and last ones among them."""
+        size = self.size
+        assert size > POINTS
+        ends = {*range(60), *range(size - 60, size)}
+        between = random.Random(size).sample(sorted(set(range(size)) - ends), POINTS - len(ends))
+        return sorted([*ends, *between])
+
+    def damaged(self, folder: Path, position: int, damage: Callable[[bytes, int], bytes]) -> Path:
+        name, place = self.at(position)
+        path = folder / "artifact"
+        files = {**self.files, name: damage(self.files[name], place)}
+        if path.is_dir():
+            shutil.rmtree(path)
+        if self.kind.format == "directory":
+            path.mkdir()
+        for name, content in files.items():
+            (path / name if self.kind.format == "directory" else path).write_bytes(content)
+        return path
+
+
+@pytest.fixture(scope="module")
+def server(server18: PostgresServer) -> Iterator[PostgresServer]:
+    with server18.params.connect() as connection:
+        connection.execute("create database damage template template0")
+    with server18.params.with_database("damage").connect() as connection:
+        for statement in STATEMENTS:
+            connection.execute(statement.encode())
+    yield server18
+    with server18.params.connect() as connection:
+        connection.execute("drop database damage with (force)")
+
+
+@pytest.fixture(params=KINDS.values(), ids=[name.replace(" ", "-") for name in KINDS])
+def whole(request: pytest.FixtureRequest, server: PostgresServer, tmp_path: Path) -> Whole:
+    kind: Kind = request.param
+    path = tmp_path / "whole"
+    options = [f"--format={kind.format}"] if kind.tool == "pg_dump" else ["--no-role-passwords"]
+    with client_environment(server.params.with_database("damage")) as env:
+        run_tool([CLIENT.tool(kind.tool), "--no-password", *options, *kind.options, f"--file={path}"], env=env)
+    if path.is_dir():
+        artifact = Whole(kind, {file.name: file.read_bytes() for file in sorted(path.iterdir())})
+    else:
+        content = path.read_bytes()
+        artifact = Whole(kind, {"": gzip.compress(content) if kind.compression else content})
+    (tmp_path / "check").mkdir()
+    assert read(artifact.damaged(tmp_path / "check", 0, lambda content, place: content), kind) is None
+    return artifact
+
+
+def read(path: Path, kind: Kind, deadline: float = DEADLINE) -> PgBackupError | None:
+    """What reading it raised."""
+    try:
+        read_archive(path, format=kind.format, client=CLIENT, deadline=deadline, compression=kind.compression)
+    except PgBackupError as error:
+        return error
+    return None
+
+
+def outcomes(
+    whole: Whole, folder: Path, damage: Callable[[bytes, int], bytes], deadline: float = DEADLINE
+) -> Iterator[tuple[int, PgBackupError | None]]:
+    """Each point, and what reading the artifact raised that is damaged there."""
+    own = threading.local()
+
+    def try_at(position: int) -> tuple[int, PgBackupError | None]:
+        if not hasattr(own, "folder"):
+            own.folder = folder / str(threading.get_ident())
+            own.folder.mkdir()
+        return position, read(whole.damaged(own.folder, position, damage), whole.kind, deadline)
+
+    with ThreadPoolExecutor(4) as pool:
+        yield from pool.map(try_at, whole.points())
+
+
+def test_an_artifact_cut_short_anywhere_is_found(whole: Whole, tmp_path: Path) -> None:
+    results = list(outcomes(whole, tmp_path, lambda content, place: content[:place]))
+    assert len(results) == POINTS
+    passed = [(*whole.at(position), error) for position, error in results if not isinstance(error, VerificationFailed)]
+    assert passed == []
+
+
+def flip(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :]
+
+
+def test_a_flipped_bit_anywhere_is_found_or_read_over_but_never_outlasts_the_deadline(
+    whole: Whole, tmp_path: Path
+) -> None:
+    results = list(outcomes(whole, tmp_path, flip, SHORT_DEADLINE))
+    assert len(results) == POINTS
+    # ClientError: the bits that say which version or compression it is. DeadlineExceeded: pg_restore spins on a block
+    # of a custom archive whose gzip data now ends before the block does.
+    allowed: tuple[type[PgBackupError], ...] = (VerificationFailed, ClientError)
+    if whole.kind.format == "custom":
+        allowed += (DeadlineExceeded,)
+    assert [(position, error) for position, error in results if error and not isinstance(error, allowed)] == []
+    if whole.kind.compression == "gzip":  # the only format with a checksum over everything
+        (content,) = whole.files.values()
+        passed = [position for position, error in results if not error]
+        assert {gzip.decompress(flip(content, position)) for position in passed} == {gzip.decompress(content)}
+
+
+@pytest.mark.parametrize(
+    ("signal", "expected"), [("SEGV", VerificationFailed), ("ABRT", VerificationFailed), ("KILL", ToolKilled)]
+)
+def test_a_reader_that_crashes_blames_the_archive_and_one_that_is_killed_does_not(
+    server: PostgresServer, tmp_path: Path, signal: str, expected: type[PgBackupError]
+) -> None:
+    path = tmp_path / "dump"
+    with client_environment(server.params.with_database("damage")) as env:
+        run_tool([CLIENT.tool("pg_dump"), "--format=custom", f"--file={path}"], env=env)
+    tool = tmp_path / "pg_restore"
+    tool.write_text(f"#!/bin/sh\nkill -{signal} $$\n")
+    tool.chmod(0o755)
+    (tmp_path / "pg_dump").symlink_to(CLIENT.tool("pg_dump"))
+    with pytest.raises(expected, match=f"SIG{signal}"):
+        read_archive(path, format="custom", client=Client(tmp_path, (18, 4), "test"), deadline=DEADLINE)
