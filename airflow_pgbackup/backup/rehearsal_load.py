@@ -26,6 +26,7 @@ from airflow_pgbackup.postgres.needs import Needs
 from airflow_pgbackup.postgres.process import ToolProcess
 from airflow_pgbackup.postgres.readers import Limits, Watched
 from airflow_pgbackup.postgres.script_scan import ScriptContents, scan_script
+from airflow_pgbackup.postgres.server import PostgresServer
 from airflow_pgbackup.postgres.toc import TocEntry, read_toc
 from airflow_pgbackup.postgres.window import Readable
 from airflow_pgbackup.repository.manifest import Manifest
@@ -66,7 +67,7 @@ class Loaded:
 def load(
     artifact: Path,
     manifest: Manifest,
-    server: ConnectionParams,
+    server: PostgresServer,
     programs: Client,
     loader: Client,
     *,
@@ -76,13 +77,12 @@ def load(
 ) -> Loaded:
     """Restore the artifact into the throwaway server.
 
-    :param server: its superuser's connection.
     :param programs: the server's version of the tools.
     :param loader: whose pg_restore or psql restores.
     :raises NotProven: this server lacks what the database needs.
     :raises VerificationFailed: the artifact does not restore.
     """
-    run = _Run(artifact, manifest, server, loader, deadline, cancel, log)
+    run = _Run(artifact, manifest, server.params, server.folder, loader, deadline, cancel, log)
     try:
         return run.plain() if manifest.artifact.format == "plain" else run.archive()
     except (DeadlineExceeded, ToolKilled):
@@ -104,6 +104,7 @@ class _Run:
     artifact: Path
     manifest: Manifest
     server: ConnectionParams
+    folder: Path | None
     loader: Client
     deadline: float
     cancel: Cancel
@@ -155,7 +156,7 @@ class _Run:
         if not loaded.left_out:
             yield []
             return
-        with tempfile.NamedTemporaryFile("w", prefix="pgbackup-", suffix=".list") as file:
+        with tempfile.NamedTemporaryFile("w", suffix=".list", dir=self.folder) as file:
             file.writelines(f"{e.dump_id}; 0 0\n" for e in loaded.entries if e.dump_id not in loaded.left_out)
             file.flush()
             yield [f"--use-list={file.name}"]

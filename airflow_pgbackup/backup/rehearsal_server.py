@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -11,10 +12,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 from psycopg import sql
 
 from airflow_pgbackup.backup.progress import human_bytes
-from airflow_pgbackup.errors import NotProven
+from airflow_pgbackup.errors import (
+    ConnectError,
+    DeadlineExceeded,
+    NotProven,
+    ToolError,
+    ToolKilled,
+    VerificationFailed,
+)
 from airflow_pgbackup.postgres.clients import Client, find_clients, where_to_get
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server import PostgresServer
@@ -25,6 +34,11 @@ ROOM = 1.3
 """Bytes of disk a rehearsal is given for each byte that the database took: the restored copy is smaller, WAL is not."""
 
 _UNKNOWN_SETTING = 17  # https://www.postgresql.org/docs/17/release-17.html: transaction_timeout
+
+_LOST = re.compile(
+    r"server closed the connection unexpectedly|terminating connection because of (?:crash|unexpected)"
+    r"|the database system is (?:in recovery|shutting down|starting up)|terminating connection due to administrator"
+)
 
 _SPARE = 256 * 1024**2  # an empty cluster and its first WAL
 
@@ -129,6 +143,32 @@ def with_bootstrap_superuser(connection: ConnectionParams, name: str) -> Connect
             sql.SQL("ALTER ROLE {} RENAME TO {}").format(sql.Identifier(connection.user), sql.Identifier(name))
         )
     return ours
+
+
+@contextmanager
+def kept(server: PostgresServer, programs: Client) -> Iterator[None]:
+    """While it lasts the server must too: that it was killed, by a lack of memory say, is no finding.
+
+    :raises NotProven: it is gone, or broke off a session.
+    """
+    try:
+        yield
+    except (ToolError, VerificationFailed, ConnectError, psycopg.OperationalError) as error:
+        said = "\n".join([*getattr(error, "stderr", []), str(error)])
+        if isinstance(error, (ToolKilled, DeadlineExceeded)) or not (_LOST.search(said) or _gone(server)):
+            raise
+        raise NotProven(
+            f"the throwaway PostgreSQL {programs.version_text} went away during the rehearsal: {error}",
+            hint="somebody killed it; often that is the kernel, out of memory (see dmesg, memory limits)",
+        ) from error
+
+
+def _gone(server: PostgresServer) -> bool:
+    try:
+        server.params.connect().close()
+    except ConnectError:
+        return True
+    return False
 
 
 def check_extensions(connection: ConnectionParams, extensions: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from airflow_pgbackup.backup import rehearsal_server
 from airflow_pgbackup.backup.progress import human_seconds
-from airflow_pgbackup.backup.rehearsal_load import load
+from airflow_pgbackup.backup.rehearsal_load import Loaded, load
 from airflow_pgbackup.backup.rehearsal_objects import compare_definitions
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.archive import ArchiveContents, ArchiveReader, RowSet
@@ -70,7 +70,6 @@ def rehearse(
     """
     _check_whole(manifest)
     programs, loader = rehearsal_server.choose_programs(manifest, settings)
-    found = Rehearsal(server_version=programs.version_text)
     stop = Cancel()
     cancel.on_set(stop.set)
 
@@ -89,6 +88,7 @@ def rehearse(
     with (
         rehearsal_server.throwaway(manifest, programs, settings) as server,
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="read archive") as pool,
+        rehearsal_server.kept(server, programs),
     ):
         log(
             f"rehearsing in a throwaway PostgreSQL {programs.version_text}, "
@@ -96,29 +96,54 @@ def rehearse(
         )
         to_come = pool.submit(lambda: reading().digest())
         try:
-            loaded = load(artifact, manifest, server.params, programs, loader, deadline=deadline, cancel=stop, log=log)
+            loaded = load(artifact, manifest, server, programs, loader, deadline=deadline, cancel=stop, log=log)
+            contents = to_come.result()
+            found = Rehearsal(
+                server_version=programs.version_text, restore_seconds=round(loaded.seconds, 3), notes=loaded.notes
+            )
+            if not server.contained:
+                found.notes.append("uncontained: SQL of the dump ran with this worker's own rights")
+            log(f"restored in {human_seconds(loaded.seconds)}; comparing")
+            if on_restored:
+                on_restored(loaded.server)
+            compare(
+                found, artifact, manifest, contents, loaded, programs, settings, reading, deadline=deadline, cancel=stop
+            )
         except BaseException:
             stop.set()  # the pool waits for the reading
             raise
-        contents = to_come.result()
-        found.restore_seconds = round(loaded.seconds, 3)
-        found.notes += loaded.notes
-        if not server.contained:
-            found.notes.append("uncontained: SQL of the dump ran with this worker's own rights")
-        log(f"restored in {human_seconds(loaded.seconds)}; comparing")
-        if on_restored:
-            on_restored(loaded.server)
-        quiet = rehearsal_server.without_login_triggers(loaded.server, programs)
-        databases = contents.databases if loaded.database is None else [loaded.database]
-        for database in databases:
-            live = _live(manifest, quiet.with_database(database), programs, stop)
-            _compare(found, contents, live, database if loaded.database is None else None, reading)
-        differences, notes = compare_definitions(
-            artifact, manifest, loaded, quiet, programs, settings, deadline=deadline, cancel=stop
-        )
-        found.differences += differences
-        found.notes += notes
     return found
+
+
+def compare(
+    found: Rehearsal,
+    artifact: Path,
+    manifest: Manifest,
+    contents: ArchiveContents,
+    loaded: Loaded,
+    programs: Client,
+    settings: Settings,
+    reading: Callable[[], ArchiveReader],
+    *,
+    deadline: float,
+    cancel: Cancel,
+) -> None:
+    """Hold a restored copy against its archive.
+
+    :param found: gets what is found.
+    :param contents: of the archive.
+    :param reading: a new pass over the archive, for a second look at some tables.
+    """
+    quiet = rehearsal_server.without_login_triggers(loaded.server, programs)
+    databases = contents.databases if loaded.database is None else [loaded.database]
+    for database in databases:
+        live = _live(manifest, quiet.with_database(database), programs, cancel)
+        _compare(found, contents, live, database if loaded.database is None else None, reading)
+    differences, notes = compare_definitions(
+        artifact, manifest, loaded, quiet, programs, settings, deadline=deadline, cancel=cancel
+    )
+    found.differences += differences
+    found.notes += notes
 
 
 def _check_whole(manifest: Manifest) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg import sql
@@ -32,6 +32,7 @@ SESSION = (
     "SET extra_float_digits = {float_digits}",
     "SET synchronize_seqscans = off",
     "SET row_security = off",
+    "SET standard_conforming_strings = on",
     "SET statement_timeout = 0",
     "SET lock_timeout = 0",
     "SET idle_in_transaction_session_timeout = 0",
@@ -55,6 +56,10 @@ _LARGE_OBJECTS = """
 select m.oid, p.pageno, p.data from pg_catalog.pg_largeobject_metadata m
   left join pg_catalog.pg_largeobject p on p.loid = m.oid order by 1, 2
 """
+
+
+Identifier = Callable[..., sql.Composable]
+"""Of the parts of a name."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +86,9 @@ class Rows:
     by_select: bool = False
     """COPY takes no partitioned and no foreign table by name."""
 
-    @property
-    def statement(self) -> str:
-        table = sql.Identifier(self.schema, self.name)
-        columns = sql.SQL(", ").join(map(sql.Identifier, self.columns))
+    def statement(self, identifier: Identifier) -> str:
+        table = identifier(self.schema, self.name)
+        columns = sql.SQL(", ").join(map(identifier, self.columns))
         if self.by_select:
             return sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT;").format(columns, table).as_string(None)
         if not self.columns:
@@ -102,11 +106,22 @@ class Count:
     name: str
     only: bool
 
-    @property
-    def statement(self) -> str:
+    def statement(self, identifier: Identifier) -> str:
         only = sql.SQL("ONLY" if self.only else "")
-        table = sql.Identifier(self.schema, self.name)
+        table = identifier(self.schema, self.name)
         return sql.SQL("COPY (SELECT count(*) FROM {} {}) TO STDOUT;").format(only, table).as_string(None)
+
+
+def _in_ascii(*names: str) -> sql.Composable:
+    """An identifier that is the same in whatever encoding the statement is read."""
+    return sql.SQL(".").join(sql.SQL(_quoted(name)) for name in names)  # type: ignore[arg-type]  # quoted here
+
+
+def _quoted(name: str) -> str:
+    quoted = '"' + name.replace('"', '""') + '"'
+    if name.isascii():
+        return quoted
+    return "U&" + "".join(c if c.isascii() and c != "\\" else f"\\+{ord(c):06x}" for c in quoted)
 
 
 class LiveDatabase:
@@ -129,7 +144,8 @@ class LiveDatabase:
         cancel: Cancel | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
-        self.connection = connection
+        # A database in SQL_ASCII has no encoding that psycopg could take from it.
+        self.connection = replace(connection, keywords={**connection.keywords, "client_encoding": "UTF8"})
         self._client = client
         self._encoding = encoding
         self._float_digits = float_digits
@@ -159,8 +175,10 @@ class LiveDatabase:
             session.append("SET quote_all_identifiers = on")
         script = [f"{line};" if "\\g" not in line else line for line in session]
         asked: Sequence[Rows | Count] = tables
+        # SQL_ASCII takes bytes for what they are, and knows nothing of Unicode escapes.
+        identifier = sql.Identifier if self._encoding in ("UTF8", "SQL_ASCII") else _in_ascii
         for number, rows in enumerate(asked):
-            script += [f"\\echo COPY t{number} FROM stdin;", rows.statement, r"\echo '\\.'"]
+            script += [f"\\echo COPY t{number} FROM stdin;", rows.statement(identifier), r"\echo '\\.'"]
         with client_environment(self.connection) as env:
             process = ToolProcess(
                 [
