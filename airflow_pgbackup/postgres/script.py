@@ -197,9 +197,10 @@ class _ExpectedData:
         """:return: the entry that this COPY statement belongs to."""
         entry = self._copies[self._done] if self._done < len(self._copies) else None
         if entry is None or (entry.copy_statement or "").strip() != statement.strip():
-            found = excerpt(statement.encode())
+            before = f"of {self._copies[self._done - 1].label} has no end" if self._done else "begins wrong"
             raise VerificationFailed(
-                f"{self._before()}has no end: {entry.label if entry else 'nothing'} should follow, {found} does"
+                f"the data {before}: {entry.label if entry else 'nothing'} should follow, "
+                f"{excerpt(statement.encode())} does"
             )
         self._done += 1
         return entry
@@ -221,9 +222,6 @@ class _ExpectedData:
             raise VerificationFailed(
                 f"{found} large objects have data in the archive, its table of contents lists {self._large_objects}"
             )
-
-    def _before(self) -> str:
-        return f"the data of {self._copies[self._done - 1].label} " if self._done else "the archive's head "
 
 
 def _promised_large_objects(entries: Sequence[TocEntry]) -> int | None:
