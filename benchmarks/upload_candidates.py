@@ -1,0 +1,136 @@
+"""What ``bench_upload.py`` measures: our dump to S3, what people write into a BashOperator instead, and the floor."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
+from airflow_pgbackup.postgres.clients import Client, find_clients
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+
+HERE = Path(__file__).parent
+WEED, DISCARD, NULL = "weed mini", "discarding", "/dev/null"
+OURS, OURS_DIRECTORY = "ours", "ours, directory, 2 jobs"
+VERB = "ours, the dump alone"
+TUTORIAL = "pg_dump -Ft to a file, then aws s3 cp"
+PIPE = "pg_dump -Fc | aws s3 cp -"
+PIPE_ZSTD = "pg_dump -Fc --compress=zstd:3 | aws s3 cp -"
+DIRECTORY = "pg_dump -Fd -j2 --compress=zstd:3, then aws s3 cp --recursive"
+FLOOR = "pg_dump -Fc, compressed as ours, > /dev/null"
+Store = dict[str, str]
+
+
+@dataclass
+class Candidates:
+    """:param work: a folder for what the scripts write to disk."""
+
+    source: ConnectionParams
+    client: Client
+    aws: Path
+    work: Path
+
+    def run(self, name: str, store: Store | None, *, series: str) -> dict[str, Any]:
+        """``wall``: seconds from the start of a process to its end, imports and all.
+
+        Where it is ours also ``seconds``, of the dump alone, as a task has it whose process has its libraries loaded,
+        and ``size``.
+        """
+        return self._ours(name, store or {}, series) if name in (OURS, OURS_DIRECTORY) else self._script(name, store)
+
+    def _script(self, name: str, store: Store | None) -> dict[str, Any]:
+        dump, file, copy = self.client.tool("pg_dump"), self.work / "dump", f"{self.aws} s3 cp --only-show-errors"
+        best = "zstd:3" if "zstd" in self.client.compression_methods else "gzip:1"
+        script = {
+            FLOOR: f"{dump} -Fc --compress={best} > /dev/null",
+            PIPE: f"{dump} -Fc | {copy} - s3://bench/dump",
+            PIPE_ZSTD: f"{dump} -Fc --compress=zstd:3 | {copy} - s3://bench/dump",
+            TUTORIAL: f"{dump} -Ft -f {file} && {copy} {file} s3://bench/dump",
+            DIRECTORY: f"{dump} -Fd -j2 --compress=zstd:3 -f {file} && {copy} --recursive {file} s3://bench/dump.dir",
+        }[name]
+        source = self.source
+        environ = {"PATH": os.defpath, "HOME": str(self.work), "AWS_EC2_METADATA_DISABLED": "true"}
+        environ |= {"PGHOST": source.host, "PGPORT": source.port, "PGUSER": source.user, "PGDATABASE": source.dbname}
+        if store:
+            environ |= {"AWS_ACCESS_KEY_ID": store["access_key"], "AWS_SECRET_ACCESS_KEY": store["secret_key"]}
+            environ |= {"AWS_ENDPOINT_URL": store["endpoint"], "AWS_DEFAULT_REGION": "us-east-1"}
+        started = time.perf_counter()
+        subprocess.run(["/bin/bash", "-e", "-o", "pipefail", "-c", script], env=environ, check=True)
+        seconds = time.perf_counter() - started
+        if file.is_dir():
+            shutil.rmtree(file)
+        file.unlink(missing_ok=True)
+        return {"wall": seconds}
+
+    def _ours(self, name: str, store: Store, series: str) -> dict[str, Any]:
+        options = {"format": "directory", "jobs": 2} if name == OURS_DIRECTORY else {}
+        started = time.perf_counter()
+        result = upload_once(
+            **store,
+            uri=f"s3://bench/{series}",
+            keywords=dict(self.source.keywords),
+            options=options,
+            bin_dir=str(self.client.bin_dir),
+        )
+        result["wall"] = time.perf_counter() - started
+        if result["client"] != self.client.version_text:
+            raise SystemExit(f"pg_dump {result['client']} was chosen, not {self.client}")
+        return result
+
+
+def upload_once(**given: object) -> dict[str, Any]:
+    """Run ``upload_once.py``."""
+    run = subprocess.run(
+        [sys.executable, HERE / "upload_once.py"], input=json.dumps(given), stdout=subprocess.PIPE, text=True
+    )
+    if run.returncode:
+        raise SystemExit("the dump failed, see above")
+    result: dict[str, Any] = json.loads(run.stdout)
+    return result
+
+
+@contextmanager
+def weed() -> Iterator[Store]:
+    with S3Server() as server:
+        server.bucket("bench")
+        yield {"endpoint": server.endpoint_url, "access_key": server.access_key, "secret_key": server.secret_key}
+
+
+@contextmanager
+def discarding() -> Iterator[Store]:
+    argv = [sys.executable, str(HERE / "discarding_s3.py")]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield {"endpoint": process.stdout.readline().strip(), "access_key": "any", "secret_key": "any"}
+        finally:
+            process.communicate()
+
+
+def install_aws() -> Path:
+    """The AWS CLI of the package index, in an environment of its own; kept for the next time."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "airflow-pgbackup" / "awscli"
+    if not (cache / "bin" / "aws").exists():
+        print("installing awscli", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", cache], check=True)
+        subprocess.run([cache / "bin" / "pip", "install", "--quiet", "awscli"], check=True)
+    return cache / "bin" / "aws"
+
+
+def choose_clients() -> dict[str, Client]:
+    """``zstd``: the newest client with it, ``gzip``: the newest with gzip only. One of them may be missing."""
+    folders = os.environ.get("PGBACKUP_TEST_CLIENT_DIRS", "").split(os.pathsep)
+    chosen: dict[str, Client] = {}
+    for client in find_clients([*filter(None, folders), str(postgres_bin_dir(18))]):
+        if client.version >= (16, 0) and client.has("initdb", "postgres"):
+            chosen.setdefault("zstd" if "zstd" in client.compression_methods else "gzip", client)
+    return chosen

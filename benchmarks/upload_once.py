@@ -1,0 +1,52 @@
+"""One dump into a repository, in a process of its own, as a task has one. Arguments: JSON on standard input.
+
+Prints JSON: the seconds of the verb alone, this process's peak memory over its start, client and size.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+
+from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import DumpOptions
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3_options import S3Options
+from airflow_pgbackup.settings import Settings
+
+
+def main() -> None:
+    given = json.load(sys.stdin)
+    session = boto3.session.Session(given["access_key"], given["secret_key"], region_name="us-east-1")
+    client = session.client("s3", endpoint_url=given["endpoint"], config=Config(proxies={}))
+    repository = open_repository(given["uri"], s3=S3Options(client_factory=lambda: client))
+    repository.init()
+    before, started = peak(), time.perf_counter()
+    reference = dump_database(
+        connection=ConnectionParams(keywords=given["keywords"]),
+        server="bench",
+        repository=repository,
+        options=DumpOptions(**given["options"]),
+        settings=Settings(client_dirs=(given["bin_dir"],)),
+    )
+    seconds = time.perf_counter() - started
+    result = {"seconds": seconds, "memory": peak() - before, "client": reference["client_version"]}
+    print(json.dumps({**result, "size": reference["size"]}))
+
+
+def peak() -> int:
+    """Bytes. Not ru_maxrss, which begins with the peak of the process that started this one."""
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert match is not None
+    return int(match[1]) * 1024
+
+
+if __name__ == "__main__":
+    main()
