@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from airflow_pgbackup.backup.progress import Progress
 from airflow_pgbackup.backup.streams import Meter
@@ -16,8 +18,12 @@ from airflow_pgbackup.postgres.process import Cancel
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Entry, Repository
 from airflow_pgbackup.repository.manifest import FileDigest, Manifest
+from airflow_pgbackup.repository.source import CancelFlag, Stop
 
+_T = TypeVar("_T")
 _CHUNK = 1 << 20
+PARALLEL = 4
+"""Members of a directory read at a time: a store answers each request late, and hashing takes a core each."""
 
 
 def member_key(manifest: Manifest, file: FileDigest) -> str:
@@ -29,38 +35,68 @@ def member_key(manifest: Manifest, file: FileDigest) -> str:
 def check_bytes(
     repository: Repository, manifest: Manifest, *, cancel: Cancel | None = None, progress: Progress | None = None
 ) -> tuple[list[str], Mapping[str, Entry]]:
-    """Read every file and hold it against the manifest: size, then SHA-256.
+    """Read every file, members of a directory in parallel, and hold it against the manifest: size, then SHA-256.
 
     :return: what is wrong, a line each; and for every key its entry, which pins later reads to these very bytes.
     """
-    wrong: list[str] = []
-    pins: dict[str, Entry] = {}
+    lock = threading.Lock()
     done = 0
-    for file in manifest.artifact.files:
+
+    def advance(count: int) -> None:
+        nonlocal done
+        with lock:
+            done += count
+            if progress:
+                progress.advance(done)
+
+    def look(file: FileDigest, stop: CancelFlag) -> tuple[str | None, Entry | None]:
         key = member_key(manifest, file)
         entry = repository.stat(key)
         if entry is None:
-            wrong.append(f"{file.path} is missing")
-            continue
-        pins[key] = entry
+            return f"{file.path} is missing", None
         if entry.size != file.size:
-            wrong.append(f"{file.path} has {entry.size} bytes, {file.size} were dumped")
-            continue
+            return f"{file.path} has {entry.size} bytes, {file.size} were dumped", entry
         try:
             with repository.read(key, pin=entry) as stream:
                 meter = Meter(stream)
-                while meter.read(_CHUNK):
-                    if cancel:
-                        cancel.check()
-                    if progress:
-                        progress.advance(done + meter.size)
+                while data := meter.read(_CHUNK):
+                    stop.check()
+                    advance(len(data))
         except BackupNotFound:
-            wrong.append(f"{file.path} went away or changed while it was read")
-            continue
-        done += meter.size
+            return f"{file.path} went away or changed while it was read", entry
         if meter.sha256 != file.sha256:
-            wrong.append(f"{file.path} has sha256 {meter.sha256}, {file.sha256} was dumped")
+            return f"{file.path} has sha256 {meter.sha256}, {file.sha256} was dumped", entry
+        return None, entry
+
+    found = _each(manifest.artifact.files, look, cancel)
+    wrong = [line for line, _ in found if line]
+    pins = {
+        member_key(manifest, file): entry
+        for file, (_, entry) in zip(manifest.artifact.files, found, strict=True)
+        if entry is not None
+    }
     return wrong + _extra_members(repository, manifest), pins
+
+
+def _each(files: Sequence[FileDigest], work: Callable[[FileDigest, CancelFlag], _T], cancel: Cancel | None) -> list[_T]:
+    """``work`` done on every file, a few at a time; its results in the order of the files. The first failure ends all.
+
+    A single file is read by the calling thread, where Airflow's timeout interrupts a read that hangs.
+    """
+    stop = Stop(cancel)
+    if len(files) == 1:
+        return [work(files[0], stop)]
+    with ThreadPoolExecutor(PARALLEL, thread_name_prefix="pgbackup-member") as pool:
+        futures = [pool.submit(work, file, stop) for file in files]
+        try:
+            # In the order in which they end: the first failure is the cause.
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return [future.result() for future in futures]
 
 
 def _extra_members(repository: Repository, manifest: Manifest) -> list[str]:
@@ -104,22 +140,24 @@ def download(
     pins: Mapping[str, Entry] | None = None,
     cancel: Cancel | None = None,
 ) -> Path:
-    """Copy the artifact into a folder under its own name; files are 0600, a directory 0700.
+    """Copy the artifact into a folder under its own name, members in parallel; files are 0600, a directory 0700.
 
     :return: the artifact's path. Sizes and digests are the caller's business: see :func:`check_bytes`.
     """
     target = into / manifest.artifact.name
     if manifest.artifact.format == "directory":
         target.mkdir(mode=0o700)
-    for file in manifest.artifact.files:
+
+    def fetch(file: FileDigest, stop: CancelFlag) -> None:
         path = target / file.path if manifest.artifact.format == "directory" else target
         key = member_key(manifest, file)
         path.touch(mode=0o600, exist_ok=False)
         with repository.read(key, pin=(pins or {}).get(key)) as stream, path.open("wb") as out:
             while data := stream.read(_CHUNK):
-                if cancel:
-                    cancel.check()
+                stop.check()
                 out.write(data)
+
+    _each(manifest.artifact.files, fetch, cancel)
     return target
 
 

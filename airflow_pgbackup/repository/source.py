@@ -74,4 +74,4 @@ class Stop:
         if self._cancel is not None:
             self._cancel.check()
         if self._set.is_set():
-            raise Cancelled("another member of the directory could not be uploaded")
+            raise Cancelled("another member of the directory has failed")

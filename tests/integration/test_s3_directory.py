@@ -1,0 +1,129 @@
+"""A directory artifact in S3: its members are read in parallel, a few at a time, and one bad member is named."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from airflow_pgbackup.backup import artifact
+from airflow_pgbackup.backup.artifact import check_bytes, download, member_key
+from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.backup.reference import load_manifest
+from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.errors import Cancelled, VerificationFailed
+from airflow_pgbackup.postgres.cancel import Cancel
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import DumpOptions
+from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3_options import S3Options
+
+TABLES = 12
+FILL = [
+    statement
+    for number in range(TABLES)
+    for statement in (
+        f"create table t{number} (a int primary key, b text)",
+        f"insert into t{number} select n, md5(n::text) from generate_series(1, {500 * number + 1}) n",
+    )
+]
+
+
+class Backup:
+    """One dump in directory format, and how many of its members were open at a time."""
+
+    def __init__(self, repository: Repository, reference: dict[str, object], manifest: Manifest) -> None:
+        self.repository, self.reference, self.manifest = repository, reference, manifest
+        self.open = self.most = 0
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        read, lock = self.repository.read, threading.Lock()
+
+        @contextmanager
+        def watched(key: str, *, pin: Entry | None = None) -> Iterator[BinaryIO]:
+            with lock:
+                self.open += 1
+                self.most = max(self.most, self.open)
+            try:
+                time.sleep(0.05)  # a store that is far away
+                with read(key, pin=pin) as stream:
+                    yield stream
+            finally:
+                with lock:
+                    self.open -= 1
+
+        monkeypatch.setattr(self.repository, "read", watched)
+
+
+@pytest.fixture
+def backup(s3: S3Server, server18: PostgresServer, fresh_database: Callable[..., ConnectionParams]) -> Backup:
+    client = s3.client()
+    repository = open_repository(f"s3://{s3.bucket()}", s3=S3Options(client_factory=lambda: client))
+    repository.init()
+    reference = dump_database(
+        connection=fresh_database(server18, None, *FILL),
+        server="s",
+        repository=repository,
+        options=DumpOptions(format="directory", jobs=2),
+    )
+    return Backup(repository, reference, load_manifest(repository, reference))
+
+
+def test_members_are_read_in_parallel_and_arrive_as_they_are(
+    backup: Backup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    backup.watch(monkeypatch)
+    wrong, pins = check_bytes(backup.repository, backup.manifest)
+    assert wrong == []
+    assert set(pins) == {member_key(backup.manifest, file) for file in backup.manifest.artifact.files}
+    assert 1 < backup.most <= artifact.PARALLEL
+    backup.most = 0
+    path = download(backup.repository, backup.manifest, tmp_path, pins=pins)
+    assert 1 < backup.most <= artifact.PARALLEL
+    for file in backup.manifest.artifact.files:
+        assert (path / file.path).stat().st_size == file.size
+        assert (path / file.path).read_bytes() == backup.repository.read_bytes(member_key(backup.manifest, file))
+        assert (path / file.path).stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_mode & 0o777 == 0o700
+
+
+def test_verified_straight_from_the_store(backup: Backup) -> None:
+    assert verify(reference=backup.reference, repository=backup.repository)["verified"] == "archive"
+
+
+@pytest.mark.parametrize("how", ["changed", "shorter", "missing", "one too many"])
+def test_a_bad_member_is_named(backup: Backup, how: str) -> None:
+    file = backup.manifest.artifact.files[3]
+    key = member_key(backup.manifest, file)
+    data = backup.repository.read_bytes(key)
+    if how != "one too many":
+        backup.repository.delete([key])
+    if how == "changed":
+        backup.repository.write_bytes(key, data[:-1] + bytes([data[-1] ^ 1]))
+    elif how == "shorter":
+        backup.repository.write_bytes(key, data[:-1])
+    elif how == "one too many":
+        backup.repository.write_bytes(f"{key}.more", data)
+    with pytest.raises(VerificationFailed, match=file.path) as caught:
+        verify(reference=backup.reference, repository=backup.repository, level="integrity")
+    assert {"changed": "sha256", "shorter": "bytes", "missing": "missing", "one too many": "no file of this dump"}[
+        how
+    ] in str(caught.value)
+
+
+def test_stopped_among_the_members(backup: Backup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    backup.watch(monkeypatch)
+    cancel = Cancel()
+    threading.Timer(0.1, cancel.set).start()
+    with pytest.raises(Cancelled):
+        download(backup.repository, backup.manifest, tmp_path, cancel=cancel)
+    assert backup.open == 0
