@@ -212,7 +212,9 @@ class _Job:
         with client_environment(connection) as env:
             if plan.format != "directory":
                 with ToolProcess(argv, env=env, **options) as process:
-                    files = self._stream(plan, process.stdout, key, name, source.size_bytes, progress)
+                    # Parts are planned for what will come: no indexes, and compressed half the size or less.
+                    expected = source.size_bytes // (1 if plan.compression.method == "none" else 2)
+                    files = self._stream(plan, process.stdout, key, name, expected, progress)
             else:
                 with self.repository.scratch(key.rpartition("/")[0]) as scratch:
                     folder = scratch / name
