@@ -93,8 +93,9 @@ class S3Options:
             ("max_concurrency", 1, 64),
             ("memory", 5 * MIB, 64 * 1024 * MIB),
         ):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigurationError(f"{name}={getattr(self, name)} is not between {low} and {high}")
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise ConfigurationError(f"{name} is {value!r}, not a whole number between {low} and {high}")
 
 
 @dataclass
