@@ -1,0 +1,180 @@
+"""A dump straight to S3 that dies on its way: whole or nothing is visible, and nothing of it stays in the store."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from test_dump_faults import children_of, pg_dumps, wait_for
+
+from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.errors import ToolError
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import DumpOptions
+from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3_options import MIB, S3Options
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+TIMES = 50
+# 20 MB that go out as they are: five parts.
+FILL = (
+    "create table t (a int primary key, b text)",
+    "insert into t select n, repeat(md5(n::text), 20) from generate_series(1, 30000) n",
+)
+OPTIONS = DumpOptions(compress="none")
+
+
+@pytest.fixture
+def client(s3: S3Server) -> S3Client:
+    return s3.client()
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    return s3.bucket()
+
+
+@pytest.fixture
+def there(client: S3Client, bucket: str) -> Repository:
+    options = S3Options(client_factory=lambda: client, min_part_size=5 * MIB, memory=10 * MIB)
+    repository = open_repository(f"s3://{bucket}/pg", s3=options)
+    repository.init()
+    return repository
+
+
+def uploads(client: S3Client, bucket: str) -> list[str]:
+    return [upload["Key"] for upload in client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])]
+
+
+def sweep(repository: Repository) -> None:
+    time.sleep(1.1)  # the store's clock shows whole seconds
+    repository.abort_leftovers(repository.leftovers(timedelta(0)))
+
+
+def test_pg_dump_killed_at_any_point(
+    server18: PostgresServer,
+    fresh_database: Callable[..., ConnectionParams],
+    client: S3Client,
+    bucket: str,
+    there: Repository,
+) -> None:
+    database = fresh_database(server18, None, *FILL)
+    rng = random.Random(5)
+    committed: list[str] = []
+
+    def dump() -> None:
+        reference = dump_database(
+            connection=database, server="s", repository=there, options=OPTIONS, seed=str(rng.random())
+        )
+        assert reference["size"] == there.stat(f"{reference['series']}/{reference['id']}/{reference['artifact']}").size  # type: ignore[union-attr]
+        committed.append(f"{reference['series']}/{reference['id']}/")
+
+    def kill(after: float, number: signal.Signals) -> None:
+        wait_for(lambda: pg_dumps() or ended.is_set())
+        ended.wait(after)
+        for pid in pg_dumps():
+            with suppress(ProcessLookupError):  # it ended by itself just now
+                os.kill(pid, number)
+
+    dump()
+    ended = threading.Event()
+    whole = time.monotonic()
+    dump()
+    whole = time.monotonic() - whole
+    said: list[tuple[signal.Signals, str]] = []
+    for _ in range(TIMES):
+        ended.clear()
+        number = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+        killer = threading.Thread(target=kill, args=(rng.uniform(0, whole * 0.8), number))
+        killer.start()
+        try:
+            dump()
+        except ToolError as error:
+            said.append((number, error.message))
+        finally:
+            ended.set()
+            killer.join()
+        # The dump fails only after it has tidied up: nothing to sweep, unless the store lost an abort.
+        assert uploads(client, bucket) == []
+        seen = {entry.key for entry in there.list()} - {"repository.json"}
+        assert {key for key in seen if not key.startswith(tuple(committed))} == set()
+        assert len(seen) == 2 * len(committed)
+    assert len(said) >= TIMES // 3, "they came too late"
+    for number, message in said:
+        assert ("terminated by user" if number == signal.SIGTERM else number.name) in message
+    sweep(there)
+    assert uploads(client, bucket) == []
+    assert {entry.key.rpartition("/")[0] + "/" for entry in there.list()} == {"/", *committed}
+
+
+WORKER = """
+import sys
+{prelude}
+from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import DumpOptions
+dump_database(
+    connection=ConnectionParams(keywords={keywords!r}, password={password!r}),
+    server="s", repository=repository, options=DumpOptions(compress="none"), seed="the same task",
+)
+"""
+PRELUDE = """
+import boto3
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3_options import MIB, S3Options
+session = boto3.session.Session({access!r}, {secret!r}, region_name="us-east-1")
+client = session.client("s3", endpoint_url={endpoint!r})
+repository = open_repository(
+    {uri!r}, s3=S3Options(client_factory=lambda: client, min_part_size=5 * MIB, memory=10 * MIB)
+)
+"""
+
+
+def test_a_worker_that_is_killed_leaves_an_upload_that_is_swept(
+    s3: S3Server,
+    server18: PostgresServer,
+    fresh_database: Callable[..., ConnectionParams],
+    client: S3Client,
+    bucket: str,
+    there: Repository,
+) -> None:
+    """SIGKILL in mid-stream: pg_dump goes, too; a retry makes the backup, and the sweep takes the rest."""
+    database = fresh_database(server18, None, *FILL, "create table z (a int)")
+    prelude = PRELUDE.format(access=s3.access_key, secret=s3.secret_key, endpoint=s3.endpoint_url, uri=there.uri)
+    code = WORKER.format(prelude=prelude, keywords=dict(database.keywords), password=database.password)
+    worker = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        wait_for(lambda: uploads(client, bucket) or worker.poll() is not None, 30)
+        orphans = children_of(worker.pid)
+    finally:
+        worker.kill()
+        worker.wait()
+    wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in orphans), 10)
+    assert [entry.key for entry in there.list()] == ["repository.json"]
+    assert len(uploads(client, bucket)) == 1
+    assert there.leftovers(timedelta(hours=1)) == []  # it may still run, for all that another worker knows
+    reference = dump_database(connection=database, server="s", repository=there, options=OPTIONS, seed="the same task")
+    sweep(there)
+    assert uploads(client, bucket) == []
+    folder = f"{reference['series']}/{reference['id']}"
+    assert [entry.key for entry in there.list()] == [
+        "repository.json",
+        f"{folder}/{reference['artifact']}",
+        f"{folder}/manifest.json",
+    ]
