@@ -83,8 +83,15 @@ def compare_definitions(
     if manifest.series.database is None:
         archived, restored = _known(archived, server.user), _known(restored, server.user)
         notes.append("owners, grants and comments of large objects are not compared in a cluster's dump")
-    elif not any(key[1] == "LARGE OBJECT" for key in archived):
-        restored = without(restored, _of_large_objects(restored))
+    else:
+        # Whether they are there is a matter of their contents, which are compared as such, or were not dumped.
+        there = archived.keys() & restored.keys()
+        archived, restored = (
+            without(side, [key for key in side if key[1] == "LARGE OBJECT" and key not in there])
+            for side in (archived, restored)
+        )
+        if not any(key[1] == "LARGE OBJECT" for key in archived):
+            restored = without(restored, _of_large_objects(restored))
     differences = [
         Difference(found.kind.lower(), found.label, found.detail)
         for found in compare_objects(archived, restored, definitions=exact)
@@ -179,4 +186,4 @@ def _known(objects: Objects, superuser: str) -> Objects:
 
 
 def _of_large_objects(objects: Objects) -> list[Key]:
-    return [key for key in objects if key[2] is None and key[3].startswith("LARGE OBJECT ")]
+    return [key for key in objects if key[1] == "LARGE OBJECT" or (not key[2] and key[3].startswith("LARGE OBJECT "))]

@@ -37,6 +37,27 @@ _IN_ANY_ORDER = frozenset({"TABLE", "FOREIGN TABLE", "ACL", "DEFAULT ACL", "BLOB
 _WITH_COLUMN_LIST = frozenset({"PUBLICATION TABLE", "STATISTICS"})
 """They list columns in the order that these have in their table."""
 
+_PARTS = frozenset(
+    {
+        "ACL",
+        "CHECK CONSTRAINT",
+        "COMMENT",
+        "CONSTRAINT",
+        "DEFAULT",
+        "FK CONSTRAINT",
+        "INDEX",
+        "INDEX ATTACH",
+        "POLICY",
+        "ROW SECURITY",
+        "RULE",
+        "SECURITY LABEL",
+        "SEQUENCE OWNED BY",
+        "TABLE ATTACH",
+        "TRIGGER",
+    }
+)
+"""They belong to whom the object belongs that they are part of, where another owner is named once."""
+
 _QUOTABLE = frozenset(
     {
         "ACL",
@@ -103,12 +124,12 @@ def toc_objects(entries: Iterable[TocEntry]) -> Objects:
         if entry.kind in _DATA_KINDS:
             continue
         kind, names = entry.kind, [entry.name]
-        text = f"{entry.definition}\nowner {entry.owner}\ntablespace {entry.tablespace}"
+        text = f"{entry.definition}\n{_owner(kind, entry.owner)}\ntablespace {entry.tablespace}"
         if kind in _LARGE_OBJECTS:
             # From 17 on one entry for all with the same owner and privileges, whether or not the dump has those.
-            kind, text = "LARGE OBJECT", f"owner {entry.owner}"
+            kind, text = "LARGE OBJECT", _owner(kind, entry.owner)
             oids = entry.definition.split() if entry.kind == "BLOB METADATA" else names
-            names = groups[entry.dump_id] = [f"LARGE OBJECT {oid}" for oid in oids]
+            names, groups[entry.dump_id] = oids, [f"LARGE OBJECT {oid}" for oid in oids]
         elif entry.name.startswith("LARGE OBJECTS ") and (group := groups.get(next(iter(entry.depends_on), 0))):
             names, text = group, text.replace(group[0], "LARGE OBJECT")  # its definition names the first of them
         elif entry.name.startswith("LARGE OBJECT "):
@@ -135,13 +156,14 @@ def script_objects(source: Readable) -> Objects:
                     current = None  # each by its own statements: a header may be of many
                     continue
                 current = (database, match["kind"], None if match["schema"] == "-" else match["schema"], match["name"])
-                pieces.setdefault(current, []).append([f"owner {match['owner']}"])
+                pieces.setdefault(current, []).append([_owner(match["kind"], match["owner"])])
         elif isinstance(event, Statement):
             if event.words[:1] == (b"SET",) and (encoding := sqlnames.client_encoding(event.text)):
                 decoder.use(encoding)
             text = decoder.text(event.text)
             if match := _ABOUT_LARGE_OBJECT.match(text):
-                key = (database, _LARGE_OBJECT_VERBS.get(match[1], "ACL"), None, f"LARGE OBJECT {match[2]}")
+                kind = _LARGE_OBJECT_VERBS.get(match[1], "ACL")
+                key = (database, kind, None, match[2] if kind == "LARGE OBJECT" else f"LARGE OBJECT {match[2]}")
                 pieces.setdefault(key, [[]])[0].append(text)
             elif event.words[:1] and event.words[0] in _SETTING:
                 continue
@@ -186,6 +208,10 @@ def without(objects: Objects, keys: Iterable[Key]) -> Objects:
 def kinds(objects: Mapping[Key, object]) -> Counter[str]:
     """How many objects of each kind."""
     return Counter(key[1] for key in objects)
+
+
+def _owner(kind: str, owner: str) -> str:
+    return "" if kind in _PARTS else f"owner {owner}"
 
 
 def _normal(kind: str, text: str) -> str:
