@@ -115,8 +115,14 @@ WHOLE = {
 }
 
 
+# The ids are ours: made of the bytes they would hold the time, and two processes of pytest-xdist would not agree.
 @pytest.mark.parametrize(
-    ("suffix", "content"), [(suffix, content) for suffix, contents in WHOLE.items() for content in contents]
+    ("suffix", "content"),
+    [
+        pytest.param(suffix, content, id=f"{suffix}-{number}")
+        for suffix, contents in WHOLE.items()
+        for number, content in enumerate(contents)
+    ],
 )
 def test_a_compressed_file_is_whole_only_to_its_last_byte(suffix: str, content: bytes) -> None:
     check_whole(io.BytesIO(content), suffix, "a file", nothing)
@@ -144,6 +150,7 @@ def test_garbage_is_no_compressed_file(suffix: str) -> None:
         ("zstd", zstandard.ZstdCompressor().compress(DATA)),
         ("zstd", zstandard.ZstdCompressor().compress(DATA[:100]) + zstandard.ZstdCompressor().compress(DATA[100:])),
     ],
+    ids=["gzip", "two gzip streams", "zstd", "two zstd frames"],
 )
 def test_a_compressed_script_reads_as_it_was(method: str, content: bytes, size: int) -> None:
     reader = Decompressed(io.BytesIO(content), method, "the dump")
