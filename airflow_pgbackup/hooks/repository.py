@@ -14,25 +14,34 @@ if TYPE_CHECKING:
 def open_repository(
     uri: str, aws_conn_id: str | None = "aws_default", *, extra_args: Mapping[str, Any] | None = None
 ) -> Repository:
-    """Open ``file:///folder`` or ``s3://bucket/prefix``. Nothing is asked of Airflow or of S3 yet.
+    """Open ``file:///folder`` or ``s3://bucket/prefix``. Nothing is asked of S3 yet.
 
     The client is made by the official ``S3Hook``, so all that the connection says holds: endpoint_url, region_name,
-    role_arn, verify, config_kwargs, service_config. It is made anew when its credentials have expired.
+    role_arn, verify, config_kwargs, service_config. It is made anew when its credentials have expired. What the store
+    itself is like stands in the connection, too, for every task that uses it::
+
+        {"service_config": {"s3": {"max_parts": 1000, "extra_args": {"ServerSideEncryption": "aws:kms"}}}}
 
     :param aws_conn_id: of type ``aws``; None is boto3's own chain. Not used for ``file://``.
-    :param extra_args: boto3's ``ExtraArgs`` (encryption, storage class, tags, ``ChecksumAlgorithm`` …).
-    :raises ConfigurationError: no such kind of URI, an extra argument that S3 does not know.
+    :param extra_args: boto3's ``ExtraArgs`` (encryption, storage class, tags, ``ChecksumAlgorithm`` …), over those of
+        the connection.
+    :raises ConfigurationError: no such kind of URI, an extra argument that S3 does not know, a limit out of range.
     """
     from airflow_pgbackup.repository.open import open_repository as open_uri
     from airflow_pgbackup.repository.s3_options import S3Options
 
-    def client() -> S3Client:
-        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+    if aws_conn_id is None or not uri.lower().startswith("s3://"):
+        return open_uri(uri, s3=S3Options(extra_args=extra_args or {}))
 
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+    def client() -> S3Client:
         made: S3Client = S3Hook(aws_conn_id=aws_conn_id).get_conn()
         return made
 
-    options = S3Options(extra_args=extra_args or {})
-    if aws_conn_id is not None:
-        options = S3Options(extra_args=extra_args or {}, client_factory=client)
-    return open_uri(uri, s3=options)
+    store = S3Hook(aws_conn_id=aws_conn_id).service_config
+    limits = {
+        name: store[name] for name in ("max_parts", "min_part_size", "max_concurrency", "memory") if name in store
+    }
+    extra = {**store.get("extra_args", {}), **(extra_args or {})}
+    return open_uri(uri, s3=S3Options(client_factory=client, extra_args=extra, **limits))

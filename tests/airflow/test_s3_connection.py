@@ -1,0 +1,40 @@
+"""What an ``aws`` connection says of its store holds for every task that uses it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.errors import ConfigurationError
+
+MIB = 1024**2
+
+
+def test_limits_and_extra_arguments_of_the_connection(s3: S3Server, aws_connection: Callable[..., None]) -> None:
+    """A store that allows four parts, and wants tags on what it keeps."""
+    from airflow_pgbackup.hooks.repository import open_repository
+
+    store = {"max_parts": 4, "min_part_size": 5 * MIB, "extra_args": {"Tagging": "a=connection", "ContentType": "x/y"}}
+    aws_connection(extra={"endpoint_url": s3.endpoint_url, "region_name": "us-east-1", "service_config": {"s3": store}})
+    bucket = s3.bucket()
+    repository = open_repository(f"s3://{bucket}", extra_args={"Tagging": "a=task"})
+    repository.init()
+    repository.write("s/d/a.dump", io.BytesIO(bytes(60 * MIB)), size_hint=60 * MIB)
+    head = s3.client().head_object(Bucket=bucket, Key="s/d/a.dump")
+    assert head["ETag"].strip('"').endswith("-3")
+    assert head["ContentType"] == "x/y"
+    tags: Any = s3.client().get_object_tagging(Bucket=bucket, Key="s/d/a.dump")["TagSet"]
+    assert tags == [{"Key": "a", "Value": "task"}]
+
+
+@pytest.mark.parametrize("store", [{"max_parts": 0}, {"max_parts": "1000"}, {"extra_args": {"StorageClas": "GLACIER"}}])
+def test_nonsense_in_the_connection_is_said(store: dict[str, object], aws_connection: Callable[..., None]) -> None:
+    from airflow_pgbackup.hooks.repository import open_repository
+
+    aws_connection(extra={"service_config": {"s3": store}})
+    with pytest.raises(ConfigurationError, match=r"max_parts|StorageClas"):
+        open_repository("s3://bucket/prefix")
