@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.postgres.server import PostgresServer
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import read_catalogue
+from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
 from airflow_pgbackup.repository.layout import Series, VerificationName, backup_folder, backup_id
 from airflow_pgbackup.repository.local import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
@@ -246,3 +247,84 @@ def test_the_trigger_is_what_it_says_it_is(tmp_path: Path, airflow_db: Path) -> 
     path, kwargs = trigger.serialize()
     again = import_string(path)(**kwargs)
     assert again.serialize() == (path, kwargs)
+
+
+# -- the example ----------------------------------------------------------------------------------------------------
+
+EXAMPLES = Path(__file__).parents[2] / "dags"
+
+
+@pytest.fixture
+def backed_up(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    server18: PostgresServer,
+    s3: S3Server,
+    fresh_database: Callable[..., Any],
+    postgres_connection: Callable[..., None],
+    aws_connection: Callable[..., None],
+    run_dag: Callable[..., Any],
+) -> Repository:
+    """The repository on S3 after a night: ``dvdrental``, by the other example."""
+    rows = ("create table rental (id int)", "insert into rental select generate_series(1, 2000)")
+    with server18.params.connect() as connection:
+        connection.execute("drop database if exists dvdrental")
+    postgres_connection("dvdrental", fresh_database(server18, "dvdrental", *rows))
+    aws_connection()
+    bucket = s3.bucket()
+    monkeypatch.setenv("PGBACKUP_LOCAL", (tmp_path / "repository").as_uri())
+    monkeypatch.setenv("PGBACKUP_REMOTE", f"s3://{bucket}/pg")
+    run = run_dag(EXAMPLES / "dvdrental_nightly.py", conf={"init": True})
+    assert set(run.states.values()) == {"success"}, run.output
+    return open_repository(f"s3://{bucket}/pg", s3=S3Options(client_factory=s3.client))
+
+
+def older(repository: Repository, backup: Backup, nights: int) -> None:
+    """The same backup, as if it had been made so many nights before."""
+    at = backup.started_at - timedelta(days=nights)
+    folder = backup_folder(backup.series, backup_id(at, seed="older"))
+    for entry in list(repository.list(backup.folder)):
+        data = repository.read_bytes(entry.key).replace(backup.id.encode(), folder.rpartition("/")[2].encode())
+        repository.write_bytes(f"{folder}/{entry.key.rpartition('/')[2]}", data)
+
+
+def test_example(backed_up: Repository, run_dag: Callable[..., Any]) -> None:
+    (newest,) = read_catalogue(backed_up).backups
+    for nights in (1, 2, 3, 10, 11):
+        older(backed_up, newest, nights)
+    run = run_dag(EXAMPLES / "prune_and_freshness.py")
+    assert run.states == {"fresh": "success", "prune": "success"}, run.output
+    assert run.results["fresh"]["series"][0]["rows"] == 2000
+    # Every policy of days, weeks and months that is not full yet keeps the oldest; nothing goes so soon.
+    assert (run.results["prune"]["dry_run"], run.results["prune"]["removed"]) == (False, 0)
+    for nights in (500, 501, 502):
+        older(backed_up, newest, nights)
+    assert run_dag(EXAMPLES / "prune_and_freshness.py", conf={"delete": False}).results["prune"]["removed"] == 1
+    assert len(ids(backed_up)) == 9
+    run_dag(EXAMPLES / "prune_and_freshness.py")
+    assert len(ids(backed_up)) == 8
+
+
+def test_example_deletes_nothing_while_no_good_backups_arrive(
+    backed_up: Repository, run_dag: Callable[..., Any]
+) -> None:
+    (newest,) = read_catalogue(backed_up).backups
+    for nights in (2, 3, 500, 501):
+        older(backed_up, newest, nights)
+    backed_up.delete([entry.key for entry in list(backed_up.list(newest.folder))])
+    run = run_dag(EXAMPLES / "prune_and_freshness.py")
+    assert run.states == {"fresh": "failed", "prune": "upstream_failed"}
+    assert "the newest backup verified at archive" in stale(run)
+    assert len(ids(backed_up)) == 4
+
+
+def test_the_deadline_alert_of_the_documentation(tmp_path: Path, load_dag: Callable[..., Any]) -> None:
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    text = (EXAMPLES.parent / "docs" / "freshness.md").read_text()
+    file = tmp_path / "documented.py"
+    file.write_text(text.partition("<!-- example -->\n```python\n")[2].partition("```\n")[0])
+    dag = load_dag(file)
+    assert dag.task_ids == ["dump"]
+    (alert,) = DagSerialization.to_dict(dag)["dag"]["deadline"]
+    assert "SnsNotifier" in str(alert)
