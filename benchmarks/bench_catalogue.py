@@ -87,7 +87,9 @@ def bench_plan() -> bool:
         )
         for number in range(PLANNED)
     ]
-    policy = Policy(keep_last=3, keep_hourly=24, keep_daily=7, keep_weekly=5, keep_monthly=12, time_zone="Europe/Berlin")
+    policy = Policy(
+        keep_last=3, keep_hourly=24, keep_daily=7, keep_weekly=5, keep_monthly=12, time_zone="Europe/Berlin"
+    )
     seconds = []
     for _ in range(ROUNDS):
         started = time.perf_counter()

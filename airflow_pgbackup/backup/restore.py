@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from airflow_pgbackup.backup.progress import human_bytes, human_seconds
-from airflow_pgbackup.backup.reference import load_manifest, verified_level
+from airflow_pgbackup.backup.reference import load_manifest, make_reference, verified_level
 from airflow_pgbackup.backup.restore_cluster import restore_cluster
 from airflow_pgbackup.backup.restore_database import restore_database
 from airflow_pgbackup.backup.restore_job import Job
@@ -52,11 +52,12 @@ def restore(
     :param dry_run: read and check all, say what would be done, and change nothing.
     :param deadline: seconds for all of it; none by default, since there is no good moment to give up on a restore.
     :param log: takes the lines for people: the plan, progress, the tools' own warnings.
-    :return: plain JSON: ``backup`` (series and id), ``target`` (``user@host:port/database``), ``database`` (None for
-        a cluster), ``databases`` (names of those that were made or filled), ``mode``, ``dry_run``, ``plan`` (lines for
-        people), ``duration_seconds``, ``bytes`` (of the artifact), ``database_bytes`` (on disk afterwards), ``rows``
-        (None where the server does not count), ``objects`` (what users have in it), ``replaced`` (under which name
-        the old database is kept, or None), ``roles_created``, ``roles_existing``, ``warnings``.
+    :return: plain JSON: ``backup`` (series and id), ``reference`` (of that backup), ``target``
+        (``user@host:port/database``), ``database`` (None for a cluster), ``databases`` (that were made or filled),
+        ``mode``, ``dry_run``, ``plan`` (lines for people), ``duration_seconds``, ``bytes`` (of the artifact),
+        ``database_bytes`` (on disk afterwards), ``rows`` (None where the server does not count), ``objects`` (of
+        users), ``replaced`` (what the old database is called now, or None), ``roles_created``, ``roles_existing``,
+        ``warnings``.
     :raises ConfigurationError: the request makes no sense, the target is not as the mode wants it, the server lacks
         what the backup needs. Nothing was touched.
     :raises VerificationFailed: the bytes are not those that were dumped. Nothing was touched.
@@ -101,6 +102,7 @@ def restore(
         )
     return {
         "backup": name,
+        "reference": make_reference(repository, manifest),
         "target": target.connection.label,
         "database": None if manifest.kind == "cluster" else target.database,
         "databases": outcome.databases,

@@ -145,7 +145,7 @@ class ArchiveLoader:
     def _selected(self, head: bytes) -> list[TocEntry]:
         """What pg_restore would restore with these options, by itself: it knows best what each of them means."""
         options = dataclasses.replace(self._options, jobs=None, single_transaction=False, verbose=False)
-        argv = [self.client.tool("pg_restore"), "--list", f"--format={self._format}", *options.argv(self.client)]
+        argv = [str(self.client.tool("pg_restore")), "--list", f"--format={self._format}", *options.argv(self.client)]
         is_path = isinstance(self._source, Path)
         output = run_tool(
             [*argv, str(self._source)] if is_path else argv,

@@ -26,7 +26,7 @@ def restore_command(*, artifact: str, format: str, compression: str | None, data
             psql = f"psql --no-psqlrc --dbname {into}"
         feed = f"{_DECOMPRESS[compression]} {name} | {psql}" if compression else f"{psql} --file {name}"
         return feed if into == "postgres" else f"{_createdb(into)} && {feed}"
-    into = _restored(database)
+    into = _restored(database or "")
     return f"{_createdb(into)} && pg_restore --exit-on-error --dbname {shlex.quote(_dbname(into))} {name}"
 
 

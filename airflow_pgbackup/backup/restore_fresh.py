@@ -32,7 +32,7 @@ def read_properties(run: Run, params: ConnectionParams, server_version: int) -> 
     # Everything in a schema left out, so that no table is locked.
     options = ["--no-password", "--format=custom", "--create", "--schema-only", "--exclude-schema=*"]
     with client_environment(params) as env:
-        argv = [client.tool("pg_dump"), *options]
+        argv = [str(client.tool("pg_dump")), *options]
         dump = run_tool(argv, env=env, cancel=run.cancel, deadline=run.remaining(), limit=1 << 28)
     toc, _ = read_toc(io.BytesIO(dump), what=f"the properties of {params.dbname}")
     return DatabaseProperties.of_entries(toc.entries)

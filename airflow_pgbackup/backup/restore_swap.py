@@ -47,7 +47,7 @@ def rename_databases(
     for number in range(1, _TRIES + 1):
         try:
             with session(params, cancel) as connection, _ending(params, in_the_way):
-                connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")  # type: ignore[arg-type]
+                connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
                 with connection.transaction():
                     for old, new in renames:
                         connection.execute(

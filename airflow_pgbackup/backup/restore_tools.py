@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,7 +143,7 @@ def pg_restore(
     :raises ToolError: it failed: what the server said.
     """
     # With an empty --dbname pg_restore takes PGDATABASE, and does not read it as a connection string.
-    command = [client.tool("pg_restore"), "--no-password", "--dbname=", *argv]
+    command = [str(client.tool("pg_restore")), "--no-password", "--dbname=", *argv]
     _run(run, command, params, log, stdin)
 
 
@@ -158,7 +158,7 @@ def pg_restore_to_psql(
     single_transaction: bool,
 ) -> None:
     """As :func:`pg_restore`, for a server that does not know what pg_restore itself begins with."""
-    command = [client.tool("pg_restore"), "--file=-", *argv]
+    command = [str(client.tool("pg_restore")), "--file=-", *argv]
     with ToolProcess(
         command,
         env={"LC_ALL": "C", "TZ": "UTC"},
@@ -186,12 +186,14 @@ def psql(
 
     :raises ToolError: an error in it: what the server said. What reading the script raises.
     """
-    command = [client.tool("psql"), "--no-password", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]
+    command = [str(client.tool("psql")), "--no-password", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]
     command += ["--single-transaction"] * single_transaction + ["--file=-"]
     _run(run, command, params, log, script)
 
 
-def _run(run: Run, command: list[str | Path], params: ConnectionParams, log: ToolLog, stdin: Readable | None) -> None:
+def _run(
+    run: Run, command: Sequence[str | Path], params: ConnectionParams, log: ToolLog, stdin: Readable | None
+) -> None:
     with (
         _environment(params) as env,
         _hinted(),

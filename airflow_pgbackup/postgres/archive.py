@@ -13,21 +13,11 @@ import contextlib
 from collections.abc import Callable, Collection, Generator
 from pathlib import Path
 
-from airflow_pgbackup.errors import (
-    ClientError,
-    ConfigurationError,
-    VerificationFailed,
-)
+from airflow_pgbackup.errors import ClientError, ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres import endchecks
 from airflow_pgbackup.postgres.clients import Client
 from airflow_pgbackup.postgres.compressed import Decompressed
-from airflow_pgbackup.postgres.contents import (
-    ArchiveContents,
-    LargeObjects,
-    SequenceValue,
-    TableDigest,
-    TableKey,
-)
+from airflow_pgbackup.postgres.contents import ArchiveContents, LargeObjects, SequenceValue, TableDigest, TableKey
 from airflow_pgbackup.postgres.copytext import RowHasher, RowSet, TableDigester
 from airflow_pgbackup.postgres.process import Cancel, ToolProcess
 from airflow_pgbackup.postgres.readers import DecodedArchive, Joined, Limits, Part, Watched

@@ -114,7 +114,7 @@ class Count:
 
 def _in_ascii(*names: str) -> sql.Composable:
     """An identifier that is the same in whatever encoding the statement is read."""
-    return sql.SQL(".").join(sql.SQL(_quoted(name)) for name in names)  # type: ignore[arg-type]  # quoted here
+    return sql.SQL(".").join(sql.SQL(_quoted(name)) for name in names)
 
 
 def _quoted(name: str) -> str:

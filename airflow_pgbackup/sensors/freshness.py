@@ -27,7 +27,8 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
     :func:`airflow_pgbackup.backup.freshness.freshness`.
 
     :param repository: ``s3://bucket/prefix`` or ``file:///folder``.
-    :param max_age: a timedelta, or seconds, between the start of the newest good backup and now: what a restore would lose at most.
+    :param max_age: a timedelta, or seconds, between the start of the newest good backup and now: what a restore
+        would lose at most.
     :param server: only the series of this one: what the dump operators call ``server``, a connection id by default.
     :param databases: those of ``server`` that must be fresh; one that has no backup is not. None: what is there.
     :param cluster: the pg_dumpall backups of ``server`` must be fresh.

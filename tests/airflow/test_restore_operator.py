@@ -1,0 +1,243 @@
+"""PgRestoreOperator in DAG runs, and the example that asks before it restores."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import RestoreOptions
+from airflow_pgbackup.postgres.server import PostgresServer
+
+RunDag = Callable[..., Any]
+EXAMPLE = Path(__file__).parents[2] / "dags" / "restore_with_approval.py"
+IMPORT = "from airflow_pgbackup.operators.restore import PgRestoreOperator\n"
+
+STATEMENTS = (
+    "create table film (id int primary key, title text)",
+    "insert into film select i, 'film ' || i from generate_series(1, 300) i",
+    "create table actor as select 1 as id",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    from airflow_pgbackup.repository.open import open_repository
+
+    open_repository((tmp_path / "repository").as_uri()).init()
+    return (tmp_path / "repository").as_uri()
+
+
+@pytest.fixture
+def databases(
+    server18: PostgresServer, fresh_database: Callable[..., Any], postgres_connection: Any
+) -> tuple[ConnectionParams, ConnectionParams]:
+    """The connections ``source``, with rows, and ``target``, without."""
+    source, target = fresh_database(server18, None, *STATEMENTS), fresh_database(server18)
+    postgres_connection("source", source)
+    postgres_connection("target", target)
+    return source, target
+
+
+def films(connection: ConnectionParams) -> int:
+    with connection.connect() as session:
+        row = session.execute("select count(*) from film").fetchone()
+        assert row is not None
+        count = row[0]
+        assert isinstance(count, int)
+        return count
+
+
+def test_the_operator_has_every_option() -> None:
+    """Same names, types and defaults, in the order of pg_restore's --help, but for what a restore decides itself."""
+    from airflow_pgbackup.operators.restore import NOT_OFFERED, PgRestoreOperator
+
+    signature = inspect.signature(PgRestoreOperator.__init__).parameters
+    own = [argument for argument in signature if argument in RestoreOptions.__dataclass_fields__]
+    assert own == [name for name in (*RestoreOptions.table(), "extra_args") if name not in NOT_OFFERED]
+    for argument in own:
+        field = RestoreOptions.__dataclass_fields__[argument]
+        parameter = signature[argument]
+        assert (parameter.annotation, parameter.default) == (field.type, field.default), argument
+    texts = {p.name for p in signature.values() if "str" in str(p.annotation)}
+    assert set(PgRestoreOperator.template_fields) == texts
+
+
+def test_no_argument_hides_one_of_airflow_s() -> None:
+    from airflow.sdk import BaseOperator
+
+    from airflow_pgbackup.operators.restore import PgRestoreOperator
+
+    taken = set(dir(BaseOperator)) | set(inspect.signature(BaseOperator.__init__).parameters)
+    assert (set(inspect.signature(PgRestoreOperator.__init__).parameters) - {"self", "kwargs"}) & taken == set()
+
+
+def test_what_a_dump_task_made_is_restored(
+    databases: tuple[ConnectionParams, ConnectionParams], folder: str, run_dag: RunDag, canary: str
+) -> None:
+    run = run_dag(
+        f"""
+{IMPORT}
+dump = PgDumpOperator(task_id="dump", postgres_conn_id="source", repository={folder!r})
+verify = PgBackupVerifyOperator(task_id="verify", backup=dump.output)
+PgRestoreOperator(
+    task_id="restore", backup=verify.output, postgres_conn_id="target", tables=["{{{{ 'film' }}}}"],
+    mode="{{{{ 'into_' ~ 'empty' }}}}", analyze="{{{{ False }}}}",
+)
+""",
+        logical_date=None,
+    )
+    assert set(run.states.values()) == {"success"}, run.output
+    result = run.results["restore"]
+    assert (result["rows"], result["objects"], result["mode"]) == (300, 1, "into_empty")
+    assert result["warnings"] == []
+    assert result["reference"] == run.results["verify"]
+    assert films(databases[1]) == 300
+    assert "analyzed" not in run.output
+    assert canary not in run.output
+
+
+def test_the_newest_verified_backup_of_a_series(
+    databases: tuple[ConnectionParams, ConnectionParams], folder: str, run_dag: RunDag
+) -> None:
+    source, target = databases
+    dump = f'PgDumpOperator(task_id="dump", postgres_conn_id="source", repository={folder!r}, server="prod")'
+    first = run_dag(f"dump = {dump}\nPgBackupVerifyOperator(task_id='verify', backup=dump.output)")
+    with source.connect() as session:
+        session.execute("delete from film")
+    second = run_dag(f"{dump}")
+    restore = f"""
+{IMPORT}
+PgRestoreOperator(
+    task_id="restore", postgres_conn_id="target", repository={folder!r}, series="prod/{source.dbname}",
+    mode="replace", keep_old=False,"""
+    run = run_dag(f"{restore})")
+    assert run.states == {"restore": "success"}, run.output
+    assert run.results["restore"]["reference"]["id"] == first.results["dump"]["id"]
+    assert films(target) == 300
+    run = run_dag(f"{restore} backup_id={second.results['dump']['id']!r})")
+    assert run.states == {"restore": "success"}, run.output
+    assert films(target) == 0
+    run = run_dag(f"{restore} minimum_level='restore')")
+    assert run.failure.startswith(f"{folder} has no backup verified at level restore of prod/{source.dbname}")
+    run = run_dag(f"{IMPORT}PgRestoreOperator(task_id='restore', postgres_conn_id='target')")
+    assert run.failure.startswith("no backup is named. HINT: pass backup=")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ('mode="overwrite"', "mode is 'overwrite'"),
+        ('tables="film,actor"', "HINT: pass a list: ['film', 'actor']"),
+        ('keep_old="perhaps"', "keep_old is 'perhaps'"),
+        ("data_only=True, clean=True", "data_only and clean"),
+    ],
+)
+def test_nonsense_fails_without_a_retry_and_touches_nothing(
+    arguments: str, found: str, databases: tuple[ConnectionParams, ConnectionParams], folder: str, run_dag: RunDag
+) -> None:
+    run = run_dag(f"""
+{IMPORT}
+dump = PgDumpOperator(task_id="dump", postgres_conn_id="source", repository={folder!r})
+PgRestoreOperator(task_id="restore", backup=dump.output, postgres_conn_id="target", {arguments})
+""")
+    assert run.states == {"dump": "success", "restore": "failed"}
+    assert found in run.failure
+    assert "AirflowFailException" in run.output
+    with databases[1].connect() as session:
+        assert session.execute("select count(*) from pg_class where oid >= 16384").fetchone() == (0,)
+
+
+# -- the example
+
+
+@contextmanager
+def somebody(choice: str) -> Iterator[dict[str, Any]]:
+    """Who answers what a run asks for, through the function behind Airflow's API, as the page of its UI does."""
+    over = threading.Event()
+    seen: dict[str, Any] = {}
+
+    def answer() -> None:
+        from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+        from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
+        from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
+        from airflow.models.taskinstance import TaskInstance
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        while not over.wait(0.5):
+            with create_session() as session:
+                waiting = session.scalars(select(TaskInstance).where(TaskInstance.state == "awaiting_input")).first()
+                if waiting is None:
+                    continue
+                seen.update(subject=waiting.hitl_detail.subject, body=waiting.hitl_detail.body)
+                update_hitl_detail(
+                    waiting.dag_id,
+                    waiting.run_id,
+                    waiting.task_id,
+                    UpdateHITLDetailPayload(chosen_options=[choice], params_input={}),
+                    SimpleAuthManagerUser(username="somebody", role="admin"),
+                    session,
+                )
+                return
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("choice", ["Approve", "Reject"])
+def test_restore_with_approval(
+    choice: str,
+    server18: PostgresServer,
+    s3: S3Server,
+    fresh_database: Callable[..., Any],
+    postgres_connection: Callable[..., None],
+    aws_connection: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    run_dag: RunDag,
+) -> None:
+    database = fresh_database(server18, None, *STATEMENTS)
+    postgres_connection("dvdrental", database)
+    aws_connection()
+    remote = f"s3://{s3.bucket()}/pg"
+    monkeypatch.setenv("PGBACKUP_REMOTE", remote)
+    made = run_dag(f"""
+dump = PgDumpOperator(task_id="dump", postgres_conn_id="dvdrental", repository={remote!r}, init_repository=True)
+PgBackupVerifyOperator(task_id="verify", backup=dump.output)
+""")
+    assert set(made.states.values()) == {"success"}, made.output
+    with database.connect() as session:
+        session.execute("delete from film where id > 10")
+    started = time.monotonic()
+    series = f"dvdrental/{database.dbname}"
+    with somebody(choice) as seen:
+        run = run_dag(EXAMPLE, conf={"series": series})
+    assert seen["subject"].startswith(f"Restore {series} into {server18.superuser}@127.0.0.1")
+    assert f"**{series}/{made.results['dump']['id']}** would be restored:" in seen["body"]
+    assert "- the old database is kept under a dated name" in seen["body"]
+    if choice == "Reject":
+        assert run.states == {"plan": "success", "approve": "success", "restore": "skipped"}, run.output
+        assert films(database) == 10
+    else:
+        assert set(run.states.values()) == {"success"}, run.output
+        assert films(database) == 300
+        result = run.results["restore"]
+        assert result["reference"]["id"] == made.results["dump"]["id"]
+        old = database.with_database(result["replaced"])
+        assert films(old) == 10
+        with server18.params.connect() as session:
+            session.execute(f"drop database {old.dbname}")
+    assert time.monotonic() - started < 120

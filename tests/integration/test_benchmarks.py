@@ -1,0 +1,19 @@
+"""The benchmarks run, from end to end and small. Their figures mean nothing here: the machine is shared."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def test_peak_memory_of_a_dump_to_s3() -> None:
+    run = subprocess.run(
+        [sys.executable, BENCHMARKS / "bench_memory.py", "--gib", "0.1", "0.3"], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["0.1 GiB", "0.3 GiB"]
+    assert all("MiB over the start" in line for line in lines)
