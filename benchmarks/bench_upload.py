@@ -25,6 +25,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from texty_database import TABLES, fill
 from upload_candidates import (
@@ -71,12 +72,13 @@ GOALS = [
 
 @dataclass
 class Race:
-    """One client's rounds. ``seconds``: by candidate, then by store; of each whole round."""
+    """One client's rounds. ``seconds`` and ``cpu``: by candidate, then by store; of each whole round."""
 
     client: str
     database: int = 0
     dump: int = 0
     seconds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    cpu: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     def round(self, kind: str, number: int, candidates: Candidates) -> None:
         """Every candidate once, beginning with another one each time. Fresh stores, so that no disk fills up."""
@@ -88,13 +90,17 @@ class Race:
             for name, where in plan[start:] + plan[:start]:
                 os.sync()  # what an earlier one left unwritten is not this one's
                 result = candidates.run(name, stores.get(where), series=f"{kind}-{number}")
-                taken.append((name, where, result["wall"]))
-                if name == OURS:
-                    taken.append((VERB, where, result["seconds"]))
-                    self.dump = result["size"]
+                taken.append((name, where, result))
                 print(f"  {kind} {number + 1}: {result['wall']:6.2f} s  {name}  [{where}]", flush=True)
-        for name, where, seconds in taken:
-            self.seconds.setdefault(name, {}).setdefault(where, []).append(seconds)
+        for name, where, result in taken:
+            self.add(name, where, result)
+
+    def add(self, name: str, where: str, result: dict[str, Any]) -> None:
+        self.seconds.setdefault(name, {}).setdefault(where, []).append(result["wall"])
+        self.cpu.setdefault(name, {}).setdefault(where, []).append(result["cpu"])
+        if name == OURS:
+            self.seconds.setdefault(VERB, {}).setdefault(where, []).append(result["seconds"])
+            self.dump = result["size"]
 
     @property
     def rounds(self) -> int:
@@ -155,19 +161,23 @@ def table(race: Race) -> str:
     """Markdown."""
     lines = [
         f"pg_dump {race.client}; {race.database / MIB:.0f} MiB on disk, dumped as {race.dump / MIB:.0f} MiB; "
-        f"{race.rounds} rounds",
+        f"at most {race.rounds} rounds",
         "",
-        "| | store | seconds: median (range) | ours, of that |",
-        "|---|---|---|---|",
+        "| | store | seconds: median (range) | runs | CPU seconds | ours, of the seconds |",
+        "|---|---|---|---|---|---|",
     ]
     runs = [(name, where, values) for name, by_store in race.seconds.items() for where, values in by_store.items()]
     for name, where, values in sorted(runs, key=lambda run: statistics.median(run[2])):
         described = f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+        used = race.cpu.get(name, {}).get(where)
+        described += f" | {len(values)} | {statistics.median(used):.1f}" if used else f" | {len(values)} | "
         if name.startswith(OURS):
-            lines.append(f"| **{name}** | {where} | **{described}** | |")
+            lines.append(f"| **{name}** | {where} | {described} | |")
             continue
         mine = {DIRECTORY: OURS_DIRECTORY, FLOOR: VERB}.get(name, OURS)
-        stores = [WEED, DISCARD] if where == NULL else [where]
+        stores = [
+            store for store in ([WEED, DISCARD] if where == NULL else [where]) if store in race.seconds.get(mine, {})
+        ]
         shares = [f"{race.median(mine, store) / race.median(name, where):.2f}" for store in stores]
         lines.append(f"| `{name.replace('|', chr(92) + '|')}` | {where} | {described} | {' / '.join(shares)} |")
     return "\n".join(lines)
@@ -177,7 +187,9 @@ def goals(races: dict[str, Race]) -> bool:
     good = True
     print()
     for kind, mine, my_store, other, store, most in GOALS:
-        if kind in races:
+        if kind in races and all(
+            where in races[kind].seconds.get(n, {}) for n, where in ((mine, my_store), (other, store))
+        ):
             share = races[kind].median(mine, my_store) / races[kind].median(other, store)
             good &= share <= most
             verdict = "reached" if share <= most else "MISSED "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -40,12 +41,17 @@ class Candidates:
     work: Path
 
     def run(self, name: str, store: Store | None, *, series: str) -> dict[str, Any]:
-        """``wall``: seconds from the start of a process to its end, imports and all.
+        """``wall``: seconds from the start of a process to its end, imports and all. ``cpu``: CPU seconds of it and of
+        all that it started: not the servers'.
 
         Where it is ours also ``seconds``, of the dump alone, as a task has it whose process has its libraries loaded,
         and ``size``.
         """
-        return self._ours(name, store or {}, series) if name in (OURS, OURS_DIRECTORY) else self._script(name, store)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ours = name in (OURS, OURS_DIRECTORY)
+        result = self._ours(name, store or {}, series) if ours else self._script(name, store)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {**result, "cpu": after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime}
 
     def _script(self, name: str, store: Store | None) -> dict[str, Any]:
         dump, file, copy = self.client.tool("pg_dump"), self.work / "dump", f"{self.aws} s3 cp --only-show-errors"
