@@ -8,7 +8,7 @@ repository (a temporary one, for S3) and moved in whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from airflow_pgbackup.backup.progress import Progress, human_bytes, human_second
 from airflow_pgbackup.backup.reference import SEED, find_committed, make_reference, seed_digest, take_back
 from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.source import Source, describe_source
+from airflow_pgbackup.backup.source_rows import hold_source
 from airflow_pgbackup.backup.streams import CompressingReader, Meter, Readable, compressor
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.clients import Client, choose_client
@@ -45,6 +46,7 @@ def dump_database(
     deadline: float | None = None,
     cancel: Cancel | None = None,
     log: Callable[[str], None] | None = None,
+    count_rows: bool = False,
 ) -> dict[str, object]:
     """Dump one database with pg_dump and commit it as a backup.
 
@@ -55,6 +57,8 @@ def dump_database(
     :param origin: goes into the manifest as it is.
     :param deadline: seconds the tool may run, over the settings' ``dump_deadline``.
     :param log: takes the lines for people: what is done, progress, the tool's own warnings.
+    :param count_rows: count every table of the source in the dump's own snapshot, meanwhile, for verifications to hold
+        the archive against; and list the tables that the options leave out. Reads the tables once more.
     :return: a reference, see :mod:`airflow_pgbackup.backup.reference`.
     :raises OptionError: contradictory options, or one that the client here is too old for.
     :raises ConnectError: PostgreSQL unreachable, or it refused us.
@@ -63,7 +67,7 @@ def dump_database(
     :raises ToolError: pg_dump failed, or ended well with an output that is not whole. Nothing is left visible.
     """
     job = _Job("pg_dump", server, repository, artifact_template, seed, origin, settings, deadline, cancel, log)
-    return job.run(connection, options)
+    return job.run(connection, options, count_rows=count_rows)
 
 
 def dump_cluster(
@@ -106,7 +110,12 @@ class _Job:
     written: list[str] = field(default_factory=list)
 
     def run(
-        self, connection: ConnectionParams, options: DumpOptions | DumpAllOptions, compress: str | int | None = None
+        self,
+        connection: ConnectionParams,
+        options: DumpOptions | DumpAllOptions,
+        compress: str | int | None = None,
+        *,
+        count_rows: bool = False,
     ) -> dict[str, object]:
         options.validate()
         settings = self.settings or Settings()
@@ -142,10 +151,17 @@ class _Job:
             f"compression {plan.compression_text}"
         )
         id = layout.backup_id(started, self.seed)
+        key = f"{layout.backup_folder(series, id)}/{name}"
+        source_rows = left_out = None
         try:
-            artifact = self._write(
-                plan, client, connection, source, f"{layout.backup_folder(series, id)}/{name}", name, settings
-            )
+            if count_rows and isinstance(options, DumpOptions):
+                timeout = settings.lock_wait_timeout
+                with hold_source(connection, options, lock_timeout=timeout, cancel=self.cancel) as held:
+                    plan = replace(plan, argv=(*plan.argv, f"--snapshot={held.snapshot}"))
+                    artifact = self._write(plan, client, connection, source, key, name, settings)
+                    source_rows, left_out = held.rows(), held.left_out
+            else:
+                artifact = self._write(plan, client, connection, source, key, name, settings)
             finished = datetime.now(timezone.utc)
             manifest = Manifest(
                 repository=uuid,
@@ -167,6 +183,8 @@ class _Job:
                     database=series.database,
                     create=plan.create,
                 ),
+                source_rows=source_rows,
+                left_out=left_out,
             )
             if self.cancel:
                 self.cancel.check()

@@ -15,6 +15,7 @@ from airflow_pgbackup.backup.artifact import check_bytes, choose_reader, local_c
 from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_manifest, make_reference
 from airflow_pgbackup.backup.rehearse import rehearse
+from airflow_pgbackup.backup.source_rows import differences
 from airflow_pgbackup.errors import ConfigurationError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive import ArchiveContents, read_archive
 from airflow_pgbackup.postgres.clients import Client
@@ -157,6 +158,17 @@ class _Look:
         self.checks.append(
             Check("archive", "pass", f"{len(contents.tables)} tables with {rows:,} rows read to the end")
         )
+        self._source()
+
+    def _source(self) -> None:
+        """What was counted in the source, against what the archive has."""
+        if self.manifest.source_rows is None:
+            return
+        wrong = list(differences(self.manifest.source_rows, self.tables))
+        self.checks += [Check("source", "fail", line) for line in wrong]
+        if wrong:
+            raise VerificationFailed(wrong[0])
+        self.checks.append(Check("source", "pass", f"{len(self.manifest.source_rows)} tables with the source's rows"))
 
     def _restore(self, pins: Mapping[str, Entry]) -> None:
         size = self.manifest.artifact.size + (self.manifest.source.size_bytes or 0)
@@ -177,6 +189,7 @@ class _Look:
                 self.checks.append(Check("restore", "fail", error.message))
                 raise
         self.tables = found.tables
+        self._source()
         self.differences = tuple(found.differences)
         self.restore_seconds = found.restore_seconds
         rows = sum(table.rows for table in found.tables)

@@ -99,6 +99,8 @@ class PgDumpOperator(_DumpOperator):
     :param deadline: seconds, or a timedelta, that pg_dump may run; by default what ``[pgbackup] dump_deadline`` says.
     :param init_repository: make the repository if there is none yet. For its first use: left on, an unmounted volume
         is taken for a new repository instead of being an error.
+    :param count_rows: count every table of the source in the dump's own snapshot, while pg_dump reads it, so that each
+        verification proves source = archive; the manifest lists what the options leave out. Reads the tables twice.
 
     The other parameters are pg_dump's options, see :class:`~airflow_pgbackup.postgres.options.DumpOptions`.
     """
@@ -122,6 +124,7 @@ class PgDumpOperator(_DumpOperator):
         artifact_template: str = "{database}_{date}_{time}",
         deadline: float | timedelta | None = None,
         init_repository: bool | str = False,
+        count_rows: bool = False,
         # pg_dump's options, in the order of its --help
         format: str = "custom",
         jobs: int | None = None,

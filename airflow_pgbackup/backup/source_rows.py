@@ -1,0 +1,166 @@
+"""The source itself, counted in the very snapshot that is dumped: then a verification proves source = archive.
+
+A session of ours holds an exported snapshot, which pg_dump gets by ``--snapshot``, and counts the tables while pg_dump
+reads them. https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from airflow_pgbackup.backup.check_selection import Selection, select
+from airflow_pgbackup.backup.findings import Database, Findings
+from airflow_pgbackup.errors import ConnectError, OptionError
+from airflow_pgbackup.postgres.cancel import Cancel
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.hints import hint_for
+from airflow_pgbackup.postgres.options import DumpOptions
+from airflow_pgbackup.repository.manifest import RowCount, TableResult
+
+# What pg_dump writes rows of, but for what belongs to extensions: those have rules of their own. A partition's rows
+# may be dumped under the name of its topmost table.
+_TABLES = """
+select c.oid, n.oid, n.nspname, c.relname, c.relpersistence = 'u', coalesce(rn.nspname, n.nspname),
+       coalesce(r.relname, c.relname)
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  left join pg_catalog.pg_class r on c.relispartition and r.oid = pg_catalog.pg_partition_root(c.oid)
+  left join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
+ where c.relkind = 'r' and c.relpersistence <> 't' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+   and not exists (select from pg_catalog.pg_depend d
+                    where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+ order by n.nspname, c.relname
+"""
+
+
+@dataclass(frozen=True)
+class _Table:
+    schema: str
+    name: str
+    counted_as: tuple[str, str]
+
+
+class HeldSource:
+    """A snapshot of the database, and the counting in it.
+
+    :ivar snapshot: its name, for ``--snapshot``; good until the ``with`` of :func:`hold_source` ends.
+    :ivar left_out: tables of the database that the dump takes no rows of, by its options.
+    """
+
+    def __init__(self, snapshot: str, left_out: tuple[str, ...], rows: Future[tuple[RowCount, ...]]) -> None:
+        self.snapshot = snapshot
+        self.left_out = left_out
+        self._rows = rows
+
+    def rows(self) -> tuple[RowCount, ...]:
+        """Rows of every table that the dump takes, in the snapshot; waits for the end of the counting.
+
+        :raises ConnectError: it broke off.
+        """
+        return self._rows.result()
+
+
+@contextmanager
+def hold_source(
+    connection: ConnectionParams, options: DumpOptions, *, lock_timeout: float, cancel: Cancel | None = None
+) -> Iterator[HeldSource]:
+    """Take a snapshot, and count in it in a thread while the ``with`` lasts.
+
+    :param lock_timeout: seconds to wait for one table's lock.
+    :raises OptionError: the options ask for a snapshot of their own.
+    :raises ConnectError: unreachable, or the user may not do what pg_dump has to do too.
+    """
+    if options.snapshot or options.serializable_deferrable:
+        raise OptionError(
+            "count_rows counts in a snapshot of its own, which goes with neither snapshot nor serializable_deferrable",
+            hint="leave one of them out",
+        )
+    with (
+        contextlib.closing(connection.connect(autocommit=False)) as session,
+        ThreadPoolExecutor(max_workers=1, thread_name_prefix="count source") as pool,
+    ):
+        with _told(connection):
+            snapshot = _begin(session, options, lock_timeout)
+            counted, left_out = _tables(session, connection.dbname, options)
+        unregister = cancel.on_set(lambda: _interrupt(session)) if cancel else lambda: None
+        try:
+            yield HeldSource(snapshot, left_out, pool.submit(_count, session, connection, counted))
+        except BaseException:
+            _interrupt(session)  # nobody wants the counts any more
+            raise
+        finally:
+            unregister()
+
+
+def differences(source: tuple[RowCount, ...], archived: list[TableResult]) -> Iterator[str]:
+    """A line for each table that has other rows in the archive than its source had."""
+    dumped = {(table.schema, table.name): table.rows for table in archived if table.database is None}
+    for count in source:
+        rows = dumped.get((count.schema, count.name))
+        if rows is not None and rows != count.rows:
+            yield f"table {count.schema}.{count.name}: {rows:,} rows in the archive, {count.rows:,} in its source"
+
+
+def _begin(session: psycopg.Connection[Any], options: DumpOptions, lock_timeout: float) -> str:
+    session.execute("set transaction isolation level repeatable read, read only")
+    session.execute("set local statement_timeout = 0")
+    session.execute("set local idle_in_transaction_session_timeout = 0")
+    session.execute(sql.SQL("set local lock_timeout = {}").format(sql.Literal(f"{int(lock_timeout * 1000)}ms")))
+    session.execute("set local row_security = on" if options.enable_row_security else "set local row_security = off")
+    if options.role:
+        session.execute(sql.SQL("set local role {}").format(sql.Identifier(options.role)))
+    row: Any = session.execute("select pg_catalog.pg_export_snapshot()").fetchone()
+    return str(row[0])
+
+
+def _tables(
+    session: psycopg.Connection[Any], database: str, options: DumpOptions
+) -> tuple[list[_Table], tuple[str, ...]]:
+    selection = select(Database(session, database, Findings()), options)
+    counted, left_out = [], []
+    rows: list[Any] = session.execute(_TABLES).fetchall()
+    for oid, schema_oid, schema, name, unlogged, root_schema, root in rows:
+        if _takes_rows(selection, options, oid, schema_oid, unlogged):
+            known_as = (root_schema, root) if options.load_via_partition_root else (schema, name)
+            counted.append(_Table(schema, name, known_as))
+        else:
+            left_out.append(f"{schema}.{name}")
+    return counted, tuple(left_out)
+
+
+def _takes_rows(selection: Selection, options: DumpOptions, table: int, schema: int, unlogged: bool) -> bool:
+    return selection.takes_rows(table, schema) and not (unlogged and options.no_unlogged_table_data)
+
+
+def _count(
+    session: psycopg.Connection[Any], connection: ConnectionParams, tables: list[_Table]
+) -> tuple[RowCount, ...]:
+    totals: dict[tuple[str, str], int] = {}
+    with _told(connection):
+        for table in tables:
+            query = sql.SQL("select count(*) from only {}").format(sql.Identifier(table.schema, table.name))
+            row: Any = session.execute(query).fetchone()
+            totals[table.counted_as] = totals.get(table.counted_as, 0) + row[0]
+    return tuple(RowCount(schema, name, rows) for (schema, name), rows in totals.items())
+
+
+@contextmanager
+def _told(connection: ConnectionParams) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        said = " ".join((error.diag.message_primary or str(error)).split())
+        raise ConnectError(f"{connection.label}: counting rows: {said}", hint=hint_for(said)) from None
+
+
+def _interrupt(session: psycopg.Connection[Any]) -> None:
+    with contextlib.suppress(psycopg.Error, OSError):
+        session.cancel()
