@@ -31,12 +31,21 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def as_official(database: str | None, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The arguments with which PostgresHook calls psycopg.connect()."""
-    from airflow.providers.postgres.hooks.postgres import PostgresHook
+    """The arguments with which PostgresHook calls psycopg, whichever of the two it uses."""
+    import psycopg.connection
+    from airflow.providers.postgres.hooks import postgres
 
-    given: dict[str, Any] = {}
-    monkeypatch.setattr(PostgresHook, "_create_connection", lambda self, arguments: given.update(arguments))
-    PostgresHook(postgres_conn_id="db", database=database).get_conn()
+    class Called(Exception):
+        pass
+
+    def connect(**arguments: Any) -> None:
+        raise Called(arguments)
+
+    monkeypatch.setattr(psycopg.connection.Connection, "connect", connect)
+    monkeypatch.setattr(postgres, "ppg2_connect", connect)
+    with pytest.raises(Called) as called:
+        postgres.PostgresHook(postgres_conn_id="db", database=database).get_conn()
+    given: dict[str, Any] = called.value.args[0]
     return given
 
 
