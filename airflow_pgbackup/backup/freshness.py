@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 
 from airflow_pgbackup.backup.limits import Contents, Finding, Limits, compared, evaluate
-from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.errors import ConfigurationError, RepositoryError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import (
     THREADS,
@@ -54,11 +54,14 @@ def freshness(
                      "problems": [], "notes": []}]}
 
         With None for all that is not known.
-    :raises ConfigurationError: ``databases`` without ``server``.
+    :raises ConfigurationError: ``databases`` without ``server``, or none in it.
     :raises RepositoryError: it could not be looked at, which says nothing about the backups.
     """
     now = now or datetime.now(timezone.utc)
     expected = select_series(server, databases, cluster=cluster)
+    if expected == []:
+        # Of a task before, perhaps, that found none. Nothing wrong with nothing would be the wrong answer.
+        raise ConfigurationError("databases is empty: nothing would be looked at", hint="None: all that are there")
     found = read_catalogue(repository, server=server, series=expected).by_series()
     wanted = expected if expected is not None else list(found)
     wanted = [one for one in wanted if not any(fnmatchcase(str(one), pattern) for pattern in exclude)]

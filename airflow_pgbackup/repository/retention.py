@@ -24,7 +24,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone, tzinfo
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple
@@ -51,9 +51,12 @@ PERIODS = {
     "yearly": Period(lambda t: t.year, "%Y"),
 }
 
+# A backup with its rank, see _rank(), and when it started by the clocks of the policy's time zone.
+_Past = tuple[int, Backup, datetime]
+
 _MOST_DAYS = 36_525
 _UNITS = {"h": 1, "d": 24, "w": 7 * 24}
-_LEVELS_FROM = {level: LEVELS[number:] for number, level in enumerate(LEVELS)}
+_BAD = ("failed", "incomplete")
 _NEWEST_FIRST = attrgetter("started_at", "id")
 
 
@@ -146,9 +149,7 @@ def plan(backups: Iterable[Backup], policy: Policy, now: datetime) -> list[Decis
 
 def counts(backup: Backup, minimum_level: str | None) -> bool:
     """Whether a backup is verified at a level or above; for None: whether it has not failed."""
-    if minimum_level is None:
-        return backup.state not in ("failed", "incomplete")
-    return backup.level in _LEVELS_FROM[minimum_level]
+    return _rank(backup.state, backup.level, minimum_level) == 0
 
 
 def check_level(level: str | None) -> None:
@@ -189,24 +190,17 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(hours=sum(int(number) * _UNITS[unit] for number, unit in parts))
 
 
-class _Past(NamedTuple):
-    """:param rank: 0 counts, 1 is not proven (enough), 2 is known to be bad. :param local: when it started, there."""
-
-    rank: int
-    backup: Backup
-    local: datetime
-
-
 def _decide(members: Sequence[Backup], policy: Policy, now: datetime) -> list[Decision]:
     """One series, newest first."""
     reasons: defaultdict[str, list[str]] = defaultdict(list)
-    past = [_Past(_rank(b, policy), b, _local(b.started_at, policy.zone)) for b in members if b.started_at <= now]
+    level, zone = policy.minimum_level, policy.zone
+    past = [(_rank(b.state, b.level, level), b, _local(b.started_at, zone)) for b in members if b.started_at <= now]
     counted = [backup for rank, backup, _ in past if rank == 0]
 
     for backup in members[: len(members) - len(past)]:
         reasons[backup.id].append("starts in the future: a clock was wrong, so it takes no place of a rule")
     if past:
-        reasons[past[0].backup.id].append("the newest")
+        reasons[past[0][1].id].append("the newest")
     for number, backup in enumerate(counted[: policy.keep_at_least], 1):
         reasons[backup.id].append(f"one of at least {policy.keep_at_least} that count, {number}")
 
@@ -215,20 +209,24 @@ def _decide(members: Sequence[Backup], policy: Policy, now: datetime) -> list[De
     for rank, backup, _ in past:
         if rank and (enough is None or _NEWEST_FIRST(backup) > enough):
             reasons[backup.id].append(
-                f"{_shortcoming(backup, policy)}, and fewer than {policy.keep_at_least} newer backups count"
+                f"{_shortcoming(backup.state, level)}, and fewer than {policy.keep_at_least} newer backups count"
             )
 
-    for rank in sorted({item.rank for item in past}):
-        for backup, reason in _apply([item for item in past if item.rank <= rank], rank, policy):
-            reasons[backup.id].append(f"{reason} though {_shortcoming(backup, policy)}" if rank else reason)
+    for rank in sorted({rank for rank, _, _ in past}):
+        for backup, reason in _apply([item for item in past if item[0] <= rank], rank, policy):
+            reasons[backup.id].append(f"{reason} though {_shortcoming(backup.state, level)}" if rank else reason)
 
+    decisions = []
     for backup in members:
         if backup.pinned:
             reasons[backup.id].append("pinned")
         if backup.locked:
             reasons[backup.id].append(f"locked by the store: {backup.locked}")
-    expired = {item.backup.id: _expired(item, policy) for item in past if item.backup.id not in reasons}
-    return [Decision(b, b.id in reasons, expired.get(b.id) or tuple(reasons[b.id])) for b in members]
+        if kept := reasons.get(backup.id):
+            decisions.append(Decision(backup, True, tuple(kept)))
+        else:
+            decisions.append(Decision(backup, False, _expired(backup.state, backup.level, level)))
+    return decisions
 
 
 def _apply(eligible: Sequence[_Past], mine: int, policy: Policy) -> Iterator[tuple[Backup, str]]:
@@ -237,7 +235,7 @@ def _apply(eligible: Sequence[_Past], mine: int, policy: Policy) -> Iterator[tup
         if rank == mine:
             yield backup, f"last, {number} of {policy.keep_last}"
     if policy.keep_within is not None:
-        newest, text = eligible[0].backup.started_at, _span(policy.keep_within)
+        newest, text = eligible[0][1].started_at, _span(policy.keep_within)
         for rank, backup, _ in eligible:
             if newest - backup.started_at > policy.keep_within:
                 break
@@ -246,7 +244,7 @@ def _apply(eligible: Sequence[_Past], mine: int, policy: Policy) -> Iterator[tup
     for name, period in PERIODS.items():
         if not (wanted := getattr(policy, f"keep_{name}")):
             continue
-        keys = [period.key(item.local) for item in eligible]
+        keys = [period.key(local) for _, _, local in eligible]
         # By key, not by change of key: a clock put back over midnight makes the same day begin twice.
         newest_of = dict(zip(reversed(keys), reversed(eligible), strict=True))
         for number, key in enumerate(islice(dict.fromkeys(keys), wanted), 1):
@@ -254,28 +252,31 @@ def _apply(eligible: Sequence[_Past], mine: int, policy: Policy) -> Iterator[tup
             if rank == mine:
                 yield backup, f"{name} {local.strftime(period.label)}, {number} of {wanted}"
         oldest = eligible[-1]
-        if oldest.rank == mine and len(newest_of) < wanted and newest_of[keys[-1]] is not oldest:
-            yield oldest.backup, f"{name}: the oldest, as only {len(newest_of)} of {wanted} are there"
+        if oldest[0] == mine and len(newest_of) < wanted and newest_of[keys[-1]] is not oldest:
+            yield oldest[1], f"{name}: the oldest, as only {len(newest_of)} of {wanted} are there"
 
 
-def _rank(backup: Backup, policy: Policy) -> int:
-    if policy.counts(backup):
+@cache
+def _rank(state: str, level: str | None, minimum_level: str | None) -> int:
+    """0 counts, 1 is not proven (enough), 2 is known to be bad. A handful of cases, asked a hundred thousand times."""
+    if minimum_level is None:
+        return 2 if state in _BAD else 0
+    if level is not None and LEVELS.index(level) >= LEVELS.index(minimum_level):
         return 0
-    return 2 if backup.state in ("failed", "incomplete") else 1
+    return 2 if state in _BAD else 1
 
 
-def _shortcoming(backup: Backup, policy: Policy) -> str:
-    if backup.state == "failed":
-        return "it failed verification"
-    if backup.state == "incomplete":
-        return "it is incomplete"
-    return f"not verified at {policy.minimum_level}"
+def _shortcoming(state: str, minimum_level: str | None) -> str:
+    known = {"failed": "it failed verification", "incomplete": "it is incomplete"}
+    return known.get(state, f"not verified at {minimum_level}")
 
 
-def _expired(item: _Past, policy: Policy) -> tuple[str]:
-    if item.rank == 0:
+@cache
+def _expired(state: str, level: str | None, minimum_level: str | None) -> tuple[str]:
+    if _rank(state, level, minimum_level) == 0:
         return ("no rule keeps it",)
-    return (f"no rule would keep it, {_shortcoming(item.backup, policy)}, and newer backups that count are there",)
+    why = _shortcoming(state, minimum_level)
+    return (f"no rule would keep it, {why}, and newer backups that count are there",)
 
 
 def _local(moment: datetime, zone: tzinfo) -> datetime:

@@ -198,6 +198,8 @@ def test_a_forged_manifest_is_a_problem_and_not_a_crash(
 def test_what_cannot_be_asked(repository: Repository, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="databases are named, but of no server"):
         look(repository, databases=["app"])
+    with pytest.raises(ConfigurationError, match="nothing would be looked at"):
+        look(repository, server="prod", databases=[])
     with pytest.raises(ConfigurationError, match="databases is 'app'"):
         look(repository, server="prod", databases="app")
     with pytest.raises(RepositoryNotFound):
