@@ -4,6 +4,7 @@
 #   make demo DUMP=x.tar    the same with a database of yours, from a dump of it
 #   make test  check        the tests; formatting, types, layers
 #   make bench              the measurements behind the numbers in the documentation
+#   make docs               the tables of parameters and options in docs/, after a change of them
 #   make lock               constraints.txt anew (needs uv)
 
 BIN := .venv/bin
@@ -14,7 +15,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench format lock clean
+.PHONY: demo test check bench docs format lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.installed
@@ -35,6 +36,9 @@ format: .venv/.installed
 
 bench: .venv/.installed
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit; done
+
+docs: .venv/.installed
+	@$(BIN)/python docs/_generate.py
 
 # Once, and again when a pinned version or the project's metadata changed. Every hash is checked.
 .venv/.installed: constraints.txt pyproject.toml

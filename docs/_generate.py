@@ -1,0 +1,125 @@
+"""Writes the tables of parameters and options into the pages beside this file: ``make docs``.
+
+A page asks for a table by a pair of comments, and what is between them is replaced::
+
+    <!-- generated: parameters airflow_pgbackup.operators.dump PgDumpAllOperator PgDumpOperator -->
+    <!-- end -->
+    <!-- generated: options DumpAllOptions database -->
+    <!-- end -->
+    <!-- generated: excluded DumpOptions -->
+    <!-- end -->
+
+``parameters`` are the constructor's own, described by the docstring of the first of the classes that describes them;
+``options`` are the tables of :mod:`airflow_pgbackup.postgres.options`, but for the fields named after the class;
+``excluded`` are the flags which are no parameters.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from airflow_pgbackup.postgres import options
+from airflow_pgbackup.postgres.clients import OLDEST_MAJOR
+from airflow_pgbackup.postgres.option_kinds import Choice, Integer, Option, Pair
+from airflow_pgbackup.postgres.tool_options import ToolOptions
+
+_BLOCK = re.compile(r"(<!-- generated: (\w+) (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PARAM = re.compile(r"^ *:param (\w+): (.*?)(?=^ *:param |^ *$|\Z)", re.DOTALL | re.MULTILINE)
+
+
+def generated(page: str) -> str:
+    """The page with its tables as they should be."""
+    return _BLOCK.sub(lambda block: f"{block[1]}{_table(block[2], block[3].split())}{block[4]}", page)
+
+
+def _table(kind: str, arguments: list[str]) -> str:
+    if kind == "options":
+        return _options(getattr(options, arguments[0]), without=arguments[1:])
+    if kind == "excluded":
+        excluded = getattr(options, arguments[0]).excluded()
+        return _rows(("flag", "why not"), ((f"`{flag}`", _markdown(why)) for flag, why in sorted(excluded.items())))
+    module = importlib.import_module(arguments[0])
+    return _parameters([getattr(module, name) for name in arguments[1:]])
+
+
+def _parameters(classes: list[type]) -> str:
+    described: dict[str, str] = {}
+    for cls in reversed(classes):
+        described |= {name: _markdown(text) for name, text in _PARAM.findall(inspect.getdoc(cls) or "")}
+    rendered = set(getattr(classes[0], "template_fields", ()))
+    signature = inspect.signature(classes[0].__init__).parameters  # type: ignore[misc]
+    return _rows(
+        ("parameter", "default", "rendered", "what"),
+        (
+            (
+                f"`{name}`",
+                "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`",
+                "yes" if name in rendered else "",
+                described[name],
+            )
+            for name, parameter in signature.items()
+            if name in described
+        ),
+    )
+
+
+def _options(tool: type[ToolOptions], without: Iterable[str] = ()) -> str:
+    return _rows(
+        ("parameter", "flag", "since", "what"),
+        (
+            (f"`{name}`", _flags(option), _since(option), _what(option))
+            for name, option in tool.table().items()
+            if name not in without
+        ),
+    )
+
+
+def _flags(option: Option) -> str:
+    if not isinstance(option, Pair):
+        return f"`{option.flag}`"
+    flags = f"`{option.flag}`, `{option.no_flag}`"
+    if option.renamed:
+        yes, no, major = option.renamed
+        flags += f" (before {major}: `{yes}`, `{no}`)"
+    return flags
+
+
+def _since(option: Option) -> str:
+    if option.since == ((OLDEST_MAJOR, 0),):
+        return ""
+    return option.since_text.removesuffix(" or newer")
+
+
+def _what(option: Option) -> str:
+    what = _markdown(option.help)
+    if isinstance(option, Choice):
+        what += f": {', '.join(f'`{choice!r}`' for choice in option.choices)}"
+    if isinstance(option, Pair):
+        what += "; `True`, `False`, or `None` for what the tool does by itself" if "None" not in what else ""
+    if isinstance(option, Integer) and option.low < 1:
+        what += f"; {option.low} to {option.high}"
+    if option.repeat:
+        what += "; a list"
+    return what + ("; kept out of the manifest" if option.secret else "")
+
+
+def _markdown(text: str) -> str:
+    text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"``\1``", text)
+    text = " ".join(text.replace("``", "`").split())
+    return text.replace("|", "\\|")
+
+
+def _rows(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n".replace("|  |", "| |") for cells in lines)
+
+
+if __name__ == "__main__":
+    for path in sorted(Path(__file__).parent.glob("*.md")):
+        before = path.read_text()
+        if (after := generated(before)) != before:
+            path.write_text(after)
