@@ -300,7 +300,7 @@ def test_a_crash_between_any_two_deletions_leaves_every_remaining_backup_whole(t
 class Meanwhile(LocalRepository):
     """Does something else just before a folder is looked at again."""
 
-    def __init__(self, root: Path, action: Callable[[str], None]) -> None:
+    def __init__(self, root: Path, action: Callable[[str], object]) -> None:
         super().__init__(root)
         self._action = action
 
@@ -315,7 +315,7 @@ def test_a_dump_that_commits_meanwhile_is_not_swept(tmp_path: Path) -> None:
     plain = LocalRepository(root)
     plain.init()
     made = add(plain, 0) + add(plain, 5, manifest=False)
-    repository = Meanwhile(root, lambda folder: plain.write_bytes(f"{folder}/manifest.json", b"{}") and None)
+    repository = Meanwhile(root, lambda folder: plain.write_bytes(f"{folder}/manifest.json", b"{}"))
     result = run(repository, now=NOW + timedelta(days=2))
     assert result["notes"] == [f"prod/app/{made[1]} is being written: kept"]
     assert ids(plain) == made
@@ -329,7 +329,7 @@ def test_a_dump_that_still_grows_is_not_swept(tmp_path: Path) -> None:
     day_ago = time.time() - 25 * 3600
     for path in (root / f"prod/app/{id}").rglob("*"):
         os.utime(path, (day_ago, day_ago))
-    repository = Meanwhile(root, lambda folder: plain.write_bytes(f"{folder}/app.dir/1.dat", b"x") and None)
+    repository = Meanwhile(root, lambda folder: plain.write_bytes(f"{folder}/app.dir/1.dat", b"x"))
     assert run(repository)["notes"] == [f"prod/app/{id} is being written: kept"]
     assert f"prod/app/{id}/app.dir/toc.dat" in keys(plain)
 
