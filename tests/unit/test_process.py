@@ -472,7 +472,7 @@ def test_signals_that_this_thread_blocks_reach_the_tool() -> None:
     old = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
         with ToolProcess(
-            sh("trap 'echo term; exit' TERM; echo start; while :; do sleep 0.05; done"), env=ENV
+            sh("trap 'echo term; exit 0' TERM; echo start; while :; do sleep 0.05; done"), env=ENV
         ) as process:
             process.stdout.read(6)
             os.killpg(process.pid, signal.SIGTERM)
