@@ -23,7 +23,8 @@ __all__ = ["CHUNK", "Comment", "CopyData", "Event", "MetaCommand", "Readable", "
 _LINE_LIMIT = 1 << 16  # of a comment or backslash command; the rest of a longer one is read over
 _TRAILING_LIMIT = 64
 _SPACE = re.compile(rb"[ \t\r\n\f\v]*")
-_COPY_END = re.compile(rb"\n\\\.\n")
+_FEW = 50
+_COPY_END = b"\n\\.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +157,11 @@ class SqlLexer:
         start = window.position
         search_from = start - 1
         while True:
-            match = _COPY_END.search(window.buffer, search_from)
-            if match:
-                window.position = match.end()
-                if match.start() >= start:
-                    yield window.buffer[start : match.start() + 1]
+            end = _find_copy_end(window.buffer, search_from)
+            if end >= 0:
+                window.position = end + len(_COPY_END)
+                if end >= start:
+                    yield window.buffer[start : end + 1]
                 return
             # The last three bytes may begin the end marker.
             window.position = keep_from = max(start - 1, len(window.buffer) - 3)
@@ -173,3 +174,17 @@ class SqlLexer:
                 )
             start = max(start - keep_from, 0)
             search_from = 0
+
+
+def _find_copy_end(buffer: bytes, start: int) -> int:
+    """Where :data:`_COPY_END` begins, -1 if nowhere. It begins with what is in every row, but a backslash is rare in
+    most tables, and to look for one byte is thirty times faster than for several."""
+    position = start
+    for _ in range(_FEW):
+        position = buffer.find(b"\\", position)
+        if position < 0:
+            return -1
+        if position > start and buffer.startswith(_COPY_END, position - 1):
+            return position - 1
+        position += 1
+    return buffer.find(_COPY_END, max(position - 2, start))
