@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from airflow_pgbackup.backup.check_database import check_database
 from airflow_pgbackup.backup.check_grants import check_grants
-from airflow_pgbackup.backup.check_repository import check_coverage, check_repository, check_room
+from airflow_pgbackup.backup.check_repository import check_coverage, check_repository, check_room, server_databases
 from airflow_pgbackup.backup.check_selection import select
 from airflow_pgbackup.backup.check_server import (
     check_client,
@@ -129,8 +129,9 @@ class _Check:
             databases = [self.connection.dbname]
             if isinstance(self.options, DumpAllOptions):
                 databases = dumped_databases(db, self.options)
-            if self.repository is not None and backups is not None:
-                check_coverage(db, self.connection, self.repository, backups, databases)
+            there = server_databases(db)
+        if self.repository is not None and backups is not None:
+            check_coverage(there, self.connection, self.repository, backups, databases, self.findings)
         for name in databases:
             self.say(f"looking at database {name}")
             try:

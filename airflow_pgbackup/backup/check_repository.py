@@ -7,9 +7,11 @@ import tempfile
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from airflow_pgbackup.backup.findings import Database, Findings, named
 from airflow_pgbackup.backup.progress import human_bytes
-from airflow_pgbackup.errors import ConnectError, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.errors import ConfigurationError, ConnectError, RepositoryError, RepositoryNotFound
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.repository.base import Repository
@@ -28,7 +30,7 @@ _HOLDS_SOMETHING: LiteralString = """
 select exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                 where n.nspname !~ '^pg_' and n.nspname <> 'information_schema')
 """
-# With one of these a backup of a cluster does not have the databases' rows.
+# With one of these a dump does not have the databases' rows.
 _NOT_WHOLE = ("globals_only", "roles_only", "tablespaces_only", "schema_only", "no_data", "statistics_only")
 _MANIFESTS = 20
 
@@ -41,8 +43,8 @@ def check_repository(repository: Repository, server: str, findings: Findings) ->
     backups = None
     try:
         backups = list(read_catalogue(repository, server=server).backups)
-    except RepositoryError as error:
-        findings.failed("repository", error, "look at its address and credentials")
+    except (RepositoryError, ConfigurationError) as error:
+        findings.failed("repository", error, "look at its address and credentials, and at the server's name")
         if not isinstance(error, RepositoryNotFound):
             return None
     try:
@@ -66,6 +68,8 @@ def check_room(
 
     :param size: bytes of the database on disk; None where that is not known.
     """
+    if any(getattr(options, name, False) for name in _NOT_WHOLE):
+        size = None
     last = next((backup.size for backup in backups if backup.series == series), None)
     try:
         free = repository.free_bytes()
@@ -101,27 +105,34 @@ def _room(code: str, where: str, free: int, last: int | None, size: int | None, 
         )
 
 
+def server_databases(db: Database) -> list[str]:
+    """The databases of the server that may hold something of somebody's."""
+    return [name for (name,) in db.rows(_DATABASES)]
+
+
 def check_coverage(
-    db: Database,
+    databases: Collection[str],
     connection: ConnectionParams,
     repository: Repository,
     backups: Collection[Backup],
     about_to_be: Collection[str],
+    findings: Findings,
 ) -> None:
     """Databases of the server that no series in the repository has a backup of.
 
+    :param databases: see :func:`server_databases`.
     :param about_to_be: those which the dump that is checked for will cover.
     """
     covered = {backup.series.database for backup in backups} | set(about_to_be)
     cluster = [backup for backup in backups if backup.series.database is None][:_MANIFESTS]
     if any(_has_rows(manifest) for manifest in read_manifests(repository, cluster)):
         return
-    missing = [name for (name,) in db.rows(_DATABASES) if name not in covered]
+    missing = [name for name in databases if name not in covered]
     # initdb makes it for people to connect to, and most never put anything there.
     if "postgres" in missing and not _holds_something(connection.with_database("postgres")):
         missing.remove("postgres")
     if missing:
-        db.findings.warning(
+        findings.warning(
             "not_covered",
             f"{repository.uri} has no backup of {named(missing)}",
             "add them to the DAG, or dump the cluster with pg_dumpall",
@@ -137,6 +148,6 @@ def _holds_something(connection: ConnectionParams) -> bool:
     try:
         with connection.connect() as session:
             row = session.execute(_HOLDS_SOMETHING).fetchone()
-    except ConnectError:
+    except (ConnectError, psycopg.Error):
         return True  # nobody knows, so somebody should look
     return row != (False,)

@@ -16,8 +16,9 @@ from pooler import Pooler
 from airflow_pgbackup.backup.check import Finding, check
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
-from airflow_pgbackup.errors import PgBackupError
+from airflow_pgbackup.errors import Cancelled, PgBackupError
 from airflow_pgbackup.postgres import clients
+from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server import PostgresServer
@@ -281,6 +282,19 @@ def test_too_few_connections(own: PostgresServer, here: Repository, fresh_databa
     assert "2 connections, this dump takes 5" in found["connection_limit"].message
     assert "too many connections" in dump_fails(reader, here, options)
     assert checked(reader, here) == {}
+
+
+def test_one_connection_is_enough(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
+    reader = person(fresh_database(own, None, *FILL), "connection limit 1", "grant pg_read_all_data to {}")
+    assert checked(reader, here) == {}
+    assert dump_fails(reader, here, DumpOptions()) == ""
+
+
+def test_stopped(own: PostgresServer, fresh_database: Fresh) -> None:
+    cancel = Cancel()
+    cancel.set()
+    with pytest.raises(Cancelled):
+        check(connection=fresh_database(own), server="main", cancel=cancel)
 
 
 def test_a_password_that_is_about_to_expire(own: PostgresServer, fresh_database: Fresh) -> None:
@@ -603,3 +617,5 @@ def test_databases_without_a_backup(own: PostgresServer, here: Repository, fresh
     assert list(checked(one, here)) == ["not_covered"]
     dump_cluster(connection=own.params, server="main", repository=here, options=DumpAllOptions())
     assert checked(one, here) == {}
+    # a name that no folder can have
+    assert errors({f.code: f for f in check(connection=one, server="", repository=here)}) == ["repository"]
