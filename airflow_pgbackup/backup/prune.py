@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from itertools import groupby
 
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.errors import ConfigurationError, RepositoryError
@@ -151,13 +152,13 @@ class _Prune:
 
     def result(self, dry_run: bool) -> dict[str, object]:
         removed = [d.backup for d in self.decisions if not d.keep]
-        for series in sorted({str(backup.series) for backup in removed}):
-            mine = [d for d in self.decisions if str(d.backup.series) == series]
-            gone = [d.backup for d in mine if not d.keep]
-            self.log(
-                f"{series}: {len(mine) - len(gone)} of {len(mine)} backups {'would be ' if dry_run else ''}kept, "
-                f"{len(gone)} removed, {human_bytes(sum(b.size for b in gone))}"
-            )
+        for series, group in groupby(self.decisions, key=lambda decision: decision.backup.series):
+            mine = list(group)
+            if gone := [decision.backup for decision in mine if not decision.keep]:
+                self.log(
+                    f"{series}: {len(mine) - len(gone)} of {len(mine)} backups {'would be ' if dry_run else ''}kept, "
+                    f"{len(gone)} removed, {human_bytes(sum(b.size for b in gone))}"
+                )
         if not removed:
             self.log(f"nothing to remove: all {len(self.decisions)} backups are kept")
         return {
