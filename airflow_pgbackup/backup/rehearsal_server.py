@@ -72,7 +72,7 @@ def choose_programs(manifest: Manifest, settings: Settings) -> tuple[Client, Cli
         listed = "; ".join(str(client) for client in clients if client.has("initdb", "postgres")) or "none at all"
         raise NotProven(
             f"no PostgreSQL server {wanted} or newer on this worker to rehearse with; found: {listed}",
-            hint=f"{where_to_get(wanted, tools=('initdb', 'postgres'))}; or name a scratch server by its connection",
+            hint=f"{where_to_get(wanted, tools=('initdb', 'postgres'))}",
         )
     if manifest.artifact.format == "plain":
         return min(servers, key=_preference), next(client for client in clients if client.has("psql"))
@@ -107,7 +107,7 @@ def check_room(manifest: Manifest, settings: Settings) -> None:
         raise NotProven(
             f"a rehearsal of {human_bytes(manifest.source.size_bytes or 0)} needs about {human_bytes(needed)} in "
             f"{folder}, {human_bytes(free)} are free",
-            hint="set [pgbackup] temp_dir to a larger disk, or name a scratch server by its connection",
+            hint="set [pgbackup] temp_dir to a larger disk",
         )
 
 
@@ -179,7 +179,7 @@ def check_extensions(connection: ConnectionParams, extensions: Iterable[str]) ->
     if missing:
         raise NotProven(
             f"the server here lacks extensions of this database: {', '.join(missing)}",
-            hint="install their packages on this worker, or name a scratch server that has them",
+            hint="install their packages on this worker",
         )
 
 

@@ -30,27 +30,30 @@ class PgRestoreOperator(PgBackupOperator):
     or is killed. The task returns what :func:`airflow_pgbackup.backup.restore.restore` does: duration, bytes, rows,
     objects, warnings, and the ``reference`` of the backup.
 
-    :param backup: a reference: what a dump, verify or upload task returned, ``backup=verify.output``. Or, without one:
-    :param repository: where to look for it, ``s3://bucket/prefix`` or ``file:///folder``,
-    :param series: of which server and database, ``prod/dvdrental``, or ``prod/@cluster``,
-    :param backup_id: which one; ``latest`` is the newest that is verified at ``minimum_level``.
-    :param minimum_level: ``integrity``, ``archive`` or ``restore``; None takes the newest, verified or not.
+    :param backup: a reference: what a dump, verify or upload task returned, ``backup=verify.output``. Without one,
+        ``repository`` and ``series`` say where to look.
+    :param repository: where to look for a backup, ``s3://bucket/prefix`` or ``file:///folder``.
+    :param series: of which server and database, ``prod/dvdrental``; ``prod/@cluster`` for one by pg_dumpall.
+    :param backup_id: which one of the series; ``latest`` is the newest that is verified at ``minimum_level``.
+    :param minimum_level: for ``latest``: ``integrity``, ``archive`` or ``restore``; None takes the newest, verified or
+        not.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
     :param postgres_conn_id: the server to restore into; the connection's database is the target.
-    :param database: instead of the connection's own.
-    :param mode: ``into_empty``: the database is there, and users have nothing in it; ``create``: it is not there yet;
-        ``replace``: a new one takes its place, by renames in one transaction; ``into_existing``: beside what is there.
-    :param keep_old: with ``replace``, keep what was there under a dated name; False drops it after the swap.
+    :param database: the target, instead of the connection's own.
+    :param mode: ``into_empty``: the database is there, and users have nothing in it. ``create``: it is not there yet.
+        ``replace``: a new one takes its place, by renames in one transaction. ``into_existing``: beside what is there,
+        in one transaction.
+    :param keep_old: with ``replace``: keep what was there under a dated name; False drops it after the swap.
     :param terminate_sessions: end the sessions in the database that is replaced; False refuses where there are any.
-    :param maintenance_database: where to be while databases are made and renamed: by default ``postgres``, else
+    :param maintenance_database: where to be while databases are made and renamed; None tries ``postgres``, then
         ``template1``.
     :param allow_older_server: restore a dump of a newer major version of PostgreSQL, which need not work.
-    :param globals_backup: the reference of a cluster backup whose roles and tablespaces are restored before; those that
-        exist stay as they are.
+    :param globals_backup: the reference of a cluster backup, whose roles and tablespaces are restored before; those
+        that exist stay as they are, and are reported.
     :param globals_aws_conn_id: for its repository.
     :param analyze: gather the planner's statistics afterwards.
     :param plan_only: a dry run: read and check all, log and return what would be done, and change nothing.
-    :param deadline: seconds, or a timedelta, for all of it; by default none.
+    :param deadline: seconds, or a timedelta, for all of it; None is no limit.
 
     The other parameters are pg_restore's options, see
     :class:`~airflow_pgbackup.postgres.restore_options.RestoreOptions`; a plain dump is restored whole.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import sql
 
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
@@ -162,34 +163,41 @@ PgRestoreOperator(task_id="restore", backup=dump.output, postgres_conn_id="targe
 @contextmanager
 def somebody(choice: str) -> Iterator[dict[str, Any]]:
     """Who answers what a run asks for, through the function behind Airflow's API, as the page of its UI does."""
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+    from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
+    from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
+    from airflow.models.hitl import HITLDetail
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import select, update
+
     over = threading.Event()
     seen: dict[str, Any] = {}
 
-    def answer() -> None:
-        from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
-        from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
-        from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
-        from airflow.models.taskinstance import TaskInstance
-        from airflow.utils.session import create_session
-        from sqlalchemy import select
+    def answer() -> bool:
+        with create_session() as session:
+            waiting = session.scalars(select(TaskInstance).where(TaskInstance.state == "awaiting_input")).first()
+            if waiting is None:
+                return False
+            asked = session.scalars(select(HITLDetail).where(HITLDetail.ti_id == waiting.id)).one()
+            seen.update(subject=asked.subject, body=asked.body)
+            payload = UpdateHITLDetailPayload(chosen_options=[choice], params_input={})
+            user = SimpleAuthManagerUser(username="somebody", role="admin")
+            update_hitl_detail(waiting.dag_id, waiting.run_id, waiting.task_id, payload, user, session)
+            return True
 
-        while not over.wait(0.5):
-            with create_session() as session:
-                waiting = session.scalars(select(TaskInstance).where(TaskInstance.state == "awaiting_input")).first()
-                if waiting is None:
-                    continue
-                seen.update(subject=waiting.hitl_detail.subject, body=waiting.hitl_detail.body)
-                update_hitl_detail(
-                    waiting.dag_id,
-                    waiting.run_id,
-                    waiting.task_id,
-                    UpdateHITLDetailPayload(chosen_options=[choice], params_input={}),
-                    SimpleAuthManagerUser(username="somebody", role="admin"),
-                    session,
+    def run() -> None:
+        try:
+            while not over.wait(0.5) and not answer():
+                pass
+        except Exception as error:
+            seen["error"] = error
+            with create_session() as session:  # dag.test() would wait for ever
+                session.execute(
+                    update(TaskInstance).where(TaskInstance.state == "awaiting_input").values(state="failed")
                 )
-                return
 
-    thread = threading.Thread(target=answer)
+    thread = threading.Thread(target=run)
     thread.start()
     try:
         yield seen
@@ -225,6 +233,7 @@ PgBackupVerifyOperator(task_id="verify", backup=dump.output)
     series = f"dvdrental/{database.dbname}"
     with somebody(choice) as seen:
         run = run_dag(EXAMPLE, conf={"series": series})
+    assert "error" not in seen, seen["error"]
     assert seen["subject"].startswith(f"Restore {series} into {server18.superuser}@127.0.0.1")
     assert f"**{series}/{made.results['dump']['id']}** would be restored:" in seen["body"]
     assert "- the old database is kept under a dated name" in seen["body"]
@@ -239,5 +248,5 @@ PgBackupVerifyOperator(task_id="verify", backup=dump.output)
         old = database.with_database(result["replaced"])
         assert films(old) == 10
         with server18.params.connect() as session:
-            session.execute(f"drop database {old.dbname}")
+            session.execute(sql.SQL("drop database {}").format(sql.Identifier(old.dbname)))
     assert time.monotonic() - started < 120
