@@ -42,6 +42,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "airflow_pgbackup.operators.check",
                     "airflow_pgbackup.operators.dump",
+                    "airflow_pgbackup.operators.restore",
                     "airflow_pgbackup.operators.verify",
                     "airflow_pgbackup.operators.upload",
                 ],

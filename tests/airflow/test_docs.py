@@ -35,6 +35,7 @@ def test_tables_are_up_to_date(page: Path) -> None:
         ("dump_all", "dump", "PgDumpAllOperator"),
         ("verify", "verify", "PgBackupVerifyOperator"),
         ("upload", "upload", "PgBackupUploadOperator"),
+        ("restore", "restore", "PgRestoreOperator"),
     ],
 )
 def test_a_page_has_every_parameter(page: str, module: str, name: str) -> None:

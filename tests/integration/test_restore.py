@@ -14,6 +14,7 @@ from restoring import (
     SCHEMA,
     backup,
     databases_of,
+    fresh_server,
     in_s3,
     local,
     make_roles,
@@ -201,3 +202,22 @@ def test_replace_takes_the_place_and_the_properties_of_the_old_database(
     else:
         assert result["replaced"] is None
         assert databases_of(server18) == before
+
+
+def test_more_locks_than_a_transaction_may_take_need_a_new_database(tmp_path: Path) -> None:
+    with fresh_server(18, settings={"max_locks_per_transaction": "10", "max_connections": "10"}) as server:
+        with server.params.connect() as session:
+            session.execute("create database source")
+            session.execute("create database target")
+        source, target = server.params.with_database("source"), server.params.with_database("target")
+        with source.connect() as session:
+            for number in range(300):
+                session.execute(f"create table t{number} (a int primary key)")  # type: ignore[arg-type]
+        properties = properties_of(server, target)
+        repository = local(tmp_path)
+        reference = backup(source, repository)
+        result = restored(reference, repository, target)
+        assert "as a new database that takes the place of the empty one, because of about 1200" in str(result["plan"])
+        assert script_of(server, target) == script_of(server, source)
+        assert properties_of(server, target) == properties
+        assert (result["replaced"], databases_of(server)) == (None, {"source", "target"})
