@@ -51,12 +51,14 @@ class Loaded:
     """What was restored.
 
     :ivar server: the connection to look at the copy with.
+    :ivar folder: the server's own.
     :ivar database: its name in the throwaway server; None for a cluster, whose databases have their own names.
     :ivar entries: the archive's table of contents; empty for plain dumps.
     :ivar left_out: dump ids of entries that were handled by name.
     """
 
     server: ConnectionParams
+    folder: Path
     database: str | None
     entries: list[TocEntry] = field(default_factory=list)
     left_out: set[int] = field(default_factory=set)
@@ -82,6 +84,7 @@ def load(
     :raises NotProven: this server lacks what the database needs.
     :raises VerificationFailed: the artifact does not restore.
     """
+    assert server.folder is not None  # noqa: S101  it runs
     run = _Run(artifact, manifest, server.params, server.folder, loader, deadline, cancel, log)
     try:
         return run.plain() if manifest.artifact.format == "plain" else run.archive()
@@ -94,7 +97,7 @@ def load(
             raise NotProven(
                 f"the throwaway PostgreSQL {programs.version_text} ({programs.bin_dir}) lacks what this database "
                 f"needs: {line.strip()}",
-                hint="install it on this worker, or name a scratch server that has it by its connection",
+                hint="install it on this worker",
             ) from None
         raise VerificationFailed(f"it does not restore: {error.message}", hint=error.hint) from None
 
@@ -104,7 +107,7 @@ class _Run:
     artifact: Path
     manifest: Manifest
     server: ConnectionParams
-    folder: Path | None
+    folder: Path
     loader: Client
     deadline: float
     cancel: Cancel
@@ -116,7 +119,7 @@ class _Run:
         with _toc_file(self.artifact, self.manifest.artifact.format) as file:
             toc, _ = read_toc(file, what="the archive")
         entries = toc.entries
-        loaded = Loaded(self.server, toc.database, entries)
+        loaded = Loaded(self.server, self.folder, toc.database, entries)
         self._provide(Needs.of_entries(entries))
         made = {e.name for e in entries if e.kind == "SCHEMA"}
         schemas = {e.schema for e in entries if e.schema not in _BUILT_IN_SCHEMAS} - made
@@ -173,7 +176,7 @@ class _Run:
         argv: list[os.PathLike[str] | str] = [self.loader.tool("psql"), "--no-psqlrc", "--no-password", "--quiet"]
         argv += ["--set=ON_ERROR_STOP=1", "--file=-", "--output=/dev/null"]
         contents = self._scan()
-        loaded = Loaded(self.server, database)
+        loaded = Loaded(self.server, self.folder, database)
         head = ClusterHead([])
         if contents.cluster:
             head = ClusterHead(contents.globals)

@@ -137,8 +137,8 @@ def compare(
     quiet = rehearsal_server.without_login_triggers(loaded.server, programs)
     databases = contents.databases if loaded.database is None else [loaded.database]
     for database in databases:
-        live = _live(manifest, quiet.with_database(database), programs, cancel)
-        _compare(found, contents, live, database if loaded.database is None else None, reading)
+        with _live(manifest, quiet.with_database(database), loaded.folder, cancel, deadline) as live:
+            _compare(found, contents, live, database if loaded.database is None else None, reading)
     differences, notes = compare_definitions(
         artifact, manifest, loaded, quiet, programs, settings, deadline=deadline, cancel=cancel
     )
@@ -160,16 +160,19 @@ def _check_whole(manifest: Manifest) -> None:
         )
 
 
-def _live(manifest: Manifest, connection: ConnectionParams, programs: Client, cancel: Cancel) -> LiveDatabase:
+def _live(
+    manifest: Manifest, connection: ConnectionParams, folder: Path, cancel: Cancel, deadline: float
+) -> LiveDatabase:
     """The copy, read in the encoding and with the digits of the dump."""
     digits = manifest.options.get("extra_float_digits")
     return LiveDatabase(
         connection,
-        programs,
+        folder,
         encoding=str(manifest.options.get("encoding") or manifest.source.encoding or "UTF8"),
         float_digits=digits if isinstance(digits, int) else 3,
         quote_all_identifiers=bool(manifest.options.get("quote_all_identifiers")),
         cancel=cancel,
+        deadline=deadline,
     )
 
 

@@ -6,15 +6,20 @@ compared as a set, each as many times as it is there: the same rows in another o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from airflow_pgbackup.postgres.contents import ArchiveContents, LargeObjects, TableDigest, TableKey
 from airflow_pgbackup.postgres.copytext import RowHasher, RowSet, TableDigester
-from airflow_pgbackup.postgres.live import Count, LiveDatabase, Relation, Rows
+from airflow_pgbackup.postgres.live import LiveDatabase, Relation, Rows
 
 ArchiveRowSets = Callable[[Collection[TableKey], Collection[TableKey]], dict[TableKey, RowSet]]
 """Reads the archive once more, for the rows of some tables as sets; counted one by one for the second ones."""
+
+Reader = TypeVar("Reader", TableDigester, RowHasher)
 
 _BY_SELECT = frozenset("pfv")  # partitioned and foreign tables, views: COPY takes them as a query only
 
@@ -63,18 +68,13 @@ def _compare_copies(
     live: LiveDatabase, tables: list[tuple[TableDigest, Relation]], row_sets: ArchiveRowSets
 ) -> Iterator[TableComparison]:
     again: list[tuple[TableDigest, Relation]] = []
-    asked = [_rows(table, relation) for table, relation in tables]
-    for number, chunks in live.read(asked):
-        table, relation = tables[number]
-        digester = TableDigester()
-        for data in chunks:
-            digester.update(data)
+    for (table, relation), digester in _each(live, tables, lambda _: TableDigester()):
         if (digester.rows, digester.sha256) == (table.rows, table.sha256):
             yield TableComparison(table, "same")
         elif digester.rows != table.rows and not relation.of_extension:
             yield _other_rows(table, digester.rows)
         else:
-            again.append(tables[number])
+            again.append((table, relation))
     if again:
         yield from _compare_sets(live, again, row_sets)
 
@@ -83,12 +83,7 @@ def _compare_sets(
     live: LiveDatabase, tables: list[tuple[TableDigest, Relation]], row_sets: ArchiveRowSets
 ) -> Iterator[TableComparison]:
     archived = row_sets([t.key for t, _ in tables], [t.key for t, relation in tables if relation.of_extension])
-    asked = [_rows(table, relation) for table, relation in tables]
-    for number, chunks in live.read(asked):
-        table, relation = tables[number]
-        hasher = RowHasher(count=relation.of_extension)
-        for data in chunks:
-            hasher.update(data)
+    for (table, relation), hasher in _each(live, tables, lambda relation: RowHasher(count=relation.of_extension)):
         found = hasher.finish()
         if found == archived[table.key]:
             yield TableComparison(table, "reordered", "the same rows in another order")
@@ -104,8 +99,8 @@ def _compare_sets(
 
 
 def _count_inserts(live: LiveDatabase, tables: list[tuple[TableDigest, Relation]]) -> Iterator[TableComparison]:
-    for number, chunks in live.read([Count(t.schema, t.name, only=r.kind != "p") for t, r in tables]):
-        table, rows = tables[number][0], int(b"".join(chunks))
+    for table, relation in tables:
+        rows = live.count(table.schema, table.name, only=relation.kind != "p")
         if rows == table.rows:
             yield TableComparison(table, "notcompared", "dumped as INSERT: rows counted, values not compared")
         else:
@@ -116,8 +111,27 @@ def _other_rows(table: TableDigest, found: int) -> TableComparison:
     return TableComparison(table, "different", f"{found:,} rows after the restore, {table.rows:,} were dumped")
 
 
-def _rows(table: TableDigest, relation: Relation) -> Rows:
-    return Rows(table.schema, table.name, table.columns or (), by_select=relation.kind in _BY_SELECT)
+def _each(
+    live: LiveDatabase, tables: list[tuple[TableDigest, Relation]], reader: Callable[[Relation], Reader]
+) -> Iterator[tuple[tuple[TableDigest, Relation], Reader]]:
+    """Read tables, several at once, the largest first; give them back in their own order."""
+
+    def read(number: int) -> Reader:
+        table, relation = tables[number]
+        made = reader(relation)
+        columns = table.columns or ()
+        live.read(Rows(table.schema, table.name, columns, by_select=relation.kind in _BY_SELECT), made.update)
+        return made
+
+    by_size = sorted(range(len(tables)), key=lambda number: -tables[number][0].bytes)
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="compare") as pool:
+        try:
+            readers = dict(zip(by_size, pool.map(read, by_size), strict=True))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    for number, table in enumerate(tables):
+        yield table, readers[number]
 
 
 def compare_sequences(live: LiveDatabase, contents: ArchiveContents, database: str | None) -> Iterator[tuple[str, str]]:

@@ -1,38 +1,38 @@
-"""A live database read as pg_dump would write it, so that it can be held against an archive.
-
-Rows come through psql, which passes COPY's output on in large pieces; psycopg hands over one row at a time, which is
-ten times slower in Python. Between the tables psql writes the frame of a dump's COPY, so that the same lexer reads
-both sides.
-"""
+"""A live database read as pg_dump would write it, so that it can be held against an archive."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import io
+import queue
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
+import psycopg
 from psycopg import sql
 
 from airflow_pgbackup.postgres.cancel import Cancel
-from airflow_pgbackup.postgres.clients import Client
-from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.contents import LargeObjects, SequenceValue
-from airflow_pgbackup.postgres.process import ToolProcess
-from airflow_pgbackup.postgres.sqllexer import CopyData, SqlLexer
+from airflow_pgbackup.postgres.copyout import copy_out, named_pipe
 
-# What pg_dump sets before it reads a row (setup_connection in src/bin/pg_dump/pg_dump.c); time zone and bytea_output
-# are pinned by client_environment for both sides.
-SESSION = (
-    "SET client_encoding = {encoding}",
-    "SELECT pg_catalog.set_config('search_path', '', false) \\g (tuples_only) /dev/null",
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
+# What pg_dump sets before it reads a row (setup_connection in src/bin/pg_dump/pg_dump.c), and client_environment for
+# the dumps that are compared.
+SESSION: tuple[LiteralString, ...] = (
+    "SET timezone = 'UTC'",
+    "SET bytea_output = 'hex'",
+    "SELECT pg_catalog.set_config('search_path', '', false)",
     "SET datestyle = ISO",
     "SET intervalstyle = postgres",
-    "SET extra_float_digits = {float_digits}",
     "SET synchronize_seqscans = off",
     "SET row_security = off",
-    "SET standard_conforming_strings = on",
     "SET statement_timeout = 0",
     "SET lock_timeout = 0",
     "SET idle_in_transaction_session_timeout = 0",
@@ -56,10 +56,6 @@ _LARGE_OBJECTS = """
 select m.oid, p.pageno, p.data from pg_catalog.pg_largeobject_metadata m
   left join pg_catalog.pg_largeobject p on p.loid = m.oid order by 1, 2
 """
-
-
-Identifier = Callable[..., sql.Composable]
-"""Of the parts of a name."""
 
 
 @dataclass(frozen=True)
@@ -86,73 +82,60 @@ class Rows:
     by_select: bool = False
     """COPY takes no partitioned and no foreign table by name."""
 
-    def statement(self, identifier: Identifier) -> str:
-        table = identifier(self.schema, self.name)
-        columns = sql.SQL(", ").join(map(identifier, self.columns))
+    @property
+    def source(self) -> sql.Composed:
+        """What COPY takes."""
+        table = sql.Identifier(self.schema, self.name)
+        columns = sql.SQL(", ").join(map(sql.Identifier, self.columns))
         if self.by_select:
-            return sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT;").format(columns, table).as_string(None)
-        if not self.columns:
-            return sql.SQL("COPY {} TO STDOUT;").format(table).as_string(None)
-        return sql.SQL("COPY {} ({}) TO STDOUT;").format(table, columns).as_string(None)
-
-
-@dataclass(frozen=True)
-class Count:
-    """How many rows a table has.
-
-    :param only: without its children's."""
-
-    schema: str
-    name: str
-    only: bool
-
-    def statement(self, identifier: Identifier) -> str:
-        only = sql.SQL("ONLY" if self.only else "")
-        table = identifier(self.schema, self.name)
-        return sql.SQL("COPY (SELECT count(*) FROM {} {}) TO STDOUT;").format(only, table).as_string(None)
-
-
-def _in_ascii(*names: str) -> sql.Composable:
-    """An identifier that is the same in whatever encoding the statement is read."""
-    return sql.SQL(".").join(sql.SQL(_quoted(name)) for name in names)
-
-
-def _quoted(name: str) -> str:
-    quoted = '"' + name.replace('"', '""') + '"'
-    if name.isascii():
-        return quoted
-    return "U&" + "".join(c if c.isascii() and c != "\\" else f"\\+{ord(c):06x}" for c in quoted)
+            return sql.SQL("(SELECT {} FROM {})").format(columns, table)
+        return sql.SQL("{} ({})" if self.columns else "{}").format(table, columns)
 
 
 class LiveDatabase:
-    """One database of a server, for reading. Its user must be allowed to read all of it.
+    """One database of a server on this machine, for reading, for the length of a ``with``.
 
-    :param client: whose psql reads.
+    :param connection: of a superuser.
+    :param folder: that the server may enter too; for the pipes that rows come through.
     :param encoding: of the archive's data, so that both sides are the same bytes.
     :param float_digits: the dump's ``extra_float_digits``.
     :param quote_all_identifiers: the dump's; it shows in the text of ``regclass`` and the like.
+    :param deadline: seconds, from now on.
     """
 
     def __init__(
         self,
         connection: ConnectionParams,
-        client: Client,
+        folder: Path,
         *,
         encoding: str = "UTF8",
         float_digits: int = 3,
         quote_all_identifiers: bool = False,
         cancel: Cancel | None = None,
-        on_line: Callable[[str], None] | None = None,
+        deadline: float = float("inf"),
     ) -> None:
         # A database in SQL_ASCII has no encoding that psycopg could take from it.
         self.connection = replace(connection, keywords={**connection.keywords, "client_encoding": "UTF8"})
-        self._client = client
+        self._folder = folder
         self._encoding = encoding
-        self._float_digits = float_digits
-        self._quote_all = quote_all_identifiers
+        self._setup: list[sql.SQL | sql.Composed] = [
+            *map(sql.SQL, SESSION),
+            sql.SQL("SET extra_float_digits = {}").format(float_digits),
+            sql.SQL("SET quote_all_identifiers = {}").format(quote_all_identifiers),
+        ]
+        self._cancel = cancel or Cancel()
+        self._until = time.monotonic() + deadline
         self._relations: dict[tuple[str, str], Relation] | None = None
-        self._cancel = cancel
-        self._on_line = on_line
+        self._idle: queue.SimpleQueue[psycopg.Connection[Any]] = queue.SimpleQueue()
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> LiveDatabase:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
 
     def relations(self) -> dict[tuple[str, str], Relation]:
         """Tables, views and sequences by schema and name; the system's too. Asked for once."""
@@ -165,40 +148,39 @@ class LiveDatabase:
             }
         return self._relations
 
-    def read(self, tables: Sequence[Rows] | Sequence[Count]) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """The index of each table in turn, and its rows as COPY's text in pieces that may end anywhere.
+    def read(self, rows: Rows, take: Callable[[bytes], object]) -> None:
+        """All rows of a table as COPY's text, in pieces that may end anywhere. From several threads at once.
 
-        :raises ToolError: psql failed: a table that is not there, no right to read it, the connection lost.
+        :raises ToolError: a table that is not there, no right to read it, the connection lost.
         """
-        session = [line.format(encoding=f"'{self._encoding}'", float_digits=self._float_digits) for line in SESSION]
-        if self._quote_all:
-            session.append("SET quote_all_identifiers = on")
-        script = [f"{line};" if "\\g" not in line else line for line in session]
-        asked: Sequence[Rows | Count] = tables
-        # SQL_ASCII takes bytes for what they are, and knows nothing of Unicode escapes.
-        identifier = sql.Identifier if self._encoding in ("UTF8", "SQL_ASCII") else _in_ascii
-        for number, rows in enumerate(asked):
-            script += [f"\\echo COPY t{number} FROM stdin;", rows.statement(identifier), r"\echo '\\.'"]
-        with client_environment(self.connection) as env:
-            process = ToolProcess(
-                [
-                    self._client.tool("psql"),
-                    "--no-psqlrc",
-                    "--quiet",
-                    "--no-password",
-                    "--set=ON_ERROR_STOP=1",
-                    "--file=-",
-                ],
-                # psql reads its script in the encoding that PGCLIENTENCODING names; the data's is set in the script.
-                env={**env, "PGCLIENTENCODING": "UTF8"},
-                cancel=self._cancel,
-                on_line=self._on_line,
-                stdin=io.BytesIO("\n".join([*script, ""]).encode("utf-8", "surrogateescape")),
+        with self._session() as session, named_pipe(self._folder) as pipe:
+            statement = sql.SQL("COPY {} TO {} (ENCODING {})").format(
+                rows.source, sql.Literal(str(pipe)), sql.Literal(self._encoding)
             )
-            with process:
-                for event in SqlLexer(process.stdout):
-                    if isinstance(event, CopyData):
-                        yield int(event.statement.text.split()[1][1:]), event.chunks()
+            copy_out(session, statement.as_bytes(session), take, pipe=pipe, cancel=self._cancel, until=self._until)
+
+    def count(self, schema: str, name: str, *, only: bool) -> int:
+        """How many rows a table has.
+
+        :param only: without its children's."""
+        query = sql.SQL("SELECT count(*) FROM {} {}").format(
+            sql.SQL("ONLY" if only else ""), sql.Identifier(schema, name)
+        )
+        with self._session() as session:
+            row: Any = session.execute(query).fetchone()
+            return int(row[0])
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[psycopg.Connection[Any]]:
+        """One that nobody else has at the moment; a broken one is not used again."""
+        try:
+            session = self._idle.get_nowait()
+        except queue.Empty:
+            session = self._stack.enter_context(contextlib.closing(self.connection.connect()))
+            for statement in self._setup:
+                session.execute(statement)
+        yield session
+        self._idle.put(session)
 
     def sequences(self, names: Sequence[tuple[str, str]]) -> Iterator[SequenceValue]:
         """Their values as pg_dump would set them."""

@@ -1,0 +1,111 @@
+"""COPY's output of a server on this machine, through a named pipe: the server writes it, and we read it.
+
+What comes over a connection costs the server the protocol, psql another pass over every row, and us a lexer to find
+the tables again: together more than the COPY itself. ``COPY … TO 'file'`` takes a superuser.
+https://www.postgresql.org/docs/current/sql-copy.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import select
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import pq
+
+from airflow_pgbackup.errors import DeadlineExceeded, ToolError
+from airflow_pgbackup.postgres.cancel import Cancel
+
+_CHUNK = 1 << 20
+_LOOK = 0.5  # seconds between two looks whether to stop
+
+
+def copy_out(
+    session: psycopg.Connection[Any],
+    statement: bytes,
+    take: Callable[[bytes], object],
+    *,
+    pipe: Path,
+    cancel: Cancel,
+    until: float,
+) -> None:
+    """Run a COPY to a pipe and pass on what comes out of it.
+
+    :param statement: its beginning, up to ``TO``; in the encoding of the session.
+    :param take: gets the data, in pieces that may end anywhere.
+    :param pipe: where :func:`named_pipe` has made one.
+    :param until: by :func:`time.monotonic`.
+    :raises ToolError: the server refused, or went away.
+    :raises Cancelled, DeadlineExceeded: it was stopped.
+    """
+    # Opened before the server does, and without waiting for that, which may never come.
+    descriptor = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        with contextlib.suppress(OSError):  # over /proc/sys/fs/pipe-max-size
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _CHUNK)
+        session.pgconn.send_query(statement)
+        _pump(session.pgconn, descriptor, take, cancel, until)
+    finally:
+        os.close(descriptor)  # a server that still writes gets an error, and ends
+
+
+def _pump(
+    connection: pq.abc.PGconn, descriptor: int, take: Callable[[bytes], object], cancel: Cancel, until: float
+) -> None:
+    running, wanted = True, {descriptor, connection.socket}
+    while wanted:
+        # Once the server has ended the COPY, all that it wrote is in the pipe.
+        ready, _, _ = select.select(list(wanted), [], [], _LOOK if running else 0)
+        cancel.check()
+        if time.monotonic() > until:
+            raise DeadlineExceeded("the copy was not read within its deadline", tool="COPY", exit_code=None)
+        if descriptor in ready:
+            if data := _read(descriptor):
+                take(data)
+            elif data is not None:
+                wanted.discard(descriptor)  # the server has closed its end
+        elif not running:
+            wanted.discard(descriptor)  # it never opened it
+        if running and connection.socket in ready:
+            connection.consume_input()
+            if not connection.is_busy():
+                _finish(connection)
+                running = False
+                wanted.discard(connection.socket)
+
+
+def _read(descriptor: int) -> bytes | None:
+    try:
+        return os.read(descriptor, _CHUNK)
+    except BlockingIOError:
+        return None
+
+
+def _finish(connection: pq.abc.PGconn) -> None:
+    wrong = None
+    while result := connection.get_result():
+        if result.status != pq.ExecStatus.COMMAND_OK:
+            wrong = result.get_error_message("utf-8")
+    if wrong:
+        line = " ".join(wrong.split())
+        raise ToolError(f"COPY failed: {line}", tool="COPY", exit_code=None, stderr=[line])
+
+
+@contextmanager
+def named_pipe(folder: Path) -> Iterator[Path]:
+    """A pipe that whoever may enter the folder may write to: the server may be another user."""
+    path = folder / f"copy-{secrets.token_hex(8)}"
+    os.mkfifo(path, 0o600)
+    try:
+        path.chmod(0o622)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
