@@ -125,12 +125,14 @@ class S3Server:
         argv += [f"-s3.port={s3}", f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
         argv += [f"-admin.port={admin}", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         argv += [f"-dir={folder}", "-master.telemetry=false", "-s3.autoCreateBucket=false"]
-        argv += [f"-s3.localSocket={folder}/s3.sock", f"-filer.localSocket={folder}/filer.sock"]
+        # Each bucket takes volumes of its own; by default there are as many as fit the disk at their full size.
+        argv += ["-volume.max=10000"]
         env = {"PATH": os.defpath, "HOME": os.fspath(folder), "TMPDIR": os.fspath(folder)}
         env |= {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
         # weed puts these into /tmp whatever TMPDIR says, and leaves them there
         ports = {"s3": s3, "master": master, "volume": volume, "filer": filer, "admin": admin}
-        sockets = [Path(f"/tmp/seaweedfs-{name}-grpc-{port + _GRPC}.sock") for name, port in ports.items()]  # noqa: S108
+        names = [f"{name}-grpc-{port + _GRPC}" for name, port in ports.items()] + [f"s3-{s3}", f"filer-{filer}"]
+        sockets = [Path(f"/tmp/seaweedfs-{name}.sock") for name in names]  # noqa: S108
         signals = (signal.SIGKILL,)  # an orderly stop takes 2 s, and there is nothing to save
         return KeptProcess(argv, env=env, log=folder / "log", remove=[folder, *sockets], signals=signals)
 

@@ -84,7 +84,7 @@ class Job:
             self.run.warn(f"roles that existed stay as they were: {', '.join(plan.existing)}")
 
     def finish(self, params: ConnectionParams) -> Measured:
-        """Count, before ANALYZE hides nothing but adds its own session; then gather statistics."""
+        """Count what came, and gather the planner's statistics."""
         measured = measure(self.run, params)
         if self.analyze:
             analyze(self.run, params)

@@ -25,6 +25,13 @@ _EXTENSION = re.compile(rf"CREATE EXTENSION (?:IF NOT EXISTS )?({IDENTIFIER})")
 _TABLESPACE = re.compile(rf"SET default_tablespace = ({IDENTIFIER});")
 _NAME = re.compile(IDENTIFIER)
 _HEADS = ("ALTER ", "GRANT ", "REVOKE ", "CREATE POLICY ", "CREATE USER MAPPING ", "CREATE EXTENSION ", "SET default_")
+# pg_restore sets the owner of what has a DROP, but for these, which go with their table (_printTocEntry).
+_OWNERLESS = frozenset(
+    (
+        *("CAST", "CHECK CONSTRAINT", "CONSTRAINT", "DATABASE PROPERTIES", "DEFAULT", "FK CONSTRAINT", "INDEX"),
+        *("POLICY", "ROW SECURITY", "RULE", "TRIGGER", "USER MAPPING"),
+    )
+)
 _KINDS = frozenset({"ACL", "DEFAULT ACL", "POLICY", "USER MAPPING", "DATABASE PROPERTIES"})
 
 # Locks that making an object holds to the end of the transaction: a table also those of its TOAST table and index.
@@ -47,7 +54,7 @@ class Needs:
         """Of those entries of an archive; what the options of a restore leave out is not needed."""
         needs = cls()
         for entry in entries:
-            if owners and entry.owner and entry.definition:
+            if owners and entry.owner and entry.drop_statement and entry.kind not in _OWNERLESS:
                 needs.roles.add(entry.owner)
             if tablespaces and entry.tablespace:
                 needs.tablespaces.add(entry.tablespace)
@@ -68,6 +75,7 @@ class Needs:
         for pattern in _ROLES:
             if match := pattern.match(statement):
                 self.roles.update(unquoted(name) for name in _NAME.findall(match[1]))
+        self.roles.discard("public")  # no role can be called that; of user mappings pg_dump writes it in lower case
         if match := _EXTENSION.match(statement):
             self.extensions.add(unquoted(match[1]))
         if match := _TABLESPACE.match(statement):

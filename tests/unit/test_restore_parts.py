@@ -217,6 +217,7 @@ def test_the_places_of_a_cluster_s_script() -> None:
         ("CREATE POLICY p ON public.t USING (true);", set()),
         ("CREATE USER MAPPING FOR a SERVER s OPTIONS (password 'x');", {"a"}),
         ("CREATE USER MAPPING FOR PUBLIC SERVER s;", set()),
+        ("CREATE USER MAPPING FOR public SERVER s;", set()),
         ("CREATE FUNCTION f() RETURNS text AS 'GRANT x TO y;';", set()),
         ("COMMENT ON TABLE t IS 'ALTER TABLE t OWNER TO x;';", set()),
     ],
