@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from airflow_pgbackup.postgres.server import PostgresServer
 
 # Everything a pgpass line, a URL, a shell and a log masker could stumble over.
 CANARY = "cañary:p\\a'ss \"w#rd%41&x=y"
+
+
+# A shell without job control starts a background `make test &` with this ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
