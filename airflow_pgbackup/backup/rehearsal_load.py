@@ -11,22 +11,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from psycopg import sql
 
 from airflow_pgbackup.backup import rehearsal_server
 from airflow_pgbackup.backup.rehearsal_head import ClusterHead, FittedScript
+from airflow_pgbackup.backup.rehearsal_place import Place
 from airflow_pgbackup.errors import DeadlineExceeded, NotProven, ToolError, ToolKilled, VerificationFailed
 from airflow_pgbackup.postgres.cancel import Cancel
-from airflow_pgbackup.postgres.clients import Client
 from airflow_pgbackup.postgres.compressed import Decompressed
 from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
+from airflow_pgbackup.postgres.database_sql import DatabaseProperties, DatabaseStatement
 from airflow_pgbackup.postgres.needs import Needs
 from airflow_pgbackup.postgres.process import ToolProcess
 from airflow_pgbackup.postgres.readers import Limits, Watched
 from airflow_pgbackup.postgres.script_scan import ScriptContents, scan_script
-from airflow_pgbackup.postgres.server import PostgresServer
 from airflow_pgbackup.postgres.toc import TocEntry, read_toc
 from airflow_pgbackup.postgres.window import Readable
 from airflow_pgbackup.repository.manifest import Manifest
@@ -43,6 +40,7 @@ _NOT_PROVEN = re.compile(
     re.IGNORECASE,
 )
 _ON_LOGIN = re.compile(r' ON "?login"?\s+(?:WHEN|EXECUTE) ')
+NAME_OF_ITS_OWN = "the copy had a name of its own: settings, privileges and comment of the database were not rehearsed"
 _BUILT_IN_SCHEMAS = frozenset({None, "", "public", "pg_catalog", "information_schema"})
 
 
@@ -69,23 +67,18 @@ class Loaded:
 def load(
     artifact: Path,
     manifest: Manifest,
-    server: PostgresServer,
-    programs: Client,
-    loader: Client,
+    place: Place,
     *,
     deadline: float,
     cancel: Cancel,
     log: Callable[[str], None],
 ) -> Loaded:
-    """Restore the artifact into the throwaway server.
+    """Restore the artifact there.
 
-    :param programs: the server's version of the tools.
-    :param loader: whose pg_restore or psql restores.
     :raises NotProven: this server lacks what the database needs.
     :raises VerificationFailed: the artifact does not restore.
     """
-    assert server.folder is not None  # noqa: S101  it runs
-    run = _Run(artifact, manifest, server.params, server.folder, loader, deadline, cancel, log)
+    run = _Run(artifact, manifest, place, place.params, deadline, cancel, log)
     try:
         return run.plain() if manifest.artifact.format == "plain" else run.archive()
     except (DeadlineExceeded, ToolKilled):
@@ -95,9 +88,8 @@ def load(
         if match := _NOT_PROVEN.search(text):
             line = next(line for line in error.stderr if match[0] in line)
             raise NotProven(
-                f"the throwaway PostgreSQL {programs.version_text} ({programs.bin_dir}) lacks what this database "
-                f"needs: {line.strip()}",
-                hint="install it on this worker",
+                f"{place.label} lacks what this database needs: {line.strip()}",
+                hint=place.hint,
             ) from None
         raise VerificationFailed(f"it does not restore: {error.message}", hint=error.hint) from None
 
@@ -106,9 +98,8 @@ def load(
 class _Run:
     artifact: Path
     manifest: Manifest
+    place: Place
     server: ConnectionParams
-    folder: Path
-    loader: Client
     deadline: float
     cancel: Cancel
     log: Callable[[str], None]
@@ -119,20 +110,23 @@ class _Run:
         with _toc_file(self.artifact, self.manifest.artifact.format) as file:
             toc, _ = read_toc(file, what="the archive")
         entries = toc.entries
-        loaded = Loaded(self.server, self.folder, toc.database, entries)
-        self._provide(Needs.of_entries(entries))
+        loaded = Loaded(self.server, self.place.folder, toc.database, entries)
+        self.place.provide(Needs.of_entries(entries))
         made = {e.name for e in entries if e.kind == "SCHEMA"}
         schemas = {e.schema for e in entries if e.schema not in _BUILT_IN_SCHEMAS} - made
         for entry in entries:
             if entry.kind == "SCHEMA" and entry.name == "public" and entry.definition.startswith("CREATE SCHEMA"):
                 loaded.left_out.add(entry.dump_id)
                 loaded.notes.append("schema public is there in every new database: its CREATE SCHEMA was left out")
-        create = not schemas and any(e.kind == "DATABASE" for e in entries)
+        makes_it = any(e.kind == "DATABASE" for e in entries)
+        create = makes_it and not schemas and self.place.own_names
+        if makes_it and not self.place.own_names:
+            loaded.notes.append(NAME_OF_ITS_OWN)
         if schemas:
             loaded.notes.append(
                 f"schemas that the dump uses and does not make were made empty: {', '.join(sorted(map(str, schemas)))}"
             )
-        argv: list[os.PathLike[str] | str] = [self.loader.tool("pg_restore"), "--no-password", "--exit-on-error"]
+        argv: list[os.PathLike[str] | str] = [self.place.loader.tool("pg_restore"), "--no-password", "--exit-on-error"]
         argv.append("--dbname=")  # and PGDATABASE, which is literal
         if any(e.kind == "EVENT TRIGGER" and _ON_LOGIN.search(e.definition) for e in entries):
             # With more than one it connects once more after the event triggers, which is then one login too many.
@@ -143,11 +137,13 @@ class _Run:
             argv.append("--create")
 
         def attempt() -> None:
-            start = self._drop(toc.database)
-            if not create:
-                self._create(toc.database, sorted(map(str, schemas)))
+            if create:
+                where = self.place.cleared(toc.database)
+            else:
+                properties = DatabaseProperties.of_entries(entries)
+                where = self._fresh(toc.database, sorted(map(str, schemas)), properties.create)
+                loaded.database = where.dbname
             with self._list_file(loaded) as listed:
-                where = self.server.with_database(start if create else toc.database)
                 self._tool([*argv, *listed, self.artifact], where, None)
 
         loaded.seconds = self._with_roles(attempt)
@@ -159,7 +155,7 @@ class _Run:
         if not loaded.left_out:
             yield []
             return
-        with tempfile.NamedTemporaryFile("w", suffix=".list", dir=self.folder) as file:
+        with tempfile.NamedTemporaryFile("w", suffix=".list", dir=self.place.folder) as file:
             file.writelines(f"{e.dump_id}; 0 0\n" for e in loaded.entries if e.dump_id not in loaded.left_out)
             file.flush()
             yield [f"--use-list={file.name}"]
@@ -173,10 +169,11 @@ class _Run:
                 "the dump drops objects before it makes them, which fails where there are none yet",
                 hint="dump with if_exists=True beside clean=True, or without clean",
             )
-        argv: list[os.PathLike[str] | str] = [self.loader.tool("psql"), "--no-psqlrc", "--no-password", "--quiet"]
+        argv: list[os.PathLike[str] | str] = [self.place.loader.tool("psql"), "--no-psqlrc", "--no-password", "--quiet"]
         argv += ["--set=ON_ERROR_STOP=1", "--file=-", "--output=/dev/null"]
         contents = self._scan()
-        loaded = Loaded(self.server, self.folder, database)
+        self._check_names(contents)
+        loaded = Loaded(self.server, self.place.folder, database)
         head = ClusterHead([])
         if contents.cluster:
             head = ClusterHead(contents.globals)
@@ -184,17 +181,16 @@ class _Run:
                 loaded.server = self.server = rehearsal_server.with_bootstrap_superuser(self.server, head.bootstrap)
         else:
             for section in contents.sections:
-                self._provide(section.needs)
+                self.place.provide(section.needs)
 
         def attempt() -> None:
             where = self.server
             if database is not None:
-                start = self._drop(database)
                 if options.get("create"):
-                    where = self.server.with_database(start)
+                    where = self.place.cleared(database)
                 else:
-                    self._create(database, [])
-                    where = self.server.with_database(database)
+                    where = self._fresh(database, [], None)
+                    loaded.database = where.dbname
             with self._open_script() as source:
                 self._tool(argv, where, source if database is not None else FittedScript(source, head))
 
@@ -214,12 +210,6 @@ class _Run:
 
     # -- both
 
-    def _provide(self, needs: Needs) -> None:
-        """Roles and tablespaces; extensions are there or not."""
-        rehearsal_server.check_extensions(self.server, needs.extensions)
-        rehearsal_server.make_roles(self.server, needs.roles)
-        rehearsal_server.make_tablespaces(self.server, needs.tablespaces)
-
     def _with_roles(self, attempt: Callable[[], None]) -> float:
         """Try; make a role that is missed, and try again. Seconds of the try that went through."""
         for _ in range(_ROLE_ATTEMPTS):
@@ -231,50 +221,29 @@ class _Run:
                 if not missed or self.manifest.series.database is None:
                     raise
                 self.log(f"the dump also speaks of role {', '.join(sorted(missed))}: made a stand-in, once more")
-                rehearsal_server.make_roles(self.server, missed)
+                self.place.make_roles(missed)
                 continue
             return time.monotonic() - start
         raise NotProven(f"after {_ROLE_ATTEMPTS} attempts the dump still misses roles")
 
-    def _drop(self, database: str) -> str:
-        """:return: a database to connect to meanwhile."""
-        start = "template1" if database == "postgres" else "postgres"
-        with self.server.with_database(start).connect() as session:
-            there = session.execute("select from pg_catalog.pg_database where datname = %s", [database]).fetchone()
-            if there is not None:
-                self._drop_subscriptions(database)
-                session.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
-        return start
+    def _fresh(self, database: str, schemas: list[str], create: DatabaseStatement | None) -> ConnectionParams:
+        return self.place.fresh(database, self.manifest.source.encoding or "UTF8", schemas, create)
 
-    def _drop_subscriptions(self, database: str) -> None:
-        """A database with one cannot be dropped."""
-        with self.server.with_database(database).connect() as session:
-            names: list[Any] = session.execute(
-                "select subname from pg_catalog.pg_subscription s join pg_catalog.pg_database d on d.oid = s.subdbid"
-                " where d.datname = pg_catalog.current_database()"
-            ).fetchall()
-            for (name,) in names:
-                for statement in ("ALTER SUBSCRIPTION {} DISABLE", "ALTER SUBSCRIPTION {} SET (slot_name = NONE)"):
-                    session.execute(sql.SQL(statement).format(sql.Identifier(name)))
-                session.execute(sql.SQL("DROP SUBSCRIPTION {}").format(sql.Identifier(name)))
-
-    def _create(self, database: str, schemas: list[str]) -> None:
-        encoding = self.manifest.source.encoding or "UTF8"
-        start = "template1" if database == "postgres" else "postgres"
-        with self.server.with_database(start).connect() as session:
-            session.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {}").format(
-                    sql.Identifier(database), sql.Literal(encoding)
-                )
+    def _check_names(self, contents: ScriptContents) -> None:
+        """:raises NotProven: the script goes to a database by name, which here could be anybody's."""
+        if self.place.own_names:
+            return
+        if contents.cluster or any(section.database for section in contents.sections):
+            raise NotProven(
+                "a plain dump that names its database itself is not for a scratch server",
+                hint="dump without create=True, or rehearse it in a throwaway server",
             )
-        with self.server.with_database(database).connect() as session:
-            for name in schemas:
-                session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
 
     def _tool(self, argv: list[os.PathLike[str] | str], where: ConnectionParams, stdin: Readable | None) -> None:
         with client_environment(where) as env:
             # The database's own settings are restored before its tables, and are not for its restore.
-            pinned = "-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off"
+            pinned = "-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off "
+            pinned += self.place.session_options
             env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} {pinned}".strip()
             with ToolProcess(
                 argv, env=env, cancel=self.cancel, deadline=self.deadline, stdin=stdin, stdout="devnull"

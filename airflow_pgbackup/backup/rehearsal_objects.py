@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_pgbackup.backup.rehearsal_load import Loaded
+from airflow_pgbackup.backup.rehearsal_place import Place
 from airflow_pgbackup.errors import NotProven, OptionError
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.clients import Client, find_clients
@@ -60,7 +61,7 @@ def compare_definitions(
     manifest: Manifest,
     loaded: Loaded,
     server: ConnectionParams,
-    programs: Client,
+    place: Place,
     settings: Settings,
     *,
     deadline: float,
@@ -71,10 +72,10 @@ def compare_definitions(
     :return: the differences, and notes on how they were looked for.
     """
     notes: list[str] = []
-    exact, why = _same_versions(manifest, programs)
+    exact, why = _same_versions(manifest, place)
     if not exact:
         notes.append(f"definitions compared by kind and name: {why}")
-    client = _dumper(manifest, programs, settings)
+    client = _dumper(manifest, place, settings)
     options = _options_again(manifest)
     if manifest.options.get("filters"):
         notes.append("filter files of the dump are not kept: what the dump left out was not looked for")
@@ -92,6 +93,8 @@ def compare_definitions(
         )
         if not any(key[1] == "LARGE OBJECT" for key in archived):
             restored = without(restored, _of_large_objects(restored))
+        if not place.own_names:
+            archived, restored = (without(side, _of_the_database(side)) for side in (archived, restored))
     differences = [
         Difference(found.kind.lower(), found.label, found.detail)
         for found in compare_objects(archived, restored, definitions=exact)
@@ -100,23 +103,23 @@ def compare_definitions(
     return differences, notes
 
 
-def _same_versions(manifest: Manifest, programs: Client) -> tuple[bool, str]:
+def _same_versions(manifest: Manifest, place: Place) -> tuple[bool, str]:
     server, client = manifest.source.server_version_num // 10000, int(manifest.client.version.split(".")[0])
-    if server != programs.major:
-        return False, f"the server was {server}, the rehearsal's is {programs.major}"
-    if client != programs.major:
-        return False, f"the dump is by pg_dump {client}, the rehearsal's is {programs.major}"
+    if server != place.major:
+        return False, f"the server was {server}, the rehearsal's is {place.major}"
+    if client != place.major:
+        return False, f"the dump is by pg_dump {client}, the rehearsal's is {place.major}"
     return True, ""
 
 
-def _dumper(manifest: Manifest, programs: Client, settings: Settings) -> Client:
+def _dumper(manifest: Manifest, place: Place, settings: Settings) -> Client:
     """The newest patch of the major version that wrote the dump; its words are the ones to compare with."""
     major = int(manifest.client.version.split(".")[0])
     same = [client for client in find_clients(settings.client_dirs) if client.major == major]
     tools = ("pg_dump", "pg_dumpall")
-    found = next((client for client in same if client.has(*tools) and client.major >= programs.major), programs)
+    found = next((client for client in same if client.has(*tools) and client.major >= place.major), place.programs)
     if not found.has(*tools):
-        raise NotProven(f"no {' and '.join(tools)} beside the server programs of {found}")
+        raise NotProven(f"no {' and '.join(tools)} in {found.bin_dir}")
     return found
 
 
@@ -183,6 +186,12 @@ def _known(objects: Objects, superuser: str) -> Objects:
     """Without what the rehearsal brings itself, and what pg_dumpall has no option to dump again without data."""
     ours = [key for key in objects if key[1] == "GLOBAL" and superuser in key[3]]
     return without(objects, [*ours, *_of_large_objects(objects)])
+
+
+def _of_the_database(objects: Objects) -> list[Key]:
+    """What is about the database as a whole, and bears its name."""
+    about_it = ("DATABASE", "DATABASE PROPERTIES")
+    return [key for key in objects if key[1] in about_it or (not key[2] and key[3].startswith("DATABASE "))]
 
 
 def _of_large_objects(objects: Objects) -> list[Key]:

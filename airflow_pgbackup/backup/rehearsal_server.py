@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import psycopg
 from psycopg import sql
 
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.errors import (
-    ConnectError,
-    DeadlineExceeded,
     NotProven,
-    ToolError,
-    ToolKilled,
-    VerificationFailed,
 )
 from airflow_pgbackup.postgres.clients import Client, find_clients, where_to_get
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
@@ -34,11 +27,6 @@ ROOM = 1.3
 """Bytes of disk a rehearsal is given for each byte that the database took: the restored copy is smaller, WAL is not."""
 
 _UNKNOWN_SETTING = 17  # https://www.postgresql.org/docs/17/release-17.html: transaction_timeout
-
-_LOST = re.compile(
-    r"server closed the connection unexpectedly|terminating connection because of (?:crash|unexpected)"
-    r"|the database system is (?:in recovery|shutting down|starting up)|terminating connection due to administrator"
-)
 
 _SPARE = 256 * 1024**2  # an empty cluster and its first WAL
 
@@ -74,24 +62,33 @@ def choose_programs(manifest: Manifest, settings: Settings) -> tuple[Client, Cli
             f"no PostgreSQL server {wanted} or newer on this worker to rehearse with; found: {listed}",
             hint=f"{where_to_get(wanted, tools=('initdb', 'postgres'))}",
         )
+    for server in sorted(servers, key=_preference):
+        if loader := choose_loader(manifest, server.major, clients):
+            return server, loader
+    raise NotProven(
+        f"no pg_restore here that knows {_method(manifest)} and a server that knows what it says; found: "
+        f"{'; '.join(map(str, clients))}",
+        hint=where_to_get(wanted, tools=("initdb", "postgres"), embedded=False),
+    )
+
+
+def choose_loader(manifest: Manifest, server: int, clients: Sequence[Client]) -> Client | None:
+    """The client that restores this dump into a server of that major version; None where there is none."""
     if manifest.artifact.format == "plain":
-        return min(servers, key=_preference), next(client for client in clients if client.has("psql"))
-    method = manifest.artifact.compression.method if manifest.artifact.compression.by == "pg_dump" else None
-    loaders = [
+        return next((client for client in clients if client.has("psql")), None)
+    wanted, method = int(manifest.client.version.split(".")[0]), _method(manifest)
+    fit = [
         client
         for client in clients
         if client.has("pg_restore", "pg_dump") and client.major >= wanted
         if method in (None, "none") or method in client.compression_methods
+        if client.major <= max(server, _UNKNOWN_SETTING - 1) or server >= _UNKNOWN_SETTING
     ]
-    for server in sorted(servers, key=_preference):
-        for loader in sorted(loaders, key=_preference):
-            if loader.major <= max(server.major, _UNKNOWN_SETTING - 1) or server.major >= _UNKNOWN_SETTING:
-                return server, loader
-    listed = "; ".join(map(str, [*servers, *loaders]))
-    raise NotProven(
-        f"no pg_restore here that knows {method} and a server that knows what it says; found: {listed}",
-        hint=where_to_get(wanted, tools=("initdb", "postgres"), embedded=False),
-    )
+    return min(fit, key=_preference, default=None)
+
+
+def _method(manifest: Manifest) -> str | None:
+    return manifest.artifact.compression.method if manifest.artifact.compression.by == "pg_dump" else None
 
 
 def _preference(client: Client) -> tuple[int, int]:
@@ -122,13 +119,6 @@ def throwaway(manifest: Manifest, programs: Client, settings: Settings) -> Itera
         yield server
 
 
-def without_login_triggers(connection: ConnectionParams, programs: Client) -> ConnectionParams:
-    """To look at a restored copy: what the database does at every login would change it."""
-    if programs.major < 17:  # https://www.postgresql.org/docs/17/event-trigger-definition.html
-        return connection
-    return replace(connection, keywords={**connection.keywords, "options": "-c event_triggers=off"})
-
-
 def with_bootstrap_superuser(connection: ConnectionParams, name: str) -> ConnectionParams:
     """Give the server's own superuser that name, and make another one, with a random name, to connect as.
 
@@ -145,42 +135,19 @@ def with_bootstrap_superuser(connection: ConnectionParams, name: str) -> Connect
     return ours
 
 
-@contextmanager
-def kept(server: PostgresServer, programs: Client) -> Iterator[None]:
-    """While it lasts the server must too: that it was killed, by a lack of memory say, is no finding.
-
-    :raises NotProven: it is gone, or broke off a session.
-    """
-    try:
-        yield
-    except (ToolError, VerificationFailed, ConnectError, psycopg.OperationalError) as error:
-        said = "\n".join([*getattr(error, "stderr", []), str(error)])
-        if isinstance(error, (ToolKilled, DeadlineExceeded)) or not (_LOST.search(said) or _gone(server)):
-            raise
-        raise NotProven(
-            f"the throwaway PostgreSQL {programs.version_text} went away during the rehearsal: {error}",
-            hint="somebody killed it; often that is the kernel, out of memory (see dmesg, memory limits)",
-        ) from error
-
-
-def _gone(server: PostgresServer) -> bool:
-    try:
-        server.params.connect().close()
-    except ConnectError:
-        return True
-    return False
-
-
-def check_extensions(connection: ConnectionParams, extensions: Iterable[str]) -> None:
+def check_extensions(
+    connection: ConnectionParams,
+    extensions: Iterable[str],
+    *,
+    label: str = "the server here",
+    hint: str = "install their packages on this worker, or name a scratch server that has them",
+) -> None:
     """:raises NotProven: naming those that the server does not have."""
     with connection.connect() as session:
         available = {name for (name,) in session.execute("select name from pg_catalog.pg_available_extensions")}
     missing = sorted(set(extensions) - available)
     if missing:
-        raise NotProven(
-            f"the server here lacks extensions of this database: {', '.join(missing)}",
-            hint="install their packages on this worker",
-        )
+        raise NotProven(f"{label} lacks extensions of this database: {', '.join(missing)}", hint=hint)
 
 
 def make_roles(connection: ConnectionParams, names: Iterable[str]) -> None:

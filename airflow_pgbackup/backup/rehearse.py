@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from airflow_pgbackup.backup import rehearsal_server
 from airflow_pgbackup.backup.progress import human_seconds
 from airflow_pgbackup.backup.rehearsal_load import Loaded, load
 from airflow_pgbackup.backup.rehearsal_objects import compare_definitions
+from airflow_pgbackup.backup.rehearsal_place import Place, throwaway_place
+from airflow_pgbackup.backup.rehearsal_scratch import scratch_place
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.archive import ArchiveContents, ArchiveReader, RowSet
 from airflow_pgbackup.postgres.cancel import Cancel
@@ -57,6 +58,7 @@ def rehearse(
     deadline: float,
     cancel: Cancel,
     log: Callable[[str], None],
+    scratch: ConnectionParams | None = None,
     on_restored: Callable[[ConnectionParams], None] | None = None,
 ) -> Rehearsal:
     """Restore and compare.
@@ -64,12 +66,12 @@ def rehearse(
     :param artifact: the local file or folder.
     :param reader: the client whose pg_restore reads the artifact.
     :param deadline: seconds for each of the restore and the readings.
+    :param scratch: a server to rehearse on, in a temporary database; None makes a throwaway server here.
     :param on_restored: called between restore and comparison with the server's connection; for tests.
     :raises NotProven: the rehearsal could not run here; says nothing about the backup.
     :raises VerificationFailed: the artifact cannot be read to its end, or does not restore.
     """
     _check_whole(manifest)
-    programs, loader = rehearsal_server.choose_programs(manifest, settings)
     stop = Cancel()
     cancel.on_set(stop.set)
 
@@ -86,28 +88,26 @@ def rehearse(
         )
 
     with (
-        rehearsal_server.throwaway(manifest, programs, settings) as server,
+        throwaway_place(manifest, settings)
+        if scratch is None
+        else scratch_place(manifest, scratch, settings, cancel=stop, log=log) as place,
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="read archive") as pool,
-        rehearsal_server.kept(server, programs),
+        place.kept(),
     ):
-        log(
-            f"rehearsing in a throwaway PostgreSQL {programs.version_text}, "
-            + ("as nobody, without a network" if server.contained else "uncontained")
-        )
+        log(f"rehearsing on {place.label}" + (f", {place.containment}" if place.containment else ""))
         to_come = pool.submit(lambda: reading().digest())
         try:
-            loaded = load(artifact, manifest, server, programs, loader, deadline=deadline, cancel=stop, log=log)
+            loaded = load(artifact, manifest, place, deadline=deadline, cancel=stop, log=log)
             contents = to_come.result()
             found = Rehearsal(
-                server_version=programs.version_text, restore_seconds=round(loaded.seconds, 3), notes=loaded.notes
+                server_version=place.version_text, restore_seconds=round(loaded.seconds, 3), notes=loaded.notes
             )
-            if not server.contained:
-                found.notes.append("uncontained: SQL of the dump ran with this worker's own rights")
+            found.notes += place.notes
             log(f"restored in {human_seconds(loaded.seconds)}; comparing")
             if on_restored:
                 on_restored(loaded.server)
             compare(
-                found, artifact, manifest, contents, loaded, programs, settings, reading, deadline=deadline, cancel=stop
+                found, artifact, manifest, contents, loaded, place, settings, reading, deadline=deadline, cancel=stop
             )
         except BaseException:
             stop.set()  # the pool waits for the reading
@@ -121,7 +121,7 @@ def compare(
     manifest: Manifest,
     contents: ArchiveContents,
     loaded: Loaded,
-    programs: Client,
+    place: Place,
     settings: Settings,
     reading: Callable[[], ArchiveReader],
     *,
@@ -134,13 +134,13 @@ def compare(
     :param contents: of the archive.
     :param reading: a new pass over the archive, for a second look at some tables.
     """
-    quiet = rehearsal_server.without_login_triggers(loaded.server, programs)
+    quiet = place.quiet(loaded.server)
     databases = contents.databases if loaded.database is None else [loaded.database]
     for database in databases:
-        with _live(manifest, quiet.with_database(database), loaded.folder, cancel, deadline) as live:
+        with _live(manifest, quiet.with_database(database), place, cancel, deadline) as live:
             _compare(found, contents, live, database if loaded.database is None else None, reading)
     differences, notes = compare_definitions(
-        artifact, manifest, loaded, quiet, programs, settings, deadline=deadline, cancel=cancel
+        artifact, manifest, loaded, quiet, place, settings, deadline=deadline, cancel=cancel
     )
     found.differences += differences
     found.notes += notes
@@ -161,13 +161,13 @@ def _check_whole(manifest: Manifest) -> None:
 
 
 def _live(
-    manifest: Manifest, connection: ConnectionParams, folder: Path, cancel: Cancel, deadline: float
+    manifest: Manifest, connection: ConnectionParams, place: Place, cancel: Cancel, deadline: float
 ) -> LiveDatabase:
     """The copy, read in the encoding and with the digits of the dump."""
     digits = manifest.options.get("extra_float_digits")
     return LiveDatabase(
         connection,
-        folder,
+        place.folder if place.local else None,
         encoding=str(manifest.options.get("encoding") or manifest.source.encoding or "UTF8"),
         float_digits=digits if isinstance(digits, int) else 3,
         quote_all_identifiers=bool(manifest.options.get("quote_all_identifiers")),

@@ -22,7 +22,7 @@ import psycopg
 from psycopg import sql
 
 from airflow_pgbackup.backup.sessions import Session, column, one, reason, session, told
-from airflow_pgbackup.errors import PgBackupError
+from airflow_pgbackup.errors import ConnectError, PgBackupError
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.environment import INHERITED
@@ -76,7 +76,7 @@ class TemporaryDatabases:
         # By this session's name others see that the databases are in use, also while nobody is in them.
         held = self._stack.enter_context(session(self._params, self._cancel, label=_LABEL + self._token))
         try:
-            sweep(held, self._say)
+            sweep(held, self._params, self._say)
             self._guard = self._start_guard()
         except BaseException:
             self._stack.close()
@@ -109,6 +109,12 @@ class TemporaryDatabases:
                         raise
                     self._say(f"this server refuses: {reason(error)}")
         return self._params.with_database(name), number
+
+    def drop(self) -> None:
+        """Drop those made so far: another attempt begins."""
+        with session(self._params, self._cancel) as connection, told("dropping the last attempt"):
+            for number in range(self._count):
+                drop_temporary(connection, self._params.with_database(f"{PREFIX}{self._token}_{number}"))
 
     def _drop(self) -> bool:
         deadline = time.monotonic() + _PATIENCE
@@ -167,7 +173,7 @@ def drop_left(params: ConnectionParams, token: str) -> bool:
             [f"{PREFIX}{token}_"],
         )
         for name in names:
-            drop_database(connection, name)
+            drop_temporary(connection, params.with_database(name))
         running = one(
             connection,
             "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE application_name = %s "
@@ -177,13 +183,38 @@ def drop_left(params: ConnectionParams, token: str) -> bool:
     return not running
 
 
+def drop_temporary(connection: Session, database: ConnectionParams) -> None:
+    """Drop a database that only we have been in, with its subscriptions."""
+    _drop_subscriptions(connection, database)
+    drop_database(connection, database.dbname)
+
+
 def drop_database(connection: Session, name: str) -> None:
     """Drop a database with the sessions in it."""
     force = " WITH (FORCE)" if connection.info.server_version >= 130000 else ""
     connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)) + sql.SQL(force))
 
 
-def sweep(connection: Session, say: Callable[[str], None]) -> None:
+def _drop_subscriptions(connection: Session, database: ConnectionParams) -> None:
+    """A database with one cannot be dropped. The publisher is not told: a restored one has no slot there."""
+    query = (
+        "SELECT subname FROM pg_catalog.pg_subscription AS s "
+        "JOIN pg_catalog.pg_database AS d ON d.oid = s.subdbid WHERE d.datname = %s"
+    )
+    names = column(connection, query, [database.dbname])
+    if not names:
+        return
+    with session(database) as inside:
+        for name in map(sql.Identifier, names):
+            for statement in (
+                "ALTER SUBSCRIPTION {} DISABLE",
+                "ALTER SUBSCRIPTION {} SET (slot_name = NONE)",
+                "DROP SUBSCRIPTION {}",
+            ):
+                inside.execute(sql.SQL(statement).format(name))
+
+
+def sweep(connection: Session, params: ConnectionParams, say: Callable[[str], None]) -> None:
     """Drop the temporary databases of runs that are gone: nobody holds their name, and nobody is in them."""
     left = column(
         connection,
@@ -195,6 +226,7 @@ def sweep(connection: Session, say: Callable[[str], None]) -> None:
     )
     for name in left:
         # Without force: whoever came in since knows more than we do.
-        with contextlib.suppress(psycopg.Error):
+        with contextlib.suppress(psycopg.Error, ConnectError):
+            _drop_subscriptions(connection, params.with_database(name))
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
             say(f"dropped {name}, which a restore that was killed has left behind")

@@ -19,6 +19,7 @@ from airflow_pgbackup.backup.source_rows import differences
 from airflow_pgbackup.errors import ConfigurationError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive import ArchiveContents, read_archive
 from airflow_pgbackup.postgres.clients import Client
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.process import Cancel
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Entry, Repository
@@ -32,6 +33,7 @@ def verify(
     repository: Repository,
     level: str = "archive",
     origin: Mapping[str, object] | None = None,
+    scratch: ConnectionParams | None = None,
     settings: Settings | None = None,
     deadline: float | None = None,
     cancel: Cancel | None = None,
@@ -40,6 +42,8 @@ def verify(
     """Verify a backup at a level, and append the result to it.
 
     :param reference: from a dump or upload; see :mod:`airflow_pgbackup.backup.reference`.
+    :param scratch: for level ``restore``: rehearse in a temporary database of this server, as a superuser of it,
+        instead of in a throwaway server here. Its other databases are not touched.
     :param deadline: seconds that reading the archive may take, over what the settings give for its size.
     :return: the reference, ``verified`` as the repository has it now.
     :raises VerificationFailed: the backup is not what its manifest says, or not whole. That, too, is written down.
@@ -49,7 +53,9 @@ def verify(
     if level not in layout.LEVELS:
         raise ConfigurationError(f"level is {level!r}", hint=f"choose one of {', '.join(map(repr, layout.LEVELS))}")
     manifest = load_manifest(repository, reference)
-    look = _Look(repository, manifest, level, settings or Settings(), deadline, cancel, log or _nowhere)
+    if scratch is not None and level != "restore":
+        raise ConfigurationError(f"a scratch server is for level 'restore', and level is {level!r}")
+    look = _Look(repository, manifest, level, scratch, settings or Settings(), deadline, cancel, log or _nowhere)
     verification = look.run(origin or {})
     if cancel:
         cancel.check()
@@ -83,6 +89,7 @@ class _Look:
     repository: Repository
     manifest: Manifest
     level: str
+    scratch: ConnectionParams | None
     settings: Settings
     deadline: float | None
     cancel: Cancel | None
@@ -184,6 +191,7 @@ class _Look:
                     deadline=self.deadline or self.settings.read_deadline(size),
                     cancel=self.cancel or Cancel(),
                     log=self.log,
+                    scratch=self.scratch,
                 )
             except VerificationFailed as error:
                 self.checks.append(Check("restore", "fail", error.message))

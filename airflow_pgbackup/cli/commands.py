@@ -25,6 +25,7 @@ from airflow_pgbackup.cli.definition import EXIT_STATUS
 from airflow_pgbackup.cli.given import check_level, origin, the_backup, the_connection, the_repository, the_server
 from airflow_pgbackup.cli.options import options_of
 from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions, RestoreOptions
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_verification
@@ -153,7 +154,9 @@ def verify(session: Session) -> None:
     check_level(session.arguments.level)
     repository, _, manifest = the_backup(session)
     with session.working(f"verifying {manifest.artifact.name}"):
-        reference = _verify(session, repository, make_reference(repository, manifest), session.arguments.level)
+        scratch = the_connection(session) if session.arguments.scratch else None
+        level = session.arguments.level
+        reference = _verify(session, repository, make_reference(repository, manifest), level, scratch)
     session.result(reference, f"{reference['series']} {reference['id']} is verified at level {reference['verified']}")
 
 
@@ -268,12 +271,19 @@ def demo(session: Session) -> None:
     session.status = run(dump=Path(session.arguments.dump) if session.arguments.dump else None)
 
 
-def _verify(session: Session, repository: Repository, reference: Mapping[str, object], level: str) -> dict[str, object]:
+def _verify(
+    session: Session,
+    repository: Repository,
+    reference: Mapping[str, object],
+    level: str,
+    scratch: ConnectionParams | None = None,
+) -> dict[str, object]:
     return verify_verb.verify(
         reference=reference,
         repository=repository,
         level=level,
         origin=origin(),
+        scratch=scratch,
         settings=session.settings,
         cancel=session.cancel,
         log=session.log,

@@ -118,6 +118,14 @@ COMMANDS = (
         _SERIES,
         _ID,
         argument("--level", default="archive", help="integrity, archive (default) or restore"),
+        argument(
+            "--scratch",
+            action="store_true",
+            help="with --level restore: rehearse on the server that the connection names, in a temporary database "
+            "that is dropped again, as its superuser; default: in a throwaway server here",
+        ),
+        *_CONNECTION,
+        more=_CONNECT,
     ),
     _command(
         "upload",

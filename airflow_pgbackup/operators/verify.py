@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
     from airflow_pgbackup.postgres.cancel import Cancel
+    from airflow_pgbackup.postgres.conninfo import ConnectionParams
     from airflow_pgbackup.settings import Settings
 
 
@@ -26,18 +27,21 @@ class PgBackupVerifyOperator(PgBackupOperator):
     :param level: ``integrity``: the bytes are those that were dumped. ``archive``: and PostgreSQL's own reader reads
         them to the end, with rows counted per table. ``restore``: and it was restored into a throwaway server, where
         every row and definition was compared.
+    :param scratch_conn_id: for level ``restore``: rehearse in a temporary database of this server, as its superuser,
+        instead of in a throwaway server on the worker; for databases with extensions that the worker lacks.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
     :param deadline: seconds, or a timedelta, that reading the archive may take; by default what ``[pgbackup]`` gives
         for its size.
     """
 
-    template_fields = ("backup", "level", "aws_conn_id")
+    template_fields = ("backup", "level", "scratch_conn_id", "aws_conn_id")
 
     def __init__(
         self,
         *,
         backup: Mapping[str, object] | XComArg,
         level: str = "archive",
+        scratch_conn_id: str | None = None,
         aws_conn_id: str | None = "aws_default",
         deadline: float | timedelta | None = None,
         **kwargs: Any,
@@ -45,6 +49,7 @@ class PgBackupVerifyOperator(PgBackupOperator):
         super().__init__(**kwargs)
         self.backup = backup
         self.level = level
+        self.scratch_conn_id = scratch_conn_id
         self.aws_conn_id = aws_conn_id
         self.deadline = deadline
 
@@ -57,8 +62,14 @@ class PgBackupVerifyOperator(PgBackupOperator):
             repository=open_repository(repository_of(self.backup), self.aws_conn_id),
             level=self.level,
             origin=origin(context),
+            scratch=self._scratch(),
             settings=settings,
             deadline=seconds(self.deadline),
             cancel=cancel,
             log=self.log.info,
         )
+
+    def _scratch(self) -> ConnectionParams | None:
+        from airflow_pgbackup.hooks.pgbackup import PgBackupHook
+
+        return PgBackupHook(self.scratch_conn_id).get_conninfo() if self.scratch_conn_id else None

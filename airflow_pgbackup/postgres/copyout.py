@@ -1,4 +1,4 @@
-"""COPY's output of a server on this machine, through a named pipe: the server writes it, and we read it.
+"""COPY's output. Of a server on this machine through a named pipe: the server writes it, and we read it.
 
 What comes over a connection costs the server the protocol, psql another pass over every row, and us a lexer to find
 the tables again: together more than the COPY itself. ``COPY … TO 'file'`` takes a superuser.
@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import pq
+from psycopg import pq, sql
 
 from airflow_pgbackup.errors import DeadlineExceeded, ToolError
 from airflow_pgbackup.postgres.cancel import Cancel
 
 _CHUNK = 1 << 20
+_LONGEST = 2**31 - 1  # milliseconds that a setting holds
 _LOOK = 0.5  # seconds between two looks whether to stop
 
 
@@ -55,6 +56,47 @@ def copy_out(
         _pump(session.pgconn, descriptor, take, cancel, until)
     finally:
         os.close(descriptor)  # a server that still writes gets an error, and ends
+
+
+def copy_over(
+    session: psycopg.Connection[Any],
+    statement: sql.Composed,
+    take: Callable[[bytes], object],
+    *,
+    cancel: Cancel,
+    until: float,
+) -> None:
+    """Run a COPY to STDOUT and pass on what comes over the connection: of a server on another machine.
+
+    :param take, until: as for :func:`copy_out`.
+    :raises ToolError, Cancelled, DeadlineExceeded: as there.
+    """
+
+    def interrupt() -> None:
+        with contextlib.suppress(psycopg.Error, OSError):
+            session.cancel()
+
+    left = max(1, min(int((until - time.monotonic()) * 1000), _LONGEST)) if until != float("inf") else 0
+    unregister = cancel.on_set(interrupt)
+    try:
+        session.execute("SELECT pg_catalog.set_config('statement_timeout', %s, false)", [str(left)])
+        with session.cursor() as cursor, cursor.copy(statement) as copy:
+            pieces, size = [], 0
+            for piece in copy:  # a row each
+                pieces.append(piece)
+                size += len(piece)
+                if size >= _CHUNK:
+                    take(b"".join(pieces))
+                    pieces, size = [], 0
+            take(b"".join(pieces))
+    except psycopg.errors.QueryCanceled:
+        cancel.check()
+        raise DeadlineExceeded("the copy was not read within its deadline", tool="COPY", exit_code=None) from None
+    except psycopg.Error as error:
+        cancel.check()
+        raise _failed(str(error)) from None
+    finally:
+        unregister()
 
 
 def _pump(
@@ -95,8 +137,12 @@ def _finish(connection: pq.abc.PGconn) -> None:
         if result.status != pq.ExecStatus.COMMAND_OK:
             wrong = result.get_error_message("utf-8")
     if wrong:
-        line = " ".join(wrong.split())
-        raise ToolError(f"COPY failed: {line}", tool="COPY", exit_code=None, stderr=[line])
+        raise _failed(wrong)
+
+
+def _failed(said: str) -> ToolError:
+    line = " ".join(said.split())
+    return ToolError(f"COPY failed: {line}", tool="COPY", exit_code=None, stderr=[line])
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from psycopg import sql
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.contents import LargeObjects, SequenceValue
-from airflow_pgbackup.postgres.copyout import copy_out, named_pipe
+from airflow_pgbackup.postgres.copyout import copy_out, copy_over, named_pipe
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -93,10 +93,11 @@ class Rows:
 
 
 class LiveDatabase:
-    """One database of a server on this machine, for reading, for the length of a ``with``.
+    """One database, for reading, for the length of a ``with``.
 
     :param connection: of a superuser.
-    :param folder: that the server may enter too; for the pipes that rows come through.
+    :param folder: for the pipes that rows come through, where the server is on this machine and may enter it;
+        None has them come over the connection.
     :param encoding: of the archive's data, so that both sides are the same bytes.
     :param float_digits: the dump's ``extra_float_digits``.
     :param quote_all_identifiers: the dump's; it shows in the text of ``regclass`` and the like.
@@ -106,7 +107,7 @@ class LiveDatabase:
     def __init__(
         self,
         connection: ConnectionParams,
-        folder: Path,
+        folder: Path | None,
         *,
         encoding: str = "UTF8",
         float_digits: int = 3,
@@ -153,10 +154,14 @@ class LiveDatabase:
 
         :raises ToolError: a table that is not there, no right to read it, the connection lost.
         """
-        with self._session() as session, named_pipe(self._folder) as pipe:
-            statement = sql.SQL("COPY {} TO {} (ENCODING {})").format(
-                rows.source, sql.Literal(str(pipe)), sql.Literal(self._encoding)
-            )
+        copy = sql.SQL("COPY {} TO {} (ENCODING {})")
+        with self._session() as session, contextlib.ExitStack() as stack:
+            if self._folder is None:
+                statement = copy.format(rows.source, sql.SQL("STDOUT"), sql.Literal(self._encoding))
+                copy_over(session, statement, take, cancel=self._cancel, until=self._until)
+                return
+            pipe = stack.enter_context(named_pipe(self._folder))
+            statement = copy.format(rows.source, sql.Literal(str(pipe)), sql.Literal(self._encoding))
             copy_out(session, statement.as_bytes(session), take, pipe=pipe, cancel=self._cancel, until=self._until)
 
     def count(self, schema: str, name: str, *, only: bool) -> int:

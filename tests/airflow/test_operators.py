@@ -67,6 +67,25 @@ PgBackupVerifyOperator(task_id="verify", backup=dump.output, level="integrity")
     assert (origin["dag_id"], origin["task_id"], origin["map_index"], origin["try_number"]) == ("case", "dump", -1, 1)
 
 
+def test_rehearsed_on_a_scratch_server(
+    server18: PostgresServer,
+    database: ConnectionParams,
+    folder: Path,
+    postgres_connection: Any,
+    run_dag: RunDag,
+    assert_no_canary: Callable[[object], None],
+) -> None:
+    postgres_connection("scratch", server18.params)
+    run = run_dag(f"""
+dump = PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})
+PgBackupVerifyOperator(task_id="verify", backup=dump.output, level="restore", scratch_conn_id="{{{{ 'scratch' }}}}")
+""")
+    assert run.states == {"dump": "success", "verify": "success"}, run.output
+    assert run.results["verify"]["verified"] == "restore"
+    assert f"rehearsing on the scratch server {server18.params.label}" in run.output
+    assert_no_canary(run.output)
+
+
 def test_options_reach_pg_dump(database: ConnectionParams, folder: Path, run_dag: RunDag) -> None:
     run = run_dag(f"""
 PgDumpOperator(

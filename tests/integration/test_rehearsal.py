@@ -250,7 +250,7 @@ def test_an_extension_that_is_not_here(
     reference = dump(fresh_database(server18, None, "create extension vector"), here)
     from airflow_pgbackup.backup import rehearsal_server
 
-    def as_on_a_bare_server(connection: ConnectionParams, extensions: Any) -> None:
+    def as_on_a_bare_server(connection: ConnectionParams, extensions: Any, **_: Any) -> None:
         return check(connection, {f"no_{name}" for name in extensions})
 
     check = rehearsal_server.check_extensions

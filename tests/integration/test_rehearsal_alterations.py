@@ -13,6 +13,7 @@ from psycopg import sql
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.rehearsal_load import Loaded, load
+from airflow_pgbackup.backup.rehearsal_place import Place
 from airflow_pgbackup.backup.rehearse import Rehearsal, compare, rehearse
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.postgres.archive import ArchiveContents, ArchiveReader
@@ -165,6 +166,7 @@ class Restored:
     contents: ArchiveContents
     loaded: Loaded
     client: Client
+    place: Place
 
     def altered(self, statements: str) -> Rehearsal:
         """What the comparison finds when these have been run on a fresh copy of the copy."""
@@ -181,7 +183,7 @@ class Restored:
                 self.manifest,
                 self.contents,
                 self.loaded,
-                self.client,
+                self.place,
                 Settings(),
                 lambda: reader(self.artifact, self.manifest, self.client),
                 deadline=60,
@@ -227,11 +229,13 @@ def restored(
     assert artifact is not None
     client = Client(postgres_bin_dir(18), (18, 4), "test")
     with PostgresServer(postgres_bin_dir(18)) as server:
-        loaded = load(artifact, manifest, server, client, client, deadline=60, cancel=Cancel(), log=lambda _: None)
+        assert server.folder is not None
+        place = Place(params=server.params, folder=server.folder, programs=client, loader=client)
+        loaded = load(artifact, manifest, place, deadline=60, cancel=Cancel(), log=lambda _: None)
         with server.params.connect() as session:
             session.execute(sql.SQL("alter database {} rename to original").format(sql.Identifier(DATABASE)))
         contents = reader(artifact, manifest, client).digest()
-        yield Restored(manifest, artifact, contents, loaded, client)
+        yield Restored(manifest, artifact, contents, loaded, client, place)
 
 
 def named(found: Rehearsal) -> set[tuple[str, str]]:

@@ -1,0 +1,163 @@
+"""The server a rehearsal runs in, and what it does there: a database for the copy, with the roles a dump speaks of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psycopg
+from psycopg import sql
+
+from airflow_pgbackup.backup import rehearsal_server
+from airflow_pgbackup.backup.sessions import session
+from airflow_pgbackup.backup.temporary_database import drop_temporary
+from airflow_pgbackup.errors import ConnectError, DeadlineExceeded, NotProven, ToolError, ToolKilled, VerificationFailed
+from airflow_pgbackup.postgres.clients import Client
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.database_sql import DatabaseStatement
+from airflow_pgbackup.postgres.needs import Needs
+from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.settings import Settings
+
+_LOST = re.compile(
+    r"server closed the connection unexpectedly|terminating connection because of (?:crash|unexpected)"
+    r"|the database system is (?:in recovery|shutting down|starting up)|terminating connection due to administrator"
+)
+_LOGIN_TRIGGERS = 17  # https://www.postgresql.org/docs/17/event-trigger-definition.html
+
+
+@dataclass(kw_only=True)
+class Place:
+    """A throwaway server, where everything may be as the dump has it, the database's name too.
+
+    :ivar params: a database to be in meanwhile, as a superuser.
+    :ivar folder: a private one, which the server may enter where it is `local`.
+    :ivar programs: the tools that look at the copy.
+    :ivar loader: the client that restores.
+    :ivar containment: how far others are safe from the dump's SQL.
+    :ivar notes: on the place, for the report.
+    """
+
+    params: ConnectionParams
+    folder: Path
+    programs: Client
+    loader: Client
+    containment: str = ""
+    notes: tuple[str, ...] = ()
+
+    local: ClassVar[bool] = True
+    """The server reads and writes files of this machine."""
+    own_names: ClassVar[bool] = True
+    """A dump may make its database under its own name."""
+    session_options: ClassVar[str] = ""
+    """For the sessions that restore; as in PGOPTIONS."""
+    hint: ClassVar[str] = "install it on this worker"
+    """What to do about what the server lacks."""
+
+    @property
+    def major(self) -> int:
+        return self.programs.major
+
+    @property
+    def version_text(self) -> str:
+        return self.programs.version_text
+
+    @property
+    def label(self) -> str:
+        return f"the throwaway PostgreSQL {self.version_text} of {self.programs.bin_dir}"
+
+    def provide(self, needs: Needs) -> None:
+        """Roles and tablespaces; extensions are there or not."""
+        rehearsal_server.check_extensions(self.params, needs.extensions)
+        self.make_roles(needs.roles)
+        rehearsal_server.make_tablespaces(self.params, needs.tablespaces)
+
+    def make_roles(self, names: Iterable[str]) -> None:
+        rehearsal_server.make_roles(self.params, names)
+
+    def cleared(self, database: str) -> ConnectionParams:
+        """Drop that database; :return: another one to be in while a dump makes it."""
+        start = self.params.with_database("template1" if database == "postgres" else "postgres")
+        with session(start) as connection:
+            drop_temporary(connection, self.params.with_database(database))
+        return start
+
+    def fresh(
+        self,
+        database: str,
+        encoding: str,
+        schemas: Sequence[str] = (),
+        create: DatabaseStatement | None = None,
+    ) -> ConnectionParams:
+        """An empty database for the copy, in place of the one of an earlier attempt.
+
+        :param schemas: made in it.
+        :param create: how the dump would make it.
+        """
+        with session(self.cleared(database)) as connection:
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {}").format(
+                    sql.Identifier(database), sql.Literal(encoding)
+                )
+            )
+        made = self.params.with_database(database)
+        make_schemas(made, schemas)
+        return made
+
+    def quiet(self, connection: ConnectionParams) -> ConnectionParams:
+        """To look at a restored copy: what the database does at every login would change it."""
+        if self.major < _LOGIN_TRIGGERS:
+            return connection
+        return replace(connection, keywords={**connection.keywords, "options": "-c event_triggers=off"})
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """While it lasts the server must too: that it was killed, by a lack of memory say, is no finding.
+
+        :raises NotProven: it is gone, or broke off a session.
+        """
+        try:
+            yield
+        except (ToolError, VerificationFailed, ConnectError, psycopg.OperationalError) as error:
+            said = "\n".join([*getattr(error, "stderr", []), str(error)])
+            if isinstance(error, (ToolKilled, DeadlineExceeded)) or not (_LOST.search(said) or self._gone()):
+                raise
+            raise NotProven(
+                f"{self.label} went away during the rehearsal: {error}",
+                hint="somebody killed it; often that is the kernel, out of memory (see dmesg, memory limits)",
+            ) from error
+
+    def _gone(self) -> bool:
+        try:
+            self.params.connect().close()
+        except ConnectError:
+            return True
+        return False
+
+
+@contextmanager
+def throwaway_place(manifest: Manifest, settings: Settings) -> Iterator[Place]:
+    """A private server, gone afterwards whatever happens.
+
+    :raises NotProven: there is none to be had here, or no room for it.
+    """
+    programs, loader = rehearsal_server.choose_programs(manifest, settings)
+    with rehearsal_server.throwaway(manifest, programs, settings) as server:
+        assert server.folder is not None  # noqa: S101  it runs
+        where: Any = {"params": server.params, "folder": server.folder, "programs": programs, "loader": loader}
+        if server.contained:
+            yield Place(**where, containment="as nobody, without a network")
+        else:
+            note = "uncontained: SQL of the dump ran with this worker's own rights"
+            yield Place(**where, containment="uncontained", notes=(note,))
+
+
+def make_schemas(database: ConnectionParams, names: Sequence[str]) -> None:
+    """Those that a dump of some schemas' parts uses and does not make."""
+    with session(database) as connection:
+        for name in names:
+            connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
