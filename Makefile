@@ -23,7 +23,7 @@ demo: .venv/.installed
 	@$(BIN)/python -m airflow_pgbackup.demo $(if $(DUMP),--dump '$(DUMP)')
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST)
 
 test-lowest: .lowest/.installed
 	.lowest/bin/python -m pytest -n 2 --dist worksteal tests/unit tests/airflow $(PYTEST)

@@ -22,14 +22,21 @@ from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.reference import make_reference
 from airflow_pgbackup.backup.restore_target import RestoreTarget
 from airflow_pgbackup.cli.definition import EXIT_STATUS
-from airflow_pgbackup.cli.given import check_level, origin, the_backup, the_connection, the_repository, the_server
+from airflow_pgbackup.cli.given import (
+    check_level,
+    origin,
+    repository_at,
+    the_backup,
+    the_connection,
+    the_repository,
+    the_server,
+)
 from airflow_pgbackup.cli.options import options_of
 from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions, RestoreOptions
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_verification
-from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.retention import Policy, parse_duration
 
 if TYPE_CHECKING:
@@ -163,7 +170,7 @@ def verify(session: Session) -> None:
 def upload(session: Session) -> None:
     minimum = session.arguments.minimum_level
     repository, _, manifest = the_backup(session)
-    destination = open_repository(session.arguments.destination)
+    destination = repository_at(session.arguments.destination)
     with session.working(f"uploading {manifest.artifact.name}"):
         reference = upload_verb.upload(
             reference=make_reference(repository, manifest),

@@ -61,7 +61,10 @@ _CONNECT = (
     "The connection is found as psql finds it: PGHOST, PGPORT, PGUSER, PGDATABASE, PGSERVICE, ~/.pgpass, PGPASSWORD.\n"
     "A password on the command line is refused: everybody on the machine could read it."
 )
-_S3 = "For s3:// boto3's own settings hold: AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL_S3, ~/.aws."
+_S3 = (
+    "For s3:// boto3's own settings hold: AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL_S3, ~/.aws;\n"
+    'and PGBACKUP_S3 says what the store wants: {"extra_args": {"ServerSideEncryption": "aws:kms"}, "max_parts": 1000}'
+)
 
 
 def _command(name: str, help: str, *arguments: Argument, more: str = "", function: str | None = None) -> Command:

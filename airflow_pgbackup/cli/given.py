@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -13,13 +14,35 @@ from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_m
 from airflow_pgbackup.repository.layout import LEVELS, Series
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3_options import STORE_LIMITS, S3Options
 
 if TYPE_CHECKING:
     from airflow_pgbackup.cli.run import Session
 
 
+S3_VARIABLE = "PGBACKUP_S3"
+
+
 def the_repository(session: Session) -> Repository:
-    return open_repository(session.arguments.repository)
+    return repository_at(session.arguments.repository)
+
+
+def repository_at(uri: str) -> Repository:
+    """:raises ConfigurationError: not a repository's URI; PGBACKUP_S3 is not what it should be."""
+    store: object = {}
+    if text := os.environ.get(S3_VARIABLE):
+        try:
+            store = json.loads(text)
+        except ValueError:
+            store = None
+    if not isinstance(store, dict) or (unknown := sorted(store.keys() - {*STORE_LIMITS, "extra_args"})):
+        found = f"has {', '.join(unknown)}" if isinstance(store, dict) else "is no JSON object"
+        raise ConfigurationError(
+            f"the variable {S3_VARIABLE} {found}",
+            hint=f'write {{"extra_args": {{"StorageClass": "…"}}, "max_parts": 1000}}; known are '
+            f"extra_args, {', '.join(STORE_LIMITS)}",
+        )
+    return open_repository(uri, s3=S3Options.of_store(store))
 
 
 def the_backup(session: Session) -> tuple[Repository, Backup, Manifest]:

@@ -40,8 +40,4 @@ def open_repository(
         return made
 
     store = S3Hook(aws_conn_id=aws_conn_id).service_config
-    limits = {
-        name: store[name] for name in ("max_parts", "min_part_size", "max_concurrency", "memory") if name in store
-    }
-    extra = {**store.get("extra_args", {}), **(extra_args or {})}
-    return open_uri(uri, s3=S3Options(client_factory=client, extra_args=extra, **limits))
+    return open_uri(uri, s3=S3Options.of_store(store, extra_args=extra_args, client_factory=client))

@@ -22,7 +22,7 @@ from typing import Literal
 
 from airflow_pgbackup.errors import Cancelled, DeadlineExceeded, ToolError, ToolKilled
 from airflow_pgbackup.postgres.cancel import Cancel
-from airflow_pgbackup.postgres.stderr import most_useful
+from airflow_pgbackup.postgres.stderr import errors_of, most_useful
 from airflow_pgbackup.postgres.tool_pipes import CHUNK, Readable, StderrLog, StdinFeeder, ToolOutput
 
 __all__ = ["Cancel", "Readable", "ToolOutput", "ToolProcess", "run_tool"]
@@ -282,14 +282,15 @@ class ToolProcess:
 
 
 def _failure(tool: str, status: int, stderr: list[str]) -> ToolError:
-    cause, hint = most_useful(stderr)
     if status > 0:
+        cause, hint = most_useful(stderr)
         message = f"{tool} failed (exit {status}): {cause or 'it said nothing'}"
         return ToolError(message, tool=tool, exit_code=status, stderr=stderr, hint=hint)
     try:
         name = signal.Signals(-status).name
     except ValueError:  # a real-time signal
         name = f"signal {-status}"
+    cause, _ = most_useful(errors_of(stderr))  # what it told of its progress is no reason
     return ToolKilled(
         f"{tool} was killed by {name}" + (f": {cause}" if cause else ""),
         tool=tool,

@@ -53,12 +53,17 @@ class StderrFilter:
         return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", line) or None
 
 
+def errors_of(lines: Sequence[str]) -> list[str]:
+    """The errors among them that are no mere consequence of another."""
+    return [line for line in lines if _ERROR.search(line) and not _CONSEQUENCE.search(line)]
+
+
 def most_useful(lines: Sequence[str]) -> tuple[str, str | None]:
     """The line that names the cause, without the tool's own prefix and final stop, and a hint or None.
 
     The last error that is no mere consequence of another; where the hints know a line, that one before all others.
     """
-    errors = [line for line in lines if _ERROR.search(line) and not _CONSEQUENCE.search(line)]
+    errors = errors_of(lines)
     for line in (*reversed(errors), *reversed(lines)):
         if hint := hint_for(line):
             return _PREFIX.sub("", line).strip().rstrip("."), hint

@@ -51,6 +51,9 @@ EXTRA_ARGS = frozenset(
 """What may stand in ``extra_args``: boto3's own ``ExtraArgs`` names, less those that only fit one object's bytes."""
 
 
+STORE_LIMITS = ("max_parts", "min_part_size", "max_concurrency", "memory")
+
+
 def default_client() -> S3Client:
     """boto3's own chain: environment, ``~/.aws``, the machine's role. Its endpoint and retry settings hold, too."""
     import boto3.session
@@ -78,6 +81,23 @@ class S3Options:
     min_part_size: int = 8 * MIB
     max_concurrency: int = 8
     memory: int = 64 * MIB
+
+    @classmethod
+    def of_store(
+        cls,
+        store: Mapping[str, Any],
+        *,
+        extra_args: Mapping[str, Any] | None = None,
+        client_factory: Callable[[], S3Client] = default_client,
+    ) -> S3Options:
+        """From what is written down about a store: ``{"max_parts": 1000, "extra_args": {"StorageClass": "…"}}``.
+
+        :param extra_args: over those of the store.
+        :raises ConfigurationError: an extra argument that S3 does not know, a limit out of range.
+        """
+        limits = {name: store[name] for name in STORE_LIMITS if name in store}
+        extra = {**store.get("extra_args", {}), **(extra_args or {})}
+        return cls(client_factory=client_factory, extra_args=extra, **limits)
 
     def __post_init__(self) -> None:
         for name in self.extra_args:

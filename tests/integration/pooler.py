@@ -73,13 +73,13 @@ class Pooler:
                     return
                 server = server or self._lend()
                 server.sendall(_message(kind, body))
-                while kind in (b"Q", b"S"):
+                while server and kind in (b"Q", b"S"):
                     answer, body = _receive(server)
+                    if answer + body == b"ZI" and self._mode == "transaction":
+                        self._idle.append(server)  # before the client knows that its transaction has ended
+                        server = None
                     client.sendall(_message(answer, body))
                     if answer == b"Z":
-                        if body == b"I" and self._mode == "transaction":
-                            self._idle.append(server)
-                            server = None
                         break
         except OSError:
             return

@@ -118,6 +118,18 @@ def test_in_s3(run: Run, s3: S3Server) -> None:
     as_json(run("init", here, "--json", **settings))
     as_json(run("dump", here, "--server", "prod", "--verify", "archive", "--json", **settings))
     assert "verified: archive" in run("list", here, **settings).stdout
+    store = {**settings, "PGBACKUP_S3": json.dumps({"extra_args": {"CacheControl": "no-store"}})}
+    copied = f"{here}-copied"
+    as_json(run("init", copied, "--json", **store))
+    (series,) = {one["series"] for one in as_json(run("list", here, "--json", **settings))}
+    as_json(run("upload", here, series, "--to", copied, "--json", **store))
+    bucket, _, prefix = copied.removeprefix("s3://").partition("/")
+    keys = [one["Key"] for one in s3.client().list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/{series}")["Contents"]]
+    assert {s3.client().head_object(Bucket=bucket, Key=key)["CacheControl"] for key in keys} == {"no-store"}
+    for nonsense, said in (("[]", "is no JSON object"), ("{", "is no JSON object"), ('{"acl": 1}', "has acl")):
+        refused = run("list", here, **{**settings, "PGBACKUP_S3": nonsense})
+        assert refused.returncode == EXIT_STATUS["usage"]
+        assert f"the variable PGBACKUP_S3 {said}" in refused.stderr
     wrong = run("list", here, **{**settings, "AWS_SECRET_ACCESS_KEY": "wrong"})
     assert wrong.returncode == EXIT_STATUS["failed"]
     assert "hint: " in wrong.stderr

@@ -144,8 +144,8 @@ def test_a_copy_of_a_failing_stream_fails() -> None:
 
 def test_a_tool_that_dies_by_a_signal_is_another_error() -> None:
     with (
-        ToolProcess(sh("printf abc; kill -9 $$"), env=ENV) as process,
-        pytest.raises(ToolKilled, match="sh was killed by SIGKILL") as caught,
+        ToolProcess(sh("echo pg_dump: dumping table film >&2; printf abc; kill -9 $$"), env=ENV) as process,
+        pytest.raises(ToolKilled, match=r"^sh was killed by SIGKILL\. HINT") as caught,
     ):
         process.stdout.read()
     assert caught.value.exit_code == -signal.SIGKILL
