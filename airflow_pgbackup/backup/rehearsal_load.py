@@ -39,6 +39,8 @@ _NOT_PROVEN = re.compile(
     r"|out of (?:shared )?memory)",
     re.IGNORECASE,
 )
+# Of roles that a scratch server has, with fewer rights than at home: owners of event triggers are superusers.
+_ROLE_TOO_WEAK = re.compile(r"must be (?:a )?superuser|permission denied", re.IGNORECASE)
 _ON_LOGIN = re.compile(r' ON "?login"?\s+(?:WHEN|EXECUTE) ')
 NAME_OF_ITS_OWN = "the copy had a name of its own: settings, privileges and comment of the database were not rehearsed"
 _BUILT_IN_SCHEMAS = frozenset({None, "", "public", "pg_catalog", "information_schema"})
@@ -49,14 +51,12 @@ class Loaded:
     """What was restored.
 
     :ivar server: the connection to look at the copy with.
-    :ivar folder: the server's own.
-    :ivar database: its name in the throwaway server; None for a cluster, whose databases have their own names.
+    :ivar database: its name there; None for a cluster, whose databases have their own names.
     :ivar entries: the archive's table of contents; empty for plain dumps.
     :ivar left_out: dump ids of entries that were handled by name.
     """
 
     server: ConnectionParams
-    folder: Path
     database: str | None
     entries: list[TocEntry] = field(default_factory=list)
     left_out: set[int] = field(default_factory=set)
@@ -91,6 +91,12 @@ def load(
                 f"{place.label} lacks what this database needs: {line.strip()}",
                 hint=place.hint,
             ) from None
+        if not place.own_names and (match := _ROLE_TOO_WEAK.search(text)):
+            line = next(line for line in error.stderr if match[0] in line)
+            raise NotProven(
+                f"{place.label} has a role of the dump that may not own what it owns in it: {line.strip()}",
+                hint="make it a superuser there, or drop it, so that a stand-in takes its place",
+            ) from None
         raise VerificationFailed(f"it does not restore: {error.message}", hint=error.hint) from None
 
 
@@ -110,7 +116,7 @@ class _Run:
         with _toc_file(self.artifact, self.manifest.artifact.format) as file:
             toc, _ = read_toc(file, what="the archive")
         entries = toc.entries
-        loaded = Loaded(self.server, self.place.folder, toc.database, entries)
+        loaded = Loaded(self.server, toc.database, entries)
         self.place.provide(Needs.of_entries(entries))
         made = {e.name for e in entries if e.kind == "SCHEMA"}
         schemas = {e.schema for e in entries if e.schema not in _BUILT_IN_SCHEMAS} - made
@@ -173,7 +179,7 @@ class _Run:
         argv += ["--set=ON_ERROR_STOP=1", "--file=-", "--output=/dev/null"]
         contents = self._scan()
         self._check_names(contents)
-        loaded = Loaded(self.server, self.place.folder, database)
+        loaded = Loaded(self.server, database)
         head = ClusterHead([])
         if contents.cluster:
             head = ClusterHead(contents.globals)

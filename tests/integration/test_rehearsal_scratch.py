@@ -239,6 +239,31 @@ def test_what_it_lacks(
     assert "lacks tablespaces of this database: roomy. HINT: create them there" in said
 
 
+def test_a_role_with_fewer_rights_there(
+    scratch: ConnectionParams,
+    here: Repository,
+    server18: PostgresServer,
+    fresh_database: Callable[..., ConnectionParams],
+) -> None:
+    """It says something of that server, and nothing of the backup."""
+    database = fresh_database(
+        server18,
+        None,
+        "create role plain superuser",
+        "create function noticed() returns event_trigger language plpgsql as 'begin end'",
+        "create event trigger noticed on ddl_command_end execute function noticed()",
+        "alter event trigger noticed owner to plain",
+    )
+    try:
+        said = not_proven(dump(database, here), here, scratch)
+    finally:
+        with database.connect() as session:
+            session.execute("drop owned by plain")
+            session.execute("drop role plain")
+    assert "has a role of the dump that may not own what it owns in it" in said
+    assert "or drop it, so that a stand-in takes its place" in said
+
+
 def test_only_for_level_restore(small: ConnectionParams, scratch: ConnectionParams, here: Repository) -> None:
     with pytest.raises(ConfigurationError, match="a scratch server is for level 'restore', and level is 'archive'"):
         verify(reference=dump(small, here), repository=here, scratch=scratch)
