@@ -52,7 +52,7 @@ docs: .venv/.installed
 	@test -x $(@D)/bin/python || '$(PYTHON)' -m venv $(@D) || { rm -rf $(@D); \
 		echo 'make: $(PYTHON) -m venv does not work here; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
 	@echo 'installing the pinned packages into $(@D), a few minutes the first time'
-	@$(@D)/bin/python -m pip install --quiet --require-hashes -r $<
+	@$(@D)/bin/python -m pip install --quiet --no-deps --require-hashes -r $<
 	@$(@D)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
