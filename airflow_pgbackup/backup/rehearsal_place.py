@@ -35,7 +35,7 @@ class Place:
     """A throwaway server, where everything may be as the dump has it, the database's name too.
 
     :ivar params: a database to be in meanwhile, as a superuser.
-    :ivar folder: a private one, which the server may enter where it is `local`.
+    :ivar folder: for temporary files; where the server is `local`, its own.
     :ivar programs: the tools that look at the copy.
     :ivar loader: the client that restores.
     :ivar containment: how far others are safe from the dump's SQL.

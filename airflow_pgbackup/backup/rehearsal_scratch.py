@@ -139,15 +139,12 @@ def scratch_place(
     except ClientError as error:
         raise NotProven(error.message, hint=error.hint) from None
     with ExitStack() as stack:
-        folder = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="pgbackup-rehearsal-", dir=settings.temp_dir or None)
-        )
         stack.callback(_drop_stand_ins, connection)
         with unproven(label):
             temporary = stack.enter_context(TemporaryDatabases(connection, cancel=cancel, say=log))
         yield ScratchPlace(
             params=connection,
-            folder=Path(folder),
+            folder=Path(settings.temp_dir or tempfile.gettempdir()),
             programs=programs,
             loader=loader,
             notes=(f"rehearsed on {label}",),

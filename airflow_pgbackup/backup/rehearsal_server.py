@@ -14,9 +14,7 @@ from pathlib import Path
 from psycopg import sql
 
 from airflow_pgbackup.backup.progress import human_bytes
-from airflow_pgbackup.errors import (
-    NotProven,
-)
+from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.clients import Client, find_clients, where_to_get
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server import PostgresServer
