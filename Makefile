@@ -3,7 +3,7 @@
 #   make demo               a backup from end to end, on real servers that are gone afterwards
 #   make demo DUMP=x.tar    the same with a database of yours, from a dump of it
 #   make test  check        the tests; formatting, types, layers
-#   make test-lowest        the tests that touch Airflow, with the lowest versions that pyproject.toml admits
+#   make test-lowest        the tests that touch Airflow or boto3, with the lowest versions that pyproject.toml admits
 #   make bench              the measurements behind the numbers in the documentation
 #   make docs               the tables of parameters and options in docs/, after a change of them
 #   make lock               constraints.txt anew (needs uv)
@@ -26,7 +26,8 @@ test: .venv/.installed
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST)
 
 test-lowest: .lowest/.installed
-	.lowest/bin/python -m pytest -n 2 --dist worksteal tests/unit tests/airflow $(PYTEST)
+	.lowest/bin/python -m pytest -n 3 --dist worksteal tests/unit tests/airflow \
+		tests/integration/test_repository.py tests/integration/test_s3_repository.py $(PYTEST)
 
 check: .venv/.installed
 	$(BIN)/ruff check .

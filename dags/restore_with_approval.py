@@ -6,6 +6,7 @@ run waits for a person, in Airflow's *Required actions*. ``restore`` brings back
 a new database that takes the old one's place in one transaction. The old one is kept under a dated name.
 
 Connections: ``dvdrental``, the server and database to restore into, whose user may create databases; ``aws_default``.
+``response_timeout`` is known to apache-airflow-providers-standard 1.12.3 and later.
 """
 
 from __future__ import annotations

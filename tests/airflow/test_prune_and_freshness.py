@@ -281,9 +281,9 @@ def backed_up(
     return open_repository(f"s3://{bucket}/pg", s3=S3Options(client_factory=s3.client))
 
 
-def older(repository: Repository, backup: Backup, nights: int) -> None:
-    """The same backup, as if it had been made so many nights before."""
-    at = backup.started_at - timedelta(days=nights)
+def older(repository: Repository, backup: Backup, made: int | datetime) -> None:
+    """The same backup, as if it had been made so many nights before, or at that time."""
+    at = made if isinstance(made, datetime) else backup.started_at - timedelta(days=made)
     folder = backup_folder(backup.series, backup_id(at, seed="older"))
     for entry in list(repository.list(backup.folder)):
         data = repository.read_bytes(entry.key).replace(backup.id.encode(), folder.rpartition("/")[2].encode())
@@ -292,15 +292,16 @@ def older(repository: Repository, backup: Backup, nights: int) -> None:
 
 def test_example(backed_up: Repository, run_dag: Callable[..., Any]) -> None:
     (newest,) = read_catalogue(backed_up).backups
-    for nights in (1, 2, 3, 10, 11):
+    for nights in (2, 4, 6, 10, 12):  # with today six days, whatever daylight saving does, and at most three weeks
         older(backed_up, newest, nights)
     run = run_dag(EXAMPLES / "prune_and_freshness.py")
     assert run.states == {"fresh": "success", "prune": "success"}, run.output
     assert run.results["fresh"]["series"][0]["rows"] == 2000
     # Every policy of days, weeks and months that is not full yet keeps the oldest; nothing goes so soon.
     assert (run.results["prune"]["dry_run"], run.results["prune"]["removed"]) == (False, 0)
-    for nights in (500, 501, 502):
-        older(backed_up, newest, nights)
+    # Of three more days, of one week, the last is kept for all three policies and the first as the oldest.
+    for day in (10, 11, 12):
+        older(backed_up, newest, datetime(2024, 9, day, 12, tzinfo=timezone.utc))
     assert run_dag(EXAMPLES / "prune_and_freshness.py", conf={"delete": False}).results["prune"]["removed"] == 1
     assert len(ids(backed_up)) == 9
     run_dag(EXAMPLES / "prune_and_freshness.py")
