@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields
 
 from airflow_pgbackup.errors import ConfigurationError
 
+_COMPRESS_BY = ("airflow-pgbackup", "pg_dump")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -38,6 +40,9 @@ class Settings:
     temp_dir: str = ""
     """Where a temporary copy goes when a tool needs a file and the repository is remote; empty is the system's."""
 
+    compress_by: str = "airflow-pgbackup"
+    """Who compresses custom archives: ``airflow-pgbackup``, on all cores, or ``pg_dump`` itself, on one."""
+
     def read_deadline(self, size: int) -> float:
         """Seconds within which an artifact of ``size`` bytes must have been read to its end."""
         return self.verify_deadline + size / self.verify_bytes_per_second
@@ -47,7 +52,7 @@ def load(*, airflow: bool = False, environ: Mapping[str, str] | None = None) -> 
     """Read the settings.
 
     :param airflow: also ask Airflow's ``[pgbackup]`` section; imports Airflow.
-    :raises ConfigurationError: a number that is none, or not above zero.
+    :raises ConfigurationError: a number that is none, or not above zero; a word that is not one of those known.
     """
     environ = os.environ if environ is None else environ
     section = _airflow_section() if airflow else (lambda name: None)
@@ -62,6 +67,8 @@ def load(*, airflow: bool = False, environ: Mapping[str, str] | None = None) -> 
 def _parse(name: str, text: str, default: object) -> object:
     if isinstance(default, tuple):
         return tuple(part for part in text.split(os.pathsep) if part)
+    if name == "compress_by" and text not in _COMPRESS_BY:
+        raise ConfigurationError(f"setting compress_by is {text!r}", hint=f"it is one of {', '.join(_COMPRESS_BY)}")
     if isinstance(default, str):
         return text
     try:

@@ -183,15 +183,14 @@ def choose_reader(manifest: Manifest, client_dirs: tuple[str, ...]) -> Client:
     :raises ClientError: none here.
     """
     major = int(manifest.client.version.split(".")[0])
-    by_pg_dump = manifest.artifact.compression.by == "pg_dump"
-    method = manifest.artifact.compression.method if by_pg_dump else None
+    method = manifest.artifact.compressed_inside
     clients = [client for client in find_clients(client_dirs) if client.has("pg_restore")]
     for client in clients:
-        if client.major >= major and (method in (None, "none") or method in client.compression_methods):
+        if client.major >= major and (method is None or method in client.compression_methods):
             return client
     found = "; ".join(f"{client}" for client in clients) or "none at all"
     raise ClientError(
         f"no pg_restore here reads a dump of pg_dump {manifest.client.version}"
         f"{f' compressed with {method}' if method else ''}; found: {found}",
-        hint=where_to_get(major, tools=("pg_restore",), embedded=method in (None, "none", "gzip")),
+        hint=where_to_get(major, tools=("pg_restore",), embedded=method in (None, "gzip")),
     )

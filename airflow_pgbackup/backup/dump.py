@@ -19,8 +19,8 @@ from airflow_pgbackup.backup.reference import SEED, find_committed, make_referen
 from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.source import Source, describe_source
 from airflow_pgbackup.backup.source_rows import hold_source
-from airflow_pgbackup.backup.streams import CompressingReader, Meter, Readable, compressor
-from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.backup.streams import Meter, Readable, compressed, compressed_inside
+from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.clients import Client, choose_client
 from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
 from airflow_pgbackup.postgres.endchecks import check_directory
@@ -133,6 +133,7 @@ class _Job:
             options,
             client,
             compress=compress,
+            compress_by=settings.compress_by,
             lock_wait_timeout=settings.lock_wait_timeout,
             connect_to=connection.dbname,
         )
@@ -142,7 +143,7 @@ class _Job:
             server=self.server,
             started_at=started,
             format=plan.format,
-            compression=plan.our_method,
+            compression=plan.around,
         )
         self.repository.probe()
         self._say(
@@ -179,7 +180,7 @@ class _Job:
                 restore_command=restore_command(
                     artifact=name,
                     format=plan.format,
-                    compression=plan.our_method,
+                    compression=plan.around,
                     database=series.database,
                     create=plan.create,
                 ),
@@ -251,10 +252,15 @@ class _Job:
     def _stream(
         self, plan: DumpPlan, stdout: Readable, key: str, name: str, size_hint: int, progress: Progress
     ) -> tuple[FileDigest, ...]:
-        raw = stored = Meter(_Checked(stdout, lambda: plan.check_ends(raw)), on_bytes=progress.advance)
-        if plan.our_method:
-            stored = Meter(CompressingReader(raw, compressor(plan.our_method, plan.compression.level)))
-        self.repository.write(key, stored, size_hint=size_hint, cancel=self.cancel)
+        checked = _Checked(stdout, lambda: plan.check_ends(raw))
+        raw = stored = Meter(checked, on_bytes=progress.advance, digest=not plan.ours)
+        if plan.ours:
+            compress = compressed_inside if plan.format == "custom" else compressed
+            stored = Meter(compress(raw, str(plan.compression.method), plan.compression.level))
+        try:
+            self.repository.write(key, stored, size_hint=size_hint, cancel=self.cancel)
+        except VerificationFailed as error:
+            raise plan.not_whole(raw, error.message) from error
         self.written.append(key)
         return (FileDigest(name, stored.size, stored.sha256),)
 

@@ -8,14 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from airflow_pgbackup.backup.progress import Progress
-from airflow_pgbackup.backup.streams import Meter
+from airflow_pgbackup.backup.streams import Meter, has_fast_gzip
 from airflow_pgbackup.errors import OptionError, ToolError
+from airflow_pgbackup.postgres.archive_compression import NEWEST_CLIENT, OLDEST_CLIENT
 from airflow_pgbackup.postgres.clients import Client
 from airflow_pgbackup.postgres.dump_compression import Compression as Spec
 from airflow_pgbackup.postgres.dump_compression import default_compression
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.repository.manifest import Compression
 
+US = "airflow-pgbackup"
 _OURS = ("none", "zstd", "gzip")
 
 # With --verbose pg_dump says each table as it comes to it. Everything else it says then is chatter.
@@ -64,9 +66,14 @@ class DumpPlan:
     verbose: bool
 
     @property
-    def our_method(self) -> str | None:
-        """What we ourselves compress the tool's output with; None where the tool does, or nobody."""
-        return self.compression.method if self.compression.by == "airflow-pgbackup" else None
+    def ours(self) -> bool:
+        """Whether the tool's output is compressed by us: inside the custom format, around the plain one."""
+        return self.compression.by == US
+
+    @property
+    def around(self) -> str | None:
+        """What is around the tool's output in the end; None where its own tools need nothing undone before."""
+        return self.compression.method if self.ours and self.format == "plain" else None
 
     @property
     def compression_text(self) -> str:
@@ -99,13 +106,17 @@ class DumpPlan:
         else:
             whole = _TRAILERS[self.tool] in raw.tail
         if not whole:
-            raise ToolError(
-                f"{self.tool} ended with exit status 0, but its output of {raw.size} bytes "
-                f"is not a whole {self.format} dump",
-                tool=self.tool,
-                exit_code=0,
-                hint="a full disk or a wrapper around the tool can do that; nothing was kept, run it again",
-            )
+            raise self.not_whole(raw)
+
+    def not_whole(self, raw: Meter, detail: str = "") -> ToolError:
+        """:param detail: what is wrong, where more is known."""
+        return ToolError(
+            f"{self.tool} ended with exit status 0, but its output of {raw.size} bytes "
+            f"is not a whole {self.format} dump{f' ({detail})' if detail else ''}",
+            tool=self.tool,
+            exit_code=0,
+            hint="a full disk or a wrapper around the tool can do that; nothing was kept, run it again",
+        )
 
 
 def plan_dump(
@@ -113,12 +124,14 @@ def plan_dump(
     client: Client,
     *,
     compress: str | int | None = None,
+    compress_by: str = US,
     lock_wait_timeout: float,
     connect_to: str,
 ) -> DumpPlan:
     """Decide.
 
     :param compress: for pg_dumpall, whose options have none.
+    :param compress_by: as in the settings.
     :param lock_wait_timeout: seconds, where the options say nothing.
     :param connect_to: pg_dumpall ignores PGDATABASE: the database it starts from, empty for its own choice.
     :raises OptionError: an option this client does not know, a compression it or we cannot do.
@@ -137,8 +150,18 @@ def plan_dump(
         return _plan("pg_dump", options, client, spec, "plain", by_us=True, create=options.create)
     # --verbose changes what a plain dump holds; in the archive formats it only tells us how far the tool is.
     named = dataclasses.replace(options, compress=chosen, verbose=True)
-    plan = _plan("pg_dump", named, client, spec, options.format, by_us=False, create=False)
+    by_us = compress_by == US and options.format == "custom" and _faster_here(spec, client)
+    if by_us:
+        spec.argument(client)  # its pg_restore is to read it
+        named = dataclasses.replace(named, compress="none")
+    plan = _plan("pg_dump", named, client, spec, options.format, by_us=by_us, create=False)
     return dataclasses.replace(plan, verbose=options.verbose)
+
+
+def _faster_here(spec: Spec, client: Client) -> bool:
+    if not OLDEST_CLIENT <= client.major <= NEWEST_CLIENT:
+        return False
+    return has_fast_gzip(spec.level) if spec.method == "gzip" else spec.method == "zstd" and not spec.long
 
 
 def _plan(
@@ -151,12 +174,12 @@ def _plan(
     by_us: bool,
     create: bool,
 ) -> DumpPlan:
-    if by_us and spec.method not in _OURS:
+    if format == "plain" and spec.method not in _OURS:
         raise OptionError(
             f"compress={spec.method!r} for a plain dump, which is compressed by airflow-pgbackup",
             hint="use zstd, gzip or none, or an archive format",
         )
-    by = None if spec.method == "none" else "airflow-pgbackup" if by_us else "pg_dump"
+    by = None if spec.method == "none" else US if by_us else "pg_dump"
     return DumpPlan(
         tool=tool,
         # -w: there is nobody to answer a prompt, and without it a missing password hangs the tool.

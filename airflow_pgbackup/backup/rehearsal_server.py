@@ -64,8 +64,8 @@ def choose_programs(manifest: Manifest, settings: Settings) -> tuple[Client, Cli
         if loader := choose_loader(manifest, server.major, clients):
             return server, loader
     raise NotProven(
-        f"no pg_restore here that knows {_method(manifest)} and a server that knows what it says; found: "
-        f"{'; '.join(map(str, clients))}",
+        f"no pg_restore here that knows {manifest.artifact.compressed_inside} and a server that knows what it says; "
+        f"found: {'; '.join(map(str, clients))}",
         hint=where_to_get(wanted, tools=("initdb", "postgres"), embedded=False),
     )
 
@@ -74,19 +74,15 @@ def choose_loader(manifest: Manifest, server: int, clients: Sequence[Client]) ->
     """The client that restores this dump into a server of that major version; None where there is none."""
     if manifest.artifact.format == "plain":
         return next((client for client in clients if client.has("psql")), None)
-    wanted, method = int(manifest.client.version.split(".")[0]), _method(manifest)
+    wanted, method = int(manifest.client.version.split(".")[0]), manifest.artifact.compressed_inside
     fit = [
         client
         for client in clients
         if client.has("pg_restore", "pg_dump") and client.major >= wanted
-        if method in (None, "none") or method in client.compression_methods
+        if method is None or method in client.compression_methods
         if client.major <= max(server, _UNKNOWN_SETTING - 1) or server >= _UNKNOWN_SETTING
     ]
     return min(fit, key=_preference, default=None)
-
-
-def _method(manifest: Manifest) -> str | None:
-    return manifest.artifact.compression.method if manifest.artifact.compression.by == "pg_dump" else None
 
 
 def _preference(client: Client) -> tuple[int, int]:

@@ -81,9 +81,7 @@ def rehearse(
             format=manifest.artifact.format,
             client=reader,
             deadline=deadline,
-            compression=manifest.artifact.compression.method
-            if manifest.artifact.compression.by == "airflow-pgbackup"
-            else None,
+            compression=manifest.artifact.compressed_around,
             cancel=stop,
         )
 

@@ -166,12 +166,12 @@ def script_opener(repository: Repository, manifest: Manifest, pins: Mapping[str,
     """What gives the script, decompressed, from its beginning."""
     artifact = manifest.artifact
     key = member_key(manifest, artifact.files[0])
-    method = artifact.compression.method or "none"
+    method = artifact.compressed_around
 
     @contextmanager
     def opened() -> Iterator[Readable]:
         with repository.read(key, pin=pins[key]) as stream:
-            yield stream if method == "none" else Decompressed(stream, method, artifact.name)
+            yield stream if method is None else Decompressed(stream, method, artifact.name)
 
     return opened
 

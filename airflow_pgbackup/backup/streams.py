@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
-from typing import Protocol
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
 
-from airflow_pgbackup.errors import OptionError
+from airflow_pgbackup.postgres.archive_compression import Codec, compress_archive
 
 KEEP = 4096
 """How many bytes of each end a :class:`Meter` keeps: more than any header or trailer that is looked for."""
 
 _CHUNK = 1 << 20
+_FRAME = 4 << 20
+_FAST_GZIP = (1, 2, 3)
+_MOST_THREADS = 4  # then pg_dump sets the pace again
 
 
 class Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
 
 
-class _Compressor(Protocol):
+class Compressor(Protocol):
     def compress(self, data: bytes, /) -> bytes: ...
     def flush(self) -> bytes: ...
 
@@ -32,15 +38,16 @@ class _Compressor(Protocol):
 class Meter:
     """Counts, hashes and keeps both ends of what is read through it.
 
+    :param digest: False where nobody asks for :attr:`sha256`.
     :ivar size: bytes so far.
     :ivar head: the first :data:`KEEP` bytes.
     :ivar tail: the last :data:`KEEP` bytes.
     """
 
-    def __init__(self, source: Readable, *, on_bytes: Callable[[int], None] | None = None) -> None:
+    def __init__(self, source: Readable, *, on_bytes: Callable[[int], None] | None = None, digest: bool = True) -> None:
         self._source = source
         self._on_bytes = on_bytes
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.sha256() if digest else None
         self.size = 0
         self.head = b""
         self.tail = b""
@@ -48,7 +55,8 @@ class Meter:
     def read(self, size: int = -1, /) -> bytes:
         data = self._source.read(size)
         if data:
-            self._hash.update(data)
+            if self._hash:
+                self._hash.update(data)
             self.size += len(data)
             if len(self.head) < KEEP:
                 self.head += data[: KEEP - len(self.head)]
@@ -59,25 +67,21 @@ class Meter:
 
     @property
     def sha256(self) -> str:
+        if not self._hash:
+            raise RuntimeError("this Meter computes no digest")
         return self._hash.hexdigest()
 
 
-class CompressingReader:
-    """The compressed form of ``source``, made as it is read; memory stays at a chunk or two."""
+class Pieces:
+    """Pieces of bytes read as a file: made as they are asked for, and no more than that is held."""
 
-    def __init__(self, source: Readable, compressor: _Compressor) -> None:
-        self._source = source
-        self._compressor: _Compressor | None = compressor
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
         self._buffer = bytearray()
 
     def read(self, size: int = -1, /) -> bytes:
-        while self._compressor and (size < 0 or len(self._buffer) < size):
-            data = self._source.read(_CHUNK)
-            if data:
-                self._buffer += self._compressor.compress(data)
-            else:
-                self._buffer += self._compressor.flush()
-                self._compressor = None
+        while (size < 0 or len(self._buffer) < size) and (piece := next(self._pieces, None)) is not None:
+            self._buffer += piece
         if size < 0:
             size = len(self._buffer)
         data = bytes(self._buffer[:size])
@@ -85,30 +89,106 @@ class CompressingReader:
         return data
 
 
-def compressor(method: str, level: int | None) -> _Compressor:
-    """A streaming compressor for dumps in plain format, which pg_dumpall cannot compress and pg_dump < 16 not well.
+def compressed(source: Readable, method: str, level: int | None) -> Pieces:
+    """A dump in plain format, which pg_dumpall cannot compress and pg_dump < 16 not well, compressed.
 
     :param method: ``zstd`` (on all cores) or ``gzip``.
     :param level: None is zstd 3, gzip 1: measured best of speed and size, see ``docs/performance.md``.
     """
-    if method == "zstd":
+    return Pieces(_compressed(source, _zstd(level) if method == "zstd" else _gzip(level, wbits=31)))
+
+
+def compressed_inside(source: Readable, method: str, level: int | None) -> Pieces:
+    """An uncompressed archive in custom format, compressed as pg_dump does it. As :func:`compressed`."""
+    if method == "gzip":
+        codec: Codec = _GzipStream(level)
+        return Pieces(compress_archive(source, codec, method=method, level=1 if level is None else level))
+    return Pieces(_zstd_archive(source, level))
+
+
+def _zstd_archive(source: Readable, level: int | None) -> Iterator[bytes]:
+    threads = _threads()
+    with ThreadPoolExecutor(threads, thread_name_prefix="pgbackup-zstd") as pool:
+        yield from compress_archive(source, _ZstdFrames(pool, level), method="zstd", level=0, ahead=threads + 1)
+
+
+class _GzipStream:
+    def __init__(self, level: int | None) -> None:
+        self._level = level
+
+    def parts(self, pieces: Iterator[bytes], /) -> Iterator[bytes]:
+        compressor = _gzip(self._level, wbits=15)
+        for piece in pieces:
+            yield compressor.compress(piece)
+        yield compressor.flush()
+
+
+class _ZstdFrames:
+    """Blocks of some MiB, each a frame of its own: any number of threads, and less work than one long frame.
+
+    Frames one after the other are a zstd stream (RFC 8878), and pg_restore reads on as long as there are chunks. It
+    drops what is left of a chunk behind the end of a frame, so a chunk has to be one frame.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor, level: int | None) -> None:
+        self._pool = pool
+        self._level = level or 3
+        self._threads = threading.local()  # a compressor is one thread's
+
+    def parts(self, pieces: Iterator[bytes], /) -> Iterator[bytes | Future[bytes]]:
+        held: list[bytes] = []
+        size = 0
+        for piece in pieces:
+            held.append(piece)
+            size += len(piece)
+            if size >= _FRAME:
+                yield self._pool.submit(self._compress, held)
+                held, size = [], 0
+        if held:
+            yield self._pool.submit(self._compress, held)
+
+    def _compress(self, pieces: list[bytes]) -> bytes:
         import zstandard
 
-        return zstandard.ZstdCompressor(level=level or 3, threads=min(os.cpu_count() or 1, 4)).compressobj()
-    if method == "gzip":
-        return _gzip_compressor(1 if level is None else level)
-    raise OptionError(f"no {method} compression for plain dumps", hint="use zstd, gzip or none")
+        if not hasattr(self._threads, "compressor"):
+            self._threads.compressor = zstandard.ZstdCompressor(level=self._level)
+        data: bytes = self._threads.compressor.compress(b"".join(pieces))
+        return data
 
 
-def _gzip_compressor(level: int) -> _Compressor:
-    if level <= 3:
-        try:
-            from isal import isal_zlib
+def has_fast_gzip(level: int | None) -> bool:
+    """Whether gzip of this level is done here by something faster than pg_dump's own zlib."""
+    return level in _FAST_GZIP and _isal() is not None
 
-            # isal's scale is 0 to 3; its 2 is as small as zlib's 1 to 3 and four times faster.
-            return isal_zlib.compressobj(level=2 if level else 0, wbits=31)
-        except ImportError:  # no wheel for this processor: zlib does the same, slower
-            pass
-    import zlib
 
-    return zlib.compressobj(level=level, wbits=31)
+def _compressed(source: Readable, compressor: Compressor) -> Iterator[bytes]:
+    while data := source.read(_CHUNK):
+        yield compressor.compress(data)
+    yield compressor.flush()
+
+
+def _zstd(level: int | None) -> Compressor:
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=level or 3, threads=_threads()).compressobj()
+
+
+def _threads() -> int:
+    return min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+
+
+def _gzip(level: int | None, *, wbits: int) -> Compressor:
+    level = 1 if level is None else level
+    if (isal := _isal()) and (level == 0 or level in _FAST_GZIP):
+        # isal's scale is 0 to 3; its 2 is as small as zlib's 1 to 3 and four times faster.
+        compressor: Compressor = isal.compressobj(level=2 if level else 0, wbits=wbits)
+        return compressor
+    return zlib.compressobj(level=level, wbits=wbits)
+
+
+def _isal() -> Any:
+    try:
+        from isal import isal_zlib
+    except ImportError:  # no wheel for this processor: zlib does the same, slower
+        return None
+    return isal_zlib

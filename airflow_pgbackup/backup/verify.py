@@ -232,7 +232,7 @@ class _Look:
                 return read_archive(
                     source,
                     format=artifact.format,
-                    compression=artifact.compression.method if artifact.compression.by == "airflow-pgbackup" else None,
+                    compression=artifact.compressed_around,
                     client=client,
                     cancel=self.cancel,
                     deadline=self.deadline or self.settings.read_deadline(artifact.size),

@@ -40,6 +40,7 @@ class TocEntry:
     :ivar copy_statement: of ``TABLE DATA``; None in a dump by ``--inserts``.
     :ivar depends_on: dump ids.
     :ivar file: the member with its data in tar and directory archives, without a compression's suffix.
+    :ivar has_data: whether there is data of it in the archive.
     """
 
     dump_id: int
@@ -56,6 +57,7 @@ class TocEntry:
     access_method: str = field(default="", repr=False)
     depends_on: tuple[int, ...] = field(default=(), repr=False)
     file: str | None = field(default=None, repr=False)
+    has_data: bool = field(default=False, repr=False)
 
     @property
     def label(self) -> str:
@@ -73,6 +75,7 @@ class Toc:
     :ivar compression: ``none``, ``gzip``, ``lz4``, ``zstd``.
     :ivar server_version: of the dumped server, ``18.4 (Debian 18.4-1)``.
     :ivar dump_version: of the pg_dump that wrote it.
+    :ivar size: of the table of contents with its head, bytes: in a custom archive the data begins there.
     """
 
     version: tuple[int, int]
@@ -82,6 +85,7 @@ class Toc:
     server_version: str
     dump_version: str
     entries: list[TocEntry]
+    size: int
 
     @property
     def needs_client(self) -> int:
@@ -142,14 +146,23 @@ class _TocReader:
             self._corrupt(f"it claims {count} entries")
         extra = offset_size + 1 if format_code == 1 else None
         entries = [self._entry(version, extra) for _ in range(count)]
-        toc = Toc(version, _FORMATS[format_code], compression, database, server_version, dump_version, entries)
+        toc = Toc(
+            version,
+            _FORMATS[format_code],
+            compression,
+            database,
+            server_version,
+            dump_version,
+            entries,
+            self._position,
+        )
         return toc, bytes(self._buffer)
 
     def _entry(self, version: tuple[int, int], extra: int | None) -> TocEntry:
         dump_id = self._int()
         if dump_id <= 0:
             self._corrupt(f"an entry has the number {dump_id}")
-        self._int()  # whether it had data
+        has_data = self._int() != 0
         tableoid, oid = self._number(), self._number()
         name, kind = self._text(), self._text()
         if version >= (1, 11):
@@ -187,6 +200,7 @@ class _TocReader:
             access_method,
             tuple(depends_on),
             file,
+            has_data,
         )
 
     def _take(self, count: int) -> bytes:

@@ -85,7 +85,7 @@ class FileDigest:
 
 @dataclass(frozen=True)
 class Compression:
-    """``by``: ``pg_dump`` (inside its format) or ``airflow-pgbackup`` (around a plain dump); None: by neither."""
+    """``by``: ``pg_dump`` or ``airflow-pgbackup``; None: by neither. Inside the format, but around a plain dump."""
 
     method: str | None
     level: int | None
@@ -102,6 +102,20 @@ class Artifact:
     size: int
     sha256: str
     files: tuple[FileDigest, ...]
+
+    @property
+    def compressed_around(self) -> str | None:
+        """The method to undo before PostgreSQL's tools can read the artifact; None where they do that."""
+        return self._method if self.format == "plain" else None
+
+    @property
+    def compressed_inside(self) -> str | None:
+        """The method that the reading ``pg_restore`` must know; None for none."""
+        return self._method if self.format != "plain" else None
+
+    @property
+    def _method(self) -> str | None:
+        return None if self.compression.method == "none" else self.compression.method
 
 
 @dataclass(frozen=True, kw_only=True)
