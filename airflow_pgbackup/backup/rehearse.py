@@ -82,6 +82,7 @@ def rehearse(
             client=reader,
             deadline=deadline,
             compression=manifest.artifact.compressed_around,
+            own=True,
             cancel=stop,
         )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from airflow_pgbackup.errors import ClientError, ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres import endchecks
+from airflow_pgbackup.postgres.archive_data import copy_blocks, decodable
 from airflow_pgbackup.postgres.clients import Client
 from airflow_pgbackup.postgres.compressed import Decompressed
 from airflow_pgbackup.postgres.contents import ArchiveContents, LargeObjects, SequenceValue, TableDigest, TableKey
@@ -77,8 +78,9 @@ def read_archive(
 
 
 class ArchiveReader:
-    """One pass over an artifact, with a choice of what to do with its rows. Parameters as :func:`read_archive`.
+    """One pass over an artifact, with a choice of what to do with its rows. Parameters as :func:`read_archive`, and
 
+    :param own: decode a custom archive here where that can be done, see :mod:`airflow_pgbackup.postgres.archive_data`.
     :ivar contents: whole when the pass has ended.
     """
 
@@ -93,6 +95,7 @@ class ArchiveReader:
         cancel: Cancel | None = None,
         on_line: Callable[[str], None] | None = None,
         progress: Callable[[int], None] | None = None,
+        own: bool = False,
     ) -> None:
         self.contents = ArchiveContents()
         self._source: Path | Readable = Path(source).absolute() if isinstance(source, (str, Path)) else source
@@ -102,6 +105,7 @@ class ArchiveReader:
         self._limits = Limits(cancel or Cancel(), deadline)
         self._on_line = on_line
         self._progress = progress
+        self._own = own
 
     def digest(self) -> ArchiveContents:
         """Rows, bytes and sha256 of every table."""
@@ -140,13 +144,26 @@ class ArchiveReader:
         :raises VerificationFailed: as :func:`read_archive`, also from a block's chunks.
         """
         with contextlib.ExitStack() as stack:
+            if self._own and self._format == "custom" and isinstance(self._source, Path):
+                file = stack.enter_context(self._source.open("rb"))
+                head, _ = read_toc(file, what="the archive")
+                if decodable(head):
+                    self._note(head)
+                    file.seek(0)
+                    yield from copy_blocks(file, self.contents, self._limits)
+                    return
             toc, script = self._open(stack)
             watched = Watched(script, self._limits, self._progress)
             if toc:
-                self.contents.entries = toc.entries
-                views = (entry for entry in toc.entries if entry.kind == "MATERIALIZED VIEW DATA")
-                self.contents.refreshed = {(None, entry.schema or "", entry.name) for entry in views}
+                self._note(toc)
             yield from ScriptReader(watched, self.contents, toc.entries if toc else None).blocks()
+
+    def _note(self, toc: Toc) -> None:
+        contents = self.contents
+        contents.entries = toc.entries
+        contents.server_version, contents.dump_version = toc.server_version, toc.dump_version
+        views = (entry for entry in toc.entries if entry.kind == "MATERIALIZED VIEW DATA")
+        contents.refreshed = {(None, entry.schema or "", entry.name) for entry in views}
 
     def _open(self, stack: contextlib.ExitStack) -> tuple[Toc | None, Readable]:
         if self._format == "plain":
@@ -199,7 +216,6 @@ class ArchiveReader:
 
     def _pg_restore(self, stack: contextlib.ExitStack, toc: Toc, stdin: Readable | None) -> Readable:
         self._check_client(toc)
-        self.contents.server_version, self.contents.dump_version = toc.server_version, toc.dump_version
         argv = [str(self._client.tool("pg_restore")), "--section=data", f"--format={self._format}", "--file=-"]
         if stdin is None:
             argv.append(str(self._source))

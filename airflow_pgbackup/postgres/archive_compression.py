@@ -3,10 +3,6 @@
 pg_dump compresses in the one thread that also reads from the server, and so that thread sets the pace of the whole
 dump. Here it is asked for an archive that is not compressed, and what it would have done is done by us, with the same
 libraries. What comes out is an archive as pg_dump writes it; nothing but the compression of its data is changed.
-
-Behind the table of contents such an archive has blocks (``src/bin/pg_dump/pg_backup_custom.c``): a type, a dump id,
-then the data in chunks, each an int and so many bytes, up to a chunk of length 0. Large objects share a block, in which
-an OID stands before the chunks of each, up to an OID of 0. An int is a sign byte and four bytes, the lowest first.
 """
 
 from __future__ import annotations
@@ -17,11 +13,11 @@ from array import array
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.postgres.toc import Toc, read_toc
-from airflow_pgbackup.postgres.window import Readable, Window
+from airflow_pgbackup.postgres.custom_format import BLOBS, DATA, INT, ZERO, CustomArchive, to_int
+from airflow_pgbackup.postgres.window import Readable
 
 METHODS = {"gzip": 1, "zstd": 3}
 """What the data can be compressed with, and its number in the head of an archive."""
@@ -29,11 +25,7 @@ METHODS = {"gzip": 1, "zstd": 3}
 OLDEST_CLIENT, NEWEST_CLIENT = 15, 18
 """Major versions of pg_dump. A later one may write another layout."""
 
-_READ = 1 << 16
-_INT = 5
-_ZERO = bytes(_INT)
 _BEFORE_COMPRESSION = len(b"PGDMP") + 3 + 3  # version, sizes of an int and an offset, format
-_DATA, _BLOBS = 1, 3
 # The int before a chunk of text: a text of PostgreSQL holds no NUL in any encoding, so each one begins an int.
 _LENGTH = re.compile(rb"\x00(....)", re.DOTALL)
 
@@ -70,49 +62,41 @@ def compress_archive(source: Readable, codec: Codec, *, method: str, level: int,
 def _ready(part: bytes | Future[bytes]) -> Iterator[bytes]:
     if isinstance(part, Future):
         data = part.result()
-        yield _int(len(data))
+        yield to_int(len(data))
         yield data
     else:
         yield part
 
 
 def _archive(source: Readable, codec: Codec, method: str, level: int) -> Iterator[bytes | Future[bytes]]:
-    toc, window = _open(source)
-    yield _head(toc, window.buffer[: toc.size], method, level)
-    missing = {entry.dump_id: entry for entry in toc.entries if entry.has_data}
-    while window.peek(1):
-        start = _take(window, 1 + _INT)
-        kind, dump_id = start[0], int.from_bytes(start[2:], "little")
-        if kind not in (_DATA, _BLOBS) or dump_id not in missing:
-            _fail(window, f"a block of type {kind} for entry {dump_id}")
+    archive = CustomArchive(source, what="pg_dump's output")
+    yield _head(archive, method, level)
+    missing = {entry.dump_id: entry for entry in archive.toc.entries if entry.has_data}
+    while archive.more():
+        kind, dump_id, start = archive.block()
+        if kind not in (DATA, BLOBS) or dump_id not in missing:
+            archive.fail(f"a block of type {kind} for entry {dump_id}")
         yield start
-        if kind == _DATA:
-            yield from _chunks(codec.parts(_text(window)))
+        if kind == DATA:
+            yield from _chunks(codec.parts(_text(archive)))
         else:
-            while (oid := _take(window, _INT)) != _ZERO:
+            while (oid := archive.take(INT)) != ZERO:
                 yield oid
-                yield from _chunks(codec.parts(_binary(window)))
+                yield from _chunks(codec.parts(archive.chunks()))
             yield oid
         del missing[dump_id]
     if missing:
-        _fail(window, f"it ends before {next(iter(missing.values())).label}, one of {len(missing)} without their data")
+        archive.fail(f"it ends before {next(iter(missing.values())).label}, one of {len(missing)} without their data")
 
 
-def _open(source: Readable) -> tuple[Toc, Window]:
-    toc, read = read_toc(source, what="pg_dump's output")
-    window = Window(source, _READ)
-    window.buffer, window.position = read, toc.size
-    return toc, window
-
-
-def _head(toc: Toc, head: bytes, method: str, level: int) -> bytes:
+def _head(archive: CustomArchive, method: str, level: int) -> bytes:
     """The table of contents with another compression."""
-    if toc.format != "custom" or toc.compression != "none":
-        raise VerificationFailed(f"pg_dump's output is in {toc.format} format, its compression {toc.compression}")
-    rest = head[_BEFORE_COMPRESSION:]
-    if toc.version >= (1, 15):
-        return head[:_BEFORE_COMPRESSION] + bytes([METHODS[method]]) + rest[1:]
-    return head[:_BEFORE_COMPRESSION] + _int(level) + rest[_INT:]
+    if archive.toc.compression != "none":
+        raise VerificationFailed(f"{archive.what} is compressed with {archive.toc.compression}")
+    head, rest = archive.head[:_BEFORE_COMPRESSION], archive.head[_BEFORE_COMPRESSION:]
+    if archive.toc.version >= (1, 15):
+        return head + bytes([METHODS[method]]) + rest[1:]
+    return head + to_int(level) + rest[INT:]
 
 
 def _chunks(parts: Iterator[bytes | Future[bytes]]) -> Iterator[bytes | Future[bytes]]:
@@ -120,19 +104,14 @@ def _chunks(parts: Iterator[bytes | Future[bytes]]) -> Iterator[bytes | Future[b
         if isinstance(part, Future):
             yield part  # its length comes with it
         elif part:
-            yield _int(len(part))
+            yield to_int(len(part))
             yield part
-    yield _ZERO
+    yield ZERO
 
 
-def _binary(window: Window) -> Iterator[bytes]:
-    """The data of a large object."""
-    while (length := _take(window, _INT)) != _ZERO:
-        yield _take(window, int.from_bytes(length[1:], "little"))
-
-
-def _text(window: Window) -> Iterator[bytes]:
+def _text(archive: CustomArchive) -> Iterator[bytes]:
     """The data of a table. Its chunks are its rows, too many to look at one by one."""
+    window = archive.window
     owed = 0  # bytes still to come of the last chunk
     while True:
         parts = _LENGTH.split(window.buffer[window.position :] if window.position else window.buffer)
@@ -148,27 +127,11 @@ def _text(window: Window) -> Iterator[bytes]:
         data = b"".join(parts[::2])
         owed += sum(lengths) - len(data)
         if owed < 0 or (lengths and owed > lengths[-1]) or (owed and at_end):
-            _fail(window, "the lengths of the chunks are not those of their data")
-        window.position += len(data) + _INT * (len(lengths) + at_end)
+            archive.fail("the lengths of the chunks are not those of their data")
+        window.position += len(data) + INT * (len(lengths) + at_end)
         if data:
             yield data
         if at_end:
             return
         if not window.fill(window.position):
-            _fail(window, "it ends inside the data of a table")
-
-
-def _int(value: int) -> bytes:
-    return b"\0" + value.to_bytes(_INT - 1, "little")
-
-
-def _take(window: Window, count: int) -> bytes:
-    data = window.peek(count)
-    if len(data) < count:
-        _fail(window, "it ends inside its data")
-    window.position += count
-    return data
-
-
-def _fail(window: Window, detail: str) -> NoReturn:
-    raise VerificationFailed(f"pg_dump's output, near byte {window.offset}: {detail}")
+            archive.fail("it ends inside the data of a table")

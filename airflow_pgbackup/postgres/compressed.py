@@ -16,6 +16,7 @@ from airflow_pgbackup.postgres.window import CHUNK, Readable
 _ZSTD_MAGIC = 0xFD2FB528
 _LZ4_MAGIC = 0x184D2204
 _SKIPPABLE_MAGIC = 0x184D2A50  # and the fifteen after it, in both formats
+_WBITS = {"gzip": 31, "zlib": 15}
 _INPUT = 32 << 10  # a call decompresses all that it is given, so this bounds what is held of a dull dump's output
 
 
@@ -136,7 +137,7 @@ def _lz4_frame(frames: _Frames) -> None:
 class Decompressed:
     """A reader of what ``source`` holds; an end that comes too early is an error, not an end.
 
-    :param method: ``gzip`` or ``zstd``.
+    :param method: ``gzip`` or ``zstd``; ``zlib`` is what pg_dump calls gzip inside its archives.
     :ivar streams: how many compressed streams were read to their ends; more than one follow each other in a file.
     """
 
@@ -186,8 +187,8 @@ class Decompressed:
 
 
 def _decompressor(method: str) -> _Decompressor:
-    if method == "gzip":
-        return _gzip_decompressor()
+    if method in _WBITS:
+        return _gzip_decompressor(_WBITS[method])
     if method == "zstd":
         import zstandard
 
@@ -198,9 +199,9 @@ def _decompressor(method: str) -> _Decompressor:
     )
 
 
-def _gzip_decompressor() -> _Decompressor:
+def _gzip_decompressor(wbits: int) -> _Decompressor:
     try:
         from isal import isal_zlib
     except ImportError:  # no wheel for this processor: zlib does the same, slower
-        return zlib.decompressobj(wbits=31)
-    return isal_zlib.decompressobj(wbits=31)
+        return zlib.decompressobj(wbits=wbits)
+    return isal_zlib.decompressobj(wbits=wbits)

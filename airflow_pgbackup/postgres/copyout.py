@@ -25,6 +25,7 @@ from airflow_pgbackup.errors import DeadlineExceeded, ToolError
 from airflow_pgbackup.postgres.cancel import Cancel
 
 _CHUNK = 1 << 20
+_PIECE = 1 << 18
 _LONGEST = 2**31 - 1  # milliseconds that a setting holds
 _LOOK = 0.5  # seconds between two looks whether to stop
 
@@ -103,6 +104,7 @@ def _pump(
     connection: pq.abc.PGconn, descriptor: int, take: Callable[[bytes], object], cancel: Cancel, until: float
 ) -> None:
     running, wanted = True, {descriptor, connection.socket}
+    buffer = memoryview(bytearray(_PIECE))
     while wanted:
         # Once the server has ended the COPY, all that it wrote is in the pipe.
         ready, _, _ = select.select(list(wanted), [], [], _LOOK if running else 0)
@@ -110,7 +112,7 @@ def _pump(
         if time.monotonic() > until:
             raise DeadlineExceeded("the copy was not read within its deadline", tool="COPY", exit_code=None)
         if descriptor in ready:
-            if data := _read(descriptor):
+            if data := _read(descriptor, buffer):
                 take(data)
             elif data is not None:
                 wanted.discard(descriptor)  # the server has closed its end
@@ -124,9 +126,9 @@ def _pump(
                 wanted.discard(connection.socket)
 
 
-def _read(descriptor: int) -> bytes | None:
+def _read(descriptor: int, buffer: memoryview) -> bytes | None:
     try:
-        return os.read(descriptor, _CHUNK)
+        return bytes(buffer[: os.readv(descriptor, [buffer])])
     except BlockingIOError:
         return None
 

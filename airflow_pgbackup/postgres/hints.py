@@ -202,6 +202,12 @@ _TABLE: list[tuple[str, str]] = [
         "dump in custom format, or with an older client",
     ),
     (
+        # 17.12 keeps pg_attver in pg_attribute.attoptions, which pg_dump 18.6 takes for an option of the column
+        r"unrecognized parameter \"",
+        "the dump sets an option of a table or column that this server does not know: restore into one as new as its "
+        "source, and dump with the newest patch release of the client",
+    ),
+    (
         r"extension .* is not available|could not open extension control file",
         "install the extension's package on the target server, or leave the extension out",
     ),

@@ -179,6 +179,8 @@ class PostgresServer:
             pwfile.write_text(self._password, encoding="utf-8")
             own.append(pwfile)
             initdb.append(f"--pwfile={pwfile}")
+        if self.major >= 18:
+            initdb.append("--no-data-checksums")  # as it was by default before: its data is gone before a disk rots
         settings = {
             "listen_addresses": "127.0.0.1" if self.tcp else "",
             "port": str(self.port),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 
 
 class Readable(Protocol):

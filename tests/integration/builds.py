@@ -63,9 +63,12 @@ def each(builds: Sequence[Build], name: str = "build") -> Callable[[Any], Any]:
     return pytest.mark.parametrize(name, builds, ids=str) if builds else lambda test: None
 
 
-def run_by_hand(command: str, folder: Path, server: PostgresServer) -> None:
-    """A manifest's restore command as a person runs it: in the artifact's folder, with PostgreSQL's tools alone."""
+def run_by_hand(command: str, folder: Path, server: PostgresServer, *, bin_dir: Path | None = None) -> None:
+    """A manifest's restore command as a person runs it: in the artifact's folder, with PostgreSQL's tools alone.
+
+    :param bin_dir: of the tools, where they are not the server's own.
+    """
     with client_environment(server.params) as env:
-        env = {**env, "PATH": f"{server.bin_dir}:{os.defpath}"}
+        env = {**env, "PATH": f"{bin_dir or server.bin_dir}:{os.defpath}"}
         done = subprocess.run(["sh", "-c", command], cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

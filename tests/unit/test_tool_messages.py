@@ -95,6 +95,7 @@ AT = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
         ("pg_restore: error: input file is too short (read 3, expected 5)", "truncated"),
         ("pg_restore: error: input file does not appear to be a valid archive", "truncated"),
         ('ERROR:  unrecognized configuration parameter "transaction_timeout"', "custom format"),
+        ('ERROR:  unrecognized parameter "pg_attver"', "as new as its source"),
         ('ERROR:  extension "postgis" is not available', "install the extension"),
         ('could not execute query: ERROR:  role "app" does not exist', "globals first"),
         ('could not execute query: ERROR:  relation "t" already exists', "not empty"),
