@@ -83,6 +83,12 @@ def get_provider_info() -> dict[str, Any]:
                         type="float",
                         default="2000000",
                     ),
+                    "compress_by": _option(
+                        "Who compresses dumps in custom format: airflow-pgbackup, on all cores, or pg_dump, in its one "
+                        "thread. The archive is of the same format either way.",
+                        default="airflow-pgbackup",
+                        example="pg_dump",
+                    ),
                     "temp_dir": _option(
                         "Where a temporary copy of an artifact goes when a tool needs a file and the repository is "
                         "remote. Empty is the system's folder for temporary files.",

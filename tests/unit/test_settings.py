@@ -1,0 +1,30 @@
+"""Settings from the environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.settings import Settings, load
+
+
+def test_what_is_set_and_what_is_not() -> None:
+    environ = {"PGBACKUP_COMPRESS_BY": "pg_dump", "PGBACKUP_CLIENT_DIRS": "/a:/b", "PGBACKUP_DUMP_DEADLINE": "60"}
+    assert load(environ=environ) == Settings(compress_by="pg_dump", client_dirs=("/a", "/b"), dump_deadline=60.0)
+    assert load(environ={}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("COMPRESS_BY", "pgdump", "setting compress_by is 'pgdump'"),
+        ("DUMP_DEADLINE", "soon", "setting dump_deadline is 'soon'"),
+        ("VERIFY_DEADLINE", "0", "setting verify_deadline is '0'"),
+        ("LOCK_WAIT_TIMEOUT", "nan", "setting lock_wait_timeout is 'nan'"),
+    ],
+)
+def test_what_makes_no_sense(name: str, value: str, found: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(environ={f"PGBACKUP_{name}": value})
+    assert found in caught.value.message
+    assert caught.value.hint
