@@ -2,13 +2,16 @@
 
     python benchmarks/bench_memory.py [--gib 1 10]
 
-A script in place of pg_dump supplies the bytes, incompressible ones, as fast as they are taken; a server that throws
-bodies away takes them. The goal: at most 200 MiB. Exit status 1 where it is missed.
+A script in place of pg_dump supplies an archive whose one table is as large, of rows that hardly compress, as fast as
+they are taken; the default options compress it with zstd; a server that throws bodies away takes it. The goal: at most
+200 MiB. Exit status 1 where it is missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,7 +19,9 @@ from pathlib import Path
 from upload_candidates import discarding, upload_once
 
 from airflow_pgbackup.embedded import postgres_bin_dir
+from airflow_pgbackup.postgres.conninfo import client_environment
 from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.toc import read_toc
 
 MIB = 1024**2
 GOAL = 200 * MIB
@@ -25,13 +30,26 @@ import os, sys
 if "--version" in sys.argv:
     print("pg_dump (PostgreSQL) 18.99")
 elif "--dbname=no_such_keyword=1" in sys.argv:
-    sys.exit("pg_dump: error: no compression here")  # asked before a dump for what it can compress with
+    sys.exit("pg_dump: error: no_such_keyword")  # asked before a dump for what it can compress with: anything
 else:
-    block = os.urandom(1 << 20)
-    sys.stdout.buffer.write(b"PGDMP")
-    for _ in range({mib}):
-        sys.stdout.buffer.write(block)
+    letters = bytes(128 + byte % 64 + byte // 64 for byte in range(256))  # neither NUL nor a line end
+    sys.stdout.buffer.write({head!r})
+    for _ in range({mib} * 1024):
+        row = os.urandom(1018).translate(letters) + b"\\n"
+        sys.stdout.buffer.write(b"\\0" + len(row).to_bytes(4, "little") + row)
+    sys.stdout.buffer.write(bytes(5))
 """
+
+
+def head_of_a_table(server: PostgresServer) -> bytes:
+    """A real archive up to the first row of its one table."""
+    with server.params.connect() as session:
+        session.execute("create table t (a text)")
+    argv = [server.bin_dir / "pg_dump", "--format=custom", "--compress=none"]
+    with client_environment(server.params) as env:
+        archive = subprocess.run(argv, env=env, stdout=subprocess.PIPE, check=True).stdout
+    toc, _ = read_toc(io.BytesIO(archive), what="the archive")
+    return archive[: toc.size + 6]  # and the block's type and number
 
 
 def main() -> int:
@@ -44,21 +62,22 @@ def main() -> int:
         PostgresServer(postgres_bin_dir(18)) as server,
         discarding() as store,
     ):
+        head = head_of_a_table(server)
         program = Path(folder) / "pg_dump"
         for gib in arguments.gib:
-            program.write_text(PG_DUMP.format(python=sys.executable, mib=int(gib * 1024)))
+            program.write_text(PG_DUMP.format(python=sys.executable, head=head, mib=int(gib * 1024)))
             program.chmod(0o755)
             result = upload_once(
                 **store,
                 uri=f"s3://bench/{gib}",
                 keywords=dict(server.params.keywords),
-                options={"compress": "none"},
+                options={},
                 bin_dir=folder,
             )
             good &= result["memory"] <= GOAL
             print(
-                f"{result['size'] / 1024**3:.1f} GiB: {result['memory'] / MIB:.0f} MiB over the start, "
-                f"in {result['seconds']:.1f} s (at most {GOAL / MIB:.0f} MiB)",
+                f"{gib:g} GiB, dumped as {result['size'] / 1024**3:.1f}: {result['memory'] / MIB:.0f} MiB over the "
+                f"start, in {result['seconds']:.1f} s (at most {GOAL / MIB:.0f} MiB)",
                 flush=True,
             )
     return 0 if good else 1

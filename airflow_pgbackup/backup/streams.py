@@ -21,7 +21,8 @@ KEEP = 4096
 """How many bytes of each end a :class:`Meter` keeps: more than any header or trailer that is looked for."""
 
 _CHUNK = 1 << 20
-_FRAME = 4 << 20
+_FRAME, _LONG_FRAME = 4 << 20, 8 << 20
+_LONG_LEVEL = 10  # from there on zstd looks back as far
 _FAST_GZIP = (1, 2, 3)
 _MOST_THREADS = 4  # then pg_dump sets the pace again
 
@@ -133,6 +134,7 @@ class _ZstdFrames:
     def __init__(self, pool: ThreadPoolExecutor, level: int | None) -> None:
         self._pool = pool
         self._level = level or 3
+        self._size = _FRAME if self._level < _LONG_LEVEL else _LONG_FRAME
         self._threads = threading.local()  # a compressor is one thread's
 
     def parts(self, pieces: Iterator[bytes], /) -> Iterator[bytes | Future[bytes]]:
@@ -141,7 +143,7 @@ class _ZstdFrames:
         for piece in pieces:
             held.append(piece)
             size += len(piece)
-            if size >= _FRAME:
+            if size >= self._size:
                 yield self._pool.submit(self._compress, held)
                 held, size = [], 0
         if held:

@@ -15,5 +15,5 @@ def test_peak_memory_of_a_dump_to_s3() -> None:
     )
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["0.1 GiB", "0.3 GiB"]
+    assert [line.split(",")[0] for line in lines] == ["0.1 GiB", "0.3 GiB"]
     assert all("MiB over the start" in line for line in lines)
