@@ -1,6 +1,6 @@
 """A rehearsal with its full comparison, against a bare ``pg_restore --jobs`` of the same file.
 
-    python benchmarks/bench_rehearsal.py [--gib 1] [--rounds 3] [--jobs 2] [--compress gzip:1]
+    python benchmarks/bench_rehearsal.py [--gib 1] [--rounds 3] [--jobs 2] [--compress gzip:1] [--bin-dir FOLDER]
 
 Both go into the same kind of server: the throwaway one, with its settings for loading, started and stopped within the
 time. The rounds are interleaved, and each runs in a process of its own. The goals: at most 1.4 times the wall time,
@@ -28,6 +28,7 @@ from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server import PostgresServer
 from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.settings import Settings
 
 MIB = 1024**2
 TIMES = 1.4
@@ -40,6 +41,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--compress", help="pg_dump's own word for it; default: the best that this pg_dump can")
+    parser.add_argument("--bin-dir", type=Path, default=postgres_bin_dir(18), help="PostgreSQL; default: the wheel's")
     parser.add_argument("--once", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.once:
@@ -54,17 +56,21 @@ def measure(arguments: argparse.Namespace, folder: Path) -> int:
     repository = open_repository(folder.as_uri())
     repository.init()
     options = DumpOptions(compress=arguments.compress)
-    with PostgresServer(postgres_bin_dir(18)) as server:
+    with PostgresServer(arguments.bin_dir) as server:
         with server.params.connect() as connection:
             texty_database.fill(connection, int(arguments.gib * 1024**3))
-        reference = dump_database(connection=server.params, server="bench", repository=repository, options=options)
+        settings = Settings(client_dirs=(str(arguments.bin_dir),))
+        reference = dump_database(
+            connection=server.params, server="bench", repository=repository, options=options, settings=settings
+        )
     artifact = next(path for path in folder.rglob("*.dump"))
     print(f"{arguments.gib:g} GiB of rows, {int(str(reference['size'])) / MIB:,.0f} MiB dumped, {arguments.jobs} jobs")
     runs: dict[str, list[dict[str, float]]] = {"pg_restore": [], "rehearsal": []}
     for _round in range(arguments.rounds):
         for name, results in runs.items():
             order = {"name": name, "artifact": str(artifact), "uri": repository.uri, "jobs": arguments.jobs}
-            command = [sys.executable, __file__, "--once", json.dumps({**order, "reference": reference})]
+            order |= {"bin_dir": str(arguments.bin_dir), "reference": reference}
+            command = [sys.executable, __file__, "--once", json.dumps(order)]
             results.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
             print(f"  {name}: {results[-1]['seconds']:.1f} s", flush=True)
     return report(runs)
@@ -92,18 +98,17 @@ def report(runs: dict[str, list[dict[str, float]]]) -> int:
     return 0 if times <= TIMES and memory <= MEMORY else 1
 
 
-def once(name: str, artifact: str, uri: str, jobs: int, reference: dict[str, Any]) -> dict[str, float]:
+def once(name: str, artifact: str, uri: str, jobs: int, bin_dir: str, reference: dict[str, Any]) -> dict[str, float]:
     """One run, in a process of its own. Seconds and bytes."""
-    found = bare(artifact, jobs) if name == "pg_restore" else rehearsal(uri, reference)
+    found = bare(artifact, jobs, Path(bin_dir)) if name == "pg_restore" else rehearsal(uri, bin_dir, reference)
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]  # servers too
     return {**found, "processor": sum(usage.ru_utime + usage.ru_stime for usage in used)}
 
 
-def bare(artifact: str, jobs: int) -> dict[str, float]:
+def bare(artifact: str, jobs: int, bin_dir: Path) -> dict[str, float]:
     from airflow_pgbackup.backup.rehearsal_server import BULK_LOAD
 
     began = time.monotonic()
-    bin_dir = postgres_bin_dir(18)
     with PostgresServer(
         bin_dir, settings={**BULK_LOAD, "max_parallel_maintenance_workers": str(jobs)}, contained=True
     ) as server:
@@ -117,14 +122,14 @@ def bare(artifact: str, jobs: int) -> dict[str, float]:
     return {"seconds": time.monotonic() - began, "restore": restored, "memory": 0}
 
 
-def rehearsal(uri: str, reference: dict[str, Any]) -> dict[str, float]:
+def rehearsal(uri: str, bin_dir: str, reference: dict[str, Any]) -> dict[str, float]:
     from airflow_pgbackup.backup.artifact import choose_reader
     from airflow_pgbackup.backup.reference import load_manifest
     from airflow_pgbackup.backup.rehearse import rehearse
     from airflow_pgbackup.postgres.cancel import Cancel
     from airflow_pgbackup.repository import layout
-    from airflow_pgbackup.settings import Settings
 
+    settings = Settings(client_dirs=(bin_dir,))
     repository = open_repository(uri)
     manifest = load_manifest(repository, reference)
     artifact = repository.local_path(layout.artifact_key(manifest.series, manifest.id, manifest.artifact.name))
@@ -134,8 +139,8 @@ def rehearsal(uri: str, reference: dict[str, Any]) -> dict[str, float]:
     found = rehearse(
         artifact,
         manifest,
-        reader=choose_reader(manifest, ()),
-        settings=Settings(),
+        reader=choose_reader(manifest, settings.client_dirs),
+        settings=settings,
         deadline=3600,
         cancel=Cancel(),
         log=lambda line: print(f"    {time.monotonic() - began:.1f} {line}", file=sys.stderr),
