@@ -25,6 +25,7 @@ METHODS = {"gzip": 1, "zstd": 3}
 OLDEST_CLIENT, NEWEST_CLIENT = 15, 18
 """Major versions of pg_dump. A later one may write another layout."""
 
+_FEW, _MOST = 1 << 12, 1 << 17
 _BEFORE_COMPRESSION = len(b"PGDMP") + 3 + 3  # version, sizes of an int and an offset, format
 # The int before a chunk of text: a text of PostgreSQL holds no NUL in any encoding, so each one begins an int.
 _LENGTH = re.compile(rb"\x00(....)", re.DOTALL)
@@ -69,9 +70,10 @@ def _ready(part: bytes | Future[bytes]) -> Iterator[bytes]:
 
 
 def _archive(source: Readable, codec: Codec, method: str, level: int) -> Iterator[bytes | Future[bytes]]:
-    archive = CustomArchive(source, what="pg_dump's output")
-    yield _head(archive, method, level)
-    missing = {entry.dump_id: entry for entry in archive.toc.entries if entry.has_data}
+    archive = CustomArchive(source, what="pg_dump's output", only_data=True)
+    yield from _head(archive, method, level)
+    missing = {entry.dump_id: entry.label for entry in archive.toc.entries if entry.has_data}
+    archive.release()
     while archive.more():
         kind, dump_id, start = archive.block()
         if kind not in (DATA, BLOBS) or dump_id not in missing:
@@ -86,17 +88,17 @@ def _archive(source: Readable, codec: Codec, method: str, level: int) -> Iterato
             yield oid
         del missing[dump_id]
     if missing:
-        archive.fail(f"it ends before {next(iter(missing.values())).label}, one of {len(missing)} without their data")
+        archive.fail(f"it ends before {next(iter(missing.values()))}, one of {len(missing)} without their data")
 
 
-def _head(archive: CustomArchive, method: str, level: int) -> bytes:
+def _head(archive: CustomArchive, method: str, level: int) -> Iterator[bytes]:
     """The table of contents with another compression."""
     if archive.toc.compression != "none":
         raise VerificationFailed(f"{archive.what} is compressed with {archive.toc.compression}")
-    head, rest = archive.head[:_BEFORE_COMPRESSION], archive.head[_BEFORE_COMPRESSION:]
-    if archive.toc.version >= (1, 15):
-        return head + bytes([METHODS[method]]) + rest[1:]
-    return head + to_int(level) + rest[INT:]
+    new = bytes([METHODS[method]]) if archive.toc.version >= (1, 15) else to_int(level)
+    yield archive.head[:_BEFORE_COMPRESSION] + new
+    for start in range(_BEFORE_COMPRESSION + len(new), len(archive.head), _MOST):
+        yield archive.head[start : start + _MOST]
 
 
 def _chunks(parts: Iterator[bytes | Future[bytes]]) -> Iterator[bytes | Future[bytes]]:
@@ -113,8 +115,10 @@ def _text(archive: CustomArchive) -> Iterator[bytes]:
     """The data of a table. Its chunks are its rows, too many to look at one by one."""
     window = archive.window
     owed = 0  # bytes still to come of the last chunk
+    look = _FEW  # bytes to look at: what is behind a small table is not its own
     while True:
-        parts = _LENGTH.split(window.buffer[window.position :] if window.position else window.buffer)
+        parts = _LENGTH.split(window.buffer[window.position : window.position + look])
+        look = min(look * 4, _MOST)
         lengths = array("i", b"".join(parts[1::2]))
         if sys.byteorder == "big":
             lengths.byteswap()
@@ -128,10 +132,11 @@ def _text(archive: CustomArchive) -> Iterator[bytes]:
         owed += sum(lengths) - len(data)
         if owed < 0 or (lengths and owed > lengths[-1]) or (owed and at_end):
             archive.fail("the lengths of the chunks are not those of their data")
-        window.position += len(data) + INT * (len(lengths) + at_end)
+        taken = len(data) + INT * (len(lengths) + at_end)
+        window.position += taken
         if data:
             yield data
         if at_end:
             return
-        if not window.fill(window.position):
+        if not taken and not window.fill(window.position):
             archive.fail("it ends inside the data of a table")

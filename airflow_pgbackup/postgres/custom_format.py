@@ -23,18 +23,23 @@ class CustomArchive:
     """Head and table of contents, and behind them a window that moves over the blocks.
 
     :param what: names it in messages.
+    :param only_data: as for :func:`read_toc`.
     :raises VerificationFailed: it is no archive in custom format. Everywhere here: it is not whole.
     :ivar head: the bytes of the table of contents.
     """
 
-    def __init__(self, source: Readable, *, what: str, chunk_size: int = 1 << 17) -> None:
-        self.toc, read = read_toc(source, what=what)
+    def __init__(self, source: Readable, *, what: str, chunk_size: int = 1 << 17, only_data: bool = False) -> None:
+        self.toc, read = read_toc(source, what=what, only_data=only_data)
         self.what = what
         self.head = read[: self.toc.size]
-        self.window = Window(source, chunk_size)
-        self.window.buffer, self.window.position = read, self.toc.size
+        self.window = Window(source, chunk_size, held=read[self.toc.size :], offset=self.toc.size)
         if self.toc.format != "custom":
             raise VerificationFailed(f"{what} is in {self.toc.format} format")
+
+    def release(self) -> None:
+        """Forget the table of contents, which may be larger than all that is ever held of the data."""
+        self.head = b""
+        self.toc.entries.clear()
 
     def more(self) -> bool:
         return bool(self.window.peek(1))

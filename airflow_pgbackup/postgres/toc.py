@@ -93,15 +93,16 @@ class Toc:
         return _NEEDS_CLIENT.get(self.version, 0)
 
 
-def read_toc(source: Readable, *, what: str) -> tuple[Toc, bytes]:
+def read_toc(source: Readable, *, what: str, only_data: bool = False) -> tuple[Toc, bytes]:
     """Read head and entries.
 
     :param what: names the file in messages, ``toc.dat``.
+    :param only_data: keep the entries that have data only: of a large schema all of them take hundreds of MiB.
     :return: and all bytes that were read, some of which may lie behind the table of contents.
     :raises VerificationFailed: it ends early, or is none.
     :raises ClientError: it is of a version unknown here.
     """
-    return _TocReader(source, what).read()
+    return _TocReader(source, what).read(only_data)
 
 
 class _TocReader:
@@ -113,7 +114,7 @@ class _TocReader:
         self._int_size = 4
         self._decoder = NameDecoder()
 
-    def read(self) -> tuple[Toc, bytes]:
+    def read(self, only_data: bool) -> tuple[Toc, bytes]:
         if self._take(5) != b"PGDMP":
             raise VerificationFailed(
                 f"{self._what} is no archive of pg_dump: it does not begin with PGDMP"
@@ -145,7 +146,8 @@ class _TocReader:
         if not 0 <= count <= _ENTRY_LIMIT:
             self._corrupt(f"it claims {count} entries")
         extra = offset_size + 1 if format_code == 1 else None
-        entries = [self._entry(version, extra) for _ in range(count)]
+        every = (self._entry(version, extra) for _ in range(count))
+        entries = [entry for entry in every if entry.has_data or not only_data]
         toc = Toc(
             version,
             _FORMATS[format_code],

@@ -15,16 +15,17 @@ class Window:
     """The part of a stream that is in memory, and a position in it.
 
     :param source: its ``read(n)`` may return less than ``n``; empty is the end.
+    :param held: what was already read of it, from ``offset`` on.
     :ivar buffer: what is in memory.
     :ivar position: where in the buffer to go on; its user's to move.
     """
 
-    def __init__(self, source: Readable, chunk_size: int = CHUNK) -> None:
+    def __init__(self, source: Readable, chunk_size: int = CHUNK, *, held: bytes = b"", offset: int = 0) -> None:
         self._source = source
         self._chunk_size = chunk_size
-        self._base = 0  # offset of the buffer's first byte in the stream
+        self._base = offset  # offset of the buffer's first byte in the stream
         self._end = False
-        self.buffer = b""
+        self.buffer = held
         self.position = 0
 
     @property
