@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -210,14 +212,23 @@ class ConnectionParams:
         for keyword, variable in variables().items():
             if variable in os.environ and variable not in _NO_KEYWORD_OVERRIDES:
                 keywords.setdefault(keyword, compiled_defaults().get(keyword, ""))
-        try:
-            with _without_variables():
-                return psycopg.connect(**keywords, autocommit=autocommit, prepare_threshold=None)  # type: ignore[arg-type]
-        except psycopg.OperationalError as error:
-            text = str(error)
-        except psycopg.Error as error:
-            raise ConfigurationError(f"the connection to {self.label} makes no sense: {error}") from None
+        for pause in (*_SLOT_PAUSES, None):
+            try:
+                with _without_variables():
+                    return psycopg.connect(**keywords, autocommit=autocommit, prepare_threshold=None)  # type: ignore[arg-type]
+            except psycopg.OperationalError as error:
+                text = str(error)
+            except psycopg.Error as error:
+                raise ConfigurationError(f"the connection to {self.label} makes no sense: {error}") from None
+            if pause is None or not _NO_SLOT.search(text):
+                break
+            time.sleep(pause)
         raise ConnectError(f"cannot connect to {self.label}: {_reason(text)}", hint=hint_for(text))
+
+
+# The server ends a session a moment after we have closed it: of a role with few connections that may be the last one.
+_NO_SLOT = re.compile(r"too many connections for role|too many clients already|connection slots are reserved")
+_SLOT_PAUSES = (0.1, 0.4, 1.6)  # seconds
 
 
 def literal_dbname(name: str) -> str:

@@ -152,10 +152,13 @@ class PostgresServer:
 
     def _start(self) -> bool:
         """False when somebody else took the port between the choice and the start."""
-        self.folder = Path(tempfile.mkdtemp(prefix="pgbackup-server-", dir=self.directory))
-        self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        # Named before it is made: an interrupt between the two would leave it behind.
+        folder = (self.directory or Path(tempfile.gettempdir())) / f"pgbackup-server-{secrets.token_hex(6)}"
+        self.folder = folder
         try:
-            return self._start_in(self.folder)
+            self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            folder.mkdir(mode=0o700)
+            return self._start_in(folder)
         except BaseException:
             self.stop()
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import resource
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -234,11 +235,12 @@ def standby() -> Iterator[PostgresServer]:
         while True:
             try:
                 with server.params.connect() as session:
-                    assert session.execute("select pg_is_in_recovery()").fetchone() == (True,)
-                    break
-            except PgBackupError:
-                assert time.monotonic() < deadline, server.log_path.read_text()
-                time.sleep(0.1)
+                    if session.execute("select pg_is_in_recovery()").fetchone() == (True,):
+                        break
+            except (PgBackupError, psycopg.OperationalError):
+                pass  # it has not crashed yet, does so now, or begins again
+            assert time.monotonic() < deadline, server.log_path.read_text()
+            time.sleep(0.1)
         yield server
 
 
@@ -288,6 +290,14 @@ def test_one_connection_is_enough(own: PostgresServer, here: Repository, fresh_d
     reader = person(fresh_database(own, None, *FILL), "connection limit 1", "grant pg_read_all_data to {}")
     assert checked(reader, here) == {}
     assert dump_fails(reader, here, DumpOptions()) == ""
+
+
+def test_a_session_that_is_about_to_end_is_waited_for(own: PostgresServer, fresh_database: Fresh) -> None:
+    reader = person(fresh_database(own, None, *FILL), "connection limit 1", "grant pg_read_all_data to {}")
+    held = reader.connect()
+    threading.Timer(0.3, held.close).start()
+    with reader.connect() as session:
+        assert session.execute("select 1").fetchone() == (1,)
 
 
 def test_stopped(own: PostgresServer, fresh_database: Fresh) -> None:
