@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
@@ -18,6 +19,10 @@ from airflow_pgbackup.postgres.server import PostgresServer
 # Everything a pgpass line, a URL, a shell and a log masker could stumble over.
 CANARY = "cañary:p\\a'ss \"w#rd%41&x=y"
 
+
+# What hypothesis finds slow is mostly a machine that does something else meanwhile.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 # A shell without job control starts a background `make test &` with this ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
