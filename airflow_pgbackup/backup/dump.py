@@ -237,7 +237,8 @@ class _Job:
             else:
                 with self.repository.scratch(key.rpartition("/")[0]) as scratch:
                     folder = scratch / name
-                    with ToolProcess([*argv, f"--file={folder}"], env=env, stdout="devnull", **options) as process:
+                    argv += [f"--file={folder}", "--no-sync"]  # who brings the files in syncs them where they stay
+                    with ToolProcess(argv, env=env, stdout="devnull", **options) as process:
                         process.wait()
                     files = self._move_in(folder, key)
         return Artifact(
@@ -270,17 +271,9 @@ class _Job:
         with (folder / "toc.dat").open("rb") as toc:
             entries = read_toc(toc, what="toc.dat")[0].entries
         check_directory(folder, entries, check)
-        files = []
-        for path in sorted(folder.iterdir()):
-            with path.open("rb") as stream:
-                meter = Meter(stream)
-                while meter.read(1 << 20):
-                    check()
-            files.append(FileDigest(path.name, meter.size, meter.sha256))
-        digests = {file.path: file.sha256 for file in files}
-        stored = self.repository.write_directory(key, folder, digests=digests, cancel=self.cancel)
+        stored = self.repository.write_directory(key, folder, cancel=self.cancel)
         self.written += [entry.key for entry in stored]
-        return tuple(files)
+        return tuple(FileDigest(entry.key.removeprefix(f"{key}/"), entry.size, entry.sha256) for entry in stored)
 
     def _say(self, line: str) -> None:
         if self.log:

@@ -7,9 +7,7 @@ libraries. What comes out is an archive as pg_dump writes it; nothing but the co
 
 from __future__ import annotations
 
-import re
-import sys
-from array import array
+import struct
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -25,10 +23,9 @@ METHODS = {"gzip": 1, "zstd": 3}
 OLDEST_CLIENT, NEWEST_CLIENT = 15, 18
 """Major versions of pg_dump. A later one may write another layout."""
 
-_FEW, _MOST = 1 << 12, 1 << 17
+_MOST = 1 << 17
 _BEFORE_COMPRESSION = len(b"PGDMP") + 3 + 3  # version, sizes of an int and an offset, format
-# The int before a chunk of text: a text of PostgreSQL holds no NUL in any encoding, so each one begins an int.
-_LENGTH = re.compile(rb"\x00(....)", re.DOTALL)
+_HEAD_OF_CHUNK = struct.Struct("<Bi").unpack_from  # an int, see custom_format
 
 
 class Codec(Protocol):
@@ -112,31 +109,32 @@ def _chunks(parts: Iterator[bytes | Future[bytes]]) -> Iterator[bytes | Future[b
 
 
 def _text(archive: CustomArchive) -> Iterator[bytes]:
-    """The data of a table. Its chunks are its rows, too many to look at one by one."""
+    """The data of a table, in pieces of about what is read at a time. Its chunks are its rows: there are millions."""
     window = archive.window
     owed = 0  # bytes still to come of the last chunk
-    look = _FEW  # bytes to look at: what is behind a small table is not its own
     while True:
-        parts = _LENGTH.split(window.buffer[window.position : window.position + look])
-        look = min(look * 4, _MOST)
-        lengths = array("i", b"".join(parts[1::2]))
-        if sys.byteorder == "big":
-            lengths.byteswap()
-        at_end = 0 in lengths
-        if at_end:
-            del lengths[lengths.index(0) :]
-            del parts[2 * len(lengths) + 1 :]
-        else:
-            parts[-1] = parts[-1].partition(b"\0")[0]  # an int that is not whole yet stays where it is
-        data = b"".join(parts[::2])
-        owed += sum(lengths) - len(data)
-        if owed < 0 or (lengths and owed > lengths[-1]) or (owed and at_end):
+        buffer, start = window.buffer, window.position
+        last = len(buffer) - INT
+        end = start + owed
+        rows = [buffer[start:end]]
+        sign, length = 0, 1
+        while end <= last:
+            sign, length = _HEAD_OF_CHUNK(buffer, end)
+            if sign or length <= 0:
+                break
+            start = end + INT
+            end = start + length
+            rows.append(buffer[start:end])
+        if sign or length < 0:
+            archive.fail("a chunk of a length below 0")
+        window.position = end + INT if length == 0 else min(end, len(buffer))
+        data = b"".join(rows)
+        if b"\0" in data:  # a text of PostgreSQL holds none in any encoding: this is the head of a chunk
             archive.fail("the lengths of the chunks are not those of their data")
-        taken = len(data) + INT * (len(lengths) + at_end)
-        window.position += taken
         if data:
             yield data
-        if at_end:
+        if length == 0:
             return
-        if not taken and not window.fill(window.position):
+        owed = end - window.position
+        if not window.fill(window.position):
             archive.fail("it ends inside the data of a table")

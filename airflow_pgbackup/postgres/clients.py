@@ -14,13 +14,17 @@ import functools
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from airflow_pgbackup.errors import ClientError, ToolError
 from airflow_pgbackup.postgres.process import run_tool
 
+_T = TypeVar("_T")
+_U = TypeVar("_U")
 Version = tuple[int, int]
 
 OLDEST_MAJOR = 15
@@ -48,6 +52,7 @@ WELL_KNOWN: tuple[tuple[str, str], ...] = (
 _SERVER_TOOLS = frozenset({"initdb", "pg_ctl", "postgres"})
 _VERSION = re.compile(r"^\w+ \([^)]*\) (\d+)(?:\.(\d+))?", re.ASCII)
 _PROBE_SECONDS = 30.0
+_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,7 @@ def _found(client: Client, tools: Sequence[str]) -> str:
 
 def _search(client_dirs: Sequence[str], well_known: Sequence[tuple[str, str]]) -> tuple[list[Client], list[str]]:
     """All clients, and one line on every folder that should have held one and did not."""
-    clients: dict[Path, Client] = {}
+    found: dict[Path, tuple[Path, str]] = {}
     problems: list[str] = []
     for folder, source in _folders(client_dirs, well_known):
         program = folder / "pg_dump"
@@ -180,15 +185,15 @@ def _search(client_dirs: Sequence[str], well_known: Sequence[tuple[str, str]]) -
                 problems.append(f"nothing in {folder} ({source})")
             continue
         resolved = program.resolve()
-        if resolved.name == "pg_wrapper" or resolved.parent in clients:
-            continue
-        try:
-            version = _probe_version(str(resolved), resolved.stat().st_mtime_ns)
-        except ToolError as error:
-            problems.append(f"a broken one in {folder} ({source}: {error.message})")
-            continue
-        clients[resolved.parent] = Client(resolved.parent, version, source)
-    return sorted(clients.values(), key=lambda client: client.version, reverse=True), problems
+        if resolved.name != "pg_wrapper":
+            found.setdefault(resolved, (folder, source))
+    clients = []
+    for (program, (folder, source)), version in zip(found.items(), _at_once(_try_version, found), strict=True):
+        if isinstance(version, ToolError):
+            problems.append(f"a broken one in {folder} ({source}: {version.message})")
+        else:
+            clients.append(Client(program.parent, version, source))
+    return sorted(clients, key=lambda client: client.version, reverse=True), problems
 
 
 def _folders(client_dirs: Sequence[str], well_known: Sequence[tuple[str, str]]) -> Iterator[tuple[Path, str]]:
@@ -214,6 +219,19 @@ def _environment() -> dict[str, str]:
     return {**kept, "LC_ALL": "C"}
 
 
+def _at_once(ask: Callable[[_T], _U], programs: Iterable[_T]) -> list[_U]:
+    """Each takes some hundredths of a second, most of which is waiting."""
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pgbackup-clients") as pool:
+        return list(pool.map(ask, programs))
+
+
+def _try_version(program: Path) -> Version | ToolError:
+    try:
+        return _probe_version(str(program), program.stat().st_mtime_ns)
+    except ToolError as error:
+        return error
+
+
 # Both caches are keyed by the file's time of change too: a package upgraded under a running worker is seen.
 @functools.lru_cache(maxsize=256)
 def _probe_version(program: str, mtime: int) -> Version:
@@ -227,7 +245,8 @@ def _probe_version(program: str, mtime: int) -> Version:
 @functools.lru_cache(maxsize=256)
 def _compression_methods(program: str, mtime: int, version: Version) -> frozenset[str]:
     candidates = ("gzip", "lz4", "zstd") if version >= (16, 0) else ("gzip",)
-    return frozenset(method for method in candidates if _can_compress(program, method, version))
+    known = _at_once(lambda method: _can_compress(program, method, version), candidates)
+    return frozenset(method for method, can in zip(candidates, known, strict=True) if can)
 
 
 def _can_compress(program: str, method: str, version: Version) -> bool:

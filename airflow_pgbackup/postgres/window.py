@@ -46,7 +46,7 @@ class Window:
             return False
         self._base += keep_from
         self.position -= keep_from
-        self.buffer = self.buffer[keep_from:] + more
+        self.buffer = self.buffer[keep_from:] + more if keep_from < len(self.buffer) else more
         return True
 
     def peek(self, count: int) -> bytes:

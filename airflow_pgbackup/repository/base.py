@@ -20,7 +20,7 @@ import uuid as uuid_module
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import BinaryIO
@@ -45,12 +45,14 @@ class Entry:
 
     :param modified: aware, UTC, by the store's clock.
     :param version: what pins a later read to these very bytes: a quoted ETag, else a version id; None for local files.
+    :param sha256: hex digest; of the members of a directory that was just written only.
     """
 
     key: str
     size: int
     modified: datetime
     version: str | None = None
+    sha256: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,8 @@ class Repository(ABC):
 
         A failure removes what was already brought in.
 
-        :param digests: member path to sha256; checked wherever the bytes are read.
+        :param digests: member path to the sha256 that it must have.
+        :return: an entry for each member, with its sha256.
         :raises AlreadyExists: when there is anything under ``prefix``.
         """
         self.uuid  # noqa: B018  raises where there is no repository

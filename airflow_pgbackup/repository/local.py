@@ -19,7 +19,9 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -39,11 +41,11 @@ from airflow_pgbackup.repository.files import (
     walk,
 )
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key
-from airflow_pgbackup.repository.source import CancelFlag, Source
+from airflow_pgbackup.repository.source import CHUNK, CancelFlag, Source, digest
 
 T = TypeVar("T")
 
-CHUNK = 1024**2
+_AT_ONCE = 4  # members read; hashing takes a core each
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -184,8 +186,10 @@ class LocalRepository(Repository):
         # The scratch folder makes the parent, holds a copy where a rename cannot do, and clears both up again.
         with self._errors("cannot write", target), self.scratch(prefix) as copy:
             if folder.stat().st_dev != copy.stat().st_dev:
-                self._copy(folder, copy, members, digests, cancel)
+                self._copy(folder, copy, members, cancel)
                 folder = copy
+            with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pgbackup-member") as pool:
+                sums = list(pool.map(lambda m: digest(folder / m, digests.get(m), cancel), members))
             for path in [folder, *folder.rglob("*")]:
                 path.chmod(0o700 if path.is_dir() else 0o600)
                 fsync(path)
@@ -199,18 +203,19 @@ class LocalRepository(Repository):
                 raise
             fsync(target.parent)
             fsync(folder.parent)
-            return [entry for m in members if (entry := entry_of(f"{prefix}/{m}", (target / m).lstat())) is not None]
+            return [
+                replace(entry, sha256=sha256)
+                for member, sha256 in zip(members, sums, strict=True)
+                if (entry := entry_of(f"{prefix}/{member}", (target / member).lstat())) is not None
+            ]
 
-    def _copy(
-        self, folder: Path, copy: Path, members: Sequence[str], digests: Mapping[str, str], cancel: CancelFlag | None
-    ) -> None:
+    def _copy(self, folder: Path, copy: Path, members: Sequence[str], cancel: CancelFlag | None) -> None:
         for member in members:
             (copy / member).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with (folder / member).open("rb") as reader, (copy / member).open("xb") as writer:
-                source = Source(reader, sha256=digests.get(member), cancel=cancel)
+                source = Source(reader, cancel=cancel)
                 while data := source.read(CHUNK):
                     writer.write(data)
-                source.check()
 
     def _delete(self, keys: Sequence[str]) -> None:
         failed, number = [], None

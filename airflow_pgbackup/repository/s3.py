@@ -192,10 +192,10 @@ class S3Repository(Repository):
         def send(member: str) -> Entry:
             key = f"{prefix}/{member}"
             with (folder / member).open("rb") as stream:
-                source = Source(stream, sha256=digests.get(member), cancel=stop)
+                source = Source(stream, sha256=digests.get(member), digest=True, cancel=stop)
                 entry = self._upload(bucket, key, source, (folder / member).stat().st_size, digests.get(member))
             done.append(key)
-            return entry
+            return replace(entry, sha256=source.sha256)
 
         with ThreadPoolExecutor(MEMBERS, thread_name_prefix="pgbackup-member") as pool:
             futures = [pool.submit(send, member) for member in members]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from pathlib import Path
 from typing import Protocol
 
 from airflow_pgbackup.errors import Cancelled, RepositoryError
+
+CHUNK = 1024**2
 
 
 class Reader(Protocol):
@@ -21,14 +24,20 @@ class CancelFlag(Protocol):
 
 
 class Source:
-    """The bytes on their way in, counted, and hashed when their digest is known before. Full chunks until the end."""
+    """The bytes on their way in, counted and, where that is wanted, hashed. Full chunks until the end.
 
-    def __init__(self, reader: Reader, *, sha256: str | None = None, cancel: CancelFlag | None = None) -> None:
+    :param sha256: the digest they must have.
+    :param digest: compute it, though it is not known before.
+    """
+
+    def __init__(
+        self, reader: Reader, *, sha256: str | None = None, digest: bool = False, cancel: CancelFlag | None = None
+    ) -> None:
         self.size = 0
         self._reader = reader
         self._cancel = cancel
         self._expected = sha256
-        self._hash = hashlib.sha256() if sha256 is not None else None
+        self._hash = hashlib.sha256() if digest or sha256 is not None else None
 
     def read(self, size: int, /) -> bytes:
         if self._cancel is not None:
@@ -46,18 +55,38 @@ class Source:
             self._hash.update(data)
         return data
 
+    @property
+    def sha256(self) -> str:
+        """Of what was read so far."""
+        if self._hash is None:
+            raise RuntimeError("this Source computes no digest")
+        return self._hash.hexdigest()
+
     def check(self) -> None:
         """The last look before the commit.
 
         :raises RepositoryError: when the bytes are not the expected ones. And what the cancel flag raises.
         """
-        if self._hash is not None and self._hash.hexdigest() != self._expected:
+        if self._expected is not None and self.sha256 != self._expected:
             raise RepositoryError(
-                f"the data read has sha256 {self._hash.hexdigest()}, expected was {self._expected}",
+                f"the data read has sha256 {self.sha256}, expected was {self._expected}",
                 hint="the source is damaged or has changed: verify it",
             )
         if self._cancel is not None:
             self._cancel.check()
+
+
+def digest(path: Path, expected: str | None, cancel: CancelFlag | None) -> str:
+    """The sha256 of a file.
+
+    :raises RepositoryError: it is not the expected one.
+    """
+    with path.open("rb") as stream:
+        source = Source(stream, sha256=expected, digest=True, cancel=cancel)
+        while source.read(CHUNK):
+            pass
+        source.check()
+    return source.sha256
 
 
 class Stop:
