@@ -20,7 +20,7 @@ from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.source import Source, describe_source
 from airflow_pgbackup.backup.source_rows import hold_source
 from airflow_pgbackup.backup.streams import Meter, Readable, compressed, compressed_inside
-from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
+from airflow_pgbackup.errors import Cancelled, ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.clients import Client, choose_client
 from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
 from airflow_pgbackup.postgres.endchecks import check_directory
@@ -28,7 +28,7 @@ from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.process import Cancel, ToolProcess
 from airflow_pgbackup.postgres.toc import read_toc
 from airflow_pgbackup.repository import layout
-from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.base import Incoming, Repository
 from airflow_pgbackup.repository.manifest import Artifact, ClientInfo, FileDigest, Manifest, directory_sha256
 from airflow_pgbackup.settings import Settings
 
@@ -226,21 +226,18 @@ class _Job:
         options: dict[str, Any] = {
             "cancel": self.cancel,
             "deadline": self.deadline or settings.dump_deadline,
-            "on_line": plan.listener(self._say, progress),
         }
         with client_environment(connection) as env:
             if plan.format != "directory":
-                with ToolProcess(argv, env=env, **options) as process:
+                on_line = plan.listener(self._say, progress)
+                with ToolProcess(argv, env=env, on_line=on_line, **options) as process:
                     # Parts are planned for what will come: no indexes, and compressed half the size or less.
                     expected = source.size_bytes // (1 if plan.compression.method == "none" else 2)
                     files = self._stream(plan, process.stdout, key, name, expected, progress)
             else:
                 with self.repository.scratch(key.rpartition("/")[0]) as scratch:
-                    folder = scratch / name
-                    argv += [f"--file={folder}", "--no-sync"]  # who brings the files in syncs them where they stay
-                    with ToolProcess(argv, env=env, stdout="devnull", **options) as process:
-                        process.wait()
-                    files = self._move_in(folder, key)
+                    argv += [f"--file={scratch / name}", "--no-sync"]  # the repository syncs the files where they stay
+                    files = self._directory(argv, scratch / name, key, plan, progress, env=env, **options)
         return Artifact(
             name=name,
             format=plan.format,
@@ -265,13 +262,42 @@ class _Job:
         self.written.append(key)
         return (FileDigest(name, stored.size, stored.sha256),)
 
-    def _move_in(self, folder: Path, key: str) -> tuple[FileDigest, ...]:
+    def _directory(
+        self, argv: list[str], folder: Path, key: str, plan: DumpPlan, progress: Progress, **options: Any
+    ) -> tuple[FileDigest, ...]:
+        stop, failures = Cancel(), list[BaseException]()
+
+        def give_up(error: BaseException) -> None:
+            failures.append(error)
+            stop.set()
+
+        forget = self.cancel.on_set(stop.set) if self.cancel else _go_on
+        try:
+            with self.repository.incoming(key, folder, cancel=self.cancel, on_failure=give_up) as incoming:
+
+                def on_item(dump_id: int) -> None:
+                    for path in folder.glob(f"{dump_id}.dat*"):
+                        incoming.offer(path.name)
+
+                on_line = plan.listener(self._say, progress, on_item)
+                try:
+                    with ToolProcess(argv, stdout="devnull", on_line=on_line, **{**options, "cancel": stop}) as process:
+                        process.wait()
+                except Cancelled:
+                    if failures:
+                        raise failures[0] from None
+                    raise
+                return self._move_in(folder, key, incoming)
+        finally:
+            forget()
+
+    def _move_in(self, folder: Path, key: str, incoming: Incoming) -> tuple[FileDigest, ...]:
         # pg_dump wrote these files itself: a disk that filled up in a last page is found here, not by its exit status.
         check = self.cancel.check if self.cancel else _go_on
         with (folder / "toc.dat").open("rb") as toc:
             entries = read_toc(toc, what="toc.dat")[0].entries
         check_directory(folder, entries, check)
-        stored = self.repository.write_directory(key, folder, cancel=self.cancel)
+        stored = incoming.finish({})
         self.written += [entry.key for entry in stored]
         return tuple(FileDigest(entry.key.removeprefix(f"{key}/"), entry.size, entry.sha256) for entry in stored)
 

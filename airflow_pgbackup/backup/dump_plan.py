@@ -22,6 +22,7 @@ _OURS = ("none", "zstd", "gzip")
 
 # With --verbose pg_dump says each table as it comes to it. Everything else it says then is chatter.
 _TABLE = re.compile(r"^pg_dump: dumping contents of table ")
+_ITEM = re.compile(r"^pg_dump: finished item (\d+) ", re.ASCII)
 _CHATTER = re.compile(r"^pg_dump(all)?: (?!warning|error|hint|detail)")
 
 _TRAILERS = {
@@ -82,12 +83,19 @@ class DumpPlan:
         level = f":{self.compression.level}" if self.compression.level is not None else ""
         return f"{self.compression.method}{level} by {self.compression.by}"
 
-    def listener(self, say: Callable[[str], None], progress: Progress) -> Callable[[str], None]:
-        """Takes the tool's stderr: tables go to the progress line, warnings and errors to the log."""
+    def listener(
+        self, say: Callable[[str], None], progress: Progress, on_item: Callable[[int], None] = lambda dump_id: None
+    ) -> Callable[[str], None]:
+        """Takes the tool's stderr: tables go to the progress line, warnings and errors to the log.
+
+        :param on_item: gets the dump id of what a pg_dump with jobs has written to its end.
+        """
 
         def on_line(line: str) -> None:
             if _TABLE.match(line):
                 progress.table_done()
+            elif item := _ITEM.match(line):
+                on_item(int(item[1]))
             if self.verbose or not _CHATTER.match(line):
                 say(line)
 

@@ -18,7 +18,7 @@ import secrets
 import tempfile
 import uuid as uuid_module
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -53,6 +53,18 @@ class Entry:
     modified: datetime
     version: str | None = None
     sha256: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A folder on its way into a repository.
+
+    :param finish: the folder is whole: bring it in, as :meth:`Repository.write_directory` does.
+    :param offer: this member will not change any more. Returns at once.
+    """
+
+    finish: Callable[[Mapping[str, str]], Sequence[Entry]]
+    offer: Callable[[str], None] = lambda member: None
 
 
 @dataclass(frozen=True)
@@ -198,6 +210,32 @@ class Repository(ABC):
         :return: an entry for each member, with its sha256.
         :raises AlreadyExists: when there is anything under ``prefix``.
         """
+        with self.incoming(prefix, folder, cancel=cancel) as incoming:
+            return incoming.finish(digests or {})
+
+    @abstractmethod
+    def incoming(
+        self,
+        prefix: str,
+        folder: Path,
+        *,
+        cancel: CancelFlag | None = None,
+        on_failure: Callable[[BaseException], None] = lambda error: None,
+    ) -> AbstractContextManager[Incoming]:
+        """As :meth:`write_directory` for a folder that is still being written: what is done may leave already.
+
+        Nothing of it is in the repository before :attr:`Incoming.finish`, and nothing is left of what was sent when
+        that does not come.
+
+        :param on_failure: called, in some thread, with the reason why what was offered could not be sent. ``finish``
+            raises it, too.
+        """
+
+    def _members(self, prefix: str, folder: Path) -> Sequence[str]:
+        """What is to be brought in, by its paths in the folder.
+
+        :raises AlreadyExists: when there is anything under ``prefix``.
+        """
         self.uuid  # noqa: B018  raises where there is no repository
         members = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if _is_member(path)]
         for member in members:
@@ -206,7 +244,7 @@ class Repository(ABC):
             raise RepositoryError(f"the folder {folder} is empty: not brought into the repository")
         if self.stat(prefix) is not None or next(self.list(prefix), None) is not None:
             raise AlreadyExists(f"{self.location(prefix)} exists already")
-        return self._write_directory(prefix, folder, members, digests or {}, cancel)
+        return members
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete keys; those that are not there are none of its business. In no particular order, so a manifest is
@@ -286,11 +324,6 @@ class Repository(ABC):
 
     @abstractmethod
     def _write(self, key: str, source: Source, *, size_hint: int | None, sha256: str | None) -> Entry: ...
-
-    @abstractmethod
-    def _write_directory(
-        self, prefix: str, folder: Path, members: Sequence[str], digests: Mapping[str, str], cancel: CancelFlag | None
-    ) -> Sequence[Entry]: ...
 
     @abstractmethod
     def _delete(self, keys: Sequence[str]) -> None: ...

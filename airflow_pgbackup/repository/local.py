@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, RepositoryError, RepositoryNotFound
-from airflow_pgbackup.repository.base import Entry, Leftover, Repository
+from airflow_pgbackup.repository.base import Entry, Incoming, Leftover, Repository
 from airflow_pgbackup.repository.files import (
     FULL,
     File,
@@ -179,9 +179,21 @@ class LocalRepository(Repository):
             temporary.unlink(missing_ok=True)
             self._remove_empty(path.parent)
 
-    def _write_directory(
-        self, prefix: str, folder: Path, members: Sequence[str], digests: Mapping[str, str], cancel: CancelFlag | None
+    @contextmanager
+    def incoming(
+        self,
+        prefix: str,
+        folder: Path,
+        *,
+        cancel: CancelFlag | None = None,
+        on_failure: Callable[[BaseException], None] = lambda error: None,
+    ) -> Iterator[Incoming]:
+        yield Incoming(lambda digests: self._bring_in(prefix, folder, digests, cancel))
+
+    def _bring_in(
+        self, prefix: str, folder: Path, digests: Mapping[str, str], cancel: CancelFlag | None
     ) -> list[Entry]:
+        members = self._members(prefix, folder)
         target = self._path(prefix)
         # The scratch folder makes the parent, holds a copy where a rename cannot do, and clears both up again.
         with self._errors("cannot write", target), self.scratch(prefix) as copy:

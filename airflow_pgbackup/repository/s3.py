@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -15,19 +14,19 @@ from typing import Any, BinaryIO, cast
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, RepositoryError, RepositoryNotFound
-from airflow_pgbackup.repository.base import Entry, Leftover, Repository
+from airflow_pgbackup.repository.base import Entry, Incoming, Leftover, Repository
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
 from airflow_pgbackup.repository.s3_bucket import Bucket
+from airflow_pgbackup.repository.s3_directory import DirectoryUpload
 from airflow_pgbackup.repository.s3_errors import MISSING, code_of, status_of
 from airflow_pgbackup.repository.s3_options import MIB, S3Options
 from airflow_pgbackup.repository.s3_reader import ObjectReader
 from airflow_pgbackup.repository.s3_upload import Upload
-from airflow_pgbackup.repository.source import CancelFlag, Source, Stop
+from airflow_pgbackup.repository.source import CancelFlag, Source
 
 BATCH = 1000  # keys in one DeleteObjects
 # Parts of a server-side copy take no memory here; larger ones are fewer requests, smaller ones more at a time.
 COPY_PART = 512 * MIB
-MEMBERS = 4
 
 
 class S3Repository(Repository):
@@ -166,49 +165,39 @@ class S3Repository(Repository):
                     yield item["Prefix"][len(start) : -1]
 
     def _write(self, key: str, source: Source, *, size_hint: int | None, sha256: str | None) -> Entry:
-        return self._upload(self._bucket, key, source, size_hint, sha256)
+        upload = Upload(self._bucket, self._root + key, self.location(key), sha256=sha256)
+        with self._bucket.errors(f"cannot write {upload.what}"):
+            return _entry(key, upload.run(source, size_hint))
 
-    def _upload(self, bucket: Bucket, key: str, source: Source, size_hint: int | None, sha256: str | None) -> Entry:
-        what = self.location(key)
-        with bucket.errors(f"cannot write {what}"):
-            if bucket.head(self._root + key) is not None:  # before a dump that may take hours; decided at its end
-                raise AlreadyExists(f"{what} exists already")
-            return _entry(key, Upload(bucket, self._root + key, what, sha256=sha256).run(source, size_hint))
-
-    def _write_directory(
-        self, prefix: str, folder: Path, members: Sequence[str], digests: Mapping[str, str], cancel: CancelFlag | None
-    ) -> Sequence[Entry]:
-        options = self._bucket.options
-        share = replace(
-            options,
-            client_factory=lambda: self._bucket.client,
-            memory=max(options.min_part_size, options.memory // MEMBERS),
-            max_concurrency=max(1, options.max_concurrency // MEMBERS),
-        )
-        bucket = Bucket(self._bucket.name, share)
-        stop = Stop(cancel)
-        done: list[str] = []
-
-        def send(member: str) -> Entry:
+    @contextmanager
+    def incoming(
+        self,
+        prefix: str,
+        folder: Path,
+        *,
+        cancel: CancelFlag | None = None,
+        on_failure: Callable[[BaseException], None] = lambda error: None,
+    ) -> Iterator[Incoming]:
+        def begin(bucket: Bucket, member: str) -> Upload:
             key = f"{prefix}/{member}"
-            with (folder / member).open("rb") as stream:
-                source = Source(stream, sha256=digests.get(member), digest=True, cancel=stop)
-                entry = self._upload(bucket, key, source, (folder / member).stat().st_size, digests.get(member))
-            done.append(key)
-            return replace(entry, sha256=source.sha256)
+            return Upload(bucket, self._root + key, self.location(key))
 
-        with ThreadPoolExecutor(MEMBERS, thread_name_prefix="pgbackup-member") as pool:
-            futures = [pool.submit(send, member) for member in members]
-            try:
-                # In the order in which they end: the first failure ends the others.
-                for future in as_completed(futures):
-                    future.result()
-            except BaseException:
-                stop.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-                self._delete(done)
-                raise
-        return [future.result() for future in futures]
+        with DirectoryUpload(self._bucket, folder, begin, cancel=cancel, on_failure=on_failure) as directory:
+
+            def finish(digests: Mapping[str, str]) -> Sequence[Entry]:
+                done: list[str] = []
+                try:
+                    members = self._members(prefix, folder)
+                    heads = directory.finish(members, digests, lambda member: done.append(f"{prefix}/{member}"))
+                except BaseException:
+                    self._delete(done)
+                    raise
+                return [
+                    replace(_entry(f"{prefix}/{member}", head), sha256=sha256)
+                    for member, (head, sha256) in zip(members, heads, strict=True)
+                ]
+
+            yield Incoming(finish, directory.offer)
 
     def _delete(self, keys: Sequence[str]) -> None:
         failed = []

@@ -23,6 +23,7 @@ import secrets
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -44,17 +45,27 @@ _DIGESTS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@dataclass(frozen=True)
+class Sent:
+    """The parts of an object that is not there yet."""
+
+    upload: str
+    parts: list[dict[str, Any]]
+    size: int
+
+
 class Upload:
     """One object being written.
 
     :param key: the whole key in the bucket.
     :param what: for messages, ``s3://bucket/key``.
+    :param sha256: kept as metadata of the object.
     """
 
     def __init__(self, bucket: Bucket, key: str, what: str, *, sha256: str | None = None) -> None:
         self._bucket = bucket
         self._key = key
-        self._what = what
+        self.what = what
         self._token = secrets.token_hex(16)
         self._metadata = {**bucket.options.extra_args.get("Metadata", {}), TOKEN: self._token}
         if sha256 is not None:
@@ -63,8 +74,7 @@ class Upload:
 
     def run(self, source: Source, size_hint: int | None) -> dict[str, Any]:
         """Send everything; what a HEAD says afterwards. Botocore's errors come through, the source's too."""
-        options = self._bucket.options
-        plan = PartPlan(size_hint, options.max_parts, options.min_part_size)
+        plan = self._plan(size_hint)
         data = source.read(plan.next_size)
         if len(data) < plan.next_size:
             source.check()
@@ -72,7 +82,21 @@ class Upload:
             return self._confirm(len(data), self._checksum_of(data))
         first = [data]
         del data  # this frame would hold it to the end
-        return self._multipart(first, source, plan)
+        return self.finish(self._multipart(first, source, plan))
+
+    def send(self, source: Source, size_hint: int) -> Sent:
+        """Send everything in parts, which only :meth:`finish` makes an object."""
+        plan = self._plan(size_hint)
+        return self._multipart([source.read(plan.next_size)], source, plan)
+
+    def finish(self, sent: Sent) -> dict[str, Any]:
+        """As :meth:`run`, of what was sent. An error means that nothing is left of it."""
+        self._complete(sent.upload, sent.parts)
+        return self._confirm(sent.size, self._composite_of(sent.parts))
+
+    def drop(self, sent: Sent) -> None:
+        """Remove what was sent."""
+        self._abort(sent.upload)
 
     def copy(
         self, source: dict[str, str], head: dict[str, Any], part_size: int, check: Callable[[], None]
@@ -110,7 +134,14 @@ class Upload:
 
     # -- multipart -----------------------------------------------------------------------------------------------
 
-    def _multipart(self, first: list[bytes], source: Source, plan: PartPlan) -> dict[str, Any]:
+    def _plan(self, size_hint: int | None) -> PartPlan:
+        """:raises AlreadyExists: before a dump that may take hours; decided at its end."""
+        if self._bucket.head(self._key) is not None:
+            raise AlreadyExists(f"{self.what} exists already")
+        options = self._bucket.options
+        return PartPlan(size_hint, options.max_parts, options.min_part_size)
+
+    def _multipart(self, first: list[bytes], source: Source, plan: PartPlan) -> Sent:
         def send(number: int, body: Any) -> dict[str, Any]:
             answer = self._bucket.call(
                 "UploadPart", Key=self._key, UploadId=upload, PartNumber=number, Body=body, **self._checksum
@@ -131,13 +162,12 @@ class Upload:
         except BaseException:
             self._abort(upload, parts)
             raise
-        self._complete(upload, done)
-        return self._confirm(source.size, self._composite_of(done))
+        return Sent(upload, done, source.size)
 
     def _next_number(self, plan: PartPlan) -> int:
         if plan.number == plan.max_parts:
             raise RepositoryError(
-                f"{self._what} needs more than {plan.max_parts} parts",
+                f"{self.what} needs more than {plan.max_parts} parts",
                 hint="give a size hint near the real size, or raise max_parts if the store allows more",
             )
         plan.number += 1
@@ -159,7 +189,7 @@ class Upload:
             log.warning(
                 "an incomplete multipart upload of %s could not be aborted (%s); nothing is visible, and prune sweeps "
                 "it later, as a lifecycle rule does",
-                self._what,
+                self.what,
                 code_of(error) or type(error).__name__,
             )
 
@@ -193,11 +223,9 @@ class Upload:
             # A retry after a lost reply ends as 412 or NoSuchUpload, a proxy's timeout as anything: the object knows.
             head = self._bucket.head(self._key)
             if self._is_ours(head):
-                log.info(
-                    "the store reported %s, but %s is complete", code_of(error) or type(error).__name__, self._what
-                )
+                log.info("the store reported %s, but %s is complete", code_of(error) or type(error).__name__, self.what)
             elif head is not None:
-                raise AlreadyExists(f"{self._what} exists already") from error
+                raise AlreadyExists(f"{self.what} exists already") from error
             else:
                 raise
 
@@ -213,7 +241,7 @@ class Upload:
                 return
         # No If-None-Match here: two writers in the same instant could both pass.
         if self._bucket.head(self._key) is not None:
-            raise AlreadyExists(f"{self._what} exists already")
+            raise AlreadyExists(f"{self.what} exists already")
         self._bucket.call(operation, Key=self._key, **params)
 
     def _is_ours(self, head: dict[str, Any] | None) -> bool:
@@ -227,16 +255,16 @@ class Upload:
                 break
             time.sleep(pause)  # S3 is consistent, not every store is
         else:
-            raise RepositoryError(f"{self._what} is not there after the store confirmed it")
+            raise RepositoryError(f"{self.what} is not there after the store confirmed it")
         if head.get("Metadata", {}).get(TOKEN, self._token) != self._token:
             # SeaweedFS looks for If-None-Match before it joins the parts: of two in the same instant the later stays.
-            raise AlreadyExists(f"{self._what} was written by another writer in the same instant")
+            raise AlreadyExists(f"{self.what} was written by another writer in the same instant")
         stored = head.get(f"Checksum{self._bucket.algorithm}")
         if head["ContentLength"] != size or (checksum and stored and stored != checksum):
             if self._is_ours(head):
                 self._bucket.call("DeleteObject", Key=self._key)
             raise RepositoryError(
-                f"{self._what} is not what was sent: {head['ContentLength']} bytes of {size}, checksum {stored}",
+                f"{self.what} is not what was sent: {head['ContentLength']} bytes of {size}, checksum {stored}",
                 hint="the store or a proxy in between damages data, or another tool writes to the same key",
             )
         return head
