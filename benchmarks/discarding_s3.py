@@ -1,6 +1,8 @@
 """An S3 server that throws bodies away: what is left of an upload's time is the client's own.
 
-    python benchmarks/discarding_s3.py        prints its address; ends with its standard input
+    python benchmarks/discarding_s3.py [MIB]      prints its address; ends with its standard input
+
+MIB: takes so many MiB in a second, as a store at the end of a line does.
 
 Answers what boto3 and the AWS CLI ask: small objects are kept, of large ones only the size. Checks nothing.
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
+import time
 import uuid
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -34,9 +37,25 @@ class Store:
     uploads: dict[str, dict[int, int]] = field(default_factory=dict)
 
 
+class Line:
+    """So many bytes in a second, shared by all who send."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._free = 0.0  # when
+        self._lock = threading.Lock()
+
+    def carry(self, count: int) -> None:
+        with self._lock:
+            self._free = max(self._free, time.monotonic()) + count / self._rate
+            pause = self._free - time.monotonic()
+        time.sleep(max(0.0, pause))
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     store = Store()
+    line: Line | None = None
     query: dict[str, list[str]]
     key: str
 
@@ -125,6 +144,8 @@ class Handler(BaseHTTPRequestHandler):
         left = size
         while left and (got := self.rfile.readinto1(buffer[: min(left, len(buffer))])):
             left -= got
+            if self.line:
+                self.line.carry(got)
         return size, None
 
     def _checksum(self) -> dict[str, str]:
@@ -160,6 +181,8 @@ def _error(code: str) -> str:
 def main() -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if len(sys.argv) > 1:
+        Handler.line = Line(float(sys.argv[1]) * 1024**2)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
     sys.stdin.read()

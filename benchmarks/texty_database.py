@@ -35,42 +35,42 @@ def fill(connection: psycopg.Connection, size: int) -> None:
     """Make the tables. At least ``size`` bytes of rows: on disk it is a few percent more.
 
     The same for the same size."""
-    text = _text(max(200_000, min(10_000_000, size // 16)))
+    text = words(max(200_000, min(10_000_000, size // 16)))
     for number, (name, share) in enumerate(TABLES.items()):
         table = sql.Identifier(name)
         connection.execute(
             sql.SQL("CREATE TABLE {} (id bigint, created timestamptz, author bigint, body text)").format(table)
         )
         with connection.cursor().copy(sql.SQL("COPY {} FROM STDIN").format(table)) as copy:
-            for block in _rows(text, int(size * share), random.Random(number)):
+            for block in rows(text, int(size * share), random.Random(number)):
                 copy.write(block)
         connection.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY (id)").format(table))
     connection.execute("VACUUM ANALYZE")
     connection.execute("CHECKPOINT")
 
 
-def _rows(text: str, size: int, rng: random.Random) -> Iterator[str]:
-    rows, held, number = [], 0, 0
+def rows(text: str, size: int, rng: random.Random) -> Iterator[str]:
+    block, held, number = [], 0, 0
     while size > 0:
         length = rng.randrange(80, 900)
         start = rng.randrange(len(text) - length)
         number += 1
         created = _EPOCH + timedelta(seconds=number * 37 + length)
         row = f"{number}\t{created.isoformat()}\t{rng.getrandbits(40)}\t{text[start : start + length]}\n"
-        rows.append(row)
+        block.append(row)
         held += len(row)
         size -= len(row)
         if held > _BLOCK or size <= 0:
-            yield "".join(rows)
-            rows, held = [], 0
+            yield "".join(block)
+            block, held = [], 0
 
 
-def _text(words: int) -> str:
+def words(count: int) -> str:
     """Made-up words, the n-th most frequent one 1/n as often as the first (Zipf's law)."""
     rng = random.Random(1)
     letters, weights = "etaoinshrdlucmfwypvbgkqjxz", [6, 5, 4, 4, 4, 4, 3, 3, 3, 2, 2, 2, 2, 2] + [1] * 12
     lengths = (2, 3, 4, 5, 6, 6, 7, 8, 9, 11)
     known = ["".join(rng.choices(letters, weights, k=rng.choice(lengths))) for _ in range(WORDS)]
     often = 1 / np.arange(1, WORDS + 1)
-    drawn = np.searchsorted(np.cumsum(often / often.sum()), np.random.default_rng(1).random(words))
+    drawn = np.searchsorted(np.cumsum(often / often.sum()), np.random.default_rng(1).random(count))
     return " ".join(np.array(known, dtype=object)[np.minimum(drawn, WORDS - 1)].tolist())

@@ -20,7 +20,7 @@ from airflow_pgbackup.postgres.clients import Client, find_clients
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 
 HERE = Path(__file__).parent
-WEED, DISCARD, NULL = "weed mini", "discarding", "/dev/null"
+WEED, DISCARD, LINE, NULL = "weed mini", "discarding", "discarding, 40 MiB/s", "/dev/null"
 OURS, OURS_DIRECTORY = "ours", "ours, directory, 2 jobs"
 VERB = "ours, the dump alone"
 TUTORIAL = "pg_dump -Ft to a file, then aws s3 cp"
@@ -112,8 +112,8 @@ def weed() -> Iterator[Store]:
 
 
 @contextmanager
-def discarding() -> Iterator[Store]:
-    argv = [sys.executable, str(HERE / "discarding_s3.py")]
+def discarding(*mib_per_second: str) -> Iterator[Store]:
+    argv = [sys.executable, str(HERE / "discarding_s3.py"), *mib_per_second]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

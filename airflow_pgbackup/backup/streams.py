@@ -158,7 +158,7 @@ class _ZstdFrames:
 
     def _compress(self, pieces: list[bytes]) -> bytes:
         if not hasattr(self._threads, "compressor"):
-            self._threads.compressor = _zstd_compressor(self._level)
+            self._threads.compressor = zstd_compressor(self._level)
         data: bytes = self._threads.compressor.compress(b"".join(pieces))
         return data
 
@@ -175,11 +175,11 @@ def _compressed(source: Readable, compressor: Compressor) -> Iterator[bytes]:
 
 
 def _zstd(level: int | None) -> Compressor:
-    compressor: Compressor = _zstd_compressor(level or _DEFAULT_LEVEL, threads=_threads()).compressobj()
+    compressor: Compressor = zstd_compressor(level or _DEFAULT_LEVEL, threads=_threads()).compressobj()
     return compressor
 
 
-def _zstd_compressor(level: int, *, threads: int = 0) -> Any:
+def zstd_compressor(level: int, *, threads: int = 0) -> Any:
     import zstandard
 
     if level != _DEFAULT_LEVEL:

@@ -15,18 +15,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import boto3.session
 import pytest
+from botocore.config import Config
+from faulty_s3 import FaultyS3
 from test_dump_faults import children_of, pg_dumps, wait_for
 
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import ToolError
+from airflow_pgbackup.errors import RepositoryError, ToolError
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3_options import MIB, S3Options
+from airflow_pgbackup.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -121,6 +125,85 @@ def test_pg_dump_killed_at_any_point(
     sweep(there)
     assert uploads(client, bucket) == []
     assert {entry.key.rpartition("/")[0] + "/" for entry in there.list()} == {"/", *committed}
+
+
+# Says that it has written a member to its end, and goes on for a long time.
+SLOW = """#!{python}
+import os, sys, time
+if "--version" in sys.argv:
+    print("pg_dump (PostgreSQL) 18.99")
+    sys.exit()
+folder = next((word.removeprefix("--file=") for word in sys.argv if word.startswith("--file=")), None)
+if folder is None:
+    sys.exit('pg_dump: error: invalid connection option "no_such_keyword"')  # asked what it can compress
+os.mkdir(folder)
+open(folder + "/5.dat", "wb").write(os.urandom(12 << 20))
+print("pg_dump: finished item 5 TABLE DATA t", file=sys.stderr, flush=True)
+time.sleep({seconds})
+sys.exit({status})
+"""
+
+
+def slow_pg_dump(folder: Path, *, seconds: float, status: int) -> Settings:
+    (folder / "pg_dump").write_text(SLOW.format(python=sys.executable, seconds=seconds, status=status))
+    (folder / "pg_dump").chmod(0o755)
+    return Settings(client_dirs=(str(folder),))
+
+
+DIRECTORY = DumpOptions(format="directory", jobs=2, compress="none")
+
+
+def test_a_directory_that_was_half_sent_when_pg_dump_failed(
+    server18: PostgresServer, client: S3Client, bucket: str, there: Repository, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.05):
+            seen.extend(uploads(client, bucket))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        with pytest.raises(ToolError) as caught:
+            dump_database(
+                connection=server18.params,
+                server="s",
+                repository=there,
+                options=DIRECTORY,
+                settings=slow_pg_dump(tmp_path, seconds=3, status=1),
+            )
+    finally:
+        ended.set()
+        looking.join()
+    assert caught.value.exit_code == 1
+    assert any(key.endswith("/5.dat") for key in seen)
+    assert uploads(client, bucket) == []
+    assert [entry.key for entry in there.list()] == ["repository.json"]
+
+
+def test_a_store_that_refuses_a_member_ends_the_dump_at_once(
+    s3: S3Server, server18: PostgresServer, client: S3Client, bucket: str, there: Repository, tmp_path: Path
+) -> None:
+    with FaultyS3(s3.endpoint_url).running() as proxy:
+        proxy.fault("UploadPart", "answer", status=403, code="AccessDenied", times=100)
+        session = boto3.session.Session(s3.access_key, s3.secret_key, region_name="us-east-1")
+        behind = session.client("s3", endpoint_url=proxy.url, config=Config(s3={"addressing_style": "path"}))
+        repository = open_repository(there.uri, s3=S3Options(client_factory=lambda: behind, min_part_size=5 * MIB))
+        started = time.monotonic()
+        with pytest.raises(RepositoryError, match=r"5\.dat") as caught:
+            dump_database(
+                connection=server18.params,
+                server="s",
+                repository=repository,
+                options=DIRECTORY,
+                settings=slow_pg_dump(tmp_path, seconds=120, status=0),
+            )
+    assert "AccessDenied" in str(caught.value)
+    assert time.monotonic() - started < 60  # not at the end of pg_dump
+    assert uploads(client, bucket) == []
+    assert [entry.key for entry in there.list()] == ["repository.json"]
 
 
 WORKER = """

@@ -17,3 +17,14 @@ def test_peak_memory_of_a_dump_to_s3() -> None:
     lines = run.stdout.splitlines()
     assert [line.split(",")[0] for line in lines] == ["0.1 GiB", "0.3 GiB"]
     assert all("MiB over the start" in line for line in lines)
+
+
+def test_compression_beside_zstd_s_own() -> None:
+    run = subprocess.run(
+        [sys.executable, BENCHMARKS / "bench_compression.py", "--mib", "1", "--rounds", "1"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    rows = [line.split(" | ")[0] for line in run.stdout.splitlines()[2:]]
+    assert rows == ["| text", "| pgbench", "| measurements", "| orders", "| uuids", "| events in json", "| bytea"]

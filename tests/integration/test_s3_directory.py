@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+from builds import BUILDS, Build, each
 
 from airflow_pgbackup.backup import artifact
 from airflow_pgbackup.backup.artifact import check_bytes, download, member_key
@@ -25,7 +28,8 @@ from airflow_pgbackup.postgres.server import PostgresServer
 from airflow_pgbackup.repository.base import Entry, Repository
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.open import open_repository
-from airflow_pgbackup.repository.s3_options import S3Options
+from airflow_pgbackup.repository.s3_options import MIB, S3Options
+from airflow_pgbackup.settings import Settings
 
 TABLES = 12
 FILL = [
@@ -127,3 +131,53 @@ def test_stopped_among_the_members(backup: Backup, monkeypatch: pytest.MonkeyPat
     with pytest.raises(Cancelled):
         download(backup.repository, backup.manifest, tmp_path, cancel=cancel)
     assert backup.open == 0
+
+
+# Does what pg_dump does, and waits at its end until there is a file.
+WAITING = """#!{python}
+import os, subprocess, sys, time
+done = subprocess.run([{program!r}, *sys.argv[1:]])
+while any(word.startswith("--jobs") for word in sys.argv) and not os.path.exists({go!r}):
+    time.sleep(0.02)
+sys.exit(done.returncode)
+"""
+
+
+@each(BUILDS)
+def test_large_members_leave_while_pg_dump_still_runs(build: Build, s3: S3Server, tmp_path: Path) -> None:
+    folder, go, client, bucket = tmp_path / "bin", tmp_path / "go", s3.client(), s3.bucket()
+    folder.mkdir()
+    program = str(build.bin_dir / "pg_dump")
+    (folder / "pg_dump").write_text(WAITING.format(python=sys.executable, program=program, go=str(go)))
+    (folder / "pg_dump").chmod(0o755)
+    repository = open_repository(f"s3://{bucket}", s3=S3Options(client_factory=lambda: client, min_part_size=5 * MIB))
+    repository.init()
+
+    def sent() -> list[str]:
+        uploads = client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+        parts = [client.list_parts(Bucket=bucket, Key=u["Key"], UploadId=u["UploadId"]).get("Parts") for u in uploads]
+        return [upload["Key"] for upload, its in zip(uploads, parts, strict=True) if its and len(its) == 2]
+
+    with PostgresServer(build.bin_dir) as server, server.params.connect() as session:
+        for name, rows in (("large", 10_000), ("larger", 11_000), ("small", 100)):
+            session.execute(f"create table {name} as select repeat(md5(n::text), 20) from generate_series(1, {rows}) n")
+        with ThreadPoolExecutor(1) as pool:
+            dump = pool.submit(
+                dump_database,
+                connection=server.params,
+                server="s",
+                repository=repository,
+                options=DumpOptions(format="directory", jobs=2, compress="none"),
+                settings=Settings(client_dirs=(str(folder),)),
+            )
+            try:
+                end = time.monotonic() + 30
+                while len(sent()) < 2 and not dump.done():
+                    assert time.monotonic() < end, "nothing was sent"
+                    time.sleep(0.05)
+                assert [entry.key for entry in repository.list()] == ["repository.json"]  # nothing is to be seen of it
+            finally:
+                go.touch()
+            reference = dump.result()
+        assert client.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
+        assert verify(reference=reference, repository=repository, settings=build.settings)["verified"] == "archive"
