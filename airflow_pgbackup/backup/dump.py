@@ -23,7 +23,7 @@ from airflow_pgbackup.backup.streams import Meter, Readable, compressed, compres
 from airflow_pgbackup.errors import Cancelled, ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.clients import Client, choose_client
 from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
-from airflow_pgbackup.postgres.endchecks import check_directory
+from airflow_pgbackup.postgres.endchecks import check_directory, member_of
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.process import Cancel, ToolProcess
 from airflow_pgbackup.postgres.toc import read_toc
@@ -276,27 +276,26 @@ class _Job:
             with self.repository.incoming(key, folder, cancel=self.cancel, on_failure=give_up) as incoming:
 
                 def on_item(dump_id: int) -> None:
-                    for path in folder.glob(f"{dump_id}.dat*"):
-                        incoming.offer(path.name)
+                    if member := member_of(folder, f"{dump_id}.dat"):
+                        incoming.offer(member.name)
 
                 on_line = plan.listener(self._say, progress, on_item)
                 try:
                     with ToolProcess(argv, stdout="devnull", on_line=on_line, **{**options, "cancel": stop}) as process:
                         process.wait()
+                    return self._move_in(folder, key, incoming, stop)
                 except Cancelled:
                     if failures:
                         raise failures[0] from None
                     raise
-                return self._move_in(folder, key, incoming)
         finally:
             forget()
 
-    def _move_in(self, folder: Path, key: str, incoming: Incoming) -> tuple[FileDigest, ...]:
+    def _move_in(self, folder: Path, key: str, incoming: Incoming, stop: Cancel) -> tuple[FileDigest, ...]:
         # pg_dump wrote these files itself: a disk that filled up in a last page is found here, not by its exit status.
-        check = self.cancel.check if self.cancel else _go_on
         with (folder / "toc.dat").open("rb") as toc:
             entries = read_toc(toc, what="toc.dat")[0].entries
-        check_directory(folder, entries, check)
+        check_directory(folder, entries, stop.check)
         stored = incoming.finish({})
         self.written += [entry.key for entry in stored]
         return tuple(FileDigest(entry.key.removeprefix(f"{key}/"), entry.size, entry.sha256) for entry in stored)

@@ -120,12 +120,17 @@ def check_directory(folder: Path, entries: Iterable[TocEntry], on_step: Callable
             raise VerificationFailed(f"{path.name} is in no list of large objects: a blobs*.toc is cut short")
 
 
+def member_of(folder: Path, name: str) -> Path | None:
+    """The file of a member, which has a suffix of its compression."""
+    paths = (folder / (name + suffix) for suffix in _SUFFIXES)  # a listing of a million large objects takes long
+    return next((path for path in paths if path.is_file()), None)
+
+
 def _find_member(folder: Path, name: str, what: str) -> Path:
-    for suffix in _SUFFIXES:
-        path = folder / (name + suffix)
-        if path.is_file():
-            return path
-    raise VerificationFailed(f"the directory lacks {name}, the data of {what}")
+    path = member_of(folder, name)
+    if path is None:
+        raise VerificationFailed(f"the directory lacks {name}, the data of {what}")
+    return path
 
 
 def _blobs(toc: Path) -> list[str]:

@@ -41,7 +41,7 @@ from airflow_pgbackup.repository.files import (
     walk,
 )
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key
-from airflow_pgbackup.repository.source import CHUNK, CancelFlag, Source, digest
+from airflow_pgbackup.repository.source import CHUNK, CancelFlag, Source, Stop, digest
 
 T = TypeVar("T")
 
@@ -200,8 +200,7 @@ class LocalRepository(Repository):
             if folder.stat().st_dev != copy.stat().st_dev:
                 self._copy(folder, copy, members, cancel)
                 folder = copy
-            with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pgbackup-member") as pool:
-                sums = list(pool.map(lambda m: digest(folder / m, digests.get(m), cancel), members))
+            sums = self._sums(folder, members, digests, cancel)
             for path in [folder, *folder.rglob("*")]:
                 path.chmod(0o700 if path.is_dir() else 0o600)
                 fsync(path)
@@ -220,6 +219,18 @@ class LocalRepository(Repository):
                 for member, sha256 in zip(members, sums, strict=True)
                 if (entry := entry_of(f"{prefix}/{member}", (target / member).lstat())) is not None
             ]
+
+    @staticmethod
+    def _sums(
+        folder: Path, members: Sequence[str], digests: Mapping[str, str], cancel: CancelFlag | None
+    ) -> Sequence[str]:
+        stop = Stop(cancel)
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pgbackup-member") as pool:
+            try:
+                return list(pool.map(lambda member: digest(folder / member, digests.get(member), stop), members))
+            except BaseException:
+                stop.set()  # an interrupt does not wait until large files are read
+                raise
 
     def _copy(self, folder: Path, copy: Path, members: Sequence[str], cancel: CancelFlag | None) -> None:
         for member in members:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, PgBackupError, RepositoryError, RepositoryNotFound
 from airflow_pgbackup.repository.base import Entry, Incoming, Leftover, Repository
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
 from airflow_pgbackup.repository.s3_bucket import Bucket
@@ -23,6 +24,8 @@ from airflow_pgbackup.repository.s3_options import MIB, S3Options
 from airflow_pgbackup.repository.s3_reader import ObjectReader
 from airflow_pgbackup.repository.s3_upload import Upload
 from airflow_pgbackup.repository.source import CancelFlag, Source
+
+log = logging.getLogger(__name__)
 
 BATCH = 1000  # keys in one DeleteObjects
 # Parts of a server-side copy take no memory here; larger ones are fewer requests, smaller ones more at a time.
@@ -178,9 +181,9 @@ class S3Repository(Repository):
         cancel: CancelFlag | None = None,
         on_failure: Callable[[BaseException], None] = lambda error: None,
     ) -> Iterator[Incoming]:
-        def begin(bucket: Bucket, member: str) -> Upload:
+        def begin(bucket: Bucket, member: str, sha256: str | None) -> Upload:
             key = f"{prefix}/{member}"
-            return Upload(bucket, self._root + key, self.location(key))
+            return Upload(bucket, self._root + key, self.location(key), sha256=sha256)
 
         with DirectoryUpload(self._bucket, folder, begin, cancel=cancel, on_failure=on_failure) as directory:
 
@@ -190,7 +193,7 @@ class S3Repository(Repository):
                     members = self._members(prefix, folder)
                     heads = directory.finish(members, digests, lambda member: done.append(f"{prefix}/{member}"))
                 except BaseException:
-                    self._delete(done)
+                    self._take_back(done)
                     raise
                 return [
                     replace(_entry(f"{prefix}/{member}", head), sha256=sha256)
@@ -198,6 +201,12 @@ class S3Repository(Repository):
                 ]
 
             yield Incoming(finish, directory.offer)
+
+    def _take_back(self, keys: Sequence[str]) -> None:
+        try:
+            self._delete(keys)
+        except PgBackupError as error:  # there is a reason why, which is the one to tell
+            log.warning("%s", error)
 
     def _delete(self, keys: Sequence[str]) -> None:
         failed = []

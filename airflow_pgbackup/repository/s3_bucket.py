@@ -26,10 +26,13 @@ class Bucket:
     """Adds to every request what the extra arguments say about it, and renews credentials that have expired.
 
     Thread-safe, as boto3's clients are.
+
+    :param of: whose client this one uses, and renews.
     """
 
-    def __init__(self, name: str, options: S3Options) -> None:
+    def __init__(self, name: str, options: S3Options, *, of: Bucket | None = None) -> None:
         self.name = name
+        self._of = of
         self.options = options
         self.conditional = True
         """Whether the store is believed to know ``If-None-Match``; turned off when it says that it does not."""
@@ -39,6 +42,8 @@ class Bucket:
 
     @property
     def client(self) -> S3Client:
+        if self._of is not None:
+            return self._of.client
         with self._lock:
             if self._current is None:
                 self._current = self.options.client_factory()
@@ -148,6 +153,9 @@ class Bucket:
         return self._members[operation]
 
     def _renew(self, client: S3Client) -> None:
+        if self._of is not None:
+            self._of._renew(client)
+            return
         with self._lock:
             if self._current is client:  # else another thread has renewed it already
                 self._current = None

@@ -6,20 +6,27 @@ sees a part of a dump that did not come to its end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from airflow_pgbackup.errors import RepositoryError
+from botocore.exceptions import ClientError
+
 from airflow_pgbackup.repository.s3_bucket import Bucket
+from airflow_pgbackup.repository.s3_errors import code_of
 from airflow_pgbackup.repository.s3_upload import Sent, Upload
 from airflow_pgbackup.repository.source import CancelFlag, Source, Stop
 
+log = logging.getLogger(__name__)
+
 MEMBERS = 4
 """Files at a time: each upload waits for answers, and hashes on a core."""
+_DROPS = 8
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class _Early:
 class DirectoryUpload:
     """For the length of a ``with``; what is not finished then is aborted.
 
-    :param begin: the upload of a member through a bucket.
+    :param begin: the upload of a member through a bucket; its sha256, where that is known before.
     :param on_failure: called with the reason when a member that was offered could not be sent.
     """
 
@@ -40,7 +47,7 @@ class DirectoryUpload:
         self,
         bucket: Bucket,
         folder: Path,
-        begin: Callable[[Bucket, str], Upload],
+        begin: Callable[[Bucket, str, str | None], Upload],
         *,
         cancel: CancelFlag | None,
         on_failure: Callable[[BaseException], None],
@@ -48,18 +55,17 @@ class DirectoryUpload:
         options = bucket.options
         share = replace(
             options,
-            client_factory=lambda: bucket.client,
             memory=max(options.min_part_size, options.memory // MEMBERS),
             max_concurrency=max(1, options.max_concurrency // MEMBERS),
         )
-        self._bucket = Bucket(bucket.name, share)
+        self._bucket = Bucket(bucket.name, share, of=bucket)
         self._folder = folder
         self._begin = begin
         self._on_failure = on_failure
         self._stop = Stop(cancel)
         self._pool = ThreadPoolExecutor(MEMBERS, thread_name_prefix="pgbackup-member")
         self._early: dict[str, Future[_Early]] = {}
-        self._finished: set[str] = set()
+        self._settled: set[str] = set()  # of these, those whose parts are an object or gone
 
     def __enter__(self) -> DirectoryUpload:
         return self
@@ -69,14 +75,15 @@ class DirectoryUpload:
     ) -> None:
         self._stop.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        for member, future in self._early.items():
-            if member not in self._finished and not future.cancelled() and future.exception() is None:
-                early = future.result()
-                early.upload.drop(early.sent)
+        with ThreadPoolExecutor(_DROPS, thread_name_prefix="pgbackup-member") as pool:
+            for member, future in self._early.items():
+                if member not in self._settled and not future.cancelled() and future.exception() is None:
+                    pool.submit(_drop, future.result())
 
     def offer(self, member: str) -> None:
         """Begin to send a file that will not change any more, if it is large enough to be sent in parts."""
-        if (self._folder / member).stat().st_size >= self._bucket.options.min_part_size:
+        large = (self._folder / member).stat().st_size >= self._bucket.options.min_part_size
+        if large and member not in self._early:
             self._early[member] = future = self._pool.submit(self._send, member)
             future.add_done_callback(self._sent)
 
@@ -95,9 +102,13 @@ class DirectoryUpload:
             on_done(member)
             return done
 
-        futures = [self._pool.submit(work, member) for member in members]
+        futures: list[Future[tuple[dict[str, Any], str]]] = []
         try:
-            # In the order in which they end: the first failure ends the others.
+            # In the order in which they end: the first failure ends the others. First all parts, then any object.
+            for sent in as_completed(self._early.values()):
+                sent.result()
+            for member in members:
+                futures.append(self._pool.submit(work, member))
             for future in as_completed(futures):
                 future.result()
         except BaseException:
@@ -108,7 +119,7 @@ class DirectoryUpload:
 
     def _send(self, member: str) -> _Early:
         path = self._folder / member
-        upload = self._begin(self._bucket, member)
+        upload = self._begin(self._bucket, member, None)
         with path.open("rb") as stream, self._bucket.errors(f"cannot write {upload.what}"):
             source = Source(stream, digest=True, cancel=self._stop)
             return _Early(upload, source, upload.send(source, path.stat().st_size))
@@ -120,15 +131,34 @@ class DirectoryUpload:
     def _finish(self, member: str, sha256: str | None) -> tuple[dict[str, Any], str]:
         path = self._folder / member
         size = path.stat().st_size
-        if (waiting := self._early.get(member)) is None:
-            upload = self._begin(self._bucket, member)
-            with path.open("rb") as stream, self._bucket.errors(f"cannot write {upload.what}"):
-                source = Source(stream, sha256=sha256, digest=True, cancel=self._stop)
-                return upload.run(source, size), source.sha256
-        early = waiting.result()  # submitted before this, so it runs or has run
-        self._stop.check()
-        if early.source.size != size:
-            raise RepositoryError(f"{path} has {size} bytes: it has grown since it was sent")
-        self._finished.add(member)
-        with self._bucket.errors(f"cannot write {early.upload.what}"):
-            return early.upload.finish(early.sent), early.source.sha256
+        if (waiting := self._early.get(member)) is not None:
+            early = waiting.result()
+            self._stop.check()
+            self._settled.add(member)
+            if early.source.size == size and sha256 in (None, early.source.sha256):
+                with self._bucket.errors(f"cannot write {early.upload.what}"), _unless_swept():
+                    return early.upload.finish(early.sent), early.source.sha256
+            else:  # it was not at its end
+                early.upload.drop(early.sent)
+        upload = self._begin(self._bucket, member, sha256)
+        with path.open("rb") as stream, self._bucket.errors(f"cannot write {upload.what}"):
+            source = Source(stream, sha256=sha256, digest=True, cancel=self._stop)
+            return upload.run(source, size), source.sha256
+
+
+@contextmanager
+def _unless_swept() -> Iterator[None]:
+    """What was sent early may wait for hours. If it was taken for a leftover meanwhile, by prune or by a lifecycle
+    rule, it is sent again."""
+    try:
+        yield
+    except ClientError as error:
+        if code_of(error) != "NoSuchUpload":
+            raise
+
+
+def _drop(early: _Early) -> None:
+    try:
+        early.upload.drop(early.sent)
+    except Exception as error:  # noqa: BLE001  there is a reason why it is dropped, which is the one to tell
+        log.warning("the parts of %s could not be removed (%s); prune sweeps them later", early.upload.what, error)

@@ -90,7 +90,7 @@ class Upload:
         return self._multipart([source.read(plan.next_size)], source, plan)
 
     def finish(self, sent: Sent) -> dict[str, Any]:
-        """As :meth:`run`, of what was sent. An error means that nothing is left of it."""
+        """As :meth:`run`, of what was sent."""
         self._complete(sent.upload, sent.parts)
         return self._confirm(sent.size, self._composite_of(sent.parts))
 

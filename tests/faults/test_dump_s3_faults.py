@@ -127,7 +127,7 @@ def test_pg_dump_killed_at_any_point(
     assert {entry.key.rpartition("/")[0] + "/" for entry in there.list()} == {"/", *committed}
 
 
-# Says that it has written a member to its end, and goes on for a long time.
+# Says that it has written a member to its end, and goes on until there is a file.
 SLOW = """#!{python}
 import os, sys, time
 if "--version" in sys.argv:
@@ -139,13 +139,15 @@ if folder is None:
 os.mkdir(folder)
 open(folder + "/5.dat", "wb").write(os.urandom(12 << 20))
 print("pg_dump: finished item 5 TABLE DATA t", file=sys.stderr, flush=True)
-time.sleep({seconds})
+end = time.monotonic() + 120
+while not os.path.exists({go!r}) and time.monotonic() < end:
+    time.sleep(0.02)
 sys.exit({status})
 """
 
 
-def slow_pg_dump(folder: Path, *, seconds: float, status: int) -> Settings:
-    (folder / "pg_dump").write_text(SLOW.format(python=sys.executable, seconds=seconds, status=status))
+def slow_pg_dump(folder: Path, go: Path, *, status: int) -> Settings:
+    (folder / "pg_dump").write_text(SLOW.format(python=sys.executable, go=str(go), status=status))
     (folder / "pg_dump").chmod(0o755)
     return Settings(client_dirs=(str(folder),))
 
@@ -156,15 +158,20 @@ DIRECTORY = DumpOptions(format="directory", jobs=2, compress="none")
 def test_a_directory_that_was_half_sent_when_pg_dump_failed(
     server18: PostgresServer, client: S3Client, bucket: str, there: Repository, tmp_path: Path
 ) -> None:
-    seen: list[str] = []
-    ended = threading.Event()
+    go, ended = tmp_path / "go", threading.Event()
+    sent: list[str] = []
 
-    def look() -> None:
-        while not ended.wait(0.05):
-            seen.extend(uploads(client, bucket))
+    def let_it_fail() -> None:
+        while not sent and not ended.wait(0.05):
+            for upload in client.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
+                key = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+                if len(client.list_parts(**key).get("Parts", [])) == 3:
+                    sent.append(upload["Key"])
+        time.sleep(0.2)
+        go.touch()
 
-    looking = threading.Thread(target=look)
-    looking.start()
+    watching = threading.Thread(target=let_it_fail)
+    watching.start()
     try:
         with pytest.raises(ToolError) as caught:
             dump_database(
@@ -172,13 +179,13 @@ def test_a_directory_that_was_half_sent_when_pg_dump_failed(
                 server="s",
                 repository=there,
                 options=DIRECTORY,
-                settings=slow_pg_dump(tmp_path, seconds=3, status=1),
+                settings=slow_pg_dump(tmp_path, go, status=1),
             )
     finally:
         ended.set()
-        looking.join()
+        watching.join()
     assert caught.value.exit_code == 1
-    assert any(key.endswith("/5.dat") for key in seen)
+    assert [key.rpartition("/")[2] for key in sent] == ["5.dat"]
     assert uploads(client, bucket) == []
     assert [entry.key for entry in there.list()] == ["repository.json"]
 
@@ -198,7 +205,7 @@ def test_a_store_that_refuses_a_member_ends_the_dump_at_once(
                 server="s",
                 repository=repository,
                 options=DIRECTORY,
-                settings=slow_pg_dump(tmp_path, seconds=120, status=0),
+                settings=slow_pg_dump(tmp_path, tmp_path / "never", status=0),
             )
     assert "AccessDenied" in str(caught.value)
     assert time.monotonic() - started < 60  # not at the end of pg_dump

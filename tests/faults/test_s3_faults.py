@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import random
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3.session
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 MIB = 1024**2
 KEY = "server/db/20261122T020000Z-3f9ac1/a.dump"
+FOLDER = "server/db/20261122T020000Z-3f9ac1/a.dir"
 SMALL = random.Random(1).randbytes(100_000)
 LARGE = random.Random(2).randbytes(21 * MIB + 5)
 ALL = [pytest.param(SMALL, id="put"), pytest.param(LARGE, id="multipart")]
@@ -322,6 +325,85 @@ def test_credentials_that_expire_in_mid_stream_are_renewed(store: Store) -> None
     assert store.visible() == LARGE
     assert store.uploads() == []
     assert len(made) == 2
+
+
+def test_credentials_that_expire_among_the_members_are_renewed(store: Store, tmp_path: Path) -> None:
+    store.open().init()
+    made: list[S3Client] = []
+
+    def factory() -> S3Client:
+        made.append(store.client(user_agent_extra=f"client/{len(made)}"))
+        return made[-1]
+
+    store.proxy.fault(
+        "*",
+        "answer",
+        status=400,
+        code="ExpiredToken",
+        times=FOR_EVER,
+        when=lambda call: "client/0" in call.headers["user-agent"] and store.proxy.count("UploadPart") > 1,
+    )
+    for number in range(3):
+        (tmp_path / f"{number}.dat").write_bytes(LARGE)
+    repository = store.open(factory)
+    with repository.incoming(FOLDER, tmp_path) as incoming:
+        incoming.offer("0.dat")
+        incoming.offer("1.dat")
+        entries = incoming.finish({})
+    assert [(entry.key, entry.size) for entry in entries] == [(f"{FOLDER}/{n}.dat", len(LARGE)) for n in range(3)]
+    assert {entry.sha256 for entry in entries} == {hashlib.sha256(LARGE).hexdigest()}
+    assert store.uploads() == []
+    assert len(made) == 2
+
+
+def test_what_was_sent_early_and_swept_is_sent_again(store: Store, repository: Repository, tmp_path: Path) -> None:
+    """A member may wait for hours for the last one, and be taken for a leftover."""
+    (tmp_path / "0.dat").write_bytes(LARGE)
+    with repository.incoming(FOLDER, tmp_path) as incoming:
+        incoming.offer("0.dat")
+        deadline = time.monotonic() + 20
+        while store.proxy.count("UploadPart") < 3 or not store.uploads():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1.5)  # the store's clock shows whole seconds; and the last part's reply is on its way
+        repository.abort_leftovers(repository.leftovers(timedelta(0)))
+        assert store.uploads() == []
+        incoming.finish({})
+    with repository.read(f"{FOLDER}/0.dat") as stream:
+        assert stream.read() == LARGE
+    assert store.uploads() == []
+
+
+def test_what_was_offered_and_has_grown_is_sent_whole(store: Store, repository: Repository, tmp_path: Path) -> None:
+    """What pg_dump says may have been said by the name of a table."""
+    (tmp_path / "0.dat").write_bytes(LARGE)
+    with repository.incoming(FOLDER, tmp_path) as incoming:
+        incoming.offer("0.dat")
+        incoming.offer("0.dat")
+        deadline = time.monotonic() + 20
+        while store.proxy.count("UploadPart") < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        with (tmp_path / "0.dat").open("ab") as file:
+            file.write(SMALL)
+        incoming.finish({})
+    with repository.read(f"{FOLDER}/0.dat") as stream:
+        assert stream.read() == LARGE + SMALL
+    assert store.uploads() == []
+
+
+def test_what_was_offered_and_is_not_wanted_leaves_nothing(
+    store: Store, repository: Repository, tmp_path: Path
+) -> None:
+    (tmp_path / "0.dat").write_bytes(LARGE)
+    with repository.incoming(FOLDER, tmp_path) as incoming:
+        incoming.offer("0.dat")
+        deadline = time.monotonic() + 20
+        while store.proxy.count("UploadPart") < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert store.uploads() == []
+    assert [entry.key for entry in repository.list()] == ["repository.json"]
 
 
 def test_credentials_that_stay_expired(store: Store, repository: Repository) -> None:

@@ -133,9 +133,12 @@ def test_stopped_among_the_members(backup: Backup, monkeypatch: pytest.MonkeyPat
     assert backup.open == 0
 
 
-# Does what pg_dump does, and waits at its end until there is a file.
+# Does what pg_dump does, and waits at its end until there is a file. The newest of its major version, so it is chosen.
 WAITING = """#!{python}
 import os, subprocess, sys, time
+if "--version" in sys.argv:
+    print("pg_dump (PostgreSQL) {major}.99")
+    sys.exit()
 done = subprocess.run([{program!r}, *sys.argv[1:]])
 while any(word.startswith("--jobs") for word in sys.argv) and not os.path.exists({go!r}):
     time.sleep(0.02)
@@ -148,7 +151,9 @@ def test_large_members_leave_while_pg_dump_still_runs(build: Build, s3: S3Server
     folder, go, client, bucket = tmp_path / "bin", tmp_path / "go", s3.client(), s3.bucket()
     folder.mkdir()
     program = str(build.bin_dir / "pg_dump")
-    (folder / "pg_dump").write_text(WAITING.format(python=sys.executable, program=program, go=str(go)))
+    (folder / "pg_dump").write_text(
+        WAITING.format(python=sys.executable, major=build.major, program=program, go=str(go))
+    )
     (folder / "pg_dump").chmod(0o755)
     repository = open_repository(f"s3://{bucket}", s3=S3Options(client_factory=lambda: client, min_part_size=5 * MIB))
     repository.init()
