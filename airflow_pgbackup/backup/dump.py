@@ -2,7 +2,7 @@
 
 A single-file artifact goes straight from the tool's standard output into the repository: no local file, and its
 digest is of the bytes that the tool wrote. A directory artifact is written to a scratch folder beside the
-repository (a temporary one, for S3) and moved in whole.
+repository (a temporary one, for S3) and moved in whole; into S3, what pg_dump says is done leaves before.
 """
 
 from __future__ import annotations
