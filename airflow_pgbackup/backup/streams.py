@@ -182,8 +182,8 @@ def _zstd(level: int | None) -> Compressor:
 def zstd_compressor(level: int, *, threads: int = 0) -> Any:
     """A ``zstandard.ZstdCompressor``.
 
-    Level 3 is tuned to rows as COPY writes them: matches of 6 bytes in one table, where zstd's own preset looks for 5 in
-    two tables. Most data gets smaller that way, in a fifth less time: ``benchmarks/bench_compression.py``.
+    Level 3 is tuned to rows as COPY writes them: matches of 6 bytes in one table, where zstd's own preset looks for 5
+    in two tables. Most data gets smaller that way, in a fifth less time: ``benchmarks/bench_compression.py``.
 
     :param threads: 0 is the calling thread.
     """
