@@ -12,8 +12,10 @@ import os
 import resource
 import signal
 import sys
+import time
 
 PR_SET_PDEATHSIG = 1
+FAREWELL = 0.1  # seconds
 
 
 def main(parent: int, argv: list[str]) -> None:
@@ -51,6 +53,10 @@ def main(parent: int, argv: list[str]) -> None:
     check_parent()
 
     status = os.waitstatus_to_exitcode(os.waitpid(tool, 0)[1])
+    if status != 0 and "PGBACKUP_PRIVATE_FOLDER" in os.environ:
+        # When PARENT is killed its pipes close before it is gone, and a tool may fail of that first.
+        time.sleep(FAREWELL)
+        check_parent()
     if status < 0:
         if -status != signal.SIGKILL:
             signal.signal(-status, signal.SIG_DFL)
