@@ -49,9 +49,9 @@ def check_repository(repository: Repository, server: str, findings: Findings) ->
             return None
     try:
         repository.probe()
-    except RepositoryNotFound:
-        pass  # has been said
     except RepositoryError as error:
+        if backups is None and isinstance(error, RepositoryNotFound):
+            return None  # has been said
         findings.failed("repository_write", error, "the user that runs the tasks must be able to write there")
     return backups
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
-from airflow_pgbackup.errors import PgBackupError
+from airflow_pgbackup.errors import ToolError
 from airflow_pgbackup.postgres.clients import Client
 from airflow_pgbackup.postgres.process import run_tool
 
@@ -17,11 +18,9 @@ def installed_extensions(client: Client) -> frozenset[str]:
     """Names of the extensions that lie beside these programs, ready for CREATE EXTENSION."""
     folders = [client.bin_dir / place.format(major=client.major) for place in _SHARE]
     if client.has("pg_config"):
-        try:
+        with contextlib.suppress(ToolError):  # it is broken: the usual places are left
             told = run_tool([client.tool("pg_config"), "--sharedir"], env={"LC_ALL": "C"}, deadline=30)
             folders.append(Path(told.decode(errors="surrogateescape").strip()))
-        except PgBackupError:
-            pass  # broken: the usual places are left
     return frozenset(
         # vector--0.8.0.control is a version's own control file, not an extension's
         path.stem

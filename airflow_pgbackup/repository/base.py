@@ -19,7 +19,7 @@ import tempfile
 import uuid as uuid_module
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -97,10 +97,8 @@ class Repository(ABC):
             self._make_root()
         now = datetime.now(timezone.utc).replace(microsecond=0)
         content = RepositoryFile(format_version=FORMAT_VERSION, uuid=str(uuid_module.uuid4()), created_at=now)
-        try:
+        with suppress(AlreadyExists):  # another worker was first: the UUID is that one's
             self.write_bytes(REPOSITORY_FILE, content.to_json())
-        except AlreadyExists:
-            pass  # another worker was first
         return self.uuid
 
     @property

@@ -302,9 +302,8 @@ def test_a_store_without_if_none_match(store: Store, repository: Repository, dat
 # -- credentials -------------------------------------------------------------------------------------------------
 
 
-def test_credentials_that_expire_in_mid_stream_are_renewed(store: Store) -> None:
-    """As with an assumed role: the factory's next client has new ones."""
-    store.open().init()
+def expiring(store: Store) -> tuple[Callable[[], S3Client], list[S3Client]]:
+    """Makes clients, of which the first has credentials that expire after the first part; and those it made."""
     made: list[S3Client] = []
 
     def factory() -> S3Client:
@@ -312,7 +311,6 @@ def test_credentials_that_expire_in_mid_stream_are_renewed(store: Store) -> None
         made.append(store.client(user_agent_extra=f"client/{len(made)}"))
         return made[-1]
 
-    repository = store.open(factory)
     store.proxy.fault(
         "*",
         "answer",
@@ -321,6 +319,14 @@ def test_credentials_that_expire_in_mid_stream_are_renewed(store: Store) -> None
         times=FOR_EVER,
         when=lambda call: "client/0" in call.headers["user-agent"] and store.proxy.count("UploadPart") > 1,
     )
+    return factory, made
+
+
+def test_credentials_that_expire_in_mid_stream_are_renewed(store: Store) -> None:
+    """As with an assumed role: the factory's next client has new ones."""
+    store.open().init()
+    factory, made = expiring(store)
+    repository = store.open(factory)
     repository.write(KEY, io.BytesIO(LARGE))
     assert store.visible() == LARGE
     assert store.uploads() == []
@@ -329,20 +335,7 @@ def test_credentials_that_expire_in_mid_stream_are_renewed(store: Store) -> None
 
 def test_credentials_that_expire_among_the_members_are_renewed(store: Store, tmp_path: Path) -> None:
     store.open().init()
-    made: list[S3Client] = []
-
-    def factory() -> S3Client:
-        made.append(store.client(user_agent_extra=f"client/{len(made)}"))
-        return made[-1]
-
-    store.proxy.fault(
-        "*",
-        "answer",
-        status=400,
-        code="ExpiredToken",
-        times=FOR_EVER,
-        when=lambda call: "client/0" in call.headers["user-agent"] and store.proxy.count("UploadPart") > 1,
-    )
+    factory, made = expiring(store)
     for number in range(3):
         (tmp_path / f"{number}.dat").write_bytes(LARGE)
     repository = store.open(factory)
@@ -356,15 +349,19 @@ def test_credentials_that_expire_among_the_members_are_renewed(store: Store, tmp
     assert len(made) == 2
 
 
+def wait_for_parts(store: Store) -> None:
+    deadline = time.monotonic() + 20
+    while store.proxy.count("UploadPart") < 3:
+        assert time.monotonic() < deadline, "they were not sent"
+        time.sleep(0.05)
+
+
 def test_what_was_sent_early_and_swept_is_sent_again(store: Store, repository: Repository, tmp_path: Path) -> None:
     """A member may wait for hours for the last one, and be taken for a leftover."""
     (tmp_path / "0.dat").write_bytes(LARGE)
     with repository.incoming(FOLDER, tmp_path) as incoming:
         incoming.offer("0.dat")
-        deadline = time.monotonic() + 20
-        while store.proxy.count("UploadPart") < 3 or not store.uploads():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for_parts(store)
         time.sleep(1.5)  # the store's clock shows whole seconds; and the last part's reply is on its way
         repository.abort_leftovers(repository.leftovers(timedelta(0)))
         assert store.uploads() == []
@@ -380,10 +377,7 @@ def test_what_was_offered_and_has_grown_is_sent_whole(store: Store, repository: 
     with repository.incoming(FOLDER, tmp_path) as incoming:
         incoming.offer("0.dat")
         incoming.offer("0.dat")
-        deadline = time.monotonic() + 20
-        while store.proxy.count("UploadPart") < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for_parts(store)
         with (tmp_path / "0.dat").open("ab") as file:
             file.write(SMALL)
         incoming.finish({})
@@ -398,10 +392,7 @@ def test_what_was_offered_and_is_not_wanted_leaves_nothing(
     (tmp_path / "0.dat").write_bytes(LARGE)
     with repository.incoming(FOLDER, tmp_path) as incoming:
         incoming.offer("0.dat")
-        deadline = time.monotonic() + 20
-        while store.proxy.count("UploadPart") < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for_parts(store)
     assert store.uploads() == []
     assert [entry.key for entry in repository.list()] == ["repository.json"]
 

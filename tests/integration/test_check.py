@@ -222,6 +222,15 @@ def behind_pooler(database: ConnectionParams, server: PostgresServer, folder: Pa
         )
 
 
+def in_recovery(server: PostgresServer) -> bool:
+    """False, too, while it crashes or begins again."""
+    try:
+        with server.params.connect() as session:
+            return session.execute("select pg_is_in_recovery()").fetchone() == (True,)
+    except (PgBackupError, psycopg.OperationalError):
+        return False
+
+
 @pytest.fixture
 def standby() -> Iterator[PostgresServer]:
     """A server in recovery, which answers queries."""
@@ -232,13 +241,7 @@ def standby() -> Iterator[PostgresServer]:
             # its own child processes lie in the data folder; after a crash it looks for standby.signal anew
             run(server.params, "copy (select 1) to program 'touch standby.signal; kill -9 $PPID'")
         deadline = time.monotonic() + 30
-        while True:
-            try:
-                with server.params.connect() as session:
-                    if session.execute("select pg_is_in_recovery()").fetchone() == (True,):
-                        break
-            except (PgBackupError, psycopg.OperationalError):
-                pass  # it has not crashed yet, does so now, or begins again
+        while not in_recovery(server):
             assert time.monotonic() < deadline, server.log_path.read_text()
             time.sleep(0.1)
         yield server
