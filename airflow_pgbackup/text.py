@@ -1,0 +1,39 @@
+r"""Text from outside, made safe to show.
+
+Names of tables, roles and databases, messages of servers and stores, what a manifest or an archive says: any of it may
+hold characters that a terminal obeys (ESC, C1), that reorder what a reader sees (U+202E), or that end a log line. They
+are shown as Python writes them in a literal, ``\x1b``, ``\u202e``, ``\n``.
+
+Every layer may import this module.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+
+
+def printable(text: str) -> str:
+    r"""Return `text` as one line in which every character is visible.
+
+    Escapes the categories Cc (C0 with ``\n`` and ``\t``, DEL, C1), Cf (bidirectional and zero-width characters), Cs
+    (lone surrogates), Co, Cn, Zl and Zp of the Unicode Character Database; keeps all others, so also letters,
+    ideographs, emoji and the spaces of category Zs. A backslash stays as it is: the result is for reading and cannot be
+    reversed. ``printable(printable(text)) == printable(text)``.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if _is_visible(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_json(text: str) -> str:
+    r"""Return the JSON document `text`, of the same value, with ``\uXXXX`` for what :func:`printable` escapes.
+
+    :func:`json.dumps` with ``ensure_ascii=False`` escapes C0 only. Line ends stay: they stand between values.
+    """
+    return "".join(c if c == "\n" or _is_visible(c) else json.dumps(c)[1:-1] for c in text)
+
+
+def _is_visible(c: str) -> bool:
+    # str.isprintable() takes every space but U+0020 for unprintable; French messages have U+00A0 within quotes.
+    return c.isprintable() or unicodedata.category(c) == "Zs"
