@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Literal
 
 from airflow_pgbackup.errors import Cancelled, DeadlineExceeded, ToolError, ToolKilled
+from airflow_pgbackup.postgres import seccomp
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.stderr import errors_of, most_useful
 from airflow_pgbackup.postgres.tool_pipes import CHUNK, Readable, StderrLog, StdinFeeder, ToolOutput
@@ -54,6 +55,8 @@ class ToolProcess:
         it sees an end of its input, and that error is raised. None: ``/dev/null``.
     :param stdout: ``pipe``: read it from :attr:`stdout`.
     :param umask: dumps hold passwords in clear, so the tool's files are for their owner only.
+    :param may_start_processes: False makes the kernel refuse it: see :mod:`airflow_pgbackup.postgres.seccomp`.
+    :raises ConfigurationError: it must not start processes, and this machine cannot prevent it.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class ToolProcess:
         stdout: Literal["pipe", "devnull"] = "pipe",
         cwd: str | os.PathLike[str] | None = None,
         umask: int = 0o077,
+        may_start_processes: bool = True,
     ) -> None:
         self.tool = Path(argv[0]).name
         self._argv = [os.fspath(word) for word in argv]
@@ -79,6 +83,7 @@ class ToolProcess:
         self._pipe_stdout = stdout == "pipe"
         self._cwd = cwd
         self._umask = umask
+        self._seccomp = b"" if may_start_processes else seccomp.no_processes()
         self._process: subprocess.Popen[bytes] | None = None
         self._output: ToolOutput | None = None
         self._threads: list[tuple[threading.Thread, float | None]] = []  # and seconds that we wait for it
@@ -124,7 +129,7 @@ class ToolProcess:
     def __enter__(self) -> ToolProcess:
         self._cancel.check()
         self._process = child = subprocess.Popen(
-            [sys.executable, "-I", "-S", os.fspath(_EXEC), str(os.getpid()), *self._argv],
+            [sys.executable, "-I", "-S", os.fspath(_EXEC), str(os.getpid()), self._seccomp.hex(), *self._argv],
             bufsize=0,
             stdin=subprocess.PIPE if self._feeder else subprocess.DEVNULL,
             stdout=subprocess.PIPE if self._pipe_stdout else subprocess.DEVNULL,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_pgbackup.errors import Cancelled, DeadlineExceeded, ToolError, ToolKilled
+from airflow_pgbackup.errors import Cancelled, ConfigurationError, DeadlineExceeded, ToolError, ToolKilled
 from airflow_pgbackup.postgres.process import Cancel, ToolProcess, run_tool
 
 ENV = {"PATH": os.defpath}
@@ -646,3 +646,34 @@ def test_a_tool_that_fails_because_we_were_killed_leaves_no_private_folder(tmp_p
     while (left := [folder for folder in folders if folder.exists()]) and time.monotonic() < end:
         time.sleep(0.05)
     assert left == []
+
+
+STARTS = {
+    "fork": "import os; os._exit(0) if os.fork() == 0 else os.wait()",
+    "vfork": "import subprocess; subprocess.run(['true'], check=True)",
+    "posix_spawn": "import os; os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)",
+    "system": "import os, sys; os.system('true') and sys.exit('Operation not permitted')",
+    "popen": "import ctypes, sys; ctypes.CDLL(None).popen(b'true', b'r') or sys.exit('Operation not permitted')",
+}
+
+
+@pytest.mark.parametrize("way", STARTS)
+def test_a_tool_that_may_not_start_processes_cannot(way: str) -> None:
+    run_tool(python(STARTS[way]), env=ENV)
+    with (
+        pytest.raises(ToolError, match="Operation not permitted"),
+        ToolProcess(python(STARTS[way]), env=ENV, may_start_processes=False) as process,
+    ):
+        process.wait()
+
+
+def test_a_tool_that_may_not_start_processes_has_threads() -> None:
+    script = "import threading; t = threading.Thread(target=print, args=['from a thread']); t.start(); t.join()"
+    with ToolProcess(python(script), env=ENV, may_start_processes=False) as process:
+        assert process.stdout.read() == b"from a thread\n"
+
+
+def test_where_the_kernel_cannot_prevent_it_the_tool_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", "6.1", "#1", "riscv64")))
+    with pytest.raises(ConfigurationError, match=r"no seccomp filter for Linux on riscv64"):
+        ToolProcess(["true"], env=ENV, may_start_processes=False)

@@ -1,0 +1,102 @@
+"""A seccomp filter under which a program cannot start another process; seccomp(2), Linux on x86_64 and aarch64.
+
+For psql where it runs a script from outside. ``\\restrict`` forbids its meta-commands, but not what it evaluates on the
+way to ``\\unrestrict``: the argument of that one may hold a command in backticks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from airflow_pgbackup.errors import ConfigurationError
+
+PR_SET_SECCOMP = 22
+SECCOMP_MODE_FILTER = 2
+
+# linux/seccomp.h: what a filter answers.
+_ALLOW = 0x7FFF0000
+_KILL_PROCESS = 0x80000000
+_ERRNO = 0x00050000  # and the number of the error
+
+# linux/bpf_common.h, linux/filter.h: operations of a filter.
+_LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS
+_IF_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
+_IF_AT_LEAST = 0x35  # BPF_JMP | BPF_JGE | BPF_K
+_IF_BITS = 0x45  # BPF_JMP | BPF_JSET | BPF_K
+_RETURN = 0x06  # BPF_RET | BPF_K
+
+# struct seccomp_data: offsets in bytes. Both machines are little-endian, so the lower half of an argument comes first.
+_NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
+
+_CLONE3 = 435  # on every machine
+_CLONE_THREAD = 0x00010000
+_X32 = 0x40000000  # a second table of system calls on x86_64, by the same architecture
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """:ivar arch: its AUDIT_ARCH of linux/audit.h. :ivar forks: numbers of fork and vfork, where it has them."""
+
+    arch: int
+    clone: int
+    forks: tuple[int, ...] = ()
+    has_x32: bool = False
+
+
+_MACHINES = {
+    "x86_64": _Machine(0xC000003E, clone=56, forks=(57, 58), has_x32=True),
+    "aarch64": _Machine(0xC00000B7, clone=220),
+}
+
+
+def no_processes() -> bytes:
+    """Return the filter, an array of ``struct sock_filter``, for this machine.
+
+    Threads are allowed; libcurl in libpq starts them. clone3 answers ENOSYS, as its flags are behind a pointer that a
+    filter cannot follow; the C library then tries clone.
+
+    :raises ConfigurationError: this machine or its kernel cannot have such a filter.
+    """
+    name = os.uname().machine
+    machine = _MACHINES.get(name) if os.uname().sysname == "Linux" else None
+    if machine is None or not _kernel_filters():
+        raise ConfigurationError(
+            f"cannot prevent programs from starting processes on this machine: no seccomp filter for "
+            f"{os.uname().sysname} on {name}",
+            hint="run it on Linux, x86_64 or aarch64, with seccomp in the kernel",
+        )
+    return b"".join(struct.pack("=HBBI", *operation) for operation in _program(machine))
+
+
+def _program(machine: _Machine) -> Iterator[tuple[int, int, int, int]]:
+    """Operation, how many to skip when true, when false, and operand."""
+    yield _LOAD, 0, 0, _ARCH
+    yield _IF_EQUAL, 1, 0, machine.arch
+    yield _RETURN, 0, 0, _KILL_PROCESS
+    yield _LOAD, 0, 0, _NUMBER
+    if machine.has_x32:
+        yield _IF_AT_LEAST, 0, 1, _X32
+        yield _RETURN, 0, 0, _ERRNO | errno.EPERM
+    for number in machine.forks:
+        yield _IF_EQUAL, 0, 1, number
+        yield _RETURN, 0, 0, _ERRNO | errno.EPERM
+    yield _IF_EQUAL, 0, 1, _CLONE3
+    yield _RETURN, 0, 0, _ERRNO | errno.ENOSYS
+    yield _IF_EQUAL, 0, 3, machine.clone
+    yield _LOAD, 0, 0, _FIRST_ARGUMENT
+    yield _IF_BITS, 1, 0, _CLONE_THREAD
+    yield _RETURN, 0, 0, _ERRNO | errno.EPERM
+    yield _RETURN, 0, 0, _ALLOW
+
+
+def _kernel_filters() -> bool:
+    """Whether the kernel takes filters: it then complains of the address of none; seccomp(2)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    zero = ctypes.c_ulong(0)
+    libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), zero, zero, zero)
+    return ctypes.get_errno() == errno.EFAULT
