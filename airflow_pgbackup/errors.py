@@ -29,9 +29,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from airflow_pgbackup.text import printable
+
 
 class PgBackupError(Exception):
     """Base of all errors of this package.
+
+    ``message`` and ``hint`` may quote text from outside as it is; ``str(error)`` is one printable line.
 
     :param message: what was found, one line, lower case, no final stop.
     :param hint: what to do about it, or None.
@@ -46,7 +50,7 @@ class PgBackupError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}. HINT: {self.hint}" if self.hint else self.message
+        return printable(f"{self.message}. HINT: {self.hint}" if self.hint else self.message)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive Exception's default pickling, and Airflow pickles errors.

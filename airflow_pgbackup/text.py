@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Callable
 
 
 def printable(text: str) -> str:
@@ -24,6 +25,15 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if _is_visible(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def printing(log: Callable[[str], object]) -> Callable[[str], None]:
+    """Return a function that passes each line to `log`, escaped by :func:`printable`."""
+
+    def say(line: str) -> None:
+        log(printable(line))
+
+    return say
 
 
 def printable_json(text: str) -> str:

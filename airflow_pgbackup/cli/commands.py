@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
 from airflow_pgbackup.backup import adopt as adopt_verb
 from airflow_pgbackup.backup import check as check_verb
@@ -38,6 +39,7 @@ from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions, Resto
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_verification
 from airflow_pgbackup.repository.retention import Policy, parse_duration
+from airflow_pgbackup.terminal import styled
 
 if TYPE_CHECKING:
     from airflow_pgbackup.cli.run import Session
@@ -72,7 +74,7 @@ def list_(session: Session) -> None:
             backup.id,
             _age(backup.started_at),
             human_bytes(backup.size),
-            f"[{style}]{state}[/]{pinned}",
+            Text.assemble(styled(state, style), pinned),
         )
     count = len(catalogue.backups)
     below = f"{count} backups in {len(catalogue.by_series())} series"
@@ -99,7 +101,7 @@ def show(session: Session) -> None:
         ("state", f"verified at level {backup.level}" if backup.level else backup.state),
         ("restore", manifest.restore_command),
     ):
-        table.add_row(f"[bold]{name}[/]", str(value).replace("[", r"\["))
+        table.add_row(styled(name, "bold"), str(value))
     history = Table("when", "level", "result", "tables", "rows", "recovery time", box=None, header_style="bold")
     for report in reports:
         seconds = f"{report.restore_seconds:.1f} s" if report.restore_seconds is not None else ""
@@ -128,7 +130,7 @@ def check(session: Session) -> None:
         )
     if any(finding.severity == "error" for finding in findings):
         session.status = EXIT_STATUS["not good"]
-    lines = [str(finding).replace("[", r"\[") for finding in findings]
+    lines = [str(finding) for finding in findings]
     session.result([f.as_json() for f in findings], *(lines or ["nothing is in the way of a backup"]))
 
 
@@ -199,7 +201,9 @@ def get(session: Session) -> None:
         path = download(repository, manifest, folder, pins=pins, cancel=session.cancel)
     session.result(
         {"path": str(path), "restore_command": manifest.restore_command},
-        f"{path}\nrestore it, in that folder, with:\n{manifest.restore_command}",
+        str(path),
+        "restore it, in that folder, with:",
+        manifest.restore_command,
     )
 
 
@@ -245,7 +249,7 @@ def prune(session: Session) -> None:
         )
     table = Table("", "series", "backup", "why", box=None, pad_edge=False, header_style="bold")
     for decision in done["decisions"]:
-        mark = "[green]keep[/]" if decision["keep"] else "[red]delete[/]" if not given.delete else "[red]deleted[/]"
+        mark = styled("keep", "green") if decision["keep"] else styled("deleted" if given.delete else "delete", "red")
         table.add_row(mark, decision["series"], decision["id"], "; ".join(decision["reasons"]))
     below = f"{done['kept']} kept, {done['removed']} {'deleted' if given.delete else 'would be deleted (--delete)'}"
     session.result(done, table, *done["notes"], below)
@@ -267,7 +271,7 @@ def adopt(session: Session) -> None:
     lines = [f"{one['path']}: {one['series']} {one['id']}, {one['format']}" for one in done["found"]]
     lines += [f"{one['path']}: passed over, {one['reason']}" for one in done["skipped"]]
     next_ = "verify them: pgbackup verify" if done["adopted"] else "nothing was adopted"
-    session.result(done, *(line.replace("[", r"\[") for line in lines), next_)
+    session.result(done, *lines, next_)
 
 
 def demo(session: Session) -> None:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import logging
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from rich.console import Console, RenderableType
-from rich.markup import escape
+from rich.table import Table
 
 from airflow_pgbackup.cli import commands
 from airflow_pgbackup.cli.definition import EXIT_STATUS, Command
 from airflow_pgbackup.errors import Cancelled, ConfigurationError, NotProven, PgBackupError, VerificationFailed
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.settings import Settings, load
+from airflow_pgbackup.terminal import LogLines, Terminal, styled
+from airflow_pgbackup.text import printable_json
 
 
 @dataclass
@@ -32,28 +36,32 @@ class Session:
 
     arguments: argparse.Namespace
     settings: Settings
-    out: Console
-    err: Console
+    out: Terminal
+    err: Terminal
     cancel: Cancel = field(default_factory=Cancel)
     status: int = EXIT_STATUS["done"]
 
     def log(self, line: str) -> None:
-        self.err.print(f"[dim]{escape(line)}[/]", soft_wrap=True, highlight=False)
+        self.err.say(line, style="dim")
 
-    def result(self, value: object, *shown: RenderableType) -> None:
-        """JSON where that is asked for, else what people read."""
+    def result(self, value: object, *shown: str | Table) -> None:
+        """JSON where that is asked for, else what people read: tables, and lines."""
         if self.arguments.json:
             # Not by rich, which would wrap it.
-            print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+            ascii_only = (sys.stdout.encoding or "").lower() != "utf-8"
+            print(printable_json(json.dumps(value, indent=2, ensure_ascii=ascii_only, default=str)))
             return
         for each in shown:
-            self.out.print(each, soft_wrap=isinstance(each, str), highlight=False)
+            if isinstance(each, str):
+                self.out.say(each)
+            else:
+                self.out.print(each)
 
     @contextmanager
     def working(self, what: str) -> Iterator[None]:
         """A spinner with what is being done, where stderr is a terminal; lines of the log pass above it."""
         if self.err.is_terminal:
-            with self.err.status(escape(what)):
+            with self.err.status(styled(what, "")):
                 yield
         else:
             yield
@@ -61,10 +69,14 @@ class Session:
 
 def run(command: Command, arguments: argparse.Namespace) -> int:
     """:return: the exit status; errors have been printed."""
-    err = Console(stderr=True)
+    err = Terminal(stderr=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr is: the locale may lack the letters of a name
+        sys.stdout.reconfigure(errors="backslashreplace")
     previous: Any = signal.getsignal(signal.SIGTERM)
+    last_resort = logging.lastResort
     try:
-        session = Session(arguments, load(), Console(), err)
+        logging.lastResort = LogLines(err)
+        session = Session(arguments, load(), Terminal(), err)
 
         def stop(_number: int, _frame: FrameType | None) -> None:
             session.cancel.set()
@@ -74,17 +86,22 @@ def run(command: Command, arguments: argparse.Namespace) -> int:
         function(session)
         return session.status
     except PgBackupError as error:
-        err.print(f"[bold red]pgbackup {command.name}:[/] {escape(error.message)}", soft_wrap=True, highlight=False)
+        err.say(styled(f"pgbackup {command.name}:", "bold red"), " ", error.message)
         if error.hint:
-            err.print(f"[bold]hint:[/] {escape(error.hint)}", soft_wrap=True, highlight=False)
+            err.say(styled("hint:", "bold"), " ", error.hint)
         return _status(error)
     except KeyboardInterrupt:
-        err.print(f"pgbackup {command.name}: interrupted; nothing half-done is left", highlight=False)
+        err.say(f"pgbackup {command.name}: interrupted; nothing half-done is left")
         return EXIT_STATUS["interrupted"]
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         return EXIT_STATUS["done"]
+    except Exception:  # noqa: BLE001  a fault of ours, whose traceback quotes what it was about
+        for line in traceback.format_exc().rstrip().split("\n"):
+            err.say(line)
+        return EXIT_STATUS["failed"]
     finally:
+        logging.lastResort = last_resort
         signal.signal(signal.SIGTERM, previous)
 
 

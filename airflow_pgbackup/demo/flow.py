@@ -13,9 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-
 import airflow_pgbackup
 from airflow_pgbackup.demo.airflow_home import AirflowHome
 from airflow_pgbackup.demo.database import count_rows, create_database, load_dump, load_sample
@@ -28,6 +25,7 @@ from airflow_pgbackup.postgres.kept import KeptProcess
 from airflow_pgbackup.postgres.process import ToolProcess
 from airflow_pgbackup.postgres.server import PostgresServer
 from airflow_pgbackup.repository.manifest import Manifest, Verification
+from airflow_pgbackup.terminal import Terminal, styled
 
 EXAMPLE_DAGS = Path(airflow_pgbackup.__file__).parent / "example_dags"
 DAG_ID = "dvdrental_nightly"
@@ -36,23 +34,25 @@ BUCKET = "backups"
 POSTGRES = 18
 
 
-def run(*, dump: Path | None = None, console: Console | None = None) -> int:
+def run(*, dump: Path | None = None) -> int:
     """Run the demo; the exit status: 0, 1 with a message where something failed, 130 after Ctrl-C.
 
     :param dump: restore this dump and back that up, instead of the sample.
     """
-    console = console or Console(highlight=False)
-    errors = Console(stderr=True, highlight=False)
+    errors = Terminal(stderr=True)
     try:
         with _terminated_is_interrupted():
-            _run(dump, console)
+            _run(dump, Terminal())
     except KeyboardInterrupt:
-        errors.print("stopped; nothing is left running, nothing is left behind")
+        errors.say("stopped; nothing is left running, nothing is left behind")
         return 130
     except PgBackupError as error:
-        errors.print(f"[red]the demo failed:[/] {escape(error.message)}", soft_wrap=True)
+        first, *more = error.message.split("\n")  # more: the end of a log
+        errors.say(styled("the demo failed:", "red"), " ", first)
+        for line in more:
+            errors.say(line)
         if error.hint:
-            errors.print(f"[bold]hint:[/] {escape(error.hint)}", soft_wrap=True)
+            errors.say(styled("hint:", "bold"), " ", error.hint)
         return 1
     return 0
 
@@ -68,8 +68,8 @@ def _terminated_is_interrupted() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _run(dump: Path | None, console: Console) -> None:
-    steps = Steps(console)
+def _run(dump: Path | None, terminal: Terminal) -> None:
+    steps = Steps(terminal)
     bin_dir = postgres_bin_dir(POSTGRES)
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="pgbackup-demo-"))
@@ -109,7 +109,7 @@ def _run(dump: Path | None, console: Console) -> None:
             restored=restored,
             seconds=time.monotonic() - steps.started,
         )
-    print_report(outcome, console)
+    print_report(outcome, terminal)
     if problem := outcome.problem:
         raise VerificationFailed(problem)
 

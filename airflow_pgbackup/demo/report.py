@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.repository.manifest import Manifest, Verification
+from airflow_pgbackup.terminal import Terminal, styled
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Outcome:
         return f"not the same rows in source, archive and restored copy: {', '.join(differing)}" if differing else None
 
 
-def print_report(outcome: Outcome, console: Console) -> None:
+def print_report(outcome: Outcome, terminal: Terminal) -> None:
     manifest, verification = outcome.manifest, outcome.verification
     table = Table("table", box=box.SIMPLE_HEAD)
     for title in ("rows in the source", "verified", "restored from S3"):
@@ -56,11 +57,11 @@ def print_report(outcome: Outcome, console: Console) -> None:
         *(f"{sum(rows.values()):,}" for rows in (outcome.source, verified, outcome.restored)),
         style="bold",
     )
-    console.print(table)
+    terminal.print(table)
     size = f"{human_bytes(manifest.artifact.size)} in {human_seconds(manifest.duration_seconds)}"
     client, server = manifest.client, manifest.source.server_version
     checking = human_seconds(verification.duration_seconds)
-    lines = {
+    lines: dict[str, str | Text] = {
         "backup": outcome.uri,
         "dumped": f"{size}, by {client.tool} {client.version} from PostgreSQL {server}",
         "sha256": manifest.artifact.sha256,
@@ -70,6 +71,6 @@ def print_report(outcome: Outcome, console: Console) -> None:
         "demo": f"{outcome.seconds:.0f} s in all; the servers and every file are gone now",
     }
     if outcome.problem:
-        lines["proven"] = f"[red]no: {outcome.problem}[/]"
+        lines["proven"] = styled(f"no: {outcome.problem}", "red")
     for name, value in lines.items():
-        console.print(f"[bold]{name:>9}[/]  {value}", soft_wrap=True)
+        terminal.say(styled(f"{name:>9}", "bold"), "  ", value)

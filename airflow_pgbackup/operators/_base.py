@@ -70,8 +70,7 @@ class PgBackupOperator(BaseOperator):
 
 def airflow_error(error: PgBackupError) -> AirflowException:
     """The error for Airflow: one line, with or without retries."""
-    line = " ".join(str(error).split())
-    return AirflowFailException(line) if error.permanent else AirflowException(line)
+    return (AirflowFailException if error.permanent else AirflowException)(str(error))
 
 
 def seconds(deadline: float | timedelta | None) -> float | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.errors import ConfigurationError, OptionError, PgBackupError
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true
+from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -82,10 +83,10 @@ class PgBackupCheckOperator(PgBackupOperator):
             server=self.server,
             settings=settings,
             cancel=cancel,
-            log=self.log.info,
+            log=printing(self.log.info),
         )
         for finding in findings:
-            (self.log.error if finding.severity == "error" else self.log.warning)("%s", finding)
+            printing(self.log.error if finding.severity == "error" else self.log.warning)(str(finding))
         if not findings:
             self.log.info("nothing is in the way of a backup")
         counts = {severity: sum(finding.severity == severity for finding in findings) for severity in _FAIL_ON[:2]}

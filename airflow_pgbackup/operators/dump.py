@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, origin, seconds, seed
+from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -77,7 +78,7 @@ class _DumpOperator(PgBackupOperator):
             "settings": settings,
             "deadline": seconds(self.deadline),
             "cancel": cancel,
-            "log": self.log.info,
+            "log": printing(self.log.info),
         }
 
 

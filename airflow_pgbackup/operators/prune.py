@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true
+from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -111,7 +112,7 @@ class PgBackupPruneOperator(PgBackupOperator):
             series=select_series(self.server, self.databases, cluster=self.cluster),  # type: ignore[arg-type]
             grace=self.grace,
             cancel=cancel,
-            log=self.log.info,
+            log=printing(self.log.info),
         )
         # What stays is most of it, and the same every day: no load for Airflow's database.
         decisions: list[dict[str, object]] = plan.pop("decisions")  # type: ignore[assignment]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of, seconds
+from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -179,7 +180,7 @@ class PgRestoreOperator(PgBackupOperator):
             settings=settings,
             deadline=seconds(self.deadline),
             cancel=cancel,
-            log=self.log.info,
+            log=printing(self.log.info),
         )
 
     def _backup(self) -> tuple[Repository, Mapping[str, object]]:

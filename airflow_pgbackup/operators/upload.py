@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of
+from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -81,5 +82,5 @@ class PgBackupUploadOperator(PgBackupOperator):
             destination=destination,
             minimum_level=self.minimum_level,
             cancel=cancel,
-            log=self.log.info,
+            log=printing(self.log.info),
         )

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.operators._base import PgBackupOperator, origin, repository_of, seconds
+from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -66,7 +67,7 @@ class PgBackupVerifyOperator(PgBackupOperator):
             settings=settings,
             deadline=seconds(self.deadline),
             cancel=cancel,
-            log=self.log.info,
+            log=printing(self.log.info),
         )
 
     def _scratch(self) -> ConnectionParams | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +25,7 @@ from airflow_pgbackup.postgres.hints import hint_for
 from airflow_pgbackup.postgres.keywords import check_text, clean, compiled_defaults, secret_keywords, variables
 from airflow_pgbackup.postgres.pgpass import pgpass_file, secret_forms
 from airflow_pgbackup.postgres.service import read_service
+from airflow_pgbackup.text import printable
 
 if TYPE_CHECKING:
     import psycopg
@@ -63,11 +66,14 @@ class ConnectionParams:
     :ivar keywords: libpq keyword to value; never ``password``, never ``service``.
     :ivar password: text; or a function that makes a short-lived one, asked anew for every use.
     :ivar renew_every: seconds; that often a tool's password file is rewritten while the tool runs.
+    :ivar peer_uid: a session of ours is with a process of this user, by SO_PEERCRED of unix(7), or it is refused. For
+        a socket in a directory that somebody else writes to, as libpq's ``requirepeer``, which takes names only.
     """
 
     keywords: Mapping[str, str]
     password: Password = field(default=None, repr=False)
     renew_every: float | None = None
+    peer_uid: int | None = None
 
     @classmethod
     def resolve(
@@ -127,8 +133,8 @@ class ConnectionParams:
             if not taken and not (keyword == "passfile" and password) and (home / name).exists():
                 found[keyword] = str(home / name)
         if "host" not in found and "hostaddr" not in found:
-            socket = f".s.PGSQL.{found.get('port', '5432')}"
-            if folder := next((path for path in _SOCKET_FOLDERS if Path(path, socket).exists()), None):
+            name = f".s.PGSQL.{found.get('port', '5432')}"
+            if folder := next((path for path in _SOCKET_FOLDERS if Path(path, name).exists()), None):
                 found["host"] = folder
         return cls(keywords=found, password=password, renew_every=renew_every)
 
@@ -162,7 +168,7 @@ class ConnectionParams:
         text = f"{self.user}@{host}" if self.user else host
         text += f":{self.port}" if self.port else ""
         text += f"/{self.dbname}" if self.dbname else ""
-        return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+        return printable(text)
 
     def __repr__(self) -> str:
         return f"<ConnectionParams {self.label}>"  # keywords may have secrets too: sslpassword
@@ -215,7 +221,9 @@ class ConnectionParams:
         for pause in (*_SLOT_PAUSES, None):
             try:
                 with _without_variables():
-                    return psycopg.connect(**keywords, autocommit=autocommit, prepare_threshold=None)  # type: ignore[arg-type]
+                    session = psycopg.connect(**keywords, autocommit=autocommit, prepare_threshold=None)  # type: ignore[arg-type]
+                self._check_peer(session)
+                return session
             except psycopg.OperationalError as error:
                 text = str(error)
             except psycopg.Error as error:
@@ -224,6 +232,19 @@ class ConnectionParams:
                 break
             time.sleep(pause)
         raise ConnectError(f"cannot connect to {self.label}: {_reason(text)}", hint=hint_for(text))
+
+    def _check_peer(self, session: psycopg.Connection[tuple[Any, ...]]) -> None:
+        if self.peer_uid is None:
+            return
+        with socket.socket(fileno=os.dup(session.fileno())) as pipe:
+            _, uid, _ = struct.unpack(
+                "3i", pipe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            )
+        if uid != self.peer_uid:
+            session.close()
+            raise ConnectError(
+                f"the socket of {self.label} belongs to uid {uid}, not to the server's uid {self.peer_uid}"
+            )
 
 
 # The server ends a session a moment after we have closed it: of a role with few connections that may be the last one.

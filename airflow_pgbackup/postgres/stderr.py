@@ -22,7 +22,6 @@ _QUOTING = re.compile(
     r"(?:[\w.-]+: )?(?:detail: )?(?:Command|Query) was: "
     r"|(?:psql:.*:\d+: )?(?:DETAIL|CONTEXT|QUERY|STATEMENT|LINE \d+): "
 )
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 _ERROR = re.compile(r"\b(?:error|fatal|ERROR|FATAL|PANIC): ")
 # Errors that only follow from another one, which says more.
@@ -40,17 +39,21 @@ class StderrFilter:
         self._quoting = False
 
     def keep(self, line: str) -> str | None:
-        """The line as it may be shown: one line, no control characters, not too long; None where it quotes data."""
+        """Return the line, stripped and not too long; None where it quotes data or is empty.
+
+        It is as the tool wrote it, so that names in it can be matched: :func:`airflow_pgbackup.text.printable` is for
+        whoever shows it.
+        """
         if _QUOTING.match(line):
             self._quoting = True
         elif self._quoting and _MESSAGE.match(line):
             self._quoting = False
         if self._quoting:
             return None
-        line = line.rstrip()
+        line = line.strip()
         if len(line) > LONGEST_LINE:
             line = line[:LONGEST_LINE] + " …"
-        return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", line) or None
+        return line or None
 
 
 def errors_of(lines: Sequence[str]) -> list[str]:

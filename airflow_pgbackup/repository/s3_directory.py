@@ -21,6 +21,7 @@ from airflow_pgbackup.repository.s3_bucket import Bucket
 from airflow_pgbackup.repository.s3_errors import code_of
 from airflow_pgbackup.repository.s3_upload import Sent, Upload
 from airflow_pgbackup.repository.source import CancelFlag, Source, Stop
+from airflow_pgbackup.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -161,4 +162,5 @@ def _drop(early: _Early) -> None:
     try:
         early.upload.drop(early.sent)
     except Exception as error:  # noqa: BLE001  there is a reason why it is dropped, which is the one to tell
-        log.warning("the parts of %s could not be removed (%s); prune sweeps them later", early.upload.what, error)
+        said = f"the parts of {early.upload.what} could not be removed ({error}); prune sweeps them later"
+        log.warning("%s", printable(said))

@@ -34,6 +34,7 @@ from airflow_pgbackup.repository.s3_errors import code_of, status_of
 from airflow_pgbackup.repository.s3_options import PartPlan
 from airflow_pgbackup.repository.s3_parts import Parts
 from airflow_pgbackup.repository.source import Source
+from airflow_pgbackup.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -189,8 +190,8 @@ class Upload:
             log.warning(
                 "an incomplete multipart upload of %s could not be aborted (%s); nothing is visible, and prune sweeps "
                 "it later, as a lifecycle rule does",
-                self.what,
-                code_of(error) or type(error).__name__,
+                printable(self.what),
+                printable(code_of(error) or type(error).__name__),
             )
 
     def _abort_once(self, upload: str) -> None:
@@ -223,7 +224,8 @@ class Upload:
             # A retry after a lost reply ends as 412 or NoSuchUpload, a proxy's timeout as anything: the object knows.
             head = self._bucket.head(self._key)
             if self._is_ours(head):
-                log.info("the store reported %s, but %s is complete", code_of(error) or type(error).__name__, self.what)
+                said = code_of(error) or type(error).__name__
+                log.info("%s", printable(f"the store reported {said}, but {self.what} is complete"))
             elif head is not None:
                 raise AlreadyExists(f"{self.what} exists already") from error
             else:

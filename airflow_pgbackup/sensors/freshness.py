@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError
 from airflow_pgbackup.operators._base import airflow_error, seconds
+from airflow_pgbackup.text import printable, printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -112,7 +113,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         try:
-            self._found = look(**self._look(), log=self.log.info)
+            self._found = look(**self._look(), log=printing(self.log.info))
         except PgBackupError as error:
             failure = airflow_error(error)
         else:
@@ -126,7 +127,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
             raise (AirflowFailException if event["permanent"] else AirflowException)(event["error"])
         found: dict[str, Any] = event["result"]
         for problem in found["problems"]:
-            self.log.error(problem)
+            printing(self.log.error)(problem)
         if not found["fresh"]:
             raise AirflowSensorTimeout(not_fresh(found))
         return found
@@ -181,7 +182,7 @@ def not_fresh(found: dict[str, Any]) -> str:
     """One line for a failed task: the first problems of what a look found."""
     problems: list[str] = found.get("problems", [])
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return f"not fresh: {'; '.join(problems[:3])}{more}"
+    return printable(f"not fresh: {'; '.join(problems[:3])}{more}")
 
 
 def _names(name: str, value: Any) -> list[str]:

@@ -11,6 +11,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from airflow_pgbackup.errors import PgBackupError
+from airflow_pgbackup.text import printing
 
 
 class FreshnessTrigger(BaseTrigger):
@@ -38,9 +39,9 @@ class FreshnessTrigger(BaseTrigger):
         while True:
             try:
                 # A thread of its own: boto3 and Airflow's connections are not async, and others trigger here, too.
-                result = await sync_to_async(look, thread_sensitive=False)(**self.look, log=self.log.info)
+                result = await sync_to_async(look, thread_sensitive=False)(**self.look, log=printing(self.log.info))
             except PgBackupError as error:
-                failure = {"error": " ".join(str(error).split()), "permanent": error.permanent}
+                failure = {"error": str(error), "permanent": error.permanent}
                 yield TriggerEvent(failure)  # type: ignore[no-untyped-call]
                 return
             left = self.end - time.time()

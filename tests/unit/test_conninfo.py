@@ -100,7 +100,7 @@ def test_a_function_for_a_password_is_asked_every_time() -> None:
         ({"host": "/run/a:b", "dbname": "d"}, "/run/a:b/d"),
         ({"host": "a,b", "port": "1,2", "user": "u"}, "u@a,b:1,2"),
         ({"host": "", "hostaddr": "10.0.0.1"}, "10.0.0.1"),
-        ({"host": "h", "user": "a\nb"}, "a\N{REPLACEMENT CHARACTER}b@h"),
+        ({"host": "h", "user": "a\nb"}, r"a\nb@h"),
     ],
 )
 def test_label(keywords: dict[str, object], label: str) -> None:

@@ -1,0 +1,48 @@
+"""The one door to a terminal: text from outside is shown there, never interpreted."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from airflow_pgbackup.text import printable
+
+
+class Terminal(Console):
+    """A console that shows every str literally, escaped by :func:`printable`: no markup, no emoji codes.
+
+    That includes a str in the cell of a table. Styles come from arguments and from :func:`styled`.
+
+    :param stderr: write to stderr, not to stdout.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False)
+
+    def render_str(self, text: str, *, style: Any = "", justify: Any = None, overflow: Any = None, **_: Any) -> Text:
+        """Called by rich for every str, in a renderable too."""
+        return Text(printable(text), style=style, justify=justify, overflow=overflow)
+
+    def say(self, *parts: str | Text, style: str | None = None) -> None:
+        """Print the parts as one line, of any length."""
+        self.print(*parts, sep="", style=style, soft_wrap=True)
+
+
+class LogLines(logging.Handler):
+    """Writes warnings of :mod:`logging` to a terminal, above its spinner."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(logging.WARNING)
+        self._terminal = terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for line in self.format(record).split("\n"):
+            self._terminal.say(line, style="dim")
+
+
+def styled(text: str, style: str) -> Text:
+    """Return `text`, escaped, in a style of rich's."""
+    return Text(printable(text), style=style)
