@@ -130,6 +130,7 @@ class _Look:
             restore_seconds=self.restore_seconds,
             client=self.client,
             origin=origin,
+            artifact_sha256=self.manifest.artifact.sha256,
         )
 
     def _integrity(self) -> Mapping[str, Entry]:

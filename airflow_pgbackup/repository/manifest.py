@@ -1,70 +1,21 @@
 """What a backup says of itself: ``manifest.json``, the verification files, ``repository.json``.
 
-Each is JSON with a JSON Schema (``schemas/``) and a ``format_version``. A newer minor version may add fields, which
-are read, kept (those on the top level) and written back; a newer major version is refused. What is read here may
-have been damaged or forged: size, syntax and schema are checked before anything believes it.
+How they are written and read is in :mod:`.document`; whether the backup beside them is what they say is the business
+of :mod:`.evidence`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import types
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from datetime import datetime, timezone
-from functools import cache
-from importlib.resources import files
-from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import ClassVar
 
-from airflow_pgbackup.errors import ManifestError
-from airflow_pgbackup.repository.layout import Series
-
-FORMAT_VERSION = "1.0"
-MAX_BYTES = 16 * 1024**2
-"""A directory dump of 100,000 members makes a manifest of about 14 MiB."""
-
-D = TypeVar("D", bound="Document")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Document:
-    """Base of the three files."""
-
-    format_version: str = FORMAT_VERSION
-    unknown: Mapping[str, object] = field(default_factory=dict)
-    """Top-level fields that a newer minor version has added."""
-
-    schema: ClassVar[str]
-
-    def to_json(self) -> bytes:
-        content = _encode(self)
-        content.update(content.pop("unknown"))
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        # A lone surrogate, from a foreign manifest, becomes its \udXXX escape, which is JSON again.
-        return text.encode("utf-8", "backslashreplace")
-
-    @classmethod
-    def from_json(cls: type[D], data: bytes) -> D:
-        """Read and check.
-
-        :raises ManifestError: for what is too large, no JSON, of another major version, or against the schema.
-        """
-        if len(data) > MAX_BYTES:
-            raise ManifestError(f"a {cls.schema} of {len(data)} bytes, at most {MAX_BYTES} are read")
-        try:
-            content = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
-            raise ManifestError(f"a {cls.schema} that is no JSON: {error}") from None
-        _check_version(cls.schema, content)
-        _validate(cls.schema, content)
-        known = {f.name for f in fields(cls)}
-        unknown = {name: value for name, value in content.items() if name not in known}
-        try:
-            document: D = _decode(cls, {**content, "unknown": unknown})
-        except (ValueError, OverflowError) as error:  # a date like the 31st of February
-            raise ManifestError(f"a {cls.schema} with a wrong value: {error}") from None
-        return document
+from airflow_pgbackup.repository.document import FORMAT_VERSION as FORMAT_VERSION
+from airflow_pgbackup.repository.document import MAX_BYTES as MAX_BYTES
+from airflow_pgbackup.repository.document import Document as Document
+from airflow_pgbackup.repository.layout import Series, artifact_key, parse_backup_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +120,31 @@ class Manifest(Document):
     left_out: tuple[str, ...] | None = None
     """What the database has and this dump's options leave out; None: not looked at."""
 
+    def key(self, file: FileDigest) -> str:
+        """The key of one file of the artifact."""
+        key = artifact_key(self.series, self.id, self.artifact.name)
+        return f"{key}/{file.path}" if self.artifact.format == "directory" else key
+
+    def _contradiction(self) -> str | None:
+        artifact, members = self.artifact, self.artifact.files
+        if not all(map(str.isprintable, (artifact.name, *(file.path for file in members)))):
+            return "a file name holds characters that cannot be printed"
+        if (self.series.database is None) != (self.kind == "cluster"):
+            return f"the series {self.series} is not of a {self.kind}"
+        if self.started_at.replace(microsecond=0) != parse_backup_id(self.id):
+            return f"{self.id} did not start at {self.started_at.isoformat()}"
+        if artifact.format == "directory":
+            if len({file.path for file in members}) < len(members):
+                return "two files of the artifact have one name"
+            whole = FileDigest(artifact.name, sum(file.size for file in members), directory_sha256(members))
+        elif len(members) > 1:
+            return f"an artifact of format {artifact.format} is one file, not {len(members)}"
+        else:
+            whole = members[0]
+        if whole != FileDigest(artifact.name, artifact.size, artifact.sha256):
+            return "name, size or digest of the artifact is not that of its files"
+        return None
+
 
 @dataclass(frozen=True)
 class Check:
@@ -204,6 +180,7 @@ class Verification(Document):
     """One look at a backup. Appended beside it, never overwritten."""
 
     schema: ClassVar[str] = "verification"
+    format_version: str = "1.1"
     backup_id: str
     level: str
     result: str
@@ -217,71 +194,16 @@ class Verification(Document):
     """The measured recovery time, at level ``restore``."""
     client: ClientInfo | None = None
     origin: Mapping[str, object] = field(default_factory=dict)
+    artifact_sha256: str | None = None
+    """The digest of the artifact that was looked at, as its manifest has it. None in version 1.0, which lacks it."""
+
+    def _contradiction(self) -> str | None:
+        if self.artifact_sha256 is None and self.format_version != "1.0":
+            return f"version {self.format_version} names the artifact that was looked at, and this does not"
+        return None
 
 
 def directory_sha256(members: Iterable[FileDigest]) -> str:
     """One digest for a directory: sha256 over its sorted ``path NUL size NUL sha256 LF`` lines."""
     lines = (f"{m.path}\0{m.size}\0{m.sha256}\n" for m in sorted(members, key=lambda m: m.path.encode()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _check_version(schema: str, content: object) -> None:
-    version = content.get("format_version") if isinstance(content, dict) else None
-    major, _, minor = version.partition(".") if isinstance(version, str) else ("", "", "")
-    if not (major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
-        raise ManifestError(f"a {schema} without a format version: not one of ours")
-    if major != FORMAT_VERSION.partition(".")[0]:
-        raise ManifestError(
-            f"a {schema} of format version {version}, this release reads {FORMAT_VERSION.partition('.')[0]}.x",
-            hint="upgrade airflow-pgbackup; the artifact itself restores with PostgreSQL's own tools",
-        )
-
-
-def _validate(schema: str, content: object) -> None:
-    error = next(_validator(schema).iter_errors(content), None)
-    if error is not None:
-        where = "/".join(str(step) for step in error.absolute_path) or "its top level"
-        raise ManifestError(f"a {schema} against its schema at {where}: {error.message[:200]}")
-
-
-@cache
-def _validator(schema: str) -> Any:
-    # Imported when first needed: it costs as much as the rest of this package together.
-    from jsonschema import Draft202012Validator
-
-    path = files("airflow_pgbackup.repository") / "schemas" / f"{schema}.json"
-    text = path.read_text(encoding="utf-8")
-    return Draft202012Validator(json.loads(text))
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _encode(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
-    if is_dataclass(value):
-        return {f.name: _encode(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {name: _encode(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_encode(item) for item in value]
-    return value
-
-
-def _decode(kind: Any, value: Any) -> Any:
-    """JSON that has passed its schema, as the type that an annotation names."""
-    if get_origin(kind) in (Union, types.UnionType):
-        return None if value is None else _decode(next(arg for arg in get_args(kind) if arg is not type(None)), value)
-    if get_origin(kind) is tuple:
-        return tuple(_decode(get_args(kind)[0], item) for item in value)
-    if kind is datetime:
-        return datetime.fromisoformat(value.replace("Z", "+00:00")).astimezone(timezone.utc)
-    if kind in (int, float):
-        return kind(value)  # JSON knows one kind of number: 1.0 is an integer there
-    if isinstance(kind, type) and is_dataclass(kind):
-        hints = get_type_hints(kind)
-        names = (f.name for f in fields(kind) if f.name in value)
-        return kind(**{name: _decode(hints[name], value[name]) for name in names})
-    return value

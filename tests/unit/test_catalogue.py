@@ -270,7 +270,7 @@ def test_manifests_are_read_only_for_what_is_shown(repository: LocalRepository, 
     good, bad = read_manifests(repository, read_catalogue(repository).backups)
     assert good == manifest(repository)
     assert isinstance(bad, ManifestError)
-    assert "no JSON" in bad.message
+    assert "not JSON" in bad.message
 
 
 def test_a_manifest_in_the_wrong_place_is_not_believed(repository: LocalRepository, put: Callable[..., None]) -> None:
@@ -301,6 +301,7 @@ def test_a_verification_of_another_backup_is_not_believed(
         finished_at=NIGHT,
         duration_seconds=0.0,
         checks=(Check("archive", "pass"),),
+        artifact_sha256="0" * 64,
     )
     put(f"prod/app/{ID}/{name.file}", verification.to_json())
     with pytest.raises(ManifestError, match="is about backup 20200101T000000Z-000000"):

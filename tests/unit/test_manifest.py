@@ -105,6 +105,7 @@ VERIFICATION = Verification(
     restore_seconds=12.5,
     client=PG_DUMP,
     origin={"dag_id": "drill"},
+    artifact_sha256=SHA,
 )
 
 DOCUMENTS: dict[str, Document] = {
@@ -115,16 +116,29 @@ DOCUMENTS: dict[str, Document] = {
 }
 
 
+def golden(name: str) -> Path:
+    """The newest version that is written."""
+    return GOLDEN / f"{name}-{DOCUMENTS[name].format_version}.json"
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_what_is_written_is_the_golden_file(name: str) -> None:
     """The form that other releases, and other people's tools, read. A change here is a change of the format."""
-    assert DOCUMENTS[name].to_json().decode() == (GOLDEN / f"{name}-1.0.json").read_text(encoding="utf-8")
+    assert DOCUMENTS[name].to_json().decode() == golden(name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_golden_file_is_read(name: str) -> None:
     expected = DOCUMENTS[name]
-    assert type(expected).from_json((GOLDEN / f"{name}-1.0.json").read_bytes()) == expected
+    assert type(expected).from_json(golden(name).read_bytes()) == expected
+
+
+def test_a_verification_of_version_1_0_names_no_artifact_and_is_read() -> None:
+    expected = replace(VERIFICATION, format_version="1.0", artifact_sha256=None)
+    assert Verification.from_json((GOLDEN / "verification-1.0.json").read_bytes()) == expected
+    later = expected.to_json().replace(b'"format_version": "1.0"', b'"format_version": "1.1"')
+    with pytest.raises(ManifestError, match=r"version 1\.1 names the artifact that was looked at"):
+        Verification.from_json(later)
 
 
 def test_a_newer_minor_version_is_read_and_kept() -> None:
@@ -176,10 +190,12 @@ def test_another_major_version_is_refused(version: str) -> None:
         DATABASE.to_json()[:-3],
         DATABASE.to_json() * 2,
         changed(duration_seconds=float("nan")),
+        changed(duration_seconds=4.5).replace(b"4.5", b"1e999"),
+        changed(options={"jobs": 4.5}).replace(b"4.5", b"-1e999"),
         b'{"format_version": "1.0", "size": ' + b"9" * 5000 + b"}",
         b" " * (MAX_BYTES + 1),
     ],
-    ids=range(16),
+    ids=range(18),
 )
 def test_what_is_no_manifest(data: bytes) -> None:
     with pytest.raises(ManifestError) as caught:
@@ -218,6 +234,34 @@ def test_what_is_no_manifest(data: bytes) -> None:
         {"artifact__format": "zip"},
         {"artifact": None},
         {"restore_command": ["rm"]},
+        {"client__version": "abc"},
+        {"client__version": ""},
+        {"client__version": "18.4\n"},
+        {"client__version": "١٨.4"},
+        {"client__version": "1" * 400},
+        {"source__server_version_num": 10**12},
+        {"source__size_bytes": 2**64},
+        {"artifact__size": 1e300},
+        {"artifact__compression__method": "$(touch /tmp/x)"},
+        {"artifact__compression__level": 2**40},
+        {"duration_seconds": 1e300},
+        {"options": {"jobs": 10**400}},
+        {"options": {"a": json.loads("[" * 40 + "]" * 40)}},
+        {"id": "20261122T020000Z-3f9ac1\n"},
+        {"id": "20261123T020000Z-3f9ac1"},
+        {"artifact__name": "dvdrental_2026-11-22_0200.dump\n"},
+        {"artifact__name": "dvdrental\x9b2J.dump"},
+        {"artifact__name": "dvdrental\u202epmud.exe"},
+        {"artifact__name": "another.dump"},
+        {"artifact__size": 734004},
+        {"artifact__sha256": "0" * 64},
+        {"artifact__files__0__size": 1},
+        {"artifact__files__0__path": "another.dump"},
+        {"artifact__files__0__sha256": "0" * 64},
+        {"artifact__format": "directory"},
+        {"artifact__files": [json.loads(DATABASE.to_json())["artifact"]["files"][0]] * 2},
+        {"kind": "cluster"},
+        {"series__database": None},
         {"source_rows": [{"schema": "s"}]},
         {"left_out": "x"},
     ],
@@ -226,6 +270,11 @@ def test_what_is_no_manifest(data: bytes) -> None:
 def test_forged_values_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ManifestError):
         Manifest.from_json(changed(**changes))
+
+
+@pytest.mark.parametrize("version", ["0", "18.4", "9.6.24", "19", "19.0"])
+def test_every_version_that_is_written_is_read(version: str) -> None:
+    assert Manifest.from_json(changed(client__version=version)).client.version == version
 
 
 def test_each_required_field_is_required() -> None:

@@ -1,0 +1,171 @@
+"""A JSON file of ours: written with a version, read with suspicion.
+
+Each has a JSON Schema (``schemas/``) and a ``format_version``. A newer minor version may add fields, which are read,
+kept (those on the top level) and written back; a newer major version is refused. What is read here may have been
+damaged or forged: size, syntax, numbers, schema, depth and what the fields say of each other are checked before
+anything believes it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import datetime, timezone
+from functools import cache
+from importlib.resources import files
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from airflow_pgbackup.errors import ManifestError
+
+FORMAT_VERSION = "1.0"
+MAX_BYTES = 16 * 1024**2
+"""A directory dump of 100,000 members makes a manifest of about 14 MiB."""
+MAX_DEPTH = 32
+"""Nesting of the fields that hold anything (``options``, ``origin``, unknown ones): ours is 2."""
+
+D = TypeVar("D", bound="Document")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """Base of the three kinds: manifest, verification, repository."""
+
+    format_version: str = FORMAT_VERSION
+    unknown: Mapping[str, object] = field(default_factory=dict)
+    """Top-level fields that a newer minor version has added."""
+
+    schema: ClassVar[str]
+
+    def to_json(self) -> bytes:
+        content = _encode(self)
+        content.update(content.pop("unknown"))
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        # A lone surrogate, from a foreign manifest, becomes its \udXXX escape, which is JSON again.
+        return text.encode("utf-8", "backslashreplace")
+
+    @classmethod
+    def from_json(cls: type[D], data: bytes) -> D:
+        """Read and check.
+
+        :raises ManifestError: for what is too large, not JSON, of another major version, against the schema, or
+            contradicts itself.
+        """
+        if len(data) > MAX_BYTES:
+            raise ManifestError(f"a {cls.schema} of {len(data)} bytes, at most {MAX_BYTES} are read")
+        try:
+            content = json.loads(
+                data.decode("utf-8"), parse_constant=_no_constant, parse_int=_integer, parse_float=_real
+            )
+        except (ValueError, RecursionError) as error:
+            raise ManifestError(f"a {cls.schema} that is not JSON: {error}") from None
+        _check_version(cls.schema, content)
+        _validate(cls.schema, content)
+        known = {f.name for f in fields(cls)}
+        unknown = {name: value for name, value in content.items() if name not in known}
+        if not all(_is_shallow(content.get(name), MAX_DEPTH) for name in ("options", "origin", *unknown)):
+            raise ManifestError(f"a {cls.schema} nested more than {MAX_DEPTH} levels deep")
+        try:
+            document: D = _decode(cls, {**content, "unknown": unknown})
+        except (ValueError, OverflowError) as error:  # a date like the 31st of February
+            raise ManifestError(f"a {cls.schema} with a wrong value: {error}") from None
+        if contradiction := document._contradiction():
+            raise ManifestError(f"a {cls.schema} that contradicts itself: {contradiction}")
+        return document
+
+    def _contradiction(self) -> str | None:
+        """What the fields say against each other, which no schema can express; None for nothing."""
+        return None
+
+
+def _check_version(schema: str, content: object) -> None:
+    version = content.get("format_version") if isinstance(content, dict) else None
+    major, _, minor = version.partition(".") if isinstance(version, str) else ("", "", "")
+    if not (major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
+        raise ManifestError(f"a {schema} without a format version: not one of ours")
+    if major != FORMAT_VERSION.partition(".")[0]:
+        raise ManifestError(
+            f"a {schema} of format version {version}, this release reads {FORMAT_VERSION.partition('.')[0]}.x",
+            hint="upgrade airflow-pgbackup; the artifact itself restores with PostgreSQL's own tools",
+        )
+
+
+def _validate(schema: str, content: object) -> None:
+    error = next(_validator(schema).iter_errors(content), None)
+    if error is not None:
+        where = "/".join(str(step) for step in error.absolute_path) or "its top level"
+        raise ManifestError(f"the {schema} violates its schema at {where}: {error.message[:200]}")
+
+
+@cache
+def _validator(schema: str) -> Any:
+    # Imported when first needed: it costs as much as the rest of this package together.
+    from jsonschema import Draft202012Validator, validators
+
+    path = files("airflow_pgbackup.repository") / "schemas" / f"{schema}.json"
+    text = path.read_text(encoding="utf-8")
+    return validators.extend(Draft202012Validator, {"pattern": _pattern})(json.loads(text))
+
+
+def _pattern(_: object, pattern: str, value: object, __: object) -> Iterator[Any]:
+    """A pattern as JSON Schema means it: in ECMA-262 ``$`` is the very end and ``\\d`` is 0 to 9. To Python's ``re``,
+    which jsonschema takes, a line feed may follow, and Arabic digits are digits."""
+    from jsonschema import ValidationError
+
+    if isinstance(value, str) and not re.search(pattern.replace("$", r"\Z"), value, re.ASCII):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _integer(digits: str) -> int:
+    # A number of a thousand digits is an integer to JSON, and to nothing that we do with it.
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
+        raise ValueError(f"the number {digits[:20]}… does not fit into 64 bits")
+    return int(digits)
+
+
+def _real(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {digits[:20]} is not finite")
+    return value
+
+
+def _is_shallow(value: object, depth: int) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth > 0 and all(_is_shallow(item, depth - 1) for item in inside)
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+    if is_dataclass(value):
+        return {f.name: _encode(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: _encode(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encode(item) for item in value]
+    return value
+
+
+def _decode(kind: Any, value: Any) -> Any:
+    """JSON that has passed its schema, as the type that an annotation names."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return None if value is None else _decode(next(arg for arg in get_args(kind) if arg is not type(None)), value)
+    if get_origin(kind) is tuple:
+        return tuple(_decode(get_args(kind)[0], item) for item in value)
+    if kind is datetime:
+        return datetime.fromisoformat(value.replace("Z", "+00:00")).astimezone(timezone.utc)
+    if kind in (int, float):
+        return kind(value)  # JSON knows one kind of number: 1.0 is an integer there
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = get_type_hints(kind)
+        names = (f.name for f in fields(kind) if f.name in value)
+        return kind(**{name: _decode(hints[name], value[name]) for name in names})
+    return value
