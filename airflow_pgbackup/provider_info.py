@@ -89,6 +89,13 @@ def get_provider_info() -> dict[str, Any]:
                         default="airflow-pgbackup",
                         example="pg_dump",
                     ),
+                    "rehearsal_containment": _option(
+                        "A rehearsal restores into a server that runs in a sandbox (bubblewrap). Where none can be "
+                        "made: prefer rehearses all the same and reports it as uncontained; require makes the result "
+                        "not proven.",
+                        default="prefer",
+                        example="require",
+                    ),
                     "temp_dir": _option(
                         "Where a temporary copy of an artifact goes when a tool needs a file and the repository is "
                         "remote. Empty is the system's folder for temporary files.",

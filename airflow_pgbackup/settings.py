@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 
 from airflow_pgbackup.errors import ConfigurationError
 
-_COMPRESS_BY = ("airflow-pgbackup", "pg_dump")
+_WORDS = {"compress_by": ("airflow-pgbackup", "pg_dump"), "rehearsal_containment": ("prefer", "require")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,9 @@ class Settings:
     compress_by: str = "airflow-pgbackup"
     """Who compresses custom archives: ``airflow-pgbackup``, on all cores, or ``pg_dump`` itself, on one."""
 
+    rehearsal_containment: str = "prefer"
+    """Where no sandbox can be made: ``prefer`` rehearses all the same, *uncontained*; ``require`` proves nothing."""
+
     def read_deadline(self, size: int) -> float:
         """Seconds within which an artifact of ``size`` bytes must have been read to its end."""
         return self.verify_deadline + size / self.verify_bytes_per_second
@@ -67,8 +70,8 @@ def load(*, airflow: bool = False, environ: Mapping[str, str] | None = None) -> 
 def _parse(name: str, text: str, default: object) -> object:
     if isinstance(default, tuple):
         return tuple(part for part in text.split(os.pathsep) if part)
-    if name == "compress_by" and text not in _COMPRESS_BY:
-        raise ConfigurationError(f"setting compress_by is {text!r}", hint=f"it is one of {', '.join(_COMPRESS_BY)}")
+    if name in _WORDS and text not in _WORDS[name]:
+        raise ConfigurationError(f"setting {name} is {text!r}", hint=f"choose one of {', '.join(_WORDS[name])}")
     if isinstance(default, str):
         return text
     try:

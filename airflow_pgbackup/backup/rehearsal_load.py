@@ -162,6 +162,7 @@ class _Run:
             yield []
             return
         with tempfile.NamedTemporaryFile("w", suffix=".list", dir=self.place.folder) as file:
+            os.fchmod(file.fileno(), 0o644)  # pg_restore may be another user
             file.writelines(f"{e.dump_id}; 0 0\n" for e in loaded.entries if e.dump_id not in loaded.left_out)
             file.flush()
             yield [f"--use-list={file.name}"]
@@ -252,7 +253,13 @@ class _Run:
             pinned += self.place.session_options
             env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} {pinned}".strip()
             with ToolProcess(
-                argv, env=env, cancel=self.cancel, deadline=self.deadline, stdin=stdin, stdout="devnull"
+                argv,
+                env=env,
+                cancel=self.cancel,
+                deadline=self.deadline,
+                stdin=stdin,
+                stdout="devnull",
+                within=self.place.within(Path(argv[0]).parent, self.artifact),
             ) as process:
                 process.wait()
 

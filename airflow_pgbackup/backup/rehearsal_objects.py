@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,8 @@ def compare_definitions(
     if manifest.options.get("filters"):
         notes.append("filter files of the dump are not kept: what the dump left out was not looked for")
     archived = _archived(artifact, manifest, loaded)
-    restored = _dump_again(manifest, options, loaded, server, client, deadline, cancel)
+    within = place.within(client.bin_dir)
+    restored = _dump_again(options, loaded, server, client, within, deadline, cancel)
     if manifest.series.database is None:
         archived, restored = _known(archived, server.user), _known(restored, server.user)
         notes.append("owners, grants and comments of large objects are not compared in a cluster's dump")
@@ -151,11 +152,11 @@ def _archived(artifact: Path, manifest: Manifest, loaded: Loaded) -> Objects:
 
 
 def _dump_again(
-    manifest: Manifest,
     options: DumpOptions | DumpAllOptions,
     loaded: Loaded,
     server: ConnectionParams,
     client: Client,
+    within: Sequence[str],
     deadline: float,
     cancel: Cancel,
 ) -> Objects:
@@ -172,6 +173,7 @@ def _dump_again(
             env=env,
             cancel=cancel,
             deadline=deadline,
+            within=within,
         ) as process,
     ):
         if isinstance(options, DumpOptions) and options.format == "custom":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from airflow_pgbackup.postgres.clients import Client
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.database_sql import DatabaseStatement
 from airflow_pgbackup.postgres.needs import Needs
+from airflow_pgbackup.postgres.sandbox import Sandbox
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
 
@@ -35,7 +37,9 @@ class Place:
     """A throwaway server, where everything may be as the dump has it, the database's name too.
 
     :ivar params: a database to be in meanwhile, as a superuser.
-    :ivar folder: for temporary files; where the server is `local`, its own.
+    :ivar folder: for temporary files; where the server is `local`, it reads them there.
+    :ivar sandbox: what the server runs in; None for none.
+    :ivar socket_dir: of a server in a sandbox.
     :ivar programs: the tools that look at the copy.
     :ivar loader: the client that restores.
     :ivar containment: how far others are safe from the dump's SQL.
@@ -46,6 +50,8 @@ class Place:
     folder: Path
     programs: Client
     loader: Client
+    sandbox: Sandbox | None = None
+    socket_dir: Path | None = None
     containment: str = ""
     notes: tuple[str, ...] = ()
 
@@ -69,6 +75,16 @@ class Place:
     @property
     def label(self) -> str:
         return f"the throwaway PostgreSQL {self.version_text} of {self.programs.bin_dir}"
+
+    def within(self, bin_dir: Path, *reads: Path) -> list[str]:
+        """What starts a program where the server is: in a sandbox of the same user, which sees its socket.
+
+        :param bin_dir: where the program is.
+        :param reads: what else it must see.
+        """
+        if self.sandbox is None or self.socket_dir is None:
+            return []
+        return self.sandbox.command(bin_dir, reads=[self.folder, self.socket_dir, *reads])
 
     def provide(self, needs: Needs) -> None:
         """Roles and tablespaces; extensions are there or not."""
@@ -147,13 +163,17 @@ def throwaway_place(manifest: Manifest, settings: Settings) -> Iterator[Place]:
     """
     programs, loader = rehearsal_server.choose_programs(manifest, settings)
     with rehearsal_server.throwaway(manifest, programs, settings) as server:
-        assert server.folder is not None  # noqa: S101  it runs
-        where: Any = {"params": server.params, "folder": server.folder, "programs": programs, "loader": loader}
-        if server.contained:
-            yield Place(**where, containment="as nobody, without a network")
-        else:
-            note = "uncontained: SQL of the dump ran with this worker's own rights"
-            yield Place(**where, containment="uncontained", notes=(note,))
+        where: Any = {"params": server.params, "folder": server.shared, "programs": programs, "loader": loader}
+        if server.sandbox:
+            sandboxed: Any = {"sandbox": server.sandbox, "socket_dir": server.socket_dir}
+            yield Place(**where, **sandboxed, containment=f"in a sandbox, as uid {server.sandbox.uid}")
+            return
+        assert server.uncontained is not None  # noqa: S101  there is a sandbox, or a reason why not
+        reason, hint = server.uncontained.message, server.uncontained.hint
+        if settings.rehearsal_containment == "require":
+            raise NotProven(f"a rehearsal here would be uncontained: {reason}", hint=hint)
+        whose = "as user nobody" if os.geteuid() == 0 else "with this worker's own rights"
+        yield Place(**where, containment="uncontained", notes=(f"uncontained: SQL of the dump ran {whose}: {reason}",))
 
 
 def make_schemas(database: ConnectionParams, names: Sequence[str]) -> None:

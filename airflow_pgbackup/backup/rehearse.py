@@ -63,7 +63,7 @@ def rehearse(
 ) -> Rehearsal:
     """Restore and compare.
 
-    :param artifact: the local file or folder.
+    :param artifact: a private copy of ours, file or directory: what runs in the sandbox is allowed to read it.
     :param reader: the client whose pg_restore reads the artifact.
     :param deadline: seconds for each of the restore and the readings.
     :param scratch: a server to rehearse on, in a temporary database; None makes a throwaway server here.
@@ -84,6 +84,7 @@ def rehearse(
             compression=manifest.artifact.compressed_around,
             own=True,
             cancel=stop,
+            within=place.within,
         )
 
     with (
@@ -93,6 +94,8 @@ def rehearse(
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="read archive") as pool,
         place.kept(),
     ):
+        if place.sandbox:
+            place.sandbox.lend(artifact)
         log(f"rehearsing on {place.label}" + (f", {place.containment}" if place.containment else ""))
         to_come = pool.submit(lambda: reading().digest())
         try:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 GRACE = 5.0  # seconds for each signal of the order before the next one
 LOOK = 2.0  # seconds between two looks whether our parent is still there
 
@@ -36,6 +37,8 @@ def main(order: dict[str, Any]) -> None:
         signal.signal(number, signal.SIG_IGN)
     global parent
     parent = order["parent"]
+    # Whatever a step starts in a session of its own becomes our child when its parent ends, and does not get away.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     children = children_pipe()
     for step in order["steps"]:
         if wait(children, 0) == "abandoned" or run(step, order["log"], order["signals"], children) != 0:
@@ -79,8 +82,22 @@ def run(argv: list[str], log: str, signals: list[int], children: int) -> int:
     # What the step left in its session. Before it is reaped, as long as the group's number is surely its own.
     os.killpg(child.pid, signal.SIGKILL)
     status = child.wait()
+    kill_adopted()
     say(f"exited {status}")
     return status
+
+
+def kill_adopted() -> None:
+    """End what the step left in other sessions, and what that leaves, until there is nothing left."""
+    own = Path(f"/proc/self/task/{os.getpid()}/children")  # proc(5), of kernels with CONFIG_PROC_CHILDREN
+    deadline = time.monotonic() + GRACE
+    while own.exists() and time.monotonic() < deadline:
+        for pid in map(int, own.read_text().split()):
+            os.kill(pid, signal.SIGKILL)  # a child of ours: its number is its own until it is reaped
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
 
 
 def ended(pid: int) -> bool:
@@ -111,7 +128,9 @@ def wait(children: int, seconds: float = LOOK, *, stdin: bool = True) -> str:
 def remove(path: Path) -> None:
     for _ in range(20):  # when we were killed, another keeper's server may still be writing in there
         if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+            # rm(1) goes as deep as it takes; rmtree() does not, and SQL can make directories in there.
+            subprocess.run(["/bin/rm", "-rf", "--", path], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            shutil.rmtree(path, ignore_errors=True)  # where there is no rm
         else:
             path.unlink(missing_ok=True)
         if not os.path.lexists(path):

@@ -10,7 +10,7 @@ not notice is looked for by ``endchecks``, before pg_restore runs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Sequence
 from pathlib import Path
 
 from airflow_pgbackup.errors import ClientError, ConfigurationError, VerificationFailed
@@ -80,6 +80,7 @@ def read_archive(
 class ArchiveReader:
     """One pass over an artifact, with a choice of what to do with its rows. Parameters as :func:`read_archive`, and
 
+    :param within: for a program's directory and the files that it reads: what starts it inside a sandbox.
     :param own: decode a custom archive here where that can be done, see :mod:`airflow_pgbackup.postgres.archive_data`.
     :ivar contents: whole when the pass has ended.
     """
@@ -96,6 +97,7 @@ class ArchiveReader:
         on_line: Callable[[str], None] | None = None,
         progress: Callable[[int], None] | None = None,
         own: bool = False,
+        within: Callable[..., Sequence[str]] = lambda bin_dir, *reads: (),
     ) -> None:
         self.contents = ArchiveContents()
         self._source: Path | Readable = Path(source).absolute() if isinstance(source, (str, Path)) else source
@@ -106,6 +108,7 @@ class ArchiveReader:
         self._on_line = on_line
         self._progress = progress
         self._own = own
+        self._within = within
 
     def digest(self) -> ArchiveContents:
         """Rows, bytes and sha256 of every table."""
@@ -217,6 +220,7 @@ class ArchiveReader:
     def _pg_restore(self, stack: contextlib.ExitStack, toc: Toc, stdin: Readable | None) -> Readable:
         self._check_client(toc)
         argv = [str(self._client.tool("pg_restore")), "--section=data", f"--format={self._format}", "--file=-"]
+        reads = [self._source] if isinstance(self._source, Path) else []
         if stdin is None:
             argv.append(str(self._source))
         process = ToolProcess(
@@ -226,6 +230,7 @@ class ArchiveReader:
             deadline=self._limits.remaining(),
             on_line=self._on_line,
             stdin=stdin,
+            within=self._within(self._client.bin_dir, *reads),
         )
         return DecodedArchive(stack.enter_context(process))
 

@@ -227,7 +227,7 @@ class ConnectionParams:
             except psycopg.OperationalError as error:
                 text = str(error)
             except psycopg.Error as error:
-                raise ConfigurationError(f"the connection to {self.label} makes no sense: {error}") from None
+                raise ConfigurationError(f"the connection to {self.label} makes no sense: {_reason(str(error))}") from None
             if pause is None or not _NO_SLOT.search(text):
                 break
             time.sleep(pause)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _KEEPER = Path(__file__).with_name("_keeper.py")
+_LOG_TAIL = 1 << 14  # bytes
 
 
 class KeptProcess:
@@ -97,7 +98,9 @@ class KeptProcess:
         return True
 
     def log_tail(self, lines: int = 5) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        with self.log.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _LOG_TAIL, 0))
+            return "\n".join(file.read(_LOG_TAIL).decode(errors="replace").splitlines()[-lines:])
 
     def _read_reports(self, seconds: float) -> None:
         if self._keeper is None or self._keeper.stdout is None:

@@ -55,6 +55,7 @@ class ToolProcess:
         it sees an end of its input, and that error is raised. None: ``/dev/null``.
     :param stdout: ``pipe``: read it from :attr:`stdout`.
     :param umask: dumps hold passwords in clear, so the tool's files are for their owner only.
+    :param within: what starts the tool inside a sandbox, put before `argv`; see :mod:`.postgres.sandbox`.
     :param may_start_processes: False makes the kernel refuse it: see :mod:`airflow_pgbackup.postgres.seccomp`.
     :raises ConfigurationError: it must not start processes, and this machine cannot prevent it.
     """
@@ -71,10 +72,12 @@ class ToolProcess:
         stdout: Literal["pipe", "devnull"] = "pipe",
         cwd: str | os.PathLike[str] | None = None,
         umask: int = 0o077,
+        within: Sequence[str] = (),
         may_start_processes: bool = True,
     ) -> None:
         self.tool = Path(argv[0]).name
-        self._argv = [os.fspath(word) for word in argv]
+        self._argv = [*within, *(os.fspath(word) for word in argv)]
+        self._sandboxed = bool(within)
         self._env = dict(env)
         self._cancel = cancel or Cancel()
         self._deadline = deadline
@@ -83,7 +86,9 @@ class ToolProcess:
         self._pipe_stdout = stdout == "pipe"
         self._cwd = cwd
         self._umask = umask
-        self._seccomp = b"" if may_start_processes else seccomp.no_processes()
+        self._seccomp = ""
+        if not may_start_processes:
+            self._seccomp, self._argv = seccomp.applied(self._argv)
         self._process: subprocess.Popen[bytes] | None = None
         self._output: ToolOutput | None = None
         self._threads: list[tuple[threading.Thread, float | None]] = []  # and seconds that we wait for it
@@ -129,7 +134,7 @@ class ToolProcess:
     def __enter__(self) -> ToolProcess:
         self._cancel.check()
         self._process = child = subprocess.Popen(
-            [sys.executable, "-I", "-S", os.fspath(_EXEC), str(os.getpid()), self._seccomp.hex(), *self._argv],
+            [sys.executable, "-I", "-S", os.fspath(_EXEC), str(os.getpid()), self._seccomp, *self._argv],
             bufsize=0,
             stdin=subprocess.PIPE if self._feeder else subprocess.DEVNULL,
             stdout=subprocess.PIPE if self._pipe_stdout else subprocess.DEVNULL,
@@ -262,6 +267,8 @@ class ToolProcess:
                 self._output.close()
 
     def _how_it_ended(self, status: int) -> BaseException | None:
+        if self._sandboxed and status > 128:  # as a shell, bubblewrap says 128 + N for death by signal N
+            status = 128 - status
         if self._stop_reason == "source" and self._feeder:
             return self._feeder.error
         if self._stop_reason == "cancelled" or self._cancel.is_set():

@@ -1,6 +1,7 @@
 """A throwaway PostgreSQL: initdb, start, stop, gone.
 
-For our own data only: whatever superuser SQL runs in it runs with the rights of this process (``COPY … FROM PROGRAM``).
+Whatever superuser SQL runs in it runs with the rights of the server (``COPY … FROM PROGRAM``): those of this process,
+so it is for our own data only; or those of a sandbox, for somebody else's.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from types import TracebackType
 from airflow_pgbackup.errors import ClientError, ConfigurationError, NotProven
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.kept import KeptProcess
+from airflow_pgbackup.postgres.sandbox import NOBODY, Sandbox, as_nobody, has_name, make_sandbox
 
 START_SECONDS = 60.0
 LONGEST_SOCKET_FOLDER = 90  # sun_path holds 107 bytes with "/.s.PGSQL.65535.lock" in it
-NOBODY = 65534
 
 # Nothing here has to survive a power cut; what is left is speed.
 THROWAWAY_SETTINGS = {
@@ -59,8 +60,8 @@ class PostgresServer:
     :param tcp: also listen on 127.0.0.1, at a free port. Needs a password.
     :param settings: server parameters, over our own for throwaway data.
     :param initdb_args: further arguments of initdb; the default locale is C, the encoding UTF8.
-    :param contained: somebody else's SQL will run in it as superuser. As root: as nobody, a real other uid, in an empty
-        network namespace; :attr:`contained` says whether that was to be had.
+    :param contained: somebody else's SQL will run in it as superuser: start it in a sandbox. Without a password, since
+        nobody else reaches its socket. See :attr:`sandbox`.
     :raises ClientError: no server programs in `bin_dir`.
     :raises NotProven: the server did not start; the message ends with its log.
     """
@@ -81,15 +82,20 @@ class PostgresServer:
             raise ConfigurationError("a server that listens on TCP needs a password")
         if password is not None and (not password or "\n" in password or "\r" in password):
             raise ConfigurationError("the server's password must be one line, and not empty")
+        if password is not None and contained:
+            raise ConfigurationError("a contained server has no password")
         self.bin_dir = Path(bin_dir)
         self.directory = directory
         self.superuser = superuser or f"pgb_{secrets.token_hex(8)}"
         self.settings = {**THROWAWAY_SETTINGS, **(settings or {})}
         self.initdb_args = tuple(initdb_args)
         self.tcp = tcp
-        self.contained = contained
+        self.sandbox: Sandbox | None = None
+        """What a `contained` server runs in; None where there can be none, for the reason in :attr:`uncontained`."""
+        self.uncontained: NotProven | None = None
         self.port = 5432
         self.folder: Path | None = None
+        self._contained = contained
         self._socket_dir: Path | None = None
         self._password = password
         self._process: KeptProcess | None = None
@@ -127,11 +133,19 @@ class PostgresServer:
         return self.folder / "log"
 
     @property
+    def shared(self) -> Path:
+        """A directory of ours that the server can read, but not write to: for named pipes and what is passed to it."""
+        if self.folder is None:
+            raise RuntimeError("the server is not running")
+        return self.folder / "shared"
+
+    @property
     def params(self) -> ConnectionParams:
         """To its ``postgres`` database as the superuser, by TCP where it listens, else by the socket."""
         host = "127.0.0.1" if self.tcp else os.fspath(self.socket_dir)
         keywords = {"host": host, "port": str(self.port), "user": self.superuser, "dbname": "postgres"}
-        return ConnectionParams(keywords=keywords, password=self._password)
+        peer = self.sandbox.uid if self.sandbox else None
+        return ConnectionParams(keywords=keywords, password=self._password, peer_uid=peer)
 
     def __enter__(self) -> PostgresServer:
         _ = self.version  # a missing binary is an error of its own
@@ -148,7 +162,7 @@ class PostgresServer:
     def stop(self) -> None:
         """Stop the server and remove its folder; a second call does nothing."""
         self._stack.close()
-        self.folder = self._socket_dir = self._process = None
+        self.folder = self._socket_dir = self._process = self.sandbox = None
 
     def _start(self) -> bool:
         """False when somebody else took the port between the choice and the start."""
@@ -171,11 +185,14 @@ class PostgresServer:
         else:
             socket_dir.mkdir(mode=0o700)
         data = folder / "data"
+        data.mkdir(mode=0o700)
+        self.shared.mkdir()
+        self.shared.chmod(0o711)
         if self.tcp:
             self.port = free_port()
         initdb: list[str | os.PathLike[str]] = [self.bin_dir / "initdb", "--no-sync", "--username", self.superuser]
         initdb += ["--encoding=UTF8", "--locale=C", f"--auth={'trust' if self._password is None else 'scram-sha-256'}"]
-        own = [folder, socket_dir]
+        own = [data, socket_dir]
         if self._password is not None:
             pwfile = folder / "pwfile"
             pwfile.touch(mode=0o600)
@@ -194,9 +211,7 @@ class PostgresServer:
         postgres: list[str | os.PathLike[str]] = [self.bin_dir / "postgres", "-D", data]
         for name, value in settings.items():
             postgres += ["-c", f"{name}={value}"]
-        prefix = _contained(own, self.bin_dir) if self.contained else []
-        self.contained = bool(prefix)
-        prefix = prefix or _unprivileged(own, self.bin_dir)
+        prefix = self._sandboxed(folder, own) if self._contained else self._unprivileged(folder, own)
         self._process = self._stack.enter_context(
             KeptProcess(
                 [*prefix, *initdb, *self.initdb_args, "-D", data],
@@ -204,8 +219,9 @@ class PostgresServer:
                 env={"PATH": os.defpath, "HOME": os.fspath(folder), "LC_ALL": "C", "TZ": "UTC"},
                 log=self.log_path,
                 remove=[folder, socket_dir],
-                # TERM would wait for clients to leave; INT ends their sessions, QUIT writes no checkpoint
-                signals=(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL),
+                # TERM would wait for clients to leave; INT ends their sessions, QUIT writes no checkpoint. The first
+                # process of a sandbox is not the server, and takes all others along.
+                signals=(signal.SIGKILL,) if self.sandbox else (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL),
             )
         )
         if self._wait_ready(data):
@@ -216,6 +232,43 @@ class PostgresServer:
         if self.tcp and "Address already in use" in log:
             return False
         raise NotProven(f"PostgreSQL {self.version[0]}.{self.version[1]} of {self.bin_dir} did not start: {log}")
+
+    def _sandboxed(self, folder: Path, own: Sequence[Path]) -> list[str]:
+        """As :meth:`_unprivileged`, in a sandbox where there can be one; else as root at least as another user."""
+        try:
+            self.sandbox = make_sandbox(self.bin_dir, folder)
+        except NotProven as error:
+            self.uncontained = error
+            return self._as_nobody(folder, own) if os.geteuid() == 0 else self._unprivileged(folder, own)
+        for path in own:
+            self.sandbox.give(path)
+        return self.sandbox.command(self.bin_dir, reads=[self.shared], writes=own)
+
+    def _unprivileged(self, folder: Path, own: Sequence[Path]) -> list[str]:
+        """What to put before a server program, which runs neither as root nor as a uid without a name.
+
+        The paths of `own` are then those of the server.
+        """
+        if os.geteuid() != 0 and has_name(os.geteuid()):
+            return []
+        namespace = _user_namespace()
+        return namespace if namespace or os.geteuid() != 0 else self._as_nobody(folder, own)
+
+    def _as_nobody(self, folder: Path, own: Sequence[Path]) -> list[str]:
+        drop = as_nobody()
+        try:
+            subprocess.run([*drop, self.bin_dir / "initdb", "--version"], capture_output=True, check=True, timeout=10)
+        except (OSError, subprocess.SubprocessError):
+            if namespace := _user_namespace():
+                return namespace
+            raise NotProven(
+                f"PostgreSQL does not run as root; neither nobody nor a user namespace can run {self.bin_dir}/initdb",
+                hint="run as a plain user, or install PostgreSQL where every user can read it",
+            ) from None
+        folder.chmod(0o711)
+        for path in own:
+            os.chown(path, NOBODY, NOBODY)
+        return drop
 
     def _wait_ready(self, data: Path) -> bool:
         # Line 8 of postmaster.pid is what pg_ctl waits for (src/include/utils/pidfile.h).
@@ -241,57 +294,13 @@ def free_port() -> int:
         return port
 
 
-def _unprivileged(own: Sequence[Path], bin_dir: Path) -> list[str]:
-    """What to put before a server program, which runs neither as root nor as a uid without a name.
-
-    May give the paths of `own` away.
-    """
-    if os.geteuid() != 0:
-        return [] if _has_name(os.geteuid()) else _user_namespace()
-    if namespace := _user_namespace():
-        return namespace
-    drop = _as_nobody(own, bin_dir, [])
-    if not drop:
-        raise NotProven(
-            f"PostgreSQL does not run as root, and neither a user namespace nor nobody can run {bin_dir}/initdb",
-            hint="run as a plain user, or install PostgreSQL where every user can read it",
-        )
-    return drop
-
-
-def _contained(own: Sequence[Path], bin_dir: Path) -> list[str]:
-    """As nobody without a network; [] where that cannot be: a namespace alone keeps root's rights to files."""
-    if os.geteuid() != 0:
-        return []
-    return _as_nobody(own, bin_dir, ["unshare", "--net", "--"])
-
-
-def _as_nobody(own: Sequence[Path], bin_dir: Path, before: Sequence[str]) -> list[str]:
-    """The command that runs a program as nobody, who then owns the paths of `own`; [] where it cannot run initdb."""
-    drop = [*before, "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs", "--"]
-    try:
-        subprocess.run([*drop, bin_dir / "initdb", "--version"], capture_output=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    for path in own:
-        os.chown(path, NOBODY, NOBODY)
-    return drop
-
-
 @functools.cache
 def _user_namespace() -> list[str]:
     """The command that makes us somebody with a name in a namespace, [] where the machine does not allow it."""
-    uid = NOBODY if _has_name(NOBODY) else max(entry.pw_uid for entry in pwd.getpwall())
+    uid = NOBODY if has_name(NOBODY) else max(entry.pw_uid for entry in pwd.getpwall())
     command = ["unshare", "--user", f"--map-user={uid}", f"--map-group={uid}", "--"]
     try:
         subprocess.run([*command, "true"], check=True, capture_output=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return []
     return command
-
-
-def _has_name(uid: int) -> bool:
-    try:
-        return bool(pwd.getpwuid(uid).pw_name)
-    except KeyError:
-        return False
