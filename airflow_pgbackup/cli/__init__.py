@@ -8,10 +8,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from airflow_pgbackup.cli.definition import COMMANDS, DESCRIPTION, EXIT_STATUS
+from airflow_pgbackup.text import printable
 
 __all__ = ["EXIT_STATUS", "main"]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: without the program's name; default those of this process.
     :return: the exit status, see :data:`EXIT_STATUS`.
     """
-    parser = argparse.ArgumentParser(prog="pgbackup", description=DESCRIPTION, allow_abbrev=False)
+    parser = _Parser(prog="pgbackup", description=DESCRIPTION, allow_abbrev=False)
     subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")
     for command in COMMANDS:
         below = subparsers.add_parser(
