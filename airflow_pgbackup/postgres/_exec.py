@@ -1,11 +1,13 @@
-"""Between us and a tool: ``python -I -S _exec.py PARENT FILTER PROGRAM ARGUMENT…``, run as a script, never imported.
+"""Between us and a tool: ``python -I -S _exec.py PARENT FILTER DIRECTORY PROGRAM ARGUMENT…``, run as a script.
 
 Leads the process group of the tool, so that nothing of the tool outlives us: when PARENT is gone, by SIGKILL too, it
-kills the group, after it removed the folder with the password file (``PGBACKUP_PRIVATE_FOLDER``).
+kills the group. DIRECTORY is the private directory with the password file, or empty; it is removed when the tool ends,
+and before the group is killed.
 ``PR_SET_PDEATHSIG`` on the tool itself would not do: the workers of ``pg_dump --jobs`` and the pg_dump under
 pg_dumpall are the tool's children, not ours, and it fires when merely the *thread* that started the tool ends.
-FILTER is a seccomp filter for the tool, an array of ``struct sock_filter`` in hexadecimal, or empty.
-Exits as the tool does, by the same signal too. Only the standard library, and little of it.
+FILTER is a seccomp filter for the tool, an array of ``struct sock_filter`` in hexadecimal, or empty. Behind FD@ it is
+not set here, but can be read from that descriptor, by the ``bwrap --seccomp FD`` that PROGRAM is or becomes.
+Exits as the tool does, by the same signal too. Imports little, so that it starts fast.
 """
 
 import ctypes
@@ -13,21 +15,26 @@ import os
 import resource
 import signal
 import sys
-import time
+
+# At the end: the names of this package must not stand in for those of the standard library.
+sys.path.append(os.path.abspath(f"{__file__}/../../.."))  # noqa: PTH100
+
+from airflow_pgbackup import private_directory
 
 PR_SET_PDEATHSIG = 1
 PR_SET_SECCOMP = 22
 PR_SET_NO_NEW_PRIVS = 38
 SECCOMP_MODE_FILTER = 2
-FAREWELL = 0.1  # seconds
 
 
-def main(parent: int, seccomp: bytes, argv: list[str]) -> None:
+def main(parent: int, seccomp: str, directory: str, argv: list[str]) -> None:
     prctl = getattr(ctypes.CDLL(None), "prctl", lambda *_: 0)  # Linux has it
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the password
     # Inherited from a thread or program that blocks signals, or ignores the end of its children.
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if directory:
+        private_directory.hold(directory)
     leader = os.getpid()
     tool = os.fork()
     if tool == 0:
@@ -46,10 +53,8 @@ def main(parent: int, seccomp: bytes, argv: list[str]) -> None:
 
     def check_parent(*_: object) -> None:
         if os.getppid() != parent:
-            if private := os.environ.get("PGBACKUP_PRIVATE_FOLDER"):
-                import shutil
-
-                shutil.rmtree(private, ignore_errors=True)
+            if directory:
+                private_directory.remove(directory)
             os.killpg(0, signal.SIGKILL)
 
     signal.signal(signal.SIGUSR1, check_parent)
@@ -57,10 +62,8 @@ def main(parent: int, seccomp: bytes, argv: list[str]) -> None:
     check_parent()
 
     status = os.waitstatus_to_exitcode(os.waitpid(tool, 0)[1])
-    if status != 0 and "PGBACKUP_PRIVATE_FOLDER" in os.environ:
-        # When PARENT is killed its pipes close before it is gone, and a tool may fail of that first.
-        time.sleep(FAREWELL)
-        check_parent()
+    if directory:
+        private_directory.remove(directory)
     if status < 0:
         if -status != signal.SIGKILL:
             signal.signal(-status, signal.SIG_DFL)
@@ -68,7 +71,7 @@ def main(parent: int, seccomp: bytes, argv: list[str]) -> None:
     os._exit(status)
 
 
-def become(argv: list[str], seccomp: bytes) -> None:
+def become(argv: list[str], seccomp: str) -> None:
     # Python ignores both signals. SIGPIPE: the tools expect what a shell gives them. SIGXFSZ stays ignored: at a file
     # size limit a tool then says "File too large", where the signal would kill it without a word.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -92,10 +95,18 @@ class FilterProgram(ctypes.Structure):
     _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def confine(seccomp: bytes) -> None:
-    """Set a seccomp filter for what this process becomes; seccomp(2)."""
+def confine(seccomp: str) -> None:
+    """Set a seccomp filter for what this process becomes, or leave it to that; seccomp(2)."""
+    descriptor, _, operations = seccomp.rpartition("@")
+    filter = bytes.fromhex(operations)
+    if descriptor:
+        file = os.memfd_create("seccomp")
+        os.write(file, filter)
+        os.lseek(file, 0, os.SEEK_SET)
+        os.dup2(file, int(descriptor))
+        return
     libc = ctypes.CDLL(None, use_errno=True)
-    program = FilterProgram(len(seccomp) // 8, seccomp)
+    program = FilterProgram(len(filter) // 8, filter)
     one, zero, mode = map(ctypes.c_ulong, (1, 0, SECCOMP_MODE_FILTER))
     if libc.prctl(PR_SET_NO_NEW_PRIVS, one, zero, zero, zero) or libc.prctl(
         PR_SET_SECCOMP, mode, ctypes.byref(program), zero, zero
@@ -104,4 +115,4 @@ def confine(seccomp: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3:])
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])

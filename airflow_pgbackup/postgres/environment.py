@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_pgbackup.postgres.keywords import variables
 from airflow_pgbackup.postgres.pgpass import pgpass_file
 from airflow_pgbackup.postgres.service import write_service
+from airflow_pgbackup.private_directory import PrivateDirectory
 
 if TYPE_CHECKING:
     from airflow_pgbackup.postgres.conninfo import ConnectionParams
@@ -38,41 +37,65 @@ _NOT_BY_VARIABLE = frozenset({"require_auth"})
 _SERVICE = "pgbackup"
 
 
-@contextmanager
-def client_environment(params: ConnectionParams, *, dbname: str | None = None) -> Iterator[dict[str, str]]:
+class ClientEnvironment(dict[str, str]):
     """The environment in which PostgreSQL's tools reach what `params` says; add what you like to it.
 
-    ``HOME`` and ``TMPDIR`` lie in a private folder, which is gone afterwards as the password file is. The session is
-    pinned where a dump would differ from the dump of its own restore: UTC, hexadecimal bytea.
+    ``HOME``, ``TMPDIR``, the password file and the service file lie in a private directory. It exists while a tool
+    runs: :class:`~airflow_pgbackup.postgres.process.ToolProcess` makes it for each tool, one at a time, and the leader
+    of the tool removes it. For any other program it exists for the length of a ``with``.
+
+    The session is pinned where a dump would differ from the dump of its own restore: UTC, hexadecimal bytea.
+
+    :ivar directory: the private directory, None while there is none.
+    """
+
+    def __init__(self, params: ConnectionParams) -> None:
+        super().__init__({name: os.environ[name] for name in INHERITED if name in os.environ})
+        self.directory: Path | None = None
+        self._params = params
+        self._files = ExitStack()
+        self._by_service: dict[str, str] = {}
+        self.update(LC_MESSAGES="C", PGTZ="UTC")
+        keywords = params.keywords_with_defaults()
+        keywords["options"] = f"{keywords.get('options', '')} -c bytea_output=hex".strip()
+        for keyword, value in keywords.items():
+            variable = variables()[keyword]
+            if variable and keyword not in _NOT_BY_VARIABLE:
+                self[variable] = value
+            else:
+                self._by_service[keyword] = value
+
+    def __enter__(self) -> ClientEnvironment:
+        if self.directory is None:
+            with ExitStack() as files:
+                self._write_files(files.enter_context(PrivateDirectory()), files)
+                self._files = files.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.directory = None
+        self._files.close()
+
+    def _write_files(self, directory: Path, files: ExitStack) -> None:
+        home, temporary, service = directory / "home", directory / "tmp", directory / "pg_service.conf"
+        home.mkdir(mode=0o700)
+        temporary.mkdir(mode=0o700)
+        self.update(HOME=str(home), TMPDIR=str(temporary))
+        self.pop("PGPASSWORD", None)  # of another tool before
+        if self._by_service:
+            write_service(service, _SERVICE, self._by_service)
+            self.update(PGSERVICEFILE=str(service), PGSERVICE=_SERVICE)
+        if passfile := files.enter_context(pgpass_file(self._params, directory=directory)):
+            self["PGPASSFILE"] = str(passfile)
+        elif (password := self._params.get_password()) is not None:
+            self["PGPASSWORD"] = password
+        self.directory = directory
+
+
+def client_environment(params: ConnectionParams, *, dbname: str | None = None) -> ClientEnvironment:
+    """Return the whole environment for a tool that goes to what `params` says.
 
     :param dbname: instead of the database of `params`. ``PGDATABASE`` is taken literally by pg_dump and psql, by
         pg_restore when it gets ``-d ''`` beside it; for pg_dumpall's ``--database`` see :func:`literal_dbname`.
     """
-    if dbname is not None:
-        params = params.with_database(dbname)
-    keywords = params.keywords_with_defaults()
-    keywords["options"] = f"{keywords.get('options', '')} -c bytea_output=hex".strip()
-    with tempfile.TemporaryDirectory(prefix="pgbackup-") as private:
-        folder = Path(private)
-        home, temporary = folder / "home", folder / "tmp"
-        home.mkdir(mode=0o700)
-        temporary.mkdir(mode=0o700)
-        env = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        env.update(HOME=str(home), TMPDIR=str(temporary), LC_MESSAGES="C", PGTZ="UTC")
-        env["PGBACKUP_PRIVATE_FOLDER"] = private  # for _exec.py, should we be killed
-        by_service = {}
-        for keyword, value in keywords.items():
-            variable = variables()[keyword]
-            if variable and keyword not in _NOT_BY_VARIABLE:
-                env[variable] = value
-            else:
-                by_service[keyword] = value
-        if by_service:
-            write_service(folder / "pg_service.conf", _SERVICE, by_service)
-            env.update(PGSERVICEFILE=str(folder / "pg_service.conf"), PGSERVICE=_SERVICE)
-        with pgpass_file(params, directory=folder) as passfile:
-            if passfile:
-                env["PGPASSFILE"] = str(passfile)
-            elif (password := params.get_password()) is not None:
-                env["PGPASSWORD"] = password
-            yield env
+    return ClientEnvironment(params if dbname is None else params.with_database(dbname))

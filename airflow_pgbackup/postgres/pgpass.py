@@ -1,4 +1,4 @@
-"""The password for PostgreSQL's tools: a private file in pgpass format, there only while a tool runs.
+"""The password for PostgreSQL's tools: a private file in pgpass format, which exists only while a tool runs.
 
 libpq's side of it is passwordFromFile() in src/interfaces/libpq/fe-connect.c: a line counts when host, port, database
 and user equal the connection's own text, or are ``*``; the first that does is taken.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
+
+from airflow_pgbackup.private_directory import PrivateDirectory
 
 if TYPE_CHECKING:
     from airflow_pgbackup.postgres.conninfo import ConnectionParams
@@ -26,19 +27,19 @@ ANY = "*"
 
 @contextmanager
 def pgpass_file(params: ConnectionParams, *, directory: Path | None = None) -> Iterator[Path | None]:
-    """A file of mode 0600 in a folder of mode 0700 that holds the password for every database of this server.
+    """Write a file of mode 0600 that holds the password for every database of this server; removed at the end.
 
     Where ``params.renew_every`` is set, it is rewritten that often with a fresh password. None when there is no
     password, or none that such a file can hold: then it has to go by ``PGPASSWORD``.
 
-    :param directory: where the folder is made; default that for temporary files.
+    :param directory: a private directory of the caller's, which removes the file; default one of its own.
     """
     password = params.get_password()
     if password is None or not fits_pgpass(password):
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="pgbackup-", dir=directory) as folder:
-        path = Path(folder, "pgpass")
+    with PrivateDirectory() if directory is None else nullcontext(directory) as place:
+        path = place / "pgpass"
         _write(path, pgpass_text(params, password))
         with _renewed(path, params):
             yield path
@@ -118,28 +119,41 @@ def _renewed(path: Path, params: ConnectionParams) -> Iterator[None]:
         yield
         return
     ended = threading.Event()
+    writing = threading.Lock()
 
     def renew() -> None:
-        while not ended.wait(params.renew_every):
+        while not ended.wait(params.renew_every) and path.exists():  # a tool's leader removes it when the tool ends
             try:
-                _replace(path, params)
+                text = _renewed_text(params)
             except Exception as error:  # noqa: BLE001  the old one may still do; if not, the tool says so
                 log.warning("could not renew the password of %s: %s", params.label, type(error).__name__)
+                continue
+            with writing:
+                if not ended.is_set():
+                    _replace(path, text)
 
-    thread = threading.Thread(target=renew, name="pgpass", daemon=True)
-    thread.start()
+    threading.Thread(target=renew, name="pgpass", daemon=True).start()
     try:
         yield
     finally:
-        ended.set()
-        thread.join(5)
+        with writing:  # but not for a token service that is slow
+            ended.set()
 
 
-def _replace(path: Path, params: ConnectionParams) -> None:
+def _renewed_text(params: ConnectionParams) -> str:
     password = params.get_password()
     if password is None or not fits_pgpass(password):
         raise ValueError("the new password does not fit into a pgpass file")
+    return pgpass_text(params, password)
+
+
+def _replace(path: Path, text: str) -> None:
     fresh = path.with_name("pgpass.new")
-    fresh.unlink(missing_ok=True)
-    _write(fresh, pgpass_text(params, password))
-    fresh.replace(path)
+    try:
+        fresh.unlink(missing_ok=True)
+        _write(fresh, text)
+        fresh.replace(path)
+    except FileNotFoundError:  # the tool has just ended
+        return
+    except OSError as error:
+        log.warning("could not renew the password file: %s", error.strerror)

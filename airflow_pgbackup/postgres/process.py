@@ -23,6 +23,7 @@ from typing import Literal
 from airflow_pgbackup.errors import Cancelled, DeadlineExceeded, ToolError, ToolKilled
 from airflow_pgbackup.postgres import seccomp
 from airflow_pgbackup.postgres.cancel import Cancel
+from airflow_pgbackup.postgres.environment import ClientEnvironment
 from airflow_pgbackup.postgres.stderr import errors_of, most_useful
 from airflow_pgbackup.postgres.tool_pipes import CHUNK, Readable, StderrLog, StdinFeeder, ToolOutput
 
@@ -46,7 +47,8 @@ class ToolProcess:
     When this process is killed, so is the group.
 
     :param argv: program and arguments; no shell.
-    :param env: the whole environment of the child.
+    :param env: the whole environment of the child. The files of a :class:`ClientEnvironment`, with the password among
+        them, are made for the tool and removed the moment it ends, by its leader, whatever becomes of this process.
     :param cancel: stops the tool when set.
     :param deadline: seconds from the start after which the tool is stopped.
     :param on_line: gets every line of stderr while the tool runs, in a thread, without statements and rows; what it
@@ -78,7 +80,7 @@ class ToolProcess:
         self.tool = Path(argv[0]).name
         self._argv = [*within, *(os.fspath(word) for word in argv)]
         self._sandboxed = bool(within)
-        self._env = dict(env)
+        self._env = env
         self._cancel = cancel or Cancel()
         self._deadline = deadline
         self._stderr = StderrLog(on_line)
@@ -89,6 +91,7 @@ class ToolProcess:
         self._seccomp = ""
         if not may_start_processes:
             self._seccomp, self._argv = seccomp.applied(self._argv)
+        self._files = contextlib.ExitStack()  # those of the environment, while the tool runs
         self._process: subprocess.Popen[bytes] | None = None
         self._output: ToolOutput | None = None
         self._threads: list[tuple[threading.Thread, float | None]] = []  # and seconds that we wait for it
@@ -133,17 +136,11 @@ class ToolProcess:
 
     def __enter__(self) -> ToolProcess:
         self._cancel.check()
-        self._process = child = subprocess.Popen(
-            [sys.executable, "-I", "-S", os.fspath(_EXEC), str(os.getpid()), self._seccomp, *self._argv],
-            bufsize=0,
-            stdin=subprocess.PIPE if self._feeder else subprocess.DEVNULL,
-            stdout=subprocess.PIPE if self._pipe_stdout else subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=self._env,
-            cwd=self._cwd,
-            umask=self._umask,
-            start_new_session=True,
-        )
+        try:
+            self._process = child = self._start()
+        except BaseException:
+            self._files.close()
+            raise
         try:
             self._start_thread(self._guard)
             self._start_thread(
@@ -165,6 +162,23 @@ class ToolProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        directory: Path | None = None
+        if isinstance(self._env, ClientEnvironment):
+            directory = self._files.enter_context(self._env).directory
+        leader = [sys.executable, "-I", "-S", os.fspath(_EXEC), str(os.getpid()), self._seccomp]
+        return subprocess.Popen(
+            [*leader, os.fspath(directory or ""), *self._argv],
+            bufsize=0,
+            stdin=subprocess.PIPE if self._feeder else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if self._pipe_stdout else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=dict(self._env),
+            cwd=self._cwd,
+            umask=self._umask,
+            start_new_session=True,
+        )
 
     def wait(self) -> None:
         """Wait for the tool's end, throwing away what is unread of its stdout.
@@ -244,6 +258,7 @@ class ToolProcess:
                 self._signal(signal.SIGKILL)  # what the tool left running in its group
                 with self._alive:
                     child.wait()
+            self._files.close()
             self._endings.put("ended")
             for thread, patience in self._threads:
                 thread.join(patience)

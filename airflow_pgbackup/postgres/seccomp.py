@@ -10,8 +10,9 @@ import ctypes
 import errno
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from airflow_pgbackup.errors import ConfigurationError
 
@@ -32,6 +33,8 @@ _RETURN = 0x06  # BPF_RET | BPF_K
 
 # struct seccomp_data: offsets in bytes. Both machines are little-endian, so the lower half of an argument comes first.
 _NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
+
+_FD = 9  # what nothing else has in _exec.py
 
 _CLONE3 = 435  # on every machine
 _CLONE_THREAD = 0x00010000
@@ -71,6 +74,18 @@ def no_processes() -> bytes:
             hint="run it on Linux, x86_64 or aarch64, with seccomp in the kernel",
         )
     return b"".join(struct.pack("=HBBI", *operation) for operation in _program(machine))
+
+
+def applied(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """Return what _exec.py is to be given for a program that cannot start processes: its FILTER, and the arguments.
+
+    bubblewrap must start processes itself, and sets the filter for what runs inside.
+    """
+    operations = no_processes().hex()
+    for number, word in enumerate(argv, 1):
+        if PurePath(word).name == "bwrap":
+            return f"{_FD}@{operations}", [*argv[:number], "--seccomp", str(_FD), *argv[number:]]
+    return operations, list(argv)
 
 
 def _program(machine: _Machine) -> Iterator[tuple[int, int, int, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import queue
 import stat
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ConnectError, ToolError
 from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment, literal_dbname, pgpass_file
 from airflow_pgbackup.postgres.keywords import variables
-from airflow_pgbackup.postgres.process import run_tool
+from airflow_pgbackup.postgres.process import ToolProcess, run_tool
 from airflow_pgbackup.postgres.server import PostgresServer, free_port
 
 BIN = postgres_bin_dir(18)
@@ -418,7 +419,7 @@ def test_the_password_file_is_gone_when_we_are_killed_while_a_tool_runs(server: 
         assert passfile.read_text() == "h:*:*:*:secret\n"
         worker.kill()
     deadline = time.monotonic() + 5
-    while passfile.parent.parent.exists() or Path(f"/proc/{group}").exists():
+    while passfile.parent.exists() or Path(f"/proc/{group}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -429,6 +430,16 @@ def test_without_a_password_there_is_no_file(server: PostgresServer) -> None:
         assert "PGPASSWORD" not in env
         with pytest.raises(ToolError, match="no password supplied"):
             run_tool([BIN / "psql", "-wXc", SHOW], env=env)
+
+
+class Told:
+    """What is put into the queue, as a file; an empty piece is its end."""
+
+    def __init__(self, pieces: queue.SimpleQueue[bytes]) -> None:
+        self._pieces = pieces
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._pieces.get()
 
 
 def test_a_short_lived_password_is_renewed_while_a_tool_runs(server: PostgresServer) -> None:
@@ -443,17 +454,22 @@ def test_a_short_lived_password_is_renewed_while_a_tool_runs(server: PostgresSer
     with made(server, "ROLE", user, sql.SQL("LOGIN PASSWORD 'first'")):
         keywords = {**server.params.keywords, "user": user}
         params = ConnectionParams.resolve(keywords, password=lambda: valid[0], renew_every=0.05)
-        with client_environment(params) as env:
-            run_tool([BIN / "psql", "-wXc", SHOW], env=env)
+        env = client_environment(params)
+        told: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        twice = ["sh", "-ec", '"$@"; read -r go; exec "$@"', "sh", BIN / "psql", "-wXAtqc", SHOW]
+        with ToolProcess(twice, env=env, stdin=Told(told)) as process:
+            assert process.stdout.read(len(f'["{user}",')) == f'["{user}",'.encode()
             rotate("sec:ond")
             deadline = time.monotonic() + 5
             while r"sec\:ond" not in Path(env["PGPASSFILE"]).read_text():
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             assert stat.S_IMODE(Path(env["PGPASSFILE"]).stat().st_mode) == 0o600
-            run_tool([BIN / "psql", "-wXc", SHOW], env=env)
-            assert both(params) == [user, "postgres"]
+            told.put(b"go\n")
+            told.put(b"")
+            process.wait()
         assert not Path(env["PGPASSFILE"]).exists()
+        assert both(params) == [user, "postgres"]
 
 
 def test_a_renewal_that_fails_leaves_the_old_password(

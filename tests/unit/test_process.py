@@ -614,36 +614,36 @@ def test_cancel_flag() -> None:
 
 
 FED = """
-import os, sys, threading, time
+import threading, time
+from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
 from airflow_pgbackup.postgres.process import ToolProcess
 class Endless:
     def read(self, size=-1):
         time.sleep(60)
 for _ in range(5):
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-env = {"PATH": os.defpath, "PGBACKUP_PRIVATE_FOLDER": sys.argv[1]}
+env = client_environment(ConnectionParams(keywords={"host": "h"}, password="secret"))
 with ToolProcess(["/bin/sh", "-c", "cat; exit 1"], env=env, stdin=Endless()) as process:
     print("runs", flush=True)
     process.wait()
 """
 
 
-def test_a_tool_that_fails_because_we_were_killed_leaves_no_private_folder(tmp_path: Path) -> None:
+def test_a_tool_that_fails_because_we_were_killed_leaves_no_private_directory(tmp_path: Path) -> None:
     """Its input ends when we die, a little before anybody can know that we did."""
     folders = [tmp_path / str(number) for number in range(12)]
     workers = []
     for folder in folders:
         folder.mkdir()
-        argv = [sys.executable, "-c", FED, str(folder)]
-        workers.append(subprocess.Popen(argv, stdout=subprocess.PIPE))
+        env = {**os.environ, "TMPDIR": str(folder)}
+        workers.append(subprocess.Popen([sys.executable, "-c", FED], env=env, stdout=subprocess.PIPE))
     for worker in workers:
         with worker:
             assert worker.stdout is not None
             assert worker.stdout.readline() == b"runs\n"
-            time.sleep(0.1)
             worker.kill()
     end = time.monotonic() + 20
-    while (left := [folder for folder in folders if folder.exists()]) and time.monotonic() < end:
+    while (left := list(tmp_path.glob("*/*"))) and time.monotonic() < end:
         time.sleep(0.05)
     assert left == []
 

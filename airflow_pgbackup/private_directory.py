@@ -1,0 +1,232 @@
+"""Private directories: password files, servers, copies. Every one is made here, and swept from here.
+
+A private directory holds a lock file. Each process of ours that uses the directory holds a shared flock(2) on that
+file, which the kernel takes back when the process ends, however it ends. A directory whose lock nobody holds is a
+leftover, however young, and :func:`sweep` removes it; one whose lock is held stays, however old.
+
+Imports only what starts fast: the leader of a tool and the keeper of a server use this module, too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+TYPE_CHECKING = False  # as in typing, whose import takes longer than all else here
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import IO
+
+PREFIX = "pgbackup-private-"
+GRACE = 3600.0
+"""Seconds that a directory without a lock file is left alone: somebody may be about to make that file."""
+
+_LOCK = ".lock"
+_NEW_LOCK = ".lock.new"
+_PATIENCE = 60.0  # seconds for emptying a directory; somebody may be filling it
+_ATTEMPTS = 5
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class PrivateDirectory:
+    """A new directory of mode 0700 for the length of a ``with``, whose value is its path.
+
+    It is removed at the end. When this process is killed, another one that holds it removes it, or the next
+    :func:`sweep` does.
+
+    :param parent: where it is made; default the directory for temporary files.
+    :raises PgBackupError: it cannot be made or locked there.
+    """
+
+    def __init__(self, parent: str | os.PathLike[str] | None = None) -> None:
+        self._parent = parent
+        self._path: Path | None = None
+        self._lock: IO[bytes] | None = None
+
+    def __enter__(self) -> Path:
+        import tempfile
+        from pathlib import Path
+
+        parent = Path(self._parent or tempfile.gettempdir()).absolute()
+        # Named before it is made: an interrupt between the two would leave it behind.
+        self._path = path = parent / f"{PREFIX}{os.urandom(8).hex()}"
+        try:
+            path.mkdir(mode=0o700)
+            self._lock = _make_lock(path)
+        except OSError as error:
+            from airflow_pgbackup.errors import PgBackupError
+
+            self.remove()
+            raise PgBackupError(
+                f"cannot make a private directory in {parent}: {error.strerror}",
+                hint="set [pgbackup] temp_dir, or TMPDIR, to a writable directory on a file system with locks.",
+            ) from error
+        except BaseException:
+            self.remove()
+            raise
+        return path
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove the directory now; a second call does nothing."""
+        path, lock, self._path, self._lock = self._path, self._lock, None, None
+        if path is not None:
+            remove(path)
+        if lock is not None:
+            lock.close()
+
+
+def hold(path: str | os.PathLike[str]) -> None:
+    """Keep :func:`sweep` away from a private directory until this process ends. Nothing happens where there is none."""
+    try:
+        lock = os.open(os.path.join(path, _LOCK), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # a sweep is removing it
+        os.close(lock)
+
+
+def remove(path: str | os.PathLike[str]) -> bool:
+    """Remove a directory and all that is in it; its lock file last, so that what is left is still known as ours.
+
+    Follows no symbolic links, and takes any depth.
+
+    :return: whether it is gone.
+    """
+    try:
+        directory = os.open(path, _OPEN)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        return _remove(directory, path)
+    finally:
+        os.close(directory)
+
+
+def sweep(*parents: str | os.PathLike[str]) -> list[str]:
+    """Remove the private directories in `parents` that were left by processes of this user which are no more.
+
+    Raises no error: what cannot be removed stays.
+
+    :return: the paths of those removed.
+    """
+    swept = []
+    for parent in dict.fromkeys(map(os.path.realpath, parents)):
+        try:
+            names = os.listdir(parent)
+        except OSError:
+            continue
+        paths = [os.path.join(parent, name) for name in names if name.startswith(PREFIX)]
+        swept += [path for path in paths if _sweep(path)]
+    return swept
+
+
+def _make_lock(path: Path) -> IO[bytes]:
+    new = path / _NEW_LOCK
+    lock = open(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "rb+", buffering=0)  # noqa: SIM115
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        new.rename(path / _LOCK)  # now that it is held: a sweep would take it
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+def _sweep(path: str) -> bool:
+    try:
+        directory = os.open(path, _OPEN)
+    except OSError:  # removed meanwhile, a symbolic link, a file, somebody else's
+        return False
+    try:
+        found = os.fstat(directory)
+        return found.st_uid == os.geteuid() and not found.st_mode & 0o022 and _sweep_own(directory, path, found)
+    except OSError:
+        return False
+    finally:
+        os.close(directory)
+
+
+def _sweep_own(directory: int, path: str, found: os.stat_result) -> bool:
+    try:
+        lock = os.open(_LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        if time.time() - found.st_mtime < GRACE:
+            return False
+        # Its maker was killed before it put anything in. A directory that has anything else in it stays.
+        _delete(_NEW_LOCK, directory)
+        os.rmdir(path)
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Without a link it belonged to a directory that another sweep has just removed.
+        return os.fstat(lock).st_nlink > 0 and _remove(directory, path)
+    finally:
+        os.close(lock)
+
+
+def _remove(directory: int, path: str | os.PathLike[str]) -> bool:
+    for _ in range(_ATTEMPTS):
+        if not _empty(directory):
+            return False
+        _delete(_LOCK, directory)
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            return True
+        except OSError:  # not empty: a password was renewed at this moment
+            continue
+        return True
+    return False
+
+
+def _empty(directory: int) -> bool:
+    """Delete all but the lock file. Directories in it are dissolved one level at a time, their own moved up, so that
+    a deep one costs neither stack nor descriptors."""
+    deadline = time.monotonic() + _PATIENCE
+    while names := [name for name in os.listdir(directory) if name != _LOCK]:
+        if not sum([_delete(name, directory) for name in names]) or time.monotonic() > deadline:
+            return False
+    return True
+
+
+def _delete(name: str, directory: int) -> bool:
+    """Whether there is no such name any more."""
+    try:
+        try:
+            os.unlink(name, dir_fd=directory)
+        except IsADirectoryError:
+            _dissolve(name, directory)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _dissolve(name: str, directory: int) -> None:
+    _open_up(name, directory)
+    inner = os.open(name, _OPEN, dir_fd=directory)
+    try:
+        for each in os.listdir(inner):
+            try:
+                os.unlink(each, dir_fd=inner)
+            except IsADirectoryError:
+                _open_up(each, inner)
+                os.rename(each, os.urandom(8).hex(), src_dir_fd=inner, dst_dir_fd=directory)
+    finally:
+        os.close(inner)
+    os.rmdir(name, dir_fd=directory)
+
+
+def _open_up(name: str, directory: int) -> None:
+    """Give ourselves the rights to a directory that took them away; root has them, and changes no modes."""
+    if os.geteuid() != 0:
+        os.chmod(name, 0o700, dir_fd=directory)
