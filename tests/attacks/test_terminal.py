@@ -90,6 +90,20 @@ def test_names_in_findings_and_refusals(where: Where, as_hostile_role: dict[str,
     assert f"{SHOWN}@" in refused.text
 
 
+def test_rehearse_what_needs_a_hostile_role(
+    as_hostile_role: dict[str, str], database: ConnectionParams, here: str
+) -> None:
+    """Escaping is for readers: a stand-in is made for the very role that the server misses."""
+    with database.connect() as session:
+        session.execute(f"create materialized view m as select '\"{HOSTILE}\"'::text::regrole as role")
+    dump = ["dump", here, "--server", "p", "--verify", "restore", "--json"]
+    done = run("pipes", dump, environment(database), EXIT_STATUS["done"])
+    assert done.json["verified"] == "restore"
+    assert f"role {SHOWN}: made a stand-in" in done.text
+    with database.connect() as session:
+        session.execute("drop materialized view m")
+
+
 @both
 def test_what_a_server_says(where: Where, server18: PostgresServer, fresh_database: Fresh, here: str) -> None:
     """A notice at every login, and an error at pg_dump's."""
