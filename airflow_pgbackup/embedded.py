@@ -13,7 +13,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from airflow_pgbackup.errors import ClientError, NotProven
 from airflow_pgbackup.postgres.kept import KeptProcess
+from airflow_pgbackup.private_directory import PrivateDirectory
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -97,8 +97,7 @@ class S3Server:
         program = weed_program()
         log = ""
         for _attempt in range(5):
-            folder = Path(tempfile.mkdtemp(prefix="pgbackup-s3-", dir=self._directory))
-            self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            folder = self._stack.enter_context(PrivateDirectory(self._directory))
             try:
                 process = self._stack.enter_context(self._process(program, folder))
                 if self._wait_ready(process):

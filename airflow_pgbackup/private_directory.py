@@ -36,7 +36,7 @@ class PrivateDirectory:
     :func:`sweep` does.
 
     :param parent: where it is made; default the directory for temporary files.
-    :raises PgBackupError: it cannot be made or locked there.
+    :raises DiskError: it cannot be made or locked there.
     """
 
     def __init__(self, parent: str | os.PathLike[str] | None = None) -> None:
@@ -55,10 +55,10 @@ class PrivateDirectory:
             path.mkdir(mode=0o700)
             self._lock = _make_lock(path)
         except OSError as error:
-            from airflow_pgbackup.errors import PgBackupError
+            from airflow_pgbackup.errors import DiskError
 
             self.remove()
-            raise PgBackupError(
+            raise DiskError(
                 f"cannot make a private directory in {parent}: {error.strerror}",
                 hint="set [pgbackup] temp_dir, or TMPDIR, to a writable directory on a file system with locks.",
             ) from error

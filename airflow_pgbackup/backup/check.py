@@ -19,6 +19,7 @@ from airflow_pgbackup.backup.check_server import (
     rehearsal_extensions,
 )
 from airflow_pgbackup.backup.findings import Finding, Findings, inspected
+from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.source import Source, describe_source
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, PgBackupError
 from airflow_pgbackup.postgres.cancel import Cancel
@@ -55,7 +56,9 @@ def check(
     :param log: takes a line for each thing that is looked at.
     :return: errors first; empty where nothing is in the way. :mod:`.findings` says what a finding has.
     """
-    look = _Check(connection, server, repository, options or DumpOptions(), settings or Settings(), cancel, log)
+    settings = settings or Settings()
+    sweep_leftovers(settings, log)
+    look = _Check(connection, server, repository, options or DumpOptions(), settings, cancel, log)
     look.run()
     return look.findings.sorted()
 

@@ -88,8 +88,8 @@ def _try_tool(connection: ConnectionParams, client: Client, role: str | None, ca
     # build of libpq, without TLS perhaps, may fail where our own session did not.
     argv = [str(client.tool("pg_dump")), "--no-password", "--schema-only", "--exclude-schema=*", "--no-publications"]
     argv += ["--no-subscriptions", *([f"--role={role}"] if role else [])]
-    with client_environment(connection) as env:
-        run_tool(argv, env=env, cancel=cancel, deadline=TRIAL_SECONDS, limit=64 << 20)
+    env = client_environment(connection)
+    run_tool(argv, env=env, cancel=cancel, deadline=TRIAL_SECONDS, limit=64 << 20)
 
 
 def check_pooler(connection: ConnectionParams, findings: Findings) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_pgbackup.backup.dump_plan import DumpPlan, plan_dump
+from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import SEED, find_committed, make_reference, seed_digest, take_back
 from airflow_pgbackup.backup.restore_command import restore_command
@@ -119,6 +120,7 @@ class _Job:
     ) -> dict[str, object]:
         options.validate()
         settings = self.settings or Settings()
+        sweep_leftovers(settings, self.log)
         uuid = self.repository.uuid
         series = self._series(connection)
         if self.seed is not None and (found := find_committed(self.repository, series, self.seed)):
@@ -224,20 +226,20 @@ class _Job:
         progress.tables_total = None if plan.selective else source.tables
         argv = [str(client.tool(self.tool)), *plan.argv]
         options: dict[str, Any] = {
+            "env": client_environment(connection),
             "cancel": self.cancel,
             "deadline": self.deadline or settings.dump_deadline,
         }
-        with client_environment(connection) as env:
-            if plan.format != "directory":
-                on_line = plan.listener(self._say, progress)
-                with ToolProcess(argv, env=env, on_line=on_line, **options) as process:
-                    # Parts are planned for what will come: no indexes, and compressed half the size or less.
-                    expected = source.size_bytes // (1 if plan.compression.method == "none" else 2)
-                    files = self._stream(plan, process.stdout, key, name, expected, progress)
-            else:
-                with self.repository.scratch(key.rpartition("/")[0]) as scratch:
-                    argv += [f"--file={scratch / name}", "--no-sync"]  # the repository syncs the files where they stay
-                    files = self._directory(argv, scratch / name, key, plan, progress, env=env, **options)
+        if plan.format != "directory":
+            on_line = plan.listener(self._say, progress)
+            with ToolProcess(argv, on_line=on_line, **options) as process:
+                # Parts are planned for what will come: no indexes, and compressed half the size or less.
+                expected = source.size_bytes // (1 if plan.compression.method == "none" else 2)
+                files = self._stream(plan, process.stdout, key, name, expected, progress)
+        else:
+            with self.repository.scratch(key.rpartition("/")[0]) as scratch:
+                argv += [f"--file={scratch / name}", "--no-sync"]  # the repository syncs the files where they stay
+                files = self._directory(argv, scratch / name, key, plan, progress, **options)
         return Artifact(
             name=name,
             format=plan.format,

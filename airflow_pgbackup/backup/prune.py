@@ -1,9 +1,12 @@
 """prune: delete what the retention policy does not keep, and sweep what crashes have left behind.
 
-The decisions are those of :mod:`airflow_pgbackup.repository.retention`; this carries them out so that a crash between
-any two deletions leaves every remaining backup whole: a manifest goes first, by a call of its own, and with it the
-backup is none any more; then the artifact and the history of verifications. What a crash leaves of that has no
-manifest, and the next run sweeps it.
+The decisions are those of :mod:`airflow_pgbackup.repository.retention`. A plan from file names tells in which series
+something would go; every backup of those is read, and what its files prove decides (:mod:`.evidence`). One that its
+names make more of than it is takes no place of another, and one that cannot be read stays.
+
+The deletions are ordered so that a crash between any two leaves every remaining backup whole: a manifest goes first, by
+a call of its own, and with it the backup is none any more; then the artifact and the history of verifications. What a
+crash leaves of that has no manifest, and the next run sweeps it.
 
 Only what is ours goes: the folders of backups, by their exact keys, and temporary files and uploads of our own.
 """
@@ -17,19 +20,24 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import groupby
 
+from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import human_bytes
-from airflow_pgbackup.errors import ConfigurationError, RepositoryError
+from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, RepositoryError
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.repository.base import Leftover as Temporary
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Backup, Catalogue, Leftover, read_catalogue
+from airflow_pgbackup.repository.evidence import read_evidence, unreadable
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, encode_segment
 from airflow_pgbackup.repository.retention import Decision, Policy, plan
+from airflow_pgbackup.settings import Settings
 
 GRACE = timedelta(hours=24)
 """Twice the default deadline of a dump: what has not grown for so long belongs to nobody."""
 LEAST_GRACE = timedelta(hours=1)
 """A dump whose artifact is written has no manifest yet. Less than this would take it away from under a running one."""
+_MOST_IGNORED = 100
+_NAMED = 3
 
 
 def prune(
@@ -41,6 +49,7 @@ def prune(
     series: Iterable[Series] | None = None,
     grace: timedelta = GRACE,
     now: datetime | None = None,
+    settings: Settings | None = None,
     cancel: Cancel | None = None,
     log: Callable[[str], None] | None = None,
 ) -> dict[str, object]:
@@ -53,7 +62,8 @@ def prune(
 
         {"repository", "repository_uuid", "dry_run", "now", "policy": {…}, "kept": 12, "removed": 3, "bytes": 4096,
          "decisions": [{"series" (its folder), "id", "started_at", "size", "state", "verified", "keep", "reasons": []}],
-         "leftovers": [{"key", "modified", "size" (None where not known)}], "notes": ["a series that …"]}
+         "leftovers": [{"key", "modified", "size" (None where not known)}], "notes": ["a series that …"],
+         "swept": ["/tmp/pgbackup-private-…"] (what killed processes left on this machine)}
 
     :raises ConfigurationError: a grace that is too short.
     :raises RepositoryError: not reachable; or something could not be deleted, after all else has been.
@@ -63,6 +73,7 @@ def prune(
         raise ConfigurationError(
             f"grace is {grace}", hint=f"give at least {LEAST_GRACE}: a shorter one takes files from a dump that runs"
         )
+    swept = [] if dry_run else sweep_leftovers(settings or Settings(), log)
     job = _Prune(repository, policy, now or datetime.now(timezone.utc), cancel, log or _nowhere)
     wanted = None if series is None else list(series)
     job.decide(read_catalogue(repository, server=server, series=wanted), grace)
@@ -71,7 +82,7 @@ def prune(
         job.tell()
     else:
         job.act()
-    return job.result(dry_run)
+    return {**job.result(dry_run), "swept": swept}
 
 
 def _nowhere(line: str) -> None:
@@ -82,6 +93,14 @@ def _prefixes(server: str | None, series: Sequence[Series] | None) -> list[str]:
     if series is not None:
         return sorted({one.path for one in series if server in (None, one.server)})
     return ["" if server is None else encode_segment(server)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """:param why: it is less than its file names say."""
+
+    backup: Backup
+    why: list[str]
 
 
 @dataclass
@@ -95,19 +114,19 @@ class _Prune:
     leftovers: list[Leftover] = field(default_factory=list)
     temporary: list[Temporary] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    ignored: list[dict[str, object]] = field(default_factory=list)
 
     def decide(self, catalogue: Catalogue, grace: timedelta) -> None:
-        decisions = plan(catalogue.backups, self.policy, self.now)
+        backups = self._believe(catalogue.backups)
+        decisions = plan(backups, self.policy, self.now)
         if locks := self._locks([d.backup for d in decisions if not d.keep]):
-            decisions = plan(
-                [replace(b, locked=locks.get((b.series, b.id))) for b in catalogue.backups], self.policy, self.now
-            )
+            decisions = plan([replace(b, locked=locks.get((b.series, b.id))) for b in backups], self.policy, self.now)
         self.decisions = decisions
         self.leftovers = [one for one in catalogue.leftovers if self.now - one.modified >= grace]
-        for series, backups in catalogue.by_series().items():
-            if not any(self.policy.counts(backup) for backup in backups):
+        for series, members in Catalogue(tuple(backups)).by_series().items():
+            if not any(self.policy.counts(backup) for backup in members):
                 why = f"is verified at {self.policy.minimum_level}" if self.policy.minimum_level else "is whole"
-                self._note(f"{series}: none of {len(backups)} backups {why}, so all are kept")
+                self._note(f"{series}: none of {len(members)} backups {why}, so all are kept")
         if catalogue.foreign:
             more = " …" if len(catalogue.foreign) > 3 else ""
             self._note(f"not ours, left alone: {', '.join(catalogue.foreign[:3])}{more}")
@@ -179,6 +198,7 @@ class _Prune:
                 *({"key": one.key, "modified": one.modified.isoformat(), "size": None} for one in self.temporary),
             ],
             "notes": self.notes,
+            "ignored": self.ignored,
         }
 
     def _remove(self, one: Backup | Leftover) -> None:
@@ -196,6 +216,36 @@ class _Prune:
             self.repository.delete([f"{one.folder}/{MANIFEST_FILE}"])
         self.repository.delete([entry.key for entry in entries.values()])
         self.log(f"removed {one.series}/{one.id}, {human_bytes(one.size)}")
+
+    def _believe(self, listed: Sequence[Backup]) -> list[Backup]:
+        """The same backups; those of a series that would lose one as their own files prove them, which are read here.
+
+        :raises Cancelled: in between.
+        """
+        touched = {decision.backup.series for decision in plan(listed, self.policy, self.now) if not decision.keep}
+        with ThreadPoolExecutor(THREADS) as pool:
+            read = dict(pool.map(self._read, [backup for backup in listed if backup.series in touched]))
+        for series, members in groupby(listed, key=lambda backup: backup.series):
+            ignored = [(b.id, read[b.folder].why) for b in members if b.folder in read and read[b.folder].why]
+            for id, why in ignored[: max(0, _MOST_IGNORED - len(self.ignored))]:
+                self.ignored.append({"series": series.path, "id": id, "why": why[:_NAMED]})
+            for id, why in ignored[:_NAMED]:
+                self._note(f"{series}/{id} is not what its file names say: {why[0]}")
+            if len(ignored) > _NAMED:
+                self._note(f"{series}: {len(ignored) - _NAMED} more backups are not what their file names say")
+        return [read[b.folder].backup if b.folder in read else b for b in listed]
+
+    def _read(self, backup: Backup) -> tuple[str, _Read]:
+        if self.cancel:
+            self.cancel.check()
+        try:
+            evidence = read_evidence(self.repository, backup.series, backup.id, now=self.now)
+        except BackupNotFound:
+            evidence = unreadable(backup, "it disappeared meanwhile")
+        except RepositoryError as error:  # of this one: it stays, and takes no place of another
+            evidence = unreadable(backup, error.message)
+        problem = evidence.backup.problem
+        return backup.folder, _Read(evidence.backup, [*([problem] if problem else []), *evidence.ignored])
 
     def _locks(self, backups: Sequence[Backup]) -> dict[tuple[Series, str], str]:
         """Which of them the store would not give up, and why. The manifest is the last file of a dump, so its lock is

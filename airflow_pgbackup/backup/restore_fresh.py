@@ -31,9 +31,9 @@ def read_properties(run: Run, params: ConnectionParams, server_version: int) -> 
     client = choose_client(server_version, client_dirs=run.settings.client_dirs)
     # Everything in a schema left out, so that no table is locked.
     options = ["--no-password", "--format=custom", "--create", "--schema-only", "--exclude-schema=*"]
-    with client_environment(params) as env:
-        argv = [str(client.tool("pg_dump")), *options]
-        dump = run_tool(argv, env=env, cancel=run.cancel, deadline=run.remaining(), limit=1 << 28)
+    argv = [str(client.tool("pg_dump")), *options]
+    env = client_environment(params)
+    dump = run_tool(argv, env=env, cancel=run.cancel, deadline=run.remaining(), limit=1 << 28)
     toc, _ = read_toc(io.BytesIO(dump), what=f"the properties of {params.dbname}")
     return DatabaseProperties.of_entries(toc.entries)
 

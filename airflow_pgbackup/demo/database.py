@@ -47,18 +47,18 @@ def load_dump(dump: Path, params: ConnectionParams, bin_dir: Path, folder: Path)
     :raises ToolError: pg_restore failed; no error is passed over.
     """
     pg_restore = bin_dir / "pg_restore"
-    with client_environment(params) as env:
-        try:
-            toc = run_tool([pg_restore, "--list", dump.absolute()], env=env, deadline=LOAD_DEADLINE).decode()
-        except ToolError as error:
-            raise ConfigurationError(
-                f"cannot read {dump}: {error.message}", hint="give a dump made by pg_dump -Fc, -Ft or -Fd"
-            ) from error
-        chosen = folder / "toc.list"
-        chosen.write_text("".join(line for line in toc.splitlines(keepends=True) if not _is_schema_public(line)))
-        options = ["--no-password", "--no-owner", "--no-privileges", "--exit-on-error", f"--use-list={chosen}"]
-        # PGDATABASE names the database, but pg_restore connects only where there is a --dbname too.
-        run_tool([pg_restore, *options, "--dbname=", dump.absolute()], env=env, deadline=LOAD_DEADLINE)
+    env = client_environment(params)
+    try:
+        toc = run_tool([pg_restore, "--list", dump.absolute()], env=env, deadline=LOAD_DEADLINE).decode()
+    except ToolError as error:
+        raise ConfigurationError(
+            f"cannot read {dump}: {error.message}", hint="give a dump made by pg_dump -Fc, -Ft or -Fd"
+        ) from error
+    chosen = folder / "toc.list"
+    chosen.write_text("".join(line for line in toc.splitlines(keepends=True) if not _is_schema_public(line)))
+    options = ["--no-password", "--no-owner", "--no-privileges", "--exit-on-error", f"--use-list={chosen}"]
+    # PGDATABASE names the database, but pg_restore connects only where there is a --dbname too.
+    run_tool([pg_restore, *options, "--dbname=", dump.absolute()], env=env, deadline=LOAD_DEADLINE)
     with params.connect() as connection:
         connection.execute("VACUUM ANALYZE")
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import airflow_pgbackup
+from airflow_pgbackup.backup.restore_command import restore_command_of
 from airflow_pgbackup.demo.airflow_home import AirflowHome
 from airflow_pgbackup.demo.database import count_rows, create_database, load_dump, load_sample
 from airflow_pgbackup.demo.report import Outcome, print_report
@@ -24,6 +24,7 @@ from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environm
 from airflow_pgbackup.postgres.kept import KeptProcess
 from airflow_pgbackup.postgres.process import ToolProcess
 from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository.manifest import Manifest, Verification
 from airflow_pgbackup.terminal import Terminal, styled
 
@@ -72,7 +73,7 @@ def _run(dump: Path | None, terminal: Terminal) -> None:
     steps = Steps(terminal)
     bin_dir = postgres_bin_dir(POSTGRES)
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="pgbackup-demo-"))
+        folder = stack.enter_context(PrivateDirectory())
         guard = KeptProcess(env={}, log=folder / "guard.log", remove=[folder])
         stack.enter_context(guard)  # removes the folder whatever happens to us
         home = AirflowHome(folder / "airflow", dag=EXAMPLE_DAGS / f"{DAG_ID}.py")
@@ -163,9 +164,9 @@ def _restore(s3: S3Server, backup: _Backup, params: ConnectionParams, folder: Pa
     download = folder / "download"
     download.mkdir()
     s3.client().download_file(BUCKET, backup.key, str(download / backup.manifest.artifact.name))
-    command = backup.manifest.restore_command
-    with client_environment(params) as env:
-        path = os.pathsep.join([str(Path(backup.manifest.client.path).parent), os.defpath])
-        with ToolProcess(["/bin/sh", "-c", command], env={**env, "PATH": path}, cwd=download, stdout="devnull") as tool:
-            tool.wait()
+    command = restore_command_of(backup.manifest)
+    env = client_environment(params)
+    env["PATH"] = os.pathsep.join([str(Path(backup.manifest.client.path).parent), os.defpath])
+    with ToolProcess(["/bin/sh", "-c", command], env=env, cwd=download, stdout="devnull") as tool:
+        tool.wait()
     return count_rows(params.with_database(f"{DATABASE}_restored"))
