@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import io
 import secrets
-import tempfile
 import uuid as uuid_module
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from airflow_pgbackup.errors import (
     AlreadyExists,
@@ -32,14 +31,23 @@ from airflow_pgbackup.errors import (
     RepositoryMismatch,
     RepositoryNotFound,
 )
+from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX, check_key, is_key
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, RepositoryFile
 from airflow_pgbackup.repository.source import CancelFlag, Reader, Source
 
 READ_LIMIT = 16 * 1024**2
 
+MOST_KEYS = 1_000_000
+"""In one listing: years of nightly backups of hundreds of databases. They are held in memory, as a listing is sorted."""
+MOST_NAMES = 256 * 1024**2
+"""Characters that the names in one listing may have together, for a store that sends long ones."""
 
-@dataclass(frozen=True)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One key.
 
@@ -82,9 +90,10 @@ class Leftover:
 class Repository(ABC):
     """A place for backups. Keys are ``/``-joined relative paths of already encoded segments; see ``layout``."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, cancel: CancelFlag | None = None) -> None:
         self.uri = uri
         """``file:///var/backups/pg`` or ``s3://bucket/prefix``, without a trailing slash."""
+        self._cancel = cancel
         self._uuid: str | None = None
 
     # -- identity ------------------------------------------------------------------------------------------------
@@ -132,13 +141,34 @@ class Repository(ABC):
         """Everything below a folder, sorted by key; temporary files of ours and foreign odd names left out.
 
         :param prefix: a whole folder: ``app`` never means ``app_staging``. Empty: everything.
+        :raises RepositoryError: there are more than :data:`MOST_KEYS`, or their names are longer than
+            :data:`MOST_NAMES`.
         """
-        entries = (e for e in self._list(_folder(prefix)) if is_key(e.key))
+        listed = self._limited(self._list(_folder(prefix)), lambda e: len(e.key) + len(e.version or ""))
+        entries = (e for e in listed if is_key(e.key))
         return iter(sorted(entries, key=lambda e: e.key.encode("utf-8", "surrogateescape")))
 
+    def strangers(self, prefix: str) -> Iterator[str]:
+        """What lies below a folder and is not a key: links, FIFOs, odd names. A store that has none finds none."""
+        return self._strangers(_folder(prefix))
+
     def folders(self, prefix: str = "") -> Sequence[str]:
-        """Names of the folders right below a folder, sorted."""
-        return sorted(name for name in self._folders(_folder(prefix)) if is_key(name))
+        """Names of the folders right below a folder, sorted. Limits as for :meth:`list`."""
+        return sorted(name for name in self._limited(self._folders(_folder(prefix)), len) if is_key(name))
+
+    def _limited(self, found: Iterable[_T], length: Callable[[_T], int]) -> Iterator[_T]:
+        names = 0
+        for number, each in enumerate(found):
+            if self._cancel is not None:
+                self._cancel.check()
+            names += length(each)
+            if number >= MOST_KEYS or names > MOST_NAMES:
+                raise RepositoryError(
+                    f"cannot list {self.uri}: it holds more than {number:,} keys",
+                    hint=f"A listing may have {MOST_KEYS:,} keys. Use a prefix that holds nothing but backups, prune, or "
+                    "name one server or database.",
+                )
+            yield each
 
     @abstractmethod
     def stat(self, key: str) -> Entry | None:
@@ -148,7 +178,8 @@ class Repository(ABC):
     def read(self, key: str, *, pin: Entry | None = None) -> AbstractContextManager[BinaryIO]:
         """Its bytes as a stream; ``read(n)`` gives full chunks until the end.
 
-        :param pin: an entry seen before: fail when the key does not hold those very bytes any more.
+        :param pin: an entry seen before: a store that keeps versions gives that one, or fails. A file system keeps
+            none: whoever must read the same bytes again compares digests, see ``backup.checked``.
         :raises BackupNotFound: when it is not there.
         """
 
@@ -287,8 +318,8 @@ class Repository(ABC):
     def scratch(self, prefix: str) -> Iterator[Path]:
         """A private folder for work in progress, gone afterwards; on the repository's own file system where it has
         one, so that :meth:`write_directory` to ``prefix`` is a rename."""
-        with tempfile.TemporaryDirectory(prefix="pgbackup-") as folder:
-            yield Path(folder)
+        with PrivateDirectory() as directory:
+            yield directory
 
     def probe(self) -> None:
         """Write and delete a small file, to learn before a long dump what would go wrong after it. Works before
@@ -316,6 +347,9 @@ class Repository(ABC):
 
     @abstractmethod
     def _list(self, folder: str) -> Iterator[Entry]: ...
+
+    def _strangers(self, folder: str) -> Iterator[str]:
+        return iter(())
 
     @abstractmethod
     def _folders(self, folder: str) -> Iterator[str]: ...

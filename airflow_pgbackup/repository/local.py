@@ -40,7 +40,8 @@ from airflow_pgbackup.repository.files import (
     temporary_name,
     walk,
 )
-from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key
+from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, is_key
+from airflow_pgbackup.repository.regular_files import make_private, open_below, open_member
 from airflow_pgbackup.repository.source import CHUNK, CancelFlag, Source, Stop, digest
 
 T = TypeVar("T")
@@ -53,8 +54,8 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class LocalRepository(Repository):
     """:param root: absolute; may itself be a symbolic link or a mount point. :meth:`init` makes it, nothing else."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root.as_uri())
+    def __init__(self, root: Path, *, cancel: CancelFlag | None = None) -> None:
+        super().__init__(root.as_uri(), cancel=cancel)
         self._root = root
 
     def local_path(self, key: str) -> Path:
@@ -76,17 +77,11 @@ class LocalRepository(Repository):
     def read(self, key: str, *, pin: Entry | None = None) -> Iterator[BinaryIO]:
         path = self.local_path(key)
         with self._errors("cannot read", path):
-            # O_NONBLOCK: somebody's FIFO would block the open; it means nothing to a plain file.
             try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+                descriptor = open_below(self._root, key)
             except (FileNotFoundError, NotADirectoryError):
                 raise BackupNotFound(f"there is no {self.location(key)}") from None
         with io.BufferedReader(File(descriptor, self.location(key)), CHUNK) as stream:
-            found = entry_of(key, os.fstat(descriptor))
-            if found is None:
-                raise RepositoryError(f"{path} is not a plain file")
-            if pin is not None and pin != found:
-                raise RepositoryError(f"{path} has changed since it was looked at")
             yield stream
 
     @contextmanager
@@ -135,6 +130,14 @@ class LocalRepository(Repository):
     def _make_root(self) -> None:
         with self._errors("cannot make", self._root):
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _strangers(self, folder: str) -> Iterator[str]:
+        start = self.local_path(folder[:-1]) if folder else self._root
+        with self._errors("cannot list", start):
+            for path, status in walk(start):
+                name = path.relative_to(self._root).as_posix()
+                if not (stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and is_key(name))):
+                    yield name
 
     def _list(self, folder: str) -> Iterator[Entry]:
         start = self.local_path(folder[:-1]) if folder else self._root
@@ -202,8 +205,7 @@ class LocalRepository(Repository):
                 folder = copy
             sums = self._sums(folder, members, digests, cancel)
             for path in [folder, *folder.rglob("*")]:
-                path.chmod(0o700 if path.is_dir() else 0o600)
-                fsync(path)
+                make_private(path)
             if cancel is not None:
                 cancel.check()
             try:
@@ -235,7 +237,7 @@ class LocalRepository(Repository):
     def _copy(self, folder: Path, copy: Path, members: Sequence[str], cancel: CancelFlag | None) -> None:
         for member in members:
             (copy / member).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with (folder / member).open("rb") as reader, (copy / member).open("xb") as writer:
+            with open_member(folder / member) as reader, (copy / member).open("xb") as writer:
                 source = Source(reader, cancel=cancel)
                 while data := source.read(CHUNK):
                     writer.write(data)
@@ -297,7 +299,7 @@ class LocalRepository(Repository):
         for folder in reversed(missing):
             try:
                 folder.mkdir(mode=0o700)
-                folder.chmod(0o700)
+                make_private(folder)
             except FileExistsError:
                 continue
             fsync(folder.parent)

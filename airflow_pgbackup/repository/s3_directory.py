@@ -17,6 +17,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from airflow_pgbackup.repository.regular_files import open_member
 from airflow_pgbackup.repository.s3_bucket import Bucket
 from airflow_pgbackup.repository.s3_errors import code_of
 from airflow_pgbackup.repository.s3_upload import Sent, Upload
@@ -121,7 +122,7 @@ class DirectoryUpload:
     def _send(self, member: str) -> _Early:
         path = self._folder / member
         upload = self._begin(self._bucket, member, None)
-        with path.open("rb") as stream, self._bucket.errors(f"cannot write {upload.what}"):
+        with open_member(path) as stream, self._bucket.errors(f"cannot write {upload.what}"):
             source = Source(stream, digest=True, cancel=self._stop)
             return _Early(upload, source, upload.send(source, path.stat().st_size))
 
@@ -142,7 +143,7 @@ class DirectoryUpload:
             else:  # it was not at its end
                 early.upload.drop(early.sent)
         upload = self._begin(self._bucket, member, sha256)
-        with path.open("rb") as stream, self._bucket.errors(f"cannot write {upload.what}"):
+        with open_member(path) as stream, self._bucket.errors(f"cannot write {upload.what}"):
             source = Source(stream, sha256=sha256, digest=True, cancel=self._stop)
             return upload.run(source, size), source.sha256
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from airflow_pgbackup.errors import Cancelled, RepositoryError
+from airflow_pgbackup.repository.regular_files import open_member
 
 CHUNK = 1024**2
 
@@ -81,7 +82,7 @@ def digest(path: Path, expected: str | None, cancel: CancelFlag | None) -> str:
 
     :raises RepositoryError: it is not the expected one.
     """
-    with path.open("rb") as stream:
+    with open_member(path) as stream:
         source = Source(stream, sha256=expected, digest=True, cancel=cancel)
         while source.read(CHUNK):
             pass

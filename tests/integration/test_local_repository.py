@@ -124,7 +124,7 @@ def test_what_is_no_plain_file(tmp_path: Path, repository: LocalRepository) -> N
     assert [e.key for e in repository.list()] == ["repository.json"]
     assert repository.folders() == []
     assert repository.stat("pipe") is None
-    with pytest.raises(RepositoryError, match="not a plain file"):
+    with pytest.raises(RepositoryError, match="not a regular file"):
         repository.read_bytes("pipe")
     with pytest.raises(AlreadyExists):
         repository.write_bytes("pipe", b"")

@@ -428,15 +428,6 @@ def test_missing_and_too_large(repository: Repository) -> None:
     assert repository.stat("a/b/c") is None
 
 
-def test_a_pinned_read_gives_those_very_bytes_or_fails(repository: Repository, place: Place) -> None:
-    entry = repository.write_bytes("a/b", b"hashed")
-    with repository.read("a/b", pin=entry) as stream:
-        assert stream.read() == b"hashed"
-    place.put("a/b", b"forged")
-    with pytest.raises(RepositoryError, match="changed since"), repository.read("a/b", pin=entry) as stream:
-        stream.read()
-
-
 NO_KEYS = ["", "/a", "a/", "a//b", "../a", "a/../b", "a/./b", "a\0b", "a\nb", ".pgbackup-tmp-x", "a/" + "x" * 256]
 
 

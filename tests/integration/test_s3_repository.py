@@ -370,6 +370,16 @@ def test_what_the_store_cannot_copy(client: S3Client, bucket: str, tmp_path: Pat
 # -- versions, uploads of others ---------------------------------------------------------------------------------
 
 
+def test_a_pinned_read_gives_those_very_bytes_or_fails(client: S3Client, bucket: str) -> None:
+    repository = made(f"s3://{bucket}", client)
+    entry = repository.write_bytes(KEY, b"hashed")
+    with repository.read(KEY, pin=entry) as stream:
+        assert stream.read() == b"hashed"
+    client.put_object(Bucket=bucket, Key=KEY, Body=b"forged")
+    with pytest.raises(RepositoryError, match="changed since"), repository.read(KEY, pin=entry) as stream:
+        stream.read()
+
+
 def test_a_pin_survives_in_a_versioned_bucket(client: S3Client, bucket: str) -> None:
     """What was hashed is what is parsed, even when the key holds something else by now."""
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
