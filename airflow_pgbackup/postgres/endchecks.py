@@ -19,14 +19,16 @@ from typing import BinaryIO, NoReturn
 
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.compressed import check_whole
+from airflow_pgbackup.postgres.members import check_data_name, check_tar_member, listed_large_objects
 from airflow_pgbackup.postgres.sqllexer import Comment, Event, MetaCommand
+from airflow_pgbackup.postgres.sqlnames import connected_name
 from airflow_pgbackup.postgres.toc import TocEntry
 
 BLOCK = 512
-_MEMBER = re.compile(r"[0-9]+\.dat|blobs(_[0-9]+)?\.toc")
 _BLOB = re.compile(r"(blob_[0-9]+\.dat)(?:\.(?:gz|zst|lz4))?")
 _SUFFIXES = ("", ".gz", ".zst", ".lz4")
-_BLOB_LINE = re.compile(rb"[0-9]+ (blob_[0-9]+\.dat)\n")
+
+_RESTRICT_KEY = re.compile(rb"[A-Za-z0-9]+")
 
 _DATABASE_HEAD = b"-- PostgreSQL database dump"
 _DATABASE_END = b"-- PostgreSQL database dump complete"
@@ -39,7 +41,8 @@ def tar_members(file: BinaryIO, on_step: Callable[[], None]) -> dict[str, tuple[
 
     :param on_step: called at each member; may raise.
     :return: name to offset and size of its content.
-    :raises VerificationFailed: a header is damaged, a member is cut short, or the two zero blocks are missing.
+    :raises VerificationFailed: a header is damaged, a member is cut short, or the two zero blocks are missing; a member
+        is one that pg_dump never writes.
     """
     size = file.seek(0, 2)
     if not size:
@@ -59,6 +62,9 @@ def tar_members(file: BinaryIO, on_step: Callable[[], None]) -> dict[str, tuple[
                 raise VerificationFailed(f"the tar file does not end with two zero blocks: {size} bytes")
             return members
         name, length = _tar_header(header, position)
+        check_tar_member(name, header[156:157])
+        if name in members:
+            raise VerificationFailed(f"the tar file has {name} twice")
         members[name] = (position + BLOCK, length)
         position += BLOCK + -(-length // BLOCK) * BLOCK
         if position > size:
@@ -105,11 +111,10 @@ def check_directory(folder: Path, entries: Iterable[TocEntry], on_step: Callable
         if not entry.file:
             continue
         on_step()
-        if not _MEMBER.fullmatch(entry.file):
-            raise VerificationFailed(f"{entry.label} has its data in {entry.file!r}, which pg_dump never writes")
+        check_data_name(entry)
         member = _find_member(folder, entry.file, entry.label)
         if entry.kind == "BLOBS":
-            for blob in _blobs(member):
+            for blob in listed_large_objects(member):
                 listed.add(blob)
                 _check_member(_find_member(folder, blob, "a large object"), None, on_step)
         else:
@@ -131,14 +136,6 @@ def _find_member(folder: Path, name: str, what: str) -> Path:
     if path is None:
         raise VerificationFailed(f"the directory lacks {name}, the data of {what}")
     return path
-
-
-def _blobs(toc: Path) -> list[str]:
-    content = toc.read_bytes()
-    names = _BLOB_LINE.findall(content)
-    if not content.endswith(b"\n") or len(names) != content.count(b"\n"):
-        raise VerificationFailed(f"{toc.name}, the list of large objects, is cut short or damaged")
-    return [name.decode("ascii") for name in names]
 
 
 def _check_member(path: Path, table: TocEntry | None, on_step: Callable[[], None]) -> None:
@@ -210,9 +207,12 @@ class ScriptEnds:
             self._open.pop()
 
     def _meta_command(self, event: MetaCommand) -> None:
+        """The four that pg_dump and pg_dumpall write, with the arguments that they write."""
         if event.name == b"restrict":
-            if self._key is not None or not event.argument:
+            if self._key is not None:
                 raise VerificationFailed(f"a second \\restrict at byte {event.offset}")
+            if not _RESTRICT_KEY.fullmatch(event.argument):
+                raise VerificationFailed(f"\\restrict at byte {event.offset} with a key that pg_dump never writes")
             self._key = event.argument
         elif event.name == b"unrestrict":
             if event.argument != self._key:
@@ -220,7 +220,9 @@ class ScriptEnds:
                     f"the key of \\unrestrict at byte {event.offset} is not that of the \\restrict before it"
                 )
             self._key = None
-        elif event.name not in (b"connect", b"encoding"):
+        elif event.name == b"connect":
+            connected_name(event.argument)
+        elif (event.name, event.argument) != (b"encoding", b"SQL_ASCII"):  # for the \connect behind it
             name = event.name.decode("ascii", "backslashreplace")
             raise VerificationFailed(f"\\{name[:20]} at byte {event.offset}, which pg_dump never writes")
 

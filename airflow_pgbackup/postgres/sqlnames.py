@@ -24,6 +24,13 @@ _LO_OPEN = re.compile(rb"SELECT (?:pg_catalog\.)?lo_open\('?(\d+)'?, ")
 _LO_WRITE = re.compile(rb"SELECT (?:pg_catalog\.)?lowrite\(0, ")
 _SET_NAME = re.compile(rb"SET (?:SESSION )?search_path (?:=|TO) ", re.IGNORECASE)
 _SET_ENCODING = re.compile(rb"SET client_encoding (?:=|TO) '([^']*)';", re.IGNORECASE)
+_CONNECT = re.compile(
+    rb"(?P<bare>[a-z_][a-z0-9_]*)"
+    # Until 9.6 any name was written like that; one with these characters is not told from a connection string.
+    rb'|"(?P<quoted>(?:[^"=:/\0\r\n]|"")+)"'
+    rb"|-reuse-previous=on \"dbname='(?P<value>(?:[^'\\\"\0\r\n]|\"\"|\\['\\])+)'\""
+)
+_ASCII = b"azAZ09._"
 # PostgreSQL's names of encodings that Python spells otherwise; the rest codecs.lookup() knows as they are.
 _CODECS = {"SQL_ASCII": "utf-8", "UNICODE": "utf-8", "KOI8R": "koi8_r", "KOI8U": "koi8_u", "UHC": "cp949"}
 
@@ -46,9 +53,10 @@ class NameDecoder:
         if name.startswith("WIN"):
             name = "cp" + name[3:]
         try:
-            self._codec = codecs.lookup(name).name
-        except LookupError:  # EUC_TW, MULE_INTERNAL
-            self._codec = "ascii"
+            keeps_ascii = _ASCII.decode(name) == _ASCII.decode("ascii")  # as all of PostgreSQL's do, and UTF-16 does not
+        except (LookupError, ValueError):  # EUC_TW, MULE_INTERNAL; what is not for text
+            keeps_ascii = False
+        self._codec = codecs.lookup(name).name if keeps_ascii else "ascii"
 
     def text(self, data: bytes) -> str:
         return data.decode(self._codec, "backslashreplace")
@@ -190,12 +198,20 @@ def large_object_written(text: bytes, decoder: NameDecoder) -> bytes | None:
         raise VerificationFailed(f"a large object whose data is no hexadecimal: {excerpt(text)}") from None
 
 
-def connected_database(argument: bytes, decoder: NameDecoder) -> str:
-    """The database of ``\\connect``: a plain name or a quoted ``dbname='...'``, as ``appendPsqlMetaConnect`` has it."""
-    match = re.fullmatch(rb"-reuse-previous=on \"dbname=(.*)\"", argument, re.DOTALL)
+def connected_name(argument: bytes) -> bytes:
+    """The name of the database of ``\\connect``, byte for byte.
+
+    :param argument: in one of the two forms of ``appendPsqlMetaConnect``: a name, or a quoted ``dbname='...'``.
+    :raises VerificationFailed: in another one, such as a connection string.
+    """
+    match = _CONNECT.fullmatch(argument)
     if not match:
-        return decoder.text(argument.strip().removeprefix(b'"').removesuffix(b'"').replace(b'""', b'"'))
-    value = match.group(1).replace(b'""', b'"')
-    if value[:1] == b"'":
-        value = re.sub(rb"\\(.)", rb"\1", value[1:-1], flags=re.DOTALL)
-    return decoder.text(value)
+        raise VerificationFailed(f"\\connect with {excerpt(argument)!r}, which pg_dump never writes")
+    if match["value"]:
+        return re.sub(rb"\\(.)", rb"\1", match["value"].replace(b'""', b'"'))
+    return match["bare"] or match["quoted"].replace(b'""', b'"')
+
+
+def connected_database(argument: bytes, decoder: NameDecoder) -> str:
+    """The database of ``\\connect`` as text; errors as :func:`connected_name`."""
+    return decoder.text(connected_name(argument))

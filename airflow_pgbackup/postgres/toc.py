@@ -25,6 +25,7 @@ _FORMATS = {1: "custom", 3: "tar", 5: "directory"}
 _COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
 _STRING_LIMIT = 1 << 30  # PostgreSQL's own limit of a text
 _ENTRY_LIMIT = 1 << 28
+_INT, _INT_MAX = 4, 2**31 - 1  # C's int
 _READ = 1 << 16
 _ENCODING = re.compile(r"SET client_encoding = '([^']*)'")
 
@@ -130,7 +131,8 @@ class _TocReader:
                 hint="an archive of a later PostgreSQL needs a later airflow-pgbackup",
             )
         self._int_size, offset_size, format_code = self._take(3)
-        if not 1 <= self._int_size <= 8 or not 1 <= offset_size <= 16 or format_code not in _FORMATS:
+        # pg_restore reads an int of another size differently from us, and then everything behind it.
+        if self._int_size != _INT or not 1 <= offset_size <= 16 or format_code not in _FORMATS:
             self._corrupt("its head makes no sense")
         if version >= (1, 15):
             code = self._take(1)[0]
@@ -223,6 +225,8 @@ class _TocReader:
     def _int(self) -> int:
         data = self._take(self._int_size + 1)
         value = int.from_bytes(data[1:], "little")
+        if value > _INT_MAX:
+            self._corrupt(f"a number of {value}")
         return -value if data[0] else value
 
     def _string(self) -> str | None:
@@ -231,7 +235,10 @@ class _TocReader:
             return None
         if length > _STRING_LIMIT:
             self._corrupt(f"a text of {length} bytes")
-        return self._decoder.text(self._take(length))
+        data = self._take(length)
+        if b"\0" in data:  # where the text ends for pg_restore
+            self._corrupt("a text with a null byte")
+        return self._decoder.text(data)
 
     def _text(self) -> str:
         return self._string() or ""

@@ -67,7 +67,7 @@ DATABASE = Manifest(
     left_out=("table public.log_2025 (exclude_tables)",),
 )
 
-MEMBERS = (FileDigest("3456.dat.zst", 20, SHA), FileDigest("blobs/1.dat", 0, SHA), FileDigest("toc.dat", 11, SHA))
+MEMBERS = (FileDigest("3456.dat.zst", 20, SHA), FileDigest("blob_1.dat", 0, SHA), FileDigest("toc.dat", 11, SHA))
 CLUSTER = replace(
     DATABASE,
     series=Series("postgres_default", None),
@@ -231,6 +231,8 @@ def test_what_is_no_manifest(data: bytes) -> None:
         {"artifact__files__0__path": "a/../../x"},
         {"artifact__files__0__path": "a//b"},
         {"artifact__files__0__path": "a/."},
+        {"artifact__files__0__path": "a/b"},
+        {"artifact__files__0__path": "a\x7fb"},
         {"artifact__format": "zip"},
         {"artifact": None},
         {"restore_command": ["rm"]},
@@ -303,7 +305,7 @@ def test_times_are_utc_whatever_zone_they_came_in() -> None:
 
 def test_the_digest_of_a_directory_is_independent_of_order_and_can_be_recomputed_by_hand() -> None:
     by_hand = hashlib.sha256(
-        f"3456.dat.zst\0{20}\0{SHA}\nblobs/1.dat\0{0}\0{SHA}\ntoc.dat\0{11}\0{SHA}\n".encode()
+        f"3456.dat.zst\0{20}\0{SHA}\nblob_1.dat\0{0}\0{SHA}\ntoc.dat\0{11}\0{SHA}\n".encode()
     ).hexdigest()
     assert directory_sha256(MEMBERS) == directory_sha256(reversed(MEMBERS)) == by_hand
     assert directory_sha256([*MEMBERS, FileDigest("x", 0, SHA)]) != by_hand
