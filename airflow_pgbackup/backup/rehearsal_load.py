@@ -7,22 +7,24 @@ import re
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_pgbackup.backup import rehearsal_server
-from airflow_pgbackup.backup.rehearsal_head import ClusterHead, FittedScript
+from airflow_pgbackup.backup.rehearsal_head import ClusterHead
 from airflow_pgbackup.backup.rehearsal_place import Place
 from airflow_pgbackup.errors import DeadlineExceeded, NotProven, ToolError, ToolKilled, VerificationFailed
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.compressed import Decompressed
 from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
 from airflow_pgbackup.postgres.database_sql import DatabaseProperties, DatabaseStatement
+from airflow_pgbackup.postgres.guarded_psql import guarded
 from airflow_pgbackup.postgres.needs import Needs
 from airflow_pgbackup.postgres.process import ToolProcess
 from airflow_pgbackup.postgres.readers import Limits, Watched
+from airflow_pgbackup.postgres.script_filter import sessions
 from airflow_pgbackup.postgres.script_scan import ScriptContents, scan_script
 from airflow_pgbackup.postgres.toc import TocEntry, read_toc
 from airflow_pgbackup.postgres.window import Readable
@@ -176,8 +178,6 @@ class _Run:
                 "the dump drops objects before it makes them, which fails where there are none yet",
                 hint="dump with if_exists=True beside clean=True, or without clean",
             )
-        argv: list[os.PathLike[str] | str] = [self.place.loader.tool("psql"), "--no-psqlrc", "--no-password", "--quiet"]
-        argv += ["--set=ON_ERROR_STOP=1", "--file=-", "--output=/dev/null"]
         contents = self._scan()
         self._check_names(contents)
         loaded = Loaded(self.server, database)
@@ -199,7 +199,10 @@ class _Run:
                     where = self._fresh(database, [], None)
                     loaded.database = where.dbname
             with self._open_script() as source:
-                self._tool(argv, where, source if database is not None else FittedScript(source, head))
+                for name, part in sessions(source, instead=head.instead):
+                    psql = guarded(self.place.loader, part)
+                    there = where if name is None else self.server.with_database(os.fsdecode(name))
+                    self._tool(psql.argv, there, psql.stdin, may_start_processes=False)
 
         loaded.seconds = self._with_roles(attempt)
         return loaded
@@ -246,7 +249,14 @@ class _Run:
                 hint="dump without create=True, or rehearse it in a throwaway server",
             )
 
-    def _tool(self, argv: list[os.PathLike[str] | str], where: ConnectionParams, stdin: Readable | None) -> None:
+    def _tool(
+        self,
+        argv: Sequence[os.PathLike[str] | str],
+        where: ConnectionParams,
+        stdin: Readable | None,
+        *,
+        may_start_processes: bool = True,
+    ) -> None:
         with client_environment(where) as env:
             # The database's own settings are restored before its tables, and are not for its restore.
             pinned = "-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off "
@@ -260,6 +270,7 @@ class _Run:
                 stdin=stdin,
                 stdout="devnull",
                 within=self.place.within(Path(argv[0]).parent, self.artifact),
+                may_start_processes=may_start_processes,
             ) as process:
                 process.wait()
 

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from airflow_pgbackup.backup import rehearsal_server
 from airflow_pgbackup.backup.rehearsal_place import Place, make_schemas
-from airflow_pgbackup.backup.rehearsal_server import choose_loader
+from airflow_pgbackup.backup.rehearsal_server import choose_loader, choose_plain_loader
 from airflow_pgbackup.backup.restore_target import Server
 from airflow_pgbackup.backup.sessions import column, session
 from airflow_pgbackup.backup.temporary_database import TemporaryDatabases
@@ -131,9 +131,14 @@ def scratch_place(
             f"{label} is PostgreSQL {major}, and the dump was made by pg_dump {wanted} for {wanted} or newer",
             hint=f"name a scratch server of version {wanted}",
         )
-    loader = choose_loader(manifest, major, find_clients(settings.client_dirs))
+    clients = find_clients(settings.client_dirs)
+    loader = (
+        choose_plain_loader(major, clients)
+        if manifest.artifact.format == "plain"
+        else choose_loader(manifest, major, clients)
+    )
     if loader is None:
-        raise NotProven("no pg_restore or psql here for this dump and server", hint=where_to_get(wanted))
+        raise NotProven("no pg_restore here for this dump and server", hint=where_to_get(wanted))
     try:
         programs = choose_client(server.version_num, client_dirs=settings.client_dirs)
     except ClientError as error:

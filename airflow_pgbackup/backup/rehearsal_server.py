@@ -14,9 +14,10 @@ from pathlib import Path
 from psycopg import sql
 
 from airflow_pgbackup.backup.progress import human_bytes
-from airflow_pgbackup.errors import NotProven
+from airflow_pgbackup.errors import ConfigurationError, NotProven
 from airflow_pgbackup.postgres.clients import Client, find_clients, where_to_get
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.guarded_psql import choose_psql
 from airflow_pgbackup.postgres.server import PostgresServer
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
@@ -46,8 +47,7 @@ def choose_programs(manifest: Manifest, settings: Settings) -> tuple[Client, Cli
 
     The server's major version is that of the pg_dump that wrote the dump, since that is what the dump's SQL is for;
     else the lowest newer one. pg_restore must know the archive's compression, and the server what pg_restore says:
-    from version 17 on it sets ``transaction_timeout``, which older servers do not know. psql says nothing by itself,
-    and the newest knows all commands that a dump may hold.
+    from version 17 on it sets ``transaction_timeout``, which older servers do not know. psql says nothing by itself.
 
     :raises NotProven: none here.
     """
@@ -60,6 +60,9 @@ def choose_programs(manifest: Manifest, settings: Settings) -> tuple[Client, Cli
             f"no PostgreSQL server {wanted} or newer on this worker to rehearse with; found: {listed}",
             hint=f"{where_to_get(wanted, tools=('initdb', 'postgres'))}",
         )
+    if manifest.artifact.format == "plain":
+        server = min(servers, key=_preference)
+        return server, choose_plain_loader(server.major, clients)
     for server in sorted(servers, key=_preference):
         if loader := choose_loader(manifest, server.major, clients):
             return server, loader
@@ -71,9 +74,7 @@ def choose_programs(manifest: Manifest, settings: Settings) -> tuple[Client, Cli
 
 
 def choose_loader(manifest: Manifest, server: int, clients: Sequence[Client]) -> Client | None:
-    """The client that restores this dump into a server of that major version; None where there is none."""
-    if manifest.artifact.format == "plain":
-        return next((client for client in clients if client.has("psql")), None)
+    """The client that restores this archive into a server of that major version; None where there is none."""
     wanted, method = int(manifest.client.version.split(".")[0]), manifest.artifact.compressed_inside
     fit = [
         client
@@ -83,6 +84,17 @@ def choose_loader(manifest: Manifest, server: int, clients: Sequence[Client]) ->
         if client.major <= max(server, _UNKNOWN_SETTING - 1) or server >= _UNKNOWN_SETTING
     ]
     return min(fit, key=_preference, default=None)
+
+
+def choose_plain_loader(server: int, clients: Sequence[Client]) -> Client:
+    """The client whose psql runs a plain dump, in a server of that major version.
+
+    :raises NotProven: none here that runs it safely.
+    """
+    try:
+        return choose_psql(clients, server)
+    except ConfigurationError as error:
+        raise NotProven(error.message, hint=error.hint) from None
 
 
 def _preference(client: Client) -> tuple[int, int]:

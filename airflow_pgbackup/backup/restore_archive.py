@@ -21,6 +21,7 @@ from airflow_pgbackup.postgres import endchecks
 from airflow_pgbackup.postgres.clients import Client, find_clients, where_to_get
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.database_sql import DatabaseProperties, is_standard_comment, statements
+from airflow_pgbackup.postgres.guarded_psql import choose_psql
 from airflow_pgbackup.postgres.needs import Needs
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.postgres.process import run_tool
@@ -42,7 +43,7 @@ class ArchiveLoader:
     :param head: its beginning, with the whole table of contents, where it is a stream.
     :ivar entries: those that will be restored, in their order.
     :ivar client: whose pg_restore does it.
-    :raises ClientError: none here can.
+    :raises ClientError, ConfigurationError: none here can.
     :raises OptionError: options that this client does not know, or that leave nothing to restore.
     """
 
@@ -63,6 +64,8 @@ class ArchiveLoader:
         self._options = options
         self._server = server
         self.client = choose_restorer(toc, server, run.settings.client_dirs)
+        if self.by_script:
+            self._psql = choose_psql(find_clients(run.settings.client_dirs), server.major)
         self.entries = self._selected(head)
 
     @property
@@ -128,7 +131,14 @@ class ArchiveLoader:
             argv = [f"--format={self._format}", *options.argv(self.client), *path]
             if self.by_script:
                 pg_restore_to_psql(
-                    self._run, self.client, argv, params, log, stdin=stream, single_transaction=single_transaction
+                    self._run,
+                    self.client,
+                    self._psql,
+                    argv,
+                    params,
+                    log,
+                    stdin=stream,
+                    single_transaction=single_transaction,
                 )
             else:
                 pg_restore(self._run, self.client, argv, params, log, stdin=stream)
@@ -240,7 +250,7 @@ def choose_restorer(toc: Toc, server: Server, client_dirs: Sequence[str]) -> Cli
     :raises ClientError: none here.
     """
     wanted = max(_major(toc.dump_version), toc.needs_client)
-    clients = [client for client in find_clients(client_dirs) if client.has("pg_restore", "psql")]
+    clients = [client for client in find_clients(client_dirs) if client.has("pg_restore")]
     fitting = [
         client
         for client in clients

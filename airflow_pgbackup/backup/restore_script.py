@@ -3,7 +3,7 @@ older server has no use for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 
@@ -11,11 +11,12 @@ from airflow_pgbackup.backup.artifact import member_key
 from airflow_pgbackup.backup.progress import Progress
 from airflow_pgbackup.backup.restore_target import Server
 from airflow_pgbackup.backup.restore_tools import Run, ToolLog, psql
-from airflow_pgbackup.errors import ClientError, OptionError
-from airflow_pgbackup.postgres.clients import Client, find_clients, where_to_get
+from airflow_pgbackup.errors import OptionError
+from airflow_pgbackup.postgres.clients import find_clients
 from airflow_pgbackup.postgres.compressed import Decompressed
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.database_sql import DatabaseProperties, is_standard_comment
+from airflow_pgbackup.postgres.guarded_psql import choose_psql
 from airflow_pgbackup.postgres.needs import Needs
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.postgres.process import Readable
@@ -29,7 +30,7 @@ from airflow_pgbackup.postgres.script_scan import (
     scan_script,
     sets_new_timeout,
 )
-from airflow_pgbackup.postgres.sqllexer import Event, MetaCommand, Statement
+from airflow_pgbackup.postgres.sqllexer import Event, Statement
 from airflow_pgbackup.repository.base import Entry, Repository
 from airflow_pgbackup.repository.manifest import Manifest
 
@@ -52,7 +53,7 @@ class ScriptLoader:
         self._server = server
         self._verbose = verbose
         self.contents = contents
-        self.client = choose_psql(contents, server, run.settings.client_dirs)
+        self.client = choose_psql(find_clients(run.settings.client_dirs), server.major)
 
     @property
     def dumped_from(self) -> int:
@@ -115,9 +116,7 @@ class ScriptLoader:
         psql(self._run, self.client, params, counted, log, single_transaction=single_transaction)
 
     def _is_dropped(self, event: Event, single_transaction: bool, public_exists: bool) -> bool:
-        """What is not for psql: where to connect to, the database as a whole, and the known collisions by name."""
-        if isinstance(event, MetaCommand):
-            return event.name in (b"connect", b"encoding")
+        """What is not for psql: the database as a whole, and the known collisions by name."""
         if not isinstance(event, Statement) or event.words[:1] == (b"INSERT",):
             return False
         if makes_public(event):
@@ -145,7 +144,7 @@ def open_script(
 
     :raises OptionError: options that only pg_restore has.
     :raises VerificationFailed: it is not whole, or holds what pg_dump never writes.
-    :raises ClientError: no psql here can run it.
+    :raises ClientError, ConfigurationError: no psql here can run it safely.
     """
     given = set(options.describe()) - _ALLOWED | ({"jobs"} if (options.jobs or 1) > 1 else set())
     if given:
@@ -195,22 +194,3 @@ class _Counted:
         self._bytes += len(data)
         self._progress.advance(self._bytes)
         return data
-
-
-def choose_psql(contents: ScriptContents, server: Server, client_dirs: Sequence[str]) -> Client:
-    """The psql of the server's own version, else the newest; one that knows ``\\restrict`` where the script has it.
-
-    :raises ClientError: none here.
-    """
-    restrict = RestoreOptions.table()["restrict_key"]  # the same releases brought the option and psql's command
-    clients = [client for client in find_clients(client_dirs) if client.has("psql")]
-    fitting = [client for client in clients if not contents.restricted or restrict.has(client.version)]
-    if fitting:
-        return min(fitting, key=lambda client: client.major != server.major)
-    if clients:
-        raise ClientError(
-            f"the dump has psql's \\restrict, which needs psql {restrict.since_text}; found: "
-            f"{'; '.join(map(str, clients))}",
-            hint=f"update it: {where_to_get(max(server.major, 15), tools=('psql',))}",
-        )
-    raise ClientError("no psql here", hint=where_to_get(server.major, tools=("psql",)))

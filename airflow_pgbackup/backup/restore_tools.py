@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_pgbackup.backup.progress import human_seconds
-from airflow_pgbackup.errors import DeadlineExceeded, ToolError
+from airflow_pgbackup.errors import DeadlineExceeded, ToolError, VerificationFailed
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.clients import Client
 from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
+from airflow_pgbackup.postgres.guarded_psql import guarded
 from airflow_pgbackup.postgres.process import Readable, ToolProcess
 from airflow_pgbackup.postgres.script_filter import ScriptFilter
 from airflow_pgbackup.postgres.script_scan import sets_new_timeout
-from airflow_pgbackup.postgres.sqllexer import Statement
+from airflow_pgbackup.postgres.sqllexer import Event, MetaCommand, Statement
 from airflow_pgbackup.settings import Settings
 
 APPLICATION = "airflow-pgbackup restore"
@@ -150,6 +151,7 @@ def pg_restore(
 def pg_restore_to_psql(
     run: Run,
     client: Client,
+    loader: Client,
     argv: list[str],
     params: ConnectionParams,
     log: ToolLog,
@@ -157,7 +159,11 @@ def pg_restore_to_psql(
     stdin: Readable | None = None,
     single_transaction: bool,
 ) -> None:
-    """As :func:`pg_restore`, for a server that does not know what pg_restore itself begins with."""
+    """As :func:`pg_restore`, for a server that does not know what pg_restore itself begins with.
+
+    :param loader: whose psql runs what pg_restore writes.
+    :raises VerificationFailed: the archive holds a command for psql.
+    """
     command = [str(client.tool("pg_restore")), "--file=-", *argv]
     with ToolProcess(
         command,
@@ -167,10 +173,15 @@ def pg_restore_to_psql(
         on_line=log,
         stdin=stdin,
     ) as process:
-        script = ScriptFilter(
-            process.stdout, lambda event: None if isinstance(event, Statement) and sets_new_timeout(event) else 0
-        )
-        psql(run, client, params, script.part(0), log, single_transaction=single_transaction)
+        script = ScriptFilter(process.stdout, _without_timeout)
+        psql(run, loader, params, script.part(0), log, single_transaction=single_transaction)
+
+
+def _without_timeout(event: Event) -> int | None:
+    if isinstance(event, MetaCommand) and event.name not in (b"restrict", b"unrestrict"):
+        name = event.name[:20].decode("ascii", "backslashreplace")
+        raise VerificationFailed(f"the archive has \\{name} for psql, which pg_dump never writes")
+    return None if isinstance(event, Statement) and sets_new_timeout(event) else 0
 
 
 def psql(
@@ -184,15 +195,22 @@ def psql(
 ) -> None:
     """Run a script in a database, up to its first error.
 
+    :param client: from :func:`~airflow_pgbackup.postgres.guarded_psql.choose_psql`.
+    :param script: without psql's commands.
     :raises ToolError: an error in it: what the server said. What reading the script raises.
     """
-    command = [str(client.tool("psql")), "--no-password", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]
-    command += ["--single-transaction"] * single_transaction + ["--file=-"]
-    _run(run, command, params, log, script)
+    way = guarded(client, script, single_transaction=single_transaction)
+    _run(run, way.argv, params, log, way.stdin, may_start_processes=False)
 
 
 def _run(
-    run: Run, command: Sequence[str | Path], params: ConnectionParams, log: ToolLog, stdin: Readable | None
+    run: Run,
+    command: Sequence[str | Path],
+    params: ConnectionParams,
+    log: ToolLog,
+    stdin: Readable | None,
+    *,
+    may_start_processes: bool = True,
 ) -> None:
     with (
         _environment(params) as env,
@@ -205,6 +223,7 @@ def _run(
             on_line=log,
             stdin=stdin,
             stdout="devnull",
+            may_start_processes=may_start_processes,
         ) as process,
     ):
         process.wait()

@@ -181,6 +181,10 @@ _TABLE: list[tuple[str, str]] = [
         "the server ended the session: a restart, an administrator, a timeout or a crash; its log says which",
     ),
     # --- writing and reading archives
+    (
+        r"backslash commands are restricted|\\unrestrict: ",
+        "the dump has a command for psql that pg_dump never writes: do not restore it, and find out who wrote it",
+    ),
     (r"No space left on device|[Dd]isk quota exceeded", "the disk is full: make room, or write to an s3:// repository"),
     (r"File too large", "over the file size limit of this process (ulimit -f) or of the file system"),
     (

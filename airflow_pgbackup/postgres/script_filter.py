@@ -1,24 +1,35 @@
-"""A script on its way to psql, less some of its statements."""
+"""A script on its way to psql, cut into parts, less its commands and some of its statements.
+
+This obeys what a dump says to psql, as far as pg_dump and pg_dumpall say anything: the parts of a script run each in a
+psql of its own, connected to where the script's ``\\connect`` leads. It is no guard: see
+:mod:`airflow_pgbackup.postgres.guarded_psql`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from airflow_pgbackup.postgres.sqllexer import CHUNK, CopyData, Event, Readable, SqlLexer
+from airflow_pgbackup.postgres.sqllexer import CHUNK, CopyData, Event, MetaCommand, Readable, SqlLexer, Statement
+from airflow_pgbackup.postgres.sqlnames import connected_name
 
 _PIECE = 1 << 16
 
 
 class ScriptFilter:
-    """The parts of a script as streams, byte for byte but for what is left out.
+    """The parts of a script as streams, byte for byte but for what is left out: what `route` says, and psql's commands,
+    of which the line end stays.
 
     :param route: called with each event in turn, COPY data by its statement: the number of the part that it belongs
         to, or None to leave it out. White space goes with what follows it.
+    :param instead: statements, and what to write instead of them.
     """
 
-    def __init__(self, source: Readable, route: Callable[[Event], int | None]) -> None:
+    def __init__(
+        self, source: Readable, route: Callable[[Event], int | None], *, instead: Mapping[bytes, bytes] | None = None
+    ) -> None:
         self._tee = _Tee(source)
         self._route = route
+        self._instead = instead or {}
         self._pieces = self._run()
         self._next: tuple[int, bytes] | None = None
 
@@ -51,6 +62,10 @@ class ScriptFilter:
                 waiting, part = bytearray(), number
             for _ in self._steps(event):
                 data = self._tee.take(lexer.offset)
+                if isinstance(event, MetaCommand):
+                    data = data[: -len(data.lstrip())] + b"\n"
+                elif isinstance(event, Statement) and event.text in self._instead:
+                    data = data.removesuffix(event.text) + self._instead[event.text]
                 if number is not None:
                     waiting += data
                     if len(waiting) >= _PIECE:
@@ -67,6 +82,30 @@ class ScriptFilter:
             for _ in event.chunks():
                 yield
             yield
+
+
+def sessions(
+    source: Readable, *, instead: Mapping[bytes, bytes] | None = None
+) -> Iterator[tuple[bytes | None, Readable]]:
+    """Cut a script at its ``\\connect`` commands, into what runs in one session each.
+
+    :param instead: as for :class:`ScriptFilter`.
+    :return: pairs of the database's name, None for that to begin in, and the stream. Each stream is to be read to its
+        end before the next pair is asked for.
+    :raises VerificationFailed: when read: a ``\\connect`` that pg_dump never writes.
+    """
+    names: list[bytes | None] = [None]
+
+    def route(event: Event) -> int:
+        if isinstance(event, MetaCommand) and event.name == b"connect":
+            names.append(connected_name(event.argument))
+        return len(names) - 1
+
+    script = ScriptFilter(source, route, instead=instead)
+    number = 0
+    while number < len(names):
+        yield names[number], script.part(number)
+        number += 1
 
 
 class _Part:

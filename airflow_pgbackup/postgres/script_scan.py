@@ -1,7 +1,8 @@
 """A plain dump read through before it is restored: is it whole, and what is in it?
 
-psql restores what is left of a truncated script and succeeds, and runs whatever backslash command stands in one; so all
-of it is read once before.
+psql restores what is left of a truncated script and succeeds, so all of it is read once before. A script with a command
+that pg_dump never writes is refused then, before anything runs; but psql may see more commands than this does, and what
+keeps those from running is :mod:`airflow_pgbackup.postgres.guarded_psql` alone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.database_sql import DatabaseProperties, DatabaseStatement, is_standard_comment
 from airflow_pgbackup.postgres.endchecks import ScriptEnds
 from airflow_pgbackup.postgres.needs import Needs
@@ -56,7 +58,6 @@ class ScriptSection:
 class ScriptContents:
     """:ivar globals: statements before the first database: roles, tablespaces. They may hold passwords' verifiers.
     :ivar dumped_from: major version of the dumped server; 0 where it does not say, as one with globals only.
-    :ivar restricted: has psql's ``\\restrict``.
     :ivar new_timeout: has ``SET transaction_timeout``, which servers before 17 do not know.
     :ivar transactions: has BEGIN and COMMIT of its own, as around large objects.
     """
@@ -65,7 +66,6 @@ class ScriptContents:
     globals: list[str] = field(default_factory=list, repr=False)
     sections: list[ScriptSection] = field(default_factory=list)
     dumped_from: int = 0
-    restricted: bool = False
     new_timeout: bool = False
     transactions: bool = False
     bytes: int = 0
@@ -91,8 +91,6 @@ class Places:
             elif event.text == _END:
                 self._inside = False
                 return self._number
-        elif isinstance(event, MetaCommand) and event.name == b"unrestrict" and self._number >= 0:
-            return self._number  # it follows the end
         return self._number if self._inside else None
 
 
@@ -143,12 +141,12 @@ class _Scan:
             self._statement(event, section)
 
     def _meta_command(self, event: MetaCommand, section: ScriptSection | None) -> None:
-        if event.name == b"restrict":
-            self._found.restricted = True
-        elif event.name == b"connect":
+        if event.name == b"connect":
             self._connected = connected_database(event.argument, self._decoder)
-            if section:
-                section.database = self._connected
+            if section and not (section.creates and section.database == self._connected):
+                raise VerificationFailed(
+                    f"\\connect at byte {event.offset} to database {self._connected!r}, which the dump does not create"
+                )
 
     def _note_encoding(self, statement: Statement) -> None:
         if statement.words[:1] == (b"SET",) and (encoding := client_encoding(statement.text)):

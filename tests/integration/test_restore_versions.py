@@ -26,12 +26,10 @@ from restoring import (
     value,
 )
 
-from airflow_pgbackup.backup.restore_script import choose_psql
-from airflow_pgbackup.backup.restore_target import Server
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ClientError, ConfigurationError, RestoreError, ToolError
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.script_scan import ScriptContents
+from airflow_pgbackup.postgres.guarded_psql import choose_psql
 from airflow_pgbackup.postgres.server import PostgresServer
 
 Fresh = Callable[..., ConnectionParams]
@@ -121,23 +119,22 @@ def test_an_archive_that_no_client_here_can_read(
         restored(reference, repository, fresh_database(server18))
 
 
-def test_a_script_with_restrict_wants_a_psql_that_knows_it(
-    server18: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_script_wants_a_psql_that_can_be_restricted(tmp_path: Path) -> None:
     from airflow_pgbackup.postgres.clients import Client
 
     for name in ("pg_dump", "psql"):
         shutil.copy(os.fspath(shutil.which("true")), tmp_path / name)
     old = [Client(tmp_path, version, "test") for version in ((18, 0), (17, 5), (16, 9), (15, 13))]
     new = Client(tmp_path, (17, 6), "test")
-    monkeypatch.setattr("airflow_pgbackup.backup.restore_script.find_clients", lambda *_: old[1:])
-    with server18.params.connect() as session:
-        server = Server.ask(session, "here")
-    assert choose_psql(ScriptContents(restricted=False), server, ()) == old[1]
-    with pytest.raises(ClientError, match=r"\\restrict, which needs psql 15\.14, 16\.10, 17\.6, 18 or newer; found"):
-        choose_psql(ScriptContents(restricted=True), server, ())
-    monkeypatch.setattr("airflow_pgbackup.backup.restore_script.find_clients", lambda *_: [*old[1:], new])
-    assert choose_psql(ScriptContents(restricted=True), server, ()) == new
+    found = r"needed 15\.14, 16\.10, 17\.6, 18 or newer, found 17\.5 .*; 16\.9 .*; 15\.13"
+    with pytest.raises(ClientError, match=found) as error:
+        choose_psql(old[1:], 17)
+    assert "postgresql-client-17" in str(error.value.hint)
+    assert choose_psql([*old[1:], new], 16) == new
+    assert choose_psql([old[0], new], 17) == new
+    assert choose_psql([old[0], new], 15) == old[0]
+    with pytest.raises(ClientError, match="no psql found"):
+        choose_psql([], 17)
 
 
 @pytest.mark.parametrize("mode", ["into_empty", "create"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.database_sql import DatabaseProperties, DatabaseStatement, quoted
 from airflow_pgbackup.postgres.needs import Needs
 from airflow_pgbackup.postgres.options import RestoreOptions
-from airflow_pgbackup.postgres.script_filter import ScriptFilter
+from airflow_pgbackup.postgres.script_filter import ScriptFilter, sessions
 from airflow_pgbackup.postgres.script_scan import Places, scan_script
 from airflow_pgbackup.postgres.sqllexer import Comment, CopyData, MetaCommand, Statement
 
@@ -134,19 +135,19 @@ def read(source: object) -> bytes:
 
 
 @given(st.integers(1, len(SCRIPT)))
-def test_a_filter_that_leaves_nothing_out_changes_no_byte(size: int) -> None:
-    assert read(ScriptFilter(Trickle(SCRIPT, size), lambda event: 0).part(0)) == SCRIPT
+def test_a_filter_leaves_out_the_commands_of_psql_and_changes_no_other_byte(size: int) -> None:
+    expected = re.sub(rb"(?m)^\\(?:restrict abc|unrestrict abc|connect foo)$", b"", SCRIPT)
+    assert read(ScriptFilter(Trickle(SCRIPT, size), lambda event: 0).part(0)) == expected
 
 
 @given(st.integers(1, 200))
 def test_a_filter_leaves_out_what_it_is_told_and_no_look_alike(size: int) -> None:
     def route(event: Comment | MetaCommand | Statement | CopyData) -> int | None:
-        if isinstance(event, MetaCommand):
-            return None if event.name == b"connect" else 0
         return None if isinstance(event, Statement) and event.words[:1] == (b"SET",) else 0
 
     found = read(ScriptFilter(Trickle(SCRIPT, size), route).part(0))
-    expected = SCRIPT.replace(b"\n\nSET transaction_timeout = 0;", b"", 1).replace(b"\\connect foo\n", b"", 1)
+    expected = re.sub(rb"(?m)^\\(?:restrict abc|unrestrict abc|connect foo)$", b"", SCRIPT)
+    expected = expected.replace(b"\n\nSET transaction_timeout = 0;", b"", 1)
     assert b"".join(found.split()) == b"".join(expected.split())
     assert found.count(b"SET transaction_timeout") == 2
     assert found.count(b"connect elsewhere") == 2
@@ -163,10 +164,22 @@ def test_parts_come_one_after_the_other_and_may_be_empty() -> None:
     assert [read(script.part(number)) for number in range(4)] == [b"A;", b"", b"\nB;\nD;\n", b""]
 
 
+def test_a_script_is_cut_into_its_sessions() -> None:
+    connect = b"\\encoding SQL_ASCII\n\\connect -reuse-previous=on \"dbname='a=b'\"\n"
+    source = io.BytesIO(SCRIPT.replace(b"BEGIN;", connect + b"BEGIN;"))
+    found = [(name, read(part)) for name, part in sessions(source, instead={b"COMMIT;": b"ROLLBACK;"})]
+    assert [name for name, _ in found] == [None, b"foo", b"a=b"]
+    first, second, third = (text for _, text in found)
+    assert first.strip().endswith(b"CREATE DATABASE foo WITH TEMPLATE = template0;")
+    assert second.strip().startswith(b"CREATE SCHEMA public;")
+    assert second.strip().endswith(b"\n\\.")
+    assert third.split() == b"BEGIN; ROLLBACK; -- -- PostgreSQL database dump complete --".split()
+
+
 def test_what_a_script_holds() -> None:
     found = scan_script(io.BytesIO(SCRIPT))
     (section,) = found.sections
-    assert (found.dumped_from, found.restricted, found.new_timeout, found.transactions) == (18, True, True, True)
+    assert (found.dumped_from, found.new_timeout, found.transactions) == (18, True, True)
     assert (section.database, section.creates, section.makes_public) == ("foo", True, True)
     assert (section.tables, section.rows) == (1, 2)
     assert section.needs.roles == {"alice"}
@@ -183,6 +196,27 @@ def test_a_script_with_a_command_that_no_dump_has_is_refused() -> None:
         scan_script(io.BytesIO(SCRIPT.replace(b"BEGIN;", b"\\! rm -rf /\nBEGIN;")))
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        rb"\connect bar",
+        rb"\connect host=example.org",
+        rb'\connect "host=example.org"',
+        rb'\connect "postgresql://example.org/foo"',
+        b"\\connect -reuse-previous=on \"dbname='foo' host='example.org'\"",
+        rb"\connect foo bar",
+        rb"\connect `touch marker`",
+        rb"\encoding UTF8",
+        rb"\encoding SQL_ASCII \! touch marker",
+        rb"\restrict `touch marker`",
+        rb"\unrestrict `touch marker`",
+    ],
+)
+def test_the_commands_of_dumps_have_no_other_arguments_than_those_of_dumps(command: bytes) -> None:
+    with pytest.raises(VerificationFailed, match=r"\\(connect|encoding|restrict|unrestrict)"):
+        scan_script(io.BytesIO(SCRIPT.replace(b"BEGIN;", command + b"\nBEGIN;")))
+
+
 def test_the_places_of_a_cluster_s_script() -> None:
     one = SCRIPT.replace(b"foo", b"one")
     script = (
@@ -197,7 +231,7 @@ def test_the_places_of_a_cluster_s_script() -> None:
     assert found.globals == ["CREATE ROLE alice;"]
     assert [(section.database, section.creates) for section in found.sections] == [("one", True), ("postgres", False)]
     parts = ScriptFilter(io.BytesIO(script), Places().of)
-    assert read(parts.part(0)).strip().endswith(b"\\unrestrict abc")
+    assert read(parts.part(0)).strip().endswith(b"\n--\n-- PostgreSQL database dump complete")
     assert b"CREATE ROLE" not in (second := read(parts.part(1)))
     assert b"-- PostgreSQL database dump complete" in second
 
