@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 
-from airflow_pgbackup.backup.reference import make_reference
+from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_manifest
+from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
+from airflow_pgbackup.repository.evidence import SKEW, Evidence, read_each
 
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 _USABLE = frozenset({"verified", "written", "notproven"})
@@ -16,16 +18,47 @@ _USABLE = frozenset({"verified", "written", "notproven"})
 def choose_drill(repository: Repository, *, max_bytes: int) -> list[dict[str, object]]:
     """The backups to rehearse now: the newest of each series whose turn it is.
 
+    File names alone decide nothing: of each series the newest backups are read until one is usable, and those with the
+    newest rehearsals until one of them is real.
+
     :param max_bytes: of artifacts together. A series that alone is larger has its turn by itself.
     :return: references, for level ``restore``.
     :raises RepositoryError: it cannot be read.
     """
-    backups = whose_turn(read_catalogue(repository).backups, max_bytes=max_bytes)
-    return [make_reference(repository, read_manifest(repository, each.series, each.id)) for each in backups]
+    now = datetime.now(timezone.utc)
+    members = list(read_catalogue(repository).by_series().values())
+    with ThreadPoolExecutor(THREADS) as pool:
+        read = [one for found in pool.map(lambda each: _read(repository, each, now), members) for one in found]
+    found = {one.backup.folder: one for one in read}
+    chosen = whose_turn((one.backup for one in found.values()), max_bytes=max_bytes)
+    return [reference_of(repository, found[backup.folder]) for backup in chosen]
+
+
+def _read(repository: Repository, listed: Sequence[Backup], now: datetime) -> list[Evidence]:
+    """Of one series, newest first: what decides whose turn it is."""
+    past = [backup for backup in listed if backup.started_at <= now + SKEW]
+    read = []
+    for evidence in read_each(repository, past, now=now):
+        read.append(evidence)
+        if evidence.backup.state in _USABLE:
+            break
+    rehearsed = sorted((each for each in past if _rehearsed(each) > _NEVER), key=_rehearsed, reverse=True)
+    last = _NEVER
+    evidence_of = read_each(repository, rehearsed, now=now)
+    for claim in rehearsed:
+        if last >= _rehearsed(claim):
+            break
+        read.append(next(evidence_of))
+        last = max(last, _rehearsed(read[-1].backup))
+    return read
+
+
+def _rehearsed(backup: Backup) -> datetime:
+    return max((look.at for look in backup.verifications if look.level == "restore"), default=_NEVER)
 
 
 def whose_turn(backups: Iterable[Backup], *, max_bytes: int) -> list[Backup]:
-    """Of a catalogue's backups; pure.
+    """Of these backups; pure.
 
     First the series that was never rehearsed, or whose last rehearsal is longest ago, passed or not; and after it
     those that still fit in. One whose newest backup has been rehearsed already still has its turn: the rehearsal
@@ -35,8 +68,7 @@ def whose_turn(backups: Iterable[Backup], *, max_bytes: int) -> list[Backup]:
     newest: dict[object, Backup] = {}
     rehearsed: dict[object, datetime] = {}
     for backup in backups:
-        seen = max((look.at for look in backup.verifications if look.level == "restore"), default=_NEVER)
-        rehearsed[backup.series] = max(seen, rehearsed.get(backup.series, _NEVER))
+        rehearsed[backup.series] = max(_rehearsed(backup), rehearsed.get(backup.series, _NEVER))
         held = newest.get(backup.series)
         if backup.state in _USABLE and (held is None or backup.id > held.id):
             newest[backup.series] = backup

@@ -2,29 +2,28 @@
 
 What no alert on a run can see, this does: a DAG that was paused or deleted, a scheduler that was down, a database
 that nobody put into a DAG, a table that was emptied before it was dumped. The decision is that of
-:mod:`airflow_pgbackup.backup.limits`; this reads what it is about.
+:mod:`airflow_pgbackup.backup.limits`; this reads what it is about. "Fresh" stands on the files of the newest backup
+that counts, never on their names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 
-from airflow_pgbackup.backup.limits import Contents, Finding, Limits, compared, evaluate
-from airflow_pgbackup.errors import ConfigurationError, RepositoryError
+from airflow_pgbackup.backup.limits import Contents, Finding, Limits, evaluate
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import (
-    THREADS,
-    Backup,
-    read_catalogue,
-    read_manifest,
-    read_verification,
-    select_series,
-)
+from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue, select_series
+from airflow_pgbackup.repository.evidence import SKEW, Evidence, may_count, read_each
 from airflow_pgbackup.repository.layout import LEVELS, Series
-from airflow_pgbackup.repository.manifest import Manifest, TableResult
+from airflow_pgbackup.repository.manifest import Manifest, TableResult, Verification
+from airflow_pgbackup.repository.retention import counts
+
+_NAMED = 3
 
 
 def freshness(
@@ -68,7 +67,11 @@ def freshness(
 
     def look(series: Series) -> tuple[Series, Finding]:
         backups = found.get(series, [])
-        return series, evaluate(backups, _read_contents(repository, backups, limits, now), limits, now)
+        read = _read(repository, backups, limits, now)
+        believed = [read[backup.id].backup if backup.id in read else backup for backup in backups]
+        finding = evaluate(believed, _contents(read.values(), limits), limits, now)
+        ignored = [f"{each.backup.id}: ignored {line}" for each in read.values() for line in each.ignored]
+        return series, replace(finding, notes=(*finding.notes, *ignored[:_NAMED]))
 
     with ThreadPoolExecutor(THREADS) as pool:
         findings = list(pool.map(look, wanted))
@@ -89,19 +92,27 @@ def freshness(
     }
 
 
-def _read_contents(
-    repository: Repository, backups: Sequence[Backup], limits: Limits, now: datetime
-) -> dict[str, Contents | RepositoryError]:
+def _read(repository: Repository, listed: Sequence[Backup], limits: Limits, now: datetime) -> dict[str, Evidence]:
+    """Of one series, newest first: until there are enough that count, one and those to compare it with."""
+    claiming = [one for one in listed if one.started_at <= now + SKEW and may_count(one, limits.minimum_level)]
+    wanted = 1 if limits.max_drop is None else 1 + limits.compare_with
+    read: dict[str, Evidence] = {}
+    for evidence in read_each(repository, claiming, now=now, ahead=max(1, wanted - 1)):
+        read[evidence.backup.id] = evidence
+        wanted -= counts(evidence.backup, limits.minimum_level)
+        if not wanted:
+            break
+    return read
+
+
+def _contents(read: Iterable[Evidence], limits: Limits) -> dict[str, Contents]:
     if limits.max_drop is None:
         return {}
-    found: dict[str, Contents | RepositoryError] = {}
-    for backup in compared(backups, limits, now):
-        try:
-            manifest = read_manifest(repository, backup.series, backup.id)
-            found[backup.id] = Contents(kind=_kind(manifest), rows=_read_rows(repository, backup))
-        except RepositoryError as error:
-            found[backup.id] = error
-    return found
+    return {
+        each.backup.id: Contents(kind=_kind(each.manifest), rows=_rows(each.verifications))
+        for each in read
+        if each.manifest is not None
+    }
 
 
 def _kind(manifest: Manifest) -> object:
@@ -111,11 +122,11 @@ def _kind(manifest: Manifest) -> object:
     return (artifact.format, artifact.compression.method, artifact.compression.level, manifest.kind, options)
 
 
-def _read_rows(repository: Repository, backup: Backup) -> dict[str, int] | None:
-    for seen in reversed(backup.verifications):
+def _rows(verifications: Sequence[Verification]) -> dict[str, int] | None:
+    for seen in reversed(verifications):
         if seen.result == "pass" and LEVELS.index(seen.level) >= LEVELS.index("archive"):
             rows: dict[str, int] = {}
-            for table in read_verification(repository, backup, seen).tables:
+            for table in seen.tables:
                 rows[_name(table)] = rows.get(_name(table), 0) + table.rows
             return rows
     return None

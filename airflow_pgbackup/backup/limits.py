@@ -12,10 +12,8 @@ from statistics import median
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.errors import ConfigurationError, RepositoryError
 from airflow_pgbackup.repository.catalogue import Backup
+from airflow_pgbackup.repository.evidence import SKEW
 from airflow_pgbackup.repository.retention import check_level, counts
-
-SKEW = timedelta(minutes=5)
-"""How far ahead of ours a worker's clock may be. A backup from further in the future would be fresh for ever."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +87,14 @@ def evaluate(
 ) -> Finding:
     """Judge one series. Pure.
 
-    :param backups: all of the series, in any order.
+    :param backups: all of the series, in any order. What :func:`compared` names is judged by what it is said to be
+        here, so the caller reads those before, see :mod:`.evidence`.
     :param contents: by backup id, of those that :func:`compared` names; a missing one is not compared.
     """
     ordered = _newest_first(backups)
     good = compared(ordered, limits, now)
     notes = [
+        # From further in the future than clocks may disagree it would be fresh for ever.
         f"{b.id} starts in the future and is passed over: a clock was wrong"
         for b in ordered
         if b.started_at > now + SKEW
@@ -104,10 +104,10 @@ def evaluate(
     if not good:
         problem = "there is no backup"
         if past:
-            problem += f" {level} among {len(past)}: the newest, {past[0].id}, {_standing(past[0])}"
+            problem += f" {level} among {len(past)}: the newest, {past[0].id}, {past[0].standing}"
         return Finding(problems=(problem,), notes=tuple(notes))
     for backup in past[: past.index(good[0])][:3]:
-        notes.append(f"{backup.id}, which is newer, {_standing(backup)}")
+        notes.append(f"{backup.id}, which is newer, {backup.standing}")
     newest, problems = good[0], []
     age = now - newest.started_at
     if age > limits.max_age:
@@ -183,16 +183,6 @@ def _drops(
 
 def _newest_first(backups: Iterable[Backup]) -> list[Backup]:
     return sorted(backups, key=lambda backup: (backup.started_at, backup.id), reverse=True)
-
-
-def _standing(backup: Backup) -> str:
-    return {
-        "verified": f"is verified at {backup.level} only",
-        "written": "is not verified yet",
-        "failed": "failed verification",
-        "notproven": "could not be proven",
-        "incomplete": "is incomplete",
-    }[backup.state]
 
 
 def _hours(span: timedelta) -> str:

@@ -9,7 +9,8 @@ A reference is a small plain-JSON dict, safe in XCom::
      "started_at": "2026-11-22T02:00:00+00:00", "verified": "archive" (None where no verification passed)}
 
 It carries the repository's UUID, so a look-alike folder on another worker is found out. ``series`` is the folder, its
-names percent-encoded. ``verified`` is there for people; decisions read the repository.
+names percent-encoded. ``verified`` is what the backup's own files prove, see :mod:`.evidence`; it is there for people,
+and decisions read the repository again.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from collections.abc import Callable, Mapping, Sequence
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, PgBackupError
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import read_manifest, standing
-from airflow_pgbackup.repository.layout import Series, VerificationName
+from airflow_pgbackup.repository.catalogue import read_manifest
+from airflow_pgbackup.repository.evidence import Evidence, read_evidence
+from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
 
 SEED = "seed_sha256"
@@ -30,6 +32,18 @@ SEED = "seed_sha256"
 
 def make_reference(repository: Repository, manifest: Manifest) -> dict[str, object]:
     """The reference of a committed backup; ``verified`` is read from the repository."""
+    return _reference(repository, manifest, read_evidence(repository, manifest.series, manifest.id).backup.level)
+
+
+def reference_of(repository: Repository, evidence: Evidence) -> dict[str, object]:
+    """As :func:`make_reference`, of a backup that has just been read.
+
+    :raises ManifestError: its manifest cannot be believed.
+    """
+    return _reference(repository, evidence.require_manifest(), evidence.backup.level)
+
+
+def _reference(repository: Repository, manifest: Manifest, verified: str | None) -> dict[str, object]:
     return {
         "repository": repository.uri,
         "repository_uuid": repository.uuid,
@@ -43,7 +57,7 @@ def make_reference(repository: Repository, manifest: Manifest) -> dict[str, obje
         "server_version": manifest.source.server_version,
         "client_version": manifest.client.version,
         "started_at": manifest.started_at.isoformat(),
-        "verified": verified_level(repository, manifest),
+        "verified": verified,
     }
 
 
@@ -53,7 +67,22 @@ def load_manifest(repository: Repository, reference: Mapping[str, object]) -> Ma
     :raises ConfigurationError: this is no reference.
     :raises RepositoryMismatch: the repository here is not the one the reference was made in.
     :raises BackupNotFound: no such backup there (any more).
+    :raises ManifestError: its manifest cannot be believed.
     """
+    return read_manifest(repository, *_named(repository, reference))
+
+
+def load_evidence(repository: Repository, reference: Mapping[str, object]) -> Evidence:
+    """As :func:`load_manifest`, with all that the backup's own files prove.
+
+    :raises RepositoryError: as there.
+    """
+    evidence = read_evidence(repository, *_named(repository, reference))
+    evidence.require_manifest()
+    return evidence
+
+
+def _named(repository: Repository, reference: Mapping[str, object]) -> tuple[Series, str]:
     try:
         series, id = Series.parse(str(reference["series"])), str(reference["id"])
         uuid = str(reference["repository_uuid"])
@@ -63,39 +92,30 @@ def load_manifest(repository: Repository, reference: Mapping[str, object]) -> Ma
             hint="pass what a dump, verify or upload task returned, as in backup=dump.output",
         ) from None
     repository.require(uuid)
-    return read_manifest(repository, series, id)
+    return series, id
 
 
 def find_committed(repository: Repository, series: Series, seed: str) -> Manifest | None:
     """The backup that an earlier try of the same task committed before it was killed.
 
-    One that has failed a verification since is none: whoever clears the task then wants a new one.
+    One that has failed a verification since is none: whoever clears the task then wants a new one. Nor is one whose
+    artifact is not there.
     """
     digest = seed_digest(seed)
     for id in reversed(repository.folders(series.path)):
         if layout.parse_backup_id(id) and id.endswith(f"-{layout.id_suffix(seed)}"):
             try:
-                manifest = read_manifest(repository, series, id)
+                evidence = read_evidence(repository, series, id)
             except BackupNotFound:
                 continue
-            if manifest.origin.get(SEED) == digest and _standing(repository, manifest)[0] != "failed":
+            manifest, state = evidence.manifest, evidence.backup.state
+            if manifest and manifest.origin.get(SEED) == digest and state not in ("failed", "incomplete"):
                 return manifest
     return None
 
 
 def seed_digest(seed: str) -> str:
     return hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def verified_level(repository: Repository, manifest: Manifest) -> str | None:
-    """The highest level that stands, None where there is none: see :func:`.catalogue.standing`."""
-    return _standing(repository, manifest)[1]
-
-
-def _standing(repository: Repository, manifest: Manifest) -> tuple[str, str | None]:
-    folder = layout.backup_folder(manifest.series, manifest.id)
-    names = (VerificationName.parse(entry.key.rpartition("/")[2]) for entry in repository.list(folder))
-    return standing(name for name in names if name is not None)
 
 
 def take_back(repository: Repository, written: Sequence[str], say: Callable[[str], None]) -> None:

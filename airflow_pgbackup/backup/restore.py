@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import human_bytes, human_seconds
-from airflow_pgbackup.backup.reference import load_manifest, make_reference, verified_level
+from airflow_pgbackup.backup.reference import load_evidence, load_manifest, reference_of
 from airflow_pgbackup.backup.restore_cluster import restore_cluster
 from airflow_pgbackup.backup.restore_database import restore_database
 from airflow_pgbackup.backup.restore_job import Job
@@ -23,6 +24,8 @@ from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.postgres.process import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.settings import Settings
+
+_NAMED = 3
 
 
 def restore(
@@ -69,8 +72,10 @@ def restore(
         cancel=cancel or Cancel(),
         deadline=None if deadline is None else time.monotonic() + deadline,
     )
+    sweep_leftovers(run.settings, log)
     started = time.monotonic()
-    manifest = load_manifest(repository, reference)
+    evidence = load_evidence(repository, reference)
+    manifest = evidence.require_manifest()
     options = options or RestoreOptions()
     check_request(target, options, manifest)
     globals_from = None
@@ -90,8 +95,10 @@ def restore(
         f"backup {name}: {manifest.artifact.format}, {human_bytes(manifest.artifact.size)}, of PostgreSQL "
         f"{manifest.source.server_version}, by {manifest.client.tool} {manifest.client.version}"
     )
-    if verified_level(repository, manifest) is None:
-        run.warn(f"backup {name} has passed no verification, or has failed the last one")
+    if evidence.backup.level is None:
+        run.warn(f"backup {name} {evidence.backup.standing}")
+    for line in evidence.ignored[:_NAMED]:
+        run.warn(f"backup {name}: ignored {line}")
     outcome = restore_cluster(job) if manifest.kind == "cluster" else restore_database(job)
     seconds = round(time.monotonic() - started, 3)
     if not dry_run:
@@ -102,7 +109,7 @@ def restore(
         )
     return {
         "backup": name,
-        "reference": make_reference(repository, manifest),
+        "reference": reference_of(repository, evidence),
         "target": target.connection.label,
         "database": None if manifest.kind == "cluster" else target.database,
         "databases": outcome.databases,

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import shlex
 
+from airflow_pgbackup.repository.manifest import Manifest
+
 _DECOMPRESS = {"zstd": "zstd -dc", "gzip": "gzip -dc", "lz4": "lz4 -dc"}
 
 
@@ -28,6 +30,26 @@ def restore_command(*, artifact: str, format: str, compression: str | None, data
         return feed if into == "postgres" else f"{_createdb(into)} && {feed}"
     into = _restored(database or "")
     return f"{_createdb(into)} && pg_restore --exit-on-error --dbname {shlex.quote(_dbname(into))} {name}"
+
+
+def restore_command_of(manifest: Manifest) -> str:
+    """The command for a backup that was read back, from the checked fields of its manifest.
+
+    The command that stands in there is somebody's text, which a person may paste into a shell. It only decides what no
+    other field tells: whether a plain dump creates its database itself.
+    """
+    artifact = manifest.artifact
+    without, creating = (
+        restore_command(
+            artifact=artifact.name,
+            format=artifact.format,
+            compression=artifact.compressed_around,
+            database=manifest.series.database,
+            create=create,
+        )
+        for create in (False, True)
+    )
+    return creating if manifest.restore_command == creating else without
 
 
 def _restored(database: str) -> str:

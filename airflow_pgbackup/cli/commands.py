@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,10 @@ from airflow_pgbackup.backup import prune as prune_verb
 from airflow_pgbackup.backup import restore as restore_verb
 from airflow_pgbackup.backup import upload as upload_verb
 from airflow_pgbackup.backup import verify as verify_verb
-from airflow_pgbackup.backup.artifact import check_bytes, download
+from airflow_pgbackup.backup.artifact import download
 from airflow_pgbackup.backup.progress import human_bytes
-from airflow_pgbackup.backup.reference import make_reference
+from airflow_pgbackup.backup.reference import reference_of
+from airflow_pgbackup.backup.restore_command import restore_command_of
 from airflow_pgbackup.backup.restore_target import RestoreTarget
 from airflow_pgbackup.cli.definition import EXIT_STATUS
 from airflow_pgbackup.cli.given import (
@@ -28,16 +30,17 @@ from airflow_pgbackup.cli.given import (
     origin,
     repository_at,
     the_backup,
+    the_backup_to_verify,
     the_connection,
     the_repository,
     the_server,
 )
 from airflow_pgbackup.cli.options import options_of
-from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions, RestoreOptions
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_verification
+from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
 from airflow_pgbackup.repository.retention import Policy, parse_duration
 from airflow_pgbackup.terminal import styled
 
@@ -80,12 +83,14 @@ def list_(session: Session) -> None:
     below = f"{count} backups in {len(catalogue.by_series())} series"
     if catalogue.leftovers:
         below += f"; {len(catalogue.leftovers)} folders without a manifest: dumps that run, or leftovers for prune"
-    session.result([_backup_json(backup) for backup in shown], *([table] if shown else []), below)
+    by_names = ["states are by file names; show, verify and restore read the files"] if shown else []
+    session.result([_backup_json(backup) for backup in shown], *([table] if shown else []), below, *by_names)
 
 
 def show(session: Session) -> None:
-    repository, backup, manifest = the_backup(session)
-    reports = [read_verification(repository, backup, name) for name in backup.verifications]
+    _, evidence, manifest = the_backup(session)
+    backup, reports = evidence.backup, evidence.verifications
+    command = restore_command_of(manifest)
     table = Table.grid(padding=(0, 2))
     for name, value in (
         ("backup", f"{manifest.series.path} {manifest.id}"),
@@ -98,8 +103,8 @@ def show(session: Session) -> None:
             f"{manifest.client.version}",
         ),
         ("options", shlex.join(f"{n}={v}" for n, v in manifest.options.items()) or "none"),
-        ("state", f"verified at level {backup.level}" if backup.level else backup.state),
-        ("restore", manifest.restore_command),
+        ("state", f"verified at level {backup.level}" if backup.level else backup.standing),
+        ("restore", command),
     ):
         table.add_row(styled(name, "bold"), str(value))
     history = Table("when", "level", "result", "tables", "rows", "recovery time", box=None, header_style="bold")
@@ -110,10 +115,13 @@ def show(session: Session) -> None:
         history.add_row(when, report.level, report.result, str(len(report.tables)), rows, seconds)
     details = {
         **_backup_json(backup),
-        "manifest": _loaded(manifest.to_json()),
+        "problem": backup.problem,
+        "ignored": list(evidence.ignored),
+        "manifest": _loaded(replace(manifest, restore_command=command).to_json()),
         "verifications": [_loaded(report.to_json()) for report in reports],
     }
-    session.result(details, table, *([history] if reports else []))
+    ignored = [f"ignored: {line}" for line in evidence.ignored]
+    session.result(details, table, *([history] if reports else []), *ignored)
 
 
 def check(session: Session) -> None:
@@ -161,24 +169,24 @@ def dump(session: Session) -> None:
 
 def verify(session: Session) -> None:
     check_level(session.arguments.level)
-    repository, _, manifest = the_backup(session)
+    repository, evidence, manifest = the_backup_to_verify(session)
     with session.working(f"verifying {manifest.artifact.name}"):
         scratch = the_connection(session) if session.arguments.scratch else None
         level = session.arguments.level
-        reference = _verify(session, repository, make_reference(repository, manifest), level, scratch)
+        reference = _verify(session, repository, reference_of(repository, evidence), level, scratch)
     session.result(reference, f"{reference['series']} {reference['id']} is verified at level {reference['verified']}")
 
 
 def upload(session: Session) -> None:
-    minimum = session.arguments.minimum_level
-    repository, _, manifest = the_backup(session)
-    destination = repository_at(session.arguments.destination)
+    minimum = None if session.arguments.minimum_level == "none" else session.arguments.minimum_level
+    repository, evidence, manifest = the_backup(session, minimum_level=minimum)
+    destination = repository_at(session, session.arguments.destination)
     with session.working(f"uploading {manifest.artifact.name}"):
         reference = upload_verb.upload(
-            reference=make_reference(repository, manifest),
+            reference=reference_of(repository, evidence),
             source=repository,
             destination=destination,
-            minimum_level=None if minimum == "none" else minimum,
+            minimum_level=minimum,
             cancel=session.cancel,
             log=session.log,
         )
@@ -190,33 +198,27 @@ def get(session: Session) -> None:
     folder = Path(session.arguments.into)
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is no folder", hint="make it first, or name another one with --into")
-    if (folder / manifest.artifact.name).exists():
-        raise ConfigurationError(
-            f"{folder / manifest.artifact.name} is there already", hint="move it, or name a folder"
-        )
     with session.working(f"reading {manifest.artifact.name}"):
-        wrong, pins = check_bytes(repository, manifest, cancel=session.cancel)
-        if wrong:
-            raise VerificationFailed(f"backup {manifest.series}/{manifest.id}: {wrong[0]}", hint="get another one")
-        path = download(repository, manifest, folder, pins=pins, cancel=session.cancel)
+        path = download(repository, manifest, folder, cancel=session.cancel)
+    command = restore_command_of(manifest)
     session.result(
-        {"path": str(path), "restore_command": manifest.restore_command},
+        {"path": str(path), "restore_command": command},
         str(path),
         "restore it, in that folder, with:",
-        manifest.restore_command,
+        command,
     )
 
 
 def restore(session: Session) -> None:
     given = session.arguments
-    repository, _, manifest = the_backup(session)
+    repository, evidence, manifest = the_backup(session)
     connection = the_connection(session)
     if not given.dbname and not connection.dbname and manifest.series.database:
         connection = connection.with_database(manifest.series.database)
     options = RestoreOptions(jobs=given.jobs, no_owner=given.no_owner, no_privileges=given.no_privileges)
     with session.working(f"restoring {manifest.artifact.name}"):
         done = restore_verb.restore(
-            reference=make_reference(repository, manifest),
+            reference=reference_of(repository, evidence),
             repository=repository,
             target=RestoreTarget(connection=connection, mode=given.mode),
             options=options,
@@ -245,6 +247,7 @@ def prune(session: Session) -> None:
             policy=policy,
             dry_run=not given.delete,
             server=given.server,
+            settings=session.settings,
             cancel=session.cancel,
         )
     table = Table("", "series", "backup", "why", box=None, pad_edge=False, header_style="bold")
@@ -252,7 +255,8 @@ def prune(session: Session) -> None:
         mark = styled("keep", "green") if decision["keep"] else styled("deleted" if given.delete else "delete", "red")
         table.add_row(mark, decision["series"], decision["id"], "; ".join(decision["reasons"]))
     below = f"{done['kept']} kept, {done['removed']} {'deleted' if given.delete else 'would be deleted (--delete)'}"
-    session.result(done, table, *done["notes"], below)
+    swept = [f"removed what a killed process left: {path}" for path in done["swept"]]
+    session.result(done, table, *done["notes"], *swept, below)
 
 
 def adopt(session: Session) -> None:

@@ -47,7 +47,12 @@ def argument(*flags: str, **options: Any) -> Argument:
 
 _REPOSITORY = argument("repository", metavar="REPOSITORY", help="file:///folder or s3://bucket/prefix")
 _SERIES = argument("series", metavar="SERIES", help="SERVER/DATABASE or SERVER/@cluster, as 'list' shows it")
-_ID = argument("id", metavar="ID", nargs="?", default="latest", help="the backup's id; default: the newest one")
+_ID = argument(
+    "id", metavar="ID", nargs="?", default="latest", help="the backup's id; default: the newest verified one"
+)
+_ID_TO_VERIFY = argument(
+    "id", metavar="ID", nargs="?", default="latest", help="the backup's id; default: the newest one, whatever its state"
+)
 _SERVER = argument("--server", metavar="NAME", help="the first part of the series, default the host's name")
 _JSON = argument("--json", action="store_true", help="print JSON, for programs")
 _CONNECTION = (
@@ -84,7 +89,7 @@ COMMANDS = (
         _REPOSITORY,
         argument("--server", metavar="NAME", help="only this server's series"),
         argument("--all", action="store_true", help="every backup, not the newest of each series only"),
-        more=_S3,
+        more=f"States are told from file names; show, verify and restore read the files.\n\n{_S3}",
         function="list_",
     ),
     _command("show", "show one backup: what, how big, verified how, restored how", _REPOSITORY, _SERIES, _ID),
@@ -119,7 +124,7 @@ COMMANDS = (
         "verify a backup, and write down the result",
         _REPOSITORY,
         _SERIES,
-        _ID,
+        _ID_TO_VERIFY,
         argument("--level", default="archive", help="integrity, archive (default) or restore"),
         argument(
             "--scratch",

@@ -7,11 +7,12 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
+from airflow_pgbackup.backup.find import LATEST, find_evidence, find_newest
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_manifest
-from airflow_pgbackup.repository.layout import LEVELS, Series
+from airflow_pgbackup.repository.evidence import Evidence
+from airflow_pgbackup.repository.layout import LEVELS
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3_options import STORE_LIMITS, S3Options
@@ -24,10 +25,10 @@ S3_VARIABLE = "PGBACKUP_S3"
 
 
 def the_repository(session: Session) -> Repository:
-    return repository_at(session.arguments.repository)
+    return repository_at(session, session.arguments.repository)
 
 
-def repository_at(uri: str) -> Repository:
+def repository_at(session: Session, uri: str) -> Repository:
     """:raises ConfigurationError: not a repository's URI; PGBACKUP_S3 is not what it should be."""
     store: object = {}
     if text := os.environ.get(S3_VARIABLE):
@@ -42,24 +43,24 @@ def repository_at(uri: str) -> Repository:
             hint=f'write {{"extra_args": {{"StorageClass": "…"}}, "max_parts": 1000}}; known are '
             f"extra_args, {', '.join(STORE_LIMITS)}",
         )
-    return open_repository(uri, s3=S3Options.of_store(store))
+    return open_repository(uri, s3=S3Options.of_store(store), cancel=session.cancel)
 
 
-def the_backup(session: Session) -> tuple[Repository, Backup, Manifest]:
-    """The backup that SERIES and ID name."""
+def the_backup(session: Session, *, minimum_level: str | None = "integrity") -> tuple[Repository, Evidence, Manifest]:
+    """The backup that SERIES and ID name, with what its files prove; the rule for ``latest`` is
+    :func:`.find.find_evidence`'s, by default at whatever level."""
     given, repository = session.arguments, the_repository(session)
-    try:
-        series = Series.parse(given.series)
-    except ValueError:
-        raise ConfigurationError(
-            f"{given.series!r} is no series", hint="as in 'pgbackup list': SERVER/DATABASE or SERVER/@cluster"
-        ) from None
-    backups = read_catalogue(repository, series=[series]).backups
-    for backup in backups:
-        if given.id in ("latest", backup.id):
-            return repository, backup, read_manifest(repository, series, backup.id)
-    what = f"no backup {given.id}" if backups else "no backups"
-    raise BackupNotFound(f"{repository.uri} has {what} of {series}", hint="pgbackup list shows those it has")
+    evidence = find_evidence(repository, given.series, given.id, minimum_level=minimum_level, log=session.log)
+    return repository, evidence, evidence.require_manifest()
+
+
+def the_backup_to_verify(session: Session) -> tuple[Repository, Evidence, Manifest]:
+    """As :func:`the_backup`, but ``latest`` is the newest: it is verified because it is not yet, or not any more."""
+    given, repository = session.arguments, the_repository(session)
+    if given.id != LATEST:
+        return the_backup(session)
+    evidence = find_newest(repository, given.series)
+    return repository, evidence, evidence.require_manifest()
 
 
 def the_connection(session: Session) -> ConnectionParams:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from airflow_pgbackup.backup.progress import human_bytes, human_seconds
+from airflow_pgbackup.backup.restore_command import restore_command_of
 from airflow_pgbackup.repository.manifest import Manifest, Verification
 from airflow_pgbackup.terminal import Terminal, styled
 
@@ -66,7 +67,7 @@ def print_report(outcome: Outcome, terminal: Terminal) -> None:
         "dumped": f"{size}, by {client.tool} {client.version} from PostgreSQL {server}",
         "sha256": manifest.artifact.sha256,
         "verified": f"{verification.result}, level {verification.level}, in {checking}",
-        "restore": manifest.restore_command,
+        "restore": restore_command_of(manifest),
         "proven": "that command was run on a copy from S3, and gave the rows above",
         "demo": f"{outcome.seconds:.0f} s in all; the servers and every file are gone now",
     }

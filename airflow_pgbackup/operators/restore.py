@@ -157,10 +157,12 @@ class PgRestoreOperator(PgBackupOperator):
         from airflow_pgbackup.hooks.repository import open_repository
 
         options = self._options()
-        repository, reference = self._backup()
+        repository, reference = self._backup(cancel)
         globals_repository = None
         if self.globals_backup is not None:
-            globals_repository = open_repository(repository_of(self.globals_backup), self.globals_aws_conn_id)
+            globals_repository = open_repository(
+                repository_of(self.globals_backup), self.globals_aws_conn_id, cancel=cancel
+            )
         return restore(
             reference=reference,
             repository=repository,
@@ -183,18 +185,24 @@ class PgRestoreOperator(PgBackupOperator):
             log=printing(self.log.info),
         )
 
-    def _backup(self) -> tuple[Repository, Mapping[str, object]]:
+    def _backup(self, cancel: Cancel) -> tuple[Repository, Mapping[str, object]]:
         from airflow_pgbackup.backup.find import find_backup
         from airflow_pgbackup.hooks.repository import open_repository
 
         if self.backup is not None:
-            return open_repository(repository_of(self.backup), self.aws_conn_id), self.backup
+            return open_repository(repository_of(self.backup), self.aws_conn_id, cancel=cancel), self.backup
         if not self.repository or not self.series:
             raise ConfigurationError(
                 "no backup is named", hint="pass backup=, as verify.output; or repository= and series="
             )
-        repository = open_repository(self.repository, self.aws_conn_id)
-        return repository, find_backup(repository, self.series, self.backup_id, minimum_level=self.minimum_level)
+        repository = open_repository(self.repository, self.aws_conn_id, cancel=cancel)
+        return repository, find_backup(
+            repository,
+            self.series,
+            self.backup_id,
+            minimum_level=self.minimum_level,
+            log=printing(self.log.warning),
+        )
 
     def _options(self) -> RestoreOptions:
         """The options from the attributes of the same names."""

@@ -1,15 +1,18 @@
 """What a repository holds, from listings alone: file names tell the state, so ten thousand backups cost no GET.
 
+Names are there to be shown. Whoever may put files can make any, so what deletes, promotes, restores or reassures reads
+what the names promise: see :mod:`.evidence`.
+
 The whole repository is one paginated listing: one LIST per 1,000 keys is the least that S3 can do, and a listing per
 series would cost at least one each. Where only some series are asked for, theirs are listed in parallel. Manifests
 are read for what is shown, see :func:`read_manifests`.
 
-A backup's folder is ours: everything in it belongs to the backup. What lies elsewhere is foreign, and passed over.
+A backup's folder is ours: everything in it belongs to the backup. What lies elsewhere is foreign, and ignored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,25 +32,36 @@ from airflow_pgbackup.repository.layout import (
     parse_backup_id,
     split_key,
 )
-from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest, Verification
+from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest
 
 PIN_FILE = "pin.json"
 """A file of this name in a backup's folder keeps ``prune`` from it."""
 
 THREADS = 8
 
+_STANDING = {
+    "verified": "is verified at {level} only",
+    "written": "is not verified yet",
+    "failed": "failed verification",
+    "notproven": "could not be proven",
+    "incomplete": "is incomplete",
+    "unreadable": "cannot be read",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
-    """One committed backup, as a listing shows it.
+    """One committed backup: as a listing shows it, or as :class:`.evidence.Evidence` proves it.
 
     :param started_at: by the clock of the worker that made it, aware UTC, whole seconds.
     :param committed_at: when its manifest was written, by the clock of the store.
     :param size: bytes of the artifact as they lie in the store.
     :param state: ``verified``, ``written`` (nobody has looked yet), ``failed``, ``notproven``, or ``incomplete``: the
-        artifact is gone, or the manifest is empty or huge.
+        artifact is gone, or the manifest is empty or huge. From evidence also ``unreadable``: the manifest cannot be
+        believed.
     :param level: the highest level passed, None unless verified.
     :param verifications: oldest first.
+    :param problem: why evidence takes it for less than its names say, None where it does not.
     :param locked: why the store would not give it up (object lock), None where it would. No listing tells: ``prune``
         asks for those that it is about to delete.
     """
@@ -61,11 +75,18 @@ class Backup:
     level: str | None = None
     verifications: tuple[VerificationName, ...] = ()
     pinned: bool = False
+    problem: str | None = None
     locked: str | None = None
 
     @property
     def folder(self) -> str:
         return backup_folder(self.series, self.id)
+
+    @property
+    def standing(self) -> str:
+        """Why it does not count, for a sentence that it is the subject of: ``is not verified yet``."""
+        text = _STANDING[self.state].format(level=self.level)
+        return f"{text}: {self.problem}" if self.problem else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +121,7 @@ class Catalogue:
 def read_catalogue(
     repository: Repository, *, server: str | None = None, series: Iterable[Series] | None = None
 ) -> Catalogue:
-    """List a repository.
+    """List a repository. The states are those that file names claim.
 
     :param server: only this one's series. :param series: only these.
     :raises RepositoryNotFound: there is none: never taken for an empty one.
@@ -117,14 +138,21 @@ def read_catalogue(
 
 
 def find_backup(repository: Repository, series: Series, backup_id: str) -> Backup:
-    """One backup as it is now, by one listing of its folder.
+    """One backup as its file names have it now, by one listing of its folder.
 
     :raises BackupNotFound: there is no such folder, or no manifest in it.
     """
+    return find_folder(repository, series, backup_id)[0]
+
+
+def find_folder(repository: Repository, series: Series, backup_id: str) -> tuple[Backup, Mapping[str, Entry]]:
+    """As :func:`find_backup`, with the entries of its folder by their path in it."""
     repository.uuid  # noqa: B018
     if parse_backup_id(backup_id) is not None:
-        for backup in _catalogue(repository.list(backup_folder(series, backup_id))).backups:
-            return backup
+        folder = backup_folder(series, backup_id)
+        entries = list(repository.list(folder))
+        for backup in _catalogue(iter(entries)).backups:
+            return backup, {entry.key.removeprefix(f"{folder}/"): entry for entry in entries}
     raise BackupNotFound(
         f"{repository.uri} has no backup {series}/{backup_id}", hint="pgbackup list shows those it has"
     )
@@ -198,18 +226,6 @@ def read_manifests(repository: Repository, backups: Sequence[Backup]) -> list[Ma
 
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(read, backups))
-
-
-def read_verification(repository: Repository, backup: Backup, name: VerificationName) -> Verification:
-    """One look at a backup, in full.
-
-    :raises ManifestError: it cannot be believed, or is about another backup.
-    """
-    key = f"{backup.folder}/{name.file}"
-    verification = Verification.from_json(repository.read_bytes(key, limit=MAX_BYTES))
-    if verification.backup_id != backup.id:
-        raise ManifestError(f"{repository.location(key)} is about backup {verification.backup_id}")
-    return verification
 
 
 def series_order(series: Series) -> tuple[str, bool, str]:

@@ -107,7 +107,8 @@ def _validator(schema: str) -> Any:
 
     path = files("airflow_pgbackup.repository") / "schemas" / f"{schema}.json"
     text = path.read_text(encoding="utf-8")
-    return validators.extend(Draft202012Validator, {"pattern": _pattern})(json.loads(text))
+    made = validators.create(Draft202012Validator.META_SCHEMA, {**Draft202012Validator.VALIDATORS, "pattern": _pattern})
+    return made(json.loads(text))
 
 
 def _pattern(_: object, pattern: str, value: object, __: object) -> Iterator[Any]:

@@ -27,7 +27,7 @@ class RepositoryFile(Document):
 
 @dataclass(frozen=True)
 class FileDigest:
-    """One file of an artifact. ``path``: relative to the artifact's folder; the artifact's name for a single file."""
+    """One file of an artifact. ``path``: its plain name in a directory; the artifact's name for a single file."""
 
     path: str
     size: int

@@ -13,7 +13,8 @@ as the rules would keep it if it did, failed ones ranking behind those that nobo
 as there are not ``keep_at_least`` newer ones that count. So nothing at all is deleted while nothing is proven.
 
 Never deleted: the newest of a series, the newest ``keep_at_least`` that count, one that is pinned or locked by the
-store, one whose start lies in the future. A clock was wrong there, so it takes no place of a rule either.
+store, one whose start lies in the future, one whose manifest cannot be read. A clock was wrong there, or nobody knows
+what it is: neither takes a place of a rule.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ _Past = tuple[int, Backup, datetime]
 
 _MOST_DAYS = 36_525
 _UNITS = {"h": 1, "d": 24, "w": 7 * 24}
-_BAD = ("failed", "incomplete")
+_BAD = ("failed", "incomplete", "unreadable")
 _NEWEST_FIRST = attrgetter("started_at", "id")
 
 
@@ -194,11 +195,16 @@ def _decide(members: Sequence[Backup], policy: Policy, now: datetime) -> list[De
     """One series, newest first."""
     reasons: defaultdict[str, list[str]] = defaultdict(list)
     level, zone = policy.minimum_level, policy.zone
-    past = [(_rank(b.state, b.level, level), b, _local(b.started_at, zone)) for b in members if b.started_at <= now]
+    past: list[_Past] = []
+    for backup in members:
+        if backup.started_at > now:
+            reasons[backup.id].append("starts in the future: a clock was wrong, so it takes no place of a rule")
+        elif backup.state == "unreadable":
+            reasons[backup.id].append(f"cannot be read: {backup.problem}, so it takes no place of a rule")
+        else:
+            past.append((_rank(backup.state, backup.level, level), backup, _local(backup.started_at, zone)))
     counted = [backup for rank, backup, _ in past if rank == 0]
 
-    for backup in members[: len(members) - len(past)]:
-        reasons[backup.id].append("starts in the future: a clock was wrong, so it takes no place of a rule")
     if past:
         reasons[past[0][1].id].append("the newest")
     for number, backup in enumerate(counted[: policy.keep_at_least], 1):
@@ -267,7 +273,7 @@ def _rank(state: str, level: str | None, minimum_level: str | None) -> int:
 
 
 def _shortcoming(state: str, minimum_level: str | None) -> str:
-    known = {"failed": "it failed verification", "incomplete": "it is incomplete"}
+    known = {"failed": "it failed verification", "incomplete": "it is incomplete", "unreadable": "it cannot be read"}
     return known.get(state, f"not verified at {minimum_level}")
 
 

@@ -6,17 +6,20 @@ import re
 import textwrap
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from honest import write_backup
 
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.postgres.server import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
-from airflow_pgbackup.repository.layout import Series, VerificationName, backup_folder, backup_id
+from airflow_pgbackup.repository.evidence import read_evidence
+from airflow_pgbackup.repository.layout import Series, backup_id, manifest_key, verification_key
 from airflow_pgbackup.repository.local import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3_options import S3Options
@@ -37,16 +40,9 @@ def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Repository:
 
 
 def add(repository: Repository, *nights: float, database: str = "app") -> list[str]:
-    """Verified backups of so many days ago, without contents worth reading."""
-    ids = []
-    for night in nights:
-        at, series = NOW - timedelta(days=night), Series("prod", database)
-        ids.append(backup_id(at, seed=str(night)))
-        folder = backup_folder(series, ids[-1])
-        repository.write_bytes(f"{folder}/app.dump", b"12345")
-        repository.write_bytes(f"{folder}/{VerificationName(at, 'archive', 'pass').file}", b"{}")
-        repository.write_bytes(f"{folder}/manifest.json", b"{}")
-    return ids
+    """Verified backups of so many days ago."""
+    series = Series("prod", database)
+    return [write_backup(repository, series, NOW - timedelta(days=night), seed=str(night)).id for night in nights]
 
 
 def ids(repository: Repository) -> list[str]:
@@ -284,10 +280,15 @@ def backed_up(
 def older(repository: Repository, backup: Backup, made: int | datetime) -> None:
     """The same backup, as if it had been made so many nights before, or at that time."""
     at = made if isinstance(made, datetime) else backup.started_at - timedelta(days=made)
-    folder = backup_folder(backup.series, backup_id(at, seed="older"))
-    for entry in list(repository.list(backup.folder)):
-        data = repository.read_bytes(entry.key).replace(backup.id.encode(), folder.rpartition("/")[2].encode())
-        repository.write_bytes(f"{folder}/{entry.key.rpartition('/')[2]}", data)
+    evidence = read_evidence(repository, backup.series, backup.id)
+    new = replace(evidence.require_manifest(), id=backup_id(at, seed="older"), started_at=at)
+    (file,) = new.artifact.files
+    repository.write_bytes(new.key(file), repository.read_bytes(f"{backup.folder}/{file.path}"))
+    for seen in evidence.verifications:
+        look = replace(seen, backup_id=new.id, finished_at=at + timedelta(minutes=1))
+        key = verification_key(new.series, new.id, at=look.finished_at, level=look.level, result=look.result)
+        repository.write_bytes(key, look.to_json())
+    repository.write_bytes(manifest_key(new.series, new.id), new.to_json())
 
 
 def test_example(backed_up: Repository, run_dag: Callable[..., Any]) -> None:

@@ -65,7 +65,7 @@ def test_every_format_into_an_empty_database(
     assert result["rows"] == ROW_COUNT
     assert result["objects"] == 13
     assert result["replaced"] is None
-    assert result["warnings"] == [f"backup {result['backup']} has passed no verification, or has failed the last one"]
+    assert result["warnings"] == [f"backup {result['backup']} is not verified yet"]
     assert result["database"] == target.dbname
     assert databases_of(server18) == before
     # statistics are there

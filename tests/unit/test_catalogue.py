@@ -18,7 +18,6 @@ from airflow_pgbackup.repository.catalogue import (
     read_catalogue,
     read_manifest,
     read_manifests,
-    read_verification,
     standing,
 )
 from airflow_pgbackup.repository.layout import LEVELS, RESULTS, Series, VerificationName
@@ -26,13 +25,11 @@ from airflow_pgbackup.repository.local import LocalRepository
 from airflow_pgbackup.repository.manifest import (
     MAX_BYTES,
     Artifact,
-    Check,
     ClientInfo,
     Compression,
     DatabaseSource,
     FileDigest,
     Manifest,
-    Verification,
 )
 
 NIGHT = datetime(2026, 11, 22, 2, 0, tzinfo=timezone.utc)
@@ -285,24 +282,3 @@ def test_a_huge_manifest_is_not_read(repository: LocalRepository, put: Callable[
     os.truncate(root / f"prod/app/{ID}/manifest.json", 1 << 40)
     (error,) = read_manifests(repository, read_catalogue(repository).backups)
     assert "is larger than" in str(error)
-
-
-def test_a_verification_of_another_backup_is_not_believed(
-    repository: LocalRepository, put: Callable[..., None]
-) -> None:
-    name = VerificationName(NIGHT, "archive", "pass")
-    put(f"prod/app/{ID}/app.dump")
-    put(f"prod/app/{ID}/manifest.json")
-    verification = Verification(
-        backup_id="20200101T000000Z-000000",
-        level="archive",
-        result="pass",
-        started_at=NIGHT,
-        finished_at=NIGHT,
-        duration_seconds=0.0,
-        checks=(Check("archive", "pass"),),
-        artifact_sha256="0" * 64,
-    )
-    put(f"prod/app/{ID}/{name.file}", verification.to_json())
-    with pytest.raises(ManifestError, match="is about backup 20200101T000000Z-000000"):
-        read_verification(repository, only(repository), name)
