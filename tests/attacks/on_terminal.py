@@ -51,14 +51,22 @@ def run(where: Where, arguments: Sequence[str | bytes], env: Mapping[str, str], 
     """
     env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "COLUMNS": "1000", "TERM": "xterm-256color", **env}
     code, output = (_on_terminal if where == "terminal" else _into_pipes)([*PROGRAM, *arguments], env)
-    text = output.decode()
+    text = visible(output.decode(), where)
+    assert "Traceback" not in text, text
+    assert code in (EXIT_STATUS.values() if status is None else [status]), text
+    return Seen(text)
+
+
+def visible(text: str, where: Where) -> str:
+    """Return what a reader sees of this output.
+
+    :raises AssertionError: it holds something else.
+    """
     if where == "terminal":
         text = _OWN.sub("", text).replace("\r", "")
     for line in text.split("\n"):
         assert line == printable(line), line
-    assert "Traceback" not in text, text
-    assert code in (EXIT_STATUS.values() if status is None else [status]), text
-    return Seen(text)
+    return text
 
 
 def _on_terminal(argv: Sequence[str | bytes], env: Mapping[str, str]) -> tuple[int, bytes]:

@@ -7,6 +7,7 @@ import logging
 import re
 import socket
 import threading
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from on_terminal import HOSTILE, SHOWN, Where, run
+from on_terminal import HOSTILE, SHOWN, Where, run, visible
 from psycopg import sql
 
-from airflow_pgbackup.cli.definition import EXIT_STATUS
+from airflow_pgbackup.cli.definition import EXIT_STATUS, Command
+from airflow_pgbackup.cli.run import run as run_command
 from airflow_pgbackup.demo.report import Outcome, print_report
+from airflow_pgbackup.demo.steps import Steps
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server import PostgresServer
 from airflow_pgbackup.repository.manifest import Manifest, Verification
@@ -181,20 +184,21 @@ def hostile_manifests(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, 
 def test_manifests(here: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
     database = fresh_database(server18, None, "create table t (a int)")
     reference = run("pipes", ["dump", here, "--server", "p", "--json"], environment(database)).json
-    path = tmp_path / "repository" / reference["series"] / reference["id"] / "manifest.json"
+    series, id_ = reference["series"], reference["id"]
+    path = tmp_path / "repository" / series / id_ / "manifest.json"
     content = json.loads(path.read_text())
     for number, (_, manifest) in enumerate(hostile_manifests(content)):
         path.write_text(json.dumps(manifest))
         (into := tmp_path / str(number)).mkdir()
-        run("terminal", ["show", here, reference["series"]], {})
-        run("terminal", ["get", here, reference["series"], "--into", str(into)], {})
+        run("terminal", ["show", here, series, id_], {})
+        run("terminal", ["get", here, series, id_, "--into", str(into)], {})
 
 
 @both
 def test_json_is_for_programs_and_safe_to_look_at(where: Where, database: ConnectionParams, here: str) -> None:
     reference = run(where, ["dump", here, "--server", "p", "--json"], environment(database), EXIT_STATUS["done"]).json
     assert reference["database"] == HOSTILE
-    shown = run(where, ["show", here, reference["series"], "--json"], {}, EXIT_STATUS["done"]).json
+    shown = run(where, ["show", here, reference["series"], reference["id"], "--json"], {}, EXIT_STATUS["done"]).json
     assert shown["manifest"]["series"]["database"] == HOSTILE
 
 
@@ -264,14 +268,35 @@ def test_a_locale_without_the_letters(server18: PostgresServer, fresh_database: 
     env = {**environment(database), "PYTHONIOENCODING": "ascii"}
     reference = run("pipes", ["dump", here, "--server", "p", "--json"], env, EXIT_STATUS["done"]).json
     assert reference["database"] == name
-    plan = ["restore", here, reference["series"], "-d", f"{name}2", "--mode", "create", "--dry-run"]
+    plan = ["restore", here, reference["series"], reference["id"], "-d", f"{name}2", "--mode", "create", "--dry-run"]
     assert r"Gr\xf6\xdfe \U0001f4182" in run("pipes", plan, env, EXIT_STATUS["done"]).text
 
 
-def test_warnings_of_libraries(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_of_libraries(capsys: pytest.CaptureFixture[str]) -> None:
     handler = LogLines(Terminal(stderr=True))
     handler.handle(logging.makeLogRecord({"msg": "lost %s", "args": (HOSTILE,), "levelno": logging.WARNING}))
     assert capsys.readouterr().err == f"lost {SHOWN}\n"
+
+
+def test_the_traceback_of_a_fault_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    command = Command(name="fault", help="", function=HOSTILE, arguments=(), description="")
+    assert run_command(command, Namespace()) == EXIT_STATUS["failed"]
+    err = visible(capsys.readouterr().err, "pipes")
+    assert err.startswith("Traceback")
+    assert f"has no attribute '{SHOWN}'" in err
+
+
+def test_the_steps_of_the_demo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    terminal = Terminal()
+    assert terminal.is_terminal
+    with Steps(terminal)(f"{HOSTILE} is restored") as now:
+        now(HOSTILE)
+    seen = visible(capsys.readouterr().out, "terminal")
+    assert f"{SHOWN} is restored: {SHOWN}" in seen
+    assert f"✓ {SHOWN} is restored" in seen
 
 
 def test_the_report_of_the_demo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +305,6 @@ def test_the_report_of_the_demo(capsys: pytest.CaptureFixture[str], monkeypatch:
     verification = Verification.from_json((GOLDEN / "verification-1.0.json").read_bytes())
     rows = {f"public.{HOSTILE}": 1}
     print_report(Outcome(f"s3://b/{HOSTILE}", manifest, verification, rows, rows, 1.0), Terminal())
-    out = capsys.readouterr().out
-    assert f"public.{SHOWN}" in out
-    assert f"s3://b/{SHOWN}" in out
-    assert "\x1b" not in out
+    seen = visible(capsys.readouterr().out, "pipes")
+    assert f"public.{SHOWN}" in seen
+    assert f"s3://b/{SHOWN}" in seen
