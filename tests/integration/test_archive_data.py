@@ -116,14 +116,17 @@ def test_an_archive_that_is_cut_anywhere_fails(
             read(client_of(build), file, own=True)
 
 
+@pytest.mark.parametrize("method", ["gzip", "zstd"])
 def test_a_flipped_bit_in_compressed_data_fails(
-    small: ConnectionParams, tmp_path: Path, never_pg_restore: Callable[[], None]
+    method: str, small: ConnectionParams, tmp_path: Path, never_pg_restore: Callable[[], None]
 ) -> None:
+    """Of streams as we write them, too: a zstd frame without a checksum lets most flips pass."""
     build = BUILDS[-1]
-    archive = dump(build, small, "--compress=gzip:1")
+    archive = dump(build, small, "--compress=none")
+    archive = compressed_inside(io.BytesIO(archive), method, None).read()
     whole = tmp_path / "whole"
     whole.write_bytes(archive)
-    tables = read(client_of(build), whole, own=False).tables
+    tables = read(client_of(build), whole, own=True).tables
     toc, _ = read_toc(io.BytesIO(archive), what="it")
     never_pg_restore()
     file = tmp_path / "archive"
