@@ -78,8 +78,11 @@ def run(command: Command, arguments: argparse.Namespace) -> int:
         logging.lastResort = LogLines(err)
         session = Session(arguments, load(), Terminal(), err)
 
-        def stop(_number: int, _frame: FrameType | None) -> None:
-            session.cancel.set()
+        def stop(number: int, frame: FrameType | None) -> None:
+            # As Ctrl-C does, which also ends what looks at no flag: a store that does not answer.
+            if not session.cancel.is_set():  # a second one does not interrupt the cleaning up
+                session.cancel.set()
+                signal.default_int_handler(number, frame)
 
         previous = signal.signal(signal.SIGTERM, stop)
         function: Callable[[Session], None] = getattr(commands, command.function)

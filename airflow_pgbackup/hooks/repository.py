@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
+    from airflow_pgbackup.postgres.cancel import Cancel
     from airflow_pgbackup.repository.base import Repository
 
 
 def open_repository(
-    uri: str, aws_conn_id: str | None = "aws_default", *, extra_args: Mapping[str, Any] | None = None
+    uri: str,
+    aws_conn_id: str | None = "aws_default",
+    *,
+    extra_args: Mapping[str, Any] | None = None,
+    cancel: Cancel | None = None,
 ) -> Repository:
     """Open ``file:///folder`` or ``s3://bucket/prefix``. Nothing is asked of S3 yet.
 
@@ -25,13 +30,14 @@ def open_repository(
     :param aws_conn_id: of type ``aws``; None is boto3's own chain. Not used for ``file://``.
     :param extra_args: boto3's ``ExtraArgs`` (encryption, storage class, tags, ``ChecksumAlgorithm`` …), over those of
         the connection.
+    :param cancel: heeded while it is listed and, in S3, read.
     :raises ConfigurationError: no such kind of URI, an extra argument that S3 does not know, a limit out of range.
     """
     from airflow_pgbackup.repository.open import open_repository as open_uri
     from airflow_pgbackup.repository.s3_options import S3Options
 
     if aws_conn_id is None or not uri.lower().startswith("s3://"):
-        return open_uri(uri, s3=S3Options(extra_args=extra_args or {}))
+        return open_uri(uri, s3=S3Options(extra_args=extra_args or {}), cancel=cancel)
 
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
@@ -40,4 +46,4 @@ def open_repository(
         return made
 
     store = S3Hook(aws_conn_id=aws_conn_id).service_config
-    return open_uri(uri, s3=S3Options.of_store(store, extra_args=extra_args, client_factory=client))
+    return open_uri(uri, s3=S3Options.of_store(store, extra_args=extra_args, client_factory=client), cancel=cancel)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from airflow_pgbackup.postgres.cancel import Cancel
     from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+    from airflow_pgbackup.repository.base import Repository
     from airflow_pgbackup.settings import Settings
 
 _FAIL_ON = ("error", "warning", "never")
@@ -73,12 +74,11 @@ class PgBackupCheckOperator(PgBackupOperator):
 
     def _run(self, context: Context, settings: Settings, cancel: Cancel) -> dict[str, object]:
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
-        from airflow_pgbackup.hooks.repository import open_repository
 
         if self.fail_on not in _FAIL_ON:
             raise ConfigurationError(f"fail_on is {self.fail_on!r}", hint=f"choose one of {', '.join(_FAIL_ON)}")
         findings = PgBackupHook(self.postgres_conn_id, self.database).check(
-            repository=open_repository(self.repository, self.aws_conn_id) if self.repository else None,
+            repository=self._repository(cancel),
             options=self._dump_options(),
             server=self.server,
             settings=settings,
@@ -103,6 +103,11 @@ class PgBackupCheckOperator(PgBackupOperator):
             "warnings": counts["warning"],
             "findings": [finding.as_json() for finding in findings],
         }
+
+    def _repository(self, cancel: Cancel) -> Repository | None:
+        from airflow_pgbackup.hooks.repository import open_repository
+
+        return open_repository(self.repository, self.aws_conn_id, cancel=cancel) if self.repository else None
 
     def _dump_options(self) -> DumpOptions | DumpAllOptions:
         from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions

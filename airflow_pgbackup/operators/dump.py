@@ -53,7 +53,7 @@ class _DumpOperator(PgBackupOperator):
     def _repository(self) -> Repository:
         from airflow_pgbackup.hooks.repository import open_repository
 
-        repository = open_repository(self.repository, self.aws_conn_id)
+        repository = open_repository(self.repository, self.aws_conn_id, cancel=self._cancel)
         if is_true("init_repository", self.init_repository):
             repository.init()
         return repository

@@ -94,7 +94,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         from airflow_pgbackup.repository.retention import Policy
 
         plan = prune(
-            repository=open_repository(self.repository, self.aws_conn_id),
+            repository=open_repository(self.repository, self.aws_conn_id, cancel=cancel),
             policy=Policy(
                 keep_last=self.keep_last,
                 keep_hourly=self.keep_hourly,
@@ -111,6 +111,7 @@ class PgBackupPruneOperator(PgBackupOperator):
             server=self.server,
             series=select_series(self.server, self.databases, cluster=self.cluster),  # type: ignore[arg-type]
             grace=self.grace,
+            settings=settings,
             cancel=cancel,
             log=printing(self.log.info),
         )

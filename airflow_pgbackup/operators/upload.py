@@ -73,12 +73,14 @@ class PgBackupUploadOperator(PgBackupOperator):
         extra_args = dict(self.extra_args or {})
         if self.checksum_algorithm is not None:
             extra_args["ChecksumAlgorithm"] = self.checksum_algorithm
-        destination = open_repository(self.destination, self.destination_aws_conn_id, extra_args=extra_args)
+        destination = open_repository(
+            self.destination, self.destination_aws_conn_id, extra_args=extra_args, cancel=cancel
+        )
         if is_true("init_repository", self.init_repository):
             destination.init()
         return upload(
             reference=self.backup,  # type: ignore[arg-type]  # rendered: the XComArg is a reference now
-            source=open_repository(repository_of(self.backup), self.aws_conn_id),
+            source=open_repository(repository_of(self.backup), self.aws_conn_id, cancel=cancel),
             destination=destination,
             minimum_level=self.minimum_level,
             cancel=cancel,

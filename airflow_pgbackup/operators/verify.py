@@ -60,7 +60,7 @@ class PgBackupVerifyOperator(PgBackupOperator):
 
         return verify(
             reference=self.backup,  # type: ignore[arg-type]  # rendered: the XComArg is a reference now
-            repository=open_repository(repository_of(self.backup), self.aws_conn_id),
+            repository=open_repository(repository_of(self.backup), self.aws_conn_id, cancel=cancel),
             level=self.level,
             origin=origin(context),
             scratch=self._scratch(),

@@ -39,7 +39,7 @@ from airflow_pgbackup.repository.source import CancelFlag, Reader, Source
 READ_LIMIT = 16 * 1024**2
 
 MOST_KEYS = 1_000_000
-"""In one listing: years of nightly backups of hundreds of databases. They are held in memory, as a listing is sorted."""
+"""In one listing, which is held in memory to sort it: years of nightly backups of hundreds of databases."""
 MOST_NAMES = 256 * 1024**2
 """Characters that the names in one listing may have together, for a store that sends long ones."""
 
@@ -158,15 +158,15 @@ class Repository(ABC):
 
     def _limited(self, found: Iterable[_T], length: Callable[[_T], int]) -> Iterator[_T]:
         names = 0
-        for number, each in enumerate(found):
+        for number, each in enumerate(found, 1):
             if self._cancel is not None:
                 self._cancel.check()
             names += length(each)
-            if number >= MOST_KEYS or names > MOST_NAMES:
+            if number > MOST_KEYS or names > MOST_NAMES:
+                most = f"{MOST_KEYS:,} keys" if number > MOST_KEYS else f"{MOST_NAMES:,} characters of names"
                 raise RepositoryError(
-                    f"cannot list {self.uri}: it holds more than {number:,} keys",
-                    hint=f"A listing may have {MOST_KEYS:,} keys. Use a prefix that holds nothing but backups, prune, or "
-                    "name one server or database.",
+                    f"cannot list {self.uri}: it holds more than {most}",
+                    hint="Use a prefix that holds only backups, prune, or name one server or database.",
                 )
             yield each
 

@@ -11,14 +11,16 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import check_key
 from airflow_pgbackup.repository.local import LocalRepository
 from airflow_pgbackup.repository.s3_options import S3Options
+from airflow_pgbackup.repository.source import CancelFlag
 
 _FORMS = "a repository is file:///absolute/folder or s3://bucket/prefix"
 
 
-def open_repository(uri: str, *, s3: S3Options | None = None) -> Repository:
+def open_repository(uri: str, *, s3: S3Options | None = None, cancel: CancelFlag | None = None) -> Repository:
     """The repository at a URI. Touches nothing: what is not there shows when it is used.
 
     :param s3: how to reach an ``s3://`` one; None: boto3's own chain of credentials.
+    :param cancel: heeded while it is listed and, in S3, read.
     :raises ConfigurationError: for anything but an absolute ``file://`` folder or an ``s3://`` bucket and prefix.
     """
     scheme, separator, rest = uri.partition("://")
@@ -41,19 +43,21 @@ def open_repository(uri: str, *, s3: S3Options | None = None) -> Repository:
             f"the repository's URI holds a '?', '#' or control character: {uri!r}",
             hint="options do not belong there; in a folder's name '?' is %3F and '#' is %23",
         )
-    return _local(uri, authority, path) if scheme == "file" else _s3(uri, authority, path, s3 or S3Options())
+    if scheme == "file":
+        return _local(uri, authority, path, cancel)
+    return _s3(uri, authority, path, s3 or S3Options(), cancel)
 
 
-def _local(uri: str, host: str, path: str) -> LocalRepository:
+def _local(uri: str, host: str, path: str, cancel: CancelFlag | None) -> LocalRepository:
     if host not in ("", "localhost"):
         raise ConfigurationError(
             f"a file:// URI names a folder of this machine: {uri!r}",
             hint=f"write file:///{host}/{path}, with three slashes, if that is the folder",
         )
-    return LocalRepository(Path("/") / _checked(uri, unquote(path)))
+    return LocalRepository(Path("/") / _checked(uri, unquote(path)), cancel=cancel)
 
 
-def _s3(uri: str, bucket: str, prefix: str, options: S3Options) -> Repository:
+def _s3(uri: str, bucket: str, prefix: str, options: S3Options, cancel: CancelFlag | None) -> Repository:
     if ":" in bucket:
         raise ConfigurationError(
             f"a repository's URI holds no port: {uri!r}",
@@ -63,7 +67,7 @@ def _s3(uri: str, bucket: str, prefix: str, options: S3Options) -> Repository:
         raise ConfigurationError(f"not the name of a bucket: {bucket!r} in {uri!r}", hint=_FORMS)
     from airflow_pgbackup.repository.s3 import S3Repository  # boto3 takes 0.2 s to import
 
-    return S3Repository(bucket, _checked(uri, prefix) if prefix.rstrip("/") else "", options)
+    return S3Repository(bucket, _checked(uri, prefix) if prefix.rstrip("/") else "", options, cancel=cancel)
 
 
 def _checked(uri: str, path: str) -> str:

@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, PgBackupError, RepositoryError, RepositoryNotFound
 from airflow_pgbackup.repository.base import Entry, Incoming, Leftover, Repository
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
+from airflow_pgbackup.repository.s3_answers import MalformedAnswer
 from airflow_pgbackup.repository.s3_bucket import Bucket
 from airflow_pgbackup.repository.s3_directory import DirectoryUpload
 from airflow_pgbackup.repository.s3_errors import MISSING, code_of, status_of
@@ -35,10 +36,10 @@ COPY_PART = 512 * MIB
 class S3Repository(Repository):
     """:param prefix: without slashes at its ends; empty for a whole bucket."""
 
-    def __init__(self, bucket: str, prefix: str, options: S3Options) -> None:
-        super().__init__(f"s3://{bucket}/{prefix}".removesuffix("/"))
+    def __init__(self, bucket: str, prefix: str, options: S3Options, *, cancel: CancelFlag | None = None) -> None:
+        super().__init__(f"s3://{bucket}/{prefix}".removesuffix("/"), cancel=cancel)
         self._root = f"{prefix}/" if prefix else ""
-        self._bucket = Bucket(bucket, options)
+        self._bucket = Bucket(bucket, options, cancel=cancel)
 
     def stat(self, key: str) -> Entry | None:
         check_key(key)
@@ -62,16 +63,22 @@ class S3Repository(Repository):
         pin: Entry | None = None,
         cancel: CancelFlag | None = None,
     ) -> Entry | None:
-        """Within one endpoint, when these credentials may read the source; None otherwise."""
+        """Within one endpoint, when these credentials may read the source; None otherwise.
+
+        What is copied is the version of `pin`, and the copy has its size, and its checksum where the store keeps one of
+        the whole object. Whether that version is what it should be is the caller's business.
+        """
         check_key(key)
         self.uuid  # noqa: B018  raises where there is no repository
         if not isinstance(other, S3Repository) or other._bucket.endpoint != self._bucket.endpoint:
             return None
         what = f"cannot copy {other.location(source_key)} to {self.location(key)}"
         with other._bucket.errors(what):
-            source_head = other._bucket.head(other._root + source_key)
+            source_head = other._bucket.head(other._root + source_key, checksum=True)
         if source_head is None:
             raise BackupNotFound(f"there is no {other.location(source_key)}")
+        if pin and pin.size != source_head["ContentLength"]:
+            raise RepositoryError(f"{what}: the object has changed since it was looked at")
         if self.stat(key) is not None:
             raise AlreadyExists(f"{self.location(key)} exists already")
         version = pin.version if pin and pin.version else _entry(source_key, source_head).version
@@ -230,7 +237,7 @@ class S3Repository(Repository):
                 return [f"{key} ({reason})" for key in keys if (reason := self._delete_one(key))]
         # 200 says nothing: each key has its own answer.
         errors = [e for e in answer.get("Errors", []) if e.get("Code") not in MISSING]
-        return [f"{e['Key'][len(self._root) :]} ({e.get('Code')})" for e in errors]
+        return [f"{str(e.get('Key'))[len(self._root) :]} ({e.get('Code')})" for e in errors]
 
     def _delete_one(self, key: str) -> str | None:
         try:
@@ -283,4 +290,7 @@ def _copy_source(bucket: Bucket, key: str, version: str | None) -> dict[str, Any
 
 def _server_time(answer: dict[str, Any]) -> datetime:
     date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    return parsedate_to_datetime(date) if date else datetime.now(timezone.utc)
+    try:
+        return parsedate_to_datetime(date).astimezone(timezone.utc) if date else datetime.now(timezone.utc)
+    except (TypeError, ValueError, OverflowError):  # TypeError: older versions of Python
+        raise MalformedAnswer(detail=f"its Date is {date[:100]}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,15 +11,37 @@ from typing import TYPE_CHECKING, Any
 from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
 
+from airflow_pgbackup.repository.base import MOST_KEYS
+from airflow_pgbackup.repository.s3_answers import (
+    MALFORMED,
+    EndlessListing,
+    MalformedAnswer,
+    check_answer,
+    limit_answers,
+)
 from airflow_pgbackup.repository.s3_errors import DAMAGED, EXPIRED, MISSING, code_of, status_of, translate
 from airflow_pgbackup.repository.s3_listing import parse_listings_fast
 from airflow_pgbackup.repository.s3_options import S3Options
+from airflow_pgbackup.repository.source import CancelFlag
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 # botocore retries what the network and a busy store do, but not what a checksum has caught.
 DAMAGED_RETRIES = 2
+MOST_EMPTY_PAGES = 1000
+"""In a row, of a listing. A store may send some, where it looks through many deleted versions."""
+
+
+# What a page lists, and which parameter of the next request has which value of this page.
+_LISTINGS: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
+    "ListObjectsV2": (("Contents", "CommonPrefixes"), {"ContinuationToken": "NextContinuationToken"}),
+    "ListParts": (("Parts",), {"PartNumberMarker": "NextPartNumberMarker"}),
+    "ListMultipartUploads": (
+        ("Uploads",),
+        {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"},
+    ),
+}
 
 
 class Bucket:
@@ -28,11 +50,15 @@ class Bucket:
     Thread-safe, as boto3's clients are.
 
     :param of: whose client this one uses, and renews.
+    :param cancel: heeded by listings and while objects are read; what is written has a flag of its own.
     """
 
-    def __init__(self, name: str, options: S3Options, *, of: Bucket | None = None) -> None:
+    def __init__(
+        self, name: str, options: S3Options, *, of: Bucket | None = None, cancel: CancelFlag | None = None
+    ) -> None:
         self.name = name
         self._of = of
+        self._cancel = cancel
         self.options = options
         self.conditional = True
         """Whether the store is believed to know ``If-None-Match``; turned off when it says that it does not."""
@@ -48,6 +74,7 @@ class Bucket:
             if self._current is None:
                 self._current = self.options.client_factory()
                 parse_listings_fast(self._current)
+                limit_answers(self._current)
             return self._current
 
     @property
@@ -76,6 +103,7 @@ class Bucket:
             client = self.client
             try:
                 response: dict[str, Any] = getattr(client, xform_name(operation))(**params)
+                return check_answer(operation, response)
             except ClientError as error:
                 if code_of(error) in EXPIRED and not renewed:
                     renewed = True
@@ -84,22 +112,42 @@ class Bucket:
                     damaged += 1
                 else:
                     raise
-            else:
-                return response
+            except MALFORMED as error:
+                raise MalformedAnswer(detail=f"{type(error).__name__}, {error}") from error
+
+    def check(self) -> None:
+        """Raise when we were asked to stop."""
+        if self._cancel is not None:
+            self._cancel.check()
 
     def pages(self, operation: str, /, **params: Any) -> Iterator[dict[str, Any]]:
-        """All pages of a listing."""
+        """All pages of a listing.
+
+        :raises EndlessListing: it has more than :data:`MOST_KEYS` items, or shows otherwise that it does not end.
+        """
+        names, markers = _LISTINGS[operation]
+        seen: set[int] = set()  # of tokens, which may be long, their hashes
+        count = empty = 0
         while True:
+            self.check()
             page = self.call(operation, **params)
             yield page
             if not page.get("IsTruncated"):
                 return
-            if operation == "ListObjectsV2":
-                params["ContinuationToken"] = page["NextContinuationToken"]
-            elif operation == "ListParts":
-                params["PartNumberMarker"] = page["NextPartNumberMarker"]
-            else:
-                params |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+            items = sum(len(page.get(name, ())) for name in names)
+            count, empty = count + items, 0 if items else empty + 1
+            if count > MOST_KEYS:
+                raise EndlessListing(detail=f"it holds more than {MOST_KEYS:,} keys")
+            if empty > MOST_EMPTY_PAGES:
+                raise EndlessListing(detail=f"the store sent more than {MOST_EMPTY_PAGES:,} empty pages in a row")
+            for parameter, name in markers.items():
+                if not page.get(name):
+                    raise MalformedAnswer(detail=f"a listing is truncated, but lacks {name}")
+                params[parameter] = page[name]
+            token = hash(tuple(params[parameter] for parameter in markers))
+            if token in seen:
+                raise EndlessListing(detail="the store sent the same continuation token twice")
+            seen.add(token)
 
     def knows(self, operation: str, member: str) -> bool:
         """Whether this botocore's request has such a member."""

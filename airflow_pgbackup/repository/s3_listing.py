@@ -13,6 +13,8 @@ from xml.etree import ElementTree
 
 from botocore.utils import parse_timestamp
 
+from airflow_pgbackup.repository.s3_answers import MalformedAnswer
+
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
@@ -25,18 +27,20 @@ def parse_listings_fast(client: S3Client) -> None:
 
 
 def _take_contents(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
-    if response_dict["status_code"] != 200:
+    if response_dict["status_code"] >= 300:
         return
     contents, others = [], []
     try:
         root = ElementTree.fromstring(response_dict["body"])  # noqa: S314  what botocore itself parses it with
-        for child in root:
-            if _name(child) == "Contents":
-                contents.append(_object({_name(item): item.text or "" for item in child}))
-            else:
-                others.append(child)
-    except (ElementTree.ParseError, KeyError, ValueError):
-        return  # botocore knows what to make of it
+    except ElementTree.ParseError as error:
+        raise MalformedAnswer(detail=f"a listing is not XML, {error}") from None
+    if _name(root) != "ListBucketResult":  # botocore would take it for an empty listing
+        raise MalformedAnswer(detail=f"a listing is a {_name(root)[:100]}")
+    for child in root:
+        if _name(child) == "Contents":
+            contents.append(_object({_name(item): item.text or "" for item in child}))
+        else:
+            others.append(child)
     if contents:
         root[:] = others
         response_dict["body"] = ElementTree.tostring(root)

@@ -16,6 +16,9 @@ MIB = 1024**2
 MAX_PART = 5 * 1024 * MIB
 """S3's largest part."""
 
+READ_TIMEOUT = 60
+"""Seconds within which a store must send something, botocore's own default."""
+
 EXTRA_ARGS = frozenset(
     {
         "ACL",
@@ -61,7 +64,8 @@ def default_client() -> S3Client:
 
     # Ten seconds instead of a minute: an endpoint that does not exist should be said soon. Keepalive, because a
     # dump may pause for long while PostgreSQL builds something, and firewalls forget.
-    return boto3.session.Session().client("s3", config=Config(connect_timeout=10, tcp_keepalive=True))
+    config = Config(connect_timeout=10, read_timeout=READ_TIMEOUT, tcp_keepalive=True)
+    return boto3.session.Session().client("s3", config=config)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,7 @@ class ObjectReader(io.RawIOBase):
         for attempt in range(ATTEMPTS):
             if not wanted:
                 return 0
+            self._bucket.check()
             try:
                 if self._body is None:
                     self._open()

@@ -1,0 +1,148 @@
+"""What a store may answer: so much and no more, and in the form that S3 documents.
+
+botocore reads an answer into memory whatever its size, hands it to an XML parser whatever it declares, and fails with a
+``ValueError`` or ``KeyError`` of its own where a value has another form than its model of S3 says.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, cast
+
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.exceptions import BotoCoreError, ConnectionClosedError, ReadTimeoutError
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ReadTimeoutError as URLLib3ReadTimeoutError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+MOST_BYTES = 8 * 1024**2
+"""Of an answer that is no object: a page of 1,000 keys of 1,024 bytes, percent-encoded, takes some 3.5 MB."""
+MOST_TAGS = 100_000
+"""Of XML: a page of 1,000 keys has some 20,000."""
+MOST_SECONDS = 900.0
+"""For an answer to arrive. S3 may take minutes to complete an upload, and sends white space meanwhile."""
+
+MALFORMED = (ResponseParserError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What botocore raises where an answer has another form than it expects; RecursionError for a bucket's region that
+redirects to itself."""
+
+_CHUNK = 1 << 16
+
+_EXPECTED: Mapping[str, tuple[str, ...]] = {
+    "HeadObject": ("ContentLength", "ETag", "LastModified"),
+    "GetObject": ("Body", "ContentLength", "ETag"),
+    "CreateMultipartUpload": ("UploadId",),
+    "UploadPart": ("ETag",),
+    "UploadPartCopy": ("CopyPartResult",),
+}
+_EXPECTED_ITEMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "ListObjectsV2": {"Contents": ("Key", "Size", "ETag", "LastModified"), "CommonPrefixes": ("Prefix",)},
+    "ListMultipartUploads": {"Uploads": ("Key", "UploadId", "Initiated")},
+    "ListParts": {"Parts": ("LastModified",)},
+}
+
+
+class MalformedAnswer(BotoCoreError):
+    fmt = "unexpected answer from the store: {detail}"
+
+
+class EndlessListing(BotoCoreError):
+    fmt = "{detail}"
+
+
+def limit_answers(client: S3Client) -> None:
+    """From now on this client reads no more of an answer than :data:`MOST_BYTES`, and no XML that declares entities.
+
+    Objects themselves are not concerned: they are streams.
+    """
+    endpoint = cast("Any", client)._endpoint  # botocore has no event between an answer's headers and its body
+    if not isinstance(endpoint.http_session, _LimitedSession):
+        endpoint.http_session = _LimitedSession(endpoint.http_session)
+
+
+def check_answer(operation: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer, if it has what its users rely on.
+
+    :raises MalformedAnswer: it lacks a value, or has one out of range.
+    """
+    _check(_EXPECTED.get(operation, ()), answer)
+    for name, expected in _EXPECTED_ITEMS.get(operation, {}).items():
+        for item in answer.get(name, ()):
+            _check(expected, item)
+    return answer
+
+
+def _check(expected: tuple[str, ...], values: Mapping[str, Any]) -> None:
+    for name in expected:
+        value = values.get(name)
+        if value is None:
+            raise MalformedAnswer(detail=f"it lacks {name}")
+        if isinstance(value, int) and value < 0:
+            raise MalformedAnswer(detail=f"{name} is {value}")
+        if isinstance(value, datetime):
+            try:
+                value.astimezone(timezone.utc)
+            except (ValueError, OverflowError):
+                raise MalformedAnswer(detail=f"{name} is {value}") from None
+
+
+class _LimitedSession:
+    """In place of botocore's ``URLLib3Session``."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def send(self, request: AWSPreparedRequest) -> AWSResponse:
+        is_object, request.stream_output = request.stream_output, True  # else the session reads all of it
+        response: AWSResponse = self._session.send(request)
+        # The body of an error is read by botocore, also where an object was asked for.
+        if request.method != "HEAD" and not (is_object and response.status_code < 300):
+            response.raw = _Body(_read(response.raw, request.url))
+        return response
+
+    def close(self) -> None:
+        self._session.close()
+
+
+class _Body:
+    """A body that was read, as botocore reads one."""
+
+    def __init__(self, data: bytes) -> None:
+        if b"<!DOCTYPE" in data or b"\0" in data:  # UTF-16, in which the first would look different
+            raise MalformedAnswer(detail="it declares a document type")
+        if data.count(b"<") > MOST_TAGS:
+            raise MalformedAnswer(detail=f"it has more than {MOST_TAGS:,} tags")
+        self._data = data
+
+    def stream(self) -> Iterator[bytes]:
+        yield self._data
+
+
+def _read(raw: Any, url: str) -> bytes:
+    read = getattr(raw, "read1", raw.read)  # read() waits until it has all that it was asked for
+    end, left, chunks = time.monotonic() + MOST_SECONDS, MOST_BYTES, []
+    try:
+        while data := read(_CHUNK):
+            chunks.append(data)
+            left -= len(data)
+            if left < 0 or time.monotonic() > end:
+                break
+    # As URLLib3Session translates them, whose names botocore's retries know.
+    except URLLib3ReadTimeoutError as error:
+        raise ReadTimeoutError(endpoint_url=url, error=error) from error
+    except (HTTPError, OSError) as error:
+        raise ConnectionClosedError(endpoint_url=url, error=error) from error
+    if data:
+        raw.close()  # the rest is nobody's next answer
+        raise MalformedAnswer(
+            detail=f"it is longer than {MOST_BYTES:,} bytes"
+            if left < 0
+            else f"it did not arrive within {MOST_SECONDS:g} s"
+        )
+    raw.release_conn()
+    return b"".join(chunks)
