@@ -103,6 +103,7 @@ class PgBackupHook(BaseHook):
         """Everything that would stop or spoil a backup, see :func:`airflow_pgbackup.backup.check.check`.
 
         :param server: by default the connection id, as for the dump operators.
+        :param log: takes lines that quote names as they are; :func:`airflow_pgbackup.text.printing` escapes them.
         """
         from airflow_pgbackup.backup.check import check
         from airflow_pgbackup.settings import load
