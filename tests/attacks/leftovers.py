@@ -84,6 +84,17 @@ def kill_together(pids: Sequence[int]) -> None:
                 os.kill(pid, number)
 
 
+def kill_family(pid: int) -> None:
+    """The same, of a process and all its descendants, those too that it is just starting."""
+    known: list[int] = []
+    while new := [each for each in family(pid) if each not in known]:
+        for each in new:
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGSTOP)
+        known += new
+    kill_together(known)
+
+
 def with_secret(directory: Path, secret: str) -> list[Path]:
     """Every file below it in which the password shows, in the form that pgpass has for it."""
     written = secret.replace("\\", "\\\\").replace(":", "\\:").encode()

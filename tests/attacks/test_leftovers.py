@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from faults.faulty_s3 import FaultyS3
-from leftovers import environment, family, kill_together, named, run, wait_for, with_secret, worker
+from leftovers import environment, family, kill_family, kill_together, named, run, wait_for, with_secret, worker
 
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import DiskError
@@ -85,7 +85,7 @@ def test_the_next_run_sweeps_what_workers_killed_together_with_their_tools_left(
         holder.execute("lock table t")  # which pg_dump waits for
         with worker(*dump, env=env) as process:
             wait_for(lambda: named(family(process.pid), "pg_dump") and with_secret(temporary, canary))
-            kill_together(family(process.pid))
+            kill_family(process.pid)
     (left,) = temporary.iterdir()
     assert with_secret(left, canary)  # nobody was there to remove it
     verbs = {
@@ -121,9 +121,13 @@ def test_kills_at_any_moment_leave_nothing_after_the_next_run(together: bool, te
             assert process.stdout is not None
             process.stdout.readline()
             time.sleep(rng.uniform(0, 0.1))
-            kill_together(family(process.pid)) if together else process.kill()
+            kill_family(process.pid) if together else process.kill()
     if not together:  # the leaders of the tools need a moment to see it
         wait_for(lambda: not [pid for pid in Path("/proc").glob("[0-9]*") if _runs_in(pid, temporary)])
+    sweep(temporary)
+    for left in temporary.iterdir():  # killed between making the directory and locking it
+        assert {path.name for path in left.iterdir()} <= {".lock.new"}
+        os.utime(left, (time.time() - 2 * GRACE,) * 2)
     sweep(temporary)
     assert list(temporary.iterdir()) == []
 
