@@ -14,6 +14,7 @@ from airflow_pgbackup.errors import DeadlineExceeded, ToolError, VerificationFai
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.clients import Client
 from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
+from airflow_pgbackup.postgres.endchecks import ScriptEnds
 from airflow_pgbackup.postgres.guarded_psql import guarded
 from airflow_pgbackup.postgres.process import Readable, ToolProcess
 from airflow_pgbackup.postgres.script_filter import ScriptFilter
@@ -173,15 +174,16 @@ def pg_restore_to_psql(
         on_line=log,
         stdin=stdin,
     ) as process:
-        script = ScriptFilter(process.stdout, _without_timeout)
+        ends = ScriptEnds()
+
+        def route(event: Event) -> int | None:
+            ends.event(event)
+            if isinstance(event, MetaCommand) and event.name == b"connect":
+                raise VerificationFailed("the archive has \\connect for psql, which pg_dump never writes")
+            return None if isinstance(event, Statement) and sets_new_timeout(event) else 0
+
+        script = ScriptFilter(process.stdout, route)
         psql(run, loader, params, script.part(0), log, single_transaction=single_transaction)
-
-
-def _without_timeout(event: Event) -> int | None:
-    if isinstance(event, MetaCommand) and event.name not in (b"restrict", b"unrestrict"):
-        name = event.name[:20].decode("ascii", "backslashreplace")
-        raise VerificationFailed(f"the archive has \\{name} for psql, which pg_dump never writes")
-    return None if isinstance(event, Statement) and sets_new_timeout(event) else 0
 
 
 def psql(
@@ -213,11 +215,10 @@ def _run(
     may_start_processes: bool = True,
 ) -> None:
     with (
-        _environment(params) as env,
         _hinted(),
         ToolProcess(
             command,
-            env=env,
+            env=_environment(params),
             cancel=run.cancel,
             deadline=run.remaining(),
             on_line=log,
@@ -229,13 +230,12 @@ def _run(
         process.wait()
 
 
-@contextmanager
-def _environment(params: ConnectionParams) -> Iterator[dict[str, str]]:
-    with client_environment(params) as env:
-        # A database that is restored with default_transaction_read_only among its settings must take its rows first.
-        env["PGAPPNAME"] = APPLICATION
-        env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} -c default_transaction_read_only=off".strip()
-        yield env
+def _environment(params: ConnectionParams) -> dict[str, str]:
+    env = client_environment(params)
+    # A database that is restored with default_transaction_read_only among its settings must take its rows first.
+    env["PGAPPNAME"] = APPLICATION
+    env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} -c default_transaction_read_only=off".strip()
+    return env
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def no_processes() -> bytes:
         raise ConfigurationError(
             f"cannot prevent programs from starting processes on this machine: no seccomp filter for "
             f"{os.uname().sysname} on {name}",
-            hint="run it on Linux, x86_64 or aarch64, with seccomp in the kernel",
+            hint="use Linux on x86_64 or aarch64, or dumps in custom format, which restore without psql",
         )
     return b"".join(struct.pack("=HBBI", *operation) for operation in _program(machine))
 

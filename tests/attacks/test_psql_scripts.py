@@ -1,0 +1,338 @@
+"""A plain dump runs SQL and nothing else: whatever commands psql finds in it, and wherever it finds them."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builds import BUILDS, Build, each
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psql_scripts import COMMANDS, HIDDEN, SECRET, SEEN, TABLE, Target, cluster_dump, database_dump
+from psycopg import sql
+from restoring import local, restored, value
+
+from airflow_pgbackup.backup.adopt import adopt
+from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.embedded import postgres_bin_dir
+from airflow_pgbackup.errors import ConfigurationError, NotProven, PgBackupError, ToolError, VerificationFailed
+from airflow_pgbackup.postgres.clients import CONFIGURED, Client
+from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
+from airflow_pgbackup.postgres.guarded_psql import choose_psql, guarded
+from airflow_pgbackup.postgres.process import ToolProcess
+from airflow_pgbackup.postgres.script_filter import sessions
+from airflow_pgbackup.postgres.script_scan import scan_script
+from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.repository.base import Repository
+
+Attacked = Callable[[Build], ConnectionParams]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Callable[[Build], PostgresServer]]:
+    """One of each build, started when first asked for."""
+    running: dict[Build, PostgresServer] = {}
+    with ExitStack() as stack:
+
+        def get(build: Build) -> PostgresServer:
+            if build not in running:
+                running[build] = stack.enter_context(PostgresServer(build.bin_dir))
+            return running[build]
+
+        yield get
+
+
+@pytest.fixture(scope="module")
+def attacked(server: Callable[[Build], PostgresServer]) -> Attacked:
+    """A database of each build with the table of the attacks, and a large object 4711."""
+    made: dict[Build, ConnectionParams] = {}
+
+    def get(build: Build) -> ConnectionParams:
+        if build not in made:
+            made[build] = new_database(server(build), "attacked")
+            with made[build].connect() as session:
+                session.execute(TABLE)
+                session.execute("select lo_from_bytea(4711, 'content')")
+        return made[build]
+
+    return get
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[Target]:
+    (tmp_path / "target").mkdir()
+    made = Target(tmp_path / "target")
+    yield made
+    made.close()
+
+
+def new_database(server: PostgresServer, name: str) -> ConnectionParams:
+    with server.params.connect() as session:
+        identifier = sql.Identifier(name)
+        session.execute(sql.SQL("drop database if exists {}").format(identifier))
+        session.execute(sql.SQL("create database {} template template0").format(identifier))
+    return server.params.with_database(name)
+
+
+def run(build: Build, params: ConnectionParams, script: bytes) -> None:
+    """Through the door."""
+    client = choose_psql([Client(build.bin_dir, build.version, CONFIGURED)], build.major)
+    psql = guarded(client, io.BytesIO(script))
+    with (
+        client_environment(params) as env,
+        ToolProcess(
+            psql.argv, env=env, stdin=psql.stdin, stdout="devnull", deadline=60, may_start_processes=False
+        ) as process,
+    ):
+        process.wait()
+
+
+def planted(repository: Repository, folder: Path, script: bytes, database: str | None = "app") -> dict[str, object]:
+    """A reference to a dump that somebody put among ours."""
+    folder.mkdir()
+    (folder / "dump.sql").write_bytes(script)
+    result = adopt(repository=repository, folder=folder, server="test", database=database)
+    assert not result["skipped"]
+    (reference,) = result["adopted"]  # type: ignore[misc]
+    return reference  # type: ignore[no-any-return]
+
+
+# -- the attacks are real
+
+
+@each(BUILDS)
+@pytest.mark.parametrize("place", [*HIDDEN, *SEEN])
+def test_an_unguarded_psql_sees_the_command(build: Build, place: str, attacked: Attacked, target: Target) -> None:
+    script = target.attack({**HIDDEN, **SEEN}[place])
+    with client_environment(attacked(build)) as env:
+        argv = [build.bin_dir / "psql", "--no-psqlrc", "--no-password", "--set=ON_ERROR_STOP=1"]
+        subprocess.run(argv, input=script, env={**env}, capture_output=True, timeout=60)
+    assert target.marker.exists()
+
+
+# -- the door
+
+
+@each(BUILDS)
+def test_no_command_of_psql_runs(build: Build, attacked: Attacked, target: Target) -> None:
+    database = attacked(build)
+    places = [*HIDDEN.values(), *SEEN.values()]
+    for number, command in enumerate(COMMANDS):
+        script = target.attack(places[number % len(places)], command)
+        with pytest.raises(ToolError) as error:
+            run(build, database, script)
+        assert "pg_dump never writes" in str(error.value.hint), script
+        target.assert_untouched(script)
+    assert value(database, f"select count(*) from t where line like '%{SECRET}%' or stdin like '%{SECRET}%'") == 0
+    assert value(database, "select array_agg(oid::int) from pg_largeobject_metadata") == [4711]
+
+
+@each(BUILDS)
+@pytest.mark.parametrize("place", HIDDEN)
+def test_no_command_runs_in_a_hidden_place(build: Build, place: str, attacked: Attacked, target: Target) -> None:
+    for command in (r"\! touch {marker}", r"\unrestrict `touch {marker}` \! touch {marker}", r"\g |touch {marker}"):
+        script = target.attack(HIDDEN[place], command)
+        with pytest.raises(ToolError, match=r"\\unrestrict"):
+            run(build, attacked(build), script)
+        target.assert_untouched(script)
+
+
+@each(BUILDS)
+def test_variables_hold_no_secret(build: Build, attacked: Attacked, target: Target) -> None:
+    names = ["PASSWORD", "PGPASSWORD", "PASSFILE", "PGPASSFILE", "HOME", "PATH", "restrict_key", "RESTRICT"]
+    run(build, attacked(build), b"".join(b"SELECT :{?%s} AND 1/0 = 1;\n" % name.encode() for name in names))
+
+
+PIECES = [
+    *(b"\n", b"\r", b"\r\n", b"\f", b"\0", b" ", b";", b"'", b'"', b"$$", b"$a$", b"E'", b"--", b"-- ", b"/*", b"*/"),
+    *(b"(", b")", b"\\", b"\\.", b"\\.\n", b"\\.\r\n", b"\n\\.\n", b":", b":'DBNAME'", b"`", b"\x95", b"\xc3\xa9"),
+    *(
+        b"SELECT 1",
+        b"SELECT ';",
+        b"COPY public.t (line) FROM stdin;\n",
+        b"COPY public.t (line) FROM '/dev/null' WHERE ",
+    ),
+    *(b"line IS DISTINCT FROM stdin;\n", b"BEGIN;\n", b"COMMIT;\n", b"SET standard_conforming_strings = off;\n"),
+    *(b"SET SESSION standard_conforming_strings = on;\n", b"SET client_encoding = 'SJIS';\n", b"1\t2\n"),
+    *(b"CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC ", b"CASE ", b"END;\n"),
+    *(b"\\restrict abc\n", b"\\unrestrict abc\n", b"\\connect postgres\n", b"\\encoding SQL_ASCII\n"),
+]
+ATTACKS = [rb"\! touch {marker}", rb"\g |touch {marker}", rb"\unrestrict `touch {marker}`", rb"\w {marker}"]
+
+
+@each(BUILDS[-1:])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(pieces=st.lists(st.sampled_from([*PIECES, *(attack + b"\n" for attack in ATTACKS)]), min_size=1, max_size=12))
+def test_whatever_we_and_psql_make_of_a_script_nothing_runs(
+    build: Build, pieces: list[bytes], attacked: Attacked, target: Target
+) -> None:
+    body = b"".join(pieces).replace(b"{marker}", str(target.marker).encode())
+    dump = database_dump(body + b"\n")
+    scripts = [body]
+    try:
+        scan_script(io.BytesIO(dump))
+    except VerificationFailed:
+        pass
+    else:
+        parts = sessions(io.BytesIO(dump.replace(b"CREATE TABLE", b"CREATE TABLE IF NOT EXISTS")))
+        scripts += [b"".join(iter(lambda part=part: part.read(), b"")) for _, part in parts]  # type: ignore[misc]
+    for script in scripts:
+        try:
+            run(build, attacked(build), script)
+        except PgBackupError:
+            pass
+        target.assert_untouched(script)
+
+
+# -- the verbs
+
+
+@each(BUILDS)
+def test_restore_runs_no_hidden_command(
+    build: Build, server: Callable[[Build], PostgresServer], target: Target, tmp_path: Path
+) -> None:
+    for number, place in enumerate(HIDDEN):
+        script = target.attack(HIDDEN[place], [r"\! touch {marker}", r"\unrestrict `touch {marker}`"][number // 2 % 2])
+        repository = local(tmp_path / f"repository {number}")
+        reference = planted(repository, tmp_path / f"folder {number}", database_dump(script))
+        if number % 2:
+            database, mode = server(build).params.with_database(f"created {number}"), "create"
+        else:
+            database, mode = new_database(server(build), "restored"), "into_empty"
+        with pytest.raises(ToolError, match=r"\\unrestrict") as error:
+            restored(reference, repository, database, mode=mode, settings=build.settings)
+        assert "pg_dump never writes" in str(error.value.hint)
+        target.assert_untouched(place)
+        if mode == "create":
+            assert database.dbname not in databases(server(build))
+        else:
+            assert value(database, "select count(*) from pg_class where relname = 't'") == 0
+
+
+@pytest.mark.parametrize("place", SEEN)
+def test_what_we_see_is_refused_before_anything_runs(
+    place: str, server: Callable[[Build], PostgresServer], target: Target, tmp_path: Path
+) -> None:
+    repository = local(tmp_path / "repository")
+    folder = tmp_path / "folder"
+    reference = planted(repository, folder, database_dump(target.attack(SEEN[place])))
+    database = new_database(server(BUILDS[-1]), "restored")
+    with pytest.raises(VerificationFailed, match=r"which pg_dump never writes|a backslash outside quotes"):
+        restored(reference, repository, database)
+    with pytest.raises(VerificationFailed, match=r"which pg_dump never writes|a backslash outside quotes"):
+        verify(reference=reference, repository=repository, level="archive")
+    target.assert_untouched(place)
+    assert value(database, "select count(*) from pg_class where relname = 't'") == 0
+
+
+@each(BUILDS)
+@pytest.mark.parametrize("where", ["roles", "template1", "app"])
+def test_restore_of_a_cluster_runs_no_hidden_command(
+    build: Build, where: str, server: Callable[[Build], PostgresServer], target: Target, tmp_path: Path
+) -> None:
+    repository = local(tmp_path / "repository")
+    script = target.attack(HIDDEN["behind a comment that CR ends, in a statement"])
+    dump = cluster_dump(**{where: script})  # type: ignore[arg-type]
+    reference = planted(repository, tmp_path / "folder", dump, None)
+    with pytest.raises(PgBackupError) as error:
+        restored(reference, repository, server(build).params, settings=build.settings)
+    assert error.value.hint or where == "roles"  # those are statements for the server, and never come to psql
+    target.assert_untouched(where)
+    assert "app" not in databases(server(build))
+
+
+@pytest.mark.parametrize("command", [r"\! touch {marker}", r"\unrestrict `touch {marker}`", r"\connect postgres"])
+@pytest.mark.parametrize("before", [b"1 AS a;\n", b"1 -- text\n", b"1 -- text\r"], ids=["on a line", "seen", "hidden"])
+def test_an_archive_that_goes_through_psql_runs_no_command(
+    command: str, before: bytes, server16: PostgresServer, target: Target, tmp_path: Path
+) -> None:
+    """pg_restore 18 begins with what server 16 does not know, so psql gets its script, less that."""
+    source = new_database(server16, "app")
+    room = 400
+    with source.connect() as session:
+        session.execute(sql.SQL("create view v as select {} as a").format("x" * room))
+    with client_environment(source) as env:
+        argv = [postgres_bin_dir(18) / "pg_dump", "--format=custom", "--compress=none"]
+        archive = subprocess.run(argv, env={**env}, capture_output=True, check=True).stdout
+    text = before + target.attack(b"COMMAND", command)
+    quoted = b"'" + b"x" * room + b"'"
+    assert archive.count(quoted) == 1
+    script = archive.replace(quoted, text + b"\n" + b" " * (len(quoted) - len(text) - 1))
+    repository = local(tmp_path / "repository")
+    reference = planted(repository, tmp_path / "folder", script)
+    database = new_database(server16, "restored")
+    with pytest.raises(
+        (ToolError, VerificationFailed), match=r"pg_dump never writes|a backslash outside quotes|key of"
+    ):
+        restored(reference, repository, database)
+    target.assert_untouched(text)
+    assert value(database, "select count(*) from pg_class where relname = 'v'") == 0
+
+
+def databases(server: PostgresServer) -> set[str]:
+    with server.params.connect() as session:
+        return {name for (name,) in session.execute("select datname from pg_database")}
+
+
+@each(BUILDS)
+@pytest.mark.parametrize("contained", [True, False], ids=["contained", "uncontained"])
+def test_a_rehearsal_runs_no_hidden_command(
+    build: Build, contained: bool, monkeypatch: pytest.MonkeyPatch, target: Target, tmp_path: Path
+) -> None:
+    place = list(HIDDEN)[(BUILDS.index(build) * 2 + contained) % len(HIDDEN)]
+    command = r"\! touch {marker}" if contained else r"\unrestrict `touch {marker}`"
+    if not contained:  # else the sandbox alone would keep the marker from appearing
+        uncontained(monkeypatch)
+    repository = local(tmp_path / "repository")
+    script = database_dump(target.attack(HIDDEN[place], command), build.major)
+    reference = planted(repository, tmp_path / "folder", script)
+    with pytest.raises(VerificationFailed, match=r"does not restore: psql failed.*\\unrestrict"):
+        verify(reference=reference, repository=repository, level="restore", settings=build.settings)
+    target.assert_untouched(place)
+
+
+@pytest.mark.parametrize("where", ["roles", "template1", "app"])
+def test_a_rehearsal_of_a_cluster_runs_no_hidden_command(
+    where: str, monkeypatch: pytest.MonkeyPatch, target: Target, tmp_path: Path
+) -> None:
+    uncontained(monkeypatch)
+    build, repository = BUILDS[-1], local(tmp_path / "repository")
+    script = target.attack(HIDDEN["behind a string, by set_config"])
+    dump = cluster_dump(build.major, **{where: script})  # type: ignore[arg-type]
+    reference = planted(repository, tmp_path / "folder", dump, None)
+    with pytest.raises(VerificationFailed, match=r"does not restore: psql failed.*\\unrestrict"):
+        verify(reference=reference, repository=repository, level="restore", settings=build.settings)
+    target.assert_untouched(where)
+
+
+def uncontained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_pgbackup.postgres.sandbox.find_bwrap", lambda: None)
+
+
+# -- no door, no way
+
+
+@each(BUILDS[-1:])
+def test_where_psql_cannot_be_guarded_no_script_runs(
+    build: Build,
+    server: Callable[[Build], PostgresServer],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    repository = local(tmp_path / "repository")
+    reference = planted(repository, tmp_path / "folder", database_dump(b"SELECT 1;\n", build.major))
+    database = new_database(server(build), "restored")
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", "6.1", "#1", "riscv64")))
+    arguments: dict[str, Any] = {"reference": reference, "repository": repository, "settings": build.settings}
+    with pytest.raises(ConfigurationError, match="no seccomp filter for Linux on riscv64") as error:
+        restored(connection=database, **arguments)
+    assert "custom" in str(error.value.hint)
+    with pytest.raises(NotProven, match="no seccomp filter for Linux on riscv64"):
+        verify(level="restore", **arguments)
+    assert value(database, "select count(*) from pg_class where relname = 't'") == 0
