@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable
+from typing import Any
 
 
 def printable(text: str) -> str:
@@ -42,6 +43,20 @@ def printable_json(text: str) -> str:
     :func:`json.dumps` with ``ensure_ascii=False`` escapes C0 only. Line ends stay: they stand between values.
     """
     return "".join(c if c == "\n" or _is_visible(c) else json.dumps(c)[1:-1] for c in text)
+
+
+def encodable(value: Any) -> Any:
+    r"""Return plain JSON with the lone surrogates in its texts, which no UTF-8 can hold, as visible ``\udcXX``.
+
+    For what Airflow stores and its API server sends.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {encodable(key): encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encodable(item) for item in value]
+    return value
 
 
 def _is_visible(c: str) -> bool:

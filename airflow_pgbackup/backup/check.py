@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from airflow_pgbackup.backup.check_database import check_database
+from airflow_pgbackup.backup.check_encoding import check_encoding, check_shared_names
 from airflow_pgbackup.backup.check_grants import check_grants
 from airflow_pgbackup.backup.check_repository import check_coverage, check_repository, check_room, server_databases
 from airflow_pgbackup.backup.check_selection import select
@@ -22,6 +23,7 @@ from airflow_pgbackup.backup.findings import Finding, Findings, inspected
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.source import Source, describe_source
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, PgBackupError
+from airflow_pgbackup.postgres.anybytes import is_utf8
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
@@ -129,13 +131,14 @@ class _Check:
         installed = rehearsal_extensions(major, self.settings, self.findings)
         with inspected(self.connection, self.findings, cancel=self.cancel) as db:
             check_server(db, self.connection, self.options)
+            check_shared_names(db)
             databases = [self.connection.dbname]
             if isinstance(self.options, DumpAllOptions):
                 databases = dumped_databases(db, self.options)
             there = server_databases(db)
         if self.repository is not None and backups is not None:
             check_coverage(there, self.connection, self.repository, backups, databases, self.findings)
-        for name in databases:
+        for name in filter(is_utf8, databases):  # libpq's callers hand it text; the others are a finding already
             self.say(f"looking at database {name}")
             try:
                 self._database(self.connection.with_database(name), installed)
@@ -146,3 +149,4 @@ class _Check:
         with inspected(connection, self.findings, role=self.options.role, cancel=self.cancel) as db:
             check_grants(db, select(db, self.options), self.options)
             check_database(db, self.options, self.settings, installed)
+            check_encoding(db)

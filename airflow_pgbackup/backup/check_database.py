@@ -49,11 +49,11 @@ select distinct pg_catalog.substr(entry, 17), pg_catalog.current_setting('server
 """
 _DATABASE_PROPERTIES: LiteralString = """
 select what from (
-    select 'ALTER DATABASE … SET' as what, exists (select from pg_catalog.pg_db_role_setting
+    select 'ALTER DATABASE ... SET' as what, exists (select from pg_catalog.pg_db_role_setting
                                                     where setdatabase = d.oid and setrole = 0) as given
       from pg_catalog.pg_database d where datname = pg_catalog.current_database()
     union all
-    select 'ALTER ROLE … IN DATABASE … SET', exists (select from pg_catalog.pg_db_role_setting
+    select 'ALTER ROLE ... IN DATABASE ... SET', exists (select from pg_catalog.pg_db_role_setting
                                                       where setdatabase = d.oid and setrole <> 0)
       from pg_catalog.pg_database d where datname = pg_catalog.current_database()
     union all

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from airflow_pgbackup.backup.sessions import interrupt
 from airflow_pgbackup.errors import ConnectError, PgBackupError
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
@@ -110,6 +111,14 @@ class Database:
                 return self._session.execute(query, values or None).fetchall()
         except psycopg.OperationalError:
             raise
+        except (psycopg.errors.CharacterNotInRepertoire, psycopg.errors.UntranslatableCharacter) as error:
+            self.warning(
+                "encoding",
+                f"{self.where}: check cannot read a catalog: a name in it does not fit the encoding of this database: "
+                f"{error.diag.message_primary}",
+                "look for it from a database in SQL_ASCII, and rename it: ALTER ROLE or ALTER DATABASE ... RENAME TO",
+            )
+            return []
         except psycopg.Error as error:
             said = error.diag.message_primary or str(error)
             self.error(
@@ -130,22 +139,28 @@ class Database:
 def inspected(
     connection: ConnectionParams, findings: Findings, *, role: str | None = None, cancel: Cancel | None = None
 ) -> Iterator[Database]:
-    """A session for looking around.
+    """A session for looking around, in one snapshot.
 
     :param role: what the dump would ``SET ROLE`` to.
     :raises ConnectError: not reached, or lost on the way.
+    :raises Cancelled: `cancel` was set; that ends the query at hand.
     """
     with connection.connect() as session:
+        unregister = cancel.on_set(lambda: interrupt(session)) if cancel else lambda: None
         try:
             with session.transaction():
-                session.execute("set transaction read only")
+                session.execute("set transaction isolation level repeatable read, read only")
                 session.execute("select pg_catalog.set_config('statement_timeout', %s, true)", (_QUERY_TIMEOUT,))
                 if role is not None:
                     _set_role(session, role, findings)
                 yield Database(session, connection.dbname, findings, cancel)
         except psycopg.Error as error:
+            if cancel:
+                cancel.check()
             said = " ".join((error.diag.message_primary or str(error)).split())
             raise ConnectError(f"{connection.label}: {said}", hint=hint_for(said) or _LOST) from None
+        finally:
+            unregister()
 
 
 def _set_role(session: psycopg.Connection[Any], role: str, findings: Findings) -> None:

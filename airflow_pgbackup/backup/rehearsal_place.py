@@ -17,6 +17,7 @@ from airflow_pgbackup.backup import rehearsal_server
 from airflow_pgbackup.backup.sessions import session
 from airflow_pgbackup.backup.temporary_database import drop_temporary
 from airflow_pgbackup.errors import ConnectError, DeadlineExceeded, NotProven, ToolError, ToolKilled, VerificationFailed
+from airflow_pgbackup.postgres.anybytes import Identifier
 from airflow_pgbackup.postgres.clients import Client
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.database_sql import DatabaseStatement
@@ -117,7 +118,7 @@ class Place:
         with session(self.cleared(database)) as connection:
             connection.execute(
                 sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {}").format(
-                    sql.Identifier(database), sql.Literal(encoding)
+                    Identifier(database), sql.Literal(encoding)
                 )
             )
         made = self.params.with_database(database)
@@ -180,4 +181,4 @@ def make_schemas(database: ConnectionParams, names: Sequence[str]) -> None:
     """Those that a dump of some schemas' parts uses and does not make."""
     with session(database) as connection:
         for name in names:
-            connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("CREATE SCHEMA {}").format(Identifier(name)))

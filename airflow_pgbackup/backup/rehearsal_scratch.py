@@ -24,6 +24,7 @@ from airflow_pgbackup.backup.restore_target import Server
 from airflow_pgbackup.backup.sessions import column, session
 from airflow_pgbackup.backup.temporary_database import TemporaryDatabases
 from airflow_pgbackup.errors import ClientError, ConfigurationError, ConnectError, NotProven, RestoreError
+from airflow_pgbackup.postgres.anybytes import Identifier, is_utf8
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.clients import choose_client, find_clients, where_to_get
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
@@ -72,8 +73,13 @@ class ScratchPlace(Place):
         with session(self.params) as connection:
             there = set(column(connection, "SELECT rolname FROM pg_catalog.pg_roles"))
             missing = [name for name in sorted(set(names) - there - {"public"}) if not name.startswith("pg_")]
+            if other := [name for name in missing if not is_utf8(name)]:
+                raise NotProven(
+                    f"{self.label} lacks roles of the dump whose names are not UTF-8: {', '.join(other)}",
+                    hint="create them there from a database in SQL_ASCII, or rehearse in a throwaway server",
+                )
             for name in missing:
-                role = sql.Identifier(name)
+                role = Identifier(name)
                 with connection.transaction():
                     connection.execute(sql.SQL("CREATE ROLE {} SUPERUSER NOLOGIN").format(role))
                     connection.execute(sql.SQL("COMMENT ON ROLE {} IS {}").format(role, sql.Literal(_STAND_IN)))
@@ -178,4 +184,4 @@ def _drop_stand_ins(connection: ConnectionParams) -> None:
         )
         for name in roles:
             with suppress(psycopg.errors.DependentObjectsStillExist, psycopg.errors.UndefinedObject):
-                asked.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+                asked.execute(sql.SQL("DROP ROLE {}").format(Identifier(name)))

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.errors import ConfigurationError, NotProven
+from airflow_pgbackup.postgres.anybytes import Identifier, is_utf8
 from airflow_pgbackup.postgres.clients import Client, find_clients, where_to_get
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.guarded_psql import choose_psql
@@ -133,11 +134,9 @@ def with_bootstrap_superuser(connection: ConnectionParams, name: str) -> Connect
     """
     ours = replace(connection, keywords={**connection.keywords, "user": f"pgb_{secrets.token_hex(8)}"})
     with connection.connect() as session:
-        session.execute(sql.SQL("CREATE ROLE {} SUPERUSER LOGIN").format(sql.Identifier(ours.user)))
+        session.execute(sql.SQL("CREATE ROLE {} SUPERUSER LOGIN").format(Identifier(ours.user)))
     with ours.connect() as session:
-        session.execute(
-            sql.SQL("ALTER ROLE {} RENAME TO {}").format(sql.Identifier(connection.user), sql.Identifier(name))
-        )
+        session.execute(sql.SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(connection.user), Identifier(name)))
     return ours
 
 
@@ -159,11 +158,26 @@ def check_extensions(
 def make_roles(connection: ConnectionParams, names: Iterable[str]) -> None:
     """Stand-ins, so that owners and grants restore as they are. Superusers, because event triggers and foreign data
     wrappers must be owned by one; without login, in a server that nobody else reaches."""
-    with connection.connect() as session:
+    names = {name for name in names if not name.startswith("pg_")} - {"public"}  # to which a user mapping may belong
+    with _takes_names(connection, names) as place, place.connect() as session:
         there = {name for (name,) in session.execute("select rolname from pg_catalog.pg_roles")}
-        for name in sorted(set(names) - there - {"public"}):  # to which a user mapping may belong
-            if not name.startswith("pg_"):
-                session.execute(sql.SQL("CREATE ROLE {} SUPERUSER NOLOGIN").format(sql.Identifier(name)))
+        for name in sorted(names - there):
+            session.execute(sql.SQL("CREATE ROLE {} SUPERUSER NOLOGIN").format(Identifier(name)))
+
+
+@contextmanager
+def _takes_names(connection: ConnectionParams, names: Iterable[str]) -> Iterator[ConnectionParams]:
+    """A database from which roles of these names can be made: of one that is not UTF-8 only a database in SQL_ASCII."""
+    if all(map(is_utf8, names)):
+        yield connection
+        return
+    place = connection.with_database(f"pgb_{secrets.token_hex(8)}")
+    with connection.connect() as session:
+        name = Identifier(place.dbname)
+        locale = "TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
+        session.execute(sql.SQL("CREATE DATABASE {} {}").format(name, sql.SQL(locale)))
+        yield place
+        session.execute(sql.SQL("DROP DATABASE {}").format(name))
 
 
 def make_tablespaces(connection: ConnectionParams, names: Iterable[str]) -> None:
@@ -171,4 +185,4 @@ def make_tablespaces(connection: ConnectionParams, names: Iterable[str]) -> None
     with connection.connect() as session:
         there = {name for (name,) in session.execute("select spcname from pg_catalog.pg_tablespace")}
         for name in sorted(set(names) - there - {""}):
-            session.execute(sql.SQL("CREATE TABLESPACE {} LOCATION ''").format(sql.Identifier(name)))
+            session.execute(sql.SQL("CREATE TABLESPACE {} LOCATION ''").format(Identifier(name)))

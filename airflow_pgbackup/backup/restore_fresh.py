@@ -13,6 +13,7 @@ from airflow_pgbackup.backup.restore_tools import APPLICATION, Run
 from airflow_pgbackup.backup.sessions import one, reason, session, told
 from airflow_pgbackup.backup.temporary_database import TemporaryDatabases
 from airflow_pgbackup.backup.user_objects import count_objects, count_rows
+from airflow_pgbackup.postgres.anybytes import encoded
 from airflow_pgbackup.postgres.clients import choose_client
 from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
 from airflow_pgbackup.postgres.database_sql import DatabaseProperties, DatabaseStatement, quoted
@@ -84,7 +85,7 @@ def apply_statements(run: Run, params: ConnectionParams, statements: list[Databa
     with session(params, run.cancel) as connection:
         for statement in statements:
             with told(f"applying {statement.verb.strip()} to the database"):
-                connection.execute(statement.about(params.dbname).encode())
+                connection.execute(encoded(statement.about(params.dbname)))
 
 
 def make_room(run: Run, params: ConnectionParams, *, makes_public: bool) -> bool:

@@ -15,6 +15,7 @@ import psycopg
 from airflow_pgbackup.backup.restore_target import Server
 from airflow_pgbackup.backup.sessions import Session, one, reason
 from airflow_pgbackup.errors import RestoreError
+from airflow_pgbackup.postgres.anybytes import encoded
 from airflow_pgbackup.postgres.database_sql import IDENTIFIER, unquoted
 from airflow_pgbackup.postgres.hints import hint_for
 
@@ -146,7 +147,7 @@ def apply_globals(connection: Session, plan: GlobalsPlan, say: Callable[[str], N
 
 def _run(connection: Session, statement: str, state: str) -> None:
     try:
-        connection.execute(statement.encode())
+        connection.execute(encoded(statement))
     except psycopg.Error as error:
         head = _SECRET.sub("'…'", statement)[:120]
         raise RestoreError(

@@ -16,6 +16,7 @@ from airflow_pgbackup.backup.sessions import Session, column, one, reason, sessi
 from airflow_pgbackup.backup.temporary_database import drop_database
 from airflow_pgbackup.backup.user_objects import count_objects
 from airflow_pgbackup.errors import PgBackupError, RestoreError
+from airflow_pgbackup.postgres.anybytes import Identifier
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 
@@ -51,7 +52,7 @@ def rename_databases(
                 with connection.transaction():
                     for old, new in renames:
                         connection.execute(
-                            sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(old), sql.Identifier(new))
+                            sql.SQL("ALTER DATABASE {} RENAME TO {}").format(Identifier(old), Identifier(new))
                         )
             return
         except psycopg.errors.ObjectInUse as error:

@@ -35,7 +35,7 @@ def session(params: ConnectionParams, cancel: Cancel | None = None, *, label: st
             "WHERE name IN (SELECT name FROM pg_catalog.pg_settings) AND value IS NOT NULL",
             [label],
         )
-        unregister = cancel.on_set(lambda: _interrupt(connection)) if cancel else lambda: None
+        unregister = cancel.on_set(lambda: interrupt(connection)) if cancel else lambda: None
         try:
             yield connection
         except psycopg.Error:
@@ -46,8 +46,8 @@ def session(params: ConnectionParams, cancel: Cancel | None = None, *, label: st
             unregister()
 
 
-def _interrupt(connection: Session) -> None:
-    # In a signal handler: whatever goes wrong with the request, the flag itself is set.
+def interrupt(connection: Session) -> None:
+    """Have the server end the statement at hand. For a signal handler, so errors are suppressed."""
     with contextlib.suppress(psycopg.Error, OSError):
         connection.cancel()
 

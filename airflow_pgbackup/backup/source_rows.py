@@ -19,6 +19,7 @@ from psycopg import sql
 from airflow_pgbackup.backup.check_selection import Selection, select
 from airflow_pgbackup.backup.findings import Database, Findings
 from airflow_pgbackup.errors import ConnectError, OptionError
+from airflow_pgbackup.postgres.anybytes import Identifier
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.hints import hint_for
@@ -116,7 +117,7 @@ def _begin(session: psycopg.Connection[Any], options: DumpOptions, lock_timeout:
     session.execute(sql.SQL("set local lock_timeout = {}").format(sql.Literal(f"{int(lock_timeout * 1000)}ms")))
     session.execute("set local row_security = on" if options.enable_row_security else "set local row_security = off")
     if options.role:
-        session.execute(sql.SQL("set local role {}").format(sql.Identifier(options.role)))
+        session.execute(sql.SQL("set local role {}").format(Identifier(options.role)))
     row: Any = session.execute("select pg_catalog.pg_export_snapshot()").fetchone()
     return str(row[0])
 
@@ -146,7 +147,7 @@ def _count(
     totals: dict[tuple[str, str], int] = {}
     with _told(connection):
         for table in tables:
-            query = sql.SQL("select count(*) from only {}").format(sql.Identifier(table.schema, table.name))
+            query = sql.SQL("select count(*) from only {}").format(Identifier(table.schema, table.name))
             row: Any = session.execute(query).fetchone()
             totals[table.counted_as] = totals.get(table.counted_as, 0) + row[0]
     return tuple(RowCount(schema, name, rows) for (schema, name), rows in totals.items())

@@ -23,6 +23,7 @@ from psycopg import sql
 
 from airflow_pgbackup.backup.sessions import Session, column, one, reason, session, told
 from airflow_pgbackup.errors import ConnectError, PgBackupError
+from airflow_pgbackup.postgres.anybytes import Identifier, encoded
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.environment import INHERITED
@@ -102,7 +103,7 @@ class TemporaryDatabases:
         with session(self._params, self._cancel) as connection, told("making a new database"):
             for number, attempt in enumerate(attempts):
                 try:
-                    connection.execute(attempt(name).encode())
+                    connection.execute(encoded(attempt(name)))
                     break
                 except _NOT_HERE as error:
                     if number == len(attempts) - 1:
@@ -192,7 +193,7 @@ def drop_temporary(connection: Session, database: ConnectionParams) -> None:
 def drop_database(connection: Session, name: str) -> None:
     """Drop a database with the sessions in it."""
     force = " WITH (FORCE)" if connection.info.server_version >= 130000 else ""
-    connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)) + sql.SQL(force))
+    connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(Identifier(name)) + sql.SQL(force))
 
 
 def _drop_subscriptions(connection: Session, database: ConnectionParams) -> None:
@@ -205,7 +206,7 @@ def _drop_subscriptions(connection: Session, database: ConnectionParams) -> None
     if not names:
         return
     with session(database) as inside:
-        for name in map(sql.Identifier, names):
+        for name in map(Identifier, names):
             for statement in (
                 "ALTER SUBSCRIPTION {} DISABLE",
                 "ALTER SUBSCRIPTION {} SET (slot_name = NONE)",
@@ -228,5 +229,5 @@ def sweep(connection: Session, params: ConnectionParams, say: Callable[[str], No
         # Without force: whoever came in since knows more than we do.
         with contextlib.suppress(psycopg.Error, ConnectError):
             _drop_subscriptions(connection, params.with_database(name))
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(Identifier(name)))
             say(f"dropped {name}, which a restore that was killed has left behind")

@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_pgbackup.errors import Cancelled, ConfigurationError, PgBackupError
+from airflow_pgbackup.text import encodable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -42,7 +43,7 @@ class PgBackupOperator(BaseOperator):
         try:
             if self._killed:
                 raise Cancelled("stopped before it began")
-            return self._run(context, load(airflow=True), cancel)
+            return dict(encodable(self._run(context, load(airflow=True), cancel)))
         except PgBackupError as error:
             failure = airflow_error(error)
         # Outside of the handler, so that the error does not carry the one that it was made of.

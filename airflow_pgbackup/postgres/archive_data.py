@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres import sqlnames
+from airflow_pgbackup.postgres.anybytes import encoded
 from airflow_pgbackup.postgres.compressed import Decompressed
 from airflow_pgbackup.postgres.contents import ArchiveContents, SequenceValue
 from airflow_pgbackup.postgres.custom_format import DATA, CustomArchive
@@ -44,7 +45,7 @@ def copy_blocks(source: Readable, contents: ArchiveContents, limits: Limits) -> 
     for each in archive.toc.entries:
         if each.kind == "STDSTRINGS":
             decoder.standard_strings = "off" not in each.definition
-        elif each.kind == "SEQUENCE SET" and (value := sqlnames.setval(each.definition.strip().encode(), decoder)):
+        elif each.kind == "SEQUENCE SET" and (value := sqlnames.setval(encoded(each.definition.strip()), decoder)):
             schema, name, last_value, is_called = value
             contents.sequences.append(SequenceValue(schema or each.schema or "", name, last_value, is_called))
     missing = {entry.dump_id: entry for entry in archive.toc.entries if entry.has_data}
@@ -54,7 +55,7 @@ def copy_blocks(source: Readable, contents: ArchiveContents, limits: Limits) -> 
             archive.fail(f"a block of type {kind} for entry {dump_id}")
         entry = missing.pop(dump_id)
         data = _Data(archive, entry, contents, limits)
-        target = sqlnames.copy_target((entry.copy_statement or "").strip().encode(), decoder)
+        target = sqlnames.copy_target(encoded((entry.copy_statement or "").strip()), decoder)
         yield CopyBlock(None, target.schema or entry.schema or "", target.name, target.columns or (), data.chunks)
         data.skip()
 

@@ -199,16 +199,19 @@ class ConnectionParams:
     def connect(self, *, autocommit: bool = True) -> psycopg.Connection[tuple[Any, ...]]:
         """A session of ours. The worker's PG* variables have no influence, and the database's name is just a name.
 
-        Without server-side prepared statements, so it works through poolers.
+        Without server-side prepared statements, so it works through poolers. Text may have any bytes, see
+        :mod:`.anybytes`.
 
         :raises ConnectError: the server cannot be reached, or refuses us.
         """
         import psycopg
 
+        from airflow_pgbackup.postgres.anybytes import accept_any_bytes
+
         keywords: dict[str, str] = {
             "fallback_application_name": "airflow-pgbackup",
-            "client_encoding": "UTF8",
             **self.keywords_with_defaults(),
+            "client_encoding": "UTF8",  # what the connection says is for the tools
         }
         if "user" not in keywords:
             keywords["user"] = _system_user()
@@ -221,8 +224,14 @@ class ConnectionParams:
         for pause in (*_SLOT_PAUSES, None):
             try:
                 with _without_variables():
-                    session = psycopg.connect(**keywords, autocommit=autocommit, prepare_threshold=None)  # type: ignore[arg-type]
-                self._check_peer(session)
+                    session = psycopg.connect(**keywords, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
+                try:
+                    self._check_peer(session)
+                    accept_any_bytes(session)
+                    session.autocommit = autocommit
+                except BaseException:
+                    session.close()
+                    raise
                 return session
             except psycopg.OperationalError as error:
                 text = str(error)
@@ -241,7 +250,6 @@ class ConnectionParams:
                 "3i", pipe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
             )
         if uid != self.peer_uid:
-            session.close()
             raise ConnectError(
                 f"the socket of {self.label} belongs to uid {uid}, not to the server's uid {self.peer_uid}"
             )

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from airflow_pgbackup.postgres.anybytes import decoded, encoded
 from airflow_pgbackup.postgres.sqllexer import SqlLexer, Statement
 from airflow_pgbackup.postgres.toc import TocEntry
 
@@ -157,7 +158,7 @@ class DatabaseProperties:
 
 def statements(definition: str) -> Iterator[str]:
     """The single statements of an entry's definition."""
-    source = io.BytesIO(definition.encode("utf-8", "surrogatepass") + b"\n")
+    source = io.BytesIO(encoded(definition) + b"\n")
     for event in SqlLexer(source):
         if isinstance(event, Statement):
-            yield event.text.decode("utf-8", "surrogatepass")
+            yield decoded(event.text)

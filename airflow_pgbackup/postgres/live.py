@@ -7,7 +7,7 @@ import hashlib
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
+from airflow_pgbackup.postgres.anybytes import Identifier
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.contents import LargeObjects, SequenceValue
@@ -85,8 +86,8 @@ class Rows:
     @property
     def source(self) -> sql.Composed:
         """What COPY takes."""
-        table = sql.Identifier(self.schema, self.name)
-        columns = sql.SQL(", ").join(map(sql.Identifier, self.columns))
+        table = Identifier(self.schema, self.name)
+        columns = sql.SQL(", ").join(map(Identifier, self.columns))
         if self.by_select:
             return sql.SQL("(SELECT {} FROM {})").format(columns, table)
         return sql.SQL("{} ({})" if self.columns else "{}").format(table, columns)
@@ -115,8 +116,7 @@ class LiveDatabase:
         cancel: Cancel | None = None,
         deadline: float = float("inf"),
     ) -> None:
-        # A database in SQL_ASCII has no encoding that psycopg could take from it.
-        self.connection = replace(connection, keywords={**connection.keywords, "client_encoding": "UTF8"})
+        self.connection = connection
         self._folder = folder
         self._encoding = encoding
         self._setup: list[sql.SQL | sql.Composed] = [
@@ -169,7 +169,7 @@ class LiveDatabase:
 
         :param only: without its children's."""
         query = sql.SQL("SELECT count(*) FROM {} {}").format(
-            sql.SQL("ONLY" if only else ""), sql.Identifier(schema, name)
+            sql.SQL("ONLY" if only else ""), Identifier(schema, name)
         )
         with self._session() as session:
             row: Any = session.execute(query).fetchone()
@@ -191,7 +191,7 @@ class LiveDatabase:
         """Their values as pg_dump would set them."""
         with self.connection.connect() as session:
             for schema, name in names:
-                query = sql.SQL(_SEQUENCE).format(sql.Identifier(schema, name))
+                query = sql.SQL(_SEQUENCE).format(Identifier(schema, name))
                 row: Any = session.execute(query).fetchone()
                 yield SequenceValue(schema, name, row[0], row[1])
 

@@ -38,7 +38,8 @@ _CODECS = {"SQL_ASCII": "utf-8", "UNICODE": "utf-8", "KOI8R": "koi8_r", "KOI8U":
 class NameDecoder:
     """Bytes of a dump to text, by what the dump itself declares.
 
-    Names in ``SQL_ASCII``, or in an encoding that Python lacks, may not decode; what does not is written ``\\xNN``.
+    Names in ``SQL_ASCII``, or in an encoding that Python lacks, may not decode; the bytes that do not are lone
+    surrogates, as in :mod:`.anybytes`.
 
     :ivar standard_strings: ``standard_conforming_strings``: a backslash in a plain string is just one.
     """
@@ -59,7 +60,7 @@ class NameDecoder:
         self._codec = codecs.lookup(name).name if keeps_ascii else "ascii"
 
     def text(self, data: bytes) -> str:
-        return data.decode(self._codec, "backslashreplace")
+        return data.decode(self._codec, "surrogateescape")
 
 
 @dataclass(frozen=True)

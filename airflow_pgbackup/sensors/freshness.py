@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError
 from airflow_pgbackup.operators._base import airflow_error, seconds
-from airflow_pgbackup.text import printable, printing
+from airflow_pgbackup.text import encodable, printable, printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -167,7 +167,7 @@ def look(
     from airflow_pgbackup.backup.limits import Limits
     from airflow_pgbackup.hooks.repository import open_repository
 
-    return freshness(
+    found = freshness(
         repository=open_repository(repository, aws_conn_id),
         limits=Limits(max_age=timedelta(seconds=max_age), allow_drop=tuple(allow_drop), **limits),
         server=server,
@@ -176,6 +176,7 @@ def look(
         exclude=exclude,
         log=log,
     )
+    return dict(encodable(found))
 
 
 def not_fresh(found: dict[str, Any]) -> str:
