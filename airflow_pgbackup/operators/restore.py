@@ -35,9 +35,10 @@ class PgRestoreOperator(PgBackupOperator):
         ``repository`` and ``series`` say where to look.
     :param repository: where to look for a backup, ``s3://bucket/prefix`` or ``file:///folder``.
     :param series: of which server and database, ``prod/dvdrental``; ``prod/@cluster`` for one by pg_dumpall.
-    :param backup_id: which one of the series; ``latest`` is the newest that is verified at ``minimum_level``.
-    :param minimum_level: for ``latest``: ``integrity``, ``archive`` or ``restore``; None takes the newest, verified or
-        not.
+    :param backup_id: which one of the series; ``latest`` is the newest that is verified at ``minimum_level``. A newer
+        one that is not, or that failed, is named in the log.
+    :param minimum_level: for ``latest``: ``integrity``, ``archive`` or ``restore``; None takes the newest that has not
+        failed.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
     :param postgres_conn_id: the server to restore into; the connection's database is the target.
     :param database: the target, instead of the connection's own.
