@@ -135,6 +135,92 @@ def test_in_s3(run: Run, s3: S3Server) -> None:
     assert "hint: " in wrong.stderr
 
 
+def test_latest_is_the_newest_verified_one_and_a_newer_one_is_named(
+    run: Run, tmp_path: Path, database: ConnectionParams
+) -> None:
+    here, there, series = f"file://{tmp_path}/here", f"file://{tmp_path}/there", f"p/{database.dbname}"
+    run("init", here), run("init", there)
+
+    def dump(*options: str) -> str:
+        time.sleep(1 - time.time() % 1)  # two of one second are none after the other
+        return str(as_json(run("dump", here, "--server", "p", "--json", *options))["id"])
+
+    first = dump()
+    none = run("show", here, series)
+    assert none.returncode == EXIT_STATUS["failed"]
+    assert (
+        f"has no backup verified at level integrity of {series}: the newest of 1, {first} is not verified yet"
+        in none.stderr
+    )
+    assert f"as in {first}" in none.stderr
+    assert as_json(run("show", here, series, first, "--json"))["state"] == "written"
+    assert as_json(run("verify", here, series, "--json"))["id"] == first, "what is not verified yet is to be verified"
+
+    second = dump()
+    for command in (("show", here, series), ("upload", here, series, "--to", there), ("get", here, series)):
+        into = ("--into", str(tmp_path)) if command[0] == "get" else ()
+        done = run(*command, *into, "--json")
+        assert done.returncode == 0, done.stderr
+        assert f"warning: newer backup {series}/{second} is not verified yet; taking {first}" in done.stderr
+        assert second not in done.stdout
+    (artifact,) = (tmp_path / f"here/{series}/{second}").glob("*.dump")
+    artifact.write_bytes(artifact.read_bytes()[:-1])
+    assert run("verify", here, series).returncode == EXIT_STATUS["not good"], "the newest, whatever its state"
+    plan = run("restore", here, series, "-d", "copy", "--mode", "create", "--dry-run")
+    assert plan.returncode == 0, plan.stderr
+    assert f"warning: newer backup {series}/{second} failed verification; taking {first}" in plan.stderr
+    assert "states are by file names; show, verify and restore read the files" in run("list", here).stdout
+
+
+@pytest.fixture
+def tampered(run: Run, tmp_path: Path) -> Callable[..., tuple[str, str, str]]:
+    """``tampered(field=value)``: a repository whose one backup has a manifest with other fields; its series and id."""
+
+    def make(**changes: Any) -> tuple[str, str, str]:
+        here = f"file://{tmp_path}/here"
+        run("init", here)
+        dumped = as_json(run("dump", here, "--server", "p", "--verify", "archive", "--json"))
+        file = tmp_path / "here" / dumped["series"] / dumped["id"] / "manifest.json"
+        content = {**json.loads(file.read_text()), **changes}
+        file.write_text(json.dumps(content).replace('"1e999"', "1e999"))
+        return here, dumped["series"], dumped["id"]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"client": {"tool": "pg_dump", "version": "abc", "path": ""}},
+            "violates its schema at client/version: 'abc' does not match",
+        ),
+        ({"duration_seconds": 1e300}, "violates its schema at duration_seconds"),
+        ({"duration_seconds": "1e999"}, "the number 1e999 is not finite"),
+    ],
+)
+def test_a_manifest_with_absurd_values_is_refused_in_one_line(
+    run: Run, tmp_path: Path, tampered: Callable[..., tuple[str, str, str]], changes: dict[str, Any], said: str
+) -> None:
+    backup = tampered(**changes)
+    for command in (("show",), ("get", "--into", str(tmp_path)), ("restore", "--dry-run"), ("verify",)):
+        done = run(command[0], *backup, *command[1:])
+        assert done.returncode == EXIT_STATUS["failed"]
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) <= 2, "what was found, and a hint"
+
+
+def test_the_command_in_a_manifest_is_not_shown(
+    run: Run, tmp_path: Path, tampered: Callable[..., tuple[str, str, str]]
+) -> None:
+    backup = tampered(restore_command="touch /tmp/marker; pg_restore")
+    shown, got = run("show", *backup, "--json"), run("get", *backup, "--into", str(tmp_path), "--json")
+    command = as_json(got)["restore_command"]
+    assert command.startswith("createdb --template template0 -- ")
+    assert as_json(shown)["manifest"]["restore_command"] == command
+    assert "marker" not in shown.stdout + got.stdout + run("show", *backup).stdout
+
+
 def test_prune_says_what_it_would_do_and_does_it_only_when_told(run: Run, tmp_path: Path) -> None:
     here = f"file://{tmp_path}"
     run("init", here)
