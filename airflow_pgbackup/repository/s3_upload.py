@@ -111,7 +111,7 @@ class Upload:
             self._commit(
                 "CopyObject", **source, Metadata=metadata, MetadataDirective="REPLACE", **tags, **self._checksum
             )
-            return self._confirm(size, None)
+            return self._confirm(size, self._whole_checksum_of(head))
 
         def send(number: int, data: Any) -> dict[str, Any]:
             check()
@@ -131,7 +131,7 @@ class Upload:
             self._abort(upload, parts)
             raise
         self._complete(upload, done)
-        return self._confirm(size, None)
+        return self._confirm(size, self._composite_of(done))
 
     # -- multipart -----------------------------------------------------------------------------------------------
 
@@ -274,6 +274,12 @@ class Upload:
     def _checksum_of(self, data: bytes) -> str | None:
         digest = _DIGESTS.get(self._bucket.algorithm or "")
         return base64.b64encode(digest(data)).decode() if digest else None
+
+    def _whole_checksum_of(self, head: dict[str, Any]) -> str | None:
+        """The checksum of all bytes of an object, where the store keeps one of the kind that we ask for."""
+        checksum = head.get(f"Checksum{self._bucket.algorithm}")
+        is_composite = not checksum or "-" in checksum or head.get("ChecksumType") == "COMPOSITE"
+        return None if is_composite else str(checksum)
 
     def _composite_of(self, parts: list[dict[str, Any]]) -> str | None:
         """S3's checksum of a multipart object: that of its parts' checksums, and their number."""
