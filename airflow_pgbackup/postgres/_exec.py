@@ -1,8 +1,9 @@
-"""Between us and a tool: ``python -I -S _exec.py PARENT FILTER DIRECTORY PROGRAM ARGUMENT…``, run as a script.
+"""Between us and a tool: ``python -I -S _exec.py PARENT FILTER DIRECTORY GO PROGRAM ARGUMENT…``, a script.
 
 Leads the process group of the tool, so that nothing of the tool outlives us: when PARENT is gone, by SIGKILL too, it
-kills the group. DIRECTORY is the private directory with the password file, or empty; it is removed when the tool ends,
-and before the group is killed.
+kills the group. DIRECTORY is the private directory for the password file, or empty; it is removed when the tool ends,
+and before the group is killed. The tool starts when the descriptor GO says so: ``NAME=VALUE`` and a zero byte for each
+variable of the tool's environment that it shall have besides ours, and one more zero byte.
 ``PR_SET_PDEATHSIG`` on the tool itself would not do: the workers of ``pg_dump --jobs`` and the pg_dump under
 pg_dumpall are the tool's children, not ours, and it fires when merely the *thread* that started the tool ends.
 FILTER is a seccomp filter for the tool, an array of ``struct sock_filter`` in hexadecimal, or empty. Behind FD@ it is
@@ -27,7 +28,7 @@ PR_SET_NO_NEW_PRIVS = 38
 SECCOMP_MODE_FILTER = 2
 
 
-def main(parent: int, seccomp: str, directory: str, argv: list[str]) -> None:
+def main(parent: int, seccomp: str, directory: str, go: int, argv: list[str]) -> None:
     prctl = getattr(ctypes.CDLL(None), "prctl", lambda *_: 0)  # Linux has it
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the password
     # Inherited from a thread or program that blocks signals, or ignores the end of its children.
@@ -35,9 +36,27 @@ def main(parent: int, seccomp: str, directory: str, argv: list[str]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if directory:
         private_directory.hold(directory)
+
+    def remove_directory() -> None:
+        if directory:
+            private_directory.remove(directory)
+
+    def check_parent(*_: object) -> None:
+        if os.getppid() != parent:
+            remove_directory()
+            os.killpg(0, signal.SIGKILL)
+
+    signal.signal(signal.SIGUSR1, check_parent)
+    prctl(PR_SET_PDEATHSIG, int(signal.SIGUSR1))
+    check_parent()
+    if not wait_for_go(go):
+        remove_directory()
+        os._exit(1)
+
     leader = os.getpid()
     tool = os.fork()
     if tool == 0:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
         prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))  # for the sudden end of the leader alone
         if os.getppid() == leader:
             become(argv, seccomp)
@@ -51,24 +70,28 @@ def main(parent: int, seccomp: str, directory: str, argv: list[str]) -> None:
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
 
-    def check_parent(*_: object) -> None:
-        if os.getppid() != parent:
-            if directory:
-                private_directory.remove(directory)
-            os.killpg(0, signal.SIGKILL)
-
-    signal.signal(signal.SIGUSR1, check_parent)
-    prctl(PR_SET_PDEATHSIG, int(signal.SIGUSR1))
-    check_parent()
-
     status = os.waitstatus_to_exitcode(os.waitpid(tool, 0)[1])
-    if directory:
-        private_directory.remove(directory)
+    remove_directory()
     if status < 0:
         if -status != signal.SIGKILL:
             signal.signal(-status, signal.SIG_DFL)
         os.kill(leader, -status)
     os._exit(status)
+
+
+def wait_for_go(go: int) -> bool:
+    """False when there is no tool to start: PARENT has failed, or is gone."""
+    message = b""
+    while not message.endswith(b"\0\0"):
+        piece = os.read(go, 1 << 16)
+        if not piece:
+            return False
+        message += piece
+    os.close(go)
+    for variable in filter(None, message.split(b"\0")):
+        name, _, value = variable.partition(b"=")
+        os.environb[name] = value
+    return True
 
 
 def become(argv: list[str], seccomp: str) -> None:
@@ -115,4 +138,4 @@ def confine(seccomp: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5:])

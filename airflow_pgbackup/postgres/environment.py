@@ -42,7 +42,7 @@ class ClientEnvironment(dict[str, str]):
 
     ``HOME``, ``TMPDIR``, the password file and the service file lie in a private directory. It exists while a tool
     runs: :class:`~airflow_pgbackup.postgres.process.ToolProcess` makes it for each tool, one at a time, and the leader
-    of the tool removes it. For any other program it exists for the length of a ``with``.
+    of the tool removes it. For any other program it exists for the length of a ``with``, and so do the variables.
 
     The session is pinned where a dump would differ from the dump of its own restore: UTC, hexadecimal bytea.
 
@@ -54,6 +54,7 @@ class ClientEnvironment(dict[str, str]):
         self.directory: Path | None = None
         self._params = params
         self._files = ExitStack()
+        self._written: dict[str, str] = {}
         self._by_service: dict[str, str] = {}
         self.update(LC_MESSAGES="C", PGTZ="UTC")
         keywords = params.keywords_with_defaults()
@@ -66,30 +67,45 @@ class ClientEnvironment(dict[str, str]):
                 self._by_service[keyword] = value
 
     def __enter__(self) -> ClientEnvironment:
-        if self.directory is None:
-            with ExitStack() as files:
-                self._write_files(files.enter_context(PrivateDirectory()), files)
-                self._files = files.pop_all()
+        try:
+            self.make_directory()
+            self.write_files()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self.directory = None
         self._files.close()
 
-    def _write_files(self, directory: Path, files: ExitStack) -> None:
-        home, temporary, service = directory / "home", directory / "tmp", directory / "pg_service.conf"
+    def make_directory(self) -> Path:
+        """Make the private directory, still empty, unless it exists."""
+        if self.directory is None:
+            self.directory = self._files.enter_context(PrivateDirectory())
+            for name in self._written:  # of another directory before
+                del self[name]
+            self._written = {}
+        return self.directory
+
+    def write_files(self) -> dict[str, str]:
+        """Fill the directory; the variables that name what is in it, which are set here, too."""
+        if self._written or self.directory is None:
+            return self._written
+        home, temporary, service = (self.directory / name for name in ("home", "tmp", "pg_service.conf"))
         home.mkdir(mode=0o700)
         temporary.mkdir(mode=0o700)
-        self.update(HOME=str(home), TMPDIR=str(temporary))
-        self.pop("PGPASSWORD", None)  # of another tool before
+        found = {"HOME": str(home), "TMPDIR": str(temporary)}
         if self._by_service:
             write_service(service, _SERVICE, self._by_service)
-            self.update(PGSERVICEFILE=str(service), PGSERVICE=_SERVICE)
-        if passfile := files.enter_context(pgpass_file(self._params, directory=directory)):
-            self["PGPASSFILE"] = str(passfile)
+            found |= {"PGSERVICEFILE": str(service), "PGSERVICE": _SERVICE}
+        if passfile := self._files.enter_context(pgpass_file(self._params, directory=self.directory)):
+            found["PGPASSFILE"] = str(passfile)
         elif (password := self._params.get_password()) is not None:
-            self["PGPASSWORD"] = password
-        self.directory = directory
+            found["PGPASSWORD"] = password
+        self.update(found)
+        self._written = found
+        return found
 
 
 def client_environment(params: ConnectionParams, *, dbname: str | None = None) -> ClientEnvironment:

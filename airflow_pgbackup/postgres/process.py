@@ -12,7 +12,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,13 +22,11 @@ from typing import Literal
 from airflow_pgbackup.errors import Cancelled, DeadlineExceeded, ToolError, ToolKilled
 from airflow_pgbackup.postgres import seccomp
 from airflow_pgbackup.postgres.cancel import Cancel
-from airflow_pgbackup.postgres.environment import ClientEnvironment
+from airflow_pgbackup.postgres.leader import Leader
 from airflow_pgbackup.postgres.stderr import errors_of, most_useful
 from airflow_pgbackup.postgres.tool_pipes import CHUNK, Readable, StderrLog, StdinFeeder, ToolOutput
 
 __all__ = ["Cancel", "Readable", "ToolOutput", "ToolProcess", "run_tool"]
-
-_EXEC = Path(__file__).with_name("_exec.py")
 
 KILL_AFTER = 2.0
 """Seconds between TERM and KILL: Airflow's own KILL may come 5 s after its TERM."""
@@ -47,8 +44,8 @@ class ToolProcess:
     When this process is killed, so is the group.
 
     :param argv: program and arguments; no shell.
-    :param env: the whole environment of the child. The files of a :class:`ClientEnvironment`, with the password among
-        them, are made for the tool and removed the moment it ends, by its leader, whatever becomes of this process.
+    :param env: the whole environment of the child. The files of a ``ClientEnvironment``, the password's among them, are
+        made for the tool and removed the moment it ends, by its leader, whatever becomes of this process.
     :param cancel: stops the tool when set.
     :param deadline: seconds from the start after which the tool is stopped.
     :param on_line: gets every line of stderr while the tool runs, in a thread, without statements and rows; what it
@@ -80,7 +77,7 @@ class ToolProcess:
         self.tool = Path(argv[0]).name
         self._argv = [*within, *(os.fspath(word) for word in argv)]
         self._sandboxed = bool(within)
-        self._env = env
+        self._leader = Leader(env)
         self._cancel = cancel or Cancel()
         self._deadline = deadline
         self._stderr = StderrLog(on_line)
@@ -91,7 +88,6 @@ class ToolProcess:
         self._seccomp = ""
         if not may_start_processes:
             self._seccomp, self._argv = seccomp.applied(self._argv)
-        self._files = contextlib.ExitStack()  # those of the environment, while the tool runs
         self._process: subprocess.Popen[bytes] | None = None
         self._output: ToolOutput | None = None
         self._threads: list[tuple[threading.Thread, float | None]] = []  # and seconds that we wait for it
@@ -136,11 +132,16 @@ class ToolProcess:
 
     def __enter__(self) -> ToolProcess:
         self._cancel.check()
-        try:
-            self._process = child = self._start()
-        except BaseException:
-            self._files.close()
-            raise
+        self._process = child = self._leader.start(
+            self._argv,
+            seccomp=self._seccomp,
+            bufsize=0,
+            stdin=subprocess.PIPE if self._feeder else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if self._pipe_stdout else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            cwd=self._cwd,
+            umask=self._umask,
+        )
         try:
             self._start_thread(self._guard)
             self._start_thread(
@@ -153,6 +154,7 @@ class ToolProcess:
                     fcntl.fcntl(child.stdout, fcntl.F_SETPIPE_SZ, CHUNK)
                 self._output = ToolOutput(child.stdout, at_end=self._finish, given_up=self._nothing_more)
             self._unregister = self._cancel.on_set(lambda: self._stop("cancelled"))
+            self._leader.release()
         except BaseException:
             self._close()
             raise
@@ -162,23 +164,6 @@ class ToolProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        directory: Path | None = None
-        if isinstance(self._env, ClientEnvironment):
-            directory = self._files.enter_context(self._env).directory
-        leader = [sys.executable, "-I", "-S", os.fspath(_EXEC), str(os.getpid()), self._seccomp]
-        return subprocess.Popen(
-            [*leader, os.fspath(directory or ""), *self._argv],
-            bufsize=0,
-            stdin=subprocess.PIPE if self._feeder else subprocess.DEVNULL,
-            stdout=subprocess.PIPE if self._pipe_stdout else subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=dict(self._env),
-            cwd=self._cwd,
-            umask=self._umask,
-            start_new_session=True,
-        )
 
     def wait(self) -> None:
         """Wait for the tool's end, throwing away what is unread of its stdout.
@@ -258,7 +243,7 @@ class ToolProcess:
                 self._signal(signal.SIGKILL)  # what the tool left running in its group
                 with self._alive:
                     child.wait()
-            self._files.close()
+            self._leader.close()
             self._endings.put("ended")
             for thread, patience in self._threads:
                 thread.join(patience)

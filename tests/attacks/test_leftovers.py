@@ -124,6 +124,7 @@ def test_kills_at_any_moment_leave_nothing_after_the_next_run(together: bool, te
             kill_family(process.pid) if together else process.kill()
     if not together:  # the leaders of the tools need a moment to see it
         wait_for(lambda: not [pid for pid in Path("/proc").glob("[0-9]*") if _runs_in(pid, temporary)])
+        assert with_secret(temporary, canary) == []
     sweep(temporary)
     for left in temporary.iterdir():  # killed between making the directory and locking it
         assert {path.name for path in left.iterdir()} <= {".lock.new"}
