@@ -197,14 +197,14 @@ class Target:
 
 
 def database_dump(body: bytes, major: int = 15) -> bytes:
-    """What pg_dump would write around it."""
+    """What pg_dump would write around it, less the \\restrict that would protect a psql of ours."""
     return (
-        b"--\n-- PostgreSQL database dump\n--\n\n\\restrict abc\n\n-- Dumped from database version %d.1\n"
+        b"--\n-- PostgreSQL database dump\n--\n\n-- Dumped from database version %d.1\n"
         b"-- Dumped by pg_dump version %d.1\n\nSET client_encoding = 'UTF8';\n"
         % (major, major)
         + b"CREATE TABLE public.t (line text, stdin text);\n\n"
         + body
-        + b"\n--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict abc\n\n"
+        + b"\n--\n-- PostgreSQL database dump complete\n--\n\n"
     )
 
 
@@ -212,7 +212,7 @@ def cluster_dump(major: int = 15, *, roles: bytes = b"", template1: bytes = b"",
     """What pg_dumpall would write around pieces among the roles, in template1 and in a database app."""
     created = (
         b"CREATE DATABASE app WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE_PROVIDER = libc LOCALE = 'C';\n"
-        b"\n\\unrestrict abc\n\\connect app\n\\restrict abc\n\n"
+        b"\n\\connect app\n\n"
     )
     sections = database_dump(template1, major), database_dump(app, major)
     second = sections[1].replace(b"CREATE TABLE", created + b"CREATE TABLE", 1)

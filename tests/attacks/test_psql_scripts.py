@@ -26,6 +26,7 @@ from airflow_pgbackup.postgres.clients import CONFIGURED, Client
 from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
 from airflow_pgbackup.postgres.guarded_psql import choose_psql, guarded
 from airflow_pgbackup.postgres.process import ToolProcess
+from airflow_pgbackup.postgres.sandbox import find_bwrap
 from airflow_pgbackup.postgres.script_filter import sessions
 from airflow_pgbackup.postgres.script_scan import scan_script
 from airflow_pgbackup.postgres.server import PostgresServer
@@ -84,12 +85,10 @@ def run(build: Build, params: ConnectionParams, script: bytes) -> None:
     """Through the door."""
     client = choose_psql([Client(build.bin_dir, build.version, CONFIGURED)], build.major)
     psql = guarded(client, io.BytesIO(script))
-    with (
-        client_environment(params) as env,
-        ToolProcess(
-            psql.argv, env=env, stdin=psql.stdin, stdout="devnull", deadline=60, may_start_processes=False
-        ) as process,
-    ):
+    env = client_environment(params)
+    with ToolProcess(
+        psql.argv, env=env, stdin=psql.stdin, stdout="devnull", deadline=60, may_start_processes=False
+    ) as process:
         process.wait()
 
 
@@ -147,6 +146,20 @@ def test_no_command_runs_in_a_hidden_place(build: Build, place: str, attacked: A
 def test_variables_hold_no_secret(build: Build, attacked: Attacked, target: Target) -> None:
     names = ["PASSWORD", "PGPASSWORD", "PASSFILE", "PGPASSFILE", "HOME", "PATH", "restrict_key", "RESTRICT"]
     run(build, attacked(build), b"".join(b"SELECT :{?%s} AND 1/0 = 1;\n" % name.encode() for name in names))
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_the_kernel_refuses_processes_inside_a_sandbox_too(may: bool) -> None:
+    bwrap = find_bwrap()
+    assert bwrap
+    within = [bwrap, "--ro-bind", "/", "/", "--dev", "/dev", "--unshare-pid", "--"]
+    argv = ["sh", "-c", "/bin/true && echo started"]
+    with ToolProcess(argv, env={"PATH": os.defpath}, within=within, may_start_processes=may) as process:
+        if may:
+            assert process.stdout.read() == b"started\n"
+        else:
+            with pytest.raises(ToolError, match=r"[Cc]annot fork"):
+                process.wait()
 
 
 PIECES = [
