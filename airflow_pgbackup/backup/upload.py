@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.artifact import download
+from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_evidence, make_reference, take_back
 from airflow_pgbackup.backup.streams import Meter
@@ -29,6 +30,7 @@ from airflow_pgbackup.repository.base import Entry, Repository
 from airflow_pgbackup.repository.evidence import Evidence, parse_verification, read_evidence
 from airflow_pgbackup.repository.layout import VerificationName
 from airflow_pgbackup.repository.manifest import MAX_BYTES, FileDigest
+from airflow_pgbackup.settings import Settings
 
 _CHUNK = 1 << 20
 
@@ -63,6 +65,7 @@ def upload(
             f"{destination.uri} is the repository the backup is already in", hint="name another destination"
         )
     _require_level(evidence, minimum_level)
+    sweep_leftovers(Settings(), log)
     say = log or (lambda line: None)
     job = _Copy(source, destination, evidence, cancel, say)
     if job.is_there():
