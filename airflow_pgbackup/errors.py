@@ -11,6 +11,7 @@
      |    +-- ToolKilled           it died by a signal that we did not send
      |    +-- DeadlineExceeded     it was still running at its deadline, and was stopped
      +-- Cancelled                 we were asked to stop (on_kill, Ctrl-C)
+     +-- DiskError                 a disk of this worker is full, or cannot be written to
      +-- RepositoryError           where backups live does not answer, or refuses
      |    +-- RepositoryNotFound   no repository.json there: an unmounted volume, another worker's disk, a typo
      |    +-- RepositoryMismatch   a repository, but not the one the reference was made in
@@ -105,6 +106,10 @@ class DeadlineExceeded(ToolError):
 
 
 class Cancelled(PgBackupError):
+    pass
+
+
+class DiskError(PgBackupError):
     pass
 
 

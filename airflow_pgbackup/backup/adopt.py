@@ -6,11 +6,13 @@ hold and a dump does not say stays empty. Whether they are any good is for ``ver
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone, tzinfo
 from pathlib import Path
+from typing import BinaryIO
 
 from airflow_pgbackup.backup.progress import Progress, human_bytes
 from airflow_pgbackup.backup.reference import make_reference, take_back
@@ -18,6 +20,7 @@ from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.streams import Meter
 from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.cancel import Cancel
+from airflow_pgbackup.postgres.members import check_member_names
 from airflow_pgbackup.postgres.sniff import Dump, sniff
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
@@ -32,6 +35,7 @@ from airflow_pgbackup.repository.manifest import (
     Manifest,
     directory_sha256,
 )
+from airflow_pgbackup.repository.regular_files import open_below
 from airflow_pgbackup.repository.retention import find_zone
 
 _CHUNK = 1 << 20
@@ -79,20 +83,27 @@ def adopt(
             cancel.check()
         name = path.relative_to(folder).as_posix()
         try:
-            dump = sniff(path)
+            dump = sniff(path, open_file=job.open)
             one = job.look(path, dump) if dump else None
             reason = "not a dump of PostgreSQL"
         except (VerificationFailed, ConfigurationError) as error:
             one, reason = None, str(error)
         except OSError as error:
-            one, reason = None, f"cannot be read: {(error.strerror or type(error).__name__).lower()}"
+            one, reason = None, f"cannot be read: {_reason(error)}"
         if one is None:
             skipped.append({"path": name, "reason": reason})
             say(f"skipped {name}: {reason}")
             continue
         found.append(one.describe(name))
-        if not dry_run:
-            (adopted if job.take(one) else present).append(job.reference(one))
+        if dry_run:
+            continue
+        try:
+            taken = job.take(one)
+        except OSError as error:
+            skipped.append({"path": name, "reason": f"changed meanwhile: {_reason(error)}"})
+            say(f"skipped {name}: changed meanwhile: {_reason(error)}")
+        else:
+            (adopted if taken else present).append(job.reference(one))
     return {"adopted": adopted, "present": present, "found": found, "skipped": skipped}
 
 
@@ -100,12 +111,16 @@ def _nowhere(line: str) -> None:
     """Nobody listens."""
 
 
+def _reason(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()
+
+
 def _candidates(folder: Path) -> Iterator[Path]:
-    """Plain files, and folders which are a directory dump; links are not followed."""
+    """Regular files, and folders which are a directory dump; links are not followed."""
     for path in sorted(folder.iterdir()):
         if path.is_symlink():
             continue
-        if path.is_dir() and not (path / "toc.dat").is_file():
+        if path.is_dir() and not os.path.lexists(path / "toc.dat"):
             yield from _candidates(path)
         elif path.is_dir() or path.is_file():
             yield path
@@ -149,22 +164,39 @@ class _Adoption:
     cancel: Cancel | None
     say: Callable[[str], None]
 
+    def open(self, path: Path) -> BinaryIO:
+        """A file of the folder, which others may write to: no link is followed on the way to it.
+
+        :raises OSError: it cannot be opened, or is not a regular file.
+        """
+        try:
+            return os.fdopen(open_below(self.folder, path.relative_to(self.folder).as_posix()), "rb")
+        except OSError as error:
+            error.strerror = f"{path.name}: {_reason(error)}"
+            raise
+
     def look(self, path: Path, dump: Dump) -> _Found:
         """Read all of it once: its digest is its identity.
 
         :raises ConfigurationError: it does not say of which database it is.
+        :raises VerificationFailed: a directory with files that pg_dump never writes.
+        :raises OSError: a file of it cannot be opened, or is not a regular file.
         """
         database = None if dump.cluster else dump.database or self.database
         if database is None and not dump.cluster:
             raise ConfigurationError(
                 "the script does not say of which database it is", hint="adopt such ones by themselves, with database="
             )
-        members = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-        modified = max(member.stat().st_mtime for member in members)
+        members = [path]
+        if dump.format == "directory":
+            members = sorted(path.iterdir())
+            check_member_names([member.name for member in members])
+        modified = 0.0
         progress = Progress(self.say, f"hashing {path.name}")
         files = []
         for member in members:
-            with member.open("rb") as stream:
+            with self.open(member) as stream:
+                modified = max(modified, os.fstat(stream.fileno()).st_mtime)
                 meter = Meter(stream, on_bytes=progress.advance)
                 while meter.read(_CHUNK):
                     if self.cancel:
@@ -185,8 +217,9 @@ class _Adoption:
         written: list[str] = []
         try:
             for file in one.files:
-                path, member = (one.path / file.path, f"{key}/{file.path}") if one.path.is_dir() else (one.path, key)
-                with path.open("rb") as stream:
+                is_directory = one.dump.format == "directory"
+                path, member = (one.path / file.path, f"{key}/{file.path}") if is_directory else (one.path, key)
+                with self.open(path) as stream:
                     self.repository.write(member, stream, size_hint=file.size, sha256=file.sha256, cancel=self.cancel)
                 written.append(member)
             self.repository.write_bytes(f"{folder}/{layout.MANIFEST_FILE}", manifest.to_json())

@@ -1,44 +1,86 @@
-"""An artifact where it lies: its bytes against the manifest, and a form that PostgreSQL's tools can read."""
+"""An artifact in the repository: its bytes compared with the manifest, and handed to those who use them."""
 
 from __future__ import annotations
 
-import tempfile
+import errno
+import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from airflow_pgbackup.backup.checked import PIECE, Checked, Marks
+from airflow_pgbackup.backup.private_copy import clone, create, disk_errors, require_room
 from airflow_pgbackup.backup.progress import Progress
-from airflow_pgbackup.backup.streams import Meter
-from airflow_pgbackup.errors import BackupNotFound, ClientError
+from airflow_pgbackup.errors import (
+    AlreadyExists,
+    BackupNotFound,
+    ClientError,
+    ConfigurationError,
+    VerificationFailed,
+)
+from airflow_pgbackup.postgres import endchecks
 from airflow_pgbackup.postgres.clients import Client, find_clients, where_to_get
+from airflow_pgbackup.postgres.members import artifact_format, check_directory_names, check_member_names
 from airflow_pgbackup.postgres.process import Cancel
+from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository import layout
-from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.files import name_exclusively
 from airflow_pgbackup.repository.manifest import FileDigest, Manifest
 from airflow_pgbackup.repository.source import CancelFlag, Stop
 
 _T = TypeVar("_T")
-_CHUNK = 1 << 20
+_HEAD = 512
 PARALLEL = 4
 """Members of a directory read at a time: a store answers each request late, and hashing takes a core each."""
 
 
-def member_key(manifest: Manifest, file: FileDigest) -> str:
-    """The key of one file of an artifact."""
-    key = layout.artifact_key(manifest.series, manifest.id, manifest.artifact.name)
-    return f"{key}/{file.path}" if manifest.artifact.format == "directory" else key
+@contextmanager
+def open_checked(
+    repository: Repository,
+    manifest: Manifest,
+    *,
+    as_path: bool,
+    temp_dir: str = "",
+    cancel: Cancel | None = None,
+    progress: Progress | None = None,
+) -> Iterator[tuple[list[str], Checked]]:
+    """An artifact for a tool: as :func:`check_bytes`, and where a path is asked for, with a private copy.
+
+    :param as_path: make a copy; it is gone afterwards.
+    :param temp_dir: where; empty for the system's directory of temporary files.
+    :raises DiskError: the copy does not fit, or cannot be written.
+    :raises VerificationFailed: names inside the copy lead out of it: no tool of PostgreSQL's may open it.
+    """
+    with ExitStack() as stack:
+        into = stack.enter_context(PrivateDirectory(temp_dir or None)) if as_path else None
+        wrong, checked = check_bytes(repository, manifest, into=into, cancel=cancel, progress=progress)
+        if checked.path is not None and not wrong:
+            _check_names(checked.path, manifest.artifact.format, cancel.check if cancel else lambda: None)
+        yield wrong, checked
 
 
 def check_bytes(
-    repository: Repository, manifest: Manifest, *, cancel: Cancel | None = None, progress: Progress | None = None
-) -> tuple[list[str], Mapping[str, Entry]]:
-    """Read every file, members of a directory in parallel, and hold it against the manifest: size, then SHA-256.
+    repository: Repository,
+    manifest: Manifest,
+    *,
+    into: Path | None = None,
+    cancel: Cancel | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[str], Checked]:
+    """Read every file, members of a directory in parallel, and compare it with the manifest: size, then SHA-256; and
+    whether it is of the manifest's format. A directory must have the manifest's members and nothing else.
 
-    :return: what is wrong, a line each; and for every key its entry, which pins later reads to these very bytes.
+    :param into: a directory that nobody else writes to: gets a copy of what was hashed, under the artifact's name;
+        files are 0600, a directory 0700.
+    :return: what is wrong, a line each, after which the copy must not be used; and the artifact, to read it again.
+    :raises DiskError: the copy does not fit, or cannot be written.
     """
+    artifact = manifest.artifact
+    path = into and into / artifact.name
     lock = threading.Lock()
     done = 0
 
@@ -49,33 +91,73 @@ def check_bytes(
             if progress:
                 progress.advance(done)
 
-    def look(file: FileDigest, stop: CancelFlag) -> tuple[str | None, Entry | None]:
-        key = member_key(manifest, file)
+    def look(file: FileDigest, stop: CancelFlag) -> tuple[str | None, Marks | None]:
+        key = manifest.key(file)
         entry = repository.stat(key)
         if entry is None:
             return f"{file.path} is missing", None
         if entry.size != file.size:
-            return f"{file.path} has {entry.size} bytes, {file.size} were dumped", entry
+            return f"{file.path} has {entry.size} bytes, {file.size} were dumped", None
+        marks, size, head = Marks(entry), 0, b""
         try:
-            with repository.read(key, pin=entry) as stream:
-                meter = Meter(stream)
-                while data := meter.read(_CHUNK):
+            with repository.read(key, pin=entry) as stream, _copying(stream, path, manifest, file) as source:
+                while size <= file.size and (piece := source(PIECE)):
                     stop.check()
-                    advance(len(data))
+                    marks.add(piece)
+                    size += len(piece)
+                    head = head or piece[:_HEAD]
+                    advance(len(piece))
         except BackupNotFound:
-            return f"{file.path} went away or changed while it was read", entry
-        if meter.sha256 != file.sha256:
-            return f"{file.path} has sha256 {meter.sha256}, {file.sha256} was dumped", entry
-        return None, entry
+            return f"{file.path} went away or changed while it was read", marks
+        if marks.sha256 != file.sha256:
+            return f"{file.path} has sha256 {marks.sha256}, {file.sha256} was dumped", marks
+        if artifact.format != "directory" and artifact_format(head) != artifact.format:
+            return f"{file.path} is not of format {artifact.format}", marks
+        return None, marks
 
-    found = _each(manifest.artifact.files, look, cancel)
-    wrong = [line for line, _ in found if line]
-    pins = {
-        member_key(manifest, file): entry
-        for file, (_, entry) in zip(manifest.artifact.files, found, strict=True)
-        if entry is not None
-    }
-    return wrong + _extra_members(repository, manifest), pins
+    wrong = _wrong_names(repository, manifest)
+    if wrong:  # not a byte is read
+        return wrong, Checked(repository, manifest, {})
+    if path is not None:
+        _prepare(repository, manifest, path)
+    found = _each(artifact.files, look, cancel)
+    marks = {manifest.key(file): its for file, (_, its) in zip(artifact.files, found, strict=True) if its is not None}
+    return [line for line, _ in found if line], Checked(repository, manifest, marks, path)
+
+
+def _prepare(repository: Repository, manifest: Manifest, path: Path) -> None:
+    """Make a place for a copy."""
+    first = manifest.key(manifest.artifact.files[0])
+    size = sum(file.size for file in manifest.artifact.files)
+    with disk_errors(path.parent):
+        if repository.stat(first) is not None:
+            with repository.read(first) as source:
+                require_room(path.parent, size, source)
+        if manifest.artifact.format == "directory":
+            path.mkdir(mode=0o700)
+
+
+@contextmanager
+def _copying(
+    stream: BinaryIO, path: Path | None, manifest: Manifest, file: FileDigest
+) -> Iterator[Callable[[int], bytes]]:
+    """Reads the stream; with a path, gives what the copy there holds."""
+    if path is None:
+        yield stream.read
+        return
+    with disk_errors(path.parent):
+        copy = create(path / file.path if manifest.artifact.format == "directory" else path)
+
+    def read(size: int) -> bytes:
+        data = stream.read(size)
+        with disk_errors(path.parent):
+            copy.write(data)
+            if not data:
+                copy.flush()
+        return data
+
+    with copy:
+        yield copy.read if clone(stream, copy) else read
 
 
 def _each(files: Sequence[FileDigest], work: Callable[[FileDigest, CancelFlag], _T], cancel: Cancel | None) -> list[_T]:
@@ -99,37 +181,32 @@ def _each(files: Sequence[FileDigest], work: Callable[[FileDigest, CancelFlag], 
     return [future.result() for future in futures]
 
 
-def _extra_members(repository: Repository, manifest: Manifest) -> list[str]:
-    # pg_restore looks at what toc.dat names, so a foreign member does no harm; but it is not what was dumped.
-    if manifest.artifact.format != "directory":
+def _wrong_names(repository: Repository, manifest: Manifest) -> list[str]:
+    """What is no file of this artifact, and which of its files are none."""
+    artifact = manifest.artifact
+    folder = layout.artifact_key(manifest.series, manifest.id, artifact.name)
+    special = set(repository.strangers(layout.backup_folder(manifest.series, manifest.id)))
+    if folder in special:
+        return [f"{artifact.name} is not a regular file or directory"]
+    if artifact.format != "directory":
         return []
-    known = {member_key(manifest, file) for file in manifest.artifact.files}
-    folder = layout.artifact_key(manifest.series, manifest.id, manifest.artifact.name)
-    return [
-        f"{entry.key.removeprefix(f'{folder}/')} is no file of this dump"
-        for entry in repository.list(folder)
-        if entry.key not in known
-    ]
+    try:
+        check_member_names([file.path for file in artifact.files])
+    except VerificationFailed as error:
+        return [error.message]
+    known = {manifest.key(file) for file in artifact.files}
+    wrong = [f"{key.removeprefix(f'{folder}/')} is not a regular file" for key in special & known]
+    extra = [entry.key for entry in repository.list(folder) if entry.key not in known]
+    extra += [key for key in special - known if key.startswith(f"{folder}/")]
+    return wrong + [f"{key.removeprefix(f'{folder}/')} is no file of this dump" for key in extra]
 
 
-@contextmanager
-def local_copy(
-    repository: Repository,
-    manifest: Manifest,
-    pins: Mapping[str, Entry],
-    *,
-    temp_dir: str = "",
-    cancel: Cancel | None = None,
-) -> Iterator[Path]:
-    """The artifact as a path that a tool can open: itself where keys are files, else a copy that goes again."""
-    key = layout.artifact_key(manifest.series, manifest.id, manifest.artifact.name)
-    path = repository.local_path(key)
-    if path is not None:
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="pgbackup-", dir=temp_dir or None) as folder:
-        download(repository, manifest, Path(folder), pins=pins, cancel=cancel)
-        yield Path(folder) / manifest.artifact.name
+def _check_names(path: Path, format: str, on_step: Callable[[], None]) -> None:
+    if format == "directory":
+        check_directory_names(path, on_step)
+    elif format == "tar":
+        with path.open("rb") as file:
+            endchecks.tar_members(file, on_step)
 
 
 def download(
@@ -137,43 +214,46 @@ def download(
     manifest: Manifest,
     into: Path,
     *,
-    pins: Mapping[str, Entry] | None = None,
     cancel: Cancel | None = None,
+    progress: Progress | None = None,
 ) -> Path:
-    """Copy the artifact into a folder under its own name, members in parallel; files are 0600, a directory 0700.
+    """Copy the artifact into a directory under its own name, which it gets when its bytes have been compared with the
+    manifest; files are 0600, a directory 0700. A failure leaves nothing.
 
-    :return: the artifact's path. Sizes and digests are the caller's business: see :func:`check_bytes`.
+    :return: the artifact's path.
+    :raises VerificationFailed: it is not what was dumped.
+    :raises ConfigurationError: something has that name. :raises DiskError: it does not fit, or cannot be written.
     """
     target = into / manifest.artifact.name
-    if manifest.artifact.format == "directory":
-        target.mkdir(mode=0o700)
-
-    def fetch(file: FileDigest, stop: CancelFlag) -> None:
-        path = target / file.path if manifest.artifact.format == "directory" else target
-        key = member_key(manifest, file)
-        path.touch(mode=0o600, exist_ok=False)
-        with repository.read(key, pin=(pins or {}).get(key)) as stream, path.open("wb") as out:
-            while data := stream.read(_CHUNK):
-                stop.check()
-                out.write(data)
-
-    _each(manifest.artifact.files, fetch, cancel)
+    taken = ConfigurationError(f"{target} exists already", hint="move it, or choose another directory")
+    if os.path.lexists(target):
+        raise taken
+    with PrivateDirectory(into) as directory:
+        wrong, checked = check_bytes(repository, manifest, into=directory, cancel=cancel, progress=progress)
+        if wrong:
+            raise VerificationFailed(
+                f"backup {manifest.series}/{manifest.id} is not what was dumped: {wrong[0]}",
+                hint="choose another backup",
+            )
+        with disk_errors(into):
+            try:
+                _name(checked.private_path, target)
+            except AlreadyExists:
+                raise taken from None
     return target
 
 
-def opened(
-    repository: Repository,
-    manifest: Manifest,
-    pins: Mapping[str, Entry],
-    *,
-    temp_dir: str = "",
-    cancel: Cancel | None = None,
-) -> AbstractContextManager[Path | BinaryIO]:
-    """The artifact in the form that needs least room: its path, or a stream where the format can be read as one."""
-    key = layout.artifact_key(manifest.series, manifest.id, manifest.artifact.name)
-    if repository.local_path(key) is None and manifest.artifact.format in ("custom", "plain"):
-        return repository.read(key, pin=pins.get(key))
-    return local_copy(repository, manifest, pins, temp_dir=temp_dir, cancel=cancel)
+def _name(path: Path, target: Path) -> None:
+    """:raises AlreadyExists: that name is taken by now."""
+    if not path.is_dir():
+        name_exclusively(path, target)
+        return
+    try:
+        path.rename(target)  # replaces nothing but an empty directory, rename(2)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise AlreadyExists(f"{target} exists already") from None
+        raise
 
 
 def choose_reader(manifest: Manifest, client_dirs: tuple[str, ...]) -> Client:

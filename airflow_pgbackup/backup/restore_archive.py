@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
-from airflow_pgbackup.backup.artifact import local_copy, member_key
+from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.restore_target import Server
 from airflow_pgbackup.backup.restore_tools import Run, ToolLog, pg_restore, pg_restore_to_psql
 from airflow_pgbackup.errors import ClientError, OptionError
@@ -24,16 +22,16 @@ from airflow_pgbackup.postgres.database_sql import DatabaseProperties, is_standa
 from airflow_pgbackup.postgres.guarded_psql import choose_psql
 from airflow_pgbackup.postgres.needs import Needs
 from airflow_pgbackup.postgres.options import RestoreOptions
-from airflow_pgbackup.postgres.process import run_tool
+from airflow_pgbackup.postgres.process import Readable, run_tool
+from airflow_pgbackup.postgres.readers import Part
 from airflow_pgbackup.postgres.toc import Toc, TocEntry, read_toc
-from airflow_pgbackup.repository import layout
-from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository.manifest import Manifest
 
 _LIST_SECONDS = 600.0
 _CREATE_PUBLIC = re.compile(r'CREATE SCHEMA (?:public|"public");')
 
-Opener = Callable[[], AbstractContextManager[BinaryIO]]
+Opener = Callable[[], AbstractContextManager[Readable]]
 
 
 class ArchiveLoader:
@@ -144,7 +142,7 @@ class ArchiveLoader:
                 pg_restore(self._run, self.client, argv, params, log, stdin=stream)
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[list[str], BinaryIO | None]]:
+    def _opened(self) -> Iterator[tuple[list[str], Readable | None]]:
         """Either its path as an argument, or a stream for stdin."""
         if isinstance(self._source, Path):
             yield [str(self._source)], None
@@ -184,11 +182,11 @@ class ArchiveLoader:
             return
         for entry in skipped.values():
             self._run.say(f"left out, as it is there already: {entry.label}")
-        with tempfile.NamedTemporaryFile("w", prefix="pgbackup-", suffix=".list") as file:
+        with PrivateDirectory() as directory:
+            file = directory / "objects.list"
             # pg_restore takes the number before the semicolon, and reads no further.
-            file.writelines(f"{entry.dump_id};\n" for entry in self.entries if entry.dump_id not in skipped)
-            file.flush()
-            yield file.name
+            file.write_text("".join(f"{entry.dump_id};\n" for entry in self.entries if entry.dump_id not in skipped))
+            yield str(file)
 
     def _collides(self, entry: TocEntry, public_exists: bool) -> bool:
         """The known collisions of sound dumps with what initdb has made, by name."""
@@ -199,36 +197,29 @@ class ArchiveLoader:
         return any(is_standard_comment(text, public_exists) for text in statements(entry.definition))
 
 
+def needs_path(manifest: Manifest, options: RestoreOptions) -> bool:
+    """Whether pg_restore has to open the archive by its name.
+
+    Out of a stream it restores a custom archive as it is: not by several jobs, and not in another order.
+    """
+    return manifest.artifact.format != "custom" or (options.jobs or 1) > 1 or options.use_list is not None
+
+
 @contextmanager
-def open_archive(
-    run: Run,
-    repository: Repository,
-    manifest: Manifest,
-    pins: Mapping[str, Entry],
-    options: RestoreOptions,
-    server: Server,
-) -> Iterator[ArchiveLoader]:
-    """An archive whose bytes have been checked, in the form that needs least room: where it lies, as a stream where
-    pg_restore reads it as one, else as a local copy that goes again.
+def open_archive(run: Run, checked: Checked, options: RestoreOptions, server: Server) -> Iterator[ArchiveLoader]:
+    """An archive whose bytes have been checked: its private copy, or as a stream where none was needed.
 
     :raises ClientError, OptionError: as :class:`ArchiveLoader`.
     :raises VerificationFailed: a tar that is not whole, which pg_restore would read for ever.
     """
-    artifact = manifest.artifact
-    key = layout.artifact_key(manifest.series, manifest.id, artifact.name)
-    if artifact.format == "custom" and repository.local_path(key) is None and (options.jobs or 1) == 1:
-        file = member_key(manifest, artifact.files[0])
-
-        def opened() -> AbstractContextManager[BinaryIO]:
-            return repository.read(file, pin=pins[file])
-
-        with opened() as stream:
+    artifact = checked.manifest.artifact
+    if checked.path is None:
+        with checked.stream(run.check) as stream:
             toc, head = read_toc(stream, what=artifact.name)
-        yield ArchiveLoader(run, opened, artifact.format, toc, head, options, server)
-        return
-    with local_copy(repository, manifest, pins, temp_dir=run.settings.temp_dir, cancel=run.cancel) as path:
-        toc = _read_toc(path, artifact.format, run)
-        yield ArchiveLoader(run, path, artifact.format, toc, b"", options, server)
+        yield ArchiveLoader(run, lambda: checked.stream(run.check), artifact.format, toc, head, options, server)
+    else:
+        toc = _read_toc(checked.path, artifact.format, run)
+        yield ArchiveLoader(run, checked.path, artifact.format, toc, b"", options, server)
 
 
 def _read_toc(path: Path, format: str, run: Run) -> Toc:
@@ -237,8 +228,7 @@ def _read_toc(path: Path, format: str, run: Run) -> Toc:
             return read_toc(file, what=path.name)[0]
         members = endchecks.tar_members(file, run.check)
         offset, size = members.get("toc.dat", (0, 0))
-        file.seek(offset)
-        toc, _ = read_toc(io.BytesIO(file.read(size)), what="toc.dat")
+        toc, _ = read_toc(Part(file, offset, size), what="toc.dat")
         endchecks.check_tar_entries(members, toc.entries)
         return toc
 

@@ -35,16 +35,15 @@ def restore_cluster(job: Job) -> Outcome:
     target = job.target
     with session(target.connection, job.run.cancel) as connection:
         server = Server.ask(connection, target.connection.label)
-    pins = job.checked(job.repository, job.manifest)
-    loader = open_script(job.run, job.repository, job.manifest, pins, job.options, server)
-    restoring = _Restoring(job, server, loader)
-    outcome = Outcome(plan=restoring.plan())
-    for line in outcome.plan:
-        job.run.say(line)
-    if not job.dry_run:
-        job.run.check()
-        restoring.do(outcome)
-    return outcome
+    with job.checked(job.repository, job.manifest) as checked:
+        restoring = _Restoring(job, server, open_script(job.run, checked, job.options, server))
+        outcome = Outcome(plan=restoring.plan())
+        for line in outcome.plan:
+            job.run.say(line)
+        if not job.dry_run:
+            job.run.check()
+            restoring.do(outcome)
+        return outcome
 
 
 @dataclass

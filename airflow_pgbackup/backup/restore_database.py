@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from airflow_pgbackup.backup.restore_archive import open_archive
+from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.restore_archive import needs_path, open_archive
 from airflow_pgbackup.backup.restore_fresh import apply_statements, make_fresh, make_room, measure, read_properties
 from airflow_pgbackup.backup.restore_globals import GlobalsPlan
 from airflow_pgbackup.backup.restore_job import Job, Outcome, told_state
@@ -27,7 +28,6 @@ from airflow_pgbackup.backup.temporary_database import TemporaryDatabases
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.database_sql import DatabaseProperties
-from airflow_pgbackup.repository.base import Entry
 
 
 def restore_database(job: Job) -> Outcome:
@@ -36,8 +36,11 @@ def restore_database(job: Job) -> Outcome:
     :raises PgBackupError: as :func:`airflow_pgbackup.backup.restore.restore`.
     """
     place = _look(job)
-    pins = job.checked(job.repository, job.manifest)
-    with _opened(job, pins, place.server) as loader:
+    as_path = job.manifest.artifact.format != "plain" and needs_path(job.manifest, job.options)
+    with (
+        job.checked(job.repository, job.manifest, as_path=as_path) as checked,
+        _opened(job, checked, place.server) as loader,
+    ):
         restoring = _Restoring(job, place, loader)
         outcome = Outcome(plan=restoring.plan())
         for line in outcome.plan:
@@ -99,12 +102,11 @@ def _require_may_create(server: Server) -> None:
 
 
 @contextmanager
-def _opened(job: Job, pins: Mapping[str, Entry], server: Server) -> Iterator[Loader]:
-    arguments = (job.run, job.repository, job.manifest, pins, job.options, server)
+def _opened(job: Job, checked: Checked, server: Server) -> Iterator[Loader]:
     if job.manifest.artifact.format == "plain":
-        yield open_script(*arguments)
+        yield open_script(job.run, checked, job.options, server)
     else:
-        with open_archive(*arguments) as loader:
+        with open_archive(job.run, checked, job.options, server) as loader:
             yield loader
 
 
@@ -134,7 +136,8 @@ class _Restoring:
         self._around = self._go_around()
         if job.globals_from:
             repository, manifest = job.globals_from
-            statements = open_globals(job.run, repository, manifest, job.checked(repository, manifest))
+            with job.checked(repository, manifest) as checked:
+                statements = open_globals(job.run, checked)
             self._globals = job.plan_globals(statements, server, self._around)
         needs = loader.needs
         if target.mode == "create":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from airflow_pgbackup.backup.artifact import check_bytes
+from airflow_pgbackup.backup.artifact import open_checked
+from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.progress import Progress, human_bytes
 from airflow_pgbackup.backup.restore_fresh import Measured, analyze, measure
 from airflow_pgbackup.backup.restore_globals import GlobalsPlan, apply_globals, bootstrap_user, plan_globals
@@ -16,7 +17,7 @@ from airflow_pgbackup.backup.sessions import session
 from airflow_pgbackup.errors import PgBackupError, VerificationFailed
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import RestoreOptions
-from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.manifest import Manifest
 
 
@@ -54,23 +55,33 @@ class Job:
     analyze: bool
     dry_run: bool
 
-    def checked(self, repository: Repository, manifest: Manifest) -> Mapping[str, Entry]:
-        """Hold the bytes of a backup against its manifest.
+    @contextmanager
+    def checked(self, repository: Repository, manifest: Manifest, *, as_path: bool = False) -> Iterator[Checked]:
+        """A backup whose bytes have been compared with its manifest.
 
-        :return: what pins later reads to these very bytes.
+        :param as_path: with a private copy, for a tool that opens it by its name.
         :raises VerificationFailed: they are not those that were dumped.
+        :raises DiskError: there is no room for the copy.
         """
         artifact = manifest.artifact
         progress = Progress(self.run.say, f"hashing {artifact.name}")
-        wrong, pins = check_bytes(repository, manifest, cancel=self.run.cancel, progress=progress)
-        if wrong:
-            raise VerificationFailed(
-                f"backup {manifest.series}/{manifest.id} in {repository.uri} is not what was dumped: {wrong[0]}"
-                + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""),
-                hint="nothing was touched; restore another backup, and look at what holds this repository",
-            )
-        self.run.say(f"{artifact.name}: {human_bytes(artifact.size)} as dumped, by sha256")
-        return pins
+        opening = open_checked(
+            repository,
+            manifest,
+            as_path=as_path,
+            temp_dir=self.run.settings.temp_dir,
+            cancel=self.run.cancel,
+            progress=progress,
+        )
+        with opening as (wrong, checked):
+            if wrong:
+                raise VerificationFailed(
+                    f"backup {manifest.series}/{manifest.id} in {repository.uri} is not what was dumped: {wrong[0]}"
+                    + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""),
+                    hint="nothing was touched; restore another backup, and look at what holds this repository",
+                )
+            self.run.say(f"{artifact.name}: {human_bytes(artifact.size)} as dumped, by sha256")
+            yield checked
 
     def plan_globals(self, statements: Sequence[str], server: Server, params: ConnectionParams) -> GlobalsPlan:
         with session(params, self.run.cancel) as connection:

@@ -3,11 +3,11 @@ older server has no use for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 
-from airflow_pgbackup.backup.artifact import member_key
+from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.progress import Progress
 from airflow_pgbackup.backup.restore_target import Server
 from airflow_pgbackup.backup.restore_tools import Run, ToolLog, psql
@@ -31,7 +31,6 @@ from airflow_pgbackup.postgres.script_scan import (
     sets_new_timeout,
 )
 from airflow_pgbackup.postgres.sqllexer import Event, Statement
-from airflow_pgbackup.repository.base import Entry, Repository
 from airflow_pgbackup.repository.manifest import Manifest
 
 Opener = Callable[[], AbstractContextManager[Readable]]
@@ -132,14 +131,7 @@ class ScriptLoader:
         )
 
 
-def open_script(
-    run: Run,
-    repository: Repository,
-    manifest: Manifest,
-    pins: Mapping[str, Entry],
-    options: RestoreOptions,
-    server: Server,
-) -> ScriptLoader:
+def open_script(run: Run, checked: Checked, options: RestoreOptions, server: Server) -> ScriptLoader:
     """A plain dump whose bytes have been checked, read through.
 
     :raises OptionError: options that only pg_restore has.
@@ -152,24 +144,23 @@ def open_script(
             f"a plain dump is restored whole, by psql: {', '.join(sorted(given))} cannot be used",
             hint="dump in custom format to choose at restore; or restore it whole elsewhere, and take what is wanted",
         )
-    opened = script_opener(repository, manifest, pins)
-    return ScriptLoader(run, opened, read_through(run, opened, manifest), server, verbose=options.verbose)
+    opened = script_opener(checked)
+    return ScriptLoader(run, opened, read_through(run, opened, checked.manifest), server, verbose=options.verbose)
 
 
-def open_globals(run: Run, repository: Repository, manifest: Manifest, pins: Mapping[str, Entry]) -> list[str]:
+def open_globals(run: Run, checked: Checked) -> list[str]:
     """The statements of a cluster's dump before its first database."""
-    return read_through(run, script_opener(repository, manifest, pins), manifest).globals
+    return read_through(run, script_opener(checked), checked.manifest).globals
 
 
-def script_opener(repository: Repository, manifest: Manifest, pins: Mapping[str, Entry]) -> Opener:
+def script_opener(checked: Checked) -> Opener:
     """What gives the script, decompressed, from its beginning."""
-    artifact = manifest.artifact
-    key = member_key(manifest, artifact.files[0])
+    artifact = checked.manifest.artifact
     method = artifact.compressed_around
 
     @contextmanager
     def opened() -> Iterator[Readable]:
-        with repository.read(key, pin=pins[key]) as stream:
+        with checked.stream() as stream:
             yield stream if method is None else Decompressed(stream, method, artifact.name)
 
     return opened

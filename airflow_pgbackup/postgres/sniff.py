@@ -7,6 +7,7 @@ comment that pg_dump and pg_dumpall write first; gzip and zstd around a script a
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import BinaryIO
 
 from airflow_pgbackup.errors import ClientError, VerificationFailed
 from airflow_pgbackup.postgres.compressed import Decompressed
+from airflow_pgbackup.postgres.members import artifact_format
 from airflow_pgbackup.postgres.toc import read_toc
 
 _HEAD = 64 << 10
@@ -33,8 +35,6 @@ _CONNECT = re.compile(
     rb"""^\\connect\ (?: (?P<plain>[\w.]+) | -reuse-previous=on\ "dbname='(?P<quoted>(?:[^"\n]|"")+)'" )\s*$""",
     re.MULTILINE | re.VERBOSE,
 )
-# A tar header's magic, POSIX and GNU alike: src/port/tar.c.
-_USTAR = slice(257, 262)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,25 +60,25 @@ class Dump:
     created: datetime | None = None
 
 
-def sniff(path: Path) -> Dump | None:
+def sniff(path: Path, *, open_file: Callable[[Path], BinaryIO] = lambda path: path.open("rb")) -> Dump | None:
     """Look at the head of a file, or into a folder. None: not a dump at all.
 
+    :param open_file: opens it, or ``toc.dat`` of a directory.
     :raises VerificationFailed: it is one, but damaged where that shows at once.
     :raises ClientError: an archive of a PostgreSQL that is newer than this package.
     :raises OSError: it cannot be read.
     """
     if path.is_dir():
-        toc = path / "toc.dat"
-        if not toc.is_file():
+        try:
+            with open_file(path / "toc.dat") as file:
+                return _archive(file, "directory", "toc.dat") if file.read(5) == b"PGDMP" else None
+        except FileNotFoundError:
             return None
-        with toc.open("rb") as file:
-            return _archive(file, "directory", "toc.dat") if file.read(5) == b"PGDMP" else None
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(512)
         if head.startswith(b"PGDMP"):
             return _archive(file, "custom", path.name)
-        if head[:100].rstrip(b"\0") == b"toc.dat" and head[_USTAR] == b"ustar":
-            file.seek(512)
+        if artifact_format(head) == "tar":
             return _archive(file, "tar", path.name, start=512)
         method = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
         file.seek(0)

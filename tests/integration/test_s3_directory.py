@@ -15,7 +15,7 @@ import pytest
 from builds import BUILDS, Build, each
 
 from airflow_pgbackup.backup import artifact
-from airflow_pgbackup.backup.artifact import check_bytes, download, member_key
+from airflow_pgbackup.backup.artifact import check_bytes, download
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.verify import verify
@@ -86,16 +86,16 @@ def test_members_are_read_in_parallel_and_arrive_as_they_are(
     backup: Backup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     backup.watch(monkeypatch)
-    wrong, pins = check_bytes(backup.repository, backup.manifest)
+    wrong, checked = check_bytes(backup.repository, backup.manifest)
     assert wrong == []
-    assert set(pins) == {member_key(backup.manifest, file) for file in backup.manifest.artifact.files}
+    assert set(checked.marks) == {backup.manifest.key(file) for file in backup.manifest.artifact.files}
     assert 1 < backup.most <= artifact.PARALLEL
     backup.most = 0
-    path = download(backup.repository, backup.manifest, tmp_path, pins=pins)
+    path = download(backup.repository, backup.manifest, tmp_path)
     assert 1 < backup.most <= artifact.PARALLEL
     for file in backup.manifest.artifact.files:
         assert (path / file.path).stat().st_size == file.size
-        assert (path / file.path).read_bytes() == backup.repository.read_bytes(member_key(backup.manifest, file))
+        assert (path / file.path).read_bytes() == backup.repository.read_bytes(backup.manifest.key(file))
         assert (path / file.path).stat().st_mode & 0o777 == 0o600
     assert path.stat().st_mode & 0o777 == 0o700
 
@@ -107,7 +107,7 @@ def test_verified_straight_from_the_store(backup: Backup) -> None:
 @pytest.mark.parametrize("how", ["changed", "shorter", "missing", "one too many"])
 def test_a_bad_member_is_named(backup: Backup, how: str) -> None:
     file = backup.manifest.artifact.files[3]
-    key = member_key(backup.manifest, file)
+    key = backup.manifest.key(file)
     data = backup.repository.read_bytes(key)
     if how != "one too many":
         backup.repository.delete([key])

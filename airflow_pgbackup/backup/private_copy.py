@@ -1,0 +1,68 @@
+"""Copies on a disk of this worker, in private directories."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from airflow_pgbackup.backup.progress import human_bytes
+from airflow_pgbackup.errors import DiskError
+from airflow_pgbackup.repository.files import FULL
+
+_FICLONE = 0x40049409  # ioctl_ficlone(2) on x86 and ARM; elsewhere it fails, and the bytes are copied
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def create(path: Path) -> BinaryIO:
+    """A new file, 0600, to write and read; never through a link."""
+    return os.fdopen(os.open(path, _CREATE, 0o600), "w+b")
+
+
+def clone(source: BinaryIO, target: BinaryIO) -> bool:
+    """Give an empty file the content of another one without copying it, where a file system has both and can do that
+    (Btrfs, XFS)."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source.fileno())
+    except (OSError, io.UnsupportedOperation):  # the latter: a stream out of S3
+        return False
+    return True
+
+
+def require_room(directory: Path, size: int, source: BinaryIO) -> None:
+    """Raise if a copy does not fit.
+
+    :param size: of all of it, bytes. :param source: one of its files: clones take no room.
+    :raises DiskError: it does not fit.
+    """
+    free = shutil.disk_usage(directory).free
+    if size < free:
+        return
+    probe = directory / "probe"
+    with create(probe) as target:
+        probe.unlink()
+        if clone(source, target):
+            return
+    raise DiskError(
+        f"a private copy needs {human_bytes(size)} in {directory.parent}, {human_bytes(free)} are free",
+        hint="free some space, or set [pgbackup] temp_dir (PGBACKUP_TEMP_DIR) to a directory on a larger disk",
+    )
+
+
+@contextmanager
+def disk_errors(directory: Path) -> Iterator[None]:
+    """A file system's refusal as an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"cannot write to {directory}: {(error.strerror or type(error).__name__).lower()}",
+            hint="free some space there, or choose a directory on a larger disk"
+            if error.errno in FULL
+            else "choose a directory that this worker may write to",
+        ) from error
