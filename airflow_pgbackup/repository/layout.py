@@ -163,7 +163,7 @@ def artifact_name(
         name += literal + (values[field] if field is not None else "")
     name += EXTENSIONS[format] + (COMPRESSION_EXTENSIONS[compression] if compression else "")
     # The extension keeps it apart from our own files, which all end in .json.
-    if re.search(r"[/\x00-\x1f\x7f\\]", name) or name.startswith("."):
+    if re.search(r"[/\\]", name) or not name.isprintable() or name.startswith("."):
         raise OptionError(f"the artifact template {template!r} gives {name!r}, which cannot be used as a file name")
     if len(name.encode()) > MAX_SEGMENT:
         raise OptionError(

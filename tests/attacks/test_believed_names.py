@@ -20,7 +20,7 @@ from airflow_pgbackup.backup.find import find_backup
 from airflow_pgbackup.backup.freshness import freshness
 from airflow_pgbackup.backup.limits import Limits
 from airflow_pgbackup.backup.prune import prune
-from airflow_pgbackup.backup.reference import load_manifest
+from airflow_pgbackup.backup.reference import find_committed, load_manifest
 from airflow_pgbackup.backup.restore import restore
 from airflow_pgbackup.backup.restore_target import RestoreTarget
 from airflow_pgbackup.backup.upload import upload
@@ -33,7 +33,7 @@ from airflow_pgbackup.postgres.server import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import MOST_VERIFICATIONS, Evidence, read_evidence
-from airflow_pgbackup.repository.layout import Series, VerificationName, backup_folder
+from airflow_pgbackup.repository.layout import Series, VerificationName, backup_folder, id_suffix
 from airflow_pgbackup.repository.local import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.retention import Policy
@@ -246,6 +246,29 @@ def test_none_is_restored_but_by_its_id(
         result = restore(reference=reference(repository, id), repository=repository, target=target, dry_run=True)
         assert f"backup prod/app/{id} " in str(result["warnings"])
         assert result["reference"]["verified"] is None  # type: ignore[index]
+
+
+@each
+def test_a_retry_takes_none_for_its_own(repository: Repository, real: Evidence, forge: Forgery) -> None:
+    """The seed of a task can be guessed, and its six digits all the more."""
+    (id,) = forge_newer(repository, real, forge, 1)
+    assert id.endswith(f"-{id_suffix('forged')}")
+    assert find_committed(repository, SERIES, "forged") is None
+
+
+def test_a_verification_by_a_clock_that_is_behind_is_said_to_count_for_nothing(
+    repository: Repository, real: Evidence
+) -> None:
+    """The backup's worker was a day ahead."""
+    members = {"app.dump": forgeries.bytes_of(repository, real)}
+    made = write_backup(repository, SERIES, second(real, 86_400), looks=(), members=members)
+    lines: list[str] = []
+    verified = verify(
+        reference=reference(repository, made.id), repository=repository, level="integrity", log=lines.append
+    )
+    assert verified["verified"] is None
+    assert lines[-1].startswith("warning: ignored verification-")
+    assert lines[-1].endswith("-integrity-pass.json: it is from before the backup")
 
 
 # -- the future, and too many --------------------------------------------------------------------------------------

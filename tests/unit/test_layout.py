@@ -170,6 +170,8 @@ def test_artifact_names_of_odd_databases_and_clusters() -> None:
         "../{database}",
         ".{database}",
         "a\nb",
+        "a\x9bb",
+        "a\u202eb",
         "x" * 300,
     ],
 )
