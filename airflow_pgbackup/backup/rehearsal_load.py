@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,34 +12,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_pgbackup.backup import rehearsal_server
+from airflow_pgbackup.backup.rehearsal_definitions import Definitions, open_script, read_definitions
 from airflow_pgbackup.backup.rehearsal_head import ClusterHead
 from airflow_pgbackup.backup.rehearsal_place import Place
-from airflow_pgbackup.errors import DeadlineExceeded, NotProven, ToolError, ToolKilled, VerificationFailed
+from airflow_pgbackup.backup.rehearsal_verdict import judge
+from airflow_pgbackup.errors import DeadlineExceeded, NotProven, ToolError, ToolKilled
 from airflow_pgbackup.postgres.cancel import Cancel
-from airflow_pgbackup.postgres.compressed import Decompressed
 from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
 from airflow_pgbackup.postgres.database_sql import DatabaseProperties, DatabaseStatement
 from airflow_pgbackup.postgres.guarded_psql import guarded
 from airflow_pgbackup.postgres.needs import Needs
 from airflow_pgbackup.postgres.process import ToolProcess
-from airflow_pgbackup.postgres.readers import Limits, Watched
 from airflow_pgbackup.postgres.script_filter import sessions
-from airflow_pgbackup.postgres.script_scan import ScriptContents, scan_script
-from airflow_pgbackup.postgres.toc import TocEntry, read_toc
+from airflow_pgbackup.postgres.script_scan import ScriptContents
+from airflow_pgbackup.postgres.toc import Toc, TocEntry
 from airflow_pgbackup.postgres.window import Readable
 from airflow_pgbackup.repository.manifest import Manifest
 
 _ROLE_MISSING = re.compile(r'role "(.+)" does not exist')
 _ROLE_ATTEMPTS = 20
 
-# What says that this server lacks something, not that the dump does.
-_NOT_PROVEN = re.compile(
-    r"(invalid (?:LC_\w+ )?locale name|locale .* not (?:found|available)|could not create locale|ICU is not supported"
-    r"|extension \"[^\"]*\" is not available|could not open extension control file|could not access file \"\$libdir"
-    r"|unsupported XML feature|compression method \w+ not supported|No space left on device|could not load library"
-    r"|out of (?:shared )?memory)",
-    re.IGNORECASE,
-)
 # Of roles that a scratch server has, with fewer rights than at home: owners of event triggers are superusers.
 _ROLE_TOO_WEAK = re.compile(r"must be (?:a )?superuser|permission denied", re.IGNORECASE)
 _ON_LOGIN = re.compile(r' ON "?login"?\s+(?:WHEN|EXECUTE) ')
@@ -74,32 +65,32 @@ def load(
     deadline: float,
     cancel: Cancel,
     log: Callable[[str], None],
+    definitions: Definitions | None = None,
 ) -> Loaded:
     """Restore the artifact there.
 
-    :raises NotProven: this server lacks what the database needs.
+    :param definitions: of the artifact, where somebody has read them.
+    :raises NotProven: this server lacks what the database needs, or the restore stopped for another reason that need
+        not be the backup's.
     :raises VerificationFailed: the artifact does not restore.
     """
     run = _Run(artifact, manifest, place, place.params, deadline, cancel, log)
+    definitions = definitions or read_definitions(artifact, manifest, cancel=cancel, deadline=deadline)
     try:
-        return run.plain() if manifest.artifact.format == "plain" else run.archive()
+        if definitions.toc:
+            return run.archive(definitions.toc)
+        return run.plain(definitions.script or ScriptContents())
     except (DeadlineExceeded, ToolKilled):
         raise
     except ToolError as error:
         text = "\n".join(error.stderr)
-        if match := _NOT_PROVEN.search(text):
-            line = next(line for line in error.stderr if match[0] in line)
-            raise NotProven(
-                f"{place.label} lacks what this database needs: {line.strip()}",
-                hint=place.hint,
-            ) from None
         if not place.own_names and (match := _ROLE_TOO_WEAK.search(text)):
             line = next(line for line in error.stderr if match[0] in line)
             raise NotProven(
                 f"{place.label} has a role of the dump that may not own what it owns in it: {line.strip()}",
                 hint="make it a superuser there, or drop it, so that a stand-in takes its place",
             ) from None
-        raise VerificationFailed(f"it does not restore: {error.message}", hint=error.hint) from None
+        raise judge(error, place.label, place.sqlstate) from None
 
 
 @dataclass
@@ -114,9 +105,7 @@ class _Run:
 
     # -- archives
 
-    def archive(self) -> Loaded:
-        with _toc_file(self.artifact, self.manifest.artifact.format) as file:
-            toc, _ = read_toc(file, what="the archive")
+    def archive(self, toc: Toc) -> Loaded:
         entries = toc.entries
         loaded = Loaded(self.server, toc.database, entries)
         self.place.provide(Needs.of_entries(entries))
@@ -139,12 +128,13 @@ class _Run:
         if any(e.kind == "EVENT TRIGGER" and _ON_LOGIN.search(e.definition) for e in entries):
             # With more than one it connects once more after the event triggers, which is then one login too many.
             loaded.notes.append("restored by one job only, for the sake of an event trigger on login")
-        elif self.manifest.artifact.format != "tar":
-            argv.append(f"--jobs={os.cpu_count() or 1}")
+            jobs = 1
+        else:
+            jobs = 1 if self.manifest.artifact.format == "tar" else self._jobs()
         if create:
             argv.append("--create")
 
-        def attempt() -> None:
+        def attempt(jobs: int) -> None:
             if create:
                 where = self.place.cleared(toc.database)
             else:
@@ -152,10 +142,32 @@ class _Run:
                 where = self._fresh(toc.database, sorted(map(str, schemas)), properties.create)
                 loaded.database = where.dbname
             with self._list_file(loaded) as listed:
-                self._tool([*argv, *listed, self.artifact], where, None)
+                self._tool([*argv, *[f"--jobs={jobs}"] * (jobs > 1), *listed, self.artifact], where, None)
 
-        loaded.seconds = self._with_roles(attempt)
+        loaded.seconds = self._serially_if_need_be(attempt, jobs, loaded)
         return loaded
+
+    def _jobs(self) -> int:
+        """By the processors that this process may use, and the connections of the server."""
+        return max(1, min(len(os.sched_getaffinity(0)), self.place.most_jobs()))
+
+    def _serially_if_need_be(self, attempt: Callable[[int], None], jobs: int, loaded: Loaded) -> float:
+        """Restore in parallel; where that fails once more with one job, as most people do, before there is a verdict.
+
+        A CHECK that reads another table, say, or an extension's tables with foreign keys restore in the order of the
+        archive only.
+        """
+        try:
+            return self._with_roles(lambda: attempt(jobs))
+        except (ToolKilled, DeadlineExceeded):
+            raise
+        except ToolError as error:
+            if jobs == 1:
+                raise
+            self.log(f"restoring again with one job: {jobs} jobs failed: {error.message}")
+            seconds = self._with_roles(lambda: attempt(1))
+            loaded.notes.append(f"restores with one job only (without --jobs); with {jobs} jobs: {error.message}")
+            return seconds
 
     @contextmanager
     def _list_file(self, loaded: Loaded) -> Iterator[list[str]]:
@@ -171,14 +183,13 @@ class _Run:
 
     # -- plain dumps
 
-    def plain(self) -> Loaded:
+    def plain(self, contents: ScriptContents) -> Loaded:
         options, database = self.manifest.options, self.manifest.series.database
         if options.get("clean") and not options.get("if_exists"):
             raise NotProven(
                 "the dump drops objects before it makes them, which fails where there are none yet",
                 hint="dump with if_exists=True beside clean=True, or without clean",
             )
-        contents = self._scan()
         self._check_names(contents)
         loaded = Loaded(self.server, database)
         head = ClusterHead([])
@@ -198,7 +209,7 @@ class _Run:
                 else:
                     where = self._fresh(database, [], None)
                     loaded.database = where.dbname
-            with self._open_script() as source:
+            with open_script(self.artifact, self.manifest) as source:
                 for name, part in sessions(source, instead=head.instead):
                     psql = guarded(self.place.loader, part)
                     there = where if name is None else self.server.with_database(os.fsdecode(name))
@@ -206,17 +217,6 @@ class _Run:
 
         loaded.seconds = self._with_roles(attempt)
         return loaded
-
-    @contextmanager
-    def _open_script(self) -> Iterator[Readable]:
-        compression = self.manifest.artifact.compression.method or "none"
-        with self.artifact.open("rb") as file:
-            yield file if compression == "none" else Decompressed(file, compression, "the dump")
-
-    def _scan(self) -> ScriptContents:
-        """A script says what it needs as it goes; a role that is missed in its last lines would cost the whole run."""
-        with self._open_script() as source:
-            return scan_script(Watched(source, Limits(self.cancel, self.deadline), None))
 
     # -- both
 
@@ -273,16 +273,3 @@ class _Run:
                 may_start_processes=may_start_processes,
             ) as process:
                 process.wait()
-
-
-@contextmanager
-def _toc_file(artifact: Path, format: str) -> Iterator[Readable]:
-    if format == "tar":
-        with tarfile.open(artifact) as tar:
-            member = tar.extractfile("toc.dat")
-            if member is None:
-                raise VerificationFailed("the tar file lacks toc.dat, its table of contents")
-            yield member
-        return
-    with (artifact / "toc.dat" if format == "directory" else artifact).open("rb") as file:
-        yield file

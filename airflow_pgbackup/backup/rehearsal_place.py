@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,11 +25,14 @@ from airflow_pgbackup.postgres.needs import Needs
 from airflow_pgbackup.postgres.sandbox import Sandbox
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
+from airflow_pgbackup.text import printable
 
 _LOST = re.compile(
     r"server closed the connection unexpectedly|terminating connection because of (?:crash|unexpected)"
     r"|the database system is (?:in recovery|shutting down|starting up)|terminating connection due to administrator"
 )
+_LOGGED = re.compile(r"([0-9A-Z]{5}) (?:ERROR|FATAL|PANIC): +(.*)")
+_LOG_TAIL = 1 << 20  # bytes
 _LOGIN_TRIGGERS = 17  # https://www.postgresql.org/docs/17/event-trigger-definition.html
 
 
@@ -41,6 +44,7 @@ class Place:
     :ivar folder: for temporary files; where the server is `local`, it reads them there.
     :ivar sandbox: what the server runs in; None for none.
     :ivar socket_dir: of a server in a sandbox.
+    :ivar log: the server's; each line begins with an SQLSTATE.
     :ivar programs: the tools that look at the copy.
     :ivar loader: the client that restores.
     :ivar containment: how far others are safe from the dump's SQL.
@@ -53,6 +57,7 @@ class Place:
     loader: Client
     sandbox: Sandbox | None = None
     socket_dir: Path | None = None
+    log: Path | None = None
     containment: str = ""
     notes: tuple[str, ...] = ()
 
@@ -86,6 +91,20 @@ class Place:
         if self.sandbox is None or self.socket_dir is None:
             return []
         return self.sandbox.command(bin_dir, reads=[self.folder, self.socket_dir, *reads])
+
+    def sqlstate(self, message: str) -> str | None:
+        """The SQLSTATE of an error that the server has reported, by its message; None where it is not known."""
+        if self.log is None:
+            return None
+        with self.log.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _LOG_TAIL, 0))
+            lines = file.read(_LOG_TAIL).decode(errors="replace").split("\n")
+        said = (match for match in map(_LOGGED.match, reversed(lines)) if match)
+        return next((match[1] for match in said if printable(match[2]).strip() == message), None)
+
+    def most_jobs(self) -> int:
+        """How many sessions a restore may take."""
+        return rehearsal_server.JOBS
 
     def provide(self, needs: Needs) -> None:
         """Roles and tablespaces; extensions are there or not."""
@@ -157,14 +176,17 @@ class Place:
 
 
 @contextmanager
-def throwaway_place(manifest: Manifest, settings: Settings) -> Iterator[Place]:
+def throwaway_place(manifest: Manifest, settings: Settings, *, extensions: Collection[str] = ()) -> Iterator[Place]:
     """A private server, gone afterwards whatever happens.
+
+    :param extensions: that the dump needs.
 
     :raises NotProven: there is none to be had here, or no room for it.
     """
     programs, loader = rehearsal_server.choose_programs(manifest, settings)
-    with rehearsal_server.throwaway(manifest, programs, settings) as server:
+    with rehearsal_server.throwaway(manifest, programs, settings, extensions=extensions) as server:
         where: Any = {"params": server.params, "folder": server.shared, "programs": programs, "loader": loader}
+        where["log"] = server.log_path
         if server.sandbox:
             sandboxed: Any = {"sandbox": server.sandbox, "socket_dir": server.socket_dir}
             yield Place(**where, **sandboxed, containment=f"in a sandbox, as uid {server.sandbox.uid}")

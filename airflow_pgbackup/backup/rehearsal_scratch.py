@@ -21,7 +21,7 @@ from airflow_pgbackup.backup import rehearsal_server
 from airflow_pgbackup.backup.rehearsal_place import Place, make_schemas
 from airflow_pgbackup.backup.rehearsal_server import choose_loader, choose_plain_loader
 from airflow_pgbackup.backup.restore_target import Server
-from airflow_pgbackup.backup.sessions import column, session
+from airflow_pgbackup.backup.sessions import column, one, session
 from airflow_pgbackup.backup.temporary_database import TemporaryDatabases
 from airflow_pgbackup.errors import ClientError, ConfigurationError, ConnectError, NotProven, RestoreError
 from airflow_pgbackup.postgres.anybytes import Identifier, is_utf8
@@ -45,7 +45,7 @@ class ScratchPlace(Place):
 
     local: ClassVar[bool] = False
     own_names: ClassVar[bool] = False
-    session_options: ClassVar[str] = "-c synchronous_commit=off"
+    session_options: ClassVar[str] = "-c synchronous_commit=off -c lc_messages=C"  # what it says is looked up
     hint: ClassVar[str] = "install it there"
 
     @property
@@ -59,6 +59,15 @@ class ScratchPlace(Place):
     @property
     def label(self) -> str:
         return f"the scratch server {self.params.label} (PostgreSQL {self.version_text})"
+
+    def most_jobs(self) -> int:
+        """A half of the connections that are free."""
+        with session(self.params) as connection:
+            free = one(
+                connection,
+                "SELECT pg_catalog.current_setting('max_connections')::int - count(*) FROM pg_catalog.pg_stat_activity",
+            )
+        return max(1, min(int(free) // 2, rehearsal_server.JOBS))
 
     def provide(self, needs: Needs) -> None:
         rehearsal_server.check_extensions(self.params, needs.extensions, label=self.label, hint=self.hint)

@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +40,36 @@ BULK_LOAD = {
     "jit": "off",
     "allow_in_place_tablespaces": "on",
     "max_locks_per_transaction": "512",
+    "log_line_prefix": "%e ",  # the SQLSTATE, by which a rehearsal tells whose fault an error is
 }
+
+JOBS = 20
+"""The most sessions of a restore; the others are for those that compare."""
+
+# Extensions that do something only, or can be made only, in a server that has loaded a library of theirs at its start;
+# and what each then needs to be still. Tried or taken from their documentation.
+PRELOADED: dict[str, dict[str, str]] = {
+    "age": {},
+    "anon": {},
+    "citus": {},
+    "documentdb_core": {},
+    "pg_cron": {"cron.launch_active_jobs": "off"},
+    "pg_hint_plan": {},
+    "pg_net": {},
+    "pg_partman_bgw": {},
+    "pg_qualstats": {},
+    "pg_squeeze": {},
+    "pg_stat_kcache": {},
+    "pg_stat_monitor": {},
+    "pg_stat_statements": {},
+    "pg_wait_sampling": {},
+    "pgaudit": {},
+    "pglogical": {},
+    "pgsodium": {},
+    "set_user": {},
+    "timescaledb": {"timescaledb.telemetry_level": "off", "timescaledb.max_background_workers": "0"},
+}
+_NAMES_DATABASE = {"pg_cron": "cron.database_name", "pg_net": "pg_net.database_name"}
 
 
 def choose_programs(manifest: Manifest, settings: Settings) -> tuple[Client, Client]:
@@ -116,14 +145,32 @@ def check_room(manifest: Manifest, settings: Settings) -> None:
 
 
 @contextmanager
-def throwaway(manifest: Manifest, programs: Client, settings: Settings) -> Iterator[PostgresServer]:
-    """A private server, gone afterwards whatever happens."""
+def throwaway(
+    manifest: Manifest, programs: Client, settings: Settings, *, extensions: Collection[str] = ()
+) -> Iterator[PostgresServer]:
+    """A private server, gone afterwards whatever happens.
+
+    :param extensions: that the dump needs; what of them must be loaded at the start is, where the machine has it.
+    """
     check_room(manifest, settings)
     directory = Path(settings.temp_dir) if settings.temp_dir else None
-    jobs = str(os.cpu_count() or 1)
-    settings_ = {**BULK_LOAD, "max_parallel_maintenance_workers": jobs}
+    jobs = str(len(os.sched_getaffinity(0)))
+    settings_ = {**BULK_LOAD, "max_parallel_maintenance_workers": jobs, **_preload(programs, manifest, extensions)}
     with PostgresServer(programs.bin_dir, directory=directory, settings=settings_, contained=True) as server:
         yield server
+
+
+def _preload(programs: Client, manifest: Manifest, extensions: Collection[str]) -> dict[str, str]:
+    """The settings of a server for these extensions."""
+    found = [name for name in sorted(PRELOADED.keys() & set(extensions)) if programs.has_library(name)]
+    if not found:
+        return {}
+    settings = {"shared_preload_libraries": ",".join(found)}
+    for name in found:
+        settings |= PRELOADED[name]
+        if (setting := _NAMES_DATABASE.get(name)) and manifest.series.database:
+            settings[setting] = manifest.series.database
+    return settings
 
 
 def with_bootstrap_superuser(connection: ConnectionParams, name: str) -> ConnectionParams:

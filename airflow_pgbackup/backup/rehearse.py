@@ -7,17 +7,21 @@ takes little longer than the restore; how long that took is the measured recover
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
+
 from airflow_pgbackup.backup.progress import human_seconds
+from airflow_pgbackup.backup.rehearsal_definitions import read_definitions
 from airflow_pgbackup.backup.rehearsal_load import Loaded, load
 from airflow_pgbackup.backup.rehearsal_objects import compare_definitions
 from airflow_pgbackup.backup.rehearsal_place import Place, throwaway_place
 from airflow_pgbackup.backup.rehearsal_scratch import scratch_place
-from airflow_pgbackup.errors import NotProven
+from airflow_pgbackup.errors import DeadlineExceeded, NotProven, ToolError, ToolKilled
 from airflow_pgbackup.postgres.archive import ArchiveContents, ArchiveReader, RowSet
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.clients import Client
@@ -87,8 +91,9 @@ def rehearse(
             within=place.within,
         )
 
+    definitions = read_definitions(artifact, manifest, cancel=stop, deadline=deadline)
     with (
-        throwaway_place(manifest, settings)
+        throwaway_place(manifest, settings, extensions=definitions.extensions)
         if scratch is None
         else scratch_place(manifest, scratch, settings, cancel=stop, log=log) as place,
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="read archive") as pool,
@@ -99,7 +104,13 @@ def rehearse(
         log(f"rehearsing on {place.label}" + (f", {place.containment}" if place.containment else ""))
         to_come = pool.submit(lambda: reading().digest())
         try:
-            loaded = load(artifact, manifest, place, deadline=deadline, cancel=stop, log=log)
+            try:
+                loaded = load(
+                    artifact, manifest, place, deadline=deadline, cancel=stop, log=log, definitions=definitions
+                )
+            except NotProven:
+                to_come.result()  # an archive that cannot be read to its end fails, whatever the restore said of it
+                raise
             contents = to_come.result()
             found = Rehearsal(
                 server_version=place.version_text, restore_seconds=round(loaded.seconds, 3), notes=loaded.notes
@@ -108,13 +119,37 @@ def rehearse(
             log(f"restored in {human_seconds(loaded.seconds)}; comparing")
             if on_restored:
                 on_restored(loaded.server)
-            compare(
-                found, artifact, manifest, contents, loaded, place, settings, reading, deadline=deadline, cancel=stop
-            )
+            with _unproven_if_broken(place):
+                compare(
+                    found,
+                    artifact,
+                    manifest,
+                    contents,
+                    loaded,
+                    place,
+                    settings,
+                    reading,
+                    deadline=deadline,
+                    cancel=stop,
+                )
         except BaseException:
             stop.set()  # the pool waits for the reading
             raise
     return found
+
+
+@contextmanager
+def _unproven_if_broken(place: Place) -> Iterator[None]:
+    """A comparison that cannot be made says nothing about the backup."""
+    try:
+        yield
+    except (ToolKilled, DeadlineExceeded):
+        raise
+    except (ToolError, psycopg.Error) as error:
+        said = error.message if isinstance(error, ToolError) else " ".join(str(error).split())
+        raise NotProven(
+            f"the copy on {place.label} could not be compared: {said}", hint="look at the reason, and rehearse again"
+        ) from error
 
 
 def compare(

@@ -31,6 +31,15 @@ from airflow_pgbackup.repository.manifest import Check, ClientInfo, Difference, 
 from airflow_pgbackup.settings import Settings
 
 
+_HINTS = {
+    "integrity": "these are not the bytes that were dumped: restore another backup, and check the repository's storage",
+    "archive": "do not rely on it: make a new dump",
+    "source": "rows were lost between the source and the archive: make a new dump, and check how this one was made",
+    "differences": "it restores, but not to what was dumped: make a new dump, and compare what the report names",
+}
+"""What to do about a failure, where the failure itself does not say."""
+
+
 def verify(
     *,
     reference: Mapping[str, object],
@@ -77,7 +86,7 @@ def verify(
         more = f" (and {len(wrong) - 1} more, in {repository.location(key)})" if len(wrong) > 1 else ""
         raise VerificationFailed(
             f"backup {name} in {repository.uri} fails verification at level {level}: {wrong[0]}{more}",
-            hint="do not rely on it: make a new dump, and look at what holds this repository",
+            hint=look.hint,
         )
     look.log(
         f"backup {name} verified at level {level} in {human_seconds(verification.duration_seconds)}: "
@@ -109,6 +118,8 @@ class _Look:
     differences: tuple[Difference, ...] = ()
     restore_seconds: float | None = None
     not_proven: NotProven | None = None
+    hint: str | None = None
+    """What to do about a failure."""
 
     def run(self, origin: Mapping[str, object]) -> Verification:
         started = datetime.now(timezone.utc)
@@ -120,7 +131,8 @@ class _Look:
                 elif self.level == "restore":
                     self._restore(checked)
             result = "pass"
-        except VerificationFailed:
+        except VerificationFailed as error:
+            self.hint = error.hint or _HINTS["archive"]
             result = "fail"
         except NotProven as error:
             self.checks.append(Check("restore", "notproven", str(error)))
@@ -166,7 +178,7 @@ class _Look:
             raise NotProven(error.message, hint=error.hint) from error
         if wrong:
             self.checks += [Check("integrity", "fail", line) for line in wrong]
-            raise VerificationFailed(wrong[0])
+            raise VerificationFailed(wrong[0], hint=_HINTS["integrity"])
         files = len(self.manifest.artifact.files)
         self.checks.append(
             Check(
@@ -203,7 +215,7 @@ class _Look:
         wrong = list(differences(self.manifest.source_rows, self.tables))
         self.checks += [Check("source", "fail", line) for line in wrong]
         if wrong:
-            raise VerificationFailed(wrong[0])
+            raise VerificationFailed(wrong[0], hint=_HINTS["source"])
         self.checks.append(Check("source", "pass", f"{len(self.manifest.source_rows)} tables with the source's rows"))
 
     def _restore(self, checked: Checked) -> None:
@@ -223,16 +235,16 @@ class _Look:
             self.checks.append(Check("restore", "fail", error.message))
             raise
         self.tables = found.tables
-        self._source()
         self.differences = tuple(found.differences)
         self.restore_seconds = found.restore_seconds
         rows = sum(table.rows for table in found.tables)
         self.checks += [Check("note", "pass", note) for note in found.notes]
+        self._source()
         if found.differences:
             self.checks += [
                 Check("restore", "fail", f"{each.kind} {each.name} {each.detail}") for each in found.differences
             ]
-            raise VerificationFailed(self.checks[-1].detail or "")
+            raise VerificationFailed(self.checks[-1].detail or "", hint=_HINTS["differences"])
         self.checks.append(
             Check(
                 "restore",

@@ -91,6 +91,12 @@ class Client:
             raise ClientError(f"no {name} beside {self}", hint=where_to_get(self.major, tools=(name,)))
         return self.bin_dir / name
 
+    def has_library(self, name: str) -> bool:
+        """Whether the server here could load a library, ``pgaudit``."""
+        prefix = self.bin_dir.parent
+        folders = [prefix / "lib", prefix / "lib" / "postgresql", prefix / "lib64", prefix / "lib64" / "pgsql"]
+        return any((folder / f"{name}.so").is_file() for folder in folders)
+
     @property
     def compression_methods(self) -> frozenset[str]:
         """Those of ``gzip``, ``lz4`` and ``zstd`` that this pg_dump can write. Asked of it once, without a server.

@@ -227,7 +227,7 @@ class PostgresServer:
         if self._wait_ready(data):
             (folder / "pwfile").unlink(missing_ok=True)
             return True
-        log = self._process.log_tail(8)
+        log = "; ".join(self._process.log_tail(8).splitlines())
         self.stop()
         if self.tcp and "Address already in use" in log:
             return False
