@@ -30,7 +30,6 @@ from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.manifest import Check, ClientInfo, Difference, Manifest, TableResult, Verification
 from airflow_pgbackup.settings import Settings
 
-
 _HINTS = {
     "integrity": "these are not the bytes that were dumped: restore another backup, and check the repository's storage",
     "archive": "do not rely on it: make a new dump",
