@@ -309,7 +309,6 @@ def test_misleading_variables_of_the_worker(
         assert not {value for name, value in misleading_environment.items() if env.get(name) == value}
         assert set(env) <= {
             *(
-                "PGBACKUP_PRIVATE_FOLDER",
                 "PATH",
                 "HOME",
                 "TMPDIR",
