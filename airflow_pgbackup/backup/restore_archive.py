@@ -99,6 +99,13 @@ class ArchiveLoader:
     def makes_public(self) -> bool:
         return any(map(_creates_public, self.entries))
 
+    def to_one_job(self) -> bool:
+        """Restore with one job from now on. False where that was so before."""
+        if (self._options.jobs or 1) == 1 or self.by_script:
+            return False
+        self._options = dataclasses.replace(self._options, jobs=None)
+        return True
+
     def lines(self) -> list[str]:
         """For people: what, and by what."""
         kinds = Counter(entry.kind.lower() for entry in self.entries).most_common()

@@ -149,7 +149,7 @@ class ArchiveReader:
         with contextlib.ExitStack() as stack:
             if self._own and self._format == "custom" and isinstance(self._source, Path):
                 file = stack.enter_context(self._source.open("rb"))
-                head, _ = read_toc(file, what="the archive")
+                head, _ = self._toc(file, "the archive")
                 if decodable(head):
                     self._note(head)
                     file.seek(0)
@@ -189,20 +189,23 @@ class ArchiveReader:
             source = stack.enter_context(source.open("rb"))
         if self._compression in (None, "none"):
             return source
-        return Decompressed(source, str(self._compression), "the dump")
+        return Decompressed(source, str(self._compression), "the dump", on_step=self._limits.check)
 
     def _open_custom(self, stack: contextlib.ExitStack) -> tuple[Toc, Readable]:
         if isinstance(self._source, Path):
             with self._source.open("rb") as file:
-                toc, _ = read_toc(file, what="the archive")
+                toc, _ = self._toc(file, "the archive")
             return toc, self._pg_restore(stack, toc, None)
-        toc, head = read_toc(self._source, what="the archive")
+        toc, head = self._toc(self._source, "the archive")
         return toc, self._pg_restore(stack, toc, Joined(head, self._source))
+
+    def _toc(self, source: Readable, what: str) -> tuple[Toc, bytes]:
+        return read_toc(Watched(source, self._limits, None), what=what)
 
     def _check_directory(self, folder: Path) -> Toc:
         try:
             with (folder / "toc.dat").open("rb") as file:
-                toc, _ = read_toc(file, what="toc.dat")
+                toc, _ = self._toc(file, "toc.dat")
         except FileNotFoundError:
             raise VerificationFailed("the directory lacks toc.dat, its table of contents") from None
         endchecks.check_directory(folder, toc.entries, self._limits.check)
@@ -213,7 +216,7 @@ class ArchiveReader:
             members = endchecks.tar_members(file, self._limits.check)
             if "toc.dat" not in members:
                 raise VerificationFailed("the tar file lacks toc.dat, its table of contents")
-            toc, _ = read_toc(Part(file, *members["toc.dat"]), what="toc.dat")
+            toc, _ = self._toc(Part(file, *members["toc.dat"]), "toc.dat")
         endchecks.check_tar_entries(members, toc.entries)
         return toc
 

@@ -69,7 +69,8 @@ class _Data:
         self._entry = entry
         stored = _Chunks(archive.chunks())
         method = _METHODS[archive.toc.compression]
-        self._source = Decompressed(stored, method, f"the data of {entry.label}") if method else stored
+        what = f"the data of {entry.label}"
+        self._source = Decompressed(stored, method, what, on_step=limits.check) if method else stored
         self._pieces = self._rows()
 
     def chunks(self) -> Iterator[bytes]:

@@ -12,12 +12,14 @@ from typing import BinaryIO, Protocol
 
 from airflow_pgbackup.errors import NotProven, VerificationFailed
 from airflow_pgbackup.postgres.window import CHUNK, Readable
+from airflow_pgbackup.postgres.zstd_blocks import MOST_WINDOW, ZstdBlocks
 
 _ZSTD_MAGIC = 0xFD2FB528
 _LZ4_MAGIC = 0x184D2204
 _SKIPPABLE_MAGIC = 0x184D2A50  # and the fifteen after it, in both formats
 _WBITS = {"gzip": 31, "zlib": 15}
-_INPUT = 32 << 10  # a call decompresses all that it is given, so this bounds what is held of a dull dump's output
+_INPUT = 32 << 10
+_STEP = 4096  # numbers read
 
 
 class _Decompressor(Protocol):
@@ -25,7 +27,9 @@ class _Decompressor(Protocol):
     def eof(self) -> bool: ...
     @property
     def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, /) -> bytes: ...
+    @property
+    def unconsumed_tail(self) -> bytes: ...
+    def decompress(self, data: bytes, most: int, /) -> bytes: ...
 
 
 def check_whole(file: BinaryIO, suffix: str, what: str, on_step: Callable[[], None]) -> bytes | None:
@@ -42,15 +46,14 @@ def check_whole(file: BinaryIO, suffix: str, what: str, on_step: Callable[[], No
     if suffix == "gz":
         return _check_gzip(file, what, on_step)
     walk = _zstd_frame if suffix == "zst" else _lz4_frame
-    frames = _Frames(file, what)
+    frames = _Frames(file, what, on_step)
     while frames.more():
-        on_step()
         walk(frames)
     return None
 
 
 def _check_gzip(file: BinaryIO, what: str, on_step: Callable[[], None]) -> bytes:
-    reader = Decompressed(file, "gzip", what)
+    reader = Decompressed(file, "gzip", what, on_step=on_step)
     tail, any_data = b"", False
     while data := reader.read(CHUNK):
         tail, any_data = (tail + data)[-8:], True
@@ -63,8 +66,10 @@ def _check_gzip(file: BinaryIO, what: str, on_step: Callable[[], None]) -> bytes
 class _Frames:
     """Forward through a file of frames."""
 
-    def __init__(self, file: BinaryIO, what: str) -> None:
+    def __init__(self, file: BinaryIO, what: str, on_step: Callable[[], None]) -> None:
         self._file = file
+        self._on_step = on_step
+        self._numbers = 0
         self._what = what
         self._size = file.seek(0, 2)
         self._position = file.seek(0)
@@ -80,6 +85,9 @@ class _Frames:
         return data
 
     def number(self, count: int) -> int:
+        self._numbers += 1
+        if self._numbers % _STEP == 1:  # a frame may have any number of blocks
+            self._on_step()
         return int.from_bytes(self.take(count), "little")
 
     def skip(self, count: int) -> None:
@@ -137,62 +145,103 @@ def _lz4_frame(frames: _Frames) -> None:
 class Decompressed:
     """A reader of what ``source`` holds; an end that comes too early is an error, not an end.
 
+    It holds some MiB, whatever the source decompresses to, and with zstd the window that a frame asks for, at most
+    128 MiB (:data:`~airflow_pgbackup.postgres.zstd_blocks.MOST_WINDOW`).
+
     :param method: ``gzip`` or ``zstd``; ``zlib`` is what pg_dump calls gzip inside its archives.
+    :param on_step: called whenever the source was read, which may come to nothing; may raise.
     :ivar streams: how many compressed streams were read to their ends; more than one follow each other in a file.
     """
 
-    def __init__(self, source: Readable, method: str, what: str) -> None:
-        self._source = source
+    def __init__(self, source: Readable, method: str, what: str, *, on_step: Callable[[], None] = lambda: None) -> None:
+        self._counted = _Counted(source, on_step)
+        self._source: Readable = ZstdBlocks(self._counted, what) if method == "zstd" else self._counted
         self._what = what
         self._method = method
         self._decompressor: _Decompressor | None = None
-        self._left = b""  # compressed, behind the end of a stream
+        self._left = b""  # compressed
+        self._more = False  # whether the decompressor had more to say than it was asked for
         self._output = memoryview(b"")
-        self._taken = 0
         self.streams = 0
 
     def read(self, size: int = -1, /) -> bytes:
         """Between one byte and ``size``, as comes at hand; empty at the end. ``size`` must be positive."""
         while not self._output:
-            data = self._left or self._source.read(_INPUT)
-            if not data:
-                return self._end()
-            self._taken += 0 if self._left else len(data)
-            self._output = memoryview(self._decompress(data))
+            if not (self._left or self._more):
+                self._left = self._source.read(_INPUT)
+                if not self._left:
+                    return self._end()
+            self._output = memoryview(self._decompress())
         data, self._output = bytes(self._output[:size]), self._output[size:]
         return data
 
-    def _decompress(self, data: bytes) -> bytes:
-        self._left = b""
+    def _decompress(self) -> bytes:
         if self._decompressor is None:
             self._decompressor = _decompressor(self._method)
         try:
-            output = self._decompressor.decompress(data)
+            output = self._decompressor.decompress(self._left, CHUNK)
         except MemoryError:
             raise
         except Exception as error:  # zlib, isal and zstandard each have their own, with nothing else in common
-            raise VerificationFailed(f"{self._what} is corrupt before byte {self._taken}: {error}") from error
+            raise VerificationFailed(f"{self._what} is corrupt before byte {self._counted.count}: {error}") from error
         if self._decompressor.eof:
-            self._left = self._decompressor.unused_data
+            self._left, self._more = self._decompressor.unused_data, False
             self._decompressor = None
             self.streams += 1
+        else:
+            self._left, self._more = self._decompressor.unconsumed_tail, len(output) >= CHUNK
         return output
 
     def _end(self) -> bytes:
         if self._decompressor is not None:
             raise VerificationFailed(
-                f"{self._what} is cut short after {self._taken} bytes: its {self._method} stream does not end"
+                f"{self._what} is cut short after {self._counted.count} bytes: its {self._method} stream does not end"
             )
         return b""
+
+
+class _Counted:
+    """What was read of the source."""
+
+    def __init__(self, source: Readable, on_step: Callable[[], None]) -> None:
+        self._source = source
+        self._on_step = on_step
+        self.count = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        self._on_step()
+        self.count += len(data)
+        return data
+
+
+class _Zstd:
+    """zstandard's decompressor, without a limit: :class:`ZstdBlocks` feeds it with so little that it needs none."""
+
+    unconsumed_tail = b""
+
+    def __init__(self) -> None:
+        import zstandard
+
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW).decompressobj()
+
+    @property
+    def eof(self) -> bool:
+        return self._decompressor.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._decompressor.unused_data
+
+    def decompress(self, data: bytes, _most: int, /) -> bytes:
+        return self._decompressor.decompress(data)
 
 
 def _decompressor(method: str) -> _Decompressor:
     if method in _WBITS:
         return _gzip_decompressor(_WBITS[method])
     if method == "zstd":
-        import zstandard
-
-        return zstandard.ZstdDecompressor().decompressobj()
+        return _Zstd()
     raise NotProven(
         f"a plain dump compressed with {method} cannot be read here",
         hint="dump in custom format, or compress plain dumps with zstd or gzip",

@@ -9,7 +9,10 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 
+from airflow_pgbackup.errors import VerificationFailed
+
 _SUM_LIMIT = 1 << 128
+_LONGEST_ROW = (1 << 30) - 1  # MaxAllocSize in src/include/utils/memutils.h, which a line of COPY has to fit in
 _MOST_COUNTED = 500_000  # hashes of rows: about 60 MB
 
 
@@ -69,7 +72,8 @@ class RowHasher:
         self._counts: Counter[bytes] | None = Counter() if count else None
         self._columns: tuple[str, ...] | None = None
         self._order: list[int] | None = None
-        self._line = b""
+        self._begun: list[bytes] = []  # of a row whose end has not come yet
+        self._begun_size = 0
 
     def begin_block(self, columns: tuple[str, ...]) -> None:
         """A table loaded through its partition root has a block for each partition, in the partition's own order."""
@@ -97,7 +101,14 @@ class RowHasher:
                 self._counts = None
 
     def _arranged(self, data: bytes, order: list[int]) -> bytes:
-        *lines, self._line = (self._line + data).split(b"\n")
+        if b"\n" not in data:
+            self._begun.append(data)
+            self._begun_size += len(data)
+            if self._begun_size > _LONGEST_ROW:
+                raise VerificationFailed(f"a row of more than {_LONGEST_ROW:,} bytes, which PostgreSQL cannot have")
+            return b""
+        *lines, rest = b"".join([*self._begun, data]).split(b"\n")
+        self._begun, self._begun_size = [rest], len(rest)
         rows = (line.split(b"\t") for line in lines)  # a tab inside a value is written \t
         return b"".join(b"\t".join([row[i] for i in order]) + b"\n" for row in rows)
 

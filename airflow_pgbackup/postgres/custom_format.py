@@ -17,6 +17,7 @@ from airflow_pgbackup.postgres.window import Readable, Window
 INT = 5
 ZERO = bytes(INT)
 DATA, BLOBS = 1, 3
+PIECE = 1 << 18
 
 
 class CustomArchive:
@@ -50,9 +51,14 @@ class CustomArchive:
         return start[0], int.from_bytes(start[2:], "little"), start
 
     def chunks(self) -> Iterator[bytes]:
-        """What follows, up to the chunk of length 0."""
+        """What follows, up to the chunk of length 0; long chunks in pieces: a row may take 1 GiB."""
         while (length := self.take(INT)) != ZERO:
-            yield self.take(int.from_bytes(length[1:], "little"))
+            if length[0]:
+                self.fail("a chunk of a length below 0")
+            left = int.from_bytes(length[1:], "little")
+            while left:
+                yield self.take(min(left, PIECE))
+                left -= min(left, PIECE)
 
     def take(self, count: int) -> bytes:
         data = self.window.peek(count)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from airflow_pgbackup.errors import VerificationFailed
+from airflow_pgbackup.errors import NotProven, VerificationFailed
 from airflow_pgbackup.postgres.compressed import check_whole
 from airflow_pgbackup.postgres.members import check_data_name, check_tar_member, listed_large_objects
 from airflow_pgbackup.postgres.sqllexer import Comment, Event, MetaCommand
@@ -25,6 +25,8 @@ from airflow_pgbackup.postgres.sqlnames import connected_name
 from airflow_pgbackup.postgres.toc import TocEntry
 
 BLOCK = 512
+MOST_MEMBERS = 1 << 22
+"""Of a tar file: tables and large objects. Their names are held in memory."""
 _BLOB = re.compile(r"(blob_[0-9]+\.dat)(?:\.(?:gz|zst|lz4))?")
 _SUFFIXES = ("", ".gz", ".zst", ".lz4")
 
@@ -43,6 +45,7 @@ def tar_members(file: BinaryIO, on_step: Callable[[], None]) -> dict[str, tuple[
     :return: name to offset and size of its content.
     :raises VerificationFailed: a header is damaged, a member is cut short, or the two zero blocks are missing; a member
         is one that pg_dump never writes.
+    :raises NotProven: it has more members than :data:`MOST_MEMBERS`.
     """
     size = file.seek(0, 2)
     if not size:
@@ -65,6 +68,11 @@ def tar_members(file: BinaryIO, on_step: Callable[[], None]) -> dict[str, tuple[
         check_tar_member(name, header[156:157])
         if name in members:
             raise VerificationFailed(f"the tar file has {name} twice")
+        if len(members) == MOST_MEMBERS:
+            raise NotProven(
+                f"the tar file has more than {MOST_MEMBERS:,} members",
+                hint="If it is a sound dump, restore it with pg_restore, and dump in custom format.",
+            )
         members[name] = (position + BLOCK, length)
         position += BLOCK + -(-length // BLOCK) * BLOCK
         if position > size:

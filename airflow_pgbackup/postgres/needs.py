@@ -47,6 +47,11 @@ class Needs:
     tablespaces: set[str] = field(default_factory=set)
     locks: int = 0
 
+    @property
+    def names(self) -> int:
+        """How many."""
+        return len(self.roles) + len(self.extensions) + len(self.tablespaces)
+
     @classmethod
     def of_entries(
         cls, entries: Iterable[TocEntry], *, owners: bool = True, privileges: bool = True, tablespaces: bool = True

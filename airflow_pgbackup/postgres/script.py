@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres import sqlnames
+from airflow_pgbackup.postgres.budget import Budget
 from airflow_pgbackup.postgres.contents import ArchiveContents, LargeObjects, SequenceValue, TableDigest, TableKey
 from airflow_pgbackup.postgres.endchecks import ScriptEnds
 from airflow_pgbackup.postgres.sqllexer import Comment, CopyData, MetaCommand, SqlLexer
@@ -56,6 +57,8 @@ class ScriptReader:
         self._expected = None if entries is None else _ExpectedData(entries)
         self._inserts: dict[TableKey, TableDigest] = {}
         self._targets: dict[bytes, sqlnames.RowsTarget | None] = {}
+        self._budget = Budget("the dump")
+        self._databases: set[str] = set()
         self._large_objects: LargeObjects | None = None
         self._large_object: tuple[int, _SizedHash] | None = None
 
@@ -84,6 +87,7 @@ class ScriptReader:
 
     def _copy(self, data: CopyData) -> CopyBlock:
         text = data.statement.text
+        self._budget.take(len(text))
         entry = self._expected.next(self._decoder.text(text)) if self._expected else None
         target = sqlnames.copy_target(text, self._decoder)
         schema = target.schema or self._search_path or (entry and entry.schema) or ""
@@ -98,7 +102,9 @@ class ScriptReader:
 
     def _connect(self, command: MetaCommand) -> None:
         database = sqlnames.connected_database(command.argument, self._decoder)
-        if database not in self._contents.databases:
+        if database not in self._databases:
+            self._budget.take(len(command.argument))
+            self._databases.add(database)
             self._contents.databases.append(database)
         if self._ends.cluster:
             self._end_large_object()
@@ -114,6 +120,7 @@ class ScriptReader:
         elif first == (b"SET",):
             self._set(statement.text)
         elif first == (b"REFRESH",):
+            self._budget.take(len(statement.text))
             schema, name = sqlnames.refreshed(statement.text, self._decoder)
             self._contents.refreshed.add((self._database, schema or self._search_path, name))
 
@@ -128,9 +135,10 @@ class ScriptReader:
             return
         schema = target.schema or self._search_path
         key = (self._database, schema, target.name)
-        table = self._inserts.get(key) or TableDigest(
-            schema, target.name, target.columns, 0, 0, None, 0, "inserts", self._database
-        )
+        table = self._inserts.get(key)
+        if table is None:
+            self._budget.take(len(prefix))
+            table = TableDigest(schema, target.name, target.columns, 0, 0, None, 0, "inserts", self._database)
         # INSERT ... DEFAULT VALUES, of a table without columns, has no parentheses.
         rows = table.rows + max(statement.groups, 1)
         self._inserts[key] = replace(table, rows=rows, bytes=table.bytes + statement.size)
@@ -146,6 +154,7 @@ class ScriptReader:
             self._end_large_object()
             self._large_object = (oid, _SizedHash())
         elif value := sqlnames.setval(text, self._decoder):
+            self._budget.take(len(text))
             schema, name, last_value, is_called = value
             self._contents.sequences.append(
                 SequenceValue(schema or self._search_path, name, last_value, is_called, self._database)
@@ -165,6 +174,7 @@ class ScriptReader:
         if self._large_objects is None:
             self._large_objects = LargeObjects(self._database)
             self._contents.large_objects.append(self._large_objects)
+        self._budget.take(0)
         oid, content = self._large_object
         self._large_objects.add(oid, content.size, content.digest())
         self._large_object = None

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 
 from airflow_pgbackup.errors import VerificationFailed
+from airflow_pgbackup.postgres.budget import Budget
 from airflow_pgbackup.postgres.database_sql import DatabaseProperties, DatabaseStatement, is_standard_comment
 from airflow_pgbackup.postgres.endchecks import ScriptEnds
 from airflow_pgbackup.postgres.needs import Needs
@@ -19,7 +20,8 @@ from airflow_pgbackup.postgres.sqlnames import NameDecoder, client_encoding, con
 
 _HEAD = b"-- PostgreSQL database dump"
 _END = b"-- PostgreSQL database dump complete"
-_DUMPED_FROM = re.compile(rb"-- Dumped from database version (\d+)")
+_DUMPED_FROM = re.compile(rb"-- Dumped from database version (\d{1,4})")
+_SECTION = 2048  # bytes, an empty one
 _PUBLIC = (b"CREATE SCHEMA public;", b'CREATE SCHEMA "public";')
 
 
@@ -98,6 +100,7 @@ def scan_script(source: Readable) -> ScriptContents:
     """Read a script to its end.
 
     :raises VerificationFailed: it is not whole, or holds what pg_dump never writes.
+    :raises NotProven: what is to be remembered of it does not fit into a :class:`.Budget`.
     """
     return _Scan(source).run()
 
@@ -109,6 +112,7 @@ class _Scan:
         self._places = Places()
         self._decoder = NameDecoder()
         self._found = ScriptContents()
+        self._budget = Budget("the script")
         self._connected = ""
 
     def run(self) -> ScriptContents:
@@ -116,6 +120,7 @@ class _Scan:
             self._ends.event(event)
             number = self._places.of(event)
             if number is not None and number == len(self._found.sections):
+                self._budget.take(_SECTION)
                 self._found.sections.append(ScriptSection(self._connected))
             self._event(event, None if number is None else self._found.sections[number])
         self._ends.finish(self._lexer.trailing, self._lexer.offset)
@@ -135,6 +140,7 @@ class _Scan:
                 section.rows += sum(chunk.count(b"\n") for chunk in event.chunks())
         elif section is None:
             self._note_encoding(event)
+            self._budget.take(len(event.text))
             self._found.globals.append(self._decoder.text(event.text))
         else:
             self._note_encoding(event)
@@ -159,6 +165,7 @@ class _Scan:
             return
         text = self._decoder.text(statement.text)
         if about := database_statement(text, statement):
+            self._budget.take(len(text))
             section.about.append(about)
             if about.creates:
                 section.database = about.database
@@ -167,7 +174,10 @@ class _Scan:
         self._found.new_timeout |= sets_new_timeout(statement)
         self._found.transactions |= is_transaction(statement)
         section.makes_public |= makes_public(statement)
+        names = section.needs.names
         section.needs.add(text)
+        if section.needs.names > names:
+            self._budget.take(len(text))
         section.needs.add_locks(statement.words)
 
 

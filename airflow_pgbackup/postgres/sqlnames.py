@@ -18,9 +18,10 @@ _ESCAPE_LITERAL = re.compile(rb"\s*E?'((?:[^'\\]|''|\\.)*)'", re.DOTALL)
 _LITERAL = re.compile(rb"\s*'((?:[^']|'')*)'")
 _INSERT = re.compile(rb"INSERT INTO ", re.IGNORECASE)
 _SETVAL = re.compile(rb"SELECT (?:pg_catalog\.)?setval\(")
-_SETVAL_VALUE = re.compile(rb", (-?\d+), (true|false)\);")
+_SETVAL_VALUE = re.compile(rb", (-?\d{1,19}), (true|false)\);")
 _SET_CONFIG = re.compile(rb"SELECT pg_catalog\.set_config\('search_path', ")
-_LO_OPEN = re.compile(rb"SELECT (?:pg_catalog\.)?lo_open\('?(\d+)'?, ")
+_MOST_OID = 2**32 - 1
+_LO_OPEN = re.compile(rb"SELECT (?:pg_catalog\.)?lo_open\('?(\d{1,10})'?, ")
 _LO_WRITE = re.compile(rb"SELECT (?:pg_catalog\.)?lowrite\(0, ")
 _SET_NAME = re.compile(rb"SET (?:SESSION )?search_path (?:=|TO) ", re.IGNORECASE)
 _SET_ENCODING = re.compile(rb"SET client_encoding (?:=|TO) '([^']*)';", re.IGNORECASE)
@@ -182,6 +183,8 @@ def client_encoding(text: bytes) -> str | None:
 def large_object_opened(text: bytes) -> int | None:
     """The OID of ``lo_open``; None if the statement is something else."""
     match = _LO_OPEN.match(text)
+    if match and int(match.group(1)) > _MOST_OID:
+        raise VerificationFailed(f"no OID of a large object in {excerpt(text)}")
     return int(match.group(1)) if match else None
 
 

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from airflow_pgbackup.errors import ClientError, VerificationFailed
+from airflow_pgbackup.errors import ClientError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.sqlnames import NameDecoder
 from airflow_pgbackup.postgres.window import Readable
 
@@ -23,14 +23,15 @@ _NEEDS_CLIENT = {(1, 15): 16, (1, 16): 17}
 
 _FORMATS = {1: "custom", 3: "tar", 5: "directory"}
 _COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
-_STRING_LIMIT = 1 << 30  # PostgreSQL's own limit of a text
-_ENTRY_LIMIT = 1 << 28
+MOST_BYTES = 1 << 29
+"""Of a table of contents: that of 100,000 tables has some 350 MB. What is made of it takes up to six times that."""
+MOST_ENTRIES = 1 << 21
 _INT, _INT_MAX = 4, 2**31 - 1  # C's int
 _READ = 1 << 16
 _ENCODING = re.compile(r"SET client_encoding = '([^']*)'")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TocEntry:
     """One object of an archive.
 
@@ -101,6 +102,7 @@ def read_toc(source: Readable, *, what: str, only_data: bool = False) -> tuple[T
     :param only_data: keep the entries that have data only: of a large schema all of them take hundreds of MiB.
     :return: and all bytes that were read, some of which may lie behind the table of contents.
     :raises VerificationFailed: it ends early, or is none.
+    :raises NotProven: it is larger than :data:`MOST_BYTES`, or has more than :data:`MOST_ENTRIES`.
     :raises ClientError: it is of a version unknown here.
     """
     return _TocReader(source, what).read(only_data)
@@ -113,6 +115,7 @@ class _TocReader:
         self._buffer = bytearray()
         self._position = 0
         self._int_size = 4
+        self._entries = 0
         self._decoder = NameDecoder()
 
     def read(self, only_data: bool) -> tuple[Toc, bytes]:
@@ -145,7 +148,7 @@ class _TocReader:
             self._int()
         database, server_version, dump_version = (self._text() for _ in range(3))
         count = self._int()
-        if not 0 <= count <= _ENTRY_LIMIT:
+        if count < 0:
             self._corrupt(f"it claims {count} entries")
         extra = offset_size + 1 if format_code == 1 else None
         every = (self._entry(version, extra) for _ in range(count))
@@ -163,6 +166,9 @@ class _TocReader:
         return toc, bytes(self._buffer)
 
     def _entry(self, version: tuple[int, int], extra: int | None) -> TocEntry:
+        self._entries += 1
+        if self._entries > MOST_ENTRIES:
+            self._too_large(f"{MOST_ENTRIES:,} entries")
         dump_id = self._int()
         if dump_id <= 0:
             self._corrupt(f"an entry has the number {dump_id}")
@@ -218,6 +224,8 @@ class _TocReader:
                     f"{self._what} ends inside its table of contents, after {len(self._buffer)} bytes"
                 )
             self._buffer += more
+            if len(self._buffer) > MOST_BYTES:
+                self._too_large(f"{MOST_BYTES:,} bytes")
         taken = bytes(self._buffer[self._position : end])
         self._position = end
         return taken
@@ -233,8 +241,6 @@ class _TocReader:
         length = self._int()
         if length < 0:
             return None
-        if length > _STRING_LIMIT:
-            self._corrupt(f"a text of {length} bytes")
         data = self._take(length)
         if b"\0" in data:  # where the text ends for pg_restore
             self._corrupt("a text with a null byte")
@@ -250,6 +256,12 @@ class _TocReader:
         if not (text.isascii() and text.isdecimal() and len(text) < 12):
             self._corrupt(f"{text[:20]!r} where a number belongs")
         return int(text)
+
+    def _too_large(self, most: str) -> NoReturn:
+        raise NotProven(
+            f"the table of contents of {self._what} has more than {most}, which are not read here",
+            hint="If it is a sound dump, restore it with pg_restore, and dump schema by schema.",
+        )
 
     def _corrupt(self, detail: str) -> NoReturn:
         raise VerificationFailed(f"{self._what} has a corrupt table of contents near byte {self._position}: {detail}")

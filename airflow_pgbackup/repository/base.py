@@ -42,6 +42,7 @@ MOST_KEYS = 1_000_000
 """In one listing, which is held in memory to sort it: years of nightly backups of hundreds of databases."""
 MOST_NAMES = 256 * 1024**2
 """Characters that the names in one listing may have together, for a store that sends long ones."""
+FEWER = "Use a prefix that holds only backups, prune, or name one server or database."
 
 
 _T = TypeVar("_T")
@@ -166,7 +167,7 @@ class Repository(ABC):
                 most = f"{MOST_KEYS:,} keys" if number > MOST_KEYS else f"{MOST_NAMES:,} characters of names"
                 raise RepositoryError(
                     f"cannot list {self.uri}: it holds more than {most}",
-                    hint="Use a prefix that holds only backups, prune, or name one server or database.",
+                    hint=FEWER,
                 )
             yield each
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import math
 import os
 import pwd
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_pgbackup.errors import AlreadyExists, RepositoryError
-from airflow_pgbackup.repository.base import Entry
+from airflow_pgbackup.repository.base import FEWER, MOST_KEYS, Entry
 from airflow_pgbackup.repository.layout import TEMP_PREFIX
 
 if TYPE_CHECKING:
@@ -67,24 +68,31 @@ def name_exclusively(temporary: Path, path: Path) -> None:
 
 
 def walk(folder: Path, *, deep: bool = True) -> Iterator[tuple[Path, os.stat_result]]:
-    """Everything below, links not followed; what goes away meanwhile is passed over, what may not be read is not."""
-    try:
-        with os.scandir(folder) as found:
-            children = list(found)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for child in children:
-        # The root's own folder for fsck on an ext volume; nobody but root may look into it.
-        if child.name == "lost+found":
-            continue
+    """Everything below, links not followed; what goes away meanwhile is passed over, what may not be read is not.
+
+    :raises RepositoryError: there are more than :data:`MOST_KEYS` files and folders.
+    """
+    left, folders = MOST_KEYS, [os.fspath(folder)]
+    while folders:
         try:
-            status = child.stat(follow_symlinks=False)
-        except FileNotFoundError:
+            with os.scandir(folders.pop()) as found:
+                children = list(itertools.islice(found, left + 1))
+        except (FileNotFoundError, NotADirectoryError):
             continue
-        path = Path(child.path)
-        yield path, status
-        if deep and stat.S_ISDIR(status.st_mode) and not child.name.startswith(TEMP_PREFIX):
-            yield from walk(path)
+        left -= len(children)
+        if left < 0:
+            raise RepositoryError(f"cannot list {folder}: it holds more than {MOST_KEYS:,} files", hint=FEWER)
+        for child in children:
+            # The root's own folder for fsck on an ext volume; nobody but root may look into it.
+            if child.name == "lost+found":
+                continue
+            try:
+                status = child.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            yield Path(child.path), status
+            if deep and stat.S_ISDIR(status.st_mode) and not child.name.startswith(TEMP_PREFIX):
+                folders.append(child.path)
 
 
 def newest(path: Path) -> float:
