@@ -25,7 +25,7 @@ from airflow_pgbackup.backup.restore_target import (
 )
 from airflow_pgbackup.backup.sessions import session
 from airflow_pgbackup.backup.temporary_database import TemporaryDatabases
-from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.errors import ConfigurationError, DeadlineExceeded, ToolError, ToolKilled
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.database_sql import DatabaseProperties
 
@@ -203,10 +203,7 @@ class _Restoring:
         state = f"database {target.database} is as it was" if exists else f"there is no database {target.database}"
         with told_state(state), TemporaryDatabases(self._around, cancel=run.cancel, say=run.say) as temporary:
             properties = self._properties()
-            encoding = job.manifest.source.encoding
-            fresh = make_fresh(run, temporary, properties, encoding=encoding, exactly=exists)
-            public_exists = make_room(run, fresh, makes_public=self._loader.makes_public)
-            self._loader.load(fresh, single_transaction=self._way.single_transaction, public_exists=public_exists)
+            fresh = self._filled(temporary, properties)
             run.say(f"objects and rows restored into {fresh.dbname}")
             measured = job.finish(fresh)
             if exists:  # hours may have passed
@@ -220,6 +217,29 @@ class _Restoring:
             outcome.replaced = drop_replaced(
                 run, self._around, outcome.replaced, only_if_empty=target.mode == "into_empty"
             )
+
+    def _filled(self, temporary: TemporaryDatabases, properties: DatabaseProperties) -> ConnectionParams:
+        """A new database with what the backup holds.
+
+        Several jobs restore in another order than the archive's, which a CHECK that reads another table, say, does not
+        stand. So an error is no verdict before one job has tried.
+        """
+        run, loader = self._run, self._loader
+        exactly, encoding = self._job.target.mode != "create", self._job.manifest.source.encoding
+        while True:
+            fresh = make_fresh(run, temporary, properties, encoding=encoding, exactly=exactly)
+            public_exists = make_room(run, fresh, makes_public=loader.makes_public)
+            try:
+                loader.load(fresh, single_transaction=self._way.single_transaction, public_exists=public_exists)
+            except (ToolKilled, DeadlineExceeded):
+                raise
+            except ToolError as error:
+                if not loader.to_one_job():
+                    raise
+                run.warn(f"restoring again with one job, as several failed: {error.message}")
+                temporary.drop()
+            else:
+                return fresh
 
     def _properties(self) -> DatabaseProperties:
         """A database that is there goes on as it is; a new one is as it was dumped."""

@@ -76,6 +76,10 @@ class ScriptLoader:
     def makes_public(self) -> bool:
         return self.contents.sections[0].makes_public
 
+    def to_one_job(self) -> bool:
+        """False: psql is one job."""
+        return False
+
     def lines(self) -> list[str]:
         """For people: what, and by what."""
         section = self.contents.sections[0]
