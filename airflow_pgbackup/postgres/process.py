@@ -147,11 +147,12 @@ class ToolProcess:
             self._start_thread(
                 self._stderr.run, child.stderr, self._nothing_more
             )  # to the last line, if the log is slow
+            for pipe in filter(None, (child.stdin, child.stdout)):
+                with contextlib.suppress(OSError):  # over /proc/sys/fs/pipe-max-size, or too many of them
+                    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, CHUNK)
             if self._feeder:
                 self._start_thread(self._feeder.run, child.stdin, patience=_GIVE_UP_AFTER)  # its source may hang
             if child.stdout:
-                with contextlib.suppress(OSError):  # over /proc/sys/fs/pipe-max-size, or too many of them
-                    fcntl.fcntl(child.stdout, fcntl.F_SETPIPE_SZ, CHUNK)
                 self._output = ToolOutput(child.stdout, at_end=self._finish, given_up=self._nothing_more)
             self._unregister = self._cancel.on_set(lambda: self._stop("cancelled"))
             self._leader.release()
