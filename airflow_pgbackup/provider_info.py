@@ -97,8 +97,8 @@ def get_provider_info() -> dict[str, Any]:
                         example="require",
                     ),
                     "temp_dir": _option(
-                        "Where a temporary copy of an artifact goes when a tool needs a file and the repository is "
-                        "remote. Empty is the system's folder for temporary files.",
+                        "Where a private copy of an artifact goes when a tool opens it by its name. Empty is the "
+                        "system's directory for temporary files.",
                         default="",
                         example="/var/lib/pgbackup",
                     ),

@@ -38,7 +38,7 @@ class Settings:
     """The deadline of reading an archive grows by its size over this rate, far below what any disk or store gives."""
 
     temp_dir: str = ""
-    """Where a temporary copy goes when a tool needs a file and the repository is remote; empty is the system's."""
+    """Where a private copy goes when a tool opens an artifact by its name; empty is the system's."""
 
     compress_by: str = "airflow-pgbackup"
     """Who compresses custom archives: ``airflow-pgbackup``, on all cores, or ``pg_dump`` itself, on one."""

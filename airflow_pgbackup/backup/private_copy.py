@@ -50,7 +50,7 @@ def require_room(directory: Path, size: int, source: BinaryIO) -> None:
             return
     raise DiskError(
         f"a private copy needs {human_bytes(size)} in {directory.parent}, {human_bytes(free)} are free",
-        hint="free some space, or set [pgbackup] temp_dir (PGBACKUP_TEMP_DIR) to a directory on a larger disk",
+        hint="Free some space, or choose a directory on a larger disk: [pgbackup] temp_dir, or PGBACKUP_TEMP_DIR.",
     )
 
 
@@ -62,7 +62,7 @@ def disk_errors(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise DiskError(
             f"cannot write to {directory}: {(error.strerror or type(error).__name__).lower()}",
-            hint="free some space there, or choose a directory on a larger disk"
+            hint="Free some space there, or choose a directory on a larger disk."
             if error.errno in FULL
-            else "choose a directory that this worker may write to",
+            else "Choose a directory that this worker may write to.",
         ) from error

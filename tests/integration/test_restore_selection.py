@@ -16,15 +16,19 @@ from restoring import (
     backup_cluster,
     databases_of,
     fresh_server,
+    in_s3,
     local,
     make_roles,
     restored,
     value,
 )
 
+from airflow_pgbackup.backup.artifact import download
 from airflow_pgbackup.backup.reference import load_manifest
+from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import ConfigurationError, OptionError, ToolError, VerificationFailed
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.process import run_tool
 from airflow_pgbackup.postgres.server import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 
@@ -94,6 +98,24 @@ def test_a_list_file_says_what_to_restore(
     result = restored(*dumped, target, options={"use_list": tmp_path / "actor.list"})
     assert value(target, RELATIONS) == "actor"
     assert result["rows"] == 500
+
+
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_a_list_file_says_in_which_order(
+    where: str, server18: PostgresServer, s3: S3Server, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    """Out of a stream pg_restore cannot go back for rows that it has passed."""
+    make_roles(server18)
+    repository = local(tmp_path / "repository") if where == "folder" else in_s3(s3)
+    reference = backup(fresh_database(server18, None, *SCHEMA), repository)
+    path = download(repository, load_manifest(repository, reference), tmp_path)
+    listed = run_tool([server18.bin_dir / "pg_restore", "--list", path], env={}).decode().splitlines()
+    data = [line for line in listed if " TABLE DATA " in line]
+    before = [line for line in listed[: listed.index(data[0])] if line not in data]
+    after = [line for line in listed[listed.index(data[0]) :] if line not in data]
+    (tmp_path / "other.list").write_text("\n".join([*before, *reversed(data), *after]))
+    target = fresh_database(server18)
+    assert restored(reference, repository, target, options={"use_list": tmp_path / "other.list"})["rows"] == ROW_COUNT
 
 
 def test_rows_into_tables_that_are_there_all_or_none(

@@ -1,0 +1,156 @@
+"""Artifacts read again after their check, and their private copies: full disks, and bytes that change."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+import shutil
+from datetime import datetime, timezone
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from airflow_pgbackup.backup import artifact as artifact_module
+from airflow_pgbackup.backup.artifact import download, open_checked
+from airflow_pgbackup.backup.checked import PIECE, Marks
+from airflow_pgbackup.errors import ConfigurationError, DiskError, RepositoryError
+from airflow_pgbackup.repository.base import Entry
+from airflow_pgbackup.repository.layout import Series, artifact_key
+from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.manifest import (
+    Artifact,
+    ClientInfo,
+    Compression,
+    DatabaseSource,
+    FileDigest,
+    Manifest,
+)
+
+DATA = random.Random(1).randbytes(3 * PIECE + PIECE // 2)
+NOW = datetime(2026, 11, 22, 2, tzinfo=timezone.utc)
+
+
+def marks_of(data: bytes) -> Marks:
+    marks = Marks(Entry(key="a", size=len(data), modified=NOW))
+    for start in range(0, len(data), PIECE):
+        marks.add(data[start : start + PIECE])
+    return marks
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, len(DATA)])
+def test_the_same_bytes_again(size: int) -> None:
+    data = DATA[:size]
+    marks = marks_of(data)
+    assert marks.sha256 == hashlib.sha256(data).hexdigest()
+    assert b"".join(marks.again(io.BytesIO(data), "it", lambda: None)) == data
+    # What was added behind the end was not hashed, and is not given.
+    again = marks.again(io.BytesIO(data + b"more"), "it", lambda: None)
+    if size % PIECE:
+        with pytest.raises(RepositoryError, match="it changed after its digest was checked"):
+            list(again)
+    else:
+        assert b"".join(again) == data
+
+
+@pytest.mark.parametrize("at", [0, 1, PIECE - 1, PIECE, 2 * PIECE + 5, len(DATA) - 1])
+def test_other_bytes_are_not_given(at: int) -> None:
+    changed = DATA[:at] + bytes([DATA[at] ^ 1]) + DATA[at + 1 :]
+    for data in (changed, DATA[:at]):
+        again = marks_of(DATA).again(io.BytesIO(data), "it", lambda: None)
+        whole = at // PIECE
+        assert b"".join(islice(again, whole)) == DATA[: whole * PIECE]
+        with pytest.raises(RepositoryError, match="it changed after its digest was checked"):
+            next(again)
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> tuple[LocalRepository, Manifest]:
+    repository = LocalRepository(tmp_path / "pg")
+    repository.init()
+    data = b"--\n-- PostgreSQL database dump\n--\n\n"
+    file = FileDigest("app.sql", len(data), hashlib.sha256(data).hexdigest())
+    manifest = Manifest(
+        repository=repository.uuid,
+        series=Series("s", "app"),
+        id="20261122T020000Z-3f9ac1",
+        kind="database",
+        started_at=NOW,
+        finished_at=NOW,
+        duration_seconds=0,
+        artifact=Artifact(
+            name=file.path,
+            format="plain",
+            compression=Compression(None, None, None),
+            size=file.size,
+            sha256=file.sha256,
+            files=(file,),
+        ),
+        source=DatabaseSource(
+            database="app", server_version="18.4", server_version_num=180004, size_bytes=1, encoding="UTF8", host=None
+        ),
+        client=ClientInfo("pg_dump", "18.4", "/usr/bin/pg_dump"),
+        options={},
+        origin={},
+        restore_command="",
+    )
+    repository.write_bytes(artifact_key(manifest.series, manifest.id, file.path), data)
+    return repository, manifest
+
+
+def test_a_copy_is_private_and_gone_afterwards(backup: tuple[LocalRepository, Manifest], tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with open_checked(*backup, as_path=True, temp_dir=str(temporary)) as (wrong, checked):
+        assert wrong == []
+        assert (checked.private_path.stat().st_mode & 0o777, checked.private_path.stat().st_nlink) == (0o600, 1)
+        (directory,) = temporary.iterdir()
+        assert directory.stat().st_mode & 0o777 == 0o700
+        assert directory in checked.private_path.parents
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_copy_that_does_not_fit_is_not_begun(
+    backup: tuple[LocalRepository, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: used._replace(free=3))
+    monkeypatch.setattr("airflow_pgbackup.backup.private_copy.clone", lambda source, target: False)
+    with (
+        pytest.raises(DiskError, match=f"needs 35 bytes in {tmp_path}, 3 bytes are free") as caught,
+        open_checked(*backup, as_path=True, temp_dir=str(tmp_path)),
+    ):
+        pass
+    assert "temp_dir" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["pg"]
+
+
+def test_a_disk_that_fills_up_meanwhile(
+    backup: tuple[LocalRepository, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact_module, "create", lambda path: open("/dev/full", "w+b", buffering=0))  # noqa: PTH123, SIM115
+    with pytest.raises(DiskError, match=f"cannot write to {tmp_path}.*: no space left on device"):
+        download(*backup, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["pg"]
+
+
+def test_a_name_that_is_taken_while_it_is_read(
+    backup: tuple[LocalRepository, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, manifest = backup
+    into, other = tmp_path / "into", tmp_path / "other"
+    into.mkdir()
+    stat = repository.stat
+
+    def taking(key: str) -> Entry | None:
+        if not os.path.lexists(into / "app.sql"):
+            (into / "app.sql").symlink_to(other)
+        return stat(key)
+
+    monkeypatch.setattr(repository, "stat", taking)
+    with pytest.raises(ConfigurationError, match=r"app.sql exists already"):
+        download(repository, manifest, into)
+    assert [path.name for path in into.iterdir()] == ["app.sql"]
+    assert not other.exists()
