@@ -1,9 +1,12 @@
 """A dump in plain text, cut into statements, COPY data, psql's backslash commands and comments, in one pass.
 
 Looking for lines like ``COPY t (a) FROM stdin;`` is fooled by whoever writes that line into a table, a comment or a
-function. This reads as psql does: quoted strings and names, ``E''`` strings, ``standard_conforming_strings``, dollar
-quotes, nested comments, parentheses and SQL-standard function bodies (``BEGIN ATOMIC ... END``), and after ``COPY ...
-FROM stdin;`` raw lines until one that is ``\\.``.
+function. This reads what pg_dump writes as psql does: quoted strings and names, ``E''`` strings,
+``standard_conforming_strings``, dollar quotes, nested comments, parentheses and SQL-standard function bodies (``BEGIN
+ATOMIC ... END``), and after ``COPY ... FROM stdin;`` raw lines until one that is ``\\.``.
+
+It counts and cuts, and is no guard: psql reads text that pg_dump never writes in another way. What keeps a script's
+commands from running is :mod:`airflow_pgbackup.postgres.guarded_psql`.
 
 Memory is a chunk or two, however long a statement, a row or a table is.
 """
