@@ -19,6 +19,7 @@ from airflow_pgbackup.backup.check_server import (
     dumped_databases,
     rehearsal_extensions,
 )
+from airflow_pgbackup.backup.check_transport import check_transport
 from airflow_pgbackup.backup.findings import Finding, Findings, inspected
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.source import Source, describe_source
@@ -126,6 +127,7 @@ class _Check:
 
     def _server(self, source: Source, backups: list[Backup] | None) -> None:
         client = check_client(self.connection, source, self.options, self.settings, self.findings, self.cancel)
+        check_transport(self.connection, self.findings)
         check_pooler(self.connection, self.findings)
         major = client.major if client else source.server_version_num // 10000
         installed = rehearsal_extensions(major, self.settings, self.findings)

@@ -104,6 +104,20 @@ def test_nothing_in_the_way(own: PostgresServer, here: Repository, fresh_databas
     assert [entry.key for entry in here.list()] == ["repository.json"]
 
 
+def test_a_network_in_between(server18: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
+    """0.0.0.0 is no loopback address, but leads here."""
+    database = fresh_database(server18, None, *FILL)
+    near = ConnectionParams({**database.keywords, "host": "localhost"}, password=database.password)
+    assert not {"tls_verification", "require_auth"} & set(checked(near))
+    far = ConnectionParams({**database.keywords, "host": "0.0.0.0"}, password=database.password)
+    found = checked(far)
+    assert "sslmode=prefer" in found["tls_verification"].message
+    assert "sslmode=verify-full" in found["tls_verification"].hint
+    assert "require_auth=scram-sha-256" in found["require_auth"].hint
+    careful = ConnectionParams({**far.keywords, "require_auth": "scram-sha-256"}, password=far.password)
+    assert "require_auth" not in checked(careful)
+
+
 def test_a_user_with_nothing_but_read_rights(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
     reader = person(fresh_database(own, None, *FILL), "", "grant pg_read_all_data to {}")
     assert checked(reader, here) == {}

@@ -133,6 +133,26 @@ def test_what_is_refused(wrong: dict[str, str | None], message: str, hint: str, 
     assert (finding.code, finding.hint) == ("connect", caught.value.hint)
 
 
+@pytest.mark.parametrize(
+    ("keywords", "warned"),
+    [
+        ({}, False),
+        ({"host": "0.0.0.0", "hostaddr": None, "sslmode": "require", "sslrootcert": None}, True),
+        ({"host": "0.0.0.0", "hostaddr": None, "sslmode": "verify-ca"}, True),
+        ({"sslmode": "require"}, False),
+    ],
+    ids=str,
+)
+def test_check_warns_of_a_server_that_proves_nothing(
+    world: World, keywords: dict[str, str | None], warned: bool
+) -> None:
+    """0.0.0.0 is no loopback address, but leads here."""
+    found = {finding.code: finding for finding in check(connection=world.connection(**keywords), server="s")}
+    assert "connect" not in found
+    assert ("tls_verification" in found) is warned
+    assert "require_auth" not in found, "there is no password to send"
+
+
 def test_a_client_without_tls(world: World, here: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     """Our own session gets in, pg_dump of the wheel cannot: it says what to do, and check says it before."""
     monkeypatch.setattr(clients, "WELL_KNOWN", ())
@@ -160,3 +180,4 @@ def test_a_server_without_tls(build: Build, canary: str, here: Repository) -> No
 
 if not WITH_TLS:  # a fixture without parameters would make its tests skipped ones
     del test_verify_full_with_a_client_certificate, test_what_is_refused, test_a_client_without_tls
+    del test_check_warns_of_a_server_that_proves_nothing
