@@ -108,7 +108,8 @@ _SEARCH_PATH = (
     "{what} uses a function that relies on search_path, which a restore empties: run ALTER FUNCTION … SET search_path "
     f"= … in the source, and dump again. {_RESCUE}"
 )
-_RUN_INSIDE = ("TABLE DATA", "MATERIALIZED VIEW DATA", "INDEX", "CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT")
+_UNQUALIFIED = re.compile(r'^(?:relation|function|type|operator|procedure|aggregate) "?[^".(]+"?(?:\(| does)')
+_COPY = re.compile(r'COPY failed for table ("(?:[^"]|"")+")')
 _NAMES = ("42P01", "42883", "42703", "42704", "3F000")
 
 
@@ -146,8 +147,10 @@ def _guess(message: str) -> str | None:
 
 
 def _hint(state: str, stderr: Sequence[str], line: str) -> str | None:
-    if state in _NAMES:
+    # A dump qualifies all names that it writes itself.
+    if state in _NAMES and _UNQUALIFIED.search(_text(line)):
         entry = next((match for match in map(_ENTRY.search, reversed(stderr)) if match), None)
-        if entry and entry["kind"] in _RUN_INSIDE:
-            return _SEARCH_PATH.format(what=f"{entry['kind'].lower()} {entry['name']}")
+        table = _COPY.search(line)
+        what = f"{entry['kind'].lower()} {entry['name']}" if entry else table and f"table {table[1]}"
+        return _SEARCH_PATH.format(what=what or "something in the dump")
     return _BY_STATE.get(state) or hint_for(line)

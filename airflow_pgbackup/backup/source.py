@@ -70,6 +70,7 @@ def describe_source(connection: ConnectionParams, *, cluster: bool = False) -> S
     """
     with connection.connect() as session:
         try:
+            session.execute("set statement_timeout = 0")  # as pg_dump does: the size of a large database takes a while
             version, number, database, encoding, in_recovery, size = _one(session, _DATABASE)
             tables = None
             if cluster:

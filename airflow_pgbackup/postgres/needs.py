@@ -96,3 +96,5 @@ class Needs:
                 self.locks += made.get(words[1] if len(words) > 1 else b"", 0)
         elif words[:2] == (b"ALTER", b"TABLE") and b"ADD" in words:
             self.locks += 1
+        elif words[:1] == (b"SELECT",) and b"LO_CREATE" in words:
+            self.locks += 1

@@ -147,7 +147,8 @@ def as_nobody() -> list[str]:
 def _drop(uid: int, gid: int) -> list[str]:
     return [
         *("setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--no-new-privs"),
-        *("--inh-caps=-all", "--bounding-set=-all", "--"),
+        # A change of user clears what the keeper has set: see prctl(2), PR_SET_PDEATHSIG.
+        *("--inh-caps=-all", "--bounding-set=-all", "--pdeathsig=KILL", "--"),
     ]
 
 

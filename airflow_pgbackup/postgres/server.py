@@ -11,11 +11,9 @@ import os
 import pwd
 import re
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -26,6 +24,7 @@ from airflow_pgbackup.errors import ClientError, ConfigurationError, NotProven
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.kept import KeptProcess
 from airflow_pgbackup.postgres.sandbox import NOBODY, Sandbox, as_nobody, has_name, make_sandbox
+from airflow_pgbackup.private_directory import PrivateDirectory
 
 START_SECONDS = 60.0
 LONGEST_SOCKET_FOLDER = 90  # sun_path holds 107 bytes with "/.s.PGSQL.65535.lock" in it
@@ -166,12 +165,8 @@ class PostgresServer:
 
     def _start(self) -> bool:
         """False when somebody else took the port between the choice and the start."""
-        # Named before it is made: an interrupt between the two would leave it behind.
-        folder = (self.directory or Path(tempfile.gettempdir())) / f"pgbackup-server-{secrets.token_hex(6)}"
-        self.folder = folder
         try:
-            self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            folder.mkdir(mode=0o700)
+            self.folder = folder = self._stack.enter_context(PrivateDirectory(self.directory))
             return self._start_in(folder)
         except BaseException:
             self.stop()
@@ -180,10 +175,9 @@ class PostgresServer:
     def _start_in(self, folder: Path) -> bool:
         self._socket_dir = socket_dir = folder / "socket"
         if len(os.fsencode(socket_dir)) > LONGEST_SOCKET_FOLDER:
-            self._socket_dir = socket_dir = Path(tempfile.mkdtemp(prefix="pgb-", dir="/tmp"))
-            self._stack.callback(shutil.rmtree, socket_dir, ignore_errors=True)
-        else:
-            socket_dir.mkdir(mode=0o700)
+            short = self._stack.enter_context(PrivateDirectory("/tmp"))  # noqa: S108
+            self._socket_dir = socket_dir = short / "socket"
+        socket_dir.mkdir(mode=0o700)
         data = folder / "data"
         data.mkdir(mode=0o700)
         self.shared.mkdir()
@@ -218,7 +212,7 @@ class PostgresServer:
                 [*prefix, *postgres],
                 env={"PATH": os.defpath, "HOME": os.fspath(folder), "LC_ALL": "C", "TZ": "UTC"},
                 log=self.log_path,
-                remove=[folder, socket_dir],
+                remove=[folder, socket_dir.parent],
                 # TERM would wait for clients to leave; INT ends their sessions, QUIT writes no checkpoint. The first
                 # process of a sandbox is not the server, and takes all others along.
                 signals=(signal.SIGKILL,) if self.sandbox else (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL),

@@ -76,7 +76,7 @@ def started(environment: dict[str, str]) -> subprocess.Popen[str]:
 
 
 def databases_start(folder: Path) -> bool:
-    return any(folder.glob("pgbackup-server-*"))
+    return any(folder.glob("pgbackup-private-*/data"))
 
 
 def dag_runs(folder: Path) -> bool:

@@ -1,0 +1,255 @@
+"""Databases with one awkward thing each, and what becomes of a backup of them: the table in ``docs/awkward.md``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Awkward:
+    """:param what: for people, one line.
+    :param statements: make it.
+    :param verdict: of a rehearsal: ``pass``, ``pass, one job`` (with a note), ``fail`` or ``notproven``.
+    :param plain: of a rehearsal of a plain dump, where it differs.
+    :param says: what the report says, a part of it.
+    :param found: the codes that ``check`` finds.
+    :param restores: whether ``restore`` brings it back.
+    :param oldest: the oldest major version that has such a thing.
+    :param newest: the newest that lets one make it.
+    :param extension: that the server must have.
+    :param waits: seconds that must pass between dump and restore.
+    """
+
+    what: str
+    statements: tuple[str, ...]
+    verdict: str = "pass"
+    plain: str = ""
+    says: str = ""
+    found: tuple[str, ...] = ()
+    restores: bool = True
+    oldest: int = 15
+    newest: int = 99
+    extension: str = ""
+    waits: float = 0.0
+
+    def verdict_of(self, form: str) -> str:
+        return self.plain or self.verdict if form == "plain" else self.verdict
+
+
+READS_A = "create function in_a(int) returns bool language sql as 'select exists (select from public.a where x = $1)'"
+
+KINDS = {
+    "nothing awkward": Awkward(
+        "nothing awkward",
+        ("create table t (a int primary key, b text)", "insert into t select n, 'x' from generate_series(1, 100) n"),
+    ),
+    "check that reads another table": Awkward(
+        "a CHECK whose function reads a table that is restored earlier, in one job",
+        (
+            "create table a (x int, pad text)",
+            "insert into a select n, repeat(md5(n::text), 64) from generate_series(1, 40000) n",
+            READS_A,
+            "create table z (x int check (in_a(x)))",
+            "insert into z values (1)",
+        ),
+        verdict="pass, one job",
+        plain="pass",
+        says="restores with one job only",
+    ),
+    "not null not valid": Awkward(
+        "NOT NULL … NOT VALID on a partitioned table over a partition with a null",
+        (
+            "create table p (a int) partition by list (a)",
+            "create table p1 partition of p default",
+            "insert into p values (null), (1)",
+            "alter table p add constraint nn not null a not valid",
+        ),
+        verdict="pass, one job",  # several deadlock, or come upon the null
+        plain="pass",
+        oldest=18,
+    ),
+    "index on a function": Awkward(
+        "an index on a function that relies on search_path",
+        (
+            "create function lower2(text) returns text immutable language sql as 'select lower($1)'",
+            "create function low(text) returns text immutable language plpgsql as 'begin return lower2($1); end'",
+            "create table t (a text)",
+            "insert into t values ('A')",
+            "create index on t (low(a))",
+        ),
+        verdict="fail",
+        says="function lower2(text) does not exist",
+        restores=False,
+        newest=16,
+    ),
+    "generated column": Awkward(
+        "a generated column whose function relies on search_path",
+        (
+            "create function inc(int) returns int immutable language plpgsql as 'begin return $1 + 1; end'",
+            "create function inc2(int) returns int immutable language plpgsql as 'begin return inc($1); end'",
+            "create table t (a int, b int generated always as (inc2(a)) stored)",
+            "insert into t values (1)",
+        ),
+        verdict="fail",
+        says="relies on search_path",
+        restores=False,
+    ),
+    "check on the clock": Awkward(
+        "a CHECK on the clock",
+        (
+            "create table t (a timestamptz check (a > clock_timestamp() - interval '2 seconds'))",
+            "insert into t values (clock_timestamp())",
+        ),
+        verdict="fail",
+        says="reads other tables or the clock",
+        restores=False,
+        waits=2.5,
+    ),
+    "orphans": Awkward(
+        "rows whose foreign key points nowhere, after session_replication_role = replica",
+        (
+            "create table p (a int primary key)",
+            "create table c (a int references p)",
+            "set session_replication_role = replica",
+            "insert into c values (1)",
+        ),
+        verdict="fail",
+        says="its own constraint does not allow",
+        restores=False,
+    ),
+    "duplicates": Awkward(
+        "two equal rows under a corrupt unique index",
+        (
+            "create table t (a int)",
+            "create unique index u on t (a)",
+            "insert into t values (1)",
+            "set allow_system_table_mods = on",
+            "update pg_index set indisunique = false where indexrelid = 'u'::regclass",
+            "insert into t values (1)",
+            "update pg_index set indisunique = true where indexrelid = 'u'::regclass",
+        ),
+        verdict="fail",
+        says="amcheck",
+        restores=False,
+    ),
+    "not valid": Awkward(
+        "a NOT VALID constraint that some rows violate",
+        (
+            "create table t (a int)",
+            "insert into t values (-1)",
+            "alter table t add constraint positive check (a > 0) not valid",
+        ),
+    ),
+    "regclass of an index": Awkward(
+        "a regclass that names an index, which is restored after the rows",
+        ("create table t (a int primary key, r regclass)", "insert into t values (1, 't_pkey')"),
+        verdict="fail",
+        says="does not exist",
+        restores=False,
+    ),
+    "regrole": Awkward(
+        "a regrole: the role is in the data only",
+        ("create table t (r regrole)", "insert into t select current_user::regrole"),
+    ),
+    "extension that is preloaded": Awkward(
+        "a materialized view over pg_stat_statements, which wants shared_preload_libraries",
+        (
+            "create extension pg_stat_statements",
+            "create materialized view m as select count(*) from pg_stat_statements",
+        ),
+        extension="pg_stat_statements",
+    ),
+    "icu collation": Awkward(
+        "a column with an ICU collation",
+        (
+            "create collation de (provider = icu, locale = 'de-DE')",
+            "create table t (a text collate de)",
+            "insert into t values ('a')",
+        ),
+        extension="icu",
+    ),
+    "foreign server": Awkward(
+        "a materialized view over a foreign server that does not answer",
+        (
+            "create extension postgres_fdw",
+            "create server s foreign data wrapper postgres_fdw options (host '127.0.0.1', port '1')",
+            "create user mapping for current_user server s options (user 'x', password 'y', password_required 'false')",
+            "create foreign table f (a int) server s",
+            "create materialized view m as select * from f with no data",
+            "set allow_system_table_mods = on",
+            "update pg_class set relispopulated = true where relname = 'm'",
+        ),
+        verdict="notproven",
+        says="could not connect to server",
+        restores=False,
+        extension="postgres_fdw",
+    ),
+    "many large objects": Awkward(
+        "30,000 large objects",
+        ("select count(lo_from_bytea(0, 'x')) from generate_series(1, 30000)",),
+    ),
+    "function that raises": Awkward(
+        "a materialized view whose function raises an error by now",
+        (
+            "create table raises (yes bool)",
+            "insert into raises values (false)",
+            "create function f() returns int language plpgsql as"
+            " $$ begin if (select yes from public.raises) then raise exception 'not today'; end if; return 1; end $$",
+            "create materialized view m as select f()",
+            "update raises set yes = true",
+        ),
+        verdict="fail",
+        says="not today",
+        restores=False,
+    ),
+    "no space": Awkward(
+        "an index whose build meets a full disk",
+        (
+            "create function full_disk(int) returns int immutable language plpgsql as $$ begin"
+            " if current_setting('application_name') <> 'makes it' then"
+            " raise exception 'could not extend file' using errcode = 'disk_full'; end if; return $1; end $$",
+            "create table t (a int)",
+            "insert into t values (1)",
+            "set application_name = 'makes it'",
+            "create index on t (full_disk(a))",
+        ),
+        verdict="notproven",
+        says="could not extend file",
+        restores=False,
+    ),
+    "no schema public": Awkward(
+        "no schema public",
+        ("drop schema public", "create schema app", "create table app.t (a int)"),
+    ),
+    "read-only by default": Awkward(
+        "default_transaction_read_only, a short statement_timeout and a search_path set for the database",
+        (
+            "create table t (a int)",
+            "insert into t values (1)",
+            "do $$ declare setting text; begin foreach setting in array"
+            " array['default_transaction_read_only = on', 'statement_timeout = 20', 'search_path = nowhere'] loop"
+            " execute format('alter database %I set ', current_database()) || setting; end loop; end $$",
+        ),
+    ),
+    "event trigger": Awkward(
+        "an event trigger and a publication for all tables, which take a superuser",
+        (
+            "create function no() returns event_trigger language plpgsql as 'begin end'",
+            "create event trigger watching on ddl_command_end execute function no()",
+            "create table t (a int)",
+            "create publication everything for all tables",
+        ),
+    ),
+    "odd names": Awkward(
+        "names with quotes, line breaks and another case",
+        (
+            'create schema "S ""q"" \\ x"',
+            'create table "S ""q"" \\ x"."two\nlines" ("Größe" int, "a;b--c" text)',
+            'insert into "S ""q"" \\ x"."two\nlines" values (1, E\'\\\\.\\n\\\\.\')',
+        ),
+    ),
+    "large row": Awkward(
+        "a row of 64 MiB",
+        ("create table t (a text)", "insert into t select repeat('0123456789abcdef', 4 * 1024 * 1024)"),
+    ),
+}
