@@ -17,6 +17,7 @@
      |    +-- RepositoryMismatch   a repository, but not the one the reference was made in
      |    +-- AlreadyExists        the key is taken; nothing is ever overwritten
      |    +-- BackupNotFound       no manifest under that id
+     |    +-- OutcomeUnknown       whether it was written is not known: it may be there, now or later
      |    +-- ManifestError        a manifest or verification that cannot be read, or of a newer major version
      +-- VerificationFailed        the backup is not what its manifest says, or cannot be read to its end
      +-- NotProven                 the rehearsal could not run: says nothing about the backup
@@ -130,6 +131,10 @@ class AlreadyExists(RepositoryError):
 
 
 class BackupNotFound(RepositoryError):
+    pass
+
+
+class OutcomeUnknown(RepositoryError):
     pass
 
 

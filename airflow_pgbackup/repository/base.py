@@ -214,6 +214,7 @@ class Repository(ABC):
             the upload.
         :param sha256: the hex digest that the stream must have; S3 keeps it as object metadata.
         :raises AlreadyExists: when the key is taken; also when it was taken while the stream ran.
+        :raises OutcomeUnknown: it may be there, now or later. After any other error of ours it is not.
         """
         check_key(key)
         if key != REPOSITORY_FILE:

@@ -5,9 +5,13 @@
     repository.json                             the repository knows itself: format version, UUID
     <server>/<database>/                        a series; <server>/@cluster for a pg_dumpall
         20261122T020000Z-3f9ac1/                a backup
-            dvdrental_2026-11-22_0200.dump      its artifact: a file, or a folder for the directory format
-            manifest.json                       written last: the commit point
+            7d41c09e/                           the attempt that made it
+                dvdrental_2026-11-22_0200.dump  its artifact: a file, or a folder for the directory format
+            manifest.json                       written last: the commit point; names the attempt
             verification-20261122T021500.123456Z-archive-pass.json
+
+Two attempts at one backup (a task that is believed dead, and its retry; two uploads of the same) write below folders of
+their own, so neither can touch what the other writes. The manifest, of which there is one, says whose artifact counts.
 
 Keys are ``/``-joined relative paths of encoded segments. Everything here is pure: no file, no network.
 """
@@ -44,6 +48,7 @@ TEMP_PREFIX = ".pgbackup-tmp-"
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ID = re.compile(r"([0-9]{8}T[0-9]{6}Z)-[0-9a-f]{6}")
+_ATTEMPT = re.compile("[0-9a-f]{8}")
 _VERIFICATION = re.compile(
     rf"verification-([0-9]{{8}}T[0-9]{{6}}\.[0-9]{{6}}Z)-({'|'.join(LEVELS)})-({'|'.join(RESULTS)})\.json"
 )
@@ -180,8 +185,20 @@ def manifest_key(series: Series, backup: str) -> str:
     return f"{backup_folder(series, backup)}/{MANIFEST_FILE}"
 
 
-def artifact_key(series: Series, backup: str, artifact: str) -> str:
-    return f"{backup_folder(series, backup)}/{artifact}"
+def artifact_key(series: Series, backup: str, artifact: str, attempt: str | None = None) -> str:
+    """:param attempt: None for backups of before there were attempts, whose artifact lies beside the manifest."""
+    return f"{backup_folder(series, backup)}/{f'{attempt}/' if attempt else ''}{artifact}"
+
+
+def new_attempt() -> str:
+    """The name of a folder that no other attempt at the same backup has."""
+    return secrets.token_hex(4)
+
+
+def attempt_of(path: str) -> str | None:
+    """Which attempt has written a path inside a backup's folder; None for what belongs to none."""
+    name, slash, _ = path.partition("/")
+    return name if slash and _ATTEMPT.fullmatch(name) else None
 
 
 @dataclass(frozen=True, order=True)

@@ -26,7 +26,13 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.errors import (
+    AlreadyExists,
+    BackupNotFound,
+    OutcomeUnknown,
+    RepositoryError,
+    RepositoryNotFound,
+)
 from airflow_pgbackup.repository.base import Entry, Incoming, Leftover, Repository
 from airflow_pgbackup.repository.files import (
     FULL,
@@ -176,7 +182,11 @@ class LocalRepository(Repository):
             source.check()
             with self._errors("cannot write", path):
                 name_exclusively(temporary, path)
-                fsync(path.parent)
+            try:
+                with self._errors("cannot flush", path.parent):
+                    fsync(path.parent)
+            except RepositoryError as error:  # others see it by now
+                raise OutcomeUnknown(f"{error.message}; {path} may be lost in a crash", hint=error.hint) from error
             return entry
         finally:
             temporary.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import ClassVar
 
@@ -53,6 +53,8 @@ class Artifact:
     size: int
     sha256: str
     files: tuple[FileDigest, ...]
+    attempt: str | None = None
+    """The folder, inside the backup's, of the attempt that wrote it; None in version 1.0: beside the manifest."""
 
     @property
     def compressed_around(self) -> str | None:
@@ -102,6 +104,7 @@ class Manifest(Document):
     """A backup. Written last: it is there, or there is no backup."""
 
     schema: ClassVar[str] = "manifest"
+    format_version: str = "1.1"
     repository: str
     series: Series
     id: str
@@ -120,10 +123,24 @@ class Manifest(Document):
     left_out: tuple[str, ...] | None = None
     """What the database has and this dump's options leave out; None: not looked at."""
 
+    @property
+    def artifact_key(self) -> str:
+        """The key of the artifact; of a directory, what its members' keys begin with."""
+        return artifact_key(self.series, self.id, self.artifact.name, self.artifact.attempt)
+
     def key(self, file: FileDigest) -> str:
         """The key of one file of the artifact."""
-        key = artifact_key(self.series, self.id, self.artifact.name)
-        return f"{key}/{file.path}" if self.artifact.format == "directory" else key
+        return f"{self.artifact_key}/{file.path}" if self.artifact.format == "directory" else self.artifact_key
+
+    def moved(self, repository: str, attempt: str) -> Manifest:
+        """The manifest of a copy.
+
+        :param repository: the UUID of that one. :param attempt: which has written the copy.
+        """
+        version = "1.1" if self.format_version == "1.0" else self.format_version
+        return replace(
+            self, repository=repository, artifact=replace(self.artifact, attempt=attempt), format_version=version
+        )
 
     def _contradiction(self) -> str | None:
         artifact, members = self.artifact, self.artifact.files

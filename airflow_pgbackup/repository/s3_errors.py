@@ -87,6 +87,14 @@ def status_of(error: BaseException) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
+def refused(error: BaseException) -> bool:
+    """Whether the store said that it does not do it, to the only request that was made: an earlier one, whose answer
+    was lost, may have done it, or do it yet."""
+    if not isinstance(error, ClientError):
+        return False
+    return 400 <= status_of(error) < 500 and not error.response.get("ResponseMetadata", {}).get("RetryAttempts")
+
+
 def translate(error: ClientError | BotoCoreError, what: str, *, bucket: str, endpoint: str) -> PgBackupError:
     """The error to raise instead.
 

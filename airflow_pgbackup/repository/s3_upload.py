@@ -10,8 +10,9 @@ Why not boto3's transfer manager (``upload_fileobj``, s3transfer 0.19), measured
 
 Requests, retries, signatures and checksums stay boto3's. What is added: parts are sent by a small pool while the
 next one is read, within a bound of bytes; and after a commit whose reply is lost or unclear, the object itself is
-asked whether it is ours (a random token in its metadata), so that an error means "not there", and success means
-"there, and of this size and checksum".
+asked whether it is ours (a random token in its metadata), so that success means "there, and of this size and checksum",
+and an error means "not there", but for :class:`~airflow_pgbackup.errors.OutcomeUnknown`: the store did not answer, and a
+request that nobody waits for any more may still do its work.
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ import logging
 import secrets
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_pgbackup.errors import AlreadyExists, RepositoryError
+from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, PgBackupError, RepositoryError
 from airflow_pgbackup.repository.s3_bucket import Bucket
-from airflow_pgbackup.repository.s3_errors import code_of, status_of
+from airflow_pgbackup.repository.s3_errors import code_of, refused, status_of
 from airflow_pgbackup.repository.s3_options import PartPlan
 from airflow_pgbackup.repository.s3_parts import Parts
 from airflow_pgbackup.repository.source import Source
@@ -209,27 +211,41 @@ class Upload:
         except BaseException as error:
             # It may still be under way in the store: after the abort nothing changes any more, so ask once again.
             self._abort(upload)
-            unclear = isinstance(error, ClientError | BotoCoreError)
+            unclear = isinstance(error, ClientError | BotoCoreError | OutcomeUnknown)
             if not (unclear and self._is_ours(self._bucket.head(self._key))):
                 raise
 
     def _commit(self, operation: str, **params: Any) -> None:
-        """The request that makes the object visible. Returns when it is; an error means that it is not.
+        """The request that makes the object visible. Returns when it is.
 
         :raises AlreadyExists: when another object is there.
+        :raises OutcomeUnknown: the store did not say that it does not write it.
         """
         try:
             self._unless_exists(operation, params)
         except (ClientError, BotoCoreError) as error:
             # A retry after a lost reply ends as 412 or NoSuchUpload, a proxy's timeout as anything: the object knows.
-            head = self._bucket.head(self._key)
+            with self._sent():
+                head = self._bucket.head(self._key)
             if self._is_ours(head):
                 said = code_of(error) or type(error).__name__
                 log.info("%s", printable(f"the store reported {said}, but {self.what} is complete"))
-            elif head is not None:
+            elif head is not None and (self._bucket.conditional or refused(error)):
                 raise AlreadyExists(f"{self.what} exists already") from error
-            else:
+            elif refused(error):
                 raise
+            else:
+                with self._sent():
+                    raise
+
+    @contextmanager
+    def _sent(self) -> Iterator[None]:
+        """The request that makes the object visible has been sent: an error tells nothing of what came of it."""
+        try:
+            with self._bucket.errors(f"cannot write {self.what}"):
+                yield
+        except PgBackupError as error:
+            raise OutcomeUnknown(f"{error.message}; whether it was written is not known", hint=error.hint) from error
 
     def _unless_exists(self, operation: str, params: dict[str, Any]) -> None:
         if self._bucket.conditional and self._bucket.knows(operation, "IfNoneMatch"):
@@ -250,21 +266,26 @@ class Upload:
         return head is not None and head.get("Metadata", {}).get(TOKEN) == self._token
 
     def _confirm(self, size: int, checksum: str | None) -> dict[str, Any]:
-        """Compare what the store has with what was sent."""
+        """Compare what the store has with what was sent.
+
+        :raises OutcomeUnknown: it does not show it.
+        """
         for pause in (0.1, 0.4, 1.6, 0.0):
-            head = self._bucket.head(self._key, checksum=checksum is not None)
+            with self._sent():
+                head = self._bucket.head(self._key, checksum=checksum is not None)
             if head is not None:
                 break
             time.sleep(pause)  # S3 is consistent, not every store is
         else:
-            raise RepositoryError(f"{self.what} is not there after the store confirmed it")
+            raise OutcomeUnknown(f"{self.what} does not exist after the store confirmed it")
         if head.get("Metadata", {}).get(TOKEN, self._token) != self._token:
             # SeaweedFS looks for If-None-Match before it joins the parts: of two in the same instant the later stays.
             raise AlreadyExists(f"{self.what} was written by another writer in the same instant")
         stored = head.get(f"Checksum{self._bucket.algorithm}")
         if head["ContentLength"] != size or (checksum and stored and stored != checksum):
             if self._is_ours(head):
-                self._bucket.call("DeleteObject", Key=self._key)
+                with self._sent():
+                    self._bucket.call("DeleteObject", Key=self._key)
             raise RepositoryError(
                 f"{self.what} is not what was sent: {head['ContentLength']} bytes of {size}, checksum {stored}",
                 hint="the store or a proxy in between damages data, or another tool writes to the same key",

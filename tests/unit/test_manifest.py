@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -50,6 +51,7 @@ DATABASE = Manifest(
         size=734003,
         sha256=SHA,
         files=(FileDigest("dvdrental_2026-11-22_0200.dump", 734003, SHA),),
+        attempt="7d41c09e",
     ),
     source=DatabaseSource(
         database="dvdrental",
@@ -79,6 +81,7 @@ CLUSTER = replace(
         size=31,
         sha256=directory_sha256(MEMBERS),
         files=MEMBERS,
+        attempt="00c0ffee",
     ),
     source=DatabaseSource(
         database=None, server_version="16.14", server_version_num=160014, size_bytes=None, encoding=None, host=None
@@ -141,11 +144,23 @@ def test_a_verification_of_version_1_0_names_no_artifact_and_is_read() -> None:
         Verification.from_json(later)
 
 
+@pytest.mark.parametrize("name", ["manifest-database", "manifest-cluster"])
+def test_a_manifest_of_version_1_0_has_its_artifact_beside_it(name: str) -> None:
+    manifest, newer = Manifest.from_json((GOLDEN / f"{name}-1.0.json").read_bytes()), DOCUMENTS[name]
+    assert isinstance(newer, Manifest)
+    assert manifest == replace(newer, format_version="1.0", artifact=replace(newer.artifact, attempt=None))
+    file = manifest.artifact.files[0]
+    assert newer.key(file).replace(f"{newer.artifact.attempt}/", "") == manifest.key(file)
+    copy = manifest.moved(str(uuid4()), "0123abcd")
+    assert (copy.format_version, copy.artifact.attempt) == ("1.1", "0123abcd")
+    assert replace(newer, format_version="1.7").moved(UUID, "0123abcd").format_version == "1.7"
+
+
 def test_a_newer_minor_version_is_read_and_kept() -> None:
     """Written by a later release: more fields, at the top and inside, and a value that this one does not know."""
     data = (GOLDEN / "manifest-database-1.7.json").read_bytes()
     manifest = Manifest.from_json(data)
-    assert manifest.artifact == DATABASE.artifact
+    assert manifest.artifact == replace(DATABASE.artifact, attempt=None)
     assert manifest.format_version == "1.7"
     assert manifest.unknown == {"encryption": {"method": "age", "recipients": ["age1qx"]}}
     again = json.loads(manifest.to_json())
