@@ -163,8 +163,8 @@ class Place:
             if isinstance(error, (ToolKilled, DeadlineExceeded)) or not (_LOST.search(said) or self._gone()):
                 raise
             raise NotProven(
-                f"{self.label} went away during the rehearsal: {error}",
-                hint="somebody killed it; often that is the kernel, out of memory (see dmesg, memory limits)",
+                f"{self.label} ended during the rehearsal: {error}",
+                hint="killed from outside, often by the OOM killer (see dmesg, memory limits)",
             ) from error
 
     def _gone(self) -> bool:

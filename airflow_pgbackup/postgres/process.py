@@ -23,7 +23,7 @@ from airflow_pgbackup.errors import Cancelled, DeadlineExceeded, ToolError, Tool
 from airflow_pgbackup.postgres import seccomp
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.leader import Leader
-from airflow_pgbackup.postgres.stderr import errors_of, most_useful
+from airflow_pgbackup.postgres.stderr import detail_and_hint, errors_of, most_useful
 from airflow_pgbackup.postgres.tool_pipes import CHUNK, Readable, StderrLog, StdinFeeder, ToolOutput
 
 __all__ = ["Cancel", "Readable", "ToolOutput", "ToolProcess", "run_tool"]
@@ -297,8 +297,9 @@ class ToolProcess:
 def _failure(tool: str, status: int, stderr: list[str]) -> ToolError:
     if status > 0:
         cause, hint = most_useful(stderr)
-        message = f"{tool} failed (exit {status}): {cause or 'it said nothing'}"
-        return ToolError(message, tool=tool, exit_code=status, stderr=stderr, hint=hint)
+        detail, server_hint = detail_and_hint(stderr, cause)
+        message = f"{tool} failed (exit {status}): {cause or 'no error output'}" + (f" ({detail})" if detail else "")
+        return ToolError(message, tool=tool, exit_code=status, stderr=stderr, hint=hint or server_hint)
     try:
         name = signal.Signals(-status).name
     except ValueError:  # a real-time signal
@@ -309,7 +310,7 @@ def _failure(tool: str, status: int, stderr: list[str]) -> ToolError:
         tool=tool,
         exit_code=status,
         stderr=stderr,
-        hint="somebody killed it; with SIGKILL that is often the kernel, out of memory (see dmesg, memory limits)",
+        hint="killed from outside, often by the OOM killer (see dmesg, memory limits)",
     )
 
 

@@ -22,6 +22,12 @@ _QUOTING = re.compile(
     r"(?:[\w.-]+: )?(?:detail: )?(?:Command|Query) was: "
     r"|(?:psql:.*:\d+: )?(?:DETAIL|CONTEXT|QUERY|STATEMENT|LINE \d+): "
 )
+# Which key it was, without its value: ri_ReportViolation() and _bt_check_unique() in src/backend.
+_KEY = re.compile(
+    r"(?:psql:.*:\d+: )?DETAIL: +(Key \(.*?\)=)\(.*?"
+    r"(\) (?:already exists|is duplicated|is not present in table \".*\"|is still referenced from table \".*\")\.?)?\Z"
+)
+_ADDED = re.compile(r"(DETAIL|HINT): +(.*)")
 
 _ERROR = re.compile(r"\b(?:error|fatal|ERROR|FATAL|PANIC): ")
 # Errors that only follow from another one, which says more.
@@ -41,11 +47,15 @@ class StderrFilter:
     def keep(self, line: str) -> str | None:
         """Return the line, stripped and not too long; None where it quotes data or is empty.
 
+        Of a DETAIL about a key the columns are kept, and the value is not.
+
         It is as the tool wrote it, so that names in it can be matched: :func:`airflow_pgbackup.text.printable` is for
         whoever shows it.
         """
         if _QUOTING.match(line):
             self._quoting = True
+            if match := _KEY.match(line.rstrip()):
+                return f"DETAIL:  {match[1]}(…{match[2] or ')'}"
         elif self._quoting and _MESSAGE.match(line):
             self._quoting = False
         if self._quoting:
@@ -59,6 +69,18 @@ class StderrFilter:
 def errors_of(lines: Sequence[str]) -> list[str]:
     """The errors among them that are no mere consequence of another."""
     return [line for line in lines if _ERROR.search(line) and not _CONSEQUENCE.search(line)]
+
+
+def detail_and_hint(lines: Sequence[str], cause: str) -> tuple[str | None, str | None]:
+    """What the server adds to an error, behind the line that has it."""
+    found: dict[str, str] = {}
+    last = max((number for number, line in enumerate(lines) if cause and cause in line), default=len(lines))
+    for line in lines[last + 1 :]:
+        match = _ADDED.match(line)
+        if match is None:
+            break
+        found[match[1]] = match[2].rstrip(".")
+    return found.get("DETAIL"), found.get("HINT")
 
 
 def most_useful(lines: Sequence[str]) -> tuple[str, str | None]:

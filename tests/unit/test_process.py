@@ -137,7 +137,7 @@ def test_a_failure_is_a_read_error_instead_of_the_last_piece() -> None:
 def test_a_copy_of_a_failing_stream_fails() -> None:
     with (
         ToolProcess(sh("head -c 3000000 /dev/zero; exit 1"), env=ENV) as process,
-        pytest.raises(ToolError, match="it said nothing"),
+        pytest.raises(ToolError, match="no error output"),
     ):
         shutil.copyfileobj(process.stdout, io.BytesIO())
 
@@ -551,9 +551,27 @@ exit 1"""
         run_tool(sh(script), env=ENV, on_line=lines.append)
     assert caught.value.message == 'sh failed (exit 1): could not execute query: ERROR:  relation "t" already exists'
     assert caught.value.stderr == lines
-    assert [line.split()[1] for line in lines] == ["error:", "error:", "warning:"]
+    assert [line.split()[1] for line in lines] == ["error:", "Key", "error:", "warning:"]
+    assert lines[1] == "DETAIL:  Key (card)=(…) already exists."
     assert "4111" not in str(lines)
     assert "hunter2" not in str(lines)
+
+
+def test_an_error_has_the_detail_and_the_hint_of_the_server() -> None:
+    script = """cat >&2 <<'END'
+pg_restore: error: could not execute query: ERROR:  could not create unique index "u"
+DETAIL:  Key (lower(a))=(4111) =(1111) is duplicated.
+HINT:  Look for it.
+Command was: CREATE UNIQUE INDEX u ON t (lower(a));
+END
+exit 1"""
+    with pytest.raises(ToolError) as caught:
+        run_tool(sh(script), env=ENV)
+    assert caught.value.message == (
+        'sh failed (exit 1): could not execute query: ERROR:  could not create unique index "u" '
+        "(Key (lower(a))=(…) is duplicated)"
+    )
+    assert caught.value.hint == "Look for it"
 
 
 def test_a_slow_log_gets_every_line() -> None:

@@ -154,6 +154,7 @@ pg_dump: warning: there are circular foreign-key constraints
         'pg_dump: error: Dumping the contents of table "t" failed: PQgetResult() failed.',
         "pg_dump: detail: Error message from server: ERROR:  invalid page in block 0 of relation base/5/16384",
         'psql:<stdin>:12: ERROR:  duplicate key value violates unique constraint "t_pkey"',
+        "DETAIL:  Key (a)=(…)",
         "HINT:  Do something else.",
         "ERROR:  canceling statement due to lock timeout",
         "pg_dump: warning: there are circular foreign-key constraints",
