@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from statistics import median
 
 from airflow_pgbackup.backup.progress import human_bytes
-from airflow_pgbackup.errors import ConfigurationError, RepositoryError
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.evidence import SKEW
 from airflow_pgbackup.repository.retention import check_level, counts
@@ -82,9 +82,7 @@ class Finding:
     rows: int | None = None
 
 
-def evaluate(
-    backups: Iterable[Backup], contents: Mapping[str, Contents | RepositoryError], limits: Limits, now: datetime
-) -> Finding:
+def evaluate(backups: Iterable[Backup], contents: Mapping[str, Contents], limits: Limits, now: datetime) -> Finding:
     """Judge one series. Pure.
 
     :param backups: all of the series, in any order. What :func:`compared` names is judged by what it is said to be
@@ -117,15 +115,9 @@ def evaluate(
     rows = None
     if limits.max_drop is not None:
         mine = contents.get(newest.id)
-        if isinstance(mine, RepositoryError):
-            problems.append(f"the newest backup, {newest.id}, cannot be read: {mine.message}")
-        elif mine is not None:
+        if mine is not None:
             rows = None if mine.rows is None else sum(mine.rows.values())
-            before = [
-                (b, theirs)
-                for b in good[1:]
-                if isinstance(theirs := contents.get(b.id), Contents) and theirs.kind == mine.kind
-            ]
+            before = [(b, theirs) for b in good[1:] if (theirs := contents.get(b.id)) and theirs.kind == mine.kind]
             found = _drops(newest, mine, before, limits, limits.max_drop)
             problems += found[0]
             notes += found[1]

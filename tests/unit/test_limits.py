@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from airflow_pgbackup.backup.limits import Contents, Finding, Limits, compared, evaluate
-from airflow_pgbackup.errors import ConfigurationError, ManifestError, RepositoryError
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.layout import Series, backup_id
 
@@ -33,7 +34,7 @@ def judge(
     backups: list[Backup], rows: list[Mapping[str, int] | None] | None = None, limits: Limits = LIMITS
 ) -> Finding:
     """With these rows in the backups, in the order given."""
-    contents: dict[str, Contents | RepositoryError] = {
+    contents: dict[str, Contents] = {
         one.id: Contents(kind="custom", rows=counted) for one, counted in zip(backups, rows or [], strict=False)
     }
     return evaluate(backups, contents, limits, NOW)
@@ -140,7 +141,7 @@ def test_a_dropped_table_is_said_once() -> None:
 
 def test_only_like_is_compared_with_like() -> None:
     backups = [backup(10, size=10), backup(34, size=1000), backup(58, size=12)]
-    contents: dict[str, Contents | RepositoryError] = {
+    contents: dict[str, Contents] = {
         backups[0].id: Contents(kind="zstd", rows=None),
         backups[1].id: Contents(kind="none", rows=None),
         backups[2].id: Contents(kind="zstd", rows=None),
@@ -156,13 +157,16 @@ def test_rows_that_nobody_counted_are_not_compared() -> None:
 
 
 def test_a_newest_backup_whose_manifest_cannot_be_believed() -> None:
-    backups = [backup(10), backup(34)]
-    contents: dict[str, Contents | RepositoryError] = {backups[0].id: ManifestError("a manifest that is no JSON")}
-    (problem,) = evaluate(backups, contents, LIMITS, NOW).problems
-    assert problem == f"the newest backup, {backups[0].id}, cannot be read: a manifest that is no JSON"
-    # An older one only cannot be compared with.
-    contents = {backups[1].id: ManifestError("x"), backups[0].id: Contents(kind=1, rows=None)}
-    assert evaluate(backups, contents, LIMITS, NOW).problems == ()
+    unreadable = replace(backup(10), state="unreadable", level=None, problem="a manifest that is not JSON")
+    finding = evaluate([unreadable], {}, LIMITS, NOW)
+    assert finding.problems == (
+        f"there is no backup verified at archive among 1: the newest, {unreadable.id}, cannot be read: "
+        "a manifest that is not JSON",
+    )
+    older = backup(20)
+    finding = evaluate([unreadable, older], {}, LIMITS, NOW)
+    assert (finding.newest, finding.problems) == (older, ())
+    assert finding.notes == (f"{unreadable.id}, which is newer, cannot be read: a manifest that is not JSON",)
 
 
 def test_what_is_compared() -> None:
