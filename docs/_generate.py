@@ -8,10 +8,12 @@ A page asks for a table by a pair of comments, and what is between them is repla
     <!-- end -->
     <!-- generated: excluded DumpOptions -->
     <!-- end -->
+    <!-- generated: awkward databases -->
+    <!-- end -->
 
 ``parameters`` are the constructor's own, described by the docstring of the first of the classes that describes them;
 ``options`` are the tables of :mod:`airflow_pgbackup.postgres.options`, but for the fields named after the class;
-``excluded`` are the flags which are no parameters.
+``excluded`` are the flags which are no parameters; ``awkward`` is the table of the tests of awkward databases.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import runpy
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,8 +45,28 @@ def _table(kind: str, arguments: list[str]) -> str:
     if kind == "excluded":
         excluded = getattr(options, arguments[0]).excluded()
         return _rows(("flag", "why not"), ((f"`{flag}`", _markdown(why)) for flag, why in sorted(excluded.items())))
+    if kind == "awkward":
+        return _awkward()
     module = importlib.import_module(arguments[0])
     return _parameters([getattr(module, name) for name in arguments[1:]])
+
+
+def _awkward() -> str:
+    path = Path(__file__).parents[1] / "tests" / "integration" / "awkward.py"
+    kinds = runpy.run_path(str(path))["KINDS"]
+    shown = {"notproven": "not proven"}
+    return _rows(
+        ("the database has", "custom", "plain", "restores into the same version", "`check` finds"),
+        (
+            (
+                _markdown(kind.what),
+                *(shown.get(verdict, verdict) for verdict in map(kind.verdict_of, ("custom", "plain"))),
+                "yes" if kind.restores else "no",
+                ", ".join(f"`{code}`" for code in kind.found),
+            )
+            for kind in kinds.values()
+        ),
+    )
 
 
 def _parameters(classes: list[type]) -> str:
