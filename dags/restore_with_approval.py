@@ -1,9 +1,13 @@
 """By hand: bring a backup back, after somebody has read what that means and agreed.
 
-Trigger it with the series and, unless it is the newest verified one, the id of the backup. ``plan`` reads the whole
-backup, holds it against its digests, looks at the target, and says what would be done; nothing is changed. Then the
-run waits for a person, in Airflow's *Required actions*. ``restore`` brings back the very backup that was planned: into
-a new database that takes the old one's place in one transaction. The old one is kept under a dated name.
+Trigger it with one of the series allowed below and, unless it is the newest verified one, the id of the backup.
+``plan`` reads the whole backup, compares it with its digests, looks at the target, and says what would be done; nothing
+is changed. Then the run waits for one of the approvers, in Airflow's *Required actions*. ``restore`` brings back the
+very backup that was planned: into a new database that takes the old one's place in one transaction. The old one is
+kept under a dated name.
+
+Who triggers chooses the backup, nothing else: the repository, the series that may be restored, the target and the mode
+are the author's. ``restore`` looks for the approval itself, so a step that was only marked as successful is none.
 
 Connections: ``dvdrental``, the server and database to restore into, whose user may create databases; ``aws_default``.
 ``response_timeout`` is known to apache-airflow-providers-standard 1.12.3 and later.
@@ -20,17 +24,26 @@ from airflow.sdk import DAG, Param
 from airflow_pgbackup.operators.restore import PgRestoreOperator
 
 REMOTE = os.environ.get("PGBACKUP_REMOTE", "s3://my-backups/pg")
+SERIES = os.environ.get("PGBACKUP_RESTORABLE", "dvdrental/dvdrental").split(",")
+# Their ids in Airflow: names for the simple auth manager, numbers for FAB's. Without any, whoever may answer
+# required actions of this DAG may approve.
+APPROVERS = os.environ.get("PGBACKUP_APPROVERS", "admin").split(",")
+MODE = "replace"
 
+# Indented by four it is code in Markdown: names in it are shown as they are.
 BODY = """
-**{{ ti.xcom_pull(task_ids="plan", key="backup") }}** would be restored:
+**Restore {{ params.series }}?** Triggered by {{ dag_run.triggering_user_name or "nobody named" }}.
 
-{% for line in ti.xcom_pull(task_ids="plan", key="plan") -%}
-- {{ line }}
-{% endfor %}
-{% for line in ti.xcom_pull(task_ids="plan", key="warnings") -%}
-- **warning:** {{ line }}
-{% endfor %}
+    {{ ti.xcom_pull(task_ids="plan", key="backup") }} would be restored:
+{% for line in ti.xcom_pull(task_ids="plan", key="plan") %}
+    - {{ line }}
+{%- endfor %}
+{% for line in ti.xcom_pull(task_ids="plan", key="warnings") %}
+    - warning: {{ line }}
+{%- endfor %}
 """
+GIVEN = "(ti.xcom_pull(task_ids='approve') or {}).get('chosen_options') == ['Approve']"
+APPROVED = f"{{{{ '{MODE}' if {GIVEN} else 'not approved' }}}}"
 
 with DAG(
     dag_id="restore_with_approval",
@@ -38,35 +51,36 @@ with DAG(
     catchup=False,
     max_active_runs=1,  # two restores into one database would take each other's place
     params={
-        "series": Param("dvdrental/dvdrental", type="string", description="server/database, as in the repository"),
-        "backup_id": Param("latest", type="string", description="latest: the newest that is verified"),
-        "mode": Param("replace", enum=["replace", "create", "into_empty"], description="docs/restore.md has each"),
-        "database": Param(None, type=["null", "string"], description="instead of the connection's own"),
+        "series": Param(SERIES[0], enum=SERIES, description="server/database, as in the repository"),
+        "backup_id": Param(
+            "latest",
+            type="string",
+            pattern="^(latest|[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6})$",
+            description="latest: the newest that is verified",
+        ),
     },
     tags=["restore"],
     doc_md=__doc__,
 ):
-    to = {
-        "postgres_conn_id": "dvdrental",
-        # an empty name is none: the connection's own
-        "database": "{{ params.database or '' }}",
-        "mode": "{{ params.mode }}",
-        "jobs": 2,
-    }
     plan = PgRestoreOperator(
         task_id="plan",
         repository=REMOTE,
         series="{{ params.series }}",
         backup_id="{{ params.backup_id }}",
+        postgres_conn_id="dvdrental",
+        mode=MODE,
+        jobs=2,
         plan_only=True,
         multiple_outputs=True,
-        **to,
     )
     approve = ApprovalOperator(
         task_id="approve",
         subject="Restore {{ params.series }} into {{ ti.xcom_pull(task_ids='plan', key='target') }}?",
         body=BODY,
+        assigned_users=[{"id": user, "name": user} for user in APPROVERS],
         response_timeout=timedelta(hours=12),  # nobody answered: the run fails, and nothing was touched
     )
-    restore = PgRestoreOperator(task_id="restore", backup=plan.output["reference"], **to)
+    restore = PgRestoreOperator(
+        task_id="restore", backup=plan.output["reference"], postgres_conn_id="dvdrental", mode=APPROVED, jobs=2
+    )
     plan >> approve >> restore

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -162,8 +163,9 @@ PgRestoreOperator(task_id="restore", backup=dump.output, postgres_conn_id="targe
 
 
 @contextmanager
-def somebody(choice: str) -> Iterator[dict[str, Any]]:
-    """Who answers what a run asks for, through the function behind Airflow's API, as the page of its UI does."""
+def somebody(choice: str, name: str = "dba") -> Iterator[dict[str, Any]]:
+    """Who answers what a run asks for, through the function behind Airflow's API, as the page of its UI does. It then
+    fails where they may not."""
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
     from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
     from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
@@ -183,7 +185,7 @@ def somebody(choice: str) -> Iterator[dict[str, Any]]:
             asked = session.scalars(select(HITLDetail).where(HITLDetail.ti_id == waiting.id)).one()
             seen.update(subject=asked.subject, body=asked.body)
             payload = UpdateHITLDetailPayload(chosen_options=[choice], params_input={})
-            user = SimpleAuthManagerUser(username="somebody", role="admin")
+            user = SimpleAuthManagerUser(username=name, role="admin")
             update_hitl_detail(waiting.dag_id, waiting.run_id, waiting.task_id, payload, user, session)
             return True
 
@@ -207,13 +209,21 @@ def somebody(choice: str) -> Iterator[dict[str, Any]]:
         thread.join()
 
 
-# The triggerer inside Airflow 3.2's dag.test() cannot wait for a person: there the step itself is passed over.
+# The triggerer inside Airflow 3.2's dag.test() cannot wait for a person.
 ASKS = not version("apache-airflow-core").startswith("3.2.")
 
 
-@pytest.mark.parametrize("choice", ["Approve", "Reject"] if ASKS else ["passed over"])
-def test_restore_with_approval(
-    choice: str,
+@dataclass
+class Example:
+    """A backup in S3, and the database that has lost most of its rows since."""
+
+    database: ConnectionParams
+    series: str
+    backup_id: str
+
+
+@pytest.fixture
+def example(
     server18: PostgresServer,
     s3: S3Server,
     fresh_database: Callable[..., Any],
@@ -221,12 +231,15 @@ def test_restore_with_approval(
     aws_connection: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     run_dag: RunDag,
-) -> None:
+) -> Example:
     database = fresh_database(server18, None, *STATEMENTS)
     postgres_connection("dvdrental", database)
     aws_connection()
     remote = f"s3://{s3.bucket()}/pg"
+    series = f"dvdrental/{database.dbname}"
     monkeypatch.setenv("PGBACKUP_REMOTE", remote)
+    monkeypatch.setenv("PGBACKUP_RESTORABLE", series)
+    monkeypatch.setenv("PGBACKUP_APPROVERS", "dba,head")
     made = run_dag(f"""
 dump = PgDumpOperator(task_id="dump", postgres_conn_id="dvdrental", repository={remote!r}, init_repository=True)
 PgBackupVerifyOperator(task_id="verify", backup=dump.output)
@@ -234,17 +247,18 @@ PgBackupVerifyOperator(task_id="verify", backup=dump.output)
     assert set(made.states.values()) == {"success"}, made.output
     with database.connect() as session:
         session.execute("delete from film where id > 10")
-    started = time.monotonic()
-    series = f"dvdrental/{database.dbname}"
-    if ASKS:
-        with somebody(choice) as seen:
-            run = run_dag(EXAMPLE, conf={"series": series})
-        assert "error" not in seen, seen["error"]
-        assert seen["subject"].startswith(f"Restore {series} into {server18.superuser}@127.0.0.1")
-        assert f"**{series}/{made.results['dump']['id']}** would be restored:" in seen["body"]
-        assert "- the old database is kept under a dated name" in seen["body"]
-    else:
-        run = run_dag(EXAMPLE, conf={"series": series}, mark_success_pattern="approve")
+    return Example(database, series, made.results["dump"]["id"])
+
+
+@pytest.mark.parametrize("choice", ["Approve", "Reject"])
+def test_restore_with_approval(choice: str, example: Example, server18: PostgresServer, run_dag: RunDag) -> None:
+    database, started = example.database, time.monotonic()
+    with somebody(choice) as seen:
+        run = run_dag(EXAMPLE, conf={"backup_id": example.backup_id})
+    assert "error" not in seen, seen["error"]
+    assert seen["subject"].startswith(f"Restore {example.series} into {server18.superuser}@127.0.0.1")
+    assert f"    {example.series}/{example.backup_id} would be restored:\n" in seen["body"]
+    assert "\n    - the old database is kept under a dated name" in seen["body"]
     if choice == "Reject":
         assert run.states == {"plan": "success", "approve": "success", "restore": "skipped"}, run.output
         assert films(database) == 10
@@ -252,9 +266,60 @@ PgBackupVerifyOperator(task_id="verify", backup=dump.output)
         assert set(run.states.values()) == {"success"}, run.output
         assert films(database) == 300
         result = run.results["restore"]
-        assert result["reference"]["id"] == made.results["dump"]["id"]
+        assert result["reference"]["id"] == example.backup_id
         old = database.with_database(result["replaced"])
         assert films(old) == 10
         with server18.params.connect() as session:
             session.execute(sql.SQL("drop database {}").format(sql.Identifier(old.dbname)))
     assert time.monotonic() - started < 120
+
+
+def test_somebody_else_may_not_approve(example: Example, run_dag: RunDag) -> None:
+    with somebody("Approve", name="trigger_only") as seen:
+        run = run_dag(EXAMPLE)
+    assert "not a respondent" in str(seen["error"].detail)
+    assert run.states == {"plan": "success", "approve": "failed", "restore": "upstream_failed"}
+    assert films(example.database) == 10
+
+
+def test_a_step_marked_as_successful_is_no_approval(example: Example, run_dag: RunDag) -> None:
+    run = run_dag(EXAMPLE, mark_success_pattern="approve")
+    assert run.states == {"plan": "success", "approve": "success", "restore": "failed"}
+    assert "mode is 'not approved'" in run.failure
+    assert films(example.database) == 10
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"series": "dvdrental/postgres"},
+        {"series": "{{ 7 * 6 }}"},
+        {"backup_id": "../../other"},
+        {"backup_id": "{{ 7 * 6 }}"},
+    ],
+    ids=str,
+)
+def test_params_name_nothing_that_the_author_does_not_allow(
+    conf: dict[str, str], example: Example, run_dag: RunDag
+) -> None:
+    with pytest.raises(Exception, match="Invalid input for param"):
+        run_dag(EXAMPLE, conf=conf)
+    assert films(example.database) == 10
+
+
+def test_other_params_change_nothing(example: Example, run_dag: RunDag) -> None:
+    """What earlier versions of the example took, and what the operator would."""
+    conf = {
+        "database": "postgres",
+        "mode": "into_existing",
+        "postgres_conn_id": "postgres_default",
+        "repository": "file:///",
+    }
+    run = run_dag(EXAMPLE, conf=conf, mark_success_pattern="approve")
+    assert run.states["plan"] == "success"
+    assert example.database.dbname in run.results["plan"]["target"]
+    assert any("takes the place" in line or "old database is kept" in line for line in run.results["plan"]["plan"])
+
+
+if not ASKS:
+    del test_restore_with_approval, test_somebody_else_may_not_approve
