@@ -8,12 +8,17 @@ A page asks for a table by a pair of comments, and what is between them is repla
     <!-- end -->
     <!-- generated: excluded DumpOptions -->
     <!-- end -->
+    <!-- generated: restorability table -->
+    <!-- end -->
+    <!-- generated: restorability examples -->
+    <!-- end -->
     <!-- generated: awkward databases -->
     <!-- end -->
 
 ``parameters`` are the constructor's own, described by the docstring of the first of the classes that describes them;
 ``options`` are the tables of :mod:`airflow_pgbackup.postgres.options`, but for the fields named after the class;
-``excluded`` are the flags which are no parameters; ``awkward`` is the table of the tests of awkward databases.
+``excluded`` are the flags which are no parameters; ``restorability`` are the kinds of
+:mod:`airflow_pgbackup.backup.restorability`, in short and one by one; ``awkward`` is the table of the tests of awkward databases.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ import runpy
 from collections.abc import Iterable
 from pathlib import Path
 
+from airflow_pgbackup.backup.restorability import KINDS, Kind
 from airflow_pgbackup.postgres import options
 from airflow_pgbackup.postgres.clients import OLDEST_MAJOR
 from airflow_pgbackup.postgres.option_kinds import Choice, Integer, Option, Pair
@@ -47,6 +53,8 @@ def _table(kind: str, arguments: list[str]) -> str:
         return _rows(("flag", "why not"), ((f"`{flag}`", _markdown(why)) for flag, why in sorted(excluded.items())))
     if kind == "awkward":
         return _awkward()
+    if kind == "restorability":
+        return _kinds() if arguments == ["table"] else "".join(map(_kind, KINDS.values()))
     module = importlib.import_module(arguments[0])
     return _parameters([getattr(module, name) for name in arguments[1:]])
 
@@ -128,6 +136,27 @@ def _what(option: Option) -> str:
     if option.repeat:
         what += "; a list"
     return what + ("; kept out of the manifest" if option.secret else "")
+
+
+def _kinds() -> str:
+    return _rows(
+        ("code", "severity", "what was found", "at restore"),
+        (
+            (f"[`{kind.code}`](#{kind.code})", kind.severity, kind.found.removesuffix(": {}"), kind.at_restore)
+            for kind in KINDS.values()
+        ),
+    )
+
+
+def _kind(kind: Kind) -> str:
+    objects = ", ".join(kind.objects) or "…"
+    text = f"### {kind.code}\n\n{kind.severity}: `{kind.found.format(objects)}`\n\n"
+    text += f"At restore: {kind.at_restore}.\n\n{kind.mend.format(objects)}\n\n"
+    if kind.setting:
+        text += f"Example: {kind.setting}{':' if kind.example else '.'}\n\n"
+    if kind.example:
+        text += "```sql\n" + "".join(f"{statement};\n" for statement in kind.example) + "```\n\n"
+    return text
 
 
 def _markdown(text: str) -> str:

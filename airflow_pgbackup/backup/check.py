@@ -5,12 +5,12 @@ Nothing is dumped, nothing is changed; the repository gets a small file and lose
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from airflow_pgbackup.backup.check_database import check_database
-from airflow_pgbackup.backup.check_encoding import check_encoding, check_shared_names
 from airflow_pgbackup.backup.check_grants import check_grants
 from airflow_pgbackup.backup.check_repository import check_coverage, check_repository, check_room, server_databases
+from airflow_pgbackup.backup.check_restorability import check_restorability, check_server_restorability
 from airflow_pgbackup.backup.check_selection import select
 from airflow_pgbackup.backup.check_server import (
     check_client,
@@ -44,6 +44,7 @@ def check(
     server: str,
     repository: Repository | None = None,
     options: DumpOptions | DumpAllOptions | None = None,
+    scan_rows: bool = False,
     settings: Settings | None = None,
     cancel: Cancel | None = None,
     log: Callable[[str], None] | None = None,
@@ -56,12 +57,14 @@ def check(
     :param server: the first part of the series, as for the dump.
     :param repository: where the dump would go; None looks at the server only.
     :param options: of the dump; by default those of a whole database. ``DumpAllOptions`` looks at every database.
+    :param scan_rows: read every table, too, for rows that no restore takes: see :mod:`.check_rows`. As long and as
+        much load as a few dumps.
     :param log: takes a line for each thing that is looked at.
     :return: errors first; empty where nothing is in the way. :mod:`.findings` says what a finding has.
     """
     settings = settings or Settings()
     sweep_leftovers(settings, log)
-    look = _Check(connection, server, repository, options or DumpOptions(), settings, cancel, log)
+    look = _Check(connection, server, repository, options or DumpOptions(), settings, cancel, log, scan_rows)
     look.run()
     return look.findings.sorted()
 
@@ -76,7 +79,9 @@ class _Check:
         settings: Settings,
         cancel: Cancel | None,
         log: Callable[[str], None] | None,
+        scan_rows: bool,
     ) -> None:
+        self.scan_rows = scan_rows
         self.connection = connection
         self.server = server
         self.repository = repository
@@ -133,7 +138,7 @@ class _Check:
         installed = rehearsal_extensions(major, self.settings, self.findings)
         with inspected(self.connection, self.findings, cancel=self.cancel) as db:
             check_server(db, self.connection, self.options)
-            check_shared_names(db)
+            check_server_restorability(db, self.connection)
             databases = [self.connection.dbname]
             if isinstance(self.options, DumpAllOptions):
                 databases = dumped_databases(db, self.options)
@@ -147,8 +152,9 @@ class _Check:
             except ConnectError as error:
                 self.findings.failed("connect", error, _HINT, database=name)
 
-    def _database(self, connection: ConnectionParams, installed: frozenset[str] | None) -> None:
+    def _database(self, connection: ConnectionParams, installed: Mapping[str, str] | None) -> None:
         with inspected(connection, self.findings, role=self.options.role, cancel=self.cancel) as db:
-            check_grants(db, select(db, self.options), self.options)
+            selection = select(db, self.options)
+            check_grants(db, selection, self.options)
             check_database(db, self.options, self.settings, installed)
-            check_encoding(db)
+            check_restorability(db, selection, self.options, installed, scan_rows=self.scan_rows)

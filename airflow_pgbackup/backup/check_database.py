@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from airflow_pgbackup.backup.findings import Database, named
@@ -65,7 +66,7 @@ _EXTENSIONS: LiteralString = "select extname from pg_catalog.pg_extension order 
 
 
 def check_database(
-    db: Database, options: DumpOptions | DumpAllOptions, settings: Settings, installed: frozenset[str] | None
+    db: Database, options: DumpOptions | DumpAllOptions, settings: Settings, installed: Mapping[str, str] | None
 ) -> None:
     """Look at everything but the rights.
 
@@ -141,7 +142,7 @@ def _not_in_plain(db: Database) -> None:
         )
 
 
-def _extensions(db: Database, installed: frozenset[str]) -> None:
+def _extensions(db: Database, installed: Mapping[str, str]) -> None:
     missing = [name for (name,) in db.rows(_EXTENSIONS) if name not in installed]
     if missing:
         db.warning(

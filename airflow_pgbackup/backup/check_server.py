@@ -203,8 +203,8 @@ def dumped_databases(db: Database, options: DumpAllOptions) -> list[str]:
     return [name for name, may_enter in dumped if may_enter]
 
 
-def rehearsal_extensions(major: int, settings: Settings, findings: Findings) -> frozenset[str] | None:
-    """The extensions that a throwaway server would have here; None where there can be none.
+def rehearsal_extensions(major: int, settings: Settings, findings: Findings) -> dict[str, str] | None:
+    """The extensions that a throwaway server would have here, with their versions; None where there can be none.
 
     :param major: of the pg_dump, as :func:`.rehearsal_server.choose_server` goes by it.
     """

@@ -11,6 +11,7 @@ import psycopg
 
 from airflow_pgbackup.backup.sessions import interrupt
 from airflow_pgbackup.errors import ConnectError, PgBackupError
+from airflow_pgbackup.postgres.anybytes import encoded
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.hints import hint_for
@@ -104,11 +105,8 @@ class Database:
 
     def rows(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
         """What a query returns; where this user may not even ask, that is a finding, and there are no rows."""
-        if self._cancel:
-            self._cancel.check()
         try:
-            with self._session.transaction():
-                return self._session.execute(query, values or None).fetchall()
+            return self._fetch(query, values)
         except psycopg.OperationalError:
             raise
         except (psycopg.errors.CharacterNotInRepertoire, psycopg.errors.UntranslatableCharacter) as error:
@@ -127,6 +125,37 @@ class Database:
                 "pg_dump reads them all: GRANT back what was revoked in schema pg_catalog",
             )
             return []
+
+    def look(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
+        """As :meth:`rows`, for what pg_dump itself need not read: where this user may not ask, nothing is found."""
+        try:
+            return self._fetch(query, values)
+        except psycopg.errors.InsufficientPrivilege:
+            return []
+
+    def any_row(self, query: str) -> bool:
+        """Whether a query, of names and expressions that the server itself has quoted, returns a row.
+
+        :return: False also where this user may not ask, or PostgreSQL cannot plan it.
+        :raises psycopg.DataError: an expression cannot be computed for a row.
+        :raises psycopg.InternalError: what it reads is broken.
+        :raises psycopg.errors.LockNotAvailable: another session has locked it for longer than ``lock_timeout``.
+        """
+        if self._cancel:
+            self._cancel.check()
+        try:
+            with self._session.transaction():
+                return self._session.execute(encoded(query)).fetchone() is not None
+        except (psycopg.OperationalError, psycopg.DataError, psycopg.InternalError):
+            raise
+        except psycopg.Error:
+            return False
+
+    def _fetch(self, query: LiteralString, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        if self._cancel:
+            self._cancel.check()
+        with self._session.transaction():
+            return self._session.execute(query, values or None).fetchall()
 
     def error(self, code: str, message: str, hint: str, objects: Sequence[str] = ()) -> None:
         self.findings.error(code, message, hint, objects, self.name)

@@ -132,6 +132,7 @@ def check(session: Session) -> None:
             connection=connection,
             server=the_server(session),
             repository=repository,
+            scan_rows=session.arguments.scan_rows,
             settings=session.settings,
             cancel=session.cancel,
             log=session.log,

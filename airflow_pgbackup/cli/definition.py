@@ -99,6 +99,7 @@ COMMANDS = (
         argument("repository", metavar="REPOSITORY", nargs="?", help="where the dump would go"),
         _SERVER,
         *_CONNECTION,
+        argument("--scan-rows", action="store_true", help="also read every table, for rows that no restore takes"),
         more=_CONNECT,
     ),
     _command(

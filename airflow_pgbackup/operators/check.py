@@ -35,6 +35,7 @@ class PgBackupCheckOperator(PgBackupOperator):
     :param server: the server's name in the repository, by default the connection id.
     :param cluster: check for a dump of all databases by pg_dumpall, not for one of a single database by pg_dump.
     :param options: of that dump, by the names that the dump operators have: ``{"schemas": ["app"], "jobs": 4}``.
+    :param scan_rows: also read every table, for rows that no restore takes: as long and as much load as a few dumps.
     :param fail_on: ``error``; or ``warning``, for those too; or ``never``.
     """
 
@@ -46,6 +47,7 @@ class PgBackupCheckOperator(PgBackupOperator):
         "server",
         "cluster",
         "options",
+        "scan_rows",
         "fail_on",
     )
 
@@ -59,6 +61,7 @@ class PgBackupCheckOperator(PgBackupOperator):
         server: str | None = None,
         cluster: bool | str = False,
         options: Mapping[str, Any] | None = None,
+        scan_rows: bool | str = False,
         fail_on: str = "error",
         **kwargs: Any,
     ) -> None:
@@ -70,6 +73,7 @@ class PgBackupCheckOperator(PgBackupOperator):
         self.server = server
         self.cluster = cluster
         self.options = options
+        self.scan_rows = scan_rows
         self.fail_on = fail_on
 
     def _run(self, context: Context, settings: Settings, cancel: Cancel) -> dict[str, object]:
@@ -80,6 +84,7 @@ class PgBackupCheckOperator(PgBackupOperator):
         findings = PgBackupHook(self.postgres_conn_id, self.database).check(
             repository=self._repository(cancel),
             options=self._dump_options(),
+            scan_rows=is_true("scan_rows", self.scan_rows),
             server=self.server,
             settings=settings,
             cancel=cancel,
