@@ -18,7 +18,7 @@ _WHAT_IT_DOES = {
     "verify-ca": "any server with a certificate of that CA is taken for this one",
 }
 _BEFORE_SCRAM = frozenset({"password", "md5"})
-"""Methods by which a server gets the password, or a hash that can be used in its place."""
+"""Methods by which a server gets the password, or an answer that it can relay to the real one or guess from."""
 
 
 def check_transport(connection: ConnectionParams, findings: Findings) -> None:
@@ -40,7 +40,7 @@ def check_transport(connection: ConnectionParams, findings: Findings) -> None:
     if connection.password is not None and _sends_passwords(said.get("require_auth", "")):
         findings.warning(
             "require_auth",
-            f"{connection.label} may be asked for its password in clear or as an MD5 hash, also by an impostor",
+            f"{connection.label} gives its password in clear, or by MD5, to a server that asks so, be it an impostor",
             "set require_auth=scram-sha-256 in the connection, which PostgreSQL clients know since 16",
         )
 
