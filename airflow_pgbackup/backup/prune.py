@@ -133,7 +133,7 @@ class _Prune:
 
     def find_temporary(self, prefixes: Iterable[str], grace: timedelta) -> None:
         for prefix in prefixes:
-            self.temporary += self.repository.leftovers(grace, prefix=prefix)
+            self.temporary += self.repository.leftovers(grace, prefix=prefix, say=self._note)
 
     def tell(self) -> None:
         for decision in self.decisions:
@@ -258,8 +258,9 @@ class _Prune:
             return {(b.series, b.id): lock for b, lock in zip(backups, pool.map(ask, backups), strict=True) if lock}
 
     def _note(self, line: str) -> None:
-        self.notes.append(line)
-        self.log(line)
+        if line not in self.notes:
+            self.notes.append(line)
+            self.log(line)
 
 
 def _json(decision: Decision) -> dict[str, object]:

@@ -331,8 +331,13 @@ class Repository(ABC):
         self._delete([key])
 
     @abstractmethod
-    def leftovers(self, older_than: timedelta, *, prefix: str = "") -> Sequence[Leftover]:
-        """What crashes left below a folder and has not grown for that long. Only what is certainly ours."""
+    def leftovers(
+        self, older_than: timedelta, *, prefix: str = "", say: Callable[[str], None] | None = None
+    ) -> Sequence[Leftover]:
+        """What crashes left below a folder and has not grown for that long. Only what is certainly ours.
+
+        :param say: gets a line about what this store cannot list; by default the log does.
+        """
 
     @abstractmethod
     def abort_leftovers(self, leftovers: Iterable[Leftover]) -> None:

@@ -102,7 +102,9 @@ class LocalRepository(Repository):
             shutil.rmtree(folder, ignore_errors=True)  # what cannot be removed is a leftover, and swept as one
             self._remove_empty(parent)
 
-    def leftovers(self, older_than: timedelta, *, prefix: str = "") -> list[Leftover]:
+    def leftovers(
+        self, older_than: timedelta, *, prefix: str = "", say: Callable[[str], None] | None = None
+    ) -> list[Leftover]:
         limit = time.time() - older_than.total_seconds()
         found = []
         start = self.local_path(prefix) if prefix else self._root

@@ -20,11 +20,12 @@ from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
 from airflow_pgbackup.repository.s3_answers import MalformedAnswer
 from airflow_pgbackup.repository.s3_bucket import Bucket
 from airflow_pgbackup.repository.s3_directory import DirectoryUpload
-from airflow_pgbackup.repository.s3_errors import MISSING, code_of, status_of
+from airflow_pgbackup.repository.s3_errors import KEPT, MISSING, code_of, line_of, status_of
 from airflow_pgbackup.repository.s3_options import MIB, S3Options
 from airflow_pgbackup.repository.s3_reader import ObjectReader
 from airflow_pgbackup.repository.s3_upload import Upload
 from airflow_pgbackup.repository.source import CancelFlag, Source
+from airflow_pgbackup.text import printing
 
 log = logging.getLogger(__name__)
 
@@ -107,21 +108,22 @@ class S3Repository(Repository):
         until = head.get("ObjectLockRetainUntilDate")
         return f"until {until.astimezone(timezone.utc).isoformat()}" if until and until > _server_time(head) else None
 
-    def leftovers(self, older_than: timedelta, *, prefix: str = "") -> Sequence[Leftover]:
+    def leftovers(
+        self, older_than: timedelta, *, prefix: str = "", say: Callable[[str], None] | None = None
+    ) -> Sequence[Leftover]:
         """Multipart uploads into a backup's folder, and probes. By the store's clock."""
         folder = self._root + (f"{check_key(prefix)}/" if prefix else "")
-        found = []
+        found: list[Leftover] = []
         with self._bucket.errors(f"cannot list incomplete uploads of {self.uri}"):
-            for page in self._bucket.pages("ListMultipartUploads", Prefix=folder):
-                limit = _server_time(page) - older_than
-                for upload in page.get("Uploads", []):
-                    key = str(upload["Key"])[len(self._root) :]
-                    # At the root of a shared bucket there may be uploads of others.
-                    if split_key(key) is None or upload["Initiated"] > limit:
-                        continue
-                    modified = self._last_grown(upload)
-                    if modified <= limit:
-                        found.append(Leftover(key, modified, str(upload["UploadId"])))
+            try:
+                found += self._old_uploads(folder, older_than)
+            except ClientError as error:
+                if status_of(error) not in (405, 501):
+                    raise
+                (say or printing(log.warning))(
+                    f"incomplete uploads of {self.uri} are not swept: the store cannot list them "
+                    f"({code_of(error) or status_of(error)}); its own rule for them must do it"
+                )
             if not prefix:
                 for page in self._bucket.pages("ListObjectsV2", Prefix=f"{self._root}{TEMP_PREFIX}"):
                     limit = _server_time(page) - older_than
@@ -222,7 +224,7 @@ class S3Repository(Repository):
         if failed:
             raise RepositoryError(
                 f"not deleted from {self.uri}: {', '.join(failed[:10])}{' …' if len(failed) > 10 else ''}",
-                hint="object lock keeps a version until its date; else the role needs s3:DeleteObject",
+                hint=KEPT,
             )
 
     def _delete_batch(self, keys: Sequence[str]) -> list[str]:
@@ -237,14 +239,28 @@ class S3Repository(Repository):
                 return [f"{key} ({reason})" for key in keys if (reason := self._delete_one(key))]
         # 200 says nothing: each key has its own answer.
         errors = [e for e in answer.get("Errors", []) if e.get("Code") not in MISSING]
-        return [f"{str(e.get('Key'))[len(self._root) :]} ({e.get('Code')})" for e in errors]
+        return [f"{str(e.get('Key'))[len(self._root) :]} ({_said(e)})" for e in errors]
 
     def _delete_one(self, key: str) -> str | None:
         try:
             self._bucket.call("DeleteObject", Key=self._root + key)
         except (ClientError, BotoCoreError) as error:
-            return None if code_of(error) in MISSING else code_of(error) or type(error).__name__
+            if code_of(error) in MISSING:
+                return None
+            return _said(error.response.get("Error", {})) if isinstance(error, ClientError) else type(error).__name__
         return None
+
+    def _old_uploads(self, folder: str, older_than: timedelta) -> Iterator[Leftover]:
+        for page in self._bucket.pages("ListMultipartUploads", Prefix=folder):
+            limit = _server_time(page) - older_than
+            for upload in page.get("Uploads", []):
+                key = str(upload["Key"])[len(self._root) :]
+                # At the root of a shared bucket there may be uploads of others.
+                if split_key(key) is None or upload["Initiated"] > limit:
+                    continue
+                modified = self._last_grown(upload)
+                if modified <= limit:
+                    yield Leftover(key, modified, str(upload["UploadId"]))
 
     def _last_grown(self, upload: dict[str, Any]) -> datetime:
         """A dump may run for a day: the time of its newest part tells whether it still does."""
@@ -268,6 +284,10 @@ def _entry(key: str, head: dict[str, Any]) -> Entry:
         modified=head["LastModified"].astimezone(timezone.utc),
         version=version if version and version != "null" else _quoted(head["ETag"]),
     )
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    return ": ".join(line_of(str(error[name])) for name in ("Code", "Message") if error.get(name))
 
 
 def _quoted(etag: str) -> str:

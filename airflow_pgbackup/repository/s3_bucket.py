@@ -169,12 +169,12 @@ class Bucket:
                 return self.call("HeadObject", Key=key, ChecksumMode="ENABLED")
             except ClientError as error:
                 if status_of(error) not in (400, 403, 501):
-                    self._absent(error)
+                    self.require_absent(key, error)
                     return None
         try:
             return self.call("HeadObject", Key=key)
         except ClientError as error:
-            self._absent(error)
+            self.require_absent(key, error)
             return None
 
     @contextmanager
@@ -185,13 +185,20 @@ class Bucket:
         except (ClientError, BotoCoreError) as error:
             raise translate(error, what, bucket=self.name, endpoint=self.endpoint) from error
 
-    def _absent(self, error: ClientError) -> None:
-        """Return when the answer means "not there", else raise."""
+    def require_absent(self, key: str, error: ClientError) -> None:
+        """Return when this answer to a HEAD or GET of a key means that the key does not exist, else raise.
+
+        S3 answers 403 for a missing key to a role without ``s3:ListBucket``, and so to one whose policy grants it under
+        a condition on ``s3:prefix``, which a HEAD and a GET do not have. A listing has one.
+        https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html
+        """
         if code_of(error) in MISSING:
             return
         if status_of(error) in (301, 400, 403):
-            # The answer to a HEAD has no body, so no reason: let a listing fail for the same one, and say it.
-            self.call("ListObjectsV2", MaxKeys=1)
+            # The answer to a HEAD has no body, so no reason: a listing fails for the same one, and says it.
+            found = self.call("ListObjectsV2", Prefix=key, MaxKeys=1)  # sorted, so the key itself comes first
+            if status_of(error) == 403 and all(item["Key"] != key for item in found.get("Contents", ())):
+                return
         raise error
 
     def _members_of(self, operation: str) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from botocore.exceptions import (
@@ -26,14 +27,30 @@ EXPIRED = frozenset(
 )
 DAMAGED = frozenset({"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"})
 MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
+THROTTLED = frozenset({"SlowDown", "RequestTimeout", "RequestLimitExceeded", "Throttling", "TooManyRequests", "429"})
 
 _PERMISSIONS = (
     "the role needs s3:ListBucket, GetObject, PutObject, DeleteObject, AbortMultipartUpload, "
     "ListBucketMultipartUploads and ListMultipartUploadParts on this bucket and prefix"
 )
+KEPT = "object lock keeps a version until its date; else the role needs s3:DeleteObject"
+_KMS = "the role needs kms:GenerateDataKey and kms:Decrypt for this key, and the key must be enabled"
+_LOCK = (
+    "a bucket with object lock takes no upload without a checksum: set the extra argument ChecksumAlgorithm to CRC32, "
+    "or remove request_checksum_calculation=when_required"
+)
+_CHECKSUMS = (
+    "the store may not know the checksums that boto3 sends by default: set "
+    '{"config_kwargs": {"request_checksum_calculation": "when_required", '
+    '"response_checksum_validation": "when_required"}} in the AWS connection, or for the command line '
+    "AWS_REQUEST_CHECKSUM_CALCULATION=when_required in the environment"
+)
 _CLOCK = "set this machine's clock: S3 refuses more than 15 minutes of difference"
 _CONNECTION = "look at the AWS connection's key and secret, or at the environment of this worker"
 _REGION = "set region_name in the AWS connection"
+_DELETES = frozenset({"DeleteObject", "DeleteObjects"})
+# "Unsupported header 'x-amz-checksum-crc32'", "aws-chunked encoding is not supported", "… trailer …"
+_ABOUT_CHECKSUMS = re.compile("checksum|chunked|trailer|content-?length|x-amz-sdk", re.IGNORECASE)
 _DAMAGED = "the data was damaged on its way: the checksum differs"
 
 # code -> (what was found, what to do)
@@ -57,7 +74,7 @@ _CODES: dict[str, tuple[str, str | None]] = {
     "500": ("the store had an internal error", "try again later"),
     "RequestTimeout": ("the store gave up waiting for data", "try again later"),
     "BadDigest": (_DAMAGED, "try again; look at proxies in between"),
-    "XAmzContentSHA256Mismatch": (_DAMAGED, "try again; look at proxies in between"),
+    "XAmzContentSHA256Mismatch": (_DAMAGED, f"try again; look at proxies in between; {_CHECKSUMS}"),
     "XAmzContentChecksumMismatch": (_DAMAGED, "try again; look at proxies in between"),
     "IncompleteBody": ("the data did not arrive in full", "try again"),
     "PreconditionFailed": ("the object has changed since it was looked at", None),
@@ -67,8 +84,7 @@ _CODES: dict[str, tuple[str, str | None]] = {
     "NoSuchUpload": ("the multipart upload is gone", "does a lifecycle rule or a sweep abort uploads too early?"),
     "NotImplemented": (
         "the store does not implement what was asked",
-        "for an older store set request_checksum_calculation=when_required in the connection's config_kwargs, "
-        "and leave out the extra arguments it does not know",
+        f"{_CHECKSUMS}; and leave out the extra arguments that it does not know",
     ),
     "QuotaExceeded": ("the store's quota is used up", "prune, or raise the quota"),
     "InsufficientStorage": ("the store is full", "prune, or add storage"),
@@ -103,24 +119,24 @@ def translate(error: ClientError | BotoCoreError, what: str, *, bucket: str, end
     if isinstance(error, ClientError):
         return _answer(error, what, bucket, endpoint)
     if isinstance(error, ParamValidationError | ProfileNotFound | NoRegionError):
-        return ConfigurationError(f"{what}: {_line(error)}")
+        return ConfigurationError(f"{what}: {line_of(error)}")
     if isinstance(error, MissingDependencyException):
         return ConfigurationError(
             f"{what}: this checksum algorithm needs the AWS common runtime", hint="pip install 'botocore[crt]'"
         )
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
-        return RepositoryError(f"{what}: no AWS credentials: {_line(error)}", hint=_CONNECTION)
+        return RepositoryError(f"{what}: no AWS credentials: {line_of(error)}", hint=_CONNECTION)
     if isinstance(error, SSLError):
         return RepositoryError(
-            f"{what}: no trusted TLS connection to {endpoint}: {_line(error)}",
+            f"{what}: no trusted TLS connection to {endpoint}: {line_of(error)}",
             hint="for a private certificate authority set verify to its file in the AWS connection",
         )
     if isinstance(error, HTTPClientError | S3ConnectionError):
         return RepositoryError(
-            f"{what}: {endpoint} does not answer: {_line(error)}",
+            f"{what}: {endpoint} does not answer: {line_of(error)}",
             hint="look at endpoint_url in the AWS connection, at the network and the proxy settings of this worker",
         )
-    return RepositoryError(f"{what}: {_line(error)}")
+    return RepositoryError(f"{what}: {line_of(error)}")
 
 
 def _answer(error: ClientError, what: str, bucket: str, endpoint: str) -> PgBackupError:
@@ -135,16 +151,28 @@ def _answer(error: ClientError, what: str, bucket: str, endpoint: str) -> PgBack
             f"{what}: the credentials have expired",
             hint="a static session token cannot be renewed: let the AWS connection assume a role",
         )
-    found, hint = _CODES.get(code, (_line(error), None))
-    if code.startswith("KMS"):
-        found, hint = (
-            f"the encryption key cannot be used: {_line(error)}",
-            "the role needs kms:GenerateDataKey, Decrypt",
-        )
+    words = _words(error)
+    found, hint = _CODES.get(code, ("the store refuses it", None))
+    if code.startswith("KMS") or "kms:" in words.lower():
+        found, hint = "the encryption key cannot be used", _KMS
+    elif "object lock" in words.lower() and "checksum" in words.lower():
+        found, hint = "an upload into a bucket with object lock lacks a checksum", _LOCK
+    elif hint == _PERMISSIONS and error.operation_name in _DELETES:
+        hint = KEPT
+    elif code not in _CODES and status_of(error) in (400, 411, 501) and _ABOUT_CHECKSUMS.search(words):
+        hint = _CHECKSUMS
     region = _region(error.response)
     if hint == _REGION and region:
         hint = f"set region_name={region} in the AWS connection"
-    return RepositoryError(f"{what}: {found} ({code or status_of(error)})", hint=hint)
+    return RepositoryError(
+        f"{what}: {found} ({': '.join(filter(None, [code or str(status_of(error)), words]))})", hint=hint
+    )
+
+
+def _words(error: ClientError) -> str:
+    """S3's own message. The answer to a HEAD has none: botocore takes the status's name."""
+    said = error.response.get("Error", {}).get("Message")
+    return "" if not said or code_of(error).isdigit() else line_of(str(said))
 
 
 def _region(response: Any) -> str | None:
@@ -153,6 +181,7 @@ def _region(response: Any) -> str | None:
     return str(region) if region else None
 
 
-def _line(error: BaseException) -> str:
+def line_of(error: BaseException | str) -> str:
+    """What an error says, as one line of at most some 300 characters."""
     text = " ".join(str(error).split()).rstrip(".")
     return text if len(text) <= 300 else f"{text[:300]}…"

@@ -22,6 +22,7 @@ class Call:
     key: str
     headers: dict[str, str]
     size: int
+    query: str = ""
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Fault:
     code: str = "SlowDown"
     extra: str = ""
     body: str = ""
+    message: str = "injected"
     seconds: float = 0.0
     when: Callable[[Call], bool] = lambda call: True
     hits: int = field(default=0, init=False)
@@ -120,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(headers.get("content-length", 0)))
         operation = _operation(self.command, url.path, parse_qs(url.query, keep_blank_values=True), headers)
-        call = Call(operation, url.path, headers, len(body))
+        call = Call(operation, url.path, headers, len(body), url.query)
         fault = self.proxy.due(call)
         kind = fault.kind if fault else ""
         if fault is not None:
@@ -196,5 +198,5 @@ class _Handler(BaseHTTPRequestHandler):
 def _error(fault: Fault) -> bytes:
     if fault.body:
         return fault.body.encode()
-    text = f"<Error><Code>{fault.code}</Code><Message>injected</Message>{fault.extra}</Error>"
+    text = f"<Error><Code>{fault.code}</Code><Message>{fault.message}</Message>{fault.extra}</Error>"
     return b'<?xml version="1.0" encoding="UTF-8"?>' + text.encode()

@@ -10,17 +10,19 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import boto3.session
 import pytest
 from botocore.config import Config
 from faulty_s3 import FaultyS3
 
+from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import AlreadyExists, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, RepositoryError, RepositoryNotFound
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.repository.s3_options import S3Options
 from airflow_pgbackup.repository.s3_upload import TOKEN
 
@@ -429,6 +431,28 @@ def test_a_read_goes_on_where_the_connection_broke(store: Store, repository: Rep
     assert fault.hits == 2
 
 
+@pytest.mark.parametrize("kind", ["answer", "reset"])
+def test_a_read_survives_a_store_that_is_away_for_longer_than_a_request_is_retried(
+    store: Store, repository: Repository, kind: str
+) -> None:
+    entry = repository.write(KEY, io.BytesIO(LARGE))
+    store.proxy.fault("GetObject", "cut")
+    with repository.read(KEY, pin=entry) as stream:
+        again = store.proxy.fault("GetObject", kind, times=4)  # the client itself tries three times
+        assert stream.read() == LARGE
+    assert again.hits == 4
+
+
+def test_a_read_that_is_refused_in_between_ends_at_once(store: Store, repository: Repository) -> None:
+    repository.write(KEY, io.BytesIO(LARGE))
+    store.proxy.fault("GetObject", "cut")
+    with repository.read(KEY) as stream:
+        refusal = store.proxy.fault("GetObject", "answer", status=403, code="AccessDenied", times=FOR_EVER)
+        with pytest.raises(RepositoryError, match="access denied"):
+            stream.read()
+    assert refusal.hits == 1
+
+
 def test_a_read_never_mixes_two_objects(store: Store, repository: Repository) -> None:
     """Replaced while it was read: with or without a pin, the rest comes from the same bytes or not at all."""
     repository.write(KEY, io.BytesIO(LARGE))
@@ -457,7 +481,7 @@ def test_deleting_reads_each_keys_answer(store: Store, repository: Repository) -
     denied = "<Error><Key>pg/a/b</Key><Code>AccessDenied</Code><Message>locked</Message></Error>"
     gone = "<Error><Key>pg/a/c</Key><Code>NoSuchKey</Code></Error>"
     store.proxy.fault("DeleteObjects", "answer", status=200, body=f"<DeleteResult>{denied}{gone}</DeleteResult>")
-    with pytest.raises(RepositoryError, match=r"pg: a/b \(AccessDenied\)") as caught:
+    with pytest.raises(RepositoryError, match=r"pg: a/b \(AccessDenied: locked\)") as caught:
         repository.delete(["a/b", "a/c"])
     assert "object lock" in (caught.value.hint or "")
 
@@ -471,7 +495,7 @@ def test_a_store_that_deletes_one_by_one(store: Store, repository: Repository, s
     assert list(repository.list("x")) == []
     store.proxy.fault("DeleteObject", "answer", status=403, code="AccessDenied", times=FOR_EVER)
     repository.write_bytes("x/c", b"1")
-    with pytest.raises(RepositoryError, match=r"x/c \(AccessDenied\)"):
+    with pytest.raises(RepositoryError, match=r"x/c \(AccessDenied: injected\)"):
         repository.delete(["x/c"])
 
 
@@ -519,3 +543,100 @@ def test_a_refused_head_says_why(store: Store, repository: Repository) -> None:
     store.proxy.fault("ListObjectsV2", "answer", status=403, code="RequestTimeTooSkewed", times=FOR_EVER)
     with pytest.raises(RepositoryError, match="clocks"):
         repository.stat(KEY)
+
+
+def limit_listing_to_prefix(store: Store) -> None:
+    """As S3 answers a role that may list below ``pg/`` only: 403 to a HEAD or GET of what does not exist."""
+
+    def is_missing(call: Any) -> bool:
+        return call.operation in ("HeadObject", "GetObject") and store.visible(call.key.partition("/pg/")[2]) is None
+
+    def lists_elsewhere(call: Any) -> bool:
+        return call.operation == "ListObjectsV2" and "prefix=pg%2F" not in call.query
+
+    for when in (is_missing, lists_elsewhere):
+        store.proxy.fault("*", "answer", status=403, code="AccessDenied", times=FOR_EVER, when=when)
+
+
+def test_a_role_that_may_list_below_the_prefix_only(store: Store) -> None:
+    limit_listing_to_prefix(store)
+    repository = store.open()
+    with pytest.raises(RepositoryNotFound):
+        repository.uuid  # noqa: B018
+    repository.init()
+    assert repository.stat(KEY) is None
+    with pytest.raises(BackupNotFound), repository.read(KEY):
+        pass
+    repository.write(KEY, io.BytesIO(SMALL))
+    assert store.visible() == SMALL
+    assert repository.stat(f"{KEY[:-1]}") is None, "another key begins with it"
+
+
+def test_a_key_that_exists_and_may_not_be_read_is_not_missing(store: Store, repository: Repository) -> None:
+    repository.write(KEY, io.BytesIO(SMALL))
+    for operation in ("HeadObject", "GetObject"):
+        store.proxy.fault(operation, "answer", status=403, code="AccessDenied", times=FOR_EVER)
+    with pytest.raises(RepositoryError, match="access denied"):
+        repository.stat(KEY)
+    with pytest.raises(RepositoryError, match="access denied") as caught:
+        repository.read_bytes(KEY)
+    assert not isinstance(caught.value, BackupNotFound)
+
+
+WORDS = [
+    (
+        (403, "AccessDenied"),
+        "User: arn:aws:iam::1:user/b is not authorized to perform: kms:GenerateDataKey on resource: arn:aws:kms:x",
+        "kms:GenerateDataKey and kms:Decrypt",
+    ),
+    ((400, "KMS.DisabledException"), "arn:aws:kms:x is disabled.", "the key must be enabled"),
+    (
+        (400, "InvalidRequest"),
+        "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters",
+        "ChecksumAlgorithm to CRC32",
+    ),
+    (
+        (400, "InvalidArgument"),
+        "Unsupported header 'x-amz-checksum-crc32' received for this API call.",
+        "AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
+    ),
+    ((411, "MissingContentLength"), "You must provide the Content-Length HTTP header.", "request_checksum_calculation"),
+    ((501, "NotImplemented"), "A header you provided implies functionality", "request_checksum_calculation"),
+    ((400, "InvalidTag"), "The TagValue you have provided is invalid", None),
+]
+
+
+@pytest.mark.parametrize(("answer", "words", "hint"), WORDS, ids=[f"{w[0][1]}-{w[1][:8]}" for w in WORDS])
+def test_what_s3_itself_says_is_kept(
+    store: Store, repository: Repository, answer: tuple[int, str], words: str, hint: str | None
+) -> None:
+    status, code = answer
+    store.proxy.fault("PutObject", "answer", status=status, code=code, message=words, times=FOR_EVER)
+    with pytest.raises(RepositoryError) as caught:
+        repository.write_bytes(KEY, SMALL)
+    assert f"({code}: {words.rstrip('.')})" in caught.value.message
+    if hint is None:
+        assert caught.value.hint is None
+    else:
+        assert hint in (caught.value.hint or "")
+
+
+def test_a_role_without_deleteobject_is_named_the_right_it_lacks(store: Store, repository: Repository) -> None:
+    for operation in ("DeleteObject", "DeleteObjects"):
+        store.proxy.fault(operation, "answer", status=403, code="AccessDenied", times=FOR_EVER)
+    for call in (repository.probe, lambda: repository.delete(["a/b"])):
+        with pytest.raises(RepositoryError, match="access denied") as caught:
+            call()
+        assert caught.value.hint == "object lock keeps a version until its date; else the role needs s3:DeleteObject"
+
+
+@pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (405, "MethodNotAllowed")])
+def test_prune_works_where_uploads_cannot_be_listed_and_says_so(
+    store: Store, repository: Repository, status: int, code: str
+) -> None:
+    store.proxy.fault("ListMultipartUploads", "answer", status=status, code=code, times=FOR_EVER)
+    policy = Policy(keep_last=1)
+    result = prune(repository=repository, policy=policy, dry_run=False, grace=timedelta(hours=1))
+    (note,) = cast("list[str]", result["notes"])
+    assert "incomplete uploads" in note
+    assert code in note
