@@ -13,7 +13,7 @@ import pytest
 from restoring import restored
 from tampering import HONEST, STOLEN, TABLE, Victim, between_readings, swap, text_of, victim
 
-from airflow_pgbackup.backup.adopt import adopt
+from airflow_pgbackup.backup.adopt import _Adoption, adopt
 from airflow_pgbackup.backup.artifact import download
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
@@ -24,7 +24,7 @@ from airflow_pgbackup.errors import RepositoryError, VerificationFailed
 from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server import PostgresServer
-from airflow_pgbackup.repository.base import Entry
+from airflow_pgbackup.postgres.sniff import Dump
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3_options import S3Options
 from airflow_pgbackup.settings import Settings
@@ -199,20 +199,20 @@ def test_adopted(
     swap(secret / "app.dump", "written in place")
     repository = open_repository(f"file://{tmp_path / 'pg'}")
     repository.init()
-    stat = repository.stat
+    look = _Adoption.look
 
-    def swapping(key: str) -> Entry | None:
-        if key.endswith("manifest.json") and dump.exists() and not dump.is_symlink():  # what it looks for first
-            if how == "written in place":
-                swap(dump, how)
-            elif how == "a link":
-                a_link(dump, secret / "app.dump")
-            else:
-                folder.rename(tmp_path / "elsewhere")
-                folder.symlink_to(secret)
-        return stat(key)
+    def swapping(job: _Adoption, path: Path, found: Dump) -> object:
+        hashed = look(job, path, found)
+        if how == "written in place":
+            swap(dump, how)
+        elif how == "a link":
+            a_link(dump, secret / "app.dump")
+        else:
+            folder.rename(tmp_path / "elsewhere")
+            folder.symlink_to(secret)
+        return hashed
 
-    monkeypatch.setattr(repository, "stat", swapping)
+    monkeypatch.setattr(_Adoption, "look", swapping)
     if how == "written in place":
         with pytest.raises(RepositoryError, match="sha256"):
             adopt(repository=repository, folder=tmp_path / "dumps", server="old")
