@@ -127,12 +127,11 @@ def rehearsal(uri: str, bin_dir: str, reference: dict[str, Any]) -> dict[str, fl
     from airflow_pgbackup.backup.reference import load_manifest
     from airflow_pgbackup.backup.rehearse import rehearse
     from airflow_pgbackup.postgres.cancel import Cancel
-    from airflow_pgbackup.repository import layout
 
     settings = Settings(client_dirs=(bin_dir,))
     repository = open_repository(uri)
     manifest = load_manifest(repository, reference)
-    artifact = repository.local_path(layout.artifact_key(manifest.series, manifest.id, manifest.artifact.name))
+    artifact = repository.local_path(manifest.artifact_key)
     assert artifact is not None
     before = peak_memory()
     began = time.monotonic()

@@ -9,22 +9,25 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import BinaryIO
 
+from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.progress import Progress, human_bytes
-from airflow_pgbackup.backup.reference import make_reference, take_back
+from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.streams import Meter
-from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
+from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.members import check_member_names
 from airflow_pgbackup.postgres.sniff import Dump, sniff
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import PIN_FILE, read_manifest
+from airflow_pgbackup.repository.catalogue import PIN_FILE
+from airflow_pgbackup.repository.evidence import Evidence, is_whole, read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import (
     Artifact,
@@ -98,12 +101,13 @@ def adopt(
         if dry_run:
             continue
         try:
-            taken = job.take(one)
-        except OSError as error:
-            skipped.append({"path": name, "reason": f"changed meanwhile: {_reason(error)}"})
-            say(f"skipped {name}: changed meanwhile: {_reason(error)}")
+            taken, evidence = job.take(one)
+        except (AlreadyExists, OSError) as error:
+            reason = f"changed meanwhile: {_reason(error)}" if isinstance(error, OSError) else str(error)
+            skipped.append({"path": name, "reason": reason})
+            say(f"skipped {name}: {reason}")
         else:
-            (adopted if taken else present).append(job.reference(one))
+            (adopted if taken else present).append(reference_of(repository, evidence))
     return {"adopted": adopted, "present": present, "found": found, "skipped": skipped}
 
 
@@ -142,6 +146,9 @@ class _Found:
     def id(self) -> str:
         # The same dump gets the same id, so that a second run knows it.
         return layout.backup_id(self.started_at, seed=self.sha256)
+
+    def is_in(self, other: Evidence) -> bool:
+        return other.require_manifest().artifact.sha256 == self.sha256
 
     def describe(self, name: str) -> dict[str, object]:
         return {
@@ -205,32 +212,34 @@ class _Adoption:
         started_at = self._started_at(dump, datetime.fromtimestamp(modified, timezone.utc))
         return _Found(path, dump, Series(self.server, database), started_at, tuple(files))
 
-    def take(self, one: _Found) -> bool:
-        """Copy it in, manifest last. False: it is there already."""
-        if self.repository.stat(layout.manifest_key(one.series, one.id)) is not None:
-            return False
-        folder = layout.backup_folder(one.series, one.id)
-        # No manifest: an earlier try of ours that ended half-way.
-        self.repository.delete([entry.key for entry in self.repository.list(folder)])
-        manifest = self._manifest(one)
-        key = f"{folder}/{manifest.artifact.name}"
-        written: list[str] = []
-        try:
-            for file in one.files:
-                is_directory = one.dump.format == "directory"
-                path, member = (one.path / file.path, f"{key}/{file.path}") if is_directory else (one.path, key)
-                with self.open(path) as stream:
-                    self.repository.write(member, stream, size_hint=file.size, sha256=file.sha256, cancel=self.cancel)
-                written.append(member)
-            self.repository.write_bytes(f"{folder}/{layout.MANIFEST_FILE}", manifest.to_json())
-        except BaseException:
-            take_back(self.repository, written, self.say)
-            raise
-        self.say(f"adopted {one.path.name} as {one.series}/{one.id}, {human_bytes(manifest.artifact.size)}")
-        return True
+    def take(self, one: _Found) -> tuple[bool, Evidence]:
+        """Copy it in, manifest last. False: it was adopted before.
 
-    def reference(self, one: _Found) -> dict[str, object]:
-        return make_reference(self.repository, read_manifest(self.repository, one.series, one.id))
+        :raises AlreadyExists: something else has its id, or what was adopted is not whole any more.
+        """
+        with suppress(BackupNotFound):
+            found = read_evidence(self.repository, one.series, one.id)
+            if not (is_whole(found) and one.is_in(found)):
+                standing = "is another dump" if is_whole(found) else found.backup.standing
+                raise AlreadyExists(
+                    f"backup {one.series}/{one.id} exists already, and {standing}",
+                    hint=f"Delete {self.repository.location(found.backup.folder)} and adopt it again.",
+                )
+            return False, found
+        with attempt(self.repository, one.series, one.id, self.say) as mine:
+            manifest = self._manifest(one, mine)
+            for file, named in zip(one.files, manifest.artifact.files, strict=True):
+                key = manifest.key(named)
+                mine.written.append(key)
+                with self.open(one.path / file.path if one.dump.format == "directory" else one.path) as stream:
+                    self.repository.write(key, stream, size_hint=file.size, sha256=file.sha256, cancel=self.cancel)
+            if self.cancel:
+                self.cancel.check()
+            found = mine.commit(manifest, one.is_in)
+        if not mine.has_made(found):
+            return False, found
+        self.say(f"adopted {one.path.name} as {one.series}/{one.id}, {human_bytes(manifest.artifact.size)}")
+        return True, found
 
     def _started_at(self, dump: Dump, modified: datetime) -> datetime:
         if dump.created is not None:
@@ -240,7 +249,7 @@ class _Adoption:
                 return created
         return modified.replace(microsecond=0)
 
-    def _manifest(self, one: _Found) -> Manifest:
+    def _manifest(self, one: _Found, mine: Attempt) -> Manifest:
         dump = one.dump
         by = "airflow-pgbackup" if dump.format == "plain" else "pg_dump"  # around a script, or inside an archive
         name = _artifact_name(one, self.server)
@@ -251,6 +260,7 @@ class _Adoption:
             size=sum(file.size for file in one.files),
             sha256=one.sha256,
             files=one.files if dump.format == "directory" else (replace(one.files[0], path=name),),
+            attempt=mine.name,
         )
         server_version = dump.server_version or _UNKNOWN
         now = datetime.now(timezone.utc).replace(microsecond=0)

@@ -122,7 +122,22 @@ def check_bytes(
         _prepare(repository, manifest, path)
     found = _each(artifact.files, look, cancel)
     marks = {manifest.key(file): its for file, (_, its) in zip(artifact.files, found, strict=True) if its is not None}
-    return [line for line, _ in found if line], Checked(repository, manifest, marks, path)
+    wrong = [line for line, _ in found if line]
+    if wrong:
+        require_not_removed(repository, manifest)
+    return wrong, Checked(repository, manifest, marks, path)
+
+
+def require_not_removed(repository: Repository, manifest: Manifest) -> None:
+    """What is missing of a backup says something about it only as long as it is one.
+
+    :raises BackupNotFound: prune has removed it; the manifest goes first.
+    """
+    if repository.stat(layout.manifest_key(manifest.series, manifest.id)) is None:
+        raise BackupNotFound(
+            f"backup {manifest.series}/{manifest.id} was removed from {repository.uri} meanwhile",
+            hint="Choose another backup; pgbackup pin keeps prune from one.",
+        )
 
 
 def _prepare(repository: Repository, manifest: Manifest, path: Path) -> None:
@@ -184,7 +199,7 @@ def _each(files: Sequence[FileDigest], work: Callable[[FileDigest, CancelFlag], 
 def _wrong_names(repository: Repository, manifest: Manifest) -> list[str]:
     """What is no file of this artifact, and which of its files are none."""
     artifact = manifest.artifact
-    folder = layout.artifact_key(manifest.series, manifest.id, artifact.name)
+    folder = manifest.artifact_key
     special = set(repository.strangers(layout.backup_folder(manifest.series, manifest.id)))
     if folder in special:
         return [f"{artifact.name} is not a regular file or directory"]

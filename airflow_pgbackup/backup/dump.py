@@ -8,15 +8,16 @@ repository (a temporary one, for S3) and moved in whole; into S3, what pg_dump s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.dump_plan import DumpPlan, plan_dump
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
-from airflow_pgbackup.backup.reference import SEED, find_committed, make_reference, seed_digest, take_back
+from airflow_pgbackup.backup.reference import SEED, find_committed, is_of, reference_of, seed_digest
 from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.source import Source, describe_source
 from airflow_pgbackup.backup.source_rows import hold_source
@@ -108,7 +109,6 @@ class _Job:
     deadline: float | None
     cancel: Cancel | None
     log: Callable[[str], None] | None
-    written: list[str] = field(default_factory=list)
 
     def run(
         self,
@@ -124,8 +124,8 @@ class _Job:
         uuid = self.repository.uuid
         series = self._series(connection)
         if self.seed is not None and (found := find_committed(self.repository, series, self.seed)):
-            self._say(f"backup {found.id} was committed by an earlier try of this task: nothing to do")
-            return make_reference(self.repository, found)
+            self._say(f"backup {found.backup.id} was committed by an earlier try of this task: nothing to do")
+            return reference_of(self.repository, found)
         started = datetime.now(timezone.utc)
         source = describe_source(connection, cluster=series.database is None)
         client = choose_client(
@@ -154,17 +154,16 @@ class _Job:
             f"compression {plan.compression_text}"
         )
         id = layout.backup_id(started, self.seed)
-        key = f"{layout.backup_folder(series, id)}/{name}"
         source_rows = left_out = None
-        try:
+        with attempt(self.repository, series, id, self._say) as mine:
             if count_rows and isinstance(options, DumpOptions):
                 timeout = settings.lock_wait_timeout
                 with hold_source(connection, options, lock_timeout=timeout, cancel=self.cancel) as held:
                     plan = replace(plan, argv=(*plan.argv, f"--snapshot={held.snapshot}"))
-                    artifact = self._write(plan, client, connection, source, key, name, settings)
+                    artifact = self._write(plan, client, connection, source, mine, name, settings)
                     source_rows, left_out = held.rows(), held.left_out
             else:
-                artifact = self._write(plan, client, connection, source, key, name, settings)
+                artifact = self._write(plan, client, connection, source, mine, name, settings)
             finished = datetime.now(timezone.utc)
             manifest = Manifest(
                 repository=uuid,
@@ -191,15 +190,14 @@ class _Job:
             )
             if self.cancel:
                 self.cancel.check()
-            self.repository.write_bytes(layout.manifest_key(series, id), manifest.to_json())
-        except BaseException:
-            take_back(self.repository, self.written, self._say)
-            raise
+            found = mine.commit(manifest, lambda other: self.seed is not None and is_of(other, self.seed))
+        if not mine.has_made(found):
+            return reference_of(self.repository, found)
         self._say(
             f"backup {series}/{id} in {self.repository.uri}: {name}, {human_bytes(artifact.size)} in "
             f"{human_seconds(manifest.duration_seconds)}; restores with: {manifest.restore_command}"
         )
-        return make_reference(self.repository, manifest)
+        return reference_of(self.repository, found)
 
     def _series(self, connection: ConnectionParams) -> layout.Series:
         if self.tool == "pg_dumpall":
@@ -218,7 +216,7 @@ class _Job:
         client: Client,
         connection: ConnectionParams,
         source: Source,
-        key: str,
+        mine: Attempt,
         name: str,
         settings: Settings,
     ) -> Artifact:
@@ -235,11 +233,11 @@ class _Job:
             with ToolProcess(argv, on_line=on_line, **options) as process:
                 # Parts are planned for what will come: no indexes, and compressed half the size or less.
                 expected = source.size_bytes // (1 if plan.compression.method == "none" else 2)
-                files = self._stream(plan, process.stdout, key, name, expected, progress)
+                files = self._stream(plan, process.stdout, mine, name, expected, progress)
         else:
-            with self.repository.scratch(key.rpartition("/")[0]) as scratch:
+            with self.repository.scratch(mine.key(name), temp_dir=settings.temp_dir) as scratch:
                 argv += [f"--file={scratch / name}", "--no-sync"]  # the repository syncs the files where they stay
-                files = self._directory(argv, scratch / name, key, plan, progress, **options)
+                files = self._directory(argv, scratch / name, mine, plan, progress, **options)
         return Artifact(
             name=name,
             format=plan.format,
@@ -247,25 +245,26 @@ class _Job:
             size=sum(file.size for file in files),
             sha256=directory_sha256(files) if plan.format == "directory" else files[0].sha256,
             files=files,
+            attempt=mine.name,
         )
 
     def _stream(
-        self, plan: DumpPlan, stdout: Readable, key: str, name: str, size_hint: int, progress: Progress
+        self, plan: DumpPlan, stdout: Readable, mine: Attempt, name: str, size_hint: int, progress: Progress
     ) -> tuple[FileDigest, ...]:
         checked = _Checked(stdout, lambda: plan.check_ends(raw))
         raw = stored = Meter(checked, on_bytes=progress.advance, digest=not plan.ours)
         if plan.ours:
             compress = compressed_inside if plan.format == "custom" else compressed
             stored = Meter(compress(raw, str(plan.compression.method), plan.compression.level))
+        mine.written.append(mine.key(name))
         try:
-            self.repository.write(key, stored, size_hint=size_hint, cancel=self.cancel)
+            self.repository.write(mine.key(name), stored, size_hint=size_hint, cancel=self.cancel)
         except VerificationFailed as error:
             raise plan.not_whole(raw, error.message) from error
-        self.written.append(key)
         return (FileDigest(name, stored.size, stored.sha256),)
 
     def _directory(
-        self, argv: list[str], folder: Path, key: str, plan: DumpPlan, progress: Progress, **options: Any
+        self, argv: list[str], folder: Path, mine: Attempt, plan: DumpPlan, progress: Progress, **options: Any
     ) -> tuple[FileDigest, ...]:
         stop, failures = Cancel(), list[BaseException]()
 
@@ -275,6 +274,7 @@ class _Job:
 
         forget = self.cancel.on_set(stop.set) if self.cancel else _go_on
         try:
+            key = mine.key(folder.name)
             with self.repository.incoming(key, folder, cancel=self.cancel, on_failure=give_up) as incoming:
 
                 def on_item(dump_id: int) -> None:
@@ -285,7 +285,7 @@ class _Job:
                 try:
                     with ToolProcess(argv, stdout="devnull", on_line=on_line, **{**options, "cancel": stop}) as process:
                         process.wait()
-                    return self._move_in(folder, key, incoming, stop)
+                    return self._move_in(folder, mine, incoming, stop)
                 except Cancelled:
                     if failures:
                         raise failures[0] from None
@@ -293,14 +293,15 @@ class _Job:
         finally:
             forget()
 
-    def _move_in(self, folder: Path, key: str, incoming: Incoming, stop: Cancel) -> tuple[FileDigest, ...]:
+    def _move_in(self, folder: Path, mine: Attempt, incoming: Incoming, stop: Cancel) -> tuple[FileDigest, ...]:
         # pg_dump wrote these files itself: a disk that filled up in a last page is found here, not by its exit status.
         with (folder / "toc.dat").open("rb") as toc:
             entries = read_toc(toc, what="toc.dat")[0].entries
         check_directory(folder, entries, stop.check)
         stored = incoming.finish({})
-        self.written += [entry.key for entry in stored]
-        return tuple(FileDigest(entry.key.removeprefix(f"{key}/"), entry.size, entry.sha256) for entry in stored)
+        mine.written += [entry.key for entry in stored]
+        beginning = f"{mine.key(folder.name)}/"
+        return tuple(FileDigest(entry.key.removeprefix(beginning), entry.size, entry.sha256) for entry in stored)
 
     def _say(self, line: str) -> None:
         if self.log:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timezone
 
-from airflow_pgbackup.errors import AlreadyExists
+from airflow_pgbackup.errors import AlreadyExists, BackupNotFound
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, find_backup
 from airflow_pgbackup.repository.layout import Series
@@ -19,7 +19,7 @@ def pin(*, repository: Repository, series: Series, id: str, reason: str = "") ->
     """Pin a backup; one that is pinned already stays so, with its first reason.
 
     :param reason: for people, kept in the pin.
-    :raises BackupNotFound: there is no such backup.
+    :raises BackupNotFound: there is no such backup, or prune removes it at this moment.
     """
     folder = find_backup(repository, series, id).folder
     pinned_at = datetime.now(timezone.utc).replace(microsecond=0)
@@ -27,7 +27,13 @@ def pin(*, repository: Repository, series: Series, id: str, reason: str = "") ->
     try:
         repository.write_bytes(f"{folder}/{PIN_FILE}", (json.dumps(content, indent=2) + "\n").encode())
     except AlreadyExists:
-        pass
+        return
+    # A prune that began before looks for a pin once more when it has deleted the manifest, see prune.
+    try:
+        find_backup(repository, series, id)
+    except BackupNotFound:
+        repository.delete([f"{folder}/{PIN_FILE}"])
+        raise
 
 
 def unpin(*, repository: Repository, series: Series, id: str) -> None:

@@ -8,7 +8,8 @@ The deletions are ordered so that a crash between any two leaves every remaining
 a call of its own, and with it the backup is none any more; then the artifact and the history of verifications. What a
 crash leaves of that has no manifest, and the next run sweeps it.
 
-Only what is ours goes: the folders of backups, by their exact keys, and temporary files and uploads of our own.
+Only what is ours goes: the folders of backups, by their exact keys, and temporary files and uploads of our own. What
+another attempt at the same backup writes, or has left, goes when it has not grown for the grace period.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from itertools import groupby
 
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import human_bytes
+from airflow_pgbackup.backup.removal import is_abandoned, remove_backup, sweep
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, RepositoryError
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.repository.base import Leftover as Temporary
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Backup, Catalogue, Leftover, read_catalogue
+from airflow_pgbackup.repository.catalogue import THREADS, Backup, Catalogue, Leftover, read_catalogue
 from airflow_pgbackup.repository.evidence import read_evidence, unreadable
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, encode_segment
 from airflow_pgbackup.repository.retention import Decision, Policy, plan
@@ -122,7 +124,9 @@ class _Prune:
         if locks := self._locks([d.backup for d in decisions if not d.keep]):
             decisions = plan([replace(b, locked=locks.get((b.series, b.id))) for b in backups], self.policy, self.now)
         self.decisions = decisions
-        self.leftovers = [one for one in catalogue.leftovers if self.now - one.modified >= grace]
+        found = [*catalogue.leftovers, *(one for backup in catalogue.backups for one in backup.attempts)]
+        old = [one for one in found if self.now - one.modified >= grace]
+        self.leftovers = [one for one in old if is_abandoned(self.repository, one)]
         for series, members in Catalogue(tuple(backups)).by_series().items():
             if not any(self.policy.counts(backup) for backup in members):
                 why = f"is verified at {self.policy.minimum_level}" if self.policy.minimum_level else "is whole"
@@ -140,7 +144,7 @@ class _Prune:
             name = f"{decision.backup.series}/{decision.backup.id}"
             self.log(f"{'keep' if decision.keep else 'remove'} {name}: {'; '.join(decision.reasons)}")
         for one in self.leftovers:
-            self.log(f"sweep {one.folder}: no manifest, {human_bytes(one.size)}, since {one.modified.isoformat()}")
+            self.log(f"sweep {one.folder}: no backup, {human_bytes(one.size)}, since {one.modified.isoformat()}")
         for item in self.temporary:
             self.log(f"sweep {item.key}: a temporary file or upload, since {item.modified.isoformat()}")
 
@@ -202,20 +206,15 @@ class _Prune:
         }
 
     def _remove(self, one: Backup | Leftover) -> None:
-        """One folder. Its listing may be minutes old, so look again: is it still what it was?"""
-        entries = {entry.key.removeprefix(f"{one.folder}/"): entry for entry in self.repository.list(one.folder)}
-        if PIN_FILE in entries:
-            self._note(f"{one.series}/{one.id} has been pinned meanwhile: kept")
-            return
-        if isinstance(one, Leftover) and any(
-            name == MANIFEST_FILE or entry.modified > one.modified for name, entry in entries.items()
-        ):
-            self._note(f"{one.series}/{one.id} is being written: kept")
-            return
-        if entries.pop(MANIFEST_FILE, None):
-            self.repository.delete([f"{one.folder}/{MANIFEST_FILE}"])
-        self.repository.delete([entry.key for entry in entries.values()])
-        self.log(f"removed {one.series}/{one.id}, {human_bytes(one.size)}")
+        if isinstance(one, Backup):
+            name, kept = f"{one.series}/{one.id}", remove_backup(self.repository, one)
+        else:
+            name = one.folder if one.attempt else f"{one.series}/{one.id}"
+            kept = sweep(self.repository, one)
+        if kept:
+            self._note(f"{name} {kept}")
+        else:
+            self.log(f"removed {name}, {human_bytes(one.size)}")
 
     def _believe(self, listed: Sequence[Backup]) -> list[Backup]:
         """The same backups; those of a series that would lose one as their own files prove them, which are read here.

@@ -2,19 +2,20 @@
 
 The bytes are compared with the manifest's digests on their way; where the store copies by itself, the very version that
 it was told to copy is read and compared before the manifest makes a backup of the copy. What exists already and is
-whole stays as it is, so a task may run again; what an earlier try left half-way is taken away and written again.
+whole stays as it is, so a task may run again. What another try has left half-way, or is writing, is not touched.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 
-from airflow_pgbackup.backup.artifact import download
+from airflow_pgbackup.backup.artifact import download, require_not_removed
+from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
-from airflow_pgbackup.backup.reference import load_evidence, make_reference, take_back
+from airflow_pgbackup.backup.reference import load_evidence, reference_of
 from airflow_pgbackup.backup.streams import Meter
 from airflow_pgbackup.errors import (
     AlreadyExists,
@@ -29,7 +30,7 @@ from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Entry, Repository
 from airflow_pgbackup.repository.evidence import Evidence, parse_verification, read_evidence
 from airflow_pgbackup.repository.layout import VerificationName
-from airflow_pgbackup.repository.manifest import MAX_BYTES, FileDigest
+from airflow_pgbackup.repository.manifest import MAX_BYTES, FileDigest, Manifest
 from airflow_pgbackup.settings import Settings
 
 _CHUNK = 1 << 20
@@ -41,6 +42,7 @@ def upload(
     source: Repository,
     destination: Repository,
     minimum_level: str | None = "archive",
+    settings: Settings | None = None,
     cancel: Cancel | None = None,
     log: Callable[[str], None] | None = None,
 ) -> dict[str, object]:
@@ -65,16 +67,19 @@ def upload(
             f"{destination.uri} is the repository the backup is already in", hint="name another destination"
         )
     _require_level(evidence, minimum_level)
-    sweep_leftovers(Settings(), log)
+    settings = settings or Settings()
+    sweep_leftovers(settings, log)
     say = log or (lambda line: None)
-    job = _Copy(source, destination, evidence, cancel, say)
+    job = _Copy(source, destination, evidence, settings.temp_dir, cancel, say)
     if job.is_there():
         say(f"backup {manifest.series}/{manifest.id} is already in {destination.uri}")
-        job.copy_verifications()
     else:
         destination.probe()
         job.run()
-    return make_reference(destination, job.copied)
+    job.copy_verifications()
+    copied = read_evidence(destination, manifest.series, manifest.id)
+    copied.require_whole()
+    return reference_of(destination, copied)
 
 
 def _require_level(evidence: Evidence, minimum: str | None) -> None:
@@ -97,16 +102,17 @@ class _Copy:
         source: Repository,
         destination: Repository,
         evidence: Evidence,
+        temp_dir: str,
         cancel: Cancel | None,
         say: Callable[[str], None],
     ) -> None:
         self.source = source
         self.destination = destination
         self.evidence = evidence
-        self.manifest = manifest = evidence.require_manifest()
+        self.temp_dir = temp_dir
+        self.manifest = evidence.require_manifest()
         self.cancel = cancel
         self.say = say
-        self.copied = dataclasses.replace(manifest, repository=destination.uuid)
 
     def is_there(self) -> bool:
         """Committed by an earlier try, whole and the same.
@@ -119,7 +125,7 @@ class _Copy:
         except BackupNotFound:
             return False
         there = found.require_manifest()
-        if there.artifact.sha256 != self.manifest.artifact.sha256:
+        if not self._is_same(found):
             raise AlreadyExists(
                 f"another backup {there.series}/{there.id} is in {self.destination.uri}: sha256 "
                 f"{there.artifact.sha256}, not {self.manifest.artifact.sha256}",
@@ -135,46 +141,43 @@ class _Copy:
     def run(self) -> None:
         started = datetime.now(timezone.utc)
         manifest, artifact = self.manifest, self.manifest.artifact
-        folder = layout.backup_folder(manifest.series, manifest.id)
-        # No manifest there: whatever is, an earlier try of ours left half-way.
-        self.destination.delete([entry.key for entry in self.destination.list(folder)])
-        written: list[str] = []
         progress = Progress(self.say, f"uploading {artifact.name}")
-        try:
+        with attempt(self.destination, manifest.series, manifest.id, self.say) as mine:
+            copied = manifest.moved(self.destination.uuid, mine.name)
             if artifact.format == "directory":
-                written += self._directory()
+                self._directory(mine)
             else:
-                self._file(progress, written)
-            self._require_all(written)
-            written += self.copy_verifications()
+                self._file(copied, progress, mine)
+            self._require_all(copied, mine.written)
             if self.cancel:
                 self.cancel.check()
-            self.destination.write_bytes(layout.manifest_key(manifest.series, manifest.id), self.copied.to_json())
-        except BaseException:
-            take_back(self.destination, written, self.say)
-            raise
+            found = mine.commit(copied, self._is_same)
+        if not mine.has_made(found):
+            return
         seconds = (datetime.now(timezone.utc) - started).total_seconds()
         self.say(
             f"backup {manifest.series}/{manifest.id} uploaded to {self.destination.uri}: "
             f"{human_bytes(artifact.size)} in {human_seconds(seconds)}"
         )
 
-    def _file(self, progress: Progress, written: list[str]) -> None:
+    def _is_same(self, other: Evidence) -> bool:
+        return other.require_manifest().artifact.sha256 == self.manifest.artifact.sha256
+
+    def _file(self, copied: Manifest, progress: Progress, mine: Attempt) -> None:
         file = self.manifest.artifact.files[0]
-        key = self.manifest.key(file)
-        entry = self.source.stat(key)
+        source_key, key = self.manifest.key(file), copied.key(file)
+        entry = self.source.stat(source_key)
         if entry is None or entry.size != file.size:
+            require_not_removed(self.source, self.manifest)
             found = f"has {entry.size} bytes, expected {file.size}" if entry else "is missing"
-            raise VerificationFailed(f"{self.source.location(key)} {found}", hint="choose another backup")
-        copied = self.destination.copy_from(self.source, key, key, pin=entry, cancel=self.cancel)
-        if copied is not None:
-            written.append(key)
+            raise VerificationFailed(f"{self.source.location(source_key)} {found}", hint="choose another backup")
+        mine.written.append(key)
+        if self.destination.copy_from(self.source, source_key, key, pin=entry, cancel=self.cancel) is not None:
             self._check_source(file, entry, progress)
             return
-        with self.source.read(key, pin=entry) as stream:
+        with self.source.read(source_key, pin=entry) as stream:
             meter = Meter(stream, on_bytes=progress.advance)
             self.destination.write(key, meter, size_hint=file.size, sha256=file.sha256, cancel=self.cancel)
-        written.append(key)
 
     def _check_source(self, file: FileDigest, entry: Entry, progress: Progress) -> None:
         """Read the version that the store has copied: a digest in an object's metadata is what its writer says."""
@@ -189,31 +192,30 @@ class _Copy:
                 hint="choose another backup; this one was damaged after it was dumped",
             )
 
-    def _require_all(self, written: list[str]) -> None:
-        artifact = self.manifest.artifact
-        if set(written) != {self.manifest.key(file) for file in artifact.files}:
+    def _require_all(self, copied: Manifest, written: list[str]) -> None:
+        artifact = copied.artifact
+        if set(written) != {copied.key(file) for file in artifact.files}:
             raise VerificationFailed(
                 f"the files of {artifact.name} in {self.source.uri} are not those of its manifest",
                 hint="verify the backup, or choose another one",
             )
 
-    def _directory(self) -> list[str]:
+    def _directory(self, mine: Attempt) -> None:
         manifest, artifact = self.manifest, self.manifest.artifact
-        key = layout.artifact_key(manifest.series, manifest.id, artifact.name)
+        key = mine.key(artifact.name)
         digests = {file.path: file.sha256 for file in artifact.files}
-        local = self.source.local_path(key)
+        local = self.source.local_path(manifest.artifact_key)
         if local is not None and self.destination.local_path(key) is None:
             entries = self.destination.write_directory(key, local, digests=digests, cancel=self.cancel)
-            return [entry.key for entry in entries]
-        with self.destination.scratch(layout.backup_folder(manifest.series, manifest.id)) as scratch:
-            # A local destination moves the folder in, so it gets a copy to move.
-            folder = download(self.source, manifest, scratch, cancel=self.cancel)
-            entries = self.destination.write_directory(key, folder, digests=digests, cancel=self.cancel)
-        return [entry.key for entry in entries]
+        else:
+            with self.destination.scratch(key, temp_dir=self.temp_dir) as scratch:
+                # A local destination moves the folder in, so it gets a copy to move.
+                folder = download(self.source, manifest, scratch, cancel=self.cancel)
+                entries = self.destination.write_directory(key, folder, digests=digests, cancel=self.cancel)
+        mine.written += [entry.key for entry in entries]
 
-    def copy_verifications(self) -> list[str]:
+    def copy_verifications(self) -> None:
         """Those that the destination lacks and that can be believed: they speak of the very bytes that are copied."""
-        written = []
         folder = layout.backup_folder(self.manifest.series, self.manifest.id)
         there = {entry.key for entry in self.destination.list(folder)}
         for seen in self.evidence.verifications:
@@ -227,8 +229,7 @@ class _Copy:
             except ManifestError as error:
                 self.say(f"warning: {name.file} is not copied: {error.message}")
                 continue
-            self.destination.write_bytes(key, data)
-            written.append(key)
+            with suppress(AlreadyExists):  # another upload was first
+                self.destination.write_bytes(key, data)
         for line in self.evidence.ignored:
             self.say(f"warning: not copied: {line}")
-        return written

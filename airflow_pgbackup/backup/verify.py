@@ -12,14 +12,14 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from airflow_pgbackup.backup.artifact import choose_reader, open_checked
+from airflow_pgbackup.backup.artifact import choose_reader, open_checked, require_not_removed
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_manifest, reference_of
 from airflow_pgbackup.backup.rehearse import rehearse
 from airflow_pgbackup.backup.source_rows import differences
-from airflow_pgbackup.errors import ConfigurationError, DiskError, NotProven, VerificationFailed
+from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, DiskError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive import ArchiveContents, read_archive
 from airflow_pgbackup.postgres.clients import Client
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
@@ -60,7 +60,8 @@ def verify(
     :return: the reference, ``verified`` as the repository has it now.
     :raises VerificationFailed: the backup is not what its manifest says, or not whole. That, too, is written down.
     :raises NotProven: level ``restore`` could not be rehearsed here. Written down, too; says nothing about the backup.
-    :raises RepositoryError, ClientError: could not look; nothing is written, since nothing is known.
+    :raises RepositoryError, ClientError: could not look; nothing is written, since nothing is known. BackupNotFound,
+        too, where it is removed meanwhile.
     """
     if level not in layout.LEVELS:
         raise ConfigurationError(f"level is {level!r}", hint=f"choose one of {', '.join(map(repr, layout.LEVELS))}")
@@ -77,6 +78,11 @@ def verify(
         manifest.series, manifest.id, at=verification.finished_at, level=level, result=verification.result
     )
     repository.write_bytes(key, verification.to_json())
+    try:
+        require_not_removed(repository, manifest)
+    except BackupNotFound:
+        repository.delete([key])
+        raise
     name = f"{manifest.series}/{manifest.id}"
     if look.not_proven:
         raise look.not_proven

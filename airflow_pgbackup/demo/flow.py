@@ -25,6 +25,7 @@ from airflow_pgbackup.postgres.kept import KeptProcess
 from airflow_pgbackup.postgres.process import ToolProcess
 from airflow_pgbackup.postgres.server import PostgresServer
 from airflow_pgbackup.private_directory import PrivateDirectory
+from airflow_pgbackup.repository.layout import manifest_key
 from airflow_pgbackup.repository.manifest import Manifest, Verification
 from airflow_pgbackup.terminal import Terminal, styled
 
@@ -137,7 +138,7 @@ def _connections(database: ConnectionParams, password: str, s3: S3Server) -> dic
 
 @dataclass(frozen=True)
 class _Backup:
-    key: str  # of the artifact
+    key: str  # of the artifact, in the bucket
     manifest: Manifest
     verification: Verification
 
@@ -156,7 +157,8 @@ def _find(s3: S3Server) -> _Backup:
     key, data = read("manifest")
     manifest = Manifest.from_json(data)
     verification = Verification.from_json(read("verification-")[1])
-    return _Backup(key.removesuffix("manifest.json") + manifest.artifact.name, manifest, verification)
+    prefix = key.removesuffix(manifest_key(manifest.series, manifest.id))
+    return _Backup(prefix + manifest.artifact_key, manifest, verification)
 
 
 def _restore(s3: S3Server, backup: _Backup, params: ConnectionParams, folder: Path) -> dict[str, int]:

@@ -7,7 +7,8 @@ The whole repository is one paginated listing: one LIST per 1,000 keys is the le
 series would cost at least one each. Where only some series are asked for, theirs are listed in parallel. Manifests
 are read for what is shown, see :func:`read_manifests`.
 
-A backup's folder is ours: everything in it belongs to the backup. What lies elsewhere is foreign, and ignored.
+A backup's folder is ours: what is in it belongs to the backup, or to another attempt at it. What lies elsewhere is
+foreign, and ignored.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from airflow_pgbackup.repository.layout import (
     REPOSITORY_FILE,
     Series,
     VerificationName,
+    attempt_of,
     backup_folder,
     encode_segment,
     manifest_key,
@@ -55,12 +57,13 @@ class Backup:
 
     :param started_at: by the clock of the worker that made it, aware UTC, whole seconds.
     :param committed_at: when its manifest was written, by the clock of the store.
-    :param size: bytes of the artifact as they lie in the store.
+    :param size: bytes of the artifact; from a listing with those that other attempts at it have left.
     :param state: ``verified``, ``written`` (nobody has looked yet), ``failed``, ``notproven``, or ``incomplete``: the
         artifact is gone, or the manifest is empty or huge. From evidence also ``unreadable``: the manifest cannot be
         believed.
     :param level: the highest level passed, None unless verified.
     :param verifications: oldest first.
+    :param attempts: what attempts at it have written, where more than one has: only the manifest tells which counts.
     :param problem: why evidence takes it for less than its names say, None where it does not.
     :param locked: why the store would not give it up (object lock), None where it would. No listing tells: ``prune``
         asks for those that it is about to delete.
@@ -75,6 +78,7 @@ class Backup:
     level: str | None = None
     verifications: tuple[VerificationName, ...] = ()
     pinned: bool = False
+    attempts: tuple[Leftover, ...] = ()
     problem: str | None = None
     locked: str | None = None
 
@@ -94,16 +98,19 @@ class Leftover:
     """A backup's folder without a manifest: a dump that is running, or what a crash has left. Not a backup.
 
     :param modified: when it last grew, by the clock of the store.
+    :param attempt: only what this attempt wrote, in the folder of a backup that another one made.
     """
 
     series: Series
     id: str
     size: int
     modified: datetime
+    attempt: str | None = None
 
     @property
     def folder(self) -> str:
-        return backup_folder(self.series, self.id)
+        folder = backup_folder(self.series, self.id)
+        return f"{folder}/{self.attempt}" if self.attempt else folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,9 +255,7 @@ def _catalogue(entries: Iterator[Entry]) -> Catalogue:
         names = {e.key.split("/", 3)[3]: e for e in members}
         manifest = names.pop(MANIFEST_FILE, None)
         if manifest is None:
-            size = sum(e.size for e in members)
-            newest = max(e.modified for e in members)
-            leftovers.append(Leftover(series=series, id=backup_id, size=size, modified=newest))
+            leftovers.append(_leftover(series, backup_id, members))
         else:
             backups.append(_backup(series, backup_id, manifest, names))
     return Catalogue(tuple(backups), tuple(leftovers), tuple(foreign[:100]))
@@ -259,13 +264,14 @@ def _catalogue(entries: Iterator[Entry]) -> Catalogue:
 def _backup(series: Series, backup_id: str, manifest: Entry, names: dict[str, Entry]) -> Backup:
     pinned = names.pop(PIN_FILE, None) is not None
     verifications: list[VerificationName] = []
-    size, files = 0, 0
+    files: dict[str | None, list[Entry]] = {}
     for name, entry in names.items():
         verification = VerificationName.parse(name)
         if verification is not None:
             verifications.append(verification)
         else:
-            size, files = size + entry.size, files + 1
+            files.setdefault(attempt_of(name), []).append(entry)
+    attempts = (_leftover(series, backup_id, members, name) for name, members in files.items() if name)
     state, level = standing(verifications)
     if not files or not 0 < manifest.size <= MAX_BYTES:
         state, level = "incomplete", None
@@ -276,12 +282,18 @@ def _backup(series: Series, backup_id: str, manifest: Entry, names: dict[str, En
         id=backup_id,
         started_at=started_at,
         committed_at=manifest.modified,
-        size=size,
+        size=sum(entry.size for members in files.values() for entry in members),
         state=state,
         level=level,
         verifications=tuple(sorted(verifications)),
         pinned=pinned,
+        attempts=tuple(attempts) if len(files) > 1 else (),
     )
+
+
+def _leftover(series: Series, backup_id: str, members: Sequence[Entry], attempt: str | None = None) -> Leftover:
+    size, newest = sum(e.size for e in members), max(e.modified for e in members)
+    return Leftover(series=series, id=backup_id, size=size, modified=newest, attempt=attempt)
 
 
 def _folder_of(entry: Entry) -> tuple[str, ...]:

@@ -71,6 +71,11 @@ class Evidence:
         return manifest
 
 
+def is_whole(evidence: Evidence) -> bool:
+    """Whether its artifact is there, whatever else is known of it."""
+    return evidence.manifest is not None and evidence.backup.state != "incomplete"
+
+
 def read_evidence(repository: Repository, series: Series, backup_id: str, *, now: datetime | None = None) -> Evidence:
     """Read one backup: a listing of its folder, its manifest, its verifications.
 

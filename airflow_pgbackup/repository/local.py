@@ -46,7 +46,7 @@ from airflow_pgbackup.repository.files import (
     temporary_name,
     walk,
 )
-from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, is_key
+from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, is_key, split_key
 from airflow_pgbackup.repository.regular_files import make_private, open_below, open_member
 from airflow_pgbackup.repository.source import CHUNK, CancelFlag, Source, Stop, digest
 
@@ -91,7 +91,7 @@ class LocalRepository(Repository):
             yield stream
 
     @contextmanager
-    def scratch(self, prefix: str) -> Iterator[Path]:
+    def scratch(self, prefix: str, *, temp_dir: str = "") -> Iterator[Path]:
         parent = self.local_path(prefix).parent
         folder = parent / temporary_name()
         with self._errors("cannot write to", parent):
@@ -109,21 +109,30 @@ class LocalRepository(Repository):
         found = []
         start = self.local_path(prefix) if prefix else self._root
         with self._errors("cannot list", start):
-            for path, _ in walk(start):
-                if path.name.startswith(TEMP_PREFIX) and (at := newest(path)) <= limit:
-                    modified = datetime.fromtimestamp(at, timezone.utc)
-                    found.append(Leftover(path.relative_to(self._root).as_posix(), modified))
+            below = dict(walk(start))
+            full = {path.parent for path in below}
+            for path, status in below.items():
+                key = path.relative_to(self._root).as_posix()
+                if path.name.startswith(TEMP_PREFIX):
+                    at = newest(path)
+                # A backup's folder that a crash has left empty, or one in there.
+                elif stat.S_ISDIR(status.st_mode) and path not in full and split_key(f"{key}/_"):
+                    at = status.st_mtime
+                else:
+                    continue
+                if at <= limit:
+                    found.append(Leftover(key, datetime.fromtimestamp(at, timezone.utc)))
         return sorted(found, key=lambda leftover: leftover.key)
 
     def abort_leftovers(self, leftovers: Iterable[Leftover]) -> None:
         for leftover in leftovers:
             path = self._path(leftover.key)
             with self._errors("cannot remove", path):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
+                if not path.is_dir():
                     path.unlink(missing_ok=True)
-            self._remove_empty(path.parent)
+                elif path.name.startswith(TEMP_PREFIX):
+                    shutil.rmtree(path)
+            self._remove_empty(path if path.is_dir() else path.parent)
 
     # -- for the base class --------------------------------------------------------------------------------------
 

@@ -115,7 +115,7 @@ def test_definitions_weekly(world: str, s3: S3Server, run_dag: Callable[..., Any
     texts = {}
     for task in ("schema", "roles", "tablespaces"):
         reference = run.results[task]
-        key = f"pg/{reference['series']}/{reference['id']}/{reference['artifact']}"
+        key = f"pg/{reference['key']}"
         body = s3.client().get_object(Bucket=world, Key=key)["Body"].read()
         if key.endswith(".zst"):
             import io

@@ -98,7 +98,7 @@ PgDumpOperator(
     reference = run.results["dump"]
     assert reference["series"] == f"main/{database.dbname}"
     assert reference["artifact"] == f"{database.dbname}-case.sql"
-    text = (folder / reference["series"] / reference["id"] / reference["artifact"]).read_text()
+    text = (folder / reference["key"]).read_text()
     assert "CREATE TABLE staging.raw" in text
     assert "film" not in text
     assert "OWNER TO" not in text
@@ -303,7 +303,7 @@ PgBackupUploadOperator(
 """)
     assert set(run.states.values()) == {"success"}, run.output
     reference = run.results["upload"]
-    key = f"pg/{reference['series']}/{reference['id']}/{reference['artifact']}"
+    key = f"pg/{reference['key']}"
     head = s3.client().head_object(Bucket=bucket, Key=key)
     assert head["StorageClass"] == "STANDARD_IA"
     assert s3.client().get_object_tagging(Bucket=bucket, Key=key)["TagSet"] == [{"Key": "team", "Value": "data"}]
@@ -333,7 +333,7 @@ dump = PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.
 @task
 def damage(reference):
     import pathlib
-    path = pathlib.Path({str(folder)!r}, reference["series"], reference["id"], reference["artifact"])
+    path = pathlib.Path({str(folder)!r}, reference["key"])
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.chmod(0o600)

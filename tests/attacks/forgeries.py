@@ -32,8 +32,8 @@ def put(
 ) -> str:
     """A folder: artifact (None: something else), manifest (None: that one), verifications by their name."""
     folder = backup_folder(manifest.series, manifest.id)
-    name = manifest.artifact.name if artifact is not None else "something.else"
-    repository.write_bytes(f"{folder}/{name}", artifact or b"x")
+    key = manifest.artifact_key if artifact is not None else f"{folder}/something.else"
+    repository.write_bytes(key, artifact or b"x")
     for file, data in claims.items():
         repository.write_bytes(f"{folder}/{file}", data)
     repository.write_bytes(f"{folder}/manifest.json", manifest.to_json() if text is None else text)
@@ -100,7 +100,11 @@ def manifest_as_artifact(repository: Repository, real: Evidence, at: datetime) -
     like, size = manifest_like(real, at), 1000
     for _ in range(5):
         artifact = replace(
-            like.artifact, name="manifest.json", size=size, files=(FileDigest("manifest.json", size, "0" * 64),)
+            like.artifact,
+            attempt=None,
+            name="manifest.json",
+            size=size,
+            files=(FileDigest("manifest.json", size, "0" * 64),),
         )
         text = replace(like, artifact=replace(artifact, sha256="0" * 64)).to_json()
         size = len(text)

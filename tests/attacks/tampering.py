@@ -42,9 +42,11 @@ class Victim:
     def __init__(self, repository: Repository, reference: dict[str, object]) -> None:
         self.repository, self.reference = repository, reference
         manifest = self.manifest
-        path = repository.local_path(layout.artifact_key(manifest.series, manifest.id, manifest.artifact.name))
+        path = repository.local_path(manifest.artifact_key)
         assert path is not None
         self.artifact = path
+        self.folder = path.parents[1]
+        """Of the backup: the artifact lies in that of the attempt which wrote it."""
 
     @property
     def manifest(self) -> Manifest:
@@ -55,7 +57,7 @@ class Victim:
         return sorted(self.artifact.iterdir()) if self.artifact.is_dir() else [self.artifact]
 
     def reports(self) -> list[bytes]:
-        return [path.read_bytes() for path in sorted(self.artifact.parent.glob("verification-*"))]
+        return [path.read_bytes() for path in sorted(self.folder.glob("verification-*"))]
 
     def report(self) -> Verification:
         return Verification.from_json(self.reports()[-1])
@@ -77,7 +79,7 @@ class Victim:
 
     def write(self, artifact: Artifact) -> None:
         manifest = self.manifest
-        path = self.artifact.parent / layout.MANIFEST_FILE
+        path = self.folder / layout.MANIFEST_FILE
         path.write_bytes(replace(manifest, artifact=artifact).to_json())
 
 

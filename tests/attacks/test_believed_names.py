@@ -405,7 +405,7 @@ def test_a_copy_of_what_was_dumped(
     made = template[1]
     copied = upload(reference=made, source=source, destination=destination)
     assert (copied["sha256"], copied["verified"]) == (made["sha256"], "archive")
-    assert destination.read_bytes(artifact_key(source, made)) == source.read_bytes(artifact_key(source, made))
+    assert destination.read_bytes(artifact_key(destination, copied)) == source.read_bytes(artifact_key(source, made))
 
 
 def test_an_object_put_over_an_artifact_is_not_copied(

@@ -86,7 +86,7 @@ def test_pg_dump_killed_at_any_point(
         reference = dump_database(
             connection=database, server="s", repository=there, options=OPTIONS, seed=str(rng.random())
         )
-        assert reference["size"] == there.stat(f"{reference['series']}/{reference['id']}/{reference['artifact']}").size  # type: ignore[union-attr]
+        assert reference["size"] == there.stat(str(reference["key"])).size  # type: ignore[union-attr]
         committed.append(f"{reference['series']}/{reference['id']}/")
 
     def kill(after: float, number: signal.Signals) -> None:
@@ -265,6 +265,6 @@ def test_a_worker_that_is_killed_leaves_an_upload_that_is_swept(
     folder = f"{reference['series']}/{reference['id']}"
     assert [entry.key for entry in there.list()] == [
         "repository.json",
-        f"{folder}/{reference['artifact']}",
+        str(reference["key"]),
         f"{folder}/manifest.json",
     ]

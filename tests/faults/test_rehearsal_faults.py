@@ -27,7 +27,6 @@ from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server import PostgresServer
 from airflow_pgbackup.private_directory import sweep
-from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.settings import Settings
@@ -149,7 +148,7 @@ def quick_dump(
     database = fresh_database(server, None, *QUICK, *more)
     reference = dump_database(connection=database, server="s", repository=here, options=DumpOptions())
     manifest = load_manifest(here, reference)
-    path = here.local_path(layout.artifact_key(manifest.series, manifest.id, manifest.artifact.name))
+    path = here.local_path(manifest.artifact_key)
     assert path is not None
     return reference, path
 

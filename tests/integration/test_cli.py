@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from airflow_pgbackup.cli import main
 from airflow_pgbackup.cli.definition import COMMANDS, EXIT_STATUS
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
@@ -126,13 +127,85 @@ def test_in_s3(run: Run, s3: S3Server) -> None:
     bucket, _, prefix = copied.removeprefix("s3://").partition("/")
     keys = [one["Key"] for one in s3.client().list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/{series}")["Contents"]]
     assert {s3.client().head_object(Bucket=bucket, Key=key)["CacheControl"] for key in keys} == {"no-store"}
-    for nonsense, said in (("[]", "is no JSON object"), ("{", "is no JSON object"), ('{"acl": 1}', "has acl")):
+    for nonsense, said in (
+        ("[]", "the variable PGBACKUP_S3 is no JSON object"),
+        ("{", "the variable PGBACKUP_S3 is no JSON object"),
+        ("[" * 100_000, "the variable PGBACKUP_S3 is no JSON object"),
+        ('{"acl": 1}', "the variable PGBACKUP_S3 has acl"),
+        ('{"extra_args": ["ACL"]}', "extra_args is a list, not a mapping"),
+        ('{"max_parts": Infinity}', "max_parts is inf"),
+    ):
         refused = run("list", here, **{**settings, "PGBACKUP_S3": nonsense})
         assert refused.returncode == EXIT_STATUS["usage"]
-        assert f"the variable PGBACKUP_S3 {said}" in refused.stderr
+        assert said in refused.stderr
+        assert len(refused.stderr.splitlines()) <= 2, "what was found, and a hint"
     wrong = run("list", here, **{**settings, "AWS_SECRET_ACCESS_KEY": "wrong"})
     assert wrong.returncode == EXIT_STATUS["failed"]
     assert "hint: " in wrong.stderr
+
+
+def test_work_in_progress_for_s3_lies_in_temp_dir(run: Run, s3: S3Server, tmp_path: Path) -> None:
+    here, there = f"s3://{s3.bucket()}/pg", f"s3://{s3.bucket()}/copy"
+    settings = {
+        "AWS_ACCESS_KEY_ID": s3.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+        "AWS_ENDPOINT_URL_S3": s3.endpoint_url,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    nowhere = {**settings, "PGBACKUP_TEMP_DIR": str(tmp_path / "nowhere")}
+    as_json(run("init", here, "--json", **settings)), as_json(run("init", there, "--json", **settings))
+    dump = ("dump", here, "--server", "prod", "-o", "format=directory")
+    series = as_json(run(*dump, "--verify", "integrity", "--json", **settings))["series"]
+    upload = ("upload", here, series, "--to", there, "--minimum-level", "integrity")
+    for command in (dump, upload):
+        refused = run(*command, **nowhere)
+        assert refused.returncode == EXIT_STATUS["failed"]
+        assert f"cannot make a private directory in {tmp_path}/nowhere" in refused.stderr
+    as_json(run(*upload, "--json", **settings, PGBACKUP_TEMP_DIR=str(tmp_path)))
+
+
+def test_invalid_settings_are_one_line(run: Run, tmp_path: Path) -> None:
+    for name, value in (("DUMP_DEADLINE", "inf"), ("VERIFY_DEADLINE", "nan"), ("LOCK_WAIT_TIMEOUT", "1e300")):
+        refused = run("list", f"file://{tmp_path}", **{f"PGBACKUP_{name}": value})
+        assert refused.returncode == EXIT_STATUS["usage"]
+        assert f"setting {name.lower()} is '{value}'" in refused.stderr
+
+
+def test_who_reads_the_output_may_leave(run: Run, tmp_path: Path, database: ConnectionParams) -> None:
+    """As with ``| head``: the work is done, and the exit status is that of the work."""
+    here = f"file://{tmp_path}/here"
+    run("init", here)
+
+    def unread(*arguments: str, stderr: bool = False) -> subprocess.CompletedProcess[str]:
+        reader, writer = os.pipe()
+        os.close(reader)
+        try:
+            streams = {"stdout": writer, "stderr": writer if stderr else subprocess.PIPE}
+            return subprocess.run([*PROGRAM, *arguments], env=environment(database), text=True, timeout=60, **streams)
+        finally:
+            os.close(writer)
+
+    dumped = unread("dump", here, "--server", "p", "--verify", "archive", stderr=True)
+    assert dumped.returncode == 0
+    (backup,) = as_json(run("list", here, "--json"))
+    assert backup["verified"] == "archive"
+    for command in (("list", here), ("list", here, "--json"), ("show", here, backup["series"])):
+        done = unread(*command)
+        assert (done.returncode, done.stderr) == (0, "")
+    (artifact,) = tmp_path.glob("here/*/*/*/*.dump")
+    artifact.write_bytes(b"")
+    assert unread("verify", here, backup["series"]).returncode == EXIT_STATUS["not good"]
+
+
+def test_a_broken_pipe_of_the_work_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(session: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("airflow_pgbackup.cli.commands.list_", broken)
+    assert main(["list", f"file://{tmp_path}"]) == EXIT_STATUS["failed"]
+    assert "BrokenPipeError" in capsys.readouterr().err
 
 
 def test_latest_is_the_newest_verified_one_and_a_newer_one_is_named(
@@ -163,7 +236,7 @@ def test_latest_is_the_newest_verified_one_and_a_newer_one_is_named(
         assert done.returncode == 0, done.stderr
         assert f"warning: newer backup {series}/{second} is not verified yet; taking {first}" in done.stderr
         assert second not in done.stdout
-    (artifact,) = (tmp_path / f"here/{series}/{second}").glob("*.dump")
+    (artifact,) = (tmp_path / f"here/{series}/{second}").glob("*/*.dump")
     artifact.write_bytes(artifact.read_bytes()[:-1])
     assert run("verify", here, series).returncode == EXIT_STATUS["not good"], "the newest, whatever its state"
     plan = run("restore", here, series, "-d", "copy", "--mode", "create", "--dry-run")

@@ -22,7 +22,6 @@ from airflow_pgbackup.postgres.clients import Client
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server import PostgresServer
-from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.settings import Settings
@@ -225,7 +224,7 @@ def restored(
     options = DumpOptions(format=request.param)
     reference = dump_database(connection=source, server="test", repository=repository, options=options)
     manifest = load_manifest(repository, reference)
-    artifact = repository.local_path(layout.artifact_key(manifest.series, manifest.id, manifest.artifact.name))
+    artifact = repository.local_path(manifest.artifact_key)
     assert artifact is not None
     client = Client(postgres_bin_dir(18), (18, 4), "test")
     with PostgresServer(postgres_bin_dir(18)) as server:
@@ -303,7 +302,7 @@ def test_a_whole_rehearsal(
         options = DumpOptions(format=format)
         reference = dump_database(connection=source, server="test", repository=repository, options=options)
     manifest = load_manifest(repository, reference)
-    artifact = repository.local_path(layout.artifact_key(manifest.series, manifest.id, manifest.artifact.name))
+    artifact = repository.local_path(manifest.artifact_key)
     assert artifact is not None
 
     def alter(server: ConnectionParams) -> None:

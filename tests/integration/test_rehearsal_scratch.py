@@ -28,7 +28,6 @@ from airflow_pgbackup.postgres.clients import Client
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server import PostgresServer
-from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.settings import Settings
@@ -136,7 +135,7 @@ def rehearsed(
     reference: dict[str, object], repository: Repository, scratch: ConnectionParams, **more: Any
 ) -> Rehearsal:
     manifest = load_manifest(repository, reference)
-    artifact = repository.local_path(layout.artifact_key(manifest.series, manifest.id, manifest.artifact.name))
+    artifact = repository.local_path(manifest.artifact_key)
     assert artifact is not None
     given = {"settings": Settings(), "deadline": 60, "cancel": Cancel(), "log": lambda _: None, **more}
     reader = Client(postgres_bin_dir(18), (18, 4), "test")
@@ -194,7 +193,6 @@ from airflow_pgbackup.backup.rehearse import rehearse
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.clients import find_clients
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
-from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.settings import Settings
 
@@ -202,7 +200,7 @@ given = json.load(sys.stdin)
 repository = open_repository(given["uri"])
 manifest = load_manifest(repository, given["reference"])
 rehearse(
-    repository.local_path(layout.artifact_key(manifest.series, manifest.id, manifest.artifact.name)), manifest,
+    repository.local_path(manifest.artifact_key), manifest,
     reader=find_clients()[0], settings=Settings(), deadline=60, cancel=Cancel(), log=print,
     scratch=ConnectionParams(keywords=given["keywords"], password=given["password"]),
     on_restored=lambda _: os.kill(os.getpid(), signal.SIGKILL),

@@ -91,7 +91,7 @@ def test_a_list_file_says_what_to_restore(
 
     repository = dumped[1]
     manifest = load_manifest(repository, dumped[0])
-    with repository.read(f"{manifest.series.path}/{manifest.id}/{manifest.artifact.name}") as stream:
+    with repository.read(manifest.artifact_key) as stream:
         toc, _ = read_toc(stream, what="the archive")
     wanted = [entry for entry in toc.entries if entry.name == "actor" or entry.name.startswith("actor_actor_id")]
     (tmp_path / "actor.list").write_text("".join(f"{entry.dump_id}; {entry.label}\n" for entry in wanted))
