@@ -6,12 +6,15 @@ The command line works without Airflow, so Airflow's configuration is asked only
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 from airflow_pgbackup.errors import ConfigurationError
 
+_LEAST, _MOST = 0.001, 1e9
+_LONGEST_LOCK_WAIT = 2_147_483.0  # seconds: PostgreSQL's lock_timeout is an int of milliseconds
 _WORDS = {"compress_by": ("airflow-pgbackup", "pg_dump"), "rehearsal_containment": ("prefer", "require")}
 
 
@@ -55,7 +58,7 @@ def load(*, airflow: bool = False, environ: Mapping[str, str] | None = None) -> 
     """Read the settings.
 
     :param airflow: also ask Airflow's ``[pgbackup]`` section; imports Airflow.
-    :raises ConfigurationError: a number that is none, or not above zero; a word that is not one of those known.
+    :raises ConfigurationError: a number that is none, or out of range; a word that is not one of those known.
     """
     environ = os.environ if environ is None else environ
     section = _airflow_section() if airflow else (lambda name: None)
@@ -74,13 +77,15 @@ def _parse(name: str, text: str, default: object) -> object:
         raise ConfigurationError(f"setting {name} is {text!r}", hint=f"choose one of {', '.join(_WORDS[name])}")
     if isinstance(default, str):
         return text
+    most = _LONGEST_LOCK_WAIT if name == "lock_wait_timeout" else _MOST
     try:
         number = float(text)
     except ValueError:
-        number = 0.0
-    if not number > 0:
+        number = math.nan
+    if not _LEAST <= number <= most:
         raise ConfigurationError(
-            f"setting {name} is {text!r}", hint=f"give PGBACKUP_{name.upper()} or [pgbackup] {name} a number above zero"
+            f"setting {name} is {text!r}",
+            hint=f"give PGBACKUP_{name.upper()} or [pgbackup] {name} a number between {_LEAST:g} and {most:.0f}",
         )
     return number
 

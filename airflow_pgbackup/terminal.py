@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +16,8 @@ class Terminal(Console):
     """A console that shows every str literally, escaped by :func:`printable`: no markup, no emoji codes.
 
     That includes a str in the cell of a table. Styles come from arguments and from :func:`styled`.
+    When its reader has left (``| head``), the rest is dropped, and whoever prints goes on: the work and its exit status
+    do not depend on who looks.
 
     :param stderr: write to stderr, not to stdout.
     """
@@ -25,6 +28,29 @@ class Terminal(Console):
     def render_str(self, text: str, *, style: Any = "", justify: Any = None, overflow: Any = None, **_: Any) -> Text:
         """Called by rich for every str, in a renderable too."""
         return Text(printable(text), style=style, justify=justify, overflow=overflow)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except BrokenPipeError:  # of a version of rich without on_broken_pipe
+            self.on_broken_pipe()
+
+    def write(self, line: str) -> None:
+        """Write a line as it is, where rich would wrap it."""
+        if self.quiet:
+            return
+        try:
+            self.file.write(f"{line}\n")
+            self.file.flush()
+        except BrokenPipeError:
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich, whose own one ends the process."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())  # what is still buffered is flushed at the end of the process
+        os.close(nowhere)
 
     def say(self, *parts: str | Text, style: str | None = None) -> None:
         """Print the parts as one line, of any length."""

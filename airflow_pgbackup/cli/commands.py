@@ -188,6 +188,7 @@ def upload(session: Session) -> None:
             source=repository,
             destination=destination,
             minimum_level=minimum,
+            settings=session.settings,
             cancel=session.cancel,
             log=session.log,
         )

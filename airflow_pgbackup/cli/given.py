@@ -34,7 +34,7 @@ def repository_at(session: Session, uri: str) -> Repository:
     if text := os.environ.get(S3_VARIABLE):
         try:
             store = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             store = None
     if not isinstance(store, dict) or (unknown := sorted(store.keys() - {*STORE_LIMITS, "extra_args"})):
         found = f"has {', '.join(unknown)}" if isinstance(store, dict) else "is no JSON object"

@@ -49,7 +49,7 @@ class Session:
         if self.arguments.json:
             # Not by rich, which would wrap it.
             ascii_only = (sys.stdout.encoding or "").lower() != "utf-8"
-            print(printable_json(json.dumps(value, indent=2, ensure_ascii=ascii_only, default=str)))
+            self.out.write(printable_json(json.dumps(value, indent=2, ensure_ascii=ascii_only, default=str)))
             return
         for each in shown:
             if isinstance(each, str):
@@ -96,9 +96,6 @@ def run(command: Command, arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         err.say(f"pgbackup {command.name}: interrupted; nothing half-done is left")
         return EXIT_STATUS["interrupted"]
-    except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stderr.close()
-        return EXIT_STATUS["done"]
     except Exception:  # noqa: BLE001  a fault of ours, whose traceback quotes what it was about
         for line in traceback.format_exc().rstrip().split("\n"):
             err.say(line)

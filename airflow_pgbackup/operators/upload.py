@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of
+from airflow_pgbackup.repository.s3_options import mapping
 from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ class PgBackupUploadOperator(PgBackupOperator):
         from airflow_pgbackup.backup.upload import upload
         from airflow_pgbackup.hooks.repository import open_repository
 
-        extra_args = dict(self.extra_args or {})
+        extra_args: Mapping[str, Any] = self.extra_args or {}
         if self.checksum_algorithm is not None:
-            extra_args["ChecksumAlgorithm"] = self.checksum_algorithm
+            extra_args = {**mapping("extra_args", extra_args), "ChecksumAlgorithm": self.checksum_algorithm}
         destination = open_repository(
             self.destination, self.destination_aws_conn_id, extra_args=extra_args, cancel=cancel
         )
@@ -83,6 +84,7 @@ class PgBackupUploadOperator(PgBackupOperator):
             source=open_repository(repository_of(self.backup), self.aws_conn_id, cancel=cancel),
             destination=destination,
             minimum_level=self.minimum_level,
+            settings=settings,
             cancel=cancel,
             log=printing(self.log.info),
         )

@@ -317,10 +317,13 @@ class Repository(ABC):
         return None
 
     @contextmanager
-    def scratch(self, prefix: str) -> Iterator[Path]:
+    def scratch(self, prefix: str, *, temp_dir: str = "") -> Iterator[Path]:
         """A private folder for work in progress, gone afterwards; on the repository's own file system where it has
-        one, so that :meth:`write_directory` to ``prefix`` is a rename."""
-        with PrivateDirectory() as directory:
+        one, so that :meth:`write_directory` to ``prefix`` is a rename.
+
+        :param temp_dir: where it is made by a repository that has no file system; empty: the system's.
+        """
+        with PrivateDirectory(temp_dir or None) as directory:
             yield directory
 
     def probe(self) -> None:

@@ -99,14 +99,16 @@ class S3Options:
         :param extra_args: over those of the store.
         :raises ConfigurationError: an extra argument that S3 does not know, a limit out of range.
         """
+        store = mapping("service_config of s3", store)
         limits = {name: store[name] for name in STORE_LIMITS if name in store}
-        extra = {**store.get("extra_args", {}), **(extra_args or {})}
+        extra = {**mapping("extra_args", store.get("extra_args", {})), **mapping("extra_args", extra_args or {})}
         return cls(client_factory=client_factory, extra_args=extra, **limits)
 
     def __post_init__(self) -> None:
+        mapping("Metadata of extra_args", mapping("extra_args", self.extra_args).get("Metadata", {}))
         for name in self.extra_args:
             if name not in EXTRA_ARGS:
-                near = difflib.get_close_matches(name, EXTRA_ARGS, n=1)
+                near = difflib.get_close_matches(str(name), EXTRA_ARGS, n=1)
                 raise ConfigurationError(
                     f"unknown S3 extra argument {name!r}",
                     hint=f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(EXTRA_ARGS))}",
@@ -120,6 +122,18 @@ class S3Options:
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
                 raise ConfigurationError(f"{name} is {value!r}, not a whole number between {low} and {high}")
+
+
+def mapping(name: str, value: object) -> Mapping[str, Any]:
+    """The value, if it is one of names to values; what a DAG or a connection holds may be anything.
+
+    :raises ConfigurationError: it is not.
+    """
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"{name} is a {type(value).__name__}, not a mapping", hint='Write it as {"StorageClass": "STANDARD_IA"}.'
+        )
+    return value
 
 
 @dataclass

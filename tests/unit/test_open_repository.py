@@ -89,6 +89,10 @@ def test_a_local_repository_costs_no_boto3() -> None:
     "options",
     [
         {"extra_args": {"StorageClas": "x"}},
+        {"extra_args": {1: "x"}},
+        {"extra_args": "StorageClass=x"},
+        {"extra_args": [["StorageClass", "x"]]},
+        {"extra_args": {"Metadata": "team=data"}},
         {"extra_args": {"IfNoneMatch": "*"}},
         {"extra_args": {"ChecksumCRC32": "AAAAAA=="}},
         {"max_parts": 0},
@@ -147,3 +151,13 @@ def test_no_more_memory_than_needed() -> None:
     assert set(plan_of(10 * GIB, 10_000)[:7500]) == {8 * MIB}
     assert plan_of(10 * GIB, 1000)[0] == 14 * MIB
     assert plan_of(1000 * GIB, 10_000)[0] == 137 * MIB
+
+
+@pytest.mark.parametrize(
+    "store", [{"extra_args": ["a"]}, {"extra_args": None}, {"extra_args": "x"}, "max_parts=1", ["a"]]
+)
+def test_what_a_connection_says_of_a_store_may_be_anything(store: Any) -> None:
+    with pytest.raises(ConfigurationError, match="not a mapping"):
+        S3Options.of_store(store)
+    with pytest.raises(ConfigurationError, match="extra_args is a str, not a mapping"):
+        S3Options.of_store({}, extra_args="StorageClass=x")  # type: ignore[arg-type]

@@ -21,6 +21,10 @@ def test_what_is_set_and_what_is_not() -> None:
         ("DUMP_DEADLINE", "soon", "setting dump_deadline is 'soon'"),
         ("VERIFY_DEADLINE", "0", "setting verify_deadline is '0'"),
         ("LOCK_WAIT_TIMEOUT", "nan", "setting lock_wait_timeout is 'nan'"),
+        ("LOCK_WAIT_TIMEOUT", "2147484", "setting lock_wait_timeout is '2147484'"),
+        ("DUMP_DEADLINE", "inf", "setting dump_deadline is 'inf'"),
+        ("DUMP_DEADLINE", "1e300", "setting dump_deadline is '1e300'"),
+        ("VERIFY_BYTES_PER_SECOND", "1e-320", "setting verify_bytes_per_second is '1e-320'"),
     ],
 )
 def test_what_makes_no_sense(name: str, value: str, found: str) -> None:
