@@ -22,7 +22,7 @@ union all select 'tablespace ' || pg_catalog.quote_ident(spcname) from pg_catalo
 
 def check_shared_names(db: Database) -> None:
     """Roles, databases and tablespaces of the server whose names are not UTF-8."""
-    names = [name for (name,) in db.look(_SHARED_NAMES) if not is_utf8(name)]
+    names = [name for (name,) in db.rows(_SHARED_NAMES) if not is_utf8(name)]
     report(db.findings, "encoding", names, found=f"the server has names that are not UTF-8: {named(names)}")
 
 

@@ -127,10 +127,22 @@ class Database:
             return []
 
     def look(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
-        """As :meth:`rows`, for what pg_dump itself need not read: where this user may not ask, nothing is found."""
+        """As :meth:`rows`, for what pg_dump itself need not read.
+
+        Where this user may not ask, nothing is found; what cannot be asked for another reason is a warning.
+        """
         try:
             return self._fetch(query, values)
         except psycopg.errors.InsufficientPrivilege:
+            return []
+        except (psycopg.errors.QueryCanceled, psycopg.ProgrammingError, psycopg.DataError) as error:
+            if self._cancel:
+                self._cancel.check()
+            self.warning(
+                "catalog",
+                f"{self.where}: check cannot tell some of what a restore needs: {error.diag.message_primary or error}",
+                "The other findings hold; report this one with the version of the server.",
+            )
             return []
 
     def any_row(self, query: str) -> bool:
