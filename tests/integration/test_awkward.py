@@ -11,6 +11,7 @@ from awkward import KINDS, Awkward
 from builds import BUILDS, Build
 from restoring import restored, script_of
 
+from airflow_pgbackup.backup.check import check
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.errors import NotProven, PgBackupError, ToolError, VerificationFailed
@@ -70,6 +71,8 @@ def test_its_verdict_and_its_restore(
 ) -> None:
     kind, server = KINDS[name], servers[build]
     source = database_with(server, kind, f"{name} {form}")
+    findings = check(connection=source, server="awkward", settings=build.settings, scan_rows=True)
+    assert tuple(sorted(finding.code for finding in findings)) == kind.found
     reference = dump_database(
         connection=source,
         server="awkward",
@@ -113,3 +116,26 @@ def rehearsed(reference: dict[str, object], repository: Repository, build: Build
         return type(error).__name__, str(error)
     said = "\n".join(log)
     return ("pass, one job" if "restores with one job only" in said else "pass"), said
+
+
+def test_what_restores_in_order_only_is_restored_with_one_job(
+    servers: dict[Build, PostgresServer], repository: Repository
+) -> None:
+    """Of a directory pg_restore knows how large each table is, and begins with the largest: z, before a has its rows."""
+    build = BUILDS[-1]
+    server = servers[build]
+    source = database_with(server, KINDS["check that reads another table"], "in order only")
+    reference = dump_database(
+        connection=source,
+        server="awkward",
+        repository=repository,
+        options=DumpOptions(format="directory"),
+        settings=build.settings,
+    )
+    verdict, said = rehearsed(reference, repository, build)
+    assert verdict == "pass, one job", said
+    target = source.with_database("in order only again")
+    common: dict[str, Any] = {"mode": "create", "settings": build.settings}
+    result = restored(reference, repository, target, options={"jobs": 2}, **common)
+    assert [line for line in result["warnings"] if line.startswith("restoring again with one job, as several failed: ")]
+    assert script_of(server, target) == script_of(server, source)
