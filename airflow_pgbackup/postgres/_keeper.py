@@ -13,6 +13,7 @@ it starts in 30 ms.
 
 import ctypes
 import json
+import math
 import os
 import select
 import signal
@@ -121,7 +122,10 @@ def children_pipe() -> int:
 
 def wait(children: int, seconds: float = LOOK, *, stdin: bool = True) -> str:
     """Until one of: ``abandoned``, the other end of our stdin is closed; ``child``, one ended; ``time``."""
-    ready, _, _ = select.select([children, 0] if stdin else [children], [], [], seconds)
+    poll = select.poll()  # select() takes no descriptor above 1023
+    for descriptor in (children, 0) if stdin else (children,):
+        poll.register(descriptor, select.POLLIN)
+    ready = [descriptor for descriptor, _ in poll.poll(math.ceil(seconds * 1000))]
     # A process that our parent forked holds a copy of that other end.
     if 0 in ready or (stdin and os.getppid() != parent):
         return "abandoned"

@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import secrets
-import select
+import selectors
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -103,27 +103,32 @@ def copy_over(
 def _pump(
     connection: pq.abc.PGconn, descriptor: int, take: Callable[[bytes], object], cancel: Cancel, until: float
 ) -> None:
-    running, wanted = True, {descriptor, connection.socket}
+    running = reading = True
     buffer = memoryview(bytearray(_PIECE))
-    while wanted:
-        # Once the server has ended the COPY, all that it wrote is in the pipe.
-        ready, _, _ = select.select(list(wanted), [], [], _LOOK if running else 0)
-        cancel.check()
-        if time.monotonic() > until:
-            raise DeadlineExceeded("the copy was not read within its deadline", tool="COPY", exit_code=None)
-        if descriptor in ready:
-            if data := _read(descriptor, buffer):
-                take(data)
-            elif data is not None:
-                wanted.discard(descriptor)  # the server has closed its end
-        elif not running:
-            wanted.discard(descriptor)  # it never opened it
-        if running and connection.socket in ready:
-            connection.consume_input()
-            if not connection.is_busy():
-                _finish(connection)
-                running = False
-                wanted.discard(connection.socket)
+    with selectors.PollSelector() as selector:  # select() itself takes no descriptor above 1023
+        selector.register(descriptor, selectors.EVENT_READ)
+        selector.register(connection.socket, selectors.EVENT_READ)
+        while running or reading:
+            # Once the server has ended the COPY, all that it wrote is in the pipe.
+            ready = {key.fd for key, _ in selector.select(_LOOK if running else 0)}
+            cancel.check()
+            if time.monotonic() > until:
+                raise DeadlineExceeded("the copy was not read within its deadline", tool="COPY", exit_code=None)
+            if reading and descriptor in ready:
+                data = _read(descriptor, buffer)
+                if data:
+                    take(data)
+                elif data is not None:
+                    reading = False  # the server has closed its end
+                    selector.unregister(descriptor)
+            elif not running:
+                reading = False  # it never opened it
+            if running and connection.socket in ready:
+                connection.consume_input()
+                if not connection.is_busy():
+                    _finish(connection)
+                    running = False
+                    selector.unregister(connection.socket)
 
 
 def _read(descriptor: int, buffer: memoryview) -> bytes | None:

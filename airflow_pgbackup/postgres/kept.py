@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
@@ -105,8 +106,9 @@ class KeptProcess:
     def _read_reports(self, seconds: float) -> None:
         if self._keeper is None or self._keeper.stdout is None:
             return
-        ready, _, _ = select.select([self._keeper.stdout], [], [], seconds)
-        if ready:
+        poll = select.poll()  # select() takes no descriptor above 1023
+        poll.register(self._keeper.stdout, select.POLLIN)
+        if poll.poll(math.ceil(seconds * 1000)):
             data = os.read(self._keeper.stdout.fileno(), 4096)
             if not data:  # the keeper itself is gone, and PR_SET_PDEATHSIG took the server along
                 self.exits = [*self.exits, -signal.SIGKILL]

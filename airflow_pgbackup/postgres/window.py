@@ -33,16 +33,19 @@ class Window:
         """Of the position in the stream, bytes."""
         return self._base + self.position
 
-    def fill(self, keep_from: int) -> bool:
+    def fill(self, keep_from: int, *, least: int = 0) -> bool:
         """Read on, and forget what is before ``keep_from``: all places in the buffer move down by that.
 
+        What is kept is copied. So as much again is read: however long it grows, all copies together take a time linear
+        in its length.
+
+        :param least: bytes to read, unless the input ends before.
         :return: False at the end of the input, where nothing moves.
         """
         if self._end:
             return False
-        more = self._source.read(self._chunk_size)
+        more = self._read(max(self._chunk_size, least or len(self.buffer) - keep_from))
         if not more:
-            self._end = True
             return False
         self._base += keep_from
         self.position -= keep_from
@@ -51,6 +54,17 @@ class Window:
 
     def peek(self, count: int) -> bytes:
         """The next bytes, fewer only at the end. Forgets what is before the position."""
-        while len(self.buffer) - self.position < count and self.fill(self.position):
+        while (missing := count - (len(self.buffer) - self.position)) > 0 and self.fill(self.position, least=missing):
             pass
         return self.buffer[self.position : self.position + count]
+
+    def _read(self, count: int) -> bytes:
+        """So many bytes, fewer at the end; of up to a chunk, what the source has at hand."""
+        piece = self._source.read(count)
+        pieces, size = [piece], len(piece)
+        while piece and size < count and count > self._chunk_size:
+            piece = self._source.read(count - size)
+            pieces.append(piece)
+            size += len(piece)
+        self._end = not piece
+        return b"".join(pieces) if len(pieces) > 1 else pieces[0]
