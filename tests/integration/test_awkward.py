@@ -121,7 +121,7 @@ def rehearsed(reference: dict[str, object], repository: Repository, build: Build
 def test_what_restores_in_order_only_is_restored_with_one_job(
     servers: dict[Build, PostgresServer], repository: Repository
 ) -> None:
-    """Of a directory pg_restore knows how large each table is. It begins with y and z, before a has the row they read."""
+    """Of a directory pg_restore knows how large each table is, and begins with y and z, which read a."""
     build = BUILDS[-1]
     server = servers[build]
     source = database_with(server, KINDS["check that reads another table"], "in order only")
