@@ -148,23 +148,23 @@ def open_script(run: Run, checked: Checked, options: RestoreOptions, server: Ser
             f"a plain dump is restored whole, by psql: {', '.join(sorted(given))} cannot be used",
             hint="dump in custom format to choose at restore; or restore it whole elsewhere, and take what is wanted",
         )
-    opened = script_opener(checked)
+    opened = script_opener(run, checked)
     return ScriptLoader(run, opened, read_through(run, opened, checked.manifest), server, verbose=options.verbose)
 
 
 def open_globals(run: Run, checked: Checked) -> list[str]:
     """The statements of a cluster's dump before its first database."""
-    return read_through(run, script_opener(checked), checked.manifest).globals
+    return read_through(run, script_opener(run, checked), checked.manifest).globals
 
 
-def script_opener(checked: Checked) -> Opener:
+def script_opener(run: Run, checked: Checked) -> Opener:
     """What gives the script, decompressed, from its beginning."""
     artifact = checked.manifest.artifact
     method = artifact.compressed_around
 
     @contextmanager
     def opened() -> Iterator[Readable]:
-        with checked.stream() as stream:
+        with checked.stream(run.check) as stream:
             yield stream if method is None else Decompressed(stream, method, artifact.name)
 
     return opened
