@@ -31,5 +31,5 @@ class ClusterHead:
         for statement in statements:
             if match := _TABLESPACE.match(statement):
                 self.instead[statement.encode()] = f"{match[1]} LOCATION '';".encode()
-            elif grantors and statement == f"CREATE ROLE {min(grantors)};":
+            elif grantors and statement in (f"CREATE ROLE {min(grantors)};", f"DROP ROLE IF EXISTS {min(grantors)};"):
                 self.instead[statement.encode()] = b""

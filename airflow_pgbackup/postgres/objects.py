@@ -82,6 +82,7 @@ _HEADER = re.compile(
     r"^-- (?:Data for )?Name: (?P<name>.*); Type: (?P<kind>.*?); Schema: (?P<schema>.*?); Owner: (?P<owner>.*?)"
     r"(?:; Tablespace: .*)?$"
 )
+_DUMP_ENDS = b"-- PostgreSQL database dump complete"
 _SETTING = (b"SET", b"SELECT")
 _LARGE_OBJECTS = frozenset({"BLOB", "BLOB METADATA"})
 _ABOUT_LARGE_OBJECT = re.compile(
@@ -151,7 +152,9 @@ def script_objects(source: Readable) -> Objects:
             database = sqlnames.connected_database(event.argument, decoder)
             current = None
         elif isinstance(event, Comment):
-            if match := _HEADER.match(decoder.text(event.text)):
+            if event.text == _DUMP_ENDS:
+                current = None  # the DROP DATABASE that follows is not part of its last object
+            elif match := _HEADER.match(decoder.text(event.text)):
                 if match["kind"] in _LARGE_OBJECTS or match["name"].startswith("LARGE OBJECT"):
                     current = None  # each by its own statements: a header may be of many
                     continue
