@@ -174,8 +174,8 @@ def _report_unqualified(db: Database, functions: _Functions, unqualified: dict[s
     by_signature = {one.signature: one for one in functions.by_oid.values()}
     mends = []
     for one in (by_signature[signature] for signature in signatures[:3]):
-        if one.extension:
-            mends.append(f"update the extension {one.extension}, or qualify the call")
+        if one.extension:  # whose functions a restore makes anew, by CREATE EXTENSION
+            mends.append(f"ALTER EXTENSION {one.extension} UPDATE, to a version that sets it")
         else:
             path = ", ".join(["pg_catalog", *sorted(one.schemas)])
             mends.append(f"ALTER FUNCTION {one.signature} SET search_path = {path}")
@@ -185,7 +185,7 @@ def _report_unqualified(db: Database, functions: _Functions, unqualified: dict[s
         signatures,
         found=f"functions name objects without their schema and do not set search_path: {named(signatures)}, "
         f"used by {named(users)}",
-        mend=f"Run {'; '.join(mends)}. Then dump again.",
+        mend=f"Run {'; '.join(mends)}; then dump again.",
     )
 
 

@@ -66,7 +66,7 @@ _ALL = (
         found="functions name objects without their schema and do not set search_path: {}",
         at_restore="a restore runs them with an empty search_path, where those names mean nothing: the rows, the index "
         "or the view are missing afterwards",
-        mend="Run ALTER FUNCTION {} SET search_path = pg_catalog, public.",
+        mend="Run ALTER FUNCTION {} SET search_path = pg_catalog, public; then dump again.",
         example=(
             "CREATE TABLE rate (code text PRIMARY KEY, value numeric)",
             "CREATE FUNCTION rate_of(text) RETURNS numeric LANGUAGE sql IMMUTABLE "
@@ -191,7 +191,7 @@ _ALL = (
     Kind(
         code="large_rows",
         found="tables have rows of more than 768 MiB: {}",
-        at_restore="at 1 GiB, escapes included, pg_dump itself fails with out of memory",
+        at_restore="at 1 GiB, escapes included, pg_dump itself fails with invalid memory alloc request size",
         mend="Store such values as large objects, or in pieces: {}.",
         setting="found with scan_rows",
     ),

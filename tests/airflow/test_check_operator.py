@@ -81,6 +81,30 @@ PgBackupCheckOperator(
     assert "no_such" in run.failure
 
 
+def test_rows_are_scanned_and_a_name_that_is_not_utf8_is_a_result(
+    server18: PostgresServer, fresh_database: Callable[..., Any], postgres_connection: Any, run_dag: RunDag
+) -> None:
+    """Airflow keeps results as UTF-8, so the byte 0xE9 of a name is an escape in them."""
+    database = fresh_database(server18, None)
+    quoted = f'"{database.dbname}"'
+    locale = "template template0 encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C'"
+    with server18.params.connect() as session:
+        session.execute(f"drop database {quoted}")
+        session.execute(f"create database {quoted} {locale}")
+    with database.connect() as session:
+        session.execute(b'create table a (id int primary key); create table "t\xe9" (a int constraint k references a)')
+        session.execute(b'set session_replication_role = replica; insert into "t\xe9" values (1)')
+    postgres_connection("ascii", database)
+    run = run_dag(
+        f"""{IMPORT}
+PgBackupCheckOperator(task_id="check", postgres_conn_id="ascii", scan_rows="{{{{ 'true' }}}}", fail_on="never")
+"""
+    )
+    findings = {finding["code"]: finding for finding in run.results["check"]["findings"]}
+    assert set(findings) == {"encoding", "violated_foreign_key"}
+    assert findings["violated_foreign_key"]["objects"] == ['k on public."t\\udce9"']
+
+
 def test_mapped_over_databases(
     server18: PostgresServer, fresh_database: Callable[..., Any], postgres_connection: Any, folder: str, run_dag: RunDag
 ) -> None:

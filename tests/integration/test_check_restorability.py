@@ -367,6 +367,14 @@ def test_extensions(tmp_path: Path) -> None:
         assert set(codes) == {"preload", "extension_database", "extensions"}
         assert codes["preload"].objects == ("pg_cron", "timescaledb")
         assert codes["extension_database"].objects == ("pg_cron",)
+        (folder / "leaning.control").write_text("default_version = '1'\n")
+        function = "CREATE FUNCTION {}(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN {}; END';\n"
+        script = function.format("plus", "$1 + 1") + function.format("leaning", "plus($1)")
+        (folder / "leaning--1.sql").write_text(script)
+        run(server.params, "CREATE EXTENSION leaning; CREATE TABLE t (a int CHECK (leaning(a) > 0))")
+        finding = found(server.params)["function_search_path"]
+        assert finding.objects == ("public.leaning(integer)",)
+        assert "ALTER EXTENSION leaning UPDATE" in finding.hint
         (folder / "timescaledb.control").write_text("default_version = '2.9'\n")
         assert found(server.params)["extension_version"].objects == ("timescaledb 2.10 (2.9 on this server)",)
 
