@@ -37,6 +37,18 @@ Password = str | Callable[[], str] | None
 CONNECT_TIMEOUT = "10"
 """Seconds for each address; without a limit a host that drops packets costs two minutes."""
 
+KEEPALIVES: Mapping[str, str] = {
+    "keepalives": "1",
+    "keepalives_idle": "60",
+    "keepalives_interval": "10",
+    "keepalives_count": "6",
+}
+"""For connections by TCP, which is silent for hours while an index is built: a firewall forgets it, and Linux by itself
+asks after two hours only. So a server that is gone is known after two minutes.
+
+No ``tcp_user_timeout``: it would end a restore whose server takes no data for that long, as it waits for a lock. It also
+counts while data is not sent because the window is closed, tcp(7)."""
+
 # libpq's own defaults in the home folder, by keyword (libpq, "SSL Support", "The Password File").
 _HOME_FILES = {
     "passfile": ".pgpass",
@@ -192,7 +204,12 @@ class ConnectionParams:
 
     def keywords_with_defaults(self) -> dict[str, str]:
         """The keywords, and what we say where libpq's own default is not good for unattended work."""
-        return {"connect_timeout": CONNECT_TIMEOUT, **self.keywords}
+        keepalives = KEEPALIVES if self._is_tcp() else {}
+        return {"connect_timeout": CONNECT_TIMEOUT, **keepalives, **self.keywords}
+
+    def _is_tcp(self) -> bool:
+        hosts = self.keywords.get("hostaddr") or self.host
+        return any(not host.startswith(("/", "@")) for host in hosts.split(",")) if hosts else False
 
     # -- a session
 
@@ -236,7 +253,9 @@ class ConnectionParams:
             except psycopg.OperationalError as error:
                 text = str(error)
             except psycopg.Error as error:
-                raise ConfigurationError(f"the connection to {self.label} makes no sense: {_reason(str(error))}") from None
+                raise ConfigurationError(
+                    f"the connection to {self.label} makes no sense: {_reason(str(error))}"
+                ) from None
             if pause is None or not _NO_SLOT.search(text):
                 break
             time.sleep(pause)

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import queue
+import socket
 import stat
 import subprocess
 import sys
@@ -256,6 +257,25 @@ def test_options_without_a_variable_reach_the_tools(server: PostgresServer) -> N
         psql(ConnectionParams(keywords={**keywords, "require_auth": "md5"}, password=server.params.password))
 
 
+def test_keepalives_of_sessions_and_tools(server: PostgresServer) -> None:
+    """The kernel's own default is two hours, which is longer than any firewall remembers."""
+    params = identity(server.params, host="127.0.0.1", port=str(server.port))
+    with params.connect() as session, socket.socket(fileno=os.dup(session.fileno())) as pipe:
+        found = [pipe.getsockopt(socket.IPPROTO_TCP, name) for name in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL)]
+        assert pipe.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert found == [60, 10]
+    script = "\\! cat /proc/net/tcp\nselect 1"
+    with client_environment(params) as env:
+        argv = [BIN / "psql", "-wXAtq", "-f", "-"]
+        shown = subprocess.run(argv, env=env, input=script, capture_output=True, text=True, check=True).stdout
+    # proc_net_tcp.rst: local and remote address, state 01 is established, timer 02 is keepalive's, in 1/100 s
+    remote = f" 0100007F:{server.port:04X} 01 "
+    timers = [line.split()[5] for line in shown.splitlines() if remote in line]
+    seconds = [int(timer.partition(":")[2], 16) / 100 for timer in timers if timer.startswith("02:")]
+    assert seconds
+    assert all(0 < each <= 60 for each in seconds)
+
+
 def test_an_old_client_does_not_ignore_require_auth(server: PostgresServer) -> None:
     """It would, given by PGREQUIREAUTH."""
     keywords = {**server.params.keywords, "require_auth": "none"}
@@ -317,6 +337,8 @@ def test_misleading_variables_of_the_worker(
                 "PGOPTIONS",
                 "PGPASSFILE",
                 "PGCONNECT_TIMEOUT",
+                "PGSERVICE",
+                "PGSERVICEFILE",
             ),
             *("PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "LD_LIBRARY_PATH", "SSL_CERT_DIR", "SSL_CERT_FILE"),
         }

@@ -315,12 +315,32 @@ def test_the_environment_of_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
             }.items()
         )
         assert not env.keys() & {"X", "LC_ALL", "PGUSER", "PGPASSWORD"}
-        assert Path(env["PGSERVICEFILE"]).read_text() == "[pgbackup]\nkeepalives_idle=5\n"
+        lines = Path(env["PGSERVICEFILE"]).read_text().splitlines()
+        assert lines[0] == "[pgbackup]"
+        assert set(lines[1:]) == {"keepalives=1", "keepalives_idle=5", "keepalives_interval=10", "keepalives_count=6"}
         assert private.stat().st_mode & 0o777 == 0o700
         assert Path(env["TMPDIR"]).is_dir()
     assert not private.exists()
     with client_environment(resolve(connect_timeout=3)) as env:
         assert env["PGCONNECT_TIMEOUT"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("keywords", "idle"),
+    [
+        ({"host": "db.example.org"}, "60"),
+        ({"host": "/tmp,db.example.org"}, "60"),
+        ({"host": "db", "hostaddr": "10.0.0.1", "keepalives_idle": "7"}, "7"),
+        ({"host": "/var/run/postgresql"}, None),
+        ({"host": "@abstract"}, None),
+        ({}, None),
+    ],
+)
+def test_keepalives(keywords: dict[str, str], idle: str | None) -> None:
+    found = ConnectionParams(keywords).keywords_with_defaults()
+    assert found.get("keepalives_idle") == idle
+    assert ("keepalives" in found) == (idle is not None)
+    assert ConnectionParams({**keywords, "keepalives": "0"}).keywords_with_defaults()["keepalives"] == "0"
 
 
 def test_an_option_that_no_service_file_can_hold() -> None:
