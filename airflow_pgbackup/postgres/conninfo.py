@@ -46,8 +46,8 @@ KEEPALIVES: Mapping[str, str] = {
 """For connections by TCP, which is silent for hours while an index is built: a firewall forgets it, and Linux by itself
 asks after two hours only. So a server that is gone is known after two minutes.
 
-No ``tcp_user_timeout``: it would end a restore whose server takes no data for that long, as it waits for a lock. It also
-counts while data is not sent because the window is closed, tcp(7)."""
+No ``tcp_user_timeout``: it would end a restore whose server takes no data for that long, as it waits for a lock. It
+also counts while data is not sent because the window is closed, tcp(7)."""
 
 # libpq's own defaults in the home folder, by keyword (libpq, "SSL Support", "The Password File").
 _HOME_FILES = {
