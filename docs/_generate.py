@@ -18,7 +18,8 @@ A page asks for a table by a pair of comments, and what is between them is repla
 ``parameters`` are the constructor's own, described by the docstring of the first of the classes that describes them;
 ``options`` are the tables of :mod:`airflow_pgbackup.postgres.options`, but for the fields named after the class;
 ``excluded`` are the flags which are no parameters; ``restorability`` are the kinds of
-:mod:`airflow_pgbackup.backup.restorability`, in short and one by one; ``awkward`` is the table of the tests of awkward databases.
+:mod:`airflow_pgbackup.backup.restorability`, in short and one by one; ``awkward`` is the table of the tests
+of awkward databases.
 """
 
 from __future__ import annotations

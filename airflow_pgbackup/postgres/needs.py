@@ -94,7 +94,7 @@ class Needs:
             else:
                 made = {b"TABLE": 3, b"MATERIALIZED": 3, b"UNLOGGED": 3, b"VIEW": 1, b"SEQUENCE": 1}
                 self.locks += made.get(words[1] if len(words) > 1 else b"", 0)
-        elif words[:2] == (b"ALTER", b"TABLE") and b"ADD" in words:
-            self.locks += 1
-        elif words[:1] == (b"SELECT",) and b"LO_CREATE" in words:
-            self.locks += 1
+        elif words[:2] == (b"ALTER", b"TABLE"):
+            self.locks += b"ADD" in words
+        elif words[:1] == (b"SELECT",):
+            self.locks += b"LO_CREATE" in words

@@ -55,7 +55,7 @@ class NameDecoder:
         if name.startswith("WIN"):
             name = "cp" + name[3:]
         try:
-            keeps_ascii = _ASCII.decode(name) == _ASCII.decode("ascii")  # as all of PostgreSQL's do, and UTF-16 does not
+            keeps_ascii = _ASCII.decode(name) == _ASCII.decode("ascii")  # as PostgreSQL's do, and UTF-16 does not
         except (LookupError, ValueError):  # EUC_TW, MULE_INTERNAL; what is not for text
             keeps_ascii = False
         self._codec = codecs.lookup(name).name if keeps_ascii else "ascii"
