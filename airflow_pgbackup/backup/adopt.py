@@ -102,7 +102,7 @@ def adopt(
             continue
         try:
             taken, evidence = job.take(one)
-        except (AlreadyExists, OSError) as error:
+        except (AlreadyExists, VerificationFailed, OSError) as error:
             reason = f"changed meanwhile: {_reason(error)}" if isinstance(error, OSError) else str(error)
             skipped.append({"path": name, "reason": reason})
             say(f"skipped {name}: {reason}")

@@ -158,7 +158,7 @@ class _Job:
         with attempt(self.repository, series, id, self._say) as mine:
             if count_rows and isinstance(options, DumpOptions):
                 timeout = settings.lock_wait_timeout
-                with hold_source(connection, options, lock_timeout=timeout, cancel=self.cancel) as held:
+                with hold_source(connection, options, lock_timeout=timeout, cancel=self.cancel, log=self._say) as held:
                     plan = replace(plan, argv=(*plan.argv, f"--snapshot={held.snapshot}"))
                     artifact = self._write(plan, client, connection, source, mine, name, settings)
                     source_rows, left_out = held.rows(), held.left_out

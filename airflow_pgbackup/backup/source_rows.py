@@ -7,7 +7,7 @@ reads them. https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIO
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,11 +71,17 @@ class HeldSource:
 
 @contextmanager
 def hold_source(
-    connection: ConnectionParams, options: DumpOptions, *, lock_timeout: float, cancel: Cancel | None = None
+    connection: ConnectionParams,
+    options: DumpOptions,
+    *,
+    lock_timeout: float,
+    cancel: Cancel | None = None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Iterator[HeldSource]:
     """Take a snapshot, and count in it in a thread while the ``with`` lasts.
 
     :param lock_timeout: seconds to wait for one table's lock.
+    :param log: gets a line for each pattern of the options that selects nothing, and the like.
     :raises OptionError: the options ask for a snapshot of their own.
     :raises ConnectError: unreachable, or the user may not do what pg_dump has to do too.
     """
@@ -90,7 +96,10 @@ def hold_source(
     ):
         with _told(connection):
             snapshot = _begin(session, options, lock_timeout)
-            counted, left_out = _tables(session, connection.dbname, options)
+            findings = Findings()
+            counted, left_out = _tables(session, Database(session, connection.dbname, findings), options)
+        for finding in findings.sorted():
+            log(str(finding))
         unregister = cancel.on_set(lambda: _interrupt(session)) if cancel else lambda: None
         try:
             yield HeldSource(snapshot, left_out, pool.submit(_count, session, connection, counted))
@@ -123,9 +132,9 @@ def _begin(session: psycopg.Connection[Any], options: DumpOptions, lock_timeout:
 
 
 def _tables(
-    session: psycopg.Connection[Any], database: str, options: DumpOptions
+    session: psycopg.Connection[Any], database: Database, options: DumpOptions
 ) -> tuple[list[_Table], tuple[str, ...]]:
-    selection = select(Database(session, database, Findings()), options)
+    selection = select(database, options)
     counted, left_out = [], []
     rows: list[Any] = session.execute(_TABLES).fetchall()
     for oid, schema_oid, schema, name, unlogged, root_schema, root in rows:

@@ -21,12 +21,12 @@ from typing import Any
 import psycopg
 from psycopg import pq, sql
 
-from airflow_pgbackup.errors import DeadlineExceeded, ToolError
+from airflow_pgbackup.errors import DeadlineExceeded
 from airflow_pgbackup.postgres.cancel import Cancel
+from airflow_pgbackup.postgres.limited import failed, limited
 
 _CHUNK = 1 << 20
 _PIECE = 1 << 18
-_LONGEST = 2**31 - 1  # milliseconds that a setting holds
 _LOOK = 0.5  # seconds between two looks whether to stop
 
 
@@ -72,32 +72,19 @@ def copy_over(
     :param take, until: as for :func:`copy_out`.
     :raises ToolError, Cancelled, DeadlineExceeded: as there.
     """
-
-    def interrupt() -> None:
-        with contextlib.suppress(psycopg.Error, OSError):
-            session.cancel()
-
-    left = max(1, min(int((until - time.monotonic()) * 1000), _LONGEST)) if until != float("inf") else 0
-    unregister = cancel.on_set(interrupt)
-    try:
-        session.execute("SELECT pg_catalog.set_config('statement_timeout', %s, false)", [str(left)])
-        with session.cursor() as cursor, cursor.copy(statement) as copy:
-            pieces, size = [], 0
-            for piece in copy:  # a row each
-                pieces.append(piece)
-                size += len(piece)
-                if size >= _CHUNK:
-                    take(b"".join(pieces))
-                    pieces, size = [], 0
-            take(b"".join(pieces))
-    except psycopg.errors.QueryCanceled:
-        cancel.check()
-        raise DeadlineExceeded("the copy was not read within its deadline", tool="COPY", exit_code=None) from None
-    except psycopg.Error as error:
-        cancel.check()
-        raise _failed(str(error)) from None
-    finally:
-        unregister()
+    with (
+        limited(session, "COPY", cancel=cancel, until=until),
+        session.cursor() as cursor,
+        cursor.copy(statement) as copy,
+    ):
+        pieces, size = [], 0
+        for piece in copy:  # a row each
+            pieces.append(piece)
+            size += len(piece)
+            if size >= _CHUNK:
+                take(b"".join(pieces))
+                pieces, size = [], 0
+        take(b"".join(pieces))
 
 
 def _pump(
@@ -144,12 +131,7 @@ def _finish(connection: pq.abc.PGconn) -> None:
         if result.status != pq.ExecStatus.COMMAND_OK:
             wrong = result.get_error_message("utf-8")
     if wrong:
-        raise _failed(wrong)
-
-
-def _failed(said: str) -> ToolError:
-    line = " ".join(said.split())
-    return ToolError(f"COPY failed: {line}", tool="COPY", exit_code=None, stderr=[line])
+        raise failed("COPY", wrong)
 
 
 @contextmanager

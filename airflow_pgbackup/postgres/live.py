@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
+from airflow_pgbackup.errors import DeadlineExceeded
 from airflow_pgbackup.postgres.anybytes import Identifier
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.contents import LargeObjects, SequenceValue
 from airflow_pgbackup.postgres.copyout import copy_out, copy_over, named_pipe
+from airflow_pgbackup.postgres.limited import limited
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -102,7 +104,7 @@ class LiveDatabase:
     :param encoding: of the archive's data, so that both sides are the same bytes.
     :param float_digits: the dump's ``extra_float_digits``.
     :param quote_all_identifiers: the dump's; it shows in the text of ``regclass`` and the like.
-    :param deadline: seconds, from now on.
+    :param deadline: seconds, from now on; what takes longer raises DeadlineExceeded, and Cancelled after `cancel`.
     """
 
     def __init__(
@@ -141,7 +143,7 @@ class LiveDatabase:
     def relations(self) -> dict[tuple[str, str], Relation]:
         """Tables, views and sequences by schema and name; the system's too. Asked for once."""
         if self._relations is None:
-            with self.connection.connect() as session:
+            with self.connection.connect() as session, self._limited(session, "reading the catalogs"):
                 rows: list[Any] = session.execute(_RELATIONS).fetchall()
             self._relations = {
                 (schema, name): Relation(schema, name, kind, extension, frozenset(columns), populated)
@@ -168,12 +170,13 @@ class LiveDatabase:
         """How many rows a table has.
 
         :param only: without its children's."""
-        query = sql.SQL("SELECT count(*) FROM {} {}").format(
-            sql.SQL("ONLY" if only else ""), Identifier(schema, name)
-        )
-        with self._session() as session:
+        query = sql.SQL("SELECT count(*) FROM {} {}").format(sql.SQL("ONLY" if only else ""), Identifier(schema, name))
+        with self._session() as session, self._limited(session, f"counting {schema}.{name}"):
             row: Any = session.execute(query).fetchone()
             return int(row[0])
+
+    def _limited(self, session: psycopg.Connection[Any], what: str) -> contextlib.AbstractContextManager[None]:
+        return limited(session, what, cancel=self._cancel, until=self._until)
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[psycopg.Connection[Any]]:
@@ -187,10 +190,17 @@ class LiveDatabase:
         yield session
         self._idle.put(session)
 
+    def _check(self) -> None:
+        """Between many short statements, none of which takes long."""
+        self._cancel.check()
+        if time.monotonic() > self._until:
+            raise DeadlineExceeded("the comparison did not end within its deadline", tool="SQL", exit_code=None)
+
     def sequences(self, names: Sequence[tuple[str, str]]) -> Iterator[SequenceValue]:
         """Their values as pg_dump would set them."""
-        with self.connection.connect() as session:
+        with self.connection.connect() as session, self._limited(session, "reading sequences"):
             for schema, name in names:
+                self._check()
                 query = sql.SQL(_SEQUENCE).format(Identifier(schema, name))
                 row: Any = session.execute(query).fetchone()
                 yield SequenceValue(schema, name, row[0], row[1])
@@ -198,13 +208,18 @@ class LiveDatabase:
     def large_objects(self) -> LargeObjects:
         """All of them. Reads pg_largeobject, which takes a superuser."""
         found = LargeObjects()
-        with self.connection.connect(autocommit=False) as session, session.cursor("large_objects", binary=True) as rows:
+        with (
+            self.connection.connect(autocommit=False) as session,
+            self._limited(session, "reading large objects"),
+            session.cursor("large_objects", binary=True) as rows,
+        ):
             (block,) = session.execute("select pg_catalog.current_setting('block_size')::int / 4").fetchone() or (2048,)
             page_size = int(str(block))
             current, size, content = None, 0, hashlib.sha256()
             rows.execute(_LARGE_OBJECTS)
             rows.itersize = 500
             for oid, page, data in _typed(rows):
+                self._check()
                 if oid != current:
                     if current is not None:
                         found.add(current, size, content.digest())

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Protocol
 
-from airflow_pgbackup.errors import Cancelled, RepositoryError
+from airflow_pgbackup.errors import Cancelled, VerificationFailed
 from airflow_pgbackup.repository.regular_files import open_member
 
 CHUNK = 1024**2
@@ -66,12 +66,12 @@ class Source:
     def check(self) -> None:
         """The last look before the commit.
 
-        :raises RepositoryError: when the bytes are not the expected ones. And what the cancel flag raises.
+        :raises VerificationFailed: when the bytes are not the expected ones. And what the cancel flag raises.
         """
         if self._expected is not None and self.sha256 != self._expected:
-            raise RepositoryError(
-                f"the data read has sha256 {self.sha256}, expected was {self._expected}",
-                hint="the source is damaged or has changed: verify it",
+            raise VerificationFailed(
+                f"checksum mismatch: expected sha256 {self._expected}, found {self.sha256}",
+                hint="The source is damaged, or has changed: verify it.",
             )
         if self._cancel is not None:
             self._cancel.check()
@@ -80,7 +80,7 @@ class Source:
 def digest(path: Path, expected: str | None, cancel: CancelFlag | None) -> str:
     """The sha256 of a file.
 
-    :raises RepositoryError: it is not the expected one.
+    :raises VerificationFailed: it is not the expected one.
     """
     with open_member(path) as stream:
         source = Source(stream, sha256=expected, digest=True, cancel=cancel)

@@ -33,6 +33,7 @@ from airflow_pgbackup.errors import (
     RepositoryError,
     RepositoryMismatch,
     RepositoryNotFound,
+    VerificationFailed,
 )
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series
@@ -400,7 +401,7 @@ def test_cancelled(repository: Repository, place: Place, looks: int) -> None:
 def test_the_expected_digest(repository: Repository, place: Place, size: int) -> None:
     data = data_of(size)
     state = place.state()
-    with pytest.raises(RepositoryError, match="sha256"):
+    with pytest.raises(VerificationFailed, match="checksum mismatch"):
         repository.write("a/b", io.BytesIO(data[:-1] + b"?"), sha256=hashlib.sha256(data).hexdigest())
     assert place.state() == state
     assert repository.write("a/b", io.BytesIO(data), sha256=hashlib.sha256(data).hexdigest()).size == size

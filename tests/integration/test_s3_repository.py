@@ -19,7 +19,13 @@ import pytest
 from botocore.config import Config
 
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.errors import (
+    AlreadyExists,
+    BackupNotFound,
+    RepositoryError,
+    RepositoryNotFound,
+    VerificationFailed,
+)
 from airflow_pgbackup.repository import s3 as s3_module
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.local import LocalRepository
@@ -306,7 +312,7 @@ def test_a_damaged_member_takes_the_directory_with_it(client: S3Client, bucket: 
     for number in range(6):
         (tmp_path / f"{number}.dat").write_bytes(SMALL)
     (tmp_path / "large.dat").write_bytes(LARGE * 3)
-    with pytest.raises(RepositoryError, match="expected was 000"):
+    with pytest.raises(VerificationFailed, match="expected sha256 000"):
         repository.write_directory(f"{FOLDER}/a.dir", tmp_path, digests={bad: "0" * 64})
     assert [e.key for e in repository.list()] == ["repository.json"]
     assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)

@@ -175,6 +175,20 @@ def test_a_snapshot_of_another(options: dict[str, Any], database: ConnectionPara
     assert [entry.key for entry in here.list()] == ["repository.json"]
 
 
+def test_what_the_selection_shows_is_logged(database: ConnectionParams, here: Repository) -> None:
+    lines: list[str] = []
+    dump_database(
+        connection=database,
+        server="s",
+        repository=here,
+        options=DumpOptions(exclude_tables=["nosuch*"]),
+        count_rows=True,
+        log=lines.append,
+    )
+    (line,) = [line for line in lines if line.startswith("warning: ")]
+    assert "nosuch*" in line
+
+
 def test_a_table_that_stays_locked(database: ConnectionParams, here: Repository) -> None:
     """pg_dump itself fails by then too; which of the two is heard first does not matter."""
     with database.connect(autocommit=False) as session:
