@@ -11,12 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
+
 from airflow_pgbackup.backup import rehearsal_server
+from airflow_pgbackup.backup.extension_versions import available, differing
 from airflow_pgbackup.backup.rehearsal_definitions import Definitions, open_script, read_definitions
 from airflow_pgbackup.backup.rehearsal_head import ClusterHead
 from airflow_pgbackup.backup.rehearsal_place import Place
 from airflow_pgbackup.backup.rehearsal_verdict import judge
-from airflow_pgbackup.errors import DeadlineExceeded, NotProven, ToolError, ToolKilled
+from airflow_pgbackup.backup.sessions import session
+from airflow_pgbackup.errors import ConnectError, DeadlineExceeded, NotProven, ToolError, ToolKilled
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
 from airflow_pgbackup.postgres.database_sql import DatabaseProperties, DatabaseStatement
@@ -90,7 +94,17 @@ def load(
                 f"{place.label} has a role of the dump that may not own what it owns in it: {line.strip()}",
                 hint="make it a superuser there, or drop it, so that a stand-in takes its place",
             ) from None
-        raise judge(error, place.label, place.sqlstate) from None
+        raise judge(error, place.label, place.sqlstate, _other_versions(manifest, place, definitions)) from None
+
+
+def _other_versions(manifest: Manifest, place: Place, definitions: Definitions) -> list[str]:
+    """A line for each extension of the dump that the server has in another version than the source."""
+    try:
+        with session(place.params) as connection:
+            here = available(connection)
+    except (ConnectError, psycopg.Error):  # it is gone, which is found out elsewhere
+        return []
+    return differing(manifest.source.extensions, here, names=definitions.extensions)
 
 
 @dataclass

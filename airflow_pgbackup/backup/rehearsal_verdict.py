@@ -110,15 +110,18 @@ _SEARCH_PATH = (
 )
 _UNQUALIFIED = re.compile(r'^(?:relation|function|type|operator|procedure|aggregate) "?[^".(]+"?(?:\(| does)')
 _COPY = re.compile(r'COPY failed for table ("(?:[^"]|"")+")')
+_UNDEFINED = ("42883", "42P01", "42704")  # function, relation, object
 _NAMES = ("42P01", "42883", "42703", "42704", "3F000")
 
 
-def judge(error: ToolError, label: str, sqlstate: SqlState) -> PgBackupError:
+def judge(error: ToolError, label: str, sqlstate: SqlState, other_versions: Sequence[str] = ()) -> PgBackupError:
     """The error to raise instead.
 
     :param error: of pg_restore or psql.
     :param label: names the server.
     :param sqlstate: where known; else what the message says counts.
+    :param other_versions: a line for each extension that the server has in another version than the source: what is
+        not defined may have been that one's.
     :return: :class:`VerificationFailed`, or :class:`NotProven` with what is missing and the way out.
     """
     lines = errors_of(error.stderr) or list(error.stderr[-1:])
@@ -129,6 +132,12 @@ def judge(error: ToolError, label: str, sqlstate: SqlState) -> PgBackupError:
     for line in lines:
         message = _text(line)
         state = sqlstate(message) or _guess(message)
+        if state in _UNDEFINED and other_versions:
+            return NotProven(
+                f"{label} has other versions of extensions, and may lack what the dump uses of them: "
+                f"{'; '.join(other_versions)}: {error.message}",
+                hint=f"install the backup's version of the extension on the worker, or {_SCRATCH}",
+            )
         if state is not None and state.startswith((*_OF_THE_DUMP, "3F")):
             return VerificationFailed(f"it does not restore: {error.message}", hint=_hint(state, error.stderr, line))
     return NotProven(

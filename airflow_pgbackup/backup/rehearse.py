@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psycopg
 
+from airflow_pgbackup.backup.extension_versions import differing, installed
 from airflow_pgbackup.backup.progress import human_seconds
 from airflow_pgbackup.backup.rehearsal_definitions import read_definitions
 from airflow_pgbackup.backup.rehearsal_load import Loaded, load
@@ -182,6 +183,9 @@ def compare(
     found.differences += differences
     found.notes += notes
 
+    if loaded.database is not None:
+        with quiet.with_database(loaded.database).connect() as session:
+            found.notes += differing(manifest.source.extensions, installed(session))
 
 def _check_whole(manifest: Manifest) -> None:
     """:raises NotProven: a part that cannot stand alone was dumped on purpose."""

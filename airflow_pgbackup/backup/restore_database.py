@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.extension_versions import differing
 from airflow_pgbackup.backup.restore_archive import needs_path, open_archive
 from airflow_pgbackup.backup.restore_fresh import apply_statements, make_fresh, make_room, measure, read_properties
 from airflow_pgbackup.backup.restore_globals import GlobalsPlan
@@ -147,7 +148,8 @@ class _Restoring:
         check_needs(
             needs, server, label=label, new_roles=self._globals.created, new_tablespaces=self._globals.tablespaces
         )
-        return [*self._globals.lines(), *self._lines()]
+        versions = differing(job.manifest.source.extensions, server.extensions, names=needs.extensions)
+        return [*self._globals.lines(), *self._lines(), *versions]
 
     def _go_around(self) -> ConnectionParams:
         """Where to be meanwhile; a database that is filled in one transaction can be that itself."""

@@ -133,7 +133,7 @@ def check_needs(
         hints.append(
             "create the roles, restore them first from a cluster backup (globals), or set no_owner and no_privileges"
         )
-    if extensions := sorted(needs.extensions - server.extensions):
+    if extensions := sorted(needs.extensions - server.extensions.keys()):
         missing.append(f"extensions {', '.join(extensions)}")
         hints.append("install the extensions' packages on the server, or leave them out by use_list")
     if tablespaces := sorted(needs.tablespaces - server.tablespaces - set(new_tablespaces)):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from airflow_pgbackup.backup.extension_versions import available
 from airflow_pgbackup.backup.sessions import Session, column, one, session, told
 from airflow_pgbackup.backup.user_objects import user_objects
 from airflow_pgbackup.errors import ConfigurationError, ConnectError
@@ -100,7 +101,7 @@ class Server:
     """What a server said of itself and of us.
 
     :ivar locks: how many entries its lock table is sure to hold.
-    :ivar extensions: those that could be created.
+    :ivar extensions: those that could be created, and in which version.
     """
 
     version_num: int
@@ -111,7 +112,7 @@ class Server:
     databases: frozenset[str]
     roles: frozenset[str]
     tablespaces: frozenset[str]
-    extensions: frozenset[str]
+    extensions: Mapping[str, str]
 
     @property
     def major(self) -> int:
@@ -141,7 +142,7 @@ class Server:
                 frozenset(column(connection, "SELECT datname FROM pg_catalog.pg_database")),
                 frozenset(column(connection, "SELECT rolname FROM pg_catalog.pg_roles")),
                 frozenset(column(connection, "SELECT spcname FROM pg_catalog.pg_tablespace")),
-                frozenset(column(connection, "SELECT name FROM pg_catalog.pg_available_extensions")),
+                available(connection),
             )
 
 

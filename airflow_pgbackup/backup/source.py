@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from airflow_pgbackup.backup.extension_versions import installed
 from airflow_pgbackup.errors import ConnectError
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.repository.manifest import DatabaseSource
@@ -42,7 +44,8 @@ class Source:
     """What the server said.
 
     :param size_bytes: of the database, or of all that may be connected to, as ``pg_database_size`` counts it.
-    :param tables: ordinary tables outside system schemas and extensions; None for a cluster."""
+    :param tables: ordinary tables outside system schemas and extensions; None for a cluster.
+    :param extensions: of the database, and their versions; None for a cluster."""
 
     server_version: str
     server_version_num: int
@@ -51,6 +54,7 @@ class Source:
     in_recovery: bool
     size_bytes: int
     tables: int | None
+    extensions: Mapping[str, str] | None = None
 
     def for_manifest(self, connection: ConnectionParams) -> DatabaseSource:
         return DatabaseSource(
@@ -60,6 +64,7 @@ class Source:
             size_bytes=self.size_bytes,
             encoding=self.encoding,
             host=connection.host or None,
+            extensions=self.extensions,
         )
 
 
@@ -72,17 +77,18 @@ def describe_source(connection: ConnectionParams, *, cluster: bool = False) -> S
         try:
             session.execute("set statement_timeout = 0")  # as pg_dump does: the size of a large database takes a while
             version, number, database, encoding, in_recovery, size = _one(session, _DATABASE)
-            tables = None
+            tables = extensions = None
             if cluster:
                 (size,) = _one(session, _CLUSTER_SIZE)
             else:
                 (tables,) = _one(session, _TABLES)
+                extensions = installed(session)
         except psycopg.Error as error:
             raise ConnectError(
                 f"{connection.label}: cannot read the server's version and size: {error.diag.message_primary or error}",
                 hint="the user needs CONNECT on the database, and nothing in pg_catalog revoked",
             ) from None
-    return Source(version.split(" ")[0], number, database, encoding, in_recovery, size, tables)
+    return Source(version.split(" ")[0], number, database, encoding, in_recovery, size, tables, extensions)
 
 
 def _one(session: psycopg.Connection[Any], query: LiteralString) -> tuple[Any, ...]:

@@ -81,6 +81,8 @@ class DatabaseSource:
     size_bytes: int | None
     encoding: str | None
     host: str | None
+    extensions: Mapping[str, str] | None = None
+    """Version of each extension of the database; None for a cluster, a foreign dump, and before version 1.1."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from airflow_pgbackup.postgres.sqllexer import Comment, CopyData, MetaCommand, S
 
 
 def server(**known: set[str]) -> Server:
-    names = {name: frozenset(known.get(name, ())) for name in ("databases", "roles", "tablespaces", "extensions")}
-    return Server(180004, superuser=True, may_create=True, user="me", locks=6400, **names)
+    names = {name: frozenset(known.get(name, ())) for name in ("databases", "roles", "tablespaces")}
+    extensions = dict.fromkeys(known.get("extensions", ()), "1.0")
+    return Server(180004, superuser=True, may_create=True, user="me", locks=6400, extensions=extensions, **names)
 
 
 # -- statements about a database as a whole
