@@ -180,8 +180,14 @@ def test_who_reads_the_output_may_leave(run: Run, tmp_path: Path, database: Conn
         reader, writer = os.pipe()
         os.close(reader)
         try:
-            streams = {"stdout": writer, "stderr": writer if stderr else subprocess.PIPE}
-            return subprocess.run([*PROGRAM, *arguments], env=environment(database), text=True, timeout=60, **streams)
+            return subprocess.run(
+                [*PROGRAM, *arguments],
+                env=environment(database),
+                stdout=writer,
+                stderr=writer if stderr else subprocess.PIPE,
+                text=True,
+                timeout=60,
+            )
         finally:
             os.close(writer)
 
@@ -192,7 +198,7 @@ def test_who_reads_the_output_may_leave(run: Run, tmp_path: Path, database: Conn
     for command in (("list", here), ("list", here, "--json"), ("show", here, backup["series"])):
         done = unread(*command)
         assert (done.returncode, done.stderr) == (0, "")
-    (artifact,) = tmp_path.glob("here/*/*/*/*.dump")
+    (artifact,) = tmp_path.glob("here/*/*/*/*/*.dump")
     artifact.write_bytes(b"")
     assert unread("verify", here, backup["series"]).returncode == EXIT_STATUS["not good"]
 

@@ -266,7 +266,7 @@ def test_keepalives_of_sessions_and_tools(server: PostgresServer) -> None:
         assert found == [60, 10]
     script = "\\! cat /proc/net/tcp\nselect 1"
     with client_environment(params) as env:
-        argv = [BIN / "psql", "-wXAtq", "-f", "-"]
+        argv: list[str | Path] = [BIN / "psql", "-wXAtq", "-f", "-"]
         shown = subprocess.run(argv, env=env, input=script, capture_output=True, text=True, check=True).stdout
     # proc_net_tcp.rst: local and remote address, state 01 is established, timer 02 is keepalive's, in 1/100 s
     remote = f" 0100007F:{server.port:04X} 01 "
