@@ -22,6 +22,7 @@ from airflow_pgbackup.backup.rehearsal_load import Loaded, load
 from airflow_pgbackup.backup.rehearsal_objects import compare_definitions
 from airflow_pgbackup.backup.rehearsal_place import Place, throwaway_place
 from airflow_pgbackup.backup.rehearsal_scratch import scratch_place
+from airflow_pgbackup.backup.rehearsal_sessions import guarded_sessions
 from airflow_pgbackup.errors import DeadlineExceeded, NotProven, ToolError, ToolKilled
 from airflow_pgbackup.postgres.archive import ArchiveContents, ArchiveReader, RowSet
 from airflow_pgbackup.postgres.cancel import Cancel
@@ -37,6 +38,10 @@ from airflow_pgbackup.postgres.contents import TableKey
 from airflow_pgbackup.postgres.live import LiveDatabase
 from airflow_pgbackup.repository.manifest import Difference, Manifest, TableResult
 from airflow_pgbackup.settings import Settings
+
+_PHASES = 6
+"""Deadlines that a rehearsal takes at most: to restore, once more with one job, to read the archive, to compare rows,
+once more as sets, and definitions."""
 
 
 @dataclass
@@ -98,6 +103,7 @@ def rehearse(
         if scratch is None
         else scratch_place(manifest, scratch, settings, cancel=stop, log=log) as place,
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="read archive") as pool,
+        guarded_sessions(place, cancel, _PHASES * deadline),
         place.kept(),
     ):
         if place.sandbox:
@@ -177,15 +183,15 @@ def compare(
     for database in databases:
         with _live(manifest, quiet.with_database(database), place, cancel, deadline) as live:
             _compare(found, contents, live, database if loaded.database is None else None, reading)
+    if loaded.database is not None:
+        with quiet.with_database(loaded.database).connect() as session:
+            found.notes += differing(manifest.source.extensions, installed(session))
     differences, notes = compare_definitions(
         artifact, manifest, loaded, quiet, place, settings, deadline=deadline, cancel=cancel
     )
     found.differences += differences
     found.notes += notes
 
-    if loaded.database is not None:
-        with quiet.with_database(loaded.database).connect() as session:
-            found.notes += differing(manifest.source.extensions, installed(session))
 
 def _check_whole(manifest: Manifest) -> None:
     """:raises NotProven: a part that cannot stand alone was dumped on purpose."""

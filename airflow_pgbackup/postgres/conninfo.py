@@ -23,6 +23,7 @@ from airflow_pgbackup.errors import ConfigurationError, ConnectError
 from airflow_pgbackup.postgres.environment import client_environment
 from airflow_pgbackup.postgres.hints import hint_for
 from airflow_pgbackup.postgres.keywords import check_text, clean, compiled_defaults, secret_keywords, variables
+from airflow_pgbackup.postgres.open_sessions import OpenSessions
 from airflow_pgbackup.postgres.pgpass import pgpass_file, secret_forms
 from airflow_pgbackup.postgres.service import read_service
 from airflow_pgbackup.text import printable
@@ -80,12 +81,14 @@ class ConnectionParams:
     :ivar renew_every: seconds; that often a tool's password file is rewritten while the tool runs.
     :ivar peer_uid: a session of ours is with a process of this user, by SO_PEERCRED of unix(7), or it is refused. For
         a socket in a directory that somebody else writes to, as libpq's ``requirepeer``, which takes names only.
+    :ivar sessions: where sessions of ours are noted, to be broken off.
     """
 
     keywords: Mapping[str, str]
     password: Password = field(default=None, repr=False)
     renew_every: float | None = None
     peer_uid: int | None = None
+    sessions: OpenSessions | None = None
 
     @classmethod
     def resolve(
@@ -239,10 +242,14 @@ class ConnectionParams:
             if variable in os.environ and variable not in _NO_KEYWORD_OVERRIDES:
                 keywords.setdefault(keyword, compiled_defaults().get(keyword, ""))
         for pause in (*_SLOT_PAUSES, None):
+            if self.sessions:
+                self.sessions.check()
             try:
                 with _without_variables():
                     session = psycopg.connect(**keywords, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
                 try:
+                    if self.sessions:
+                        self.sessions.add(session)
                     self._check_peer(session)
                     accept_any_bytes(session)
                     session.autocommit = autocommit

@@ -1,0 +1,142 @@
+"""The superuser of a rehearsal's server is whoever wrote the dump: it need not answer the session that looks at it."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from airflow_pgbackup.backup import rehearsal_sessions, rehearse
+from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.backup.rehearsal_place import Place
+from airflow_pgbackup.backup.rehearsal_sessions import guarded_sessions
+from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.errors import Cancelled, ConnectError, NotProven
+from airflow_pgbackup.postgres.cancel import Cancel
+from airflow_pgbackup.postgres.clients import find_clients
+from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import DumpOptions
+from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.repository.open import open_repository
+
+# Makes whoever reads large objects wait for a lock, and stops that process. One that is stopped obeys neither
+# statement_timeout nor a cancel request.
+STOP_WHO_LOOKS = """
+psql=$(dirname $(readlink /proc/$(head -1 postmaster.pid)/exe))/psql
+PGUSER=$1 PGDATABASE=$2 PGHOST=$(sed -n 5p postmaster.pid) PGPORT=$(sed -n 4p postmaster.pid) setsid $psql <<'END' &
+do $$ declare waiting int; begin
+    lock table pg_largeobject in access exclusive mode;
+    loop
+        select pid into waiting from pg_locks where relation = 'pg_largeobject'::regclass and not granted;
+        exit when waiting is not null;
+        perform pg_sleep(0.01);
+    end loop;
+    execute format('copy (select 1) to program %L', 'kill -STOP ' || waiting);
+    perform pg_sleep(600);
+end $$;
+END
+"""
+# A throwaway server has jit off, the test's server on.
+MARKED = """
+create function marked(int) returns int language plpgsql as $f$ begin
+    if current_setting('jit') = 'off' then
+        execute format('copy (select 1) to program %L', format(
+            'echo {script} | base64 -d | sh -s %s %s > /dev/null 2>&1', current_user, current_database()));
+        loop
+            exit when exists (select from pg_locks where relation = 'pg_largeobject'::regclass and granted
+                                                     and mode = 'AccessExclusiveLock');
+            perform pg_sleep(0.01);
+        end loop;
+    end if; return $1; end $f$"""
+
+
+@pytest.fixture
+def rehearsed(
+    server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], tmp_path: Path
+) -> Callable[[float, Cancel], object]:
+    repository = open_repository(f"file://{tmp_path / 'repository'}")
+    repository.init()
+    database = fresh_database(
+        server18,
+        None,
+        MARKED.format(script=base64.b64encode(STOP_WHO_LOOKS.encode()).decode()),
+        "create table t (a int)",
+        "insert into t values (1)",
+        "set jit = on",
+        "alter table t add check (marked(a) > 0)",
+    )
+    reference = dump_database(connection=database, server="s", repository=repository, options=DumpOptions())
+
+    def rehearsed(deadline: float, cancel: Cancel) -> object:
+        return verify(reference=reference, repository=repository, level="restore", deadline=deadline, cancel=cancel)
+
+    return rehearsed
+
+
+def stopped_backend() -> bool:
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            stopped = (process / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+            if stopped and b"postgres: pgb_" in (process / "cmdline").read_bytes():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def test_a_server_that_is_stopped_ends_the_rehearsal(
+    rehearsed: Callable[[float, Cancel], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearse, "_PHASES", 1)
+    with pytest.raises(NotProven, match="did not let us look at the copy within 5 s"):
+        rehearsed(5.0, Cancel())
+
+
+def test_a_server_that_is_stopped_does_not_keep_us_from_stopping(rehearsed: Callable[[float, Cancel], object]) -> None:
+    cancel = Cancel()
+    asked: list[float] = []
+
+    def ask() -> None:
+        limit = time.monotonic() + 60
+        while not stopped_backend() and time.monotonic() < limit:
+            time.sleep(0.05)
+        asked.append(time.monotonic())
+        cancel.set()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    with pytest.raises(Cancelled):
+        rehearsed(600.0, cancel)
+    assert time.monotonic() - asked[0] < 3.0
+    thread.join()
+
+
+@pytest.fixture
+def place(server18: PostgresServer) -> Place:
+    programs = find_clients([str(server18.bin_dir)])[0]
+    return Place(params=server18.params, folder=server18.shared, programs=programs, loader=programs)
+
+
+def test_results_without_an_end_are_not_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal_sessions, "_MOST_MEMORY", 64 << 20)
+
+    def ask() -> None:
+        with guarded_sessions(place, Cancel(), 60), place.params.with_database("postgres").connect() as session:
+            session.execute("select repeat('x', 1000), generate_series(1, 1000000000)")
+
+    with pytest.raises(NotProven, match=r"took more than 64\.0 MiB of memory"):
+        ask()
+
+
+def test_nobody_connects_to_a_server_whose_sessions_were_broken_off(place: Place) -> None:
+    cancel = Cancel()
+    with guarded_sessions(place, cancel, 60):
+        with place.params.connect() as session:
+            assert session.execute("select 1").fetchone() == (1,)
+        cancel.set()
+        with pytest.raises(ConnectError, match="asked to stop"):
+            place.params.connect()
