@@ -184,7 +184,8 @@ def _private_places() -> list[Path]:
 
 
 def _limits(root: bool) -> list[str]:
-    """Of each process but for their number: memory, size of files, and no core files."""
+    """Of each process but for their number: memory, size of files, and no core files. All of them together may take
+    more memory than there is; then the kernel ends them before the worker, choom(1)."""
     memory = max(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2, _LEAST_MEMORY)
     wanted = {
         "nproc": (resource.RLIMIT_NPROC, _PROCESSES if root else _PROCESSES_OF_A_USER),
@@ -196,7 +197,7 @@ def _limits(root: bool) -> list[str]:
     for name, (number, value) in wanted.items():
         hard = resource.getrlimit(number)[1]
         command.append(f"--{name}={value if hard == resource.RLIM_INFINITY else min(value, hard)}")
-    return [*command, "--"]
+    return [*(["choom", "-n", "1000", "--"] if shutil.which("choom") else []), *command, "--"]
 
 
 def _free_uid() -> int:

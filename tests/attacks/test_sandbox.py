@@ -103,6 +103,7 @@ def test_it_has_no_privileges_and_gains_none(inside: PostgresServer) -> None:
     for name in ("Max processes", "Max address space", "Max file size"):
         (line,) = [line for line in limits.splitlines() if line.startswith(name)]
         assert "unlimited" not in line
+    assert shell(inside, "cat /proc/self/oom_score_adj") == "1000"  # the kernel ends it before the worker
     assert shell(inside, "grep -c : /proc/net/dev") == "1"  # the loopback of its own
 
 
