@@ -24,6 +24,13 @@ LARGE_ROW = 768 << 20
 
 _MOST_COMPRESSED = 255  # by lz4; pglz makes it 91 times smaller at most. A smaller TOAST table has no such row
 
+_NOT_NOW = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.ConfigurationLimitExceeded,
+    psycopg.errors.DiskFull,
+    psycopg.errors.OutOfMemory,
+)
+
 # A broken index must not answer; and who may see a part of the rows only is not to judge.
 _SETTINGS: LiteralString = """
 select pg_catalog.set_config(name, value, true)
@@ -124,37 +131,41 @@ def check_rows(db: Database, selection: Selection) -> None:
         if rows.any(table, f"select from only {table} where {' + '.join(sizes)} > {LARGE_ROW} limit 1")
     ]
     report(db, "large_rows", large)
-    if rows.locked:
+    if tables := list(rows.skipped):
         db.warning(
-            "locked",
-            f"{db.where}: {named(list(rows.locked))} were not scanned, since another session locks them",
-            "let the schema change finish, and check again",
-            list(rows.locked),
+            "not_scanned",
+            f"{db.where}: {named(tables)} could not be scanned: {'; '.join(dict.fromkeys(rows.skipped.values()))}",
+            "Check again when the schema change is over, or with more room for temporary files (temp_file_limit).",
+            tables,
         )
-    said = "; ".join(dict.fromkeys(rows.unreadable.values()))
-    report(db, "unreadable_rows", list(rows.unreadable), found=f"reading {named(list(rows.unreadable))} fails: {said}")
+    tables, said = list(rows.unreadable), "; ".join(dict.fromkeys(rows.unreadable.values()))
+    report(db, "unreadable_rows", tables, found=f"reading {named(tables)} fails: {said}")
+
+
+def _said(error: psycopg.Error) -> str:
+    return " ".join((error.diag.message_primary or str(error)).split())
 
 
 class _Rows:
     """:ivar unreadable: tables that could not be read to the end, and what the server says of each.
-    :ivar locked: tables that another session has locked meanwhile.
+    :ivar skipped: those that the server had no time or room for.
     """
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self.unreadable: dict[str, str] = {}
-        self.locked: dict[str, None] = {}
+        self.skipped: dict[str, str] = {}
 
     def any(self, table: str, query: str) -> bool:
         try:
             return self._db.any_row(query)
-        except psycopg.errors.LockNotAvailable:
-            self.locked[table] = None
+        except _NOT_NOW as error:
+            self.skipped[table] = _said(error)
             return False
         except psycopg.DataError:
             return True  # computing it fails, as it will for COPY
         except psycopg.InternalError as error:
-            self.unreadable[table] = " ".join((error.diag.message_primary or str(error)).split())
+            self.unreadable[table] = _said(error)
             return False
 
 

@@ -151,7 +151,7 @@ class Database:
         :return: False also where this user may not ask, or PostgreSQL cannot plan it.
         :raises psycopg.DataError: an expression cannot be computed for a row.
         :raises psycopg.InternalError: what it reads is broken.
-        :raises psycopg.errors.LockNotAvailable: another session has locked it for longer than ``lock_timeout``.
+        :raises psycopg.OperationalError: the server has no time or room for it, or is gone.
         """
         if self._cancel:
             self._cancel.check()

@@ -153,18 +153,19 @@ def mentions(text: str) -> Mentions:
         elif token.kind == "name" and token.text in _ENDS_FROM:
             in_from = False
         elif token.is_name:
-            name, step = _name(found, at)
+            parts = _parts(found, at)
+            name, step = _name(parts), 2 * len(parts) - 1
             after = found[at + step] if at + step < len(found) else Token("other", ";")
             called = after.text == "(" and after.kind == "other"
             if before.text == "::" or (before.text == "as" and opened and opened[-1][0] == "cast"):
                 result.types.add(name)
             elif after.text == "%" and at + step + 1 < len(found) and found[at + step + 1].text in ("rowtype", "type"):
-                of_column = found[at + step + 1].text == "type" and name[0] is not None
-                result.tables.add((None, name[0]) if of_column and name[0] else name)
+                column = found[at + step + 1].text == "type" and len(parts) > 1
+                result.tables.add(_name(parts[:-1]) if column else name)
             elif _is_table(found, at, in_from) and token.text not in _NO_TABLE and not (called and in_from):
                 if name[0] is not None or name[1] not in own:
                     result.tables.add(name)
-            elif called and before.text not in ("into", "table", "."):
+            elif called and before.text not in ("into", "table", "as", "."):
                 result.functions.add(name)
         elif token.kind == "other" and before.text != "." and _OPERATOR.fullmatch(token.text):
             result.operators.add(token.text)
@@ -173,13 +174,18 @@ def mentions(text: str) -> Mentions:
     return result
 
 
-def _name(found: list[Token], at: int) -> tuple[Name, int]:
-    """A name with its schema, and how many tokens that is; of a longer one its last two parts."""
-    parts, step = [found[at].text], 1
-    while at + step + 1 < len(found) and found[at + step].text == "." and found[at + step + 1].is_name:
-        parts.append(found[at + step + 1].text)
-        step += 2
-    return ((parts[-2] if len(parts) > 1 else None), parts[-1]), step
+def _parts(found: list[Token], at: int) -> list[str]:
+    """The parts of a name between dots."""
+    parts = [found[at].text]
+    while at + 2 < len(found) and found[at + 1].text == "." and found[at + 2].is_name:
+        at += 2
+        parts.append(found[at].text)
+    return parts
+
+
+def _name(parts: list[str]) -> Name:
+    """The last two parts are schema and name."""
+    return (parts[-2] if len(parts) > 1 else None), parts[-1]
 
 
 def _is_table(found: list[Token], at: int, in_from: bool) -> bool:

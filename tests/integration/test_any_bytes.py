@@ -124,7 +124,7 @@ def test_json_of_the_command_line(
     raw(database, b"create role json_reader login")
     for keyword in ("host", "port"):
         monkeypatch.setenv(f"PG{keyword.upper()}", database.keywords[keyword])
-    command_line(["check", "--json", "-d", "sql_ascii", "-U", "json_reader"])
+    command_line(["check", "--json", "--scan-rows", "-d", "sql_ascii", "-U", "json_reader"])
     (finding,) = (one for one in json.loads(capsys.readouterr().out) if one["code"] == "table_select")
     assert 'public."t\udce9"' in finding["objects"]
     encodable(finding)["message"].encode()

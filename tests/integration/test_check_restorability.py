@@ -528,6 +528,21 @@ def test_large_rows(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(database, scan_rows=True) == {}
 
 
+def test_a_table_that_the_server_has_no_room_to_scan(made: Made) -> None:
+    database = made(
+        NEWEST,
+        "CREATE TABLE wide (a text PRIMARY KEY); INSERT INTO wide SELECT md5(n::text) FROM generate_series(1, 50000) n",
+        "CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int CONSTRAINT k REFERENCES parent)",
+        "SET session_replication_role = replica; INSERT INTO child VALUES (1)",
+    )
+    run(database, f"ALTER DATABASE {database.dbname} SET temp_file_limit = '100kB'")
+    run(database, f"ALTER DATABASE {database.dbname} SET work_mem = '1MB'")
+    codes = found(database, scan_rows=True)
+    assert set(codes) == {"not_scanned", "violated_foreign_key"}
+    assert codes["not_scanned"].objects == ("public.wide",)
+    assert "temporary file size exceeds" in codes["not_scanned"].message
+
+
 def test_a_broken_page(made: Made) -> None:
     """Made in a copy of the files, which no buffer of the server has."""
     source = made(NEWEST, "CREATE TABLE broken (a int CHECK (a > 0)); INSERT INTO broken VALUES (1)", "CHECKPOINT")
