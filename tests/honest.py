@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.layout import Series, VerificationName, backup_folder, backup_id
+from airflow_pgbackup.repository.layout import Series, VerificationName, artifact_key, backup_folder, backup_id
 from airflow_pgbackup.repository.manifest import (
     Artifact,
     Check,
@@ -28,7 +28,13 @@ CHECKS = {"integrity": ("integrity",), "archive": ("integrity", "archive"), "res
 
 
 def manifest_of(
-    repository: Repository, series: Series, started_at: datetime, members: Mapping[str, bytes], *, seed: str = ""
+    repository: Repository,
+    series: Series,
+    started_at: datetime,
+    members: Mapping[str, bytes],
+    *,
+    seed: str = "",
+    attempt: str | None = None,
 ) -> Manifest:
     """The manifest of a dump of these files: one, or those of a directory, ``app.dir/toc.dat``."""
     name = next(iter(members)).partition("/")[0]
@@ -52,6 +58,7 @@ def manifest_of(
             size=sum(file.size for file in files),
             sha256=directory_sha256(files) if is_directory else files[0].sha256,
             files=files,
+            attempt=attempt,
         ),
         source=DatabaseSource(
             database=series.database,
@@ -99,17 +106,19 @@ def write_backup(
     members: Mapping[str, bytes] | None = None,
     seed: str = "",
     committed: bool = True,
+    attempt: str | None = None,
 ) -> Manifest:
     """Artifact, verifications, manifest.
 
     :param looks: ``archive-pass``, a minute after each other.
     :param committed: write the manifest.
+    :param attempt: the folder of the artifact; None: beside the manifest.
     """
     members = members or {"app.dump": b"12345"}
-    manifest = manifest_of(repository, series, started_at, members, seed=seed)
+    manifest = manifest_of(repository, series, started_at, members, seed=seed, attempt=attempt)
     folder = backup_folder(series, manifest.id)
     for path, data in members.items():
-        repository.write_bytes(f"{folder}/{path}", data)
+        repository.write_bytes(artifact_key(series, manifest.id, path, attempt), data)
     for number, look in enumerate(looks, 1):
         level, _, result = look.partition("-")
         write_verification(repository, manifest, level, result, started_at + timedelta(minutes=number))

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from airflow_pgbackup.errors import AlreadyExists, BackupNotFound
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, find_backup
-from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.layout import Series, backup_folder
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION
 
 
@@ -37,9 +37,11 @@ def pin(*, repository: Repository, series: Series, id: str, reason: str = "") ->
 
 
 def unpin(*, repository: Repository, series: Series, id: str) -> None:
-    """Take the pin away, if there is one.
+    """Take the pin away, if there is one; also from what a prune that was killed has left of a backup.
 
     :raises BackupNotFound: there is no such backup.
     """
-    folder = find_backup(repository, series, id).folder
-    repository.delete([f"{folder}/{PIN_FILE}"])
+    key = f"{backup_folder(series, id)}/{PIN_FILE}"
+    if repository.stat(key) is None:
+        find_backup(repository, series, id)
+    repository.delete([key])

@@ -13,7 +13,7 @@ from contextlib import suppress
 from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, RepositoryError
 from airflow_pgbackup.repository.base import Entry, Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, Backup, Leftover, read_manifest
-from airflow_pgbackup.repository.layout import MANIFEST_FILE, attempt_of
+from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of
 from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest
 
 _PINNED = "has been pinned meanwhile: kept"
@@ -53,7 +53,8 @@ def sweep(repository: Repository, leftover: Leftover) -> str | None:
     :raises RepositoryError: a key cannot be deleted.
     """
     entries = _entries(repository, leftover.folder)
-    if PIN_FILE in entries:
+    # With its data, since a prune that was killed may have taken the manifest; a pin of nothing is nothing.
+    if PIN_FILE in entries and any(path != PIN_FILE and not VerificationName.parse(path) for path in entries):
         return _PINNED
     grown = any(entry.modified > leftover.modified for entry in entries.values())
     if grown or MANIFEST_FILE in entries or not is_abandoned(repository, leftover):

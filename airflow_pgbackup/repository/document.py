@@ -155,6 +155,9 @@ def _encode(value: Any) -> Any:
     return value
 
 
+_hints = cache(get_type_hints)
+
+
 def _decode(kind: Any, value: Any) -> Any:
     """JSON that has passed its schema, as the type that an annotation names."""
     if get_origin(kind) in (Union, types.UnionType):
@@ -166,7 +169,7 @@ def _decode(kind: Any, value: Any) -> Any:
     if kind in (int, float):
         return kind(value)  # JSON knows one kind of number: 1.0 is an integer there
     if isinstance(kind, type) and is_dataclass(kind):
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         names = (f.name for f in fields(kind) if f.name in value)
         return kind(**{name: _decode(hints[name], value[name]) for name in names})
     return value

@@ -95,7 +95,8 @@ def read_evidence(repository: Repository, series: Series, backup_id: str, *, now
         repository, backup, entries, manifest, now or datetime.now(timezone.utc)
     )
     names = tuple(sorted(believed))
-    problem = _missing(manifest, entries)
+    # A listing from before this manifest may show what another attempt wrote, and prune has removed meanwhile.
+    problem = _missing(manifest, entries) and _missing(manifest, find_folder(repository, series, backup_id)[1])
     if problem:
         state, level = "incomplete", None
     else:
@@ -191,7 +192,11 @@ def _read_verifications(
                 data = repository.read_bytes(f"{backup.folder}/{name.file}", limit=size)
                 believed[name] = parse_verification(data, name, manifest)
                 continue
-            except (ManifestError, BackupNotFound) as error:
+            except BackupNotFound as error:
+                # With its backup, whose manifest went before it; or alone, and then it was not prune.
+                read_manifest(repository, manifest.series, manifest.id)
+                ignored.append(f"{name.file}: {error.message}")
+            except ManifestError as error:
                 ignored.append(f"{name.file}: {error.message}")
         if name.result == "fail":
             doubted.append(name)

@@ -19,8 +19,8 @@ from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server import PostgresServer
 
 PAGE = Path(__file__).parents[2] / "docs" / "restoring-without-us.md"
-FOLDER = "/var/backups/pg/prod/dvdrental/20261122T020000Z-3f9ac1"
-CLUSTER = "/var/backups/pg/prod/@cluster/20261122T020000Z-3f9ac1"
+FOLDER = "/var/backups/pg/prod/dvdrental/20261122T020000Z-3f9ac1/7d41c09e"
+CLUSTER = "/var/backups/pg/prod/@cluster/20261122T020000Z-3f9ac1/7d41c09e"
 ARTIFACT = "dvdrental_2026-11-22_0200"
 ZSTD = """import sys, zstandard
 zstandard.ZstdDecompressor().copy_stream(open(sys.argv[2], "rb"), sys.stdout.buffer)
@@ -51,7 +51,7 @@ def run(script: str, server: PostgresServer, folder: Path, tmp_path: Path) -> st
 
 
 def folder_of(root: Path, reference: dict[str, Any]) -> Path:
-    return root / str(reference["series"]) / str(reference["id"])
+    return (root / str(reference["key"])).parent
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,169 @@
+"""A repository in memory; each look and each change is a step of an :mod:`interleaving`, as a request to a store is."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import BinaryIO
+
+from interleaving import step
+
+from airflow_pgbackup.errors import (
+    AlreadyExists,
+    BackupNotFound,
+    OutcomeUnknown,
+    RepositoryError,
+    RepositoryNotFound,
+)
+from airflow_pgbackup.repository.base import Entry, Incoming, Leftover, Repository
+from airflow_pgbackup.repository.layout import TEMP_PREFIX
+from airflow_pgbackup.repository.source import CancelFlag, Source
+
+
+@dataclass
+class Store:
+    """What is shared by all who work with it.
+
+    :ivar conditional: a key that exists is refused, in the same moment; False: the later of two writers stays.
+    :ivar ahead: of the real time.
+    :ivar late: requests that somebody has given up, and that come through after all.
+    """
+
+    conditional: bool = True
+    ahead: timedelta = timedelta(0)
+    objects: dict[str, tuple[bytes, Entry]] = field(default_factory=dict)
+    late: list[Callable[[], object]] = field(default_factory=list)
+
+    @property
+    def now(self) -> datetime:
+        return datetime.now(timezone.utc) + self.ahead
+
+    def put(self, key: str, data: bytes) -> Entry | None:
+        """None: it exists, and this store refuses that."""
+        if self.conditional and key in self.objects:
+            return None
+        entry = Entry(key=key, size=len(data), modified=self.now)
+        self.objects[key] = (data, entry)
+        return entry
+
+    def let_through(self) -> None:
+        """What was late comes."""
+        for request in self.late:
+            request()
+        self.late.clear()
+
+
+class MemoryRepository(Repository):
+    """One worker's view."""
+
+    def __init__(self, store: Store, name: str = "store", *, cancel: CancelFlag | None = None) -> None:
+        super().__init__(f"memory://{name}", cancel=cancel)
+        self._store = store
+
+    def stat(self, key: str) -> Entry | None:
+        self._step(f"stat {key}")
+        found = self._store.objects.get(key)
+        return found[1] if found else None
+
+    @contextmanager
+    def read(self, key: str, *, pin: Entry | None = None) -> Iterator[BinaryIO]:
+        self._step(f"read {key}")
+        if key not in self._store.objects:
+            raise BackupNotFound(f"there is no {self.location(key)}")
+        yield io.BytesIO(self._store.objects[key][0])
+
+    @contextmanager
+    def incoming(
+        self,
+        prefix: str,
+        folder: Path,
+        *,
+        cancel: CancelFlag | None = None,
+        on_failure: Callable[[BaseException], None] = lambda error: None,
+    ) -> Iterator[Incoming]:
+        def finish(digests: Mapping[str, str]) -> Sequence[Entry]:
+            done: list[Entry] = []
+            try:
+                for member in self._members(prefix, folder):
+                    with (folder / member).open("rb") as stream:
+                        source = Source(stream, sha256=digests.get(member), digest=True, cancel=cancel)
+                        entry = self._write(f"{prefix}/{member}", source, size_hint=None, sha256=None)
+                        done.append(replace(entry, sha256=source.sha256))
+            except BaseException:
+                self._delete([entry.key for entry in done])
+                raise
+            return done
+
+        yield Incoming(finish)
+
+    def leftovers(
+        self, older_than: timedelta, *, prefix: str = "", say: Callable[[str], None] | None = None
+    ) -> Sequence[Leftover]:
+        self._step("list leftovers")
+        limit = self._store.now - older_than
+        entries = [entry for _, entry in self._store.objects.values() if entry.key.startswith(TEMP_PREFIX)]
+        return [Leftover(entry.key, entry.modified) for entry in entries if entry.modified <= limit]
+
+    def abort_leftovers(self, leftovers: Iterable[Leftover]) -> None:
+        self._delete([leftover.key for leftover in leftovers])
+
+    def _step(self, what: str) -> None:
+        if step(what):
+            raise RepositoryError(f"{self.uri} does not answer", hint="wait")
+
+    def _not_found(self) -> RepositoryNotFound:
+        return RepositoryNotFound(f"no repository at {self.uri}")
+
+    def _make_root(self) -> None:
+        """There is one."""
+
+    def _list(self, folder: str) -> Iterator[Entry]:
+        self._step(f"list {folder}")
+        return iter([entry for key, (_, entry) in self._store.objects.items() if key.startswith(folder)])
+
+    def _folders(self, folder: str) -> Iterator[str]:
+        below = (entry.key.removeprefix(folder).partition("/") for entry in self._list(folder))
+        return iter({name for name, slash, _ in below if slash})
+
+    def _write(self, key: str, source: Source, *, size_hint: int | None, sha256: str | None) -> Entry:
+        taken = AlreadyExists(f"{self.location(key)} exists already")
+        unknown = OutcomeUnknown(f"cannot write {self.location(key)}: no answer")
+        if self.stat(key):
+            raise taken
+        data = b""
+        while chunk := source.read(1 << 20):
+            data += chunk
+        source.check()
+        kind = step(f"put {key}")
+        if kind == "refused":
+            raise RepositoryError(f"cannot write {self.location(key)}: refused")
+        if kind == "late":
+            self._store.late.append(lambda: self._store.put(key, data))
+            raise unknown
+        entry = self._store.put(key, data)
+        if entry is None:
+            raise taken
+        if kind == "lost" or step(f"confirm {key}"):
+            raise unknown
+        if key not in self._store.objects:
+            raise unknown
+        if self._store.objects[key][1] is not entry:
+            raise AlreadyExists(f"{self.location(key)} was written by another in the same instant")
+        return entry
+
+    def _delete(self, keys: Sequence[str]) -> None:
+        failed = []
+        for key in keys:
+            kind = step(f"delete {key}")
+            if kind in ("refused", "late"):
+                failed.append(key)
+                continue
+            self._store.objects.pop(key, None)
+            if kind == "lost":
+                failed.append(key)
+        if failed:
+            raise RepositoryError(f"not deleted from {self.uri}: {', '.join(failed)}")
