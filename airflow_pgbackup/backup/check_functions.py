@@ -89,7 +89,8 @@ _FUNCTIONS: LiteralString = """
 select p.oid::int8, n.nspname, p.proname, p.oid::pg_catalog.regprocedure::text,
        case when l.lanname in ('sql', 'plpgsql') and p.prosqlbody is null then p.prosrc end,
        exists (select from pg_catalog.unnest(p.proconfig) entry where entry like 'search\\_path=%%'),
-       (select e.extname from pg_catalog.pg_depend d join pg_catalog.pg_extension e on e.oid = d.refobjid
+       (select pg_catalog.quote_ident(e.extname)
+          from pg_catalog.pg_depend d join pg_catalog.pg_extension e on e.oid = d.refobjid
          where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = p.oid and d.deptype = 'e')
   from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
   join pg_catalog.pg_language l on l.oid = p.prolang
@@ -111,6 +112,7 @@ _BUILT_IN_CALLS: LiteralString = """
 select proname from pg_catalog.pg_proc where pronamespace = 'pg_catalog'::pg_catalog.regnamespace and proname = any (%s)
 union all select word from pg_catalog.pg_get_keywords() where catcode in ('R', 'C') and word = any (%s)
 """
+_QUOTED: LiteralString = "select pg_catalog.quote_ident(name) from pg_catalog.unnest(%s::text[]) name"
 _DEEPEST = 10  # calls within calls
 
 
@@ -177,8 +179,8 @@ def _report_unqualified(db: Database, functions: _Functions, unqualified: dict[s
         if one.extension:  # whose functions a restore makes anew, by CREATE EXTENSION
             mends.append(f"ALTER EXTENSION {one.extension} UPDATE, to a version that sets it")
         else:
-            path = ", ".join(["pg_catalog", *sorted(one.schemas)])
-            mends.append(f"ALTER FUNCTION {one.signature} SET search_path = {path}")
+            path = [name for (name,) in db.look(_QUOTED, sorted(one.schemas))]
+            mends.append(f"ALTER FUNCTION {one.signature} SET search_path = {', '.join(['pg_catalog', *path])}")
     report(
         db,
         "function_search_path",

@@ -283,6 +283,18 @@ def test_who_uses_a_function(user: str, made: Made, tmp_path: Path) -> None:
     assert "function_search_path" not in found(database)
 
 
+def test_the_statement_that_mends_quotes_names(made: Made) -> None:
+    body = 'CREATE FUNCTION "A b"."F f"(int) RETURNS int LANGUAGE sql IMMUTABLE AS \'SELECT $1 FROM "T t"\''
+    database = made(
+        NEWEST,
+        'CREATE SCHEMA "A b"; CREATE TABLE "A b"."T t" (); SET search_path = "A b", public; ' + body,
+        'CREATE TABLE t (a int CHECK ("A b"."F f"(a) > 0))',
+    )
+    mend = found(database)["function_search_path"].hint.removeprefix("Run ").removesuffix("; then dump again.")
+    run(database, mend)
+    assert list(found(database)) == ["check_reads_tables"]
+
+
 def test_a_function_in_standard_sql_has_no_names_to_look_up(made: Made, tmp_path: Path) -> None:
     function = "CREATE FUNCTION f(int) RETURNS int LANGUAGE sql IMMUTABLE BEGIN ATOMIC SELECT rate * $1 FROM tax; END"
     table = "CREATE TABLE t (a int CONSTRAINT c CHECK (f(a) > 0))"
