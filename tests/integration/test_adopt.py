@@ -254,6 +254,18 @@ def test_a_crash_half_way_is_written_again(repository: LocalRepository, folder: 
     assert verify(reference=reference, repository=repository)["verified"] == "archive"
 
 
+def test_what_was_adopted_and_is_not_whole_any_more_is_no_success(repository: LocalRepository, folder: Path) -> None:
+    for reference in run(repository, folder)["adopted"]:
+        if reference["format"] == "tar":
+            repository.delete([reference["key"]])
+    result = run(repository, folder)
+    assert (len(result["adopted"]), len(result["present"])) == (0, len(NAMES) - 1)
+    (skipped,) = result["skipped"]
+    assert skipped["path"] == "tar.tar"
+    assert "exists already, and is incomplete: " in skipped["reason"]
+    assert " HINT: Delete " in skipped["reason"]
+
+
 def test_what_cannot_be(repository: LocalRepository, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is not a folder on this machine"):
         run(repository, tmp_path / "nowhere")

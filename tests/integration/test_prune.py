@@ -217,6 +217,73 @@ def test_temporary_files_of_a_killed_dump_are_swept(tmp_path: Path) -> None:
     assert young.exists()
 
 
+def test_folders_that_a_killed_prune_left_empty_are_swept(tmp_path: Path) -> None:
+    """Killed when the last file was gone, and before its folder was."""
+    root = tmp_path / "pg"
+    repository = LocalRepository(root)
+    repository.init()
+    add(repository, 0)
+    day_ago = time.time() - 25 * 3600
+    ours = [root / "prod/app/20200101T000000Z-000000", root / "prod/old/20200101T000000Z-000000/7d41c09e/app.dir"]
+    young = root / "prod/app/20200102T000000Z-000000"
+    foreign = [root / "mnt", root / "prod/app/latest"]
+    for path in (*ours, young, *foreign):
+        path.mkdir(parents=True)
+        if path != young:
+            os.utime(path, (day_ago, day_ago))
+    swept = run(repository)["leftovers"]
+    assert [one["key"] for one in swept] == [str(path.relative_to(root)) for path in ours]
+    assert not ours[0].exists()
+    assert not (root / "prod/old").exists(), "with the folders around it"
+    assert all(path.is_dir() for path in (young, *foreign))
+
+
+def test_an_empty_folder_in_which_a_dump_begins_is_left(tmp_path: Path) -> None:
+    root = tmp_path / "pg"
+    repository = LocalRepository(root)
+    repository.init()
+    folder = root / "prod/app/20200101T000000Z-000000"
+    folder.mkdir(parents=True)
+    os.utime(folder, (0, 0))
+    left = repository.leftovers(timedelta(hours=1))
+    repository.write_bytes("prod/app/20200101T000000Z-000000/7d41c09e/app.dump", b"x")
+    repository.abort_leftovers(left)
+    assert keys(repository) == ["prod/app/20200101T000000Z-000000/7d41c09e/app.dump", "repository.json"]
+
+
+def test_what_other_attempts_left_beside_a_backup_is_swept(repository: Repository) -> None:
+    made = write_backup(repository, APP, NOW - timedelta(hours=1), attempt="00000001")
+    for attempt in ("00000000", "00000002"):
+        repository.write_bytes(f"prod/app/{made.id}/{attempt}/app.dump", b"of a killed try")
+    assert run(repository)["leftovers"] == [], "it may be running"
+    later = NOW + timedelta(days=2)
+    pin(repository=repository, series=APP, id=made.id)
+    planned = run(repository, dry_run=True, now=later)
+    assert [one["key"][-8:] for one in planned["leftovers"]] == ["00000000", "00000002"]
+    run(repository, now=later)
+    left = [key.removeprefix(f"prod/app/{made.id}/") for key in keys(repository) if made.id in key]
+    assert left[:3] == ["00000001/app.dump", "manifest.json", "pin.json"]
+    assert len(left) == 4, "and the verification"
+
+
+def test_attempts_beside_a_manifest_that_cannot_be_read_are_left(repository: Repository) -> None:
+    id = write_backup(repository, APP, NOW - timedelta(hours=1), attempt="00000001", committed=False).id
+    repository.write_bytes(f"prod/app/{id}/00000002/app.dump", b"x")
+    repository.write_bytes(f"prod/app/{id}/manifest.json", b"{}")
+    before = keys(repository)
+    assert run(repository, now=NOW + timedelta(days=2))["leftovers"] == []
+    assert keys(repository) == before
+
+
+def test_a_verification_that_came_too_late_is_swept(repository: Repository) -> None:
+    """Of a backup that was pruned meanwhile, by a verify that was killed before it looked again."""
+    manifest = write_backup(repository, APP, NOW - timedelta(days=5))
+    repository.delete([key for key in keys(repository) if key != "repository.json"])
+    write_verification(repository, manifest, "archive", "pass", NOW)
+    assert len(run(repository, now=NOW + timedelta(days=2))["leftovers"]) == 1
+    assert keys(repository) == ["repository.json"]
+
+
 def test_uploads_of_a_killed_dump_are_swept(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket, client = s3.bucket(), s3.client()
     repository = open_repository(f"s3://{bucket}/pg", s3=S3Options(client_factory=s3.client))

@@ -1,0 +1,143 @@
+"""The manifest's way into a store goes wrong: nothing that may be seen is taken back, and a retry tells the truth."""
+
+from __future__ import annotations
+
+import errno
+import os
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import boto3.session
+import pytest
+from botocore.config import Config
+from faulty_s3 import Call, FaultyS3
+from honest import write_backup
+
+from airflow_pgbackup.backup.upload import upload
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.errors import OutcomeUnknown, RepositoryError
+from airflow_pgbackup.repository import local
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.evidence import is_whole, read_evidence
+from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3_options import S3Options
+
+APP = Series("prod", "app")
+FOR_EVER = 1000
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> LocalRepository:
+    made = LocalRepository(tmp_path / "source")
+    made.init()
+    return made
+
+
+@pytest.fixture
+def backup(source: LocalRepository) -> Manifest:
+    return write_backup(source, APP, datetime.now(timezone.utc).replace(microsecond=0) - timedelta(days=1))
+
+
+def copy(backup: Manifest, source: Repository, destination: Repository) -> dict[str, object]:
+    reference = {"series": APP.path, "id": backup.id, "repository_uuid": source.uuid}
+    return upload(reference=reference, source=source, destination=destination)
+
+
+def test_a_folder_that_cannot_be_flushed(
+    source: LocalRepository, backup: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest has its name by then, and another try may have found it."""
+    there = LocalRepository(tmp_path / "there")
+    there.init()
+    fsync = local.fsync
+
+    def fails(path: Path) -> None:
+        if (path / "manifest.json").exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(path)
+
+    monkeypatch.setattr(local, "fsync", fails)
+    with pytest.raises(OutcomeUnknown, match=r"input/output error; .*manifest\.json may be lost in a crash"):
+        copy(backup, source, there)
+    assert is_whole(read_evidence(there, APP, backup.id))
+    monkeypatch.undo()
+    assert copy(backup, source, there)["verified"] == "archive"
+
+
+@pytest.fixture
+def proxy(s3: S3Server) -> FaultyS3:
+    return FaultyS3(s3.endpoint_url)
+
+
+@pytest.fixture
+def there(s3: S3Server) -> Repository:
+    """Without the proxy."""
+    made = open_repository(f"s3://{s3.bucket()}/pg", s3=S3Options(client_factory=s3.client))
+    made.init()
+    return made
+
+
+def behind(proxy: FaultyS3, there: Repository, s3: S3Server) -> Repository:
+    session = boto3.session.Session(s3.access_key, s3.secret_key, region_name="us-east-1")
+    settings = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1})
+    client = session.client("s3", endpoint_url=proxy.url, config=settings)
+    return open_repository(there.uri, s3=S3Options(client_factory=lambda: client))
+
+
+def of_manifest(call: Call) -> bool:
+    return call.key.endswith("/manifest.json")
+
+
+@pytest.mark.parametrize("kind", ["lose", "reset"])
+def test_no_answer_of_the_store(
+    kind: str, proxy: FaultyS3, there: Repository, s3: S3Server, source: LocalRepository, backup: Manifest
+) -> None:
+    """Whether it did what it was asked or not: it may do it yet, so the artifact stays."""
+    with proxy.running():
+        put = proxy.fault("PutObject", kind, when=of_manifest)
+        proxy.fault("HeadObject", "reset", when=lambda call: of_manifest(call) and put.hits > 0, times=FOR_EVER)
+        with pytest.raises(OutcomeUnknown, match="whether it was written is not known"):
+            copy(backup, source, behind(proxy, there, s3))
+    artifacts = [entry.key for entry in there.list() if entry.key.endswith("app.dump")]
+    assert len(artifacts) == 1
+    retried = copy(backup, source, there)
+    assert retried["verified"] == "archive"
+    assert (retried["key"] in artifacts) == (kind == "lose"), "it is found, or made anew"
+    assert is_whole(read_evidence(there, APP, backup.id))
+
+
+def test_a_lost_answer_whose_object_is_found(
+    proxy: FaultyS3, there: Repository, s3: S3Server, source: LocalRepository, backup: Manifest
+) -> None:
+    with proxy.running():
+        proxy.fault("PutObject", "lose", when=of_manifest)
+        copy(backup, source, behind(proxy, there, s3))
+    assert is_whole(read_evidence(there, APP, backup.id))
+
+
+def test_a_head_that_fails_after_the_commit(
+    proxy: FaultyS3, there: Repository, s3: S3Server, source: LocalRepository, backup: Manifest
+) -> None:
+    with proxy.running():
+
+        def is_after(call: Call) -> bool:
+            return of_manifest(call) and any(of_manifest(c) and c.operation == "PutObject" for c in proxy.calls)
+
+        proxy.fault("HeadObject", "answer", status=500, code="InternalError", when=is_after, times=FOR_EVER)
+        with pytest.raises(OutcomeUnknown):
+            copy(backup, source, behind(proxy, there, s3))
+    assert is_whole(read_evidence(there, APP, backup.id))
+
+
+def test_a_refusal_is_an_answer(
+    proxy: FaultyS3, there: Repository, s3: S3Server, source: LocalRepository, backup: Manifest
+) -> None:
+    with proxy.running():
+        proxy.fault("PutObject", "answer", status=403, code="AccessDenied", when=of_manifest, times=FOR_EVER)
+        with pytest.raises(RepositoryError, match="access denied") as caught:
+            copy(backup, source, behind(proxy, there, s3))
+    assert not isinstance(caught.value, OutcomeUnknown)
+    assert [entry.key for entry in there.list()] == ["repository.json"], "so the artifact is taken back"
