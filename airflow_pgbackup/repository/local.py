@@ -20,7 +20,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -47,7 +47,7 @@ from airflow_pgbackup.repository.files import (
     walk,
 )
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, is_key, split_key
-from airflow_pgbackup.repository.regular_files import make_private, open_below, open_member
+from airflow_pgbackup.repository.regular_files import make_private, open_below, open_member, parent_below
 from airflow_pgbackup.repository.source import CHUNK, CancelFlag, Source, Stop, digest
 
 T = TypeVar("T")
@@ -269,7 +269,9 @@ class LocalRepository(Repository):
         for key in keys:
             path = self._path(key)
             try:
-                path.unlink(missing_ok=True)
+                # Between that look and this call somebody may put a link in the place of a folder.
+                with suppress(FileNotFoundError), parent_below(self._root, key) as (directory, name):
+                    os.unlink(name, dir_fd=directory)
                 parents.add(path.parent)
             except NotADirectoryError:
                 pass
@@ -329,7 +331,8 @@ class LocalRepository(Repository):
         """Folders that hold nothing do not exist in a repository, as in S3."""
         while folder != self._root:
             try:
-                folder.rmdir()
+                with parent_below(self._root, folder.relative_to(self._root).as_posix()) as (directory, name):
+                    os.rmdir(name, dir_fd=directory)
             except OSError:
                 return
             folder = folder.parent

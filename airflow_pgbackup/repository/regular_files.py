@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,6 +51,18 @@ def open_below(root: Path, path: str) -> int:
 
     :param root: may itself be one. :param path: relative, its segments joined by ``/``.
     """
+    with parent_below(root, path) as (directory, name):
+        return open_regular(name, dir_fd=directory)
+
+
+@contextmanager
+def parent_below(root: Path, path: str) -> Iterator[tuple[int, str]]:
+    """The directory in which something lies below `root`, and its name there, for calls that take a ``dir_fd``: no
+    link on the way was followed, and none that is put there meanwhile will be.
+
+    :param root, path: as for :func:`open_below`.
+    :raises OSError: a segment is no directory.
+    """
     *parents, name = path.split("/")
     directory = os.open(root, _DIRECTORY)
     try:
@@ -56,7 +70,7 @@ def open_below(root: Path, path: str) -> int:
             below = os.open(parent, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
             os.close(directory)
             directory = below
-        return open_regular(name, dir_fd=directory)
+        yield directory, name
     finally:
         os.close(directory)
 

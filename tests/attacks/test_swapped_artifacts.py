@@ -25,6 +25,7 @@ from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environm
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server import PostgresServer
 from airflow_pgbackup.postgres.sniff import Dump
+from airflow_pgbackup.repository.local import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3_options import S3Options
 from airflow_pgbackup.settings import Settings
@@ -217,3 +218,26 @@ def test_adopted(
     assert done["adopted"] == []
     assert [one["path"] for one in done["skipped"]] == ["nightly/app.dump"]
     assert [entry.key for entry in repository.list()] == ["repository.json"]
+
+
+def test_a_folder_swapped_for_a_link_while_files_in_it_are_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write to the repository's directory chooses the names of files, but not where we delete them."""
+    repository = open_repository(f"file://{tmp_path / 'pg'}")
+    repository.init()
+    repository.write_bytes("s/db/shadow", b"")
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "pg" / "s" / "db"
+    elsewhere.mkdir()
+    (elsewhere / "shadow").touch()
+    looked = LocalRepository._path
+
+    def look_and_swap(self: LocalRepository, key: str) -> Path:
+        path = looked(self, key)
+        folder.rename(folder.with_name("aside"))
+        folder.symlink_to(elsewhere)
+        return path
+
+    monkeypatch.setattr(LocalRepository, "_path", look_and_swap)
+    repository.delete(["s/db/shadow"])
+    assert (elsewhere / "shadow").exists()
