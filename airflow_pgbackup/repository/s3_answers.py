@@ -28,8 +28,7 @@ MOST_SECONDS = 900.0
 """For an answer to arrive. S3 may take minutes to complete an upload, and sends white space meanwhile."""
 
 MALFORMED = (ResponseParserError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What botocore raises where an answer has another form than it expects; RecursionError for a bucket's region that
-redirects to itself."""
+"""What botocore raises where an answer has another form than it expects."""
 
 _CHUNK = 1 << 16
 
@@ -61,8 +60,16 @@ def limit_answers(client: S3Client) -> None:
     Objects themselves are not concerned: they are streams.
     """
     endpoint = cast("Any", client)._endpoint  # botocore has no event between an answer's headers and its body
+    client.meta.events.register("response-received.s3.HeadBucket", _end_redirects, unique_id="pgbackup-redirect")
     if not isinstance(endpoint.http_session, _LimitedSession):
         endpoint.http_session = _LimitedSession(endpoint.http_session)
+
+
+def _end_redirects(response_dict: dict[str, Any] | None, **_: object) -> None:
+    """botocore asks for a bucket's region by HeadBucket, and where that is redirected, by HeadBucket again."""
+    is_redirect = response_dict and 300 <= response_dict["status_code"] < 400
+    if is_redirect and "x-amz-bucket-region" not in response_dict["headers"]:
+        raise MalformedAnswer(detail="the bucket is redirected, and no region is named")
 
 
 def check_answer(operation: str, answer: dict[str, Any]) -> dict[str, Any]:
@@ -70,10 +77,15 @@ def check_answer(operation: str, answer: dict[str, Any]) -> dict[str, Any]:
 
     :raises MalformedAnswer: it lacks a value, or has one out of range.
     """
-    _check(_EXPECTED.get(operation, ()), answer)
-    for name, expected in _EXPECTED_ITEMS.get(operation, {}).items():
-        for item in answer.get(name, ()):
-            _check(expected, item)
+    try:
+        _check(_EXPECTED.get(operation, ()), answer)
+        for name, expected in _EXPECTED_ITEMS.get(operation, {}).items():
+            for item in answer.get(name, ()):
+                _check(expected, item)
+    except MalformedAnswer:
+        if "Body" in answer:
+            answer["Body"].close()
+        raise
     return answer
 
 
@@ -100,6 +112,10 @@ class _LimitedSession:
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
         is_object, request.stream_output = request.stream_output, True  # else the session reads all of it
         response: AWSResponse = self._session.send(request)
+        length = response.headers.get("Content-Length", "0")
+        if not (length.isascii() and length.isdecimal() and len(length) < 20):
+            response.raw.close()
+            raise MalformedAnswer(detail=f"Content-Length is {length[:100]}")
         # The body of an error is read by botocore, also where an object was asked for.
         if request.method != "HEAD" and not (is_object and response.status_code < 300):
             response.raw = _Body(_read(response.raw, request.url))

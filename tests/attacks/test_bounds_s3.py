@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import resource
@@ -245,7 +246,6 @@ ANSWERS: list[tuple[str, str, Callable[[], Answer]]] = [
     ("redirect", "list", lambda: Answer(status=301, headers={"Location": "/bucket"})),
     ("redirect", "head", lambda: Answer(status=301, headers={"Location": "/bucket"})),
     ("temporary redirect", "list", lambda: Answer(status=307, headers={"Location": "http://127.0.0.1:9/"})),
-    ("bad redirect", "list", lambda: Answer(status=307, headers={"Location": "http://[::1/"})),
     ("status", "list", lambda: Answer(status=299)),
     ("prefix", "folders", lambda: listing("<CommonPrefixes><Foo/></CommonPrefixes>")),
     ("no initiated", "uploads", uploads(f"<Upload>{UPLOAD}</Upload>")),
@@ -286,6 +286,26 @@ def test_an_answer_that_is_none(
     assert time.monotonic() - started < 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000  # KiB
     assert len(store.requests) < 120
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_redirect_to_nowhere(store: HostileS3, repository: Repository) -> None:
+    """urllib3 fails at the address, and leaves its socket to the garbage collector."""
+    store.script = only("list", lambda: Answer(status=307, headers={"Location": "http://[::1/"}))
+    with pytest.raises(RepositoryError) as caught:
+        list(repository.list())
+    one_line(caught.value)
+    del caught
+    gc.collect()
+
+
+@pytest.mark.parametrize("operation", ["list", "head"])
+def test_a_redirect_to_itself_is_followed_once(store: HostileS3, repository: Repository, operation: str) -> None:
+    store.script = lambda request: Answer(status=301, headers={"Location": "/bucket"})
+    with pytest.raises(RepositoryError) as caught:
+        LOOKS[operation](repository)
+    one_line(caught.value)
+    assert len(store.requests) <= 3
 
 
 @pytest.mark.parametrize("kind", ["reset", "stall"])
