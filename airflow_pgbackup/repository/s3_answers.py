@@ -67,8 +67,9 @@ def limit_answers(client: S3Client) -> None:
 
 def _end_redirects(response_dict: dict[str, Any] | None, **_: object) -> None:
     """botocore asks for a bucket's region by HeadBucket, and where that is redirected, by HeadBucket again."""
-    is_redirect = response_dict and 300 <= response_dict["status_code"] < 400
-    if is_redirect and "x-amz-bucket-region" not in response_dict["headers"]:
+    if response_dict is None or not 300 <= response_dict["status_code"] < 400:
+        return
+    if "x-amz-bucket-region" not in response_dict["headers"]:
         raise MalformedAnswer(detail="the bucket is redirected, and no region is named")
 
 
