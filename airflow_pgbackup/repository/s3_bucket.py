@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -124,13 +125,20 @@ class Bucket:
         """All pages of a listing.
 
         :raises EndlessListing: it has more than :data:`MOST_KEYS` items, or shows otherwise that it does not end.
+        :raises MalformedAnswer: it holds what was not asked for.
         """
         names, markers = _LISTINGS[operation]
+        start = params.get("Prefix", "")
         seen: set[int] = set()  # of tokens, which may be long, their hashes
         count = empty = 0
         while True:
             self.check()
             page = self.call(operation, **params)
+            for item in itertools.chain.from_iterable(page.get(name, ()) for name in names):
+                # What was listed is what is deleted, by whoever may: of a backup that goes, not of another one.
+                key = item.get("Key", item.get("Prefix", start))
+                if not key.startswith(start):
+                    raise MalformedAnswer(detail=f"a listing of {start[:200]!r} holds {key[:200]!r}")
             yield page
             if not page.get("IsTruncated"):
                 return

@@ -13,6 +13,7 @@ import forgeries
 import pytest
 from forgeries import NOT_VERIFIED, NOT_WHOLE, UNREADABLE, Forgery, claim
 from honest import write_backup, write_verification
+from hostile_s3 import DATED, Answer, HostileS3, item, listing
 
 from airflow_pgbackup.backup.drill import choose_drill
 from airflow_pgbackup.backup.dump import dump_database
@@ -488,3 +489,20 @@ def test_a_manifest_alone_is_no_copy(repository: Repository, real: Evidence, tmp
     there.write_bytes(f"{folder}/manifest.json", real.require_manifest().to_json())
     with pytest.raises(RepositoryError, match=r"is incomplete: .* is missing"):
         upload(reference=reference(repository, real.backup.id), source=repository, destination=there)
+
+
+@pytest.mark.parametrize("look", [lambda r, at: list(r.list(at)), lambda r, at: r.leftovers(timedelta(0), prefix=at)])
+def test_a_listing_of_one_backup_that_holds_another_is_not_acted_on(
+    monkeypatch: pytest.MonkeyPatch, look: Callable[[Repository, str], object]
+) -> None:
+    """Who answers a listing need not be who obeys a deletion: a proxy, where there is no TLS."""
+    asked, other = "s/db/20261122T020000Z-3f9ac1", "pg/s/db/20261123T020000Z-3f9ac1/manifest.json"
+    upload = f"<Upload><Key>{other}</Key><UploadId>1</UploadId><Initiated>2026-11-22T02:00:00Z</Initiated></Upload>"
+    uploads = f"<ListMultipartUploadsResult>{upload}</ListMultipartUploadsResult>"
+    answers = {"list": listing(item(other)), "uploads": Answer(uploads.encode(), headers=DATED)}
+    with HostileS3().running() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        store.script = lambda request: answers.get(request.operation)
+        with pytest.raises(RepositoryError, match=f"a listing of 'pg/{asked}/' holds '{other}'"):
+            look(open_repository("s3://bucket/pg"), asked)

@@ -347,7 +347,7 @@ def test_long_names_are_not_held_without_end(
     numbers = itertools.count()
 
     def page() -> Answer:
-        return listing(item(**{"key": "pg/a", field: "a" * MIB}), truncated=True, token=str(next(numbers)))
+        return listing(item(**{"key": "pg/a", field: "pg/" + "a" * MIB}), truncated=True, token=str(next(numbers)))
 
     store.script = only("list", page)
     with pytest.raises(RepositoryError, match="more than 4,194,304 characters") as caught:
