@@ -16,6 +16,7 @@ from airflow_pgbackup.backup.reference import load_evidence, load_manifest, refe
 from airflow_pgbackup.backup.restore_cluster import restore_cluster
 from airflow_pgbackup.backup.restore_database import restore_database
 from airflow_pgbackup.backup.restore_job import Job
+from airflow_pgbackup.backup.restore_mark import request_digest
 from airflow_pgbackup.backup.restore_plan import check_request
 from airflow_pgbackup.backup.restore_target import RestoreTarget
 from airflow_pgbackup.backup.restore_tools import Run
@@ -23,6 +24,7 @@ from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.postgres.process import Cancel
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.settings import Settings
 
 _NAMED = 3
@@ -38,6 +40,7 @@ def restore(
     globals_repository: Repository | None = None,
     analyze: bool = True,
     dry_run: bool = False,
+    request: str | None = None,
     settings: Settings | None = None,
     deadline: float | None = None,
     cancel: Cancel | None = None,
@@ -53,6 +56,8 @@ def restore(
     :param globals_repository: the repository of that one, `repository` unless given.
     :param analyze: gather the planner's statistics afterwards.
     :param dry_run: read and check all, say what would be done, and change nothing.
+    :param request: what asks for it. With mode ``replace``, a second call with the same request finds what the first
+        has done, and returns that; None replaces each time.
     :param deadline: seconds for all of it; none by default, since there is no good moment to give up on a restore.
     :param log: takes the lines for people: the plan, progress, the tools' own warnings.
     :return: plain JSON: ``backup`` (series and id), ``reference`` (of that backup), ``target``
@@ -89,7 +94,8 @@ def restore(
                 f"globals come from {globals_from[1].series}, for {manifest.series}",
                 hint="name a cluster backup (pg_dumpall) as globals of a database's; a cluster backup has its own",
             )
-    job = Job(run, repository, manifest, target, options, globals_from, analyze=analyze, dry_run=dry_run)
+    digest = request_digest(request) if request else None
+    job = Job(run, repository, manifest, target, options, globals_from, analyze, dry_run, digest)
     name = f"{manifest.series}/{manifest.id}"
     run.say(
         f"backup {name}: {manifest.artifact.format}, {human_bytes(manifest.artifact.size)}, of PostgreSQL "
@@ -101,7 +107,13 @@ def restore(
         run.warn(f"backup {name}: ignored {line}")
     outcome = restore_cluster(job) if manifest.kind == "cluster" else restore_database(job)
     seconds = round(time.monotonic() - started, 3)
-    if not dry_run:
+    restored = reference_of(repository, evidence)
+    if (earlier := outcome.earlier) and (earlier.series, earlier.id) != (manifest.series.path, manifest.id):
+        name = f"{Series.parse(earlier.series)}/{earlier.id}"
+        run.warn(f"it was {name} that was restored, not {manifest.series}/{manifest.id}")
+        restored = {key: restored[key] for key in ("repository", "repository_uuid")}
+        restored |= {"series": earlier.series, "id": earlier.id}
+    if not (dry_run or earlier):
         rows = "" if outcome.rows is None else f", {outcome.rows:,} rows"
         run.say_at_last(
             f"restored {name} into {', '.join(outcome.databases) or 'the server'} in {human_seconds(seconds)}: "
@@ -109,7 +121,7 @@ def restore(
         )
     return {
         "backup": name,
-        "reference": reference_of(repository, evidence),
+        "reference": restored,
         "target": target.connection.label,
         "database": None if manifest.kind == "cluster" else target.database,
         "databases": outcome.databases,

@@ -13,6 +13,7 @@ from airflow_pgbackup.backup.restore_archive import needs_path, open_archive
 from airflow_pgbackup.backup.restore_fresh import apply_statements, make_fresh, make_room, measure, read_properties
 from airflow_pgbackup.backup.restore_globals import GlobalsPlan
 from airflow_pgbackup.backup.restore_job import Job, Outcome, told_state
+from airflow_pgbackup.backup.restore_mark import Mark, find_mark, set_mark
 from airflow_pgbackup.backup.restore_plan import Loader, Way, check_needs, check_versions, choose_way
 from airflow_pgbackup.backup.restore_script import open_globals, open_script
 from airflow_pgbackup.backup.restore_swap import dated_name, drop_replaced, rename_databases
@@ -20,13 +21,14 @@ from airflow_pgbackup.backup.restore_target import (
     MODES,
     Server,
     has_public,
+    oids_of,
     require_empty,
     require_replaceable,
     staying,
 )
 from airflow_pgbackup.backup.sessions import session
 from airflow_pgbackup.backup.temporary_database import TemporaryDatabases
-from airflow_pgbackup.errors import ConfigurationError, DeadlineExceeded, ToolError, ToolKilled
+from airflow_pgbackup.errors import ConfigurationError, DeadlineExceeded, RestoreError, ToolError, ToolKilled
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.database_sql import DatabaseProperties
 
@@ -37,6 +39,8 @@ def restore_database(job: Job) -> Outcome:
     :raises PgBackupError: as :func:`airflow_pgbackup.backup.restore.restore`.
     """
     place = _look(job)
+    if place.earlier:
+        return _done_earlier(job, place, place.earlier)
     as_path = job.manifest.artifact.format != "plain" and needs_path(job.manifest, job.options)
     with (
         job.checked(job.repository, job.manifest, as_path=as_path) as checked,
@@ -57,11 +61,30 @@ class _Place:
     """The target as it is.
 
     :ivar around: a database to be in while the target is made, renamed or dropped; None where it only is filled.
+    :ivar earlier: what an earlier try of this request has done.
     """
 
     server: Server
     around: ConnectionParams | None
     public_exists: bool = True
+    earlier: Mark | None = None
+
+
+def _done_earlier(job: Job, place: _Place, mark: Mark) -> Outcome:
+    """Its success was reported to nobody. What may be left of it is to drop the old database."""
+    run, target = job.run, job.target
+    line = f"an earlier try of this task restored {mark.series}/{mark.id} into {target.database}: nothing to do"
+    run.say(line)
+    outcome = Outcome(plan=[line], earlier=mark)
+    if job.dry_run or place.around is None:
+        return outcome
+    with session(place.around, run.cancel) as connection:
+        if oids_of(connection, [mark.replaced]).get(mark.replaced) == mark.oid:
+            outcome.replaced = mark.replaced
+    if outcome.replaced and not target.keep_old:
+        outcome.replaced = drop_replaced(run, place.around, outcome.replaced, only_if_empty=False)
+    outcome.add(target.database, measure(run, target.connection))
+    return outcome
 
 
 def _look(job: Job) -> _Place:
@@ -86,6 +109,10 @@ def _look(job: Job) -> _Place:
             raise ConfigurationError(
                 f"there is no database {target.database} to replace", hint="restore with mode='create'"
             )
+        if target.mode == "replace" and job.request:
+            mark = find_mark(connection, target.database)
+            if mark and mark.request == job.request:
+                return _Place(server, around, earlier=mark)
         _require_may_create(server)
         if exists:
             require_replaceable(connection, server, target)
@@ -213,7 +240,7 @@ class _Restoring:
                 apply_statements(run, fresh, properties.settings)
             apply_statements(run, fresh, properties.others)
             run.say("privileges, comment and limits of the database applied")
-            outcome.replaced = self._swap(fresh.dbname, exists=exists)
+            outcome.replaced = self._swap(fresh, exists=exists)
         outcome.add(target.database, measured)
         if outcome.replaced and not (target.mode == "replace" and target.keep_old):
             outcome.replaced = drop_replaced(
@@ -250,20 +277,33 @@ class _Restoring:
             return self._loader.properties
         return read_properties(self._run, target.connection, self._place.server.version_num)
 
-    def _swap(self, fresh: str, *, exists: bool) -> str | None:
+    def _swap(self, made: ConnectionParams, *, exists: bool) -> str | None:
         """:return: what the old database is called now."""
-        run, target = self._run, self._job.target
+        run, target, fresh = self._run, self._job.target, made.dbname
         run.check()
         if not exists:
+            set_mark(run, made, None)
             rename_databases(self._around, [(fresh, target.database)], end_sessions_in=[fresh], cancel=run.cancel)
             run.say(f"database {target.database} is there")
             return None
         with session(self._around, run.cancel) as connection:
+            oids = oids_of(connection, [target.database])
+            mark = find_mark(connection, target.database)
             old = dated_name(connection, target.database, datetime.now(timezone.utc))
+        request, manifest = self._job.request, self._job.manifest
+        if mark and mark.request == request:
+            raise RestoreError(
+                f"another try of this task has replaced {target.database} meanwhile", hint="Retry: it finds that."
+            )
+        mine = None
+        if request and target.mode == "replace":
+            mine = Mark(request, manifest.series.path, manifest.id, old, oids[target.database])
+        set_mark(run, made, mine)
         rename_databases(
             self._around,
             [(target.database, old), (fresh, target.database)],
             end_sessions_in=[fresh, target.database] if target.terminate_sessions else [fresh],
+            expected=oids,
             cancel=run.cancel,
         )
         with_old = f"; the old one is {old}" if target.mode == "replace" else ""

@@ -11,6 +11,7 @@ from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.progress import Progress, human_bytes
 from airflow_pgbackup.backup.restore_fresh import Measured, analyze, measure
 from airflow_pgbackup.backup.restore_globals import GlobalsPlan, apply_globals, bootstrap_user, plan_globals
+from airflow_pgbackup.backup.restore_mark import Mark
 from airflow_pgbackup.backup.restore_target import RestoreTarget, Server
 from airflow_pgbackup.backup.restore_tools import Run
 from airflow_pgbackup.backup.sessions import session
@@ -23,7 +24,10 @@ from airflow_pgbackup.repository.manifest import Manifest
 
 @dataclass
 class Outcome:
-    """What came of it, or of a dry run."""
+    """What came of it, or of a dry run.
+
+    :ivar earlier: an earlier try had done it.
+    """
 
     plan: list[str]
     databases: list[str] = field(default_factory=list)
@@ -31,6 +35,7 @@ class Outcome:
     rows: int | None = None
     size: int = 0
     replaced: str | None = None
+    earlier: Mark | None = None
     roles_created: list[str] = field(default_factory=list)
     roles_existing: list[str] = field(default_factory=list)
 
@@ -44,7 +49,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """:ivar globals_from: repository and manifest of the cluster backup whose roles come first."""
+    """:ivar globals_from: repository and manifest of the cluster backup whose roles come first.
+    :ivar request: the digest of what asked for it, None where nobody does again.
+    """
 
     run: Run
     repository: Repository
@@ -54,6 +61,7 @@ class Job:
     globals_from: tuple[Repository, Manifest] | None
     analyze: bool
     dry_run: bool
+    request: str | None = None
 
     @contextmanager
     def checked(self, repository: Repository, manifest: Manifest, *, as_path: bool = False) -> Iterator[Checked]:

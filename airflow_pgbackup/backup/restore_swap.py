@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import psycopg
@@ -30,6 +30,7 @@ def rename_databases(
     renames: Sequence[tuple[str, str]],
     *,
     end_sessions_in: Sequence[str],
+    expected: Mapping[str, int] | None = None,
     cancel: Cancel | None = None,
 ) -> None:
     """Rename databases, all or none.
@@ -40,10 +41,11 @@ def rename_databases(
     :param params: of another database.
     :param renames: old and new names, in this order.
     :param end_sessions_in: the databases whose sessions may be ended.
+    :param expected: the numbers of some of them: it must be those that are renamed, and no others of the same name.
     :raises RestoreError: somebody stayed, or the server refuses; nothing was renamed.
     """
     with session(params, cancel) as connection, told("looking at the databases"):
-        oids = oids_of(connection, [old for old, _ in renames])
+        oids = {**oids_of(connection, [old for old, _ in renames]), **(expected or {})}
     in_the_way = [oids[name] for name in end_sessions_in]
     for number in range(1, _TRIES + 1):
         try:
@@ -53,6 +55,12 @@ def rename_databases(
                     for old, new in renames:
                         connection.execute(
                             sql.SQL("ALTER DATABASE {} RENAME TO {}").format(Identifier(old), Identifier(new))
+                        )
+                    # They are locked now. Another restore may have taken a name since we looked.
+                    if oids_of(connection, [new for _, new in renames]) != {new: oids[old] for old, new in renames}:
+                        raise RestoreError(
+                            f"database {renames[0][0]} was replaced by another restore meanwhile",
+                            hint="Look which one is wanted; a retry of the same task finds its own.",
                         )
             return
         except psycopg.errors.ObjectInUse as error:

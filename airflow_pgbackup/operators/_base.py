@@ -93,9 +93,14 @@ def is_true(name: str, value: bool | str) -> bool:
 
 
 def seed(context: Context) -> str:
-    """What asked for this backup: the same for every try of a task, so that a retry finds what was committed."""
+    """What asks for this: the same for every try of a task, so that a retry finds what an earlier one has done.
+
+    A person who clears a task wants it again. Airflow then raises ``max_tries`` to the tries so far and the retries
+    (``clear_task_instances``), so the difference to the retries changes with each clear, and with nothing else.
+    """
     ti = context["ti"]
-    return json.dumps([ti.dag_id, ti.task_id, ti.run_id, ti.map_index])
+    cleared = ti.max_tries - (ti.task.retries or 0)
+    return json.dumps([ti.dag_id, ti.task_id, ti.run_id, ti.map_index, cleared])
 
 
 def origin(context: Context) -> dict[str, object]:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.errors import ConfigurationError
-from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of, seconds
+from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of, seconds, seed
 from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
@@ -180,6 +180,7 @@ class PgRestoreOperator(PgBackupOperator):
             globals_repository=globals_repository,
             analyze=is_true("analyze", self.analyze),
             dry_run=is_true("plan_only", self.plan_only),
+            request=seed(context),
             settings=settings,
             deadline=seconds(self.deadline),
             cancel=cancel,

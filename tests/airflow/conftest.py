@@ -131,6 +131,35 @@ def run_dag(load_dag: Callable[[str | Path], DAG], capfd: pytest.CaptureFixture[
     return run
 
 
+@pytest.fixture
+def run_clear_run(
+    load_dag: Callable[[str | Path], DAG], capfd: pytest.CaptureFixture[str]
+) -> Callable[[str | Path], tuple[Run, Run]]:
+    """``run_clear_run(source)``: run a DAG, with its retries; clear all its tasks, as a person does; run them again.
+
+    A task that has retries should have ``retry_delay=timedelta(0)``: they are waited for.
+    """
+    from airflow.models.taskinstance import clear_task_instances
+    from airflow.sdk.definitions import dag as dag_module
+    from airflow.utils.session import create_session
+
+    def run(source: str | Path) -> tuple[Run, Run]:
+        dag = load_dag(source)
+        capfd.readouterr()
+        dag_run: Any = dag.test()
+        first = _look(dag_run, "".join(capfd.readouterr()))
+        with create_session() as session:
+            clear_task_instances(dag_run.get_task_instances(session=session), session)
+        with create_session() as session:
+            for ti in dag_run.get_task_instances(session=session):
+                ti.try_number += 1  # as the scheduler does
+                session.commit()
+                dag_module._run_task(ti=ti, task=dag.task_dict[ti.task_id])
+        return first, _look(dag_run, "".join(capfd.readouterr()))
+
+    return run
+
+
 def _look(dag_run: Any, output: str) -> Run:
     from airflow.models.renderedtifields import RenderedTaskInstanceFields
     from airflow.models.xcom import XComModel

@@ -378,6 +378,33 @@ Dies(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})
     assert len([name for name in files(folder) if name.endswith("manifest.json")]) == 1
 
 
+def test_a_retry_finds_and_a_clear_makes_a_new_one(
+    database: ConnectionParams, folder: Path, run_clear_run: Callable[[str], tuple[Any, Any]]
+) -> None:
+    """The first try commits, and its success is lost. Clearing the task when it has succeeded asks for a new backup."""
+    first, second = run_clear_run(f"""
+from datetime import timedelta
+from airflow.sdk.exceptions import AirflowException
+
+class LosesItsFirst(PgDumpOperator):
+    def _run(self, context, settings, cancel):
+        made = super()._run(context, settings, cancel)
+        if context["ti"].try_number == 1:
+            raise AirflowException("lost " + made["id"])
+        return made
+
+LosesItsFirst(
+    task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r}, retries=1, retry_delay=timedelta(0)
+)
+""")
+    assert first.states == second.states == {"dump": "success"}, first.output + second.output
+    assert f"lost {first.results['dump']['id']}" in first.output
+    assert "was committed by an earlier try" in first.output
+    assert "was committed by an earlier try" not in second.output
+    assert second.results["dump"]["id"] != first.results["dump"]["id"]
+    assert len([name for name in files(folder) if name.endswith("manifest.json")]) == 2
+
+
 def test_cluster_without_a_database_in_the_connection(
     server18: PostgresServer, folder: Path, run_dag: RunDag, postgres_connection: Any
 ) -> None:

@@ -50,6 +50,52 @@ def databases(
     return source, target
 
 
+def test_a_retry_of_replace_finds_that_it_is_done_and_a_clear_does_it_again(
+    databases: tuple[ConnectionParams, ConnectionParams],
+    folder: str,
+    run_dag: RunDag,
+    run_clear_run: Callable[[str], tuple[Any, Any]],
+    server18: PostgresServer,
+) -> None:
+    target = databases[1]
+    dumped = run_dag(f"PgDumpOperator(task_id='dump', postgres_conn_id='source', repository={folder!r})")
+    reference = dumped.results["dump"]
+    first, second = run_clear_run(
+        IMPORT
+        + f"""
+from datetime import timedelta
+from airflow.sdk.exceptions import AirflowException
+
+class LosesItsFirst(PgRestoreOperator):
+    def _run(self, context, settings, cancel):
+        made = super()._run(context, settings, cancel)
+        if context["ti"].try_number == 1:
+            raise AirflowException("lost " + made["replaced"])
+        return made
+
+LosesItsFirst(
+    task_id="restore", postgres_conn_id="target", backup={reference!r}, mode="replace", retries=1,
+    retry_delay=timedelta(0),
+)
+"""
+    )
+    try:
+        assert first.states == second.states == {"restore": "success"}, first.output + second.output
+        once, twice = first.results["restore"]["replaced"], second.results["restore"]["replaced"]
+        assert f"lost {once}" in first.output
+        assert once != twice
+        with server18.params.connect() as session:
+            query = "select datname from pg_database where starts_with(datname, %s) order by 1"
+            names = [name for (name,) in session.execute(query, [target.dbname])]
+        assert names == sorted([target.dbname, once, twice])
+        assert films(target) == 300
+    finally:
+        with server18.params.connect() as session:
+            for result in (first, second):
+                name = sql.Identifier(result.results["restore"]["replaced"])
+                session.execute(sql.SQL("drop database if exists {} with (force)").format(name))
+
+
 def films(connection: ConnectionParams) -> int:
     with connection.connect() as session:
         row = session.execute("select count(*) from film").fetchone()

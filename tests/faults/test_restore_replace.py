@@ -21,6 +21,7 @@ from psycopg import sql
 
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.restore import restore
+from airflow_pgbackup.backup.restore_swap import rename_databases
 from airflow_pgbackup.backup.restore_target import RestoreTarget
 from airflow_pgbackup.backup.sessions import session
 from airflow_pgbackup.backup.temporary_database import PREFIX, TemporaryDatabases
@@ -196,6 +197,7 @@ def test_stopped_at_any_step(setting: Setting) -> None:
 KILLED = """
 import json, os, signal, sys
 from airflow_pgbackup.backup.restore import restore
+from airflow_pgbackup.backup.restore_swap import rename_databases
 from airflow_pgbackup.backup.restore_target import RestoreTarget
 from airflow_pgbackup.postgres.conninfo import ConnectionParams
 from airflow_pgbackup.repository.open import open_repository
@@ -477,3 +479,113 @@ def test_settings_that_cannot_be_applied(setting: Setting) -> None:
             owner = sql.Identifier(setting.server.superuser)
             admin.execute(sql.SQL("alter database {} owner to {}").format(name, owner))
             admin.execute("drop role passing")
+
+
+# -- a retry of what has succeeded
+
+
+def insert(setting: Setting) -> None:
+    """What an application has written since the swap."""
+    with setting.target.connect() as connection:
+        connection.execute("create table written_since (a int)")
+
+
+def replaced(setting: Setting) -> list[str]:
+    return setting.databases(f"{setting.target.dbname}_replaced_")
+
+
+def comment(setting: Setting) -> str | None:
+    with setting.target.connect() as connection:
+        query = "select shobj_description(oid, 'pg_database') from pg_database where datname = current_database()"
+        return connection.execute(query).fetchone()[0]  # type: ignore[index, no-any-return]
+
+
+@pytest.mark.parametrize("keep_old", [True, False])
+def test_a_retry_finds_that_it_is_done(setting: Setting, keep_old: bool) -> None:
+    first = setting.replace(request="a task", keep_old=keep_old)
+    insert(setting)
+    old = replaced(setting)
+    assert old == ([first["replaced"]] if keep_old else [])
+    lines: list[str] = []
+    again = setting.replace(lines.append, request="a task", keep_old=keep_old)
+    assert {"restored", "written_since"} == set(setting.content().split())
+    assert replaced(setting) == old
+    same = ("backup", "reference", "database", "databases", "mode", "replaced", "dry_run")
+    assert {name: again[name] for name in same} == {name: first[name] for name in same}
+    assert any("an earlier try of this task restored" in line for line in lines)
+    # Somebody else's request is none of that.
+    setting.replace(request="another task", keep_old=False)
+    assert setting.content() == "restored"
+
+
+def test_a_retry_drops_what_the_first_was_killed_before(setting: Setting) -> None:
+    first = setting.replace(request="a task")
+    assert replaced(setting) == [first["replaced"]]
+    assert setting.replace(request="a task", keep_old=False, dry_run=True)["replaced"] is None
+    assert replaced(setting) == [first["replaced"]]
+    assert setting.replace(request="a task", keep_old=False)["replaced"] is None
+    assert replaced(setting) == []
+    assert setting.content() == "restored"
+
+
+def test_a_retry_says_which_backup_it_was(setting: Setting, fresh_database: Fresh) -> None:
+    """``latest`` is another one by then."""
+    first = setting.replace(request="a task", keep_old=False)
+    source = fresh_database(setting.server, None, "create table newer as select 1 as a")
+    setting.reference = dump_database(
+        connection=source, server="test", repository=setting.repository, options=DumpOptions()
+    )
+    again = setting.replace(request="a task", keep_old=False)
+    assert again["backup"] == first["backup"]
+    assert (again["reference"]["series"], again["reference"]["id"]) == (
+        first["reference"]["series"],
+        first["reference"]["id"],
+    )
+    assert setting.content() == "restored"
+
+
+def test_the_comment_is_kept_beside_the_mark(setting: Setting) -> None:
+    text = "Ours: \\ 'é' %s\n{}"
+    with setting.target.connect() as connection:
+        connection.execute(
+            sql.SQL("comment on database {} is {}").format(sql.Identifier(setting.target.dbname), sql.Literal(text))
+        )
+    setting.replace(keep_old=False)
+    assert comment(setting) == text, "nobody retries this one"
+    for request in ("a task", "another"):
+        setting.replace(request=request, keep_old=False)
+        beside, _, mark = (comment(setting) or "").rpartition("\n")
+        assert beside == text
+        assert mark.startswith("airflow-pgbackup: {")
+    setting.replace(keep_old=False)
+    assert comment(setting) == text
+
+
+def test_a_zombie_does_not_replace_what_its_retry_has_restored(setting: Setting) -> None:
+    """The first is at its end when the second, of the same task, begins and succeeds."""
+    done: list[dict[str, Any]] = []
+
+    def meanwhile(line: str) -> None:
+        if line.startswith("privileges, comment and limits") and not done:
+            done.append(setting.replace(request="a task"))
+            insert(setting)
+
+    with pytest.raises(RestoreError, match="another try of this task has replaced"):
+        setting.replace(meanwhile, request="a task")
+    assert {"restored", "written_since"} == set(setting.content().split())
+    assert replaced(setting) == [done[0]["replaced"]]
+    assert setting.temporary() == []
+
+
+def test_a_database_that_is_another_by_now_is_not_replaced(setting: Setting, fresh_database: Fresh) -> None:
+    """In the moment between the last look and the lock."""
+    made, name = fresh_database(setting.server), setting.target.dbname
+    with pytest.raises(RestoreError, match="was replaced by another restore meanwhile"):
+        rename_databases(
+            setting.server.params,
+            [(name, f"{name}_replaced_x"), (made.dbname, name)],
+            end_sessions_in=[name],
+            expected={name: 4711},
+        )
+    assert setting.is_as_it_was()
+    assert setting.databases(made.dbname) == [made.dbname]
