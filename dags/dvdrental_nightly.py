@@ -34,7 +34,7 @@ with DAG(
     tags=["backup"],
     doc_md=__doc__,
 ):
-    # file:///var/backups/pg/dvdrental/dvdrental/<backup id>/dvdrental_2026-11-22_0200.tar
+    # file:///var/backups/pg/dvdrental/dvdrental/<backup id>/<attempt>/dvdrental_2026-11-22_0200.tar
     dump = PgDumpOperator(
         task_id="dump",
         postgres_conn_id="dvdrental",
