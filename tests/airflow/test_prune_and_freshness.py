@@ -281,9 +281,10 @@ def older(repository: Repository, backup: Backup, made: int | datetime) -> None:
     """The same backup, as if it had been made so many nights before, or at that time."""
     at = made if isinstance(made, datetime) else backup.started_at - timedelta(days=made)
     evidence = read_evidence(repository, backup.series, backup.id)
-    new = replace(evidence.require_manifest(), id=backup_id(at, seed="older"), started_at=at)
+    old = evidence.require_manifest()
+    new = replace(old, id=backup_id(at, seed="older"), started_at=at)
     (file,) = new.artifact.files
-    repository.write_bytes(new.key(file), repository.read_bytes(f"{backup.folder}/{file.path}"))
+    repository.write_bytes(new.key(file), repository.read_bytes(old.key(file)))
     for seen in evidence.verifications:
         look = replace(seen, backup_id=new.id, finished_at=at + timedelta(minutes=1))
         key = verification_key(new.series, new.id, at=look.finished_at, level=look.level, result=look.result)
