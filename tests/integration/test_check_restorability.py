@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -363,16 +364,22 @@ def test_databases_of_a_server(servers: Servers) -> None:
     assert found(server.params) == {}
 
 
-def test_extensions(tmp_path: Path) -> None:
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """That a server of another user may read."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_extensions(shared_folder: Path) -> None:
     """Fakes by name: what counts is who refuses which."""
-    folder = tmp_path / "extension"
-    folder.mkdir(mode=0o755)
+    folder = shared_folder / "extension"
+    folder.mkdir()
     for name, version in (("pg_cron", "1.6"), ("timescaledb", "2.10"), ("pg_stat_statements", "1.0")):
         (folder / f"{name}.control").write_text(f"default_version = '{version}'\n")
         (folder / f"{name}--{version}.sql").write_text("SELECT 1;\n")
-    for path in (tmp_path, *tmp_path.parents):
-        path.chmod(path.stat().st_mode | 0o055) if str(path).startswith("/tmp/") else None
-    settings = {"extension_control_path": str(tmp_path)}
+    settings = {"extension_control_path": str(shared_folder)}
     with PostgresServer(postgres_bin_dir(18), settings=settings) as server:
         run(server.params, *(f"CREATE EXTENSION {name}" for name in ("pg_cron", "timescaledb", "pg_stat_statements")))
         codes = found(server.params)
