@@ -432,5 +432,5 @@ def test_rows_are_in_no_message(server18: PostgresServer, fresh_database: Databa
     target = fresh_database(server18, None, "create table t (x text unique)", "insert into t values ('4111-1111')")
     with pytest.raises(ToolError) as caught:
         restore(target, archive)
-    assert caught.value.message.endswith('duplicate key value violates unique constraint "t_x_key"')
+    assert caught.value.message.endswith('unique constraint "t_x_key" (Key (x)=(…) already exists)')
     assert "4111" not in str(caught.value.stderr) + str(caught.value)
