@@ -33,7 +33,9 @@ _ABOUT_TABLESPACE = re.compile(
     rf"(?:ALTER TABLESPACE |COMMENT ON TABLESPACE |SECURITY LABEL FOR {IDENTIFIER} ON TABLESPACE "
     rf"|(?:GRANT|REVOKE) [A-Z, ]+ ON TABLESPACE )({IDENTIFIER})[ ;]"
 )
-_PARAMETER = re.compile(rf"(?:GRANT|REVOKE) .* ON PARAMETER .* (?:TO|FROM) ({IDENTIFIER})(?: WITH GRANT OPTION)?;")
+_PARAMETER = re.compile(
+    rf"(?:GRANT|REVOKE) [A-Z, ]+ ON PARAMETER [^ ]+ (?:TO|FROM) ({IDENTIFIER})(?: WITH GRANT OPTION)?;"
+)
 _LEFT_OUT = ("SET ", "DROP ", "SELECT pg_catalog.set_config")
 _SECRET = re.compile(r"'(?:[^']|'')*'")
 

@@ -78,10 +78,7 @@ _QUOTABLE = frozenset(
 )
 """Kinds whose definitions are safe to show in a log. User mappings, subscriptions and functions may hold passwords."""
 
-_HEADER = re.compile(
-    r"^-- (?:Data for )?Name: (?P<name>.*); Type: (?P<kind>.*?); Schema: (?P<schema>.*?); Owner: (?P<owner>.*?)"
-    r"(?:; Tablespace: .*)?$"
-)
+_HEADER = re.compile(r"-- (?:Data for )?Name: ")
 _DUMP_ENDS = b"-- PostgreSQL database dump complete"
 _SETTING = (b"SET", b"SELECT")
 _LARGE_OBJECTS = frozenset({"BLOB", "BLOB METADATA"})
@@ -154,12 +151,13 @@ def script_objects(source: Readable) -> Objects:
         elif isinstance(event, Comment):
             if event.text == _DUMP_ENDS:
                 current = None  # the DROP DATABASE that follows is not part of its last object
-            elif match := _HEADER.match(decoder.text(event.text)):
-                if match["kind"] in _LARGE_OBJECTS or match["name"].startswith("LARGE OBJECT"):
+            elif header := _header(decoder.text(event.text)):
+                name, kind, schema, owner = header
+                if kind in _LARGE_OBJECTS or name.startswith("LARGE OBJECT"):
                     current = None  # each by its own statements: a header may be of many
                     continue
-                current = (database, match["kind"], None if match["schema"] == "-" else match["schema"], match["name"])
-                pieces.setdefault(current, []).append([_owner(match["kind"], match["owner"])])
+                current = (database, kind, None if schema == "-" else schema, name)
+                pieces.setdefault(current, []).append([_owner(kind, owner)])
         elif isinstance(event, Statement):
             if event.words[:1] == (b"SET",) and (encoding := sqlnames.client_encoding(event.text)):
                 decoder.use(encoding)
@@ -211,6 +209,21 @@ def without(objects: Objects, keys: Iterable[Key]) -> Objects:
 def kinds(objects: Mapping[Key, object]) -> Counter[str]:
     """How many objects of each kind."""
     return Counter(key[1] for key in objects)
+
+
+def _header(line: str) -> tuple[str, str, str, str] | None:
+    """Name, kind, schema and owner in the comment before an object; None where the comment is another one.
+
+    The name may hold anything. The time is linear, which a regular expression's would not be.
+    """
+    match = _HEADER.match(line)
+    end = line.rfind("; Schema: ", 0, max(line.rfind("; Owner: "), 0))
+    middle = line.rfind("; Type: ", 0, max(end, 0))
+    if match is None or middle < match.end():
+        return None
+    kind, _, rest = line[middle + len("; Type: ") :].partition("; Schema: ")
+    schema, _, owner = rest.partition("; Owner: ")
+    return line[match.end() : middle], kind, schema, owner.partition("; Tablespace: ")[0]
 
 
 def _owner(kind: str, owner: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ import bombs
 import pytest
 from bombs import MIB, zstd_block, zstd_frame
 
+from airflow_pgbackup.backup.restore_globals import plan_globals
+from airflow_pgbackup.backup.restore_target import Server
 from airflow_pgbackup.errors import DeadlineExceeded, NotProven, VerificationFailed
 from airflow_pgbackup.postgres import endchecks, script, script_scan, toc
 from airflow_pgbackup.postgres.archive_data import copy_blocks
@@ -19,6 +22,7 @@ from airflow_pgbackup.postgres.budget import Budget
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.compressed import Decompressed, check_whole
 from airflow_pgbackup.postgres.contents import ArchiveContents
+from airflow_pgbackup.postgres.objects import script_objects
 from airflow_pgbackup.postgres.readers import Limits
 from airflow_pgbackup.postgres.script import ScriptReader
 from airflow_pgbackup.postgres.script_scan import scan_script
@@ -375,3 +379,25 @@ def test_a_deadline_ends_the_reading_of_a_table_of_contents(tmp_path: Path) -> N
     reader = ArchiveReader(path, format="custom", client=None, deadline=0.05)  # type: ignore[arg-type]
     with pytest.raises(DeadlineExceeded):
         list(reader.blocks())
+
+
+# -- time --------------------------------------------------------------------------------------------------------------
+
+HEADER = b"-- Name: " + b"; Type: ; Schema: " * 480 + b"\n"
+NOBODYS = Server(180004, True, True, "me", 100, frozenset(), frozenset(), frozenset(), {})
+PARAMETER = "GRANT SET ON PARAMETER " + " ON PARAMETER x TO " * 10_000
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda: script_objects(io.BytesIO(HEADER)),
+        lambda: plan_globals([PARAMETER], NOBODYS, bootstrap="postgres"),
+    ],
+    ids=["comment", "grant"],
+)
+def test_a_text_takes_a_time_linear_in_its_length(look: Callable[[], object]) -> None:
+    """A comment may have 64 KiB, a statement 1 MiB, a dump any number of them; and nobody looks at a flag meanwhile."""
+    start = time.process_time()
+    look()
+    assert time.process_time() - start < 1.0
