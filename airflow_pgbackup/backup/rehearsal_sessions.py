@@ -25,22 +25,27 @@ _LOOK = 0.25  # seconds between two looks at the clock and the memory
 
 
 @contextmanager
-def guarded_sessions(place: Place, cancel: Cancel, seconds: float) -> Iterator[None]:
+def guarded_sessions(place: Place, cancel: Cancel, seconds: float, stop: Cancel) -> Iterator[None]:
     """Break off the sessions with the server of a place when asked to stop, after so many seconds, and when they take
     too much memory.
 
+    :param stop: set then, for the tools: pg_dump, too, passes on what the server says.
     :raises Cancelled: `cancel` was set. :raises NotProven: it took too long, or too much.
     """
     sessions, over = OpenSessions(), threading.Event()
     place.params = replace(place.params, sessions=sessions)
 
+    def end(why: str) -> None:
+        sessions.break_off(why)
+        stop.set()
+
     def watch() -> None:
         until, start = time.monotonic() + seconds, _memory()
         while not over.wait(_LOOK) and not sessions.broken:
             if time.monotonic() > until:
-                sessions.break_off(f"{place.label} did not let us look at the copy within {seconds:g} s")
+                end(f"{place.label} did not let us look at the copy within {seconds:g} s")
             elif _memory() - start > _MOST_MEMORY:
-                sessions.break_off(f"to look at the copy took more than {human_bytes(_MOST_MEMORY)} of memory")
+                end(f"to look at the copy took more than {human_bytes(_MOST_MEMORY)} of memory")
 
     unregister = cancel.on_set(lambda: sessions.break_off("the task was asked to stop"))
     watcher = threading.Thread(target=watch, name="watch sessions", daemon=True)

@@ -103,7 +103,7 @@ def rehearse(
         if scratch is None
         else scratch_place(manifest, scratch, settings, cancel=stop, log=log) as place,
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="read archive") as pool,
-        guarded_sessions(place, cancel, _PHASES * deadline),
+        guarded_sessions(place, cancel, _PHASES * deadline, stop),
         place.kept(),
     ):
         if place.sandbox:

@@ -123,18 +123,20 @@ def place(server18: PostgresServer) -> Place:
 
 def test_results_without_an_end_are_not_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal_sessions, "_MOST_MEMORY", 64 << 20)
+    stop = Cancel()
 
     def ask() -> None:
-        with guarded_sessions(place, Cancel(), 60), place.params.with_database("postgres").connect() as session:
+        with guarded_sessions(place, Cancel(), 60, stop), place.params.with_database("postgres").connect() as session:
             session.execute("select repeat('x', 1000), generate_series(1, 1000000000)")
 
     with pytest.raises(NotProven, match=r"took more than 64\.0 MiB of memory"):
         ask()
+    assert stop.is_set()  # for the tools
 
 
 def test_nobody_connects_to_a_server_whose_sessions_were_broken_off(place: Place) -> None:
     cancel = Cancel()
-    with guarded_sessions(place, cancel, 60):
+    with guarded_sessions(place, cancel, 60, Cancel()):
         with place.params.connect() as session:
             assert session.execute("select 1").fetchone() == (1,)
         cancel.set()
