@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timezone
 
-from airflow_pgbackup.errors import AlreadyExists, BackupNotFound
+from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, RepositoryError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, find_backup
 from airflow_pgbackup.repository.layout import Series, backup_folder
@@ -20,6 +20,7 @@ def pin(*, repository: Repository, series: Series, id: str, reason: str = "") ->
 
     :param reason: for people, kept in the pin.
     :raises BackupNotFound: there is no such backup, or prune removes it at this moment.
+    :raises RepositoryError: something else is in the place of the pin.
     """
     folder = find_backup(repository, series, id).folder
     pinned_at = datetime.now(timezone.utc).replace(microsecond=0)
@@ -27,6 +28,11 @@ def pin(*, repository: Repository, series: Series, id: str, reason: str = "") ->
     try:
         repository.write_bytes(f"{folder}/{PIN_FILE}", (json.dumps(content, indent=2) + "\n").encode())
     except AlreadyExists:
+        if not find_backup(repository, series, id).pinned:  # nor does prune take a link or a FIFO for a pin
+            raise RepositoryError(
+                f"cannot pin {series}/{id}: {repository.location(f'{folder}/{PIN_FILE}')} is no regular file",
+                hint="remove it, and pin again",
+            ) from None
         return
     # A prune that began before looks for a pin once more when it has deleted the manifest, see prune.
     try:

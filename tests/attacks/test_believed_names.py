@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -20,6 +21,7 @@ from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.find import find_backup
 from airflow_pgbackup.backup.freshness import freshness
 from airflow_pgbackup.backup.limits import Limits
+from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.backup.reference import find_committed, load_manifest
 from airflow_pgbackup.backup.restore import restore
@@ -506,3 +508,18 @@ def test_a_listing_of_one_backup_that_holds_another_is_not_acted_on(
         store.script = lambda request: answers.get(request.operation)
         with pytest.raises(RepositoryError, match=f"a listing of 'pg/{asked}/' holds '{other}'"):
             look(open_repository("s3://bucket/pg"), asked)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link"])
+def test_what_stands_in_the_place_of_a_pin_is_none(tmp_path: Path, kind: str) -> None:
+    repository = LocalRepository(tmp_path / "pg")
+    repository.init()
+    id = write_backup(repository, SERIES, datetime(2026, 11, 22, 2, tzinfo=timezone.utc)).id
+    path = repository.local_path(f"{backup_folder(SERIES, id)}/pin.json")
+    assert path is not None
+    os.mkfifo(path) if kind == "fifo" else path.symlink_to("manifest.json")
+    with pytest.raises(RepositoryError, match=r"pin\.json"):
+        pin(repository=repository, series=SERIES, id=id)
+    path.unlink()
+    pin(repository=repository, series=SERIES, id=id)
+    assert read_evidence(repository, SERIES, id).backup.pinned
