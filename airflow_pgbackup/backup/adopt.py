@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from airflow_pgbackup.backup.progress import Progress, human_bytes
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.streams import Meter
-from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, ConfigurationError, VerificationFailed
+from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, ConfigurationError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.cancel import Cancel
 from airflow_pgbackup.postgres.members import check_member_names
 from airflow_pgbackup.postgres.sniff import Dump, sniff
@@ -88,16 +89,17 @@ def adopt(
         try:
             dump = sniff(path, open_file=job.open)
             one = job.look(path, dump) if dump else None
+            described = one.describe(name) if one else None
             reason = "not a dump of PostgreSQL"
-        except (VerificationFailed, ConfigurationError) as error:
-            one, reason = None, str(error)
+        except (VerificationFailed, NotProven, ConfigurationError) as error:
+            one, described, reason = None, None, str(error)
         except OSError as error:
-            one, reason = None, f"cannot be read: {_reason(error)}"
-        if one is None:
+            one, described, reason = None, None, f"cannot be read: {_reason(error)}"
+        if one is None or described is None:
             skipped.append({"path": name, "reason": reason})
             say(f"skipped {name}: {reason}")
             continue
-        found.append(one.describe(name))
+        found.append(described)
         if dry_run:
             continue
         try:
@@ -120,13 +122,18 @@ def _reason(error: OSError) -> str:
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
-    """Regular files, and folders which are a directory dump; links are not followed."""
-    for path in sorted(folder.iterdir()):
-        if path.is_symlink():
-            continue
-        if path.is_dir() and not os.path.lexists(path / "toc.dat"):
-            yield from _candidates(path)
-        elif path.is_dir() or path.is_file():
+    """Regular files, folders which are a directory dump, and those that cannot be looked into; links are not
+    followed."""
+    left = [folder]
+    while left:
+        path = left.pop()
+        try:
+            status = path.stat(follow_symlinks=path == folder)
+            if stat.S_ISDIR(status.st_mode) and (path == folder or not os.path.lexists(path / "toc.dat")):
+                left += sorted(path.iterdir(), reverse=True)
+            elif stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode):
+                yield path
+        except OSError:
             yield path
 
 

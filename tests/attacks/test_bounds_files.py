@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import ANY
 
 import bombs
 import pytest
 
+from airflow_pgbackup import private_directory
+from airflow_pgbackup.backup.adopt import adopt
 from airflow_pgbackup.errors import ConfigurationError, RepositoryError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import read_catalogue
@@ -159,3 +162,26 @@ def test_names_that_are_not_ours_are_passed_over(repository: Repository, root: P
     assert listed == sorted([os.fsdecode(b"\xff\xfe"), "x" * 255, "\u202e"], key=os.fsencode)
     with pytest.raises(ConfigurationError):
         repository.stat(f"{BACKUP}/a\nb")
+
+
+def test_nothing_in_a_folder_keeps_the_rest_of_it_from_being_adopted(repository: Repository, tmp_path: Path) -> None:
+    """Folders deeper than Python's stack, a name that is too long for a repository, a window that is too large."""
+    folder = tmp_path / "dumps"
+    folder.mkdir()
+    inner = os.open(folder, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("a", dir_fd=inner)
+        outer, inner = inner, os.open("a", os.O_RDONLY, dir_fd=inner)
+        os.close(outer)
+    os.close(inner)
+    head = "--\n-- PostgreSQL database dump\n--\n\n"
+    (folder / "b.sql").write_text(f"{head}\\connect {'x' * 300}\n")
+    (folder / "c.sql.zst").write_bytes(bytes.fromhex("28b52ffd00f8") + bytes(20))
+    (folder / "d.sql").write_text(f"{head}\\connect app\n")
+    done = adopt(repository=repository, folder=folder, server="s", dry_run=True)
+    assert done["skipped"] == [
+        {"path": "b.sql", "reason": ANY},
+        {"path": "c.sql.zst", "reason": ANY},
+    ]
+    assert done["found"] == [ANY]
+    assert private_directory.remove(folder)  # pytest's own way of doing it is not for such depths
