@@ -236,8 +236,15 @@ def _installation(bin_dir: Path) -> tuple[Path, ...]:
                 word = line.partition("=>")[2].strip() or line.strip()
                 if word.startswith("/"):
                     needed.add(Path(os.path.normpath(word.split(" (")[0])).parent)  # $ORIGIN/..
-    seen = [path for path in sorted(needed) if path.is_dir() and not any(_is_below(path, Path(s)) for s in _SYSTEM)]
+    seen = [path for path in sorted(needed) if path.is_dir() and not _is_shown(path)]
     return tuple(path for path in seen if not any(other != path and _is_below(path, other) for other in seen))
+
+
+def _is_shown(path: Path) -> bool:
+    """Whether every program sees it, as :func:`_view` has it."""
+    return any(_is_below(path, Path(tree)) for tree in _SYSTEM) and not any(
+        _is_below(path, hidden) for hidden in _private_places()
+    )
 
 
 def _said(command: Sequence[str], **variables: str) -> str:

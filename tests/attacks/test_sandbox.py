@@ -95,6 +95,21 @@ def test_it_writes_nowhere_but_into_its_own_directories(inside: PostgresServer, 
         assert not (place / "marker").exists()
 
 
+def test_programs_in_the_workers_own_directory_are_seen_and_nothing_else_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MWAA has HOME in /usr/local/airflow, and in there what pip installs."""
+    bin_dir = postgres_bin_dir(18)
+    home = bin_dir.parents[1]
+    monkeypatch.setattr(sandbox, "_SYSTEM", (*sandbox._SYSTEM, os.fspath(home.parent)))
+    monkeypatch.setenv("HOME", os.fspath(home))
+    sandbox._installation.cache_clear()
+    try:
+        with PostgresServer(bin_dir, contained=True) as server:
+            assert server.sandbox, server.uncontained
+            assert shell(server, f"ls {home}") == bin_dir.parent.name
+    finally:
+        sandbox._installation.cache_clear()
+
+
 def test_it_has_no_privileges_and_gains_none(inside: PostgresServer) -> None:
     status = dict(line.split(":\t", 1) for line in shell(inside, "cat /proc/self/status").splitlines() if ":\t" in line)
     assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
