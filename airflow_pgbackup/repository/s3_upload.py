@@ -10,8 +10,8 @@ Why not boto3's transfer manager (``upload_fileobj``, s3transfer 0.19), measured
 
 Requests, retries, signatures and checksums stay boto3's. What is added: parts are sent by a small pool while the
 next one is read, within a bound of bytes; and after a commit whose reply is lost or unclear, the object itself is
-asked whether it is ours (a random token in its metadata), so that success means "there, and of this size and checksum",
-and an error means "not there", but for :class:`~airflow_pgbackup.errors.OutcomeUnknown`: the store did not answer, and a
+asked whether it is ours (a random token in its metadata). So success means "there, and of this size and checksum", and
+an error means "not there", but for :class:`~airflow_pgbackup.errors.OutcomeUnknown`: the store did not answer, and a
 request that nobody waits for any more may still do its work.
 """
 
