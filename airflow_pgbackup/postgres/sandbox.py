@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_pgbackup.errors import NotProven
+from airflow_pgbackup.postgres.seccomp import no_user_namespaces
 
 NOBODY = 65534
 _USER = "pgbackup"
@@ -34,6 +35,8 @@ _UIDS = range(2_000_000_000, 2_100_000_000)
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _FILES = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 _PROGRAMS = ("postgres", "initdb", "psql", "pg_restore", "pg_dump")
+
+_FD = 8  # for the sandbox's filter; that of a program has another one, see seccomp.applied()
 
 _PROCESSES = 256  # connections, parallel workers, and the shells that a COPY FROM PROGRAM may legitimately start
 _PROCESSES_OF_A_USER = 4096  # before Linux 5.14 the user's other processes count, too
@@ -105,6 +108,11 @@ def make_sandbox(bin_dir: Path, directory: Path) -> Sandbox:
     passwd.write_text(f"{_USER}:x:{uid}:{gid}::/tmp:/bin/false\n")
     passwd.chmod(0o644)
     outer = [*_limits(root), bwrap, *_namespaces(root), *_view(), "--ro-bind", os.fspath(passwd), "/etc/passwd"]
+    # --disable-userns is not for root, who has no user namespace here.
+    if root and (operations := no_user_namespaces()):
+        filter = directory / "filter"
+        filter.write_bytes(operations)
+        outer = ["sh", "-c", f'exec "$@" {_FD}< "$0"', os.fspath(filter), *outer, "--seccomp", str(_FD)]
     inner = _drop(uid, gid) if root else []
     sandbox = Sandbox(uid, gid, tuple(outer), tuple(inner))
     command = [*sandbox.command(bin_dir), os.fspath(bin_dir / "initdb"), "--version"]

@@ -1,7 +1,8 @@
-"""A seccomp filter under which a program cannot start another process; seccomp(2), Linux on x86_64 and aarch64.
+"""Seccomp filters: a program cannot start another process, or make a user namespace; seccomp(2), x86_64 and aarch64.
 
-For psql where it runs a script from outside. ``\\restrict`` forbids its meta-commands, but not what it evaluates on the
-way to ``\\unrestrict``: the argument of that one may hold a command in backticks.
+The former for psql where it runs a script from outside. ``\\restrict`` forbids its meta-commands, but not what it
+evaluates on the way to ``\\unrestrict``: the argument of that one may hold a command in backticks. The latter for
+sandboxes: in a user namespace of its own anybody has all capabilities, and so much more of the kernel to attack.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ _FD = 9  # what nothing else has in _exec.py
 
 _CLONE3 = 435  # on every machine
 _CLONE_THREAD = 0x00010000
+_CLONE_NEWUSER = 0x10000000
 _X32 = 0x40000000  # a second table of system calls on x86_64, by the same architecture
 
 
@@ -47,13 +49,14 @@ class _Machine:
 
     arch: int
     clone: int
+    unshare: int
     forks: tuple[int, ...] = ()
     has_x32: bool = False
 
 
 _MACHINES = {
-    "x86_64": _Machine(0xC000003E, clone=56, forks=(57, 58), has_x32=True),
-    "aarch64": _Machine(0xC00000B7, clone=220),
+    "x86_64": _Machine(0xC000003E, clone=56, unshare=272, forks=(57, 58), has_x32=True),
+    "aarch64": _Machine(0xC00000B7, clone=220, unshare=97),
 }
 
 
@@ -65,15 +68,20 @@ def no_processes() -> bytes:
 
     :raises ConfigurationError: this machine or its kernel cannot have such a filter.
     """
-    name = os.uname().machine
-    machine = _MACHINES.get(name) if os.uname().sysname == "Linux" else None
-    if machine is None or not _kernel_filters():
+    machine = _this_machine()
+    if machine is None:
         raise ConfigurationError(
             f"cannot prevent programs from starting processes on this machine: no seccomp filter for "
-            f"{os.uname().sysname} on {name}",
+            f"{os.uname().sysname} on {os.uname().machine}",
             hint="use Linux on x86_64 or aarch64, or dumps in custom format, which restore without psql",
         )
-    return b"".join(struct.pack("=HBBI", *operation) for operation in _program(machine))
+    return _packed([*_common(machine), *_without_forks(machine), *_without_namespaces(machine)])
+
+
+def no_user_namespaces() -> bytes | None:
+    """Return the filter; None where this machine or its kernel cannot have one."""
+    machine = _this_machine()
+    return _packed([*_common(machine), *_without_namespaces(machine)]) if machine else None
 
 
 def applied(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -84,12 +92,20 @@ def applied(argv: Sequence[str]) -> tuple[str, list[str]]:
     operations = no_processes().hex()
     for number, word in enumerate(argv, 1):
         if PurePath(word).name == "bwrap":
-            return f"{_FD}@{operations}", [*argv[:number], "--seccomp", str(_FD), *argv[number:]]
+            options = list(argv[number:])
+            if "--seccomp" in options[: options.index("--")]:  # the sandbox's own, which this one includes
+                at = options.index("--seccomp")
+                del options[at : at + 2]
+            return f"{_FD}@{operations}", [*argv[:number], "--seccomp", str(_FD), *options]
     return operations, list(argv)
 
 
-def _program(machine: _Machine) -> Iterator[tuple[int, int, int, int]]:
-    """Operation, how many to skip when true, when false, and operand."""
+_Operation = tuple[int, int, int, int]
+"""Operation, how many to skip when true, when false, and operand."""
+
+
+def _common(machine: _Machine) -> Iterator[_Operation]:
+    """The number of the call is loaded at the end. clone3 hides its flags from every filter."""
     yield _LOAD, 0, 0, _ARCH
     yield _IF_EQUAL, 1, 0, machine.arch
     yield _RETURN, 0, 0, _KILL_PROCESS
@@ -97,16 +113,38 @@ def _program(machine: _Machine) -> Iterator[tuple[int, int, int, int]]:
     if machine.has_x32:
         yield _IF_AT_LEAST, 0, 1, _X32
         yield _RETURN, 0, 0, _ERRNO | errno.EPERM
+    yield _IF_EQUAL, 0, 1, _CLONE3
+    yield _RETURN, 0, 0, _ERRNO | errno.ENOSYS
+
+
+def _without_forks(machine: _Machine) -> Iterator[_Operation]:
     for number in machine.forks:
         yield _IF_EQUAL, 0, 1, number
         yield _RETURN, 0, 0, _ERRNO | errno.EPERM
-    yield _IF_EQUAL, 0, 1, _CLONE3
-    yield _RETURN, 0, 0, _ERRNO | errno.ENOSYS
-    yield _IF_EQUAL, 0, 3, machine.clone
+    yield _IF_EQUAL, 0, 4, machine.clone
     yield _LOAD, 0, 0, _FIRST_ARGUMENT
     yield _IF_BITS, 1, 0, _CLONE_THREAD
     yield _RETURN, 0, 0, _ERRNO | errno.EPERM
+    yield _LOAD, 0, 0, _NUMBER
+
+
+def _without_namespaces(machine: _Machine) -> Iterator[_Operation]:
+    """The last part of a filter: all else is allowed."""
+    yield _IF_EQUAL, 1, 0, machine.clone
+    yield _IF_EQUAL, 0, 3, machine.unshare
+    yield _LOAD, 0, 0, _FIRST_ARGUMENT
+    yield _IF_BITS, 0, 1, _CLONE_NEWUSER
+    yield _RETURN, 0, 0, _ERRNO | errno.EPERM
     yield _RETURN, 0, 0, _ALLOW
+
+
+def _packed(operations: Sequence[_Operation]) -> bytes:
+    return b"".join(struct.pack("=HBBI", *operation) for operation in operations)
+
+
+def _this_machine() -> _Machine | None:
+    machine = _MACHINES.get(os.uname().machine) if os.uname().sysname == "Linux" else None
+    return machine if machine and _kernel_filters() else None
 
 
 def _kernel_filters() -> bool:

@@ -115,6 +115,9 @@ def test_it_has_no_privileges_and_gains_none(inside: PostgresServer) -> None:
         (line,) = [line for line in limits.splitlines() if line.startswith(name)]
         assert "unlimited" not in line
     assert shell(inside, "cat /proc/self/oom_score_adj") == "1000"  # the kernel ends it before the worker
+    for command in ("unshare --user true", "unshare --user --map-root-user --mount --net true"):
+        said = shell(inside, command)
+        assert "unshare failed" in said, said
     assert shell(inside, "grep -c : /proc/net/dev") == "1"  # the loopback of its own
 
 

@@ -51,6 +51,8 @@ def on(machine: str, monkeypatch: pytest.MonkeyPatch) -> bytes:
         (56, VFORK, EPERM),
         (56, THREAD, ALLOW),
         (56, 1 << 32 | FORK, EPERM),
+        (272, 0x10000000, EPERM),  # unshare, of a user namespace
+        (272, 0x20000000, ALLOW),
         (435, THREAD, ENOSYS),  # clone3
         (0x40000000 | 57, 0, EPERM),  # fork of x32
         (0x40000000, 0, EPERM),
@@ -64,7 +66,15 @@ def test_x86_64(number: int, first: int, expected: int, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("number", "first", "expected"),
-    [(63, 0, ALLOW), (221, 0, ALLOW), (220, FORK, EPERM), (220, VFORK, EPERM), (220, THREAD, ALLOW), (435, 0, ENOSYS)],
+    [
+        (63, 0, ALLOW),
+        (221, 0, ALLOW),
+        (220, FORK, EPERM),
+        (220, VFORK, EPERM),
+        (220, THREAD, ALLOW),
+        (97, 0x10000000, EPERM),
+        (435, 0, ENOSYS),
+    ],
 )
 def test_aarch64(number: int, first: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     program = on("aarch64", monkeypatch)
@@ -78,9 +88,29 @@ def test_other_machines_have_none(machine: str, monkeypatch: pytest.MonkeyPatch)
         on(machine, monkeypatch)
 
 
+@pytest.mark.parametrize(
+    ("number", "first", "expected"),
+    [
+        (57, 0, ALLOW),
+        (56, FORK, ALLOW),
+        (56, FORK | 0x10000000, EPERM),
+        (56, 1 << 32 | 0x10000000, EPERM),
+        (272, 0x7E020000, EPERM),  # every namespace
+        (435, 0, ENOSYS),
+    ],
+)
+def test_a_sandbox_allows_processes(number: int, first: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    on("x86_64", monkeypatch)
+    program = seccomp.no_user_namespaces()
+    assert program is not None
+    assert answer(program, X86_64, number, first) == expected
+
+
 def test_bubblewrap_sets_the_filter_inside() -> None:
     plain, argv = seccomp.applied(["/usr/bin/psql", "--quiet"])
     assert argv == ["/usr/bin/psql", "--quiet"]
     given, argv = seccomp.applied(["prlimit", "--", "/usr/bin/bwrap", "--unshare-pid", "--", "psql"])
     assert argv == ["prlimit", "--", "/usr/bin/bwrap", "--seccomp", "9", "--unshare-pid", "--", "psql"]
+    _, argv = seccomp.applied(["bwrap", "--unshare-pid", "--seccomp", "8", "--", "psql", "--seccomp"])
+    assert argv == ["bwrap", "--seccomp", "9", "--unshare-pid", "--", "psql", "--seccomp"]
     assert given == f"9@{plain}"
