@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_pgbackup.errors import AlreadyExists, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.errors import AlreadyExists, RepositoryError, RepositoryNotFound, VerificationFailed
 from airflow_pgbackup.repository.files import File
 from airflow_pgbackup.repository.local import LocalRepository
 
@@ -213,7 +213,7 @@ def test_a_directory_from_another_file_system_is_copied(
     (elsewhere / "blobs").mkdir()
     (elsewhere / "toc.dat").write_bytes(b"toc")
     (elsewhere / "blobs" / "1.dat").write_bytes(bytes(3 * MIB))
-    with pytest.raises(RepositoryError, match="sha256"):
+    with pytest.raises(VerificationFailed, match="sha256"):
         repository.write_directory("s/d", elsewhere, digests={"toc.dat": "0" * 64})
     assert sorted(p.name for p in (tmp_path / "pg").rglob("*")) == ["repository.json"]
     repository.write_directory("s/d", elsewhere)
