@@ -236,17 +236,19 @@ def test_none_is_restored_but_by_its_id(
     forge: Forgery,
     server18: PostgresServer,
     fresh_database: Callable[..., ConnectionParams],
+    client_dirs: list[str],
 ) -> None:
     (id,) = forge_newer(repository, real, forge, 1)
-    target = RestoreTarget(connection=fresh_database(server18))
+    target, settings = RestoreTarget(connection=fresh_database(server18)), Settings(client_dirs=tuple(client_dirs))
     if forge in NOT_WHOLE:
         with pytest.raises(PgBackupError) as caught:
-            restore(reference=reference(repository, id), repository=repository, target=target)
+            restore(reference=reference(repository, id), repository=repository, target=target, settings=settings)
         assert "\n" not in caught.value.message
         with target.connection.connect() as session:
             assert session.execute("select count(*) from pg_class where oid >= 16384").fetchone() == (0,)
     else:
-        result = restore(reference=reference(repository, id), repository=repository, target=target, dry_run=True)
+        forged = reference(repository, id)
+        result = restore(reference=forged, repository=repository, target=target, dry_run=True, settings=settings)
         assert f"backup prod/app/{id} " in str(result["warnings"])
         assert result["reference"]["verified"] is None  # type: ignore[index]
 
