@@ -108,7 +108,7 @@ def check_bytes(
                     head = head or piece[:_HEAD]
                     advance(len(piece))
         except BackupNotFound:
-            return f"{file.path} went away or changed while it was read", marks
+            return f"{file.path} disappeared or changed while it was read", marks
         if marks.sha256 != file.sha256:
             return f"{file.path} has sha256 {marks.sha256}, {file.sha256} was dumped", marks
         if artifact.format != "directory" and artifact_format(head) != artifact.format:

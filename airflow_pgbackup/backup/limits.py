@@ -92,7 +92,7 @@ def evaluate(backups: Iterable[Backup], contents: Mapping[str, Contents], limits
     ordered = _newest_first(backups)
     good = compared(ordered, limits, now)
     notes = [
-        # From further in the future than clocks may disagree it would be fresh for ever.
+        # Clocks disagree by less than this. A backup from further in the future would always be fresh.
         f"{b.id} starts in the future and is passed over: a clock was wrong"
         for b in ordered
         if b.started_at > now + SKEW

@@ -93,7 +93,7 @@ def is_true(name: str, value: bool | str) -> bool:
 
 
 def seed(context: Context) -> str:
-    """What asks for this: the same for every try of a task, so that a retry finds what an earlier one has done.
+    """Return what identifies a request: the same for each try of a task, so a retry finds what an earlier one did.
 
     A person who clears a task wants it again. Airflow then raises ``max_tries`` to the tries so far and the retries
     (``clear_task_instances``), so the difference to the retries changes with each clear, and with nothing else.

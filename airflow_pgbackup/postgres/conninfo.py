@@ -261,7 +261,7 @@ class ConnectionParams:
                 text = str(error)
             except psycopg.Error as error:
                 raise ConfigurationError(
-                    f"the connection to {self.label} makes no sense: {_reason(str(error))}"
+                    f"invalid connection parameters for {self.label}: {_reason(str(error))}"
                 ) from None
             if pause is None or not _NO_SLOT.search(text):
                 break

@@ -45,7 +45,7 @@ def copy_out(
     :param take: gets the data, in pieces that may end anywhere.
     :param pipe: where :func:`named_pipe` has made one.
     :param until: by :func:`time.monotonic`.
-    :raises ToolError: the server refused, or went away.
+    :raises ToolError: the server refused, or ended the session.
     :raises Cancelled, DeadlineExceeded: it was stopped.
     """
     # Opened before the server does, and without waiting for that, which may never come.

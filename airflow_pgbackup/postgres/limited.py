@@ -22,7 +22,7 @@ def limited(session: psycopg.Connection[Any], what: str, *, cancel: Cancel, unti
 
     :param what: names them in errors, ``COPY``.
     :param until: by :func:`time.monotonic`.
-    :raises ToolError: the server refused, or went away.
+    :raises ToolError: the server refused, or ended the session.
     :raises Cancelled, DeadlineExceeded: it was stopped. The session is of no use then.
     """
 
