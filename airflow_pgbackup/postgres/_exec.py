@@ -54,8 +54,12 @@ def main(parent: int, seccomp: str, directory: str, go: int, argv: list[str]) ->
         os._exit(1)
 
     leader = os.getpid()
+    # Held back until the leader ignores them: one that comes at this moment is for the tool, too.
+    for_the_tool = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, for_the_tool)
     tool = os.fork()
     if tool == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
         prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))  # for the sudden end of the leader alone
         if os.getppid() == leader:
@@ -63,8 +67,9 @@ def main(parent: int, seccomp: str, directory: str, go: int, argv: list[str]) ->
         os._exit(1)
 
     # What is sent to the group is for the tool, whose end is awaited here.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    for number in for_the_tool:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     # The other ends of the tool's pipes must see the tool close them.
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
