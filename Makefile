@@ -27,7 +27,7 @@ test: .venv/.installed
 
 test-lowest: .lowest/.installed
 	.lowest/bin/python -m pytest -n 3 --dist worksteal tests/unit tests/airflow \
-		tests/integration/test_repository.py tests/integration/test_s3_repository.py $(PYTEST)
+		tests/integration/repository/test_repository.py tests/integration/repository/test_s3_repository.py $(PYTEST)
 
 check: .venv/.installed
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from airflow_pgbackup.errors import ClientError, NotProven
-from airflow_pgbackup.postgres.kept import KeptProcess
+from airflow_pgbackup.postgres.server.supervised import SupervisedProcess
 from airflow_pgbackup.private_directory import PrivateDirectory
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class S3Server:
     def stop(self) -> None:
         self._stack.close()
 
-    def _process(self, program: Path, folder: Path) -> KeptProcess:
+    def _process(self, program: Path, folder: Path) -> SupervisedProcess:
         s3, master, volume, filer, admin = free_port_pairs(5)
         self.port = s3
         argv = [os.fspath(program), "-logtostderr=true", "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
@@ -133,9 +133,9 @@ class S3Server:
         names = [f"{name}-grpc-{port + _GRPC}" for name, port in ports.items()] + [f"s3-{s3}", f"filer-{filer}"]
         sockets = [Path(f"/tmp/seaweedfs-{name}.sock") for name in names]  # noqa: S108
         signals = (signal.SIGKILL,)  # an orderly stop takes 2 s, and there is nothing to save
-        return KeptProcess(argv, env=env, log=folder / "log", remove=[folder, *sockets], signals=signals)
+        return SupervisedProcess(argv, env=env, log=folder / "log", remove=[folder, *sockets], signals=signals)
 
-    def _wait_ready(self, process: KeptProcess) -> bool:
+    def _wait_ready(self, process: SupervisedProcess) -> bool:
         """True once a bucket can be made: the gateway answers before the store behind it does."""
         from botocore.exceptions import BotoCoreError, ClientError
 

@@ -4,7 +4,7 @@ A private directory holds a lock file. Each process of ours that uses the direct
 file, which the kernel takes back when the process ends, however it ends. A directory whose lock nobody holds is a
 leftover, however young, and :func:`sweep` removes it; one whose lock is held stays, however old.
 
-Imports only what starts fast: the leader of a tool and the keeper of a server use this module, too.
+Imports only what starts fast: the leader of a tool and the supervisor of a server use this module, too.
 """
 
 from __future__ import annotations

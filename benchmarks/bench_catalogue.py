@@ -22,7 +22,7 @@ from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
 from airflow_pgbackup.repository.layout import Series, VerificationName, backup_folder, backup_id
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.retention import Policy, plan
-from airflow_pgbackup.repository.s3_options import S3Options
+from airflow_pgbackup.repository.s3.options import S3Options
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
 ROUNDS = 5

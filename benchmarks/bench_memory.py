@@ -19,9 +19,9 @@ from pathlib import Path
 from upload_candidates import discarding, upload_once
 
 from airflow_pgbackup.embedded import postgres_bin_dir
-from airflow_pgbackup.postgres.conninfo import client_environment
-from airflow_pgbackup.postgres.server import PostgresServer
-from airflow_pgbackup.postgres.toc import read_toc
+from airflow_pgbackup.postgres.archive.toc import read_toc
+from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
 MIB = 1024**2
 GOAL = 200 * MIB

@@ -26,7 +26,7 @@ import texty_database
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.postgres.options import DumpOptions
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.settings import Settings
 
@@ -106,7 +106,7 @@ def once(name: str, artifact: str, uri: str, jobs: int, bin_dir: str, reference:
 
 
 def bare(artifact: str, jobs: int, bin_dir: Path) -> dict[str, float]:
-    from airflow_pgbackup.backup.rehearsal_server import BULK_LOAD
+    from airflow_pgbackup.backup.rehearsal.server import BULK_LOAD
 
     began = time.monotonic()
     with PostgresServer(
@@ -125,8 +125,8 @@ def bare(artifact: str, jobs: int, bin_dir: Path) -> dict[str, float]:
 def rehearsal(uri: str, bin_dir: str, reference: dict[str, Any]) -> dict[str, float]:
     from airflow_pgbackup.backup.artifact import choose_reader
     from airflow_pgbackup.backup.reference import load_manifest
-    from airflow_pgbackup.backup.rehearse import rehearse
-    from airflow_pgbackup.postgres.cancel import Cancel
+    from airflow_pgbackup.backup.rehearsal import rehearse
+    from airflow_pgbackup.postgres.tools.cancel import Cancel
 
     settings = Settings(client_dirs=(bin_dir,))
     repository = open_repository(uri)

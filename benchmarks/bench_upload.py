@@ -49,7 +49,7 @@ from upload_candidates import (
     weed,
 )
 
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
 MIB = 1024**2
 # What is run where, with the client that has zstd and with the one that has gzip only.

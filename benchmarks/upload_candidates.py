@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
-from airflow_pgbackup.postgres.clients import Client, find_clients
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.tools.clients import Client, find_clients
 
 HERE = Path(__file__).parent
 WEED, DISCARD, LINE, NULL = "weed mini", "discarding", "discarding, 40 MiB/s", "/dev/null"

@@ -15,10 +15,10 @@ import boto3
 from botocore.config import Config
 
 from airflow_pgbackup.backup.dump import dump_database
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.repository.open import open_repository
-from airflow_pgbackup.repository.s3_options import S3Options
+from airflow_pgbackup.repository.s3.options import S3Options
 from airflow_pgbackup.settings import Settings
 
 

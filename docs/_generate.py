@@ -18,7 +18,7 @@ A page asks for a table by a pair of comments, and what is between them is repla
 ``parameters`` are the constructor's own, described by the docstring of the first of the classes that describes them;
 ``options`` are the tables of :mod:`airflow_pgbackup.postgres.options`, but for the fields named after the class;
 ``excluded`` are the flags which are no parameters; ``restorability`` are the kinds of
-:mod:`airflow_pgbackup.backup.restorability`, in short and one by one; ``awkward`` is the table of the tests
+:mod:`airflow_pgbackup.backup.check.kinds`, in short and one by one; ``awkward`` is the table of the tests
 of awkward databases.
 """
 
@@ -31,11 +31,11 @@ import runpy
 from collections.abc import Iterable
 from pathlib import Path
 
-from airflow_pgbackup.backup.restorability import KINDS, Kind
+from airflow_pgbackup.backup.check.kinds import KINDS, Kind
 from airflow_pgbackup.postgres import options
-from airflow_pgbackup.postgres.clients import OLDEST_MAJOR
-from airflow_pgbackup.postgres.option_kinds import Choice, Integer, Option, Pair
-from airflow_pgbackup.postgres.tool_options import ToolOptions
+from airflow_pgbackup.postgres.options.kinds import Choice, Integer, Option, Pair
+from airflow_pgbackup.postgres.options.tool import ToolOptions
+from airflow_pgbackup.postgres.tools.clients import OLDEST_MAJOR
 
 _BLOCK = re.compile(r"(<!-- generated: (\w+) (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PARAM = re.compile(r"^ *:param (\w+): (.*?)(?=^ *:param |^ *$|\Z)", re.DOTALL | re.MULTILINE)

@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.sqllexer import SqlLexer
-from airflow_pgbackup.postgres.sqlstatement import Statement
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.sql.lexer import SqlLexer
+from airflow_pgbackup.postgres.sql.statement import Statement
 
 ROLES = ("torture owner", 'o"dd', "reader", "torture_högni")
 TABLESPACE = "torture space"

@@ -22,9 +22,9 @@ from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.streams import Meter
 from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, ConfigurationError, NotProven, VerificationFailed
-from airflow_pgbackup.postgres.cancel import Cancel
-from airflow_pgbackup.postgres.members import check_member_names
-from airflow_pgbackup.postgres.sniff import Dump, sniff
+from airflow_pgbackup.postgres.archive.members import check_member_names
+from airflow_pgbackup.postgres.archive.sniff import Dump, sniff
+from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE

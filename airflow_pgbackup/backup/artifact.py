@@ -21,10 +21,10 @@ from airflow_pgbackup.errors import (
     ConfigurationError,
     VerificationFailed,
 )
-from airflow_pgbackup.postgres import endchecks
-from airflow_pgbackup.postgres.clients import Client, find_clients, where_to_get
-from airflow_pgbackup.postgres.members import artifact_format, check_directory_names, check_member_names
-from airflow_pgbackup.postgres.process import Cancel
+from airflow_pgbackup.postgres.archive import endchecks
+from airflow_pgbackup.postgres.archive.members import artifact_format, check_directory_names, check_member_names
+from airflow_pgbackup.postgres.tools.clients import Client, find_clients, where_to_get
+from airflow_pgbackup.postgres.tools.process import Cancel
 from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository

@@ -23,12 +23,13 @@ from airflow_pgbackup.backup.source import Source, describe_source
 from airflow_pgbackup.backup.source_rows import hold_source
 from airflow_pgbackup.backup.streams import Meter, Readable, compressed, compressed_inside
 from airflow_pgbackup.errors import Cancelled, ConfigurationError, VerificationFailed
-from airflow_pgbackup.postgres.clients import Client, choose_client
-from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
-from airflow_pgbackup.postgres.endchecks import check_directory, member_of
+from airflow_pgbackup.postgres.archive.endchecks import check_directory, member_of
+from airflow_pgbackup.postgres.archive.toc import read_toc
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
-from airflow_pgbackup.postgres.process import Cancel, ToolProcess
-from airflow_pgbackup.postgres.toc import read_toc
+from airflow_pgbackup.postgres.tools.clients import Client, choose_client
+from airflow_pgbackup.postgres.tools.process import Cancel, ToolProcess
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Incoming, Repository
 from airflow_pgbackup.repository.manifest import Artifact, ClientInfo, FileDigest, Manifest, directory_sha256

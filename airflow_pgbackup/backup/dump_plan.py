@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from airflow_pgbackup.backup.progress import Progress
 from airflow_pgbackup.backup.streams import Meter, has_fast_gzip
 from airflow_pgbackup.errors import OptionError, ToolError
-from airflow_pgbackup.postgres.archive_compression import NEWEST_CLIENT, OLDEST_CLIENT
-from airflow_pgbackup.postgres.clients import Client
-from airflow_pgbackup.postgres.dump_compression import Compression as Spec
-from airflow_pgbackup.postgres.dump_compression import default_compression
+from airflow_pgbackup.postgres.archive.recompression import NEWEST_CLIENT, OLDEST_CLIENT
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.postgres.options.compression import Compression as Spec
+from airflow_pgbackup.postgres.options.compression import default_compression
+from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.manifest import Compression
 
 US = "airflow-pgbackup"

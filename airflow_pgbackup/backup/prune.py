@@ -25,7 +25,7 @@ from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.removal import is_abandoned, remove_backup, sweep
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, RepositoryError
-from airflow_pgbackup.postgres.cancel import Cancel
+from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Leftover as Temporary
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import THREADS, Backup, Catalogue, Leftover, read_catalogue

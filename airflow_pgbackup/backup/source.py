@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from airflow_pgbackup.backup.extension_versions import installed
+from airflow_pgbackup.backup.databases.extension_versions import installed
 from airflow_pgbackup.errors import ConnectError
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository.manifest import DatabaseSource
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from airflow_pgbackup.backup.check_selection import Selection, select
-from airflow_pgbackup.backup.findings import Database, Findings
+from airflow_pgbackup.backup.check.findings import Database, Findings
+from airflow_pgbackup.backup.databases.selection import Selection, select
 from airflow_pgbackup.errors import ConnectError, OptionError
-from airflow_pgbackup.postgres.anybytes import Identifier
-from airflow_pgbackup.postgres.cancel import Cancel
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.hints import hint_for
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.hints import hint_for
 from airflow_pgbackup.postgres.options import DumpOptions
+from airflow_pgbackup.postgres.sql.anybytes import Identifier
+from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.manifest import RowCount, TableResult
 
 # What pg_dump writes rows of, but for what belongs to extensions: those have rules of their own. A partition's rows

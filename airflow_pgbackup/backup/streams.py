@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
-from airflow_pgbackup.postgres.archive_compression import Codec, compress_archive
+from airflow_pgbackup.postgres.archive.recompression import Codec, compress_archive
 
 KEEP = 4096
 """How many bytes of each end a :class:`Meter` keeps: more than any header or trailer that is looked for."""

@@ -25,7 +25,7 @@ from airflow_pgbackup.errors import (
     RepositoryError,
     VerificationFailed,
 )
-from airflow_pgbackup.postgres.process import Cancel
+from airflow_pgbackup.postgres.tools.process import Cancel
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Entry, Repository
 from airflow_pgbackup.repository.evidence import Evidence, parse_verification, read_evidence

@@ -17,13 +17,13 @@ from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_manifest, reference_of
-from airflow_pgbackup.backup.rehearse import rehearse
+from airflow_pgbackup.backup.rehearsal import rehearse
 from airflow_pgbackup.backup.source_rows import differences
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, DiskError, NotProven, VerificationFailed
-from airflow_pgbackup.postgres.archive import ArchiveContents, read_archive
-from airflow_pgbackup.postgres.clients import Client
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.process import Cancel
+from airflow_pgbackup.postgres.archive.read import ArchiveContents, read_archive
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.tools.clients import Client
+from airflow_pgbackup.postgres.tools.process import Cancel
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import read_evidence

@@ -13,17 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from airflow_pgbackup.backup import adopt as adopt_verb
-from airflow_pgbackup.backup import check as check_verb
 from airflow_pgbackup.backup import dump as dump_verb
 from airflow_pgbackup.backup import prune as prune_verb
-from airflow_pgbackup.backup import restore as restore_verb
 from airflow_pgbackup.backup import upload as upload_verb
 from airflow_pgbackup.backup import verify as verify_verb
 from airflow_pgbackup.backup.artifact import download
+from airflow_pgbackup.backup.check import run as check_verb
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.reference import reference_of
+from airflow_pgbackup.backup.restore import run as restore_verb
+from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.backup.restore_command import restore_command_of
-from airflow_pgbackup.backup.restore_target import RestoreTarget
 from airflow_pgbackup.cli.definition import EXIT_STATUS
 from airflow_pgbackup.cli.given import (
     check_level,
@@ -37,7 +37,7 @@ from airflow_pgbackup.cli.given import (
 )
 from airflow_pgbackup.cli.options import options_of
 from airflow_pgbackup.errors import ConfigurationError
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions, RestoreOptions
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue

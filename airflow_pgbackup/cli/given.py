@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from airflow_pgbackup.backup.find import LATEST, find_evidence, find_newest
 from airflow_pgbackup.errors import ConfigurationError
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import LEVELS
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.open import open_repository
-from airflow_pgbackup.repository.s3_options import STORE_LIMITS, S3Options
+from airflow_pgbackup.repository.s3.options import STORE_LIMITS, S3Options
 
 if TYPE_CHECKING:
     from airflow_pgbackup.cli.run import Session

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from airflow_pgbackup.errors import OptionError
-from airflow_pgbackup.postgres.option_kinds import Integer, Pair, Switch
-from airflow_pgbackup.postgres.tool_options import ToolOptions
+from airflow_pgbackup.postgres.options.kinds import Integer, Pair, Switch
+from airflow_pgbackup.postgres.options.tool import ToolOptions
 
 Options = TypeVar("Options", bound=ToolOptions)
 

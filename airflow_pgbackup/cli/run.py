@@ -20,7 +20,7 @@ from rich.table import Table
 from airflow_pgbackup.cli import commands
 from airflow_pgbackup.cli.definition import EXIT_STATUS, Command
 from airflow_pgbackup.errors import Cancelled, ConfigurationError, NotProven, PgBackupError, VerificationFailed
-from airflow_pgbackup.postgres.cancel import Cancel
+from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.settings import Settings, load
 from airflow_pgbackup.terminal import LogLines, Terminal, styled
 from airflow_pgbackup.text import printable_json

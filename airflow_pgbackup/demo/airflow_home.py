@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from airflow_pgbackup.errors import PgBackupError
-from airflow_pgbackup.postgres.kept import KeptProcess
+from airflow_pgbackup.postgres.server.supervised import SupervisedProcess
 
 _TASK = re.compile(r"\[DAG TEST\] starting task_id=(\S+)")
 LOG_LINES = 40
@@ -71,7 +71,7 @@ class AirflowHome:
         }
 
 
-class AirflowCommand(KeptProcess):
+class AirflowCommand(SupervisedProcess):
     """``airflow …``, running as long as the ``with`` at most, its output in a file."""
 
     def __init__(self, arguments: list[str], env: Mapping[str, str], log: Path) -> None:

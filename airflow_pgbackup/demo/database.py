@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 from psycopg import sql
 
 from airflow_pgbackup.errors import ConfigurationError, ToolError
-from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
-from airflow_pgbackup.postgres.process import run_tool
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.tools.process import run_tool
 
 if TYPE_CHECKING:
     import psycopg

@@ -20,10 +20,11 @@ from airflow_pgbackup.demo.report import Outcome, print_report
 from airflow_pgbackup.demo.steps import Steps
 from airflow_pgbackup.embedded import REGION, S3Server, postgres_bin_dir
 from airflow_pgbackup.errors import PgBackupError, VerificationFailed
-from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
-from airflow_pgbackup.postgres.kept import KeptProcess
-from airflow_pgbackup.postgres.process import ToolProcess
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.server.supervised import SupervisedProcess
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.process import ToolProcess
 from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository.layout import manifest_key
 from airflow_pgbackup.repository.manifest import Manifest, Verification
@@ -75,7 +76,7 @@ def _run(dump: Path | None, terminal: Terminal) -> None:
     bin_dir = postgres_bin_dir(POSTGRES)
     with ExitStack() as stack:
         folder = stack.enter_context(PrivateDirectory())
-        guard = KeptProcess(env={}, log=folder / "guard.log", remove=[folder])
+        guard = SupervisedProcess(env={}, log=folder / "guard.log", remove=[folder])
         stack.enter_context(guard)  # removes the folder whatever happens to us
         home = AirflowHome(folder / "airflow", dag=EXAMPLE_DAGS / f"{DAG_ID}.py")
         migration = stack.enter_context(home.migrate())  # takes some seconds, meanwhile:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from airflow.providers.postgres.hooks.postgres import PostgresHook
     from airflow.sdk import Connection
 
-    from airflow_pgbackup.backup.findings import Finding
-    from airflow_pgbackup.postgres.cancel import Cancel
-    from airflow_pgbackup.postgres.conninfo import ConnectionParams
+    from airflow_pgbackup.backup.check.findings import Finding
+    from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
     from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+    from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.repository.base import Repository
     from airflow_pgbackup.settings import Settings
 
@@ -77,7 +77,7 @@ class PgBackupHook(BaseHook):
 
         None where there is no password, or one that such a file cannot hold (it has a line break).
         """
-        from airflow_pgbackup.postgres.conninfo import pgpass_file
+        from airflow_pgbackup.postgres.connection.pgpass import pgpass_file
 
         return pgpass_file(self._conninfo)
 
@@ -86,7 +86,7 @@ class PgBackupHook(BaseHook):
 
         :param dbname: instead of the connection's database.
         """
-        from airflow_pgbackup.postgres.conninfo import client_environment
+        from airflow_pgbackup.postgres.connection.environment import client_environment
 
         return client_environment(self._conninfo, dbname=dbname)
 
@@ -124,7 +124,7 @@ class PgBackupHook(BaseHook):
     def _conninfo(self) -> ConnectionParams:
         from airflow.providers.postgres.hooks.postgres import PostgresHook
 
-        from airflow_pgbackup.postgres.conninfo import ConnectionParams
+        from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
         hook = PostgresHook(postgres_conn_id=self.postgres_conn_id, database=self.database)
         connection = hook.connection
@@ -165,7 +165,7 @@ def _mask(*secrets: str) -> None:
     """Keep these out of Airflow's logs, in each form in which a tool or a library could write them."""
     from airflow.sdk.log import mask_secret
 
-    from airflow_pgbackup.postgres.conninfo import secret_forms
+    from airflow_pgbackup.postgres.connection.pgpass import secret_forms
 
     for secret in secrets:
         for form in secret_forms(secret):

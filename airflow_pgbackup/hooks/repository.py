@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-    from airflow_pgbackup.postgres.cancel import Cancel
+    from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.repository.base import Repository
 
 
@@ -34,7 +34,7 @@ def open_repository(
     :raises ConfigurationError: no such kind of URI, an extra argument that S3 does not know, a limit out of range.
     """
     from airflow_pgbackup.repository.open import open_repository as open_uri
-    from airflow_pgbackup.repository.s3_options import S3Options
+    from airflow_pgbackup.repository.s3.options import S3Options
 
     if aws_conn_id is None or not uri.lower().startswith("s3://"):
         return open_uri(uri, s3=S3Options(extra_args=extra_args or {}), cancel=cancel)

@@ -18,7 +18,7 @@ from airflow_pgbackup.text import encodable
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_pgbackup.postgres.cancel import Cancel
+    from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.settings import Settings
 
 
@@ -36,7 +36,7 @@ class PgBackupOperator(BaseOperator):
     _killed = False
 
     def execute(self, context: Context) -> dict[str, object]:
-        from airflow_pgbackup.postgres.cancel import Cancel
+        from airflow_pgbackup.postgres.tools.cancel import Cancel
         from airflow_pgbackup.settings import load
 
         self._cancel = cancel = Cancel()

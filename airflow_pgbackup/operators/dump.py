@@ -18,8 +18,8 @@ from airflow_pgbackup.text import printing
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_pgbackup.postgres.cancel import Cancel
-    from airflow_pgbackup.postgres.tool_options import ToolOptions
+    from airflow_pgbackup.postgres.options.tool import ToolOptions
+    from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.repository.base import Repository
     from airflow_pgbackup.settings import Settings
 

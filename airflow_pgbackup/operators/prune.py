@@ -12,7 +12,7 @@ from airflow_pgbackup.text import printing
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
-    from airflow_pgbackup.postgres.cancel import Cancel
+    from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.settings import Settings
 
 

@@ -14,8 +14,8 @@ from airflow_pgbackup.text import printing
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
-    from airflow_pgbackup.postgres.cancel import Cancel
     from airflow_pgbackup.postgres.options import RestoreOptions
+    from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.repository.base import Repository
     from airflow_pgbackup.settings import Settings
 
@@ -58,7 +58,7 @@ class PgRestoreOperator(PgBackupOperator):
     :param deadline: seconds, or a timedelta, for all of it; None is no limit.
 
     The other parameters are pg_restore's options, see
-    :class:`~airflow_pgbackup.postgres.restore_options.RestoreOptions`; a plain dump is restored whole.
+    :class:`~airflow_pgbackup.postgres.options.pg_restore.RestoreOptions`; a plain dump is restored whole.
     """
 
     template_fields = (
@@ -153,7 +153,7 @@ class PgRestoreOperator(PgBackupOperator):
 
     def _run(self, context: Context, settings: Settings, cancel: Cancel) -> dict[str, object]:
         from airflow_pgbackup.backup.restore import restore
-        from airflow_pgbackup.backup.restore_target import RestoreTarget
+        from airflow_pgbackup.backup.restore.target import RestoreTarget
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
         from airflow_pgbackup.hooks.repository import open_repository
 

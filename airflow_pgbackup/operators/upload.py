@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of
-from airflow_pgbackup.repository.s3_options import mapping
+from airflow_pgbackup.repository.s3.options import mapping
 from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
-    from airflow_pgbackup.postgres.cancel import Cancel
+    from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.settings import Settings
 
 

@@ -1,6 +1,6 @@
 """Where backups live: the contract that a local folder and an S3 bucket both keep.
 
-What every implementation promises, held by one suite of tests (``tests/integration/test_repository.py``):
+What every implementation promises, held by one suite of tests (``tests/integration/repository/test_repository.py``):
 
 - A key is there whole or not at all. Nothing is ever overwritten: :class:`~airflow_pgbackup.errors.AlreadyExists`.
 - A source that raises leaves nothing visible, and its exception comes through unchanged.

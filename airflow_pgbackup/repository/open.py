@@ -10,7 +10,7 @@ from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import check_key
 from airflow_pgbackup.repository.local import LocalRepository
-from airflow_pgbackup.repository.s3_options import S3Options
+from airflow_pgbackup.repository.s3.options import S3Options
 from airflow_pgbackup.repository.source import CancelFlag
 
 _FORMS = "a repository is file:///absolute/folder or s3://bucket/prefix"
@@ -65,7 +65,7 @@ def _s3(uri: str, bucket: str, prefix: str, options: S3Options, cancel: CancelFl
         )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket):
         raise ConfigurationError(f"not the name of a bucket: {bucket!r} in {uri!r}", hint=_FORMS)
-    from airflow_pgbackup.repository.s3 import S3Repository  # boto3 takes 0.2 s to import
+    from airflow_pgbackup.repository.s3.repository import S3Repository  # boto3 takes 0.2 s to import
 
     return S3Repository(bucket, _checked(uri, prefix) if prefix.rstrip("/") else "", options, cancel=cancel)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow.sdk import DAG
 
     from airflow_pgbackup.embedded import S3Server
-    from airflow_pgbackup.postgres.conninfo import ConnectionParams
+    from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
 # Airflow reads its configuration when it is first imported, so this cannot wait for a fixture.
 if "airflow" in sys.modules:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
 RunDag = Callable[..., Any]
 IMPORT = "from airflow_pgbackup.operators.check import PgBackupCheckOperator\n"

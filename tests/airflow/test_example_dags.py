@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
 EXAMPLES = Path(__file__).parents[2] / "dags"
 

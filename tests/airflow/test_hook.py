@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from airflow_pgbackup.errors import ConfigurationError, ConnectError
-from airflow_pgbackup.postgres.clients import find_clients
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.process import run_tool
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.clients import find_clients
+from airflow_pgbackup.postgres.tools.process import run_tool
 
 
 @pytest.fixture

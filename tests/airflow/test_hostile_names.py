@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.text import printable
 
 HOSTILE = "\x1b]0;t\x07\x1b[8m[/]%s{}\u202e\x9b2J"

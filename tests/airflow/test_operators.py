@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.server import PostgresServer, free_port
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer, free_port
 
 RunDag = Callable[..., Any]
 

@@ -15,14 +15,14 @@ import pytest
 from honest import write_backup
 
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import Series, backup_id, manifest_key, verification_key
 from airflow_pgbackup.repository.local import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
-from airflow_pgbackup.repository.s3_options import S3Options
+from airflow_pgbackup.repository.s3.options import S3Options
 
 NOW = datetime.now(timezone.utc)
 

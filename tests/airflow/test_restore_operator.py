@@ -16,9 +16,9 @@ import pytest
 from psycopg import sql
 
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import RestoreOptions
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
 RunDag = Callable[..., Any]
 EXAMPLE = Path(__file__).parents[2] / "dags" / "restore_with_approval.py"

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.open import open_repository
 
 SCRIPT = Path(__file__).with_name("supervised.py")

@@ -25,14 +25,14 @@ from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.backup.reference import find_committed, load_manifest
 from airflow_pgbackup.backup.restore import restore
-from airflow_pgbackup.backup.restore_target import RestoreTarget
+from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import BackupNotFound, PgBackupError, RepositoryError, VerificationFailed
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import MOST_VERIFICATIONS, Evidence, read_evidence
@@ -40,7 +40,7 @@ from airflow_pgbackup.repository.layout import Series, VerificationName, backup_
 from airflow_pgbackup.repository.local import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.retention import Policy
-from airflow_pgbackup.repository.s3_options import S3Options
+from airflow_pgbackup.repository.s3.options import S3Options
 from airflow_pgbackup.settings import Settings
 
 SERIES = Series("prod", "app")

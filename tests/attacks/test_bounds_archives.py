@@ -13,20 +13,21 @@ import bombs
 import pytest
 from bombs import MIB, zstd_block, zstd_frame
 
-from airflow_pgbackup.backup.restore_globals import plan_globals
-from airflow_pgbackup.backup.restore_target import Server
+from airflow_pgbackup.backup.restore.globals import plan_globals
+from airflow_pgbackup.backup.restore.target import Server
 from airflow_pgbackup.errors import DeadlineExceeded, NotProven, VerificationFailed
-from airflow_pgbackup.postgres import endchecks, script, script_scan, toc
-from airflow_pgbackup.postgres.archive_data import copy_blocks
-from airflow_pgbackup.postgres.budget import Budget
-from airflow_pgbackup.postgres.cancel import Cancel
-from airflow_pgbackup.postgres.compressed import Decompressed, check_whole
-from airflow_pgbackup.postgres.contents import ArchiveContents
-from airflow_pgbackup.postgres.objects import script_objects
-from airflow_pgbackup.postgres.readers import Limits
-from airflow_pgbackup.postgres.script import ScriptReader
-from airflow_pgbackup.postgres.script_scan import scan_script
-from airflow_pgbackup.postgres.toc import read_toc
+from airflow_pgbackup.postgres.archive import endchecks, script, toc
+from airflow_pgbackup.postgres.archive.budget import Budget
+from airflow_pgbackup.postgres.archive.compressed import Decompressed, check_whole
+from airflow_pgbackup.postgres.archive.data import copy_blocks
+from airflow_pgbackup.postgres.archive.digests import ArchiveContents
+from airflow_pgbackup.postgres.archive.script import ScriptReader
+from airflow_pgbackup.postgres.archive.streams import Limits
+from airflow_pgbackup.postgres.archive.toc import read_toc
+from airflow_pgbackup.postgres.definitions import script_scan
+from airflow_pgbackup.postgres.definitions.objects import script_objects
+from airflow_pgbackup.postgres.definitions.script_scan import scan_script
+from airflow_pgbackup.postgres.tools.cancel import Cancel
 
 SOME_MIB = 20  # with a window of zstd's level 19, 8 MiB
 SIZE = 512  # MiB, of a bomb
@@ -36,7 +37,7 @@ END = b"\n--\n-- PostgreSQL database dump complete\n--\n\n"
 # -- decompression -----------------------------------------------------------------------------------------------------
 
 READ_ALL = """
-from airflow_pgbackup.postgres.compressed import Decompressed
+from airflow_pgbackup.postgres.archive.compressed import Decompressed
 path, method = sys.argv[1:]
 with open(path, "rb") as file:
     reader, size = Decompressed(file, method, "the dump"), 0
@@ -76,7 +77,7 @@ def test_a_bomb_in_a_directory_archive_takes_some_mib(tmp_path: Path) -> None:
     """gzip's checksum is only known by reading it."""
     (tmp_path / "1.dat.gz").write_bytes(bombs.gzipped(bombs.zeros(SIZE)))
     code = """
-from airflow_pgbackup.postgres.compressed import check_whole
+from airflow_pgbackup.postgres.archive.compressed import check_whole
 ready()
 with open(sys.argv[1], "rb") as file:
     print(len(check_whole(file, "gz", "1.dat.gz", lambda: None)))
@@ -176,10 +177,10 @@ def custom(*chunks: bytes, claimed: int | None = None) -> bytes:
 
 READ_ARCHIVE = """
 import threading
-from airflow_pgbackup.postgres.archive_data import copy_blocks
-from airflow_pgbackup.postgres.cancel import Cancel
-from airflow_pgbackup.postgres.contents import ArchiveContents
-from airflow_pgbackup.postgres.readers import Limits
+from airflow_pgbackup.postgres.archive.data import copy_blocks
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.postgres.archive.digests import ArchiveContents
+from airflow_pgbackup.postgres.archive.streams import Limits
 from airflow_pgbackup.errors import VerificationFailed
 with open(sys.argv[1], "rb") as file:
     ready()
@@ -270,7 +271,7 @@ def test_a_tar_file_of_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- scripts -----------------------------------------------------------------------------------------------------------
 
 READ_SCRIPT = """
-from airflow_pgbackup.postgres.archive import read_archive
+from airflow_pgbackup.postgres.archive.read import read_archive
 ready()
 contents = read_archive(sys.argv[1], format="plain", client=None, deadline=60, compression="zstd")
 print(contents.rows)
@@ -353,7 +354,7 @@ def test_a_version_out_of_range() -> None:
 
 
 def test_a_row_in_another_order_of_columns_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_pgbackup.postgres import copytext
+    from airflow_pgbackup.postgres.archive import copytext
 
     monkeypatch.setattr(copytext, "_LONGEST_ROW", MIB)
     hasher = copytext.RowHasher()
@@ -372,7 +373,7 @@ def test_a_row_in_another_order_of_columns_has_a_bound(monkeypatch: pytest.Monke
 
 
 def test_a_deadline_ends_the_reading_of_a_table_of_contents(tmp_path: Path) -> None:
-    from airflow_pgbackup.postgres.archive import ArchiveReader
+    from airflow_pgbackup.postgres.archive.read import ArchiveReader
 
     path = tmp_path / "a.dump"
     path.write_bytes(bombs.toc(*[bombs.entry(n, definition=b"x" * 1000) for n in range(1, 20_000)]))

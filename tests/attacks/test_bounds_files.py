@@ -118,7 +118,8 @@ def test_a_listing_of_a_million_names_takes_a_bound(tmp_path: Path) -> None:
 import os
 from datetime import timedelta
 from airflow_pgbackup.errors import RepositoryError
-from airflow_pgbackup.repository import base, files
+from airflow_pgbackup.repository import base
+from airflow_pgbackup.repository import files
 from airflow_pgbackup.repository.open import open_repository
 base.MOST_KEYS = files.MOST_KEYS = 2_000
 repository = open_repository("file://" + sys.argv[1])

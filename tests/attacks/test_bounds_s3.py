@@ -18,11 +18,13 @@ import pytest
 from hostile_s3 import DATED, OBJECT, Answer, HostileS3, Request, item, listing
 
 from airflow_pgbackup.errors import Cancelled, RepositoryError
-from airflow_pgbackup.postgres.cancel import Cancel
-from airflow_pgbackup.repository import base, s3_bucket, s3_options
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.repository import base
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3.repository import bucket as s3_bucket
+from airflow_pgbackup.repository.s3.repository import options as s3_options
 
 MIB = 1024**2
 URI = "s3://bucket/pg"

@@ -37,10 +37,11 @@ from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.cli import main
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import ManifestError, PgBackupError, VerificationFailed
-from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.open import open_repository
-from airflow_pgbackup.repository.s3_options import S3Options
+from airflow_pgbackup.repository.s3.options import S3Options
 
 Fresh = Callable[..., ConnectionParams]
 

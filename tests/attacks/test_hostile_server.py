@@ -10,17 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from airflow_pgbackup.backup import rehearsal_sessions, rehearse
 from airflow_pgbackup.backup.dump import dump_database
-from airflow_pgbackup.backup.rehearsal_place import Place
-from airflow_pgbackup.backup.rehearsal_sessions import guarded_sessions
+from airflow_pgbackup.backup.rehearsal import run as rehearse
+from airflow_pgbackup.backup.rehearsal import sessions as rehearsal_sessions
+from airflow_pgbackup.backup.rehearsal.place import Place
+from airflow_pgbackup.backup.rehearsal.sessions import guarded_sessions
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.errors import Cancelled, ConnectError, NotProven
-from airflow_pgbackup.postgres.cancel import Cancel
-from airflow_pgbackup.postgres.clients import find_clients
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.postgres.tools.clients import find_clients
 from airflow_pgbackup.repository.open import open_repository
 
 # Makes whoever reads large objects wait for a lock, and stops that process. One that is stopped obeys neither

@@ -19,8 +19,8 @@ from leftovers import environment, family, kill_family, kill_together, named, ru
 
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import DiskError
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.private_directory import GRACE, PREFIX, PrivateDirectory, sweep
 
 FILL = (
@@ -100,8 +100,9 @@ def test_the_next_run_sweeps_what_workers_killed_together_with_their_tools_left(
 
 TOOLS = """
 import sys
-from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
-from airflow_pgbackup.postgres.process import run_tool
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.tools.process import run_tool
 env = client_environment(ConnectionParams(keywords={"host": "h"}, password=sys.argv[1]))
 while True:
     run_tool(["sh", "-c", "exit 0"], env=env)
@@ -146,7 +147,7 @@ SERVER = """
 import sys, time
 from pathlib import Path
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 with S3Server() if sys.argv[1] == "weed" else PostgresServer(postgres_bin_dir(18), contained=True):
     print(flush=True)
     time.sleep(60)
@@ -172,7 +173,7 @@ def alive(pids: Sequence[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ["postgres", "weed"])
-def test_no_server_outlives_its_worker_and_its_keeper(name: str, temporary: Path) -> None:
+def test_no_server_outlives_its_worker_and_its_supervisor(name: str, temporary: Path) -> None:
     with a_server(name, temporary) as process:
         everyone = family(process.pid)
         kill_together(everyone[:2])
@@ -181,14 +182,14 @@ def test_no_server_outlives_its_worker_and_its_keeper(name: str, temporary: Path
 
 def test_the_directory_of_a_server_is_swept_when_nobody_keeps_it(temporary: Path) -> None:
     with a_server("weed", temporary) as process:
-        _, keeper, server = family(process.pid)
+        _, supervisor, server = family(process.pid)
         assert sweep(temporary) == []
-        os.kill(keeper, signal.SIGSTOP)
+        os.kill(supervisor, signal.SIGSTOP)
         process.kill()
         process.wait()
         assert sweep(temporary) == []
-        kill_together([keeper])
-        wait_for(lambda: not alive([keeper, server]))
+        kill_together([supervisor])
+        wait_for(lambda: not alive([supervisor, server]))
     (left,) = temporary.iterdir()
     assert sweep(temporary) == [str(left)]
     assert list(temporary.iterdir()) == []

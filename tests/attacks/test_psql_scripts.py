@@ -22,14 +22,15 @@ from airflow_pgbackup.backup.adopt import adopt
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ConfigurationError, NotProven, PgBackupError, ToolError, VerificationFailed
-from airflow_pgbackup.postgres.clients import CONFIGURED, Client
-from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
-from airflow_pgbackup.postgres.guarded_psql import choose_psql, guarded
-from airflow_pgbackup.postgres.process import ToolProcess
-from airflow_pgbackup.postgres.sandbox import find_bwrap
-from airflow_pgbackup.postgres.script_filter import sessions
-from airflow_pgbackup.postgres.script_scan import scan_script
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.definitions.script_scan import scan_script
+from airflow_pgbackup.postgres.psql.guarded import choose_psql, guarded
+from airflow_pgbackup.postgres.psql.script_filter import sessions
+from airflow_pgbackup.postgres.server.sandbox import find_bwrap
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.clients import CONFIGURED, Client
+from airflow_pgbackup.postgres.tools.process import ToolProcess
 from airflow_pgbackup.repository.base import Repository
 
 Attacked = Callable[[Build], ConnectionParams]
@@ -325,7 +326,7 @@ def test_a_rehearsal_of_a_cluster_runs_no_hidden_command(
 
 
 def uncontained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_pgbackup.postgres.sandbox.find_bwrap", lambda: None)
+    monkeypatch.setattr("airflow_pgbackup.postgres.server.sandbox.find_bwrap", lambda: None)
 
 
 # -- no door, no way

@@ -17,10 +17,9 @@ from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, NotProven
-from airflow_pgbackup.postgres import sandbox
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer, sandbox
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.settings import Settings
@@ -180,7 +179,7 @@ def test_the_same_without_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 with PostgresServer(Path(sys.argv[1]), contained=True) as server:
     with server.params.connect() as session:
         session.execute("copy (select 1) to program '%s'" % sys.argv[2].replace("'", "''"))

@@ -22,8 +22,8 @@ from airflow_pgbackup.cli.definition import EXIT_STATUS, Command
 from airflow_pgbackup.cli.run import run as run_command
 from airflow_pgbackup.demo.report import Outcome, print_report
 from airflow_pgbackup.demo.steps import Steps
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.manifest import Manifest, Verification
 from airflow_pgbackup.terminal import LogLines, Terminal
 

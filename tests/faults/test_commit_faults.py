@@ -23,7 +23,7 @@ from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.local import LocalRepository
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.open import open_repository
-from airflow_pgbackup.repository.s3_options import S3Options
+from airflow_pgbackup.repository.s3.options import S3Options
 
 APP = Series("prod", "app")
 FOR_EVER = 1000

@@ -18,11 +18,11 @@ import pytest
 
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ClientError, DeadlineExceeded, PgBackupError, ToolKilled, VerificationFailed
-from airflow_pgbackup.postgres.archive import read_archive
-from airflow_pgbackup.postgres.clients import Client
-from airflow_pgbackup.postgres.environment import client_environment
-from airflow_pgbackup.postgres.process import run_tool
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.archive.read import read_archive
+from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.clients import Client
+from airflow_pgbackup.postgres.tools.process import run_tool
 
 POINTS = 300
 DEADLINE = 60.0  # seconds for an archive of some kilobytes: whoever needs them hangs

@@ -16,10 +16,10 @@ import pytest
 
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.errors import Cancelled, ConnectError, PgBackupError, RepositoryError, ToolError, ToolKilled
-from airflow_pgbackup.postgres.cancel import Cancel
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.settings import Settings
@@ -247,7 +247,7 @@ def test_a_folder_that_is_no_repository(server18: PostgresServer, tmp_path: Path
 KILLED = """
 import sys
 from airflow_pgbackup.backup.dump import dump_database
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.repository.open import open_repository
 dump_database(

@@ -24,12 +24,12 @@ from test_dump_faults import children_of, pg_dumps, wait_for
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import RepositoryError, ToolError
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
-from airflow_pgbackup.repository.s3_options import MIB, S3Options
+from airflow_pgbackup.repository.s3.options import MIB, S3Options
 from airflow_pgbackup.settings import Settings
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ WORKER = """
 import sys
 {prelude}
 from airflow_pgbackup.backup.dump import dump_database
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 dump_database(
     connection=ConnectionParams(keywords={keywords!r}, password={password!r}),
@@ -227,7 +227,7 @@ dump_database(
 PRELUDE = """
 import boto3
 from airflow_pgbackup.repository.open import open_repository
-from airflow_pgbackup.repository.s3_options import MIB, S3Options
+from airflow_pgbackup.repository.s3.options import MIB, S3Options
 session = boto3.session.Session({access!r}, {secret!r}, region_name="us-east-1")
 client = session.client("s3", endpoint_url={endpoint!r})
 repository = open_repository(

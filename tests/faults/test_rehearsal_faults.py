@@ -14,18 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from airflow_pgbackup.backup import rehearse
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
-from airflow_pgbackup.backup.rehearsal_place import Place
+from airflow_pgbackup.backup.rehearsal import run as rehearse
+from airflow_pgbackup.backup.rehearsal.place import Place
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import Cancelled, NotProven, VerificationFailed
-from airflow_pgbackup.postgres.cancel import Cancel
-from airflow_pgbackup.postgres.clients import Client
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.private_directory import sweep
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
@@ -87,7 +87,7 @@ def servers(temporary: Path) -> list[int]:
 
 
 def postmaster(temporary: Path) -> int:
-    """The process that the keeper started."""
+    """The process that the supervisor started."""
     (pid,) = [pid for pid in servers(temporary) if Path(f"/proc/{pid}/exe").resolve().name == "postgres"]
     return pid
 

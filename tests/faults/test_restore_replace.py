@@ -19,17 +19,17 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from airflow_pgbackup.backup.databases.sessions import session
+from airflow_pgbackup.backup.databases.temporary_database import PREFIX, TemporaryDatabases
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.restore import restore
-from airflow_pgbackup.backup.restore_swap import rename_databases
-from airflow_pgbackup.backup.restore_target import RestoreTarget
-from airflow_pgbackup.backup.sessions import session
-from airflow_pgbackup.backup.temporary_database import PREFIX, TemporaryDatabases
+from airflow_pgbackup.backup.restore.swap import rename_databases
+from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import Cancelled, ConfigurationError, DeadlineExceeded, RestoreError, ToolError, ToolKilled
-from airflow_pgbackup.postgres.cancel import Cancel
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions, RestoreOptions
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
 
@@ -197,9 +197,9 @@ def test_stopped_at_any_step(setting: Setting) -> None:
 KILLED = """
 import json, os, signal, sys
 from airflow_pgbackup.backup.restore import restore
-from airflow_pgbackup.backup.restore_swap import rename_databases
-from airflow_pgbackup.backup.restore_target import RestoreTarget
-from airflow_pgbackup.postgres.conninfo import ConnectionParams
+from airflow_pgbackup.backup.restore.swap import rename_databases
+from airflow_pgbackup.backup.restore.target import RestoreTarget
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository.open import open_repository
 
 order = json.load(sys.stdin)

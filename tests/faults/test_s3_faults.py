@@ -23,8 +23,8 @@ from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, RepositoryErr
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.retention import Policy
-from airflow_pgbackup.repository.s3_options import S3Options
-from airflow_pgbackup.repository.s3_upload import TOKEN
+from airflow_pgbackup.repository.s3.options import S3Options
+from airflow_pgbackup.repository.s3.upload import TOKEN
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -465,7 +465,7 @@ def test_a_read_never_mixes_two_objects(store: Store, repository: Repository) ->
 
 
 def test_a_read_gives_up_in_the_end(store: Store, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_pgbackup.repository.s3_reader.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("airflow_pgbackup.repository.s3.reader.time.sleep", lambda seconds: None)
     repository.write(KEY, io.BytesIO(LARGE))
     store.proxy.fault("GetObject", "cut")
     store.proxy.fault("GetObject", "reset", times=FOR_EVER, skip=0)

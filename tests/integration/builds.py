@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from airflow_pgbackup.embedded import postgres_bin_dir
-from airflow_pgbackup.postgres.clients import CONFIGURED, find_clients
-from airflow_pgbackup.postgres.conninfo import client_environment
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.clients import CONFIGURED, find_clients
 from airflow_pgbackup.settings import Settings
 
 

@@ -11,14 +11,15 @@ from typing import Any
 
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.restore import restore
-from airflow_pgbackup.backup.restore_target import RestoreTarget
+from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
-from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions, RestoreOptions
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
-from airflow_pgbackup.repository.s3_options import S3Options
+from airflow_pgbackup.repository.s3.options import S3Options
 from airflow_pgbackup.settings import Settings
 
 OWNER, READER = "app_owner", 'the "reader"'

@@ -10,9 +10,10 @@ import pytest
 from airflow_pgbackup.demo.database import count_rows, load_dump, load_sample
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ConfigurationError, ToolError
-from airflow_pgbackup.postgres.conninfo import ConnectionParams, client_environment
-from airflow_pgbackup.postgres.process import run_tool
-from airflow_pgbackup.postgres.server import PostgresServer
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.process import run_tool
 
 FreshDatabase = Callable[..., ConnectionParams]
 

@@ -1,0 +1,32 @@
+"""Text that is not valid in every encoding: of a database in SQL_ASCII, and in names that the whole server shares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_pgbackup.backup.check.findings import Database, named
+from airflow_pgbackup.backup.check.kinds import report
+from airflow_pgbackup.postgres.sql.anybytes import is_utf8
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
+_ENCODING: LiteralString = "select pg_catalog.quote_ident(pg_catalog.current_database())"
+_ENCODING += " where pg_catalog.current_setting('server_encoding') = 'SQL_ASCII'"
+_SHARED_NAMES: LiteralString = """
+select 'role ' || pg_catalog.quote_ident(rolname) from pg_catalog.pg_roles
+union all select 'database ' || pg_catalog.quote_ident(datname) from pg_catalog.pg_database
+union all select 'tablespace ' || pg_catalog.quote_ident(spcname) from pg_catalog.pg_tablespace
+"""
+
+
+def check_shared_names(db: Database) -> None:
+    """Roles, databases and tablespaces of the server whose names are not UTF-8."""
+    names = [name for (name,) in db.rows(_SHARED_NAMES) if not is_utf8(name)]
+    report(db.findings, "encoding", names, found=f"the server has names that are not UTF-8: {named(names)}")
+
+
+def check_encoding(db: Database) -> None:
+    """Whether the database has an encoding at all."""
+    names = [name for (name,) in db.look(_ENCODING)]
+    report(db, "encoding", names, found="its encoding is SQL_ASCII, so its text may have any bytes")

@@ -1,0 +1,55 @@
+"""Extensions that cannot be made just anywhere: by what they must be loaded with, by database, by version."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from airflow_pgbackup.backup.check.findings import Database
+from airflow_pgbackup.backup.check.kinds import report
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
+_EXTENSIONS: LiteralString = """
+select e.extname, pg_catalog.quote_ident(e.extname), e.extversion, a.default_version
+  from pg_catalog.pg_extension e left join pg_catalog.pg_available_extensions a on a.name = e.extname order by 1
+"""
+
+# Those whose library refuses to be loaded later than at the server's start, so that CREATE EXTENSION fails: by the
+# _PG_init of each. Others, as pg_stat_statements, can be made without it.
+PRELOADED = frozenset(
+    (
+        *("citus", "documentdb_core", "pg_cron", "pg_net", "pg_squeeze", "pg_stat_kcache", "pg_tle", "pgaudit"),
+        *("pglogical", "pgsodium", "timescaledb", "vchord"),
+    )
+)
+# Those that one database of a server can have, the one that a setting names.
+ONE_DATABASE = {"pg_cron": "cron.database_name", "pg_net": "pg_net.database_name"}
+
+
+def check_extensions(db: Database, rehearsal: Mapping[str, str] | None) -> None:
+    """Look at the extensions of a database.
+
+    :param rehearsal: the version of each that a throwaway server here would make; None where there can be none.
+    """
+    preloaded, one_database, other = [], [], []
+    for name, quoted, version, default in db.look(_EXTENSIONS):
+        if name in PRELOADED:
+            preloaded.append(quoted)
+        if name in ONE_DATABASE:
+            one_database.append(quoted)
+        here = (rehearsal or {}).get(name)
+        if default is not None and default != version:
+            other.append(f"{quoted} {version} ({default} on this server)")
+        elif here and version_key(here) < version_key(version):
+            other.append(f"{quoted} {version} ({here} in a rehearsal here)")
+    report(db, "preload", preloaded)
+    report(db, "extension_database", one_database)
+    report(db, "extension_version", other)
+
+
+def version_key(version: str) -> list[tuple[int, str]]:
+    """Sorts ``1.9`` before ``1.10``."""
+    return [(int(number or -1), word) for number, word in re.findall(r"(\d+)|([a-zA-Z]+)", version)]

@@ -1,0 +1,197 @@
+"""What the user of the connection may not read, object by object: each would end a dump, or leave something out of it.
+
+``pg_dump`` stops at the first of these; here are all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_pgbackup.backup.check.findings import Database, named
+from airflow_pgbackup.backup.databases.selection import Selection
+from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
+# What belongs to an extension is not dumped, but for the rows of its configuration tables.
+# LOCK TABLE … IN ACCESS SHARE MODE wants SELECT; since version 16 any right that changes rows will do.
+_RELATIONS: LiteralString = """
+select c.oid::int8, n.oid::int8, n.nspname, pg_catalog.quote_ident(n.nspname),
+       pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::text,
+       pg_catalog.has_schema_privilege(n.oid, 'usage'),
+       pg_catalog.has_table_privilege(c.oid, 'select'),
+       pg_catalog.has_table_privilege(c.oid,
+           case when pg_catalog.current_setting('server_version_num')::int < 160000 then 'select'
+                else 'select, update, delete, truncate' end),
+       c.relkind = 'r' and pg_catalog.row_security_active(c.oid),
+       c.relpersistence = 'u'
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.relkind in ('r', 'p', 'S', 'f') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+   and (c.oid in (select pg_catalog.unnest(extconfig) from pg_catalog.pg_extension)
+        or not exists (select from pg_catalog.pg_depend d
+                        where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = c.oid
+                          and d.deptype = 'e'))
+ order by 5
+"""
+_LARGE_OBJECTS: LiteralString = """
+select l.oid::text from pg_catalog.pg_largeobject_metadata l
+ where not pg_catalog.current_setting('lo_compat_privileges')::bool
+   and not pg_catalog.pg_has_role(l.lomowner, 'usage')
+   and not exists (select from pg_catalog.aclexplode(l.lomacl) a
+                    where a.privilege_type = 'SELECT' and (a.grantee = 0 or pg_catalog.pg_has_role(a.grantee, 'usage')))
+ order by l.oid
+"""
+# The condition under which the view pg_user_mappings shows their options, turned round.
+_USER_MAPPINGS: LiteralString = """
+select pg_catalog.quote_ident(m.usename) || ' on ' || pg_catalog.quote_ident(m.srvname)
+  from pg_catalog.pg_user_mappings m join pg_catalog.pg_foreign_server s on s.oid = m.srvid
+ where m.umoptions is null
+   and not (m.umuser <> 0 and m.usename = current_user
+            and (pg_catalog.pg_has_role(s.srvowner, 'usage') or pg_catalog.has_server_privilege(s.oid, 'usage')))
+   and not (m.umuser = 0 and pg_catalog.pg_has_role(s.srvowner, 'usage'))
+   and not (select rolsuper from pg_catalog.pg_roles where rolname = current_user)
+ order by 1
+"""
+_SUBSCRIPTIONS: LiteralString = """
+select pg_catalog.quote_ident(s.subname) from pg_catalog.pg_subscription s
+ where s.subdbid = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+   and not (select rolsuper from pg_catalog.pg_roles where rolname = current_user)
+ order by 1
+"""
+_ME: LiteralString = "select pg_catalog.quote_ident(current_user), pg_catalog.pg_is_in_recovery()"
+
+
+@dataclass(frozen=True)
+class _Relation:
+    oid: int
+    schema_oid: int
+    schema: str
+    quoted_schema: str
+    name: str  # qualified and quoted
+    kind: str
+    usage: bool
+    select: bool
+    lock: bool
+    filtered: bool
+    unlogged: bool
+
+
+def check_grants(db: Database, selection: Selection, options: DumpOptions | DumpAllOptions) -> None:
+    """Everything that one database holds and this user may not read, or would read only in part."""
+    me = db.rows(_ME)
+    if not me:
+        return
+    ((user, in_recovery),) = me
+    relations = [_Relation(*row) for row in db.rows(_RELATIONS)]
+    relations = [one for one in relations if selection.takes(one.oid, one.schema_oid)]
+    with_rows = [one for one in relations if selection.takes_rows(one.oid, one.schema_oid)]
+    _tables(db, user, relations, with_rows)
+    _row_security(db, user, with_rows, getattr(options, "enable_row_security", False))
+    if selection.large_objects:
+        _large_objects(db, user)
+    _left_out(db, user, options)
+    if not getattr(options, "include_foreign_data", ()):
+        _foreign(db, [one.name for one in with_rows if one.kind == "f"])
+    if in_recovery and (unlogged := [one.name for one in with_rows if one.unlogged and one.kind == "r"]):
+        db.warning(
+            "standby_unlogged",
+            f"{db.where}: on a standby unlogged tables have no rows: {named(unlogged)}",
+            "dump from the primary, or accept that their rows are missing",
+            unlogged,
+        )
+
+
+def _tables(db: Database, user: str, relations: list[_Relation], with_rows: list[_Relation]) -> None:
+    everything = f"GRANT pg_read_all_data TO {user}"
+    rows = {one.oid for one in with_rows}
+    needed = [one for one in relations if one.kind in "rp" or (one.kind == "S" and one.oid in rows)]
+    schemas = sorted({one.quoted_schema for one in needed if not one.usage})
+    if schemas:
+        db.error(
+            "schema_usage",
+            f"{db.where}: {user} may not look into {named(schemas)}",
+            f"GRANT USAGE ON SCHEMA {', '.join(schemas)} TO {user}, or {everything}, or exclude_schemas",
+            schemas,
+        )
+    tables = [one.name for one in needed if one.kind in "rp" and not (one.select if one.oid in rows else one.lock)]
+    if tables:
+        db.error(
+            "table_select",
+            f"{db.where}: {user} may not read {named(tables)}",
+            f"GRANT SELECT ON {named(tables)} TO {user}, or {everything}, or exclude_tables; "
+            "for tables to come: ALTER DEFAULT PRIVILEGES",
+            tables,
+        )
+    sequences = [one.name for one in needed if one.kind == "S" and not one.select]
+    if sequences:
+        db.error(
+            "sequence_select",
+            f"{db.where}: {user} may not read the value of {named(sequences)}",
+            f"GRANT SELECT ON SEQUENCE {named(sequences)} TO {user}, or {everything}; "
+            "exclude_tables leaves sequences out, too",
+            sequences,
+        )
+
+
+def _row_security(db: Database, user: str, with_rows: list[_Relation], enabled: bool) -> None:
+    filtered = [one.name for one in with_rows if one.filtered]
+    if filtered and enabled:
+        db.warning(
+            "row_security",
+            f"{db.where}: with enable_row_security the dump has only the rows that {user} may see of {named(filtered)}",
+            f"ALTER ROLE {user} BYPASSRLS, and leave enable_row_security out",
+            filtered,
+        )
+    elif filtered:
+        db.error(
+            "row_security",
+            f"{db.where}: row-level security would hide rows of {named(filtered)} from {user}, so pg_dump refuses",
+            f"ALTER ROLE {user} BYPASSRLS, or dump as the owner; "
+            "enable_row_security would dump only the rows that it may see",
+            filtered,
+        )
+
+
+def _large_objects(db: Database, user: str) -> None:
+    oids = [oid for (oid,) in db.rows(_LARGE_OBJECTS)]
+    if oids:
+        db.error(
+            "large_objects",
+            f"{db.where}: {user} may not read {len(oids)} large objects: {named(oids)}",
+            f"GRANT SELECT ON LARGE OBJECT {named(oids)} TO {user} (pg_read_all_data does not cover them), dump as "
+            "a superuser, or set large_objects=False",
+            oids,
+        )
+
+
+def _left_out(db: Database, user: str, options: DumpOptions | DumpAllOptions) -> None:
+    """What pg_dump leaves out without failing."""
+    mappings = [name for (name,) in db.rows(_USER_MAPPINGS)]
+    if mappings:
+        db.warning(
+            "user_mappings",
+            f"{db.where}: {user} does not see the options of user mappings: {named(mappings)}; "
+            "the dump has the mappings without them",
+            "dump as a superuser, or keep these passwords elsewhere",
+            mappings,
+        )
+    subscriptions = [] if options.no_subscriptions else [name for (name,) in db.rows(_SUBSCRIPTIONS)]
+    if subscriptions:
+        db.warning(
+            "subscriptions",
+            f"{db.where}: only a superuser dumps subscriptions, {user} is none: {named(subscriptions)}",
+            "dump as a superuser, or set no_subscriptions to say that they are not wanted",
+            subscriptions,
+        )
+
+
+def _foreign(db: Database, tables: list[str]) -> None:
+    if tables:
+        db.warning(
+            "foreign_tables",
+            f"{db.where}: the rows of foreign tables are on another server and not in the dump: {named(tables)}",
+            "back that server up, or name it in include_foreign_data",
+            tables,
+        )

@@ -1,0 +1,157 @@
+"""Objects of a database that restore with conditions: read from its catalogs, each by one query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from airflow_pgbackup.backup.check.findings import Database
+from airflow_pgbackup.backup.check.kinds import report
+from airflow_pgbackup.backup.check.locks import LOCKED
+from airflow_pgbackup.backup.databases.selection import Selection
+from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
+# Each with the table that they belong to and its schema, for what is selected.
+_NOT_VALID: LiteralString = """
+select c.oid::int8, c.relnamespace::int8,
+       pg_catalog.quote_ident(x.conname) || ' on ' || c.oid::pg_catalog.regclass::text,
+       x.contype = 'n' and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid)
+  from pg_catalog.pg_constraint x join pg_catalog.pg_class c on c.oid = x.conrelid
+ where not x.convalidated and x.conislocal and x.conparentid = 0 and c.relpersistence <> 't'
+   and coalesce((pg_catalog.to_jsonb(x) ->> 'conenforced')::bool, true)  -- since version 18
+ order by 3
+"""
+# pg_dump skips invalid indexes, but for those of partitioned tables. One that is being built is not valid yet.
+_INVALID_INDEXES: LiteralString = """
+select c.oid::int8, c.relnamespace::int8, i.indexrelid::pg_catalog.regclass::text
+  from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indrelid
+ where not (i.indisvalid and i.indisready) and c.relkind in ('r', 'm') and c.relpersistence <> 't'
+   and c.relnamespace <> 'pg_toast'::pg_catalog.regnamespace
+   and not exists (select from pg_catalog.pg_stat_progress_create_index p where p.index_relid = i.indexrelid)
+ order by 3
+"""
+# COPY reads a name back: of an index that is made later, of a function that is one of several, of a role of the server.
+_REG_COLUMNS: LiteralString = """
+with recursive reg(type, name) as (
+    select oid, typname::text from pg_catalog.pg_type
+     where typnamespace = 'pg_catalog'::pg_catalog.regnamespace
+       and typname in ('regclass', 'regproc', 'regoper', 'regrole')
+    union
+    select t.oid, r.name
+      from reg r join pg_catalog.pg_type t
+        on (t.typcategory = 'A' and t.typelem = r.type) or (t.typtype = 'd' and t.typbasetype = r.type)
+        or (t.typtype = 'c' and exists (select from pg_catalog.pg_attribute a
+                                         where a.attrelid = t.typrelid and a.atttypid = r.type and not a.attisdropped))
+)
+select c.oid::int8, c.relnamespace::int8, c.oid::pg_catalog.regclass::text || '.' || pg_catalog.quote_ident(a.attname),
+       bool_or(r.name = 'regrole'), bool_or(r.name <> 'regrole')
+  from reg r join pg_catalog.pg_attribute a on a.atttypid = r.type join pg_catalog.pg_class c on c.oid = a.attrelid
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.relkind = 'r' and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+   and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+   and case when c.oid in ({locked}) then false else pg_catalog.pg_relation_size(c.oid) > 0 end
+   and not exists (select from pg_catalog.pg_depend d
+                    where d.classid = c.tableoid and d.objid = c.oid and d.deptype = 'e')
+ group by 1, 2, 3 order by 3
+""".replace("{locked}", LOCKED)
+_FOREIGN_VIEWS: LiteralString = """
+with recursive reads(view, relation) as (
+    select oid, oid from pg_catalog.pg_class where relkind = 'm' and relispopulated
+    union
+    select r.view, c.oid
+      from reads r join pg_catalog.pg_rewrite w on w.ev_class = r.relation
+      join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = w.oid
+       and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+      join pg_catalog.pg_class c on c.oid = d.refobjid and c.relkind in ('v', 'f')
+)
+select c.oid::int8, c.relnamespace::int8, c.oid::pg_catalog.regclass::text
+  from reads r join pg_catalog.pg_class c on c.oid = r.view
+ where exists (select from pg_catalog.pg_class f where f.oid = r.relation and f.relkind = 'f')
+    or exists (select from pg_catalog.pg_rewrite w
+                 join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+                  and d.objid = w.oid and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                 join pg_catalog.pg_depend m on m.classid = d.refclassid and m.objid = d.refobjid and m.deptype = 'e'
+                 join pg_catalog.pg_extension e on e.oid = m.refobjid
+                where w.ev_class = r.relation and e.extname = 'dblink')
+ group by c.oid order by 3
+"""
+_COLLATIONS: LiteralString = """
+select 'database ' || pg_catalog.quote_ident(datname) from pg_catalog.pg_database
+ where datname = pg_catalog.current_database()
+   and datcollversion is not null
+   and datcollversion is distinct from pg_catalog.pg_database_collation_actual_version(oid)
+union all
+select 'collation ' || used.collation::pg_catalog.regcollation::text
+  from (select distinct refobjid as collation from pg_catalog.pg_depend
+         where refclassid = 'pg_catalog.pg_collation'::pg_catalog.regclass and deptype = 'n') used
+  join pg_catalog.pg_collation c on c.oid = used.collation
+ where c.collversion is not null and c.collversion is distinct from pg_catalog.pg_collation_actual_version(c.oid)
+"""
+_EVENT_TRIGGERS: LiteralString = """
+select pg_catalog.quote_ident(evtname) from pg_catalog.pg_event_trigger t
+ where not exists (select from pg_catalog.pg_depend d
+                    where d.classid = 'pg_catalog.pg_event_trigger'::pg_catalog.regclass and d.objid = t.oid
+                      and d.deptype = 'e')
+ order by 1
+"""
+_PUBLICATIONS: LiteralString = """
+select pg_catalog.quote_ident(pubname) from pg_catalog.pg_publication p
+ where puballtables or exists (select from pg_catalog.pg_publication_namespace n where n.pnpubid = p.oid)
+ order by 1
+"""
+_SUBSCRIPTIONS: LiteralString = """
+select pg_catalog.quote_ident(subname) from pg_catalog.pg_subscription
+ where subenabled and (select rolsuper from pg_catalog.pg_roles where rolname = current_user)
+   and subdbid = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+ order by 1
+"""
+_LIBRARIES: LiteralString = """
+select distinct pg_catalog.quote_literal(p.probin)
+  from pg_catalog.pg_proc p join pg_catalog.pg_language l on l.oid = p.prolang
+ where l.lanname = 'c' and p.oid >= 16384
+   and not exists (select from pg_catalog.pg_depend d
+                    where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = p.oid and d.deptype = 'e')
+ order by 1
+"""
+# Files in the server's share/tsearch_data; those of stop words come with every server.
+_DICTIONARIES: LiteralString = """
+select t.oid::pg_catalog.regdictionary::text from pg_catalog.pg_ts_dict t
+ where t.oid >= 16384 and dictinitoption ~* '\\m(dictfile|afffile|synonyms|rules)\\M'
+   and not exists (select from pg_catalog.pg_depend d
+                    where d.classid = 'pg_catalog.pg_ts_dict'::pg_catalog.regclass and d.objid = t.oid
+                      and d.deptype = 'e')
+ order by 1
+"""
+
+
+def check_objects(db: Database, selection: Selection, options: DumpOptions | DumpAllOptions) -> None:
+    """Constraints, indexes, columns, collations and what a plain user cannot restore.
+
+    The session's search_path is empty, so that all names are qualified.
+    """
+    constraints = [row for row in db.look(_NOT_VALID) if selection.takes(row[0], row[1])]
+    report(db, "not_valid", [name for _, _, name, inherited in constraints if not inherited])
+    report(db, "not_null_not_valid", [name for _, _, name, inherited in constraints if inherited])
+    report(db, "invalid_index", _taken(db.look(_INVALID_INDEXES), selection))
+    columns = [row for row in db.look(_REG_COLUMNS) if selection.takes_rows(row[0], row[1])]
+    report(db, "reg_columns", [name for _, _, name, _, other in columns if other])
+    report(db, "role_columns", [name for _, _, name, role, _ in columns if role])
+    report(db, "foreign_views", _taken(db.look(_FOREIGN_VIEWS), selection) if selection.rows else ())
+    report(db, "collation_version", _names(db.look(_COLLATIONS)))
+    if selection.schemas is None and selection.tables is None:
+        report(db, "event_triggers", _names(db.look(_EVENT_TRIGGERS)))
+        report(db, "libraries", _names(db.look(_LIBRARIES)))
+        report(db, "dictionary_files", _names(db.look(_DICTIONARIES)))
+        report(db, "publications", () if options.no_publications else _names(db.look(_PUBLICATIONS)))
+        report(db, "subscriptions_disabled", () if options.no_subscriptions else _names(db.look(_SUBSCRIPTIONS)))
+
+
+def _taken(rows: Iterable[tuple[int, int, str]], selection: Selection) -> list[str]:
+    return [name for table, schema, name in rows if selection.takes(table, schema)]
+
+
+def _names(rows: Iterable[tuple[str]]) -> list[str]:
+    return [name for (name,) in rows]

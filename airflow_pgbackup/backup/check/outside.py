@@ -1,0 +1,87 @@
+"""A dump of some schemas or tables: what its objects need and the dump does not have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_pgbackup.backup.check.findings import Database, named
+from airflow_pgbackup.backup.check.kinds import report
+from airflow_pgbackup.backup.databases.selection import Selection
+from airflow_pgbackup.postgres.options import DumpOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
+_RELATIONS: LiteralString = """
+select c.oid::int8, n.oid::int8 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and c.relpersistence <> 't'
+   and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+"""
+_SCHEMAS: LiteralString = """
+select oid::int8 from pg_catalog.pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'
+"""
+# Dumped are relations (the first array) with all that is theirs, and functions and types of schemas (the second).
+_NEEDED: LiteralString = """
+with taken(relation) as (select pg_catalog.unnest(%s::oid[])),
+schemas(schema) as (select pg_catalog.unnest(%s::oid[])),
+dumped(classid, objid) as (
+    select 'pg_catalog.pg_class'::pg_catalog.regclass::oid, relation from taken
+    union all
+    select 'pg_catalog.pg_class'::pg_catalog.regclass, indexrelid
+      from pg_catalog.pg_index join taken on indrelid = relation
+    union all
+    select x.tableoid, x.oid from pg_catalog.pg_attrdef x join taken on adrelid = relation
+    union all
+    select x.tableoid, x.oid from pg_catalog.pg_constraint x join taken on conrelid = relation
+    union all
+    select x.tableoid, x.oid from pg_catalog.pg_trigger x join taken on tgrelid = relation where not tgisinternal
+    union all
+    select x.tableoid, x.oid from pg_catalog.pg_rewrite x join taken on ev_class = relation
+    union all
+    select x.tableoid, x.oid from pg_catalog.pg_policy x join taken on polrelid = relation
+    union all
+    select x.tableoid, x.oid from pg_catalog.pg_proc x join schemas on pronamespace = schema
+    union all
+    select x.tableoid, x.oid from pg_catalog.pg_type x join schemas on typnamespace = schema
+), needed(classid, objid) as (
+    select distinct d.refclassid, d.refobjid from dumped x
+      join pg_catalog.pg_depend d on d.classid = x.classid and d.objid = x.objid and d.deptype in ('n', 'a')
+), found(classid, objid) as (
+    -- An array is there with its element, a row type with its table.
+    select case when t.typrelid <> 0 and c.relkind <> 'c' then 'pg_catalog.pg_class'::pg_catalog.regclass::oid
+                else n.classid end,
+           case when t.typrelid <> 0 and c.relkind <> 'c' then t.typrelid
+                when t.typcategory = 'A' and t.typelem <> 0 then t.typelem else n.objid end
+      from needed n
+      left join pg_catalog.pg_type t on n.classid = 'pg_catalog.pg_type'::pg_catalog.regclass and t.oid = n.objid
+      left join pg_catalog.pg_class c on c.oid = t.typrelid
+)
+select distinct coalesce('extension ' || pg_catalog.quote_ident(e.extname), object.type || ' ' || object.identity),
+       e.extname is not null
+  from found f
+  cross join lateral pg_catalog.pg_identify_object(f.classid, f.objid, 0) object
+  left join pg_catalog.pg_namespace n on pg_catalog.quote_ident(n.nspname) = object.schema
+  left join pg_catalog.pg_depend m on m.classid = f.classid and m.objid = f.objid and m.deptype = 'e'
+  left join pg_catalog.pg_extension e on e.oid = m.refobjid
+ where object.schema is not null and object.schema not in ('pg_catalog', 'information_schema', 'pg_toast')
+   and case when f.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+            then f.objid not in (select relation from taken)
+                 and (select relkind from pg_catalog.pg_class where oid = f.objid) in ('r', 'p', 'v', 'm', 'f', 'S')
+            else e.extname is not null or n.oid not in (select schema from schemas) end
+ order by 1
+"""
+
+
+def check_outside(db: Database, selection: Selection, options: DumpOptions) -> None:
+    """What is missing from a dump that leaves something out; nothing where it takes the whole database."""
+    if selection.schemas is None and selection.tables is None and not (selection.no_tables or selection.no_schemas):
+        return
+    taken = [table for table, schema in db.look(_RELATIONS) if selection.takes(table, schema)]
+    schemas = []
+    if selection.tables is None:
+        every = {schema for (schema,) in db.look(_SCHEMAS)}
+        schemas = sorted((every if selection.schemas is None else selection.schemas) - selection.no_schemas)
+    # A dump of everything but some has the extensions, and so has one that names them.
+    with_extensions = (selection.schemas is None and selection.tables is None) or bool(options.extensions)
+    needed = [name for name, of_extension in db.look(_NEEDED, taken, schemas) if not (of_extension and with_extensions)]
+    report(db, "outside_selection", needed, found=f"the selection leaves out what it needs: {named(needed)}")

@@ -1,0 +1,192 @@
+"""Rows that their own table's constraints refuse, and rows that are too large. It reads the tables, so it is asked for.
+
+Such rows come of ``session_replication_role = replica``, of indexes that a collation's new version has broken, of
+faults of the disk. Expressions are computed only where they use nothing but what PostgreSQL itself brings: whoever
+owns a table must not have functions of his run by who checks it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from airflow_pgbackup.backup.check.findings import Database, named
+from airflow_pgbackup.backup.check.kinds import report
+from airflow_pgbackup.backup.check.locks import LOCKED
+from airflow_pgbackup.backup.databases.selection import Selection
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
+LARGE_ROW = 768 << 20
+"""Bytes of a row's text. PostgreSQL cannot send 1 GiB, and COPY's escapes make it longer."""
+
+_MOST_COMPRESSED = 255  # by lz4; pglz makes it 91 times smaller at most. A smaller TOAST table has no such row
+
+_NOT_NOW = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.ConfigurationLimitExceeded,
+    psycopg.errors.DiskFull,
+    psycopg.errors.OutOfMemory,
+)
+
+# A broken index must not answer; and who may see a part of the rows only is not to judge.
+_SETTINGS: LiteralString = """
+select pg_catalog.set_config(name, value, true)
+  from (values ('enable_indexscan', 'off'), ('enable_indexonlyscan', 'off'), ('enable_bitmapscan', 'off'),
+               ('row_security', 'off'), ('statement_timeout', '0'), ('lock_timeout', '10s')) settings(name, value)
+"""
+_UNLOCKED: LiteralString = """
+with unlocked as (
+    select * from pg_catalog.pg_class
+     where relkind in ('r', 'p') and relpersistence <> 't' and oid >= 16384 and oid not in ({locked})
+)""".replace("{locked}", LOCKED)
+_CHECKS: LiteralString = """{unlocked}
+select c.oid::int8, c.relnamespace::int8, c.oid::pg_catalog.regclass::text, pg_catalog.quote_ident(x.conname),
+       pg_catalog.pg_get_expr(x.conbin, x.conrelid)
+  from pg_catalog.pg_constraint x join unlocked c on c.oid = x.conrelid
+ where x.contype = 'c' and x.convalidated and c.relkind = 'r'
+   and not exists (select from pg_catalog.pg_depend d
+                     left join pg_catalog.pg_type t on d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass
+                      and t.oid = d.refobjid and t.typtype = 'e'
+                    where d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass and d.objid = x.oid
+                      and d.refclassid <> 'pg_catalog.pg_class'::pg_catalog.regclass and t.oid is null)
+ order by 3, 4
+""".replace("{unlocked}", _UNLOCKED)
+_FOREIGN_KEYS: LiteralString = """{unlocked}
+select c.oid::int8, c.relnamespace::int8, c.oid::pg_catalog.regclass::text, pg_catalog.quote_ident(x.conname),
+       c.relkind::text, r.oid::pg_catalog.regclass::text, r.relkind::text,
+       array(select pg_catalog.quote_ident(a.attname) from pg_catalog.unnest(x.conkey) with ordinality k(attnum, n)
+               join pg_catalog.pg_attribute a on a.attrelid = x.conrelid and a.attnum = k.attnum order by k.n),
+       array(select pg_catalog.quote_ident(a.attname) from pg_catalog.unnest(x.confkey) with ordinality k(attnum, n)
+               join pg_catalog.pg_attribute a on a.attrelid = x.confrelid and a.attnum = k.attnum order by k.n)
+  from pg_catalog.pg_constraint x join unlocked c on c.oid = x.conrelid
+  join pg_catalog.pg_class r on r.oid = x.confrelid
+ where x.contype = 'f' and x.convalidated and x.conparentid = 0
+   and not coalesce((pg_catalog.to_jsonb(x) ->> 'conperiod')::bool, false)  -- since version 18
+   and not exists (select from pg_catalog.unnest(x.conpfeqop) o(oid) join pg_catalog.pg_operator p on p.oid = o.oid
+                    where p.oprnamespace <> 'pg_catalog'::pg_catalog.regnamespace or p.oprname <> '=')
+ order by 3, 4
+""".replace("{unlocked}", _UNLOCKED)
+_UNIQUE: LiteralString = """{unlocked}
+select c.oid::int8, c.relnamespace::int8, c.oid::pg_catalog.regclass::text,
+       i.indexrelid::pg_catalog.regclass::text,
+       array(select pg_catalog.pg_get_indexdef(i.indexrelid, n, false)
+               from pg_catalog.generate_series(1, i.indnkeyatts) n order by n),
+       pg_catalog.pg_get_expr(i.indpred, i.indrelid), i.indnullsnotdistinct
+  from pg_catalog.pg_index i join unlocked c on c.oid = i.indrelid
+ where i.indisunique and i.indisvalid and c.relkind = 'r'
+   and not exists (select from pg_catalog.unnest(i.indcollation) used(oid)
+                     join pg_catalog.pg_collation l on l.oid = used.oid where not l.collisdeterministic)
+   and not exists (select from pg_catalog.pg_depend d
+                    where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = i.indexrelid
+                      and d.refclassid not in ('pg_catalog.pg_class'::pg_catalog.regclass,
+                                               'pg_catalog.pg_constraint'::pg_catalog.regclass,
+                                               'pg_catalog.pg_collation'::pg_catalog.regclass))
+ order by 4
+""".replace("{unlocked}", _UNLOCKED)
+_LARGE: LiteralString = """{unlocked}
+select c.oid::int8, c.relnamespace::int8, c.oid::pg_catalog.regclass::text,
+       array(select case when a.atttypid in ('text'::pg_catalog.regtype, 'varchar'::pg_catalog.regtype)
+                         then 'coalesce(pg_catalog.octet_length('
+                         when a.atttypid = 'bytea'::pg_catalog.regtype
+                         then '2 * coalesce(pg_catalog.octet_length('
+                         else 'coalesce(pg_catalog.pg_column_size(' end
+                    || pg_catalog.quote_ident(a.attname) || '), 0)::int8'
+               from pg_catalog.pg_attribute a
+              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attlen = -1)
+  from unlocked c
+ where c.relkind = 'r' and c.reltoastrelid <> 0
+   and pg_catalog.pg_relation_size(c.reltoastrelid) > %s
+ order by 3
+""".replace("{unlocked}", _UNLOCKED)
+
+
+def check_rows(db: Database, selection: Selection) -> None:
+    """Read every table that is selected, several times over.
+
+    The session's search_path is empty, so that all names are qualified. Tables that this user may not read, or not all
+    of, are left out: they are findings of their own.
+    """
+    db.look(_SETTINGS)
+    rows = _Rows(db)
+
+    def selected(query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
+        return [row[2:] for row in db.look(query, *values) if selection.takes_rows(row[0], row[1])]
+
+    checks = [
+        f"{constraint} on {table}"
+        for table, constraint, expression in selected(_CHECKS)
+        if rows.any(table, f"select from only {table} where not ({expression}) limit 1")
+    ]
+    report(db, "violated_check", checks)
+    keys = [f"{key[1]} on {key[0]}" for key in selected(_FOREIGN_KEYS) if rows.any(key[0], _orphans(*key))]
+    report(db, "violated_foreign_key", keys)
+    unique = [index for table, index, *of in selected(_UNIQUE) if rows.any(table, _duplicates(table, *of))]
+    report(db, "violated_unique", unique)
+    large = [
+        table
+        for table, sizes in selected(_LARGE, LARGE_ROW // 2 // _MOST_COMPRESSED)
+        if rows.any(table, f"select from only {table} where {' + '.join(sizes)} > {LARGE_ROW} limit 1")
+    ]
+    report(db, "large_rows", large)
+    if tables := list(rows.skipped):
+        db.warning(
+            "not_scanned",
+            f"{db.where}: {named(tables)} could not be scanned: {'; '.join(dict.fromkeys(rows.skipped.values()))}",
+            "Check again when the schema change is over, or with more room for temporary files (temp_file_limit).",
+            tables,
+        )
+    tables, said = list(rows.unreadable), "; ".join(dict.fromkeys(rows.unreadable.values()))
+    report(db, "unreadable_rows", tables, found=f"reading {named(tables)} fails: {said}")
+
+
+def _said(error: psycopg.Error) -> str:
+    return " ".join((error.diag.message_primary or str(error)).split())
+
+
+class _Rows:
+    """:ivar unreadable: tables that could not be read to the end, and what the server says of each.
+    :ivar skipped: those that the server had no time or room for.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self.unreadable: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}
+
+    def any(self, table: str, query: str) -> bool:
+        try:
+            return self._db.any_row(query)
+        except _NOT_NOW as error:
+            self.skipped[table] = _said(error)
+            return False
+        except psycopg.DataError:
+            return True  # computing it fails, as it will for COPY
+        except psycopg.InternalError as error:
+            self.unreadable[table] = _said(error)
+            return False
+
+
+def _orphans(
+    table: str, _: str, kind: str, referenced: str, referenced_kind: str, columns: list[str], keys: list[str]
+) -> str:
+    """As RI_Initial_Check in ``src/backend/utils/adt/ri_triggers.c`` asks."""
+    only = "" if kind == "p" else "only "
+    referenced_only = "" if referenced_kind == "p" else "only "
+    on = " and ".join(f"p.{key} operator(pg_catalog.=) f.{column}" for key, column in zip(keys, columns, strict=True))
+    given = " and ".join(f"f.{column} is not null" for column in columns)
+    return (
+        f"select from {only}{table} f left join {referenced_only}{referenced} p on {on} "
+        f"where p.{keys[0]} is null and {given} limit 1"
+    )
+
+
+def _duplicates(table: str, columns: list[str], predicate: str | None, nulls_too: bool) -> str:
+    conditions = [f"({predicate})"] if predicate else []
+    conditions += [] if nulls_too else [f"({column}) is not null" for column in columns]
+    where = f"where {' and '.join(conditions)} " if conditions else ""
+    return (
+        f"select from only {table} {where}group by {', '.join(f'({c})' for c in columns)} having count(*) > 1 limit 1"
+    )

@@ -1,0 +1,160 @@
+"""check: everything that would stop or spoil a backup, all of it at once.
+
+Nothing is dumped, nothing is changed; the repository gets a small file and loses it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from airflow_pgbackup.backup.check.database import check_database
+from airflow_pgbackup.backup.check.findings import Finding, Findings, inspected
+from airflow_pgbackup.backup.check.grants import check_grants
+from airflow_pgbackup.backup.check.repository import check_coverage, check_repository, check_room, server_databases
+from airflow_pgbackup.backup.check.restorability import check_restorability, check_server_restorability
+from airflow_pgbackup.backup.check.server import (
+    check_client,
+    check_pooler,
+    check_server,
+    dumped_databases,
+    rehearsal_extensions,
+)
+from airflow_pgbackup.backup.check.transport import check_transport
+from airflow_pgbackup.backup.databases.selection import select
+from airflow_pgbackup.backup.leftovers import sweep_leftovers
+from airflow_pgbackup.backup.source import Source, describe_source
+from airflow_pgbackup.errors import ConfigurationError, ConnectError, PgBackupError
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.postgres.sql.anybytes import is_utf8
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import Backup
+from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.settings import Settings
+
+__all__ = ["Finding", "check"]
+
+_HINT = "the server's log says why"
+
+
+def check(
+    *,
+    connection: ConnectionParams,
+    server: str,
+    repository: Repository | None = None,
+    options: DumpOptions | DumpAllOptions | None = None,
+    scan_rows: bool = False,
+    settings: Settings | None = None,
+    cancel: Cancel | None = None,
+    log: Callable[[str], None] | None = None,
+) -> list[Finding]:
+    """Look for everything that would stop or spoil a backup.
+
+    What cannot be looked at is a finding, too: this raises nothing but :class:`~airflow_pgbackup.errors.Cancelled`.
+
+    :param connection: as for the dump.
+    :param server: the first part of the series, as for the dump.
+    :param repository: where the dump would go; None looks at the server only.
+    :param options: of the dump; by default those of a whole database. ``DumpAllOptions`` looks at every database.
+    :param scan_rows: read every table, too, for rows that no restore takes: see :mod:`.check_rows`. As long and as
+        much load as a few dumps.
+    :param log: takes a line for each thing that is looked at.
+    :return: errors first; empty where nothing is in the way. :mod:`.findings` says what a finding has.
+    """
+    settings = settings or Settings()
+    sweep_leftovers(settings, log)
+    look = _Check(connection, server, repository, options or DumpOptions(), settings, cancel, log, scan_rows)
+    look.run()
+    return look.findings.sorted()
+
+
+class _Check:
+    def __init__(
+        self,
+        connection: ConnectionParams,
+        server: str,
+        repository: Repository | None,
+        options: DumpOptions | DumpAllOptions,
+        settings: Settings,
+        cancel: Cancel | None,
+        log: Callable[[str], None] | None,
+        scan_rows: bool,
+    ) -> None:
+        self.scan_rows = scan_rows
+        self.connection = connection
+        self.server = server
+        self.repository = repository
+        self.options = options
+        self.settings = settings
+        self.cancel = cancel
+        self.say = log or (lambda line: None)
+        self.findings = Findings()
+        self.cluster = isinstance(options, DumpAllOptions)
+
+    def run(self) -> None:
+        self._options()
+        backups = None
+        if self.repository is not None:
+            self.say(f"looking at {self.repository.uri}")
+            backups = check_repository(self.repository, self.server, self.findings)
+        source = self._source()
+        if source is not None:
+            try:
+                self._server(source, backups)
+            except ConnectError as error:
+                self.findings.failed("connect", error, _HINT)
+        if self.repository is not None and backups is not None and (self.cluster or self.connection.dbname):
+            series = Series(self.server, None if self.cluster else self.connection.dbname)
+            size = source.size_bytes if source else None
+            check_room(self.repository, series, backups, size, self.options, self.findings)
+
+    def _options(self) -> None:
+        try:
+            self.options.validate()
+        except ConfigurationError as error:
+            self.findings.failed("options", error, "see the operator's page in the documentation")
+            self.options = DumpAllOptions() if self.cluster else DumpOptions()
+        if not self.cluster and not self.connection.dbname:
+            self.findings.error(
+                "database",
+                f"no database is named for {self.connection.label}",
+                "set the connection's schema (its database), or the operator's database=",
+            )
+
+    def _source(self) -> Source | None:
+        self.say(f"connecting to {self.connection.label}")
+        try:
+            return describe_source(self.connection, cluster=self.cluster)
+        except PgBackupError as error:
+            self.findings.failed("connect", error, _HINT)
+            return None
+
+    def _server(self, source: Source, backups: list[Backup] | None) -> None:
+        client = check_client(self.connection, source, self.options, self.settings, self.findings, self.cancel)
+        check_transport(self.connection, self.findings)
+        check_pooler(self.connection, self.findings)
+        major = client.major if client else source.server_version_num // 10000
+        installed = rehearsal_extensions(major, self.settings, self.findings)
+        with inspected(self.connection, self.findings, cancel=self.cancel) as db:
+            check_server(db, self.connection, self.options)
+            check_server_restorability(db, self.connection)
+            databases = [self.connection.dbname]
+            if isinstance(self.options, DumpAllOptions):
+                databases = dumped_databases(db, self.options)
+            there = server_databases(db)
+        if self.repository is not None and backups is not None:
+            check_coverage(there, self.connection, self.repository, backups, databases, self.findings)
+        for name in filter(is_utf8, databases):  # libpq's callers hand it text; the others are a finding already
+            self.say(f"looking at database {name}")
+            try:
+                self._database(self.connection.with_database(name), installed)
+            except ConnectError as error:
+                self.findings.failed("connect", error, _HINT, database=name)
+
+    def _database(self, connection: ConnectionParams, installed: Mapping[str, str] | None) -> None:
+        with inspected(connection, self.findings, role=self.options.role, cancel=self.cancel) as db:
+            selection = select(db, self.options)
+            check_grants(db, selection, self.options)
+            check_database(db, self.options, self.settings, installed)
+            check_restorability(db, selection, self.options, installed, scan_rows=self.scan_rows)

@@ -1,0 +1,221 @@
+"""What is in the way before any database is looked at: the client, a pooler, a standby, the user itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from airflow_pgbackup.backup.check.findings import Database, Findings, named
+from airflow_pgbackup.backup.dump_plan import plan_dump
+from airflow_pgbackup.backup.source import Source
+from airflow_pgbackup.errors import Cancelled, ClientError, ConnectError, OptionError, PgBackupError
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.postgres.sql.patterns import pattern_regexes
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.postgres.tools.clients import Client, choose_client, find_clients, where_to_get
+from airflow_pgbackup.postgres.tools.extensions import installed_extensions
+from airflow_pgbackup.postgres.tools.process import run_tool
+from airflow_pgbackup.settings import Settings
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
+TRIAL_SECONDS = 120.0
+EXPIRES = "14 days"
+"""Long enough for somebody to be back from holidays."""
+
+_PID: LiteralString = "select pg_catalog.pg_backend_pid()"
+_ROLE: LiteralString = """
+select pg_catalog.quote_ident(rolname), rolconnlimit, rolsuper,
+       pg_catalog.to_char(rolvaliduntil at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
+       rolvaliduntil < pg_catalog.now() + %s::pg_catalog.interval
+  from pg_catalog.pg_roles where rolname = session_user
+"""
+_STANDBY: LiteralString = """
+select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('hot_standby_feedback')::bool,
+       pg_catalog.current_setting('max_standby_streaming_delay')
+"""
+_MAY_READ_PASSWORDS: LiteralString = "select pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'select')"
+# -2: left half-dropped (src/include/catalog/pg_database.h); pg_dumpall passes over those.
+_DATABASES: LiteralString = """
+select datname, pg_catalog.has_database_privilege(oid, 'connect'), datname operator(pg_catalog.~) any (%s::text[])
+  from pg_catalog.pg_database where datallowconn and datconnlimit <> -2 order by datname
+"""
+
+
+def check_client(
+    connection: ConnectionParams,
+    source: Source,
+    options: DumpOptions | DumpAllOptions,
+    settings: Settings,
+    findings: Findings,
+    cancel: Cancel | None,
+) -> Client | None:
+    """Is there a client for this server, does it know the options, and does it get in as we do? The client."""
+    try:
+        client = choose_client(
+            source.server_version_num, tools=("pg_dump", options.tool), client_dirs=settings.client_dirs
+        )
+    except ClientError as error:
+        findings.failed("client", error, "name the folder of a newer client in PGBACKUP_CLIENT_DIRS")
+        return None
+    try:
+        plan_dump(options, client, lock_wait_timeout=settings.lock_wait_timeout, connect_to=connection.dbname)
+    except OptionError as error:
+        findings.failed("options", error, "see the operator's page in the documentation")
+    server_major = source.server_version_num // 10000
+    plain = isinstance(options, DumpAllOptions) or options.format == "plain"
+    # pg_dump 17 began to write SET transaction_timeout.
+    if plain and server_major < 17 <= client.major:
+        findings.warning(
+            "newer_client",
+            f"a plain dump by pg_dump {client.version_text} does not restore into PostgreSQL {server_major}",
+            where_to_get(server_major, tools=(options.tool,), embedded=server_major == 16),
+        )
+    try:
+        _try_tool(connection, client, options.role, cancel)
+    except Cancelled:
+        raise
+    except PgBackupError as error:
+        findings.failed("tool", error, f"run {client.tool('pg_dump')} by hand on this worker")
+    return client
+
+
+def _try_tool(connection: ConnectionParams, client: Client, role: str | None, cancel: Cancel | None) -> None:
+    # Logs in as the dump will and reads every catalog, but takes no lock and writes nothing of the user's: another
+    # build of libpq, without TLS perhaps, may fail where our own session did not.
+    argv = [str(client.tool("pg_dump")), "--no-password", "--schema-only", "--exclude-schema=*", "--no-publications"]
+    argv += ["--no-subscriptions", *([f"--role={role}"] if role else [])]
+    env = client_environment(connection)
+    run_tool(argv, env=env, cancel=cancel, deadline=TRIAL_SECONDS, limit=64 << 20)
+
+
+def check_pooler(connection: ConnectionParams, findings: Findings) -> None:
+    """A pooler between us and PostgreSQL shows by who answers.
+
+    It tells each client a process id of its own making, for cancel requests, where PostgreSQL tells its own. And where
+    it pools transactions, two sessions get the same server process, or one session gets another one each time.
+    """
+    try:
+        with connection.connect() as one, connection.connect() as two:
+            first = one.execute(_PID).fetchone()
+            two.execute("begin")
+            other = two.execute(_PID).fetchone()
+            again = one.execute(_PID).fetchone()
+            told = (one.info.backend_pid,)
+    except (ConnectError, psycopg.Error):
+        return  # one session is all that this role may have, and all that a dump needs
+    if first == other or first != again:
+        findings.error(
+            "pooler_transactions",
+            f"{connection.label} is a connection pooler in transaction mode: the settings of a dump's session, as its "
+            "search_path, reach another session, and this one gets somebody else's",
+            "connect to PostgreSQL itself, or to a pool in session mode",
+        )
+    elif first != told:
+        findings.warning(
+            "pooler",
+            f"{connection.label} is a connection pooler: a dump occupies one of its sessions for its whole time, and "
+            "may run into its time limits",
+            "connect to PostgreSQL itself; if that cannot be, query_timeout, idle_transaction_timeout and "
+            "server_lifetime of the pooler must be longer than a dump takes",
+        )
+
+
+def check_server(db: Database, connection: ConnectionParams, options: DumpOptions | DumpAllOptions) -> None:
+    """The standby, the role, and for pg_dumpall what it reads of the whole server."""
+    _standby(db, options)
+    _role(db, connection, options)
+    if isinstance(options, DumpAllOptions) and not (options.no_role_passwords or options.tablespaces_only):
+        for (may,) in db.rows(_MAY_READ_PASSWORDS):
+            if not may:
+                db.findings.error(
+                    "role_passwords",
+                    "pg_dumpall reads the roles' passwords from pg_authid, which this user may not",
+                    "set no_role_passwords, or dump as a superuser; managed servers give the right to nobody",
+                    ("pg_catalog.pg_authid",),
+                )
+
+
+def _standby(db: Database, options: DumpOptions | DumpAllOptions) -> None:
+    for in_recovery, feedback, delay in db.rows(_STANDBY):
+        if not in_recovery:
+            continue
+        if getattr(options, "serializable_deferrable", False):
+            db.findings.error(
+                "standby_serializable",
+                "the server is a standby, where serializable_deferrable is refused",
+                "leave it out: or dump from the primary",
+            )
+        if not feedback and delay != "-1":
+            db.findings.warning(
+                "standby",
+                f"the server is a standby with hot_standby_feedback off and max_standby_streaming_delay = {delay}: "
+                "replay cancels a dump that stands in its way for longer",
+                "set hot_standby_feedback = on, or a delay longer than a dump takes, or dump from the primary",
+            )
+
+
+def _role(db: Database, connection: ConnectionParams, options: DumpOptions | DumpAllOptions) -> None:
+    for name, limit, superuser, until, soon in db.rows(_ROLE, EXPIRES):
+        sessions = 2 if isinstance(options, DumpAllOptions) else 1 + (options.jobs or 0)
+        if not superuser and 0 <= limit < sessions:
+            db.findings.error(
+                "connection_limit",
+                f"{name} may have {limit} connections, this dump takes {sessions}",
+                f"ALTER ROLE {name} CONNECTION LIMIT {sessions + 2}, or use fewer jobs",
+                (name,),
+            )
+        if soon and connection.password is not None:
+            db.findings.warning(
+                "password_expires",
+                f"the password of {name} expires at {until} UTC",
+                f"ALTER ROLE {name} VALID UNTIL …, with a new password in the connection",
+                (name,),
+            )
+
+
+def dumped_databases(db: Database, options: DumpAllOptions) -> list[str]:
+    """The databases that pg_dumpall goes through; those it may not enter are findings."""
+    if options.globals_only or options.roles_only or options.tablespaces_only:
+        return []
+    excluded = [pattern_regexes(pattern)[-1] for pattern in options.exclude_databases]
+    dumped = [(name, may_enter) for name, may_enter, left_out in db.rows(_DATABASES, excluded) if not left_out]
+    shut = [name for name, may_enter in dumped if not may_enter]
+    if shut:
+        db.findings.error(
+            "database_connect",
+            f"pg_dumpall stops at databases that this user may not connect to: {named(shut)}",
+            "GRANT CONNECT ON DATABASE … to it, or exclude_databases",
+            shut,
+        )
+    # It hands them to pg_dump through a shell (appendShellString in src/fe_utils/string_utils.c).
+    broken = [name for name, _ in dumped if set(name) & {"\n", "\r"}]
+    if broken:
+        db.findings.error(
+            "database_name",
+            f"pg_dumpall cannot dump databases with a line break in their names: {named([repr(n) for n in broken])}",
+            "exclude_databases, and dump each by itself with pg_dump",
+            broken,
+        )
+    return [name for name, may_enter in dumped if may_enter]
+
+
+def rehearsal_extensions(major: int, settings: Settings, findings: Findings) -> dict[str, str] | None:
+    """The extensions that a throwaway server would have here, with their versions; None where there can be none.
+
+    :param major: of the pg_dump, as :func:`.rehearsal_server.choose_server` goes by it.
+    """
+    servers = [one for one in find_clients(settings.client_dirs) if one.has("initdb", "postgres", "psql")]
+    fitting = [one for one in servers if one.major >= major]
+    if fitting:
+        return installed_extensions(min(fitting, key=lambda one: (one.major, -one.version[1])))
+    findings.warning(
+        "rehearsal",
+        f"there are no server programs of PostgreSQL {major} or newer here: this worker cannot rehearse a restore",
+        where_to_get(major, tools=("initdb", "postgres")),
+    )
+    return None

@@ -1,0 +1,87 @@
+"""What users have made in a database: is there any, how much, how many rows."""
+
+from __future__ import annotations
+
+from airflow_pgbackup.backup.databases.sessions import Session, column, one
+
+FIRST_USER_OID = 16384
+"""FirstNormalObjectId: what initdb made is below it."""
+
+# Catalogs of what users make, with the column of the schema; relations and types that only belong to others left out.
+_CATALOGS = [
+    ("pg_namespace", None, "nspname <> 'public'"),
+    ("pg_class", "relnamespace", "relkind IN ('r', 'p', 'v', 'm', 'S', 'f')"),
+    ("pg_proc", "pronamespace", ""),
+    (
+        "pg_type",
+        "typnamespace",
+        "(typtype IN ('d', 'e', 'r') OR typtype = 'b' AND typcategory <> 'A' OR typtype = 'c' "
+        "AND typrelid IN (SELECT oid FROM pg_catalog.pg_class WHERE relkind = 'c'))",
+    ),
+    ("pg_operator", "oprnamespace", ""),
+    ("pg_opclass", "opcnamespace", ""),
+    ("pg_collation", "collnamespace", ""),
+    ("pg_conversion", "connamespace", ""),
+    ("pg_ts_config", "cfgnamespace", ""),
+    ("pg_ts_dict", "dictnamespace", ""),
+    ("pg_statistic_ext", "stxnamespace", ""),
+    ("pg_cast", None, ""),
+    ("pg_language", None, ""),
+    ("pg_foreign_data_wrapper", None, ""),
+    ("pg_foreign_server", None, ""),
+    ("pg_event_trigger", None, ""),
+    ("pg_publication", None, ""),
+    ("pg_largeobject_metadata", None, ""),
+]
+_NO_SCHEMAS_OF_USERS = (
+    "SELECT oid FROM pg_catalog.pg_namespace WHERE nspname ~ '^pg_' OR nspname = 'information_schema'"
+)
+
+
+def _objects_query() -> str:
+    parts = []
+    for catalog, schema, more in _CATALOGS:
+        # Large objects are described by the catalog of their data.
+        class_of = "pg_largeobject" if catalog == "pg_largeobject_metadata" else catalog
+        conditions = [f"{schema or 'oid'} NOT IN ({_NO_SCHEMAS_OF_USERS})", *([more] if more else [])]
+        if catalog != "pg_largeobject_metadata":  # users may choose any number for theirs
+            conditions.append(f"oid >= {FIRST_USER_OID}")
+        parts.append(
+            f"SELECT 'pg_catalog.{class_of}'::pg_catalog.regclass AS classid, oid AS objid "  # noqa: S608  names above
+            f"FROM pg_catalog.{catalog} WHERE {' AND '.join(conditions)}"
+        )
+    return (
+        "SELECT pg_catalog.pg_describe_object(o.classid, o.objid, 0) FROM (" + " UNION ALL ".join(parts) + ") AS o "  # noqa: S608
+        "WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d "
+        "WHERE d.classid = o.classid AND d.objid = o.objid AND d.deptype = 'e')"
+    )
+
+
+_OBJECTS = _objects_query()
+
+
+def user_objects(connection: Session) -> list[str]:
+    """What users have made in this database, described for people: ``table film``. Not what extensions brought."""
+    return column(connection, _OBJECTS)
+
+
+def count_objects(connection: Session) -> int:
+    """How many of them."""
+    return int(one(connection, f"SELECT count(*) FROM ({_OBJECTS}) AS o"))  # noqa: S608  a constant
+
+
+def count_rows(connection: Session) -> int | None:
+    """Rows that were inserted into ordinary tables since this database exists, less those deleted.
+
+    As the cumulative statistics have it, which are exact as long as the server has not crashed; None where it does
+    not count.
+    """
+    if one(connection, "SELECT pg_catalog.current_setting('track_counts')") != "on":
+        return None
+    return int(
+        one(
+            connection,
+            "SELECT coalesce(sum(s.n_tup_ins - s.n_tup_del), 0) FROM pg_catalog.pg_stat_user_tables AS s "
+            "JOIN pg_catalog.pg_class AS c ON c.oid = s.relid WHERE c.relkind = 'r'",
+        )
+    )

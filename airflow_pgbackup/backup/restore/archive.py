@@ -1,0 +1,277 @@
+"""An archive on its way into a database: what of it will be restored, by which pg_restore, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.restore.target import Server
+from airflow_pgbackup.backup.restore.tools import Run, ToolLog, pg_restore, pg_restore_to_psql
+from airflow_pgbackup.errors import ClientError, OptionError
+from airflow_pgbackup.postgres.archive import endchecks
+from airflow_pgbackup.postgres.archive.streams import Part
+from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, read_toc
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, is_standard_comment, statements
+from airflow_pgbackup.postgres.definitions.requirements import Needs
+from airflow_pgbackup.postgres.options import RestoreOptions
+from airflow_pgbackup.postgres.psql.guarded import choose_psql
+from airflow_pgbackup.postgres.tools.clients import Client, find_clients, where_to_get
+from airflow_pgbackup.postgres.tools.process import Readable, run_tool
+from airflow_pgbackup.private_directory import PrivateDirectory
+from airflow_pgbackup.repository.manifest import Manifest
+
+_LIST_SECONDS = 600.0
+_CREATE_PUBLIC = re.compile(r'CREATE SCHEMA (?:public|"public");')
+
+Opener = Callable[[], AbstractContextManager[Readable]]
+
+
+class ArchiveLoader:
+    """A custom, directory or tar archive, on its way into databases of one server.
+
+    :param source: its path; or, for a custom archive that is read as a stream, what opens it.
+    :param head: its beginning, with the whole table of contents, where it is a stream.
+    :ivar entries: those that will be restored, in their order.
+    :ivar client: whose pg_restore does it.
+    :raises ClientError, ConfigurationError: none here can.
+    :raises OptionError: options that this client does not know, or that leave nothing to restore.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        source: Path | Opener,
+        format: str,
+        toc: Toc,
+        head: bytes,
+        options: RestoreOptions,
+        server: Server,
+    ) -> None:
+        self._run = run
+        self._format = format  # toc.dat of a directory says tar
+        self._source = source
+        self._toc = toc
+        self._options = options
+        self._server = server
+        self.client = choose_restorer(toc, server, run.settings.client_dirs)
+        if self.by_script:
+            self._psql = choose_psql(find_clients(run.settings.client_dirs), server.major)
+        self.entries = self._selected(head)
+
+    @property
+    def dumped_from(self) -> int:
+        """Major version of the dumped server."""
+        return _major(self._toc.server_version)
+
+    @property
+    def by_script(self) -> bool:
+        """pg_restore 17 and newer begins with SET transaction_timeout, which older servers do not know."""
+        return self.client.major >= 17 > self._server.major
+
+    @cached_property
+    def needs(self) -> Needs:
+        return Needs.of_entries(
+            self.entries,
+            owners=not self._options.no_owner,
+            privileges=not self._options.no_privileges,
+            tablespaces=not self._options.no_tablespaces,
+        )
+
+    @cached_property
+    def properties(self) -> DatabaseProperties:
+        """The dumped database as a whole, less what the options leave out; its owner is who owns what is in it."""
+        found = DatabaseProperties.of_entries(self._toc.entries).without(
+            privileges=self._options.no_privileges,
+            comments=self._options.no_comments,
+            labels=self._options.no_security_labels,
+        )
+        return dataclasses.replace(found, owner=self._options.role) if self._options.no_owner else found
+
+    @cached_property
+    def makes_public(self) -> bool:
+        return any(map(_creates_public, self.entries))
+
+    def to_one_job(self) -> bool:
+        """Restore with one job from now on. False where that was so before."""
+        if (self._options.jobs or 1) == 1 or self.by_script:
+            return False
+        self._options = dataclasses.replace(self._options, jobs=None)
+        return True
+
+    def lines(self) -> list[str]:
+        """For people: what, and by what."""
+        kinds = Counter(entry.kind.lower() for entry in self.entries).most_common()
+        most = ", ".join(f"{count} {kind}" for kind, count in kinds[:8]) + (", …" if len(kinds) > 8 else "")
+        jobs = f", {self._options.jobs} jobs" if (self._options.jobs or 1) > 1 and not self.by_script else ""
+        by = f"by pg_restore {self.client}{jobs}"
+        if self.by_script:
+            by += " and psql: this server does not know transaction_timeout, which pg_restore sets"
+        return [f"{len(self.entries)} of {len(self._toc.entries)} entries: {most}", by]
+
+    def load(self, params: ConnectionParams, *, single_transaction: bool, public_exists: bool) -> None:
+        """Restore into a database.
+
+        :param public_exists: there is a schema public, which the archive then must not create.
+        :raises ToolError: the first error.
+        """
+        tables = sum(entry.kind == "TABLE DATA" for entry in self.entries)
+        log = ToolLog(self._run, f"restoring into {params.dbname}", tables=tables, verbose=self._options.verbose)
+        options = dataclasses.replace(
+            self._options,
+            verbose=True,  # names each table as it comes to it
+            exit_on_error=True,
+            single_transaction=single_transaction and not self.by_script,
+            jobs=None if self.by_script else self._options.jobs,
+        )
+        with self._list_file(public_exists) as listed, self._opened() as (path, stream):
+            options = dataclasses.replace(options, use_list=listed or options.use_list)
+            argv = [f"--format={self._format}", *options.argv(self.client), *path]
+            if self.by_script:
+                pg_restore_to_psql(
+                    self._run,
+                    self.client,
+                    self._psql,
+                    argv,
+                    params,
+                    log,
+                    stdin=stream,
+                    single_transaction=single_transaction,
+                )
+            else:
+                pg_restore(self._run, self.client, argv, params, log, stdin=stream)
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[list[str], Readable | None]]:
+        """Either its path as an argument, or a stream for stdin."""
+        if isinstance(self._source, Path):
+            yield [str(self._source)], None
+            return
+        with self._source() as stream:
+            yield [], stream
+
+    def _selected(self, head: bytes) -> list[TocEntry]:
+        """What pg_restore would restore with these options, by itself: it knows best what each of them means."""
+        options = dataclasses.replace(self._options, jobs=None, single_transaction=False, verbose=False)
+        argv = [str(self.client.tool("pg_restore")), "--list", f"--format={self._format}", *options.argv(self.client)]
+        is_path = isinstance(self._source, Path)
+        output = run_tool(
+            [*argv, str(self._source)] if is_path else argv,
+            env={"LC_ALL": "C", "TZ": "UTC"},
+            cancel=self._run.cancel,
+            deadline=_LIST_SECONDS,
+            stdin=None if is_path else io.BytesIO(head),
+            limit=1 << 30,
+        )
+        by_id = {entry.dump_id: entry for entry in self._toc.entries}
+        numbers = [int(line.partition(b";")[0]) for line in output.splitlines() if line[:1].isdigit()]
+        found = [by_id[number] for number in numbers if number in by_id and not _about_database(by_id[number])]
+        if not found:
+            raise OptionError(
+                f"nothing of the backup is left to restore: none of its {len(by_id)} entries fits the options",
+                hint="names are exact and case-sensitive; pg_restore --list shows them",
+            )
+        return found
+
+    @contextmanager
+    def _list_file(self, public_exists: bool) -> Iterator[str | None]:
+        """A list of what to restore, where some of it would collide with what every database has; else None."""
+        skipped = {entry.dump_id: entry for entry in self.entries if self._collides(entry, public_exists)}
+        if not skipped:
+            yield None
+            return
+        for entry in skipped.values():
+            self._run.say(f"left out, as it is there already: {entry.label}")
+        with PrivateDirectory() as directory:
+            file = directory / "objects.list"
+            # pg_restore takes the number before the semicolon, and reads no further.
+            file.write_text("".join(f"{entry.dump_id};\n" for entry in self.entries if entry.dump_id not in skipped))
+            yield str(file)
+
+    def _collides(self, entry: TocEntry, public_exists: bool) -> bool:
+        """The known collisions of sound dumps with what initdb has made, by name."""
+        if _creates_public(entry):
+            return public_exists
+        if entry.kind != "COMMENT" or self._server.superuser:
+            return False
+        return any(is_standard_comment(text, public_exists) for text in statements(entry.definition))
+
+
+def needs_path(manifest: Manifest, options: RestoreOptions) -> bool:
+    """Whether pg_restore has to open the archive by its name.
+
+    Out of a stream it restores a custom archive as it is: not by several jobs, and not in another order.
+    """
+    return manifest.artifact.format != "custom" or (options.jobs or 1) > 1 or options.use_list is not None
+
+
+@contextmanager
+def open_archive(run: Run, checked: Checked, options: RestoreOptions, server: Server) -> Iterator[ArchiveLoader]:
+    """An archive whose bytes have been checked: its private copy, or as a stream where none was needed.
+
+    :raises ClientError, OptionError: as :class:`ArchiveLoader`.
+    :raises VerificationFailed: a tar that is not whole, which pg_restore would read for ever.
+    """
+    artifact = checked.manifest.artifact
+    if checked.path is None:
+        with checked.stream(run.check) as stream:
+            toc, head = read_toc(stream, what=artifact.name)
+        yield ArchiveLoader(run, lambda: checked.stream(run.check), artifact.format, toc, head, options, server)
+    else:
+        toc = _read_toc(checked.path, artifact.format, run)
+        yield ArchiveLoader(run, checked.path, artifact.format, toc, b"", options, server)
+
+
+def _read_toc(path: Path, format: str, run: Run) -> Toc:
+    with (path / "toc.dat" if format == "directory" else path).open("rb") as file:
+        if format != "tar":
+            return read_toc(file, what=path.name)[0]
+        members = endchecks.tar_members(file, run.check)
+        offset, size = members.get("toc.dat", (0, 0))
+        toc, _ = read_toc(Part(file, offset, size), what="toc.dat")
+        endchecks.check_tar_entries(members, toc.entries)
+        return toc
+
+
+def choose_restorer(toc: Toc, server: Server, client_dirs: Sequence[str]) -> Client:
+    """The client that fits both sides: its pg_restore at least as new as the pg_dump that wrote the archive, and built
+    with its compression; then the server's own major version, or the nearest one that speaks to it directly.
+
+    :raises ClientError: none here.
+    """
+    wanted = max(_major(toc.dump_version), toc.needs_client)
+    clients = [client for client in find_clients(client_dirs) if client.has("pg_restore")]
+    fitting = [
+        client
+        for client in clients
+        if client.major >= wanted and (toc.compression == "none" or toc.compression in client.compression_methods)
+    ]
+    if fitting:
+        return min(fitting, key=lambda c: (c.major >= 17 > server.major, abs(c.major - server.major), -c.version[1]))
+    found = "; ".join(map(str, clients)) or "none at all"
+    compressed = f", compressed with {toc.compression}," if toc.compression != "none" else ""
+    raise ClientError(
+        f"the archive is of pg_dump {toc.dump_version}{compressed} and no pg_restore here can read it: found {found}",
+        hint=where_to_get(wanted, tools=("pg_restore",), embedded=toc.compression in ("none", "gzip")),
+    )
+
+
+def _creates_public(entry: TocEntry) -> bool:
+    return entry.kind == "SCHEMA" and _CREATE_PUBLIC.match(entry.definition) is not None
+
+
+def _about_database(entry: TocEntry) -> bool:
+    """Only ``pg_restore --create`` restores these; they are ours to apply, under whatever name."""
+    return entry.kind in ("DATABASE", "DATABASE PROPERTIES") or entry.name.startswith("DATABASE ")
+
+
+def _major(version: str) -> int:
+    match = re.match(r"\d+", version)
+    return int(match[0]) if match else 0

@@ -1,0 +1,114 @@
+"""Names inside pg_dump's archives, compared with what pg_dump writes before a tool of PostgreSQL's opens the archive.
+
+pg_restore opens whatever ``toc.dat`` and ``blobs*.toc`` of a directory archive name: ``../`` and symbolic links
+included, and a file outside then ends as a large object or as rows (``setFilePath`` and ``_LoadLOs`` in
+``src/bin/pg_dump/pg_backup_directory.c``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from airflow_pgbackup.errors import VerificationFailed
+from airflow_pgbackup.postgres.archive.toc import TocEntry, read_toc
+
+_NUMBER = "[0-9]{1,10}"
+_TABLE = re.compile(rf"{_NUMBER}\.dat")
+_LIST = re.compile(rf"blobs(?:_{_NUMBER})?\.toc")
+_BLOB = re.compile(rf"blob_{_NUMBER}\.dat")
+_LISTED = re.compile(rb"[0-9]{1,10} (blob_[0-9]{1,10}\.dat)\n")
+_SUFFIX = re.compile(r"\.(?:gz|zst|lz4)\Z")
+_USTAR = slice(257, 262)  # a tar header's magic, POSIX and GNU alike: src/port/tar.c
+_FORMAT = slice(10, 11)  # behind the magic, three bytes of version and two of sizes: ReadHead
+_LONGEST_LINE = 64
+
+
+def artifact_format(head: bytes) -> str:
+    """What pg_restore would take a file for: ``custom``, ``directory`` for a lone ``toc.dat``, ``tar``; else ``plain``.
+
+    :param head: its first 512 bytes, or all of them.
+    """
+    if head.startswith(b"PGDMP"):
+        return "custom" if head[_FORMAT] == b"\x01" else "directory"
+    if head[:100].rstrip(b"\0") == b"toc.dat" and head[_USTAR] == b"ustar":
+        return "tar"
+    return "plain"
+
+
+def check_tar_member(name: str, kind: bytes) -> None:
+    """Raise if a member of a tar archive is not a file that pg_dump writes.
+
+    :param kind: the type flag of its header.
+    """
+    if kind not in (b"0", b"\0"):
+        raise VerificationFailed(f"the tar file has a link or another special member: {name!r}")
+    if name not in ("toc.dat", "restore.sql") and not any(p.fullmatch(name) for p in (_TABLE, _LIST, _BLOB)):
+        raise VerificationFailed(f"the tar file has a member {name!r}, a name that pg_dump never writes")
+
+
+def check_data_name(entry: TocEntry) -> None:
+    """Raise if an entry has its data in a file that pg_dump would not give it."""
+    if entry.file and not (_LIST if entry.kind == "BLOBS" else _TABLE).fullmatch(entry.file):
+        raise VerificationFailed(f"{entry.label} has its data in {entry.file!r}, which pg_dump never writes")
+
+
+def check_member_names(names: list[str]) -> None:
+    """Raise if the files of a directory archive are not such as pg_dump writes, each once."""
+    stems: set[str] = set()
+    for name in names:
+        stem = _SUFFIX.sub("", name)
+        compressible = _TABLE.fullmatch(stem) or _BLOB.fullmatch(stem)
+        if not (compressible or name == "toc.dat" or _LIST.fullmatch(name)):
+            raise VerificationFailed(f"the directory has a file {name!r}, a name that pg_dump never writes")
+        if stem in stems:
+            raise VerificationFailed(f"the directory has {stem} twice, in different compressions")
+        stems.add(stem)
+
+
+def check_directory_names(directory: Path, on_step: Callable[[], None]) -> None:
+    """Raise if anything in a directory archive leads out of it.
+
+    :param directory: with regular files only, to which nobody else may write.
+    :param on_step: called at each entry; may raise.
+    :raises VerificationFailed: a name in it that pg_dump never writes, or of a file that it lacks.
+    :raises ClientError: an archive of a PostgreSQL that is newer than this package.
+    """
+    names = [path.name for path in directory.iterdir()]
+    check_member_names(names)
+    stems = {_SUFFIX.sub("", name) for name in names}
+    if "toc.dat" not in stems:
+        raise VerificationFailed("the directory lacks toc.dat, its table of contents")
+    with (directory / "toc.dat").open("rb") as file:
+        toc, _ = read_toc(file, what="toc.dat")
+    if toc.format == "custom":
+        raise VerificationFailed("toc.dat is of format custom, in a directory archive")
+    for entry in toc.entries:
+        on_step()
+        check_data_name(entry)
+        if entry.file and entry.file not in stems:
+            raise VerificationFailed(f"the directory lacks {entry.file}, the data of {entry.label}")
+    # pg_restore 15 and 16 read blobs.toc, whatever the table of contents says.
+    for name in filter(_LIST.fullmatch, names):
+        for blob in listed_large_objects(directory / name):
+            on_step()
+            if blob not in stems:
+                raise VerificationFailed(f"the directory lacks {blob}, the data of a large object")
+
+
+def listed_large_objects(path: Path) -> Iterator[str]:
+    """The files that a ``blobs*.toc`` names.
+
+    :raises VerificationFailed: it is cut short, or has a line that pg_dump never writes.
+    """
+    with path.open("rb") as file:
+        line = file.readline(_LONGEST_LINE)
+        while True:
+            match = _LISTED.fullmatch(line)
+            if not match:
+                raise VerificationFailed(f"{path.name}, the list of large objects, is cut short or damaged")
+            yield match[1].decode("ascii")
+            line = file.readline(_LONGEST_LINE)
+            if not line:
+                return

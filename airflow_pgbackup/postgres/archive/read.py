@@ -1,0 +1,256 @@
+"""Reading an artifact to its last byte: complete or not, and how many rows of what.
+
+Archives are decoded by PostgreSQL's own pg_restore, with ``--section=data``. Its SQL holds nothing but what has data,
+so no function body or comment can pass for a COPY; and nothing is left unread by that: definitions are in the table of
+contents, which is read to its end before, and what is behind the last data block of a custom archive is nothing. Plain
+dumps are read by the same lexer, which knows strings, comments and function bodies from statements. What the tools do
+not notice is looked for by ``endchecks``, before pg_restore runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Generator, Sequence
+from pathlib import Path
+
+from airflow_pgbackup.errors import ClientError, ConfigurationError, VerificationFailed
+from airflow_pgbackup.postgres.archive import endchecks
+from airflow_pgbackup.postgres.archive.compressed import Decompressed
+from airflow_pgbackup.postgres.archive.copytext import RowHasher, RowSet, TableDigester
+from airflow_pgbackup.postgres.archive.data import copy_blocks, decodable
+from airflow_pgbackup.postgres.archive.digests import (
+    ArchiveContents,
+    LargeObjects,
+    SequenceValue,
+    TableDigest,
+    TableKey,
+)
+from airflow_pgbackup.postgres.archive.script import CopyBlock, ScriptReader
+from airflow_pgbackup.postgres.archive.streams import DecodedArchive, Joined, Limits, Part, Watched
+from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, read_toc
+from airflow_pgbackup.postgres.sql.window import Readable
+from airflow_pgbackup.postgres.tools.clients import Client
+from airflow_pgbackup.postgres.tools.process import Cancel, ToolProcess
+
+__all__ = [
+    "ArchiveContents",
+    "ArchiveReader",
+    "CopyBlock",
+    "LargeObjects",
+    "RowSet",
+    "SequenceValue",
+    "TableDigest",
+    "TocEntry",
+    "read_archive",
+]
+
+_ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC"}
+
+
+def read_archive(
+    source: str | Path | Readable,
+    *,
+    format: str,
+    client: Client,
+    deadline: float,
+    compression: str | None = None,
+    cancel: Cancel | None = None,
+    on_line: Callable[[str], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> ArchiveContents:
+    """Decode all of an artifact.
+
+    :param source: a file, or the folder of a directory archive; a stream for the formats ``custom`` and ``plain``.
+    :param format: ``custom``, ``directory``, ``tar``, or ``plain``, which pg_dumpall's output is too.
+    :param client: whose pg_restore decodes; not used for plain dumps.
+    :param deadline: seconds for all of it.
+    :param compression: of a plain dump: ``gzip`` or ``zstd``.
+    :param on_line: gets what pg_restore says on stderr.
+    :param progress: gets the bytes of SQL text so far.
+    :raises VerificationFailed: it is not whole, or damaged so that it cannot be read: what was found, and where.
+    :raises ClientError: this client cannot read it: too old, or without its compression.
+    :raises DeadlineExceeded, Cancelled, ToolKilled: it was not read to its end; says nothing about the artifact.
+    """
+    return ArchiveReader(
+        source,
+        format=format,
+        client=client,
+        deadline=deadline,
+        compression=compression,
+        cancel=cancel,
+        on_line=on_line,
+        progress=progress,
+    ).digest()
+
+
+class ArchiveReader:
+    """One pass over an artifact, with a choice of what to do with its rows. Parameters as :func:`read_archive`, and
+
+    :param within: for a program's directory and the files that it reads: what starts it inside a sandbox.
+    :param own: decode a custom archive here where that can be done, see :mod:`airflow_pgbackup.postgres.archive.data`.
+    :ivar contents: whole when the pass has ended.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | Readable,
+        *,
+        format: str,
+        client: Client,
+        deadline: float,
+        compression: str | None = None,
+        cancel: Cancel | None = None,
+        on_line: Callable[[str], None] | None = None,
+        progress: Callable[[int], None] | None = None,
+        own: bool = False,
+        within: Callable[..., Sequence[str]] = lambda bin_dir, *reads: (),
+    ) -> None:
+        self.contents = ArchiveContents()
+        self._source: Path | Readable = Path(source).absolute() if isinstance(source, (str, Path)) else source
+        self._format = format
+        self._client = client
+        self._compression = compression
+        self._limits = Limits(cancel or Cancel(), deadline)
+        self._on_line = on_line
+        self._progress = progress
+        self._own = own
+        self._within = within
+
+    def digest(self) -> ArchiveContents:
+        """Rows, bytes and sha256 of every table."""
+        found: dict[TableKey, tuple[CopyBlock, TableDigester, int]] = {}
+        with contextlib.closing(self.blocks()) as blocks:
+            for block in blocks:
+                first, digester, count = found.get(block.key) or (block, TableDigester(), 0)
+                for data in block.chunks():
+                    digester.update(data)
+                found[block.key] = (first, digester, count + 1)
+        tables = [
+            TableDigest(b.schema, b.name, b.columns, d.rows, d.bytes, d.sha256, count, "copy", b.database)
+            for b, d, count in found.values()
+        ]
+        self.contents.tables = tables + self.contents.tables
+        return self.contents
+
+    def row_sets(self, tables: Collection[TableKey], counted: Collection[TableKey] = ()) -> dict[TableKey, RowSet]:
+        """The rows of some tables as sets: for those whose digests differ, perhaps by nothing but their order.
+
+        :param tables: those of :attr:`TableDigest.key`; about a million rows per second, so not for all.
+        :param counted: those among them whose rows are counted one by one.
+        """
+        hashers = {key: RowHasher(count=key in counted) for key in tables}
+        with contextlib.closing(self.blocks()) as blocks:
+            for block in blocks:
+                if hasher := hashers.get(block.key):
+                    hasher.begin_block(block.columns)
+                    for data in block.chunks():
+                        hasher.update(data)
+        return {key: hasher.finish() for key, hasher in hashers.items()}
+
+    def blocks(self) -> Generator[CopyBlock, None, None]:
+        """COPY blocks in the archive's order; data that is left unread is read over. Close it if not read to its end.
+
+        :raises VerificationFailed: as :func:`read_archive`, also from a block's chunks.
+        """
+        with contextlib.ExitStack() as stack:
+            if self._own and self._format == "custom" and isinstance(self._source, Path):
+                file = stack.enter_context(self._source.open("rb"))
+                head, _ = self._toc(file, "the archive")
+                if decodable(head):
+                    self._note(head)
+                    file.seek(0)
+                    yield from copy_blocks(file, self.contents, self._limits)
+                    return
+            toc, script = self._open(stack)
+            watched = Watched(script, self._limits, self._progress)
+            if toc:
+                self._note(toc)
+            yield from ScriptReader(watched, self.contents, toc.entries if toc else None).blocks()
+
+    def _note(self, toc: Toc) -> None:
+        contents = self.contents
+        contents.entries = toc.entries
+        contents.server_version, contents.dump_version = toc.server_version, toc.dump_version
+        views = (entry for entry in toc.entries if entry.kind == "MATERIALIZED VIEW DATA")
+        contents.refreshed = {(None, entry.schema or "", entry.name) for entry in views}
+
+    def _open(self, stack: contextlib.ExitStack) -> tuple[Toc | None, Readable]:
+        if self._format == "plain":
+            return None, self._open_plain(stack)
+        if self._format == "custom":
+            return self._open_custom(stack)
+        if not isinstance(self._source, Path):
+            raise ConfigurationError(f"{self._format} format cannot be read from a stream", hint="give its path")
+        if self._format == "directory":
+            toc = self._check_directory(self._source)
+        elif self._format == "tar":
+            toc = self._check_tar(self._source)
+        else:
+            raise ConfigurationError(f"format is {self._format!r}", hint="custom, directory, tar or plain")
+        return toc, self._pg_restore(stack, toc, None)
+
+    def _open_plain(self, stack: contextlib.ExitStack) -> Readable:
+        source = self._source
+        if isinstance(source, Path):
+            source = stack.enter_context(source.open("rb"))
+        if self._compression in (None, "none"):
+            return source
+        return Decompressed(source, str(self._compression), "the dump", on_step=self._limits.check)
+
+    def _open_custom(self, stack: contextlib.ExitStack) -> tuple[Toc, Readable]:
+        if isinstance(self._source, Path):
+            with self._source.open("rb") as file:
+                toc, _ = self._toc(file, "the archive")
+            return toc, self._pg_restore(stack, toc, None)
+        toc, head = self._toc(self._source, "the archive")
+        return toc, self._pg_restore(stack, toc, Joined(head, self._source))
+
+    def _toc(self, source: Readable, what: str) -> tuple[Toc, bytes]:
+        return read_toc(Watched(source, self._limits, None), what=what)
+
+    def _check_directory(self, folder: Path) -> Toc:
+        try:
+            with (folder / "toc.dat").open("rb") as file:
+                toc, _ = self._toc(file, "toc.dat")
+        except FileNotFoundError:
+            raise VerificationFailed("the directory lacks toc.dat, its table of contents") from None
+        endchecks.check_directory(folder, toc.entries, self._limits.check)
+        return toc
+
+    def _check_tar(self, path: Path) -> Toc:
+        with path.open("rb") as file:
+            members = endchecks.tar_members(file, self._limits.check)
+            if "toc.dat" not in members:
+                raise VerificationFailed("the tar file lacks toc.dat, its table of contents")
+            toc, _ = self._toc(Part(file, *members["toc.dat"]), "toc.dat")
+        endchecks.check_tar_entries(members, toc.entries)
+        return toc
+
+    def _pg_restore(self, stack: contextlib.ExitStack, toc: Toc, stdin: Readable | None) -> Readable:
+        self._check_client(toc)
+        argv = [str(self._client.tool("pg_restore")), "--section=data", f"--format={self._format}", "--file=-"]
+        reads = [self._source] if isinstance(self._source, Path) else []
+        if stdin is None:
+            argv.append(str(self._source))
+        process = ToolProcess(
+            argv,
+            env=_ENVIRONMENT,
+            cancel=self._limits.cancel,
+            deadline=self._limits.remaining(),
+            on_line=self._on_line,
+            stdin=stdin,
+            within=self._within(self._client.bin_dir, *reads),
+        )
+        return DecodedArchive(stack.enter_context(process))
+
+    def _check_client(self, toc: Toc) -> None:
+        if self._client.major < toc.needs_client:
+            raise ClientError(
+                f"the archive was made by pg_dump {toc.dump_version}; pg_restore {self._client} cannot read it",
+                hint=f"it takes PostgreSQL {toc.needs_client} or newer",
+            )
+        if toc.compression != "none" and toc.compression not in self._client.compression_methods:
+            raise ClientError(
+                f"the archive is compressed with {toc.compression}, which pg_restore {self._client} lacks",
+                hint="it takes a PostgreSQL client built with it, as the distributions' are",
+            )

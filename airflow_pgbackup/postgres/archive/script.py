@@ -1,0 +1,253 @@
+"""From the events of a script to what it holds: rows by table, sequences, large objects; and whether it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from airflow_pgbackup.errors import VerificationFailed
+from airflow_pgbackup.postgres.archive.budget import Budget
+from airflow_pgbackup.postgres.archive.digests import (
+    ArchiveContents,
+    LargeObjects,
+    SequenceValue,
+    TableDigest,
+    TableKey,
+)
+from airflow_pgbackup.postgres.archive.endchecks import ScriptEnds
+from airflow_pgbackup.postgres.archive.toc import TocEntry
+from airflow_pgbackup.postgres.sql import names as sqlnames
+from airflow_pgbackup.postgres.sql.lexer import Comment, CopyData, MetaCommand, SqlLexer
+from airflow_pgbackup.postgres.sql.statement import TEXT_LIMIT, Statement, excerpt
+from airflow_pgbackup.postgres.sql.window import Readable
+
+_SERVER_VERSION = b"-- Dumped from database version "
+_DUMP_VERSION = b"-- Dumped by pg_dump version "
+_CACHED_TARGETS = 256
+
+
+@dataclass(frozen=True)
+class CopyBlock:
+    """One ``COPY ... FROM stdin;`` of a script.
+
+    :ivar chunks: gives its data in pieces that may end anywhere; once, and before the next block is asked for.
+    """
+
+    database: str | None
+    schema: str
+    name: str
+    columns: tuple[str, ...]
+    chunks: Callable[[], Iterator[bytes]]
+
+    @property
+    def key(self) -> TableKey:
+        return (self.database, self.schema, self.name)
+
+
+class ScriptReader:
+    """Reads one script, once.
+
+    :param entries: the table of contents that the script was made from. Each of its ``TABLE DATA`` entries must have
+        its own COPY in the script, in this order: pg_restore runs a member without an end into the next one, and the
+        statement of the next one is then rows of the first.
+    """
+
+    def __init__(self, source: Readable, contents: ArchiveContents, entries: Sequence[TocEntry] | None = None) -> None:
+        self._lexer = SqlLexer(source)
+        self._contents = contents
+        self._ends = ScriptEnds()
+        self._decoder = sqlnames.NameDecoder()
+        self._database: str | None = None
+        self._search_path = ""
+        self._expected = None if entries is None else _ExpectedData(entries)
+        self._inserts: dict[TableKey, TableDigest] = {}
+        self._targets: dict[bytes, sqlnames.RowsTarget | None] = {}
+        self._budget = Budget("the dump")
+        self._databases: set[str] = set()
+        self._large_objects: LargeObjects | None = None
+        self._large_object: tuple[int, _SizedHash] | None = None
+
+    def blocks(self) -> Iterator[CopyBlock]:
+        """COPY blocks; all else goes into the contents, which are whole at the end of the iteration, but for COPY data.
+
+        :raises VerificationFailed: the script is not whole.
+        """
+        for event in self._lexer:
+            self._ends.event(event)
+            if isinstance(event, CopyData):
+                yield self._copy(event)
+            elif isinstance(event, Statement):
+                self._statement(event)
+            elif isinstance(event, Comment):
+                self._comment(event.text)
+            elif event.name == b"connect":
+                self._connect(event)
+        self._ends.finish(self._lexer.trailing, self._lexer.offset)
+        self._end_large_object()
+        if self._expected:
+            self._expected.finish(self._contents, self._inserts)
+        self._contents.tables += self._inserts.values()
+        self._contents.cluster = self._ends.cluster
+        self._contents.bytes = self._lexer.offset
+
+    def _copy(self, data: CopyData) -> CopyBlock:
+        text = data.statement.text
+        self._budget.take(len(text))
+        entry = self._expected.next(self._decoder.text(text)) if self._expected else None
+        target = sqlnames.copy_target(text, self._decoder)
+        schema = target.schema or self._search_path or (entry and entry.schema) or ""
+        return CopyBlock(self._database, schema, target.name, target.columns or (), data.chunks)
+
+    def _comment(self, text: bytes) -> None:
+        # Of a cluster's dumps the last one says it; all are from the same server.
+        if text.startswith(_SERVER_VERSION):
+            self._contents.server_version = self._decoder.text(text.removeprefix(_SERVER_VERSION))
+        elif text.startswith(_DUMP_VERSION):
+            self._contents.dump_version = self._decoder.text(text.removeprefix(_DUMP_VERSION))
+
+    def _connect(self, command: MetaCommand) -> None:
+        database = sqlnames.connected_database(command.argument, self._decoder)
+        if database not in self._databases:
+            self._budget.take(len(command.argument))
+            self._databases.add(database)
+            self._contents.databases.append(database)
+        if self._ends.cluster:
+            self._end_large_object()
+            self._database = database
+            self._large_objects = None
+
+    def _statement(self, statement: Statement) -> None:
+        first = statement.words[:1]
+        if first == (b"INSERT",):
+            self._insert(statement)
+        elif first == (b"SELECT",):
+            self._select(statement)
+        elif first == (b"SET",):
+            self._set(statement.text)
+        elif first == (b"REFRESH",):
+            self._budget.take(len(statement.text))
+            schema, name = sqlnames.refreshed(statement.text, self._decoder)
+            self._contents.refreshed.add((self._database, schema or self._search_path, name))
+
+    def _insert(self, statement: Statement) -> None:
+        prefix = statement.text[: statement.values or None]
+        if prefix not in self._targets:
+            if len(self._targets) >= _CACHED_TARGETS:
+                self._targets.clear()
+            self._targets[prefix] = sqlnames.insert_target(statement.text, self._decoder)
+        target = self._targets[prefix]
+        if target is None:
+            return
+        schema = target.schema or self._search_path
+        key = (self._database, schema, target.name)
+        table = self._inserts.get(key)
+        if table is None:
+            self._budget.take(len(prefix))
+            table = TableDigest(schema, target.name, target.columns, 0, 0, None, 0, "inserts", self._database)
+        # INSERT ... DEFAULT VALUES, of a table without columns, has no parentheses.
+        rows = table.rows + max(statement.groups, 1)
+        self._inserts[key] = replace(table, rows=rows, bytes=table.bytes + statement.size)
+
+    def _select(self, statement: Statement) -> None:
+        text = statement.text
+        self._decoder.standard_strings = self._lexer.standard_strings
+        if (data := sqlnames.large_object_written(text, self._decoder)) is not None:
+            if self._large_object is None or statement.size > TEXT_LIMIT:
+                raise VerificationFailed(f"a large object's data without its lo_open: {excerpt(text)}")
+            self._large_object[1].update(data)
+        elif (oid := sqlnames.large_object_opened(text)) is not None:
+            self._end_large_object()
+            self._large_object = (oid, _SizedHash())
+        elif value := sqlnames.setval(text, self._decoder):
+            self._budget.take(len(text))
+            schema, name, last_value, is_called = value
+            self._contents.sequences.append(
+                SequenceValue(schema or self._search_path, name, last_value, is_called, self._database)
+            )
+        else:
+            self._set(text)
+
+    def _set(self, text: bytes) -> None:
+        if (path := sqlnames.search_path(text, self._decoder)) is not None:
+            self._search_path = path
+        elif encoding := sqlnames.client_encoding(text):
+            self._decoder.use(encoding)
+
+    def _end_large_object(self) -> None:
+        if self._large_object is None:
+            return
+        if self._large_objects is None:
+            self._large_objects = LargeObjects(self._database)
+            self._contents.large_objects.append(self._large_objects)
+        self._budget.take(0)
+        oid, content = self._large_object
+        self._large_objects.add(oid, content.size, content.digest())
+        self._large_object = None
+
+
+class _SizedHash:
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def update(self, data: bytes) -> None:
+        self._hash.update(data)
+        self.size += len(data)
+
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+
+class _ExpectedData:
+    """The data that a table of contents promises, against what comes."""
+
+    def __init__(self, entries: Sequence[TocEntry]) -> None:
+        data = [entry for entry in entries if entry.kind == "TABLE DATA"]
+        self._copies = [entry for entry in data if entry.copy_statement]
+        self._inserts = [entry for entry in data if not entry.copy_statement]
+        self._large_objects = _promised_large_objects(entries)
+        self._done = 0
+
+    def next(self, statement: str) -> TocEntry:
+        """:return: the entry that this COPY statement belongs to."""
+        entry = self._copies[self._done] if self._done < len(self._copies) else None
+        if entry is None or (entry.copy_statement or "").strip() != statement.strip():
+            before = f"of {self._copies[self._done - 1].label} has no end" if self._done else "begins wrong"
+            raise VerificationFailed(
+                f"the data {before}: {entry.label if entry else 'nothing'} should follow, "
+                f"{excerpt(statement.encode())} does"
+            )
+        self._done += 1
+        return entry
+
+    def finish(self, contents: ArchiveContents, inserted: dict[TableKey, TableDigest]) -> None:
+        missing = self._copies[self._done :]
+        if missing:
+            raise VerificationFailed(
+                f"the data of {len(missing)} of {len(self._copies)} tables is missing, first {missing[0].label}; "
+                f"the data before it may have no end"
+            )
+        for entry in self._inserts:  # an empty table has no INSERT
+            if not entry.definition.startswith("-- load via partition root"):
+                schema = entry.schema or ""
+                empty = TableDigest(schema, entry.name, None, 0, 0, None, 0, "inserts")
+                inserted.setdefault(empty.key, empty)
+        found = sum(objects.count for objects in contents.large_objects)
+        if self._large_objects is not None and found != self._large_objects:
+            raise VerificationFailed(
+                f"{found} large objects have data in the archive, its table of contents lists {self._large_objects}"
+            )
+
+
+def _promised_large_objects(entries: Sequence[TocEntry]) -> int | None:
+    """How many large objects the archive should have data of; None where it has no data of any."""
+    if not any(entry.kind == "BLOBS" for entry in entries):
+        return None
+    count = 0
+    for entry in entries:
+        if entry.kind == "BLOB":
+            count += 1
+        elif entry.kind == "BLOB METADATA":
+            count += len(entry.definition.split())
+    return count or None

@@ -1,0 +1,164 @@
+"""What kind of dump is this file? Told by its content, whatever it is called.
+
+Archives begin with ``PGDMP`` (a tar's first member, ``toc.dat``, does; a directory holds that file), scripts with a
+comment that pg_dump and pg_dumpall write first; gzip and zstd around a script are looked through.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from airflow_pgbackup.errors import ClientError, VerificationFailed
+from airflow_pgbackup.postgres.archive.compressed import Decompressed
+from airflow_pgbackup.postgres.archive.members import artifact_format
+from airflow_pgbackup.postgres.archive.toc import read_toc
+
+_HEAD = 64 << 10
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+}
+_DATABASE = re.compile(rb"--\r?\n-- PostgreSQL database dump\r?\n--\r?\n")
+_CLUSTER = re.compile(rb"--\r?\n-- PostgreSQL database cluster dump\r?\n--\r?\n")
+_SERVER_VERSION = re.compile(rb"^-- Dumped from database version (\S+)", re.MULTILINE)
+_DUMP_VERSION = re.compile(rb"^-- Dumped by pg_dump version (\S+)", re.MULTILINE)
+# appendPsqlMetaConnect() in src/fe_utils/string_utils.c: a plain name, or a quoted connection string for an odd one.
+_CONNECT = re.compile(
+    rb"""^\\connect\ (?: (?P<plain>[\w.]+) | -reuse-previous=on\ "dbname='(?P<quoted>(?:[^"\n]|"")+)'" )\s*$""",
+    re.MULTILINE | re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dump:
+    """A dump that somebody made.
+
+    :param format: ``custom``, ``tar``, ``directory`` or ``plain``.
+    :param compression: of the data in an archive, or around a script; None for none.
+    :param cluster: it is pg_dumpall's.
+    :param database: the one that was dumped; None where the dump does not say: a script without ``--create``.
+    :param create: a script that creates its database itself.
+    :param server_version: ``18.4``, None where the dump does not say. :param dump_version: pg_dump's.
+    :param created: when it was begun, by the clock and in the time zone of whoever made it: naive. Archives only.
+    """
+
+    format: str
+    compression: str | None
+    cluster: bool = False
+    database: str | None = None
+    create: bool = False
+    server_version: str | None = None
+    dump_version: str | None = None
+    created: datetime | None = None
+
+
+def sniff(path: Path, *, open_file: Callable[[Path], BinaryIO] = lambda path: path.open("rb")) -> Dump | None:
+    """Look at the head of a file, or into a folder. None: not a dump at all.
+
+    :param open_file: opens it, or ``toc.dat`` of a directory.
+    :raises VerificationFailed: it is one, but damaged where that shows at once.
+    :raises ClientError: an archive of a PostgreSQL that is newer than this package.
+    :raises OSError: it cannot be read.
+    """
+    if path.is_dir():
+        try:
+            with open_file(path / "toc.dat") as file:
+                return _archive(file, "directory", "toc.dat") if file.read(5) == b"PGDMP" else None
+        except FileNotFoundError:
+            return None
+    with open_file(path) as file:
+        head = file.read(512)
+        if head.startswith(b"PGDMP"):
+            return _archive(file, "custom", path.name)
+        if artifact_format(head) == "tar":
+            return _archive(file, "tar", path.name, start=512)
+        method = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+        file.seek(0)
+        if method is None:
+            return _script(file.read(_HEAD), None)
+        if method not in ("gzip", "zstd"):
+            raise ClientError(
+                f"it is compressed with {method}, which cannot be looked through here",
+                hint="decompress it; scripts are also read through gzip and zstd",
+            )
+        text = _decompress(file, method, path.name)
+        if text.startswith(b"PGDMP"):
+            raise ClientError(
+                f"it is an archive of pg_dump inside {method}, which pg_restore cannot read",
+                hint="decompress it: the archive is compressed by itself",
+            )
+        return _script(text, method)
+
+
+def _archive(file: BinaryIO, format: str, what: str, start: int = 0) -> Dump | None:
+    file.seek(start)
+    toc, head = read_toc(file, what=what)
+    # toc.dat of a directory calls itself tar: _CloseArchive() in src/bin/pg_dump/pg_backup_directory.c.
+    if (toc.format == "custom") != (format == "custom"):
+        raise VerificationFailed(f"{what} says that it is of format {toc.format}, and lies there as {format}")
+    return Dump(
+        format=format,
+        compression=None if toc.compression == "none" else toc.compression,
+        database=toc.database or None,
+        server_version=_version(toc.server_version),
+        dump_version=_version(toc.dump_version),
+        created=_created(head, toc.version),
+    )
+
+
+def _created(head: bytes, version: tuple[int, int]) -> datetime | None:
+    """``WriteHead`` in ``src/bin/pg_dump/pg_backup_archiver.c``: seven integers of a ``struct tm``."""
+    size = head[8]
+    position = 11 + (1 if version >= (1, 15) else size + 1)
+    numbers = []
+    for _ in range(6):
+        value = int.from_bytes(head[position + 1 : position + 1 + size], "little")
+        numbers.append(-value if head[position] else value)
+        position += size + 1
+    second, minute, hour, day, month, year = numbers
+    try:
+        return datetime(year + 1900, month + 1, day, hour, minute, min(second, 59))  # noqa: DTZ001  nobody says where
+    except (ValueError, OverflowError):
+        return None
+
+
+def _script(head: bytes, compression: str | None) -> Dump | None:
+    head = head.removeprefix(b"\xef\xbb\xbf")
+    cluster = bool(_CLUSTER.match(head))
+    if not cluster and not _DATABASE.match(head):
+        return None
+    connect = None if cluster else _CONNECT.search(head)
+    name = None
+    if connect:
+        name = connect["plain"] or re.sub(rb"\\(.)", rb"\1", connect["quoted"].replace(b'""', b'"'))
+    server, dump = _SERVER_VERSION.search(head), _DUMP_VERSION.search(head)
+    return Dump(
+        format="plain",
+        compression=compression,
+        cluster=cluster,
+        database=name.decode("utf-8", "replace") if name else None,
+        create=connect is not None,
+        server_version=_version(server[1].decode("ascii", "replace")) if server else None,
+        dump_version=_version(dump[1].decode("ascii", "replace")) if dump else None,
+    )
+
+
+def _decompress(file: BinaryIO, method: str, what: str) -> bytes:
+    reader, text = Decompressed(file, method, what), b""
+    while len(text) < _HEAD and (data := reader.read(_HEAD)):
+        text += data
+    return text
+
+
+def _version(text: str) -> str | None:
+    """``18.4 (Debian 18.4-1)`` -> ``18.4``, ``19beta1`` -> ``19``."""
+    match = re.match(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2}", text)
+    return match[0] if match else None

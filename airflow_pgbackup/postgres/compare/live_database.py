@@ -1,0 +1,238 @@
+"""A live database read as pg_dump would write it, so that it can be held against an archive."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from airflow_pgbackup.errors import DeadlineExceeded
+from airflow_pgbackup.postgres.archive.digests import LargeObjects, SequenceValue
+from airflow_pgbackup.postgres.compare.copy_out import copy_out, copy_over, named_pipe
+from airflow_pgbackup.postgres.compare.limited import limited
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.sql.anybytes import Identifier
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
+# What pg_dump sets before it reads a row (setup_connection in src/bin/pg_dump/pg_dump.c), and client_environment for
+# the dumps that are compared.
+SESSION: tuple[LiteralString, ...] = (
+    "SET timezone = 'UTC'",
+    "SET bytea_output = 'hex'",
+    "SELECT pg_catalog.set_config('search_path', '', false)",
+    "SET datestyle = ISO",
+    "SET intervalstyle = postgres",
+    "SET synchronize_seqscans = off",
+    "SET row_security = off",
+    "SET statement_timeout = 0",
+    "SET lock_timeout = 0",
+    "SET idle_in_transaction_session_timeout = 0",
+)
+
+_RELATIONS = """
+select n.nspname, c.relname, c.relkind::text,
+       exists (select from pg_catalog.pg_depend d
+                where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'),
+       array(select a.attname::text from pg_catalog.pg_attribute a
+              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+       c.relispopulated
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.relkind in ('r', 'p', 'f', 'm', 'v', 'S')
+"""
+
+_SEQUENCE = "select last_value, is_called from {}"
+
+# Pages of nothing but zeros may be missing, and an empty large object has none at all.
+_LARGE_OBJECTS = """
+select m.oid, p.pageno, p.data from pg_catalog.pg_largeobject_metadata m
+  left join pg_catalog.pg_largeobject p on p.loid = m.oid order by 1, 2
+"""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """:param kind: ``pg_class.relkind``.
+    :param of_extension: an extension made it, and may have put rows into it.
+    :param populated: False for a materialized view without data."""
+
+    schema: str
+    name: str
+    kind: str
+    of_extension: bool
+    columns: frozenset[str]
+    populated: bool
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of a table to read: all of them, with these columns in this order."""
+
+    schema: str
+    name: str
+    columns: tuple[str, ...]
+    by_select: bool = False
+    """COPY takes no partitioned and no foreign table by name."""
+
+    @property
+    def source(self) -> sql.Composed:
+        """What COPY takes."""
+        table = Identifier(self.schema, self.name)
+        columns = sql.SQL(", ").join(map(Identifier, self.columns))
+        if self.by_select:
+            return sql.SQL("(SELECT {} FROM {})").format(columns, table)
+        return sql.SQL("{} ({})" if self.columns else "{}").format(table, columns)
+
+
+class LiveDatabase:
+    """One database, for reading, for the length of a ``with``.
+
+    :param connection: of a superuser.
+    :param folder: for the pipes that rows come through, where the server is on this machine and may enter it;
+        None has them come over the connection.
+    :param encoding: of the archive's data, so that both sides are the same bytes.
+    :param float_digits: the dump's ``extra_float_digits``.
+    :param quote_all_identifiers: the dump's; it shows in the text of ``regclass`` and the like.
+    :param deadline: seconds, from now on; what takes longer raises DeadlineExceeded, and Cancelled after `cancel`.
+    """
+
+    def __init__(
+        self,
+        connection: ConnectionParams,
+        folder: Path | None,
+        *,
+        encoding: str = "UTF8",
+        float_digits: int = 3,
+        quote_all_identifiers: bool = False,
+        cancel: Cancel | None = None,
+        deadline: float = float("inf"),
+    ) -> None:
+        self.connection = connection
+        self._folder = folder
+        self._encoding = encoding
+        self._setup: list[sql.SQL | sql.Composed] = [
+            *map(sql.SQL, SESSION),
+            sql.SQL("SET extra_float_digits = {}").format(float_digits),
+            sql.SQL("SET quote_all_identifiers = {}").format(quote_all_identifiers),
+        ]
+        self._cancel = cancel or Cancel()
+        self._until = time.monotonic() + deadline
+        self._relations: dict[tuple[str, str], Relation] | None = None
+        self._idle: queue.SimpleQueue[psycopg.Connection[Any]] = queue.SimpleQueue()
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> LiveDatabase:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def relations(self) -> dict[tuple[str, str], Relation]:
+        """Tables, views and sequences by schema and name; the system's too. Asked for once."""
+        if self._relations is None:
+            with self.connection.connect() as session, self._limited(session, "reading the catalogs"):
+                rows: list[Any] = session.execute(_RELATIONS).fetchall()
+            self._relations = {
+                (schema, name): Relation(schema, name, kind, extension, frozenset(columns), populated)
+                for schema, name, kind, extension, columns, populated in rows
+            }
+        return self._relations
+
+    def read(self, rows: Rows, take: Callable[[bytes], object]) -> None:
+        """All rows of a table as COPY's text, in pieces that may end anywhere. From several threads at once.
+
+        :raises ToolError: a table that is not there, no right to read it, the connection lost.
+        """
+        copy = sql.SQL("COPY {} TO {} (ENCODING {})")
+        with self._session() as session, contextlib.ExitStack() as stack:
+            if self._folder is None:
+                statement = copy.format(rows.source, sql.SQL("STDOUT"), sql.Literal(self._encoding))
+                copy_over(session, statement, take, cancel=self._cancel, until=self._until)
+                return
+            pipe = stack.enter_context(named_pipe(self._folder))
+            statement = copy.format(rows.source, sql.Literal(str(pipe)), sql.Literal(self._encoding))
+            copy_out(session, statement.as_bytes(session), take, pipe=pipe, cancel=self._cancel, until=self._until)
+
+    def count(self, schema: str, name: str, *, only: bool) -> int:
+        """How many rows a table has.
+
+        :param only: without its children's."""
+        query = sql.SQL("SELECT count(*) FROM {} {}").format(sql.SQL("ONLY" if only else ""), Identifier(schema, name))
+        with self._session() as session, self._limited(session, f"counting {schema}.{name}"):
+            row: Any = session.execute(query).fetchone()
+            return int(row[0])
+
+    def _limited(self, session: psycopg.Connection[Any], what: str) -> contextlib.AbstractContextManager[None]:
+        return limited(session, what, cancel=self._cancel, until=self._until)
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[psycopg.Connection[Any]]:
+        """One that nobody else has at the moment; a broken one is not used again."""
+        try:
+            session = self._idle.get_nowait()
+        except queue.Empty:
+            session = self._stack.enter_context(contextlib.closing(self.connection.connect()))
+            for statement in self._setup:
+                session.execute(statement)
+        yield session
+        self._idle.put(session)
+
+    def _check(self) -> None:
+        """Between many short statements, none of which takes long."""
+        self._cancel.check()
+        if time.monotonic() > self._until:
+            raise DeadlineExceeded("the comparison did not end within its deadline", tool="SQL", exit_code=None)
+
+    def sequences(self, names: Sequence[tuple[str, str]]) -> Iterator[SequenceValue]:
+        """Their values as pg_dump would set them."""
+        with self.connection.connect() as session, self._limited(session, "reading sequences"):
+            for schema, name in names:
+                self._check()
+                query = sql.SQL(_SEQUENCE).format(Identifier(schema, name))
+                row: Any = session.execute(query).fetchone()
+                yield SequenceValue(schema, name, row[0], row[1])
+
+    def large_objects(self) -> LargeObjects:
+        """All of them. Reads pg_largeobject, which takes a superuser."""
+        found = LargeObjects()
+        with (
+            self.connection.connect(autocommit=False) as session,
+            self._limited(session, "reading large objects"),
+            session.cursor("large_objects", binary=True) as rows,
+        ):
+            (block,) = session.execute("select pg_catalog.current_setting('block_size')::int / 4").fetchone() or (2048,)
+            page_size = int(str(block))
+            current, size, content = None, 0, hashlib.sha256()
+            rows.execute(_LARGE_OBJECTS)
+            rows.itersize = 500
+            for oid, page, data in _typed(rows):
+                self._check()
+                if oid != current:
+                    if current is not None:
+                        found.add(current, size, content.digest())
+                    current, size, content = oid, 0, hashlib.sha256()
+                if page is None:
+                    continue
+                content.update(bytes(page * page_size - size))
+                content.update(data)
+                size = page * page_size + len(data)
+            if current is not None:
+                found.add(current, size, content.digest())
+        return found
+
+
+def _typed(rows: Any) -> Iterator[tuple[int, int | None, bytes]]:
+    yield from rows

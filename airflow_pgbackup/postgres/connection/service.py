@@ -1,0 +1,87 @@
+"""Connection service files (libpq, "The Connection Service File"): read as libpq reads them, and written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.postgres.connection.keywords import variables
+
+# Where distributions' libpq look when PGSYSCONFDIR is unset: Debian, then Red Hat, then the source's own default.
+_SYSTEM_FOLDERS = ("/etc/postgresql-common", "/etc", "/usr/local/pgsql/etc")
+_LONGEST_LINE = 1022  # bytes that libpq's buffer takes
+
+
+def read_service(name: str, *, environ: Mapping[str, str], home: Path) -> dict[str, str]:
+    """The keywords of a service, from the first file that defines it.
+
+    :raises ConfigurationError: no file defines it, or one cannot be read; the message names the files.
+    """
+    looked = []
+    for path in _files(environ, home):
+        looked.append(path)
+        found = _read_file(path, name)
+        if found is not None:
+            return found
+    raise ConfigurationError(
+        f"no definition of service {name!r} in {', '.join(map(str, looked))}",
+        hint="define it there, or set PGSERVICEFILE for this worker",
+    )
+
+
+def write_service(path: Path, name: str, keywords: Mapping[str, str]) -> None:
+    """Write a private file with one service.
+
+    :raises ConfigurationError: a value that a line of such a file cannot hold.
+    """
+    lines = [f"[{name}]"]
+    for keyword, value in keywords.items():
+        line = f"{keyword}={value}"
+        if line != line.rstrip() or "\n" in line or "\r" in line or len(line.encode()) > _LONGEST_LINE:
+            raise ConfigurationError(
+                f"connection option {keyword!r} cannot be given to PostgreSQL's tools",
+                hint="it must be a single line under 1,000 characters, without white space at its end",
+            )
+        lines.append(line)
+    path.touch(mode=0o600, exist_ok=False)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _files(environ: Mapping[str, str], home: Path) -> Iterable[Path]:
+    # A PGSERVICEFILE that does not exist is an error in libpq, and ends in ours: no definition in it.
+    yield Path(environ["PGSERVICEFILE"]) if environ.get("PGSERVICEFILE") else home / ".pg_service.conf"
+    folders = [environ["PGSYSCONFDIR"]] if environ.get("PGSYSCONFDIR") else _SYSTEM_FOLDERS
+    for folder in folders:
+        yield Path(folder, "pg_service.conf")
+
+
+def _read_file(path: Path, name: str) -> dict[str, str] | None:
+    """None when the file does not exist or has no such section (parseServiceFile of libpq's fe-connect.c)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read the service file {path}: {error}") from error
+    found: dict[str, str] | None = None
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.strip(" \t\r\f\v")
+        if not line or line.startswith("#"):
+            continue
+        if line.startswith("["):
+            if found is not None:
+                break
+            if line.startswith(f"[{name}]"):
+                found = {}
+        elif found is not None:
+            keyword, equals, value = line.partition("=")
+            if keyword == "service":
+                raise ConfigurationError(f"service {name!r} in {path} refers to another service, line {number}")
+            if not equals or keyword not in variables():
+                raise ConfigurationError(
+                    f"syntax error in service file {path}, line {number}",
+                    hint="lines are keyword=value, without spaces around the =",
+                )
+            found.setdefault(keyword, value)
+    return found

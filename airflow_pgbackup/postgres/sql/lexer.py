@@ -1,0 +1,193 @@
+"""A dump in plain text, cut into statements, COPY data, psql's backslash commands and comments, in one pass.
+
+Looking for lines like ``COPY t (a) FROM stdin;`` is fooled by whoever writes that line into a table, a comment or a
+function. This reads what pg_dump writes as psql does: quoted strings and names, ``E''`` strings,
+``standard_conforming_strings``, dollar quotes, nested comments, parentheses and SQL-standard function bodies (``BEGIN
+ATOMIC ... END``), and after ``COPY ... FROM stdin;`` raw lines until one that is ``\\.``.
+
+It counts and cuts, and is no guard: psql reads text that pg_dump never writes in another way. What keeps a script's
+commands from running is :mod:`airflow_pgbackup.postgres.psql.guarded`.
+
+Memory is a chunk or two, however long a statement, a row or a table is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from airflow_pgbackup.errors import VerificationFailed
+from airflow_pgbackup.postgres.sql.statement import Statement, excerpt, take_statement
+from airflow_pgbackup.postgres.sql.window import CHUNK, Readable, Window
+
+__all__ = ["CHUNK", "Comment", "CopyData", "Event", "MetaCommand", "Readable", "SqlLexer", "Statement"]
+
+_LINE_LIMIT = 1 << 16  # of a comment or backslash command; the rest of a longer one is read over
+_TRAILING_LIMIT = 64
+_SPACE = re.compile(rb"[ \t\r\n\f\v]*")
+_FEW = 50
+_COPY_END = b"\n\\.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """A ``--`` line outside statements, without its line end."""
+
+    text: bytes
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class MetaCommand:
+    """A backslash command of psql: ``\\connect app`` is name ``connect``, argument ``app``."""
+
+    name: bytes
+    argument: bytes
+    offset: int
+
+
+class CopyData:
+    """``COPY ... FROM stdin;`` and its data.
+
+    :ivar statement: the COPY statement.
+    """
+
+    def __init__(self, statement: Statement, chunks: Iterator[bytes]) -> None:
+        self.statement = statement
+        self._chunks = chunks
+
+    @property
+    def offset(self) -> int:
+        return self.statement.offset
+
+    def chunks(self) -> Iterator[bytes]:
+        """The data, line ends included, end marker not; in pieces that may end anywhere. Can be read once.
+
+        :raises VerificationFailed: the input ends before the end marker.
+        """
+        return self._chunks
+
+
+Event = Comment | MetaCommand | Statement | CopyData
+
+
+class SqlLexer:
+    """Iterate over it for the events of a dump.
+
+    What is left unread of a :class:`CopyData` is read over when the next event is asked for.
+
+    :param source: its ``read(n)`` may return less than ``n``; empty is the end.
+    :raises VerificationFailed: the input ends inside of something, or is nothing that pg_dump writes.
+    :ivar standard_strings: ``standard_conforming_strings`` as the dump has set it so far.
+    :ivar trailing: the white space after the last event, known at the end.
+    """
+
+    def __init__(self, source: Readable, *, chunk_size: int = CHUNK) -> None:
+        self._window = Window(source, chunk_size)
+        self.standard_strings = True
+        self.trailing = b""
+
+    @property
+    def offset(self) -> int:
+        """How many bytes have been taken."""
+        return self._window.offset
+
+    def __iter__(self) -> Iterator[Event]:
+        while self._skip_space():
+            begin = self._window.peek(2)
+            if begin[:1] == b"\\":
+                line, offset = self._line()
+                name, _, argument = line[1:].partition(b" ")
+                yield MetaCommand(name, argument, offset)
+            elif begin == b"--":
+                yield Comment(*self._line())
+            else:
+                statement = take_statement(self._window, standard_strings=self.standard_strings)
+                if statement.copies:
+                    yield from self._copy(statement)
+                else:
+                    self._note_string_mode(statement)
+                    yield statement
+
+    def _skip_space(self) -> bool:
+        """Go to the next byte that is no white space; False if there is none."""
+        window = self._window
+        trailing = b""
+        while True:
+            match = _SPACE.match(window.buffer, window.position)
+            if match:
+                trailing = (trailing + match.group())[-_TRAILING_LIMIT:]
+                window.position = match.end()
+            if window.position < len(window.buffer):
+                return True
+            if not window.fill(window.position):
+                self.trailing = trailing
+                return False
+
+    def _line(self) -> tuple[bytes, int]:
+        """Take the rest of the line: its text, and where it began."""
+        window = self._window
+        offset = window.offset
+        text = b""
+        while (end := window.buffer.find(b"\n", window.position)) < 0:
+            text = (text + window.buffer[window.position :])[:_LINE_LIMIT]
+            window.position = len(window.buffer)
+            if not window.fill(window.position):
+                raise VerificationFailed(f"the dump ends inside the line that begins at byte {offset}")
+        text = (text + window.buffer[window.position : end])[:_LINE_LIMIT]
+        window.position = end + 1
+        return text, offset
+
+    def _note_string_mode(self, statement: Statement) -> None:
+        if statement.words[:2] == (b"SET", b"STANDARD_CONFORMING_STRINGS"):
+            self.standard_strings = b"off" not in statement.text.lower()
+
+    def _copy(self, statement: Statement) -> Iterator[CopyData]:
+        if self._window.peek(1) != b"\n":
+            raise VerificationFailed(
+                f"no line end after the COPY statement at byte {statement.offset}: {excerpt(statement.text)}"
+            )
+        self._window.position += 1
+        chunks = self._copy_chunks(statement)
+        yield CopyData(statement, chunks)
+        for _ in chunks:
+            pass
+
+    def _copy_chunks(self, statement: Statement) -> Iterator[bytes]:
+        window = self._window
+        # The end marker is a line, so the line end before it is part of what is searched for: at first, COPY's own.
+        start = window.position
+        search_from = start - 1
+        while True:
+            end = _find_copy_end(window.buffer, search_from)
+            if end >= 0:
+                window.position = end + len(_COPY_END)
+                if end >= start:
+                    yield window.buffer[start : end + 1]
+                return
+            # The last three bytes may begin the end marker.
+            window.position = keep_from = max(start - 1, len(window.buffer) - 3)
+            if start < keep_from:
+                yield window.buffer[start:keep_from]
+            if not window.fill(keep_from):
+                raise VerificationFailed(
+                    f"the dump ends inside the table data of the statement at byte {statement.offset}: "
+                    f"{excerpt(statement.text)}"
+                )
+            start = max(start - keep_from, 0)
+            search_from = 0
+
+
+def _find_copy_end(buffer: bytes, start: int) -> int:
+    """Where :data:`_COPY_END` begins, -1 if nowhere. It begins with what is in every row, but a backslash is rare in
+    most tables, and to look for one byte is thirty times faster than for several."""
+    position = start
+    for _ in range(_FEW):
+        position = buffer.find(b"\\", position)
+        if position < 0:
+            return -1
+        if position > start and buffer.startswith(_COPY_END, position - 1):
+            return position - 1
+        position += 1
+    return buffer.find(_COPY_END, max(position - 2, start))

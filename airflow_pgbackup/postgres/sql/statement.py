@@ -1,0 +1,270 @@
+"""Where an SQL statement ends: at the semicolon that is in no string, name, comment, parenthesis or function body.
+
+As psql finds it (``src/fe_utils/psqlscan.l``).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from airflow_pgbackup.errors import VerificationFailed
+from airflow_pgbackup.postgres.sql.window import Window
+
+TEXT_LIMIT = 1 << 20
+"""How much of a statement is kept. The longest that anybody looks into is a COPY of 1,600 columns with 63-byte names,
+some 200 KiB; of an INSERT or a function body of any size only the head is of interest."""
+
+_WORD_LIMIT = 1 << 16  # nothing that PostgreSQL writes outside quotes is a word that long
+_WORDS_KEPT = 8
+
+_TOKEN = re.compile(rb"([A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*)|[0-9][A-Za-z0-9_.]*|['\"$;()\\]|--|/\*")
+_DOLLAR_TAG = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$")
+_DOLLAR_TAG_BEGUN = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]{0,255})?\Z")
+_COMMENT_BOUND = re.compile(rb"/\*|\*/")
+_IDENTIFIER_END = re.compile(rb"[A-Za-z0-9_$\x80-\xff]\Z")
+_ESCAPE_STRING = re.compile(rb"(?:\A|[^A-Za-z0-9_$\x80-\xff])[Ee]\Z")
+_FUNCTION = re.compile(rb"CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) ")
+
+# Repetitions are limited because re keeps a record of each until the match ends.
+_ESCAPES = re.compile(rb"[^'\\]*(?:(?:\\.|'')[^'\\]*){0,1000}", re.DOTALL)
+
+# What nearly every list of values consists of, taken in one step: a row of an --inserts dump costs one match, not one
+# per field. Whatever is unusual (escape strings, dollar quotes, nesting) ends the match and goes the long way.
+_VALUES = rb"[^'\"$\\;()/-]*(?:(?:(?<![Ee])'[^'\\]*'|-(?!-)|/(?!\*))[^'\"$\\;()/-]*){0,2000}"
+_PLAIN_VALUES = re.compile(_VALUES)
+_PLAIN_ROW = re.compile(rb",?\s*\(" + _VALUES + rb"\)")
+_PLAIN_INSERT_REST = rb" \(" + _VALUES + rb"\)(?: ON CONFLICT DO NOTHING)?;\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One SQL statement; or several INSERTs in a row that are alike but for their values, of which this is the first.
+
+    :ivar text: from its first byte to its semicolon, or the first :data:`TEXT_LIMIT` bytes.
+    :ivar words: its first eight unquoted words outside parentheses, in upper case.
+    :ivar copies: whether COPY data follows.
+    :ivar values: of an INSERT: where in the text the word ``VALUES`` ends; else 0.
+    :ivar groups: pairs of outer parentheses, of an INSERT those since that word: its rows, or those of all of them.
+    :ivar offset: where it begins in the stream, bytes.
+    :ivar size: its length, or that of all of them, bytes.
+    """
+
+    text: bytes
+    words: tuple[bytes, ...]
+    copies: bool
+    values: int
+    groups: int
+    offset: int
+    size: int
+
+
+def excerpt(text: bytes, limit: int = 100) -> str:
+    """The beginning of a statement for a message, on one line."""
+    line = text[: limit * 4].decode("utf-8", "backslashreplace").replace("\n", "\\n")
+    return line if len(line) <= limit else line[:limit] + "..."
+
+
+def take_statement(window: Window, *, standard_strings: bool) -> Statement:
+    """Take the statement whose first byte is at the window's position; INSERTs alike with it that are in memory, too.
+
+    :param standard_strings: the server's ``standard_conforming_strings``: no backslash escapes in plain strings.
+    :raises VerificationFailed: the input ends inside of it, or it has a backslash outside quotes.
+    """
+    statement = _Scan(window, standard_strings).run()
+    return _with_likes(window, statement) if statement.values and statement.groups == 1 else statement
+
+
+def _with_likes(window: Window, insert: Statement) -> Statement:
+    like = re.compile(re.escape(insert.text[: insert.values]) + _PLAIN_INSERT_REST)
+    rows = 1
+    if window.peek(1) == b"\n":
+        window.position += 1
+    while match := like.match(window.buffer, window.position):
+        rows += 1
+        window.position = match.end()
+    return replace(insert, groups=rows, size=window.offset - insert.offset)
+
+
+class _Scan:
+    def __init__(self, window: Window, standard_strings: bool) -> None:
+        self._window = window
+        self._standard_strings = standard_strings
+        self._offset = window.offset
+        self._start = window.position  # where what is in memory of the statement begins
+        self._head = b""  # its beginning, once it is too long to be kept in memory
+        self._depth = 0
+        self._words: list[bytes] = []
+        self._last_word = b""
+        self._values = 0
+        self._groups = 0
+        self._copies = False
+        self._blocks = 0  # nesting of BEGIN ATOMIC and CASE, both of which END ends
+
+    def run(self) -> Statement:
+        window = self._window
+        while True:
+            match = _TOKEN.search(window.buffer, window.position)
+            if match is None:
+                # The last byte may be the first of -- or /*.
+                window.position = len(window.buffer) - window.buffer.endswith((b"-", b"/"))
+                self._need_more()
+                continue
+            if match.end() == len(window.buffer) and match.end() - match.start() < _WORD_LIMIT:
+                window.position = match.start()
+                if self._more():  # it may go on there
+                    continue
+            window.position = match.end()
+            token = match.group()
+            if match.group(1):
+                if self._depth == 0:
+                    self._word(token.upper())
+            elif token == b";":
+                if self._depth == 0 and self._blocks == 0:
+                    return Statement(
+                        text=self._text(),
+                        words=tuple(self._words),
+                        copies=self._copies,
+                        values=self._values,
+                        groups=self._groups,
+                        offset=self._offset,
+                        size=window.offset - self._offset,
+                    )
+            else:
+                self._punctuation(token)
+
+    def _word(self, word: bytes) -> None:
+        if len(self._words) < _WORDS_KEPT:
+            self._words.append(word)
+        if word == b"VALUES" and self._words[0] == b"INSERT" and not self._head:
+            self._values = self._window.position - self._start
+            self._groups = 0
+            self._plain_rows()
+        elif word == b"STDIN" and self._last_word == b"FROM" and self._words[0] == b"COPY":
+            self._copies = True
+        elif self._opens_block(word):
+            self._blocks += 1
+        elif self._blocks and word == b"END":
+            self._blocks -= 1
+        self._last_word = word
+
+    def _opens_block(self, word: bytes) -> bool:
+        if word == b"ATOMIC":
+            return self._last_word == b"BEGIN" and bool(_FUNCTION.match(b" ".join(self._words)))
+        return word == b"CASE" and self._blocks > 0
+
+    def _punctuation(self, token: bytes) -> None:
+        if token == b"(":
+            self._groups += self._depth == 0
+            self._depth += 1
+        elif token == b")":
+            self._depth = max(self._depth - 1, 0)
+        elif token == b"'":
+            self._string()
+        elif token == b'"':
+            self._skip_past(b'"')  # a doubled quote is an end and a beginning with nothing between: no special case
+        elif token == b"$":
+            self._dollar()
+        elif token == b"--":
+            self._skip_past(b"\n")
+        elif token == b"/*":
+            self._comment()
+        elif token == b"\\":
+            raise VerificationFailed(
+                f"a backslash outside quotes at byte {self._window.offset - 1}, in the statement at byte "
+                f"{self._offset}: {excerpt(self._text())}"
+            )
+        if self._depth:
+            self._plain_values()
+
+    def _plain_rows(self) -> None:
+        window = self._window
+        while match := _PLAIN_ROW.match(window.buffer, window.position):
+            self._groups += 1
+            window.position = match.end()
+
+    def _plain_values(self) -> None:
+        window = self._window
+        if match := _PLAIN_VALUES.match(window.buffer, window.position):
+            window.position = match.end()
+        if window.position == len(window.buffer) and window.buffer.endswith((b"-", b"/")):
+            window.position -= 1  # the first half of -- or /*, perhaps
+
+    # Each of these is called just after its opening token.
+
+    def _string(self) -> None:
+        window = self._window
+        before = window.buffer[max(self._start, window.position - 3) : window.position - 1]
+        if self._standard_strings and not _ESCAPE_STRING.search(before):
+            self._skip_past(b"'")
+            return
+        while True:
+            if match := _ESCAPES.match(window.buffer, window.position):
+                window.position = match.end()
+            pair = window.buffer[window.position : window.position + 2]
+            if len(pair) < 2 and self._more():
+                continue
+            if pair[:1] == b"'" and pair != b"''":
+                window.position += 1
+                return
+            if len(pair) < 2:
+                self._unfinished()
+
+    def _dollar(self) -> None:
+        window = self._window
+        if _IDENTIFIER_END.search(window.buffer[max(self._start, window.position - 2) : window.position - 1]):
+            return  # a dollar inside an identifier
+        window.position -= 1
+        while _DOLLAR_TAG_BEGUN.match(window.buffer, window.position) and self._more():
+            pass
+        match = _DOLLAR_TAG.match(window.buffer, window.position)
+        if match:
+            window.position = match.end()
+            self._skip_past(match.group())
+        else:  # a parameter, $1
+            window.position += 1
+
+    def _comment(self) -> None:
+        window = self._window
+        depth = 1
+        while depth:
+            match = _COMMENT_BOUND.search(window.buffer, window.position)
+            if match is None:
+                window.position = max(window.position, len(window.buffer) - 1)
+                self._need_more()
+                continue
+            depth += 1 if match.group() == b"/*" else -1
+            window.position = match.end()
+
+    def _skip_past(self, mark: bytes) -> None:
+        window = self._window
+        while (found := window.buffer.find(mark, window.position)) < 0:
+            window.position = max(window.position, len(window.buffer) - len(mark) + 1)
+            self._need_more()
+        window.position = found + len(mark)
+
+    def _need_more(self) -> None:
+        if not self._more():
+            self._unfinished()
+
+    def _more(self) -> bool:
+        """Read on; False at the end of the input."""
+        window = self._window
+        keep_from = self._start
+        if not self._head and window.position - self._start > TEXT_LIMIT:
+            self._head = window.buffer[self._start : self._start + TEXT_LIMIT]
+        if self._head:
+            keep_from = max(window.position - 4, 0)  # enough to look back at what is before a quote
+        if not window.fill(keep_from):
+            return False
+        self._start = 0
+        return True
+
+    def _unfinished(self) -> None:
+        raise VerificationFailed(
+            f"the dump ends inside the statement that begins at byte {self._offset}: {excerpt(self._text())}"
+        )
+
+    def _text(self) -> bytes:
+        end = min(self._window.position, self._start + TEXT_LIMIT)
+        return self._head or self._window.buffer[self._start : end]

@@ -1,0 +1,224 @@
+"""A bucket: the one way by which requests reach S3."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from botocore import xform_name
+from botocore.exceptions import BotoCoreError, ClientError
+
+from airflow_pgbackup.repository.base import MOST_KEYS
+from airflow_pgbackup.repository.s3.answers import (
+    MALFORMED,
+    EndlessListing,
+    MalformedAnswer,
+    check_answer,
+    limit_answers,
+)
+from airflow_pgbackup.repository.s3.errors import DAMAGED, EXPIRED, MISSING, code_of, status_of, translate
+from airflow_pgbackup.repository.s3.listing import parse_listings_fast
+from airflow_pgbackup.repository.s3.options import S3Options
+from airflow_pgbackup.repository.source import CancelFlag
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+# botocore retries what the network and a busy store do, but not what a checksum has caught.
+DAMAGED_RETRIES = 2
+MOST_EMPTY_PAGES = 1000
+"""In a row, of a listing. A store may send some, where it looks through many deleted versions."""
+
+
+# What a page lists, and which parameter of the next request has which value of this page.
+_LISTINGS: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
+    "ListObjectsV2": (("Contents", "CommonPrefixes"), {"ContinuationToken": "NextContinuationToken"}),
+    "ListParts": (("Parts",), {"PartNumberMarker": "NextPartNumberMarker"}),
+    "ListMultipartUploads": (
+        ("Uploads",),
+        {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"},
+    ),
+}
+
+
+class Bucket:
+    """Adds to every request what the extra arguments say about it, and renews credentials that have expired.
+
+    Thread-safe, as boto3's clients are.
+
+    :param of: whose client this one uses, and renews.
+    :param cancel: heeded by listings and while objects are read; what is written has a flag of its own.
+    """
+
+    def __init__(
+        self, name: str, options: S3Options, *, of: Bucket | None = None, cancel: CancelFlag | None = None
+    ) -> None:
+        self.name = name
+        self._of = of
+        self._cancel = cancel
+        self.options = options
+        self.conditional = True
+        """Whether the store is believed to know ``If-None-Match``; turned off when it says that it does not."""
+        self._lock = threading.Lock()
+        self._current: S3Client | None = None
+        self._members: dict[str, frozenset[str]] = {}
+
+    @property
+    def client(self) -> S3Client:
+        if self._of is not None:
+            return self._of.client
+        with self._lock:
+            if self._current is None:
+                self._current = self.options.client_factory()
+                parse_listings_fast(self._current)
+                limit_answers(self._current)
+            return self._current
+
+    @property
+    def endpoint(self) -> str:
+        return self.client.meta.endpoint_url
+
+    @cached_property
+    def algorithm(self) -> str | None:
+        """The checksum that goes with every upload; None where the connection wants only what S3 requires."""
+        extra = self.options.extra_args
+        if chosen := extra.get("ChecksumAlgorithm"):
+            return str(chosen).upper()
+        # S3 refuses a locked object without a checksum, and botocore does not know that it does.
+        locked = any(name.startswith("ObjectLock") for name in extra)
+        wanted = getattr(self.client.meta.config, "request_checksum_calculation", None) != "when_required"
+        return "CRC32" if wanted or locked else None
+
+    def call(self, operation: str, /, **params: Any) -> dict[str, Any]:
+        """One request. ``operation`` is S3's name, ``PutObject``; the bucket and the extra arguments are added.
+
+        Raises botocore's own errors: whoever knows what was being done translates them with :meth:`errors`.
+        """
+        params = {"Bucket": self.name, **self.extra_args(operation), **params}
+        renewed, damaged = False, 0
+        while True:
+            client = self.client
+            try:
+                response: dict[str, Any] = getattr(client, xform_name(operation))(**params)
+                return check_answer(operation, response)
+            except ClientError as error:
+                if code_of(error) in EXPIRED and not renewed:
+                    renewed = True
+                    self._renew(client)
+                elif code_of(error) in DAMAGED and damaged < DAMAGED_RETRIES:
+                    damaged += 1
+                else:
+                    raise
+            except MALFORMED as error:
+                raise MalformedAnswer(detail=f"{type(error).__name__}, {error}") from error
+
+    def check(self) -> None:
+        """Raise when we were asked to stop."""
+        if self._cancel is not None:
+            self._cancel.check()
+
+    def pages(self, operation: str, /, **params: Any) -> Iterator[dict[str, Any]]:
+        """All pages of a listing.
+
+        :raises EndlessListing: it has more than :data:`MOST_KEYS` items, or shows otherwise that it does not end.
+        :raises MalformedAnswer: it holds what was not asked for.
+        """
+        names, markers = _LISTINGS[operation]
+        start = params.get("Prefix", "")
+        seen: set[int] = set()  # of tokens, which may be long, their hashes
+        count = empty = 0
+        while True:
+            self.check()
+            page = self.call(operation, **params)
+            for item in itertools.chain.from_iterable(page.get(name, ()) for name in names):
+                # What was listed is what is deleted, by whoever may: of a backup that goes, not of another one.
+                key = item.get("Key", item.get("Prefix", start))
+                if not key.startswith(start):
+                    raise MalformedAnswer(detail=f"a listing of {start[:200]!r} holds {key[:200]!r}")
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            items = sum(len(page.get(name, ())) for name in names)
+            count, empty = count + items, 0 if items else empty + 1
+            if count > MOST_KEYS:
+                raise EndlessListing(detail=f"it holds more than {MOST_KEYS:,} keys")
+            if empty > MOST_EMPTY_PAGES:
+                raise EndlessListing(detail=f"the store sent more than {MOST_EMPTY_PAGES:,} empty pages in a row")
+            for parameter, name in markers.items():
+                if not page.get(name):
+                    raise MalformedAnswer(detail=f"a listing is truncated, but lacks {name}")
+                params[parameter] = page[name]
+            token = hash(tuple(params[parameter] for parameter in markers))
+            if token in seen:
+                raise EndlessListing(detail="the store sent the same continuation token twice")
+            seen.add(token)
+
+    def knows(self, operation: str, member: str) -> bool:
+        """Whether this botocore's request has such a member."""
+        return member in self._members_of(operation)
+
+    def extra_args(self, operation: str) -> dict[str, Any]:
+        """The extra arguments which a request knows, by botocore's own model of it."""
+        members = self._members_of(operation)
+        return {name: value for name, value in self.options.extra_args.items() if name in members}
+
+    def head(self, key: str, *, checksum: bool = False) -> dict[str, Any] | None:
+        """What the store knows of a key, None when it is not there.
+
+        :param checksum: ask for the checksum, too. With SSE-KMS that takes a right to decrypt, which a role that only
+            writes may lack: then without.
+        """
+        if checksum:
+            try:
+                return self.call("HeadObject", Key=key, ChecksumMode="ENABLED")
+            except ClientError as error:
+                if status_of(error) not in (400, 403, 501):
+                    self.require_absent(key, error)
+                    return None
+        try:
+            return self.call("HeadObject", Key=key)
+        except ClientError as error:
+            self.require_absent(key, error)
+            return None
+
+    @contextmanager
+    def errors(self, what: str) -> Iterator[None]:
+        """The one place where botocore's errors become ours."""
+        try:
+            yield
+        except (ClientError, BotoCoreError) as error:
+            raise translate(error, what, bucket=self.name, endpoint=self.endpoint) from error
+
+    def require_absent(self, key: str, error: ClientError) -> None:
+        """Return when this answer to a HEAD or GET of a key means that the key does not exist, else raise.
+
+        S3 answers 403 for a missing key to a role without ``s3:ListBucket``, and so to one whose policy grants it under
+        a condition on ``s3:prefix``, which a HEAD and a GET do not have. A listing has one.
+        https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html
+        """
+        if code_of(error) in MISSING:
+            return
+        if status_of(error) in (301, 400, 403):
+            # The answer to a HEAD has no body, so no reason: a listing fails for the same one, and says it.
+            found = self.call("ListObjectsV2", Prefix=key, MaxKeys=1)  # sorted, so the key itself comes first
+            if status_of(error) == 403 and all(item["Key"] != key for item in found.get("Contents", ())):
+                return
+        raise error
+
+    def _members_of(self, operation: str) -> frozenset[str]:
+        if operation not in self._members:
+            shape = self.client.meta.service_model.operation_model(operation).input_shape
+            self._members[operation] = frozenset(shape.members if shape is not None else ())
+        return self._members[operation]
+
+    def _renew(self, client: S3Client) -> None:
+        if self._of is not None:
+            self._of._renew(client)
+            return
+        with self._lock:
+            if self._current is client:  # else another thread has renewed it already
+                self._current = None

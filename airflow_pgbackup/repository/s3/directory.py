@@ -1,0 +1,167 @@
+"""A folder of files into S3, some at a time. Large ones may be sent while others are still being written.
+
+What is sent early is the parts of a multipart upload. They are completed when the folder is whole, so that nobody ever
+sees a part of a dump that did not come to its end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from airflow_pgbackup.repository.regular_files import open_member
+from airflow_pgbackup.repository.s3.bucket import Bucket
+from airflow_pgbackup.repository.s3.errors import code_of
+from airflow_pgbackup.repository.s3.upload import Sent, Upload
+from airflow_pgbackup.repository.source import CancelFlag, Source, Stop
+from airflow_pgbackup.text import printable
+
+log = logging.getLogger(__name__)
+
+MEMBERS = 4
+"""Files at a time: each upload waits for answers, and hashes on a core."""
+_DROPS = 8
+
+
+@dataclass(frozen=True)
+class _Early:
+    upload: Upload
+    source: Source
+    sent: Sent
+
+
+class DirectoryUpload:
+    """For the length of a ``with``; what is not finished then is aborted.
+
+    :param begin: the upload of a member through a bucket; its sha256, where that is known before.
+    :param on_failure: called with the reason when a member that was offered could not be sent.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        folder: Path,
+        begin: Callable[[Bucket, str, str | None], Upload],
+        *,
+        cancel: CancelFlag | None,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        options = bucket.options
+        share = replace(
+            options,
+            memory=max(options.min_part_size, options.memory // MEMBERS),
+            max_concurrency=max(1, options.max_concurrency // MEMBERS),
+        )
+        self._bucket = Bucket(bucket.name, share, of=bucket)
+        self._folder = folder
+        self._begin = begin
+        self._on_failure = on_failure
+        self._stop = Stop(cancel)
+        self._pool = ThreadPoolExecutor(MEMBERS, thread_name_prefix="pgbackup-member")
+        self._early: dict[str, Future[_Early]] = {}
+        self._settled: set[str] = set()  # of these, those whose parts are an object or gone
+
+    def __enter__(self) -> DirectoryUpload:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        with ThreadPoolExecutor(_DROPS, thread_name_prefix="pgbackup-member") as pool:
+            for member, future in self._early.items():
+                if member not in self._settled and not future.cancelled() and future.exception() is None:
+                    pool.submit(_drop, future.result())
+
+    def offer(self, member: str) -> None:
+        """Begin to send a file that will not change any more, if it is large enough to be sent in parts."""
+        large = (self._folder / member).stat().st_size >= self._bucket.options.min_part_size
+        if large and member not in self._early:
+            self._early[member] = future = self._pool.submit(self._send, member)
+            future.add_done_callback(self._sent)
+
+    def finish(
+        self, members: Sequence[str], digests: Mapping[str, str], on_done: Callable[[str], None]
+    ) -> list[tuple[dict[str, Any], str]]:
+        """Send what was not, and make all of it visible.
+
+        :param digests: what the sha256 of a member has to be.
+        :param on_done: called with each member that is visible.
+        :return: of each member what a HEAD says, and its sha256.
+        """
+
+        def work(member: str) -> tuple[dict[str, Any], str]:
+            done = self._finish(member, digests.get(member))
+            on_done(member)
+            return done
+
+        futures: list[Future[tuple[dict[str, Any], str]]] = []
+        try:
+            # In the order in which they end: the first failure ends the others. First all parts, then any object.
+            for sent in as_completed(self._early.values()):
+                sent.result()
+            for member in members:
+                futures.append(self._pool.submit(work, member))
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            self._stop.set()
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            raise
+        return [future.result() for future in futures]
+
+    def _send(self, member: str) -> _Early:
+        path = self._folder / member
+        upload = self._begin(self._bucket, member, None)
+        with open_member(path) as stream, self._bucket.errors(f"cannot write {upload.what}"):
+            source = Source(stream, digest=True, cancel=self._stop)
+            return _Early(upload, source, upload.send(source, path.stat().st_size))
+
+    def _sent(self, future: Future[_Early]) -> None:
+        if not future.cancelled() and (error := future.exception()) is not None:
+            self._on_failure(error)
+
+    def _finish(self, member: str, sha256: str | None) -> tuple[dict[str, Any], str]:
+        path = self._folder / member
+        size = path.stat().st_size
+        if (waiting := self._early.get(member)) is not None:
+            early = waiting.result()
+            self._stop.check()
+            self._settled.add(member)
+            if early.source.size == size and sha256 in (None, early.source.sha256):
+                with self._bucket.errors(f"cannot write {early.upload.what}"), _unless_swept():
+                    return early.upload.finish(early.sent), early.source.sha256
+            else:  # it was not at its end
+                early.upload.drop(early.sent)
+        upload = self._begin(self._bucket, member, sha256)
+        with open_member(path) as stream, self._bucket.errors(f"cannot write {upload.what}"):
+            source = Source(stream, sha256=sha256, digest=True, cancel=self._stop)
+            return upload.run(source, size), source.sha256
+
+
+@contextmanager
+def _unless_swept() -> Iterator[None]:
+    """What was sent early may wait for hours. If it was taken for a leftover meanwhile, by prune or by a lifecycle
+    rule, it is sent again."""
+    try:
+        yield
+    except ClientError as error:
+        if code_of(error) != "NoSuchUpload":
+            raise
+
+
+def _drop(early: _Early) -> None:
+    try:
+        early.upload.drop(early.sent)
+    except Exception as error:  # noqa: BLE001  there is a reason why it is dropped, which is the one to tell
+        said = f"the parts of {early.upload.what} could not be removed ({error}); prune sweeps them later"
+        log.warning("%s", printable(said))

@@ -1,0 +1,65 @@
+"""The parts of a multipart upload on their way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
+
+from airflow_pgbackup.repository.s3.bucket import Bucket
+
+# How long an abort waits for requests in flight: Airflow kills a task five seconds after it asked it to stop.
+STOP_SECONDS = 3.0
+
+
+class Parts:
+    """The parts of one multipart upload on their way: at most so many requests, and so many bytes, at a time."""
+
+    def __init__(self, bucket: Bucket, send: Callable[[int, Any], dict[str, Any]]) -> None:
+        self._send = send
+        self._limit = bucket.options.memory
+        self._pool = ThreadPoolExecutor(bucket.options.max_concurrency, thread_name_prefix="pgbackup-s3")
+        self._held = 0
+        self._freed = threading.Condition()
+        self._futures: list[Future[dict[str, Any]]] = []
+        self._failed: BaseException | None = None
+
+    def make_room(self, size: int) -> None:
+        """Wait until one more part of this size may be held; raise when a part has failed."""
+        with self._freed:
+            # The part to come and one on its way are always allowed, however large: else nothing would overlap.
+            while self._held > max(size, self._limit - size) and self._failed is None:
+                self._freed.wait()
+        if self._failed is not None:
+            raise self._failed
+
+    def add(self, number: int, data: Any, size: int) -> None:
+        with self._freed:
+            self._held += size
+        future = self._pool.submit(self._send, number, data)
+        future.add_done_callback(lambda done: self._done(done, size))
+        self._futures.append(future)
+
+    def finish(self) -> list[dict[str, Any]]:
+        """All parts, once all have arrived."""
+        try:
+            return [future.result() for future in self._futures]
+        finally:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def stop(self) -> bool:
+        """Send nothing more; whether requests are still in flight."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        return any(not future.done() for future in self._futures)
+
+    def settle(self) -> None:
+        """Wait a little for the requests in flight."""
+        wait(self._futures, timeout=STOP_SECONDS)
+
+    def _done(self, future: Future[dict[str, Any]], size: int) -> None:
+        with self._freed:
+            self._held -= size
+            if not future.cancelled() and future.exception() is not None and self._failed is None:
+                self._failed = future.exception()
+            self._freed.notify_all()

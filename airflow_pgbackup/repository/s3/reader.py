@@ -1,0 +1,108 @@
+"""An S3 object as a stream that survives a broken connection."""
+
+from __future__ import annotations
+
+import io
+import time
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
+
+from airflow_pgbackup.errors import BackupNotFound, RepositoryError
+from airflow_pgbackup.repository.s3.answers import MalformedAnswer
+from airflow_pgbackup.repository.s3.bucket import Bucket
+from airflow_pgbackup.repository.s3.errors import THROTTLED, code_of, line_of, status_of
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+ATTEMPTS = 5
+
+
+class ObjectReader(io.RawIOBase):
+    """:param version: a quoted ETag or a version id: only these very bytes. None: those that the first answer has;
+    a later request, after a broken connection or a long pause of whoever reads, never mixes in others.
+    """
+
+    def __init__(self, bucket: Bucket, key: str, what: str, version: str | None) -> None:
+        self._bucket = bucket
+        self._key = key
+        self._what = what
+        self._version = version
+        self._at = 0
+        self._size = 0
+        self._body: Any = None
+        with self._errors():
+            self._open()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        wanted = min(len(view), self._size - self._at)
+        for attempt in range(ATTEMPTS):
+            if not wanted:
+                return 0
+            self._bucket.check()
+            reason: Exception | None = None
+            data = b""
+            try:
+                if self._body is None:
+                    self._open()
+                data = self._body.read(wanted)
+            except (BotoCoreError, ClientError, HTTPError, OSError) as error:
+                if not _passing(error):
+                    with self._errors():
+                        raise
+                reason = error
+            if data:
+                view[: len(data)] = data
+                self._at += len(data)
+                return len(data)
+            self._drop()
+            if attempt < ATTEMPTS - 1:
+                time.sleep(0.2 * 4**attempt)
+        raise RepositoryError(
+            f"cannot read {self._what}: the connection broke {ATTEMPTS} times at byte {self._at} of {self._size}"
+            f"{f', at last with {line_of(reason)}' if reason else ''}",
+            hint="look at the network between this worker and the store",
+        ) from reason
+
+    def close(self) -> None:
+        self._drop()
+        super().close()
+
+    def _open(self) -> None:
+        params: dict[str, Any] = {}
+        if self._version is not None:
+            params["IfMatch" if self._version.startswith('"') else "VersionId"] = self._version
+        if self._at:
+            params["Range"] = f"bytes={self._at}-"
+        try:
+            answer = self._bucket.call("GetObject", Key=self._key, **params)
+        except ClientError as error:
+            self._bucket.require_absent(self._key, error)
+            raise BackupNotFound(f"there is no {self._what}") from None
+        self._body = answer["Body"]
+        if not self._at:
+            self._size = answer["ContentLength"]
+        if self._version is None:
+            self._version = answer["ETag"]
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return self._bucket.errors(f"cannot read {self._what}")
+
+    def _drop(self) -> None:
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+
+
+def _passing(error: Exception) -> bool:
+    """Whether the same request may succeed a moment later."""
+    if isinstance(error, ClientError):
+        return status_of(error) >= 500 or code_of(error) in THROTTLED
+    return not isinstance(error, MalformedAnswer)

@@ -1,0 +1,316 @@
+"""A repository in a bucket: ``s3://bucket/prefix``. These ``s3*`` modules are the only ones that know boto3."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, PgBackupError, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.repository.base import Entry, Incoming, Leftover, Repository
+from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
+from airflow_pgbackup.repository.s3.answers import MalformedAnswer
+from airflow_pgbackup.repository.s3.bucket import Bucket
+from airflow_pgbackup.repository.s3.directory import DirectoryUpload
+from airflow_pgbackup.repository.s3.errors import KEPT, MISSING, code_of, line_of, status_of
+from airflow_pgbackup.repository.s3.options import MIB, S3Options
+from airflow_pgbackup.repository.s3.reader import ObjectReader
+from airflow_pgbackup.repository.s3.upload import Upload
+from airflow_pgbackup.repository.source import CancelFlag, Source
+from airflow_pgbackup.text import printing
+
+log = logging.getLogger(__name__)
+
+BATCH = 1000  # keys in one DeleteObjects
+# Parts of a server-side copy take no memory here; larger ones are fewer requests, smaller ones more at a time.
+COPY_PART = 512 * MIB
+
+
+class S3Repository(Repository):
+    """:param prefix: without slashes at its ends; empty for a whole bucket."""
+
+    def __init__(self, bucket: str, prefix: str, options: S3Options, *, cancel: CancelFlag | None = None) -> None:
+        super().__init__(f"s3://{bucket}/{prefix}".removesuffix("/"), cancel=cancel)
+        self._root = f"{prefix}/" if prefix else ""
+        self._bucket = Bucket(bucket, options, cancel=cancel)
+
+    def stat(self, key: str) -> Entry | None:
+        check_key(key)
+        with self._bucket.errors(f"cannot look at {self.location(key)}"):
+            head = self._bucket.head(self._root + key)
+        return None if head is None else _entry(key, head)
+
+    @contextmanager
+    def read(self, key: str, *, pin: Entry | None = None) -> Iterator[BinaryIO]:
+        check_key(key)
+        raw = ObjectReader(self._bucket, self._root + key, self.location(key), pin.version if pin else None)
+        with io.BufferedReader(raw, MIB) as stream:
+            yield cast("BinaryIO", stream)
+
+    def copy_from(
+        self,
+        other: Repository,
+        source_key: str,
+        key: str,
+        *,
+        pin: Entry | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Entry | None:
+        """Within one endpoint, when these credentials may read the source; None otherwise.
+
+        What is copied is the version of `pin`, and the copy has its size, and its checksum where the store keeps one of
+        the whole object. Whether that version is what it should be is the caller's business.
+        """
+        check_key(key)
+        self.uuid  # noqa: B018  raises where there is no repository
+        if not isinstance(other, S3Repository) or other._bucket.endpoint != self._bucket.endpoint:
+            return None
+        what = f"cannot copy {other.location(source_key)} to {self.location(key)}"
+        with other._bucket.errors(what):
+            source_head = other._bucket.head(other._root + source_key, checksum=True)
+        if source_head is None:
+            raise BackupNotFound(f"there is no {other.location(source_key)}")
+        if pin and pin.size != source_head["ContentLength"]:
+            raise RepositoryError(f"{what}: the object has changed since it was looked at")
+        if self.stat(key) is not None:
+            raise AlreadyExists(f"{self.location(key)} exists already")
+        version = pin.version if pin and pin.version else _entry(source_key, source_head).version
+        source = _copy_source(other._bucket, other._root + source_key, version)
+        part = max(COPY_PART, -(-source_head["ContentLength"] // self._bucket.options.max_parts))
+        upload = Upload(self._bucket, self._root + key, self.location(key))
+        with self._bucket.errors(what):
+            try:
+                head = upload.copy(source, source_head, part, cancel.check if cancel else lambda: None)
+            except ClientError as error:
+                # Not these credentials, or not this store: the caller streams instead.
+                if status_of(error) in (403, 405, 501):
+                    return None
+                raise
+        return _entry(key, head)
+
+    def locked(self, key: str) -> str | None:
+        """S3's object lock. It is told to those who have s3:GetObjectRetention and s3:GetObjectLegalHold."""
+        check_key(key)
+        with self._bucket.errors(f"cannot look at {self.location(key)}"):
+            head = self._bucket.head(self._root + key)
+        if head is None:
+            return None
+        if head.get("ObjectLockLegalHoldStatus") == "ON":
+            return "legal hold"
+        until = head.get("ObjectLockRetainUntilDate")
+        return f"until {until.astimezone(timezone.utc).isoformat()}" if until and until > _server_time(head) else None
+
+    def leftovers(
+        self, older_than: timedelta, *, prefix: str = "", say: Callable[[str], None] | None = None
+    ) -> Sequence[Leftover]:
+        """Multipart uploads into a backup's folder, and probes. By the store's clock."""
+        folder = self._root + (f"{check_key(prefix)}/" if prefix else "")
+        found: list[Leftover] = []
+        with self._bucket.errors(f"cannot list incomplete uploads of {self.uri}"):
+            try:
+                found += self._old_uploads(folder, older_than)
+            except ClientError as error:
+                if status_of(error) not in (405, 501):
+                    raise
+                (say or printing(log.warning))(
+                    f"incomplete uploads of {self.uri} are not swept: the store cannot list them "
+                    f"({code_of(error) or status_of(error)}); its own rule for them must do it"
+                )
+            if not prefix:
+                for page in self._bucket.pages("ListObjectsV2", Prefix=f"{self._root}{TEMP_PREFIX}"):
+                    limit = _server_time(page) - older_than
+                    for item in page.get("Contents", []):
+                        if item["LastModified"] <= limit:
+                            found.append(Leftover(item["Key"][len(self._root) :], item["LastModified"]))
+        return found
+
+    def abort_leftovers(self, leftovers: Iterable[Leftover]) -> None:
+        for leftover in leftovers:
+            with self._bucket.errors(f"cannot remove the leftovers of {self.location(leftover.key)}"):
+                if leftover.upload_id is None:
+                    self._bucket.call("DeleteObject", Key=self._root + leftover.key)
+                    continue
+                try:
+                    self._bucket.call(
+                        "AbortMultipartUpload", Key=self._root + leftover.key, UploadId=leftover.upload_id
+                    )
+                except ClientError as error:
+                    if status_of(error) != 404:
+                        raise
+
+    # -- for the base class --------------------------------------------------------------------------------------
+
+    def _not_found(self) -> RepositoryNotFound:
+        return RepositoryNotFound(
+            f"no repository at {self.uri}: there is no repository.json at {self._bucket.endpoint}",
+            hint="is the prefix right, and the connection's endpoint? A new one is made by init_repository=True or "
+            "'pgbackup init'",
+        )
+
+    def _make_root(self) -> None:
+        """A bucket is not ours to make: its region, encryption and lifecycle are somebody's decisions."""
+
+    def _list(self, folder: str) -> Iterator[Entry]:
+        with self._bucket.errors(f"cannot list {self.uri}"):
+            for page in self._bucket.pages("ListObjectsV2", Prefix=self._root + folder):
+                for item in page.get("Contents", []):
+                    yield Entry(
+                        key=item["Key"][len(self._root) :],
+                        size=item["Size"],
+                        modified=item["LastModified"].astimezone(timezone.utc),
+                        version=_quoted(item["ETag"]),
+                    )
+
+    def _folders(self, folder: str) -> Iterator[str]:
+        start = self._root + folder
+        with self._bucket.errors(f"cannot list {self.uri}"):
+            for page in self._bucket.pages("ListObjectsV2", Prefix=start, Delimiter="/"):
+                for item in page.get("CommonPrefixes", []):
+                    yield item["Prefix"][len(start) : -1]
+
+    def _write(self, key: str, source: Source, *, size_hint: int | None, sha256: str | None) -> Entry:
+        upload = Upload(self._bucket, self._root + key, self.location(key), sha256=sha256)
+        with self._bucket.errors(f"cannot write {upload.what}"):
+            return _entry(key, upload.run(source, size_hint))
+
+    @contextmanager
+    def incoming(
+        self,
+        prefix: str,
+        folder: Path,
+        *,
+        cancel: CancelFlag | None = None,
+        on_failure: Callable[[BaseException], None] = lambda error: None,
+    ) -> Iterator[Incoming]:
+        def begin(bucket: Bucket, member: str, sha256: str | None) -> Upload:
+            key = f"{prefix}/{member}"
+            return Upload(bucket, self._root + key, self.location(key), sha256=sha256)
+
+        with DirectoryUpload(self._bucket, folder, begin, cancel=cancel, on_failure=on_failure) as directory:
+
+            def finish(digests: Mapping[str, str]) -> Sequence[Entry]:
+                done: list[str] = []
+                try:
+                    members = self._members(prefix, folder)
+                    heads = directory.finish(members, digests, lambda member: done.append(f"{prefix}/{member}"))
+                except BaseException:
+                    self._take_back(done)
+                    raise
+                return [
+                    replace(_entry(f"{prefix}/{member}", head), sha256=sha256)
+                    for member, (head, sha256) in zip(members, heads, strict=True)
+                ]
+
+            yield Incoming(finish, directory.offer)
+
+    def _take_back(self, keys: Sequence[str]) -> None:
+        try:
+            self._delete(keys)
+        except PgBackupError as error:  # there is a reason why, which is the one to tell
+            log.warning("%s", error)
+
+    def _delete(self, keys: Sequence[str]) -> None:
+        failed = []
+        for start in range(0, len(keys), BATCH):
+            failed += self._delete_batch(keys[start : start + BATCH])
+        if failed:
+            raise RepositoryError(
+                f"not deleted from {self.uri}: {', '.join(failed[:10])}{' …' if len(failed) > 10 else ''}",
+                hint=KEPT,
+            )
+
+    def _delete_batch(self, keys: Sequence[str]) -> list[str]:
+        with self._bucket.errors(f"cannot delete keys of {self.uri}"):
+            try:
+                objects = [{"Key": self._root + key} for key in keys]
+                answer = self._bucket.call("DeleteObjects", Delete={"Objects": objects, "Quiet": True})
+            except ClientError as error:
+                # Stores without it (GCS), or which ask for a Content-MD5 that boto3 does not send any more.
+                if status_of(error) not in (400, 405, 501):
+                    raise
+                return [f"{key} ({reason})" for key in keys if (reason := self._delete_one(key))]
+        # 200 says nothing: each key has its own answer.
+        errors = [e for e in answer.get("Errors", []) if e.get("Code") not in MISSING]
+        return [f"{str(e.get('Key'))[len(self._root) :]} ({_said(e)})" for e in errors]
+
+    def _delete_one(self, key: str) -> str | None:
+        try:
+            self._bucket.call("DeleteObject", Key=self._root + key)
+        except (ClientError, BotoCoreError) as error:
+            if code_of(error) in MISSING:
+                return None
+            return _said(error.response.get("Error", {})) if isinstance(error, ClientError) else type(error).__name__
+        return None
+
+    def _old_uploads(self, folder: str, older_than: timedelta) -> Iterator[Leftover]:
+        for page in self._bucket.pages("ListMultipartUploads", Prefix=folder):
+            limit = _server_time(page) - older_than
+            for upload in page.get("Uploads", []):
+                key = str(upload["Key"])[len(self._root) :]
+                # At the root of a shared bucket there may be uploads of others.
+                if split_key(key) is None or upload["Initiated"] > limit:
+                    continue
+                modified = self._last_grown(upload)
+                if modified <= limit:
+                    yield Leftover(key, modified, str(upload["UploadId"]))
+
+    def _last_grown(self, upload: dict[str, Any]) -> datetime:
+        """A dump may run for a day: the time of its newest part tells whether it still does."""
+        moments = [upload["Initiated"]]
+        try:
+            for page in self._bucket.pages("ListParts", Key=upload["Key"], UploadId=upload["UploadId"]):
+                moments += [part["LastModified"] for part in page.get("Parts", [])]
+        except ClientError as error:
+            if status_of(error) != 404:
+                raise
+        newest: datetime = max(moments)
+        return newest.astimezone(timezone.utc)
+
+
+def _entry(key: str, head: dict[str, Any]) -> Entry:
+    # "null" is the version of what was written before a bucket was versioned.
+    version = head.get("VersionId")
+    return Entry(
+        key=key,
+        size=head["ContentLength"],
+        modified=head["LastModified"].astimezone(timezone.utc),
+        version=version if version and version != "null" else _quoted(head["ETag"]),
+    )
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    return ": ".join(line_of(str(error[name])) for name in ("Code", "Message") if error.get(name))
+
+
+def _quoted(etag: str) -> str:
+    return etag if etag.startswith('"') else f'"{etag}"'
+
+
+def _copy_source(bucket: Bucket, key: str, version: str | None) -> dict[str, Any]:
+    source: dict[str, Any] = {"CopySource": {"Bucket": bucket.name, "Key": key}}
+    if version is not None and version.startswith('"'):
+        source["CopySourceIfMatch"] = version
+    elif version is not None:
+        source["CopySource"]["VersionId"] = version
+    for name, value in bucket.options.extra_args.items():
+        if name.startswith("SSECustomer"):
+            source[f"CopySource{name}"] = value
+        elif name == "ExpectedBucketOwner":
+            source["ExpectedSourceBucketOwner"] = value
+    return source
+
+
+def _server_time(answer: dict[str, Any]) -> datetime:
+    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    try:
+        return parsedate_to_datetime(date).astimezone(timezone.utc) if date else datetime.now(timezone.utc)
+    except (TypeError, ValueError, OverflowError):  # TypeError: older versions of Python
+        raise MalformedAnswer(detail=f"its Date is {date[:100]}") from None

@@ -1,0 +1,353 @@
+"""Level ``restore``: what comes back is what was dumped, for a small database, a tortured one and a real one."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torture
+from psycopg import sql
+
+from airflow_pgbackup.backup.dump import dump_cluster, dump_database
+from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.embedded import postgres_bin_dir
+from airflow_pgbackup.errors import NotProven, VerificationFailed
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools import clients
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.settings import Settings
+
+SMALL = (
+    "create table film (film_id int primary key, title text not null)",
+    "insert into film select n, 'film ' || n from generate_series(1, 3000) n",
+    "create table actor (actor_id serial primary key, name text)",
+    "insert into actor (name) select 'actor ' || n from generate_series(1, 500) n",
+    "create view films as select title from film",
+    "select lo_from_bytea(4711, 'a large object')",
+)
+TORTURE = "to'rture \"db"
+FORMATS: dict[str, dict[str, Any]] = {
+    "custom": {"format": "custom"},
+    "tar": {"format": "tar"},
+    "directory": {"format": "directory", "jobs": 2},
+    "plain": {"format": "plain"},
+    "plain with create": {"format": "plain", "create": True},
+}
+# Options after which the copy is not simply the same.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "through the partition root": {"load_via_partition_root": True},
+    "through the partition root, plain": {"load_via_partition_root": True, "format": "plain"},
+    "quoted": {"quote_all_identifiers": True},
+    "without owners and rights": {"no_owner": True, "no_privileges": True, "no_comments": True},
+    "without unlogged data": {"no_unlogged_table_data": True},
+    "without some data": {"exclude_table_data": ["t.values_*", "t.mat*"]},
+    "definitions only": {"schema_only": True},
+    "clean and create": {"format": "plain", "create": True, "clean": True, "if_exists": True, "compress": "gzip"},
+}
+DVDRENTAL = Path(__file__).parents[3].parent / "shared" / "data" / "dvdrental.tar"
+
+
+@pytest.fixture(scope="module")
+def tortured() -> Iterator[Callable[[int], PostgresServer]]:
+    """A server of a major version with the torture database and the small one, made when first asked for."""
+    servers: dict[int, PostgresServer] = {}
+    with ExitStack() as stack:
+
+        def get(major: int) -> PostgresServer:
+            if major not in servers:
+                settings = {"allow_in_place_tablespaces": "on"}
+                server = stack.enter_context(PostgresServer(postgres_bin_dir(major), settings=settings))
+                torture.roles_and_tablespaces(server.params)
+                with server.params.connect() as session:
+                    for name in (TORTURE, "small"):
+                        create = sql.SQL("create database {} template template0").format(sql.Identifier(name))
+                        session.execute(create)
+                torture.build(server.params.with_database(TORTURE))
+                with server.params.with_database("small").connect() as session:
+                    for statement in SMALL:
+                        session.execute(statement)
+                servers[major] = server
+            return servers[major]
+
+        yield get
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Repository:
+    repository = open_repository(f"file://{tmp_path / 'repository'}")
+    repository.init()
+    return repository
+
+
+def dump(connection: ConnectionParams, repository: Repository, **options: Any) -> dict[str, object]:
+    return dump_database(connection=connection, server="test", repository=repository, options=DumpOptions(**options))
+
+
+def result_of(repository: Repository, result: str = "pass") -> dict[str, Any]:
+    """The one verification at level restore, from its file."""
+    (key,) = [entry.key for entry in repository.list() if "-restore-" in entry.key]
+    found: dict[str, Any] = json.loads(repository.read_bytes(key))
+    assert found["result"] == result
+    return found
+
+
+def proven(reference: dict[str, object], repository: Repository) -> dict[str, Any]:
+    assert verify(reference=reference, repository=repository, level="restore")["verified"] == "restore"
+    found = result_of(repository)
+    assert found["differences"] == []
+    assert found["restore_seconds"] > 0
+    return found
+
+
+def compared(found: dict[str, Any]) -> set[str]:
+    return {table["result"] for table in found["tables"]}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("database", [TORTURE, "small"])
+@pytest.mark.parametrize("major", [16, 18])
+def test_what_comes_back_is_what_was_dumped(
+    major: int, database: str, format: str, tortured: Callable[[int], PostgresServer], here: Repository
+) -> None:
+    connection = tortured(major).params.with_database(database)
+    found = proven(dump(connection, here, **FORMATS[format]), here)
+    assert compared(found) == {"same"}
+    assert f"restored into PostgreSQL {major}." in found["checks"][-1]["detail"]
+    assert len(found["tables"]) == (2 if database == "small" else {16: 105, 18: 107}[major])
+
+
+def test_a_worker_with_many_open_files(server18: PostgresServer, here: Repository) -> None:
+    """select() takes no descriptor above 1023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard) if hard > 0 else 4096, hard))
+    opened: list[int] = []
+    try:
+        while not opened or opened[-1] < 1100:
+            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        proven(dump(server18.params, here), here)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_options_that_change_the_dump(
+    variant: str, tortured: Callable[[int], PostgresServer], here: Repository
+) -> None:
+    connection = tortured(18).params.with_database(TORTURE)
+    found = proven(dump(connection, here, **VARIANTS[variant]), here)
+    reordered = [table["name"] for table in found["tables"] if table["result"] != "same"]
+    # Its blocks come in any order, and each in its partition's order of columns.
+    assert reordered == (["measured"] if "root" in variant else [])
+
+
+def test_inserts_are_counted(tortured: Callable[[int], PostgresServer], here: Repository) -> None:
+    found = proven(dump(tortured(18).params.with_database(TORTURE), here, inserts=True), here)
+    assert compared(found) == {"notcompared"}
+    notes = [check["detail"] for check in found["checks"] if check["name"] == "note"]
+    assert "t.hen: dumped as INSERT: rows counted, values not compared" in notes
+
+
+@pytest.mark.parametrize("major", [16, 18])
+@pytest.mark.parametrize(
+    "options", [{}, {"globals_only": True}, {"clean": True, "if_exists": True}], ids=["all", "globals", "clean"]
+)
+def test_a_cluster(
+    major: int, options: dict[str, Any], tortured: Callable[[int], PostgresServer], here: Repository
+) -> None:
+    reference = dump_cluster(
+        connection=tortured(major).params, server="test", repository=here, options=DumpAllOptions(**options)
+    )
+    found = proven(reference, here)
+    databases = {table["database"] for table in found["tables"]}
+    assert databases == (set() if options.get("globals_only") else {TORTURE, "small"})
+
+
+def test_a_cluster_that_drops_its_databases_first(here: Repository) -> None:
+    """Between two databases the script drops the next one, which is no part of the last object of the one before: that
+    is a table's data in the dump, and the table in the dump of its restore, which has no data."""
+    with PostgresServer(postgres_bin_dir(18)) as server:
+        with server.params.connect() as session:
+            session.execute("create database film")
+        with server.params.with_database("film").connect() as session:
+            session.execute("create table film as select 1 as film_id")
+        options = DumpAllOptions(clean=True, if_exists=True)
+        proven(dump_cluster(connection=server.params, server="test", repository=here, options=options), here)
+
+
+@pytest.fixture
+def only_18(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that has nothing but the programs of PostgreSQL 18."""
+    monkeypatch.setattr(clients, "_folders", lambda *_: iter([(postgres_bin_dir(18), clients.EMBEDDED)]))
+
+
+@pytest.mark.parametrize("format", ["custom", "plain", "pg_dumpall"])
+@pytest.mark.usefixtures("only_18")
+def test_an_older_server_rehearsed_on_a_newer_one(
+    format: str, tortured: Callable[[int], PostgresServer], here: Repository
+) -> None:
+    params = tortured(16).params
+    if format == "pg_dumpall":
+        reference = dump_cluster(connection=params, server="test", repository=here, options=DumpAllOptions())
+    else:
+        reference = dump(params.with_database(TORTURE), here, format=format)
+    assert str(reference["client_version"]).startswith("18.")
+    found = proven(reference, here)
+    assert compared(found) == {"same"}
+    notes = [check["detail"] for check in found["checks"] if check["name"] == "note"]
+    assert "definitions compared by kind and name: the server was 16, the rehearsal's is 18" in notes
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+@pytest.mark.parametrize("format", ["custom", "plain"])
+def test_a_database_in_another_encoding(encoding: str, format: str, server18: PostgresServer, here: Repository) -> None:
+    with server18.params.connect() as session:
+        session.execute(f"create database latin template template0 encoding '{encoding}' locale 'C'")
+    try:
+        latin = server18.params.with_database("latin")
+        with latin.connect() as session:
+            session.execute("set client_encoding = 'UTF8'")
+            session.execute('create table "täst" ("grün" text)')
+            session.execute("insert into \"täst\" values ('äöü'), ('ÿ')")
+        found = proven(dump(latin, here, format=format), here)
+        assert [(table["name"], table["rows"], table["result"]) for table in found["tables"]] == [("täst", 2, "same")]
+    finally:
+        with server18.params.connect() as session:
+            session.execute("drop database latin")
+
+
+def test_a_database_that_is_read_only_by_default(
+    server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository
+) -> None:
+    database = fresh_database(server18, None, *SMALL)
+    with server18.params.connect() as session:
+        session.execute(
+            sql.SQL("alter database {} set default_transaction_read_only = on").format(sql.Identifier(database.dbname))
+        )
+    proven(dump(database, here), here)
+
+
+@pytest.mark.parametrize("archive", [path for path in [DVDRENTAL] if path.exists()])
+@pytest.mark.parametrize("format", ["tar", "custom"])
+def test_the_real_dvdrental(
+    archive: Path,
+    format: str,
+    server18: PostgresServer,
+    fresh_database: Callable[..., ConnectionParams],
+    here: Repository,
+) -> None:
+    database = fresh_database(server18)
+    with client_environment(database) as env:
+        restore = [postgres_bin_dir(18) / "pg_restore", "--no-owner", "--no-password", "--dbname=", archive]
+        subprocess.run(restore, env=env, check=False, capture_output=True)  # it ends with 1: schema public exists
+    found = proven(dump(database, here, format=format), here)
+    assert compared(found) == {"same"}
+    assert len(found["tables"]) == 15
+    assert sum(table["rows"] for table in found["tables"]) == 44_820
+
+
+def verified_level(reference: dict[str, object], repository: Repository) -> object:
+    return verify(reference=reference, repository=repository, level="integrity")["verified"]
+
+
+def not_proven(reference: dict[str, object], repository: Repository, settings: Settings | None = None) -> str:
+    """Nothing is learned about the backup: what it was worth before it is worth now."""
+    verify(reference=reference, repository=repository)
+    with pytest.raises(NotProven) as caught:
+        verify(reference=reference, repository=repository, level="restore", settings=settings)
+    found = result_of(repository, "notproven")
+    assert found["checks"][-1] == {"name": "restore", "result": "notproven", "detail": str(caught.value)}
+    assert verified_level(reference, repository) == "archive"
+    return str(caught.value)
+
+
+def test_an_extension_that_is_not_here(
+    server18: PostgresServer,
+    fresh_database: Callable[..., ConnectionParams],
+    here: Repository,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reference = dump(fresh_database(server18, None, "create extension vector"), here)
+    from airflow_pgbackup.backup.rehearsal import server as rehearsal_server
+
+    def as_on_a_bare_server(connection: ConnectionParams, extensions: Any, **_: Any) -> None:
+        return check(connection, {f"no_{name}" for name in extensions})
+
+    check = rehearsal_server.check_extensions
+    monkeypatch.setattr(rehearsal_server, "check_extensions", as_on_a_bare_server)
+    said = not_proven(reference, here)
+    assert "lacks extensions of this database: no_vector. HINT: install their packages" in said
+
+
+@pytest.mark.usefixtures("only_18")
+def test_no_server_programs(
+    server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository, tmp_path: Path
+) -> None:
+    bare = tmp_path / "client only"
+    bare.mkdir()
+    for tool in ("pg_dump", "pg_restore", "psql"):
+        (bare / tool).write_text(f'#!/bin/sh\nexec "{postgres_bin_dir(18) / tool}" "$@"\n')
+        (bare / tool).chmod(0o755)
+    reference = dump(fresh_database(server18, None, *SMALL), here)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clients, "_folders", lambda *_: iter([(bare, "PATH")]))
+        said = not_proven(reference, here)
+    assert "no PostgreSQL server 18 or newer on this worker to rehearse with; found: none at all" in said
+    assert "HINT: install postgresql-18" in said
+
+
+def test_too_little_disk(
+    server18: PostgresServer,
+    fresh_database: Callable[..., ConnectionParams],
+    here: Repository,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import shutil
+
+    reference = dump(fresh_database(server18, None, *SMALL), here)
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100 * 1024**2))
+    assert "100.0 MiB are free. HINT: set [pgbackup] temp_dir to a larger disk" in not_proven(reference, here)
+
+
+@pytest.mark.parametrize("options", [{"data_only": True}, {"sections": ["data"]}, {"statistics_only": True}])
+def test_a_dump_without_definitions(
+    options: dict[str, Any],
+    server18: PostgresServer,
+    fresh_database: Callable[..., ConnectionParams],
+    here: Repository,
+) -> None:
+    said = not_proven(dump(fresh_database(server18, None, *SMALL), here, **options), here)
+    assert "has no definitions, so there is nothing to restore it into" in said
+
+
+@pytest.mark.parametrize("format", ["custom", "plain"])
+def test_a_dump_that_does_not_restore_fails(
+    format: str, server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository
+) -> None:
+    database = fresh_database(
+        server18,
+        None,
+        "create table parent (id int primary key)",
+        "create table child (id int references parent)",
+        "insert into parent values (1)",
+        "insert into child values (1)",
+    )
+    reference = dump(database, here, format=format, tables=["child"])
+    verify(reference=reference, repository=here)
+    with pytest.raises(VerificationFailed, match=r'it does not restore: .* relation "public.parent" does not exist'):
+        verify(reference=reference, repository=here, level="restore")
+    result_of(here, "fail")
+    assert verified_level(reference, here) is None

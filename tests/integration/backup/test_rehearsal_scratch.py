@@ -1,0 +1,318 @@
+"""A rehearsal on a scratch server that a connection names, where other databases live, one of the same name too."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torture
+from psycopg import sql
+
+from airflow_pgbackup.backup.dump import dump_cluster, dump_database
+from airflow_pgbackup.backup.reference import load_manifest
+from airflow_pgbackup.backup.rehearsal.run import Rehearsal, rehearse
+from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.embedded import postgres_bin_dir
+from airflow_pgbackup.errors import Cancelled, ConfigurationError, NotProven
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.postgres.tools.clients import Client
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.settings import Settings
+
+NAME = "to'rture \"db"
+SETTINGS = {"allow_in_place_tablespaces": "on"}
+
+
+@pytest.fixture(scope="module")
+def source() -> Iterator[ConnectionParams]:
+    with PostgresServer(postgres_bin_dir(18), settings=SETTINGS) as server:
+        torture.roles_and_tablespaces(server.params)
+        with server.params.connect() as session:
+            session.execute(sql.SQL("create database {} template template0").format(sql.Identifier(NAME)))
+        torture.build(server.params.with_database(NAME))
+        yield server.params.with_database(NAME)
+
+
+@pytest.fixture(scope="module")
+def scratch_server(canary: str) -> Iterator[PostgresServer]:
+    """With a database of the dump's name, in which somebody keeps something, and one of its roles."""
+    with PostgresServer(postgres_bin_dir(18), password=canary, tcp=True, settings=SETTINGS) as server:
+        with server.params.connect() as session:
+            session.execute(sql.SQL("create database {}").format(sql.Identifier(NAME)))
+            session.execute("create role plain login password 'plain'")
+        with server.params.with_database(NAME).connect() as session:
+            session.execute("create table kept as select generate_series(1, 7) as n")
+        yield server
+
+
+@pytest.fixture
+def scratch(scratch_server: PostgresServer) -> Iterator[ConnectionParams]:
+    before = everything(scratch_server.params)
+    yield scratch_server.params
+    assert everything(scratch_server.params) == before
+    with scratch_server.params.with_database(NAME).connect() as session:
+        assert session.execute("select sum(n) from kept").fetchone() == (28,)
+
+
+def everything(server: ConnectionParams) -> list[Any]:
+    """What a server has beside what is in its databases."""
+    with server.connect() as session:
+        return [
+            session.execute(sql.SQL(query)).fetchall()
+            for query in (
+                "select oid, datname from pg_database order by 1",
+                "select oid, rolname from pg_roles order by 1",
+                "select spcname from pg_tablespace order by 1",
+            )
+        ]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Repository:
+    repository = open_repository(f"file://{tmp_path / 'repository'}")
+    repository.init()
+    return repository
+
+
+def dump(connection: ConnectionParams, repository: Repository, **options: Any) -> dict[str, object]:
+    return dump_database(connection=connection, server="test", repository=repository, options=DumpOptions(**options))
+
+
+def report(repository: Repository) -> tuple[dict[str, Any], bytes]:
+    (key,) = [entry.key for entry in repository.list() if "-restore-" in entry.key]
+    data = repository.read_bytes(key)
+    return json.loads(data), data
+
+
+@pytest.mark.parametrize("format", ["custom", "tar", "directory", "plain"])
+def test_what_comes_back_is_what_was_dumped(
+    format: str,
+    source: ConnectionParams,
+    scratch_server: PostgresServer,
+    here: Repository,
+    assert_no_canary: Callable[[object], None],
+) -> None:
+    """Its tablespaces must be there, its roles need not."""
+    tablespaces = []
+    with scratch_server.params.connect() as session, source.connect() as original:
+        for (name,) in original.execute("select spcname from pg_tablespace where spcname !~ '^pg_'").fetchall():
+            session.execute(sql.SQL("create tablespace {} location ''").format(sql.Identifier(name)))
+            tablespaces.append(name)
+    before, said = everything(scratch_server.params), list[str]()
+    reference = dump(source, here, format=format)
+    done = verify(reference=reference, repository=here, level="restore", scratch=scratch_server.params, log=said.append)
+    assert done["verified"] == "restore"
+    found, data = report(here)
+    assert {table["result"] for table in found["tables"]} == {"same"}
+    assert len(found["tables"]) == 107
+    assert found["differences"] == []
+    notes = [check["detail"] for check in found["checks"] if check["name"] == "note"]
+    assert f"rehearsed on the scratch server {scratch_server.params.label}" in notes
+    assert any(line.startswith("rehearsing on the scratch server ") for line in said)
+    assert everything(scratch_server.params) == before
+    with scratch_server.params.with_database(NAME).connect() as session:
+        assert session.execute("select sum(n) from kept").fetchone() == (28,)
+        for name in tablespaces:
+            session.execute(sql.SQL("drop tablespace {}").format(sql.Identifier(name)))
+    assert_no_canary(data)
+    assert_no_canary("\n".join(said))
+
+
+def rehearsed(
+    reference: dict[str, object], repository: Repository, scratch: ConnectionParams, **more: Any
+) -> Rehearsal:
+    manifest = load_manifest(repository, reference)
+    artifact = repository.local_path(manifest.artifact_key)
+    assert artifact is not None
+    given = {"settings": Settings(), "deadline": 60, "cancel": Cancel(), "log": lambda _: None, **more}
+    reader = Client(postgres_bin_dir(18), (18, 4), "test")
+    return rehearse(artifact, manifest, reader=reader, scratch=scratch, **given)
+
+
+SMALL = (
+    "create role keeper",
+    "create table film as select n as id, 'film ' || n as title from generate_series(1, 3000) n",
+    "alter table film owner to keeper",
+    "select lo_from_bytea(4711, 'a large object')",
+)
+
+
+@pytest.fixture
+def small(server18: PostgresServer, fresh_database: Callable[..., ConnectionParams]) -> Iterator[ConnectionParams]:
+    database = fresh_database(server18, None, *SMALL)
+    yield database
+    with database.connect() as session:
+        session.execute("drop owned by keeper")
+        session.execute("drop role keeper")
+
+
+def temporary(server: ConnectionParams) -> ConnectionParams:
+    with server.connect() as session:
+        (name,) = session.execute("select datname from pg_database where datname ~ '^pgbackup_tmp_'").fetchone() or (
+            "",
+        )
+    return server.with_database(str(name))
+
+
+def test_a_wrong_copy_is_found(small: ConnectionParams, scratch: ConnectionParams, here: Repository) -> None:
+    def alter(server: ConnectionParams) -> None:
+        with temporary(server).connect() as session:
+            session.execute("update film set title = 'film 12' where id = 11")
+            session.execute("create index on film (id)")
+
+    found = rehearsed(dump(small, here), here, scratch, on_restored=alter)
+    assert {(each.kind, each.name) for each in found.differences} == {
+        ("table data", "public.film"),
+        ("index", "public.film_id_idx"),
+    }
+
+
+def test_stopped_it_leaves_nothing(small: ConnectionParams, scratch: ConnectionParams, here: Repository) -> None:
+    cancel = Cancel()
+    with pytest.raises(Cancelled):
+        rehearsed(dump(small, here), here, scratch, cancel=cancel, on_restored=lambda _: cancel.set())
+
+
+KILLED = """
+import json, os, signal, sys
+from airflow_pgbackup.backup.reference import load_manifest
+from airflow_pgbackup.backup.rehearsal.run import rehearse
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.postgres.tools.clients import find_clients
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.settings import Settings
+
+given = json.load(sys.stdin)
+repository = open_repository(given["uri"])
+manifest = load_manifest(repository, given["reference"])
+rehearse(
+    repository.local_path(manifest.artifact_key), manifest,
+    reader=find_clients()[0], settings=Settings(), deadline=60, cancel=Cancel(), log=print,
+    scratch=ConnectionParams(keywords=given["keywords"], password=given["password"]),
+    on_restored=lambda _: os.kill(os.getpid(), signal.SIGKILL),
+)
+"""
+
+
+def test_killed_it_leaves_no_database(
+    small: ConnectionParams, scratch: ConnectionParams, here: Repository, tmp_path: Path
+) -> None:
+    """And a stand-in role for the next rehearsal to drop."""
+    before, reference = everything(scratch), dump(small, here)
+    (folder := tmp_path / "temporary").mkdir()
+    given = {"uri": here.uri, "reference": reference, "keywords": dict(scratch.keywords)}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED],
+        input=json.dumps({**given, "password": scratch.get_password()}),
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    deadline = time.monotonic() + 60
+    while everything(scratch)[0] != before[0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert list(folder.iterdir()) == []
+    assert rehearsed(reference, here, scratch).differences == []
+
+
+def not_proven(reference: dict[str, object], repository: Repository, scratch: ConnectionParams) -> str:
+    with pytest.raises(NotProven) as caught:
+        verify(reference=reference, repository=repository, level="restore", scratch=scratch)
+    found, _ = report(repository)
+    assert found["result"] == "notproven"
+    return str(caught.value)
+
+
+def test_what_names_its_database_itself(small: ConnectionParams, scratch: ConnectionParams, here: Repository) -> None:
+    said = not_proven(dump(small, here, format="plain", create=True), here, scratch)
+    assert "names its database itself is not for a scratch server. HINT: dump without create=True" in said
+
+
+def test_a_cluster(server18: PostgresServer, scratch: ConnectionParams, here: Repository) -> None:
+    options = DumpAllOptions(globals_only=True)
+    reference = dump_cluster(connection=server18.params, server="test", repository=here, options=options)
+    assert "by their own names, so it is not for a scratch server" in not_proven(reference, here, scratch)
+
+
+def test_who_is_no_superuser(small: ConnectionParams, scratch: ConnectionParams, here: Repository) -> None:
+    plain = replace(scratch, keywords={**scratch.keywords, "user": "plain"}, password="plain")
+    assert "plain is no superuser of the scratch server" in not_proven(dump(small, here), here, plain)
+
+
+def test_an_older_server(
+    small: ConnectionParams, server16: PostgresServer, here: Repository, assert_no_canary: Callable[[object], None]
+) -> None:
+    said = not_proven(dump(small, here), here, server16.params)
+    assert "is PostgreSQL 16, and the dump was made by pg_dump 18" in said
+    assert "HINT: name a scratch server of version 18" in said
+    assert_no_canary(said)
+
+
+def test_no_server(small: ConnectionParams, scratch: ConnectionParams, here: Repository) -> None:
+    nobody = replace(scratch, keywords={**scratch.keywords, "port": "1"})
+    assert "refused" in not_proven(dump(small, here), here, nobody)
+
+
+def test_what_it_lacks(
+    small: ConnectionParams, scratch: ConnectionParams, here: Repository, server18: PostgresServer
+) -> None:
+    """An extension is told as on a server here; a tablespace only here."""
+    with server18.params.connect() as session:
+        session.execute("set allow_in_place_tablespaces = on")
+        session.execute("create tablespace roomy location ''")
+    with small.connect() as session:
+        session.execute("create table big () tablespace roomy")
+    try:
+        said = not_proven(dump(small, here), here, scratch)
+    finally:
+        with small.connect() as session:
+            session.execute("drop table big")
+            session.execute("drop tablespace roomy")
+    assert "lacks tablespaces of this database: roomy. HINT: create them there" in said
+
+
+def test_a_role_with_fewer_rights_there(
+    scratch: ConnectionParams,
+    here: Repository,
+    server18: PostgresServer,
+    fresh_database: Callable[..., ConnectionParams],
+) -> None:
+    """It says something of that server, and nothing of the backup."""
+    database = fresh_database(
+        server18,
+        None,
+        "create role plain superuser",
+        "create function noticed() returns event_trigger language plpgsql as 'begin end'",
+        "create event trigger noticed on ddl_command_end execute function noticed()",
+        "alter event trigger noticed owner to plain",
+    )
+    try:
+        said = not_proven(dump(database, here), here, scratch)
+    finally:
+        with database.connect() as session:
+            session.execute("drop owned by plain")
+            session.execute("drop role plain")
+    assert "has a role of the dump that may not own what it owns in it" in said
+    assert "or drop it, so that a stand-in takes its place" in said
+
+
+def test_only_for_level_restore(small: ConnectionParams, scratch: ConnectionParams, here: Repository) -> None:
+    with pytest.raises(ConfigurationError, match="a scratch server is for level 'restore', and level is 'archive'"):
+        verify(reference=dump(small, here), repository=here, scratch=scratch)

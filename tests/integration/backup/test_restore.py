@@ -1,0 +1,223 @@
+"""restore: every format, from a folder and from S3, into every kind of target, on real servers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import sql
+from restoring import (
+    ROW_COUNT,
+    SCHEMA,
+    backup,
+    databases_of,
+    fresh_server,
+    in_s3,
+    local,
+    make_roles,
+    restored,
+    script_of,
+    value,
+)
+
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.errors import ConfigurationError, ConnectError
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.definitions.database import quoted
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+
+Fresh = Callable[..., ConnectionParams]
+
+FORMATS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"format": "custom"}, {}),
+    ({"format": "custom"}, {"jobs": 2}),
+    ({"format": "directory"}, {}),
+    ({"format": "directory", "jobs": 2}, {"jobs": 2}),
+    ({"format": "tar"}, {}),
+    ({"format": "plain"}, {}),
+    ({"format": "plain", "compress": "zstd"}, {}),
+    ({"format": "plain", "compress": "gzip", "create": True, "clean": True, "if_exists": True}, {}),
+]
+
+
+@pytest.mark.parametrize("where", ["folder", "s3"])
+@pytest.mark.parametrize(("dumped", "options"), FORMATS, ids=lambda given: "-".join(map(str, given.values())) or "one")
+def test_every_format_into_an_empty_database(
+    dumped: dict[str, Any],
+    options: dict[str, Any],
+    where: str,
+    server18: PostgresServer,
+    s3: S3Server,
+    fresh_database: Fresh,
+    tmp_path: Path,
+    assert_no_canary: Callable[[object], None],
+) -> None:
+    make_roles(server18)
+    source, target = fresh_database(server18, None, *SCHEMA), fresh_database(server18)
+    repository = local(tmp_path / "repository") if where == "folder" else in_s3(s3)
+    reference = backup(source, repository, **dumped)
+    before, log = databases_of(server18), []
+    result = restored(reference, repository, target, options=options, log=log.append)
+    assert script_of(server18, target) == script_of(server18, source)
+    assert result["rows"] == ROW_COUNT
+    assert result["objects"] == 13
+    assert result["replaced"] is None
+    assert result["warnings"] == [f"backup {result['backup']} is not verified yet"]
+    assert result["database"] == target.dbname
+    assert databases_of(server18) == before
+    # statistics are there
+    assert value(target, "select reltuples from pg_class where relname = 'film'") == 3000
+    assert_no_canary(log)
+    assert_no_canary(result)
+
+
+def test_a_target_that_is_not_empty_is_refused_by_name(
+    server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    make_roles(server18)
+    repository = local(tmp_path)
+    reference = backup(fresh_database(server18, None, *SCHEMA), repository)
+    target = fresh_database(server18, None, "create table precious as select 1 as a", "create type mood as enum ('ok')")
+    with pytest.raises(ConfigurationError, match=r"is not empty: table public.precious, type public.mood") as refused:
+        restored(reference, repository, target)
+    assert "mode='replace'" in str(refused.value)
+    assert value(target, "select a from precious") == 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"mode": "overwrite"}, "mode is 'overwrite'"),
+        ({"options": {"jobs": 2}, "mode": "into_existing"}, "jobs=2 and mode='into_existing'"),
+        ({"options": {"clean": True}}, "clean makes no sense"),
+        ({"options": {"create": True}}, "create cannot be used"),
+        ({"options": {"schemas": "public"}}, "schemas is the string"),
+        ({"options": {"schemas": ["nowhere"]}}, "nothing of the backup is left to restore"),
+        ({"options": {"data_only": True, "schema_only": True}}, "data_only and schema_only"),
+        ({"mode": "create"}, "is there already"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_touched(
+    request_: dict[str, Any], message: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    make_roles(server18)
+    repository = local(tmp_path)
+    reference = backup(fresh_database(server18, None, *SCHEMA), repository)
+    target = fresh_database(server18)
+    before = databases_of(server18)
+    with pytest.raises(ConfigurationError, match=re.escape(message)) as refused:
+        restored(reference, repository, target, **request_)
+    assert refused.value.hint
+    assert databases_of(server18) == before
+    assert value(target, "select count(*) from pg_class where oid >= 16384") == 0
+
+
+def test_a_database_that_is_not_there(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
+    repository = local(tmp_path)
+    reference = backup(fresh_database(server18), repository)
+    nowhere = server18.params.with_database("nowhere")
+    with pytest.raises(ConnectError, match='database "nowhere" does not exist'):
+        restored(reference, repository, nowhere)
+    with pytest.raises(ConfigurationError, match="there is no database nowhere to replace"):
+        restored(reference, repository, nowhere, mode="replace")
+
+
+PROPERTIES = (
+    "alter database {name} set work_mem to '12MB'",
+    'alter database {name} set search_path to "$user", public, \'Odd "schema"\'',
+    "alter database {name} set default_transaction_read_only to on",
+    "alter role \"app_owner\" in database {name} set work_mem to '13MB'",
+    "comment on database {name} is 'it''s this one'",
+    "revoke temporary on database {name} from public",
+    'grant create on database {name} to "the ""reader""" with grant option',
+    "alter database {name} connection limit 7",
+    'alter database {name} owner to "app_owner"',
+)
+
+
+def properties_of(server: PostgresServer, connection: ConnectionParams) -> str:
+    script = script_of(server, connection, "--create", "--exclude-schema=*", "--no-large-objects")
+    script = re.sub(r"(?m)^\\(connect|encoding) .*\n|^-- Name: .*\n", "", script)
+    return script.replace(quoted(connection.dbname), "NAME").replace(connection.dbname, "NAME")
+
+
+def with_properties(server: PostgresServer, connection: ConnectionParams) -> None:
+    with server.params.connect() as session:
+        for statement in PROPERTIES:
+            session.execute(statement.replace("{name}", quoted(connection.dbname)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["restored", "host=evil dbname=x", "-lead 'n \"q\\", "a" * 63])
+@pytest.mark.parametrize("dumped", [{"format": "custom"}, {"format": "plain", "create": True}], ids=["custom", "plain"])
+def test_create_brings_back_what_belongs_to_the_database_under_another_name(
+    dumped: dict[str, Any], name: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    make_roles(server18)
+    source, repository = fresh_database(server18, None, *SCHEMA), local(tmp_path)
+    with_properties(server18, source)
+    reference = backup(source, repository, **dumped)
+    target = server18.params.with_database(name)
+    try:
+        result = restored(reference, repository, target, mode="create")
+        assert script_of(server18, target) == script_of(server18, source)
+        assert properties_of(server18, target) == properties_of(server18, source)
+        assert result["rows"] == ROW_COUNT
+        assert not [name for name in databases_of(server18) if name.startswith("pgbackup_tmp_")]
+    finally:
+        with server18.params.connect() as session:
+            session.execute(sql.SQL("drop database if exists {}").format(sql.Identifier(name)))
+
+
+@pytest.mark.parametrize("keep_old", [True, False])
+@pytest.mark.parametrize(
+    ("dumped", "options"), [({"format": "directory"}, {"jobs": 2}), ({"format": "plain", "create": True}, {})]
+)
+def test_replace_takes_the_place_and_the_properties_of_the_old_database(
+    dumped: dict[str, Any],
+    options: dict[str, Any],
+    keep_old: bool,
+    server18: PostgresServer,
+    fresh_database: Fresh,
+    tmp_path: Path,
+) -> None:
+    make_roles(server18)
+    source, repository = fresh_database(server18, None, *SCHEMA), local(tmp_path)
+    reference = backup(source, repository, **dumped)
+    target = fresh_database(server18, "ä" * 31, "create table old as select 1 as a")
+    with_properties(server18, target)
+    before, properties = databases_of(server18), properties_of(server18, target)
+    result = restored(reference, repository, target, mode="replace", options=options, target={"keep_old": keep_old})
+    assert script_of(server18, target) == script_of(server18, source)
+    assert properties_of(server18, target) == properties
+    if keep_old:
+        old = result["replaced"]
+        assert re.fullmatch(r"ä{18}_replaced_\d{8}T\d{6}Z", old)
+        assert databases_of(server18) - before == {old}
+        assert value(server18.params.with_database(old), "select a from old") == 1
+        with server18.params.connect() as session:
+            session.execute(sql.SQL("drop database {}").format(sql.Identifier(old)))
+    else:
+        assert result["replaced"] is None
+        assert databases_of(server18) == before
+
+
+def test_more_locks_than_a_transaction_may_take_need_a_new_database(tmp_path: Path) -> None:
+    with fresh_server(18, settings={"max_locks_per_transaction": "10", "max_connections": "10"}) as server:
+        with server.params.connect() as session:
+            session.execute("create database source")
+            session.execute("create database target")
+        source, target = server.params.with_database("source"), server.params.with_database("target")
+        with source.connect() as session:
+            for number in range(300):
+                session.execute(f"create table t{number} (a int primary key)")  # type: ignore[arg-type]
+        properties = properties_of(server, target)
+        repository = local(tmp_path)
+        reference = backup(source, repository)
+        result = restored(reference, repository, target)
+        assert "as a new database that takes the place of the empty one, because of about 1200" in str(result["plan"])
+        assert script_of(server, target) == script_of(server, source)
+        assert properties_of(server, target) == properties
+        assert (result["replaced"], databases_of(server)) == (None, {"source", "target"})

@@ -1,0 +1,136 @@
+"""docs/restoring-without-us.md: its commands, run as they stand there, by a shell and PostgreSQL's own tools."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from restoring import ROW_COUNT, SCHEMA, fresh_server, local, make_roles, value
+
+from airflow_pgbackup.backup.dump import dump_cluster, dump_database
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+
+PAGE = Path(__file__).parents[3] / "docs" / "restoring-without-us.md"
+FOLDER = "/var/backups/pg/prod/dvdrental/20261122T020000Z-3f9ac1/7d41c09e"
+CLUSTER = "/var/backups/pg/prod/@cluster/20261122T020000Z-3f9ac1/7d41c09e"
+ARTIFACT = "dvdrental_2026-11-22_0200"
+ZSTD = """import sys, zstandard
+zstandard.ZstdDecompressor().copy_stream(open(sys.argv[2], "rb"), sys.stdout.buffer)
+"""
+
+
+def blocks() -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+def block(*words: str) -> str:
+    """The one block that has all of these words."""
+    (found,) = [text for text in blocks() if all(word in text for word in words)]
+    return found
+
+
+def run(script: str, server: PostgresServer, folder: Path, tmp_path: Path) -> str:
+    """As a person would, in the backup's folder, libpq's variables set."""
+    if shutil.which("zstd") is None:  # not part of a bare machine
+        (tmp_path / "zstd").write_text(f"#!{sys.executable}\n{ZSTD}")
+        (tmp_path / "zstd").chmod(0o755)
+    with client_environment(server.params) as env:
+        env["PATH"] = f"{server.bin_dir}:{tmp_path}:{env.get('PATH', '/usr/bin:/bin')}"
+        script = script.replace(FOLDER, str(folder)).replace(CLUSTER, str(folder))
+        done = subprocess.run(["sh", "-e", "-c", script], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def folder_of(root: Path, reference: dict[str, Any]) -> Path:
+    return (root / str(reference["key"])).parent
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"format": "custom"}, ["pg_restore --exit-on-error"]),
+        ({"format": "tar"}, ["pg_restore --exit-on-error"]),
+        ({"format": "directory"}, ["pg_restore --exit-on-error"]),
+        ({"format": "plain", "compress": "none"}, ["tail -n 6"]),
+        ({"format": "plain", "compress": "gzip"}, ["gzip -dc"]),
+        ({"format": "plain", "compress": "zstd"}, ["zstd -dc"]),
+    ],
+    ids=lambda given: "-".join(given.values()) if isinstance(given, dict) else "",
+)
+def test_one_database(
+    options: dict[str, Any], words: list[str], fresh_database: Callable[..., ConnectionParams], tmp_path: Path
+) -> None:
+    with fresh_server(18) as server:
+        make_roles(server)
+        with server.params.connect() as session:
+            session.execute("create database dvdrental")
+        source = server.params.with_database("dvdrental")
+        with source.connect() as session:
+            for statement in SCHEMA:
+                session.execute(statement)
+        repository = local(tmp_path / "repository")
+        reference = dump_database(
+            connection=source,
+            server="prod",
+            repository=repository,
+            options=DumpOptions(**options),
+            artifact_template=ARTIFACT,
+        )
+        folder = folder_of(tmp_path / "repository", reference)
+        assert (
+            "pg_restore" in run(block("grep restore_command"), server, folder, tmp_path) or "plain" in options.values()
+        )
+        if options["format"] != "directory":
+            assert '"sha256"' in run(block("sha256sum"), server, folder, tmp_path)
+        said = run(block(*words), server, folder, tmp_path)
+        if "tail" in words[0]:
+            assert "-- PostgreSQL database dump complete" in said
+            assert "\\unrestrict" in said
+        with source.connect() as session:
+            session.execute("create table since_then (a int)")
+        run(block("--command ANALYZE"), server, folder, tmp_path)
+        run(block("RENAME TO dvdrental_old"), server, folder, tmp_path)
+        now = server.params.with_database("dvdrental")
+        assert value(now, "select count(*) from pg_class where relname = 'since_then'") == 0
+        assert value(now, "select sum(n_live_tup) from pg_stat_user_tables") is not None
+        rows = "select sum(reltuples) from pg_class where relkind = 'r' and oid >= 16384"
+        assert value(now, rows) == ROW_COUNT
+        assert value(server.params.with_database("dvdrental_old"), "select count(*) from since_then") == 0
+
+
+def test_a_whole_cluster(tmp_path: Path) -> None:
+    repository = local(tmp_path / "repository")
+    with fresh_server(18, superuser="postgres") as server:
+        with server.params.connect() as session:
+            session.execute("create role leader")
+            session.execute("create database dvdrental owner leader")
+        with server.params.with_database("dvdrental").connect() as session:
+            session.execute("create table t as select 1 as a")
+        reference = dump_cluster(
+            connection=server.params,
+            server="prod",
+            repository=repository,
+            options=DumpAllOptions(),
+            artifact_template="cluster_2026-11-22_0200",
+        )
+    with fresh_server(18, superuser="postgres") as other:
+        folder = folder_of(tmp_path / "repository", reference)
+        said = run(block("cluster_2026-11-22_0200.sql"), other, folder, tmp_path)
+        errors = [line for line in said.splitlines() if "ERROR" in line]
+        assert len(errors) == 1
+        assert 'role "postgres" already exists' in errors[0]
+        assert value(other.params.with_database("dvdrental"), "select a from t") == 1
+
+
+def test_every_command_is_tried() -> None:
+    assert len(blocks()) == 9

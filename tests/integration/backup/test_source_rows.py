@@ -1,0 +1,225 @@
+"""``count_rows``: the source is counted in the dump's own snapshot, so a verification proves source = archive."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.backup.reference import load_manifest
+from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.errors import Cancelled, ConnectError, OptionError, VerificationFailed
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import DumpOptions
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.repository import layout
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.manifest import Manifest, RowCount
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.settings import Settings
+
+SCHEMA = (
+    "create table film (id int)",
+    "insert into film select generate_series(1, 1000)",
+    "create schema other",
+    "create table other.film (id int)",
+    "insert into other.film values (1), (2)",
+    "create table parent (a int)",
+    "create table child () inherits (parent)",
+    "insert into parent values (1)",
+    "insert into child values (2), (3)",
+    "create table split (a int) partition by range (a)",
+    "create table split_1 partition of split for values from (0) to (10)",
+    "create table split_2 partition of split for values from (10) to (20)",
+    "insert into split select generate_series(5, 14)",
+    "create unlogged table passing (a int)",
+    "insert into passing values (1)",
+    "create table empty ()",
+    "create materialized view counts as select count(*) from film",
+)
+ALL = {
+    "public.film": 1000,
+    "other.film": 2,
+    "public.parent": 1,
+    "public.child": 2,
+    "public.split_1": 5,
+    "public.split_2": 5,
+    "public.passing": 1,
+    "public.empty": 0,
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Repository:
+    repository = open_repository(f"file://{tmp_path / 'repository'}")
+    repository.init()
+    return repository
+
+
+@pytest.fixture
+def database(server18: PostgresServer, fresh_database: Callable[..., ConnectionParams]) -> ConnectionParams:
+    return fresh_database(server18, None, *SCHEMA)
+
+
+def counted(manifest: Manifest) -> dict[str, int]:
+    assert manifest.source_rows is not None
+    return {f"{count.schema}.{count.name}": count.rows for count in manifest.source_rows}
+
+
+def dump(database: ConnectionParams, here: Repository, **options: Any) -> tuple[dict[str, object], Manifest]:
+    reference = dump_database(
+        connection=database, server="s", repository=here, options=DumpOptions(**options), count_rows=True
+    )
+    return reference, load_manifest(here, reference)
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "left_out"),
+    [
+        ({}, ALL, []),
+        ({"format": "directory", "jobs": 2}, ALL, []),
+        ({"format": "plain"}, ALL, []),
+        ({"schemas": ["other"]}, {"other.film": 2}, sorted(set(ALL) - {"other.film"})),
+        ({"exclude_tables": ["public.s*"]}, None, ["public.split_1", "public.split_2"]),
+        ({"exclude_table_data": ["*.film"]}, None, ["other.film", "public.film"]),
+        ({"no_unlogged_table_data": True}, None, ["public.passing"]),
+        ({"schema_only": True}, {}, sorted(ALL)),
+        ({"tables": ["film"]}, {"public.film": 1000}, sorted(set(ALL) - {"public.film"})),
+    ],
+)
+def test_the_manifest_says_what_the_source_had(
+    options: dict[str, Any],
+    rows: dict[str, int] | None,
+    left_out: list[str],
+    database: ConnectionParams,
+    here: Repository,
+) -> None:
+    reference, manifest = dump(database, here, **options)
+    assert counted(manifest) == ({k: v for k, v in ALL.items() if k not in left_out} if rows is None else rows)
+    assert sorted(manifest.left_out or ()) == left_out
+    assert "snapshot" not in manifest.options
+    assert verify(reference=reference, repository=here)["verified"] == "archive"
+    tables = verification(here)["tables"]
+    assert {f"{table['schema']}.{table['name']}": table["rows"] for table in tables} == counted(manifest)
+    assert {"name": "source", "result": "pass", "detail": f"{len(tables)} tables with the source's rows"} in (
+        verification(here)["checks"]
+    )
+
+
+def test_partitions_that_are_dumped_as_one(database: ConnectionParams, here: Repository) -> None:
+    reference, manifest = dump(database, here, load_via_partition_root=True)
+    assert counted(manifest)["public.split"] == 10
+    assert "public.split_1" not in counted(manifest)
+    assert verify(reference=reference, repository=here, level="restore")["verified"] == "restore"
+
+
+def verification(repository: Repository) -> dict[str, Any]:
+    key = [entry.key for entry in repository.list() if "verification-" in entry.key][-1]
+    found: dict[str, Any] = json.loads(repository.read_bytes(key))
+    return found
+
+
+def test_rows_that_come_while_it_runs_are_in_neither(database: ConnectionParams, here: Repository) -> None:
+    """One snapshot for both: somebody writes all the time."""
+    stop = threading.Event()
+
+    def write() -> None:
+        with database.connect() as session:
+            while not stop.is_set():
+                session.execute("insert into film values (0)")
+                session.execute("insert into other.film values (0)")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        time.sleep(0.2)
+        reference, manifest = dump(database, here)
+    finally:
+        stop.set()
+        writer.join()
+    assert counted(manifest)["public.film"] > 1000
+    assert verify(reference=reference, repository=here)["verified"] == "archive"
+
+
+@pytest.mark.parametrize("level", ["archive", "restore"])
+def test_an_archive_with_other_rows_than_its_source_fails(
+    level: str, database: ConnectionParams, here: Repository
+) -> None:
+    reference, manifest = dump(database, here)
+    assert manifest.source_rows is not None
+    forged = tuple(
+        RowCount(count.schema, count.name, count.rows + 1) if count.schema == "other" else count
+        for count in manifest.source_rows
+    )
+    key = layout.manifest_key(manifest.series, manifest.id)
+    here.delete([key])
+    here.write_bytes(key, replace(manifest, source_rows=forged).to_json())
+    said = r"source: table other\.film: 2 rows in the archive, 3 in its source"
+    with pytest.raises(VerificationFailed, match=said):
+        verify(reference=reference, repository=here, level=level)
+    assert verification(here)["result"] == "fail"
+
+
+@pytest.mark.parametrize("options", [{"snapshot": "00000003-1"}, {"serializable_deferrable": True}])
+def test_a_snapshot_of_another(options: dict[str, Any], database: ConnectionParams, here: Repository) -> None:
+    with pytest.raises(OptionError, match="count_rows counts in a snapshot of its own"):
+        dump(database, here, **options)
+    assert [entry.key for entry in here.list()] == ["repository.json"]
+
+
+def test_what_the_selection_shows_is_logged(database: ConnectionParams, here: Repository) -> None:
+    lines: list[str] = []
+    dump_database(
+        connection=database,
+        server="s",
+        repository=here,
+        options=DumpOptions(exclude_tables=["nosuch*"]),
+        count_rows=True,
+        log=lines.append,
+    )
+    (line,) = [line for line in lines if line.startswith("warning: ")]
+    assert "nosuch*" in line
+
+
+def test_a_table_that_stays_locked(database: ConnectionParams, here: Repository) -> None:
+    """pg_dump itself fails by then too; which of the two is heard first does not matter."""
+    with database.connect(autocommit=False) as session:
+        session.execute("lock table film in access exclusive mode")
+        with pytest.raises(Exception, match="lock") as caught:
+            dump_database(
+                connection=database,
+                server="s",
+                repository=here,
+                options=DumpOptions(),
+                settings=Settings(lock_wait_timeout=0.3),
+                count_rows=True,
+            )
+    assert "\n" not in str(caught.value)
+    assert [entry.key for entry in here.list()] == ["repository.json"]
+
+
+def test_stopped_while_it_counts(database: ConnectionParams, here: Repository) -> None:
+    cancel = Cancel()
+    threading.Timer(1, cancel.set).start()
+    with database.connect(autocommit=False) as session:
+        session.execute("lock table film in access exclusive mode")
+        began = time.monotonic()
+        with pytest.raises((Cancelled, ConnectError)):
+            dump_database(
+                connection=database,
+                server="s",
+                repository=here,
+                options=DumpOptions(),
+                cancel=cancel,
+                count_rows=True,
+            )
+        assert time.monotonic() - began < 30
+    assert [entry.key for entry in here.list()] == ["repository.json"]

@@ -1,0 +1,458 @@
+"""Reading what the real tools write: the same tables, rows and digests as the database they come from."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import zstandard
+from psycopg import sql
+
+from airflow_pgbackup.embedded import postgres_bin_dir
+from airflow_pgbackup.errors import Cancelled, ClientError, ConfigurationError, DeadlineExceeded, VerificationFailed
+from airflow_pgbackup.postgres.archive.copytext import RowHasher
+from airflow_pgbackup.postgres.archive.read import ArchiveContents, ArchiveReader, read_archive
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.clients import Client, find_clients
+from airflow_pgbackup.postgres.tools.process import Cancel, run_tool
+
+DEADLINE = 120.0
+FOOL = "COPY public.film (film_id, title) FROM stdin;\n1\tx\n\\.\n\n--\n-- PostgreSQL database dump complete\n--\n"
+
+STATEMENTS = (
+    "create table film (film_id int primary key, title text, note text)",
+    "insert into film select n, 'film ' || n, case when n % 7 = 0 then E'tab\\there\\nand a line\\\\.' end"
+    "  from generate_series(1, 2000) n",
+    # Names, texts, comments and bodies that look like something else
+    'create schema "we.ird ""s"',
+    'create table "we.ird ""s"."COPY x FROM stdin;\n\\." ("from stdin" text, "a, b" text, "(é" int default 1)',
+    'insert into "we.ird ""s"."COPY x FROM stdin;\n\\." '
+    f"values ('{FOOL}', E'\\\\.'), ('', E'\\\\'), (null, E'\\r\\n')",
+    f"comment on table film is '{FOOL}'",
+    f"create function fool() returns text language sql as $f$ select '{FOOL}' $f$",
+    f"create function fool_more() returns text language plpgsql as $$ begin /*\n{FOOL}\n*/ end $$",
+    "create function begin(x int) returns int language sql as 'select 1; select 2;'",
+    f"create function atomic(x int) returns text begin atomic;\n select case when x > 1 then 'a;' else 'b' end;"
+    f" select E'{FOOL.encode('unicode_escape').decode()}'; end",
+    "create table rules (a int check (a < 10 or a > 20), b text default 'x;\n\\.')",
+    "create rule r as on insert to rules do also (notify a; notify b)",
+    # Shapes
+    "create table no_columns ()",
+    "insert into no_columns select from generate_series(1, 3)",
+    "create table empty (a int)",
+    "create table generated (id int generated always as identity, twice int generated always as (a * 2) stored, a int)",
+    "insert into generated (a) select n from generate_series(1, 50) n",
+    "create table wide (body text)",
+    "insert into wide values (repeat('long row ', 600000)), ('short')",
+    "create table part (a int, b text) partition by range (a)",
+    "create table part_1 partition of part for values from (0) to (100)",
+    "create table part_2 (b text, a int)",
+    "alter table part attach partition part_2 for values from (100) to (200)",
+    "insert into part select n, 'row ' || n from generate_series(0, 199) n",
+    "create materialized view seen as select * from film",
+    # Sequences and large objects
+    """create sequence "we.ird ""s"."it's" """,
+    """select setval('"we.ird ""s"."it''s"', 42)""",
+    "create sequence unused start 7",
+    "create sequence down increment -1",
+    "select nextval('down')",
+    "select lo_from_bytea(4711, 'a large object')",
+    "select lo_from_bytea(4712, '')",
+    "select lo_from_bytea(4713, convert_to(repeat('quote '' and \\ ', 5000), 'UTF8'))",
+)
+
+FORMATS: list[tuple[str, tuple[str, ...], str | None]] = [
+    ("custom", (), None),
+    ("custom", ("--compress=0",), None),
+    ("tar", (), None),
+    ("directory", ("--jobs=2",), None),
+    ("directory", ("--compress=0",), None),
+    ("plain", (), None),
+    ("plain", ("--create", "--clean", "--if-exists", "--quote-all-identifiers"), None),
+    ("plain", (), "gzip"),
+    ("plain", (), "zstd"),
+]
+FORMAT_IDS = ["-".join(filter(None, (name, *(o.strip("-") for o in options), by))) for name, options, by in FORMATS]
+
+
+@pytest.fixture(scope="module")
+def clients(client_dirs: list[str]) -> list[Client]:
+    """All clients, newest first."""
+    return [client for client in find_clients(client_dirs) if client.has("pg_dump", "pg_dumpall", "pg_restore")]
+
+
+def client_of(clients: list[Client], server: PostgresServer) -> Client:
+    return next(client for client in clients if client.bin_dir == postgres_bin_dir(server.major).resolve())
+
+
+@pytest.fixture(scope="module", params=["server16", "server18"])
+def source(request: pytest.FixtureRequest, clients: list[Client]) -> Iterator[tuple[ConnectionParams, Client]]:
+    """A database with a bit of everything, and the client of its own version."""
+    server: PostgresServer = request.getfixturevalue(request.param)
+    with server.params.connect() as connection:
+        connection.execute("create database archive_source template template0")
+    params = server.params.with_database("archive_source")
+    with params.connect() as connection:
+        for statement in STATEMENTS:
+            connection.execute(statement.encode())
+    yield params, client_of(clients, server)
+    with server.params.connect() as connection:
+        connection.execute("drop database archive_source with (force)")
+
+
+def run(client: Client, tool: str, params: ConnectionParams, *options: str) -> bytes:
+    with client_environment(params) as env:
+        return run_tool([client.tool(tool), "--no-password", *options], env=env, deadline=DEADLINE, limit=1 << 28)
+
+
+def dump(
+    client: Client, params: ConnectionParams, path: Path, format: str, *options: str, by: str | None = None
+) -> Path:
+    output = run(client, "pg_dump", params, f"--format={format}", *options, f"--file={path}")
+    assert output == b""
+    if by == "gzip":
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    elif by == "zstd":
+        path.write_bytes(zstandard.ZstdCompressor().compress(path.read_bytes()))
+    return path
+
+
+def read(source: Any, format: str, client: Client, **how: Any) -> ArchiveContents:
+    return read_archive(source, format=format, client=client, deadline=DEADLINE, **how)
+
+
+def connected(params: ConnectionParams) -> psycopg.Connection[tuple[Any, ...]]:
+    connection = params.connect()
+    connection.execute("set search_path = ''; set bytea_output = hex; set timezone = utc; set extra_float_digits = 3")
+    return connection
+
+
+def copied(connection: psycopg.Connection[tuple[Any, ...]], schema: str, name: str, columns: tuple[str, ...]) -> bytes:
+    names = sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Identifier, columns))) if columns else sql.SQL("")
+    with connection.cursor().copy(sql.SQL("copy {} {} to stdout").format(sql.Identifier(schema, name), names)) as copy:
+        return b"".join(map(bytes, copy))
+
+
+def live_tables(params: ConnectionParams) -> dict[tuple[str, str], tuple[tuple[str, ...], int, str]]:
+    """Schema and name to columns, rows and sha256."""
+    found = {}
+    with connected(params) as connection:
+        tables = connection.execute(
+            "select n.nspname, c.relname, array(select a.attname::text from pg_catalog.pg_attribute a"
+            "  where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''"
+            "  order by a.attnum)"
+            " from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace"
+            " where c.relkind = 'r' and n.nspname !~ '^(pg_|information_schema)'"
+        ).fetchall()
+        for schema, name, columns in tables:
+            data = copied(connection, schema, name, tuple(columns))
+            found[schema, name] = (tuple(columns), data.count(b"\n"), hashlib.sha256(data).hexdigest())
+    return found
+
+
+def live_sequences(params: ConnectionParams) -> set[tuple[str, str, int, bool]]:
+    with connected(params) as connection:
+        names = connection.execute("select schemaname, sequencename from pg_catalog.pg_sequences").fetchall()
+        query = "select {}, {}, last_value, is_called from {}"
+        return {
+            connection.execute(sql.SQL(query).format(schema, name, sql.Identifier(schema, name))).fetchone()  # type: ignore[misc]
+            for schema, name in names
+        }
+
+
+def live_large_objects(params: ConnectionParams) -> list[tuple[int, int, str]]:
+    with connected(params) as connection:
+        rows = connection.execute(
+            "select oid, lo_get(oid) from pg_catalog.pg_largeobject_metadata order by 1"
+        ).fetchall()
+    return [(oid, len(data), hashlib.sha256(data).hexdigest()[:32]) for oid, data in rows]
+
+
+def assert_same(contents: ArchiveContents, params: ConnectionParams, database: str | None = None) -> None:
+    tables = {(t.schema, t.name): (t.columns, t.rows, t.sha256) for t in contents.tables if t.database == database}
+    assert tables == live_tables(params)
+    sequences = {(s.schema, s.name, s.last_value, s.is_called) for s in contents.sequences if s.database == database}
+    assert sequences == live_sequences(params)
+    objects = [entry for group in contents.large_objects if group.database == database for entry in group]
+    assert objects == live_large_objects(params)
+
+
+@pytest.mark.parametrize(("format", "options", "by"), FORMATS, ids=FORMAT_IDS)
+def test_an_archive_has_what_the_database_has(
+    source: tuple[ConnectionParams, Client], tmp_path: Path, format: str, options: tuple[str, ...], by: str | None
+) -> None:
+    params, client = source
+    path = dump(client, params, tmp_path / "dump", format, *options, by=by)
+    contents = read(path, format, client, compression=by)
+    assert_same(contents, params)
+    assert all(table.comparable == "copy" and table.blocks == 1 for table in contents.tables)
+    assert (contents.server_version or "").startswith(client.version_text)
+    assert not contents.cluster
+    if format == "plain":
+        assert contents.databases == (["archive_source"] if "--create" in options else [])
+    else:
+        assert ('we.ird "s', "COPY x FROM stdin;\n\\.", "TABLE") in {
+            (entry.schema, entry.name, entry.kind) for entry in contents.entries
+        }
+
+
+@pytest.mark.parametrize(("format", "by"), [("custom", None), ("plain", None), ("plain", "gzip"), ("plain", "zstd")])
+def test_a_stream_is_read_as_a_file_is(
+    source: tuple[ConnectionParams, Client], tmp_path: Path, format: str, by: str | None
+) -> None:
+    params, client = source
+    path = dump(client, params, tmp_path / "dump", format, by=by)
+    with path.open("rb") as stream:
+        contents = read(stream, format, client, compression=by)
+    assert contents == read(path, format, client, compression=by)
+    assert_same(contents, params)
+
+
+def test_tar_and_directories_cannot_be_streams(source: tuple[ConnectionParams, Client], tmp_path: Path) -> None:
+    path = dump(source[1], source[0], tmp_path / "dump", "tar")
+    with path.open("rb") as stream, pytest.raises(ConfigurationError, match="tar format cannot be read from a stream"):
+        read(stream, "tar", source[1])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--inserts",),
+        ("--column-inserts",),
+        ("--inserts", "--rows-per-insert=7"),
+        ("--inserts", "--on-conflict-do-nothing"),
+    ],
+    ids=lambda options: "-".join(option.strip("-") for option in options),
+)
+@pytest.mark.parametrize("format", ["custom", "directory", "plain"])
+def test_inserts_are_counted_and_said_to_be_incomparable(
+    source: tuple[ConnectionParams, Client], tmp_path: Path, format: str, options: tuple[str, ...]
+) -> None:
+    params, client = source
+    contents = read(dump(client, params, tmp_path / "dump", format, *options), format, client)
+    rows = {key: rows for key, (_, rows, _) in live_tables(params).items()}
+    if format == "plain":  # where nothing tells of a table without rows that it is in the dump
+        rows = {key: count for key, count in rows.items() if count}
+    assert {(table.schema, table.name): table.rows for table in contents.tables} == rows
+    assert {(table.sha256, table.comparable, table.blocks) for table in contents.tables} == {(None, "inserts", 0)}
+
+
+@pytest.mark.parametrize("format", ["custom", "plain"])
+def test_partitions_loaded_through_their_root_are_blocks_of_one_table(
+    source: tuple[ConnectionParams, Client], tmp_path: Path, format: str
+) -> None:
+    params, client = source
+    path = dump(client, params, tmp_path / "dump", format, "--load-via-partition-root", "--table=part*")
+    (table,) = read(path, format, client).tables
+    assert (table.schema, table.name, table.rows, table.blocks) == ("public", "part", 200, 2)
+    inserts = dump(
+        client, params, tmp_path / "inserts", format, "--load-via-partition-root", "--inserts", "--table=part*"
+    )
+    (table,) = read(inserts, format, client).tables
+    assert (table.schema, table.name, table.rows) == ("public", "part", 200)
+
+
+def test_rows_as_sets_do_not_depend_on_their_order(source: tuple[ConnectionParams, Client], tmp_path: Path) -> None:
+    params, client = source
+    path = dump(client, params, tmp_path / "dump", "custom")
+    keys = [(None, "public", "film"), (None, "public", "wide")]
+    found = ArchiveReader(path, format="custom", client=client, deadline=DEADLINE).row_sets(keys)
+    with connected(params) as connection:
+        for key in keys:
+            rows = copied(connection, str(key[1]), str(key[2]), ()).splitlines(keepends=True)
+            backwards, doubled = RowHasher(), RowHasher()
+            for row in reversed(rows):
+                backwards.update(row)
+            doubled.update(b"".join([*rows[1:], rows[-1]]))
+            assert backwards.finish() == found[key]
+            assert doubled.finish() != found[key]
+            assert doubled.finish().rows == found[key].rows
+
+
+def test_blocks_that_are_not_read_do_no_harm(source: tuple[ConnectionParams, Client], tmp_path: Path) -> None:
+    params, client = source
+    path = dump(client, params, tmp_path / "dump", "custom")
+    reader = ArchiveReader(path, format="custom", client=client, deadline=DEADLINE)
+    names = {(block.schema, block.name) for block in reader.blocks()}
+    assert names == set(live_tables(params))
+    assert reader.contents.large_objects[0].count == 3
+
+
+@pytest.mark.parametrize(
+    "mode", [(), ("--schema-only",), ("--globals-only",), ("--roles-only",), ("--tablespaces-only",)]
+)
+def test_every_mode_of_pg_dumpall_is_read_to_its_end(
+    source: tuple[ConnectionParams, Client],
+    fresh_database: Callable[..., ConnectionParams],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    mode: tuple[str, ...],
+) -> None:
+    params, client = source
+    server: PostgresServer = request.getfixturevalue(f"server{client.major}")
+    strange = "host=evil dbname=\"x\\y'z"
+    other = fresh_database(server, strange, "create table t (a int)", "insert into t values (1), (2)")
+    path = tmp_path / "all.sql"
+    path.write_bytes(run(client, "pg_dumpall", params, "--no-role-passwords", *mode))
+    contents = read(path, "plain", client)
+    assert contents.cluster
+    if mode and mode != ("--schema-only",):
+        assert (contents.databases, contents.tables) == ([], [])
+    else:
+        assert {"template1", "postgres", "archive_source", strange} <= set(contents.databases)
+    if mode:
+        assert contents.tables == contents.sequences == contents.large_objects == []
+    else:
+        assert_same(contents, params, "archive_source")
+        assert_same(contents, other, strange)
+    whole = path.read_bytes()
+    for cut in (0, 1, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(VerificationFailed):
+            read(path, "plain", client)
+
+
+@pytest.mark.parametrize("format", ["custom", "directory", "tar", "plain"])
+@pytest.mark.parametrize("options", [("--schema-only",), ("--section=pre-data",), ("--section=post-data",)])
+def test_definitions_alone_are_a_whole_archive(
+    source: tuple[ConnectionParams, Client], tmp_path: Path, format: str, options: tuple[str, ...]
+) -> None:
+    params, client = source
+    contents = read(dump(client, params, tmp_path / "dump", format, *options), format, client)
+    assert contents.tables == contents.large_objects == []
+
+
+@pytest.mark.parametrize("format", ["custom", "plain"])
+def test_names_come_back_from_other_encodings_and_string_modes(
+    fresh_database: Callable[..., ConnectionParams],
+    request: pytest.FixtureRequest,
+    clients: list[Client],
+    tmp_path: Path,
+    format: str,
+) -> None:
+    for major in (16, 18):
+        server: PostgresServer = request.getfixturevalue(f"server{major}")
+        params = fresh_database(
+            server,
+            f"old_{format}",
+            f"alter database old_{format} set standard_conforming_strings = off",
+            """create table "größe\\" ("naïve\\'" text default E'a\\\\'';b')""",
+            """insert into "größe\\" values (E'x\\\\y''z;')""",
+            """create sequence "é\\'" """,
+            "select lo_from_bytea(1, E'\\\\xdeadbeef')",
+        )
+        client = client_of(clients, server)
+        for encoding in ("LATIN1", "UTF8", "WIN1252"):
+            for options in ((), ("--inserts",)):
+                path = dump(client, params, tmp_path / "dump", format, f"--encoding={encoding}", *options)
+                contents = read(path, format, client)
+                (table,) = contents.tables
+                assert (table.schema, table.name, table.rows) == ("public", "größe\\", 1)
+                assert table.columns == (None if options else ("naïve\\'",))
+                assert [(value.schema, value.name) for value in contents.sequences] == [("public", "é\\'")]
+                assert list(contents.large_objects[0]) == live_large_objects(params)
+
+
+def test_archives_of_every_client_are_read_by_those_that_can(
+    source: tuple[ConnectionParams, Client], clients: list[Client], tmp_path: Path
+) -> None:
+    params, own = source
+    with params.connect() as connection:
+        server_major = connection.info.server_version // 10000
+    expected = read(dump(own, params, tmp_path / "own", "custom"), "custom", own).tables
+    for number, writer in enumerate(client for client in clients if client.major >= server_major):
+        methods = {method for method in writer.compression_methods if writer.major >= 16 or method == "gzip"}
+        for format in ("custom", "directory"):
+            for method in sorted(methods) if writer.major >= 16 else ["6"]:
+                path = dump(writer, params, tmp_path / f"{number}-{format}-{method}", format, f"--compress={method}")
+                for reader in clients:
+                    too_old = reader.major < writer.major and {reader.major, writer.major} != {17, 18}
+                    if too_old or (method in ("zstd", "lz4") and method not in reader.compression_methods):
+                        with pytest.raises(ClientError):
+                            read(path, format, reader)
+                    else:
+                        assert read(path, format, reader).tables == expected
+
+
+@pytest.mark.parametrize(
+    ("position", "value", "message"),
+    [
+        (6, 99, "archive version 1.99; 1.10 to 1.16 can be read"),
+        (11, 3, "compressed with zstd, which pg_restore .* lacks"),
+    ],
+)
+def test_what_the_client_cannot_read_is_not_the_archives_fault(
+    source: tuple[ConnectionParams, Client], tmp_path: Path, position: int, value: int, message: str
+) -> None:
+    params, client = source
+    path = dump(client, params, tmp_path / "dump", "custom")
+    content = bytearray(path.read_bytes())
+    content[position] = value
+    path.write_bytes(content)
+    with pytest.raises(ClientError, match=message):
+        read(path, "custom", client)
+
+
+@pytest.mark.parametrize("options", [(), ("--compress=0",), ("--inserts",)], ids=["gzip", "none", "inserts"])
+def test_an_emptied_member_of_a_directory_is_found(
+    source: tuple[ConnectionParams, Client], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    params, client = source
+    path = dump(client, params, tmp_path / "dump", "directory", *options)
+    members = sorted(path.glob("[0-9]*.dat*"))
+    assert len(members) == len(live_tables(params))
+    for member in members:
+        whole = member.read_bytes()
+        for emptied in (b"", gzip.compress(b"") if member.suffix == ".gz" else b"\n"):
+            member.write_bytes(emptied)
+            with pytest.raises(VerificationFailed, match=member.name):
+                read(path, "directory", client)
+        member.write_bytes(whole)
+    read(path, "directory", client)
+    for name in ("toc.dat", members[0].name):
+        copy = tmp_path / name
+        shutil.copytree(path, copy)
+        (copy / name).unlink()
+        with pytest.raises(VerificationFailed, match="the directory lacks"):
+            read(copy, "directory", client)
+
+
+def test_what_is_no_archive_is_named(source: tuple[ConnectionParams, Client], tmp_path: Path) -> None:
+    path = tmp_path / "dump"
+    for content in (b"", b"P", b"what is this?" * 100):
+        path.write_bytes(content)
+        for format in ("custom", "tar", "plain"):
+            with pytest.raises(VerificationFailed):
+                read(path, format, source[1])
+
+
+def test_deadline_and_cancellation_say_nothing_about_the_archive(
+    source: tuple[ConnectionParams, Client], tmp_path: Path
+) -> None:
+    params, client = source
+    cancelled = Cancel()
+    cancelled.set()
+    for format in ("custom", "directory", "tar", "plain"):
+        path = dump(client, params, tmp_path / format, format)
+        with pytest.raises(DeadlineExceeded):
+            read_archive(path, format=format, client=client, deadline=1e-6)
+        with pytest.raises(Cancelled):
+            read(path, format, client, cancel=cancelled)
+
+
+def test_progress_ends_at_the_bytes_of_the_script(source: tuple[ConnectionParams, Client], tmp_path: Path) -> None:
+    params, client = source
+    for format in ("custom", "plain"):
+        steps: list[int] = []
+        contents = read(dump(client, params, tmp_path / format, format), format, client, progress=steps.append)
+        assert steps == sorted(steps)
+        assert steps[-1] == contents.bytes
+        assert contents.rows == sum(rows for _, rows, _ in live_tables(params).values())

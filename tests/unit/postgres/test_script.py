@@ -1,0 +1,105 @@
+"""A script against the table of contents that it was made from."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import pytest
+
+from airflow_pgbackup.errors import VerificationFailed
+from airflow_pgbackup.postgres.archive.digests import ArchiveContents
+from airflow_pgbackup.postgres.archive.script import ScriptReader
+from airflow_pgbackup.postgres.archive.toc import TocEntry
+
+HEAD = "--\n-- PostgreSQL database dump\n--\n\n"
+TRAILER = "--\n-- PostgreSQL database dump complete\n--\n\n"
+
+
+def entry(dump_id: int, name: str, *, kind: str = "TABLE DATA", copies: bool = True, definition: str = "") -> TocEntry:
+    copy = f"COPY public.{name} (a) FROM stdin;\n" if copies else None
+    return TocEntry(dump_id, 0, 0, kind, "public", name, "owner", copy_statement=copy, definition=definition)
+
+
+def block(name: str, data: str = "1\n") -> str:
+    return f"--\n-- Data for Name: {name}; Type: TABLE DATA\n--\n\nCOPY public.{name} (a) FROM stdin;\n{data}\\.\n\n\n"
+
+
+def read(script: str, entries: Sequence[TocEntry] | None) -> ArchiveContents:
+    contents = ArchiveContents()
+    for _ in ScriptReader(io.BytesIO((HEAD + script + TRAILER).encode()), contents, entries).blocks():
+        pass
+    return contents
+
+
+def test_each_entry_has_its_block() -> None:
+    read(block("a") + block("b", "") + block("c"), [entry(7, "a"), entry(8, "b"), entry(9, "c")])
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        # pg_restore goes from a member without an end right into the next one, whose COPY is then a row.
+        (
+            block("a").replace("\\.\n\n\n", "") + block("b") + block("c"),
+            r"the data of TABLE DATA public.a \(entry 7\) has no end: TABLE DATA public.b \(entry 8\) should follow, "
+            r"COPY public.c \(a\) FROM stdin; does",
+        ),
+        (
+            block("a") + block("b").replace("1\n\\.\n\n\n", "") + block("c"),
+            r"the data of 1 of 3 tables is missing, first TABLE DATA public.c \(entry 9\)",
+        ),
+        (block("a") + block("b") + block("c").replace("\\.\n\n\n", ""), "ends inside the table data"),
+        ("", "the data of 3 of 3 tables is missing, first TABLE DATA public.a"),
+        (
+            block("b") + block("a") + block("c"),
+            r"begins wrong: TABLE DATA public.a .* should follow, COPY public.b",
+        ),
+        (block("a") + block("b") + block("c") + block("d"), "nothing should follow, COPY public.d"),
+    ],
+)
+def test_an_entry_without_its_own_block_is_found(script: str, message: str) -> None:
+    with pytest.raises(VerificationFailed, match=message):
+        read(script, [entry(7, "a"), entry(8, "b"), entry(9, "c")])
+
+
+def test_a_table_without_rows_is_in_a_dump_of_inserts_all_the_same() -> None:
+    entries = [entry(7, "a", copies=False), entry(8, "b", copies=False)]
+    contents = read("INSERT INTO public.b VALUES (1);\nINSERT INTO public.b VALUES (2);\n", entries)
+    assert {(table.name, table.rows, table.comparable) for table in contents.tables} == {
+        ("a", 0, "inserts"),
+        ("b", 2, "inserts"),
+    }
+
+
+OBJECTS = "".join(
+    f"SELECT pg_catalog.lo_open('{oid}', 131072);\nSELECT pg_catalog.lo_close(0);\n\n" for oid in (11, 12)
+)
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        [entry(7, "11", kind="BLOB", copies=False), entry(8, "12", kind="BLOB", copies=False)],
+        [entry(7, "11..12", kind="BLOB METADATA", copies=False, definition="11\n12\n")],
+    ],
+    ids=["before 17", "since 17"],
+)
+def test_large_objects_are_as_many_as_the_table_of_contents_lists(listed: list[TocEntry]) -> None:
+    data = entry(9, "BLOBS", kind="BLOBS", copies=False)
+    (objects,) = read(OBJECTS, [*listed, data]).large_objects
+    assert [oid for oid, _, _ in objects] == [11, 12]
+    with pytest.raises(VerificationFailed, match="1 large objects have data in the archive, its table of contents"):
+        read(OBJECTS[: len(OBJECTS) // 2], [*listed, data])
+    read("", listed)  # definitions only
+
+
+def test_large_object_data_without_its_object_is_an_error() -> None:
+    with pytest.raises(VerificationFailed, match="without its lo_open"):
+        read("SELECT pg_catalog.lowrite(0, '\\x00');\n", None)
+
+
+def test_tables_of_old_dumps_are_in_the_schema_of_the_search_path() -> None:
+    script = HEAD + "SET search_path = old, pg_catalog;\n\nCOPY actor (actor_id) FROM stdin;\n1\n\\.\n\n\n" + TRAILER
+    blocks = ScriptReader(io.BytesIO(script.encode()), ArchiveContents()).blocks()
+    assert [block.key for block in blocks] == [(None, "old", "actor")]

@@ -1,0 +1,203 @@
+"""From what tools and libpq say to one line and a hint. The messages are PostgreSQL's own, 15 to 18, word for word.
+
+Most of them are also had from real servers, in tests/integration/postgres/test_tool_errors.py.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_pgbackup.postgres.connection.hints import hint_for
+from airflow_pgbackup.postgres.tools.stderr import StderrFilter, most_useful
+
+AT = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
+
+
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        (AT + 'FATAL:  password authentication failed for user "u"', "user or the password"),
+        (AT + "fe_sendauth: no password supplied", "pgpass"),
+        (AT + 'FATAL:  no pg_hba.conf entry for host "h", user "u", database "d", no encryption', "sslmode=require"),
+        (AT + 'FATAL:  no pg_hba.conf entry for host "h", user "u", database "d", SSL encryption', "add a line"),
+        (AT + 'FATAL:  pg_hba.conf rejects connection for host "h", user "u", database "d"', "add a line"),
+        (AT + 'FATAL:  Peer authentication failed for user "postgres"', "other means"),
+        (AT + 'FATAL:  certificate authentication failed for user "u"', "other means"),
+        ('could not translate host name "db" to address: Name or service not known', "no such host"),
+        ("failed to resolve host 'db': [Errno -3] Temporary failure in name resolution", "no such host"),
+        (
+            'connection to server on socket "/run/.s.PGSQL.5432" failed: No such file or directory',
+            "at that socket",
+        ),
+        (AT + "Connection refused", "nothing answers"),
+        (AT + "No route to host", "no way to that host"),
+        (AT + "Network is unreachable", "no way to that host"),
+        (AT + "timeout expired", "no answer in time"),
+        ("connection timeout expired", "no answer in time"),
+        (AT + "Connection timed out", "no answer in time"),
+        (AT + "FATAL:  unsupported startup parameter: options", "pooler"),
+        (AT + "FATAL:  sorry, too many clients already", "out of connections"),
+        (
+            AT + "FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute",
+            "out of connections",
+        ),
+        (AT + 'FATAL:  too many connections for database "d"', "out of connections"),
+        (AT + "FATAL:  the database system is starting up", "try again later"),
+        (AT + "FATAL:  the database system is in recovery mode", "try again later"),
+        (AT + 'FATAL:  role "u" is not permitted to log in', "LOGIN"),
+        (AT + 'FATAL:  role "u" does not exist', "no such user"),
+        (AT + 'FATAL:  permission denied for database "d"', "GRANT CONNECT"),
+        (AT + 'FATAL:  database "d" is not currently accepting connections', "datallowconn"),
+        (AT + 'FATAL:  database "d" does not exist', "case-sensitive"),
+        ('sslmode value "require" invalid when SSL support is not compiled in', "built without TLS"),
+        (AT + "server does not support SSL, but SSL was required", "ssl = on"),
+        (AT + 'root certificate file "/root.crt" does not exist', "sslrootcert"),
+        (AT + 'server certificate for "a" does not match host name "b"', "another name"),
+        (AT + "SSL error: certificate verify failed", "not signed by the CA"),
+        (AT + 'private key file "/k" has group or world access; file must have permissions', "chmod 0600"),
+        (AT + "FATAL:  connection requires a valid client certificate", "sslcert"),
+        (AT + "SSL error: tlsv13 alert certificate required", "sslcert"),
+        (AT + "SSL error: tlsv1 alert unknown ca", "does not trust"),
+        (AT + 'could not load private key file "/k": no start line', "PEM"),
+        (AT + "SSL SYSCALL error: EOF detected", "TLS failed"),
+        ('syntax error in service file "/s", line 2', "too old"),
+        ("pg_dumpall: error: query failed: ERROR:  permission denied for table pg_authid", "no_role_passwords"),
+        (
+            'pg_dump: error: query failed: ERROR:  query would be affected by row-level security policy for table "t"',
+            "BYPASSRLS",
+        ),
+        ("pg_dump: error: query failed: ERROR:  permission denied for large object 16403", "GRANT it"),
+        ("pg_dump: error: query failed: ERROR:  permission denied for table t", "pg_read_all_data"),
+        ("pg_dump: error: query failed: ERROR:  permission denied for schema s", "pg_read_all_data"),
+        ("pg_dump: error: query failed: ERROR:  permission denied for sequence s_id_seq", "pg_read_all_data"),
+        ("ERROR:  canceling statement due to lock timeout", "pg_locks"),
+        ("pg_dump: error: query failed: ERROR:  canceling statement due to statement timeout", "lock_wait_timeout"),
+        ("ERROR:  canceling statement due to conflict with recovery", "standby"),
+        ("ERROR:  deadlock detected", "try again"),
+        ("pg_dump: error: aborting because of server version mismatch", "newer than this client"),
+        ("pg_dump: error: no matching tables were found", "patterns"),
+        ("pg_dump: error: no matching schemas were found", "patterns"),
+        ("/usr/bin/pg_dump: unrecognized option '--filter=x'", "too old"),
+        ('ERROR:  character with byte sequence 0xe2 in encoding "UTF8" has no equivalent in encoding "LATIN1"', "enc"),
+        ('ERROR:  invalid byte sequence for encoding "UTF8": 0xff', "encoding"),
+        ("ERROR:  invalid memory alloc request size 1073741824", "1 GB"),
+        ("pg_dump: error: out of memory", "memory"),
+        ("FATAL:  terminating connection due to administrator command", "ended the session"),
+        ("server closed the connection unexpectedly", "ended the session"),
+        ("pg_dump: error: could not write to file: No space left on device", "disk is full"),
+        ("pg_dump: error: could not write to file: Disk quota exceeded", "disk is full"),
+        ("pg_dump: error: could not write to file: File too large", "ulimit"),
+        ('pg_dump: error: could not create directory "d": File exists', "remove it"),
+        ('pg_dump: error: directory "d" is not empty', "remove it"),
+        ("pg_restore: error: unsupported version (1.16) in file header", "newer pg_dump"),
+        ("pg_dump: error: this build does not support compression with zstd", "that compression"),
+        ("pg_restore: error: could not read from input file: end of file", "truncated"),
+        ("pg_restore: error: input file is too short (read 3, expected 5)", "truncated"),
+        ("pg_restore: error: input file does not appear to be a valid archive", "truncated"),
+        ('ERROR:  unrecognized configuration parameter "transaction_timeout"', "custom format"),
+        ('ERROR:  unrecognized parameter "pg_attver"', "as new as its source"),
+        ('ERROR:  extension "postgis" is not available', "install the extension"),
+        ('could not execute query: ERROR:  role "app" does not exist', "globals first"),
+        ('could not execute query: ERROR:  relation "t" already exists', "not empty"),
+        ('could not execute query: ERROR:  schema "public" already exists', "not empty"),
+        ("ERROR:  cannot execute CREATE TABLE in a read-only transaction", "standby or read-only"),
+        ('pg_dumpall: error: could not connect to database "d"', "no such database"),
+        ("pg_dump: error: cannot run /x/pg_dump: No such file or directory", "no such program"),
+    ],
+)
+def test_every_hint(message: str, hint: str) -> None:
+    found = hint_for(message)
+    assert found is not None
+    assert hint in found
+
+
+def test_no_hint_is_better_than_a_wrong_one() -> None:
+    assert hint_for('ERROR:  invalid input syntax for type integer: "x"') is None
+    assert hint_for("") is None
+
+
+def shown(text: str) -> list[str]:
+    lines = StderrFilter()
+    return [line for raw in text.splitlines() if (line := lines.keep(raw))]
+
+
+def test_statements_and_rows_are_dropped_over_many_lines() -> None:
+    text = """\
+pg_restore: while PROCESSING TOC:
+pg_restore: from TOC entry 215; 1259 16385 TABLE t postgres
+pg_restore: error: could not execute query: ERROR:  syntax error at or near "x"
+LINE 1: CREATE TABLE secret
+                     ^
+Command was: CREATE TABLE secret (
+    a text DEFAULT 'secret'
+
+);
+pg_dump: error: Dumping the contents of table "t" failed: PQgetResult() failed.
+pg_dump: detail: Error message from server: ERROR:  invalid page in block 0 of relation base/5/16384
+CONTEXT:  secret
+  over two lines
+pg_dump: detail: Command was: COPY public.t (secret) TO stdout;
+psql:<stdin>:12: ERROR:  duplicate key value violates unique constraint "t_pkey"
+DETAIL:  Key (a)=(secret
+secret) already exists.
+HINT:  Do something else.
+QUERY:  select 'secret'
+psql:<stdin>:13: DETAIL:  secret
+ERROR:  canceling statement due to lock timeout
+STATEMENT:  LOCK secret
+pg_dump: warning: there are circular foreign-key constraints
+"""
+    assert shown(text) == [
+        "pg_restore: while PROCESSING TOC:",
+        "pg_restore: from TOC entry 215; 1259 16385 TABLE t postgres",
+        'pg_restore: error: could not execute query: ERROR:  syntax error at or near "x"',
+        'pg_dump: error: Dumping the contents of table "t" failed: PQgetResult() failed.',
+        "pg_dump: detail: Error message from server: ERROR:  invalid page in block 0 of relation base/5/16384",
+        'psql:<stdin>:12: ERROR:  duplicate key value violates unique constraint "t_pkey"',
+        "DETAIL:  Key (a)=(…)",
+        "HINT:  Do something else.",
+        "ERROR:  canceling statement due to lock timeout",
+        "pg_dump: warning: there are circular foreign-key constraints",
+    ]
+
+
+def test_continuations_of_other_messages_are_kept() -> None:
+    text = 'psql: error: connection to server at "h" failed: Connection refused\n\tIs the server running?'
+    assert shown(text) == [line.strip() for line in text.splitlines()]
+
+
+def test_a_line_is_stripped_and_bounded() -> None:
+    assert shown('pg_dump: role "\x1b" ') == ['pg_dump: role "\x1b"']  # escaped where it is shown, tests/attacks
+    assert shown("") == []
+    assert shown(" \r") == []
+    (long,) = shown("x" * 100_000)
+    assert len(long) < 2100
+
+
+@pytest.mark.parametrize(
+    ("lines", "cause"),
+    [
+        (["pg_dump: error: boom."], "boom"),
+        (["pg_dump: warning: odd", "pg_dump: error: boom", "pg_dump: hint: none"], "boom"),
+        (["pg_dump: error: first cause", 'pg_dumpall: error: pg_dump failed on database "d", exiting'], "first cause"),
+        (["pg_dump: error: first cause", "pg_dump: error: a worker process died unexpectedly"], "first cause"),
+        (
+            [
+                'pg_dump: error: Dumping the contents of table "t" failed: PQgetResult() failed.',
+                "pg_dump: detail: Error message from server: ERROR:  invalid page",
+            ],
+            "ERROR:  invalid page",
+        ),
+        (["pg_restore: error: boom", "pg_restore: warning: errors ignored on restore: 1"], "boom"),
+        (
+            ['psql: error: x failed: FATAL:  database "d" does not exist'],
+            'x failed: FATAL:  database "d" does not exist',
+        ),
+        (["pg_dump: error: could not write: No space left on device", "pg_dump: error: later"], "could not write"),
+        (["something", "else"], "else"),
+        ([], ""),
+    ],
+)
+def test_the_line_that_names_the_cause(lines: list[str], cause: str) -> None:
+    found, _ = most_useful(lines)
+    assert found.startswith(cause)

@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from airflow_pgbackup.errors import ManifestError
+from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.manifest import (
+    MAX_BYTES,
+    Artifact,
+    Check,
+    ClientInfo,
+    Compression,
+    DatabaseSource,
+    Difference,
+    Document,
+    FileDigest,
+    Manifest,
+    RepositoryFile,
+    RowCount,
+    TableResult,
+    Verification,
+    directory_sha256,
+)
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+UUID = "0b9f3f3e-1c44-4c6c-9a4e-5f7d1a2b3c4d"
+AT = datetime(2026, 11, 22, 2, 0, tzinfo=timezone.utc)
+SHA = hashlib.sha256(b"").hexdigest()
+PG_DUMP = ClientInfo("pg_dump", "18.4", "/usr/lib/postgresql/18/bin/pg_dump")
+
+DATABASE = Manifest(
+    repository=UUID,
+    series=Series("postgres_default", "dvdrental"),
+    id="20261122T020000Z-3f9ac1",
+    kind="database",
+    started_at=AT,
+    finished_at=AT + timedelta(seconds=4, milliseconds=250),
+    duration_seconds=4.25,
+    artifact=Artifact(
+        name="dvdrental_2026-11-22_0200.dump",
+        format="custom",
+        compression=Compression("zstd", 3, "pg_dump"),
+        size=734003,
+        sha256=SHA,
+        files=(FileDigest("dvdrental_2026-11-22_0200.dump", 734003, SHA),),
+        attempt="7d41c09e",
+    ),
+    source=DatabaseSource(
+        database="dvdrental",
+        server_version="18.4",
+        server_version_num=180004,
+        size_bytes=15728640,
+        encoding="UTF8",
+        host="db.example",
+        extensions={"plpgsql": "1.0", "postgis": "3.4.2"},
+    ),
+    client=PG_DUMP,
+    options={"exclude_tables": ["public.log_*"], "no_owner": True, "compress": "zstd:3"},
+    origin={"dag_id": "nightly", "task_id": "dump", "run_id": "scheduled__2026-11-22T02:00:00+00:00", "map_index": -1},
+    restore_command="pg_restore -d dvdrental dvdrental_2026-11-22_0200.dump",
+    source_rows=(RowCount("public", "film", 1000), RowCount("öffentlich", "таблица\n2", 0)),
+    left_out=("table public.log_2025 (exclude_tables)",),
+)
+
+MEMBERS = (FileDigest("3456.dat.zst", 20, SHA), FileDigest("blob_1.dat", 0, SHA), FileDigest("toc.dat", 11, SHA))
+CLUSTER = replace(
+    DATABASE,
+    series=Series("postgres_default", None),
+    kind="cluster",
+    artifact=Artifact(
+        name="cluster_2026-11-22_0200.dir",
+        format="directory",
+        compression=Compression(None, None, None),
+        size=31,
+        sha256=directory_sha256(MEMBERS),
+        files=MEMBERS,
+        attempt="00c0ffee",
+    ),
+    source=DatabaseSource(
+        database=None, server_version="16.14", server_version_num=160014, size_bytes=None, encoding=None, host=None
+    ),
+    source_rows=None,
+    left_out=None,
+)
+
+VERIFICATION = Verification(
+    backup_id="20261122T020000Z-3f9ac1",
+    level="restore",
+    result="fail",
+    started_at=AT,
+    finished_at=AT + timedelta(seconds=60),
+    duration_seconds=60,
+    checks=(Check("sha256", "pass"), Check("restore", "fail", "1 index differs")),
+    tables=(
+        TableResult(schema="public", name="film", rows=1000, sha256=SHA, result="pass"),
+        TableResult(
+            database="other", schema="public", name="x", rows=0, sha256=None, result="notproven", detail="foreign data"
+        ),
+    ),
+    differences=(Difference("index", "public.film_title_idx", "is not there after the restore"),),
+    restore_seconds=12.5,
+    client=PG_DUMP,
+    origin={"dag_id": "drill"},
+    artifact_sha256=SHA,
+)
+
+DOCUMENTS: dict[str, Document] = {
+    "manifest-database": DATABASE,
+    "manifest-cluster": CLUSTER,
+    "verification": VERIFICATION,
+    "repository": RepositoryFile(uuid=UUID, created_at=AT),
+}
+
+
+def golden(name: str) -> Path:
+    """The newest version that is written."""
+    return GOLDEN / f"{name}-{DOCUMENTS[name].format_version}.json"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_what_is_written_is_the_golden_file(name: str) -> None:
+    """The form that other releases, and other people's tools, read. A change here is a change of the format."""
+    assert DOCUMENTS[name].to_json().decode() == golden(name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_golden_file_is_read(name: str) -> None:
+    expected = DOCUMENTS[name]
+    assert type(expected).from_json(golden(name).read_bytes()) == expected
+
+
+def test_a_verification_of_version_1_0_names_no_artifact_and_is_read() -> None:
+    expected = replace(VERIFICATION, format_version="1.0", artifact_sha256=None)
+    assert Verification.from_json((GOLDEN / "verification-1.0.json").read_bytes()) == expected
+    later = expected.to_json().replace(b'"format_version": "1.0"', b'"format_version": "1.1"')
+    with pytest.raises(ManifestError, match=r"version 1\.1 names the artifact that was looked at"):
+        Verification.from_json(later)
+
+
+@pytest.mark.parametrize("name", ["manifest-database", "manifest-cluster"])
+def test_a_manifest_of_version_1_0_has_its_artifact_beside_it(name: str) -> None:
+    manifest, newer = Manifest.from_json((GOLDEN / f"{name}-1.0.json").read_bytes()), DOCUMENTS[name]
+    assert isinstance(newer, Manifest)
+    assert manifest == replace(
+        newer,
+        format_version="1.0",
+        artifact=replace(newer.artifact, attempt=None),
+        source=replace(newer.source, extensions=None),
+    )
+    file = manifest.artifact.files[0]
+    assert newer.key(file).replace(f"{newer.artifact.attempt}/", "") == manifest.key(file)
+    copy = manifest.moved(str(uuid4()), "0123abcd")
+    assert (copy.format_version, copy.artifact.attempt) == ("1.1", "0123abcd")
+    assert replace(newer, format_version="1.7").moved(UUID, "0123abcd").format_version == "1.7"
+
+
+def test_a_newer_minor_version_is_read_and_kept() -> None:
+    """Written by a later release: more fields, at the top and inside, and a value that this one does not know."""
+    data = (GOLDEN / "manifest-database-1.7.json").read_bytes()
+    manifest = Manifest.from_json(data)
+    assert manifest.artifact == replace(DATABASE.artifact, attempt=None)
+    assert manifest.format_version == "1.7"
+    assert manifest.unknown == {"encryption": {"method": "age", "recipients": ["age1qx"]}}
+    again = json.loads(manifest.to_json())
+    assert again["encryption"] == {"method": "age", "recipients": ["age1qx"]}
+    assert again["format_version"] == "1.7"
+    assert "unknown" not in again
+
+
+def changed(**changes: Any) -> bytes:
+    """The database's manifest with other values, at paths like ``artifact__size``."""
+    content: Any = json.loads(DATABASE.to_json())
+    for path, value in changes.items():
+        at = content
+        *steps, last = path.split("__")
+        for step in steps:
+            at = at[int(step) if step.isdigit() else step]
+        at[last] = value
+    return json.dumps(content).encode()
+
+
+@pytest.mark.parametrize("version", ["2.0", "10.3", "0.9"])
+def test_another_major_version_is_refused(version: str) -> None:
+    with pytest.raises(ManifestError, match=rf"version {version}, this release reads 1\.x") as caught:
+        Manifest.from_json(changed(format_version=version))
+    assert "upgrade" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"1.0"',
+        b"{}",
+        b'{"format_version": 1}',
+        b'{"format_version": "1"}',
+        b'{"format_version": "1.0"}',
+        b"\xff\xfe{}",
+        b"PGDMP\x01\x10",
+        b"[" * 100_000,
+        DATABASE.to_json()[:-3],
+        DATABASE.to_json() * 2,
+        changed(duration_seconds=float("nan")),
+        changed(duration_seconds=4.5).replace(b"4.5", b"1e999"),
+        changed(options={"jobs": 4.5}).replace(b"4.5", b"-1e999"),
+        b'{"format_version": "1.0", "size": ' + b"9" * 5000 + b"}",
+        b" " * (MAX_BYTES + 1),
+    ],
+    ids=range(18),
+)
+def test_what_is_no_manifest(data: bytes) -> None:
+    with pytest.raises(ManifestError) as caught:
+        Manifest.from_json(data)
+    assert "\n" not in caught.value.message
+    assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": "../../etc"},
+        {"id": "20261122T020000Z-3f9ac1/x"},
+        {"kind": "table"},
+        {"repository": "mine"},
+        {"started_at": "yesterday"},
+        {"started_at": "2026-02-31T00:00:00Z"},
+        {"started_at": "2026-11-22T02:00:00+02:00"},
+        {"duration_seconds": -1},
+        {"series__server": ""},
+        {"artifact__name": ".."},
+        {"artifact__name": "a/b"},
+        {"artifact__name": "a\nb"},
+        {"artifact__name": ""},
+        {"artifact__size": -1},
+        {"artifact__size": "1"},
+        {"artifact__size": True},
+        {"artifact__size": 1.5},
+        {"artifact__sha256": SHA.upper()},
+        {"artifact__files": []},
+        {"artifact__files__0__path": "/etc/passwd"},
+        {"artifact__files__0__path": "../x"},
+        {"artifact__files__0__path": "a/../../x"},
+        {"artifact__files__0__path": "a//b"},
+        {"artifact__files__0__path": "a/."},
+        {"artifact__files__0__path": "a/b"},
+        {"artifact__files__0__path": "a\x7fb"},
+        {"artifact__format": "zip"},
+        {"artifact": None},
+        {"restore_command": ["rm"]},
+        {"client__version": "abc"},
+        {"client__version": ""},
+        {"client__version": "18.4\n"},
+        {"client__version": "١٨.4"},
+        {"client__version": "1" * 400},
+        {"source__server_version_num": 10**12},
+        {"source__size_bytes": 2**64},
+        {"artifact__size": 1e300},
+        {"artifact__compression__method": "$(touch /tmp/x)"},
+        {"artifact__compression__level": 2**40},
+        {"duration_seconds": 1e300},
+        {"options": {"jobs": 10**400}},
+        {"options": {"a": json.loads("[" * 40 + "]" * 40)}},
+        {"id": "20261122T020000Z-3f9ac1\n"},
+        {"id": "20261123T020000Z-3f9ac1"},
+        {"artifact__name": "dvdrental_2026-11-22_0200.dump\n"},
+        {"artifact__name": "dvdrental\x9b2J.dump"},
+        {"artifact__name": "dvdrental\u202epmud.exe"},
+        {"artifact__name": "another.dump"},
+        {"artifact__size": 734004},
+        {"artifact__sha256": "0" * 64},
+        {"artifact__files__0__size": 1},
+        {"artifact__files__0__path": "another.dump"},
+        {"artifact__files__0__sha256": "0" * 64},
+        {"artifact__format": "directory"},
+        {"artifact__files": [json.loads(DATABASE.to_json())["artifact"]["files"][0]] * 2},
+        {"kind": "cluster"},
+        {"series__database": None},
+        {"source_rows": [{"schema": "s"}]},
+        {"left_out": "x"},
+    ],
+    ids=lambda changes: f"{next(iter(changes))}={next(iter(changes.values()))!r}"[:40],
+)
+def test_forged_values_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ManifestError):
+        Manifest.from_json(changed(**changes))
+
+
+@pytest.mark.parametrize("version", ["0", "18.4", "9.6.24", "19", "19.0"])
+def test_every_version_that_is_written_is_read(version: str) -> None:
+    assert Manifest.from_json(changed(client__version=version)).client.version == version
+
+
+def test_each_required_field_is_required() -> None:
+    content = json.loads(DATABASE.to_json())
+    optional = {"source_rows", "left_out"}
+    for name in content.keys() - optional:
+        with pytest.raises(ManifestError):
+            Manifest.from_json(json.dumps({k: v for k, v in content.items() if k != name}).encode())
+    shortened = {k: v for k, v in content.items() if k not in optional}
+    assert Manifest.from_json(json.dumps(shortened).encode()).source_rows is None
+
+
+def test_names_that_are_not_unicode_survive() -> None:
+    forged = changed(source__host="\udc80x")
+    manifest = Manifest.from_json(forged)
+    assert manifest.source.host == "\udc80x"
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_times_are_utc_whatever_zone_they_came_in() -> None:
+    east = AT.astimezone(timezone(timedelta(hours=9)))
+    data = replace(DATABASE, started_at=east).to_json()
+    assert json.loads(data)["started_at"] == "2026-11-22T02:00:00Z"
+    assert Manifest.from_json(data).started_at == AT
+
+
+def test_the_digest_of_a_directory_is_independent_of_order_and_can_be_recomputed_by_hand() -> None:
+    by_hand = hashlib.sha256(
+        f"3456.dat.zst\0{20}\0{SHA}\nblob_1.dat\0{0}\0{SHA}\ntoc.dat\0{11}\0{SHA}\n".encode()
+    ).hexdigest()
+    assert directory_sha256(MEMBERS) == directory_sha256(reversed(MEMBERS)) == by_hand
+    assert directory_sha256([*MEMBERS, FileDigest("x", 0, SHA)]) != by_hand
