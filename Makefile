@@ -6,6 +6,7 @@
 #   make test-lowest        the tests that touch Airflow or boto3, with the lowest versions that pyproject.toml admits
 #   make bench              the measurements behind the numbers in the documentation
 #   make docs               the tables of parameters and options in docs/, after a change of them
+#   make site               the documentation as a site, in .site/html; a warning is an error
 #   make lock               constraints.txt anew (needs uv)
 
 BIN := .venv/bin
@@ -16,7 +17,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-lowest check bench docs format lock clean
+.PHONY: demo test test-lowest check bench docs site format lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.installed
@@ -45,6 +46,10 @@ bench: .venv/.installed
 docs: .venv/.installed
 	@$(BIN)/python docs/_generate.py
 
+site: .venv/.installed
+	$(BIN)/sphinx-build -q -W -n --keep-going -E -d .site/doctrees -b html docs .site/html
+	$(BIN)/sphinx-build -q -W -n --keep-going -d .site/doctrees -b linkcheck docs .site/linkcheck
+
 # Once, and again when a pinned version or the project's metadata changed. Every hash is checked.
 .venv/.installed: constraints.txt pyproject.toml
 .lowest/.installed: constraints-lowest.txt pyproject.toml
@@ -70,5 +75,5 @@ lock:
 	$(LOCK) --group lowest $(LOWEST) --output-file constraints-lowest.txt
 
 clean:
-	rm -rf .venv .lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .lowest .site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

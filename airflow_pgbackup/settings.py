@@ -22,7 +22,7 @@ _WORDS = {"compress_by": ("airflow-pgbackup", "pg_dump"), "rehearsal_containment
 class Settings:
     """What an administrator may set for every task. Times are seconds.
 
-    The reasons for the numbers are in ``docs/configuration.md``.
+    The reasons for the numbers are in ``docs/reference/configuration.md``.
     """
 
     client_dirs: tuple[str, ...] = ()

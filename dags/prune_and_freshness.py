@@ -4,7 +4,7 @@ A DAG of its own, because it is to notice a backup DAG that did not run at all. 
 at runs. ``prune`` comes after it: while no good backups arrive, no old one is deleted.
 
 What it cannot notice is that it does not run itself: for that, let something outside of Airflow watch, or add one of
-Airflow's deadline alerts, as in docs/freshness.md.
+Airflow's deadline alerts, as in docs/reference/freshness.md.
 
 Connection: ``aws_default``. Trigger it by hand with ``delete`` off to see in the log of ``prune`` what it would do.
 """

@@ -9,7 +9,7 @@ A backup that is not what was dumped fails its task. One that could not be rehea
 of disk, fails it too and says why; the repository then has it as "not proven", neither passed nor failed.
 
 Connection: ``aws_default``. The worker needs a PostgreSQL server's programs with the extensions of your databases: see
-docs/verification.md.
+docs/explanation/verification.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes the tables of parameters and options into the pages beside this file: ``make docs``.
+"""Write the tables of parameters and options into the pages below this directory: ``make docs``.
 
 A page asks for a table by a pair of comments, and what is between them is replaced::
 
@@ -172,7 +172,7 @@ def _rows(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    for path in sorted(Path(__file__).parent.glob("*.md")):
+    for path in sorted(Path(__file__).parent.rglob("*.md")):
         before = path.read_text()
         if (after := generated(before)) != before:
             path.write_text(after)

@@ -101,7 +101,7 @@ def compressed(source: Readable, method: str, level: int | None) -> Pieces:
     """A dump in plain format, which pg_dumpall cannot compress and pg_dump < 16 not well, compressed.
 
     :param method: ``zstd`` (on all cores) or ``gzip``.
-    :param level: None is zstd 3, gzip 1: measured best of speed and size, see ``docs/performance.md``.
+    :param level: None is zstd 3, gzip 1: measured best of speed and size, see ``docs/explanation/performance.md``.
     """
     return Pieces(_compressed(source, _zstd(level) if method == "zstd" else _gzip(level, wbits=31)))
 

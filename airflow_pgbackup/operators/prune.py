@@ -21,7 +21,7 @@ class PgBackupPruneOperator(PgBackupOperator):
 
     Only backups verified at ``minimum_level`` count; while none does, none is deleted. The newest of a series is never
     deleted, nor are the newest ``keep_at_least`` that count, nor what is pinned or locked by the store. The rules are
-    told in ``docs/retention.md``.
+    told in ``docs/reference/retention.md``.
 
     The task returns the plan without the backups that stay: ``{"kept": 12, "removed": 3, "bytes": 4096, "decisions":
     [{"series", "id", "started_at", "size", "state", "verified", "keep", "reasons"}], "leftovers": […], "notes": […],

@@ -24,7 +24,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
 
     It reads the repository alone, so it needs no run of anything else: in a DAG with a schedule of its own it notices
     a backup DAG that is paused, deleted or was never written. What it covers and what Airflow's deadline alerts do is
-    told in ``docs/freshness.md``. The task returns what it found, see
+    told in ``docs/reference/freshness.md``. The task returns what it found, see
     :func:`airflow_pgbackup.backup.freshness.freshness`.
 
     :param repository: ``s3://bucket/prefix`` or ``file:///folder``.

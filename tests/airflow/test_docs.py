@@ -14,10 +14,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+DOCS = ROOT / "docs"
+PAGES = [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT).with_suffix(""))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_tables_are_up_to_date(page: Path) -> None:
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "_generate.py")
     assert spec is not None
@@ -40,7 +45,7 @@ def test_tables_are_up_to_date(page: Path) -> None:
 )
 def test_a_page_has_every_parameter(page: str, module: str, name: str) -> None:
     operator = getattr(importlib.import_module(f"airflow_pgbackup.operators.{module}"), name)
-    text = (ROOT / "docs" / f"{page}.md").read_text()
+    text = (DOCS / "reference" / f"{page}.md").read_text()
     own = [
         parameter
         for parameter in inspect.signature(operator.__init__).parameters
@@ -51,26 +56,40 @@ def test_a_page_has_every_parameter(page: str, module: str, name: str) -> None:
 
 
 def test_every_finding_is_documented() -> None:
-    text = (ROOT / "docs" / "check.md").read_text()
+    text = (DOCS / "reference" / "findings.md").read_text()
     documented = set(
         re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in text.splitlines() if line[:3] == "| `"))
     )
-    codes = set()
-    for module in (ROOT / "airflow_pgbackup" / "backup").glob("*.py"):
-        if module.name.startswith(("check", "findings")):
-            for node in ast.walk(ast.parse(module.read_text())):
-                if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("error", "warning", "failed"):
-                    codes |= {node.args[0].value} if isinstance(node.args[0], ast.Constant) else set()  # type: ignore
+    codes = {
+        node.args[0].value
+        for module in (ROOT / "airflow_pgbackup" / "backup" / "check").glob("*.py")
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", "") in ("error", "warning", "failed")
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert {"connect", "table_select", "pooler"} <= codes
     assert codes - documented == set()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def anchors_of(page: Path) -> set[str]:
+    """Return the slugs of a page's headings, as GitHub and ``myst_heading_anchors`` make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    broken = []
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^):]*))?\)", page.read_text()):
+        file = page.parent / target if target else page
+        if not file.exists() or (anchor and anchor not in anchors_of(file)):
+            broken.append(f"{target}#{anchor}")
+    assert broken == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_examples_are_python(page: Path) -> None:
     for example in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         ast.parse(textwrap.dedent(example))

@@ -326,7 +326,7 @@ def test_example_deletes_nothing_while_no_good_backups_arrive(
 def test_the_deadline_alert_of_the_documentation(tmp_path: Path, load_dag: Callable[..., Any]) -> None:
     from airflow.serialization.serialized_objects import DagSerialization
 
-    text = (EXAMPLES.parent / "docs" / "freshness.md").read_text()
+    text = (EXAMPLES.parent / "docs" / "reference" / "freshness.md").read_text()
     file = tmp_path / "documented.py"
     file.write_text(text.partition("<!-- example -->\n```python\n")[2].partition("```\n")[0])
     dag = load_dag(file)

@@ -1,4 +1,4 @@
-"""Databases with one awkward thing each, and what becomes of a backup of them: the table in ``docs/awkward.md``."""
+"""Databases with one awkward thing each, and their backups: the table in ``docs/explanation/awkward.md``."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Finding:
     """One thing that would stop or spoil a backup.
 
     :param severity: ``error``: the dump would fail, or miss what it is asked for; ``warning``: somebody should know.
-    :param code: what kind of thing, one word; ``docs/check.md`` lists them.
+    :param code: what kind of thing, one word; ``docs/reference/findings.md`` lists them.
     :param message: what was found, lower case, no final stop.
     :param hint: what to do.
     :param objects: the tables, schemas, databases … that it is about, quoted as SQL wants them.

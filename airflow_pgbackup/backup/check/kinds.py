@@ -1,7 +1,7 @@
 """The kinds of things in a sound database that make a restore fail or lose something: one table, for code and docs.
 
-:mod:`.check_restorability` looks for them, ``docs/restorability.md`` is generated from this table, and the tests make
-every example, find it, mend it, and find it no more.
+:mod:`.check_restorability` looks for them, ``docs/reference/restorability.md`` is generated from this table, and the
+tests make every example, find it, mend it, and find it no more.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The recipes of docs/rescue.md, as somebody in need runs them: with PostgreSQL's tools and nothing of ours."""
+"""The recipes of docs/guides/rescue.md, as somebody in need runs them: with PostgreSQL's tools and nothing of ours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
-PAGE = (Path(__file__).parents[3] / "docs" / "rescue.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "guides" / "rescue.md").read_text()
 
 Fresh = Callable[..., ConnectionParams]
 

@@ -1,4 +1,4 @@
-"""docs/restoring-without-us.md: its commands, run as they stand there, by a shell and PostgreSQL's own tools."""
+"""docs/guides/restoring-without-us.md: its commands, run as they stand there, by a shell and PostgreSQL's own tools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
-PAGE = Path(__file__).parents[3] / "docs" / "restoring-without-us.md"
+PAGE = Path(__file__).parents[3] / "docs" / "guides" / "restoring-without-us.md"
 FOLDER = "/var/backups/pg/prod/dvdrental/20261122T020000Z-3f9ac1/7d41c09e"
 CLUSTER = "/var/backups/pg/prod/@cluster/20261122T020000Z-3f9ac1/7d41c09e"
 ARTIFACT = "dvdrental_2026-11-22_0200"
