@@ -16,8 +16,8 @@ import pytest
 
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
 from airflow_pgbackup.errors import ClientError, ConfigurationError, NotProven
-from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.server import throwaway as server_module
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
 
 def processes_in(folder: Path) -> list[str]:
