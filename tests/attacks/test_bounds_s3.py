@@ -23,8 +23,8 @@ from airflow_pgbackup.repository import base
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.open import open_repository
-from airflow_pgbackup.repository.s3.repository import bucket as s3_bucket
-from airflow_pgbackup.repository.s3.repository import options as s3_options
+from airflow_pgbackup.repository.s3 import bucket as s3_bucket
+from airflow_pgbackup.repository.s3 import options as s3_options
 
 MIB = 1024**2
 URI = "s3://bucket/pg"

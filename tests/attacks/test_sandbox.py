@@ -19,7 +19,8 @@ from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, NotProven
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
-from airflow_pgbackup.postgres.server.throwaway import PostgresServer, sandbox
+from airflow_pgbackup.postgres.server import sandbox
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.settings import Settings

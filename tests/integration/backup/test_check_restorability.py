@@ -22,11 +22,11 @@ import torture
 from builds import BUILDS, Build, each
 
 from airflow_pgbackup.backup.check import check
+from airflow_pgbackup.backup.check import rows as check_rows
 from airflow_pgbackup.backup.check.extensions import version_key
 from airflow_pgbackup.backup.check.findings import Finding, Findings
 from airflow_pgbackup.backup.check.kinds import KINDS
 from airflow_pgbackup.backup.check.restorability import check_keepalives
-from airflow_pgbackup.backup.check.run import rows as check_rows
 from airflow_pgbackup.demo.database import load_sample
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import Cancelled

@@ -29,8 +29,8 @@ from airflow_pgbackup.errors import (
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.local import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3 import repository as s3_module
 from airflow_pgbackup.repository.s3.options import S3Options
-from airflow_pgbackup.repository.s3.repository import repository as s3_module
 
 if TYPE_CHECKING:
     from pathlib import Path
