@@ -106,7 +106,7 @@ def once(name: str, artifact: str, uri: str, jobs: int, bin_dir: str, reference:
 
 
 def bare(artifact: str, jobs: int, bin_dir: Path) -> dict[str, float]:
-    from airflow_pgbackup.backup.rehearsal.server import BULK_LOAD
+    from airflow_pgbackup.backup.rehearsal.throwaway import BULK_LOAD
 
     began = time.monotonic()
     with PostgresServer(

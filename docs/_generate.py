@@ -18,8 +18,8 @@ A page asks for a table by a pair of comments, and what is between them is repla
 ``parameters`` are the constructor's own, described by the docstring of the first of the classes that describes them;
 ``options`` are the tables of :mod:`airflow_pgbackup.postgres.options`, but for the fields named after the class;
 ``excluded`` are the flags which are no parameters; ``restorability`` are the kinds of
-:mod:`airflow_pgbackup.backup.check.kinds`, in short and one by one; ``awkward`` is the table of the tests
-of awkward databases.
+:mod:`airflow_pgbackup.backup.check.restorability_problems`, in short and one by one; ``awkward`` is the table of the
+tests of awkward databases.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import runpy
 from collections.abc import Iterable
 from pathlib import Path
 
-from airflow_pgbackup.backup.check.kinds import KINDS, Kind
+from airflow_pgbackup.backup.check.restorability_problems import PROBLEMS, RestorabilityProblem
 from airflow_pgbackup.postgres import options
 from airflow_pgbackup.postgres.options.kinds import Choice, Integer, Option, Pair
 from airflow_pgbackup.postgres.options.tool import ToolOptions
@@ -55,14 +55,14 @@ def _table(kind: str, arguments: list[str]) -> str:
     if kind == "awkward":
         return _awkward()
     if kind == "restorability":
-        return _kinds() if arguments == ["table"] else "".join(map(_kind, KINDS.values()))
+        return _kinds() if arguments == ["table"] else "".join(map(_kind, PROBLEMS.values()))
     module = importlib.import_module(arguments[0])
     return _parameters([getattr(module, name) for name in arguments[1:]])
 
 
 def _awkward() -> str:
     path = Path(__file__).parents[1] / "tests" / "integration" / "awkward.py"
-    kinds = runpy.run_path(str(path))["KINDS"]
+    kinds = runpy.run_path(str(path))["PROBLEMS"]
     shown = {"notproven": "not proven"}
     return _rows(
         ("the database has", "custom", "plain", "restores into the same version", "`check` finds"),
@@ -144,12 +144,12 @@ def _kinds() -> str:
         ("code", "severity", "what was found", "at restore"),
         (
             (f"[`{kind.code}`](#{kind.code})", kind.severity, kind.found.removesuffix(": {}"), kind.at_restore)
-            for kind in KINDS.values()
+            for kind in PROBLEMS.values()
         ),
     )
 
 
-def _kind(kind: Kind) -> str:
+def _kind(kind: RestorabilityProblem) -> str:
     objects = ", ".join(kind.objects) or "…"
     text = f"### {kind.code}\n\n{kind.severity}: `{kind.found.format(objects)}`\n\n"
     text += f"At restore: {kind.at_restore}.\n\n{kind.mend.format(objects)}\n\n"

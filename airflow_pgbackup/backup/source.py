@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from airflow_pgbackup.backup.databases.extension_versions import installed
+from airflow_pgbackup.backup.databases.extensions import installed_versions
 from airflow_pgbackup.errors import ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository.manifest import DatabaseSource
@@ -82,7 +82,7 @@ def describe_source(connection: ConnectionParams, *, cluster: bool = False) -> S
                 (size,) = _one(session, _CLUSTER_SIZE)
             else:
                 (tables,) = _one(session, _TABLES)
-                extensions = installed(session)
+                extensions = installed_versions(session)
         except psycopg.Error as error:
             raise ConnectError(
                 f"{connection.label}: cannot read the server's version and size: {error.diag.message_primary or error}",

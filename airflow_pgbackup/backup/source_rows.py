@@ -16,8 +16,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from airflow_pgbackup.backup.check.findings import Database, Findings
+from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection, select
+from airflow_pgbackup.backup.findings import Findings
 from airflow_pgbackup.errors import ConnectError, OptionError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.hints import hint_for
@@ -97,7 +98,7 @@ def hold_source(
         with _told(connection):
             snapshot = _begin(session, options, lock_timeout)
             findings = Findings()
-            counted, left_out = _tables(session, Database(session, connection.dbname, findings), options)
+            counted, left_out = _tables(session, InspectedDatabase(session, connection.dbname, findings), options)
         for finding in findings.sorted():
             log(str(finding))
         unregister = cancel.on_set(lambda: _interrupt(session)) if cancel else lambda: None
@@ -132,7 +133,7 @@ def _begin(session: psycopg.Connection[Any], options: DumpOptions, lock_timeout:
 
 
 def _tables(
-    session: psycopg.Connection[Any], database: Database, options: DumpOptions
+    session: psycopg.Connection[Any], database: InspectedDatabase, options: DumpOptions
 ) -> tuple[list[_Table], tuple[str, ...]]:
     selection = select(database, options)
     counted, left_out = [], []

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow.providers.postgres.hooks.postgres import PostgresHook
     from airflow.sdk import Connection
 
-    from airflow_pgbackup.backup.check.findings import Finding
+    from airflow_pgbackup.backup.findings import Finding
     from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
     from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
     from airflow_pgbackup.postgres.tools.cancel import Cancel

@@ -13,8 +13,8 @@ import bombs
 import pytest
 from bombs import MIB, zstd_block, zstd_frame
 
+from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.restore.globals import plan_globals
-from airflow_pgbackup.backup.restore.target import Server
 from airflow_pgbackup.errors import DeadlineExceeded, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive import endchecks, script, toc
 from airflow_pgbackup.postgres.archive.budget import Budget
@@ -385,7 +385,7 @@ def test_a_deadline_ends_the_reading_of_a_table_of_contents(tmp_path: Path) -> N
 # -- time --------------------------------------------------------------------------------------------------------------
 
 HEADER = b"-- Name: " + b"; Type: ; Schema: " * 480 + b"\n"
-NOBODYS = Server(180004, True, True, "me", 100, frozenset(), frozenset(), frozenset(), {})
+NOBODYS = ServerInfo(180004, True, True, "me", 100, frozenset(), frozenset(), frozenset(), {})
 PARAMETER = "GRANT SET ON PARAMETER " + " ON PARAMETER x TO " * 10_000
 
 

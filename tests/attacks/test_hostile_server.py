@@ -12,9 +12,9 @@ import pytest
 
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.rehearsal import run as rehearse
-from airflow_pgbackup.backup.rehearsal import sessions as rehearsal_sessions
-from airflow_pgbackup.backup.rehearsal.place import Place
-from airflow_pgbackup.backup.rehearsal.sessions import guarded_sessions
+from airflow_pgbackup.backup.rehearsal import session_guard
+from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
+from airflow_pgbackup.backup.rehearsal.session_guard import guarded_sessions
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.errors import Cancelled, ConnectError, NotProven
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -117,13 +117,13 @@ def test_a_server_that_is_stopped_does_not_keep_us_from_stopping(rehearsed: Call
 
 
 @pytest.fixture
-def place(server18: PostgresServer) -> Place:
+def place(server18: PostgresServer) -> RehearsalServer:
     programs = find_clients([str(server18.bin_dir)])[0]
-    return Place(params=server18.params, folder=server18.shared, programs=programs, loader=programs)
+    return RehearsalServer(params=server18.params, folder=server18.shared, programs=programs, loader=programs)
 
 
-def test_results_without_an_end_are_not_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rehearsal_sessions, "_MOST_MEMORY", 64 << 20)
+def test_results_without_an_end_are_not_kept(place: RehearsalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_guard, "_MOST_MEMORY", 64 << 20)
     stop = Cancel()
 
     def ask() -> None:
@@ -135,7 +135,7 @@ def test_results_without_an_end_are_not_kept(place: Place, monkeypatch: pytest.M
     assert stop.is_set()  # for the tools
 
 
-def test_nobody_connects_to_a_server_whose_sessions_were_broken_off(place: Place) -> None:
+def test_nobody_connects_to_a_server_whose_sessions_were_broken_off(place: RehearsalServer) -> None:
     cancel = Cancel()
     with guarded_sessions(place, cancel, 60, Cancel()):
         with place.params.connect() as session:

@@ -17,7 +17,7 @@ import pytest
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.rehearsal import run as rehearse
-from airflow_pgbackup.backup.rehearsal.place import Place
+from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import Cancelled, NotProven, VerificationFailed
@@ -295,7 +295,7 @@ def test_a_wrong_copy_is_a_failure_all_the_same(
     reference, _ = quick_dump(server18, fresh_database, here)
     original = rehearse.load
 
-    def altered(artifact: Path, manifest: object, place: Place, *args: object, **more: object) -> object:
+    def altered(artifact: Path, manifest: object, place: RehearsalServer, *args: object, **more: object) -> object:
         loaded = original(artifact, manifest, place, *args, **more)  # type: ignore[arg-type]
         with place.params.with_database(str(reference["database"])).connect() as session:
             session.execute("delete from t where a = 1")

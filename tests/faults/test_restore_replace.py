@@ -23,7 +23,7 @@ from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.databases.temporary_database import PREFIX, TemporaryDatabases
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.restore import restore
-from airflow_pgbackup.backup.restore.swap import rename_databases
+from airflow_pgbackup.backup.restore.rename import rename_databases
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import Cancelled, ConfigurationError, DeadlineExceeded, RestoreError, ToolError, ToolKilled
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -197,7 +197,7 @@ def test_stopped_at_any_step(setting: Setting) -> None:
 KILLED = """
 import json, os, signal, sys
 from airflow_pgbackup.backup.restore import restore
-from airflow_pgbackup.backup.restore.swap import rename_databases
+from airflow_pgbackup.backup.restore.rename import rename_databases
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository.open import open_repository

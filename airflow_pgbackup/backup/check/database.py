@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from airflow_pgbackup.backup.check.findings import Database, named
+from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
+from airflow_pgbackup.backup.findings import named
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.settings import Settings
 
@@ -66,7 +67,10 @@ _EXTENSIONS: LiteralString = "select extname from pg_catalog.pg_extension order 
 
 
 def check_database(
-    db: Database, options: DumpOptions | DumpAllOptions, settings: Settings, installed: Mapping[str, str] | None
+    db: InspectedDatabase,
+    options: DumpOptions | DumpAllOptions,
+    settings: Settings,
+    installed: Mapping[str, str] | None,
 ) -> None:
     """Look at everything but the rights.
 
@@ -82,7 +86,7 @@ def check_database(
         _extensions(db, installed)
 
 
-def _timeouts(db: Database) -> None:
+def _timeouts(db: InspectedDatabase) -> None:
     timeouts = [text for (text,) in db.rows(_TIMEOUTS)]
     if timeouts:
         db.warning(
@@ -93,7 +97,7 @@ def _timeouts(db: Database) -> None:
         )
 
 
-def _client_encoding(db: Database, options: DumpOptions | DumpAllOptions) -> None:
+def _client_encoding(db: InspectedDatabase, options: DumpOptions | DumpAllOptions) -> None:
     for client, server in db.rows(_ENCODINGS, options.encoding is None):
         db.warning(
             "client_encoding",
@@ -104,7 +108,7 @@ def _client_encoding(db: Database, options: DumpOptions | DumpAllOptions) -> Non
         )
 
 
-def _locked(db: Database, options: DumpOptions | DumpAllOptions, settings: Settings) -> None:
+def _locked(db: InspectedDatabase, options: DumpOptions | DumpAllOptions, settings: Settings) -> None:
     locked: dict[str, str] = dict(db.rows(_LOCKS))
     if locked:
         wait = options.lock_wait_timeout
@@ -119,7 +123,7 @@ def _locked(db: Database, options: DumpOptions | DumpAllOptions, settings: Setti
         )
 
 
-def _prepared(db: Database) -> None:
+def _prepared(db: InspectedDatabase) -> None:
     prepared = db.rows(_PREPARED, OLD_TRANSACTION)
     if prepared:
         db.warning(
@@ -131,7 +135,7 @@ def _prepared(db: Database) -> None:
         )
 
 
-def _not_in_plain(db: Database) -> None:
+def _not_in_plain(db: InspectedDatabase) -> None:
     properties = [what for (what,) in db.rows(_DATABASE_PROPERTIES)]
     if properties:
         db.warning(
@@ -142,7 +146,7 @@ def _not_in_plain(db: Database) -> None:
         )
 
 
-def _extensions(db: Database, installed: Mapping[str, str]) -> None:
+def _extensions(db: InspectedDatabase, installed: Mapping[str, str]) -> None:
     missing = [name for (name,) in db.rows(_EXTENSIONS) if name not in installed]
     if missing:
         db.warning(

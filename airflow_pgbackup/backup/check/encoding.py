@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_pgbackup.backup.check.findings import Database, named
-from airflow_pgbackup.backup.check.kinds import report
+from airflow_pgbackup.backup.check.restorability_problems import report_problem
+from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
+from airflow_pgbackup.backup.findings import named
 from airflow_pgbackup.postgres.sql.anybytes import is_utf8
 
 if TYPE_CHECKING:
@@ -20,13 +21,13 @@ union all select 'tablespace ' || pg_catalog.quote_ident(spcname) from pg_catalo
 """
 
 
-def check_shared_names(db: Database) -> None:
+def check_shared_names(db: InspectedDatabase) -> None:
     """Roles, databases and tablespaces of the server whose names are not UTF-8."""
     names = [name for (name,) in db.rows(_SHARED_NAMES) if not is_utf8(name)]
-    report(db.findings, "encoding", names, found=f"the server has names that are not UTF-8: {named(names)}")
+    report_problem(db.findings, "encoding", names, found=f"the server has names that are not UTF-8: {named(names)}")
 
 
-def check_encoding(db: Database) -> None:
+def check_encoding(db: InspectedDatabase) -> None:
     """Whether the database has an encoding at all."""
-    names = [name for (name,) in db.look(_ENCODING)]
-    report(db, "encoding", names, found="its encoding is SQL_ASCII, so its text may have any bytes")
+    names = [name for (name,) in db.optional_rows(_ENCODING)]
+    report_problem(db, "encoding", names, found="its encoding is SQL_ASCII, so its text may have any bytes")

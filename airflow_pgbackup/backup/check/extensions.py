@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from airflow_pgbackup.backup.check.findings import Database
-from airflow_pgbackup.backup.check.kinds import report
+from airflow_pgbackup.backup.check.restorability_problems import report_problem
+from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -29,13 +29,13 @@ PRELOADED = frozenset(
 ONE_DATABASE = {"pg_cron": "cron.database_name", "pg_net": "pg_net.database_name"}
 
 
-def check_extensions(db: Database, rehearsal: Mapping[str, str] | None) -> None:
+def check_extensions(db: InspectedDatabase, rehearsal: Mapping[str, str] | None) -> None:
     """Look at the extensions of a database.
 
     :param rehearsal: the version of each that a throwaway server here would make; None where there can be none.
     """
     preloaded, one_database, other = [], [], []
-    for name, quoted, version, default in db.look(_EXTENSIONS):
+    for name, quoted, version, default in db.optional_rows(_EXTENSIONS):
         if name in PRELOADED:
             preloaded.append(quoted)
         if name in ONE_DATABASE:
@@ -45,9 +45,9 @@ def check_extensions(db: Database, rehearsal: Mapping[str, str] | None) -> None:
             other.append(f"{quoted} {version} ({default} on this server)")
         elif here and version_key(here) < version_key(version):
             other.append(f"{quoted} {version} ({here} in a rehearsal here)")
-    report(db, "preload", preloaded)
-    report(db, "extension_database", one_database)
-    report(db, "extension_version", other)
+    report_problem(db, "preload", preloaded)
+    report_problem(db, "extension_database", one_database)
+    report_problem(db, "extension_version", other)
 
 
 def version_key(version: str) -> list[tuple[int, str]]:

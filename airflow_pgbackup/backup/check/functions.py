@@ -11,10 +11,11 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_pgbackup.backup.check.findings import Database, named
-from airflow_pgbackup.backup.check.kinds import report
 from airflow_pgbackup.backup.check.locks import LOCKED
+from airflow_pgbackup.backup.check.restorability_problems import report_problem
+from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
+from airflow_pgbackup.backup.findings import named
 from airflow_pgbackup.postgres.sql.function_body import Mentions, Name, changing, mentions, tokens
 
 if TYPE_CHECKING:
@@ -134,14 +135,14 @@ class _Function:
         self.sets_path = self.sets_path or self.mentions.sets_path
 
 
-def check_functions(db: Database, selection: Selection) -> None:
+def check_functions(db: InspectedDatabase, selection: Selection) -> None:
     """What constraints, generated columns, indexes, materialized views and partition keys run at a restore.
 
     The session's search_path is empty, so that all names are qualified.
     """
     uses: dict[tuple[str, str], set[int]] = defaultdict(set)
     reading, varying = set(), {}
-    for kind, name, relation, schema, function, expression, reads in db.look(_USES):
+    for kind, name, relation, schema, function, expression, reads in db.optional_rows(_USES):
         if relation and not selection.takes(relation, schema):
             continue
         if function is not None:
@@ -163,14 +164,14 @@ def check_functions(db: Database, selection: Selection) -> None:
                 varying[name] = function.mentions.changes
     if unqualified:
         _report_unqualified(db, functions, unqualified)
-    report(db, "check_reads_tables", sorted(reading))
+    report_problem(db, "check_reads_tables", sorted(reading))
     clocks = named(sorted(set(varying.values())))
-    report(
+    report_problem(
         db, "check_changes", sorted(varying), found=f"CHECK constraints depend on {clocks}: {named(sorted(varying))}"
     )
 
 
-def _report_unqualified(db: Database, functions: _Functions, unqualified: dict[str, list[str]]) -> None:
+def _report_unqualified(db: InspectedDatabase, functions: _Functions, unqualified: dict[str, list[str]]) -> None:
     signatures = sorted(unqualified)
     users = sorted({name for names in unqualified.values() for name in names})
     by_signature = {one.signature: one for one in functions.by_oid.values()}
@@ -179,9 +180,9 @@ def _report_unqualified(db: Database, functions: _Functions, unqualified: dict[s
         if one.extension:  # whose functions a restore makes anew, by CREATE EXTENSION
             mends.append(f"ALTER EXTENSION {one.extension} UPDATE, to a version that sets it")
         else:
-            path = [name for (name,) in db.look(_QUOTED, sorted(one.schemas))]
+            path = [name for (name,) in db.optional_rows(_QUOTED, sorted(one.schemas))]
             mends.append(f"ALTER FUNCTION {one.signature} SET search_path = {', '.join(['pg_catalog', *path])}")
-    report(
+    report_problem(
         db,
         "function_search_path",
         signatures,
@@ -194,7 +195,7 @@ def _report_unqualified(db: Database, functions: _Functions, unqualified: dict[s
 class _Functions:
     """Functions and those that they call, with what their names mean."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: InspectedDatabase) -> None:
         self._db = db
         self.by_oid: dict[int, _Function] = {}
         self._by_name: dict[Name, list[int]] = defaultdict(list)
@@ -213,7 +214,7 @@ class _Functions:
 
     def _read(self, oids: set[int], names: set[str]) -> list[_Function]:
         new = []
-        for oid, *columns in self._db.look(_FUNCTIONS, sorted(oids), sorted(names)):
+        for oid, *columns in self._db.optional_rows(_FUNCTIONS, sorted(oids), sorted(names)):
             if oid not in self.by_oid:
                 self.by_oid[oid] = function = _Function(*columns)
                 self._by_name[function.schema, function.name].append(oid)
@@ -227,7 +228,7 @@ class _Functions:
         types = self._schemas(_TYPES, {name for one in every for _, name in one.types})
         operators = self._schemas(_OPERATORS, {name for one in every for name in one.operators})
         calls = sorted({name for one in every for _, name in one.functions})
-        built_in = {name for (name,) in self._db.look(_BUILT_IN_CALLS, calls, calls)} if calls else set()
+        built_in = {name for (name,) in self._db.optional_rows(_BUILT_IN_CALLS, calls, calls)} if calls else set()
         for function in self.by_oid.values():
             found = function.mentions
             for names, schemas in ((found.tables, tables), (found.types, types)):
@@ -248,7 +249,7 @@ class _Functions:
 
     def _schemas(self, query: LiteralString, names: set[str]) -> dict[str, set[str]]:
         schemas: dict[str, set[str]] = defaultdict(set)
-        for schema, name in self._db.look(query, sorted(names)) if names else ():
+        for schema, name in self._db.optional_rows(query, sorted(names)) if names else ():
             schemas[name].add(schema)
         return schemas
 

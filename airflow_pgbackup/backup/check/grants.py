@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_pgbackup.backup.check.findings import Database, named
+from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
+from airflow_pgbackup.backup.findings import named
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class _Relation:
     unlogged: bool
 
 
-def check_grants(db: Database, selection: Selection, options: DumpOptions | DumpAllOptions) -> None:
+def check_grants(db: InspectedDatabase, selection: Selection, options: DumpOptions | DumpAllOptions) -> None:
     """Everything that one database holds and this user may not read, or would read only in part."""
     me = db.rows(_ME)
     if not me:
@@ -103,7 +104,7 @@ def check_grants(db: Database, selection: Selection, options: DumpOptions | Dump
         )
 
 
-def _tables(db: Database, user: str, relations: list[_Relation], with_rows: list[_Relation]) -> None:
+def _tables(db: InspectedDatabase, user: str, relations: list[_Relation], with_rows: list[_Relation]) -> None:
     everything = f"GRANT pg_read_all_data TO {user}"
     rows = {one.oid for one in with_rows}
     needed = [one for one in relations if one.kind in "rp" or (one.kind == "S" and one.oid in rows)]
@@ -135,7 +136,7 @@ def _tables(db: Database, user: str, relations: list[_Relation], with_rows: list
         )
 
 
-def _row_security(db: Database, user: str, with_rows: list[_Relation], enabled: bool) -> None:
+def _row_security(db: InspectedDatabase, user: str, with_rows: list[_Relation], enabled: bool) -> None:
     filtered = [one.name for one in with_rows if one.filtered]
     if filtered and enabled:
         db.warning(
@@ -154,7 +155,7 @@ def _row_security(db: Database, user: str, with_rows: list[_Relation], enabled: 
         )
 
 
-def _large_objects(db: Database, user: str) -> None:
+def _large_objects(db: InspectedDatabase, user: str) -> None:
     oids = [oid for (oid,) in db.rows(_LARGE_OBJECTS)]
     if oids:
         db.error(
@@ -166,7 +167,7 @@ def _large_objects(db: Database, user: str) -> None:
         )
 
 
-def _left_out(db: Database, user: str, options: DumpOptions | DumpAllOptions) -> None:
+def _left_out(db: InspectedDatabase, user: str, options: DumpOptions | DumpAllOptions) -> None:
     """What pg_dump leaves out without failing."""
     mappings = [name for (name,) in db.rows(_USER_MAPPINGS)]
     if mappings:
@@ -187,7 +188,7 @@ def _left_out(db: Database, user: str, options: DumpOptions | DumpAllOptions) ->
         )
 
 
-def _foreign(db: Database, tables: list[str]) -> None:
+def _foreign(db: InspectedDatabase, tables: list[str]) -> None:
     if tables:
         db.warning(
             "foreign_tables",

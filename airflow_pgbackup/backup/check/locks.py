@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_pgbackup.backup.check.findings import Database
-from airflow_pgbackup.backup.check.kinds import report
+from airflow_pgbackup.backup.check.restorability_problems import report_problem
+from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
 
 if TYPE_CHECKING:
@@ -38,20 +38,20 @@ LOCKED: LiteralString = """
 """A query of the relations whose size or expressions a session would wait for."""
 
 
-def check_locks(db: Database, selection: Selection) -> None:
+def check_locks(db: InspectedDatabase, selection: Selection) -> None:
     """Compare the locks that a dump and its restore take with what this server has room for."""
-    rows = [row for row in db.look(_RELATIONS) if selection.takes(row[0], row[1])]
+    rows = [row for row in db.optional_rows(_RELATIONS) if selection.takes(row[0], row[1])]
     tables, objects = sum(is_table for _, _, is_table, _ in rows), sum(int(locks) for *_, locks in rows)
     if selection.large_objects:
-        objects += sum(int(count) for (count,) in db.look(_LARGE_OBJECTS))
-    for capacity, setting in db.look(_CAPACITY):
+        objects += sum(int(count) for (count,) in db.optional_rows(_LARGE_OBJECTS))
+    for capacity, setting in db.optional_rows(_CAPACITY):
         for code, who, needed in (
             ("dump_locks", "the dump", tables),
             ("restore_locks", "a restore in one transaction", objects),
         ):
             if needed > capacity:
                 enough = -(-needed * setting // capacity)
-                report(
+                report_problem(
                     db,
                     code,
                     [f"max_locks_per_transaction = {setting}"],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from airflow_pgbackup.backup.check.findings import Database
-from airflow_pgbackup.backup.check.kinds import report
 from airflow_pgbackup.backup.check.locks import LOCKED
+from airflow_pgbackup.backup.check.restorability_problems import report_problem
+from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 
@@ -127,26 +127,28 @@ select t.oid::pg_catalog.regdictionary::text from pg_catalog.pg_ts_dict t
 """
 
 
-def check_objects(db: Database, selection: Selection, options: DumpOptions | DumpAllOptions) -> None:
+def check_objects(db: InspectedDatabase, selection: Selection, options: DumpOptions | DumpAllOptions) -> None:
     """Constraints, indexes, columns, collations and what a plain user cannot restore.
 
     The session's search_path is empty, so that all names are qualified.
     """
-    constraints = [row for row in db.look(_NOT_VALID) if selection.takes(row[0], row[1])]
-    report(db, "not_valid", [name for _, _, name, inherited in constraints if not inherited])
-    report(db, "not_null_not_valid", [name for _, _, name, inherited in constraints if inherited])
-    report(db, "invalid_index", _taken(db.look(_INVALID_INDEXES), selection))
-    columns = [row for row in db.look(_REG_COLUMNS) if selection.takes_rows(row[0], row[1])]
-    report(db, "reg_columns", [name for _, _, name, _, other in columns if other])
-    report(db, "role_columns", [name for _, _, name, role, _ in columns if role])
-    report(db, "foreign_views", _taken(db.look(_FOREIGN_VIEWS), selection) if selection.rows else ())
-    report(db, "collation_version", _names(db.look(_COLLATIONS)))
+    constraints = [row for row in db.optional_rows(_NOT_VALID) if selection.takes(row[0], row[1])]
+    report_problem(db, "not_valid", [name for _, _, name, inherited in constraints if not inherited])
+    report_problem(db, "not_null_not_valid", [name for _, _, name, inherited in constraints if inherited])
+    report_problem(db, "invalid_index", _taken(db.optional_rows(_INVALID_INDEXES), selection))
+    columns = [row for row in db.optional_rows(_REG_COLUMNS) if selection.takes_rows(row[0], row[1])]
+    report_problem(db, "reg_columns", [name for _, _, name, _, other in columns if other])
+    report_problem(db, "role_columns", [name for _, _, name, role, _ in columns if role])
+    report_problem(db, "foreign_views", _taken(db.optional_rows(_FOREIGN_VIEWS), selection) if selection.rows else ())
+    report_problem(db, "collation_version", _names(db.optional_rows(_COLLATIONS)))
     if selection.schemas is None and selection.tables is None:
-        report(db, "event_triggers", _names(db.look(_EVENT_TRIGGERS)))
-        report(db, "libraries", _names(db.look(_LIBRARIES)))
-        report(db, "dictionary_files", _names(db.look(_DICTIONARIES)))
-        report(db, "publications", () if options.no_publications else _names(db.look(_PUBLICATIONS)))
-        report(db, "subscriptions_disabled", () if options.no_subscriptions else _names(db.look(_SUBSCRIPTIONS)))
+        report_problem(db, "event_triggers", _names(db.optional_rows(_EVENT_TRIGGERS)))
+        report_problem(db, "libraries", _names(db.optional_rows(_LIBRARIES)))
+        report_problem(db, "dictionary_files", _names(db.optional_rows(_DICTIONARIES)))
+        report_problem(db, "publications", () if options.no_publications else _names(db.optional_rows(_PUBLICATIONS)))
+        report_problem(
+            db, "subscriptions_disabled", () if options.no_subscriptions else _names(db.optional_rows(_SUBSCRIPTIONS))
+        )
 
 
 def _taken(rows: Iterable[tuple[int, int, str]], selection: Selection) -> list[str]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from airflow_pgbackup.backup.check.findings import Database, Findings, named
+from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
+from airflow_pgbackup.backup.findings import Findings, named
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, RepositoryError, RepositoryNotFound
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -105,7 +106,7 @@ def _room(code: str, where: str, free: int, last: int | None, size: int | None, 
         )
 
 
-def server_databases(db: Database) -> list[str]:
+def server_databases(db: InspectedDatabase) -> list[str]:
     """The databases of the server that may hold something of somebody's."""
     return [name for (name,) in db.rows(_DATABASES)]
 

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 from airflow_pgbackup.backup.check.encoding import check_encoding, check_shared_names
 from airflow_pgbackup.backup.check.extensions import check_extensions
-from airflow_pgbackup.backup.check.findings import Database, Findings
 from airflow_pgbackup.backup.check.functions import check_functions
-from airflow_pgbackup.backup.check.kinds import report
 from airflow_pgbackup.backup.check.locks import check_locks
 from airflow_pgbackup.backup.check.objects import check_objects
-from airflow_pgbackup.backup.check.outside import check_outside
+from airflow_pgbackup.backup.check.restorability_problems import report_problem
 from airflow_pgbackup.backup.check.rows import check_rows
+from airflow_pgbackup.backup.check.selection_dependencies import check_selection_dependencies
+from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
+from airflow_pgbackup.backup.findings import Findings
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 
@@ -44,16 +45,16 @@ select pg_catalog.quote_ident(datname) from pg_catalog.pg_database
 """
 
 
-def check_server_restorability(db: Database, connection: ConnectionParams) -> None:
+def check_server_restorability(db: InspectedDatabase, connection: ConnectionParams) -> None:
     """What concerns all databases of the server."""
     check_shared_names(db)
     if _is_known(db):
-        report(db.findings, "template_collation", [name for (name,) in db.look(_TEMPLATES)])
+        report_problem(db.findings, "template_collation", [name for (name,) in db.optional_rows(_TEMPLATES)])
     check_keepalives(connection, db.findings)
 
 
 def check_restorability(
-    db: Database,
+    db: InspectedDatabase,
     selection: Selection,
     options: DumpOptions | DumpAllOptions,
     rehearsal: Mapping[str, str] | None,
@@ -68,20 +69,20 @@ def check_restorability(
     check_encoding(db)
     if not _is_known(db):
         return
-    db.look(_SETTINGS)
+    db.optional_rows(_SETTINGS)
     if selection.rows:
         check_functions(db, selection)
     check_objects(db, selection, options)
     check_extensions(db, rehearsal)
     check_locks(db, selection)
     if isinstance(options, DumpOptions):
-        check_outside(db, selection, options)
+        check_selection_dependencies(db, selection, options)
     if scan_rows and selection.rows:
         check_rows(db, selection)
 
 
-def _is_known(db: Database) -> bool:
-    return any(version >= OLDEST for (version,) in db.look(_VERSION))
+def _is_known(db: InspectedDatabase) -> bool:
+    return any(version >= OLDEST for (version,) in db.optional_rows(_VERSION))
 
 
 def check_keepalives(connection: ConnectionParams, findings: Findings) -> None:
@@ -91,9 +92,9 @@ def check_keepalives(connection: ConnectionParams, findings: Findings) -> None:
     if all(_is_local(host) for host in hosts):
         return
     if keywords.get("keepalives") == "0":
-        report(findings, "keepalives", ["keepalives = 0"])
+        report_problem(findings, "keepalives", ["keepalives = 0"])
     elif (idle := keywords.get("keepalives_idle", "")).isdecimal() and int(idle) > LONGEST_IDLE:
-        report(findings, "keepalives", [f"keepalives_idle = {idle}"])
+        report_problem(findings, "keepalives", [f"keepalives_idle = {idle}"])
 
 
 def _is_local(host: str) -> bool:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from airflow_pgbackup.backup.check.findings import Database, named
-from airflow_pgbackup.backup.check.kinds import report
 from airflow_pgbackup.backup.check.locks import LOCKED
+from airflow_pgbackup.backup.check.restorability_problems import report_problem
+from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
+from airflow_pgbackup.backup.findings import named
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -103,34 +104,34 @@ select c.oid::int8, c.relnamespace::int8, c.oid::pg_catalog.regclass::text,
 """.replace("{unlocked}", _UNLOCKED)
 
 
-def check_rows(db: Database, selection: Selection) -> None:
+def check_rows(db: InspectedDatabase, selection: Selection) -> None:
     """Read every table that is selected, several times over.
 
     The session's search_path is empty, so that all names are qualified. Tables that this user may not read, or not all
     of, are left out: they are findings of their own.
     """
-    db.look(_SETTINGS)
+    db.optional_rows(_SETTINGS)
     rows = _Rows(db)
 
     def selected(query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
-        return [row[2:] for row in db.look(query, *values) if selection.takes_rows(row[0], row[1])]
+        return [row[2:] for row in db.optional_rows(query, *values) if selection.takes_rows(row[0], row[1])]
 
     checks = [
         f"{constraint} on {table}"
         for table, constraint, expression in selected(_CHECKS)
         if rows.any(table, f"select from only {table} where not ({expression}) limit 1")
     ]
-    report(db, "violated_check", checks)
+    report_problem(db, "violated_check", checks)
     keys = [f"{key[1]} on {key[0]}" for key in selected(_FOREIGN_KEYS) if rows.any(key[0], _orphans(*key))]
-    report(db, "violated_foreign_key", keys)
+    report_problem(db, "violated_foreign_key", keys)
     unique = [index for table, index, *of in selected(_UNIQUE) if rows.any(table, _duplicates(table, *of))]
-    report(db, "violated_unique", unique)
+    report_problem(db, "violated_unique", unique)
     large = [
         table
         for table, sizes in selected(_LARGE, LARGE_ROW // 2 // _MOST_COMPRESSED)
         if rows.any(table, f"select from only {table} where {' + '.join(sizes)} > {LARGE_ROW} limit 1")
     ]
-    report(db, "large_rows", large)
+    report_problem(db, "large_rows", large)
     if tables := list(rows.skipped):
         db.warning(
             "not_scanned",
@@ -139,7 +140,7 @@ def check_rows(db: Database, selection: Selection) -> None:
             tables,
         )
     tables, said = list(rows.unreadable), "; ".join(dict.fromkeys(rows.unreadable.values()))
-    report(db, "unreadable_rows", tables, found=f"reading {named(tables)} fails: {said}")
+    report_problem(db, "unreadable_rows", tables, found=f"reading {named(tables)} fails: {said}")
 
 
 def _said(error: psycopg.Error) -> str:
@@ -151,14 +152,14 @@ class _Rows:
     :ivar skipped: those that the server had no time or room for.
     """
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: InspectedDatabase) -> None:
         self._db = db
         self.unreadable: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
 
     def any(self, table: str, query: str) -> bool:
         try:
-            return self._db.any_row(query)
+            return self._db.has_row(query)
         except _NOT_NOW as error:
             self.skipped[table] = _said(error)
             return False

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from airflow_pgbackup.backup.check.database import check_database
-from airflow_pgbackup.backup.check.findings import Finding, Findings, inspected
 from airflow_pgbackup.backup.check.grants import check_grants
 from airflow_pgbackup.backup.check.repository import check_coverage, check_repository, check_room, server_databases
 from airflow_pgbackup.backup.check.restorability import check_restorability, check_server_restorability
@@ -20,7 +19,9 @@ from airflow_pgbackup.backup.check.server import (
     rehearsal_extensions,
 )
 from airflow_pgbackup.backup.check.transport import check_transport
+from airflow_pgbackup.backup.databases.inspection import inspect_database
 from airflow_pgbackup.backup.databases.selection import select
+from airflow_pgbackup.backup.findings import Finding, Findings
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.source import Source, describe_source
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, PgBackupError
@@ -136,7 +137,7 @@ class _Check:
         check_pooler(self.connection, self.findings)
         major = client.major if client else source.server_version_num // 10000
         installed = rehearsal_extensions(major, self.settings, self.findings)
-        with inspected(self.connection, self.findings, cancel=self.cancel) as db:
+        with inspect_database(self.connection, self.findings, cancel=self.cancel) as db:
             check_server(db, self.connection, self.options)
             check_server_restorability(db, self.connection)
             databases = [self.connection.dbname]
@@ -153,7 +154,7 @@ class _Check:
                 self.findings.failed("connect", error, _HINT, database=name)
 
     def _database(self, connection: ConnectionParams, installed: Mapping[str, str] | None) -> None:
-        with inspected(connection, self.findings, role=self.options.role, cancel=self.cancel) as db:
+        with inspect_database(connection, self.findings, role=self.options.role, cancel=self.cancel) as db:
             selection = select(db, self.options)
             check_grants(db, selection, self.options)
             check_database(db, self.options, self.settings, installed)

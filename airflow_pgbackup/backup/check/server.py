@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from airflow_pgbackup.backup.check.findings import Database, Findings, named
+from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.dump_plan import plan_dump
+from airflow_pgbackup.backup.findings import Findings, named
 from airflow_pgbackup.backup.source import Source
 from airflow_pgbackup.errors import Cancelled, ClientError, ConnectError, OptionError, PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -125,7 +126,7 @@ def check_pooler(connection: ConnectionParams, findings: Findings) -> None:
         )
 
 
-def check_server(db: Database, connection: ConnectionParams, options: DumpOptions | DumpAllOptions) -> None:
+def check_server(db: InspectedDatabase, connection: ConnectionParams, options: DumpOptions | DumpAllOptions) -> None:
     """The standby, the role, and for pg_dumpall what it reads of the whole server."""
     _standby(db, options)
     _role(db, connection, options)
@@ -140,7 +141,7 @@ def check_server(db: Database, connection: ConnectionParams, options: DumpOption
                 )
 
 
-def _standby(db: Database, options: DumpOptions | DumpAllOptions) -> None:
+def _standby(db: InspectedDatabase, options: DumpOptions | DumpAllOptions) -> None:
     for in_recovery, feedback, delay in db.rows(_STANDBY):
         if not in_recovery:
             continue
@@ -159,7 +160,7 @@ def _standby(db: Database, options: DumpOptions | DumpAllOptions) -> None:
             )
 
 
-def _role(db: Database, connection: ConnectionParams, options: DumpOptions | DumpAllOptions) -> None:
+def _role(db: InspectedDatabase, connection: ConnectionParams, options: DumpOptions | DumpAllOptions) -> None:
     for name, limit, superuser, until, soon in db.rows(_ROLE, EXPIRES):
         sessions = 2 if isinstance(options, DumpAllOptions) else 1 + (options.jobs or 0)
         if not superuser and 0 <= limit < sessions:
@@ -178,7 +179,7 @@ def _role(db: Database, connection: ConnectionParams, options: DumpOptions | Dum
             )
 
 
-def dumped_databases(db: Database, options: DumpAllOptions) -> list[str]:
+def dumped_databases(db: InspectedDatabase, options: DumpAllOptions) -> list[str]:
     """The databases that pg_dumpall goes through; those it may not enter are findings."""
     if options.globals_only or options.roles_only or options.tablespaces_only:
         return []
@@ -207,7 +208,7 @@ def dumped_databases(db: Database, options: DumpAllOptions) -> list[str]:
 def rehearsal_extensions(major: int, settings: Settings, findings: Findings) -> dict[str, str] | None:
     """The extensions that a throwaway server would have here, with their versions; None where there can be none.
 
-    :param major: of the pg_dump, as :func:`.rehearsal_server.choose_server` goes by it.
+    :param major: of the pg_dump, as :func:`.throwaway.choose_server` goes by it.
     """
     servers = [one for one in find_clients(settings.client_dirs) if one.has("initdb", "postgres", "psql")]
     fitting = [one for one in servers if one.major >= major]

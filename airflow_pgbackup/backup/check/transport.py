@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from airflow_pgbackup.backup.check.findings import Findings
+from airflow_pgbackup.backup.findings import Findings
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
 _WHAT_IT_DOES = {

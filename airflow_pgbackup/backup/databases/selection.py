@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_pgbackup.backup.check.findings import Database, named
+from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
+from airflow_pgbackup.backup.findings import named
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.sql.patterns import pattern_regexes
 
@@ -79,7 +80,7 @@ class Selection:
         return (self.schemas is None or schema in self.schemas) and schema not in self.no_schemas
 
 
-def select(db: Database, options: DumpOptions | DumpAllOptions) -> Selection:
+def select(db: InspectedDatabase, options: DumpOptions | DumpAllOptions) -> Selection:
     """What is selected; patterns that match nothing are findings."""
     rows = _takes_rows(options)
     owners = {sequence: (table, identity) for sequence, table, identity in db.rows(_OWNED)}
@@ -124,7 +125,7 @@ def _takes_rows(options: DumpOptions | DumpAllOptions) -> bool:
 class _Patterns:
     """Expands the patterns of one option after the other."""
 
-    db: Database
+    db: InspectedDatabase
 
     def schemas(self, option: str, patterns: Sequence[str]) -> frozenset[int]:
         return self._expand(option, patterns, lambda parts: self.db.rows(_SCHEMAS, parts[-1]))

@@ -53,25 +53,25 @@ def interrupt(connection: Session) -> None:
 
 
 @contextlib.contextmanager
-def told(doing: str) -> Iterator[None]:
+def translated_errors(doing: str) -> Iterator[None]:
     """Errors of the server in one line: what was being done, and what the server says, without its DETAIL."""
     try:
         yield
     except psycopg.errors.QueryCanceled as error:
-        raise Cancelled(f"stopped while {doing}: {reason(error)}") from None
+        raise Cancelled(f"stopped while {doing}: {server_message(error)}") from None
     except psycopg.Error as error:
-        raise RestoreError(f"{doing}: {reason(error)}", hint=hint_for(str(error))) from None
+        raise RestoreError(f"{doing}: {server_message(error)}", hint=hint_for(str(error))) from None
 
 
-def reason(error: psycopg.Error) -> str:
+def server_message(error: psycopg.Error) -> str:
     return (error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__).rstrip(".")
 
 
-def one(connection: Session, query: Any, parameters: Any = None) -> Any:
+def fetch_value(connection: Session, query: Any, parameters: Any = None) -> Any:
     """The first column of the first row; None without one."""
     row = connection.execute(query, parameters).fetchone()
     return row[0] if row else None
 
 
-def column(connection: Session, query: Any, parameters: Any = None) -> list[Any]:
+def fetch_column(connection: Session, query: Any, parameters: Any = None) -> list[Any]:
     return [row[0] for row in connection.execute(query, parameters)]

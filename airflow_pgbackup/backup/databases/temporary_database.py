@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from airflow_pgbackup.backup.databases.sessions import Session, column, one, reason, session, told
+from airflow_pgbackup.backup.databases.sessions import (
+    Session,
+    fetch_column,
+    fetch_value,
+    server_message,
+    session,
+    translated_errors,
+)
 from airflow_pgbackup.errors import ConnectError, PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import INHERITED
@@ -100,7 +107,7 @@ class TemporaryDatabases:
         """
         name = f"{PREFIX}{self._token}_{self._count}"
         self._count += 1
-        with session(self._params, self._cancel) as connection, told("making a new database"):
+        with session(self._params, self._cancel) as connection, translated_errors("making a new database"):
             for number, attempt in enumerate(attempts):
                 try:
                     connection.execute(encoded(attempt(name)))
@@ -108,12 +115,12 @@ class TemporaryDatabases:
                 except _NOT_HERE as error:
                     if number == len(attempts) - 1:
                         raise
-                    self._say(f"this server refuses: {reason(error)}")
+                    self._say(f"this server refuses: {server_message(error)}")
         return self._params.with_database(name), number
 
     def drop(self) -> None:
         """Drop those made so far: another attempt begins."""
-        with session(self._params, self._cancel) as connection, told("dropping the last attempt"):
+        with session(self._params, self._cancel) as connection, translated_errors("dropping the last attempt"):
             for number in range(self._count):
                 drop_temporary(connection, self._params.with_database(f"{PREFIX}{self._token}_{number}"))
 
@@ -167,15 +174,15 @@ def drop_left(params: ConnectionParams, token: str) -> bool:
     :return: True where none can come any more: no session of that run is left.
     :raises ConnectError, RestoreError: could not.
     """
-    with session(params) as connection, told("dropping what is half-done"):
-        names = column(
+    with session(params) as connection, translated_errors("dropping what is half-done"):
+        names = fetch_column(
             connection,
             "SELECT datname FROM pg_catalog.pg_database WHERE pg_catalog.starts_with(datname, %s)",
             [f"{PREFIX}{token}_"],
         )
         for name in names:
             drop_temporary(connection, params.with_database(name))
-        running = one(
+        running = fetch_value(
             connection,
             "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE application_name = %s "
             "OR query LIKE '%%' || %s || '%%' AND state = 'active' AND pid <> pg_catalog.pg_backend_pid()",
@@ -202,7 +209,7 @@ def _drop_subscriptions(connection: Session, database: ConnectionParams) -> None
         "SELECT subname FROM pg_catalog.pg_subscription AS s "
         "JOIN pg_catalog.pg_database AS d ON d.oid = s.subdbid WHERE d.datname = %s"
     )
-    names = column(connection, query, [database.dbname])
+    names = fetch_column(connection, query, [database.dbname])
     if not names:
         return
     with session(database) as inside:
@@ -217,7 +224,7 @@ def _drop_subscriptions(connection: Session, database: ConnectionParams) -> None
 
 def sweep(connection: Session, params: ConnectionParams, say: Callable[[str], None]) -> None:
     """Drop the temporary databases of runs that are gone: nobody holds their name, and nobody is in them."""
-    left = column(
+    left = fetch_column(
         connection,
         "SELECT d.datname FROM pg_catalog.pg_database AS d WHERE d.datname ~ %s "
         "AND pg_catalog.pg_has_role(d.datdba, 'USAGE') "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_pgbackup.backup.databases.sessions import Session, column, one
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, fetch_value
 
 FIRST_USER_OID = 16384
 """FirstNormalObjectId: what initdb made is below it."""
@@ -62,12 +62,12 @@ _OBJECTS = _objects_query()
 
 def user_objects(connection: Session) -> list[str]:
     """What users have made in this database, described for people: ``table film``. Not what extensions brought."""
-    return column(connection, _OBJECTS)
+    return fetch_column(connection, _OBJECTS)
 
 
 def count_objects(connection: Session) -> int:
     """How many of them."""
-    return int(one(connection, f"SELECT count(*) FROM ({_OBJECTS}) AS o"))  # noqa: S608  a constant
+    return int(fetch_value(connection, f"SELECT count(*) FROM ({_OBJECTS}) AS o"))  # noqa: S608  a constant
 
 
 def count_rows(connection: Session) -> int | None:
@@ -76,10 +76,10 @@ def count_rows(connection: Session) -> int | None:
     As the cumulative statistics have it, which are exact as long as the server has not crashed; None where it does
     not count.
     """
-    if one(connection, "SELECT pg_catalog.current_setting('track_counts')") != "on":
+    if fetch_value(connection, "SELECT pg_catalog.current_setting('track_counts')") != "on":
         return None
     return int(
-        one(
+        fetch_value(
             connection,
             "SELECT coalesce(sum(s.n_tup_ins - s.n_tup_del), 0) FROM pg_catalog.pg_stat_user_tables AS s "
             "JOIN pg_catalog.pg_class AS c ON c.oid = s.relid WHERE c.relkind = 'r'",

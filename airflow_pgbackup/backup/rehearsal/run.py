@@ -15,14 +15,14 @@ from pathlib import Path
 
 import psycopg
 
-from airflow_pgbackup.backup.databases.extension_versions import differing, installed
+from airflow_pgbackup.backup.databases.extensions import installed_versions, version_differences
 from airflow_pgbackup.backup.progress import human_seconds
+from airflow_pgbackup.backup.rehearsal.compare_definitions import compare_definitions
 from airflow_pgbackup.backup.rehearsal.definitions import read_definitions
-from airflow_pgbackup.backup.rehearsal.load import Loaded, load
-from airflow_pgbackup.backup.rehearsal.objects import compare_definitions
-from airflow_pgbackup.backup.rehearsal.place import Place, throwaway_place
-from airflow_pgbackup.backup.rehearsal.scratch import scratch_place
-from airflow_pgbackup.backup.rehearsal.sessions import guarded_sessions
+from airflow_pgbackup.backup.rehearsal.restore_copy import RestoredCopy, restore_copy
+from airflow_pgbackup.backup.rehearsal.scratch_server import use_scratch_server
+from airflow_pgbackup.backup.rehearsal.server import RehearsalServer, start_throwaway_server
+from airflow_pgbackup.backup.rehearsal.session_guard import guarded_sessions
 from airflow_pgbackup.errors import DeadlineExceeded, NotProven, ToolError, ToolKilled
 from airflow_pgbackup.postgres.archive.digests import TableKey
 from airflow_pgbackup.postgres.archive.read import ArchiveContents, ArchiveReader, RowSet
@@ -99,9 +99,9 @@ def rehearse(
 
     definitions = read_definitions(artifact, manifest, cancel=stop, deadline=deadline)
     with (
-        throwaway_place(manifest, settings, extensions=definitions.extensions)
+        start_throwaway_server(manifest, settings, extensions=definitions.extensions)
         if scratch is None
-        else scratch_place(manifest, scratch, settings, cancel=stop, log=log) as place,
+        else use_scratch_server(manifest, scratch, settings, cancel=stop, log=log) as place,
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="read archive") as pool,
         guarded_sessions(place, cancel, _PHASES * deadline, stop),
         place.kept(),
@@ -112,7 +112,7 @@ def rehearse(
         to_come = pool.submit(lambda: reading().digest())
         try:
             try:
-                loaded = load(
+                loaded = restore_copy(
                     artifact, manifest, place, deadline=deadline, cancel=stop, log=log, definitions=definitions
                 )
             except NotProven:
@@ -146,7 +146,7 @@ def rehearse(
 
 
 @contextmanager
-def _unproven_if_broken(place: Place) -> Iterator[None]:
+def _unproven_if_broken(place: RehearsalServer) -> Iterator[None]:
     """A comparison that cannot be made says nothing about the backup."""
     try:
         yield
@@ -164,8 +164,8 @@ def compare(
     artifact: Path,
     manifest: Manifest,
     contents: ArchiveContents,
-    loaded: Loaded,
-    place: Place,
+    loaded: RestoredCopy,
+    place: RehearsalServer,
     settings: Settings,
     reading: Callable[[], ArchiveReader],
     *,
@@ -185,7 +185,7 @@ def compare(
             _compare(found, contents, live, database if loaded.database is None else None, reading)
     if loaded.database is not None:
         with quiet.with_database(loaded.database).connect() as session:
-            found.notes += differing(manifest.source.extensions, installed(session))
+            found.notes += version_differences(manifest.source.extensions, installed_versions(session))
     differences, notes = compare_definitions(
         artifact, manifest, loaded, quiet, place, settings, deadline=deadline, cancel=cancel
     )
@@ -208,7 +208,7 @@ def _check_whole(manifest: Manifest) -> None:
 
 
 def _live(
-    manifest: Manifest, connection: ConnectionParams, place: Place, cancel: Cancel, deadline: float
+    manifest: Manifest, connection: ConnectionParams, place: RehearsalServer, cancel: Cancel, deadline: float
 ) -> LiveDatabase:
     """The copy, read in the encoding and with the digits of the dump."""
     digits = manifest.options.get("extra_float_digits")

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 from airflow_pgbackup.backup.checked import Checked
-from airflow_pgbackup.backup.restore.target import Server
-from airflow_pgbackup.backup.restore.tools import Run, ToolLog, pg_restore, pg_restore_to_psql
+from airflow_pgbackup.backup.databases.server_info import ServerInfo
+from airflow_pgbackup.backup.restore.client_programs import RestoreContext, ToolOutput, pg_restore, pg_restore_to_psql
 from airflow_pgbackup.errors import ClientError, OptionError
 from airflow_pgbackup.postgres.archive import endchecks
 from airflow_pgbackup.postgres.archive.streams import Part
@@ -47,13 +47,13 @@ class ArchiveLoader:
 
     def __init__(
         self,
-        run: Run,
+        run: RestoreContext,
         source: Path | Opener,
         format: str,
         toc: Toc,
         head: bytes,
         options: RestoreOptions,
-        server: Server,
+        server: ServerInfo,
     ) -> None:
         self._run = run
         self._format = format  # toc.dat of a directory says tar
@@ -123,7 +123,7 @@ class ArchiveLoader:
         :raises ToolError: the first error.
         """
         tables = sum(entry.kind == "TABLE DATA" for entry in self.entries)
-        log = ToolLog(self._run, f"restoring into {params.dbname}", tables=tables, verbose=self._options.verbose)
+        log = ToolOutput(self._run, f"restoring into {params.dbname}", tables=tables, verbose=self._options.verbose)
         options = dataclasses.replace(
             self._options,
             verbose=True,  # names each table as it comes to it
@@ -213,7 +213,9 @@ def needs_path(manifest: Manifest, options: RestoreOptions) -> bool:
 
 
 @contextmanager
-def open_archive(run: Run, checked: Checked, options: RestoreOptions, server: Server) -> Iterator[ArchiveLoader]:
+def open_archive(
+    run: RestoreContext, checked: Checked, options: RestoreOptions, server: ServerInfo
+) -> Iterator[ArchiveLoader]:
     """An archive whose bytes have been checked: its private copy, or as a stream where none was needed.
 
     :raises ClientError, OptionError: as :class:`ArchiveLoader`.
@@ -229,7 +231,7 @@ def open_archive(run: Run, checked: Checked, options: RestoreOptions, server: Se
         yield ArchiveLoader(run, checked.path, artifact.format, toc, b"", options, server)
 
 
-def _read_toc(path: Path, format: str, run: Run) -> Toc:
+def _read_toc(path: Path, format: str, run: RestoreContext) -> Toc:
     with (path / "toc.dat" if format == "directory" else path).open("rb") as file:
         if format != "tar":
             return read_toc(file, what=path.name)[0]
@@ -240,7 +242,7 @@ def _read_toc(path: Path, format: str, run: Run) -> Toc:
         return toc
 
 
-def choose_restorer(toc: Toc, server: Server, client_dirs: Sequence[str]) -> Client:
+def choose_restorer(toc: Toc, server: ServerInfo, client_dirs: Sequence[str]) -> Client:
     """The client that fits both sides: its pg_restore at least as new as the pg_dump that wrote the archive, and built
     with its compression; then the server's own major version, or the nearest one that speaks to it directly.
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
-from airflow_pgbackup.backup.restore.fresh import apply_statements, make_fresh, make_room
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
-from airflow_pgbackup.backup.restore.job import Job, Outcome, told_state
+from airflow_pgbackup.backup.restore.new_database import apply_statements, create_like, drop_public_schema
 from airflow_pgbackup.backup.restore.plan import check_needs, check_versions
+from airflow_pgbackup.backup.restore.rename import rename_databases
+from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest, state_in_errors
 from airflow_pgbackup.backup.restore.script import ScriptLoader, open_script
-from airflow_pgbackup.backup.restore.swap import rename_databases
-from airflow_pgbackup.backup.restore.target import Server, has_public, require_empty
+from airflow_pgbackup.backup.restore.target import has_public, require_empty
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.script_scan import ScriptSection
@@ -26,7 +27,7 @@ from airflow_pgbackup.postgres.tools.process import Readable
 _ALWAYS_THERE = ("postgres", "template1")
 
 
-def restore_cluster(job: Job) -> Outcome:
+def restore_cluster(job: RestoreRequest) -> RestoreOutcome:
     """As :func:`airflow_pgbackup.backup.restore.database.restore_database`.
 
     What the script has for databases that every server has already goes into those, which must be empty, in one
@@ -34,10 +35,10 @@ def restore_cluster(job: Job) -> Outcome:
     """
     target = job.target
     with session(target.connection, job.run.cancel) as connection:
-        server = Server.ask(connection, target.connection.label)
+        server = ServerInfo.read(connection, target.connection.label)
     with job.checked(job.repository, job.manifest) as checked:
         restoring = _Restoring(job, server, open_script(job.run, checked, job.options, server))
-        outcome = Outcome(plan=restoring.plan())
+        outcome = RestoreOutcome(plan=restoring.plan())
         for line in outcome.plan:
             job.run.say(line)
         if not job.dry_run:
@@ -65,7 +66,7 @@ class _Part:
 
 
 class _Restoring:
-    def __init__(self, job: Job, server: Server, loader: ScriptLoader) -> None:
+    def __init__(self, job: RestoreRequest, server: ServerInfo, loader: ScriptLoader) -> None:
         self._job = job
         self._run = job.run
         self._server = server
@@ -113,7 +114,7 @@ class _Restoring:
             for part in self._parts
         ]
 
-    def do(self, outcome: Outcome) -> None:
+    def do(self, outcome: RestoreOutcome) -> None:
         job, run = self._job, self._run
         outcome.roles_created, outcome.roles_existing = self._globals.created, self._globals.existing
         job.apply_globals(self._globals, job.target.connection)
@@ -123,7 +124,7 @@ class _Restoring:
         renames: list[tuple[str, str]] = []
         around = job.target.maintenance(run.cancel)
         with (
-            told_state("none of its new databases is there; roles and tablespaces are"),
+            state_in_errors("none of its new databases is there; roles and tablespaces are"),
             TemporaryDatabases(around, cancel=run.cancel, say=run.say) as temporary,
             self._loader.parts(lambda number: _way(ways.get(number))) as parts,
         ):
@@ -139,15 +140,17 @@ class _Restoring:
                 rename_databases(around, renames, end_sessions_in=[made for made, _ in renames], cancel=run.cancel)
         run.say_at_last(f"databases {', '.join(name for _, name in renames) or 'none'} are there")
 
-    def _restore(self, part: _Part, stream: Readable, temporary: TemporaryDatabases, outcome: Outcome) -> str | None:
+    def _restore(
+        self, part: _Part, stream: Readable, temporary: TemporaryDatabases, outcome: RestoreOutcome
+    ) -> str | None:
         """:return: the temporary name of a database that is still to get its own."""
         run = self._run
         properties = part.section.properties
         params = part.there
         if params is None:
             encoding = self._job.manifest.source.encoding
-            params = make_fresh(run, temporary, properties, encoding=encoding, exactly=False)
-            part.public_exists = make_room(run, params, makes_public=part.section.makes_public)
+            params = create_like(run, temporary, properties, encoding=encoding, exactly=False)
+            part.public_exists = drop_public_schema(run, params, makes_public=part.section.makes_public)
         self._loader.run_part(stream, params, single_transaction=part.single_transaction)
         measured = self._job.finish(params)
         outcome.add(part.name, measured)

@@ -8,20 +8,26 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.checked import Checked
-from airflow_pgbackup.backup.databases.extension_versions import differing
+from airflow_pgbackup.backup.databases.extensions import version_differences
+from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
 from airflow_pgbackup.backup.restore.archive import needs_path, open_archive
-from airflow_pgbackup.backup.restore.fresh import apply_statements, make_fresh, make_room, measure, read_properties
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
-from airflow_pgbackup.backup.restore.job import Job, Outcome, told_state
-from airflow_pgbackup.backup.restore.mark import Mark, find_mark, set_mark
-from airflow_pgbackup.backup.restore.plan import Loader, Way, check_needs, check_versions, choose_way
+from airflow_pgbackup.backup.restore.new_database import (
+    apply_statements,
+    count_contents,
+    create_like,
+    drop_public_schema,
+    read_properties,
+)
+from airflow_pgbackup.backup.restore.plan import Loader, RestoreStrategy, check_needs, check_versions, choose_strategy
+from airflow_pgbackup.backup.restore.rename import dated_name, drop_replaced, rename_databases
+from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest, state_in_errors
+from airflow_pgbackup.backup.restore.retry_marker import RetryMarker, find_marker, set_marker
 from airflow_pgbackup.backup.restore.script import open_globals, open_script
-from airflow_pgbackup.backup.restore.swap import dated_name, drop_replaced, rename_databases
 from airflow_pgbackup.backup.restore.target import (
     MODES,
-    Server,
     has_public,
     oids_of,
     require_empty,
@@ -33,7 +39,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
 
 
-def restore_database(job: Job) -> Outcome:
+def restore_database(job: RestoreRequest) -> RestoreOutcome:
     """Check everything, then do it.
 
     :raises PgBackupError: as :func:`airflow_pgbackup.backup.restore.restore`.
@@ -47,7 +53,7 @@ def restore_database(job: Job) -> Outcome:
         _opened(job, checked, place.server) as loader,
     ):
         restoring = _Restoring(job, place, loader)
-        outcome = Outcome(plan=restoring.plan())
+        outcome = RestoreOutcome(plan=restoring.plan())
         for line in outcome.plan:
             job.run.say(line)
         if not job.dry_run:
@@ -64,18 +70,18 @@ class _Place:
     :ivar earlier: what an earlier try of this request has done.
     """
 
-    server: Server
+    server: ServerInfo
     around: ConnectionParams | None
     public_exists: bool = True
-    earlier: Mark | None = None
+    earlier: RetryMarker | None = None
 
 
-def _done_earlier(job: Job, place: _Place, mark: Mark) -> Outcome:
+def _done_earlier(job: RestoreRequest, place: _Place, mark: RetryMarker) -> RestoreOutcome:
     """Its success was reported to nobody. What may be left of it is to drop the old database."""
     run, target = job.run, job.target
     line = f"an earlier try of this task restored {mark.series}/{mark.id} into {target.database}: nothing to do"
     run.say(line)
-    outcome = Outcome(plan=[line], earlier=mark)
+    outcome = RestoreOutcome(plan=[line], earlier=mark)
     if job.dry_run or place.around is None:
         return outcome
     with session(place.around, run.cancel) as connection:
@@ -83,22 +89,22 @@ def _done_earlier(job: Job, place: _Place, mark: Mark) -> Outcome:
             outcome.replaced = mark.replaced
     if outcome.replaced and not target.keep_old:
         outcome.replaced = drop_replaced(run, place.around, outcome.replaced, only_if_empty=False)
-    outcome.add(target.database, measure(run, target.connection))
+    outcome.add(target.database, count_contents(run, target.connection))
     return outcome
 
 
-def _look(job: Job) -> _Place:
+def _look(job: RestoreRequest) -> _Place:
     """:raises ConfigurationError: the target is not as the mode wants it."""
     target, cancel = job.target, job.run.cancel
     if target.mode in ("into_empty", "into_existing"):
         with session(target.connection, cancel) as connection:
-            server = Server.ask(connection, target.connection.label)
+            server = ServerInfo.read(connection, target.connection.label)
             if target.mode == "into_empty":
                 require_empty(connection, target.connection.label)
             return _Place(server, None, has_public(connection))
     around = target.maintenance(cancel)
     with session(around, cancel) as connection:
-        server = Server.ask(connection, target.connection.label)
+        server = ServerInfo.read(connection, target.connection.label)
         exists = target.database in server.databases
         if target.mode == "create" and exists:
             raise ConfigurationError(
@@ -110,7 +116,7 @@ def _look(job: Job) -> _Place:
                 f"there is no database {target.database} to replace", hint="restore with mode='create'"
             )
         if target.mode == "replace" and job.request:
-            mark = find_mark(connection, target.database)
+            mark = find_marker(connection, target.database)
             if mark and mark.request == job.request:
                 return _Place(server, around, earlier=mark)
         _require_may_create(server)
@@ -121,7 +127,7 @@ def _look(job: Job) -> _Place:
     return _Place(server, around)
 
 
-def _require_may_create(server: Server) -> None:
+def _require_may_create(server: ServerInfo) -> None:
     if not server.may_create:
         raise ConfigurationError(
             f"{server.user} may not create databases",
@@ -130,7 +136,7 @@ def _require_may_create(server: Server) -> None:
 
 
 @contextmanager
-def _opened(job: Job, checked: Checked, server: Server) -> Iterator[Loader]:
+def _opened(job: RestoreRequest, checked: Checked, server: ServerInfo) -> Iterator[Loader]:
     if job.manifest.artifact.format == "plain":
         yield open_script(job.run, checked, job.options, server)
     else:
@@ -141,13 +147,13 @@ def _opened(job: Job, checked: Checked, server: Server) -> Iterator[Loader]:
 class _Restoring:
     """What is decided, and its doing."""
 
-    def __init__(self, job: Job, place: _Place, loader: Loader) -> None:
+    def __init__(self, job: RestoreRequest, place: _Place, loader: Loader) -> None:
         self._job = job
         self._run = job.run
         self._place = place
         self._loader = loader
         self._globals = GlobalsPlan()
-        self._way = Way(fresh=False, single_transaction=True)
+        self._way = RestoreStrategy(fresh=False, single_transaction=True)
         self._around: ConnectionParams
 
     # -- deciding
@@ -160,7 +166,7 @@ class _Restoring:
         job, loader, server, target = self._job, self._loader, self._place.server, self._job.target
         label = f"the server of {target.connection.label}"
         check_versions(loader.dumped_from, server, allow_older=target.allow_older_server, label=label)
-        self._way = choose_way(target, job.options, server, loader.needs)
+        self._way = choose_strategy(target, job.options, server, loader.needs)
         self._around = self._go_around()
         if job.globals_from:
             repository, manifest = job.globals_from
@@ -175,7 +181,7 @@ class _Restoring:
         check_needs(
             needs, server, label=label, new_roles=self._globals.created, new_tablespaces=self._globals.tablespaces
         )
-        versions = differing(job.manifest.source.extensions, server.extensions, names=needs.extensions)
+        versions = version_differences(job.manifest.source.extensions, server.extensions, names=needs.extensions)
         return [*self._globals.lines(), *self._lines(), *versions]
 
     def _go_around(self) -> ConnectionParams:
@@ -207,7 +213,7 @@ class _Restoring:
 
     # -- doing
 
-    def do(self, outcome: Outcome) -> None:
+    def do(self, outcome: RestoreOutcome) -> None:
         outcome.roles_created, outcome.roles_existing = self._globals.created, self._globals.existing
         if self._job.globals_from:
             self._job.apply_globals(self._globals, self._around)
@@ -216,21 +222,21 @@ class _Restoring:
         else:
             self._in_place(outcome)
 
-    def _in_place(self, outcome: Outcome) -> None:
+    def _in_place(self, outcome: RestoreOutcome) -> None:
         target = self._job.target
-        before = measure(self._run, target.connection)
-        with told_state(f"database {target.database} is as it was"):
+        before = count_contents(self._run, target.connection)
+        with state_in_errors(f"database {target.database} is as it was"):
             self._loader.load(target.connection, single_transaction=True, public_exists=self._place.public_exists)
         self._run.say(f"objects and rows restored into {target.database}")
         after = self._job.finish(target.connection)
         rows = None if after.rows is None else after.rows - (before.rows or 0)
         outcome.add(target.database, replace(after, objects=after.objects - before.objects, rows=rows))
 
-    def _as_new_database(self, outcome: Outcome) -> None:
+    def _as_new_database(self, outcome: RestoreOutcome) -> None:
         job, run, target = self._job, self._run, self._job.target
         exists = target.mode != "create"
         state = f"database {target.database} is as it was" if exists else f"there is no database {target.database}"
-        with told_state(state), TemporaryDatabases(self._around, cancel=run.cancel, say=run.say) as temporary:
+        with state_in_errors(state), TemporaryDatabases(self._around, cancel=run.cancel, say=run.say) as temporary:
             properties = self._properties()
             fresh = self._filled(temporary, properties)
             run.say(f"objects and rows restored into {fresh.dbname}")
@@ -256,8 +262,8 @@ class _Restoring:
         run, loader = self._run, self._loader
         exactly, encoding = self._job.target.mode != "create", self._job.manifest.source.encoding
         while True:
-            fresh = make_fresh(run, temporary, properties, encoding=encoding, exactly=exactly)
-            public_exists = make_room(run, fresh, makes_public=loader.makes_public)
+            fresh = create_like(run, temporary, properties, encoding=encoding, exactly=exactly)
+            public_exists = drop_public_schema(run, fresh, makes_public=loader.makes_public)
             try:
                 loader.load(fresh, single_transaction=self._way.single_transaction, public_exists=public_exists)
             except (ToolKilled, DeadlineExceeded):
@@ -282,13 +288,13 @@ class _Restoring:
         run, target, fresh = self._run, self._job.target, made.dbname
         run.check()
         if not exists:
-            set_mark(run, made, None)
+            set_marker(run, made, None)
             rename_databases(self._around, [(fresh, target.database)], end_sessions_in=[fresh], cancel=run.cancel)
             run.say(f"database {target.database} is there")
             return None
         with session(self._around, run.cancel) as connection:
             oids = oids_of(connection, [target.database])
-            mark = find_mark(connection, target.database)
+            mark = find_marker(connection, target.database)
             old = dated_name(connection, target.database, datetime.now(timezone.utc))
         request, manifest = self._job.request, self._job.manifest
         if mark and mark.request == request:
@@ -297,8 +303,8 @@ class _Restoring:
             )
         mine = None
         if request and target.mode == "replace":
-            mine = Mark(request, manifest.series.path, manifest.id, old, oids[target.database])
-        set_mark(run, made, mine)
+            mine = RetryMarker(request, manifest.series.path, manifest.id, old, oids[target.database])
+        set_marker(run, made, mine)
         rename_databases(
             self._around,
             [(target.database, old), (fresh, target.database)],

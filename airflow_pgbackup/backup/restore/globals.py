@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from airflow_pgbackup.backup.databases.sessions import Session, one, reason
-from airflow_pgbackup.backup.restore.target import Server
+from airflow_pgbackup.backup.databases.server_info import ServerInfo
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, server_message
 from airflow_pgbackup.errors import RestoreError
 from airflow_pgbackup.postgres.connection.hints import hint_for
 from airflow_pgbackup.postgres.definitions.database import IDENTIFIER, unquoted
@@ -69,7 +69,9 @@ class GlobalsPlan:
         return found
 
 
-def plan_globals(statements: Sequence[str], server: Server, *, bootstrap: str, tablespaces: bool = True) -> GlobalsPlan:
+def plan_globals(
+    statements: Sequence[str], server: ServerInfo, *, bootstrap: str, tablespaces: bool = True
+) -> GlobalsPlan:
     """Decide, by names.
 
     :param statements: those of a pg_dumpall script before its first database.
@@ -121,7 +123,7 @@ def _grant(match: re.Match[str], admins: set[tuple[str, str]], bootstrap: str) -
     return f"GRANT {match['role']} TO {match['member']}{match['how'] or ''};"
 
 
-def _add_tablespace(plan: GlobalsPlan, name: str, statement: str, server: Server, *, wanted: bool) -> None:
+def _add_tablespace(plan: GlobalsPlan, name: str, statement: str, server: ServerInfo, *, wanted: bool) -> None:
     if name in server.tablespaces:
         plan.existing_tablespaces.append(name)
     elif wanted:
@@ -130,7 +132,7 @@ def _add_tablespace(plan: GlobalsPlan, name: str, statement: str, server: Server
 
 
 def bootstrap_user(connection: Session) -> str:
-    return str(one(connection, "SELECT rolname FROM pg_catalog.pg_roles WHERE oid = %s", [_BOOTSTRAP_OID]))
+    return str(fetch_value(connection, "SELECT rolname FROM pg_catalog.pg_roles WHERE oid = %s", [_BOOTSTRAP_OID]))
 
 
 def apply_globals(connection: Session, plan: GlobalsPlan, say: Callable[[str], None]) -> None:
@@ -153,5 +155,5 @@ def _run(connection: Session, statement: str, state: str) -> None:
     except psycopg.Error as error:
         head = _SECRET.sub("'…'", statement)[:120]
         raise RestoreError(
-            f"the globals cannot be restored: {reason(error)}, in: {head}; {state}", hint=hint_for(str(error))
+            f"the globals cannot be restored: {server_message(error)}, in: {head}; {state}", hint=hint_for(str(error))
         ) from None

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from airflow_pgbackup.backup.restore.target import RestoreTarget, Server
+from airflow_pgbackup.backup.databases.server_info import ServerInfo
+from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import ConfigurationError, OptionError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
@@ -41,7 +42,7 @@ class Loader(Protocol):
 
 
 @dataclass(frozen=True)
-class Way:
+class RestoreStrategy:
     """How.
 
     :ivar fresh: into a new database, which then gets the name.
@@ -89,18 +90,20 @@ def check_request(target: RestoreTarget, options: RestoreOptions, manifest: Mani
         )
 
 
-def choose_way(target: RestoreTarget, options: RestoreOptions, server: Server, needs: Needs) -> Way:
+def choose_strategy(
+    target: RestoreTarget, options: RestoreOptions, server: ServerInfo, needs: Needs
+) -> RestoreStrategy:
     """Decide: all or nothing by a transaction where that can be, else by a new database."""
     parallel = (options.jobs or 1) > 1
     # Half of the lock table: the server has others to serve.
     fits = needs.locks <= server.locks // 2
     if target.mode == "into_existing":
-        return Way(fresh=False, single_transaction=True)
+        return RestoreStrategy(fresh=False, single_transaction=True)
     single = not parallel and not options.transaction_size and (fits or options.single_transaction)
     if target.mode != "into_empty":
-        return Way(fresh=True, single_transaction=single)
+        return RestoreStrategy(fresh=True, single_transaction=single)
     if single:
-        return Way(fresh=False, single_transaction=True)
+        return RestoreStrategy(fresh=False, single_transaction=True)
     why = (
         f"{options.jobs} jobs"
         if parallel
@@ -108,10 +111,10 @@ def choose_way(target: RestoreTarget, options: RestoreOptions, server: Server, n
         if options.transaction_size
         else f"about {needs.locks} locks, more than a single transaction should take here"
     )
-    return Way(fresh=True, single_transaction=False, why=why)
+    return RestoreStrategy(fresh=True, single_transaction=False, why=why)
 
 
-def check_versions(dumped_from: int, server: Server, *, allow_older: bool, label: str) -> None:
+def check_versions(dumped_from: int, server: ServerInfo, *, allow_older: bool, label: str) -> None:
     """:raises ConfigurationError: the server is older than the one that was dumped."""
     if dumped_from > server.major and not allow_older:
         timeout = ": it knows no transaction_timeout, for one" if server.major < 17 <= dumped_from else ""
@@ -123,7 +126,7 @@ def check_versions(dumped_from: int, server: Server, *, allow_older: bool, label
 
 
 def check_needs(
-    needs: Needs, server: Server, *, label: str, new_roles: Iterable[str] = (), new_tablespaces: Iterable[str] = ()
+    needs: Needs, server: ServerInfo, *, label: str, new_roles: Iterable[str] = (), new_tablespaces: Iterable[str] = ()
 ) -> None:
     """:raises ConfigurationError: everything that the server lacks, at once."""
     missing = []

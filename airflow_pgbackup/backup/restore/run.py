@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_evidence, load_manifest, reference_of
+from airflow_pgbackup.backup.restore.client_programs import RestoreContext
 from airflow_pgbackup.backup.restore.cluster import restore_cluster
 from airflow_pgbackup.backup.restore.database import restore_database
-from airflow_pgbackup.backup.restore.job import Job
-from airflow_pgbackup.backup.restore.mark import request_digest
 from airflow_pgbackup.backup.restore.plan import check_request
+from airflow_pgbackup.backup.restore.request import RestoreRequest
+from airflow_pgbackup.backup.restore.retry_marker import request_digest
 from airflow_pgbackup.backup.restore.target import RestoreTarget
-from airflow_pgbackup.backup.restore.tools import Run
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.postgres.tools.process import Cancel
@@ -71,7 +71,7 @@ def restore(
     :raises VerificationFailed: the bytes are not those that were dumped. Nothing was touched.
     :raises ToolError, RestoreError, Cancelled: it began and did not succeed; the message says what is there now.
     """
-    run = Run(
+    run = RestoreContext(
         settings=settings or Settings(),
         log=log or (lambda line: None),
         cancel=cancel or Cancel(),
@@ -95,7 +95,7 @@ def restore(
                 hint="name a cluster backup (pg_dumpall) as globals of a database's; a cluster backup has its own",
             )
     digest = request_digest(request) if request else None
-    job = Job(run, repository, manifest, target, options, globals_from, analyze, dry_run, digest)
+    job = RestoreRequest(run, repository, manifest, target, options, globals_from, analyze, dry_run, digest)
     name = f"{manifest.series}/{manifest.id}"
     run.say(
         f"backup {name}: {manifest.artifact.format}, {human_bytes(manifest.artifact.size)}, of PostgreSQL "

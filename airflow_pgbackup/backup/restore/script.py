@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 
 from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.progress import Progress
-from airflow_pgbackup.backup.restore.target import Server
-from airflow_pgbackup.backup.restore.tools import Run, ToolLog, psql
+from airflow_pgbackup.backup.restore.client_programs import RestoreContext, ToolOutput, psql
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.archive.compressed import Decompressed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -46,7 +46,9 @@ class ScriptLoader:
     :ivar client: whose psql runs it.
     """
 
-    def __init__(self, run: Run, opened: Opener, contents: ScriptContents, server: Server, *, verbose: bool) -> None:
+    def __init__(
+        self, run: RestoreContext, opened: Opener, contents: ScriptContents, server: ServerInfo, *, verbose: bool
+    ) -> None:
         self._run = run
         self._open = opened
         self._server = server
@@ -89,7 +91,7 @@ class ScriptLoader:
         ]
 
     def load(self, params: ConnectionParams, *, single_transaction: bool, public_exists: bool) -> None:
-        """Run it in a database.
+        """RestoreContext it in a database.
 
         :param public_exists: there is a schema public, which the script then must not create.
         :raises ToolError: the first error.
@@ -114,7 +116,7 @@ class ScriptLoader:
 
     def run_part(self, part: Readable, params: ConnectionParams, *, single_transaction: bool) -> None:
         what = f"restoring into {params.dbname}"
-        log = ToolLog(self._run, what, verbose=self._verbose)
+        log = ToolOutput(self._run, what, verbose=self._verbose)
         counted = _Counted(part, Progress(self._run.say, what))
         psql(self._run, self.client, params, counted, log, single_transaction=single_transaction)
 
@@ -135,7 +137,7 @@ class ScriptLoader:
         )
 
 
-def open_script(run: Run, checked: Checked, options: RestoreOptions, server: Server) -> ScriptLoader:
+def open_script(run: RestoreContext, checked: Checked, options: RestoreOptions, server: ServerInfo) -> ScriptLoader:
     """A plain dump whose bytes have been checked, read through.
 
     :raises OptionError: options that only pg_restore has.
@@ -152,12 +154,12 @@ def open_script(run: Run, checked: Checked, options: RestoreOptions, server: Ser
     return ScriptLoader(run, opened, read_through(run, opened, checked.manifest), server, verbose=options.verbose)
 
 
-def open_globals(run: Run, checked: Checked) -> list[str]:
+def open_globals(run: RestoreContext, checked: Checked) -> list[str]:
     """The statements of a cluster's dump before its first database."""
     return read_through(run, script_opener(run, checked), checked.manifest).globals
 
 
-def script_opener(run: Run, checked: Checked) -> Opener:
+def script_opener(run: RestoreContext, checked: Checked) -> Opener:
     """What gives the script, decompressed, from its beginning."""
     artifact = checked.manifest.artifact
     method = artifact.compressed_around
@@ -170,7 +172,7 @@ def script_opener(run: Run, checked: Checked) -> Opener:
     return opened
 
 
-def read_through(run: Run, opened: Opener, manifest: Manifest) -> ScriptContents:
+def read_through(run: RestoreContext, opened: Opener, manifest: Manifest) -> ScriptContents:
     """:raises VerificationFailed: it is not whole, or holds what pg_dump never writes."""
     with opened() as stream:
         return scan_script(_Counted(stream, Progress(run.say, f"reading {manifest.artifact.name}"), run.check))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from airflow_pgbackup.backup.databases.extension_versions import available
-from airflow_pgbackup.backup.databases.sessions import Session, column, one, session, told
+from airflow_pgbackup.backup.databases.server_info import ServerInfo
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, fetch_value, session, translated_errors
 from airflow_pgbackup.backup.databases.user_objects import user_objects
 from airflow_pgbackup.errors import ConfigurationError, ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -21,15 +21,6 @@ MODES = {
 
 # createdb's own choices (src/bin/scripts/common.c), where to be while another database is made, renamed or dropped.
 _MAINTENANCE = ("postgres", "template1")
-
-_SERVER = """
-SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.pg_is_in_recovery(), r.rolsuper,
-       r.rolsuper OR r.rolcreatedb, r.rolname,
-       pg_catalog.current_setting('max_locks_per_transaction')::int
-       * (pg_catalog.current_setting('max_connections')::int
-          + pg_catalog.current_setting('max_prepared_transactions')::int)
-  FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,59 +87,9 @@ class RestoreTarget:
         )
 
 
-@dataclass(frozen=True)
-class Server:
-    """What a server said of itself and of us.
-
-    :ivar locks: how many entries its lock table is sure to hold.
-    :ivar extensions: those that could be created, and in which version.
-    """
-
-    version_num: int
-    superuser: bool
-    may_create: bool
-    user: str
-    locks: int
-    databases: frozenset[str]
-    roles: frozenset[str]
-    tablespaces: frozenset[str]
-    extensions: Mapping[str, str]
-
-    @property
-    def major(self) -> int:
-        return self.version_num // 10000
-
-    def has_database(self, name: str) -> bool:
-        return name in self.databases
-
-    @classmethod
-    def ask(cls, connection: Session, label: str) -> Server:
-        """:raises ConfigurationError: a standby."""
-        with told(f"asking {label} what it is like"):
-            row = connection.execute(_SERVER).fetchone()
-            assert row is not None  # noqa: S101  current_user has a row in pg_roles
-            version, standby, superuser, may_create, user, locks = row
-            if standby:
-                raise ConfigurationError(
-                    f"{label} is a standby, which is read-only",
-                    hint="connect to the primary (target_session_attrs=read-write)",
-                )
-            return cls(
-                version,
-                superuser,
-                may_create,
-                user,
-                locks,
-                frozenset(column(connection, "SELECT datname FROM pg_catalog.pg_database")),
-                frozenset(column(connection, "SELECT rolname FROM pg_catalog.pg_roles")),
-                frozenset(column(connection, "SELECT spcname FROM pg_catalog.pg_tablespace")),
-                available(connection),
-            )
-
-
 def require_empty(connection: Session, label: str) -> None:
     """:raises ConfigurationError: users have made something in there; names some of it."""
-    with told(f"looking into {label}"):
+    with translated_errors(f"looking into {label}"):
         objects = user_objects(connection)
     if objects:
         raise ConfigurationError(
@@ -158,19 +99,21 @@ def require_empty(connection: Session, label: str) -> None:
         )
 
 
-def require_replaceable(connection: Session, server: Server, target: RestoreTarget) -> None:
+def require_replaceable(connection: Session, server: ServerInfo, target: RestoreTarget) -> None:
     """Look at a database that is to be renamed away.
 
     :raises ConfigurationError: what would make the rename fail after the whole restore.
     """
     name = target.database
-    with told(f"looking at database {name}"):
+    with translated_errors(f"looking at database {name}"):
         row = connection.execute(
             "SELECT datistemplate, pg_catalog.pg_has_role(datdba, 'USAGE'), pg_catalog.pg_get_userbyid(datdba) "
             "FROM pg_catalog.pg_database WHERE datname = %s",
             [name],
         ).fetchone()
-        prepared = one(connection, "SELECT count(*) FROM pg_catalog.pg_prepared_xacts WHERE database = %s", [name])
+        prepared = fetch_value(
+            connection, "SELECT count(*) FROM pg_catalog.pg_prepared_xacts WHERE database = %s", [name]
+        )
         others = sessions_in(connection, list(oids_of(connection, [name]).values()))
     assert row is not None  # noqa: S101  the caller has seen the database
     template, may_use, owner = row
@@ -234,8 +177,10 @@ def oids_of(connection: Session, databases: Sequence[str]) -> dict[str, int]:
 
 def staying(connection: Session, database: str) -> list[str]:
     """What belongs to the old database, and stays with it when another takes its name."""
-    slots = column(connection, "SELECT slot_name FROM pg_catalog.pg_replication_slots WHERE database = %s", [database])
-    subscriptions = column(
+    slots = fetch_column(
+        connection, "SELECT slot_name FROM pg_catalog.pg_replication_slots WHERE database = %s", [database]
+    )
+    subscriptions = fetch_column(
         connection,
         "SELECT s.subname FROM pg_catalog.pg_subscription AS s "
         "JOIN pg_catalog.pg_database AS d ON d.oid = s.subdbid WHERE d.datname = %s",
@@ -245,7 +190,7 @@ def staying(connection: Session, database: str) -> list[str]:
 
 
 def has_public(connection: Session) -> bool:
-    return bool(one(connection, "SELECT count(*) FROM pg_catalog.pg_namespace WHERE nspname = 'public'"))
+    return bool(fetch_value(connection, "SELECT count(*) FROM pg_catalog.pg_namespace WHERE nspname = 'public'"))
 
 
 def _some(things: Sequence[str], limit: int = 5) -> str:

@@ -24,9 +24,9 @@ from builds import BUILDS, Build, each
 from airflow_pgbackup.backup.check import check
 from airflow_pgbackup.backup.check import rows as check_rows
 from airflow_pgbackup.backup.check.extensions import version_key
-from airflow_pgbackup.backup.check.findings import Finding, Findings
-from airflow_pgbackup.backup.check.kinds import KINDS
 from airflow_pgbackup.backup.check.restorability import check_keepalives
+from airflow_pgbackup.backup.check.restorability_problems import PROBLEMS
+from airflow_pgbackup.backup.findings import Finding, Findings
 from airflow_pgbackup.demo.database import load_sample
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import Cancelled
@@ -131,9 +131,9 @@ def found(connection: ConnectionParams, **more: Any) -> dict[str, Finding]:
     for finding in findings:
         assert finding.message == " ".join(finding.message.split())
         assert "{}" not in finding.message + finding.hint
-        if finding.code in KINDS:
-            assert finding.severity == KINDS[finding.code].severity
-            assert finding.message.endswith(KINDS[finding.code].at_restore)
+        if finding.code in PROBLEMS:
+            assert finding.severity == PROBLEMS[finding.code].severity
+            assert finding.message.endswith(PROBLEMS[finding.code].at_restore)
     return by_code
 
 
@@ -155,7 +155,7 @@ def restored(build: Build, source: ConnectionParams, target: ConnectionParams, t
 def test_an_example_is_found_restores_as_said_and_is_mended(
     build: Build, code: str, made: Made, tmp_path: Path
 ) -> None:
-    kind = KINDS[code]
+    kind = PROBLEMS[code]
     if code == "not_null_not_valid" and build.major < 18:
         with pytest.raises(psycopg.errors.Error):
             made(build, *kind.example)
@@ -180,7 +180,7 @@ def test_an_example_is_found_restores_as_said_and_is_mended(
 
 def test_every_kind_is_tried_here() -> None:
     apart = {"large_rows", "unreadable_rows", "preload", "extension_database", "extension_version", "dump_locks"}
-    assert set(KINDS) == set(AT_RESTORE) | apart | {"restore_locks", "keepalives"}
+    assert set(PROBLEMS) == set(AT_RESTORE) | apart | {"restore_locks", "keepalives"}
 
 
 # -- functions
@@ -354,14 +354,14 @@ def test_conditions_on_the_clock(made: Made, condition: str, changes: bool) -> N
 def test_databases_of_a_server(servers: Servers) -> None:
     server = servers(NEWEST)
     for code in APART:
-        kind = KINDS[code]
+        kind = PROBLEMS[code]
         run(server.params, *kind.example)
     finding = found(server.params)["template_collation"]
     assert (finding.objects, finding.database) == (("template1",), None)
     assert found(server.params.with_database("old"))["encoding"].objects == ("old",)
     with pytest.raises(psycopg.errors.Error, match="collation version"):
         run(server.params, "CREATE DATABASE copy TEMPLATE template1")
-    run(server.params, *KINDS["template_collation"].mended, "DROP DATABASE old")
+    run(server.params, *PROBLEMS["template_collation"].mended, "DROP DATABASE old")
     assert found(server.params) == {}
 
 
@@ -583,7 +583,7 @@ def test_a_broken_page(made: Made) -> None:
 
 
 def test_a_user_with_read_rights_only(made: Made) -> None:
-    database = made(NEWEST, *KINDS["function_search_path"].example, *KINDS["violated_foreign_key"].example)
+    database = made(NEWEST, *PROBLEMS["function_search_path"].example, *PROBLEMS["violated_foreign_key"].example)
     role = f"reader_{secrets.token_hex(4)}"
     run(database, f"CREATE ROLE {role} LOGIN", f"GRANT pg_read_all_data TO {role}")
     reader = ConnectionParams({**database.keywords, "user": role})
@@ -654,4 +654,4 @@ def test_a_database_of_everything(build: Build, servers: Servers, made: Made) ->
     }
     assert codes["not_valid"].objects == ('"odd ""check" on t.shifts', "hen_egg_fkey on t.hen")
     every = check(connection=server.params, server="main", options=DumpAllOptions())
-    assert {one.code for one in every} & set(KINDS) == set(codes) & set(KINDS)
+    assert {one.code for one in every} & set(PROBLEMS) == set(codes) & set(PROBLEMS)

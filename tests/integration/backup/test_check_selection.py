@@ -7,8 +7,9 @@ import subprocess
 
 import pytest
 
-from airflow_pgbackup.backup.check.findings import Findings, inspected
+from airflow_pgbackup.backup.databases.inspection import inspect_database
 from airflow_pgbackup.backup.databases.selection import select
+from airflow_pgbackup.backup.findings import Findings
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpOptions
@@ -85,7 +86,7 @@ def test_as_pg_dump_selects(
     assert done.returncode == 0 or "no matching tables were found" in done.stderr
     header = re.compile(r"^-- Name: (.*?)(?: [a-z_]+)?; Type: (TABLE|SEQUENCE); Schema: (.*); Owner: ", re.MULTILINE)
     dumped = {(schema, name) for name, _, schema in header.findall(done.stdout)}
-    with inspected(selectable, Findings()) as db:
+    with inspect_database(selectable, Findings()) as db:
         ours = select(db, options)
         taken = {(schema, name) for oid, of, schema, name in db.rows(_RELATIONS) if ours.takes(oid, of)}
     assert taken == dumped

@@ -280,13 +280,13 @@ def test_an_extension_that_is_not_here(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reference = dump(fresh_database(server18, None, "create extension vector"), here)
-    from airflow_pgbackup.backup.rehearsal import server as rehearsal_server
+    from airflow_pgbackup.backup.rehearsal import throwaway
 
     def as_on_a_bare_server(connection: ConnectionParams, extensions: Any, **_: Any) -> None:
         return check(connection, {f"no_{name}" for name in extensions})
 
-    check = rehearsal_server.check_extensions
-    monkeypatch.setattr(rehearsal_server, "check_extensions", as_on_a_bare_server)
+    check = throwaway.check_extensions
+    monkeypatch.setattr(throwaway, "check_extensions", as_on_a_bare_server)
     said = not_proven(reference, here)
     assert "lacks extensions of this database: no_vector. HINT: install their packages" in said
 

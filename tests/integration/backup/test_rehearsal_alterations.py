@@ -12,9 +12,9 @@ from psycopg import sql
 
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.reference import load_manifest
-from airflow_pgbackup.backup.rehearsal.load import Loaded, load
-from airflow_pgbackup.backup.rehearsal.place import Place
+from airflow_pgbackup.backup.rehearsal.restore_copy import RestoredCopy, restore_copy
 from airflow_pgbackup.backup.rehearsal.run import Rehearsal, compare, rehearse
+from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.postgres.archive.read import ArchiveContents, ArchiveReader
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -163,9 +163,9 @@ class Restored:
     manifest: Manifest
     artifact: Path
     contents: ArchiveContents
-    loaded: Loaded
+    loaded: RestoredCopy
     client: Client
-    place: Place
+    place: RehearsalServer
 
     def altered(self, statements: str) -> Rehearsal:
         """What the comparison finds when these have been run on a fresh copy of the copy."""
@@ -229,8 +229,8 @@ def restored(
     client = Client(postgres_bin_dir(18), (18, 4), "test")
     with PostgresServer(postgres_bin_dir(18)) as server:
         assert server.folder is not None
-        place = Place(params=server.params, folder=server.folder, programs=client, loader=client)
-        loaded = load(artifact, manifest, place, deadline=60, cancel=Cancel(), log=lambda _: None)
+        place = RehearsalServer(params=server.params, folder=server.folder, programs=client, loader=client)
+        loaded = restore_copy(artifact, manifest, place, deadline=60, cancel=Cancel(), log=lambda _: None)
         with server.params.connect() as session:
             session.execute(sql.SQL("alter database {} rename to original").format(sql.Identifier(DATABASE)))
         contents = reader(artifact, manifest, client).digest()

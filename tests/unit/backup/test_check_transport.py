@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_pgbackup.backup.check.findings import Findings
 from airflow_pgbackup.backup.check.transport import check_transport
+from airflow_pgbackup.backup.findings import Findings
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.restore.globals import plan_globals
-from airflow_pgbackup.backup.restore.plan import check_needs, choose_way
-from airflow_pgbackup.backup.restore.target import RestoreTarget, Server
+from airflow_pgbackup.backup.restore.plan import check_needs, choose_strategy
+from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, DatabaseStatement, quoted
@@ -22,10 +23,10 @@ from airflow_pgbackup.postgres.psql.script_filter import ScriptFilter, sessions
 from airflow_pgbackup.postgres.sql.lexer import Comment, CopyData, MetaCommand, Statement
 
 
-def server(**known: set[str]) -> Server:
+def server(**known: set[str]) -> ServerInfo:
     names = {name: frozenset(known.get(name, ())) for name in ("databases", "roles", "tablespaces")}
     extensions = dict.fromkeys(known.get("extensions", ()), "1.0")
-    return Server(180004, superuser=True, may_create=True, user="me", locks=6400, extensions=extensions, **names)
+    return ServerInfo(180004, superuser=True, may_create=True, user="me", locks=6400, extensions=extensions, **names)
 
 
 # -- statements about a database as a whole
@@ -343,5 +344,5 @@ def test_one_transaction_where_that_can_be(
     mode: str, options: dict[str, int], locks: int, way: tuple[bool, bool]
 ) -> None:
     target = RestoreTarget(connection=ConnectionParams(keywords={"dbname": "x"}), mode=mode)
-    found = choose_way(target, RestoreOptions(**options), server(), Needs(locks=locks))  # type: ignore[arg-type]
+    found = choose_strategy(target, RestoreOptions(**options), server(), Needs(locks=locks))  # type: ignore[arg-type]
     assert (found.fresh, found.single_transaction) == way

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import psycopg
 
-from airflow_pgbackup.backup.databases.extension_versions import available, differing
+from airflow_pgbackup.backup.databases.extensions import available_versions, version_differences
 from airflow_pgbackup.backup.databases.sessions import session
-from airflow_pgbackup.backup.rehearsal import server as rehearsal_server
+from airflow_pgbackup.backup.rehearsal import throwaway
+from airflow_pgbackup.backup.rehearsal.cluster_globals import ClusterGlobals
 from airflow_pgbackup.backup.rehearsal.definitions import Definitions, open_script, read_definitions
-from airflow_pgbackup.backup.rehearsal.head import ClusterHead
-from airflow_pgbackup.backup.rehearsal.place import Place
+from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.backup.rehearsal.verdict import judge
 from airflow_pgbackup.errors import ConnectError, DeadlineExceeded, NotProven, ToolError, ToolKilled
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
@@ -45,7 +45,7 @@ _BUILT_IN_SCHEMAS = frozenset({None, "", "public", "pg_catalog", "information_sc
 
 
 @dataclass
-class Loaded:
+class RestoredCopy:
     """What was restored.
 
     :ivar server: the connection to look at the copy with.
@@ -62,16 +62,16 @@ class Loaded:
     seconds: float = 0.0
 
 
-def load(
+def restore_copy(
     artifact: Path,
     manifest: Manifest,
-    place: Place,
+    place: RehearsalServer,
     *,
     deadline: float,
     cancel: Cancel,
     log: Callable[[str], None],
     definitions: Definitions | None = None,
-) -> Loaded:
+) -> RestoredCopy:
     """Restore the artifact there.
 
     :param definitions: of the artifact, where somebody has read them.
@@ -98,21 +98,21 @@ def load(
         raise judge(error, place.label, place.sqlstate, _other_versions(manifest, place, definitions)) from None
 
 
-def _other_versions(manifest: Manifest, place: Place, definitions: Definitions) -> list[str]:
+def _other_versions(manifest: Manifest, place: RehearsalServer, definitions: Definitions) -> list[str]:
     """A line for each extension of the dump that the server has in another version than the source."""
     try:
         with session(place.params) as connection:
-            here = available(connection)
+            here = available_versions(connection)
     except (ConnectError, psycopg.Error):  # it is gone, which is found out elsewhere
         return []
-    return differing(manifest.source.extensions, here, names=definitions.extensions)
+    return version_differences(manifest.source.extensions, here, names=definitions.extensions)
 
 
 @dataclass
 class _Run:
     artifact: Path
     manifest: Manifest
-    place: Place
+    place: RehearsalServer
     server: ConnectionParams
     deadline: float
     cancel: Cancel
@@ -120,9 +120,9 @@ class _Run:
 
     # -- archives
 
-    def archive(self, toc: Toc) -> Loaded:
+    def archive(self, toc: Toc) -> RestoredCopy:
         entries = toc.entries
-        loaded = Loaded(self.server, toc.database, entries)
+        loaded = RestoredCopy(self.server, toc.database, entries)
         self.place.provide(Needs.of_entries(entries))
         made = {e.name for e in entries if e.kind == "SCHEMA"}
         schemas = {e.schema for e in entries if e.schema not in _BUILT_IN_SCHEMAS} - made
@@ -166,7 +166,7 @@ class _Run:
         """By the processors that this process may use, and the connections of the server."""
         return max(1, min(len(os.sched_getaffinity(0)), self.place.most_jobs()))
 
-    def _serially_if_need_be(self, attempt: Callable[[int], None], jobs: int, loaded: Loaded) -> float:
+    def _serially_if_need_be(self, attempt: Callable[[int], None], jobs: int, loaded: RestoredCopy) -> float:
         """Restore in parallel; where that fails once more with one job, as most people do, before there is a verdict.
 
         A CHECK that reads another table, say, or an extension's tables with foreign keys restore in the order of the
@@ -185,7 +185,7 @@ class _Run:
             return seconds
 
     @contextmanager
-    def _list_file(self, loaded: Loaded) -> Iterator[list[str]]:
+    def _list_file(self, loaded: RestoredCopy) -> Iterator[list[str]]:
         """``--use-list``, only where something is left out: pg_restore takes the numbers and reads no further."""
         if not loaded.left_out:
             yield []
@@ -198,7 +198,7 @@ class _Run:
 
     # -- plain dumps
 
-    def plain(self, contents: ScriptContents) -> Loaded:
+    def plain(self, contents: ScriptContents) -> RestoredCopy:
         options, database = self.manifest.options, self.manifest.series.database
         if options.get("clean") and not options.get("if_exists"):
             raise NotProven(
@@ -206,12 +206,12 @@ class _Run:
                 hint="dump with if_exists=True beside clean=True, or without clean",
             )
         self._check_names(contents)
-        loaded = Loaded(self.server, database)
-        head = ClusterHead([])
+        loaded = RestoredCopy(self.server, database)
+        head = ClusterGlobals([])
         if contents.cluster:
-            head = ClusterHead(contents.globals)
+            head = ClusterGlobals(contents.globals)
             if head.bootstrap:
-                loaded.server = self.server = rehearsal_server.with_bootstrap_superuser(self.server, head.bootstrap)
+                loaded.server = self.server = throwaway.with_bootstrap_superuser(self.server, head.bootstrap)
         else:
             for section in contents.sections:
                 self.place.provide(section.needs)

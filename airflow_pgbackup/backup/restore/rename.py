@@ -10,11 +10,18 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
-from airflow_pgbackup.backup.databases.sessions import Session, column, one, reason, session, told
+from airflow_pgbackup.backup.databases.sessions import (
+    Session,
+    fetch_column,
+    fetch_value,
+    server_message,
+    session,
+    translated_errors,
+)
 from airflow_pgbackup.backup.databases.temporary_database import drop_database
 from airflow_pgbackup.backup.databases.user_objects import count_objects
+from airflow_pgbackup.backup.restore.client_programs import RestoreContext
 from airflow_pgbackup.backup.restore.target import oids_of, sessions_in
-from airflow_pgbackup.backup.restore.tools import Run
 from airflow_pgbackup.errors import PgBackupError, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
@@ -44,7 +51,7 @@ def rename_databases(
     :param expected: the numbers of some of them: it must be those that are renamed, and no others of the same name.
     :raises RestoreError: somebody stayed, or the server refuses; nothing was renamed.
     """
-    with session(params, cancel) as connection, told("looking at the databases"):
+    with session(params, cancel) as connection, translated_errors("looking at the databases"):
         oids = {**oids_of(connection, [old for old, _ in renames]), **(expected or {})}
     in_the_way = [oids[name] for name in end_sessions_in]
     for number in range(1, _TRIES + 1):
@@ -66,13 +73,13 @@ def rename_databases(
         except psycopg.errors.ObjectInUse as error:
             if number == _TRIES:
                 raise RestoreError(
-                    f"the new database cannot take its name: {reason(error)}",
+                    f"the new database cannot take its name: {server_message(error)}",
                     hint="end the sessions of others, or set terminate_sessions, and restore again",
                 ) from None
         except psycopg.Error as error:
             # The connection may have been lost after the COMMIT reached the server.
             if not _renamed(params, oids, renames):
-                raise RestoreError(f"the new database cannot take its name: {reason(error)}") from None
+                raise RestoreError(f"the new database cannot take its name: {server_message(error)}") from None
             return
 
 
@@ -82,12 +89,12 @@ def dated_name(connection: Session, database: str, at: datetime) -> str:
         suffix = f"_replaced_{at:%Y%m%dT%H%M%SZ}" + (f"_{number}" if number else "")
         base = database.encode()[: 63 - len(suffix)].decode("utf-8", "ignore")
         name = base + suffix
-        if not one(connection, "SELECT count(*) FROM pg_catalog.pg_database WHERE datname = %s", [name]):
+        if not fetch_value(connection, "SELECT count(*) FROM pg_catalog.pg_database WHERE datname = %s", [name]):
             return name
     raise RestoreError(f"a hundred databases are called {database}_replaced_… already")
 
 
-def drop_replaced(run: Run, params: ConnectionParams, name: str, *, only_if_empty: bool) -> str | None:
+def drop_replaced(run: RestoreContext, params: ConnectionParams, name: str, *, only_if_empty: bool) -> str | None:
     """Drop a database whose place has been taken. The restore is done: what goes wrong here is a warning.
 
     :param only_if_empty: it was empty when we looked first; what has come into it since is kept.
@@ -100,7 +107,7 @@ def drop_replaced(run: Run, params: ConnectionParams, name: str, *, only_if_empt
             if found:
                 run.warn(f"the database that was empty has {found} objects now: kept as {name}")
                 return name
-        with session(params) as connection, told(f"dropping {name}"):
+        with session(params) as connection, translated_errors(f"dropping {name}"):
             drop_database(connection, name)
     except PgBackupError as error:
         run.warn(f"the old database is still there as {name}: {error.message}")
@@ -110,8 +117,10 @@ def drop_replaced(run: Run, params: ConnectionParams, name: str, *, only_if_empt
 
 def _renamed(params: ConnectionParams, oids: dict[str, int], renames: Sequence[tuple[str, str]]) -> bool:
     old, new = renames[-1]
-    with session(params) as connection, told("looking at what was renamed"):
-        return column(connection, "SELECT oid FROM pg_catalog.pg_database WHERE datname = %s", [new]) == [oids[old]]
+    with session(params) as connection, translated_errors("looking at what was renamed"):
+        return fetch_column(connection, "SELECT oid FROM pg_catalog.pg_database WHERE datname = %s", [new]) == [
+            oids[old]
+        ]
 
 
 @contextlib.contextmanager

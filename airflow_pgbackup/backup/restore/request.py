@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 from airflow_pgbackup.backup.artifact import open_checked
 from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.progress import Progress, human_bytes
-from airflow_pgbackup.backup.restore.fresh import Measured, analyze, measure
+from airflow_pgbackup.backup.restore.client_programs import RestoreContext
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan, apply_globals, bootstrap_user, plan_globals
-from airflow_pgbackup.backup.restore.mark import Mark
-from airflow_pgbackup.backup.restore.target import RestoreTarget, Server
-from airflow_pgbackup.backup.restore.tools import Run
+from airflow_pgbackup.backup.restore.new_database import DatabaseCounts, analyze, count_contents
+from airflow_pgbackup.backup.restore.retry_marker import RetryMarker
+from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import PgBackupError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import RestoreOptions
@@ -23,7 +24,7 @@ from airflow_pgbackup.repository.manifest import Manifest
 
 
 @dataclass
-class Outcome:
+class RestoreOutcome:
     """What came of it, or of a dry run.
 
     :ivar earlier: an earlier try had done it.
@@ -35,11 +36,11 @@ class Outcome:
     rows: int | None = None
     size: int = 0
     replaced: str | None = None
-    earlier: Mark | None = None
+    earlier: RetryMarker | None = None
     roles_created: list[str] = field(default_factory=list)
     roles_existing: list[str] = field(default_factory=list)
 
-    def add(self, database: str, measured: Measured) -> None:
+    def add(self, database: str, measured: DatabaseCounts) -> None:
         self.databases.append(database)
         self.objects += measured.objects
         self.size += measured.size
@@ -48,12 +49,12 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Job:
+class RestoreRequest:
     """:ivar globals_from: repository and manifest of the cluster backup whose roles come first.
     :ivar request: the digest of what asked for it, None where nobody does again.
     """
 
-    run: Run
+    run: RestoreContext
     repository: Repository
     manifest: Manifest
     target: RestoreTarget
@@ -91,7 +92,7 @@ class Job:
             self.run.say(f"{artifact.name}: {human_bytes(artifact.size)} as dumped, by sha256")
             yield checked
 
-    def plan_globals(self, statements: Sequence[str], server: Server, params: ConnectionParams) -> GlobalsPlan:
+    def plan_globals(self, statements: Sequence[str], server: ServerInfo, params: ConnectionParams) -> GlobalsPlan:
         with session(params, self.run.cancel) as connection:
             bootstrap = bootstrap_user(connection)
         return plan_globals(statements, server, bootstrap=bootstrap, tablespaces=not self.options.no_tablespaces)
@@ -102,16 +103,16 @@ class Job:
         if plan.existing:
             self.run.warn(f"roles that existed stay as they were: {', '.join(plan.existing)}")
 
-    def finish(self, params: ConnectionParams) -> Measured:
+    def finish(self, params: ConnectionParams) -> DatabaseCounts:
         """Count what came, and gather the planner's statistics."""
-        measured = measure(self.run, params)
+        measured = count_contents(self.run, params)
         if self.analyze:
             analyze(self.run, params)
         return measured
 
 
 @contextmanager
-def told_state(state: str) -> Iterator[None]:
+def state_in_errors(state: str) -> Iterator[None]:
     """An error says what is there now, behind what went wrong."""
     try:
         yield

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import psycopg
 
-from airflow_pgbackup.backup.databases.sessions import one, reason, session, told
+from airflow_pgbackup.backup.databases.sessions import fetch_value, server_message, session, translated_errors
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
 from airflow_pgbackup.backup.databases.user_objects import count_objects, count_rows
-from airflow_pgbackup.backup.restore.tools import APPLICATION, Run
+from airflow_pgbackup.backup.restore.client_programs import APPLICATION, RestoreContext
 from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
@@ -25,7 +25,7 @@ _QUIET_SECONDS = 5.0
 _STILL_THERE = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE application_name = %s"
 
 
-def read_properties(run: Run, params: ConnectionParams, server_version: int) -> DatabaseProperties:
+def read_properties(run: RestoreContext, params: ConnectionParams, server_version: int) -> DatabaseProperties:
     """A database of a server as a whole, in the words of pg_dump: how it is created, its settings, privileges, comment.
 
     :raises ClientError: no pg_dump here for that server. :raises ToolError: it failed.
@@ -40,8 +40,8 @@ def read_properties(run: Run, params: ConnectionParams, server_version: int) -> 
     return DatabaseProperties.of_entries(toc.entries)
 
 
-def make_fresh(
-    run: Run,
+def create_like(
+    run: RestoreContext,
     temporary: TemporaryDatabases,
     properties: DatabaseProperties,
     *,
@@ -79,17 +79,17 @@ def _create(statement: DatabaseStatement, name: str, owner: str) -> str:
     return statement.about(name).strip().rstrip(";") + owner
 
 
-def apply_statements(run: Run, params: ConnectionParams, statements: list[DatabaseStatement]) -> None:
+def apply_statements(run: RestoreContext, params: ConnectionParams, statements: list[DatabaseStatement]) -> None:
     """Settings, privileges and the like, for this database."""
     if not statements:
         return
     with session(params, run.cancel) as connection:
         for statement in statements:
-            with told(f"applying {statement.verb.strip()} to the database"):
+            with translated_errors(f"applying {statement.verb.strip()} to the database"):
                 connection.execute(encoded(statement.about(params.dbname)))
 
 
-def make_room(run: Run, params: ConnectionParams, *, makes_public: bool) -> bool:
+def drop_public_schema(run: RestoreContext, params: ConnectionParams, *, makes_public: bool) -> bool:
     """Whether there is a schema public afterwards: in a new database it makes way for one of the dump's own."""
     if not makes_public:
         return True
@@ -102,7 +102,7 @@ def make_room(run: Run, params: ConnectionParams, *, makes_public: bool) -> bool
 
 
 @dataclass(frozen=True)
-class Measured:
+class DatabaseCounts:
     """:ivar rows: None where the server does not count. :ivar size: bytes on disk."""
 
     objects: int
@@ -110,17 +110,17 @@ class Measured:
     size: int
 
 
-def measure(run: Run, params: ConnectionParams) -> Measured:
+def count_contents(run: RestoreContext, params: ConnectionParams) -> DatabaseCounts:
     """What is in a database, once the last session of the tools has told the server what it did."""
-    with session(params, run.cancel) as connection, told(f"counting what is in {params.dbname}"):
+    with session(params, run.cancel) as connection, translated_errors(f"counting what is in {params.dbname}"):
         deadline = time.monotonic() + _QUIET_SECONDS
-        while one(connection, _STILL_THERE, [APPLICATION]) and time.monotonic() < deadline:
+        while fetch_value(connection, _STILL_THERE, [APPLICATION]) and time.monotonic() < deadline:
             time.sleep(0.05)
-        size = one(connection, "SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
-        return Measured(count_objects(connection), count_rows(connection), int(size))
+        size = fetch_value(connection, "SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
+        return DatabaseCounts(count_objects(connection), count_rows(connection), int(size))
 
 
-def analyze(run: Run, params: ConnectionParams) -> None:
+def analyze(run: RestoreContext, params: ConnectionParams) -> None:
     """Statistics for the planner, which a dump before 18 does not carry. A failure is a warning: the data is there."""
     started = time.monotonic()
     with session(params, run.cancel) as connection:
@@ -130,6 +130,6 @@ def analyze(run: Run, params: ConnectionParams) -> None:
         except psycopg.errors.QueryCanceled:
             raise
         except psycopg.Error as error:
-            run.warn(f"ANALYZE failed, the planner lacks statistics: {reason(error)}")
+            run.warn(f"ANALYZE failed, the planner lacks statistics: {server_message(error)}")
             return
     run.say(f"analyzed in {time.monotonic() - started:.1f} s")

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from airflow_pgbackup.backup.rehearsal.load import Loaded
-from airflow_pgbackup.backup.rehearsal.place import Place
+from airflow_pgbackup.backup.rehearsal.restore_copy import RestoredCopy
+from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.errors import NotProven, OptionError
 from airflow_pgbackup.postgres.archive.compressed import Decompressed
 from airflow_pgbackup.postgres.archive.toc import read_toc
@@ -67,9 +67,9 @@ _NOT_AGAIN = frozenset(
 def compare_definitions(
     artifact: Path,
     manifest: Manifest,
-    loaded: Loaded,
+    loaded: RestoredCopy,
     server: ConnectionParams,
-    place: Place,
+    place: RehearsalServer,
     settings: Settings,
     *,
     deadline: float,
@@ -112,7 +112,7 @@ def compare_definitions(
     return differences, notes
 
 
-def _same_versions(manifest: Manifest, place: Place) -> tuple[bool, str]:
+def _same_versions(manifest: Manifest, place: RehearsalServer) -> tuple[bool, str]:
     server, client = manifest.source.server_version_num // 10000, int(manifest.client.version.split(".")[0])
     if server != place.major:
         return False, f"the server was {server}, the rehearsal's is {place.major}"
@@ -121,7 +121,7 @@ def _same_versions(manifest: Manifest, place: Place) -> tuple[bool, str]:
     return True, ""
 
 
-def _dumper(manifest: Manifest, place: Place, settings: Settings) -> Client:
+def _dumper(manifest: Manifest, place: RehearsalServer, settings: Settings) -> Client:
     """The newest patch of the major version that wrote the dump; its words are the ones to compare with."""
     major = int(manifest.client.version.split(".")[0])
     same = [client for client in find_clients(settings.client_dirs) if client.major == major]
@@ -150,7 +150,7 @@ def _options_again(manifest: Manifest) -> DumpOptions | DumpAllOptions:
         ) from None
 
 
-def _archived(artifact: Path, manifest: Manifest, loaded: Loaded) -> Objects:
+def _archived(artifact: Path, manifest: Manifest, loaded: RestoredCopy) -> Objects:
     if manifest.artifact.format != "plain":
         return toc_objects(entry for entry in loaded.entries if entry.dump_id not in loaded.left_out)
     with artifact.open("rb") as file:
@@ -161,7 +161,7 @@ def _archived(artifact: Path, manifest: Manifest, loaded: Loaded) -> Objects:
 
 def _dump_again(
     options: DumpOptions | DumpAllOptions,
-    loaded: Loaded,
+    loaded: RestoredCopy,
     server: ConnectionParams,
     client: Client,
     within: Sequence[str],

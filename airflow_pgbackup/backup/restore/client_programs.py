@@ -55,7 +55,7 @@ _HINTS = [
 
 
 @dataclass
-class Run:
+class RestoreContext:
     """What all steps of one restore share.
 
     :ivar deadline: of all of it, on the clock of :func:`time.monotonic`; None is none.
@@ -100,13 +100,13 @@ class Run:
         return seconds
 
 
-class ToolLog:
+class ToolOutput:
     """Takes the stderr of a tool: tables to a line every few seconds, warnings to the result, the rest as asked.
 
     :param tables: how many there are, 0 where that is not known.
     """
 
-    def __init__(self, run: Run, what: str, *, tables: int = 0, verbose: bool = False) -> None:
+    def __init__(self, run: RestoreContext, what: str, *, tables: int = 0, verbose: bool = False) -> None:
         self._run = run
         self._what = what
         self._tables = tables
@@ -132,15 +132,15 @@ class ToolLog:
 
 
 def pg_restore(
-    run: Run,
+    run: RestoreContext,
     client: Client,
     argv: list[str],
     params: ConnectionParams,
-    log: ToolLog,
+    log: ToolOutput,
     *,
     stdin: Readable | None = None,
 ) -> None:
-    """Run pg_restore into a database.
+    """RestoreContext pg_restore into a database.
 
     :param argv: without program, connection and password.
     :raises ToolError: it failed: what the server said.
@@ -151,12 +151,12 @@ def pg_restore(
 
 
 def pg_restore_to_psql(
-    run: Run,
+    run: RestoreContext,
     client: Client,
     loader: Client,
     argv: list[str],
     params: ConnectionParams,
-    log: ToolLog,
+    log: ToolOutput,
     *,
     stdin: Readable | None = None,
     single_transaction: bool,
@@ -188,15 +188,15 @@ def pg_restore_to_psql(
 
 
 def psql(
-    run: Run,
+    run: RestoreContext,
     client: Client,
     params: ConnectionParams,
     script: Readable,
-    log: ToolLog,
+    log: ToolOutput,
     *,
     single_transaction: bool,
 ) -> None:
-    """Run a script in a database, up to its first error.
+    """RestoreContext a script in a database, up to its first error.
 
     :param client: from :func:`~airflow_pgbackup.postgres.psql.guarded.choose_psql`.
     :param script: without psql's commands.
@@ -207,10 +207,10 @@ def psql(
 
 
 def _run(
-    run: Run,
+    run: RestoreContext,
     command: Sequence[str | Path],
     params: ConnectionParams,
-    log: ToolLog,
+    log: ToolOutput,
     stdin: Readable | None,
     *,
     may_start_processes: bool = True,

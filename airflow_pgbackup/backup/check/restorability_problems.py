@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from airflow_pgbackup.backup.check.findings import ERROR, WARNING, Database, Finding, Findings, named
+from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
+from airflow_pgbackup.backup.findings import ERROR, WARNING, Finding, Findings, named
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class RestorabilityProblem:
     """One kind of thing.
 
     :ivar code: as in :class:`.findings.Finding`.
@@ -38,7 +39,9 @@ class Kind:
     setting: str = ""
 
 
-def report(where: Database | Findings, code: str, objects: Sequence[str], *, found: str = "", mend: str = "") -> None:
+def report_problem(
+    where: InspectedDatabase | Findings, code: str, objects: Sequence[str], *, found: str = "", mend: str = ""
+) -> None:
     """Take down a finding of a kind, if there are any objects.
 
     :param where: a database; or the findings, for what is about the whole server.
@@ -46,8 +49,8 @@ def report(where: Database | Findings, code: str, objects: Sequence[str], *, fou
     """
     if not objects:
         return
-    kind = KINDS[code]
-    about = f"{where.where}: " if isinstance(where, Database) else ""
+    kind = PROBLEMS[code]
+    about = f"{where.where}: " if isinstance(where, InspectedDatabase) else ""
     list_ = named(objects)
     finding = Finding(
         kind.severity,
@@ -55,13 +58,13 @@ def report(where: Database | Findings, code: str, objects: Sequence[str], *, fou
         f"{about}{found or kind.found.format(list_)}: {kind.at_restore}",
         mend or kind.mend.format(list_),
         tuple(objects),
-        where.name if isinstance(where, Database) else None,
+        where.name if isinstance(where, InspectedDatabase) else None,
     )
-    (where.findings if isinstance(where, Database) else where).add(finding)
+    (where.findings if isinstance(where, InspectedDatabase) else where).add(finding)
 
 
 _ALL = (
-    Kind(
+    RestorabilityProblem(
         code="function_search_path",
         found="functions name objects without their schema and do not set search_path: {}",
         at_restore="a restore runs them with an empty search_path, where those names mean nothing: the rows, the index "
@@ -77,7 +80,7 @@ _ALL = (
         mended=("ALTER FUNCTION rate_of(text) SET search_path = pg_catalog, public",),
         objects=("public.rate_of(text)",),
     ),
-    Kind(
+    RestorabilityProblem(
         code="check_reads_tables",
         found="CHECK constraints read tables: {}",
         at_restore="rows are loaded table by table, so the constraint refuses rows whose other table comes later, more "
@@ -94,7 +97,7 @@ _ALL = (
         mended=("ALTER TABLE item DROP CONSTRAINT known",),
         objects=("known on public.item",),
     ),
-    Kind(
+    RestorabilityProblem(
         code="check_changes",
         found="CHECK constraints change with time, user or chance: {}",
         at_restore="rows that were valid when they were written are refused, and with them all rows of their table",
@@ -106,7 +109,7 @@ _ALL = (
         mended=("ALTER TABLE coupon DROP CONSTRAINT fresh",),
         objects=("fresh on public.coupon",),
     ),
-    Kind(
+    RestorabilityProblem(
         code="not_valid",
         found="constraints are NOT VALID: {}",
         at_restore="a full restore adds them NOT VALID, as they are; a restore of rows into existing tables fails at "
@@ -120,7 +123,7 @@ _ALL = (
         mended=("UPDATE person SET age = 0", "ALTER TABLE person VALIDATE CONSTRAINT born"),
         objects=("born on public.person",),
     ),
-    Kind(
+    RestorabilityProblem(
         code="not_null_not_valid",
         found="NOT NULL constraints of tables with children are NOT VALID: {}",
         at_restore="pg_restore with several jobs may fail at a child that holds a null; with one job it does not",
@@ -135,7 +138,7 @@ _ALL = (
         objects=("given on public.reading",),
         setting="PostgreSQL 18 or newer",
     ),
-    Kind(
+    RestorabilityProblem(
         code="violated_check",
         severity=ERROR,
         found="rows violate their CHECK constraints: {}",
@@ -152,7 +155,7 @@ _ALL = (
         objects=("counted on public.stock",),
         setting="found with scan_rows",
     ),
-    Kind(
+    RestorabilityProblem(
         code="violated_foreign_key",
         severity=ERROR,
         found="rows refer to rows that do not exist: {}",
@@ -170,7 +173,7 @@ _ALL = (
         objects=("of_parent on public.child",),
         setting="found with scan_rows",
     ),
-    Kind(
+    RestorabilityProblem(
         code="violated_unique",
         severity=ERROR,
         found="unique indexes have duplicates: {}",
@@ -188,14 +191,14 @@ _ALL = (
         objects=("public.account_name",),
         setting="found with scan_rows",
     ),
-    Kind(
+    RestorabilityProblem(
         code="large_rows",
         found="tables have rows of more than 768 MiB: {}",
         at_restore="at 1 GiB, escapes included, pg_dump itself fails with invalid memory alloc request size",
         mend="Store such values as large objects, or in pieces: {}.",
         setting="found with scan_rows",
     ),
-    Kind(
+    RestorabilityProblem(
         code="unreadable_rows",
         severity=ERROR,
         found="tables cannot be read: {}",
@@ -204,7 +207,7 @@ _ALL = (
         "it: {}.",
         setting="found with scan_rows",
     ),
-    Kind(
+    RestorabilityProblem(
         code="invalid_index",
         found="indexes are invalid: {}",
         at_restore="pg_dump leaves them out, so they are missing afterwards",
@@ -218,7 +221,7 @@ _ALL = (
         objects=("public.mail_address",),
         setting="the last statement fails, and leaves the index",
     ),
-    Kind(
+    RestorabilityProblem(
         code="reg_columns",
         found="columns hold names of tables, functions or operators: {}",
         at_restore="COPY looks each name up, and refuses that of an index, which is made later, and of a function or "
@@ -232,7 +235,7 @@ _ALL = (
         mended=("ALTER TABLE seen ALTER what TYPE text",),
         objects=("public.seen.what",),
     ),
-    Kind(
+    RestorabilityProblem(
         code="role_columns",
         found="columns hold names of roles: {}",
         at_restore="COPY refuses a role that the target does not have, and a dump of a database has no roles",
@@ -241,7 +244,7 @@ _ALL = (
         mended=("ALTER TABLE clerk ALTER who TYPE text",),
         objects=("public.clerk.who",),
     ),
-    Kind(
+    RestorabilityProblem(
         code="foreign_views",
         found="materialized views read from another server: {}",
         at_restore="REFRESH asks that server, and the view stays empty where it cannot be reached",
@@ -259,7 +262,7 @@ _ALL = (
         objects=("public.copy",),
         setting="the UPDATE stands for the time when the server answered",
     ),
-    Kind(
+    RestorabilityProblem(
         code="collation_version",
         found="the operating system has other versions of collations than the indexes were built with: {}",
         at_restore="a restore sorts anew, and a unique index meets the duplicates that a broken one let in",
@@ -273,7 +276,7 @@ _ALL = (
         objects=("collation public.german",),
         setting="the UPDATE stands for an upgrade of the operating system",
     ),
-    Kind(
+    RestorabilityProblem(
         code="template_collation",
         found="template databases have another collation version than the operating system: {}",
         at_restore="CREATE DATABASE, with which a restore into a new database begins, fails on this server",
@@ -285,7 +288,7 @@ _ALL = (
         objects=("template1",),
         setting="the UPDATE stands for an upgrade of the operating system",
     ),
-    Kind(
+    RestorabilityProblem(
         code="event_triggers",
         found="there are event triggers: {}",
         at_restore="only a superuser can make them",
@@ -297,7 +300,7 @@ _ALL = (
         mended=("DROP EVENT TRIGGER noted",),
         objects=("noted",),
     ),
-    Kind(
+    RestorabilityProblem(
         code="publications",
         found="publications are FOR ALL TABLES or FOR TABLES IN SCHEMA: {}",
         at_restore="only a superuser can make them",
@@ -306,7 +309,7 @@ _ALL = (
         mended=("DROP PUBLICATION everything",),
         objects=("everything",),
     ),
-    Kind(
+    RestorabilityProblem(
         code="subscriptions_disabled",
         found="subscriptions are active: {}",
         at_restore="they are restored disabled and without their slot, so that nothing is replicated",
@@ -320,7 +323,7 @@ _ALL = (
         objects=("followed",),
         setting="the UPDATE stands for ALTER SUBSCRIPTION ... ENABLE, which wants a publisher",
     ),
-    Kind(
+    RestorabilityProblem(
         code="libraries",
         found="functions in C are of no extension: {}",
         at_restore="CREATE FUNCTION fails on a server without that file",
@@ -329,7 +332,7 @@ _ALL = (
         mended=("DROP FUNCTION suppress",),
         objects=("'$libdir/dict_snowball'",),
     ),
-    Kind(
+    RestorabilityProblem(
         code="dictionary_files",
         found="text search dictionaries have files on the server: {}",
         at_restore="CREATE TEXT SEARCH DICTIONARY fails on a server without them",
@@ -338,21 +341,21 @@ _ALL = (
         mended=("DROP TEXT SEARCH DICTIONARY same",),
         objects=("public.same",),
     ),
-    Kind(
+    RestorabilityProblem(
         code="preload",
         found="extensions must be loaded when the server starts: {}",
         at_restore="CREATE EXTENSION fails on a server without them in shared_preload_libraries",
         mend="Add them to shared_preload_libraries of every server that restores, and restart it: {}.",
         setting="for example pg_cron, timescaledb, citus, pgaudit",
     ),
-    Kind(
+    RestorabilityProblem(
         code="extension_database",
         found="one database of a server can have these extensions: {}",
         at_restore="CREATE EXTENSION fails in a database with another name, also on the same server",
         mend="Set cron.database_name, or pg_net.database_name, on the server that restores: {}.",
         setting="pg_cron and pg_net",
     ),
-    Kind(
+    RestorabilityProblem(
         code="extension_version",
         found="a restore makes other versions of extensions than this database has: {}",
         at_restore="CREATE EXTENSION makes the version that the target has for default: what only this one has is "
@@ -360,7 +363,7 @@ _ALL = (
         mend="Run ALTER EXTENSION ... UPDATE here, or install the same version there: {}.",
         setting="after an upgrade of the packages without ALTER EXTENSION ... UPDATE",
     ),
-    Kind(
+    RestorabilityProblem(
         code="outside_selection",
         found="the selection leaves out what it needs: {}",
         at_restore="what uses it fails in a database that does not have it already",
@@ -375,21 +378,21 @@ _ALL = (
         objects=("type shared.mood",),
         setting='with options={"schemas": ["app"]}',
     ),
-    Kind(
+    RestorabilityProblem(
         code="dump_locks",
         found="the dump takes more locks than the server has room for: {}",
         at_restore="pg_dump fails with out of shared memory as soon as others need locks, too",
         mend="Raise max_locks_per_transaction: {}.",
         setting="more tables than max_locks_per_transaction * (max_connections + max_prepared_transactions)",
     ),
-    Kind(
+    RestorabilityProblem(
         code="restore_locks",
         found="a restore in one transaction takes more locks than a server like this has room for: {}",
         at_restore="it fails with out of shared memory",
         mend="Raise max_locks_per_transaction: {}.",
         setting="more tables, indexes, sequences and large objects than that",
     ),
-    Kind(
+    RestorabilityProblem(
         code="keepalives",
         found="TCP keepalives of the connection are off, or late: {}",
         at_restore="a firewall drops a connection that is silent while an index is built or a large table is sorted, "
@@ -397,7 +400,7 @@ _ALL = (
         mend="Take keepalives=0 out of the connection, or set keepalives_idle=60.",
         setting="a connection through a network with keepalives=0",
     ),
-    Kind(
+    RestorabilityProblem(
         code="encoding",
         found="text is not valid in every encoding: {}",
         at_restore="a database in SQL_ASCII takes such bytes, one in UTF8 refuses them",
@@ -408,4 +411,4 @@ _ALL = (
         setting="a database in SQL_ASCII",
     ),
 )
-KINDS = {kind.code: kind for kind in _ALL}
+PROBLEMS = {kind.code: kind for kind in _ALL}

@@ -14,7 +14,7 @@ _MEMBERSHIP = re.compile(
 )
 
 
-class ClusterHead:
+class ClusterGlobals:
     """What of a cluster's global statements fits no throwaway server, and instead of it.
 
     :ivar instead: statements of the script, and what to run instead of them.

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 
 import psycopg
 
-from airflow_pgbackup.backup.databases.sessions import Session, one, reason, session, told
-from airflow_pgbackup.backup.restore.tools import Run
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, server_message, session, translated_errors
+from airflow_pgbackup.backup.restore.client_programs import RestoreContext
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
 _LINE = re.compile(r"\n?airflow-pgbackup: (\{.*\})\Z")
@@ -29,7 +29,7 @@ _COMMENT = (
 
 
 @dataclass(frozen=True)
-class Mark:
+class RetryMarker:
     """:ivar request: what asked for it, see :func:`request_digest`. :ivar series: the folder of the backup's series.
     :ivar replaced: what the old database is called; ``oid`` is its number.
     """
@@ -45,26 +45,26 @@ def request_digest(request: str) -> str:
     return hashlib.sha256(request.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def find_mark(connection: Session, database: str) -> Mark | None:
+def find_marker(connection: Session, database: str) -> RetryMarker | None:
     """The mark of a database, if it has one."""
-    with told(f"looking at database {database}"):
-        comment = one(connection, _COMMENT[0], [database])
+    with translated_errors(f"looking at database {database}"):
+        comment = fetch_value(connection, _COMMENT[0], [database])
     found = _LINE.search(comment or "")
     try:
-        return Mark(**json.loads(found[1])) if found else None
+        return RetryMarker(**json.loads(found[1])) if found else None
     except (ValueError, TypeError):  # somebody's own
         return None
 
 
-def set_mark(run: Run, database: ConnectionParams, mark: Mark | None) -> None:
-    """Mark a database, or take the mark away that came with a comment. A failure is a warning: nothing else needs it.
+def set_marker(run: RestoreContext, database: ConnectionParams, mark: RetryMarker | None) -> None:
+    """Mark a database, or remove the marker that came with a comment. A failure is a warning: nothing else needs it.
 
     :raises Cancelled: the run was.
     """
     line = f"airflow-pgbackup: {json.dumps(asdict(mark))}" if mark else ""
     with session(database, run.cancel) as connection:
         try:
-            comment = one(connection, _COMMENT[0], [database.dbname]) or ""
+            comment = fetch_value(connection, _COMMENT[0], [database.dbname]) or ""
             text = "\n".join(filter(None, [_LINE.sub("", comment), line]))
             if text != comment:
                 connection.execute("SELECT pg_catalog.set_config('pgbackup.comment', %s, false)", [text])
@@ -72,4 +72,4 @@ def set_mark(run: Run, database: ConnectionParams, mark: Mark | None) -> None:
         except psycopg.errors.QueryCanceled:
             raise
         except psycopg.Error as error:
-            run.warn(f"a retry will not see that this is done: cannot comment on the database: {reason(error)}")
+            run.warn(f"a retry will not see that this is done: cannot comment on the database: {server_message(error)}")

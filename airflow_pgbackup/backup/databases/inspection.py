@@ -1,16 +1,16 @@
-"""What :func:`~airflow_pgbackup.backup.check.check` finds, and the session through which it looks at a database."""
+"""A read-only session that inspects one database, and reports what it cannot read as findings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from airflow_pgbackup.backup.databases.sessions import interrupt
-from airflow_pgbackup.errors import ConnectError, PgBackupError
+from airflow_pgbackup.backup.findings import Findings
+from airflow_pgbackup.errors import ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.hints import hint_for
 from airflow_pgbackup.postgres.sql.anybytes import encoded
@@ -19,76 +19,11 @@ from airflow_pgbackup.postgres.tools.cancel import Cancel
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
-ERROR, WARNING = "error", "warning"
-
-_SHOWN = 3  # objects named in a message; a finding has them all
 _QUERY_TIMEOUT = "30s"  # all of it are catalogs; who waits longer waits for a lock on one
 _LOST = "the session was lost on the way: the server's log says why"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that would stop or spoil a backup.
-
-    :param severity: ``error``: the dump would fail, or miss what it is asked for; ``warning``: somebody should know.
-    :param code: what kind of thing, one word; ``docs/reference/findings.md`` lists them.
-    :param message: what was found, lower case, no final stop.
-    :param hint: what to do.
-    :param objects: the tables, schemas, databases … that it is about, quoted as SQL wants them.
-    :param database: the database it is about, None for the server or the repository.
-    """
-
-    severity: str
-    code: str
-    message: str
-    hint: str
-    objects: tuple[str, ...] = ()
-    database: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.severity}: {self.message}. HINT: {self.hint}"
-
-    def as_json(self) -> dict[str, object]:
-        return {**asdict(self), "objects": list(self.objects)}
-
-
-@dataclass
-class Findings:
-    """Takes them down."""
-
-    all: list[Finding] = field(default_factory=list)
-
-    def add(self, finding: Finding) -> None:
-        """What is said of every database is taken down once."""
-        if finding not in self.all:
-            self.all.append(finding)
-
-    def error(
-        self, code: str, message: str, hint: str, objects: Sequence[str] = (), database: str | None = None
-    ) -> None:
-        self.add(Finding(ERROR, code, message, hint, tuple(objects), database))
-
-    def warning(
-        self, code: str, message: str, hint: str, objects: Sequence[str] = (), database: str | None = None
-    ) -> None:
-        self.add(Finding(WARNING, code, message, hint, tuple(objects), database))
-
-    def failed(self, code: str, error: PgBackupError, default_hint: str, database: str | None = None) -> None:
-        """What one of our own errors says, as a finding."""
-        self.error(code, " ".join(error.message.split()), error.hint or default_hint, database=database)
-
-    def sorted(self) -> list[Finding]:
-        """Errors first, else in the order in which they were found."""
-        return sorted(self.all, key=lambda finding: finding.severity != ERROR)
-
-
-def named(objects: Sequence[str]) -> str:
-    """A list for a message, its first members."""
-    more = len(objects) - _SHOWN
-    return ", ".join(objects[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-class Database:
+class InspectedDatabase:
     """One database under inspection: everything is asked in one read-only transaction."""
 
     def __init__(
@@ -126,7 +61,7 @@ class Database:
             )
             return []
 
-    def look(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
+    def optional_rows(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
         """As :meth:`rows`, for what pg_dump itself need not read.
 
         Where this user may not ask, nothing is found; what cannot be asked for another reason is a warning.
@@ -145,7 +80,7 @@ class Database:
             )
             return []
 
-    def any_row(self, query: str) -> bool:
+    def has_row(self, query: str) -> bool:
         """Whether a query, of names and expressions that the server itself has quoted, returns a row.
 
         :return: False also where this user may not ask, or PostgreSQL cannot plan it.
@@ -177,9 +112,9 @@ class Database:
 
 
 @contextmanager
-def inspected(
+def inspect_database(
     connection: ConnectionParams, findings: Findings, *, role: str | None = None, cancel: Cancel | None = None
-) -> Iterator[Database]:
+) -> Iterator[InspectedDatabase]:
     """A session for looking around, in one snapshot.
 
     :param role: what the dump would ``SET ROLE`` to.
@@ -194,7 +129,7 @@ def inspected(
                 session.execute("select pg_catalog.set_config('statement_timeout', %s, true)", (_QUERY_TIMEOUT,))
                 if role is not None:
                     _set_role(session, role, findings)
-                yield Database(session, connection.dbname, findings, cancel)
+                yield InspectedDatabase(session, connection.dbname, findings, cancel)
         except psycopg.Error as error:
             if cancel:
                 cancel.check()

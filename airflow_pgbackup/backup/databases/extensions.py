@@ -17,7 +17,7 @@ _INSTALLED = "SELECT extname, extversion FROM pg_catalog.pg_extension ORDER BY 1
 _AVAILABLE = "SELECT name, coalesce(default_version, '') FROM pg_catalog.pg_available_extensions"
 
 
-def installed(session: psycopg.Connection[Any]) -> dict[str, str]:
+def installed_versions(session: psycopg.Connection[Any]) -> dict[str, str]:
     """The extensions of the database that the session is in, and their versions.
 
     :raises psycopg.Error: as PostgreSQL says.
@@ -25,7 +25,7 @@ def installed(session: psycopg.Connection[Any]) -> dict[str, str]:
     return _versions(session, _INSTALLED)
 
 
-def available(session: psycopg.Connection[Any]) -> dict[str, str]:
+def available_versions(session: psycopg.Connection[Any]) -> dict[str, str]:
     """The extensions that the server could create, and the version that it would; '' where that has no default.
 
     :raises psycopg.Error: as PostgreSQL says.
@@ -33,7 +33,7 @@ def available(session: psycopg.Connection[Any]) -> dict[str, str]:
     return _versions(session, _AVAILABLE)
 
 
-def differing(
+def version_differences(
     recorded: Mapping[str, str] | None, here: Mapping[str, str], *, names: Collection[str] | None = None
 ) -> list[str]:
     """A line for each extension that has another version here.

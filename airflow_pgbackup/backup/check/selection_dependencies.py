@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_pgbackup.backup.check.findings import Database, named
-from airflow_pgbackup.backup.check.kinds import report
+from airflow_pgbackup.backup.check.restorability_problems import report_problem
+from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
+from airflow_pgbackup.backup.findings import named
 from airflow_pgbackup.postgres.options import DumpOptions
 
 if TYPE_CHECKING:
@@ -72,16 +73,20 @@ select distinct coalesce('extension ' || pg_catalog.quote_ident(e.extname), obje
 """
 
 
-def check_outside(db: Database, selection: Selection, options: DumpOptions) -> None:
+def check_selection_dependencies(db: InspectedDatabase, selection: Selection, options: DumpOptions) -> None:
     """What is missing from a dump that leaves something out; nothing where it takes the whole database."""
     if selection.schemas is None and selection.tables is None and not (selection.no_tables or selection.no_schemas):
         return
-    taken = [table for table, schema in db.look(_RELATIONS) if selection.takes(table, schema)]
+    taken = [table for table, schema in db.optional_rows(_RELATIONS) if selection.takes(table, schema)]
     schemas = []
     if selection.tables is None:
-        every = {schema for (schema,) in db.look(_SCHEMAS)}
+        every = {schema for (schema,) in db.optional_rows(_SCHEMAS)}
         schemas = sorted((every if selection.schemas is None else selection.schemas) - selection.no_schemas)
     # A dump of everything but some has the extensions, and so has one that names them.
     with_extensions = (selection.schemas is None and selection.tables is None) or bool(options.extensions)
-    needed = [name for name, of_extension in db.look(_NEEDED, taken, schemas) if not (of_extension and with_extensions)]
-    report(db, "outside_selection", needed, found=f"the selection leaves out what it needs: {named(needed)}")
+    needed = [
+        name
+        for name, of_extension in db.optional_rows(_NEEDED, taken, schemas)
+        if not (of_extension and with_extensions)
+    ]
+    report_problem(db, "outside_selection", needed, found=f"the selection leaves out what it needs: {named(needed)}")

@@ -17,12 +17,12 @@ from typing import ClassVar
 import psycopg
 from psycopg import sql
 
-from airflow_pgbackup.backup.databases.sessions import column, one, session
+from airflow_pgbackup.backup.databases.server_info import ServerInfo
+from airflow_pgbackup.backup.databases.sessions import fetch_column, fetch_value, session
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
-from airflow_pgbackup.backup.rehearsal import server as rehearsal_server
-from airflow_pgbackup.backup.rehearsal.place import Place, make_schemas
-from airflow_pgbackup.backup.rehearsal.server import choose_loader, choose_plain_loader
-from airflow_pgbackup.backup.restore.target import Server
+from airflow_pgbackup.backup.rehearsal import throwaway
+from airflow_pgbackup.backup.rehearsal.server import RehearsalServer, make_schemas
+from airflow_pgbackup.backup.rehearsal.throwaway import choose_loader, choose_plain_loader
 from airflow_pgbackup.errors import ClientError, ConfigurationError, ConnectError, NotProven, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
@@ -37,10 +37,10 @@ _STAND_IN = "stand-in of airflow-pgbackup, for a rehearsal"
 
 
 @dataclass(kw_only=True)
-class ScratchPlace(Place):
+class ScratchServer(RehearsalServer):
     """:ivar server: what the scratch server said of itself."""
 
-    server: Server
+    server: ServerInfo
     temporary: TemporaryDatabases
 
     local: ClassVar[bool] = False
@@ -63,14 +63,14 @@ class ScratchPlace(Place):
     def most_jobs(self) -> int:
         """A half of the connections that are free."""
         with session(self.params) as connection:
-            free = one(
+            free = fetch_value(
                 connection,
                 "SELECT pg_catalog.current_setting('max_connections')::int - count(*) FROM pg_catalog.pg_stat_activity",
             )
-        return max(1, min(int(free) // 2, rehearsal_server.JOBS))
+        return max(1, min(int(free) // 2, throwaway.JOBS))
 
     def provide(self, needs: Needs) -> None:
-        rehearsal_server.check_extensions(self.params, needs.extensions, label=self.label, hint=self.hint)
+        throwaway.check_extensions(self.params, needs.extensions, label=self.label, hint=self.hint)
         if missing := sorted(needs.tablespaces - self.server.tablespaces - {""}):
             raise NotProven(
                 f"{self.label} lacks tablespaces of this database: {', '.join(missing)}",
@@ -80,7 +80,7 @@ class ScratchPlace(Place):
 
     def make_roles(self, names: Iterable[str]) -> None:
         with session(self.params) as connection:
-            there = set(column(connection, "SELECT rolname FROM pg_catalog.pg_roles"))
+            there = set(fetch_column(connection, "SELECT rolname FROM pg_catalog.pg_roles"))
             missing = [name for name in sorted(set(names) - there - {"public"}) if not name.startswith("pg_")]
             if other := [name for name in missing if not is_utf8(name)]:
                 raise NotProven(
@@ -114,14 +114,14 @@ class ScratchPlace(Place):
 
 
 @contextmanager
-def scratch_place(
+def use_scratch_server(
     manifest: Manifest,
     connection: ConnectionParams,
     settings: Settings,
     *,
     cancel: Cancel,
     log: Callable[[str], None],
-) -> Iterator[ScratchPlace]:
+) -> Iterator[ScratchServer]:
     """Look at the scratch server, and be ready to rehearse there.
 
     :param connection: to a database of it that is there for good, ``postgres`` say, as a superuser.
@@ -134,7 +134,7 @@ def scratch_place(
             hint="rehearse it in a throwaway server, or dump its databases one by one",
         )
     with unproven(label), session(connection, cancel) as asked:
-        server = Server.ask(asked, label)
+        server = ServerInfo.read(asked, label)
     major, wanted = server.major, int(manifest.client.version.split(".")[0])
     if not server.superuser:
         raise NotProven(
@@ -162,7 +162,7 @@ def scratch_place(
         stack.callback(_drop_stand_ins, connection)
         with unproven(label):
             temporary = stack.enter_context(TemporaryDatabases(connection, cancel=cancel, say=log))
-        yield ScratchPlace(
+        yield ScratchServer(
             params=connection,
             folder=Path(settings.temp_dir or tempfile.gettempdir()),
             programs=programs,
@@ -185,7 +185,7 @@ def unproven(label: str) -> Iterator[None]:
 def _drop_stand_ins(connection: ConnectionParams) -> None:
     """Also those that a killed rehearsal has left; another one that runs now keeps those it uses, as their owners."""
     with suppress(ConnectError, psycopg.Error), session(connection) as asked:
-        roles = column(
+        roles = fetch_column(
             asked,
             "SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE NOT r.rolcanlogin "
             "AND pg_catalog.shobj_description(r.oid, 'pg_authid') = %s",

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from airflow_pgbackup.backup.progress import human_bytes
-from airflow_pgbackup.backup.rehearsal.place import Place
+from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.connection.open_sessions import OpenSessions
 from airflow_pgbackup.postgres.tools.cancel import Cancel
@@ -25,7 +25,7 @@ _LOOK = 0.25  # seconds between two looks at the clock and the memory
 
 
 @contextmanager
-def guarded_sessions(place: Place, cancel: Cancel, seconds: float, stop: Cancel) -> Iterator[None]:
+def guarded_sessions(place: RehearsalServer, cancel: Cancel, seconds: float, stop: Cancel) -> Iterator[None]:
     """Break off the sessions with the server of a place when asked to stop, after so many seconds, and when they take
     too much memory.
 
