@@ -22,7 +22,7 @@ from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.streams import Meter
 from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, ConfigurationError, NotProven, VerificationFailed
-from airflow_pgbackup.postgres.archive.members import check_member_names
+from airflow_pgbackup.postgres.archive.member_names import check_member_names
 from airflow_pgbackup.postgres.archive.sniff import Dump, sniff
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository import layout

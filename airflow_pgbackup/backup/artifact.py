@@ -22,7 +22,7 @@ from airflow_pgbackup.errors import (
     VerificationFailed,
 )
 from airflow_pgbackup.postgres.archive import endchecks
-from airflow_pgbackup.postgres.archive.members import artifact_format, check_directory_names, check_member_names
+from airflow_pgbackup.postgres.archive.member_names import artifact_format, check_directory_names, check_member_names
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients, where_to_get
 from airflow_pgbackup.postgres.tools.process import Cancel
 from airflow_pgbackup.private_directory import PrivateDirectory

@@ -20,7 +20,7 @@ from airflow_pgbackup.backup.reference import load_manifest, reference_of
 from airflow_pgbackup.backup.rehearsal import rehearse
 from airflow_pgbackup.backup.source_rows import differences
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, DiskError, NotProven, VerificationFailed
-from airflow_pgbackup.postgres.archive.read import ArchiveContents, read_archive
+from airflow_pgbackup.postgres.archive.reader import ArchiveSummary, read_archive
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import Cancel
@@ -264,7 +264,7 @@ class _Look:
         self.client = ClientInfo("pg_restore", client.version_text, str(client.tool("pg_restore")))
         return client
 
-    def _read(self, checked: Checked) -> ArchiveContents:
+    def _read(self, checked: Checked) -> ArchiveSummary:
         artifact = self.manifest.artifact
         client = self._choose_reader()
         progress = Progress(self.log, f"reading {artifact.name}")

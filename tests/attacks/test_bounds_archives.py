@@ -16,13 +16,13 @@ from bombs import MIB, zstd_block, zstd_frame
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.restore.globals import plan_globals
 from airflow_pgbackup.errors import DeadlineExceeded, NotProven, VerificationFailed
-from airflow_pgbackup.postgres.archive import endchecks, script, toc
-from airflow_pgbackup.postgres.archive.budget import Budget
-from airflow_pgbackup.postgres.archive.compressed import Decompressed, check_whole
-from airflow_pgbackup.postgres.archive.data import copy_blocks
-from airflow_pgbackup.postgres.archive.digests import ArchiveContents
-from airflow_pgbackup.postgres.archive.script import ScriptReader
+from airflow_pgbackup.postgres.archive import endchecks, script_reader, toc
+from airflow_pgbackup.postgres.archive.custom_decoder import copy_blocks
+from airflow_pgbackup.postgres.archive.decompression import Decompressed, check_complete
+from airflow_pgbackup.postgres.archive.memory_limit import MemoryLimit
+from airflow_pgbackup.postgres.archive.script_reader import ScriptReader
 from airflow_pgbackup.postgres.archive.streams import Limits
+from airflow_pgbackup.postgres.archive.summary import ArchiveSummary
 from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.definitions import script_scan
 from airflow_pgbackup.postgres.definitions.objects import script_objects
@@ -37,7 +37,7 @@ END = b"\n--\n-- PostgreSQL database dump complete\n--\n\n"
 # -- decompression -----------------------------------------------------------------------------------------------------
 
 READ_ALL = """
-from airflow_pgbackup.postgres.archive.compressed import Decompressed
+from airflow_pgbackup.postgres.archive.decompression import Decompressed
 path, method = sys.argv[1:]
 with open(path, "rb") as file:
     reader, size = Decompressed(file, method, "the dump"), 0
@@ -77,10 +77,10 @@ def test_a_bomb_in_a_directory_archive_takes_some_mib(tmp_path: Path) -> None:
     """gzip's checksum is only known by reading it."""
     (tmp_path / "1.dat.gz").write_bytes(bombs.gzipped(bombs.zeros(SIZE)))
     code = """
-from airflow_pgbackup.postgres.archive.compressed import check_whole
+from airflow_pgbackup.postgres.archive.decompression import check_complete
 ready()
 with open(sys.argv[1], "rb") as file:
-    print(len(check_whole(file, "gz", "1.dat.gz", lambda: None)))
+    print(len(check_complete(file, "gz", "1.dat.gz", lambda: None)))
 """
     tail, mib = bombs.grown(code, str(tmp_path / "1.dat.gz"))
     assert (tail, mib < SOME_MIB) == ("8", True)
@@ -132,7 +132,7 @@ def test_blocks_that_come_to_nothing_have_a_deadline() -> None:
 
     frame = zstd_frame(*[zstd_block(0, 0)] * 10_000)
     with pytest.raises(Stop):
-        check_whole(io.BytesIO(frame), "zst", "1.dat.zst", stop)
+        check_complete(io.BytesIO(frame), "zst", "1.dat.zst", stop)
     source = _Forever(zstd_block(0, 0) * 10_000)
     source.first = zstd_frame()
 
@@ -177,15 +177,15 @@ def custom(*chunks: bytes, claimed: int | None = None) -> bytes:
 
 READ_ARCHIVE = """
 import threading
-from airflow_pgbackup.postgres.archive.data import copy_blocks
+from airflow_pgbackup.postgres.archive.custom_decoder import copy_blocks
 from airflow_pgbackup.postgres.tools.cancel import Cancel
-from airflow_pgbackup.postgres.archive.digests import ArchiveContents
+from airflow_pgbackup.postgres.archive.summary import ArchiveSummary
 from airflow_pgbackup.postgres.archive.streams import Limits
 from airflow_pgbackup.errors import VerificationFailed
 with open(sys.argv[1], "rb") as file:
     ready()
     try:
-        for block in copy_blocks(file, ArchiveContents(), Limits(Cancel(), 60)):
+        for block in copy_blocks(file, ArchiveSummary(), Limits(Cancel(), 60)):
             print(block.name, sum(map(len, block.chunks())))
     except VerificationFailed as error:
         print(error)
@@ -210,7 +210,7 @@ def test_a_chunk_that_claims_more_than_there_is(tmp_path: Path) -> None:
 
 def test_a_chunk_of_negative_length() -> None:
     archive = custom(b"").removesuffix(bombs.number(0) * 2) + bombs.NO_TEXT
-    block = next(copy_blocks(io.BytesIO(archive), ArchiveContents(), Limits(Cancel(), 60)))
+    block = next(copy_blocks(io.BytesIO(archive), ArchiveSummary(), Limits(Cancel(), 60)))
     with pytest.raises(VerificationFailed, match="a chunk of a length below 0"):
         list(block.chunks())
 
@@ -271,10 +271,10 @@ def test_a_tar_file_of_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- scripts -----------------------------------------------------------------------------------------------------------
 
 READ_SCRIPT = """
-from airflow_pgbackup.postgres.archive.read import read_archive
+from airflow_pgbackup.postgres.archive.reader import read_archive
 ready()
-contents = read_archive(sys.argv[1], format="plain", client=None, deadline=60, compression="zstd")
-print(contents.rows)
+summary = read_archive(sys.argv[1], format="plain", client=None, deadline=60, compression="zstd")
+print(summary.rows)
 """
 LONG, DENSE = 128, 24  # MiB; of many tokens less, for the sake of time
 
@@ -320,20 +320,20 @@ NAMING: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", NAMING)
 def test_a_script_that_names_more_than_fits(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(script, "Budget", functools.partial(Budget, most=MIB))
+    monkeypatch.setattr(script_reader, "MemoryLimit", functools.partial(MemoryLimit, most=MIB))
     text = HEAD + b"".join(NAMING[name] % n for n in range(10_000)) + END
     with pytest.raises(NotProven, match="their names take more than 1 MiB"):
-        list(ScriptReader(io.BytesIO(text), ArchiveContents()).blocks())
+        list(ScriptReader(io.BytesIO(text), ArchiveSummary()).blocks())
 
 
 @pytest.mark.parametrize("statement", [b"GRANT ALL ON TABLE t TO r%d;\n", b"CREATE EXTENSION e%d;\n"])
 def test_a_script_that_needs_more_than_fits(monkeypatch: pytest.MonkeyPatch, statement: bytes) -> None:
-    monkeypatch.setattr(script_scan, "Budget", functools.partial(Budget, most=MIB))
+    monkeypatch.setattr(script_scan, "MemoryLimit", functools.partial(MemoryLimit, most=MIB))
     text = HEAD + b"".join(statement % n for n in range(10_000)) + END
     with pytest.raises(NotProven, match="their names take more than 1 MiB"):
         scan_script(io.BytesIO(text))
     repeated = HEAD + (statement % 1) * 10_000 + END
-    assert scan_script(io.BytesIO(repeated)).sections[0].needs.names == 1
+    assert scan_script(io.BytesIO(repeated)).sections[0].requirements.names == 1
 
 
 NUMBERS = {
@@ -345,7 +345,7 @@ NUMBERS = {
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_out_of_range(name: str) -> None:
     with pytest.raises(VerificationFailed):
-        list(ScriptReader(io.BytesIO(HEAD + NUMBERS[name] + END), ArchiveContents()).blocks())
+        list(ScriptReader(io.BytesIO(HEAD + NUMBERS[name] + END), ArchiveSummary()).blocks())
 
 
 def test_a_version_out_of_range() -> None:
@@ -354,15 +354,15 @@ def test_a_version_out_of_range() -> None:
 
 
 def test_a_row_in_another_order_of_columns_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_pgbackup.postgres.archive import copytext
+    from airflow_pgbackup.postgres.archive import row_digests
 
-    monkeypatch.setattr(copytext, "_LONGEST_ROW", MIB)
-    hasher = copytext.RowHasher()
+    monkeypatch.setattr(row_digests, "_LONGEST_ROW", MIB)
+    hasher = row_digests.RowHasher()
     hasher.begin_block(("a", "b"))
     hasher.begin_block(("b", "a"))
     hasher.update(b"1\t")
     hasher.update(b"2\n3\t4\n")
-    straight = copytext.RowHasher()
+    straight = row_digests.RowHasher()
     straight.begin_block(("a", "b"))
     straight.update(b"2\t1\n4\t3\n")
     assert hasher.finish() == straight.finish()
@@ -373,7 +373,7 @@ def test_a_row_in_another_order_of_columns_has_a_bound(monkeypatch: pytest.Monke
 
 
 def test_a_deadline_ends_the_reading_of_a_table_of_contents(tmp_path: Path) -> None:
-    from airflow_pgbackup.postgres.archive.read import ArchiveReader
+    from airflow_pgbackup.postgres.archive.reader import ArchiveReader
 
     path = tmp_path / "a.dump"
     path.write_bytes(bombs.toc(*[bombs.entry(n, definition=b"x" * 1000) for n in range(1, 20_000)]))

@@ -18,7 +18,7 @@ import pytest
 
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ClientError, DeadlineExceeded, PgBackupError, ToolKilled, VerificationFailed
-from airflow_pgbackup.postgres.archive.read import read_archive
+from airflow_pgbackup.postgres.archive.reader import read_archive
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.clients import Client

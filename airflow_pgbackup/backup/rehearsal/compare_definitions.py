@@ -10,7 +10,7 @@ from typing import Any
 from airflow_pgbackup.backup.rehearsal.restore_copy import RestoredCopy
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.errors import NotProven, OptionError
-from airflow_pgbackup.postgres.archive.compressed import Decompressed
+from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment

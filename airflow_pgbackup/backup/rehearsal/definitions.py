@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.postgres.archive.compressed import Decompressed
+from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.archive.streams import Limits, Watched
 from airflow_pgbackup.postgres.archive.toc import Toc, read_toc
-from airflow_pgbackup.postgres.definitions.script_scan import ScriptContents, scan_script
+from airflow_pgbackup.postgres.definitions.script_scan import ScriptSummary, scan_script
 from airflow_pgbackup.postgres.sql.window import Readable
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.manifest import Manifest
@@ -23,14 +23,14 @@ class Definitions:
     """Of an archive its table of contents, of a plain dump what reading it through has found."""
 
     toc: Toc | None = None
-    script: ScriptContents | None = None
+    script: ScriptSummary | None = None
 
     @property
     def extensions(self) -> frozenset[str]:
         if self.toc:
             return frozenset(entry.name for entry in self.toc.entries if entry.kind == "EXTENSION")
         sections = self.script.sections if self.script else []
-        return frozenset(name for section in sections for name in section.needs.extensions)
+        return frozenset(name for section in sections for name in section.requirements.extensions)
 
 
 def read_definitions(artifact: Path, manifest: Manifest, *, cancel: Cancel, deadline: float) -> Definitions:

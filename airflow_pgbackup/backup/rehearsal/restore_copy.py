@@ -25,8 +25,8 @@ from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, DatabaseStatement
-from airflow_pgbackup.postgres.definitions.requirements import Needs
-from airflow_pgbackup.postgres.definitions.script_scan import ScriptContents
+from airflow_pgbackup.postgres.definitions.requirements import Requirements
+from airflow_pgbackup.postgres.definitions.script_scan import ScriptSummary
 from airflow_pgbackup.postgres.psql.guarded import guarded
 from airflow_pgbackup.postgres.psql.script_filter import sessions
 from airflow_pgbackup.postgres.sql.window import Readable
@@ -84,7 +84,7 @@ def restore_copy(
     try:
         if definitions.toc:
             return run.archive(definitions.toc)
-        return run.plain(definitions.script or ScriptContents())
+        return run.plain(definitions.script or ScriptSummary())
     except (DeadlineExceeded, ToolKilled):
         raise
     except ToolError as error:
@@ -123,7 +123,7 @@ class _Run:
     def archive(self, toc: Toc) -> RestoredCopy:
         entries = toc.entries
         loaded = RestoredCopy(self.server, toc.database, entries)
-        self.place.provide(Needs.of_entries(entries))
+        self.place.provide(Requirements.of_entries(entries))
         made = {e.name for e in entries if e.kind == "SCHEMA"}
         schemas = {e.schema for e in entries if e.schema not in _BUILT_IN_SCHEMAS} - made
         for entry in entries:
@@ -198,7 +198,7 @@ class _Run:
 
     # -- plain dumps
 
-    def plain(self, contents: ScriptContents) -> RestoredCopy:
+    def plain(self, contents: ScriptSummary) -> RestoredCopy:
         options, database = self.manifest.options, self.manifest.series.database
         if options.get("clean") and not options.get("if_exists"):
             raise NotProven(
@@ -214,7 +214,7 @@ class _Run:
                 loaded.server = self.server = throwaway.with_bootstrap_superuser(self.server, head.bootstrap)
         else:
             for section in contents.sections:
-                self.place.provide(section.needs)
+                self.place.provide(section.requirements)
 
         def attempt() -> None:
             where = self.server
@@ -254,7 +254,7 @@ class _Run:
     def _fresh(self, database: str, schemas: list[str], create: DatabaseStatement | None) -> ConnectionParams:
         return self.place.fresh(database, self.manifest.source.encoding or "UTF8", schemas, create)
 
-    def _check_names(self, contents: ScriptContents) -> None:
+    def _check_names(self, contents: ScriptSummary) -> None:
         """:raises NotProven: the script goes to a database by name, which here could be anybody's."""
         if self.place.own_names:
             return

@@ -24,15 +24,15 @@ from airflow_pgbackup.backup.rehearsal.scratch_server import use_scratch_server
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer, start_throwaway_server
 from airflow_pgbackup.backup.rehearsal.session_guard import guarded_sessions
 from airflow_pgbackup.errors import DeadlineExceeded, NotProven, ToolError, ToolKilled
-from airflow_pgbackup.postgres.archive.digests import TableKey
-from airflow_pgbackup.postgres.archive.read import ArchiveContents, ArchiveReader, RowSet
+from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary, RowSet
+from airflow_pgbackup.postgres.archive.summary import TableKey
 from airflow_pgbackup.postgres.compare.comparison import (
     compare_large_objects,
     compare_materialized_views,
     compare_sequences,
     compare_tables,
 )
-from airflow_pgbackup.postgres.compare.live_database import LiveDatabase
+from airflow_pgbackup.postgres.compare.database_reader import DatabaseReader
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import Client
@@ -92,7 +92,7 @@ def rehearse(
             client=reader,
             deadline=deadline,
             compression=manifest.artifact.compressed_around,
-            own=True,
+            in_process=True,
             cancel=stop,
             within=place.within,
         )
@@ -163,7 +163,7 @@ def compare(
     found: Rehearsal,
     artifact: Path,
     manifest: Manifest,
-    contents: ArchiveContents,
+    contents: ArchiveSummary,
     loaded: RestoredCopy,
     place: RehearsalServer,
     settings: Settings,
@@ -209,10 +209,10 @@ def _check_whole(manifest: Manifest) -> None:
 
 def _live(
     manifest: Manifest, connection: ConnectionParams, place: RehearsalServer, cancel: Cancel, deadline: float
-) -> LiveDatabase:
+) -> DatabaseReader:
     """The copy, read in the encoding and with the digits of the dump."""
     digits = manifest.options.get("extra_float_digits")
-    return LiveDatabase(
+    return DatabaseReader(
         connection,
         place.folder if place.local else None,
         encoding=str(manifest.options.get("encoding") or manifest.source.encoding or "UTF8"),
@@ -225,8 +225,8 @@ def _live(
 
 def _compare(
     found: Rehearsal,
-    contents: ArchiveContents,
-    live: LiveDatabase,
+    contents: ArchiveSummary,
+    live: DatabaseReader,
     key: str | None,
     reading: Callable[[], ArchiveReader],
 ) -> None:

@@ -26,7 +26,7 @@ from airflow_pgbackup.backup.rehearsal.throwaway import choose_loader, choose_pl
 from airflow_pgbackup.errors import ClientError, ConfigurationError, ConnectError, NotProven, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
-from airflow_pgbackup.postgres.definitions.requirements import Needs
+from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, is_utf8
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import choose_client, find_clients, where_to_get
@@ -69,7 +69,7 @@ class ScratchServer(RehearsalServer):
             )
         return max(1, min(int(free) // 2, throwaway.JOBS))
 
-    def provide(self, needs: Needs) -> None:
+    def provide(self, needs: Requirements) -> None:
         throwaway.check_extensions(self.params, needs.extensions, label=self.label, hint=self.hint)
         if missing := sorted(needs.tablespaces - self.server.tablespaces - {""}):
             raise NotProven(

@@ -19,7 +19,7 @@ from airflow_pgbackup.backup.rehearsal import throwaway
 from airflow_pgbackup.errors import ConnectError, DeadlineExceeded, NotProven, ToolError, ToolKilled, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
-from airflow_pgbackup.postgres.definitions.requirements import Needs
+from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.server.sandbox import Sandbox
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
 from airflow_pgbackup.postgres.tools.clients import Client
@@ -106,7 +106,7 @@ class RehearsalServer:
         """How many sessions a restore may take."""
         return throwaway.JOBS
 
-    def provide(self, needs: Needs) -> None:
+    def provide(self, needs: Requirements) -> None:
         """Roles and tablespaces; extensions are there or not."""
         throwaway.check_extensions(self.params, needs.extensions)
         self.make_roles(needs.roles)

@@ -20,7 +20,7 @@ from airflow_pgbackup.postgres.archive.streams import Part
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, is_standard_comment, statements
-from airflow_pgbackup.postgres.definitions.requirements import Needs
+from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.postgres.psql.guarded import choose_psql
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients, where_to_get
@@ -77,8 +77,8 @@ class ArchiveLoader:
         return self.client.major >= 17 > self._server.major
 
     @cached_property
-    def needs(self) -> Needs:
-        return Needs.of_entries(
+    def needs(self) -> Requirements:
+        return Requirements.of_entries(
             self.entries,
             owners=not self._options.no_owner,
             privileges=not self._options.no_privileges,

@@ -83,7 +83,7 @@ class _Restoring:
         for number, section in enumerate(contents.sections):
             always = section.database in _ALWAYS_THERE or not section.creates
             if not (always and section.empty):
-                fits = section.needs.locks <= server.locks // 2
+                fits = section.requirements.locks <= server.locks // 2
                 there = connection.with_database(section.database) if always else None
                 self._parts.append(_Part(number, section, there, single_transaction=always or fits))
         new = [part.name for part in self._parts if part.there is None]

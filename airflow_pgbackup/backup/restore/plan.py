@@ -11,7 +11,7 @@ from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import ConfigurationError, OptionError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
-from airflow_pgbackup.postgres.definitions.requirements import Needs
+from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.manifest import Manifest
@@ -31,7 +31,7 @@ class Loader(Protocol):
     @property
     def dumped_from(self) -> int: ...
     @property
-    def needs(self) -> Needs: ...
+    def needs(self) -> Requirements: ...
     @property
     def properties(self) -> DatabaseProperties: ...
     @property
@@ -91,7 +91,7 @@ def check_request(target: RestoreTarget, options: RestoreOptions, manifest: Mani
 
 
 def choose_strategy(
-    target: RestoreTarget, options: RestoreOptions, server: ServerInfo, needs: Needs
+    target: RestoreTarget, options: RestoreOptions, server: ServerInfo, needs: Requirements
 ) -> RestoreStrategy:
     """Decide: all or nothing by a transaction where that can be, else by a new database."""
     parallel = (options.jobs or 1) > 1
@@ -126,7 +126,12 @@ def check_versions(dumped_from: int, server: ServerInfo, *, allow_older: bool, l
 
 
 def check_needs(
-    needs: Needs, server: ServerInfo, *, label: str, new_roles: Iterable[str] = (), new_tablespaces: Iterable[str] = ()
+    needs: Requirements,
+    server: ServerInfo,
+    *,
+    label: str,
+    new_roles: Iterable[str] = (),
+    new_tablespaces: Iterable[str] = (),
 ) -> None:
     """:raises ConfigurationError: everything that the server lacks, at once."""
     missing = []

@@ -12,13 +12,13 @@ from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.progress import Progress
 from airflow_pgbackup.backup.restore.client_programs import RestoreContext, ToolOutput, psql
 from airflow_pgbackup.errors import OptionError
-from airflow_pgbackup.postgres.archive.compressed import Decompressed
+from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, is_standard_comment
-from airflow_pgbackup.postgres.definitions.requirements import Needs
+from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.definitions.script_scan import (
-    Places,
-    ScriptContents,
+    ScriptSummary,
+    SectionTracker,
     database_statement,
     is_transaction,
     makes_public,
@@ -47,7 +47,7 @@ class ScriptLoader:
     """
 
     def __init__(
-        self, run: RestoreContext, opened: Opener, contents: ScriptContents, server: ServerInfo, *, verbose: bool
+        self, run: RestoreContext, opened: Opener, contents: ScriptSummary, server: ServerInfo, *, verbose: bool
     ) -> None:
         self._run = run
         self._open = opened
@@ -61,13 +61,13 @@ class ScriptLoader:
         return self.contents.dumped_from
 
     @cached_property
-    def needs(self) -> Needs:
-        needs = Needs()
+    def needs(self) -> Requirements:
+        needs = Requirements()
         for section in self.contents.sections:
-            needs.roles |= section.needs.roles
-            needs.extensions |= section.needs.extensions
-            needs.tablespaces |= section.needs.tablespaces
-            needs.locks += section.needs.locks
+            needs.roles |= section.requirements.roles
+            needs.extensions |= section.requirements.extensions
+            needs.tablespaces |= section.requirements.tablespaces
+            needs.locks += section.requirements.locks
         return needs
 
     @property
@@ -105,10 +105,10 @@ class ScriptLoader:
 
         :param how: for the number of each: will it run in a single transaction, and is there a schema public.
         """
-        places = Places()
+        tracker = SectionTracker()
 
         def route(event: Event) -> int | None:
-            number = places.of(event)
+            number = tracker.section_of(event)
             return None if number is None or self._is_dropped(event, *how(number)) else number
 
         with self._open() as source:
@@ -172,7 +172,7 @@ def script_opener(run: RestoreContext, checked: Checked) -> Opener:
     return opened
 
 
-def read_through(run: RestoreContext, opened: Opener, manifest: Manifest) -> ScriptContents:
+def read_through(run: RestoreContext, opened: Opener, manifest: Manifest) -> ScriptSummary:
     """:raises VerificationFailed: it is not whole, or holds what pg_dump never writes."""
     with opened() as stream:
         return scan_script(_Counted(stream, Progress(run.say, f"reading {manifest.artifact.name}"), run.check))

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from airflow_pgbackup.errors import NotProven, VerificationFailed
-from airflow_pgbackup.postgres.archive.compressed import check_whole
-from airflow_pgbackup.postgres.archive.members import check_data_name, check_tar_member, listed_large_objects
+from airflow_pgbackup.postgres.archive.decompression import check_complete
+from airflow_pgbackup.postgres.archive.member_names import check_data_name, check_tar_member, listed_large_objects
 from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.postgres.sql.lexer import Comment, Event, MetaCommand
 from airflow_pgbackup.postgres.sql.names import connected_name
@@ -157,7 +157,7 @@ def _check_member(path: Path, table: TocEntry | None, on_step: Callable[[], None
             tail = file.read()
         elif size or suffix == "gz":  # of nothing, the zstd and lz4 of pg_dump write nothing
             file.seek(0)
-            tail = check_whole(file, suffix, path.name, on_step)
+            tail = check_complete(file, suffix, path.name, on_step)
         else:
             tail = b""
     if table and tail is not None and not _ends_well(tail, table):

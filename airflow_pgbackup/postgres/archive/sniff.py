@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from airflow_pgbackup.errors import ClientError, VerificationFailed
-from airflow_pgbackup.postgres.archive.compressed import Decompressed
-from airflow_pgbackup.postgres.archive.members import artifact_format
+from airflow_pgbackup.postgres.archive.decompression import Decompressed
+from airflow_pgbackup.postgres.archive.member_names import artifact_format
 from airflow_pgbackup.postgres.archive.toc import read_toc
 
 _HEAD = 64 << 10

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from airflow_pgbackup.postgres.archive.copytext import RowHasher, RowSet, TableDigester
-from airflow_pgbackup.postgres.archive.digests import ArchiveContents, LargeObjects, TableDigest, TableKey
-from airflow_pgbackup.postgres.compare.live_database import LiveDatabase, Relation, Rows
+from airflow_pgbackup.postgres.archive.row_digests import RowHasher, RowSet, TableDigester
+from airflow_pgbackup.postgres.archive.summary import ArchiveSummary, LargeObjects, TableDigest, TableKey
+from airflow_pgbackup.postgres.compare.database_reader import DatabaseReader, Relation, Rows
 
 ArchiveRowSets = Callable[[Collection[TableKey], Collection[TableKey]], dict[TableKey, RowSet]]
 """Reads the archive once more, for the rows of some tables as sets; counted one by one for the second ones."""
@@ -39,13 +39,13 @@ class TableComparison:
 
 
 def compare_tables(
-    live: LiveDatabase, tables: Collection[TableDigest], row_sets: ArchiveRowSets
+    restored: DatabaseReader, tables: Collection[TableDigest], row_sets: ArchiveRowSets
 ) -> Iterator[TableComparison]:
     """Compare one database's tables.
 
     :param tables: all of one database.
     """
-    relations = live.relations()
+    relations = restored.relations()
     readable: list[tuple[TableDigest, Relation]] = []
     for table in tables:
         relation = relations.get((table.schema, table.name))
@@ -60,29 +60,29 @@ def compare_tables(
             readable.append((table, relation))
     inserts = [(table, relation) for table, relation in readable if table.comparable != "copy"]
     copies = [(table, relation) for table, relation in readable if table.comparable == "copy"]
-    yield from _count_inserts(live, inserts)
-    yield from _compare_copies(live, copies, row_sets)
+    yield from _count_inserts(restored, inserts)
+    yield from _compare_copies(restored, copies, row_sets)
 
 
 def _compare_copies(
-    live: LiveDatabase, tables: list[tuple[TableDigest, Relation]], row_sets: ArchiveRowSets
+    restored: DatabaseReader, tables: list[tuple[TableDigest, Relation]], row_sets: ArchiveRowSets
 ) -> Iterator[TableComparison]:
     again: list[tuple[TableDigest, Relation]] = []
     # The same text has the same rows; they are counted where it is not.
-    for (table, relation), digester in _each(live, tables, lambda _: TableDigester(count=False)):
+    for (table, relation), digester in _each(restored, tables, lambda _: TableDigester(count=False)):
         if digester.sha256 == table.sha256:
             yield TableComparison(table, "same")
         else:
             again.append((table, relation))
     if again:
-        yield from _compare_sets(live, again, row_sets)
+        yield from _compare_sets(restored, again, row_sets)
 
 
 def _compare_sets(
-    live: LiveDatabase, tables: list[tuple[TableDigest, Relation]], row_sets: ArchiveRowSets
+    restored: DatabaseReader, tables: list[tuple[TableDigest, Relation]], row_sets: ArchiveRowSets
 ) -> Iterator[TableComparison]:
     archived = row_sets([t.key for t, _ in tables], [t.key for t, relation in tables if relation.of_extension])
-    for (table, relation), hasher in _each(live, tables, lambda relation: RowHasher(count=relation.of_extension)):
+    for (table, relation), hasher in _each(restored, tables, lambda relation: RowHasher(count=relation.of_extension)):
         found = hasher.finish()
         if found == archived[table.key]:
             yield TableComparison(table, "reordered", "the same rows in another order")
@@ -97,9 +97,9 @@ def _compare_sets(
             yield TableComparison(table, "different", f"{table.rows:,} rows, not all of them as dumped")
 
 
-def _count_inserts(live: LiveDatabase, tables: list[tuple[TableDigest, Relation]]) -> Iterator[TableComparison]:
+def _count_inserts(restored: DatabaseReader, tables: list[tuple[TableDigest, Relation]]) -> Iterator[TableComparison]:
     for table, relation in tables:
-        rows = live.count(table.schema, table.name, only=relation.kind != "p")
+        rows = restored.count(table.schema, table.name, only=relation.kind != "p")
         if rows == table.rows:
             yield TableComparison(table, "notcompared", "dumped as INSERT: rows counted, values not compared")
         else:
@@ -111,7 +111,7 @@ def _other_rows(table: TableDigest, found: int) -> TableComparison:
 
 
 def _each(
-    live: LiveDatabase, tables: list[tuple[TableDigest, Relation]], reader: Callable[[Relation], Reader]
+    restored: DatabaseReader, tables: list[tuple[TableDigest, Relation]], reader: Callable[[Relation], Reader]
 ) -> Iterator[tuple[tuple[TableDigest, Relation], Reader]]:
     """Read tables, several at once, the largest first; give them back in their own order."""
 
@@ -119,7 +119,7 @@ def _each(
         table, relation = tables[number]
         made = reader(relation)
         columns = table.columns or ()
-        live.read(Rows(table.schema, table.name, columns, by_select=relation.kind in _BY_SELECT), made.update)
+        restored.read(Rows(table.schema, table.name, columns, by_select=relation.kind in _BY_SELECT), made.update)
         return made
 
     by_size = sorted(range(len(tables)), key=lambda number: -tables[number][0].bytes)
@@ -133,27 +133,29 @@ def _each(
         yield table, readers[number]
 
 
-def compare_sequences(live: LiveDatabase, contents: ArchiveContents, database: str | None) -> Iterator[tuple[str, str]]:
+def compare_sequences(
+    restored: DatabaseReader, summary: ArchiveSummary, database: str | None
+) -> Iterator[tuple[str, str]]:
     """Name and difference of each sequence whose value is not the dumped one."""
-    dumped = {(value.schema, value.name): value for value in contents.sequences if value.database == database}
-    relations = live.relations()
+    dumped = {(value.schema, value.name): value for value in summary.sequences if value.database == database}
+    relations = restored.relations()
     there = [name for name in dumped if (relation := relations.get(name)) and relation.kind == "S"]
     for schema, name in dumped.keys() - set(there):
         yield f"{schema}.{name}", "is missing after the restore"
-    for value in live.sequences(there):
+    for value in restored.sequences(there):
         wanted = dumped[value.schema, value.name]
         if (value.last_value, value.is_called) != (wanted.last_value, wanted.is_called):
             yield f"{value.schema}.{value.name}", f"is at {value.last_value}, {wanted.last_value} was dumped"
 
 
 def compare_materialized_views(
-    live: LiveDatabase, contents: ArchiveContents, database: str | None
+    restored: DatabaseReader, summary: ArchiveSummary, database: str | None
 ) -> Iterator[tuple[str, str]]:
     """Name and difference of each materialized view with data that should have none, or the other way round.
 
     What they show follows from tables and definitions, which are compared."""
-    dumped = {(schema, name) for key, schema, name in contents.refreshed if key == database}
-    views = {name: view for name, view in live.relations().items() if view.kind == "m" and not view.of_extension}
+    dumped = {(schema, name) for key, schema, name in summary.refreshed if key == database}
+    views = {name: view for name, view in restored.relations().items() if view.kind == "m" and not view.of_extension}
     for schema, name in sorted(dumped | views.keys()):
         view = views.get((schema, name))
         if view is not None and view.populated != ((schema, name) in dumped):
@@ -162,15 +164,15 @@ def compare_materialized_views(
 
 
 def compare_large_objects(
-    live: LiveDatabase, contents: ArchiveContents, database: str | None
+    restored: DatabaseReader, summary: ArchiveSummary, database: str | None
 ) -> Iterator[tuple[str, str]]:
     """OID and difference of each large object that is not as dumped."""
-    dumped = next((found for found in contents.large_objects if found.database == database), LargeObjects())
-    restored = live.large_objects()
-    if (dumped.count, dumped.digest) == (restored.count, restored.digest):
+    dumped = next((objects for objects in summary.large_objects if objects.database == database), LargeObjects())
+    found = restored.large_objects()
+    if (dumped.count, dumped.digest) == (found.count, found.digest):
         return
     before = {oid: (size, sha256) for oid, size, sha256 in dumped}
-    after = {oid: (size, sha256) for oid, size, sha256 in restored}
+    after = {oid: (size, sha256) for oid, size, sha256 in found}
     for oid in sorted(before.keys() | after.keys()):
         if oid not in after:
             yield str(oid), "is missing after the restore"

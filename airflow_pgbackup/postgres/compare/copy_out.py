@@ -22,7 +22,7 @@ import psycopg
 from psycopg import pq, sql
 
 from airflow_pgbackup.errors import DeadlineExceeded
-from airflow_pgbackup.postgres.compare.limited import failed, limited
+from airflow_pgbackup.postgres.compare.interruptible import failed, interruptible
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 
 _CHUNK = 1 << 20
@@ -73,7 +73,7 @@ def copy_over(
     :raises ToolError, Cancelled, DeadlineExceeded: as there.
     """
     with (
-        limited(session, "COPY", cancel=cancel, until=until),
+        interruptible(session, "COPY", cancel=cancel, until=until),
         session.cursor() as cursor,
         cursor.copy(statement) as copy,
     ):

@@ -39,7 +39,7 @@ _LOCKS = {"TABLE": 3, "MATERIALIZED VIEW": 3, "VIEW": 1, "SEQUENCE": 1, "INDEX":
 
 
 @dataclass
-class Needs:
+class Requirements:
     """:ivar locks: about how many entries of the lock table one transaction over all of it takes."""
 
     roles: set[str] = field(default_factory=set)
@@ -55,23 +55,23 @@ class Needs:
     @classmethod
     def of_entries(
         cls, entries: Iterable[TocEntry], *, owners: bool = True, privileges: bool = True, tablespaces: bool = True
-    ) -> Needs:
+    ) -> Requirements:
         """Of those entries of an archive; what the options of a restore leave out is not needed."""
-        needs = cls()
+        found = cls()
         for entry in entries:
             if owners and entry.owner and entry.drop_statement and entry.kind not in _OWNERLESS:
-                needs.roles.add(entry.owner)
+                found.roles.add(entry.owner)
             if tablespaces and entry.tablespace:
-                needs.tablespaces.add(entry.tablespace)
+                found.tablespaces.add(entry.tablespace)
             if entry.kind == "EXTENSION":
-                needs.extensions.add(entry.name)
+                found.extensions.add(entry.name)
             if entry.kind in _KINDS and (privileges or not entry.kind.endswith("ACL")):
                 for statement in statements(entry.definition):
-                    needs.add(statement)
-            needs.locks += _LOCKS.get(entry.kind, 0)
+                    found.add(statement)
+            found.locks += _LOCKS.get(entry.kind, 0)
             if entry.kind == "BLOB METADATA":
-                needs.locks += entry.definition.count("\n") + 1
-        return needs
+                found.locks += entry.definition.count("\n") + 1
+        return found
 
     def add(self, statement: str) -> None:
         """Of one statement of a script."""

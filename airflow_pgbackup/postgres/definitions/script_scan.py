@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass, field
 
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.postgres.archive.budget import Budget
 from airflow_pgbackup.postgres.archive.endchecks import ScriptEnds
+from airflow_pgbackup.postgres.archive.memory_limit import MemoryLimit
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, DatabaseStatement, is_standard_comment
-from airflow_pgbackup.postgres.definitions.requirements import Needs
+from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.sql.lexer import Comment, CopyData, Event, MetaCommand, Readable, SqlLexer, Statement
 from airflow_pgbackup.postgres.sql.names import NameDecoder, client_encoding, connected_database
 
@@ -41,7 +41,7 @@ class ScriptSection:
     tables: int = 0
     rows: int = 0
     makes_public: bool = False
-    needs: Needs = field(default_factory=Needs)
+    requirements: Requirements = field(default_factory=Requirements)
 
     @property
     def properties(self) -> DatabaseProperties:
@@ -57,7 +57,7 @@ class ScriptSection:
 
 
 @dataclass
-class ScriptContents:
+class ScriptSummary:
     """:ivar globals: statements before the first database: roles, tablespaces. They may hold passwords' verifiers.
     :ivar dumped_from: major version of the dumped server; 0 where it does not say, as one with globals only.
     :ivar new_timeout: has ``SET transaction_timeout``, which servers before 17 do not know.
@@ -77,14 +77,14 @@ class ScriptContents:
         return sum(section.rows for section in self.sections)
 
 
-class Places:
+class SectionTracker:
     """Which section of a script an event belongs to."""
 
     def __init__(self) -> None:
         self._number = -1
         self._inside = False
 
-    def of(self, event: Event) -> int | None:
+    def section_of(self, event: Event) -> int | None:
         """Its number; None between sections. To be called with every event."""
         if isinstance(event, Comment):
             if event.text == _HEAD:
@@ -96,11 +96,11 @@ class Places:
         return self._number if self._inside else None
 
 
-def scan_script(source: Readable) -> ScriptContents:
+def scan_script(source: Readable) -> ScriptSummary:
     """Read a script to its end.
 
     :raises VerificationFailed: it is not whole, or holds what pg_dump never writes.
-    :raises NotProven: what is to be remembered of it does not fit into a :class:`.Budget`.
+    :raises NotProven: what is to be remembered of it does not fit into a :class:`.MemoryLimit`.
     """
     return _Scan(source).run()
 
@@ -109,18 +109,18 @@ class _Scan:
     def __init__(self, source: Readable) -> None:
         self._lexer = SqlLexer(source)
         self._ends = ScriptEnds()
-        self._places = Places()
+        self._tracker = SectionTracker()
         self._decoder = NameDecoder()
-        self._found = ScriptContents()
-        self._budget = Budget("the script")
+        self._found = ScriptSummary()
+        self._memory = MemoryLimit("the script")
         self._connected = ""
 
-    def run(self) -> ScriptContents:
+    def run(self) -> ScriptSummary:
         for event in self._lexer:
             self._ends.event(event)
-            number = self._places.of(event)
+            number = self._tracker.section_of(event)
             if number is not None and number == len(self._found.sections):
-                self._budget.take(_SECTION)
+                self._memory.take(_SECTION)
                 self._found.sections.append(ScriptSection(self._connected))
             self._event(event, None if number is None else self._found.sections[number])
         self._ends.finish(self._lexer.trailing, self._lexer.offset)
@@ -140,7 +140,7 @@ class _Scan:
                 section.rows += sum(chunk.count(b"\n") for chunk in event.chunks())
         elif section is None:
             self._note_encoding(event)
-            self._budget.take(len(event.text))
+            self._memory.take(len(event.text))
             self._found.globals.append(self._decoder.text(event.text))
         else:
             self._note_encoding(event)
@@ -165,7 +165,7 @@ class _Scan:
             return
         text = self._decoder.text(statement.text)
         if about := database_statement(text, statement):
-            self._budget.take(len(text))
+            self._memory.take(len(text))
             section.about.append(about)
             if about.creates:
                 section.database = about.database
@@ -174,11 +174,11 @@ class _Scan:
         self._found.new_timeout |= sets_new_timeout(statement)
         self._found.transactions |= is_transaction(statement)
         section.makes_public |= makes_public(statement)
-        names = section.needs.names
-        section.needs.add(text)
-        if section.needs.names > names:
-            self._budget.take(len(text))
-        section.needs.add_locks(statement.words)
+        names = section.requirements.names
+        section.requirements.add(text)
+        if section.requirements.names > names:
+            self._memory.take(len(text))
+        section.requirements.add_locks(statement.words)
 
 
 def database_statement(text: str, statement: Statement) -> DatabaseStatement | None:

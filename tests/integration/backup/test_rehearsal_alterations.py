@@ -16,7 +16,7 @@ from airflow_pgbackup.backup.rehearsal.restore_copy import RestoredCopy, restore
 from airflow_pgbackup.backup.rehearsal.run import Rehearsal, compare, rehearse
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.embedded import postgres_bin_dir
-from airflow_pgbackup.postgres.archive.read import ArchiveContents, ArchiveReader
+from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -162,7 +162,7 @@ class Restored:
 
     manifest: Manifest
     artifact: Path
-    contents: ArchiveContents
+    contents: ArchiveSummary
     loaded: RestoredCopy
     client: Client
     place: RehearsalServer

@@ -16,8 +16,8 @@ from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, DatabaseStatement, quoted
-from airflow_pgbackup.postgres.definitions.requirements import Needs
-from airflow_pgbackup.postgres.definitions.script_scan import Places, scan_script
+from airflow_pgbackup.postgres.definitions.requirements import Requirements
+from airflow_pgbackup.postgres.definitions.script_scan import SectionTracker, scan_script
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.postgres.psql.script_filter import ScriptFilter, sessions
 from airflow_pgbackup.postgres.sql.lexer import Comment, CopyData, MetaCommand, Statement
@@ -184,7 +184,7 @@ def test_what_a_script_holds() -> None:
     assert (found.dumped_from, found.new_timeout, found.transactions) == (18, True, True)
     assert (section.database, section.creates, section.makes_public) == ("foo", True, True)
     assert (section.tables, section.rows) == (1, 2)
-    assert section.needs.roles == {"alice"}
+    assert section.requirements.roles == {"alice"}
 
 
 @pytest.mark.parametrize("cut", [1, 20, 60, 300, 560, len(SCRIPT) - 40])
@@ -232,7 +232,7 @@ def test_the_places_of_a_cluster_s_script() -> None:
     assert found.cluster
     assert found.globals == ["CREATE ROLE alice;"]
     assert [(section.database, section.creates) for section in found.sections] == [("one", True), ("postgres", False)]
-    parts = ScriptFilter(io.BytesIO(script), Places().of)
+    parts = ScriptFilter(io.BytesIO(script), SectionTracker().section_of)
     assert read(parts.part(0)).strip().endswith(b"\n--\n-- PostgreSQL database dump complete")
     assert b"CREATE ROLE" not in (second := read(parts.part(1)))
     assert b"-- PostgreSQL database dump complete" in second
@@ -259,13 +259,13 @@ def test_the_places_of_a_cluster_s_script() -> None:
     ],
 )
 def test_roles_that_a_statement_needs(statement: str, roles: set[str]) -> None:
-    needs = Needs()
+    needs = Requirements()
     needs.add(statement)
     assert needs.roles == roles
 
 
 def test_all_that_is_missing_is_said_at_once() -> None:
-    needs = Needs(roles={"alice", "bob"}, extensions={"postgis", "plpgsql"}, tablespaces={"fast"})
+    needs = Requirements(roles={"alice", "bob"}, extensions={"postgis", "plpgsql"}, tablespaces={"fast"})
     known = server(roles={"bob"}, extensions={"plpgsql"})
     with pytest.raises(ConfigurationError) as missing:
         check_needs(needs, known, label="it")
@@ -344,5 +344,5 @@ def test_one_transaction_where_that_can_be(
     mode: str, options: dict[str, int], locks: int, way: tuple[bool, bool]
 ) -> None:
     target = RestoreTarget(connection=ConnectionParams(keywords={"dbname": "x"}), mode=mode)
-    found = choose_strategy(target, RestoreOptions(**options), server(), Needs(locks=locks))  # type: ignore[arg-type]
+    found = choose_strategy(target, RestoreOptions(**options), server(), Requirements(locks=locks))  # type: ignore[arg-type]
     assert (found.fresh, found.single_transaction) == way

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from airflow_pgbackup.errors import NotProven, VerificationFailed
-from airflow_pgbackup.postgres.archive.compressed import Decompressed, check_whole
+from airflow_pgbackup.postgres.archive.decompression import Decompressed, check_complete
 from airflow_pgbackup.postgres.archive.endchecks import ScriptEnds, check_directory, check_tar_entries, tar_members
 from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.postgres.sql.lexer import SqlLexer
@@ -125,20 +125,20 @@ WHOLE = {
     ],
 )
 def test_a_compressed_file_is_whole_only_to_its_last_byte(suffix: str, content: bytes) -> None:
-    check_whole(io.BytesIO(content), suffix, "a file", nothing)
+    check_complete(io.BytesIO(content), suffix, "a file", nothing)
     whole_before = {0, 11} if content.startswith(b"\x50\x2a") else {0} if suffix != "gz" else set()
     whole_before |= {len(gzip.compress(DATA[:50]))}  # two streams: the first is one, too
     for length in set(range(len(content))) - whole_before:
         with pytest.raises(VerificationFailed, match=r"a file is (cut short|empty)"):
-            check_whole(io.BytesIO(content[:length]), suffix, "a file", nothing)
+            check_complete(io.BytesIO(content[:length]), suffix, "a file", nothing)
 
 
 @pytest.mark.parametrize("suffix", WHOLE)
 def test_garbage_is_no_compressed_file(suffix: str) -> None:
     with pytest.raises(VerificationFailed, match="a file is corrupt"):
-        check_whole(io.BytesIO(b"what is this?" * 10), suffix, "a file", nothing)
+        check_complete(io.BytesIO(b"what is this?" * 10), suffix, "a file", nothing)
     with pytest.raises(VerificationFailed, match="a file is corrupt"):
-        check_whole(io.BytesIO(WHOLE[suffix][0] + b"what is this?" * 10), suffix, "a file", nothing)
+        check_complete(io.BytesIO(WHOLE[suffix][0] + b"what is this?" * 10), suffix, "a file", nothing)
 
 
 @pytest.mark.parametrize("size", [1, 100, 1 << 20])

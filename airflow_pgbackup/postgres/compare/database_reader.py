@@ -16,9 +16,9 @@ import psycopg
 from psycopg import sql
 
 from airflow_pgbackup.errors import DeadlineExceeded
-from airflow_pgbackup.postgres.archive.digests import LargeObjects, SequenceValue
+from airflow_pgbackup.postgres.archive.summary import LargeObjects, SequenceValue
 from airflow_pgbackup.postgres.compare.copy_out import copy_out, copy_over, named_pipe
-from airflow_pgbackup.postgres.compare.limited import limited
+from airflow_pgbackup.postgres.compare.interruptible import interruptible
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
 from airflow_pgbackup.postgres.tools.cancel import Cancel
@@ -95,7 +95,7 @@ class Rows:
         return sql.SQL("{} ({})" if self.columns else "{}").format(table, columns)
 
 
-class LiveDatabase:
+class DatabaseReader:
     """One database, for reading, for the length of a ``with``.
 
     :param connection: of a superuser.
@@ -132,7 +132,7 @@ class LiveDatabase:
         self._idle: queue.SimpleQueue[psycopg.Connection[Any]] = queue.SimpleQueue()
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> LiveDatabase:
+    def __enter__(self) -> DatabaseReader:
         return self
 
     def __exit__(
@@ -143,7 +143,7 @@ class LiveDatabase:
     def relations(self) -> dict[tuple[str, str], Relation]:
         """Tables, views and sequences by schema and name; the system's too. Asked for once."""
         if self._relations is None:
-            with self.connection.connect() as session, self._limited(session, "reading the catalogs"):
+            with self.connection.connect() as session, self._interruptible(session, "reading the catalogs"):
                 rows: list[Any] = session.execute(_RELATIONS).fetchall()
             self._relations = {
                 (schema, name): Relation(schema, name, kind, extension, frozenset(columns), populated)
@@ -171,12 +171,12 @@ class LiveDatabase:
 
         :param only: without its children's."""
         query = sql.SQL("SELECT count(*) FROM {} {}").format(sql.SQL("ONLY" if only else ""), Identifier(schema, name))
-        with self._session() as session, self._limited(session, f"counting {schema}.{name}"):
+        with self._session() as session, self._interruptible(session, f"counting {schema}.{name}"):
             row: Any = session.execute(query).fetchone()
             return int(row[0])
 
-    def _limited(self, session: psycopg.Connection[Any], what: str) -> contextlib.AbstractContextManager[None]:
-        return limited(session, what, cancel=self._cancel, until=self._until)
+    def _interruptible(self, session: psycopg.Connection[Any], what: str) -> contextlib.AbstractContextManager[None]:
+        return interruptible(session, what, cancel=self._cancel, until=self._until)
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[psycopg.Connection[Any]]:
@@ -198,7 +198,7 @@ class LiveDatabase:
 
     def sequences(self, names: Sequence[tuple[str, str]]) -> Iterator[SequenceValue]:
         """Their values as pg_dump would set them."""
-        with self.connection.connect() as session, self._limited(session, "reading sequences"):
+        with self.connection.connect() as session, self._interruptible(session, "reading sequences"):
             for schema, name in names:
                 self._check()
                 query = sql.SQL(_SEQUENCE).format(Identifier(schema, name))
@@ -210,7 +210,7 @@ class LiveDatabase:
         found = LargeObjects()
         with (
             self.connection.connect(autocommit=False) as session,
-            self._limited(session, "reading large objects"),
+            self._interruptible(session, "reading large objects"),
             session.cursor("large_objects", binary=True) as rows,
         ):
             (block,) = session.execute("select pg_catalog.current_setting('block_size')::int / 4").fetchone() or (2048,)

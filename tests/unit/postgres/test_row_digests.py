@@ -7,7 +7,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_pgbackup.postgres.archive.copytext import RowHasher, RowSet, TableDigester
+from airflow_pgbackup.postgres.archive.row_digests import RowHasher, RowSet, TableDigester
 
 ROWS = st.lists(st.binary(max_size=6).filter(lambda row: b"\n" not in row), max_size=12)
 

@@ -16,8 +16,8 @@ from psycopg import sql
 
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import Cancelled, ClientError, ConfigurationError, DeadlineExceeded, VerificationFailed
-from airflow_pgbackup.postgres.archive.copytext import RowHasher
-from airflow_pgbackup.postgres.archive.read import ArchiveContents, ArchiveReader, read_archive
+from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary, read_archive
+from airflow_pgbackup.postgres.archive.row_digests import RowHasher
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -125,7 +125,7 @@ def dump(
     return path
 
 
-def read(source: Any, format: str, client: Client, **how: Any) -> ArchiveContents:
+def read(source: Any, format: str, client: Client, **how: Any) -> ArchiveSummary:
     return read_archive(source, format=format, client=client, deadline=DEADLINE, **how)
 
 
@@ -176,7 +176,7 @@ def live_large_objects(params: ConnectionParams) -> list[tuple[int, int, str]]:
     return [(oid, len(data), hashlib.sha256(data).hexdigest()[:32]) for oid, data in rows]
 
 
-def assert_same(contents: ArchiveContents, params: ConnectionParams, database: str | None = None) -> None:
+def assert_same(contents: ArchiveSummary, params: ConnectionParams, database: str | None = None) -> None:
     tables = {(t.schema, t.name): (t.columns, t.rows, t.sha256) for t in contents.tables if t.database == database}
     assert tables == live_tables(params)
     sequences = {(s.schema, s.name, s.last_value, s.is_called) for s in contents.sequences if s.database == database}
@@ -283,7 +283,7 @@ def test_blocks_that_are_not_read_do_no_harm(source: tuple[ConnectionParams, Cli
     reader = ArchiveReader(path, format="custom", client=client, deadline=DEADLINE)
     names = {(block.schema, block.name) for block in reader.blocks()}
     assert names == set(live_tables(params))
-    assert reader.contents.large_objects[0].count == 3
+    assert reader.summary.large_objects[0].count == 3
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.postgres.archive.compressed import Decompressed
 from airflow_pgbackup.postgres.archive.custom_format import DATA, CustomArchive
-from airflow_pgbackup.postgres.archive.digests import ArchiveContents, SequenceValue
-from airflow_pgbackup.postgres.archive.script import CopyBlock
+from airflow_pgbackup.postgres.archive.decompression import Decompressed
+from airflow_pgbackup.postgres.archive.script_reader import CopyBlock
 from airflow_pgbackup.postgres.archive.streams import Limits
+from airflow_pgbackup.postgres.archive.summary import ArchiveSummary, SequenceValue
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
 from airflow_pgbackup.postgres.sql import names as sqlnames
 from airflow_pgbackup.postgres.sql.anybytes import encoded
@@ -33,11 +33,11 @@ def decodable(toc: Toc) -> bool:
     )
 
 
-def copy_blocks(source: Readable, contents: ArchiveContents, limits: Limits) -> Iterator[CopyBlock]:
+def copy_blocks(source: Readable, summary: ArchiveSummary, limits: Limits) -> Iterator[CopyBlock]:
     """COPY blocks in the archive's order, as :meth:`ArchiveReader.blocks` gives them.
 
     :param source: a :func:`decodable` archive.
-    :param contents: gets sequences and sizes, and is whole at the end.
+    :param summary: gets sequences and sizes, and is whole at the end.
     :raises VerificationFailed: the archive is not whole, or damaged.
     """
     archive = CustomArchive(source, what="the archive", chunk_size=CHUNK)
@@ -47,14 +47,14 @@ def copy_blocks(source: Readable, contents: ArchiveContents, limits: Limits) -> 
             decoder.standard_strings = "off" not in each.definition
         elif each.kind == "SEQUENCE SET" and (value := sqlnames.setval(encoded(each.definition.strip()), decoder)):
             schema, name, last_value, is_called = value
-            contents.sequences.append(SequenceValue(schema or each.schema or "", name, last_value, is_called))
+            summary.sequences.append(SequenceValue(schema or each.schema or "", name, last_value, is_called))
     missing = {entry.dump_id: entry for entry in archive.toc.entries if entry.has_data}
     while missing:
         kind, dump_id, _ = archive.block()
         if kind != DATA or dump_id not in missing:
             archive.fail(f"a block of type {kind} for entry {dump_id}")
         entry = missing.pop(dump_id)
-        data = _Data(archive, entry, contents, limits)
+        data = _Data(archive, entry, summary, limits)
         target = sqlnames.copy_target(encoded((entry.copy_statement or "").strip()), decoder)
         yield CopyBlock(None, target.schema or entry.schema or "", target.name, target.columns or (), data.chunks)
         data.skip()
@@ -63,8 +63,8 @@ def copy_blocks(source: Readable, contents: ArchiveContents, limits: Limits) -> 
 class _Data:
     """The data of one entry, without the end marker."""
 
-    def __init__(self, archive: CustomArchive, entry: TocEntry, contents: ArchiveContents, limits: Limits) -> None:
-        self._contents = contents
+    def __init__(self, archive: CustomArchive, entry: TocEntry, summary: ArchiveSummary, limits: Limits) -> None:
+        self._summary = summary
         self._limits = limits
         self._entry = entry
         stored = _Chunks(archive.chunks())
@@ -85,7 +85,7 @@ class _Data:
         held = b""
         while data := self._source.read(CHUNK):
             self._limits.check()
-            self._contents.bytes += len(data)
+            self._summary.bytes += len(data)
             held += data
             if len(held) > len(_COPY_END):
                 yield held[: -len(_COPY_END)]

@@ -9,7 +9,7 @@ MOST = 1 << 30
 _EACH = 256  # what Python needs beside the text
 
 
-class Budget:
+class MemoryLimit:
     """Of one pass over a script, which may name any number of things in few compressed bytes.
 
     :param what: names it in messages.

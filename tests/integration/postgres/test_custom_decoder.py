@@ -12,7 +12,7 @@ from builds import BUILDS, Build, each
 
 from airflow_pgbackup.backup.streams import compressed_inside
 from airflow_pgbackup.errors import PgBackupError, VerificationFailed
-from airflow_pgbackup.postgres.archive.read import ArchiveContents, ArchiveReader
+from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
 from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
@@ -52,8 +52,8 @@ def dump(build: Build, database: ConnectionParams, *options: str) -> bytes:
         return subprocess.run(argv, env=env, stdout=subprocess.PIPE, check=True).stdout
 
 
-def read(client: Client, file: Path, *, own: bool) -> ArchiveContents:
-    return ArchiveReader(file, format="custom", client=client, deadline=60, own=own).digest()
+def read(client: Client, file: Path, *, in_process: bool) -> ArchiveSummary:
+    return ArchiveReader(file, format="custom", client=client, deadline=60, in_process=in_process).digest()
 
 
 @pytest.fixture
@@ -86,11 +86,11 @@ def test_both_readers_agree(build: Build, encoding: str, tmp_path: Path, never_p
     expected = {}
     for name, archive in archives.items():
         (tmp_path / name).write_bytes(archive)
-        expected[name] = read(client, tmp_path / name, own=False)
+        expected[name] = read(client, tmp_path / name, in_process=False)
     assert expected["pg_dump 6"].rows == 40000 + 3 + 5 + 4 + 2 + 20
     never_pg_restore()
     for name, there in expected.items():
-        found = read(client, tmp_path / name, own=True)
+        found = read(client, tmp_path / name, in_process=True)
         assert found.tables == there.tables, name
         assert found.sequences == there.sequences, name
         assert (found.refreshed, found.entries) == (there.refreshed, there.entries), name
@@ -114,7 +114,7 @@ def test_an_archive_that_is_cut_anywhere_fails(
     for cut in range(len(archive)):
         file.write_bytes(archive[:cut])
         with pytest.raises(VerificationFailed):
-            read(client_of(build), file, own=True)
+            read(client_of(build), file, in_process=True)
 
 
 @pytest.mark.parametrize("method", ["gzip", "zstd"])
@@ -127,14 +127,14 @@ def test_a_flipped_bit_in_compressed_data_fails(
     archive = compressed_inside(io.BytesIO(archive), method, None).read()
     whole = tmp_path / "whole"
     whole.write_bytes(archive)
-    tables = read(client_of(build), whole, own=True).tables
+    tables = read(client_of(build), whole, in_process=True).tables
     toc, _ = read_toc(io.BytesIO(archive), what="it")
     never_pg_restore()
     file = tmp_path / "archive"
     for place in range(toc.size, len(archive)):
         file.write_bytes(archive[:place] + bytes([archive[place] ^ 1 << place % 8]) + archive[place + 1 :])
         try:
-            found = read(client_of(build), file, own=True).tables
+            found = read(client_of(build), file, in_process=True).tables
         except PgBackupError:
             continue
         assert found == tables, place  # a bit that means nothing, as the sign of an int
@@ -147,6 +147,6 @@ def test_what_only_pg_restore_can_decode(small: ConnectionParams, tmp_path: Path
         session.execute("select lo_from_bytea(0, 'abc')")
     for options, objects in (((), 1), (("--inserts", "--no-large-objects"), 0)):
         (tmp_path / "archive").write_bytes(dump(build, small, *options))
-        found = read(client_of(build), tmp_path / "archive", own=True)
+        found = read(client_of(build), tmp_path / "archive", in_process=True)
         assert found.rows == 300
         assert sum(lo.count for lo in found.large_objects) == objects

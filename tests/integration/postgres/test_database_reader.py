@@ -9,12 +9,12 @@ from collections.abc import Callable
 import pytest
 
 from airflow_pgbackup.errors import Cancelled, DeadlineExceeded
-from airflow_pgbackup.postgres.compare.live_database import LiveDatabase, Rows
+from airflow_pgbackup.postgres.compare.database_reader import DatabaseReader, Rows
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 
-Look = Callable[[LiveDatabase], object]
+Look = Callable[[DatabaseReader], object]
 
 # What is looked at, and a statement in an open transaction that makes the look wait.
 LOOKS: dict[str, tuple[Look, str]] = {
@@ -46,11 +46,11 @@ def test_a_look_that_waits_ends_at_its_deadline(database: ConnectionParams, what
     with database.connect(autocommit=False) as other:
         other.execute(lock)
         start = time.monotonic()
-        with LiveDatabase(database, None, deadline=1.0) as live, pytest.raises(DeadlineExceeded):
+        with DatabaseReader(database, None, deadline=1.0) as live, pytest.raises(DeadlineExceeded):
             look(live)
         assert time.monotonic() - start < 10
         other.rollback()
-    with LiveDatabase(database, None, deadline=60.0) as live:
+    with DatabaseReader(database, None, deadline=60.0) as live:
         look(live)
 
 
@@ -60,7 +60,7 @@ def test_a_look_that_waits_can_be_canceled(database: ConnectionParams, what: str
     cancel = Cancel()
     with database.connect(autocommit=False) as other:
         other.execute(lock)
-        with LiveDatabase(database, None, cancel=cancel) as live:
+        with DatabaseReader(database, None, cancel=cancel) as live:
             timer = threading.Timer(0.5, cancel.set)
             timer.start()
             with pytest.raises(Cancelled):

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.postgres.archive.budget import Budget
-from airflow_pgbackup.postgres.archive.digests import (
-    ArchiveContents,
+from airflow_pgbackup.postgres.archive.endchecks import ScriptEnds
+from airflow_pgbackup.postgres.archive.memory_limit import MemoryLimit
+from airflow_pgbackup.postgres.archive.summary import (
+    ArchiveSummary,
     LargeObjects,
     SequenceValue,
     TableDigest,
     TableKey,
 )
-from airflow_pgbackup.postgres.archive.endchecks import ScriptEnds
 from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.postgres.sql import names as sqlnames
 from airflow_pgbackup.postgres.sql.lexer import Comment, CopyData, MetaCommand, SqlLexer
@@ -53,9 +53,9 @@ class ScriptReader:
         statement of the next one is then rows of the first.
     """
 
-    def __init__(self, source: Readable, contents: ArchiveContents, entries: Sequence[TocEntry] | None = None) -> None:
+    def __init__(self, source: Readable, summary: ArchiveSummary, entries: Sequence[TocEntry] | None = None) -> None:
         self._lexer = SqlLexer(source)
-        self._contents = contents
+        self._summary = summary
         self._ends = ScriptEnds()
         self._decoder = sqlnames.NameDecoder()
         self._database: str | None = None
@@ -63,13 +63,13 @@ class ScriptReader:
         self._expected = None if entries is None else _ExpectedData(entries)
         self._inserts: dict[TableKey, TableDigest] = {}
         self._targets: dict[bytes, sqlnames.RowsTarget | None] = {}
-        self._budget = Budget("the dump")
+        self._memory = MemoryLimit("the dump")
         self._databases: set[str] = set()
         self._large_objects: LargeObjects | None = None
         self._large_object: tuple[int, _SizedHash] | None = None
 
     def blocks(self) -> Iterator[CopyBlock]:
-        """COPY blocks; all else goes into the contents, which are whole at the end of the iteration, but for COPY data.
+        """COPY blocks; all else goes into the summary, which are whole at the end of the iteration, but for COPY data.
 
         :raises VerificationFailed: the script is not whole.
         """
@@ -86,14 +86,14 @@ class ScriptReader:
         self._ends.finish(self._lexer.trailing, self._lexer.offset)
         self._end_large_object()
         if self._expected:
-            self._expected.finish(self._contents, self._inserts)
-        self._contents.tables += self._inserts.values()
-        self._contents.cluster = self._ends.cluster
-        self._contents.bytes = self._lexer.offset
+            self._expected.finish(self._summary, self._inserts)
+        self._summary.tables += self._inserts.values()
+        self._summary.cluster = self._ends.cluster
+        self._summary.bytes = self._lexer.offset
 
     def _copy(self, data: CopyData) -> CopyBlock:
         text = data.statement.text
-        self._budget.take(len(text))
+        self._memory.take(len(text))
         entry = self._expected.next(self._decoder.text(text)) if self._expected else None
         target = sqlnames.copy_target(text, self._decoder)
         schema = target.schema or self._search_path or (entry and entry.schema) or ""
@@ -102,16 +102,16 @@ class ScriptReader:
     def _comment(self, text: bytes) -> None:
         # Of a cluster's dumps the last one says it; all are from the same server.
         if text.startswith(_SERVER_VERSION):
-            self._contents.server_version = self._decoder.text(text.removeprefix(_SERVER_VERSION))
+            self._summary.server_version = self._decoder.text(text.removeprefix(_SERVER_VERSION))
         elif text.startswith(_DUMP_VERSION):
-            self._contents.dump_version = self._decoder.text(text.removeprefix(_DUMP_VERSION))
+            self._summary.dump_version = self._decoder.text(text.removeprefix(_DUMP_VERSION))
 
     def _connect(self, command: MetaCommand) -> None:
         database = sqlnames.connected_database(command.argument, self._decoder)
         if database not in self._databases:
-            self._budget.take(len(command.argument))
+            self._memory.take(len(command.argument))
             self._databases.add(database)
-            self._contents.databases.append(database)
+            self._summary.databases.append(database)
         if self._ends.cluster:
             self._end_large_object()
             self._database = database
@@ -126,9 +126,9 @@ class ScriptReader:
         elif first == (b"SET",):
             self._set(statement.text)
         elif first == (b"REFRESH",):
-            self._budget.take(len(statement.text))
+            self._memory.take(len(statement.text))
             schema, name = sqlnames.refreshed(statement.text, self._decoder)
-            self._contents.refreshed.add((self._database, schema or self._search_path, name))
+            self._summary.refreshed.add((self._database, schema or self._search_path, name))
 
     def _insert(self, statement: Statement) -> None:
         prefix = statement.text[: statement.values or None]
@@ -143,7 +143,7 @@ class ScriptReader:
         key = (self._database, schema, target.name)
         table = self._inserts.get(key)
         if table is None:
-            self._budget.take(len(prefix))
+            self._memory.take(len(prefix))
             table = TableDigest(schema, target.name, target.columns, 0, 0, None, 0, "inserts", self._database)
         # INSERT ... DEFAULT VALUES, of a table without columns, has no parentheses.
         rows = table.rows + max(statement.groups, 1)
@@ -160,9 +160,9 @@ class ScriptReader:
             self._end_large_object()
             self._large_object = (oid, _SizedHash())
         elif value := sqlnames.setval(text, self._decoder):
-            self._budget.take(len(text))
+            self._memory.take(len(text))
             schema, name, last_value, is_called = value
-            self._contents.sequences.append(
+            self._summary.sequences.append(
                 SequenceValue(schema or self._search_path, name, last_value, is_called, self._database)
             )
         else:
@@ -179,8 +179,8 @@ class ScriptReader:
             return
         if self._large_objects is None:
             self._large_objects = LargeObjects(self._database)
-            self._contents.large_objects.append(self._large_objects)
-        self._budget.take(0)
+            self._summary.large_objects.append(self._large_objects)
+        self._memory.take(0)
         oid, content = self._large_object
         self._large_objects.add(oid, content.size, content.digest())
         self._large_object = None
@@ -221,7 +221,7 @@ class _ExpectedData:
         self._done += 1
         return entry
 
-    def finish(self, contents: ArchiveContents, inserted: dict[TableKey, TableDigest]) -> None:
+    def finish(self, summary: ArchiveSummary, inserted: dict[TableKey, TableDigest]) -> None:
         missing = self._copies[self._done :]
         if missing:
             raise VerificationFailed(
@@ -233,7 +233,7 @@ class _ExpectedData:
                 schema = entry.schema or ""
                 empty = TableDigest(schema, entry.name, None, 0, 0, None, 0, "inserts")
                 inserted.setdefault(empty.key, empty)
-        found = sum(objects.count for objects in contents.large_objects)
+        found = sum(objects.count for objects in summary.large_objects)
         if self._large_objects is not None and found != self._large_objects:
             raise VerificationFailed(
                 f"{found} large objects have data in the archive, its table of contents lists {self._large_objects}"

@@ -32,7 +32,7 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, most: int, /) -> bytes: ...
 
 
-def check_whole(file: BinaryIO, suffix: str, what: str, on_step: Callable[[], None]) -> bytes | None:
+def check_complete(file: BinaryIO, suffix: str, what: str, on_step: Callable[[], None]) -> bytes | None:
     """Raise if a compressed file is not whole to its last byte.
 
     gzip is decompressed, which checks its checksum too; the frames of zstd and lz4 are walked, which costs nothing

@@ -84,8 +84,8 @@ class LargeObjects:
 
 
 @dataclass
-class ArchiveContents:
-    """What :func:`~airflow_pgbackup.postgres.archive.read.read_archive` found.
+class ArchiveSummary:
+    """What :func:`~airflow_pgbackup.postgres.archive.reader.read_archive` found.
 
     :ivar entries: the table of contents; empty for plain dumps.
     :ivar tables: in the order of the archive.

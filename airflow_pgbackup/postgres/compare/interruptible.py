@@ -17,7 +17,7 @@ _LONGEST = 2**31 - 1  # milliseconds that a setting holds
 
 
 @contextmanager
-def limited(session: psycopg.Connection[Any], what: str, *, cancel: Cancel, until: float) -> Iterator[None]:
+def interruptible(session: psycopg.Connection[Any], what: str, *, cancel: Cancel, until: float) -> Iterator[None]:
     """Run statements of a session inside.
 
     :param what: names them in errors, ``COPY``.

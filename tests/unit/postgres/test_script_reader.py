@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.postgres.archive.digests import ArchiveContents
-from airflow_pgbackup.postgres.archive.script import ScriptReader
+from airflow_pgbackup.postgres.archive.script_reader import ScriptReader
+from airflow_pgbackup.postgres.archive.summary import ArchiveSummary
 from airflow_pgbackup.postgres.archive.toc import TocEntry
 
 HEAD = "--\n-- PostgreSQL database dump\n--\n\n"
@@ -25,11 +25,11 @@ def block(name: str, data: str = "1\n") -> str:
     return f"--\n-- Data for Name: {name}; Type: TABLE DATA\n--\n\nCOPY public.{name} (a) FROM stdin;\n{data}\\.\n\n\n"
 
 
-def read(script: str, entries: Sequence[TocEntry] | None) -> ArchiveContents:
-    contents = ArchiveContents()
-    for _ in ScriptReader(io.BytesIO((HEAD + script + TRAILER).encode()), contents, entries).blocks():
+def read(script: str, entries: Sequence[TocEntry] | None) -> ArchiveSummary:
+    summary = ArchiveSummary()
+    for _ in ScriptReader(io.BytesIO((HEAD + script + TRAILER).encode()), summary, entries).blocks():
         pass
-    return contents
+    return summary
 
 
 def test_each_entry_has_its_block() -> None:
@@ -65,8 +65,8 @@ def test_an_entry_without_its_own_block_is_found(script: str, message: str) -> N
 
 def test_a_table_without_rows_is_in_a_dump_of_inserts_all_the_same() -> None:
     entries = [entry(7, "a", copies=False), entry(8, "b", copies=False)]
-    contents = read("INSERT INTO public.b VALUES (1);\nINSERT INTO public.b VALUES (2);\n", entries)
-    assert {(table.name, table.rows, table.comparable) for table in contents.tables} == {
+    summary = read("INSERT INTO public.b VALUES (1);\nINSERT INTO public.b VALUES (2);\n", entries)
+    assert {(table.name, table.rows, table.comparable) for table in summary.tables} == {
         ("a", 0, "inserts"),
         ("b", 2, "inserts"),
     }
@@ -101,5 +101,5 @@ def test_large_object_data_without_its_object_is_an_error() -> None:
 
 def test_tables_of_old_dumps_are_in_the_schema_of_the_search_path() -> None:
     script = HEAD + "SET search_path = old, pg_catalog;\n\nCOPY actor (actor_id) FROM stdin;\n1\n\\.\n\n\n" + TRAILER
-    blocks = ScriptReader(io.BytesIO(script.encode()), ArchiveContents()).blocks()
+    blocks = ScriptReader(io.BytesIO(script.encode()), ArchiveSummary()).blocks()
     assert [block.key for block in blocks] == [(None, "old", "actor")]

@@ -15,25 +15,25 @@ from pathlib import Path
 
 from airflow_pgbackup.errors import ClientError, ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.archive import endchecks
-from airflow_pgbackup.postgres.archive.compressed import Decompressed
-from airflow_pgbackup.postgres.archive.copytext import RowHasher, RowSet, TableDigester
-from airflow_pgbackup.postgres.archive.data import copy_blocks, decodable
-from airflow_pgbackup.postgres.archive.digests import (
-    ArchiveContents,
+from airflow_pgbackup.postgres.archive.custom_decoder import copy_blocks, decodable
+from airflow_pgbackup.postgres.archive.decompression import Decompressed
+from airflow_pgbackup.postgres.archive.row_digests import RowHasher, RowSet, TableDigester
+from airflow_pgbackup.postgres.archive.script_reader import CopyBlock, ScriptReader
+from airflow_pgbackup.postgres.archive.streams import DecodedArchive, Joined, Limits, Part, Watched
+from airflow_pgbackup.postgres.archive.summary import (
+    ArchiveSummary,
     LargeObjects,
     SequenceValue,
     TableDigest,
     TableKey,
 )
-from airflow_pgbackup.postgres.archive.script import CopyBlock, ScriptReader
-from airflow_pgbackup.postgres.archive.streams import DecodedArchive, Joined, Limits, Part, Watched
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, read_toc
 from airflow_pgbackup.postgres.sql.window import Readable
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import Cancel, ToolProcess
 
 __all__ = [
-    "ArchiveContents",
+    "ArchiveSummary",
     "ArchiveReader",
     "CopyBlock",
     "LargeObjects",
@@ -57,7 +57,7 @@ def read_archive(
     cancel: Cancel | None = None,
     on_line: Callable[[str], None] | None = None,
     progress: Callable[[int], None] | None = None,
-) -> ArchiveContents:
+) -> ArchiveSummary:
     """Decode all of an artifact.
 
     :param source: a file, or the folder of a directory archive; a stream for the formats ``custom`` and ``plain``.
@@ -87,8 +87,8 @@ class ArchiveReader:
     """One pass over an artifact, with a choice of what to do with its rows. Parameters as :func:`read_archive`, and
 
     :param within: for a program's directory and the files that it reads: what starts it inside a sandbox.
-    :param own: decode a custom archive here where that can be done, see :mod:`airflow_pgbackup.postgres.archive.data`.
-    :ivar contents: whole when the pass has ended.
+    :param in_process: decode a custom archive without pg_restore where possible, see :mod:`.custom_decoder`.
+    :ivar summary: whole when the pass has ended.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class ArchiveReader:
         cancel: Cancel | None = None,
         on_line: Callable[[str], None] | None = None,
         progress: Callable[[int], None] | None = None,
-        own: bool = False,
+        in_process: bool = False,
         within: Callable[..., Sequence[str]] = lambda bin_dir, *reads: (),
     ) -> None:
-        self.contents = ArchiveContents()
+        self.summary = ArchiveSummary()
         self._source: Path | Readable = Path(source).absolute() if isinstance(source, (str, Path)) else source
         self._format = format
         self._client = client
@@ -113,10 +113,10 @@ class ArchiveReader:
         self._limits = Limits(cancel or Cancel(), deadline)
         self._on_line = on_line
         self._progress = progress
-        self._own = own
+        self._in_process = in_process
         self._within = within
 
-    def digest(self) -> ArchiveContents:
+    def digest(self) -> ArchiveSummary:
         """Rows, bytes and sha256 of every table."""
         found: dict[TableKey, tuple[CopyBlock, TableDigester, int]] = {}
         with contextlib.closing(self.blocks()) as blocks:
@@ -129,8 +129,8 @@ class ArchiveReader:
             TableDigest(b.schema, b.name, b.columns, d.rows, d.bytes, d.sha256, count, "copy", b.database)
             for b, d, count in found.values()
         ]
-        self.contents.tables = tables + self.contents.tables
-        return self.contents
+        self.summary.tables = tables + self.summary.tables
+        return self.summary
 
     def row_sets(self, tables: Collection[TableKey], counted: Collection[TableKey] = ()) -> dict[TableKey, RowSet]:
         """The rows of some tables as sets: for those whose digests differ, perhaps by nothing but their order.
@@ -153,26 +153,26 @@ class ArchiveReader:
         :raises VerificationFailed: as :func:`read_archive`, also from a block's chunks.
         """
         with contextlib.ExitStack() as stack:
-            if self._own and self._format == "custom" and isinstance(self._source, Path):
+            if self._in_process and self._format == "custom" and isinstance(self._source, Path):
                 file = stack.enter_context(self._source.open("rb"))
                 head, _ = self._toc(file, "the archive")
                 if decodable(head):
                     self._note(head)
                     file.seek(0)
-                    yield from copy_blocks(file, self.contents, self._limits)
+                    yield from copy_blocks(file, self.summary, self._limits)
                     return
             toc, script = self._open(stack)
             watched = Watched(script, self._limits, self._progress)
             if toc:
                 self._note(toc)
-            yield from ScriptReader(watched, self.contents, toc.entries if toc else None).blocks()
+            yield from ScriptReader(watched, self.summary, toc.entries if toc else None).blocks()
 
     def _note(self, toc: Toc) -> None:
-        contents = self.contents
-        contents.entries = toc.entries
-        contents.server_version, contents.dump_version = toc.server_version, toc.dump_version
+        summary = self.summary
+        summary.entries = toc.entries
+        summary.server_version, summary.dump_version = toc.server_version, toc.dump_version
         views = (entry for entry in toc.entries if entry.kind == "MATERIALIZED VIEW DATA")
-        contents.refreshed = {(None, entry.schema or "", entry.name) for entry in views}
+        summary.refreshed = {(None, entry.schema or "", entry.name) for entry in views}
 
     def _open(self, stack: contextlib.ExitStack) -> tuple[Toc | None, Readable]:
         if self._format == "plain":
