@@ -1,21 +1,18 @@
-"""The whole environment of a child: what its connection needs, nothing of the worker's that could leak or misdirect."""
+"""The complete environment of a tool: what its connection needs, and nothing of the worker's that could leak."""
 
 from __future__ import annotations
 
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.keywords import variables
 from airflow_pgbackup.postgres.connection.pgpass import pgpass_file
 from airflow_pgbackup.postgres.connection.service import write_service
 from airflow_pgbackup.private_directory import PrivateDirectory
 
-if TYPE_CHECKING:
-    from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-
-# Of the worker's own: where programs and libraries are, and how names, certificates and Kerberos tickets are found.
+# What a tool inherits from the worker: where programs, libraries, name servers, certificates, Kerberos tickets are.
 INHERITED = (
     "PATH",
     "LD_LIBRARY_PATH",
@@ -30,23 +27,25 @@ INHERITED = (
     "KRB5_CLIENT_KTNAME",
 )
 
-# A client that is older than the option ignores its variable; it does not ignore a line of a service file. That it
-# must not connect in a way that require_auth forbids is worth the error.
+# A client older than the option ignores its variable, but refuses a line of a service file that it does not know.
+# The error is better than a connection that require_auth forbids.
 _NOT_BY_VARIABLE = frozenset({"require_auth"})
 
 _SERVICE = "pgbackup"
 
 
 class ClientEnvironment(dict[str, str]):
-    """The environment in which PostgreSQL's tools reach what `params` says; add what you like to it.
+    """The environment in which PostgreSQL's tools connect as `params` says; the caller can add variables.
 
-    ``HOME``, ``TMPDIR``, the password file and the service file lie in a private directory. It exists while a tool
+    ``HOME``, ``TMPDIR``, the password file and the service file are in a private directory. It exists while a tool
     runs: :class:`~airflow_pgbackup.postgres.tools.process.ToolProcess` makes it for each tool, one at a time, and the
-    leader of the tool removes it. For any other program it exists for the length of a ``with``, as do the variables.
+    tool's leader removes it. For any other program, use a ``with``: the directory and the variables that name its
+    files exist until its end.
 
-    The session is pinned where a dump would differ from the dump of its own restore: UTC, hexadecimal bytea.
+    Two session settings are fixed, because a dump would otherwise differ from a dump of its own restore: the time zone
+    is UTC, and bytea is written in hexadecimal.
 
-    :ivar directory: the private directory, None while there is none.
+    :ivar directory: the private directory; None while it does not exist.
     """
 
     def __init__(self, params: ConnectionParams) -> None:
@@ -80,16 +79,16 @@ class ClientEnvironment(dict[str, str]):
         self._files.close()
 
     def make_directory(self) -> Path:
-        """Make the private directory, still empty, unless it exists."""
+        """Make the private directory, still empty, unless it exists; return its path."""
         if self.directory is None:
             self.directory = self._files.enter_context(PrivateDirectory())
-            for name in self._written:  # of another directory before
+            for name in self._written:  # they name files of the previous directory
                 del self[name]
             self._written = {}
         return self.directory
 
     def write_files(self) -> dict[str, str]:
-        """Fill the directory; the variables that name what is in it, which are set here, too."""
+        """Write the files into the directory; return the variables that name them, which are set here too."""
         if self._written or self.directory is None:
             return self._written
         home, temporary, service = (self.directory / name for name in ("home", "tmp", "pg_service.conf"))
@@ -109,9 +108,9 @@ class ClientEnvironment(dict[str, str]):
 
 
 def client_environment(params: ConnectionParams, *, dbname: str | None = None) -> ClientEnvironment:
-    """Return the whole environment for a tool that goes to what `params` says.
+    """Return the complete environment of a tool that connects as `params` says.
 
-    :param dbname: instead of the database of `params`. ``PGDATABASE`` is taken literally by pg_dump and psql, by
-        pg_restore when it gets ``-d ''`` beside it; for pg_dumpall's ``--database`` see :func:`literal_dbname`.
+    :param dbname: used instead of the database of `params`. pg_dump and psql take ``PGDATABASE`` literally; so does
+        pg_restore with ``-d ''``; for pg_dumpall's ``--database`` see :func:`.conninfo.literal_dbname`.
     """
     return ClientEnvironment(params if dbname is None else params.with_database(dbname))

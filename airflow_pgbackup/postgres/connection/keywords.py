@@ -1,4 +1,4 @@
-"""libpq's connection keywords, as the libpq that we run on lists them."""
+"""libpq's connection keywords, as the libpq of this process lists them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from airflow_pgbackup.errors import ConfigurationError
 
-# Which a person who knows other drivers may write.
+# Names that other drivers use.
 _OTHER_NAMES = {
     "database": "dbname",
     "db": "dbname",
@@ -31,7 +31,7 @@ REFUSED = {
 
 @functools.cache
 def variables() -> dict[str, str]:
-    """Every keyword of libpq and its environment variable, '' where it has none."""
+    """Return each keyword of libpq with its environment variable, '' for a keyword without one."""
     from psycopg import pq
 
     return {option.keyword.decode(): (option.envvar or b"").decode() for option in pq.Conninfo.get_defaults()}
@@ -39,7 +39,7 @@ def variables() -> dict[str, str]:
 
 @functools.cache
 def compiled_defaults() -> dict[str, str]:
-    """The value that this libpq uses where nothing is said, for the keywords which have one."""
+    """Return the defaults that are compiled into this libpq, by keyword."""
     from psycopg import pq
 
     return {
@@ -49,7 +49,7 @@ def compiled_defaults() -> dict[str, str]:
 
 @functools.cache
 def secret_keywords() -> frozenset[str]:
-    """Keywords with values that must not be shown."""
+    """Return the keywords whose values must not be shown."""
     from psycopg import pq
 
     hidden = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.dispchar == b"*"}
@@ -57,9 +57,10 @@ def secret_keywords() -> frozenset[str]:
 
 
 def clean(keywords: Mapping[str, object]) -> dict[str, str]:
-    """Known keywords, with text for values; None and '' are left out.
+    """Return the keywords with strings as values, without those that are None or ''.
 
-    :raises ConfigurationError: an unknown keyword, a value that is no text or number, or that libpq cannot take.
+    :raises ConfigurationError: a keyword is unknown, or a value is neither a string nor a number, or libpq cannot
+        take it.
     """
     result = {}
     for keyword, value in keywords.items():
@@ -74,9 +75,9 @@ def clean(keywords: Mapping[str, object]) -> dict[str, str]:
 
 
 def check_text(keyword: str, value: str) -> str:
-    """`value`, which libpq can take.
+    """Return `value` if libpq can take it.
 
-    :raises ConfigurationError: it has a NUL byte or is not Unicode; its text is not in the message.
+    :raises ConfigurationError: it has a NUL character or is not valid UTF-8. The message does not quote it.
     """
     try:
         value.encode()
@@ -94,7 +95,7 @@ def _text(keyword: str, value: object) -> str:
         return str(value)
     raise ConfigurationError(
         f"connection option {keyword!r} is a {type(value).__name__}",
-        hint="give a text or a whole number; several hosts or ports are one text, with commas",
+        hint="give a string or an integer; several hosts or ports are one string, separated by commas",
     )
 
 

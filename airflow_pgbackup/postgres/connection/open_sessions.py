@@ -1,4 +1,4 @@
-"""Sessions that can be broken off from outside, for a server that need not answer, nor obey a cancel request."""
+"""Sessions that another thread can break off, even if the server neither answers nor obeys a cancel request."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ if TYPE_CHECKING:
 
 
 class OpenSessions:
-    """The sessions that were made with a :class:`.conninfo.ConnectionParams`, as long as they are in use.
+    """The open sessions of a :class:`.conninfo.ConnectionParams`.
 
-    :ivar broken: why they were broken off; empty while they are not.
+    :ivar broken: why they were broken off; empty until then.
     """
 
     def __init__(self) -> None:
-        # Of each a second descriptor of its socket: the session's own may be closed, and its number another's.
+        # A second descriptor for each socket: the session's own can be closed, and its number reused.
         self._sockets: dict[int, socket.socket] = {}
         self.broken = ""
 
     def add(self, session: psycopg.Connection[Any]) -> None:
-        """:raises ConnectError: they are broken off."""
+        """Register a session.
+
+        :raises ConnectError: the sessions were broken off; this one is too.
+        """
         number = id(session)
         self._sockets[number] = socket.socket(fileno=os.dup(session.fileno()))
         weakref.finalize(session, self._forget, number)
@@ -35,16 +38,18 @@ class OpenSessions:
         self.check()
 
     def check(self) -> None:
-        """:raises ConnectError: they are broken off."""
+        """:raises ConnectError: the sessions were broken off."""
         if self.broken:
             raise ConnectError(self.broken)
 
     def break_off(self, why: str) -> None:
-        """Close their connections, whatever they wait for, and allow no more of them. From any thread, and from a
-        signal handler: it takes no lock."""
+        """Shut down every connection, whatever it waits for, and refuse new ones.
+
+        Takes no lock, so that any thread and any signal handler can call it.
+        """
         self.broken = why
         for each in list(self._sockets.values()):
-            with contextlib.suppress(OSError):  # closed meanwhile
+            with contextlib.suppress(OSError):  # already closed
                 each.shutdown(socket.SHUT_RDWR)
 
     def _forget(self, number: int) -> None:

@@ -1,7 +1,7 @@
-"""The password for PostgreSQL's tools: a private file in pgpass format, which exists only while a tool runs.
+"""The password for PostgreSQL's tools: a private file in pgpass format that exists only while a tool runs.
 
-libpq's side of it is passwordFromFile() in src/interfaces/libpq/fe-connect.c: a line counts when host, port, database
-and user equal the connection's own text, or are ``*``; the first that does is taken.
+libpq reads it in passwordFromFile() of src/interfaces/libpq/fe-connect.c: it takes the first line whose host, port,
+database and user equal the connection's own, character by character, or are ``*``.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.private_directory import PrivateDirectory
-
-if TYPE_CHECKING:
-    from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +24,12 @@ ANY = "*"
 
 @contextmanager
 def pgpass_file(params: ConnectionParams, *, directory: Path | None = None) -> Iterator[Path | None]:
-    """Write a file of mode 0600 that holds the password for every database of this server; removed at the end.
+    """Write a file of mode 0600 with the password for every database of this server; remove it at the end.
 
-    Where ``params.renew_every`` is set, it is rewritten that often with a fresh password. None when there is no
-    password, or none that such a file can hold: then it has to go by ``PGPASSWORD``.
+    With ``params.renew_every`` the file is rewritten with a new password at that interval. The value is None if there
+    is no password, or if a pgpass file cannot hold it: then use ``PGPASSWORD``.
 
-    :param directory: a private directory of the caller's, which removes the file; default one of its own.
+    :param directory: an existing private directory, whose owner removes the file; default a new one.
     """
     password = params.get_password()
     if password is None or not fits_pgpass(password):
@@ -46,14 +43,14 @@ def pgpass_file(params: ConnectionParams, *, directory: Path | None = None) -> I
 
 
 def fits_pgpass(password: str) -> bool:
-    """False for what a pgpass line cannot hold: a line break, or a carriage return at the end, which libpq strips."""
+    """Return False for a password with a line break, or a carriage return at its end, which libpq strips."""
     return "\n" not in password and not password.endswith("\r")
 
 
 def pgpass_text(params: ConnectionParams, password: str) -> str:
-    """One line for each host of the connection, with its port; ``*`` for what the connection leaves open."""
+    """Return one line for each host of the connection with its port, and ``*`` for each field that is not set."""
     user = params.user
-    # Nothing but this connection's tools reads the file, so a user with a line break may be any.
+    # Only this connection's tools read the file, so ``*`` is safe for a user name that a line cannot hold.
     user_field = escape(user) if user and "\n" not in user and "\r" not in user else ANY
     lines = []
     for host, port in _hosts(params):
@@ -64,7 +61,7 @@ def pgpass_text(params: ConnectionParams, password: str) -> str:
 
 
 def escape(field: str) -> str:
-    """A field of a pgpass line that means just this text."""
+    """Return the field of a pgpass line that matches exactly this text."""
     if field == ANY:
         return "\\*"
     # A line that begins with # is a comment.
@@ -72,7 +69,7 @@ def escape(field: str) -> str:
 
 
 def secret_forms(password: str | None) -> list[str]:
-    """Every form in which the password may be written somewhere, for a log masker; the longest first."""
+    """Return every form in which the password can appear in a log, longest first, for a log masker."""
     if not password:
         return []
     quoted = password.replace("\\", "\\\\").replace("'", "\\'")
@@ -85,7 +82,7 @@ def _escape(text: str) -> str:
 
 
 def _hosts(params: ConnectionParams) -> list[tuple[str, str]]:
-    """What libpq looks up for each host of the list: its name, or the address where it has none; and its port."""
+    """Return what libpq looks up for each host of the list: its name, else its address; and its port."""
     names = params.host.split(",")
     addresses = params.keywords.get("hostaddr", "").split(",")
     ports = params.port.split(",")
@@ -98,7 +95,7 @@ def _hosts(params: ConnectionParams) -> list[tuple[str, str]]:
 
 
 def _names(host: str) -> list[str]:
-    # libpq calls its own default socket folder, which is another one in each build, localhost.
+    # libpq looks up localhost for its default socket directory, which differs between builds.
     if not host:
         return ["localhost"]
     if host.startswith(("/", "@")):
@@ -122,10 +119,10 @@ def _renewed(path: Path, params: ConnectionParams) -> Iterator[None]:
     writing = threading.Lock()
 
     def renew() -> None:
-        while not ended.wait(params.renew_every) and path.exists():  # a tool's leader removes it when the tool ends
+        while not ended.wait(params.renew_every) and path.exists():  # the tool's leader removes it
             try:
                 text = _renewed_text(params)
-            except Exception as error:  # noqa: BLE001  the old one may still do; if not, the tool says so
+            except Exception as error:  # noqa: BLE001  the old password may still work; if not, the tool reports it
                 log.warning("could not renew the password of %s: %s", params.label, type(error).__name__)
                 continue
             with writing:
@@ -136,14 +133,14 @@ def _renewed(path: Path, params: ConnectionParams) -> Iterator[None]:
     try:
         yield
     finally:
-        with writing:  # but not for a token service that is slow
+        with writing:  # waits for a file being written, but not for a slow token service
             ended.set()
 
 
 def _renewed_text(params: ConnectionParams) -> str:
     password = params.get_password()
     if password is None or not fits_pgpass(password):
-        raise ValueError("the new password does not fit into a pgpass file")
+        raise ValueError("a pgpass file cannot hold the new password")
     return pgpass_text(params, password)
 
 
@@ -153,7 +150,7 @@ def _replace(path: Path, text: str) -> None:
         fresh.unlink(missing_ok=True)
         _write(fresh, text)
         fresh.replace(path)
-    except FileNotFoundError:  # the tool has just ended
+    except FileNotFoundError:  # the tool has just ended, and its leader removed the directory
         return
     except OSError as error:
         log.warning("could not renew the password file: %s", error.strerror)

@@ -1,4 +1,4 @@
-"""Connection service files (libpq, "The Connection Service File"): read as libpq reads them, and written."""
+"""Connection service files (libpq, "The Connection Service File"): reading as libpq does, and writing."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from pathlib import Path
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.keywords import variables
 
-# Where distributions' libpq look when PGSYSCONFDIR is unset: Debian, then Red Hat, then the source's own default.
-_SYSTEM_FOLDERS = ("/etc/postgresql-common", "/etc", "/usr/local/pgsql/etc")
-_LONGEST_LINE = 1022  # bytes that libpq's buffer takes
+# Where libpq looks if PGSYSCONFDIR is not set: in Debian's build, Red Hat's build, and built from source.
+_SYSTEM_DIRECTORIES = ("/etc/postgresql-common", "/etc", "/usr/local/pgsql/etc")
+_LONGEST_LINE = 1022  # bytes; libpq's buffer holds no more
 
 
 def read_service(name: str, *, environ: Mapping[str, str], home: Path) -> dict[str, str]:
-    """The keywords of a service, from the first file that defines it.
+    """Return the keywords of a service from the first file that defines it.
 
-    :raises ConfigurationError: no file defines it, or one cannot be read; the message names the files.
+    :raises ConfigurationError: no file defines it, or a file cannot be read; the message names the files.
     """
-    looked = []
+    searched = []
     for path in _files(environ, home):
-        looked.append(path)
+        searched.append(path)
         found = _read_file(path, name)
         if found is not None:
             return found
     raise ConfigurationError(
-        f"no definition of service {name!r} in {', '.join(map(str, looked))}",
+        f"no definition of service {name!r} in {', '.join(map(str, searched))}",
         hint="define it there, or set PGSERVICEFILE for this worker",
     )
 
 
 def write_service(path: Path, name: str, keywords: Mapping[str, str]) -> None:
-    """Write a private file with one service.
+    """Write a new file of mode 0600 with one service.
 
-    :raises ConfigurationError: a value that a line of such a file cannot hold.
+    :raises ConfigurationError: a line of the file cannot hold one of the values.
     """
     lines = [f"[{name}]"]
     for keyword, value in keywords.items():
@@ -41,7 +41,7 @@ def write_service(path: Path, name: str, keywords: Mapping[str, str]) -> None:
         if line != line.rstrip() or "\n" in line or "\r" in line or len(line.encode()) > _LONGEST_LINE:
             raise ConfigurationError(
                 f"connection option {keyword!r} cannot be given to PostgreSQL's tools",
-                hint="it must be a single line under 1,000 characters, without white space at its end",
+                hint="give a single line under 1,000 characters without trailing white space",
             )
         lines.append(line)
     path.touch(mode=0o600, exist_ok=False)
@@ -49,15 +49,15 @@ def write_service(path: Path, name: str, keywords: Mapping[str, str]) -> None:
 
 
 def _files(environ: Mapping[str, str], home: Path) -> Iterable[Path]:
-    # A PGSERVICEFILE that does not exist is an error in libpq, and ends in ours: no definition in it.
+    # libpq refuses a PGSERVICEFILE that does not exist; here the service is then not found, which is an error too.
     yield Path(environ["PGSERVICEFILE"]) if environ.get("PGSERVICEFILE") else home / ".pg_service.conf"
-    folders = [environ["PGSYSCONFDIR"]] if environ.get("PGSYSCONFDIR") else _SYSTEM_FOLDERS
-    for folder in folders:
-        yield Path(folder, "pg_service.conf")
+    directories = [environ["PGSYSCONFDIR"]] if environ.get("PGSYSCONFDIR") else _SYSTEM_DIRECTORIES
+    for directory in directories:
+        yield Path(directory, "pg_service.conf")
 
 
 def _read_file(path: Path, name: str) -> dict[str, str] | None:
-    """None when the file does not exist or has no such section (parseServiceFile of libpq's fe-connect.c)."""
+    """Return None if the file does not exist or has no such section (parseServiceFile in libpq's fe-connect.c)."""
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -81,7 +81,7 @@ def _read_file(path: Path, name: str) -> dict[str, str] | None:
             if not equals or keyword not in variables():
                 raise ConfigurationError(
                     f"syntax error in service file {path}, line {number}",
-                    hint="lines are keyword=value, without spaces around the =",
+                    hint="write each line as keyword=value, without spaces around the =",
                 )
             found.setdefault(keyword, value)
     return found

@@ -255,7 +255,7 @@ def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyError(uid)
 
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    with pytest.raises(ConfigurationError, match="names no user") as caught:
+    with pytest.raises(ConfigurationError, match="has no user") as caught:
         resolve().connect()
     assert "login" in str(caught.value.hint)
 
