@@ -12,20 +12,20 @@ from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
 from airflow_pgbackup.backup.findings import named
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.postgres.tools.capabilities import lock_table_privileges
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
 # What belongs to an extension is not dumped, but for the rows of its configuration tables.
-# LOCK TABLE … IN ACCESS SHARE MODE wants SELECT; since version 16 any right that changes rows will do.
+# The parameter: the privileges that allow LOCK TABLE … IN ACCESS SHARE MODE.
 _RELATIONS: LiteralString = """
 select c.oid::int8, n.oid::int8, n.nspname, pg_catalog.quote_ident(n.nspname),
        pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::text,
        pg_catalog.has_schema_privilege(n.oid, 'usage'),
        pg_catalog.has_table_privilege(c.oid, 'select'),
        pg_catalog.has_table_privilege(c.oid,
-           case when pg_catalog.current_setting('server_version_num')::int < 160000 then 'select'
-                else 'select, update, delete, truncate' end),
+           %s),
        c.relkind = 'r' and pg_catalog.row_security_active(c.oid),
        c.relpersistence = 'u'
   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -85,7 +85,7 @@ def check_grants(db: InspectedDatabase, selection: Selection, options: DumpOptio
     if not me:
         return
     ((user, in_recovery),) = me
-    relations = [_Relation(*row) for row in db.rows(_RELATIONS)]
+    relations = [_Relation(*row) for row in db.rows(_RELATIONS, lock_table_privileges(db.server_major))]
     relations = [one for one in relations if selection.takes(one.oid, one.schema_oid)]
     with_rows = [one for one in relations if selection.takes_rows(one.oid, one.schema_oid)]
     _tables(db, user, relations, with_rows)

@@ -22,17 +22,14 @@ from airflow_pgbackup.backup.databases.selection import Selection
 from airflow_pgbackup.backup.findings import Findings
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.postgres.tools.capabilities import OLDEST_MAJOR
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
-OLDEST = 150000
-"""The oldest ``server_version_num`` with the catalogs that are read here."""
-
 LONGEST_IDLE = 900
 """Seconds of silence after which firewalls and load balancers are known to drop a connection: AWS's after 350."""
 
-_VERSION: LiteralString = "select pg_catalog.current_setting('server_version_num')::int"
 # Compiling such a query takes longer than running it.
 _SETTINGS: LiteralString = """
 select pg_catalog.set_config('search_path', '', true), pg_catalog.set_config('jit', 'off', true)
@@ -82,7 +79,8 @@ def check_restorability(
 
 
 def _is_known(db: InspectedDatabase) -> bool:
-    return any(version >= OLDEST for (version,) in db.optional_rows(_VERSION))
+    """Return whether the server has the catalogs that are read here."""
+    return db.server_major >= OLDEST_MAJOR
 
 
 def check_keepalives(connection: ConnectionParams, findings: Findings) -> None:

@@ -16,6 +16,7 @@ from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.sql.patterns import pattern_regexes
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.postgres.tools.capabilities import runs_scripts_of
 from airflow_pgbackup.postgres.tools.clients import Client, choose_client, find_clients, where_to_get
 from airflow_pgbackup.postgres.tools.extensions import installed_extensions
 from airflow_pgbackup.postgres.tools.process import run_tool
@@ -69,8 +70,7 @@ def check_client(
         findings.failed("options", error, "see the operator's page in the documentation")
     server_major = source.server_version_num // 10000
     plain = isinstance(options, DumpAllOptions) or options.format == "plain"
-    # pg_dump 17 began to write SET transaction_timeout.
-    if plain and server_major < 17 <= client.major:
+    if plain and not runs_scripts_of(server_major, client.major):
         findings.warning(
             "newer_client",
             f"a plain dump by pg_dump {client.version_text} does not restore into PostgreSQL {server_major}",

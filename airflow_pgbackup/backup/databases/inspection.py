@@ -35,6 +35,10 @@ class InspectedDatabase:
         self.findings = findings
 
     @property
+    def server_major(self) -> int:
+        return self._session.info.server_version // 10000
+
+    @property
     def where(self) -> str:
         return f"database {self.name!r}"
 

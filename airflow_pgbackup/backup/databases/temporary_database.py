@@ -34,6 +34,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import INHERITED
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.postgres.tools.capabilities import has_drop_database_force
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -199,7 +200,7 @@ def drop_temporary(connection: Session, database: ConnectionParams) -> None:
 
 def drop_database(connection: Session, name: str) -> None:
     """Drop a database with the sessions in it."""
-    force = " WITH (FORCE)" if connection.info.server_version >= 130000 else ""
+    force = " WITH (FORCE)" if has_drop_database_force(connection.info.server_version // 10000) else ""
     connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(Identifier(name)) + sql.SQL(force))
 
 

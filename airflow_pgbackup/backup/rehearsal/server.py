@@ -22,6 +22,7 @@ from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.server.sandbox import Sandbox
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
+from airflow_pgbackup.postgres.tools.capabilities import has_login_triggers
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
@@ -33,7 +34,6 @@ _LOST = re.compile(
 )
 _LOGGED = re.compile(r"([0-9A-Z]{5}) (?:ERROR|FATAL|PANIC): +(.*)")
 _LOG_TAIL = 1 << 20  # bytes
-_LOGIN_TRIGGERS = 17  # https://www.postgresql.org/docs/17/event-trigger-definition.html
 
 
 @dataclass(kw_only=True)
@@ -146,7 +146,7 @@ class RehearsalServer:
 
     def quiet(self, connection: ConnectionParams) -> ConnectionParams:
         """To look at a restored copy: what the database does at every login would change it."""
-        if self.major < _LOGIN_TRIGGERS:
+        if not has_login_triggers(self.major):
             return connection
         return replace(connection, keywords={**connection.keywords, "options": "-c event_triggers=off"})
 

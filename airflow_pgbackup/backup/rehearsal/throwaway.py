@@ -19,14 +19,13 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.psql.guarded import choose_psql
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, is_utf8
+from airflow_pgbackup.postgres.tools.capabilities import runs_scripts_of
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients, where_to_get
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
 
 ROOM = 1.3
 """Bytes of disk a rehearsal is given for each byte that the database took: the restored copy is smaller, WAL is not."""
-
-_UNKNOWN_SETTING = 17  # https://www.postgresql.org/docs/17/release-17.html: transaction_timeout
 
 _SPARE = 256 * 1024**2  # an empty cluster and its first WAL
 
@@ -111,7 +110,7 @@ def choose_loader(manifest: Manifest, server: int, clients: Sequence[Client]) ->
         for client in clients
         if client.has("pg_restore", "pg_dump") and client.major >= wanted
         if method is None or method in client.compression_methods
-        if client.major <= max(server, _UNKNOWN_SETTING - 1) or server >= _UNKNOWN_SETTING
+        if runs_scripts_of(server, client.major)
     ]
     return min(fit, key=_preference, default=None)
 

@@ -23,6 +23,7 @@ from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, i
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.postgres.psql.guarded import choose_psql
+from airflow_pgbackup.postgres.tools.capabilities import runs_scripts_of
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients, where_to_get
 from airflow_pgbackup.postgres.tools.process import Readable, run_tool
 from airflow_pgbackup.private_directory import PrivateDirectory
@@ -74,7 +75,7 @@ class ArchiveLoader:
     @property
     def by_script(self) -> bool:
         """pg_restore 17 and newer begins with SET transaction_timeout, which older servers do not know."""
-        return self.client.major >= 17 > self._server.major
+        return not runs_scripts_of(self._server.major, self.client.major)
 
     @cached_property
     def needs(self) -> Requirements:
@@ -256,7 +257,10 @@ def choose_restorer(toc: Toc, server: ServerInfo, client_dirs: Sequence[str]) ->
         if client.major >= wanted and (toc.compression == "none" or toc.compression in client.compression_methods)
     ]
     if fitting:
-        return min(fitting, key=lambda c: (c.major >= 17 > server.major, abs(c.major - server.major), -c.version[1]))
+        return min(
+            fitting,
+            key=lambda c: (not runs_scripts_of(server.major, c.major), abs(c.major - server.major), -c.version[1]),
+        )
     found = "; ".join(map(str, clients)) or "none at all"
     compressed = f", compressed with {toc.compression}," if toc.compression != "none" else ""
     raise ClientError(

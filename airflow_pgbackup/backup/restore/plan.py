@@ -13,6 +13,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.options import RestoreOptions
+from airflow_pgbackup.postgres.tools.capabilities import runs_scripts_of
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.manifest import Manifest
 
@@ -117,7 +118,7 @@ def choose_strategy(
 def check_versions(dumped_from: int, server: ServerInfo, *, allow_older: bool, label: str) -> None:
     """:raises ConfigurationError: the server is older than the one that was dumped."""
     if dumped_from > server.major and not allow_older:
-        timeout = ": it knows no transaction_timeout, for one" if server.major < 17 <= dumped_from else ""
+        timeout = ": it knows no transaction_timeout, for one" if not runs_scripts_of(server.major, dumped_from) else ""
         raise ConfigurationError(
             f"the backup is of PostgreSQL {dumped_from}, {label} is {server.major}{timeout}",
             hint=f"restore into PostgreSQL {dumped_from} or newer; PostgreSQL does not promise the way back, "

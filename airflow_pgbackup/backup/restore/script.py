@@ -29,6 +29,7 @@ from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.postgres.psql.guarded import choose_psql
 from airflow_pgbackup.postgres.psql.script_filter import ScriptFilter
 from airflow_pgbackup.postgres.sql.lexer import Event, Statement
+from airflow_pgbackup.postgres.tools.capabilities import has_transaction_timeout
 from airflow_pgbackup.postgres.tools.clients import find_clients
 from airflow_pgbackup.postgres.tools.process import Readable
 from airflow_pgbackup.repository.manifest import Manifest
@@ -130,7 +131,7 @@ class ScriptLoader:
             return public_exists
         text = event.text.decode("utf-8", "replace")
         return (
-            (sets_new_timeout(event) and self._server.major < 17)
+            (sets_new_timeout(event) and not has_transaction_timeout(self._server.major))
             or (single_transaction and is_transaction(event))
             or (not self._server.superuser and is_standard_comment(text, public_exists))
             or database_statement(text, event) is not None

@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 
 from airflow_pgbackup.errors import OptionError
-from airflow_pgbackup.postgres.tools.clients import Client, Version, label_of, version_of, where_to_get
+from airflow_pgbackup.postgres.tools.capabilities import Version, has_compression_methods
+from airflow_pgbackup.postgres.tools.clients import Client, label_of, version_of, where_to_get
 
 _LEVELS = {"gzip": (1, 9), "lz4": (1, 12), "zstd": (-131072, 22)}
 # What each method's own default level is called, so that it passes although it lies outside the range.
@@ -65,7 +66,7 @@ class Compression:
             looked at then.
         :raises OptionError: this client cannot compress like that.
         """
-        if version_of(client) < (16, 0):
+        if not has_compression_methods(version_of(client)[0]):
             if self.method not in ("none", "gzip"):
                 raise OptionError(
                     f"compress={self.method!r} needs pg_dump 16 or newer; this is {label_of(client)}",
@@ -115,8 +116,8 @@ def default_compression(client: Client, format: str = "custom") -> str:
     if format in ("tar", "plain"):
         return "none"
     methods = client.compression_methods
-    if client.version >= (16, 0) and "zstd" in methods:
+    if has_compression_methods(client.major) and "zstd" in methods:
         return "zstd:3"
     if "gzip" not in methods:
         return "none"
-    return "gzip:1" if client.version >= (16, 0) else "1"
+    return "gzip:1" if has_compression_methods(client.major) else "1"

@@ -14,7 +14,8 @@ from typing import Any
 
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.connection.conninfo import literal_dbname
-from airflow_pgbackup.postgres.tools.clients import OLDEST_MAJOR, Client, Version, version_of
+from airflow_pgbackup.postgres.tools.capabilities import OLDEST_MAJOR, Version, is_since, since_text
+from airflow_pgbackup.postgres.tools.clients import Client, version_of
 
 TEMPLATE_HINT = "a template renders to a string unless the DAG has render_template_as_native_obj=True"
 
@@ -45,14 +46,12 @@ class Option:
         return (self.flag,)
 
     def has(self, version: Version) -> bool:
-        """Does this version of the tool have it?"""
-        same_major = [first for first in self.since if first[0] == version[0]]
-        return version >= (same_major or self.since)[-1]
+        """Return whether this version of the tool has the flag."""
+        return is_since(version, self.since)
 
     @property
     def since_text(self) -> str:
-        releases = [str(major) if minor == 0 else f"{major}.{minor}" for major, minor in self.since]
-        return f"{', '.join(releases)} or newer"
+        return since_text(self.since)
 
     def check(self, name: str, value: object) -> None:
         """:raises OptionError: the value makes no sense for this option."""

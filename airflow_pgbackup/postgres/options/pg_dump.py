@@ -26,12 +26,12 @@ from airflow_pgbackup.postgres.options.kinds import (
 )
 from airflow_pgbackup.postgres.options.tool import (
     ONLY_CONFLICTS,
-    RESTRICT_KEY_SINCE,
     SECTIONS,
     ToolOptions,
     nothing_left,
 )
-from airflow_pgbackup.postgres.tools.clients import Client, Version
+from airflow_pgbackup.postgres.tools.capabilities import RESTRICT_SINCE, Version
+from airflow_pgbackup.postgres.tools.clients import Client
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class DumpOptions(ToolOptions):
     on_conflict_do_nothing: bool = switch("--on-conflict-do-nothing", "add ON CONFLICT DO NOTHING; with INSERT")
     quote_all_identifiers: bool = switch("--quote-all-identifiers", "quote every name")
     restrict_key: str | None = row(
-        Key("--restrict-key", "psql's \\restrict key; plain format only", RESTRICT_KEY_SINCE, secret=True)
+        Key("--restrict-key", "psql's \\restrict key; plain format only", RESTRICT_SINCE, secret=True)
     )
     rows_per_insert: int | None = number("--rows-per-insert", "data as INSERT of so many rows")
     sections: Sequence[str] = row(Choice("--section", "only these sections", repeat=True, choices=SECTIONS))

@@ -24,10 +24,10 @@ from airflow_pgbackup.postgres.options.kinds import (
 )
 from airflow_pgbackup.postgres.options.tool import (
     ONLY_CONFLICTS,
-    RESTRICT_KEY_SINCE,
     ToolOptions,
     nothing_left,
 )
+from airflow_pgbackup.postgres.tools.capabilities import RESTRICT_SINCE
 
 _SCOPES = ("globals_only", "roles_only", "tablespaces_only")
 
@@ -81,7 +81,7 @@ class DumpAllOptions(ToolOptions):
     no_unlogged_table_data: bool = switch("--no-unlogged-table-data", "not the rows of unlogged tables")
     on_conflict_do_nothing: bool = switch("--on-conflict-do-nothing", "add ON CONFLICT DO NOTHING; with INSERT")
     quote_all_identifiers: bool = switch("--quote-all-identifiers", "quote every name")
-    restrict_key: str | None = row(Key("--restrict-key", "psql's \\restrict key", RESTRICT_KEY_SINCE, secret=True))
+    restrict_key: str | None = row(Key("--restrict-key", "psql's \\restrict key", RESTRICT_SINCE, secret=True))
     rows_per_insert: int | None = number("--rows-per-insert", "data as INSERT of so many rows")
     sequence_data: bool = switch("--sequence-data", "the values of sequences, even without other data", since=18)
     statistics: bool | None = pair("--statistics", "--no-statistics", "planner statistics", since=18)

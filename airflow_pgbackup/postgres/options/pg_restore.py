@@ -13,11 +13,11 @@ from typing import ClassVar
 from airflow_pgbackup.postgres.options.kinds import Choice, FilePath, Key, many, number, pair, row, switch, text
 from airflow_pgbackup.postgres.options.tool import (
     ONLY_CONFLICTS,
-    RESTRICT_KEY_SINCE,
     SECTIONS,
     ToolOptions,
     nothing_left,
 )
+from airflow_pgbackup.postgres.tools.capabilities import RESTRICT_SINCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class RestoreOptions(ToolOptions):
     no_table_access_method: bool = switch("--no-table-access-method", "no table access methods")
     no_tablespaces: bool = switch("--no-tablespaces", "everything into the default tablespace")
     restrict_key: str | None = row(
-        Key("--restrict-key", "psql's \\restrict key; only where a script is written", RESTRICT_KEY_SINCE, secret=True)
+        Key("--restrict-key", "psql's \\restrict key; only where a script is written", RESTRICT_SINCE, secret=True)
     )
     sections: Sequence[str] = row(Choice("--section", "only these sections", repeat=True, choices=SECTIONS))
     statistics: bool | None = pair("--statistics", "--no-statistics", "planner statistics", since=18)

@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.options.kinds import Integer, Option, Pair, as_list, check_text
-from airflow_pgbackup.postgres.tools.clients import OLDEST_MAJOR, Client, Version, label_of, version_of, where_to_get
+from airflow_pgbackup.postgres.tools.capabilities import OLDEST_MAJOR, Version
+from airflow_pgbackup.postgres.tools.clients import Client, label_of, version_of, where_to_get
 
 _CONNECTION = "it is the connection's"
 _ASKING = "a task does not ask: give the connection a password, a pgpass file or a token"
@@ -37,7 +38,6 @@ _NEVER_EXTRA = {
 _SYNONYMS = {"--no-acl": "--no-privileges", "--attribute-inserts": "--column-inserts"}
 
 # For the tables of the three tools.
-RESTRICT_KEY_SINCE = ((15, 14), (16, 10), (17, 6), (18, 0))  # the fix of CVE-2025-8714 went to every branch
 SECTIONS = ("pre-data", "data", "post-data")
 ONLY_CONFLICTS = (
     ("data_only", "schema_only"),

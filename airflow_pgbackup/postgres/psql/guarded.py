@@ -22,9 +22,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from airflow_pgbackup.errors import ClientError
-from airflow_pgbackup.postgres.options.pg_restore import RestoreOptions
 from airflow_pgbackup.postgres.tools import seccomp
-from airflow_pgbackup.postgres.tools.clients import OLDEST_MAJOR, Client, where_to_get
+from airflow_pgbackup.postgres.tools.capabilities import OLDEST_MAJOR, RESTRICT_SINCE, has_restrict, since_text
+from airflow_pgbackup.postgres.tools.clients import Client, where_to_get
 from airflow_pgbackup.postgres.tools.pipes import Readable
 
 _KEY_BYTES = 32
@@ -61,16 +61,15 @@ def choose_psql(clients: Iterable[Client], server_major: int) -> Client:
     :raises ConfigurationError: this machine cannot keep psql from starting processes.
     """
     seccomp.no_processes()
-    restrict = RestoreOptions.table()["restrict_key"]  # the same releases brought the option and psql's command
     found = [client for client in clients if client.has("psql")]
-    fitting = [client for client in found if restrict.has(client.version)]
+    fitting = [client for client in found if has_restrict(client.version)]
     if fitting:
         return min(fitting, key=lambda client: client.major != server_major)
     where = where_to_get(max(server_major, OLDEST_MAJOR), tools=("psql",))
     if found:
         raise ClientError(
             f"no psql that knows \\restrict, which keeps a script from running commands on this machine: needed "
-            f"{restrict.since_text}, found {'; '.join(map(str, found))}",
+            f"{since_text(RESTRICT_SINCE)}, found {'; '.join(map(str, found))}",
             hint=f"update psql to the newest patch release: {where}",
         )
     raise ClientError("no psql found", hint=where)

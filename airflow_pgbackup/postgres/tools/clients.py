@@ -21,14 +21,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from airflow_pgbackup.errors import ClientError, ToolError
+from airflow_pgbackup.postgres.tools.capabilities import OLDEST_MAJOR, Version, has_compression_methods
 from airflow_pgbackup.postgres.tools.process import run_tool
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
-Version = tuple[int, int]
 
-OLDEST_MAJOR = 15
-"""The oldest major version whose options this package knows."""
 
 CONFIGURED = "PGBACKUP_CLIENT_DIRS"
 EMBEDDED = "embedded wheel"
@@ -250,7 +248,7 @@ def _probe_version(program: str, mtime: int) -> Version:
 
 @functools.lru_cache(maxsize=256)
 def _compression_methods(program: str, mtime: int, version: Version) -> frozenset[str]:
-    candidates = ("gzip", "lz4", "zstd") if version >= (16, 0) else ("gzip",)
+    candidates = ("gzip", "lz4", "zstd") if has_compression_methods(version[0]) else ("gzip",)
     known = _at_once(lambda method: _can_compress(program, method, version), candidates)
     return frozenset(method for method, can in zip(candidates, known, strict=True) if can)
 
@@ -258,7 +256,7 @@ def _compression_methods(program: str, mtime: int, version: Version) -> frozense
 def _can_compress(program: str, method: str, version: Version) -> bool:
     # pg_dump looks at --compress before it connects; the connection string is one that libpq refuses by itself,
     # so that the probe never reaches for a network.
-    value = method if version >= (16, 0) else "1"
+    value = method if has_compression_methods(version[0]) else "1"
     argv = [program, f"--compress={value}", "--format=custom", "--no-password", "--dbname=no_such_keyword=1"]
     try:
         run_tool(argv, env=_environment(), deadline=_PROBE_SECONDS)
