@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-import pwd
 import random
 import resource
 import shutil
@@ -24,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_pgbackup.errors import NotProven
+from airflow_pgbackup.postgres.server.unprivileged import NOBODY, drop_privileges, has_name
 from airflow_pgbackup.postgres.tools.seccomp import no_user_namespaces
 
-NOBODY = 65534
 _USER = "pgbackup"
 _UIDS = range(2_000_000_000, 2_100_000_000)
 """Above what useradd, subordinate ids (subuid(5)) and systemd hand out."""
@@ -113,7 +112,7 @@ def make_sandbox(bin_dir: Path, directory: Path) -> Sandbox:
         filter = directory / "filter"
         filter.write_bytes(operations)
         outer = ["sh", "-c", f'exec "$@" {_FD}< "$0"', os.fspath(filter), *outer, "--seccomp", str(_FD)]
-    inner = _drop(uid, gid) if root else []
+    inner = drop_privileges(uid, gid) if root else []
     sandbox = Sandbox(uid, gid, tuple(outer), tuple(inner))
     command = [*sandbox.command(bin_dir), os.fspath(bin_dir / "initdb"), "--version"]
     try:
@@ -138,26 +137,6 @@ def find_bwrap() -> str | None:
         if os.access(program, os.X_OK):
             return os.fspath(program)
     return None
-
-
-def has_name(uid: int) -> bool:
-    try:
-        return bool(pwd.getpwuid(uid).pw_name)
-    except KeyError:
-        return False
-
-
-def as_nobody() -> list[str]:
-    """The command that runs a program as nobody, without any privileges."""
-    return _drop(NOBODY, NOBODY)
-
-
-def _drop(uid: int, gid: int) -> list[str]:
-    return [
-        *("setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--no-new-privs"),
-        # A change of user clears what the supervisor has set: see prctl(2), PR_SET_PDEATHSIG.
-        *("--inh-caps=-all", "--bounding-set=-all", "--pdeathsig=KILL", "--"),
-    ]
 
 
 def _namespaces(root: bool) -> list[str]:

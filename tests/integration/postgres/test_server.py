@@ -85,7 +85,7 @@ def test_a_password_with_a_line_break_or_tcp_without_one_is_refused() -> None:
 
 
 def test_no_server_programs(tmp_path: Path) -> None:
-    with pytest.raises(ClientError, match="no PostgreSQL server that runs in") as caught, PostgresServer(tmp_path):
+    with pytest.raises(ClientError, match="cannot run the PostgreSQL server in") as caught, PostgresServer(tmp_path):
         pass
     assert "embedded" in str(caught.value.hint)
 

@@ -307,7 +307,7 @@ def test_nothing_starts_once_cancelled(tmp_path: Path) -> None:
 
 def test_deadline() -> None:
     in_time = took(6)
-    with pytest.raises(DeadlineExceeded, match=r"sleep still ran at its deadline of 0.3 s"):
+    with pytest.raises(DeadlineExceeded, match=r"sleep was still running at its deadline of 0.3 s"):
         run_tool(["sleep", "60"], env=ENV, deadline=0.3)
     in_time()
 
@@ -373,7 +373,7 @@ def test_a_timeout_raised_in_the_middle_of_a_read(alarm: Callable[..., None]) ->
 def test_a_second_interrupt_while_it_stops_kills_at_once(
     alarm: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_pgbackup.postgres.tools.process.KILL_AFTER", 30.0)
+    monkeypatch.setattr("airflow_pgbackup.postgres.tools.guard.KILL_AFTER", 30.0)
     process = ToolProcess(sh(IGNORES_TERM), env=ENV)
 
     def scenario() -> None:
@@ -484,7 +484,7 @@ def test_signals_that_this_thread_blocks_reach_the_tool() -> None:
 def test_an_exit_status_that_somebody_else_took_is_no_success() -> None:
     with ToolProcess(sh("sleep 0.1; exit 1"), env=ENV) as process:
         os.waitpid(process.pid, 0)
-        with pytest.raises(ToolError, match="exit status lost"):
+        with pytest.raises(ToolError, match="exit status is lost"):
             process.wait()
 
 
