@@ -23,6 +23,7 @@ from typing import Any
 
 import texty_database
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.postgres.options import DumpOptions
@@ -61,7 +62,11 @@ def measure(arguments: argparse.Namespace, folder: Path) -> int:
             texty_database.fill(connection, int(arguments.gib * 1024**3))
         settings = Settings(client_dirs=(str(arguments.bin_dir),))
         reference = dump_database(
-            connection=server.params, server="bench", repository=repository, options=options, settings=settings
+            connection=server.params,
+            server="bench",
+            repository=repository,
+            options=options,
+            context=RunContext(settings=settings),
         )
     artifact = next(path for path in folder.rglob("*.dump"))
     print(f"{arguments.gib:g} GiB of rows, {int(str(reference['size'])) / MIB:,.0f} MiB dumped, {arguments.jobs} jobs")
@@ -126,7 +131,6 @@ def rehearsal(uri: str, bin_dir: str, reference: dict[str, Any]) -> dict[str, fl
     from airflow_pgbackup.backup.artifact import choose_reader
     from airflow_pgbackup.backup.reference import load_manifest
     from airflow_pgbackup.backup.rehearsal import rehearse
-    from airflow_pgbackup.postgres.tools.cancel import Cancel
 
     settings = Settings(client_dirs=(bin_dir,))
     repository = open_repository(uri)
@@ -139,10 +143,11 @@ def rehearsal(uri: str, bin_dir: str, reference: dict[str, Any]) -> dict[str, fl
         artifact,
         manifest,
         reader=choose_reader(manifest, settings.client_dirs),
-        settings=settings,
-        deadline=3600,
-        cancel=Cancel(),
-        log=lambda line: print(f"    {time.monotonic() - began:.1f} {line}", file=sys.stderr),
+        context=RunContext(
+            settings=settings,
+            deadline=3600,
+            log=lambda line: print(f"    {time.monotonic() - began:.1f} {line}", file=sys.stderr),
+        ),
     )
     seconds = time.monotonic() - began
     assert not found.differences, found.differences

@@ -14,6 +14,7 @@ from pathlib import Path
 import boto3
 from botocore.config import Config
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
@@ -34,7 +35,7 @@ def main() -> None:
         server="bench",
         repository=repository,
         options=DumpOptions(**given["options"]),
-        settings=Settings(client_dirs=(given["bin_dir"],)),
+        context=RunContext(settings=Settings(client_dirs=(given["bin_dir"],))),
     )
     seconds = time.perf_counter() - started
     result = {"seconds": seconds, "memory": peak() - before, "client": reference["client_version"]}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from airflow_pgbackup.backup.attempt import Attempt, attempt
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.progress import Progress, human_bytes
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.restore_command import restore_command
@@ -55,8 +56,7 @@ def adopt(
     database: str | None = None,
     time_zone: str = "UTC",
     dry_run: bool = False,
-    cancel: Cancel | None = None,
-    log: Callable[[str], None] | None = None,
+    context: RunContext | None = None,
 ) -> dict[str, object]:
     """Adopt all dumps in a folder and those below it. Running it again adopts what is new.
 
@@ -75,16 +75,15 @@ def adopt(
     """
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder on this machine")
-    say = log or _nowhere
-    job = _Adoption(repository, folder, server, database, find_zone(time_zone), cancel, say)
+    context = context or RunContext()
+    job = _Adoption(repository, folder, server, database, find_zone(time_zone), context.cancel, context.log)
     repository.uuid  # noqa: B018  raises where there is no repository, before hours of hashing
     adopted: list[dict[str, object]] = []
     present: list[dict[str, object]] = []
     found: list[dict[str, object]] = []
     skipped: list[dict[str, object]] = []
     for path in _candidates(folder):
-        if cancel:
-            cancel.check()
+        context.cancel.check()
         name = path.relative_to(folder).as_posix()
         try:
             dump = sniff(path, open_file=job.open)
@@ -97,7 +96,7 @@ def adopt(
             one, described, reason = None, None, f"cannot be read: {_reason(error)}"
         if one is None or described is None:
             skipped.append({"path": name, "reason": reason})
-            say(f"skipped {name}: {reason}")
+            context.log(f"skipped {name}: {reason}")
             continue
         found.append(described)
         if dry_run:
@@ -107,14 +106,10 @@ def adopt(
         except (AlreadyExists, VerificationFailed, OSError) as error:
             reason = f"changed meanwhile: {_reason(error)}" if isinstance(error, OSError) else str(error)
             skipped.append({"path": name, "reason": reason})
-            say(f"skipped {name}: {reason}")
+            context.log(f"skipped {name}: {reason}")
         else:
             (adopted if taken else present).append(reference_of(repository, evidence))
     return {"adopted": adopted, "present": present, "found": found, "skipped": skipped}
-
-
-def _nowhere(line: str) -> None:
-    """Nobody listens."""
 
 
 def _reason(error: OSError) -> str:
@@ -175,7 +170,7 @@ class _Adoption:
     server: str
     database: str | None
     zone: tzinfo
-    cancel: Cancel | None
+    cancel: Cancel
     say: Callable[[str], None]
 
     def open(self, path: Path) -> BinaryIO:
@@ -213,8 +208,7 @@ class _Adoption:
                 modified = max(modified, os.fstat(stream.fileno()).st_mtime)
                 meter = Meter(stream, on_bytes=progress.advance)
                 while meter.read(_CHUNK):
-                    if self.cancel:
-                        self.cancel.check()
+                    self.cancel.check()
             files.append(FileDigest(member.name, meter.size, meter.sha256))
         started_at = self._started_at(dump, datetime.fromtimestamp(modified, timezone.utc))
         return _Found(path, dump, Series(self.server, database), started_at, tuple(files))
@@ -240,8 +234,7 @@ class _Adoption:
                 mine.written.append(key)
                 with self.open(one.path / file.path if one.dump.format == "directory" else one.path) as stream:
                     self.repository.write(key, stream, size_hint=file.size, sha256=file.sha256, cancel=self.cancel)
-            if self.cancel:
-                self.cancel.check()
+            self.cancel.check()
             found = mine.commit(manifest, one.is_in)
         if not mine.has_made(found):
             return False, found

@@ -7,13 +7,14 @@ repository (a temporary one, for S3) and moved in whole; into S3, what pg_dump s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from airflow_pgbackup.backup.attempt import Attempt, attempt
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump_plan import DumpPlan, plan_dump
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
@@ -33,7 +34,6 @@ from airflow_pgbackup.postgres.tools.process import Cancel, ToolProcess
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Incoming, Repository
 from airflow_pgbackup.repository.manifest import Artifact, ClientInfo, FileDigest, Manifest, directory_sha256
-from airflow_pgbackup.settings import Settings
 
 
 def dump_database(
@@ -43,25 +43,17 @@ def dump_database(
     repository: Repository,
     options: DumpOptions,
     artifact_template: str = layout.DEFAULT_ARTIFACT,
-    seed: str | None = None,
-    origin: Mapping[str, object] | None = None,
-    settings: Settings | None = None,
-    deadline: float | None = None,
-    cancel: Cancel | None = None,
-    log: Callable[[str], None] | None = None,
     count_rows: bool = False,
+    context: RunContext | None = None,
 ) -> dict[str, object]:
     """Dump one database with pg_dump and commit it as a backup.
 
     :param connection: names the database; its user needs what pg_dump needs.
     :param server: the first part of the series, for people; operators give the connection id.
-    :param seed: what asked for this backup. A second call with the same seed finds what the first one committed and
-        returns that; None makes a new backup each time.
-    :param origin: goes into the manifest as it is.
-    :param deadline: seconds the tool may run, over the settings' ``dump_deadline``.
-    :param log: takes the lines for people: what is done, progress, the tool's own warnings.
     :param count_rows: count every table of the source in the dump's own snapshot, meanwhile, for verifications to hold
         the archive against; and list the tables that the options leave out. Reads the tables once more.
+    :param context: its deadline limits pg_dump's run, instead of the settings' ``dump_deadline``. A second call with
+        the same seed finds what the first one committed and returns that; without a seed each call makes a backup.
     :return: a reference, see :mod:`airflow_pgbackup.backup.reference`.
     :raises OptionError: contradictory options, or one that the client here is too old for.
     :raises ConnectError: PostgreSQL unreachable, or it refused us.
@@ -69,7 +61,7 @@ def dump_database(
     :raises RepositoryError: not initialised, not writable.
     :raises ToolError: pg_dump failed, or ended well with an output that is not whole. Nothing is left visible.
     """
-    job = _Job("pg_dump", server, repository, artifact_template, seed, origin, settings, deadline, cancel, log)
+    job = _Job("pg_dump", server, repository, artifact_template, context or RunContext())
     return job.run(connection, options, count_rows=count_rows)
 
 
@@ -81,12 +73,7 @@ def dump_cluster(
     options: DumpAllOptions,
     compress: str | int | None = None,
     artifact_template: str = layout.DEFAULT_ARTIFACT,
-    seed: str | None = None,
-    origin: Mapping[str, object] | None = None,
-    settings: Settings | None = None,
-    deadline: float | None = None,
-    cancel: Cancel | None = None,
-    log: Callable[[str], None] | None = None,
+    context: RunContext | None = None,
 ) -> dict[str, object]:
     """Dump a whole cluster, or its global objects, with pg_dumpall. As :func:`dump_database` but:
 
@@ -94,7 +81,7 @@ def dump_cluster(
     """
     # libpq's own default would be the user's name.
     connection = connection if connection.dbname else connection.with_database(options.database or "postgres")
-    job = _Job("pg_dumpall", server, repository, artifact_template, seed, origin, settings, deadline, cancel, log)
+    job = _Job("pg_dumpall", server, repository, artifact_template, context or RunContext())
     return job.run(connection, options, compress)
 
 
@@ -104,12 +91,7 @@ class _Job:
     server: str
     repository: Repository
     template: str
-    seed: str | None
-    origin: Mapping[str, object] | None
-    settings: Settings | None
-    deadline: float | None
-    cancel: Cancel | None
-    log: Callable[[str], None] | None
+    context: RunContext
 
     def run(
         self,
@@ -120,12 +102,12 @@ class _Job:
         count_rows: bool = False,
     ) -> dict[str, object]:
         options.validate()
-        settings = self.settings or Settings()
-        sweep_leftovers(settings, self.log)
+        context, settings, seed = self.context, self.context.settings, self.context.seed
+        sweep_leftovers(context)
         uuid = self.repository.uuid
         series = self._series(connection)
-        if self.seed is not None and (found := find_committed(self.repository, series, self.seed)):
-            self._say(f"backup {found.backup.id} was committed by an earlier try of this task: nothing to do")
+        if seed is not None and (found := find_committed(self.repository, series, seed)):
+            context.log(f"backup {found.backup.id} was committed by an earlier try of this task: nothing to do")
             return reference_of(self.repository, found)
         started = datetime.now(timezone.utc)
         source = describe_source(connection, cluster=series.database is None)
@@ -149,22 +131,21 @@ class _Job:
             compression=plan.around,
         )
         self.repository.probe()
-        self._say(
+        context.log(
             f"{self.tool} {client.version_text} of {client.bin_dir} dumps {connection.label}: server "
             f"{source.server_version}, {human_bytes(source.size_bytes)} on disk; format {plan.format}, "
             f"compression {plan.compression_text}"
         )
-        id = layout.backup_id(started, self.seed)
+        id = layout.backup_id(started, seed)
         source_rows = left_out = None
-        with attempt(self.repository, series, id, self._say) as mine:
+        with attempt(self.repository, series, id, context.log) as mine:
             if count_rows and isinstance(options, DumpOptions):
-                timeout = settings.lock_wait_timeout
-                with hold_source(connection, options, lock_timeout=timeout, cancel=self.cancel, log=self._say) as held:
+                with hold_source(connection, options, context=context) as held:
                     plan = replace(plan, argv=(*plan.argv, f"--snapshot={held.snapshot}"))
-                    artifact = self._write(plan, client, connection, source, mine, name, settings)
+                    artifact = self._write(plan, client, connection, source, mine, name)
                     source_rows, left_out = held.rows(), held.left_out
             else:
-                artifact = self._write(plan, client, connection, source, mine, name, settings)
+                artifact = self._write(plan, client, connection, source, mine, name)
             finished = datetime.now(timezone.utc)
             manifest = Manifest(
                 repository=uuid,
@@ -178,7 +159,7 @@ class _Job:
                 source=source.for_manifest(connection),
                 client=ClientInfo(self.tool, client.version_text, str(client.tool(self.tool))),
                 options=options.describe(),
-                origin={**(self.origin or {}), **({SEED: seed_digest(self.seed)} if self.seed else {})},
+                origin={**context.origin, **({SEED: seed_digest(seed)} if seed else {})},
                 restore_command=restore_command(
                     artifact=name,
                     format=plan.format,
@@ -189,12 +170,11 @@ class _Job:
                 source_rows=source_rows,
                 left_out=left_out,
             )
-            if self.cancel:
-                self.cancel.check()
-            found = mine.commit(manifest, lambda other: self.seed is not None and is_of(other, self.seed))
+            context.cancel.check()
+            found = mine.commit(manifest, lambda other: seed is not None and is_of(other, seed))
         if not mine.has_made(found):
             return reference_of(self.repository, found)
-        self._say(
+        context.log(
             f"backup {series}/{id} in {self.repository.uri}: {name}, {human_bytes(artifact.size)} in "
             f"{human_seconds(manifest.duration_seconds)}; restores with: {manifest.restore_command}"
         )
@@ -219,24 +199,24 @@ class _Job:
         source: Source,
         mine: Attempt,
         name: str,
-        settings: Settings,
     ) -> Artifact:
-        progress = Progress(self._say, f"dumping {source.database if self.tool == 'pg_dump' else 'the cluster'}")
+        context = self.context
+        progress = Progress(context.log, f"dumping {source.database if self.tool == 'pg_dump' else 'the cluster'}")
         progress.tables_total = None if plan.selective else source.tables
         argv = [str(client.tool(self.tool)), *plan.argv]
         options: dict[str, Any] = {
             "env": client_environment(connection),
-            "cancel": self.cancel,
-            "deadline": self.deadline or settings.dump_deadline,
+            "cancel": context.cancel,
+            "deadline": context.deadline or context.settings.dump_deadline,
         }
         if plan.format != "directory":
-            on_line = plan.listener(self._say, progress)
+            on_line = plan.listener(context.log, progress)
             with ToolProcess(argv, on_line=on_line, **options) as process:
                 # Parts are planned for what will come: no indexes, and compressed half the size or less.
                 expected = source.size_bytes // (1 if plan.compression.method == "none" else 2)
                 files = self._stream(plan, process.stdout, mine, name, expected, progress)
         else:
-            with self.repository.scratch(mine.key(name), temp_dir=settings.temp_dir) as scratch:
+            with self.repository.scratch(mine.key(name), temp_dir=context.settings.temp_dir) as scratch:
                 argv += [f"--file={scratch / name}", "--no-sync"]  # the repository syncs the files where they stay
                 files = self._directory(argv, scratch / name, mine, plan, progress, **options)
         return Artifact(
@@ -259,7 +239,7 @@ class _Job:
             stored = Meter(compress(raw, str(plan.compression.method), plan.compression.level))
         mine.written.append(mine.key(name))
         try:
-            self.repository.write(mine.key(name), stored, size_hint=size_hint, cancel=self.cancel)
+            self.repository.write(mine.key(name), stored, size_hint=size_hint, cancel=self.context.cancel)
         except VerificationFailed as error:
             raise plan.not_whole(raw, error.message) from error
         return (FileDigest(name, stored.size, stored.sha256),)
@@ -273,16 +253,16 @@ class _Job:
             failures.append(error)
             stop.set()
 
-        forget = self.cancel.on_set(stop.set) if self.cancel else _go_on
+        forget = self.context.cancel.on_set(stop.set)
         try:
             key = mine.key(folder.name)
-            with self.repository.incoming(key, folder, cancel=self.cancel, on_failure=give_up) as incoming:
+            with self.repository.incoming(key, folder, cancel=self.context.cancel, on_failure=give_up) as incoming:
 
                 def on_item(dump_id: int) -> None:
                     if member := member_of(folder, f"{dump_id}.dat"):
                         incoming.offer(member.name)
 
-                on_line = plan.listener(self._say, progress, on_item)
+                on_line = plan.listener(self.context.log, progress, on_item)
                 try:
                     with ToolProcess(argv, stdout="devnull", on_line=on_line, **{**options, "cancel": stop}) as process:
                         process.wait()
@@ -303,14 +283,6 @@ class _Job:
         mine.written += [entry.key for entry in stored]
         beginning = f"{mine.key(folder.name)}/"
         return tuple(FileDigest(entry.key.removeprefix(beginning), entry.size, entry.sha256) for entry in stored)
-
-    def _say(self, line: str) -> None:
-        if self.log:
-            self.log(line)
-
-
-def _go_on() -> None:
-    """Nobody can cancel."""
 
 
 class _Checked:

@@ -8,16 +8,18 @@ that counts, never on their names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.limits import Contents, Finding, Limits, evaluate
+from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue, select_series
+from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import SKEW, Evidence, may_count, read_each
 from airflow_pgbackup.repository.layout import LEVELS, Series
 from airflow_pgbackup.repository.manifest import Manifest, TableResult, Verification
@@ -30,19 +32,15 @@ def freshness(
     *,
     repository: Repository,
     limits: Limits,
-    server: str | None = None,
-    databases: Sequence[str] | None = None,
-    cluster: bool = False,
+    series: SeriesSelection | None = None,
     exclude: Sequence[str] = (),
     now: datetime | None = None,
-    log: Callable[[str], None] | None = None,
+    context: RunContext | None = None,
 ) -> dict[str, object]:
     """Look at a repository.
 
-    :param server: only this one's series.
-    :param databases: those of ``server`` that must have fresh backups; one without any backup is not fresh. None: the
-        series that are there, which cannot tell of a database that was never backed up.
-    :param cluster: that server's pg_dumpall must be fresh, too (or alone, without ``databases``).
+    :param series: the series that must be fresh. A database that it names and that has no backup is not fresh; where
+        it names none, the series that exist are checked, which cannot reveal a database that was never backed up.
     :param exclude: series to pass over, ``server/database`` with ``*`` and ``?``: databases that are no more.
     :param now: aware, by default the clock's.
     :return: plain JSON::
@@ -57,7 +55,8 @@ def freshness(
     :raises RepositoryError: it could not be looked at, which says nothing about the backups.
     """
     now = now or datetime.now(timezone.utc)
-    expected = select_series(server, databases, cluster=cluster)
+    context, series = context or RunContext(), series or SeriesSelection()
+    server, expected = series.server, series.named()
     if expected == []:
         # Of a task before, perhaps, that found none. Nothing wrong with nothing would be the wrong answer.
         raise ConfigurationError("databases is empty: nothing would be looked at", hint="None: all that are there")
@@ -79,8 +78,7 @@ def freshness(
     if not findings:
         problems.append(f"there is no backup at all{f' of {server}' if server else ''} in {repository.uri}")
     for line in problems + [f"{series}: {note}" for series, finding in findings for note in finding.notes]:
-        if log:
-            log(line)
+        context.log(line)
     return {
         "repository": repository.uri,
         "repository_uuid": repository.uuid,

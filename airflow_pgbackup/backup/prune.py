@@ -21,9 +21,11 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import groupby
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.removal import is_abandoned, remove_backup, sweep
+from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, RepositoryError
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Leftover as Temporary
@@ -32,7 +34,6 @@ from airflow_pgbackup.repository.catalogue import THREADS, Backup, Catalogue, Le
 from airflow_pgbackup.repository.evidence import read_evidence, unreadable
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, encode_segment
 from airflow_pgbackup.repository.retention import Decision, Policy, plan
-from airflow_pgbackup.settings import Settings
 
 GRACE = timedelta(hours=24)
 """Twice the default deadline of a dump: what has not grown for so long belongs to nobody."""
@@ -47,17 +48,14 @@ def prune(
     repository: Repository,
     policy: Policy,
     dry_run: bool,
-    server: str | None = None,
-    series: Iterable[Series] | None = None,
+    series: SeriesSelection | None = None,
     grace: timedelta = GRACE,
     now: datetime | None = None,
-    settings: Settings | None = None,
-    cancel: Cancel | None = None,
-    log: Callable[[str], None] | None = None,
+    context: RunContext | None = None,
 ) -> dict[str, object]:
     """Decide, and unless ``dry_run`` delete.
 
-    :param server: only this one's series. :param series: only these; exactly, ``app`` never means ``app_staging``.
+    :param series: only these series; names match exactly: ``app`` never means ``app_staging``.
     :param grace: how long a leftover must not have grown before it is swept; at least an hour.
     :param now: aware, by default the clock's.
     :return: the plan, plain JSON::
@@ -75,20 +73,17 @@ def prune(
         raise ConfigurationError(
             f"grace is {grace}", hint=f"give at least {LEAST_GRACE}: a shorter one takes files from a dump that runs"
         )
-    swept = [] if dry_run else sweep_leftovers(settings or Settings(), log)
-    job = _Prune(repository, policy, now or datetime.now(timezone.utc), cancel, log or _nowhere)
-    wanted = None if series is None else list(series)
-    job.decide(read_catalogue(repository, server=server, series=wanted), grace)
-    job.find_temporary(_prefixes(server, wanted), grace)
+    context, series = context or RunContext(), series or SeriesSelection()
+    named = series.named()
+    swept = [] if dry_run else sweep_leftovers(context)
+    job = _Prune(repository, policy, now or datetime.now(timezone.utc), context.cancel, context.log)
+    job.decide(read_catalogue(repository, server=series.server, series=named), grace)
+    job.find_temporary(_prefixes(series.server, named), grace)
     if dry_run:
         job.tell()
     else:
         job.act()
     return {**job.result(dry_run), "swept": swept}
-
-
-def _nowhere(line: str) -> None:
-    """Nobody listens."""
 
 
 def _prefixes(server: str | None, series: Sequence[Series] | None) -> list[str]:
@@ -110,7 +105,7 @@ class _Prune:
     repository: Repository
     policy: Policy
     now: datetime
-    cancel: Cancel | None
+    cancel: Cancel
     log: Callable[[str], None]
     decisions: list[Decision] = field(default_factory=list)
     leftovers: list[Leftover] = field(default_factory=list)
@@ -160,8 +155,7 @@ class _Prune:
         steps += [(one.key, partial(self.repository.abort_leftovers, [one])) for one in self.temporary]
         failed: list[tuple[str, RepositoryError]] = []
         for name, step in steps:
-            if self.cancel:
-                self.cancel.check()
+            self.cancel.check()
             try:
                 step()
             except RepositoryError as error:
@@ -235,8 +229,7 @@ class _Prune:
         return [read[b.folder].backup if b.folder in read else b for b in listed]
 
     def _read(self, backup: Backup) -> tuple[str, _Read]:
-        if self.cancel:
-            self.cancel.check()
+        self.cancel.check()
         try:
             evidence = read_evidence(self.repository, backup.series, backup.id, now=self.now)
         except BackupNotFound:

@@ -7,7 +7,7 @@ reads them. https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIO
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection, select
 from airflow_pgbackup.backup.findings import Findings
@@ -24,7 +25,6 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.hints import hint_for
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
-from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.manifest import RowCount, TableResult
 
 # What pg_dump writes rows of, but for what belongs to extensions: those have rules of their own. A partition's rows
@@ -75,17 +75,16 @@ def hold_source(
     connection: ConnectionParams,
     options: DumpOptions,
     *,
-    lock_timeout: float,
-    cancel: Cancel | None = None,
-    log: Callable[[str], None] = lambda line: None,
+    context: RunContext | None = None,
 ) -> Iterator[HeldSource]:
     """Take a snapshot, and count in it in a thread while the ``with`` lasts.
 
-    :param lock_timeout: seconds to wait for one table's lock.
-    :param log: gets a line for each pattern of the options that selects nothing, and the like.
+    :param context: its settings limit the wait for one table's lock; its log takes a line for each pattern of the
+        options that selects nothing, and the like.
     :raises OptionError: the options ask for a snapshot of their own.
     :raises ConnectError: unreachable, or the user may not do what pg_dump has to do too.
     """
+    context = context or RunContext()
     if options.snapshot or options.serializable_deferrable:
         raise OptionError(
             "count_rows counts in a snapshot of its own, which goes with neither snapshot nor serializable_deferrable",
@@ -96,12 +95,12 @@ def hold_source(
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="count source") as pool,
     ):
         with _told(connection):
-            snapshot = _begin(session, options, lock_timeout)
+            snapshot = _begin(session, options, context.settings.lock_wait_timeout)
             findings = Findings()
             counted, left_out = _tables(session, InspectedDatabase(session, connection.dbname, findings), options)
         for finding in findings.sorted():
-            log(str(finding))
-        unregister = cancel.on_set(lambda: _interrupt(session)) if cancel else lambda: None
+            context.log(str(finding))
+        unregister = context.cancel.on_set(lambda: _interrupt(session))
         try:
             yield HeldSource(snapshot, left_out, pool.submit(_count, session, connection, counted))
         except BaseException:

@@ -7,12 +7,13 @@ whole stays as it is, so a task may run again. What another try has left half-wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.artifact import download, require_not_removed
 from airflow_pgbackup.backup.attempt import Attempt, attempt
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_evidence, reference_of
@@ -25,13 +26,11 @@ from airflow_pgbackup.errors import (
     RepositoryError,
     VerificationFailed,
 )
-from airflow_pgbackup.postgres.tools.process import Cancel
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Entry, Repository
 from airflow_pgbackup.repository.evidence import Evidence, parse_verification, read_evidence
 from airflow_pgbackup.repository.layout import VerificationName
 from airflow_pgbackup.repository.manifest import MAX_BYTES, FileDigest, Manifest
-from airflow_pgbackup.settings import Settings
 
 _CHUNK = 1 << 20
 
@@ -42,9 +41,7 @@ def upload(
     source: Repository,
     destination: Repository,
     minimum_level: str | None = "archive",
-    settings: Settings | None = None,
-    cancel: Cancel | None = None,
-    log: Callable[[str], None] | None = None,
+    context: RunContext | None = None,
 ) -> dict[str, object]:
     """Copy a backup.
 
@@ -67,12 +64,11 @@ def upload(
             f"{destination.uri} is the repository the backup is already in", hint="name another destination"
         )
     _require_level(evidence, minimum_level)
-    settings = settings or Settings()
-    sweep_leftovers(settings, log)
-    say = log or (lambda line: None)
-    job = _Copy(source, destination, evidence, settings.temp_dir, cancel, say)
+    context = context or RunContext()
+    sweep_leftovers(context)
+    job = _Copy(source, destination, evidence, context)
     if job.is_there():
-        say(f"backup {manifest.series}/{manifest.id} is already in {destination.uri}")
+        context.log(f"backup {manifest.series}/{manifest.id} is already in {destination.uri}")
     else:
         destination.probe()
         job.run()
@@ -102,17 +98,15 @@ class _Copy:
         source: Repository,
         destination: Repository,
         evidence: Evidence,
-        temp_dir: str,
-        cancel: Cancel | None,
-        say: Callable[[str], None],
+        context: RunContext,
     ) -> None:
         self.source = source
         self.destination = destination
         self.evidence = evidence
-        self.temp_dir = temp_dir
+        self.temp_dir = context.settings.temp_dir
         self.manifest = evidence.require_manifest()
-        self.cancel = cancel
-        self.say = say
+        self.cancel = context.cancel
+        self.say = context.log
 
     def is_there(self) -> bool:
         """Committed by an earlier try, whole and the same.
@@ -149,8 +143,7 @@ class _Copy:
             else:
                 self._file(copied, progress, mine)
             self._require_all(copied, mine.written)
-            if self.cancel:
-                self.cancel.check()
+            self.cancel.check()
             found = mine.commit(copied, self._is_same)
         if not mine.has_made(found):
             return
@@ -184,8 +177,7 @@ class _Copy:
         with self.source.read(entry.key, pin=entry) as stream:
             meter = Meter(stream, on_bytes=progress.advance)
             while meter.read(_CHUNK):
-                if self.cancel:
-                    self.cancel.check()
+                self.cancel.check()
         if meter.sha256 != file.sha256:
             raise VerificationFailed(
                 f"{self.source.location(entry.key)}: checksum mismatch: expected {file.sha256}, found {meter.sha256}",

@@ -7,13 +7,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.artifact import choose_reader, open_checked, require_not_removed
 from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_manifest, reference_of
@@ -23,12 +24,10 @@ from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, DiskErro
 from airflow_pgbackup.postgres.archive.reader import ArchiveSummary, read_archive
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.clients import Client
-from airflow_pgbackup.postgres.tools.process import Cancel
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.manifest import Check, ClientInfo, Difference, Manifest, TableResult, Verification
-from airflow_pgbackup.settings import Settings
 
 _HINTS = {
     "integrity": "these are not the bytes that were dumped: restore another backup, and check the repository's storage",
@@ -44,19 +43,15 @@ def verify(
     reference: Mapping[str, object],
     repository: Repository,
     level: str = "archive",
-    origin: Mapping[str, object] | None = None,
     scratch: ConnectionParams | None = None,
-    settings: Settings | None = None,
-    deadline: float | None = None,
-    cancel: Cancel | None = None,
-    log: Callable[[str], None] | None = None,
+    context: RunContext | None = None,
 ) -> dict[str, object]:
     """Verify a backup at a level, and append the result to it.
 
     :param reference: from a dump or upload; see :mod:`airflow_pgbackup.backup.reference`.
     :param scratch: for level ``restore``: rehearse in a temporary database of this server, as a superuser of it,
         instead of in a throwaway server here. Its other databases are not touched.
-    :param deadline: seconds that reading the archive may take, over what the settings give for its size.
+    :param context: its deadline limits reading the archive, instead of what the settings give for its size.
     :return: the reference, ``verified`` as the repository has it now.
     :raises VerificationFailed: the backup is not what its manifest says, or not whole. That, too, is written down.
     :raises NotProven: level ``restore`` could not be rehearsed here. Written down, too; says nothing about the backup.
@@ -68,12 +63,11 @@ def verify(
     manifest = load_manifest(repository, reference)
     if scratch is not None and level != "restore":
         raise ConfigurationError(f"a scratch server is for level 'restore', and level is {level!r}")
-    settings = settings or Settings()
-    sweep_leftovers(settings, log)
-    look = _Look(repository, manifest, level, scratch, settings, deadline, cancel, log or _nowhere)
-    verification = look.run(origin or {})
-    if cancel:
-        cancel.check()
+    context = context or RunContext()
+    sweep_leftovers(context)
+    look = _Look(repository, manifest, level, scratch, context)
+    verification = look.run()
+    context.cancel.check()
     key = layout.verification_key(
         manifest.series, manifest.id, at=verification.finished_at, level=level, result=verification.result
     )
@@ -93,18 +87,14 @@ def verify(
             f"backup {name} in {repository.uri} fails verification at level {level}: {wrong[0]}{more}",
             hint=look.hint,
         )
-    look.log(
+    context.log(
         f"backup {name} verified at level {level} in {human_seconds(verification.duration_seconds)}: "
         + ", ".join(check.detail or check.name for check in verification.checks)
     )
     evidence = read_evidence(repository, manifest.series, manifest.id)
     for line in evidence.ignored:  # this one, too, where the clocks of two workers disagree
-        look.log(f"warning: ignored {line}")
+        context.log(f"warning: ignored {line}")
     return reference_of(repository, evidence)
-
-
-def _nowhere(line: str) -> None:
-    """Nobody listens."""
 
 
 @dataclass
@@ -113,10 +103,7 @@ class _Look:
     manifest: Manifest
     level: str
     scratch: ConnectionParams | None
-    settings: Settings
-    deadline: float | None
-    cancel: Cancel | None
-    log: Callable[[str], None]
+    context: RunContext
     checks: list[Check] = field(default_factory=list)
     tables: list[TableResult] = field(default_factory=list)
     client: ClientInfo | None = None
@@ -126,7 +113,7 @@ class _Look:
     hint: str | None = None
     """What to do about a failure."""
 
-    def run(self, origin: Mapping[str, object]) -> Verification:
+    def run(self) -> Verification:
         started = datetime.now(timezone.utc)
         try:
             with ExitStack() as stack:
@@ -156,7 +143,7 @@ class _Look:
             differences=self.differences,
             restore_seconds=self.restore_seconds,
             client=self.client,
-            origin=origin,
+            origin=self.context.origin,
             artifact_sha256=self.manifest.artifact.sha256,
         )
 
@@ -168,9 +155,9 @@ class _Look:
             self.repository,
             self.manifest,
             as_path=as_path,
-            temp_dir=self.settings.temp_dir,
-            cancel=self.cancel,
-            progress=Progress(self.log, f"hashing {artifact.name}"),
+            temp_dir=self.context.settings.temp_dir,
+            cancel=self.context.cancel,
+            progress=Progress(self.context.log, f"hashing {artifact.name}"),
         )
         try:
             wrong, checked = stack.enter_context(opening)
@@ -224,17 +211,13 @@ class _Look:
         self.checks.append(Check("source", "pass", f"{len(self.manifest.source_rows)} tables with the source's rows"))
 
     def _restore(self, checked: Checked) -> None:
-        size = self.manifest.artifact.size + (self.manifest.source.size_bytes or 0)
         try:
             found = rehearse(
                 checked.private_path,
                 self.manifest,
                 reader=self._choose_reader(),
-                settings=self.settings,
-                deadline=self.deadline or self.settings.read_deadline(size),
-                cancel=self.cancel or Cancel(),
-                log=self.log,
                 scratch=self.scratch,
+                context=self.context,
             )
         except VerificationFailed as error:
             self.checks.append(Check("restore", "fail", error.message))
@@ -260,14 +243,14 @@ class _Look:
         )
 
     def _choose_reader(self) -> Client:
-        client = choose_reader(self.manifest, self.settings.client_dirs)
+        client = choose_reader(self.manifest, self.context.settings.client_dirs)
         self.client = ClientInfo("pg_restore", client.version_text, str(client.tool("pg_restore")))
         return client
 
     def _read(self, checked: Checked) -> ArchiveSummary:
         artifact = self.manifest.artifact
         client = self._choose_reader()
-        progress = Progress(self.log, f"reading {artifact.name}")
+        progress = Progress(self.context.log, f"reading {artifact.name}")
         with nullcontext(checked.path) if checked.path else checked.stream() as source:
             try:
                 return read_archive(
@@ -275,9 +258,9 @@ class _Look:
                     format=artifact.format,
                     compression=artifact.compressed_around,
                     client=client,
-                    cancel=self.cancel,
-                    deadline=self.deadline or self.settings.read_deadline(artifact.size),
-                    on_line=self.log,
+                    cancel=self.context.cancel,
+                    deadline=self.context.deadline or self.context.settings.read_deadline(artifact.size),
+                    on_line=self.context.log,
                     progress=progress.advance,
                 )
             except VerificationFailed as error:

@@ -19,15 +19,16 @@ from airflow_pgbackup.backup import upload as upload_verb
 from airflow_pgbackup.backup import verify as verify_verb
 from airflow_pgbackup.backup.artifact import download
 from airflow_pgbackup.backup.check import run as check_verb
+from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.restore import run as restore_verb
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.backup.restore_command import restore_command_of
+from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.cli.definition import EXIT_STATUS
 from airflow_pgbackup.cli.given import (
     check_level,
-    origin,
     repository_at,
     the_backup,
     the_backup_to_verify,
@@ -133,9 +134,7 @@ def check(session: Session) -> None:
             server=the_server(session),
             repository=repository,
             scan_rows=session.arguments.scan_rows,
-            settings=session.settings,
-            cancel=session.cancel,
-            log=session.log,
+            context=session.context,
         )
     if any(finding.severity == "error" for finding in findings):
         session.status = EXIT_STATUS["not good"]
@@ -151,10 +150,7 @@ def dump(session: Session) -> None:
         "connection": connection,
         "server": the_server(session),
         "repository": repository,
-        "origin": origin(),
-        "settings": session.settings,
-        "cancel": session.cancel,
-        "log": session.log,
+        "context": session.context,
     }
     with session.working(f"dumping {connection.label}"):
         if given.cluster:
@@ -188,9 +184,7 @@ def upload(session: Session) -> None:
             source=repository,
             destination=destination,
             minimum_level=minimum,
-            settings=session.settings,
-            cancel=session.cancel,
-            log=session.log,
+            context=session.context,
         )
     session.result(reference, f"{reference['series']} {reference['id']} is in {destination.uri}")
 
@@ -225,9 +219,7 @@ def restore(session: Session) -> None:
             target=RestoreTarget(connection=connection, mode=given.mode),
             options=options,
             dry_run=given.dry_run,
-            settings=session.settings,
-            cancel=session.cancel,
-            log=None if given.dry_run else session.log,
+            context=replace(session.context, log=discard) if given.dry_run else session.context,
         )
     session.result(done, *_after_restore(done))
 
@@ -248,9 +240,8 @@ def prune(session: Session) -> None:
             repository=repository,
             policy=policy,
             dry_run=not given.delete,
-            server=given.server,
-            settings=session.settings,
-            cancel=session.cancel,
+            series=SeriesSelection(server=given.server),
+            context=replace(session.context, log=discard),
         )
     table = Table("", "series", "backup", "why", box=None, pad_edge=False, header_style="bold")
     for decision in done["decisions"]:
@@ -271,8 +262,7 @@ def adopt(session: Session) -> None:
             database=given.database,
             time_zone=given.time_zone,
             dry_run=given.dry_run,
-            cancel=session.cancel,
-            log=session.log,
+            context=session.context,
         )
     lines = [f"{one['path']}: {one['series']} {one['id']}, {one['format']}" for one in done["found"]]
     lines += [f"{one['path']}: passed over, {one['reason']}" for one in done["skipped"]]
@@ -299,11 +289,8 @@ def _verify(
         reference=reference,
         repository=repository,
         level=level,
-        origin=origin(),
         scratch=scratch,
-        settings=session.settings,
-        cancel=session.cancel,
-        log=session.log,
+        context=session.context,
     )
 
 

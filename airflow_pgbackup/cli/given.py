@@ -91,7 +91,3 @@ def the_server(session: Session) -> str:
 def check_level(level: str | None) -> None:
     if level is not None and level not in LEVELS:
         raise ConfigurationError(f"level is {level!r}", hint=f"choose one of {', '.join(LEVELS)}")
-
-
-def origin() -> dict[str, object]:
-    return {"command": "pgbackup", "hostname": socket.gethostname(), "uid": os.geteuid()}

@@ -6,7 +6,9 @@ import argparse
 import io
 import json
 import logging
+import os
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from typing import Any
 
 from rich.table import Table
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.cli import commands
 from airflow_pgbackup.cli.definition import EXIT_STATUS, Command
 from airflow_pgbackup.errors import Cancelled, ConfigurationError, NotProven, PgBackupError, VerificationFailed
@@ -40,6 +43,12 @@ class Session:
     err: Terminal
     cancel: Cancel = field(default_factory=Cancel)
     status: int = EXIT_STATUS["done"]
+
+    @property
+    def context(self) -> RunContext:
+        """What the verbs are given."""
+        origin = {"command": "pgbackup", "hostname": socket.gethostname(), "uid": os.geteuid()}
+        return RunContext(settings=self.settings, cancel=self.cancel, log=self.log, origin=origin)
 
     def log(self, line: str) -> None:
         self.err.say(line, style="dim")

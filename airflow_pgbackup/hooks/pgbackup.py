@@ -17,12 +17,11 @@ if TYPE_CHECKING:
     from airflow.providers.postgres.hooks.postgres import PostgresHook
     from airflow.sdk import Connection
 
+    from airflow_pgbackup.backup.context import RunContext
     from airflow_pgbackup.backup.findings import Finding
     from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
     from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
-    from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.repository.base import Repository
-    from airflow_pgbackup.settings import Settings
 
 # Connection.connect() of psycopg 3 takes these itself, so they never reach libpq; PostgresHook makes row_factory of the
 # extra "cursor". https://www.psycopg.org/psycopg3/docs/api/connections.html
@@ -97,16 +96,16 @@ class PgBackupHook(BaseHook):
         options: DumpOptions | DumpAllOptions | None = None,
         scan_rows: bool = False,
         server: str | None = None,
-        settings: Settings | None = None,
-        cancel: Cancel | None = None,
-        log: Callable[[str], None] | None = None,
+        context: RunContext | None = None,
     ) -> list[Finding]:
         """Everything that would stop or spoil a backup, see :func:`airflow_pgbackup.backup.check.check`.
 
         :param server: by default the connection id, as for the dump operators.
-        :param log: takes lines that quote names as they are; :func:`airflow_pgbackup.text.printing` escapes them.
+        :param context: by default with Airflow's settings. Its log takes lines that quote names as they are;
+            :func:`airflow_pgbackup.text.printing` escapes them.
         """
         from airflow_pgbackup.backup.check import check
+        from airflow_pgbackup.backup.context import RunContext
         from airflow_pgbackup.settings import load
 
         return check(
@@ -115,9 +114,7 @@ class PgBackupHook(BaseHook):
             repository=repository,
             options=options,
             scan_rows=scan_rows,
-            settings=settings or load(airflow=True),
-            cancel=cancel,
-            log=log,
+            context=context or RunContext(settings=load(airflow=True)),
         )
 
     @cached_property

@@ -13,13 +13,13 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_pgbackup.errors import Cancelled, ConfigurationError, PgBackupError
-from airflow_pgbackup.text import encodable
+from airflow_pgbackup.text import encodable, printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_pgbackup.backup.context import RunContext
     from airflow_pgbackup.postgres.tools.cancel import Cancel
-    from airflow_pgbackup.settings import Settings
 
 
 class PgBackupOperator(BaseOperator):
@@ -31,11 +31,14 @@ class PgBackupOperator(BaseOperator):
 
     ui_color = "#cfe2f3"
 
+    deadline: float | timedelta | None = None
+
     # Only a running task has one: operators are copied and pickled.
     _cancel: Cancel | None = None
     _killed = False
 
     def execute(self, context: Context) -> dict[str, object]:
+        from airflow_pgbackup.backup.context import RunContext
         from airflow_pgbackup.postgres.tools.cancel import Cancel
         from airflow_pgbackup.settings import load
 
@@ -43,15 +46,23 @@ class PgBackupOperator(BaseOperator):
         try:
             if self._killed:
                 raise Cancelled("stopped before it began")
-            return dict(encodable(self._run(context, load(airflow=True), cancel)))
+            run = RunContext(
+                settings=load(airflow=True),
+                cancel=cancel,
+                log=printing(self.log.info),
+                deadline=seconds(self.deadline),
+                origin=origin(context),
+                seed=seed(context),
+            )
+            return dict(encodable(self._run(context, run)))
         except PgBackupError as error:
             failure = airflow_error(error)
         # Outside of the handler, so that the error does not carry the one that it was made of.
         raise failure
 
     @abstractmethod
-    def _run(self, context: Context, settings: Settings, cancel: Cancel) -> dict[str, object]:
-        """The one call. What it returns goes to XCom: a reference, plain JSON."""
+    def _run(self, context: Context, run: RunContext) -> dict[str, object]:
+        """Make the one call, with ``run`` as its context. What it returns goes to XCom: a reference, plain JSON."""
 
     def on_kill(self) -> None:
         """Stop the tool; returns at once. ``execute``, which goes on meanwhile, then fails and cleans up.

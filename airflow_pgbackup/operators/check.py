@@ -13,10 +13,10 @@ from airflow_pgbackup.text import printing
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_pgbackup.backup.context import RunContext
     from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
     from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.repository.base import Repository
-    from airflow_pgbackup.settings import Settings
 
 _FAIL_ON = ("error", "warning", "never")
 
@@ -76,19 +76,17 @@ class PgBackupCheckOperator(PgBackupOperator):
         self.scan_rows = scan_rows
         self.fail_on = fail_on
 
-    def _run(self, context: Context, settings: Settings, cancel: Cancel) -> dict[str, object]:
+    def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
 
         if self.fail_on not in _FAIL_ON:
             raise ConfigurationError(f"fail_on is {self.fail_on!r}", hint=f"choose one of {', '.join(_FAIL_ON)}")
         findings = PgBackupHook(self.postgres_conn_id, self.database).check(
-            repository=self._repository(cancel),
+            repository=self._repository(run.cancel),
             options=self._dump_options(),
             scan_rows=is_true("scan_rows", self.scan_rows),
             server=self.server,
-            settings=settings,
-            cancel=cancel,
-            log=printing(self.log.info),
+            context=run,
         )
         for finding in findings:
             printing(self.log.error if finding.severity == "error" else self.log.warning)(str(finding))

@@ -12,16 +12,14 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_pgbackup.operators._base import PgBackupOperator, is_true, origin, seconds, seed
-from airflow_pgbackup.text import printing
+from airflow_pgbackup.operators._base import PgBackupOperator, is_true
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_pgbackup.backup.context import RunContext
     from airflow_pgbackup.postgres.options.tool import ToolOptions
-    from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.repository.base import Repository
-    from airflow_pgbackup.settings import Settings
 
     Options = TypeVar("Options", bound=ToolOptions)
 
@@ -46,7 +44,6 @@ class _DumpOperator(PgBackupOperator):
     aws_conn_id: str | None
     server: str | None
     artifact_template: str
-    deadline: float | timedelta | None
     init_repository: bool | str
     compress: int | str | None
 
@@ -67,18 +64,13 @@ class _DumpOperator(PgBackupOperator):
         options.validate()  # what makes no sense is refused before a server is asked or a repository made
         return options
 
-    def _common(self, context: Context, settings: Settings, cancel: Cancel) -> dict[str, Any]:
+    def _common(self, run: RunContext) -> dict[str, Any]:
         """The arguments that ``dump_database`` and ``dump_cluster`` share."""
         return {
             "server": self.server or self.postgres_conn_id,
             "repository": self._repository(),
             "artifact_template": self.artifact_template,
-            "seed": seed(context),
-            "origin": origin(context),
-            "settings": settings,
-            "deadline": seconds(self.deadline),
-            "cancel": cancel,
-            "log": printing(self.log.info),
+            "context": run,
         }
 
 
@@ -193,7 +185,7 @@ class PgDumpOperator(_DumpOperator):
         super().__init__(**kwargs)
         self._keep(locals())
 
-    def _run(self, context: Context, settings: Settings, cancel: Cancel) -> dict[str, object]:
+    def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.dump import dump_database
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
         from airflow_pgbackup.postgres.options import DumpOptions
@@ -201,7 +193,7 @@ class PgDumpOperator(_DumpOperator):
         return dump_database(
             options=self._options(DumpOptions),
             connection=PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(),
-            **self._common(context, settings, cancel),
+            **self._common(run),
         )
 
 
@@ -286,7 +278,7 @@ class PgDumpAllOperator(_DumpOperator):
         super().__init__(**kwargs)
         self._keep(locals())
 
-    def _run(self, context: Context, settings: Settings, cancel: Cancel) -> dict[str, object]:
+    def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.dump import dump_cluster
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
         from airflow_pgbackup.postgres.options import DumpAllOptions
@@ -296,7 +288,7 @@ class PgDumpAllOperator(_DumpOperator):
             connection=PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(),
             options=options,
             compress=self.compress,
-            **self._common(context, settings, cancel),
+            **self._common(run),
         )
 
 

@@ -7,13 +7,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true
-from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
-    from airflow_pgbackup.postgres.tools.cancel import Cancel
-    from airflow_pgbackup.settings import Settings
+    from airflow_pgbackup.backup.context import RunContext
 
 
 class PgBackupPruneOperator(PgBackupOperator):
@@ -87,14 +85,14 @@ class PgBackupPruneOperator(PgBackupOperator):
         self.time_zone = time_zone
         self.grace = grace
 
-    def _run(self, context: Context, settings: Settings, cancel: Cancel) -> dict[str, object]:
+    def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.prune import prune
+        from airflow_pgbackup.backup.series_selection import SeriesSelection
         from airflow_pgbackup.hooks.repository import open_repository
-        from airflow_pgbackup.repository.catalogue import select_series
         from airflow_pgbackup.repository.retention import Policy
 
         plan = prune(
-            repository=open_repository(self.repository, self.aws_conn_id, cancel=cancel),
+            repository=open_repository(self.repository, self.aws_conn_id, cancel=run.cancel),
             policy=Policy(
                 keep_last=self.keep_last,
                 keep_hourly=self.keep_hourly,
@@ -108,12 +106,9 @@ class PgBackupPruneOperator(PgBackupOperator):
                 time_zone=self.time_zone,
             ),
             dry_run=not is_true("delete", self.delete),
-            server=self.server,
-            series=select_series(self.server, self.databases, cluster=self.cluster),  # type: ignore[arg-type]
+            series=SeriesSelection(server=self.server, databases=self.databases, cluster=self.cluster),  # type: ignore[arg-type]
             grace=self.grace,
-            settings=settings,
-            cancel=cancel,
-            log=printing(self.log.info),
+            context=run,
         )
         # What stays is most of it, and the same every day: no load for Airflow's database.
         decisions: list[dict[str, object]] = plan.pop("decisions")  # type: ignore[assignment]

@@ -8,16 +8,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.errors import ConfigurationError
-from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of, seconds, seed
+from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of
 from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
+    from airflow_pgbackup.backup.context import RunContext
     from airflow_pgbackup.postgres.options import RestoreOptions
     from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.repository.base import Repository
-    from airflow_pgbackup.settings import Settings
 
 # Of pg_restore's options those that a restore here decides itself, or that make no sense in it.
 NOT_OFFERED = frozenset({"create", "exit_on_error", "restrict_key", "no_data_for_failed_tables"})
@@ -85,7 +85,6 @@ class PgRestoreOperator(PgBackupOperator):
     globals_aws_conn_id: str | None
     analyze: bool | str
     plan_only: bool | str
-    deadline: float | timedelta | None
 
     def __init__(
         self,
@@ -151,18 +150,19 @@ class PgRestoreOperator(PgBackupOperator):
         super().__init__(**kwargs)
         self._keep(locals())
 
-    def _run(self, context: Context, settings: Settings, cancel: Cancel) -> dict[str, object]:
-        from airflow_pgbackup.backup.restore import restore
+    def _run(self, context: Context, run: RunContext) -> dict[str, object]:
+        from airflow_pgbackup.backup.restore import GlobalsBackup, restore
         from airflow_pgbackup.backup.restore.target import RestoreTarget
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
         from airflow_pgbackup.hooks.repository import open_repository
 
         options = self._options()
-        repository, reference = self._backup(cancel)
-        globals_repository = None
+        repository, reference = self._backup(run.cancel)
+        globals_from = None
         if self.globals_backup is not None:
-            globals_repository = open_repository(
-                repository_of(self.globals_backup), self.globals_aws_conn_id, cancel=cancel
+            uri = repository_of(self.globals_backup)
+            globals_from = GlobalsBackup(
+                self.globals_backup, open_repository(uri, self.globals_aws_conn_id, cancel=run.cancel)
             )
         return restore(
             reference=reference,
@@ -176,15 +176,10 @@ class PgRestoreOperator(PgBackupOperator):
                 allow_older_server=is_true("allow_older_server", self.allow_older_server),
             ),
             options=options,
-            globals_reference=self.globals_backup,
-            globals_repository=globals_repository,
+            globals_from=globals_from,
             analyze=is_true("analyze", self.analyze),
             dry_run=is_true("plan_only", self.plan_only),
-            request=seed(context),
-            settings=settings,
-            deadline=seconds(self.deadline),
-            cancel=cancel,
-            log=printing(self.log.info),
+            context=run,
         )
 
     def _backup(self, cancel: Cancel) -> tuple[Repository, Mapping[str, object]]:

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of
 from airflow_pgbackup.repository.s3.options import mapping
-from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
-    from airflow_pgbackup.postgres.tools.cancel import Cancel
-    from airflow_pgbackup.settings import Settings
+    from airflow_pgbackup.backup.context import RunContext
 
 
 class PgBackupUploadOperator(PgBackupOperator):
@@ -67,7 +65,7 @@ class PgBackupUploadOperator(PgBackupOperator):
         self.minimum_level = minimum_level
         self.init_repository = init_repository
 
-    def _run(self, context: Context, settings: Settings, cancel: Cancel) -> dict[str, object]:
+    def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.upload import upload
         from airflow_pgbackup.hooks.repository import open_repository
 
@@ -75,16 +73,14 @@ class PgBackupUploadOperator(PgBackupOperator):
         if self.checksum_algorithm is not None:
             extra_args = {**mapping("extra_args", extra_args), "ChecksumAlgorithm": self.checksum_algorithm}
         destination = open_repository(
-            self.destination, self.destination_aws_conn_id, extra_args=extra_args, cancel=cancel
+            self.destination, self.destination_aws_conn_id, extra_args=extra_args, cancel=run.cancel
         )
         if is_true("init_repository", self.init_repository):
             destination.init()
         return upload(
             reference=self.backup,  # type: ignore[arg-type]  # rendered: the XComArg is a reference now
-            source=open_repository(repository_of(self.backup), self.aws_conn_id, cancel=cancel),
+            source=open_repository(repository_of(self.backup), self.aws_conn_id, cancel=run.cancel),
             destination=destination,
             minimum_level=self.minimum_level,
-            settings=settings,
-            cancel=cancel,
-            log=printing(self.log.info),
+            context=run,
         )

@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_pgbackup.operators._base import PgBackupOperator, origin, repository_of, seconds
-from airflow_pgbackup.text import printing
+from airflow_pgbackup.operators._base import PgBackupOperator, repository_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
+    from airflow_pgbackup.backup.context import RunContext
     from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-    from airflow_pgbackup.postgres.tools.cancel import Cancel
-    from airflow_pgbackup.settings import Settings
 
 
 class PgBackupVerifyOperator(PgBackupOperator):
@@ -54,20 +52,16 @@ class PgBackupVerifyOperator(PgBackupOperator):
         self.aws_conn_id = aws_conn_id
         self.deadline = deadline
 
-    def _run(self, context: Context, settings: Settings, cancel: Cancel) -> dict[str, object]:
+    def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.verify import verify
         from airflow_pgbackup.hooks.repository import open_repository
 
         return verify(
             reference=self.backup,  # type: ignore[arg-type]  # rendered: the XComArg is a reference now
-            repository=open_repository(repository_of(self.backup), self.aws_conn_id, cancel=cancel),
+            repository=open_repository(repository_of(self.backup), self.aws_conn_id, cancel=run.cancel),
             level=self.level,
-            origin=origin(context),
             scratch=self._scratch(),
-            settings=settings,
-            deadline=seconds(self.deadline),
-            cancel=cancel,
-            log=printing(self.log.info),
+            context=run,
         )
 
     def _scratch(self) -> ConnectionParams | None:

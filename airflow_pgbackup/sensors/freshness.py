@@ -163,18 +163,18 @@ def look(
     **limits: Any,
 ) -> dict[str, Any]:
     """One look, from arguments that are plain JSON: on a worker or in the triggerer."""
+    from airflow_pgbackup.backup.context import RunContext
     from airflow_pgbackup.backup.freshness import freshness
     from airflow_pgbackup.backup.limits import Limits
+    from airflow_pgbackup.backup.series_selection import SeriesSelection
     from airflow_pgbackup.hooks.repository import open_repository
 
     found = freshness(
         repository=open_repository(repository, aws_conn_id),
         limits=Limits(max_age=timedelta(seconds=max_age), allow_drop=tuple(allow_drop), **limits),
-        server=server,
-        databases=databases,
-        cluster=cluster,
+        series=SeriesSelection(server=server, databases=databases, cluster=cluster),
         exclude=exclude,
-        log=log,
+        context=RunContext(log=log),
     )
     return dict(encodable(found))
 

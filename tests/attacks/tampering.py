@@ -18,6 +18,7 @@ from typing import BinaryIO
 import pytest
 from builds import Build
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -92,7 +93,11 @@ def victim(
     repository.init()
     dumped = DumpOptions(**options)  # type: ignore[arg-type]
     reference = dump_database(
-        connection=connection, server="s", repository=repository, options=dumped, settings=settings or Settings()
+        connection=connection,
+        server="s",
+        repository=repository,
+        options=dumped,
+        context=RunContext(settings=settings or Settings()),
     )
     return Victim(repository, reference)
 

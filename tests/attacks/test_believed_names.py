@@ -16,6 +16,7 @@ from forgeries import NOT_VERIFIED, NOT_WHOLE, UNREADABLE, Forgery, claim
 from honest import write_backup, write_verification
 from hostile_s3 import DATED, Answer, HostileS3, item, listing
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.drill import choose_drill
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.find import find_backup
@@ -63,9 +64,13 @@ def template(
     repository = LocalRepository(root)
     repository.init()
     made = dump_database(
-        connection=database, server="prod", repository=repository, options=DumpOptions(), settings=settings
+        connection=database,
+        server="prod",
+        repository=repository,
+        options=DumpOptions(),
+        context=RunContext(settings=settings),
     )
-    made = verify(reference=made, repository=repository, settings=settings)
+    made = verify(reference=made, repository=repository, context=RunContext(settings=settings))
     with server18.params.connect() as session:
         session.execute("drop database app")
     return root, made
@@ -151,7 +156,11 @@ def test_the_result_of_prune_names_them(repository: Repository, real: Evidence, 
     forged = forge_newer(repository, real, forge)
     lines: list[str] = []
     result = prune(
-        repository=repository, policy=Policy(keep_last=1), dry_run=False, now=second(real, 3600), log=lines.append
+        repository=repository,
+        policy=Policy(keep_last=1),
+        dry_run=False,
+        now=second(real, 3600),
+        context=RunContext(log=lines.append),
     )
     assert {one["id"] for one in result["ignored"]} == set(forged)  # type: ignore[attr-defined]
     assert all(any(id in line and "is not what its file names say: " in line for line in lines) for id in forged)
@@ -242,13 +251,20 @@ def test_none_is_restored_but_by_its_id(
     target, settings = RestoreTarget(connection=fresh_database(server18)), Settings(client_dirs=tuple(client_dirs))
     if forge in NOT_WHOLE:
         with pytest.raises(PgBackupError) as caught:
-            restore(reference=reference(repository, id), repository=repository, target=target, settings=settings)
+            restore(
+                reference=reference(repository, id),
+                repository=repository,
+                target=target,
+                context=RunContext(settings=settings),
+            )
         assert "\n" not in caught.value.message
         with target.connection.connect() as session:
             assert session.execute("select count(*) from pg_class where oid >= 16384").fetchone() == (0,)
     else:
         forged = reference(repository, id)
-        result = restore(reference=forged, repository=repository, target=target, dry_run=True, settings=settings)
+        result = restore(
+            reference=forged, repository=repository, target=target, dry_run=True, context=RunContext(settings=settings)
+        )
         assert f"backup prod/app/{id} " in str(result["warnings"])
         assert result["reference"]["verified"] is None  # type: ignore[index]
 
@@ -269,7 +285,10 @@ def test_a_verification_by_a_clock_that_is_behind_is_said_to_count_for_nothing(
     made = write_backup(repository, SERIES, second(real, 86_400), looks=(), members=members)
     lines: list[str] = []
     verified = verify(
-        reference=reference(repository, made.id), repository=repository, level="integrity", log=lines.append
+        reference=reference(repository, made.id),
+        repository=repository,
+        level="integrity",
+        context=RunContext(log=lines.append),
     )
     assert verified["verified"] is None
     assert lines[-1].startswith("warning: ignored verification-")
@@ -476,7 +495,7 @@ def test_only_verifications_that_hold_are_copied(repository: Repository, real: E
             reference=reference(repository, real.backup.id),
             source=repository,
             destination=there,
-            log=lines.append,
+            context=RunContext(log=lines.append),
         )
         assert copied["verified"] == "archive"
         backup = listed(there)[real.backup.id]

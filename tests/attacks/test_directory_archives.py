@@ -32,6 +32,7 @@ from tampering import (
 
 from airflow_pgbackup.backup.adopt import adopt
 from airflow_pgbackup.backup.artifact import download
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.cli import main
@@ -89,7 +90,12 @@ def refused(
     """No consumer that gives it to a tool of PostgreSQL's takes it."""
     for level in levels:
         with pytest.raises(VerificationFailed, match=match) as caught:
-            verify(reference=made.reference, repository=made.repository, level=level, log=secret.seen.append)
+            verify(
+                reference=made.reference,
+                repository=made.repository,
+                level=level,
+                context=RunContext(log=secret.seen.append),
+            )
         secret.seen.append(caught.value)
         assert made.report().result == "fail"
     parallel = made.manifest.artifact.format in ("custom", "directory")
@@ -375,7 +381,7 @@ def test_a_directory_with_a_link_is_not_adopted(
     path.symlink_to(secret.path)
     repository = open_repository(f"file://{tmp_path / 'pg'}")
     repository.init()
-    done: Any = adopt(repository=repository, folder=folder, server="old", log=secret.seen.append)
+    done: Any = adopt(repository=repository, folder=folder, server="old", context=RunContext(log=secret.seen.append))
     assert done["adopted"] == []
     (skipped,) = done["skipped"]
     assert skipped["reason"] == f"cannot be read: {path.name}: a symbolic link, which is not followed"

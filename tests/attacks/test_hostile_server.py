@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.rehearsal import run as rehearse
 from airflow_pgbackup.backup.rehearsal import session_guard
@@ -73,7 +74,12 @@ def rehearsed(
     reference = dump_database(connection=database, server="s", repository=repository, options=DumpOptions())
 
     def rehearsed(deadline: float, cancel: Cancel) -> object:
-        return verify(reference=reference, repository=repository, level="restore", deadline=deadline, cancel=cancel)
+        return verify(
+            reference=reference,
+            repository=repository,
+            level="restore",
+            context=RunContext(deadline=deadline, cancel=cancel),
+        )
 
     return rehearsed
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from builds import BUILDS, Build, each
+from contexts import in_context
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psql_scripts import COMMANDS, HIDDEN, SECRET, SEEN, TABLE, Target, cluster_dump, database_dump
@@ -19,6 +20,7 @@ from psycopg import sql
 from restoring import local, restored, value
 
 from airflow_pgbackup.backup.adopt import adopt
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ConfigurationError, NotProven, PgBackupError, ToolError, VerificationFailed
@@ -307,7 +309,7 @@ def test_a_rehearsal_runs_no_hidden_command(
     script = database_dump(target.attack(HIDDEN[place], command), build.major)
     reference = planted(repository, tmp_path / "folder", script)
     with pytest.raises(VerificationFailed, match=r"does not restore: psql failed.*\\unrestrict"):
-        verify(reference=reference, repository=repository, level="restore", settings=build.settings)
+        verify(reference=reference, repository=repository, level="restore", context=RunContext(settings=build.settings))
     target.assert_untouched(place)
 
 
@@ -321,7 +323,7 @@ def test_a_rehearsal_of_a_cluster_runs_no_hidden_command(
     dump = cluster_dump(build.major, **{where: script})  # type: ignore[arg-type]
     reference = planted(repository, tmp_path / "folder", dump, None)
     with pytest.raises(VerificationFailed, match=r"does not restore: psql failed.*\\unrestrict"):
-        verify(reference=reference, repository=repository, level="restore", settings=build.settings)
+        verify(reference=reference, repository=repository, level="restore", context=RunContext(settings=build.settings))
     target.assert_untouched(where)
 
 
@@ -348,5 +350,5 @@ def test_where_psql_cannot_be_guarded_no_script_runs(
         restored(connection=database, **arguments)
     assert "custom" in str(error.value.hint)
     with pytest.raises(NotProven, match="no seccomp filter for Linux on riscv64"):
-        verify(level="restore", **arguments)
+        verify(level="restore", **in_context(arguments))
     assert value(database, "select count(*) from pg_class where relname = 't'") == 0

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from builds import BUILDS, Build, each
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
@@ -299,7 +300,10 @@ def test_a_dump_that_runs_a_command_runs_it_inside(
     command = f"touch {places} 2> /dev/null; {LINGER.format(word=word)}"
     reference = hostile(server18, fresh_database, here, command)
     log: list[str] = []
-    assert verify(reference=reference, repository=here, level="restore", log=log.append)["verified"] == "restore"
+    assert (
+        verify(reference=reference, repository=here, level="restore", context=RunContext(log=log.append))["verified"]
+        == "restore"
+    )
     assert any("in a sandbox" in line for line in log)
     assert [place for place in places.split() if Path(place).exists()] == []
     assert processes_with(word) == []
@@ -323,8 +327,11 @@ def test_without_a_sandbox_it_says_so_or_proves_nothing(
     )
     required = Settings(rehearsal_containment="require")
     with pytest.raises(NotProven, match="a rehearsal here would be uncontained: bubblewrap") as refused:
-        verify(reference=reference, repository=here, level="restore", settings=required)
+        verify(reference=reference, repository=here, level="restore", context=RunContext(settings=required))
     assert "apt install bubblewrap" in str(refused.value.hint)
     log: list[str] = []
-    assert verify(reference=reference, repository=here, level="restore", log=log.append)["verified"] == "restore"
+    assert (
+        verify(reference=reference, repository=here, level="restore", context=RunContext(log=log.append))["verified"]
+        == "restore"
+    )
     assert any("uncontained: SQL of the dump ran" in line for line in log), log

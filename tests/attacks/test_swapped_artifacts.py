@@ -15,6 +15,7 @@ from tampering import HONEST, STOLEN, TABLE, Victim, between_readings, swap, tex
 
 from airflow_pgbackup.backup.adopt import _Adoption, adopt
 from airflow_pgbackup.backup.artifact import download
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.upload import upload
@@ -91,7 +92,9 @@ def test_rehearsed(made: Victim, tmp_path: Path) -> None:
     temporary.mkdir()
     with while_swapped(made, "renamed over"):
         settings = Settings(temp_dir=str(temporary))
-        done = verify(reference=made.reference, repository=made.repository, level="restore", settings=settings)
+        done = verify(
+            reference=made.reference, repository=made.repository, level="restore", context=RunContext(settings=settings)
+        )
     assert done["verified"] == "restore"
     assert [(table.name, table.rows, table.sha256) for table in made.report().tables] == honest
     assert list(temporary.iterdir()) == []

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from contexts import in_context
 
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.errors import Cancelled, ConnectError, PgBackupError, RepositoryError, ToolError, ToolKilled
@@ -44,7 +45,7 @@ def nothing_is_left(repository: Repository) -> None:
 
 def dump(connection: ConnectionParams, repository: Repository, **more: object) -> dict[str, object]:
     options = more.pop("options", DumpOptions())
-    return dump_database(connection=connection, server="s", repository=repository, options=options, **more)  # type: ignore
+    return dump_database(connection=connection, server="s", repository=repository, options=options, **in_context(more))  # type: ignore
 
 
 def one_line(error: PgBackupError) -> str:
@@ -139,7 +140,13 @@ def test_exit_status_0_with_too_little_is_no_backup(
     elif format != "plain":
         options = DumpOptions(format=format, compress="none")
     with pytest.raises(ToolError) as caught:
-        verb(connection=server18.params, server="s", repository=here, options=options, settings=settings)
+        verb(
+            connection=server18.params,
+            server="s",
+            repository=here,
+            options=options,
+            **in_context({"settings": settings}),
+        )
     assert "exit status 0" in one_line(caught.value)
     nothing_is_left(here)
 
@@ -246,13 +253,15 @@ def test_a_folder_that_is_no_repository(server18: PostgresServer, tmp_path: Path
 
 KILLED = """
 import sys
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.repository.open import open_repository
 dump_database(
     connection=ConnectionParams(keywords={keywords!r}, password={password!r}),
-    server="s", repository=open_repository({uri!r}), options=DumpOptions(format={format!r}), seed="the same task",
+    server="s", repository=open_repository({uri!r}), options=DumpOptions(format={format!r}),
+    context=RunContext(seed="the same task"),
 )
 """
 

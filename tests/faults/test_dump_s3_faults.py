@@ -21,6 +21,7 @@ from botocore.config import Config
 from faulty_s3 import FaultyS3
 from test_dump_faults import children_of, pg_dumps, wait_for
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import RepositoryError, ToolError
@@ -84,7 +85,11 @@ def test_pg_dump_killed_at_any_point(
 
     def dump() -> None:
         reference = dump_database(
-            connection=database, server="s", repository=there, options=OPTIONS, seed=str(rng.random())
+            connection=database,
+            server="s",
+            repository=there,
+            options=OPTIONS,
+            context=RunContext(seed=str(rng.random())),
         )
         assert reference["size"] == there.stat(str(reference["key"])).size  # type: ignore[union-attr]
         committed.append(f"{reference['series']}/{reference['id']}/")
@@ -179,7 +184,7 @@ def test_a_directory_that_was_half_sent_when_pg_dump_failed(
                 server="s",
                 repository=there,
                 options=DIRECTORY,
-                settings=slow_pg_dump(tmp_path, go, status=1),
+                context=RunContext(settings=slow_pg_dump(tmp_path, go, status=1)),
             )
     finally:
         ended.set()
@@ -205,7 +210,7 @@ def test_a_store_that_refuses_a_member_ends_the_dump_at_once(
                 server="s",
                 repository=repository,
                 options=DIRECTORY,
-                settings=slow_pg_dump(tmp_path, tmp_path / "never", status=0),
+                context=RunContext(settings=slow_pg_dump(tmp_path, tmp_path / "never", status=0)),
             )
     assert "AccessDenied" in str(caught.value)
     assert time.monotonic() - started < 60  # not at the end of pg_dump
@@ -216,12 +221,14 @@ def test_a_store_that_refuses_a_member_ends_the_dump_at_once(
 WORKER = """
 import sys
 {prelude}
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 dump_database(
     connection=ConnectionParams(keywords={keywords!r}, password={password!r}),
-    server="s", repository=repository, options=DumpOptions(compress="none"), seed="the same task",
+    server="s", repository=repository, options=DumpOptions(compress="none"),
+    context=RunContext(seed="the same task"),
 )
 """
 PRELUDE = """
@@ -259,7 +266,9 @@ def test_a_worker_that_is_killed_leaves_an_upload_that_is_swept(
     assert [entry.key for entry in there.list()] == ["repository.json"]
     assert len(uploads(client, bucket)) == 1
     assert there.leftovers(timedelta(hours=1)) == []  # it may still run, for all that another worker knows
-    reference = dump_database(connection=database, server="s", repository=there, options=OPTIONS, seed="the same task")
+    reference = dump_database(
+        connection=database, server="s", repository=there, options=OPTIONS, context=RunContext(seed="the same task")
+    )
     sweep(there)
     assert uploads(client, bucket) == []
     folder = f"{reference['series']}/{reference['id']}"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.rehearsal import run as rehearse
@@ -29,7 +30,6 @@ from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.private_directory import sweep
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
-from airflow_pgbackup.settings import Settings
 
 # The index takes a minute to build: whatever happens meanwhile happens during the restore.
 SLOW = (
@@ -123,7 +123,7 @@ def test_stopped_during_the_restore(slow_dump: dict[str, object], here: Reposito
     stopper = threading.Thread(target=lambda: (wait_for(lambda: restoring(temporary)), cancel.set()))
     stopper.start()
     with pytest.raises(Cancelled):
-        verify(reference=slow_dump, repository=here, level="restore", cancel=cancel)
+        verify(reference=slow_dump, repository=here, level="restore", context=RunContext(cancel=cancel))
     stopper.join()
     nothing_is_left(temporary)
     assert verifications(here) == []
@@ -165,10 +165,7 @@ def rehearse_it(
         artifact,
         load_manifest(here, reference),
         reader=Client(postgres_bin_dir(18), (18, 4), "test"),
-        settings=Settings(),
-        deadline=120,
-        cancel=cancel or Cancel(),
-        log=lambda _: None,
+        context=RunContext(deadline=120, cancel=cancel or Cancel()),
         on_restored=on_restored,
     )
 

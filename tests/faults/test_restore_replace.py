@@ -17,6 +17,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from contexts import in_context
 from psycopg import sql
 
 from airflow_pgbackup.backup.databases.sessions import session
@@ -62,8 +63,7 @@ class Setting:
             repository=self.repository,
             target=RestoreTarget(connection=connection, mode="replace", **target),
             options=options,
-            log=log,
-            **more,
+            **in_context({"log": log, **more}),
         )
 
     def content(self) -> str:
@@ -196,6 +196,7 @@ def test_stopped_at_any_step(setting: Setting) -> None:
 
 KILLED = """
 import json, os, signal, sys
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.restore import restore
 from airflow_pgbackup.backup.restore.rename import rename_databases
 from airflow_pgbackup.backup.restore.target import RestoreTarget
@@ -216,7 +217,7 @@ restore(
     reference=order["reference"],
     repository=open_repository(order["repository"]),
     target=RestoreTarget(connection=connection, mode="replace", keep_old=False),
-    log=log,
+    context=RunContext(log=log),
 )
 """
 
@@ -502,40 +503,40 @@ def comment(setting: Setting) -> str | None:
 
 @pytest.mark.parametrize("keep_old", [True, False])
 def test_a_retry_finds_that_it_is_done(setting: Setting, keep_old: bool) -> None:
-    first = setting.replace(request="a task", keep_old=keep_old)
+    first = setting.replace(seed="a task", keep_old=keep_old)
     insert(setting)
     old = replaced(setting)
     assert old == ([first["replaced"]] if keep_old else [])
     lines: list[str] = []
-    again = setting.replace(lines.append, request="a task", keep_old=keep_old)
+    again = setting.replace(lines.append, seed="a task", keep_old=keep_old)
     assert {"restored", "written_since"} == set(setting.content().split())
     assert replaced(setting) == old
     same = ("backup", "reference", "database", "databases", "mode", "replaced", "dry_run")
     assert {name: again[name] for name in same} == {name: first[name] for name in same}
     assert any("an earlier try of this task restored" in line for line in lines)
     # Somebody else's request is none of that.
-    setting.replace(request="another task", keep_old=False)
+    setting.replace(seed="another task", keep_old=False)
     assert setting.content() == "restored"
 
 
 def test_a_retry_drops_what_the_first_was_killed_before(setting: Setting) -> None:
-    first = setting.replace(request="a task")
+    first = setting.replace(seed="a task")
     assert replaced(setting) == [first["replaced"]]
-    assert setting.replace(request="a task", keep_old=False, dry_run=True)["replaced"] is None
+    assert setting.replace(seed="a task", keep_old=False, dry_run=True)["replaced"] is None
     assert replaced(setting) == [first["replaced"]]
-    assert setting.replace(request="a task", keep_old=False)["replaced"] is None
+    assert setting.replace(seed="a task", keep_old=False)["replaced"] is None
     assert replaced(setting) == []
     assert setting.content() == "restored"
 
 
 def test_a_retry_says_which_backup_it_was(setting: Setting, fresh_database: Fresh) -> None:
     """``latest`` is another one by then."""
-    first = setting.replace(request="a task", keep_old=False)
+    first = setting.replace(seed="a task", keep_old=False)
     source = fresh_database(setting.server, None, "create table newer as select 1 as a")
     setting.reference = dump_database(
         connection=source, server="test", repository=setting.repository, options=DumpOptions()
     )
-    again = setting.replace(request="a task", keep_old=False)
+    again = setting.replace(seed="a task", keep_old=False)
     assert again["backup"] == first["backup"]
     assert (again["reference"]["series"], again["reference"]["id"]) == (
         first["reference"]["series"],
@@ -553,7 +554,7 @@ def test_the_comment_is_kept_beside_the_mark(setting: Setting) -> None:
     setting.replace(keep_old=False)
     assert comment(setting) == text, "nobody retries this one"
     for request in ("a task", "another"):
-        setting.replace(request=request, keep_old=False)
+        setting.replace(seed=request, keep_old=False)
         beside, _, mark = (comment(setting) or "").rpartition("\n")
         assert beside == text
         assert mark.startswith("airflow-pgbackup: {")
@@ -567,11 +568,11 @@ def test_a_zombie_does_not_replace_what_its_retry_has_restored(setting: Setting)
 
     def meanwhile(line: str) -> None:
         if line.startswith("privileges, comment and limits") and not done:
-            done.append(setting.replace(request="a task"))
+            done.append(setting.replace(seed="a task"))
             insert(setting)
 
     with pytest.raises(RestoreError, match="another try of this task has replaced"):
-        setting.replace(meanwhile, request="a task")
+        setting.replace(meanwhile, seed="a task")
     assert {"restored", "written_since"} == set(setting.content().split())
     assert replaced(setting) == [done[0]["replaced"]]
     assert setting.temporary() == []

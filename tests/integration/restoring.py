@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from contexts import in_context
+
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.restore import restore
 from airflow_pgbackup.backup.restore.target import RestoreTarget
@@ -89,7 +92,7 @@ def backup(
         server="test",
         repository=repository,
         options=DumpOptions(**options),
-        settings=Settings(client_dirs=client_dirs),
+        context=RunContext(settings=Settings(client_dirs=client_dirs)),
     )
 
 
@@ -121,7 +124,7 @@ def restored(
         repository=repository,
         target=RestoreTarget(connection=connection, mode=mode, **(target or {})),
         options=RestoreOptions(**(options or {})),
-        **more,
+        **in_context(more),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_pgbackup.backup.artifact import download
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.upload import upload
@@ -98,17 +99,17 @@ def test_dumped_verified_uploaded_and_restored_by_hand(
         server="test",
         repository=here,
         options=DumpOptions(format=format, **more),
-        log=log.append,
+        context=RunContext(log=log.append),
     )
     assert dumped["verified"] is None
-    verified = verify(reference=dumped, repository=here, log=log.append)
+    verified = verify(reference=dumped, repository=here, context=RunContext(log=log.append))
     assert verified["verified"] == "archive"
-    uploaded = upload(reference=verified, source=here, destination=there, log=log.append)
+    uploaded = upload(reference=verified, source=here, destination=there, context=RunContext(log=log.append))
     assert uploaded["verified"] == "archive"
     assert uploaded["repository"] == there.uri
     assert uploaded["sha256"] == dumped["sha256"]
     # and from S3 alone
-    assert verify(reference=uploaded, repository=there, log=log.append)["verified"] == "archive"
+    assert verify(reference=uploaded, repository=there, context=RunContext(log=log.append))["verified"] == "archive"
 
     manifest = load_manifest(there, uploaded)
     verification = next(entry for entry in here.list() if "archive-pass" in entry.key)
@@ -189,7 +190,11 @@ def test_a_retry_returns_what_the_first_try_committed(
 
     def again(seed: str) -> dict[str, object]:
         return dump_database(
-            connection=database, server="test", repository=here, options=DumpOptions(), seed=seed, log=lines.append
+            connection=database,
+            server="test",
+            repository=here,
+            options=DumpOptions(),
+            context=RunContext(seed=seed, log=lines.append),
         )
 
     first = again("dag, run 1")
@@ -203,7 +208,11 @@ def test_damage_is_found_and_written_down(
 ) -> None:
     here, database = local(tmp_path), fresh_database(server18, None, *SCHEMA)
     reference = dump_database(
-        connection=database, server="test", repository=here, options=DumpOptions(), seed="a task that is cleared"
+        connection=database,
+        server="test",
+        repository=here,
+        options=DumpOptions(),
+        context=RunContext(seed="a task that is cleared"),
     )
     assert verify(reference=reference, repository=here)["verified"] == "archive"
     path = next(tmp_path.rglob("*.dump"))
@@ -216,7 +225,11 @@ def test_damage_is_found_and_written_down(
     # the earlier pass no longer counts
     time.sleep(1 - time.time() % 1)
     again = dump_database(
-        connection=database, server="test", repository=here, options=DumpOptions(), seed="a task that is cleared"
+        connection=database,
+        server="test",
+        repository=here,
+        options=DumpOptions(),
+        context=RunContext(seed="a task that is cleared"),
     )
     assert again["id"] != reference["id"]
     with pytest.raises(VerificationFailed, match="not verified"):

@@ -5,7 +5,7 @@ Nothing is dumped, nothing is changed; the repository gets a small file and lose
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from airflow_pgbackup.backup.check.database import check_database
 from airflow_pgbackup.backup.check.grants import check_grants
@@ -19,6 +19,7 @@ from airflow_pgbackup.backup.check.server import (
     rehearsal_extensions,
 )
 from airflow_pgbackup.backup.check.transport import check_transport
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.inspection import inspect_database
 from airflow_pgbackup.backup.databases.selection import select
 from airflow_pgbackup.backup.findings import Finding, Findings
@@ -28,11 +29,9 @@ from airflow_pgbackup.errors import ConfigurationError, ConnectError, PgBackupEr
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.sql.anybytes import is_utf8
-from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.layout import Series
-from airflow_pgbackup.settings import Settings
 
 __all__ = ["Finding", "check"]
 
@@ -46,9 +45,7 @@ def check(
     repository: Repository | None = None,
     options: DumpOptions | DumpAllOptions | None = None,
     scan_rows: bool = False,
-    settings: Settings | None = None,
-    cancel: Cancel | None = None,
-    log: Callable[[str], None] | None = None,
+    context: RunContext | None = None,
 ) -> list[Finding]:
     """Look for everything that would stop or spoil a backup.
 
@@ -60,12 +57,11 @@ def check(
     :param options: of the dump; by default those of a whole database. ``DumpAllOptions`` looks at every database.
     :param scan_rows: read every table, too, for rows that no restore takes: see :mod:`.check_rows`. As long and as
         much load as a few dumps.
-    :param log: takes a line for each thing that is looked at.
     :return: errors first; empty where nothing is in the way. :mod:`.findings` says what a finding has.
     """
-    settings = settings or Settings()
-    sweep_leftovers(settings, log)
-    look = _Check(connection, server, repository, options or DumpOptions(), settings, cancel, log, scan_rows)
+    context = context or RunContext()
+    sweep_leftovers(context)
+    look = _Check(connection, server, repository, options or DumpOptions(), context, scan_rows)
     look.run()
     return look.findings.sorted()
 
@@ -77,9 +73,7 @@ class _Check:
         server: str,
         repository: Repository | None,
         options: DumpOptions | DumpAllOptions,
-        settings: Settings,
-        cancel: Cancel | None,
-        log: Callable[[str], None] | None,
+        context: RunContext,
         scan_rows: bool,
     ) -> None:
         self.scan_rows = scan_rows
@@ -87,9 +81,9 @@ class _Check:
         self.server = server
         self.repository = repository
         self.options = options
-        self.settings = settings
-        self.cancel = cancel
-        self.say = log or (lambda line: None)
+        self.settings = context.settings
+        self.cancel = context.cancel
+        self.say = context.log
         self.findings = Findings()
         self.cluster = isinstance(options, DumpAllOptions)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psycopg
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.extensions import installed_versions, version_differences
 from airflow_pgbackup.backup.progress import human_seconds
 from airflow_pgbackup.backup.rehearsal.compare_definitions import compare_definitions
@@ -64,23 +65,24 @@ def rehearse(
     manifest: Manifest,
     *,
     reader: Client,
-    settings: Settings,
-    deadline: float,
-    cancel: Cancel,
-    log: Callable[[str], None],
     scratch: ConnectionParams | None = None,
     on_restored: Callable[[ConnectionParams], None] | None = None,
+    context: RunContext | None = None,
 ) -> Rehearsal:
     """Restore and compare.
 
     :param artifact: a private copy of ours, file or directory: what runs in the sandbox is allowed to read it.
     :param reader: the client whose pg_restore reads the artifact.
-    :param deadline: seconds for each of the restore and the readings.
     :param scratch: a server to rehearse on, in a temporary database; None makes a throwaway server here.
     :param on_restored: called between restore and comparison with the server's connection; for tests.
+    :param context: its deadline limits the restore and each reading, instead of what the settings give for the size.
     :raises NotProven: the rehearsal could not run here; says nothing about the backup.
     :raises VerificationFailed: the artifact cannot be read to its end, or does not restore.
     """
+    context = context or RunContext()
+    settings, cancel, log = context.settings, context.cancel, context.log
+    size = manifest.artifact.size + (manifest.source.size_bytes or 0)
+    deadline = context.deadline or settings.read_deadline(size)
     _check_whole(manifest)
     stop = Cancel()
     cancel.on_set(stop.set)

@@ -1,5 +1,5 @@
 """Restore a backup into a server."""
 
-from airflow_pgbackup.backup.restore.run import restore
+from airflow_pgbackup.backup.restore.run import GlobalsBackup, restore
 
-__all__ = ["restore"]
+__all__ = ["GlobalsBackup", "restore"]

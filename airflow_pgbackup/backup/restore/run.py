@@ -8,8 +8,10 @@ fails, and whenever it is stopped, nothing half-done stands under the name that 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_evidence, load_manifest, reference_of
@@ -22,12 +24,18 @@ from airflow_pgbackup.backup.restore.retry_marker import request_digest
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.options import RestoreOptions
-from airflow_pgbackup.postgres.tools.process import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series
-from airflow_pgbackup.settings import Settings
 
 _NAMED = 3
+
+
+@dataclass(frozen=True)
+class GlobalsBackup:
+    """The cluster backup that roles and tablespaces are restored from: its reference, and its repository."""
+
+    reference: Mapping[str, object]
+    repository: Repository
 
 
 def restore(
@@ -36,30 +44,23 @@ def restore(
     repository: Repository,
     target: RestoreTarget,
     options: RestoreOptions | None = None,
-    globals_reference: Mapping[str, object] | None = None,
-    globals_repository: Repository | None = None,
+    globals_from: GlobalsBackup | None = None,
     analyze: bool = True,
     dry_run: bool = False,
-    request: str | None = None,
-    settings: Settings | None = None,
-    deadline: float | None = None,
-    cancel: Cancel | None = None,
-    log: Callable[[str], None] | None = None,
+    context: RunContext | None = None,
 ) -> dict[str, object]:
     """Restore a backup.
 
     :param reference: from a dump, verify or upload; see :mod:`airflow_pgbackup.backup.reference`.
     :param target: where to, and what may happen to what is there.
     :param options: pg_restore's: what of the backup, and how. A plain dump is restored whole.
-    :param globals_reference: a cluster backup, whose roles and tablespaces are restored before; those that exist are
+    :param globals_from: a cluster backup, whose roles and tablespaces are restored before; those that exist are
         reported and stay as they are.
-    :param globals_repository: the repository of that one, `repository` unless given.
     :param analyze: gather the planner's statistics afterwards.
     :param dry_run: read and check all, say what would be done, and change nothing.
-    :param request: what asks for it. With mode ``replace``, a second call with the same request finds what the first
-        has done, and returns that; None replaces each time.
-    :param deadline: seconds for all of it; none by default, since there is no good moment to give up on a restore.
-    :param log: takes the lines for people: the plan, progress, the tools' own warnings.
+    :param context: its deadline limits the restore as a whole; there is none by default, since there is no good moment
+        to give up on a restore. With mode ``replace``, a second call with the same seed finds what the first one
+        completed and returns that; without a seed each call replaces.
     :return: plain JSON: ``backup`` (series and id), ``reference`` (of that backup), ``target``
         (``user@host:port/database``), ``database`` (None for a cluster), ``databases`` (that were made or filled),
         ``mode``, ``dry_run``, ``plan`` (lines for people), ``duration_seconds``, ``bytes`` (of the artifact),
@@ -71,31 +72,29 @@ def restore(
     :raises VerificationFailed: the bytes are not those that were dumped. Nothing was touched.
     :raises ToolError, RestoreError, Cancelled: it began and did not succeed; the message says what is there now.
     """
+    context = context or RunContext()
     run = RestoreContext(
-        settings=settings or Settings(),
-        log=log or (lambda line: None),
-        cancel=cancel or Cancel(),
-        deadline=None if deadline is None else time.monotonic() + deadline,
+        settings=context.settings,
+        log=context.log,
+        cancel=context.cancel,
+        deadline=None if context.deadline is None else time.monotonic() + context.deadline,
     )
-    sweep_leftovers(run.settings, log)
+    sweep_leftovers(context)
     started = time.monotonic()
     evidence = load_evidence(repository, reference)
     manifest = evidence.require_manifest()
     options = options or RestoreOptions()
     check_request(target, options, manifest)
-    globals_from = None
-    if globals_reference is not None:
-        globals_from = (
-            globals_repository or repository,
-            load_manifest(globals_repository or repository, globals_reference),
-        )
-        if globals_from[1].kind != "cluster" or manifest.kind == "cluster":
+    cluster = None
+    if globals_from is not None:
+        cluster = (globals_from.repository, load_manifest(globals_from.repository, globals_from.reference))
+        if cluster[1].kind != "cluster" or manifest.kind == "cluster":
             raise ConfigurationError(
-                f"globals come from {globals_from[1].series}, for {manifest.series}",
+                f"globals come from {cluster[1].series}, for {manifest.series}",
                 hint="name a cluster backup (pg_dumpall) as globals of a database's; a cluster backup has its own",
             )
-    digest = request_digest(request) if request else None
-    job = RestoreRequest(run, repository, manifest, target, options, globals_from, analyze, dry_run, digest)
+    digest = request_digest(context.seed) if context.seed else None
+    job = RestoreRequest(run, repository, manifest, target, options, cluster, analyze, dry_run, digest)
     name = f"{manifest.series}/{manifest.id}"
     run.say(
         f"backup {name}: {manifest.artifact.format}, {human_bytes(manifest.artifact.size)}, of PostgreSQL "

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 import zstandard
+from contexts import in_context
 
 from airflow_pgbackup.backup.adopt import adopt
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
@@ -82,7 +84,7 @@ def repository(tmp_path: Path) -> LocalRepository:
 
 
 def run(repository: Repository, folder: Path, **kwargs: Any) -> dict[str, Any]:
-    result = adopt(repository=repository, folder=folder, **{"server": "old", **kwargs})
+    result = adopt(repository=repository, folder=folder, **in_context({"server": "old", **kwargs}))
     json.dumps(result, allow_nan=False)
     return result
 
@@ -101,7 +103,11 @@ def test_every_format_is_told_by_its_content_and_verifies(
         assert manifest.series == Series("old", 'film "rental"')
         assert (manifest.source.server_version, manifest.client.version) == ("18.4", "18.4")
         assert manifest.source.server_version_num == 180004
-        verified = verify(reference=reference, repository=repository, settings=Settings(client_dirs=tuple(client_dirs)))
+        verified = verify(
+            reference=reference,
+            repository=repository,
+            context=RunContext(settings=Settings(client_dirs=tuple(client_dirs))),
+        )
         assert verified["verified"] == "archive"
     assert {str(name): (m.artifact.format, m.artifact.compression.method) for name, m in manifests.items()} == {
         name: (format, compression or ("gzip" if format in ("custom", "directory") else None))

@@ -12,6 +12,7 @@ from builds import BUILDS, Build
 from restoring import restored, script_of
 
 from airflow_pgbackup.backup.check import check
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.errors import NotProven, PgBackupError, ToolError, VerificationFailed
@@ -71,16 +72,18 @@ def test_its_verdict_and_its_restore(
 ) -> None:
     kind, server = KINDS[name], servers[build]
     source = database_with(server, kind, f"{name} {form}")
-    findings = check(connection=source, server="awkward", settings=build.settings, scan_rows=True)
+    findings = check(connection=source, server="awkward", context=RunContext(settings=build.settings), scan_rows=True)
     assert tuple(sorted(finding.code for finding in findings)) == kind.found
     reference = dump_database(
         connection=source,
         server="awkward",
         repository=repository,
         options=DumpOptions(format=form),
-        settings=build.settings,
+        context=RunContext(settings=build.settings),
     )
-    verify(reference=reference, repository=repository, settings=build.settings)  # at level archive: all can be read
+    verify(
+        reference=reference, repository=repository, context=RunContext(settings=build.settings)
+    )  # at level archive: all can be read
     time.sleep(kind.waits)
     verdict, said = rehearsed(reference, repository, build)
     assert verdict.removesuffix(", one job") == kind.verdict_of(form), said
@@ -114,9 +117,9 @@ def database_with(server: PostgresServer, kind: Awkward, name: str) -> Connectio
 def rehearsed(reference: dict[str, object], repository: Repository, build: Build) -> tuple[str, str]:
     """The verdict, and what was said of it."""
     log: list[str] = []
-    common: dict[str, Any] = {"reference": reference, "repository": repository, "settings": build.settings}
+    common: dict[str, Any] = {"reference": reference, "repository": repository}
     try:
-        verify(**common, level="restore", log=log.append)
+        verify(**common, level="restore", context=RunContext(settings=build.settings, log=log.append))
     except (VerificationFailed, NotProven) as error:
         return ("fail" if isinstance(error, VerificationFailed) else "notproven"), str(error)
     except PgBackupError as error:
@@ -137,7 +140,7 @@ def test_what_restores_in_order_only_is_restored_with_one_job(
         server="awkward",
         repository=repository,
         options=DumpOptions(format="directory"),
-        settings=build.settings,
+        context=RunContext(settings=build.settings),
     )
     verdict, said = rehearsed(reference, repository, build)
     assert verdict == "pass, one job", said

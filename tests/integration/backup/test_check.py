@@ -12,9 +12,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from contexts import in_context
 from pooler import Pooler
 
 from airflow_pgbackup.backup.check.run import Finding, check
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
 from airflow_pgbackup.errors import Cancelled, PgBackupError
@@ -69,7 +71,7 @@ def run(database: ConnectionParams, *statements: str) -> None:
 
 def checked(connection: ConnectionParams, repository: Repository | None = None, **more: object) -> dict[str, Finding]:
     """The findings by their code, of which there is one each."""
-    findings = check(connection=connection, server="main", repository=repository, **more)  # type: ignore[arg-type]
+    findings = check(connection=connection, server="main", repository=repository, **in_context(more))  # type: ignore[arg-type]
     for finding in findings:
         assert finding.severity in ("error", "warning")
         assert finding.message == " ".join(finding.message.split()) != ""
@@ -194,7 +196,13 @@ def test_a_client_that_is_too_old(
     assert "postgresql-client-18" in found["client"].hint
     assert "no server programs of PostgreSQL 18" in found["rehearsal"].message
     with pytest.raises(PgBackupError, match="no pg_dump here fits PostgreSQL 18"):
-        dump_database(connection=database, server="s", repository=here, options=DumpOptions(), settings=settings)
+        dump_database(
+            connection=database,
+            server="s",
+            repository=here,
+            options=DumpOptions(),
+            context=RunContext(settings=settings),
+        )
 
 
 def test_a_client_that_is_too_old_for_an_option(server16: PostgresServer, fresh_database: Fresh) -> None:
@@ -321,7 +329,7 @@ def test_stopped(own: PostgresServer, fresh_database: Fresh) -> None:
     cancel = Cancel()
     cancel.set()
     with pytest.raises(Cancelled):
-        check(connection=fresh_database(own), server="main", cancel=cancel)
+        check(connection=fresh_database(own), server="main", context=RunContext(cancel=cancel))
 
 
 def test_a_password_that_is_about_to_expire(own: PostgresServer, fresh_database: Fresh) -> None:

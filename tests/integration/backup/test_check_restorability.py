@@ -20,6 +20,7 @@ import psycopg
 import pytest
 import torture
 from builds import BUILDS, Build, each
+from contexts import in_context
 
 from airflow_pgbackup.backup.check import check
 from airflow_pgbackup.backup.check import rows as check_rows
@@ -125,7 +126,7 @@ Made = Callable[..., ConnectionParams]
 
 
 def found(connection: ConnectionParams, **more: Any) -> dict[str, Finding]:
-    findings = check(connection=connection, server="main", **more)
+    findings = check(connection=connection, server="main", **in_context(more))
     by_code = {finding.code: finding for finding in findings}
     assert len(by_code) == len(findings), findings
     for finding in findings:
@@ -618,7 +619,9 @@ def test_a_scan_stops_when_it_is_told_to(made: Made) -> None:
     )
     cancel = Cancel()
     with ThreadPoolExecutor(1) as pool:
-        checking = pool.submit(check, connection=database, server="main", scan_rows=True, cancel=cancel)
+        checking = pool.submit(
+            check, connection=database, server="main", scan_rows=True, **in_context({"cancel": cancel})
+        )
         with database.connect() as session:
             query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()"
             while session.execute(query).fetchone() == (0,):

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.freshness import freshness
 from airflow_pgbackup.backup.limits import Limits
+from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import ConfigurationError, RepositoryNotFound
@@ -60,9 +62,17 @@ def back_up(
     def run(*, verified: bool = True, into: Repository = repository, **options: Any) -> dict[str, Any]:
         time.sleep(1 - time.time() % 1)  # two of one second are none after the other
         reference = dump_database(
-            connection=database, server="prod", repository=into, options=DumpOptions(**options), settings=settings
+            connection=database,
+            server="prod",
+            repository=into,
+            options=DumpOptions(**options),
+            context=RunContext(settings=settings),
         )
-        return verify(reference=reference, repository=into, settings=settings) if verified else reference
+        return (
+            verify(reference=reference, repository=into, context=RunContext(settings=settings))
+            if verified
+            else reference
+        )
 
     return run
 
@@ -153,15 +163,21 @@ def test_databases_without_a_backup(
     repository: Repository, database: ConnectionParams, back_up: Callable[..., dict[str, Any]]
 ) -> None:
     back_up()
-    result = look(repository, server="prod", databases=[database.dbname, "forgotten", "for/gotten"])
+    result = look(
+        repository, series=SeriesSelection(server="prod", databases=[database.dbname, "forgotten", "for/gotten"])
+    )
     assert result["problems"] == [
         "prod/forgotten: there is no backup",
         "prod/for/gotten: there is no backup",
     ]
     assert [one["series"] for one in result["series"] if not one["fresh"]] == ["prod/forgotten", "prod/for%2Fgotten"]
-    assert look(repository, server="prod", databases=[database.dbname])["fresh"]
-    assert look(repository, server="prod", cluster=True)["problems"] == ["prod/@cluster: there is no backup"]
-    assert look(repository, server="other")["problems"] == [f"there is no backup at all of other in {repository.uri}"]
+    assert look(repository, series=SeriesSelection(server="prod", databases=[database.dbname]))["fresh"]
+    assert look(repository, series=SeriesSelection(server="prod", cluster=True))["problems"] == [
+        "prod/@cluster: there is no backup"
+    ]
+    assert look(repository, series=SeriesSelection(server="other"))["problems"] == [
+        f"there is no backup at all of other in {repository.uri}"
+    ]
 
 
 def test_a_cluster(repository: Repository, server18: PostgresServer, client_dirs: list[str]) -> None:
@@ -171,10 +187,10 @@ def test_a_cluster(repository: Repository, server18: PostgresServer, client_dirs
         server="prod",
         repository=repository,
         options=DumpAllOptions(globals_only=True),
-        settings=settings,
+        context=RunContext(settings=settings),
     )
-    verify(reference=reference, repository=repository, settings=settings)
-    assert look(repository, server="prod", cluster=True)["fresh"]
+    verify(reference=reference, repository=repository, context=RunContext(settings=settings))
+    assert look(repository, series=SeriesSelection(server="prod", cluster=True))["fresh"]
 
 
 def test_series_that_are_no_more_can_be_passed_over(
@@ -199,11 +215,11 @@ def test_a_forged_manifest_is_a_problem_and_not_a_crash(
 
 def test_what_cannot_be_asked(repository: Repository, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="databases are named, but of no server"):
-        look(repository, databases=["app"])
+        look(repository, series=SeriesSelection(databases=["app"]))
     with pytest.raises(ConfigurationError, match="nothing would be looked at"):
-        look(repository, server="prod", databases=[])
+        look(repository, series=SeriesSelection(server="prod", databases=[]))
     with pytest.raises(ConfigurationError, match="databases is 'app'"):
-        look(repository, server="prod", databases="app")
+        look(repository, series=SeriesSelection(server="prod", databases="app"))
     with pytest.raises(RepositoryNotFound):
         look(LocalRepository(tmp_path / "unmounted"))
 

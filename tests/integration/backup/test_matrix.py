@@ -12,6 +12,7 @@ import pytest
 from builds import BUILDS, Build, each, run_by_hand
 
 from airflow_pgbackup.backup.artifact import download
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.upload import upload
@@ -95,10 +96,10 @@ def there(s3: S3Server) -> Repository:
 
 def circle(reference: dict[str, object], here: Repository, there: Repository, folder: Path, settings: Settings) -> str:
     """Verify, upload, verify there, download; the command that restores what came back."""
-    verified = verify(reference=reference, repository=here, settings=settings)
+    verified = verify(reference=reference, repository=here, context=RunContext(settings=settings))
     assert verified["verified"] == "archive"
     uploaded = upload(reference=verified, source=here, destination=there)
-    assert verify(reference=uploaded, repository=there, settings=settings)["verified"] == "archive"
+    assert verify(reference=uploaded, repository=there, context=RunContext(settings=settings))["verified"] == "archive"
     manifest = load_manifest(there, uploaded)
     download(there, manifest, folder)
     return manifest.restore_command
@@ -122,7 +123,7 @@ def test_a_database(
         server="main",
         repository=here,
         options=DumpOptions(format=format, **FORMATS[format]),
-        settings=build.settings,
+        context=RunContext(settings=build.settings),
     )
     manifest = load_manifest(here, reference)
     assert manifest.client.version == manifest.source.server_version == f"{build.version[0]}.{build.version[1]}"
@@ -155,7 +156,11 @@ def test_a_cluster(
     server = started(build)
     one, two = fresh_database(server, None, *FILL), fresh_database(server, None, *FILL, *EMPTY)
     reference = dump_cluster(
-        connection=server.params, server="main", repository=here, options=DumpAllOptions(), settings=build.settings
+        connection=server.params,
+        server="main",
+        repository=here,
+        options=DumpAllOptions(),
+        context=RunContext(settings=build.settings),
     )
     command = circle(reference, here, there, tmp_path, build.settings)
     with PostgresServer(build.bin_dir, password=canary, tcp=True) as other:
@@ -191,7 +196,11 @@ def test_a_client_newer_than_the_server(
     settings = only_client(newest)
     database = fresh_database(started(build), None, *FILL)
     reference = dump_database(
-        connection=database, server="main", repository=here, options=DumpOptions(), settings=settings
+        connection=database,
+        server="main",
+        repository=here,
+        options=DumpOptions(),
+        context=RunContext(settings=settings),
     )
     manifest = load_manifest(here, reference)
     assert (manifest.client.version.split(".")[0], manifest.source.server_version.split(".")[0]) == (
@@ -221,7 +230,11 @@ def test_a_client_older_than_the_server_is_refused(
     database = fresh_database(started(build), None, *FILL)
     with pytest.raises(ClientError) as caught:
         dump_database(
-            connection=database, server="m", repository=here, options=DumpOptions(), settings=only_client(oldest)
+            connection=database,
+            server="m",
+            repository=here,
+            options=DumpOptions(),
+            context=RunContext(settings=only_client(oldest)),
         )
     assert f"no pg_dump here fits PostgreSQL {build.major}: found {oldest.version[0]}." in caught.value.message
     assert f"postgresql-client-{build.major}" in (caught.value.hint or "")

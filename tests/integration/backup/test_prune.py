@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contexts import in_context
 from honest import write_backup, write_verification
 
 import airflow_pgbackup.backup.prune as prune_module
 from airflow_pgbackup.backup.pin import pin, unpin
 from airflow_pgbackup.backup.prune import prune
+from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import (
     BackupNotFound,
@@ -82,7 +84,7 @@ def keys(repository: Repository) -> list[str]:
 
 
 def run(repository: Repository, policy: Policy = DAILY, **kwargs: Any) -> dict[str, Any]:
-    result = prune(repository=repository, policy=policy, **{"dry_run": False, "now": NOW, **kwargs})
+    result = prune(repository=repository, policy=policy, **in_context({"dry_run": False, "now": NOW, **kwargs}))
     json.dumps(result, allow_nan=False)
     return result
 
@@ -141,15 +143,15 @@ def test_only_the_series_that_are_named(repository: Repository) -> None:
     other = add(repository, 0, 1, 2, series=Series("prod2", "app"))
     add(repository, 8, manifest=False), add(repository, 8, series=STAGING, manifest=False)
     later = NOW + timedelta(days=2)
-    result = run(repository, series=[APP], now=later)
+    result = run(repository, series=SeriesSelection(server="prod", databases=["app"]), now=later)
     assert {d["series"] for d in result["decisions"]} == {"prod/app"}
     assert [one["key"].rpartition("/")[0] for one in result["leftovers"]] == ["prod/app"]
     assert (ids(repository), ids(repository, STAGING)) == (app[:2], staging)
-    run(repository, server="prod", now=later)
+    run(repository, series=SeriesSelection(server="prod"), now=later)
     assert ids(repository, STAGING) == staging[:2]
     assert ids(repository, Series("prod2", "app")) == other
     assert not read_catalogue(repository).leftovers
-    assert run(repository, series=[])["decisions"] == []
+    assert run(repository, series=SeriesSelection(server="prod", databases=[]))["decisions"] == []
 
 
 def test_nothing_goes_while_nothing_is_proven_and_that_is_said(repository: Repository) -> None:

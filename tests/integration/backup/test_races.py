@@ -35,6 +35,7 @@ from racing import (
 )
 
 from airflow_pgbackup.backup.adopt import adopt
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.backup.prune import prune
@@ -239,7 +240,9 @@ def dumps(database: ConnectionParams, *, conditional: bool = True, policy: Polic
 
     def act(repository: Repository) -> dict[str, object]:
         options = DumpOptions(format="plain")
-        return dump_database(connection=database, server="prod", repository=repository, options=options, seed="task")
+        return dump_database(
+            connection=database, server="prod", repository=repository, options=options, context=RunContext(seed="task")
+        )
 
     store = fresh(conditional=conditional)
     if policy is None:

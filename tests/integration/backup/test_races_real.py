@@ -117,6 +117,7 @@ def test_in_a_bucket(
 WORKER = """
 import json, sys
 from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
@@ -130,7 +131,7 @@ if given["verb"] == "upload":
 else:
     made = dump_database(
         connection=ConnectionParams(keywords=given["keywords"], password=given["password"]), server="prod",
-        repository=here, options=DumpOptions(), seed="the same task",
+        repository=here, options=DumpOptions(), context=RunContext(seed="the same task"),
     )
 print(json.dumps(made))
 """

@@ -15,6 +15,7 @@ import pytest
 import torture
 from psycopg import sql
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
@@ -266,7 +267,7 @@ def not_proven(reference: dict[str, object], repository: Repository, settings: S
     """Nothing is learned about the backup: what it was worth before it is worth now."""
     verify(reference=reference, repository=repository)
     with pytest.raises(NotProven) as caught:
-        verify(reference=reference, repository=repository, level="restore", settings=settings)
+        verify(reference=reference, repository=repository, level="restore", context=RunContext(settings=settings))
     found = result_of(repository, "notproven")
     assert found["checks"][-1] == {"name": "restore", "result": "notproven", "detail": str(caught.value)}
     assert verified_level(reference, repository) == "archive"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from psycopg import sql
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.rehearsal.restore_copy import RestoredCopy, restore_copy
@@ -314,10 +315,7 @@ def test_a_whole_rehearsal(
         artifact,
         manifest,
         reader=Client(postgres_bin_dir(18), (18, 4), "test"),
-        settings=Settings(),
-        deadline=60,
-        cancel=Cancel(),
-        log=lambda _: None,
+        context=RunContext(settings=Settings(), deadline=60, cancel=Cancel(), log=lambda _: None),
         on_restored=alter,
     )
     assert [(difference.kind, difference.name) for difference in found.differences] == expected

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 import torture
+from contexts import in_context
 from psycopg import sql
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.rehearsal.run import Rehearsal, rehearse
@@ -30,7 +32,6 @@ from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
-from airflow_pgbackup.settings import Settings
 
 NAME = "to'rture \"db"
 SETTINGS = {"allow_in_place_tablespaces": "on"}
@@ -113,7 +114,13 @@ def test_what_comes_back_is_what_was_dumped(
             tablespaces.append(name)
     before, said = everything(scratch_server.params), list[str]()
     reference = dump(source, here, format=format)
-    done = verify(reference=reference, repository=here, level="restore", scratch=scratch_server.params, log=said.append)
+    done = verify(
+        reference=reference,
+        repository=here,
+        level="restore",
+        scratch=scratch_server.params,
+        context=RunContext(log=said.append),
+    )
     assert done["verified"] == "restore"
     found, data = report(here)
     assert {table["result"] for table in found["tables"]} == {"same"}
@@ -137,9 +144,9 @@ def rehearsed(
     manifest = load_manifest(repository, reference)
     artifact = repository.local_path(manifest.artifact_key)
     assert artifact is not None
-    given = {"settings": Settings(), "deadline": 60, "cancel": Cancel(), "log": lambda _: None, **more}
+    given = {"deadline": 60, **more}
     reader = Client(postgres_bin_dir(18), (18, 4), "test")
-    return rehearse(artifact, manifest, reader=reader, scratch=scratch, **given)
+    return rehearse(artifact, manifest, reader=reader, scratch=scratch, **in_context(given))
 
 
 SMALL = (
@@ -190,18 +197,17 @@ KILLED = """
 import json, os, signal, sys
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.rehearsal.run import rehearse
-from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.postgres.tools.clients import find_clients
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository.open import open_repository
-from airflow_pgbackup.settings import Settings
 
 given = json.load(sys.stdin)
 repository = open_repository(given["uri"])
 manifest = load_manifest(repository, given["reference"])
 rehearse(
     repository.local_path(manifest.artifact_key), manifest,
-    reader=find_clients()[0], settings=Settings(), deadline=60, cancel=Cancel(), log=print,
+    reader=find_clients()[0], context=RunContext(deadline=60, log=print),
     scratch=ConnectionParams(keywords=given["keywords"], password=given["password"]),
     on_restored=lambda _: os.kill(os.getpid(), signal.SIGKILL),
 )

@@ -25,6 +25,7 @@ from restoring import (
 
 from airflow_pgbackup.backup.artifact import download
 from airflow_pgbackup.backup.reference import load_manifest
+from airflow_pgbackup.backup.restore import GlobalsBackup
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import ConfigurationError, OptionError, ToolError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -214,7 +215,14 @@ def test_roles_from_a_cluster_backup_come_first(
             session.execute("create role app_owner connection limit 9")
         log: list[str] = []
         target = other.params.with_database("restored")
-        result = restored(reference, repository, target, mode="create", globals_reference=cluster, log=log.append)
+        result = restored(
+            reference,
+            repository,
+            target,
+            mode="create",
+            globals_from=GlobalsBackup(cluster, repository),
+            log=log.append,
+        )
         assert result["rows"] == ROW_COUNT
         assert set(result["roles_created"]) == {server18.superuser, "leader", "member", 'the "reader"'}
         assert result["roles_existing"] == ["app_owner"]

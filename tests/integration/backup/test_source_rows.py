@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.verify import verify
@@ -183,7 +184,7 @@ def test_what_the_selection_shows_is_logged(database: ConnectionParams, here: Re
         repository=here,
         options=DumpOptions(exclude_tables=["nosuch*"]),
         count_rows=True,
-        log=lines.append,
+        context=RunContext(log=lines.append),
     )
     (line,) = [line for line in lines if line.startswith("warning: ")]
     assert "nosuch*" in line
@@ -199,7 +200,7 @@ def test_a_table_that_stays_locked(database: ConnectionParams, here: Repository)
                 server="s",
                 repository=here,
                 options=DumpOptions(),
-                settings=Settings(lock_wait_timeout=0.3),
+                context=RunContext(settings=Settings(lock_wait_timeout=0.3)),
                 count_rows=True,
             )
     assert "\n" not in str(caught.value)
@@ -218,7 +219,7 @@ def test_stopped_while_it_counts(database: ConnectionParams, here: Repository) -
                 server="s",
                 repository=here,
                 options=DumpOptions(),
-                cancel=cancel,
+                context=RunContext(cancel=cancel),
                 count_rows=True,
             )
         assert time.monotonic() - began < 30

@@ -13,6 +13,7 @@ import pytest
 from builds import BUILDS, Build, each
 
 from airflow_pgbackup.backup import streams
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.streams import compressed_inside, has_fast_gzip
@@ -165,9 +166,12 @@ def test_a_dump_says_who_compressed_it(
                 server="s",
                 repository=here,
                 options=DumpOptions(compress=compress),
-                settings=Settings(client_dirs=(str(build.bin_dir),), **settings),  # type: ignore[arg-type]
+                context=RunContext(settings=Settings(client_dirs=(str(build.bin_dir),), **settings)),  # type: ignore[arg-type]
             )
-            assert verify(reference=reference, repository=here, settings=build.settings)["verified"] == "archive"
+            assert (
+                verify(reference=reference, repository=here, context=RunContext(settings=build.settings))["verified"]
+                == "archive"
+            )
             compression = load_manifest(here, reference).artifact.compression
             assert (compression.method, compression.level, compression.by) == expected
 
@@ -182,7 +186,7 @@ def test_a_method_that_the_client_lacks_is_refused(
             server="s",
             repository=here,
             options=DumpOptions(compress="zstd"),
-            settings=gzip_only,
+            context=RunContext(settings=gzip_only),
         )
     assert "needs a pg_dump built with zstd" in caught.value.message
 
@@ -211,7 +215,7 @@ def test_exit_0_without_the_end_of_the_data_is_no_backup(
             server="s",
             repository=here,
             options=DumpOptions(),
-            settings=Settings(client_dirs=(str(folder),)),
+            context=RunContext(settings=Settings(client_dirs=(str(folder),))),
         )
     assert "pg_dump ended with exit status 0, but its output of" in caught.value.message
     assert "it ends inside the data of a table" in caught.value.message

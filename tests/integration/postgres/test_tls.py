@@ -14,6 +14,7 @@ from builds import BUILDS, Build, each
 from certificates import Authority
 
 from airflow_pgbackup.backup.check import check
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
@@ -91,13 +92,20 @@ def programs(world: World) -> Settings:
 
 def dump(world: World, connection: ConnectionParams, here: Repository) -> dict[str, object]:
     return dump_database(
-        connection=connection, server="s", repository=here, options=DumpOptions(), settings=programs(world)
+        connection=connection,
+        server="s",
+        repository=here,
+        options=DumpOptions(),
+        context=RunContext(settings=programs(world)),
     )
 
 
 def test_verify_full_with_a_client_certificate(world: World, here: Repository) -> None:
     reference = dump(world, world.connection(), here)
-    assert verify(reference=reference, repository=here, settings=programs(world))["verified"] == "archive"
+    assert (
+        verify(reference=reference, repository=here, context=RunContext(settings=programs(world)))["verified"]
+        == "archive"
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,11 +167,16 @@ def test_a_client_without_tls(world: World, here: Repository, monkeypatch: pytes
     settings = Settings(client_dirs=(str(postgres_bin_dir(18)),))
     with pytest.raises(ToolError) as caught:
         dump_database(
-            connection=world.connection(), server="s", repository=here, options=DumpOptions(), settings=settings
+            connection=world.connection(),
+            server="s",
+            repository=here,
+            options=DumpOptions(),
+            context=RunContext(settings=settings),
         )
     assert "built without TLS" in (caught.value.hint or "")
     findings = {
-        finding.code: finding for finding in check(connection=world.connection(), server="s", settings=settings)
+        finding.code: finding
+        for finding in check(connection=world.connection(), server="s", context=RunContext(settings=settings))
     }
     assert findings["tool"].hint == caught.value.hint
 

@@ -16,6 +16,7 @@ from builds import BUILDS, Build, each
 
 from airflow_pgbackup.backup import artifact
 from airflow_pgbackup.backup.artifact import check_bytes, download
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.verify import verify
@@ -173,7 +174,7 @@ def test_large_members_leave_while_pg_dump_still_runs(build: Build, s3: S3Server
                 server="s",
                 repository=repository,
                 options=DumpOptions(format="directory", jobs=2, compress="none"),
-                settings=Settings(client_dirs=(str(folder),)),
+                context=RunContext(settings=Settings(client_dirs=(str(folder),))),
             )
             try:
                 end = time.monotonic() + 30
@@ -185,4 +186,7 @@ def test_large_members_leave_while_pg_dump_still_runs(build: Build, s3: S3Server
                 go.touch()
             reference = dump.result()
         assert client.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
-        assert verify(reference=reference, repository=repository, settings=build.settings)["verified"] == "archive"
+        assert (
+            verify(reference=reference, repository=repository, context=RunContext(settings=build.settings))["verified"]
+            == "archive"
+        )

@@ -1,0 +1,35 @@
+"""What surrounds a verb: settings, cancellation, the log, the deadline, and who asked for the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.settings import Settings
+
+
+def discard(line: str) -> None:
+    """Drop a log line: the default where nobody reads the log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """The surroundings of one call of a verb. Each verb takes one as ``context``; the default suits a library user.
+
+    :param settings: the administrator's settings; see :class:`~airflow_pgbackup.settings.Settings`.
+    :param cancel: the flag that stops the verb; set from another thread or a signal handler.
+    :param log: takes each line meant for people: what is done, progress, warnings of PostgreSQL's programs.
+    :param deadline: seconds that the verb's long step may take, instead of what the settings give; each verb's
+        docstring names that step.
+    :param origin: who asked: goes into manifests and verifications as it is.
+    :param seed: identifies the request. A second ``dump`` or ``restore`` with the same seed finds what the first one
+        completed and returns that; None does the work each time.
+    """
+
+    settings: Settings = field(default_factory=Settings)
+    cancel: Cancel = field(default_factory=Cancel)
+    log: Callable[[str], None] = discard
+    deadline: float | None = None
+    origin: Mapping[str, object] = field(default_factory=dict)
+    seed: str | None = None
