@@ -37,8 +37,16 @@ def remove_backup(repository: Repository, backup: Backup) -> str | None:
     except BackupNotFound:
         return _GONE
     attempt = Manifest.from_json(data).artifact.attempt
-    repository.delete([manifest_key])
-    if repository.stat(f"{backup.folder}/{PIN_FILE}") is not None:
+    pin_key = f"{backup.folder}/{PIN_FILE}"
+    try:
+        repository.delete([manifest_key])
+    except RepositoryError:
+        # The store may have deleted it nevertheless, and lost its answer.
+        if repository.stat(pin_key) is not None:
+            with suppress(AlreadyExists):
+                repository.write_bytes(manifest_key, data)
+        raise
+    if repository.stat(pin_key) is not None:
         with suppress(AlreadyExists):
             repository.write_bytes(manifest_key, data)
         return _PINNED

@@ -213,6 +213,16 @@ def test_whatever_fails(make: Make, picks: list[int], faults: dict[int, Fault]) 
     go_through(make(), picks, faults)
 
 
+def test_a_pin_stays_when_the_answer_to_the_deletion_is_lost() -> None:
+    """The store deletes the manifest, prune is not told so, and the pin was written in between."""
+    place = pin_and_prune()
+    faults = {"prune": Fault(6, "lost")}
+    done = run(place, in_order([1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]), faults)
+    looked_at(place, done)
+    assert done.actors["pin"].succeeded
+    assert isinstance(done.actors["prune"].error, RepositoryError)
+
+
 @given(picks=ORDERS, faults=FAULTS, conditional=st.booleans())
 @settings(max_examples=40)
 def test_whatever_fails_of_two_adoptions(
