@@ -24,7 +24,7 @@ from itertools import groupby
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import human_bytes
-from airflow_pgbackup.backup.removal import is_abandoned, remove_backup, sweep
+from airflow_pgbackup.backup.removal import GRACE, LEAST_GRACE, is_abandoned, remove_backup, sweep
 from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, RepositoryError
 from airflow_pgbackup.postgres.tools.cancel import Cancel
@@ -35,10 +35,6 @@ from airflow_pgbackup.repository.evidence import read_evidence, unreadable
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, encode_segment
 from airflow_pgbackup.repository.retention import Decision, Policy, plan
 
-GRACE = timedelta(hours=24)
-"""Twice the default deadline of a dump: what has not grown for so long belongs to nobody."""
-LEAST_GRACE = timedelta(hours=1)
-"""A dump whose artifact is written has no manifest yet. Less than this would take it away from under a running one."""
 _MOST_IGNORED = 100
 _NAMED = 3
 

@@ -9,12 +9,18 @@ so one of the two sees the other.
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 
 from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, RepositoryError
 from airflow_pgbackup.repository.base import Entry, Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, Backup, Leftover, read_manifest
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of
 from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest
+
+GRACE = timedelta(hours=24)
+"""Twice the default deadline of a dump: what has not grown for so long belongs to nobody."""
+LEAST_GRACE = timedelta(hours=1)
+"""A dump whose artifact is written has no manifest yet. Less than this would take it away from under a running one."""
 
 _PINNED = "has been pinned meanwhile: kept"
 _GONE = "has been removed by another prune meanwhile"

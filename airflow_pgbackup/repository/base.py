@@ -145,9 +145,12 @@ class Repository(ABC):
         :raises RepositoryError: there are more than :data:`MOST_KEYS`, or their names are longer than
             :data:`MOST_NAMES`.
         """
-        listed = self._limited(self._list(_folder(prefix)), lambda e: len(e.key) + len(e.version or ""))
-        entries = (e for e in listed if is_key(e.key))
+        entries = (e for e in self.list_all(prefix) if is_key(e.key))
         return iter(sorted(entries, key=lambda e: e.key.encode("utf-8", "surrogateescape")))
+
+    def list_all(self, prefix: str = "") -> Iterator[Entry]:
+        """Yield what :meth:`list` does and also the files or objects whose names are not keys, in no order."""
+        return self._limited(self._list(_folder(prefix)), lambda e: len(e.key) + len(e.version or ""))
 
     def strangers(self, prefix: str) -> Iterator[str]:
         """What lies below a folder and is not a key: links, FIFOs, odd names. A store that has none finds none."""

@@ -1,0 +1,212 @@
+"""What :func:`~airflow_pgbackup.backup.fsck.run.fsck` finds and returns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+
+from airflow_pgbackup.repository.base import Leftover as Temporary
+from airflow_pgbackup.repository.catalogue import Leftover
+
+ERROR, WARNING, NOTE = "error", "warning", "note"
+_ORDER = (ERROR, WARNING, NOTE)
+
+CODES = {
+    "artifact_extra": "a directory artifact has a file that its manifest does not name",
+    "artifact_missing": "a file of an artifact is missing",
+    "artifact_size": "a file of an artifact has another size than its manifest says",
+    "attempt": "files of an attempt that did not become the backup",
+    "checksum": "a file was read and its SHA-256 differs from its manifest's",
+    "clock": "a backup starts in the future",
+    "foreign_file": "a file that is not one of ours",
+    "incomplete": "a backup's folder without a manifest",
+    "manifest": "a manifest that is empty, too large, not JSON, or violates its schema",
+    "manifest_newer": "a manifest written by a newer major version",
+    "manifest_place": "a manifest in another place than that of the backup it describes",
+    "manifest_repository": "a manifest written in another repository",
+    "not_regular": "a link, FIFO, device or directory where a file of a backup belongs",
+    "pin": "a pin that is not a regular file, which prune ignores",
+    "read": "a file could not be read to its end",
+    "repository_file": "repository.json is missing, damaged, or of a newer major version",
+    "running": "work in progress, or a leftover younger than the grace period",
+    "temporary": "a temporary file or directory that a killed process left",
+    "undecodable": "a directory whose name is not an encoded server or database name, with backups below it",
+    "upload": "a multipart upload that was never completed",
+    "uploads_unlisted": "a store that cannot list its multipart uploads",
+    "verification": "a verification that is too large, not JSON, violates its schema, or contradicts itself",
+    "verification_name": "a verification whose content contradicts its file name",
+    "verification_other": "a verification of another backup or of another artifact",
+    "verification_time": "a verification from before its backup, or from the future",
+}
+"""Every code, and what it stands for. Codes are stable: scripts may compare them."""
+
+MOST_PER_CODE = 1000
+"""Findings of one code that are kept; more are counted. Those that a repair mends are kept all."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault of a repository.
+
+    :param severity: ``error``: a backup cannot be restored or cannot be believed; ``warning``: somebody should act;
+        ``note``: nothing to do.
+    :param code: one of :data:`CODES`.
+    :param key: the file or folder, relative to the repository; empty for the repository itself.
+    :param message: what was found, lower case, no final period.
+    :param hint: what to do.
+    :param mend: what a repair does about it; None: nothing, a person must act.
+    :param mended: a repair has done that.
+    """
+
+    severity: str
+    code: str
+    key: str
+    message: str
+    hint: str
+    mend: str | None = None
+    mended: bool = False
+
+    def __str__(self) -> str:
+        after = f"; mended: {self.mend}" if self.mended else f". HINT: {self.hint}"
+        where = f"{self.key}: " if self.key else ""
+        return f"{self.severity}: {where}{self.message}{after}"
+
+    def as_json(self) -> dict[str, object]:
+        """Return the finding as plain JSON."""
+        return asdict(self)
+
+
+@dataclass
+class Findings:
+    """Collects the findings, and for those that a repair mends, what it removes."""
+
+    all: list[Finding] = field(default_factory=list)
+    more: Counter[str] = field(default_factory=Counter)
+    """By code, how many were counted only."""
+    mendable: list[tuple[Finding, Leftover | Temporary]] = field(default_factory=list)
+    _counts: Counter[str] = field(default_factory=Counter)
+
+    def error(self, code: str, key: str, message: str, hint: str) -> None:
+        self._add(Finding(ERROR, code, key, message, hint))
+
+    def warning(self, code: str, key: str, message: str, hint: str) -> None:
+        self._add(Finding(WARNING, code, key, message, hint))
+
+    def note(self, code: str, key: str, message: str, hint: str) -> None:
+        self._add(Finding(NOTE, code, key, message, hint))
+
+    def leftover(self, code: str, message: str, what: Leftover | Temporary, mend: str) -> None:
+        """Add a warning about something that a repair removes."""
+        key = what.folder if isinstance(what, Leftover) else what.key
+        finding = Finding(WARNING, code, key, message, "Run fsck with --repair, or prune, to remove it.", mend)
+        self.mendable.append((finding, what))
+
+    def extend(self, other: Findings) -> None:
+        """Add all of another collection."""
+        for finding in other.all:
+            self._add(finding)
+        self.more += other.more
+        self.mendable += other.mendable
+
+    def mend(self, act: Callable[[Leftover | Temporary], str | None]) -> None:
+        """Mend what can be mended.
+
+        :param act: removes it; returns why it did not.
+        """
+        mended: list[tuple[Finding, Leftover | Temporary]] = []
+        for finding, what in self.mendable:
+            why = act(what)
+            done = (
+                replace(finding, mended=True) if why is None else replace(finding, message=f"{finding.message}; {why}")
+            )
+            mended.append((done, what))
+        self.mendable = mended
+
+    def sorted(self) -> tuple[Finding, ...]:
+        """Return all findings: errors first, then by key."""
+        every = [*self.all, *(finding for finding, _ in self.mendable)]
+        return tuple(sorted(every, key=lambda one: (_ORDER.index(one.severity), one.key, one.code)))
+
+    def _add(self, finding: Finding) -> None:
+        self._counts[finding.code] += 1
+        if self._counts[finding.code] > MOST_PER_CODE:
+            self.more[finding.code] += 1
+        else:
+            self.all.append(finding)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadShare:
+    """What was re-hashed.
+
+    :param share: as it was given, ``5%`` or ``3/20``.
+    :param files, size: what was read; size in bytes. :param of_files, of_size: what all sound artifacts have.
+    """
+
+    share: str
+    files: int
+    size: int
+    of_files: int
+    of_size: int
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as plain JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a run of fsck found.
+
+    :param uuid: the repository's; None where repository.json does not give it.
+    :param backups: folders with a manifest. :param series: that have one.
+    :param files, size: of all folders of backups; size in bytes.
+    :param read: None where nothing was asked to be read.
+    :param more: by code, findings beyond :data:`MOST_PER_CODE`, which are counted only.
+    :param swept: directories on this machine that killed processes left and a repair removed.
+    """
+
+    repository: str
+    uuid: str | None
+    checked_at: datetime
+    repair: bool
+    backups: int
+    series: int
+    files: int
+    size: int
+    findings: tuple[Finding, ...]
+    more: tuple[tuple[str, int], ...] = ()
+    read: ReadShare | None = None
+    swept: tuple[str, ...] = ()
+
+    def count(self, severity: str) -> int:
+        """Return the number of findings of a severity that were not mended. Those that were only counted are left
+        out: there are :data:`MOST_PER_CODE` of their code already."""
+        return sum(one.severity == severity and not one.mended for one in self.findings)
+
+    @property
+    def sound(self) -> bool:
+        """Whether there is no error."""
+        return not self.count(ERROR)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the report as plain JSON."""
+        return {
+            "repository": self.repository,
+            "repository_uuid": self.uuid,
+            "checked_at": self.checked_at.isoformat(),
+            "repair": self.repair,
+            "backups": self.backups,
+            "series": self.series,
+            "files": self.files,
+            "size": self.size,
+            "read": self.read.as_json() if self.read else None,
+            "sound": self.sound,
+            "errors": self.count(ERROR),
+            "warnings": self.count(WARNING),
+            "findings": [one.as_json() for one in self.findings],
+            "more": dict(self.more),
+            "swept": list(self.swept),
+        }

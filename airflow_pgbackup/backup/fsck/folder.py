@@ -1,0 +1,247 @@
+"""One backup's folder: its manifest, its artifact by names and sizes, its verifications, its pin, and what else is
+there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from airflow_pgbackup.backup.fsck.findings import Findings
+from airflow_pgbackup.backup.fsck.inventory import Folder
+from airflow_pgbackup.backup.fsck.verifications import check_verification
+from airflow_pgbackup.backup.progress import human_bytes, human_seconds
+from airflow_pgbackup.errors import ManifestError
+from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.catalogue import PIN_FILE, Leftover
+from airflow_pgbackup.repository.document import MAX_BYTES
+from airflow_pgbackup.repository.evidence import SKEW
+from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of
+from airflow_pgbackup.repository.manifest import FORMAT_VERSION, FileDigest, Manifest
+
+_RESTORE_BY_HAND = "the artifact itself may still restore with PostgreSQL's own tools"
+_REMOVE = "Look at it, and remove it by hand: fsck and prune remove only what is certainly theirs."
+
+
+@dataclass(frozen=True)
+class FolderContext:
+    """What every folder is checked with.
+
+    :param uuid: the repository's; None where it is not known.
+    :param grace: a leftover that has grown within it may belong to a running dump.
+    """
+
+    repository: Repository
+    uuid: str | None
+    now: datetime
+    grace: timedelta
+
+
+@dataclass
+class Checked:
+    """:ivar files: of the artifact, those that are there in the right size, with their entries, by key.
+    :ivar uuid: the repository that the manifest names."""
+
+    findings: Findings = field(default_factory=Findings)
+    files: dict[str, tuple[FileDigest, Entry]] = field(default_factory=dict)
+    uuid: str | None = None
+
+
+def check_folder(folder: Folder, context: FolderContext) -> Checked:
+    """Check what a listing shows of a folder, and read its small files.
+
+    :raises BackupNotFound: a file of it disappeared since it was listed.
+    :raises RepositoryError: the store does not answer.
+    """
+    checked = Checked()
+    if not folder.is_backup:
+        _check_incomplete(folder, context, checked.findings)
+        _check_special(folder, set(), checked.findings)
+        return checked
+    manifest = _read_manifest(folder, context, checked.findings)
+    if manifest is None:
+        _check_special(folder, set(), checked.findings)
+        return checked
+    checked.uuid = manifest.repository
+    expected = dict(_expected(folder, manifest))
+    _check_artifact(folder, manifest, expected, checked)
+    _check_special(folder, set(expected), checked.findings)
+    _check_others(folder, manifest, expected, context, checked.findings)
+    for path in sorted(folder.entries):
+        if (name := VerificationName.parse(path)) is not None and path not in expected:
+            check_verification(context.repository, folder, name, manifest, context.now, checked.findings)
+    return checked
+
+
+def _read_manifest(folder: Folder, context: FolderContext, findings: Findings) -> Manifest | None:
+    key, entry = f"{folder.key}/{MANIFEST_FILE}", folder.entries[MANIFEST_FILE]
+    hint = f"Restore the manifest from a copy of the repository; {_RESTORE_BY_HAND}."
+    if not 0 < entry.size <= MAX_BYTES:
+        findings.error("manifest", key, f"has {entry.size:,} bytes, expected 1 to {MAX_BYTES:,}", hint)
+        return None
+    data = context.repository.read_bytes(key, limit=MAX_BYTES)
+    try:
+        manifest = Manifest.from_json(data)
+    except ManifestError as error:
+        if is_newer(data):
+            hint = f"Upgrade airflow-pgbackup; {_RESTORE_BY_HAND}."
+            findings.error("manifest_newer", key, error.message, hint)
+        else:
+            findings.error("manifest", key, error.message, hint)
+        return None
+    if (manifest.series, manifest.id) != (folder.series, folder.id):
+        findings.error(
+            "manifest_place",
+            key,
+            f"describes backup {manifest.series}/{manifest.id}",
+            f"Move the folder to {manifest.series.path}/{manifest.id}, if that backup is not there.",
+        )
+        return None
+    if context.uuid not in (None, manifest.repository):
+        findings.warning(
+            "manifest_repository",
+            key,
+            f"was written in repository {manifest.repository}; this one is {context.uuid}",
+            "It restores as it is. To copy backups, use pgbackup upload, which writes a manifest for the copy.",
+        )
+    if manifest.started_at > context.now + SKEW:
+        findings.warning(
+            "clock",
+            folder.key,
+            f"starts in the future, at {manifest.started_at.isoformat()}",
+            "Set the clock of the worker that made it; until then retention and freshness ignore the backup.",
+        )
+    return manifest
+
+
+def _expected(folder: Folder, manifest: Manifest) -> Iterator[tuple[str, FileDigest]]:
+    """Yield the path in the folder of each file of the artifact. One that is named as a file of ours is none."""
+    for file in manifest.artifact.files:
+        path = manifest.key(file).removeprefix(f"{folder.key}/")
+        yield path, file
+
+
+def _check_artifact(folder: Folder, manifest: Manifest, expected: dict[str, FileDigest], checked: Checked) -> None:
+    hint = "Restore another backup of the series, and check the repository's storage for faults."
+    for path, file in expected.items():
+        key = f"{folder.key}/{path}"
+        entry = None if path in (MANIFEST_FILE, PIN_FILE) or VerificationName.parse(path) else folder.entries.get(path)
+        if path in folder.special:
+            continue  # reported as such
+        if entry is None:
+            checked.findings.error("artifact_missing", key, f"is missing; expected {file.size:,} bytes", hint)
+        elif entry.size != file.size:
+            checked.findings.error("artifact_size", key, f"has {entry.size:,} bytes, expected {file.size:,}", hint)
+        else:
+            checked.files[key] = (file, entry)
+
+
+def _check_special(folder: Folder, expected: set[str], findings: Findings) -> None:
+    """Report what is not a regular file; a local repository follows no links."""
+    for path in sorted(folder.special):
+        key = f"{folder.key}/{path}"
+        if path == PIN_FILE:
+            _pin(key, findings)
+        elif path == MANIFEST_FILE or VerificationName.parse(path) or _is_above(path, expected):
+            findings.error(
+                "not_regular",
+                key,
+                "is not a regular file",
+                "Put the file itself there: a repository follows no links.",
+            )
+        else:
+            findings.warning("foreign_file", key, "is not a regular file, or has a name that is not ours", _REMOVE)
+
+
+def _check_others(
+    folder: Folder, manifest: Manifest, expected: dict[str, FileDigest], context: FolderContext, findings: Findings
+) -> None:
+    """Report what belongs neither to the artifact nor to its documents."""
+    prefix = manifest.artifact_key.removeprefix(f"{folder.key}/") + "/"
+    attempts: dict[str, list[Entry]] = {}
+    for path, entry in sorted(folder.entries.items()):
+        if path in expected or path in (MANIFEST_FILE, PIN_FILE) or VerificationName.parse(path):
+            continue
+        attempt = attempt_of(path)
+        if attempt is not None and attempt != manifest.artifact.attempt:
+            attempts.setdefault(attempt, []).append(entry)
+        elif path.startswith(f"{PIN_FILE}/"):
+            _pin(f"{folder.key}/{PIN_FILE}", findings)
+        elif manifest.artifact.format == "directory" and path.startswith(prefix):
+            findings.error(
+                "artifact_extra",
+                entry.key,
+                "is not a file of this dump",
+                f"Find out what put it there, and remove it: no verification passes beside it. {_RESTORE_BY_HAND}.",
+            )
+        else:
+            findings.warning("foreign_file", entry.key, "is not a file of this backup", _REMOVE)
+    for attempt, entries in attempts.items():
+        what = Leftover(
+            series=folder.series,
+            id=folder.id,
+            size=sum(entry.size for entry in entries),
+            modified=max(entry.modified for entry in entries),
+            attempt=attempt,
+        )
+        age, size = _age(what.modified, context), human_bytes(what.size)
+        if context.now - what.modified < context.grace:
+            findings.note("running", what.folder, f"another attempt, {size}, grew {age} ago", "It may be running.")
+        else:
+            message = f"an attempt that did not become the backup, {size}, untouched for {age}"
+            findings.leftover("attempt", message, what, "the files of the attempt are removed")
+
+
+def _check_incomplete(folder: Folder, context: FolderContext, findings: Findings) -> None:
+    if not folder.entries:
+        return  # only special files, which are reported one by one
+    what = Leftover(
+        series=folder.series,
+        id=folder.id,
+        size=sum(entry.size for entry in folder.entries.values()),
+        modified=max(entry.modified for entry in folder.entries.values()),
+    )
+    age, size = _age(what.modified, context), human_bytes(what.size)
+    data = any(path != PIN_FILE and not VerificationName.parse(path) for path in folder.entries)
+    if PIN_FILE in folder.entries and data:
+        findings.warning(
+            "incomplete",
+            folder.key,
+            f"no manifest, {size}, untouched for {age}; pinned",
+            "Look whether the artifact can be rescued; unpin the folder and prune removes it.",
+        )
+    elif MANIFEST_FILE in folder.special:
+        return  # whatever stands there instead of a manifest is reported; a person puts the manifest back
+    elif context.now - what.modified < context.grace:
+        findings.note("running", folder.key, f"no manifest, {size}, grew {age} ago", "A dump may be running.")
+    else:
+        message = f"no manifest, {size}, untouched for {age}"
+        findings.leftover("incomplete", message, what, "the folder is removed")
+
+
+def _is_above(path: str, expected: set[str]) -> bool:
+    """Return whether a path is a file of the artifact, or the directory of one."""
+    return path in expected or any(one.startswith(f"{path}/") for one in expected)
+
+
+def _pin(key: str, findings: Findings) -> None:
+    findings.error(
+        "pin",
+        key,
+        "is not a regular file: prune does not take it for a pin",
+        "Remove it, and pin the backup again.",
+    )
+
+
+def is_newer(data: bytes) -> bool:
+    """Return whether a document claims a newer major version than this release reads."""
+    try:
+        version = str(json.loads(data).get("format_version", ""))
+        return int(version.partition(".")[0][:9]) > int(FORMAT_VERSION.partition(".")[0])
+    except (ValueError, AttributeError, RecursionError):
+        return False
+
+
+def _age(moment: datetime, context: FolderContext) -> str:
+    return human_seconds(max(0.0, (context.now - moment).total_seconds()))

@@ -1,0 +1,130 @@
+"""Everything that a repository holds, by the folders of its backups: from listings alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from airflow_pgbackup.backup.fsck.findings import Findings
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.layout import (
+    CLUSTER,
+    MANIFEST_FILE,
+    REPOSITORY_FILE,
+    TEMP_PREFIX,
+    Series,
+    encode_segment,
+    is_key,
+    parse_backup_id,
+    split_key,
+)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The folder of a backup.
+
+    :ivar entries: its files, by their paths in it. :ivar special: what is not a regular file, or has a name that is
+        not a key.
+    """
+
+    series: Series
+    id: str
+    entries: dict[str, Entry] = field(default_factory=dict)
+    special: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        return f"{self.series.path}/{self.id}"
+
+    @property
+    def is_backup(self) -> bool:
+        return MANIFEST_FILE in self.entries
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """:ivar folders: by their keys, sorted. :ivar elsewhere: keys outside of them, but for repository.json."""
+
+    folders: Mapping[str, Folder]
+    elsewhere: tuple[str, ...]
+
+    @property
+    def backups(self) -> int:
+        return sum(folder.is_backup for folder in self.folders.values())
+
+
+def take_inventory(repository: Repository, prefix: str = "") -> Inventory:
+    """List a repository, or one folder of it.
+
+    :raises RepositoryError: it cannot be listed.
+    """
+    folders: dict[str, Folder] = {}
+    elsewhere: list[str] = []
+
+    def folder_of(key: str) -> tuple[Folder, str] | None:
+        split = split_key(key)
+        if split is not None:
+            series, backup_id, path = split
+            folder = key[: -len(path) - 1]
+            if is_key(folder):  # S3 takes segments that are too long for us
+                return folders.setdefault(folder, Folder(series, backup_id)), path
+        if key != REPOSITORY_FILE:
+            elsewhere.append(key)
+        return None
+
+    for entry in repository.list_all(prefix):
+        if _is_temporary(entry.key):
+            continue  # listed as leftovers
+        if found := folder_of(entry.key):
+            folder, path = found
+            if is_key(entry.key):
+                folder.entries[path] = entry
+            else:
+                folder.special.append(path)
+    for key in repository.strangers(prefix):
+        if not _is_temporary(key) and (found := folder_of(key)) and found[1] not in found[0].special:
+            found[0].special.append(found[1])
+    return Inventory(dict(sorted(folders.items())), tuple(sorted(set(elsewhere))))
+
+
+def check_elsewhere(keys: tuple[str, ...], findings: Findings) -> None:
+    """Report what lies outside the folders of backups."""
+    undecodable: dict[str, str] = {}
+    for key in keys:
+        segments = key.split("/")
+        if len(segments) > 3 and parse_backup_id(segments[2]):
+            # A backup's folder in all but the names above it: no listing, prune or restore sees it.
+            undecodable.setdefault("/".join(segments[:2]), segments[2])
+        elif segments[-1] == MANIFEST_FILE:
+            findings.error(
+                "manifest_place",
+                key,
+                "a manifest where no backup is looked for",
+                "Move its folder back to SERVER/DATABASE/ID; the manifest names the three (series, id).",
+            )
+        else:
+            findings.warning("foreign_file", key, "not a file of a backup", "Remove it, or keep it elsewhere.")
+    for path, example in undecodable.items():
+        findings.error(
+            "undecodable",
+            path,
+            f"not an encoded name: no command sees the backups below it, such as {example}",
+            f"Rename it to {_encoded(path)}, if that is the series that the manifests below it name.",
+        )
+
+
+def _is_temporary(key: str) -> bool:
+    return any(segment.startswith(TEMP_PREFIX) for segment in key.split("/"))
+
+
+def _encoded(path: str) -> str:
+    """Return the encoded form of two segments that somebody has decoded, in whole or in part."""
+    server, _, database = path.partition("/")
+    try:
+        encoded = database if database == CLUSTER else encode_segment(unquote(database))
+        return f"{encode_segment(unquote(server))}/{encoded}"
+    except ConfigurationError:  # too long, or not valid Unicode
+        return "SERVER/DATABASE, both percent-encoded"

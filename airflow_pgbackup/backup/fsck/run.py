@@ -1,0 +1,235 @@
+"""fsck: is a repository what its files say? Structure, sizes and manifests, without reading artifacts.
+
+One listing of the repository, then each manifest and verification is read once, several at a time. Nothing is written.
+A fault that a listing shows may be a dump, upload or prune at work, so the folder of a faulty backup is listed and
+checked a second time, and only what is found then counts.
+
+A repair removes what prune would sweep, by the same functions: what is certainly ours and has not grown for the grace
+period. Everything else is for a person.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.fsck.findings import Findings, ReadShare, Report
+from airflow_pgbackup.backup.fsck.folder import Checked, FolderContext, check_folder, is_newer
+from airflow_pgbackup.backup.fsck.inventory import Folder, Inventory, check_elsewhere, take_inventory
+from airflow_pgbackup.backup.fsck.rehash import rehash
+from airflow_pgbackup.backup.fsck.share import Share
+from airflow_pgbackup.backup.leftovers import sweep_leftovers
+from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
+from airflow_pgbackup.backup.removal import GRACE, LEAST_GRACE, sweep
+from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, ManifestError, RepositoryError
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.base import Leftover as Temporary
+from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Leftover
+from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX
+from airflow_pgbackup.repository.manifest import FORMAT_VERSION, FileDigest, RepositoryFile
+
+
+def fsck(
+    *,
+    repository: Repository,
+    read: str | None = None,
+    repair: bool = False,
+    grace: timedelta = GRACE,
+    now: datetime | None = None,
+    context: RunContext | None = None,
+) -> Report:
+    """Check a repository, and with `repair` remove what is safe to remove.
+
+    :param read: also re-hash a share of the artifacts' bytes: ``5%`` (another twentieth each day), or ``n/m`` for the
+        n-th of m parts; see :mod:`.share`. None: read no artifact.
+    :param repair: remove leftovers that have not grown for the grace period, and abort such multipart uploads.
+    :param grace: what has grown within it may belong to a running dump; at least an hour.
+    :param now: aware, by default the clock's.
+    :raises ConfigurationError: an invalid share, a grace that is too short.
+    :raises RepositoryNotFound: there is neither a repository.json nor any backup.
+    :raises RepositoryError: the store does not answer.
+    :raises Cancelled: asked to stop.
+    """
+    if grace < LEAST_GRACE:
+        raise ConfigurationError(f"grace is {grace}", hint=f"Give at least {LEAST_GRACE}: a dump may be running.")
+    now = now or datetime.now(timezone.utc)
+    share = Share.parse(read, now) if read is not None else None
+    context = context or RunContext()
+    job = _Fsck(repository, share, grace, now, context.cancel, context.log)
+    job.check()
+    swept: list[str] = []
+    if repair:
+        job.mend()
+        swept = sweep_leftovers(context)
+    return job.report(repair, swept)
+
+
+@dataclass
+class _Fsck:
+    repository: Repository
+    share: Share | None
+    grace: timedelta
+    now: datetime
+    cancel: Cancel
+    log: Callable[[str], None]
+    findings: Findings = field(default_factory=Findings)
+    inventory: Inventory = field(default_factory=lambda: Inventory({}, ()))
+    uuid: str | None = None
+    to_read: list[tuple[str, FileDigest, Entry]] = field(default_factory=list)
+    files: int = 0
+    size: int = 0
+    """Of the files of artifacts that are there in their sizes."""
+
+    def check(self) -> None:
+        problem = self._identify()
+        self.inventory = take_inventory(self.repository)
+        if isinstance(problem, BackupNotFound) and not self.inventory.folders:
+            self.repository.uuid  # noqa: B018  raises RepositoryNotFound: an unmounted volume, a wrong URI
+        uuids = self._check_folders()
+        if problem is not None:
+            self._no_identity(problem, uuids)
+        check_elsewhere(self.inventory.elsewhere, self.findings)
+        self._check_temporary()
+        if self.share is not None and self.to_read:
+            progress = Progress(self.log, f"reading {self.share.text} of {self.repository.uri}")
+            rehash(self.repository, self.to_read, self.findings, cancel=self.cancel, progress=progress)
+
+    def mend(self) -> None:
+        """Remove what is safe to remove. Without a repository.json nothing is: this may be another volume."""
+        if self.uuid is None:
+            self.log("nothing is repaired while repository.json is missing or damaged")
+            return
+        self.findings.mend(self._remove)
+
+    def report(self, repair: bool, swept: Iterable[str]) -> Report:
+        folders = self.inventory.folders.values()
+        read = None
+        if self.share is not None:
+            read = ReadShare(
+                share=self.share.text,
+                files=len(self.to_read),
+                size=sum(file.size for _, file, _ in self.to_read),
+                of_files=self.files,
+                of_size=self.size,
+            )
+        return Report(
+            repository=self.repository.uri,
+            uuid=self.uuid,
+            checked_at=self.now,
+            repair=repair,
+            backups=self.inventory.backups,
+            series=len({folder.series for folder in folders if folder.is_backup}),
+            files=sum(len(folder.entries) for folder in folders),
+            size=sum(entry.size for folder in folders for entry in folder.entries.values()),
+            findings=self.findings.sorted(),
+            more=tuple(sorted(self.findings.more.items())),
+            read=read,
+            swept=tuple(swept),
+        )
+
+    def _identify(self) -> RepositoryError | None:
+        """Read repository.json; what is wrong with it, None for nothing."""
+        try:
+            data = self.repository.read_bytes(REPOSITORY_FILE)
+        except BackupNotFound as error:
+            return error
+        try:
+            self.uuid = RepositoryFile.from_json(data).uuid
+        except ManifestError as error:
+            newer = "Upgrade airflow-pgbackup." if is_newer(data) else None
+            return ManifestError(error.message, hint=newer)
+        return None
+
+    def _no_identity(self, problem: RepositoryError, uuids: set[str]) -> None:
+        hint = problem.hint or "Restore the file from a copy of the repository."
+        if problem.hint is None and len(uuids) == 1:
+            now = self.now.astimezone(timezone.utc).replace(microsecond=0)
+            content = RepositoryFile(format_version=FORMAT_VERSION, uuid=next(iter(uuids)), created_at=now)
+            line = json.dumps(json.loads(content.to_json()))
+            hint = f"Put a file there with the UUID that the manifests have: {line}"
+        message = "is missing" if isinstance(problem, BackupNotFound) else problem.message
+        self.findings.error("repository_file", REPOSITORY_FILE, message, hint)
+
+    def _check_folders(self) -> set[str]:
+        """Check every backup's folder, several at a time; the UUIDs that the manifests name."""
+        uuids: set[str] = set()
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="pgbackup-fsck") as pool:
+            try:
+                for checked in pool.map(self._check_folder, self.inventory.folders.values()):
+                    self.findings.extend(checked.findings)
+                    uuids |= {checked.uuid} if checked.uuid else set()
+                    for key, (file, entry) in checked.files.items():
+                        self.files, self.size = self.files + 1, self.size + file.size
+                        if self.share is not None and self.share.takes(key):
+                            self.to_read.append((key, file, entry))
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        return uuids
+
+    def _check_folder(self, folder: Folder) -> Checked:
+        self.cancel.check()
+        context = FolderContext(self.repository, self.uuid, self.now, self.grace)
+        try:
+            checked = check_folder(folder, context)
+            if not checked.findings.sorted():
+                return checked
+        except BackupNotFound:
+            pass
+        again = take_inventory(self.repository, folder.key).folders.get(folder.key)
+        try:
+            return check_folder(again, context) if again else Checked()
+        except BackupNotFound:  # prune is removing it at this moment
+            return Checked()
+
+    def _check_temporary(self) -> None:
+        """Report temporary files, empty directories and multipart uploads of ours."""
+        for one in self.repository.leftovers(timedelta(0), say=self._unlisted):
+            age = self.now - one.modified
+            old = human_seconds(max(0.0, age.total_seconds()))
+            if one.upload_id is not None:
+                code, what, mend = "upload", "an incomplete multipart upload", "the upload is aborted"
+            elif TEMP_PREFIX in one.key.rpartition("/")[2]:
+                code, what, mend = "temporary", "a temporary file or directory", "it is removed"
+            elif one.key.endswith(f"/{PIN_FILE}"):
+                self.findings.error(
+                    "pin",
+                    one.key,
+                    "is a directory: prune does not take it for a pin",
+                    "Remove it, and pin the backup again.",
+                )
+                continue
+            else:
+                code, what, mend = "temporary", "an empty directory", "it is removed"
+            if age < self.grace:
+                self.findings.note("running", one.key, f"{what}, grew {old} ago", "Work may be in progress.")
+            else:
+                self.findings.leftover(code, f"{what}, untouched for {old}", one, mend)
+
+    def _unlisted(self, line: str) -> None:
+        self.findings.warning(
+            "uploads_unlisted",
+            "",
+            line,
+            "Set a lifecycle rule that aborts incomplete multipart uploads after a few days.",
+        )
+
+    def _remove(self, what: Leftover | Temporary) -> str | None:
+        """Remove a leftover, as prune does; why not, None where it was removed."""
+        self.cancel.check()
+        try:
+            if isinstance(what, Leftover):
+                key, why = f"{what.folder}, {human_bytes(what.size)}", sweep(self.repository, what)
+            else:
+                key, why = what.key, None
+                self.repository.abort_leftovers([what])
+        except RepositoryError as error:
+            return f"cannot be removed: {error.message}"
+        if why is None:
+            self.log(f"removed {key}")
+        return why
