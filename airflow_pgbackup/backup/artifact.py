@@ -21,8 +21,9 @@ from airflow_pgbackup.errors import (
     ConfigurationError,
     VerificationFailed,
 )
-from airflow_pgbackup.postgres.archive import endchecks
-from airflow_pgbackup.postgres.archive.member_names import artifact_format, check_directory_names, check_member_names
+from airflow_pgbackup.postgres.archive.archive_file import artifact_format
+from airflow_pgbackup.postgres.archive.member_names import check_directory_names, check_member_names
+from airflow_pgbackup.postgres.archive.tar_format import tar_members
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients, where_to_get
 from airflow_pgbackup.postgres.tools.process import Cancel
 from airflow_pgbackup.private_directory import PrivateDirectory
@@ -221,7 +222,7 @@ def _check_names(path: Path, format: str, on_step: Callable[[], None]) -> None:
         check_directory_names(path, on_step)
     elif format == "tar":
         with path.open("rb") as file:
-            endchecks.tar_members(file, on_step)
+            tar_members(file, on_step)
 
 
 def download(

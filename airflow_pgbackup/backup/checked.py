@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow_pgbackup.backup.streams import Pieces, Readable
+from airflow_pgbackup.byte_streams import PieceReader, Readable
 from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.repository.base import Entry, Repository
 from airflow_pgbackup.repository.manifest import Manifest
@@ -84,7 +84,7 @@ class Checked:
         key = self.manifest.key(self.manifest.artifact.files[0])
         marks = self.marks[key]
         with self.repository.read(key, pin=marks.entry) as source:
-            yield Pieces(marks.again(source, self.repository.location(key), check))
+            yield PieceReader(marks.again(source, self.repository.location(key), check))
 
     @property
     def private_path(self) -> Path:

@@ -22,9 +22,10 @@ from airflow_pgbackup.backup.reference import SEED, find_committed, is_of, refer
 from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.source import Source, describe_source
 from airflow_pgbackup.backup.source_rows import hold_source
-from airflow_pgbackup.backup.streams import Meter, Readable, compressed, compressed_inside
+from airflow_pgbackup.backup.streams import Meter, compressed, compressed_inside
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import Cancelled, ConfigurationError, VerificationFailed
-from airflow_pgbackup.postgres.archive.endchecks import check_directory, member_of
+from airflow_pgbackup.postgres.archive.directory_format import check_directory, member_of
 from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment

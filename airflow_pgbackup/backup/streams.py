@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
+from airflow_pgbackup.byte_streams import CountingReader, PieceReader, Readable
 from airflow_pgbackup.postgres.archive.recompression import Codec, compress_archive
 
 KEEP = 4096
@@ -29,43 +29,32 @@ _FAST_GZIP = (1, 2, 3)
 _MOST_THREADS = 4  # then pg_dump sets the pace again
 
 
-class Readable(Protocol):
-    def read(self, size: int = -1, /) -> bytes: ...
-
-
 class Compressor(Protocol):
     def compress(self, data: bytes, /) -> bytes: ...
     def flush(self) -> bytes: ...
 
 
-class Meter:
-    """Counts, hashes and keeps both ends of what is read through it.
+class Meter(CountingReader):
+    """Count and hash what is read of a source, and keep both ends of it.
 
     :param digest: False where nobody asks for :attr:`sha256`.
-    :ivar size: bytes so far.
     :ivar head: the first :data:`KEEP` bytes.
     :ivar tail: the last :data:`KEEP` bytes.
     """
 
     def __init__(self, source: Readable, *, on_bytes: Callable[[int], None] | None = None, digest: bool = True) -> None:
-        self._source = source
-        self._on_bytes = on_bytes
+        super().__init__(source, on_bytes)
         self._hash = hashlib.sha256() if digest else None
-        self.size = 0
         self.head = b""
         self.tail = b""
 
     def read(self, size: int = -1, /) -> bytes:
-        data = self._source.read(size)
-        if data:
-            if self._hash:
-                self._hash.update(data)
-            self.size += len(data)
-            if len(self.head) < KEEP:
-                self.head += data[: KEEP - len(self.head)]
-            self.tail = data[-KEEP:] if len(data) >= KEEP else (self.tail + data)[-KEEP:]
-            if self._on_bytes:
-                self._on_bytes(self.size)
+        data = super().read(size)
+        if self._hash:
+            self._hash.update(data)
+        if len(self.head) < KEEP:
+            self.head += data[: KEEP - len(self.head)]
+        self.tail = data[-KEEP:] if len(data) >= KEEP else (self.tail + data)[-KEEP:]
         return data
 
     @property
@@ -75,43 +64,21 @@ class Meter:
         return self._hash.hexdigest()
 
 
-class Pieces:
-    """Pieces of bytes read as a file: made as they are asked for, and no more than that is held."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._left = memoryview(b"")  # of the last piece
-
-    def read(self, size: int = -1, /) -> bytes:
-        taken: list[memoryview] = []
-        missing = sys.maxsize if size < 0 else size
-        while missing:
-            if not self._left:
-                piece = next(self._pieces, None)
-                if piece is None:
-                    break
-                self._left = memoryview(piece)
-            taken.append(self._left[:missing])
-            self._left = self._left[missing:]
-            missing -= len(taken[-1])
-        return b"".join(taken)
-
-
-def compressed(source: Readable, method: str, level: int | None) -> Pieces:
+def compressed(source: Readable, method: str, level: int | None) -> PieceReader:
     """A dump in plain format, which pg_dumpall cannot compress and pg_dump < 16 not well, compressed.
 
     :param method: ``zstd`` (on all cores) or ``gzip``.
     :param level: None is zstd 3, gzip 1: measured best of speed and size, see ``docs/explanation/performance.md``.
     """
-    return Pieces(_compressed(source, _zstd(level) if method == "zstd" else _gzip(level, wbits=31)))
+    return PieceReader(_compressed(source, _zstd(level) if method == "zstd" else _gzip(level, wbits=31)))
 
 
-def compressed_inside(source: Readable, method: str, level: int | None) -> Pieces:
+def compressed_inside(source: Readable, method: str, level: int | None) -> PieceReader:
     """An uncompressed archive in custom format, compressed as pg_dump does it. As :func:`compressed`."""
     if method == "gzip":
         codec: Codec = _GzipStream(level)
-        return Pieces(compress_archive(source, codec, method=method, level=1 if level is None else level))
-    return Pieces(_zstd_archive(source, level))
+        return PieceReader(compress_archive(source, codec, method=method, level=1 if level is None else level))
+    return PieceReader(_zstd_archive(source, level))
 
 
 def _zstd_archive(source: Readable, level: int | None) -> Iterator[bytes]:

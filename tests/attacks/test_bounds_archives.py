@@ -16,18 +16,17 @@ from bombs import MIB, zstd_block, zstd_frame
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.restore.globals import plan_globals
 from airflow_pgbackup.errors import DeadlineExceeded, NotProven, VerificationFailed
-from airflow_pgbackup.postgres.archive import endchecks, script_reader, toc
+from airflow_pgbackup.postgres.archive import script_reader, tar_format, toc
 from airflow_pgbackup.postgres.archive.custom_decoder import copy_blocks
 from airflow_pgbackup.postgres.archive.decompression import Decompressed, check_complete
 from airflow_pgbackup.postgres.archive.memory_limit import MemoryLimit
 from airflow_pgbackup.postgres.archive.script_reader import ScriptReader
-from airflow_pgbackup.postgres.archive.streams import Limits
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary
 from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.definitions import script_scan
 from airflow_pgbackup.postgres.definitions.objects import script_objects
 from airflow_pgbackup.postgres.definitions.script_scan import scan_script
-from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.postgres.tools.deadline import Deadline
 
 SOME_MIB = 20  # with a window of zstd's level 19, 8 MiB
 SIZE = 512  # MiB, of a bomb
@@ -178,14 +177,13 @@ def custom(*chunks: bytes, claimed: int | None = None) -> bytes:
 READ_ARCHIVE = """
 import threading
 from airflow_pgbackup.postgres.archive.custom_decoder import copy_blocks
-from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary
-from airflow_pgbackup.postgres.archive.streams import Limits
+from airflow_pgbackup.postgres.tools.deadline import Deadline
 from airflow_pgbackup.errors import VerificationFailed
 with open(sys.argv[1], "rb") as file:
     ready()
     try:
-        for block in copy_blocks(file, ArchiveSummary(), Limits(Cancel(), 60)):
+        for block in copy_blocks(file, ArchiveSummary(), Deadline(60, work="reading")):
             print(block.name, sum(map(len, block.chunks())))
     except VerificationFailed as error:
         print(error)
@@ -210,7 +208,7 @@ def test_a_chunk_that_claims_more_than_there_is(tmp_path: Path) -> None:
 
 def test_a_chunk_of_negative_length() -> None:
     archive = custom(b"").removesuffix(bombs.number(0) * 2) + bombs.NO_TEXT
-    block = next(copy_blocks(io.BytesIO(archive), ArchiveSummary(), Limits(Cancel(), 60)))
+    block = next(copy_blocks(io.BytesIO(archive), ArchiveSummary(), Deadline(60, work="reading")))
     with pytest.raises(VerificationFailed, match="a chunk of a length below 0"):
         list(block.chunks())
 
@@ -253,7 +251,7 @@ def test_the_limits_of_a_table_of_contents_leave_room() -> None:
 
 
 def test_a_tar_file_of_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endchecks, "MOST_MEMBERS", 3)
+    monkeypatch.setattr(tar_format, "MAX_MEMBERS", 3)
     headers = []
     for n in range(4):
         header = bytearray(512)
@@ -265,7 +263,7 @@ def test_a_tar_file_of_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
         header[148:156] = b"%06o\0 " % sum(header)
         headers.append(bytes(header))
     with pytest.raises(NotProven, match="more than 3 members"):
-        endchecks.tar_members(io.BytesIO(b"".join(headers) + bytes(1024)), lambda: None)
+        tar_format.tar_members(io.BytesIO(b"".join(headers) + bytes(1024)), lambda: None)
 
 
 # -- scripts -----------------------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def test_names_that_lead_out_of_the_directory(where: str, build: Build, secret: 
         # That of the latest patch releases refuses it by itself.
         assert text in found or text.hex().encode() in found or b"invalid file name in archive" in found
         target = server.params.with_database("target")
-        refused(made, secret, server, target, "archive", "restore", match="never writes|cut short or damaged")
+        refused(made, secret, server, target, "archive", "restore", match="never writes|truncated or damaged")
 
 
 def test_a_name_that_ends_elsewhere_for_pg_restore(

@@ -1,4 +1,4 @@
-"""Archives cut short anywhere are found; archives damaged anywhere neither outlast the deadline nor crash the reader.
+"""Archives truncated anywhere are found; archives damaged anywhere neither outlast the deadline nor crash the reader.
 
 Bits that flip are found by the integrity level, by sha256: most formats have no checksums of their own.
 """

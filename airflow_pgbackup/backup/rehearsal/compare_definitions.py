@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow_pgbackup.backup.rehearsal.restore_copy import RestoredCopy
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import NotProven, OptionError
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.archive.toc import read_toc
@@ -23,7 +24,6 @@ from airflow_pgbackup.postgres.definitions.objects import (
     without,
 )
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
-from airflow_pgbackup.postgres.sql.lexer import Readable
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients
 from airflow_pgbackup.postgres.tools.process import ToolProcess

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow_pgbackup.errors import VerificationFailed
+from airflow_pgbackup.byte_streams import CountingReader, Readable
+from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
-from airflow_pgbackup.postgres.archive.streams import Limits, Watched
-from airflow_pgbackup.postgres.archive.toc import Toc, read_toc
+from airflow_pgbackup.postgres.archive.toc import Toc
 from airflow_pgbackup.postgres.definitions.script_scan import ScriptSummary, scan_script
-from airflow_pgbackup.postgres.sql.window import Readable
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.postgres.tools.deadline import Deadline
 from airflow_pgbackup.repository.manifest import Manifest
 
 
@@ -39,12 +38,12 @@ def read_definitions(artifact: Path, manifest: Manifest, *, cancel: Cancel, dead
     :param deadline: seconds.
     :raises VerificationFailed: the artifact cannot be read so far.
     """
+    limit = Deadline(deadline, cancel, work="reading the definitions")
     if manifest.artifact.format != "plain":
-        with _toc_file(artifact, manifest.artifact.format) as file:
-            return Definitions(toc=read_toc(file, what="the archive")[0])
+        return Definitions(toc=read_archive_toc(artifact, manifest.artifact.format, limit.check))
     # A script says what it needs as it goes; a role that is missed in its last lines would cost the whole restore.
     with open_script(artifact, manifest) as source:
-        return Definitions(script=scan_script(Watched(source, Limits(cancel, deadline), None)))
+        return Definitions(script=scan_script(CountingReader(source, lambda size: limit.check())))
 
 
 @contextmanager
@@ -53,16 +52,3 @@ def open_script(artifact: Path, manifest: Manifest) -> Iterator[Readable]:
     compression = manifest.artifact.compression.method or "none"
     with artifact.open("rb") as file:
         yield file if compression == "none" else Decompressed(file, compression, "the dump")
-
-
-@contextmanager
-def _toc_file(artifact: Path, format: str) -> Iterator[Readable]:
-    if format == "tar":
-        with tarfile.open(artifact) as tar:
-            member = tar.extractfile("toc.dat")
-            if member is None:
-                raise VerificationFailed("the tar file lacks toc.dat, its table of contents")
-            yield member
-        return
-    with (artifact / "toc.dat" if format == "directory" else artifact).open("rb") as file:
-        yield file

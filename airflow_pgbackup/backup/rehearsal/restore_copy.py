@@ -20,6 +20,7 @@ from airflow_pgbackup.backup.rehearsal.cluster_globals import ClusterGlobals
 from airflow_pgbackup.backup.rehearsal.definitions import Definitions, open_script, read_definitions
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.backup.rehearsal.verdict import judge
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import ConnectError, DeadlineExceeded, NotProven, ToolError, ToolKilled
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -29,7 +30,6 @@ from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.definitions.script_scan import ScriptSummary
 from airflow_pgbackup.postgres.psql.guarded import guarded
 from airflow_pgbackup.postgres.psql.script_filter import sessions
-from airflow_pgbackup.postgres.sql.window import Readable
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.process import ToolProcess
 from airflow_pgbackup.repository.manifest import Manifest

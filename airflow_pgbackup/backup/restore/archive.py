@@ -14,9 +14,9 @@ from pathlib import Path
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.restore.client_programs import RestoreContext, ToolOutput, pg_restore, pg_restore_to_psql
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import ClientError, OptionError
-from airflow_pgbackup.postgres.archive import endchecks
-from airflow_pgbackup.postgres.archive.streams import Part
+from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, is_standard_comment, statements
@@ -25,7 +25,7 @@ from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.postgres.psql.guarded import choose_psql
 from airflow_pgbackup.postgres.tools.capabilities import runs_scripts_of
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients, where_to_get
-from airflow_pgbackup.postgres.tools.process import Readable, run_tool
+from airflow_pgbackup.postgres.tools.process import run_tool
 from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository.manifest import Manifest
 
@@ -228,19 +228,8 @@ def open_archive(
             toc, head = read_toc(stream, what=artifact.name)
         yield ArchiveLoader(run, lambda: checked.stream(run.check), artifact.format, toc, head, options, server)
     else:
-        toc = _read_toc(checked.path, artifact.format, run)
+        toc = read_archive_toc(checked.path, artifact.format, run.check)
         yield ArchiveLoader(run, checked.path, artifact.format, toc, b"", options, server)
-
-
-def _read_toc(path: Path, format: str, run: RestoreContext) -> Toc:
-    with (path / "toc.dat" if format == "directory" else path).open("rb") as file:
-        if format != "tar":
-            return read_toc(file, what=path.name)[0]
-        members = endchecks.tar_members(file, run.check)
-        offset, size = members.get("toc.dat", (0, 0))
-        toc, _ = read_toc(Part(file, offset, size), what="toc.dat")
-        endchecks.check_tar_entries(members, toc.entries)
-        return toc
 
 
 def choose_restorer(toc: Toc, server: ServerInfo, client_dirs: Sequence[str]) -> Client:

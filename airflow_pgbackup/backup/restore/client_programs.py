@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_pgbackup.backup.progress import human_seconds
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import DeadlineExceeded, ToolError, VerificationFailed
-from airflow_pgbackup.postgres.archive.endchecks import ScriptEnds
+from airflow_pgbackup.postgres.archive.script_trailer import ScriptTrailerCheck
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.definitions.script_scan import sets_new_timeout
@@ -20,7 +21,7 @@ from airflow_pgbackup.postgres.psql.script_filter import ScriptFilter
 from airflow_pgbackup.postgres.sql.lexer import Event, MetaCommand, Statement
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import Client
-from airflow_pgbackup.postgres.tools.process import Readable, ToolProcess
+from airflow_pgbackup.postgres.tools.process import ToolProcess
 from airflow_pgbackup.settings import Settings
 
 APPLICATION = "airflow-pgbackup restore"
@@ -175,7 +176,7 @@ def pg_restore_to_psql(
         on_line=log,
         stdin=stdin,
     ) as process:
-        ends = ScriptEnds()
+        ends = ScriptTrailerCheck()
 
         def route(event: Event) -> int | None:
             ends.event(event)

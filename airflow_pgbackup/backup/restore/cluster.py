@@ -18,10 +18,10 @@ from airflow_pgbackup.backup.restore.rename import rename_databases
 from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest, state_in_errors
 from airflow_pgbackup.backup.restore.script import ScriptLoader, open_script
 from airflow_pgbackup.backup.restore.target import has_public, require_empty
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.script_scan import ScriptSection
-from airflow_pgbackup.postgres.tools.process import Readable
 
 # Every server has them; pg_dumpall restores into them instead of making them.
 _ALWAYS_THERE = ("postgres", "template1")

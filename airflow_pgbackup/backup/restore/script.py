@@ -11,6 +11,7 @@ from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.progress import Progress
 from airflow_pgbackup.backup.restore.client_programs import RestoreContext, ToolOutput, psql
+from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -31,7 +32,6 @@ from airflow_pgbackup.postgres.psql.script_filter import ScriptFilter
 from airflow_pgbackup.postgres.sql.lexer import Event, Statement
 from airflow_pgbackup.postgres.tools.capabilities import has_transaction_timeout
 from airflow_pgbackup.postgres.tools.clients import find_clients
-from airflow_pgbackup.postgres.tools.process import Readable
 from airflow_pgbackup.repository.manifest import Manifest
 
 Opener = Callable[[], AbstractContextManager[Readable]]
@@ -118,7 +118,7 @@ class ScriptLoader:
     def run_part(self, part: Readable, params: ConnectionParams, *, single_transaction: bool) -> None:
         what = f"restoring into {params.dbname}"
         log = ToolOutput(self._run, what, verbose=self._verbose)
-        counted = _Counted(part, Progress(self._run.say, what))
+        counted = CountingReader(part, Progress(self._run.say, what).advance)
         psql(self._run, self.client, params, counted, log, single_transaction=single_transaction)
 
     def _is_dropped(self, event: Event, single_transaction: bool, public_exists: bool) -> bool:
@@ -176,19 +176,10 @@ def script_opener(run: RestoreContext, checked: Checked) -> Opener:
 def read_through(run: RestoreContext, opened: Opener, manifest: Manifest) -> ScriptSummary:
     """:raises VerificationFailed: it is not whole, or holds what pg_dump never writes."""
     with opened() as stream:
-        return scan_script(_Counted(stream, Progress(run.say, f"reading {manifest.artifact.name}"), run.check))
+        progress = Progress(run.say, f"reading {manifest.artifact.name}")
 
+        def on_read(size: int) -> None:
+            run.check()
+            progress.advance(size)
 
-class _Counted:
-    def __init__(self, source: Readable, progress: Progress, check: Callable[[], None] = lambda: None) -> None:
-        self._source = source
-        self._progress = progress
-        self._check = check
-        self._bytes = 0
-
-    def read(self, size: int = -1, /) -> bytes:
-        self._check()
-        data = self._source.read(size)
-        self._bytes += len(data)
-        self._progress.advance(self._bytes)
-        return data
+        return scan_script(CountingReader(stream, on_read))

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from airflow_pgbackup.byte_streams import PieceReader, Readable
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.archive.custom_format import DATA, CustomArchive
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.archive.script_reader import CopyBlock
-from airflow_pgbackup.postgres.archive.streams import Limits
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary, SequenceValue
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
 from airflow_pgbackup.postgres.sql import names as sqlnames
 from airflow_pgbackup.postgres.sql.anybytes import encoded
-from airflow_pgbackup.postgres.sql.window import CHUNK, Readable
+from airflow_pgbackup.postgres.sql.window import CHUNK
+from airflow_pgbackup.postgres.tools.deadline import Deadline
 
 _METHODS = {"none": None, "gzip": "zlib", "zstd": "zstd"}  # inside an archive gzip is a zlib stream
 _COPY_END = b"\\.\n\n\n"  # dumpTableData_copy in pg_dump.c
@@ -33,7 +34,7 @@ def decodable(toc: Toc) -> bool:
     )
 
 
-def copy_blocks(source: Readable, summary: ArchiveSummary, limits: Limits) -> Iterator[CopyBlock]:
+def copy_blocks(source: Readable, summary: ArchiveSummary, deadline: Deadline) -> Iterator[CopyBlock]:
     """COPY blocks in the archive's order, as :meth:`ArchiveReader.blocks` gives them.
 
     :param source: a :func:`decodable` archive.
@@ -54,7 +55,7 @@ def copy_blocks(source: Readable, summary: ArchiveSummary, limits: Limits) -> It
         if kind != DATA or dump_id not in missing:
             archive.fail(f"a block of type {kind} for entry {dump_id}")
         entry = missing.pop(dump_id)
-        data = _Data(archive, entry, summary, limits)
+        data = _Data(archive, entry, summary, deadline)
         target = sqlnames.copy_target(encoded((entry.copy_statement or "").strip()), decoder)
         yield CopyBlock(None, target.schema or entry.schema or "", target.name, target.columns or (), data.chunks)
         data.skip()
@@ -63,14 +64,14 @@ def copy_blocks(source: Readable, summary: ArchiveSummary, limits: Limits) -> It
 class _Data:
     """The data of one entry, without the end marker."""
 
-    def __init__(self, archive: CustomArchive, entry: TocEntry, summary: ArchiveSummary, limits: Limits) -> None:
+    def __init__(self, archive: CustomArchive, entry: TocEntry, summary: ArchiveSummary, deadline: Deadline) -> None:
         self._summary = summary
-        self._limits = limits
+        self._deadline = deadline
         self._entry = entry
-        stored = _Chunks(archive.chunks())
+        stored = PieceReader(archive.chunks())
         method = _METHODS[archive.toc.compression]
         what = f"the data of {entry.label}"
-        self._source = Decompressed(stored, method, what, on_step=limits.check) if method else stored
+        self._source = Decompressed(stored, method, what, on_step=deadline.check) if method else stored
         self._pieces = self._rows()
 
     def chunks(self) -> Iterator[bytes]:
@@ -84,25 +85,11 @@ class _Data:
     def _rows(self) -> Iterator[bytes]:
         held = b""
         while data := self._source.read(CHUNK):
-            self._limits.check()
+            self._deadline.check()
             self._summary.bytes += len(data)
             held += data
             if len(held) > len(_COPY_END):
                 yield held[: -len(_COPY_END)]
                 held = held[-len(_COPY_END) :]
         if held != _COPY_END:
-            raise VerificationFailed(f"the data of {self._entry.label} is cut short")
-
-
-class _Chunks:
-    """Chunks as a stream."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._left = memoryview(b"")
-
-    def read(self, size: int = -1, /) -> bytes:
-        if not self._left:
-            self._left = memoryview(next(self._chunks, b""))
-        data, self._left = bytes(self._left[:size]), self._left[size:]
-        return data
+            raise VerificationFailed(f"the data of {self._entry.label} is truncated")

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NoReturn
 
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.archive.toc import read_toc
-from airflow_pgbackup.postgres.sql.window import Readable, Window
+from airflow_pgbackup.postgres.sql.window import Window
 
 INT = 5
 ZERO = bytes(INT)

@@ -10,9 +10,10 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
+from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.errors import NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive.zstd_blocks import MOST_WINDOW, ZstdBlocks
-from airflow_pgbackup.postgres.sql.window import CHUNK, Readable
+from airflow_pgbackup.postgres.sql.window import CHUNK
 
 _ZSTD_MAGIC = 0xFD2FB528
 _LZ4_MAGIC = 0x184D2204
@@ -97,7 +98,7 @@ class _Frames:
         self._file.seek(self._position)
 
     def truncated(self) -> None:
-        raise VerificationFailed(f"{self._what} is cut short after {self._size} bytes, inside a compressed frame")
+        raise VerificationFailed(f"{self._what} is truncated after {self._size} bytes, inside a compressed frame")
 
     def corrupt(self) -> None:
         raise VerificationFailed(f"{self._what} is corrupt near byte {self._position}: no compressed frame")
@@ -154,7 +155,7 @@ class Decompressed:
     """
 
     def __init__(self, source: Readable, method: str, what: str, *, on_step: Callable[[], None] = lambda: None) -> None:
-        self._counted = _Counted(source, on_step)
+        self._counted = CountingReader(source, lambda size: on_step())
         self._source: Readable = ZstdBlocks(self._counted, what) if method == "zstd" else self._counted
         self._what = what
         self._method = method
@@ -183,7 +184,7 @@ class Decompressed:
         except MemoryError:
             raise
         except Exception as error:  # zlib, isal and zstandard each have their own, with nothing else in common
-            raise VerificationFailed(f"{self._what} is corrupt before byte {self._counted.count}: {error}") from error
+            raise VerificationFailed(f"{self._what} is corrupt before byte {self._counted.size}: {error}") from error
         if self._decompressor.eof:
             self._left, self._more = self._decompressor.unused_data, False
             self._decompressor = None
@@ -195,24 +196,9 @@ class Decompressed:
     def _end(self) -> bytes:
         if self._decompressor is not None:
             raise VerificationFailed(
-                f"{self._what} is cut short after {self._counted.count} bytes: its {self._method} stream does not end"
+                f"{self._what} is truncated after {self._counted.size} bytes: its {self._method} stream does not end"
             )
         return b""
-
-
-class _Counted:
-    """What was read of the source."""
-
-    def __init__(self, source: Readable, on_step: Callable[[], None]) -> None:
-        self._source = source
-        self._on_step = on_step
-        self.count = 0
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._source.read(size)
-        self._on_step()
-        self.count += len(data)
-        return data
 
 
 class _Zstd:

@@ -20,21 +20,7 @@ _LIST = re.compile(rf"blobs(?:_{_NUMBER})?\.toc")
 _BLOB = re.compile(rf"blob_{_NUMBER}\.dat")
 _LISTED = re.compile(rb"[0-9]{1,10} (blob_[0-9]{1,10}\.dat)\n")
 _SUFFIX = re.compile(r"\.(?:gz|zst|lz4)\Z")
-_USTAR = slice(257, 262)  # a tar header's magic, POSIX and GNU alike: src/port/tar.c
-_FORMAT = slice(10, 11)  # behind the magic, three bytes of version and two of sizes: ReadHead
 _LONGEST_LINE = 64
-
-
-def artifact_format(head: bytes) -> str:
-    """What pg_restore would take a file for: ``custom``, ``directory`` for a lone ``toc.dat``, ``tar``; else ``plain``.
-
-    :param head: its first 512 bytes, or all of them.
-    """
-    if head.startswith(b"PGDMP"):
-        return "custom" if head[_FORMAT] == b"\x01" else "directory"
-    if head[:100].rstrip(b"\0") == b"toc.dat" and head[_USTAR] == b"ustar":
-        return "tar"
-    return "plain"
 
 
 def check_tar_member(name: str, kind: bytes) -> None:
@@ -100,14 +86,14 @@ def check_directory_names(directory: Path, on_step: Callable[[], None]) -> None:
 def listed_large_objects(path: Path) -> Iterator[str]:
     """The files that a ``blobs*.toc`` names.
 
-    :raises VerificationFailed: it is cut short, or has a line that pg_dump never writes.
+    :raises VerificationFailed: it is truncated, or has a line that pg_dump never writes.
     """
     with path.open("rb") as file:
         line = file.readline(_LONGEST_LINE)
         while True:
             match = _LISTED.fullmatch(line)
             if not match:
-                raise VerificationFailed(f"{path.name}, the list of large objects, is cut short or damaged")
+                raise VerificationFailed(f"{path.name}, the list of large objects, is truncated or damaged")
             yield match[1].decode("ascii")
             line = file.readline(_LONGEST_LINE)
             if not line:

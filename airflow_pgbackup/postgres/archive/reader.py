@@ -13,13 +13,15 @@ import contextlib
 from collections.abc import Callable, Collection, Generator, Sequence
 from pathlib import Path
 
-from airflow_pgbackup.errors import ClientError, ConfigurationError, VerificationFailed
-from airflow_pgbackup.postgres.archive import endchecks
+from airflow_pgbackup.byte_streams import CountingReader, PrefixedReader, Readable
+from airflow_pgbackup.errors import ClientError, ConfigurationError
+from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
 from airflow_pgbackup.postgres.archive.custom_decoder import copy_blocks, decodable
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
+from airflow_pgbackup.postgres.archive.directory_format import check_directory
+from airflow_pgbackup.postgres.archive.pg_restore_output import PgRestoreOutput
 from airflow_pgbackup.postgres.archive.row_digests import RowHasher, RowSet, TableDigester
 from airflow_pgbackup.postgres.archive.script_reader import CopyBlock, ScriptReader
-from airflow_pgbackup.postgres.archive.streams import DecodedArchive, Joined, Limits, Part, Watched
 from airflow_pgbackup.postgres.archive.summary import (
     ArchiveSummary,
     LargeObjects,
@@ -28,8 +30,8 @@ from airflow_pgbackup.postgres.archive.summary import (
     TableKey,
 )
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, read_toc
-from airflow_pgbackup.postgres.sql.window import Readable
 from airflow_pgbackup.postgres.tools.clients import Client
+from airflow_pgbackup.postgres.tools.deadline import Deadline
 from airflow_pgbackup.postgres.tools.process import Cancel, ToolProcess
 
 __all__ = [
@@ -110,7 +112,7 @@ class ArchiveReader:
         self._format = format
         self._client = client
         self._compression = compression
-        self._limits = Limits(cancel or Cancel(), deadline)
+        self._deadline = Deadline(deadline, cancel, work="reading the archive")
         self._on_line = on_line
         self._progress = progress
         self._in_process = in_process
@@ -155,17 +157,17 @@ class ArchiveReader:
         with contextlib.ExitStack() as stack:
             if self._in_process and self._format == "custom" and isinstance(self._source, Path):
                 file = stack.enter_context(self._source.open("rb"))
-                head, _ = self._toc(file, "the archive")
+                head, _ = self._toc(file)
                 if decodable(head):
                     self._note(head)
                     file.seek(0)
-                    yield from copy_blocks(file, self.summary, self._limits)
+                    yield from copy_blocks(file, self.summary, self._deadline)
                     return
             toc, script = self._open(stack)
-            watched = Watched(script, self._limits, self._progress)
+            counted = CountingReader(script, self._count)
             if toc:
                 self._note(toc)
-            yield from ScriptReader(watched, self.summary, toc.entries if toc else None).blocks()
+            yield from ScriptReader(counted, self.summary, toc.entries if toc else None).blocks()
 
     def _note(self, toc: Toc) -> None:
         summary = self.summary
@@ -174,20 +176,25 @@ class ArchiveReader:
         views = (entry for entry in toc.entries if entry.kind == "MATERIALIZED VIEW DATA")
         summary.refreshed = {(None, entry.schema or "", entry.name) for entry in views}
 
+    def _count(self, size: int) -> None:
+        self._deadline.check()
+        if self._progress:
+            self._progress(size)
+
     def _open(self, stack: contextlib.ExitStack) -> tuple[Toc | None, Readable]:
         if self._format == "plain":
             return None, self._open_plain(stack)
-        if self._format == "custom":
-            return self._open_custom(stack)
-        if not isinstance(self._source, Path):
-            raise ConfigurationError(f"{self._format} format cannot be read from a stream", hint="give its path")
-        if self._format == "directory":
-            toc = self._check_directory(self._source)
-        elif self._format == "tar":
-            toc = self._check_tar(self._source)
-        else:
-            raise ConfigurationError(f"format is {self._format!r}", hint="custom, directory, tar or plain")
-        return toc, self._pg_restore(stack, toc, None)
+        if self._format not in ("custom", "directory", "tar"):
+            raise ConfigurationError(f"invalid format {self._format!r}", hint="Choose custom, directory, tar or plain.")
+        if isinstance(self._source, Path):
+            toc = read_archive_toc(self._source, self._format, self._deadline.check)
+            if self._format == "directory":
+                check_directory(self._source, toc.entries, self._deadline.check)
+            return toc, self._pg_restore(stack, toc, None)
+        if self._format != "custom":
+            raise ConfigurationError(f"{self._format} format cannot be read from a stream", hint="Give its path.")
+        toc, head = self._toc(self._source)
+        return toc, self._pg_restore(stack, toc, PrefixedReader(head, self._source))
 
     def _open_plain(self, stack: contextlib.ExitStack) -> Readable:
         source = self._source
@@ -195,36 +202,10 @@ class ArchiveReader:
             source = stack.enter_context(source.open("rb"))
         if self._compression in (None, "none"):
             return source
-        return Decompressed(source, str(self._compression), "the dump", on_step=self._limits.check)
+        return Decompressed(source, str(self._compression), "the dump", on_step=self._deadline.check)
 
-    def _open_custom(self, stack: contextlib.ExitStack) -> tuple[Toc, Readable]:
-        if isinstance(self._source, Path):
-            with self._source.open("rb") as file:
-                toc, _ = self._toc(file, "the archive")
-            return toc, self._pg_restore(stack, toc, None)
-        toc, head = self._toc(self._source, "the archive")
-        return toc, self._pg_restore(stack, toc, Joined(head, self._source))
-
-    def _toc(self, source: Readable, what: str) -> tuple[Toc, bytes]:
-        return read_toc(Watched(source, self._limits, None), what=what)
-
-    def _check_directory(self, folder: Path) -> Toc:
-        try:
-            with (folder / "toc.dat").open("rb") as file:
-                toc, _ = self._toc(file, "toc.dat")
-        except FileNotFoundError:
-            raise VerificationFailed("the directory lacks toc.dat, its table of contents") from None
-        endchecks.check_directory(folder, toc.entries, self._limits.check)
-        return toc
-
-    def _check_tar(self, path: Path) -> Toc:
-        with path.open("rb") as file:
-            members = endchecks.tar_members(file, self._limits.check)
-            if "toc.dat" not in members:
-                raise VerificationFailed("the tar file lacks toc.dat, its table of contents")
-            toc, _ = self._toc(Part(file, *members["toc.dat"]), "toc.dat")
-        endchecks.check_tar_entries(members, toc.entries)
-        return toc
+    def _toc(self, source: Readable) -> tuple[Toc, bytes]:
+        return read_toc(CountingReader(source, lambda size: self._deadline.check()), what="the archive")
 
     def _pg_restore(self, stack: contextlib.ExitStack, toc: Toc, stdin: Readable | None) -> Readable:
         self._check_client(toc)
@@ -235,13 +216,13 @@ class ArchiveReader:
         process = ToolProcess(
             argv,
             env=_ENVIRONMENT,
-            cancel=self._limits.cancel,
-            deadline=self._limits.remaining(),
+            cancel=self._deadline.cancel,
+            deadline=self._deadline.remaining(),
             on_line=self._on_line,
             stdin=stdin,
             within=self._within(self._client.bin_dir, *reads),
         )
-        return DecodedArchive(stack.enter_context(process))
+        return PgRestoreOutput(stack.enter_context(process))
 
     def _check_client(self, toc: Toc) -> None:
         if self._client.major < toc.needs_client:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Protocol
 
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.archive.custom_format import BLOBS, DATA, INT, ZERO, CustomArchive, to_int
-from airflow_pgbackup.postgres.sql.window import Readable
 
 METHODS = {"gzip": 1, "zstd": 3}
 """What the data can be compressed with, and its number in the head of an archive."""

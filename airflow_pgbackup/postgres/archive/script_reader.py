@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.postgres.archive.endchecks import ScriptEnds
 from airflow_pgbackup.postgres.archive.memory_limit import MemoryLimit
+from airflow_pgbackup.postgres.archive.script_trailer import ScriptTrailerCheck
 from airflow_pgbackup.postgres.archive.summary import (
     ArchiveSummary,
     LargeObjects,
@@ -20,7 +21,6 @@ from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.postgres.sql import names as sqlnames
 from airflow_pgbackup.postgres.sql.lexer import Comment, CopyData, MetaCommand, SqlLexer
 from airflow_pgbackup.postgres.sql.statement import TEXT_LIMIT, Statement, excerpt
-from airflow_pgbackup.postgres.sql.window import Readable
 
 _SERVER_VERSION = b"-- Dumped from database version "
 _DUMP_VERSION = b"-- Dumped by pg_dump version "
@@ -56,7 +56,7 @@ class ScriptReader:
     def __init__(self, source: Readable, summary: ArchiveSummary, entries: Sequence[TocEntry] | None = None) -> None:
         self._lexer = SqlLexer(source)
         self._summary = summary
-        self._ends = ScriptEnds()
+        self._trailer = ScriptTrailerCheck()
         self._decoder = sqlnames.NameDecoder()
         self._database: str | None = None
         self._search_path = ""
@@ -74,7 +74,7 @@ class ScriptReader:
         :raises VerificationFailed: the script is not whole.
         """
         for event in self._lexer:
-            self._ends.event(event)
+            self._trailer.event(event)
             if isinstance(event, CopyData):
                 yield self._copy(event)
             elif isinstance(event, Statement):
@@ -83,12 +83,12 @@ class ScriptReader:
                 self._comment(event.text)
             elif event.name == b"connect":
                 self._connect(event)
-        self._ends.finish(self._lexer.trailing, self._lexer.offset)
+        self._trailer.finish(self._lexer.trailing, self._lexer.offset)
         self._end_large_object()
         if self._expected:
             self._expected.finish(self._summary, self._inserts)
         self._summary.tables += self._inserts.values()
-        self._summary.cluster = self._ends.cluster
+        self._summary.cluster = self._trailer.cluster
         self._summary.bytes = self._lexer.offset
 
     def _copy(self, data: CopyData) -> CopyBlock:
@@ -112,7 +112,7 @@ class ScriptReader:
             self._memory.take(len(command.argument))
             self._databases.add(database)
             self._summary.databases.append(database)
-        if self._ends.cluster:
+        if self._trailer.cluster:
             self._end_large_object()
             self._database = database
             self._large_objects = None

@@ -13,9 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import ClientError, VerificationFailed
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
-from airflow_pgbackup.postgres.archive.member_names import artifact_format
+from airflow_pgbackup.postgres.archive.tar_format import is_tar, toc_member
 from airflow_pgbackup.postgres.archive.toc import read_toc
 
 _HEAD = 64 << 10
@@ -71,17 +72,19 @@ def sniff(path: Path, *, open_file: Callable[[Path], BinaryIO] = lambda path: pa
     if path.is_dir():
         try:
             with open_file(path / "toc.dat") as file:
-                return _archive(file, "directory", "toc.dat") if file.read(5) == b"PGDMP" else None
+                is_archive = file.read(5) == b"PGDMP"
+                file.seek(0)
+                return _archive(file, "directory", "toc.dat") if is_archive else None
         except FileNotFoundError:
             return None
     with open_file(path) as file:
         head = file.read(512)
+        file.seek(0)
         if head.startswith(b"PGDMP"):
             return _archive(file, "custom", path.name)
-        if artifact_format(head) == "tar":
-            return _archive(file, "tar", path.name, start=512)
+        if is_tar(head):
+            return _archive(toc_member(file), "tar", path.name)
         method = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-        file.seek(0)
         if method is None:
             return _script(file.read(_HEAD), None)
         if method not in ("gzip", "zstd"):
@@ -98,8 +101,7 @@ def sniff(path: Path, *, open_file: Callable[[Path], BinaryIO] = lambda path: pa
         return _script(text, method)
 
 
-def _archive(file: BinaryIO, format: str, what: str, start: int = 0) -> Dump | None:
-    file.seek(start)
+def _archive(file: Readable, format: str, what: str) -> Dump | None:
     toc, head = read_toc(file, what=what)
     # toc.dat of a directory calls itself tar: _CloseArchive() in src/bin/pg_dump/pg_backup_directory.c.
     if (toc.format == "custom") != (format == "custom"):

@@ -12,9 +12,9 @@ import re
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import ClientError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.sql.names import NameDecoder
-from airflow_pgbackup.postgres.sql.window import Readable
 
 _OLDEST = (1, 10)
 _NEWEST = (1, 16)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import NotProven, VerificationFailed
-from airflow_pgbackup.postgres.sql.window import Readable, Window
+from airflow_pgbackup.postgres.sql.window import Window
 
 MOST_WINDOW = 1 << 27
 """Bytes that a decompressor keeps to look back at: those of ``zstd --long`` and of pg_dump's ``zstd:long``, and zstd's
@@ -50,7 +51,7 @@ class ZstdBlocks:
         while count:
             skipped = len(window.peek(min(count, _LONGEST_BLOCK)))
             if not skipped:
-                self._fail("it is cut short in a frame to be skipped")
+                self._fail("it is truncated in a frame to be skipped")
             window.position += min(skipped, count)
             count -= min(skipped, count)
 

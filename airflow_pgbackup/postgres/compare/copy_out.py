@@ -12,7 +12,6 @@ import fcntl
 import os
 import secrets
 import selectors
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +20,8 @@ from typing import Any
 import psycopg
 from psycopg import pq, sql
 
-from airflow_pgbackup.errors import DeadlineExceeded
 from airflow_pgbackup.postgres.compare.interruptible import failed, interruptible
-from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.postgres.tools.deadline import Deadline
 
 _CHUNK = 1 << 20
 _PIECE = 1 << 18
@@ -36,15 +34,13 @@ def copy_out(
     take: Callable[[bytes], object],
     *,
     pipe: Path,
-    cancel: Cancel,
-    until: float,
+    deadline: Deadline,
 ) -> None:
     """Run a COPY to a pipe and pass on what comes out of it.
 
     :param statement: its beginning, up to ``TO``; in the encoding of the session.
     :param take: gets the data, in pieces that may end anywhere.
     :param pipe: where :func:`named_pipe` has made one.
-    :param until: by :func:`time.monotonic`.
     :raises ToolError: the server refused, or ended the session.
     :raises Cancelled, DeadlineExceeded: it was stopped.
     """
@@ -54,7 +50,7 @@ def copy_out(
         with contextlib.suppress(OSError):  # over /proc/sys/fs/pipe-max-size
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _CHUNK)
         session.pgconn.send_query(statement)
-        _pump(session.pgconn, descriptor, take, cancel, until)
+        _pump(session.pgconn, descriptor, take, deadline)
     finally:
         os.close(descriptor)  # a server that still writes gets an error, and ends
 
@@ -64,16 +60,15 @@ def copy_over(
     statement: sql.Composed,
     take: Callable[[bytes], object],
     *,
-    cancel: Cancel,
-    until: float,
+    deadline: Deadline,
 ) -> None:
     """Run a COPY to STDOUT and pass on what comes over the connection: of a server on another machine.
 
-    :param take, until: as for :func:`copy_out`.
+    :param take, deadline: as for :func:`copy_out`.
     :raises ToolError, Cancelled, DeadlineExceeded: as there.
     """
     with (
-        interruptible(session, "COPY", cancel=cancel, until=until),
+        interruptible(session, "COPY", deadline),
         session.cursor() as cursor,
         cursor.copy(statement) as copy,
     ):
@@ -87,9 +82,7 @@ def copy_over(
         take(b"".join(pieces))
 
 
-def _pump(
-    connection: pq.abc.PGconn, descriptor: int, take: Callable[[bytes], object], cancel: Cancel, until: float
-) -> None:
+def _pump(connection: pq.abc.PGconn, descriptor: int, take: Callable[[bytes], object], deadline: Deadline) -> None:
     running = reading = True
     buffer = memoryview(bytearray(_PIECE))
     with selectors.PollSelector() as selector:  # select() itself takes no descriptor above 1023
@@ -98,9 +91,7 @@ def _pump(
         while running or reading:
             # Once the server has ended the COPY, all that it wrote is in the pipe.
             ready = {key.fd for key, _ in selector.select(_LOOK if running else 0)}
-            cancel.check()
-            if time.monotonic() > until:
-                raise DeadlineExceeded("the copy was not read within its deadline", tool="COPY", exit_code=None)
+            deadline.check()
             if reading and descriptor in ready:
                 data = _read(descriptor, buffer)
                 if data:

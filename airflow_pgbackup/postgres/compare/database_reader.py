@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import queue
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from airflow_pgbackup.errors import DeadlineExceeded
 from airflow_pgbackup.postgres.archive.summary import LargeObjects, SequenceValue
 from airflow_pgbackup.postgres.compare.copy_out import copy_out, copy_over, named_pipe
 from airflow_pgbackup.postgres.compare.interruptible import interruptible
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.postgres.tools.deadline import Deadline
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -126,8 +125,7 @@ class DatabaseReader:
             sql.SQL("SET extra_float_digits = {}").format(float_digits),
             sql.SQL("SET quote_all_identifiers = {}").format(quote_all_identifiers),
         ]
-        self._cancel = cancel or Cancel()
-        self._until = time.monotonic() + deadline
+        self._deadline = Deadline(deadline, cancel, work="the comparison")
         self._relations: dict[tuple[str, str], Relation] | None = None
         self._idle: queue.SimpleQueue[psycopg.Connection[Any]] = queue.SimpleQueue()
         self._stack = contextlib.ExitStack()
@@ -160,11 +158,11 @@ class DatabaseReader:
         with self._session() as session, contextlib.ExitStack() as stack:
             if self._folder is None:
                 statement = copy.format(rows.source, sql.SQL("STDOUT"), sql.Literal(self._encoding))
-                copy_over(session, statement, take, cancel=self._cancel, until=self._until)
+                copy_over(session, statement, take, deadline=self._deadline)
                 return
             pipe = stack.enter_context(named_pipe(self._folder))
             statement = copy.format(rows.source, sql.Literal(str(pipe)), sql.Literal(self._encoding))
-            copy_out(session, statement.as_bytes(session), take, pipe=pipe, cancel=self._cancel, until=self._until)
+            copy_out(session, statement.as_bytes(session), take, pipe=pipe, deadline=self._deadline)
 
     def count(self, schema: str, name: str, *, only: bool) -> int:
         """How many rows a table has.
@@ -176,7 +174,7 @@ class DatabaseReader:
             return int(row[0])
 
     def _interruptible(self, session: psycopg.Connection[Any], what: str) -> contextlib.AbstractContextManager[None]:
-        return interruptible(session, what, cancel=self._cancel, until=self._until)
+        return interruptible(session, what, self._deadline)
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[psycopg.Connection[Any]]:
@@ -190,17 +188,11 @@ class DatabaseReader:
         yield session
         self._idle.put(session)
 
-    def _check(self) -> None:
-        """Between many short statements, none of which takes long."""
-        self._cancel.check()
-        if time.monotonic() > self._until:
-            raise DeadlineExceeded("the comparison did not end within its deadline", tool="SQL", exit_code=None)
-
     def sequences(self, names: Sequence[tuple[str, str]]) -> Iterator[SequenceValue]:
         """Their values as pg_dump would set them."""
         with self.connection.connect() as session, self._interruptible(session, "reading sequences"):
             for schema, name in names:
-                self._check()
+                self._deadline.check()  # none of many short statements takes long
                 query = sql.SQL(_SEQUENCE).format(Identifier(schema, name))
                 row: Any = session.execute(query).fetchone()
                 yield SequenceValue(schema, name, row[0], row[1])
@@ -219,7 +211,7 @@ class DatabaseReader:
             rows.execute(_LARGE_OBJECTS)
             rows.itersize = 500
             for oid, page, data in _typed(rows):
-                self._check()
+                self._deadline.check()  # none of many short statements takes long
                 if oid != current:
                     if current is not None:
                         found.add(current, size, content.digest())

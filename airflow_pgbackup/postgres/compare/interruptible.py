@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 
-from airflow_pgbackup.errors import DeadlineExceeded, ToolError
-from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.errors import ToolError
+from airflow_pgbackup.postgres.tools.deadline import Deadline
 
 _LONGEST = 2**31 - 1  # milliseconds that a setting holds
 
 
 @contextmanager
-def interruptible(session: psycopg.Connection[Any], what: str, *, cancel: Cancel, until: float) -> Iterator[None]:
+def interruptible(session: psycopg.Connection[Any], what: str, deadline: Deadline) -> Iterator[None]:
     """Run statements of a session inside.
 
     :param what: names them in errors, ``COPY``.
-    :param until: by :func:`time.monotonic`.
     :raises ToolError: the server refused, or ended the session.
     :raises Cancelled, DeadlineExceeded: it was stopped. The session is of no use then.
     """
@@ -30,18 +28,18 @@ def interruptible(session: psycopg.Connection[Any], what: str, *, cancel: Cancel
         with contextlib.suppress(psycopg.Error, OSError):
             session.cancel()
 
-    cancel.check()
-    left = max(1, min(int((until - time.monotonic()) * 1000), _LONGEST)) if until != float("inf") else 0
-    unregister = cancel.on_set(interrupt)
+    deadline.check()
+    left = deadline.remaining()
+    unregister = deadline.cancel.on_set(interrupt)
     try:
-        _set_timeout(session, left)
+        _set_timeout(session, 0 if left == float("inf") else max(1, min(int(left * 1000), _LONGEST)))
         yield
         _set_timeout(session, 0)
     except psycopg.errors.QueryCanceled:
-        cancel.check()
-        raise DeadlineExceeded(f"{what} did not end within its deadline", tool=what, exit_code=None) from None
+        deadline.cancel.check()
+        raise deadline.exceeded() from None
     except psycopg.Error as error:
-        cancel.check()
+        deadline.cancel.check()
         raise failed(what, str(error)) from None
     finally:
         unregister()

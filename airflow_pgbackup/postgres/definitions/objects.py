@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.postgres.sql import names as sqlnames
-from airflow_pgbackup.postgres.sql.lexer import Comment, MetaCommand, Readable, SqlLexer, Statement
+from airflow_pgbackup.postgres.sql.lexer import Comment, MetaCommand, SqlLexer, Statement
 
 _DATA_KINDS = frozenset(
     {

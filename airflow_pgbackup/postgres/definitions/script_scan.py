@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.postgres.archive.endchecks import ScriptEnds
 from airflow_pgbackup.postgres.archive.memory_limit import MemoryLimit
+from airflow_pgbackup.postgres.archive.script_trailer import ScriptTrailerCheck
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, DatabaseStatement, is_standard_comment
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
-from airflow_pgbackup.postgres.sql.lexer import Comment, CopyData, Event, MetaCommand, Readable, SqlLexer, Statement
+from airflow_pgbackup.postgres.sql.lexer import Comment, CopyData, Event, MetaCommand, SqlLexer, Statement
 from airflow_pgbackup.postgres.sql.names import NameDecoder, client_encoding, connected_database
 
 _HEAD = b"-- PostgreSQL database dump"
@@ -108,7 +109,7 @@ def scan_script(source: Readable) -> ScriptSummary:
 class _Scan:
     def __init__(self, source: Readable) -> None:
         self._lexer = SqlLexer(source)
-        self._ends = ScriptEnds()
+        self._trailer = ScriptTrailerCheck()
         self._tracker = SectionTracker()
         self._decoder = NameDecoder()
         self._found = ScriptSummary()
@@ -117,14 +118,14 @@ class _Scan:
 
     def run(self) -> ScriptSummary:
         for event in self._lexer:
-            self._ends.event(event)
+            self._trailer.event(event)
             number = self._tracker.section_of(event)
             if number is not None and number == len(self._found.sections):
                 self._memory.take(_SECTION)
                 self._found.sections.append(ScriptSection(self._connected))
             self._event(event, None if number is None else self._found.sections[number])
-        self._ends.finish(self._lexer.trailing, self._lexer.offset)
-        self._found.cluster = self._ends.cluster
+        self._trailer.finish(self._lexer.trailing, self._lexer.offset)
+        self._found.cluster = self._trailer.cluster
         self._found.bytes = self._lexer.offset
         return self._found
 

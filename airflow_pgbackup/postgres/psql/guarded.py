@@ -21,11 +21,11 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from airflow_pgbackup.byte_streams import PrefixedReader, Readable
 from airflow_pgbackup.errors import ClientError
 from airflow_pgbackup.postgres.tools import seccomp
 from airflow_pgbackup.postgres.tools.capabilities import OLDEST_MAJOR, RESTRICT_SINCE, has_restrict, since_text
 from airflow_pgbackup.postgres.tools.clients import Client, where_to_get
-from airflow_pgbackup.postgres.tools.pipes import Readable
 
 _KEY_BYTES = 32
 
@@ -50,7 +50,8 @@ def guarded(client: Client, script: Readable, *, single_transaction: bool = Fals
     """
     argv = [str(client.tool("psql")), "--no-password", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]
     argv += ["--single-transaction"] * single_transaction + ["--file=-"]
-    return GuardedPsql(argv, _Restricted(script))
+    restrict = f"\\restrict {secrets.token_hex(_KEY_BYTES)}\n"  # nobody else knows the key
+    return GuardedPsql(argv, PrefixedReader(restrict.encode(), script))
 
 
 def choose_psql(clients: Iterable[Client], server_major: int) -> Client:
@@ -73,17 +74,3 @@ def choose_psql(clients: Iterable[Client], server_major: int) -> Client:
             hint=f"update psql to the newest patch release: {where}",
         )
     raise ClientError("no psql found", hint=where)
-
-
-class _Restricted:
-    """A script behind a ``\\restrict`` whose key nobody else knows."""
-
-    def __init__(self, script: Readable) -> None:
-        self._script = script
-        self._head = f"\\restrict {secrets.token_hex(_KEY_BYTES)}\n".encode()
-
-    def read(self, size: int = -1, /) -> bytes:
-        if self._head:
-            data, self._head = self._head, b""  # it is shorter than anything that is asked for
-            return data
-        return self._script.read(size)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from airflow_pgbackup.postgres.sql.lexer import CHUNK, CopyData, Event, MetaCommand, Readable, SqlLexer, Statement
+from airflow_pgbackup.byte_streams import PieceReader, Readable
+from airflow_pgbackup.postgres.sql.lexer import CHUNK, CopyData, Event, MetaCommand, SqlLexer, Statement
 from airflow_pgbackup.postgres.sql.names import connected_name
 
 _PIECE = 1 << 16
@@ -35,7 +36,7 @@ class ScriptFilter:
 
     def part(self, number: int) -> Readable:
         """The stream of one part. Parts are read in their order, each to its end; one may be empty."""
-        return _Part(self, number)
+        return PieceReader(iter(lambda: self.take(number), b""))
 
     def finish(self) -> None:
         """Read on to the end of the script, whatever is left of it."""
@@ -106,22 +107,6 @@ def sessions(
     while number < len(names):
         yield names[number], script.part(number)
         number += 1
-
-
-class _Part:
-    def __init__(self, script: ScriptFilter, number: int) -> None:
-        self._script = script
-        self._number = number
-        self._left = memoryview(b"")
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Between one byte and `size`, as comes at hand; empty at the end."""
-        if not self._left:
-            self._left = memoryview(self._script.take(self._number))
-        if size < 0:
-            size = len(self._left)
-        data, self._left = bytes(self._left[:size]), self._left[size:]
-        return data
 
 
 class _Tee:

@@ -17,11 +17,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.sql.statement import Statement, excerpt, take_statement
-from airflow_pgbackup.postgres.sql.window import CHUNK, Readable, Window
+from airflow_pgbackup.postgres.sql.window import CHUNK, Window
 
-__all__ = ["CHUNK", "Comment", "CopyData", "Event", "MetaCommand", "Readable", "SqlLexer", "Statement"]
+__all__ = ["CHUNK", "Comment", "CopyData", "Event", "MetaCommand", "SqlLexer", "Statement"]
 
 _LINE_LIMIT = 1 << 16  # of a comment or backslash command; the rest of a longer one is read over
 _TRAILING_LIMIT = 64

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from airflow_pgbackup.byte_streams import Readable
 
 CHUNK = 1 << 18
-
-
-class Readable(Protocol):
-    def read(self, size: int = -1, /) -> bytes: ...
 
 
 class Window:

@@ -9,8 +9,9 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING
 
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.postgres.tools.stderr import StderrFilter
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ _PIECE = 1 << 18
 _TICK = 500  # milliseconds
 _TAIL_LINES = 50
 _LONGEST_UNBROKEN = 1 << 16  # bytes of stderr without a line end
-
-
-class Readable(Protocol):
-    def read(self, size: int = -1, /) -> bytes: ...
 
 
 def wait_for(pipe: IO[bytes], *, given_up: Callable[[], bool]) -> bool:

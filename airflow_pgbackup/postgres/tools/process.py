@@ -17,15 +17,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import Cancelled, DeadlineExceeded, ToolError
 from airflow_pgbackup.postgres.tools import seccomp
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.guard import GIVE_UP_AFTER, Ending, Guard
 from airflow_pgbackup.postgres.tools.leader import Leader
 from airflow_pgbackup.postgres.tools.outcome import exit_status, failure
-from airflow_pgbackup.postgres.tools.pipes import CHUNK, Readable, StderrLog, StdinFeeder, ToolOutput
+from airflow_pgbackup.postgres.tools.pipes import CHUNK, StderrLog, StdinFeeder, ToolOutput
 
-__all__ = ["Cancel", "Readable", "ToolOutput", "ToolProcess", "run_tool"]
+__all__ = ["Cancel", "ToolOutput", "ToolProcess", "run_tool"]
 
 
 class ToolProcess:

@@ -207,7 +207,7 @@ def test_what_is_not_a_dump_is_skipped_and_said(repository: LocalRepository, fol
         "future.dump": (b"PGDMP\x01\x63" + custom[7:], "is of archive version 1.99"),
         "custom.dump.gz": (gzip.compress(custom), "an archive of pg_dump inside gzip"),
         "script.sql.bz2": (bz2.compress(script), "compressed with bzip2"),
-        "cut.sql.gz": (gzip.compress(script)[:100], "is cut short"),
+        "cut.sql.gz": (gzip.compress(script)[:100], "is truncated"),
         "other.gz": (gzip.compress(b"something else"), "not a dump of PostgreSQL"),
         "toc.dat.tar": (b"toc.dat".ljust(512, b"\0"), "not a dump of PostgreSQL"),
     }

@@ -1,0 +1,75 @@
+"""Every truncation of a complete member of a directory archive is detected."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from airflow_pgbackup.errors import VerificationFailed
+from airflow_pgbackup.postgres.archive.directory_format import check_directory
+from airflow_pgbackup.postgres.archive.toc import TocEntry
+
+DATA = b"".join(b"%d\ttext of row %d\n" % (i, i * 7919) for i in range(60)) + b"\\.\n\n\n"
+
+
+def nothing() -> None:
+    """Called at each step."""
+
+
+def entry(file: str | None, kind: str = "TABLE DATA", copy: str | None = "COPY public.t (a) FROM stdin;\n") -> TocEntry:
+    return TocEntry(7, 1259, 16384, kind, "public", "t", "owner", copy_statement=copy, file=file)
+
+
+@pytest.mark.parametrize(
+    ("content", "copy"),
+    [
+        (b"\\.\n\n\n", True),
+        (DATA, True),
+        (b"\n\n", False),
+        (b"INSERT INTO public.t VALUES (1);\nINSERT INTO public.t VALUES (2);\n\n\n", False),
+    ],
+)
+def test_a_member_is_whole_only_to_its_last_byte(tmp_path: Path, content: bytes, copy: bool) -> None:
+    entries = [entry("7.dat", copy="COPY public.t (a) FROM stdin;\n" if copy else None)]
+    member = tmp_path / "7.dat"
+    member.write_bytes(content)
+    check_directory(tmp_path, entries, nothing)
+    for length in range(len(content)):
+        member.write_bytes(content[:length])
+        with pytest.raises(VerificationFailed, match=r"7.dat is empty|7.dat, the data of .*, is truncated"):
+            check_directory(tmp_path, entries, nothing)
+    member.unlink()
+    with pytest.raises(VerificationFailed, match="the directory lacks 7"):
+        check_directory(tmp_path, entries, nothing)
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst", "lz4"])
+def test_an_emptied_compressed_member_is_found(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"7.dat.{suffix}").write_bytes(b"")
+    with pytest.raises(VerificationFailed, match=f"7.dat.{suffix} is empty"):
+        check_directory(tmp_path, [entry("7.dat")], nothing)
+
+
+def test_every_large_object_is_listed_and_there(tmp_path: Path) -> None:
+    entries = [entry("blobs_7.toc", "BLOBS", copy=None)]
+    toc = tmp_path / "blobs_7.toc"
+    whole = b"16401 blob_16401.dat\n16402 blob_16402.dat\n"
+    toc.write_bytes(whole)
+    (tmp_path / "blob_16401.dat").write_bytes(b"")
+    (tmp_path / "blob_16402.dat.gz").write_bytes(gzip.compress(b"text"))
+    check_directory(tmp_path, entries, nothing)
+    for length in range(len(whole)):
+        toc.write_bytes(whole[:length])
+        with pytest.raises(VerificationFailed, match="truncated"):
+            check_directory(tmp_path, entries, nothing)
+    toc.write_bytes(whole)
+    (tmp_path / "blob_16401.dat").unlink()
+    with pytest.raises(VerificationFailed, match="the directory lacks blob_16401"):
+        check_directory(tmp_path, entries, nothing)
+
+
+def test_a_table_of_contents_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(VerificationFailed, match="which pg_dump never writes"):
+        check_directory(tmp_path, [entry("../7.dat")], nothing)
