@@ -17,14 +17,15 @@ from airflow_pgbackup.backup.progress import Progress
 from airflow_pgbackup.errors import (
     AlreadyExists,
     BackupNotFound,
-    ClientError,
     ConfigurationError,
     VerificationFailed,
 )
 from airflow_pgbackup.postgres.archive.archive_file import artifact_format
 from airflow_pgbackup.postgres.archive.member_names import check_directory_names, check_member_names
 from airflow_pgbackup.postgres.archive.tar_format import tar_members
-from airflow_pgbackup.postgres.tools.clients import Client, find_clients, where_to_get
+from airflow_pgbackup.postgres.tools import client_choice
+from airflow_pgbackup.postgres.tools.client_choice import ReaderRequirements
+from airflow_pgbackup.postgres.tools.clients import Client, find_clients
 from airflow_pgbackup.postgres.tools.process import Cancel
 from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository import layout
@@ -273,20 +274,13 @@ def _name(path: Path, target: Path) -> None:
 
 
 def choose_reader(manifest: Manifest, client_dirs: tuple[str, ...]) -> Client:
-    """The client whose pg_restore reads this artifact: at least as new as the pg_dump that wrote it, and built with
-    its compression. The newest one here.
+    """Return the newest client whose pg_restore reads this artifact.
 
-    :raises ClientError: none here.
+    :raises ClientError: no client here does.
     """
-    major = int(manifest.client.version.split(".")[0])
-    method = manifest.artifact.compressed_inside
-    clients = [client for client in find_clients(client_dirs) if client.has("pg_restore")]
-    for client in clients:
-        if client.major >= major and (method is None or method in client.compression_methods):
-            return client
-    found = "; ".join(f"{client}" for client in clients) or "none at all"
-    raise ClientError(
-        f"no pg_restore here reads a dump of pg_dump {manifest.client.version}"
-        f"{f' compressed with {method}' if method else ''}; found: {found}",
-        hint=where_to_get(major, tools=("pg_restore",), embedded=method in (None, "gzip")),
-    )
+    return client_choice.choose_reader(find_clients(client_dirs), reader_requirements(manifest))
+
+
+def reader_requirements(manifest: Manifest) -> ReaderRequirements:
+    version = manifest.client.version
+    return ReaderRequirements(version, int(version.split(".")[0]), manifest.artifact.compressed_inside)

@@ -30,7 +30,8 @@ from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
-from airflow_pgbackup.postgres.tools.clients import Client, choose_client
+from airflow_pgbackup.postgres.tools.client_choice import choose_client
+from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import Cancel, ToolProcess
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Incoming, Repository

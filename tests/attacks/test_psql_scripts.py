@@ -27,10 +27,11 @@ from airflow_pgbackup.errors import ConfigurationError, NotProven, PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.definitions.script_scan import scan_script
-from airflow_pgbackup.postgres.psql.guarded import choose_psql, guarded
+from airflow_pgbackup.postgres.psql.guarded import guarded
 from airflow_pgbackup.postgres.psql.script_filter import sessions
 from airflow_pgbackup.postgres.server.sandbox import find_bwrap
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.client_choice import choose_psql
 from airflow_pgbackup.postgres.tools.clients import CONFIGURED, Client
 from airflow_pgbackup.postgres.tools.process import ToolProcess
 from airflow_pgbackup.repository.base import Repository

@@ -17,7 +17,8 @@ from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.sql.patterns import pattern_regexes
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.capabilities import runs_scripts_of
-from airflow_pgbackup.postgres.tools.clients import Client, choose_client, find_clients, where_to_get
+from airflow_pgbackup.postgres.tools.client_choice import choose_client, choose_servers
+from airflow_pgbackup.postgres.tools.clients import Client, find_clients, where_to_get
 from airflow_pgbackup.postgres.tools.extensions import installed_extensions
 from airflow_pgbackup.postgres.tools.process import run_tool
 from airflow_pgbackup.settings import Settings
@@ -208,12 +209,10 @@ def dumped_databases(db: InspectedDatabase, options: DumpAllOptions) -> list[str
 def rehearsal_extensions(major: int, settings: Settings, findings: Findings) -> dict[str, str] | None:
     """The extensions that a throwaway server would have here, with their versions; None where there can be none.
 
-    :param major: of the pg_dump, as :func:`.throwaway.choose_server` goes by it.
+    :param major: of the pg_dump, as for :func:`.rehearsal.throwaway.choose_programs`.
     """
-    servers = [one for one in find_clients(settings.client_dirs) if one.has("initdb", "postgres", "psql")]
-    fitting = [one for one in servers if one.major >= major]
-    if fitting:
-        return installed_extensions(min(fitting, key=lambda one: (one.major, -one.version[1])))
+    if servers := choose_servers(find_clients(settings.client_dirs), major):
+        return installed_extensions(servers[0])
     findings.warning(
         "rehearsal",
         f"there are no server programs of PostgreSQL {major} or newer here: this worker cannot rehearse a restore",

@@ -25,6 +25,7 @@ from airflow_pgbackup.postgres.definitions.objects import (
 )
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.postgres.tools.client_choice import choose_same_major
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients
 from airflow_pgbackup.postgres.tools.process import ToolProcess
 from airflow_pgbackup.repository.manifest import Difference, Manifest
@@ -124,9 +125,9 @@ def _same_versions(manifest: Manifest, place: RehearsalServer) -> tuple[bool, st
 def _dumper(manifest: Manifest, place: RehearsalServer, settings: Settings) -> Client:
     """The newest patch of the major version that wrote the dump; its words are the ones to compare with."""
     major = int(manifest.client.version.split(".")[0])
-    same = [client for client in find_clients(settings.client_dirs) if client.major == major]
     tools = ("pg_dump", "pg_dumpall")
-    found = next((client for client in same if client.has(*tools) and client.major >= place.major), place.programs)
+    same = choose_same_major(find_clients(settings.client_dirs), major, tools) if major >= place.major else None
+    found = same or place.programs
     if not found.has(*tools):
         raise NotProven(f"no {' and '.join(tools)} in {found.bin_dir}")
     return found

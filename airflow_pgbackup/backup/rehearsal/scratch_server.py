@@ -29,7 +29,8 @@ from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, is_utf8
 from airflow_pgbackup.postgres.tools.cancel import Cancel
-from airflow_pgbackup.postgres.tools.clients import choose_client, find_clients, where_to_get
+from airflow_pgbackup.postgres.tools.client_choice import choose_client
+from airflow_pgbackup.postgres.tools.clients import find_clients, where_to_get
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
 

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from psycopg import sql
 
+from airflow_pgbackup.backup.artifact import reader_requirements
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.errors import ConfigurationError, NotProven
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.psql.guarded import choose_psql
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, is_utf8
-from airflow_pgbackup.postgres.tools.capabilities import runs_scripts_of
+from airflow_pgbackup.postgres.tools import client_choice
+from airflow_pgbackup.postgres.tools.client_choice import choose_psql, choose_servers
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients, where_to_get
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
@@ -82,7 +83,7 @@ def choose_programs(manifest: Manifest, settings: Settings) -> tuple[Client, Cli
     """
     wanted = int(manifest.client.version.split(".")[0])
     clients = find_clients(settings.client_dirs)
-    servers = [client for client in clients if client.has("initdb", "postgres", "psql") and client.major >= wanted]
+    servers = choose_servers(clients, wanted)
     if not servers:
         listed = "; ".join(str(client) for client in clients if client.has("initdb", "postgres")) or "none at all"
         raise NotProven(
@@ -90,9 +91,8 @@ def choose_programs(manifest: Manifest, settings: Settings) -> tuple[Client, Cli
             hint=f"{where_to_get(wanted, tools=('initdb', 'postgres'))}",
         )
     if manifest.artifact.format == "plain":
-        server = min(servers, key=_preference)
-        return server, choose_plain_loader(server.major, clients)
-    for server in sorted(servers, key=_preference):
+        return servers[0], choose_plain_loader(servers[0].major, clients)
+    for server in servers:
         if loader := choose_loader(manifest, server.major, clients):
             return server, loader
     raise NotProven(
@@ -103,16 +103,8 @@ def choose_programs(manifest: Manifest, settings: Settings) -> tuple[Client, Cli
 
 
 def choose_loader(manifest: Manifest, server: int, clients: Sequence[Client]) -> Client | None:
-    """The client that restores this archive into a server of that major version; None where there is none."""
-    wanted, method = int(manifest.client.version.split(".")[0]), manifest.artifact.compressed_inside
-    fit = [
-        client
-        for client in clients
-        if client.has("pg_restore", "pg_dump") and client.major >= wanted
-        if method is None or method in client.compression_methods
-        if runs_scripts_of(server, client.major)
-    ]
-    return min(fit, key=_preference, default=None)
+    """Return the client that restores this archive into a server of that major version, or None."""
+    return client_choice.choose_loader(clients, reader_requirements(manifest), server)
 
 
 def choose_plain_loader(server: int, clients: Sequence[Client]) -> Client:
@@ -124,10 +116,6 @@ def choose_plain_loader(server: int, clients: Sequence[Client]) -> Client:
         return choose_psql(clients, server)
     except ConfigurationError as error:
         raise NotProven(error.message, hint=error.hint) from None
-
-
-def _preference(client: Client) -> tuple[int, int]:
-    return client.major, -client.version[1]
 
 
 def check_room(manifest: Manifest, settings: Settings) -> None:

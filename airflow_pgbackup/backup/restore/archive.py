@@ -15,16 +15,17 @@ from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.restore.client_programs import RestoreContext, ToolOutput, pg_restore, pg_restore_to_psql
 from airflow_pgbackup.byte_streams import Readable
-from airflow_pgbackup.errors import ClientError, OptionError
+from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, is_standard_comment, statements
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.options import RestoreOptions
-from airflow_pgbackup.postgres.psql.guarded import choose_psql
+from airflow_pgbackup.postgres.tools import client_choice
 from airflow_pgbackup.postgres.tools.capabilities import runs_scripts_of
-from airflow_pgbackup.postgres.tools.clients import Client, find_clients, where_to_get
+from airflow_pgbackup.postgres.tools.client_choice import ReaderRequirements, choose_psql
+from airflow_pgbackup.postgres.tools.clients import Client, find_clients
 from airflow_pgbackup.postgres.tools.process import run_tool
 from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository.manifest import Manifest
@@ -233,29 +234,13 @@ def open_archive(
 
 
 def choose_restorer(toc: Toc, server: ServerInfo, client_dirs: Sequence[str]) -> Client:
-    """The client that fits both sides: its pg_restore at least as new as the pg_dump that wrote the archive, and built
-    with its compression; then the server's own major version, or the nearest one that speaks to it directly.
+    """Return the client whose pg_restore reads the archive and fits the server best.
 
-    :raises ClientError: none here.
+    :raises ClientError: no client here reads the archive.
     """
-    wanted = max(_major(toc.dump_version), toc.needs_client)
-    clients = [client for client in find_clients(client_dirs) if client.has("pg_restore")]
-    fitting = [
-        client
-        for client in clients
-        if client.major >= wanted and (toc.compression == "none" or toc.compression in client.compression_methods)
-    ]
-    if fitting:
-        return min(
-            fitting,
-            key=lambda c: (not runs_scripts_of(server.major, c.major), abs(c.major - server.major), -c.version[1]),
-        )
-    found = "; ".join(map(str, clients)) or "none at all"
-    compressed = f", compressed with {toc.compression}," if toc.compression != "none" else ""
-    raise ClientError(
-        f"the archive is of pg_dump {toc.dump_version}{compressed} and no pg_restore here can read it: found {found}",
-        hint=where_to_get(wanted, tools=("pg_restore",), embedded=toc.compression in ("none", "gzip")),
-    )
+    oldest = max(_major(toc.dump_version), toc.needs_client)
+    archive = ReaderRequirements(toc.dump_version, oldest, None if toc.compression == "none" else toc.compression)
+    return client_choice.choose_restorer(find_clients(client_dirs), archive, server.major)
 
 
 def _creates_public(entry: TocEntry) -> bool:

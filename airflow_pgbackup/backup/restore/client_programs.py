@@ -199,7 +199,7 @@ def psql(
 ) -> None:
     """RestoreContext a script in a database, up to its first error.
 
-    :param client: from :func:`~airflow_pgbackup.postgres.psql.guarded.choose_psql`.
+    :param client: from :func:`~airflow_pgbackup.postgres.tools.client_choice.choose_psql`.
     :param script: without psql's commands.
     :raises ToolError: an error in it: what the server said. What reading the script raises.
     """

@@ -18,7 +18,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, DatabaseStatement, quoted
 from airflow_pgbackup.postgres.sql.anybytes import encoded
-from airflow_pgbackup.postgres.tools.clients import choose_client
+from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.process import run_tool
 
 _QUIET_SECONDS = 5.0

@@ -27,10 +27,10 @@ from airflow_pgbackup.postgres.definitions.script_scan import (
     sets_new_timeout,
 )
 from airflow_pgbackup.postgres.options import RestoreOptions
-from airflow_pgbackup.postgres.psql.guarded import choose_psql
 from airflow_pgbackup.postgres.psql.script_filter import ScriptFilter
 from airflow_pgbackup.postgres.sql.lexer import Event, Statement
 from airflow_pgbackup.postgres.tools.capabilities import has_transaction_timeout
+from airflow_pgbackup.postgres.tools.client_choice import choose_psql
 from airflow_pgbackup.postgres.tools.clients import find_clients
 from airflow_pgbackup.repository.manifest import Manifest
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from pathlib import Path
 
 from airflow_pgbackup.byte_streams import CountingReader, PrefixedReader, Readable
-from airflow_pgbackup.errors import ClientError, ConfigurationError
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
 from airflow_pgbackup.postgres.archive.custom_decoder import copy_blocks, decodable
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
@@ -30,6 +30,7 @@ from airflow_pgbackup.postgres.archive.summary import (
     TableKey,
 )
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, read_toc
+from airflow_pgbackup.postgres.tools.client_choice import ReaderRequirements, check_can_read
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.deadline import Deadline
 from airflow_pgbackup.postgres.tools.process import Cancel, ToolProcess
@@ -225,13 +226,5 @@ class ArchiveReader:
         return PgRestoreOutput(stack.enter_context(process))
 
     def _check_client(self, toc: Toc) -> None:
-        if self._client.major < toc.needs_client:
-            raise ClientError(
-                f"the archive was made by pg_dump {toc.dump_version}; pg_restore {self._client} cannot read it",
-                hint=f"it takes PostgreSQL {toc.needs_client} or newer",
-            )
-        if toc.compression != "none" and toc.compression not in self._client.compression_methods:
-            raise ClientError(
-                f"the archive is compressed with {toc.compression}, which pg_restore {self._client} lacks",
-                hint="it takes a PostgreSQL client built with it, as the distributions' are",
-            )
+        compression = None if toc.compression == "none" else toc.compression
+        check_can_read(self._client, ReaderRequirements(toc.dump_version, toc.needs_client, compression))

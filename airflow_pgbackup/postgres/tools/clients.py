@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from airflow_pgbackup.errors import ClientError, ToolError
-from airflow_pgbackup.postgres.tools.capabilities import OLDEST_MAJOR, Version, has_compression_methods
+from airflow_pgbackup.postgres.tools.capabilities import Version, has_compression_methods
 from airflow_pgbackup.postgres.tools.process import run_tool
 
 _T = TypeVar("_T")
@@ -115,38 +115,7 @@ def find_clients(
     :param client_dirs: folders with ``pg_dump``, or with a ``bin`` that has it.
     :param well_known: names and glob patterns of further folders.
     """
-    return _search(client_dirs, well_known)[0]
-
-
-def choose_client(
-    server_version: int,
-    *,
-    clients: Sequence[Client] | None = None,
-    tools: Sequence[str] = ("pg_dump",),
-    client_dirs: Sequence[str] = (),
-) -> Client:
-    """The client to use for a server: the newest patch of its major version, else of the lowest newer one.
-
-    :param server_version: as ``server_version_num`` gives it, ``180004``.
-    :param clients: choose among these; None looks for them.
-    :param tools: programs that must all be in the folder. pg_dumpall needs pg_dump beside it.
-    :raises ClientError: none fits; says what was found, where, and where to get the right one.
-    """
-    tools = list(dict.fromkeys(tools))
-    problems: list[str] = []
-    if clients is None:
-        clients, problems = _search(client_dirs, WELL_KNOWN)
-    wanted = max(server_version // 10000, OLDEST_MAJOR)
-    fitting = [client for client in clients if client.major >= wanted and client.has(*tools)]
-    if fitting:
-        # min() keeps the first of equals, and the list has the preferred one first.
-        return min(fitting, key=lambda client: (client.major, -client.version[1]))
-    found = [_found(client, tools) for client in clients] + problems
-    raise ClientError(
-        f"no {' and '.join(tools)} here fits PostgreSQL {server_version // 10000}: "
-        f"found {'; '.join(found) if found else 'none at all'}",
-        hint=where_to_get(wanted, tools=tools),
-    )
+    return search_clients(client_dirs, well_known)[0]
 
 
 def where_to_get(major: int, *, tools: Sequence[str] = ("pg_dump",), embedded: bool = True) -> str:
@@ -172,14 +141,11 @@ def label_of(client: Client | Version) -> str:
     return str(client) if isinstance(client, Client) else f"{client[0]}.{client[1]}"
 
 
-def _found(client: Client, tools: Sequence[str]) -> str:
-    missing = [tool for tool in tools if not client.has(tool)]
-    lacks = f", without {' and '.join(missing)}" if missing else ""
-    return f"{client.version_text} in {client.bin_dir} ({client.source}{lacks})"
-
-
-def _search(client_dirs: Sequence[str], well_known: Sequence[tuple[str, str]]) -> tuple[list[Client], list[str]]:
-    """All clients, and one line on every folder that should have held one and did not."""
+def search_clients(
+    client_dirs: Sequence[str] = (), well_known: Sequence[tuple[str, str]] | None = None
+) -> tuple[list[Client], list[str]]:
+    """Return what :func:`find_clients` returns, and one line for each directory whose client is missing or broken."""
+    well_known = WELL_KNOWN if well_known is None else well_known
     found: dict[Path, tuple[Path, str]] = {}
     problems: list[str] = []
     for folder, source in _folders(client_dirs, well_known):

@@ -14,7 +14,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
-from airflow_pgbackup.postgres.tools.clients import choose_client
+from airflow_pgbackup.postgres.tools.client_choice import choose_client
 
 STATEMENTS = (
     "create schema sales", 'create schema "Mixed.Case"', 'create schema "do$$ar"',

@@ -29,8 +29,9 @@ from restoring import (
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ClientError, ConfigurationError, RestoreError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.psql.guarded import choose_psql
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.client_choice import choose_psql
+from airflow_pgbackup.postgres.tools.clients import Client, find_clients
 
 Fresh = Callable[..., ConnectionParams]
 
@@ -77,16 +78,11 @@ def test_into_an_older_server_is_refused_in_clear_words_and_may_be_tried(
 @pytest.fixture
 def only_18(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker with PostgreSQL 18's clients and no others."""
-    import airflow_pgbackup.postgres.tools.clients as clients
-
-    monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(clients, "WELL_KNOWN", ())
-    found = clients.find_clients([str(postgres_bin_dir(18))], well_known=())
+    found = find_clients([str(postgres_bin_dir(18))], well_known=())
     newest = [client for client in found if client.major == 18][:1]
-    for module in ("clients", "restore_archive", "restore_script"):
-        package = "postgres" if module == "clients" else "backup"
-        monkeypatch.setattr(f"airflow_pgbackup.{package}.{module}.find_clients", lambda *_, **__: newest)
-    monkeypatch.setattr(clients, "_search", lambda *_: (newest, []))
+    for module in ("backup.restore.archive", "backup.restore.script"):
+        monkeypatch.setattr(f"airflow_pgbackup.{module}.find_clients", lambda *_: newest)
+    monkeypatch.setattr("airflow_pgbackup.postgres.tools.client_choice.search_clients", lambda *_: (newest, []))
 
 
 @pytest.mark.parametrize("mode", ["into_empty", "replace"])
@@ -109,19 +105,15 @@ def test_an_archive_that_no_client_here_can_read(
     server16: PostgresServer, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from airflow_pgbackup.postgres.tools.clients import find_clients
-
     repository = local(tmp_path)
     reference = backup(fresh_database(server18), repository)
     old = [client for client in find_clients([str(postgres_bin_dir(16))]) if client.major == 16]
     monkeypatch.setattr("airflow_pgbackup.backup.restore.archive.find_clients", lambda *_: old)
-    with pytest.raises(ClientError, match=r"archive is of pg_dump 18\.\d+.* no pg_restore here can read it: found 16"):
+    with pytest.raises(ClientError, match=r"no pg_restore here can read an archive of pg_dump 18\.\d+.*: found 16"):
         restored(reference, repository, fresh_database(server18))
 
 
 def test_a_script_wants_a_psql_that_can_be_restricted(tmp_path: Path) -> None:
-    from airflow_pgbackup.postgres.tools.clients import Client
-
     for name in ("pg_dump", "psql"):
         shutil.copy(os.fspath(shutil.which("true")), tmp_path / name)
     old = [Client(tmp_path, version, "test") for version in ((18, 0), (17, 5), (16, 9), (15, 13))]

@@ -386,7 +386,7 @@ def test_archives_of_every_client_are_read_by_those_that_can(
     ("position", "value", "message"),
     [
         (6, 99, "archive version 1.99; 1.10 to 1.16 can be read"),
-        (11, 3, "compressed with zstd, which pg_restore .* lacks"),
+        (11, 3, "was built without zstd"),
     ],
 )
 def test_what_the_client_cannot_read_is_not_the_archives_fault(

@@ -12,7 +12,8 @@ import pytest
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ClientError, OptionError
 from airflow_pgbackup.postgres.options import DumpOptions, default_compression
-from airflow_pgbackup.postgres.tools.clients import Client, choose_client, find_clients, where_to_get
+from airflow_pgbackup.postgres.tools.client_choice import choose_client
+from airflow_pgbackup.postgres.tools.clients import Client, find_clients, where_to_get
 
 
 @pytest.fixture
