@@ -210,8 +210,7 @@ BOMB = b"""<!DOCTYPE b [<!ENTITY a0 "%s">%s]><ListBucketResult><Name>&a9;</Name>
     b"".join(b'<!ENTITY a%d "%s">' % (n, b"&a%d;" % (n - 1) * 10) for n in range(1, 10)),
 )
 MANY = b"<ListBucketResult>" + b"<a/>" * 1_500_000 + b"</ListBucketResult>"
-DEEP = b"<ListBucketResult>%s<IsTruncated>%s" % (item("pg/a").encode(), b"<a>" * 40_000)
-DEEP += b"</a>" * 40_000 + b"</IsTruncated></ListBucketResult>"
+DEEP = listing(item("pg/a", Size="<a>" * 40_000 + "</a>" * 40_000))
 UPLOAD = "<Key>pg/server/db/20261122T020000Z-3f9ac1/a</Key><UploadId>u</UploadId>"
 
 
@@ -226,12 +225,13 @@ ANSWERS: list[tuple[str, str, Callable[[], Answer]]] = [
     ("empty", "list", lambda: Answer(b"")),
     ("binary", "list", lambda: Answer(bytes(range(256)) * 10)),
     ("other XML", "list", lambda: Answer(b"<html><IsTruncated>perhaps</IsTruncated><Contents/></html>")),
+    ("a login page", "list", lambda: Answer(b"<html><body>Sign in</body></html>")),
     ("cut", "list", lambda: Answer(listing(item("pg/a")).body[:-30])),  # type: ignore[index]
     ("short", "list", lambda: Answer(b"<ListBucketResult>", length="1000000")),
     ("bomb", "list", lambda: Answer(BOMB)),
     ("bomb in UTF-16", "list", lambda: Answer(BOMB.decode().encode("utf-16"))),
     ("many elements", "list", lambda: Answer(MANY)),
-    ("deep", "list", lambda: Answer(DEEP)),
+    ("deep", "list", lambda: DEEP),
     ("endless", "list", lambda: Answer(flood())),
     ("endless error", "list", lambda: Answer(flood(), 400)),
     ("huge length", "list", lambda: Answer(flood(), headers={"Content-Length": str(1 << 60)})),

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import BotoCoreError, ConnectionClosedError, ReadTimeoutError
-from botocore.parsers import ResponseParserError
+from botocore.parsers import ResponseParserError, ResponseParserFactory
+from botocore.utils import parse_timestamp
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import ReadTimeoutError as URLLib3ReadTimeoutError
 
@@ -38,6 +39,8 @@ _EXPECTED: Mapping[str, tuple[str, ...]] = {
     "CreateMultipartUpload": ("UploadId",),
     "UploadPart": ("ETag",),
     "UploadPartCopy": ("CopyPartResult",),
+    # S3 always sends it. To botocore, any other XML is a listing without keys.
+    "ListObjectsV2": ("IsTruncated",),
 }
 _EXPECTED_ITEMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "ListObjectsV2": {"Contents": ("Key", "Size", "ETag", "LastModified"), "CommonPrefixes": ("Prefix",)},
@@ -60,6 +63,7 @@ def limit_answers(client: S3Client) -> None:
     Objects themselves are not concerned: they are streams.
     """
     endpoint = cast("Any", client)._endpoint  # botocore has no event between an answer's headers and its body
+    endpoint._response_parser_factory = _parsers()
     client.meta.events.register("response-received.s3.HeadBucket", _end_redirects, unique_id="pgbackup-redirect")
     if not isinstance(endpoint.http_session, _LimitedSession):
         endpoint.http_session = _LimitedSession(endpoint.http_session)
@@ -102,6 +106,21 @@ def _check(expected: tuple[str, ...], values: Mapping[str, Any]) -> None:
                 value.astimezone(timezone.utc)
             except (ValueError, OverflowError):
                 raise MalformedAnswer(detail=f"{name} is {value}") from None
+
+
+def _parsers() -> ResponseParserFactory:
+    """Return botocore's parsers with a quicker one for time stamps, which take three quarters of parsing a listing."""
+    factory = ResponseParserFactory()
+    factory.set_parser_defaults(timestamp_parser=_timestamp)
+    return factory
+
+
+def _timestamp(value: Any) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    except (ValueError, AttributeError):  # the form of an HTTP header, or a number
+        return parse_timestamp(value)
+    return moment if moment.tzinfo else parse_timestamp(value)
 
 
 class _LimitedSession:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING, Any, cast
 
 from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import create_loader
+from botocore.paginate import Paginator
 
 from airflow_pgbackup.repository.base import MOST_KEYS
 from airflow_pgbackup.repository.s3.answers import (
@@ -21,7 +22,6 @@ from airflow_pgbackup.repository.s3.answers import (
     limit_answers,
 )
 from airflow_pgbackup.repository.s3.errors import DAMAGED, EXPIRED, MISSING, code_of, status_of, translate
-from airflow_pgbackup.repository.s3.listing import parse_listings_fast
 from airflow_pgbackup.repository.s3.options import S3Options
 from airflow_pgbackup.repository.source import CancelFlag
 
@@ -33,15 +33,11 @@ DAMAGED_RETRIES = 2
 MOST_EMPTY_PAGES = 1000
 """In a row, of a listing. A store may send some, where it looks through many deleted versions."""
 
-
-# What a page lists, and which parameter of the next request has which value of this page.
-_LISTINGS: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
-    "ListObjectsV2": (("Contents", "CommonPrefixes"), {"ContinuationToken": "NextContinuationToken"}),
-    "ListParts": (("Parts",), {"PartNumberMarker": "NextPartNumberMarker"}),
-    "ListMultipartUploads": (
-        ("Uploads",),
-        {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"},
-    ),
+# Of each listing: the items of a page, and the tokens that begin the next one.
+_LISTINGS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "ListObjectsV2": (("Contents", "CommonPrefixes"), ("NextContinuationToken",)),
+    "ListParts": (("Parts",), ("NextPartNumberMarker",)),
+    "ListMultipartUploads": (("Uploads",), ("NextKeyMarker", "NextUploadIdMarker")),
 }
 
 
@@ -74,7 +70,6 @@ class Bucket:
         with self._lock:
             if self._current is None:
                 self._current = self.options.client_factory()
-                parse_listings_fast(self._current)
                 limit_answers(self._current)
             return self._current
 
@@ -127,35 +122,34 @@ class Bucket:
         :raises EndlessListing: it has more than :data:`MOST_KEYS` items, or shows otherwise that it does not end.
         :raises MalformedAnswer: it holds what was not asked for.
         """
-        names, markers = _LISTINGS[operation]
+        names, tokens = _LISTINGS[operation]
         start = params.get("Prefix", "")
-        seen: set[int] = set()  # of tokens, which may be long, their hashes
+        seen: set[int] = set()  # hashes of the tokens, which may be long
         count = empty = 0
-        while True:
-            self.check()
-            page = self.call(operation, **params)
-            for item in itertools.chain.from_iterable(page.get(name, ()) for name in names):
-                # What was listed is what is deleted, by whoever may: of a backup that goes, not of another one.
+        self.check()
+        for page in self._paginator(operation).paginate(**params):
+            items = [item for name in names for item in page.get(name, ())]
+            for item in items:
+                # prune deletes what was listed: a key outside of the prefix would belong to another backup.
                 key = item.get("Key", item.get("Prefix", start))
                 if not key.startswith(start):
                     raise MalformedAnswer(detail=f"a listing of {start[:200]!r} holds {key[:200]!r}")
             yield page
             if not page.get("IsTruncated"):
                 return
-            items = sum(len(page.get(name, ())) for name in names)
-            count, empty = count + items, 0 if items else empty + 1
+            count, empty = count + len(items), 0 if items else empty + 1
             if count > MOST_KEYS:
                 raise EndlessListing(detail=f"it holds more than {MOST_KEYS:,} keys")
             if empty > MOST_EMPTY_PAGES:
                 raise EndlessListing(detail=f"the store sent more than {MOST_EMPTY_PAGES:,} empty pages in a row")
-            for parameter, name in markers.items():
-                if not page.get(name):
+            for name in tokens:
+                if not page.get(name):  # the paginator would end without an error
                     raise MalformedAnswer(detail=f"a listing is truncated, but lacks {name}")
-                params[parameter] = page[name]
-            token = hash(tuple(params[parameter] for parameter in markers))
-            if token in seen:
+            token = hash(tuple(page[name] for name in tokens))
+            if token in seen:  # the paginator notices only two in a row
                 raise EndlessListing(detail="the store sent the same continuation token twice")
             seen.add(token)
+            self.check()
 
     def knows(self, operation: str, member: str) -> bool:
         """Whether this botocore's request has such a member."""
@@ -209,6 +203,12 @@ class Bucket:
                 return
         raise error
 
+    def _paginator(self, operation: str) -> Paginator[Any]:
+        """Return boto3's paginator of a listing, with :meth:`call` for its requests."""
+        model = self.client.meta.service_model.operation_model(operation)
+        request = cast("Any", partial(self.call, operation))  # botocore-stubs say that it is a string
+        return Paginator(request, _pagination()[operation], model)
+
     def _members_of(self, operation: str) -> frozenset[str]:
         if operation not in self._members:
             shape = self.client.meta.service_model.operation_model(operation).input_shape
@@ -222,3 +222,10 @@ class Bucket:
         with self._lock:
             if self._current is client:  # else another thread has renewed it already
                 self._current = None
+
+
+@cache
+def _pagination() -> Mapping[str, Any]:
+    """Return botocore's own description of how S3's listings are paginated, by operation."""
+    model: Mapping[str, Mapping[str, Any]] = create_loader().load_service_model("s3", "paginators-1")
+    return model["pagination"]
