@@ -10,7 +10,7 @@
      +-- ToolError                 one of PostgreSQL's programs failed
      |    +-- ToolKilled           it died by a signal that we did not send
      |    +-- DeadlineExceeded     it was still running at its deadline, and was stopped
-     +-- Cancelled                 we were asked to stop (on_kill, Ctrl-C)
+     +-- Canceled                 we were asked to stop (on_kill, Ctrl-C)
      +-- DiskError                 a disk of this worker is full, or cannot be written to
      +-- RepositoryError           where backups live does not answer, or refuses
      |    +-- RepositoryNotFound   no repository.json there: an unmounted volume, another worker's disk, a typo
@@ -106,7 +106,7 @@ class DeadlineExceeded(ToolError):
     pass
 
 
-class Cancelled(PgBackupError):
+class Canceled(PgBackupError):
     pass
 
 

@@ -24,7 +24,7 @@ from airflow_pgbackup.backup.source import Source, describe_source
 from airflow_pgbackup.backup.source_rows import hold_source
 from airflow_pgbackup.backup.streams import Meter, compressed, compressed_inside
 from airflow_pgbackup.byte_streams import Readable
-from airflow_pgbackup.errors import Cancelled, ConfigurationError, VerificationFailed
+from airflow_pgbackup.errors import Canceled, ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.archive.directory_format import check_directory, member_of
 from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -60,7 +60,7 @@ def dump_database(
     :raises OptionError: contradictory options, or one that the client here is too old for.
     :raises ConnectError: PostgreSQL unreachable, or it refused us.
     :raises ClientError: no pg_dump here that can read that server.
-    :raises RepositoryError: not initialised, not writable.
+    :raises RepositoryError: not initialized, not writable.
     :raises ToolError: pg_dump failed, or ended well with an output that is not whole. Nothing is left visible.
     """
     job = _Job("pg_dump", server, repository, artifact_template, context or RunContext())
@@ -269,7 +269,7 @@ class _Job:
                     with ToolProcess(argv, stdout="devnull", on_line=on_line, **{**options, "cancel": stop}) as process:
                         process.wait()
                     return self._move_in(folder, mine, incoming, stop)
-                except Cancelled:
+                except Canceled:
                     if failures:
                         raise failures[0] from None
                     raise

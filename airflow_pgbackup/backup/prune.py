@@ -63,7 +63,7 @@ def prune(
 
     :raises ConfigurationError: a grace that is too short.
     :raises RepositoryError: not reachable; or something could not be deleted, after all else has been.
-    :raises Cancelled: between two backups.
+    :raises Canceled: between two backups.
     """
     if grace < LEAST_GRACE:
         raise ConfigurationError(
@@ -209,7 +209,7 @@ class _Prune:
     def _believe(self, listed: Sequence[Backup]) -> list[Backup]:
         """The same backups; those of a series that would lose one as their own files prove them, which are read here.
 
-        :raises Cancelled: in between.
+        :raises Canceled: in between.
         """
         touched = {decision.backup.series for decision in plan(listed, self.policy, self.now) if not decision.keep}
         with ThreadPoolExecutor(THREADS) as pool:

@@ -22,7 +22,7 @@ from rich.table import Table
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.cli import commands
 from airflow_pgbackup.cli.definition import EXIT_STATUS, Command
-from airflow_pgbackup.errors import Cancelled, ConfigurationError, NotProven, PgBackupError, VerificationFailed
+from airflow_pgbackup.errors import Canceled, ConfigurationError, NotProven, PgBackupError, VerificationFailed
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.settings import Settings, load
 from airflow_pgbackup.terminal import LogLines, Terminal, styled
@@ -116,7 +116,7 @@ def run(command: Command, arguments: argparse.Namespace) -> int:
 
 def _status(error: PgBackupError) -> int:
     for kind, name in (
-        (Cancelled, "interrupted"),
+        (Canceled, "interrupted"),
         (NotProven, "not proven"),
         (VerificationFailed, "not good"),
         (ConfigurationError, "usage"),

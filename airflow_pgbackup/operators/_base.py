@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from airflow_pgbackup.errors import Cancelled, ConfigurationError, PgBackupError
+from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
 from airflow_pgbackup.text import encodable, printing
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class PgBackupOperator(BaseOperator):
         self._cancel = cancel = Cancel()
         try:
             if self._killed:
-                raise Cancelled("stopped before it began")
+                raise Canceled("stopped before it began")
             run = RunContext(
                 settings=load(airflow=True),
                 cancel=cancel,

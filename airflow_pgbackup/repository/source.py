@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Protocol
 
-from airflow_pgbackup.errors import Cancelled, VerificationFailed
+from airflow_pgbackup.errors import Canceled, VerificationFailed
 from airflow_pgbackup.repository.regular_files import open_member
 
 CHUNK = 1024**2
@@ -104,4 +104,4 @@ class Stop:
         if self._cancel is not None:
             self._cancel.check()
         if self._set.is_set():
-            raise Cancelled("another member of the directory has failed")
+            raise Canceled("another member of the directory has failed")

@@ -35,7 +35,7 @@ def database(
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An initialised repository; DAGs find its URI in LOCAL."""
+    """An initialized repository; DAGs find its URI in LOCAL."""
     from airflow_pgbackup.repository.open import open_repository
 
     folder = tmp_path / "repository"
@@ -365,9 +365,9 @@ def test_a_retry_returns_what_the_first_try_committed(
 from airflow.sdk.exceptions import AirflowException
 
 class Dies(PgDumpOperator):
-    def _run(self, context, settings, cancel):
-        first = super()._run(context, settings, cancel)
-        again = super()._run(context, settings, cancel)
+    def _run(self, context, run):
+        first = super()._run(context, run)
+        again = super()._run(context, run)
         assert first == again, (first, again)
         return again
 
@@ -387,8 +387,8 @@ from datetime import timedelta
 from airflow.sdk.exceptions import AirflowException
 
 class LosesItsFirst(PgDumpOperator):
-    def _run(self, context, settings, cancel):
-        made = super()._run(context, settings, cancel)
+    def _run(self, context, run):
+        made = super()._run(context, run)
         if context["ti"].try_number == 1:
             raise AirflowException("lost " + made["id"])
         return made

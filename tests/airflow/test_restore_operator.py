@@ -67,8 +67,8 @@ from datetime import timedelta
 from airflow.sdk.exceptions import AirflowException
 
 class LosesItsFirst(PgRestoreOperator):
-    def _run(self, context, settings, cancel):
-        made = super()._run(context, settings, cancel)
+    def _run(self, context, run):
+        made = super()._run(context, run)
         if context["ti"].try_number == 1:
             raise AirflowException("lost " + made["replaced"])
         return made

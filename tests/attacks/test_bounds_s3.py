@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from hostile_s3 import DATED, OBJECT, Answer, HostileS3, Request, item, listing
 
-from airflow_pgbackup.errors import Cancelled, RepositoryError
+from airflow_pgbackup.errors import Canceled, RepositoryError
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository import base
 from airflow_pgbackup.repository.base import Repository
@@ -143,7 +143,7 @@ def test_a_listing_heeds_the_flag(store: HostileS3) -> None:
         return script(request)
 
     store.script = answer
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         list(repository.list())
     assert len(store.requests) <= 6
 

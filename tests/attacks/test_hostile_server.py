@@ -17,7 +17,7 @@ from airflow_pgbackup.backup.rehearsal import session_guard
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.backup.rehearsal.session_guard import guarded_sessions
 from airflow_pgbackup.backup.verify import verify
-from airflow_pgbackup.errors import Cancelled, ConnectError, NotProven
+from airflow_pgbackup.errors import Canceled, ConnectError, NotProven
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -116,7 +116,7 @@ def test_a_server_that_is_stopped_does_not_keep_us_from_stopping(rehearsed: Call
 
     thread = threading.Thread(target=ask)
     thread.start()
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         rehearsed(600.0, cancel)
     assert time.monotonic() - asked[0] < 3.0
     thread.join()

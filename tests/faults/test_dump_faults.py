@@ -16,7 +16,7 @@ import pytest
 from contexts import in_context
 
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
-from airflow_pgbackup.errors import Cancelled, ConnectError, PgBackupError, RepositoryError, ToolError, ToolKilled
+from airflow_pgbackup.errors import Canceled, ConnectError, PgBackupError, RepositoryError, ToolError, ToolKilled
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -224,7 +224,7 @@ def test_a_task_that_is_stopped(
         session.execute("lock table t in access exclusive mode")
         stopper = threading.Thread(target=lambda: (wait_for(pg_dumps), cancel.set()))
         stopper.start()
-        with pytest.raises(Cancelled):
+        with pytest.raises(Canceled):
             dump(database, here, options=DumpOptions(format=format), cancel=cancel)
         stopper.join()
     assert pg_dumps() == []

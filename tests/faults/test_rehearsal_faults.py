@@ -21,7 +21,7 @@ from airflow_pgbackup.backup.rehearsal import run as rehearse
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
-from airflow_pgbackup.errors import Cancelled, NotProven, VerificationFailed
+from airflow_pgbackup.errors import Canceled, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -122,7 +122,7 @@ def test_stopped_during_the_restore(slow_dump: dict[str, object], here: Reposito
     cancel = Cancel()
     stopper = threading.Thread(target=lambda: (wait_for(lambda: restoring(temporary)), cancel.set()))
     stopper.start()
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         verify(reference=slow_dump, repository=here, level="restore", context=RunContext(cancel=cancel))
     stopper.join()
     nothing_is_left(temporary)
@@ -137,7 +137,7 @@ def test_stopped_during_the_comparison(
 ) -> None:
     reference, artifact = quick_dump(server18, fresh_database, here)
     cancel = Cancel()
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         rehearse_it(reference, artifact, here, cancel=cancel, on_restored=lambda _: cancel.set())
     nothing_is_left(temporary)
 

@@ -26,7 +26,7 @@ from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.restore import restore
 from airflow_pgbackup.backup.restore.rename import rename_databases
 from airflow_pgbackup.backup.restore.target import RestoreTarget
-from airflow_pgbackup.errors import Cancelled, ConfigurationError, DeadlineExceeded, RestoreError, ToolError, ToolKilled
+from airflow_pgbackup.errors import Canceled, ConfigurationError, DeadlineExceeded, RestoreError, ToolError, ToolKilled
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions, RestoreOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -188,7 +188,7 @@ def test_stopped_at_any_step(setting: Setting) -> None:
     done = next(number for number, line in enumerate(steps, 1) if "is the restored one now" in line)
     for number in range(1, done):
         cancel = Cancel()
-        with pytest.raises(Cancelled):
+        with pytest.raises(Canceled):
             setting.replace(at(number, cancel.set), cancel=cancel)
         assert setting.is_as_it_was(), steps[number - 1]
         assert setting.temporary() == []
@@ -371,7 +371,7 @@ def test_stopped_while_pg_restore_runs(slow: Setting) -> None:
             threading.Timer(1.0, cancel.set).start()
 
     started = time.monotonic()
-    with pytest.raises(Cancelled, match=r"pg_restore was stopped.* is as it was"):
+    with pytest.raises(Canceled, match=r"pg_restore was stopped.* is as it was"):
         slow.replace(log, cancel=cancel)
     assert slow.is_as_it_was()
     assert slow.temporary() == []

@@ -49,7 +49,7 @@ def check(
 ) -> list[Finding]:
     """Look for everything that would stop or spoil a backup.
 
-    What cannot be looked at is a finding, too: this raises nothing but :class:`~airflow_pgbackup.errors.Cancelled`.
+    What cannot be looked at is a finding, too: this raises nothing but :class:`~airflow_pgbackup.errors.Canceled`.
 
     :param connection: as for the dump.
     :param server: the first part of the series, as for the dump.

@@ -10,7 +10,7 @@ from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.dump_plan import plan_dump
 from airflow_pgbackup.backup.findings import Findings, named
 from airflow_pgbackup.backup.source import Source
-from airflow_pgbackup.errors import Cancelled, ClientError, ConnectError, OptionError, PgBackupError
+from airflow_pgbackup.errors import Canceled, ClientError, ConnectError, OptionError, PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
@@ -79,7 +79,7 @@ def check_client(
         )
     try:
         _try_tool(connection, client, options.role, cancel)
-    except Cancelled:
+    except Canceled:
         raise
     except PgBackupError as error:
         findings.failed("tool", error, f"run {client.tool('pg_dump')} by hand on this worker")

@@ -123,7 +123,7 @@ def inspect_database(
 
     :param role: what the dump would ``SET ROLE`` to.
     :raises ConnectError: not reached, or lost on the way.
-    :raises Cancelled: `cancel` was set; that ends the query at hand.
+    :raises Canceled: `cancel` was set; that ends the query at hand.
     """
     with connection.connect() as session:
         unregister = cancel.on_set(lambda: interrupt(session)) if cancel else lambda: None

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from airflow_pgbackup.errors import Cancelled, RestoreError
+from airflow_pgbackup.errors import Canceled, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.hints import hint_for
 from airflow_pgbackup.postgres.tools.cancel import Cancel
@@ -23,7 +23,7 @@ def session(params: ConnectionParams, cancel: Cancel | None = None, *, label: st
     :param cancel: also ends the statement at hand.
     :param label: its application_name, which every session of the server can see.
     :raises ConnectError: the server cannot be reached, or refuses us.
-    :raises Cancelled: `cancel` was set, here or while a statement of the ``with`` ran.
+    :raises Canceled: `cancel` was set, here or while a statement of the ``with`` ran.
     """
     if cancel:
         cancel.check()
@@ -58,7 +58,7 @@ def translated_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except psycopg.errors.QueryCanceled as error:
-        raise Cancelled(f"stopped while {doing}: {server_message(error)}") from None
+        raise Canceled(f"stopped while {doing}: {server_message(error)}") from None
     except psycopg.Error as error:
         raise RestoreError(f"{doing}: {server_message(error)}", hint=hint_for(str(error))) from None
 

@@ -29,7 +29,7 @@ def rehash(
     """Read files to their ends and report those that are not what was dumped.
 
     :param files: key, what the manifest says, and the entry that a listing has.
-    :raises Cancelled: asked to stop.
+    :raises Canceled: asked to stop.
     """
     lock, done, stop = threading.Lock(), 0, Stop(cancel)
 

@@ -53,7 +53,7 @@ def fsck(
     :raises ConfigurationError: an invalid share, a grace that is too short.
     :raises RepositoryNotFound: there is neither a repository.json nor any backup.
     :raises RepositoryError: the store does not answer.
-    :raises Cancelled: asked to stop.
+    :raises Canceled: asked to stop.
     """
     if grace < LEAST_GRACE:
         raise ConfigurationError(f"grace is {grace}", hint=f"Give at least {LEAST_GRACE}: a dump may be running.")

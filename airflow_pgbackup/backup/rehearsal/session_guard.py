@@ -30,7 +30,7 @@ def guarded_sessions(place: RehearsalServer, cancel: Cancel, seconds: float, sto
     too much memory.
 
     :param stop: set then, for the tools: pg_dump, too, passes on what the server says.
-    :raises Cancelled: `cancel` was set. :raises NotProven: it took too long, or too much.
+    :raises Canceled: `cancel` was set. :raises NotProven: it took too long, or too much.
     """
     sessions, over = OpenSessions(), threading.Event()
     place.params = replace(place.params, sessions=sessions)

@@ -83,7 +83,7 @@ class RestoreContext:
         self.log(f"warning: {line}")
 
     def check(self) -> None:
-        """:raises Cancelled, DeadlineExceeded: time to stop."""
+        """:raises Canceled, DeadlineExceeded: time to stop."""
         self.cancel.check()
         self.remaining()
 

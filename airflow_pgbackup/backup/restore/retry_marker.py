@@ -59,7 +59,7 @@ def find_marker(connection: Session, database: str) -> RetryMarker | None:
 def set_marker(run: RestoreContext, database: ConnectionParams, mark: RetryMarker | None) -> None:
     """Mark a database, or remove the marker that came with a comment. A failure is a warning: nothing else needs it.
 
-    :raises Cancelled: the run was.
+    :raises Canceled: the run was.
     """
     line = f"airflow-pgbackup: {json.dumps(asdict(mark))}" if mark else ""
     with session(database, run.cancel) as connection:

@@ -70,7 +70,7 @@ def restore(
     :raises ConfigurationError: the request makes no sense, the target is not as the mode wants it, the server lacks
         what the backup needs. Nothing was touched.
     :raises VerificationFailed: the bytes are not those that were dumped. Nothing was touched.
-    :raises ToolError, RestoreError, Cancelled: it began and did not succeed; the message says what is there now.
+    :raises ToolError, RestoreError, Canceled: it began and did not succeed; the message says what is there now.
     """
     context = context or RunContext()
     run = RestoreContext(

@@ -72,7 +72,7 @@ def read_archive(
     :param progress: gets the bytes of SQL text so far.
     :raises VerificationFailed: it is not whole, or damaged so that it cannot be read: what was found, and where.
     :raises ClientError: this client cannot read it: too old, or without its compression.
-    :raises DeadlineExceeded, Cancelled, ToolKilled: it was not read to its end; says nothing about the artifact.
+    :raises DeadlineExceeded, Canceled, ToolKilled: it was not read to its end; says nothing about the artifact.
     """
     return ArchiveReader(
         source,

@@ -42,7 +42,7 @@ def copy_out(
     :param take: gets the data, in pieces that may end anywhere.
     :param pipe: where :func:`named_pipe` has made one.
     :raises ToolError: the server refused, or ended the session.
-    :raises Cancelled, DeadlineExceeded: it was stopped.
+    :raises Canceled, DeadlineExceeded: it was stopped.
     """
     # Opened before the server does, and without waiting for that, which may never come.
     descriptor = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -65,7 +65,7 @@ def copy_over(
     """Run a COPY to STDOUT and pass on what comes over the connection: of a server on another machine.
 
     :param take, deadline: as for :func:`copy_out`.
-    :raises ToolError, Cancelled, DeadlineExceeded: as there.
+    :raises ToolError, Canceled, DeadlineExceeded: as there.
     """
     with (
         interruptible(session, "COPY", deadline),

@@ -103,7 +103,7 @@ class DatabaseReader:
     :param encoding: of the archive's data, so that both sides are the same bytes.
     :param float_digits: the dump's ``extra_float_digits``.
     :param quote_all_identifiers: the dump's; it shows in the text of ``regclass`` and the like.
-    :param deadline: seconds, from now on; what takes longer raises DeadlineExceeded, and Cancelled after `cancel`.
+    :param deadline: seconds, from now on; what takes longer raises DeadlineExceeded, and Canceled after `cancel`.
     """
 
     def __init__(

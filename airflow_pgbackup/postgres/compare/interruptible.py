@@ -21,7 +21,7 @@ def interruptible(session: psycopg.Connection[Any], what: str, deadline: Deadlin
 
     :param what: names them in errors, ``COPY``.
     :raises ToolError: the server refused, or ended the session.
-    :raises Cancelled, DeadlineExceeded: it was stopped. The session is of no use then.
+    :raises Canceled, DeadlineExceeded: it was stopped. The session is of no use then.
     """
 
     def interrupt() -> None:

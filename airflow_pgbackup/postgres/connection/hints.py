@@ -150,7 +150,7 @@ _TABLE: list[tuple[str, str]] = [
     ),
     (
         r"conflict with recovery",
-        "a standby cancelled the dump so that it can go on replaying: dump from the primary, "
+        "a standby canceled the dump so that it can go on replaying: dump from the primary, "
         "or raise max_standby_streaming_delay there",
     ),
     (r"deadlock detected", "another session and this one waited for each other: try again"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from airflow_pgbackup.errors import Cancelled
+from airflow_pgbackup.errors import Canceled
 
 
 class Cancel:
@@ -30,9 +30,9 @@ class Cancel:
         return self._set
 
     def check(self) -> None:
-        """:raises Cancelled: when it is set."""
+        """:raises Canceled: when it is set."""
         if self._set:
-            raise Cancelled("stopped: the task was asked to stop")
+            raise Canceled("stopped: the task was asked to stop")
 
     def on_set(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have `callback` called when the flag is set, at once if it is: once or, in a race, twice.

@@ -30,7 +30,7 @@ class Deadline:
     def check(self) -> None:
         """Raise if the work has to stop.
 
-        :raises Cancelled: the flag is set.
+        :raises Canceled: the flag is set.
         :raises DeadlineExceeded: the deadline has passed.
         """
         self.cancel.check()

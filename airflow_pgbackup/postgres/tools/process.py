@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Literal
 
 from airflow_pgbackup.byte_streams import Readable
-from airflow_pgbackup.errors import Cancelled, DeadlineExceeded, ToolError
+from airflow_pgbackup.errors import Canceled, DeadlineExceeded, ToolError
 from airflow_pgbackup.postgres.tools import seccomp
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.guard import GIVE_UP_AFTER, Ending, Guard
@@ -167,7 +167,7 @@ class ToolProcess:
 
         :raises ToolError: the tool failed; :class:`ToolKilled`: it died by a signal that this process did not send.
         :raises DeadlineExceeded: the tool was stopped at its deadline.
-        :raises Cancelled: the tool was stopped because `cancel` was set; or it is set now.
+        :raises Canceled: the tool was stopped because `cancel` was set; or it is set now.
         """
         while self._output and self._output.read(CHUNK):
             pass
@@ -245,9 +245,9 @@ class ToolProcess:
         if self._stop_reason == "source" and self._feeder:
             return self._feeder.error
         if self._stop_reason == "canceled" or self._cancel.is_set():
-            return Cancelled(f"{self.tool} was stopped: the task was asked to stop")
+            return Canceled(f"{self.tool} was stopped: the task was asked to stop")
         if self._stop_reason == "closed":
-            return Cancelled(f"{self.tool} was stopped before its end")
+            return Canceled(f"{self.tool} was stopped before its end")
         if self._stop_reason == "deadline":
             return DeadlineExceeded(
                 f"{self.tool} was still running at its deadline of {self._deadline:g} s and was stopped",

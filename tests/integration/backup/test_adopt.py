@@ -21,7 +21,7 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import Cancelled, ConfigurationError, RepositoryNotFound
+from airflow_pgbackup.errors import Canceled, ConfigurationError, RepositoryNotFound
 from airflow_pgbackup.postgres.archive.sniff import sniff
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
@@ -245,7 +245,7 @@ def test_an_interrupted_adoption_leaves_nothing_and_goes_on_the_next_time(
         if line.startswith("adopted"):
             cancel.set()
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         run(repository, folder, cancel=cancel, log=log)
     catalogue = read_catalogue(repository)
     assert (len(catalogue.backups), catalogue.leftovers) == (1, ())

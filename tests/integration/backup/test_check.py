@@ -19,7 +19,7 @@ from airflow_pgbackup.backup.check.run import Finding, check
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
-from airflow_pgbackup.errors import Cancelled, PgBackupError
+from airflow_pgbackup.errors import Canceled, PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -328,7 +328,7 @@ def test_a_session_that_is_about_to_end_is_waited_for(own: PostgresServer, fresh
 def test_stopped(own: PostgresServer, fresh_database: Fresh) -> None:
     cancel = Cancel()
     cancel.set()
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         check(connection=fresh_database(own), server="main", context=RunContext(cancel=cancel))
 
 

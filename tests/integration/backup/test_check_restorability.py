@@ -30,7 +30,7 @@ from airflow_pgbackup.backup.check.restorability_problems import PROBLEMS
 from airflow_pgbackup.backup.findings import Finding, Findings
 from airflow_pgbackup.demo.database import load_sample
 from airflow_pgbackup.embedded import postgres_bin_dir
-from airflow_pgbackup.errors import Cancelled
+from airflow_pgbackup.errors import Canceled
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
@@ -627,7 +627,7 @@ def test_a_scan_stops_when_it_is_told_to(made: Made) -> None:
             while session.execute(query).fetchone() == (0,):
                 assert not checking.done()
         cancel.set()
-        with pytest.raises(Cancelled):
+        with pytest.raises(Canceled):
             checking.result(timeout=20)
 
 

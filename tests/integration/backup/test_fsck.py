@@ -21,7 +21,7 @@ from airflow_pgbackup.backup.fsck import fsck
 from airflow_pgbackup.backup.fsck.findings import CODES, MOST_PER_CODE, Report
 from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import Cancelled, ConfigurationError, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.errors import Canceled, ConfigurationError, RepositoryError, RepositoryNotFound
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, Series, VerificationName, backup_folder
@@ -649,7 +649,7 @@ def test_ctrl_c(local: Place) -> None:
     add(local)
     cancel = Cancel()
     cancel.set()
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         run(local, context=RunContext(cancel=cancel))
 
 

@@ -22,7 +22,7 @@ from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import (
     BackupNotFound,
-    Cancelled,
+    Canceled,
     ConfigurationError,
     RepositoryError,
     RepositoryNotFound,
@@ -485,7 +485,7 @@ def test_object_lock_is_respected_and_reported(s3: S3Server) -> None:
     assert result["decisions"][2]["id"] == free
 
 
-def test_a_cancelled_prune_stops_between_two_backups(repository: Repository) -> None:
+def test_a_canceled_prune_stops_between_two_backups(repository: Repository) -> None:
     made = add(repository, 0, 1, 2, 3)
     cancel = Cancel()
 
@@ -493,7 +493,7 @@ def test_a_cancelled_prune_stops_between_two_backups(repository: Repository) -> 
         if line.startswith("removed"):
             cancel.set()
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         run(repository, cancel=cancel, log=log)
     assert ids(repository) == made[:3]
     assert not [key for key in keys(repository) if made[3] in key]

@@ -24,7 +24,7 @@ from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.rehearsal.run import Rehearsal, rehearse
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
-from airflow_pgbackup.errors import Cancelled, ConfigurationError, NotProven
+from airflow_pgbackup.errors import Canceled, ConfigurationError, NotProven
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -189,7 +189,7 @@ def test_a_wrong_copy_is_found(small: ConnectionParams, scratch: ConnectionParam
 
 def test_stopped_it_leaves_nothing(small: ConnectionParams, scratch: ConnectionParams, here: Repository) -> None:
     cancel = Cancel()
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         rehearsed(dump(small, here), here, scratch, cancel=cancel, on_restored=lambda _: cancel.set())
 
 

@@ -16,7 +16,7 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.verify import verify
-from airflow_pgbackup.errors import Cancelled, ConnectError, OptionError, VerificationFailed
+from airflow_pgbackup.errors import Canceled, ConnectError, OptionError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -213,7 +213,7 @@ def test_stopped_while_it_counts(database: ConnectionParams, here: Repository) -
     with database.connect(autocommit=False) as session:
         session.execute("lock table film in access exclusive mode")
         began = time.monotonic()
-        with pytest.raises((Cancelled, ConnectError)):
+        with pytest.raises((Canceled, ConnectError)):
             dump_database(
                 connection=database,
                 server="s",

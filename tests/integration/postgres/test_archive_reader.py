@@ -15,7 +15,7 @@ import zstandard
 from psycopg import sql
 
 from airflow_pgbackup.embedded import postgres_bin_dir
-from airflow_pgbackup.errors import Cancelled, ClientError, ConfigurationError, DeadlineExceeded, VerificationFailed
+from airflow_pgbackup.errors import Canceled, ClientError, ConfigurationError, DeadlineExceeded, VerificationFailed
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary, read_archive
 from airflow_pgbackup.postgres.archive.row_digests import RowHasher
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -438,14 +438,14 @@ def test_deadline_and_cancellation_say_nothing_about_the_archive(
     source: tuple[ConnectionParams, Client], tmp_path: Path
 ) -> None:
     params, client = source
-    cancelled = Cancel()
-    cancelled.set()
+    canceled = Cancel()
+    canceled.set()
     for format in ("custom", "directory", "tar", "plain"):
         path = dump(client, params, tmp_path / format, format)
         with pytest.raises(DeadlineExceeded):
             read_archive(path, format=format, client=client, deadline=1e-6)
-        with pytest.raises(Cancelled):
-            read(path, format, client, cancel=cancelled)
+        with pytest.raises(Canceled):
+            read(path, format, client, cancel=canceled)
 
 
 def test_progress_ends_at_the_bytes_of_the_script(source: tuple[ConnectionParams, Client], tmp_path: Path) -> None:

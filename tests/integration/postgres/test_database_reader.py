@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from airflow_pgbackup.errors import Cancelled, DeadlineExceeded
+from airflow_pgbackup.errors import Canceled, DeadlineExceeded
 from airflow_pgbackup.postgres.compare.database_reader import DatabaseReader, Rows
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -63,9 +63,9 @@ def test_a_look_that_waits_can_be_canceled(database: ConnectionParams, what: str
         with DatabaseReader(database, None, cancel=cancel) as live:
             timer = threading.Timer(0.5, cancel.set)
             timer.start()
-            with pytest.raises(Cancelled):
+            with pytest.raises(Canceled):
                 look(live)
             timer.join()
-            with pytest.raises(Cancelled):
+            with pytest.raises(Canceled):
                 look(live)
         other.rollback()

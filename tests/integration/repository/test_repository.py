@@ -27,7 +27,7 @@ from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import (
     AlreadyExists,
     BackupNotFound,
-    Cancelled,
+    Canceled,
     ConfigurationError,
     ManifestError,
     RepositoryError,
@@ -184,7 +184,7 @@ class Flag:
     def check(self) -> None:
         self._looks -= 1
         if self._looks <= 0:
-            raise Cancelled("asked to stop")
+            raise Canceled("asked to stop")
 
 
 # -- identity ----------------------------------------------------------------------------------------------------
@@ -378,7 +378,7 @@ def test_a_timeout_interrupts_a_read_that_hangs(repository: Repository, place: P
 
 
 @pytest.mark.parametrize("looks", [1, 3, 1_000_000])
-def test_cancelled(repository: Repository, place: Place, looks: int) -> None:
+def test_canceled(repository: Repository, place: Place, looks: int) -> None:
     state = place.state()
     flag = Flag(looks)
     if looks == 1_000_000:  # only the last look, before the commit
@@ -392,7 +392,7 @@ def test_cancelled(repository: Repository, place: Place, looks: int) -> None:
         reader: io.BytesIO = Source(data_of(20 * MIB))
     else:
         reader = io.BytesIO(data_of(20 * MIB))
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         repository.write("a/b", reader, cancel=flag)
     assert place.state() == state
 
@@ -558,7 +558,7 @@ def test_a_directory_never_joins_another(repository: Repository, place: Place, d
 
 def test_a_directory_that_fails_leaves_nothing(repository: Repository, place: Place, dump: Path) -> None:
     state = place.state()
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         repository.write_directory(f"{BACKUP}/a.dir", dump, cancel=Flag(1))
     assert place.state() == state
     (dump / "empty").mkdir()

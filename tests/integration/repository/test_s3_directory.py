@@ -21,7 +21,7 @@ from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import Cancelled, VerificationFailed
+from airflow_pgbackup.errors import Canceled, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -129,7 +129,7 @@ def test_stopped_among_the_members(backup: Backup, monkeypatch: pytest.MonkeyPat
     backup.watch(monkeypatch)
     cancel = Cancel()
     threading.Timer(0.1, cancel.set).start()
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         download(backup.repository, backup.manifest, tmp_path, cancel=cancel)
     assert backup.open == 0
 

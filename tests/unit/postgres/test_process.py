@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_pgbackup.errors import Cancelled, ConfigurationError, DeadlineExceeded, ToolError, ToolKilled
+from airflow_pgbackup.errors import Canceled, ConfigurationError, DeadlineExceeded, ToolError, ToolKilled
 from airflow_pgbackup.postgres.tools.process import Cancel, ToolProcess, run_tool
 
 ENV = {"PATH": os.defpath}
@@ -259,7 +259,7 @@ def test_cancel_from_another_thread() -> None:
         process.stdout.read(6)
         in_time = took(6)
         threading.Timer(0.1, cancel.set).start()
-        with pytest.raises(Cancelled, match="sh was stopped"):
+        with pytest.raises(Canceled, match="sh was stopped"):
             process.stdout.read(1)
         in_time()
 
@@ -271,7 +271,7 @@ def test_cancel_of_a_tool_that_ignores_term() -> None:
         in_time, at_once = took(3), took(1)
         cancel.set()
         at_once()
-        with pytest.raises(Cancelled):
+        with pytest.raises(Canceled):
             process.stdout.read(1)
         in_time()
     eventually(lambda: group(process.pid) == [], 1)
@@ -283,24 +283,24 @@ def test_cancel_in_a_signal_handler_while_the_main_thread_reads(alarm: Callable[
         process.stdout.read(6)
         alarm(0.1, cancel.set)
         in_time = took(6)
-        with pytest.raises(Cancelled):
+        with pytest.raises(Canceled):
             process.stdout.read(1)
         in_time()
 
 
-def test_cancelled_even_if_the_tool_says_all_is_well() -> None:
+def test_canceled_even_if_the_tool_says_all_is_well() -> None:
     cancel = Cancel()
     with ToolProcess(sh("trap 'exit 0' TERM; echo start; while :; do sleep 0.05; done"), env=ENV, cancel=cancel) as p:
         p.stdout.read(6)
         cancel.set()
-        with pytest.raises(Cancelled):
+        with pytest.raises(Canceled):
             p.stdout.read(1)
 
 
-def test_nothing_starts_once_cancelled(tmp_path: Path) -> None:
+def test_nothing_starts_once_canceled(tmp_path: Path) -> None:
     cancel = Cancel()
     cancel.set()
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         run_tool(["touch", str(tmp_path / "file")], env=ENV, cancel=cancel)
     assert not (tmp_path / "file").exists()
 
@@ -395,7 +395,7 @@ def test_leaving_early_stops_the_tool_without_a_word() -> None:
         assert process.stdout.read(4) == b"y\ny\n"
     in_time()
     assert process.returncode is not None
-    with pytest.raises(Cancelled, match="before its end"):
+    with pytest.raises(Canceled, match="before its end"):
         process.stdout.read(1)
 
 
@@ -406,7 +406,7 @@ def test_a_thread_that_reads_while_we_leave_gets_an_error_and_no_end() -> None:
     def read(process: ToolProcess) -> None:
         try:
             process.stdout.read(1 << 30)
-        except Cancelled as error:
+        except Canceled as error:
             caught.append(error)
 
     with ToolProcess(sh("echo start; exec sleep 60"), env=ENV) as process:
@@ -424,7 +424,7 @@ def test_grandchildren_are_stopped_too() -> None:
         process.stdout.read(6)
         assert len(group(process.pid)) >= 4  # leader, tool, two of its own
         cancel.set()
-        with pytest.raises(Cancelled):
+        with pytest.raises(Canceled):
             process.stdout.read()
         eventually(lambda: group(process.pid) == [], 1)
 
@@ -627,7 +627,7 @@ def test_cancel_flag() -> None:
     assert calls == ["first"]
     cancel.on_set(lambda: calls.append("late"))
     assert calls == ["first", "late"]
-    with pytest.raises(Cancelled, match="asked to stop"):
+    with pytest.raises(Canceled, match="asked to stop"):
         cancel.check()
 
 
