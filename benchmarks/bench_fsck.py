@@ -28,17 +28,15 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import VerificationName, parse_backup_id, split_key
 from airflow_pgbackup.repository.manifest import (
     Artifact,
-    Check,
     ClientInfo,
     Compression,
     DatabaseSource,
     FileDigest,
     Manifest,
-    TableResult,
-    Verification,
 )
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.options import S3Options
+from airflow_pgbackup.repository.verification import Check, TableResult, Verification
 
 BODY = b"x"
 TABLES = 100

@@ -13,16 +13,14 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series, VerificationName, artifact_key, backup_folder, backup_id
 from airflow_pgbackup.repository.manifest import (
     Artifact,
-    Check,
     ClientInfo,
     Compression,
     DatabaseSource,
     FileDigest,
     Manifest,
-    TableResult,
-    Verification,
     directory_sha256,
 )
+from airflow_pgbackup.repository.verification import Check, TableResult, Verification
 
 CHECKS = {"integrity": ("integrity",), "archive": ("integrity", "archive"), "restore": ("integrity", "restore")}
 

@@ -22,8 +22,9 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import SKEW, Evidence, may_count, read_each
 from airflow_pgbackup.repository.layout import LEVELS, Series
-from airflow_pgbackup.repository.manifest import Manifest, TableResult, Verification
+from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import counts
+from airflow_pgbackup.repository.verification import TableResult, Verification
 
 _NAMED = 3
 

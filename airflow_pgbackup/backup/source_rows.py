@@ -25,7 +25,8 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.hints import hint_for
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
-from airflow_pgbackup.repository.manifest import RowCount, TableResult
+from airflow_pgbackup.repository.manifest import RowCount
+from airflow_pgbackup.repository.verification import TableResult
 
 # What pg_dump writes rows of, but for what belongs to extensions: those have rules of their own. A partition's rows
 # may be dumped under the name of its topmost table.

@@ -27,7 +27,8 @@ from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import read_evidence
-from airflow_pgbackup.repository.manifest import Check, ClientInfo, Difference, Manifest, TableResult, Verification
+from airflow_pgbackup.repository.manifest import ClientInfo, Manifest
+from airflow_pgbackup.repository.verification import Check, Difference, TableResult, Verification
 
 _HINTS = {
     "integrity": "these are not the bytes that were dumped: restore another backup, and check the repository's storage",

@@ -27,7 +27,8 @@ from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.process import ToolProcess
 from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository.layout import manifest_key
-from airflow_pgbackup.repository.manifest import Manifest, Verification
+from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.verification import Verification
 from airflow_pgbackup.terminal import Terminal, styled
 
 EXAMPLE_DAGS = Path(airflow_pgbackup.__file__).parent / "example_dags"

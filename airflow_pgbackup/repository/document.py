@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import math
 import re
-import types
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime, timezone
 from functools import cache
 from importlib.resources import files
-from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar
 
 from airflow_pgbackup.errors import ManifestError
 
@@ -28,10 +28,12 @@ MAX_DEPTH = 32
 """Nesting of the fields that hold anything (``options``, ``origin``, unknown ones): ours is 2."""
 
 D = TypeVar("D", bound="Document")
+Content = Mapping[str, Any]
+"""A JSON object that has passed its schema."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Document:
+class Document(ABC):
     """Base of the three kinds: manifest, verification, repository."""
 
     format_version: str = FORMAT_VERSION
@@ -69,16 +71,35 @@ class Document:
         if not all(_is_shallow(content.get(name), MAX_DEPTH) for name in ("options", "origin", *unknown)):
             raise ManifestError(f"a {cls.schema} nested more than {MAX_DEPTH} levels deep")
         try:
-            document: D = _decode(cls, {**content, "unknown": unknown})
+            document = cls._decode(content, unknown)
         except (ValueError, OverflowError) as error:  # a date like the 31st of February
             raise ManifestError(f"a {cls.schema} with a wrong value: {error}") from None
         if contradiction := document._contradiction():
             raise ManifestError(f"a {cls.schema} that contradicts itself: {contradiction}")
         return document
 
+    @classmethod
+    @abstractmethod
+    def _decode(cls: type[D], content: Content, unknown: Content) -> D:
+        """Return the document of JSON that has passed its schema.
+
+        :param unknown: the top-level fields that this class does not have.
+        :raises ValueError, OverflowError: for a date that does not exist, or a number out of range.
+        """
+
     def _contradiction(self) -> str | None:
-        """What the fields say against each other, which no schema can express; None for nothing."""
+        """Return what contradicts itself in the fields, where no schema can express it; None for nothing."""
         return None
+
+
+def moment(text: str) -> datetime:
+    """Return a time stamp of ours, ``2026-11-22T02:00:00Z``, as aware UTC."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc)
+
+
+def integer(value: float | None) -> int | None:
+    """Return a number of JSON, to which 1.0 is an integer too, as Python's int; None for null."""
+    return None if value is None else int(value)
 
 
 def _check_version(schema: str, content: object) -> None:
@@ -152,24 +173,4 @@ def _encode(value: Any) -> Any:
         return {name: _encode(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_encode(item) for item in value]
-    return value
-
-
-_hints = cache(get_type_hints)
-
-
-def _decode(kind: Any, value: Any) -> Any:
-    """JSON that has passed its schema, as the type that an annotation names."""
-    if get_origin(kind) in (Union, types.UnionType):
-        return None if value is None else _decode(next(arg for arg in get_args(kind) if arg is not type(None)), value)
-    if get_origin(kind) is tuple:
-        return tuple(_decode(get_args(kind)[0], item) for item in value)
-    if kind is datetime:
-        return datetime.fromisoformat(value.replace("Z", "+00:00")).astimezone(timezone.utc)
-    if kind in (int, float):
-        return kind(value)  # JSON knows one kind of number: 1.0 is an integer there
-    if isinstance(kind, type) and is_dataclass(kind):
-        hints = _hints(kind)
-        names = (f.name for f in fields(kind) if f.name in value)
-        return kind(**{name: _decode(hints[name], value[name]) for name in names})
     return value

@@ -25,7 +25,8 @@ from airflow_pgbackup.errors import BackupNotFound, ManifestError, VerificationF
 from airflow_pgbackup.repository.base import Entry, Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Backup, find_folder, read_manifest, standing
 from airflow_pgbackup.repository.layout import LEVELS, MANIFEST_FILE, Series, VerificationName
-from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest, Verification
+from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest
+from airflow_pgbackup.repository.verification import Verification
 
 SKEW = timedelta(minutes=5)
 """How far the clocks of two workers may disagree."""

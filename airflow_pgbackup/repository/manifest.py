@@ -1,19 +1,19 @@
-"""What a backup says of itself: ``manifest.json``, the verification files, ``repository.json``.
+"""The manifest of a backup, ``manifest.json``: what was dumped, by what, how big it is; and ``repository.json``.
 
-How they are written and read is in :mod:`.document`; whether the backup beside them is what they say is the business
-of :mod:`.evidence`.
+:mod:`.document` writes and reads them; :mod:`.evidence` compares them with the backup beside them.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import ClassVar
 
 from airflow_pgbackup.repository.document import FORMAT_VERSION as FORMAT_VERSION
 from airflow_pgbackup.repository.document import MAX_BYTES as MAX_BYTES
+from airflow_pgbackup.repository.document import Content, integer, moment
 from airflow_pgbackup.repository.document import Document as Document
 from airflow_pgbackup.repository.layout import Series, artifact_key, parse_backup_id
 
@@ -24,6 +24,15 @@ class RepositoryFile(Document):
     uuid: str
     created_at: datetime
 
+    @classmethod
+    def _decode(cls, content: Content, unknown: Content) -> RepositoryFile:
+        return cls(
+            format_version=content["format_version"],
+            unknown=unknown,
+            uuid=content["uuid"],
+            created_at=moment(content["created_at"]),
+        )
+
 
 @dataclass(frozen=True)
 class FileDigest:
@@ -33,6 +42,10 @@ class FileDigest:
     size: int
     sha256: str
 
+    @classmethod
+    def decode(cls, content: Content) -> FileDigest:
+        return cls(content["path"], int(content["size"]), content["sha256"])
+
 
 @dataclass(frozen=True)
 class Compression:
@@ -41,6 +54,10 @@ class Compression:
     method: str | None
     level: int | None
     by: str | None
+
+    @classmethod
+    def decode(cls, content: Content) -> Compression:
+        return cls(content["method"], integer(content["level"]), content["by"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +72,18 @@ class Artifact:
     files: tuple[FileDigest, ...]
     attempt: str | None = None
     """The folder, inside the backup's, of the attempt that wrote it; None in version 1.0: beside the manifest."""
+
+    @classmethod
+    def decode(cls, content: Content) -> Artifact:
+        return cls(
+            name=content["name"],
+            format=content["format"],
+            compression=Compression.decode(content["compression"]),
+            size=int(content["size"]),
+            sha256=content["sha256"],
+            files=tuple(FileDigest.decode(each) for each in content["files"]),
+            attempt=content.get("attempt"),
+        )
 
     @property
     def compressed_around(self) -> str | None:
@@ -84,6 +113,18 @@ class DatabaseSource:
     extensions: Mapping[str, str] | None = None
     """Version of each extension of the database; None for a cluster, a foreign dump, and before version 1.1."""
 
+    @classmethod
+    def decode(cls, content: Content) -> DatabaseSource:
+        return cls(
+            database=content["database"],
+            server_version=content["server_version"],
+            server_version_num=int(content["server_version_num"]),
+            size_bytes=integer(content["size_bytes"]),
+            encoding=content["encoding"],
+            host=content["host"],
+            extensions=content.get("extensions"),
+        )
+
 
 @dataclass(frozen=True)
 class ClientInfo:
@@ -93,12 +134,20 @@ class ClientInfo:
     version: str
     path: str
 
+    @classmethod
+    def decode(cls, content: Content) -> ClientInfo:
+        return cls(content["tool"], content["version"], content["path"])
+
 
 @dataclass(frozen=True)
 class RowCount:
     schema: str
     name: str
     rows: int
+
+    @classmethod
+    def decode(cls, content: Content) -> RowCount:
+        return cls(content["schema"], content["name"], int(content["rows"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +173,29 @@ class Manifest(Document):
     """Rows per table in the dump's own snapshot of the source, where they were counted."""
     left_out: tuple[str, ...] | None = None
     """What the database has and this dump's options leave out; None: not looked at."""
+
+    @classmethod
+    def _decode(cls, content: Content, unknown: Content) -> Manifest:
+        series, rows, left_out = content["series"], content.get("source_rows"), content.get("left_out")
+        return cls(
+            format_version=content["format_version"],
+            unknown=unknown,
+            repository=content["repository"],
+            series=Series(series["server"], series["database"]),
+            id=content["id"],
+            kind=content["kind"],
+            started_at=moment(content["started_at"]),
+            finished_at=moment(content["finished_at"]),
+            duration_seconds=float(content["duration_seconds"]),
+            artifact=Artifact.decode(content["artifact"]),
+            source=DatabaseSource.decode(content["source"]),
+            client=ClientInfo.decode(content["client"]),
+            options=content["options"],
+            origin=content["origin"],
+            restore_command=content["restore_command"],
+            source_rows=None if rows is None else tuple(RowCount.decode(each) for each in rows),
+            left_out=None if left_out is None else tuple(left_out),
+        )
 
     @property
     def artifact_key(self) -> str:
@@ -162,63 +234,6 @@ class Manifest(Document):
             whole = members[0]
         if whole != FileDigest(artifact.name, artifact.size, artifact.sha256):
             return "name, size or digest of the artifact is not that of its files"
-        return None
-
-
-@dataclass(frozen=True)
-class Check:
-    name: str
-    result: str
-    detail: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableResult:
-    """``database`` only for a cluster; ``rows`` and ``sha256`` as read from the archive."""
-
-    schema: str
-    name: str
-    rows: int
-    sha256: str | None
-    result: str
-    detail: str | None = None
-    database: str | None = None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One object that did not come back as it was dumped: ``index``, ``public.film_title_idx``, what is different."""
-
-    kind: str
-    name: str
-    detail: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verification(Document):
-    """One look at a backup. Appended beside it, never overwritten."""
-
-    schema: ClassVar[str] = "verification"
-    format_version: str = "1.1"
-    backup_id: str
-    level: str
-    result: str
-    started_at: datetime
-    finished_at: datetime
-    duration_seconds: float
-    checks: tuple[Check, ...]
-    tables: tuple[TableResult, ...] = ()
-    differences: tuple[Difference, ...] = ()
-    restore_seconds: float | None = None
-    """The measured recovery time, at level ``restore``."""
-    client: ClientInfo | None = None
-    origin: Mapping[str, object] = field(default_factory=dict)
-    artifact_sha256: str | None = None
-    """The digest of the artifact that was looked at, as its manifest has it. None in version 1.0, which lacks it."""
-
-    def _contradiction(self) -> str | None:
-        if self.artifact_sha256 is None and self.format_version != "1.0":
-            return f"version {self.format_version} names the artifact that was looked at, and this does not"
         return None
 
 

@@ -26,8 +26,14 @@ from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Entry, Repository
-from airflow_pgbackup.repository.manifest import Artifact, FileDigest, Manifest, Verification, directory_sha256
+from airflow_pgbackup.repository.manifest import (
+    Artifact,
+    FileDigest,
+    Manifest,
+    directory_sha256,
+)
 from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.verification import Verification
 from airflow_pgbackup.settings import Settings
 
 HONEST, STOLEN = b"honest-row", b"stolen-row"

@@ -24,7 +24,8 @@ from airflow_pgbackup.demo.report import Outcome, print_report
 from airflow_pgbackup.demo.steps import Steps
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
-from airflow_pgbackup.repository.manifest import Manifest, Verification
+from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.verification import Verification
 from airflow_pgbackup.terminal import LogLines, Terminal
 
 Fresh = Callable[..., ConnectionParams]

@@ -11,7 +11,8 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.document import MAX_BYTES
 from airflow_pgbackup.repository.evidence import SKEW, parse_verification
 from airflow_pgbackup.repository.layout import VerificationName
-from airflow_pgbackup.repository.manifest import Manifest, Verification
+from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.verification import Verification
 
 _HINT = "Nothing counts it. Verify the backup again, find out who wrote this file, and remove it."
 

@@ -28,7 +28,8 @@ from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.client_choice import choose_same_major
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients
 from airflow_pgbackup.postgres.tools.process import ToolProcess
-from airflow_pgbackup.repository.manifest import Difference, Manifest
+from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.verification import Difference
 from airflow_pgbackup.settings import Settings
 
 # Options of the original dump that concern its data, its file or its moment, not what its definitions are.

@@ -37,7 +37,8 @@ from airflow_pgbackup.postgres.compare.database_reader import DatabaseReader
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import Client
-from airflow_pgbackup.repository.manifest import Difference, Manifest, TableResult
+from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.verification import Difference, TableResult
 from airflow_pgbackup.settings import Settings
 
 _PHASES = 6

@@ -15,20 +15,17 @@ from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import (
     MAX_BYTES,
     Artifact,
-    Check,
     ClientInfo,
     Compression,
     DatabaseSource,
-    Difference,
     Document,
     FileDigest,
     Manifest,
     RepositoryFile,
     RowCount,
-    TableResult,
-    Verification,
     directory_sha256,
 )
+from airflow_pgbackup.repository.verification import Check, Difference, TableResult, Verification
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 UUID = "0b9f3f3e-1c44-4c6c-9a4e-5f7d1a2b3c4d"
