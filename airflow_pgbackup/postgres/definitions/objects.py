@@ -201,6 +201,17 @@ def compare_objects(archived: Objects, restored: Objects, *, definitions: bool) 
             yield _difference(key, "was not dumped, and is there after the restore")
 
 
+def changed_lines(before: Counter[str], after: Counter[str]) -> tuple[Counter[str], Counter[str]]:
+    """Return the lines that the first definition that differs has lost, and those that it has gained."""
+    old, new = (next(iter(left.elements()), "").splitlines() for left in (before - after, after - before))
+    return Counter(old) - Counter(new), Counter(new) - Counter(old)
+
+
+def may_show(kind: str) -> bool:
+    """Return whether definitions of this kind hold no secrets, and may be shown."""
+    return kind in _QUOTABLE
+
+
 def without(objects: Objects, keys: Iterable[Key]) -> Objects:
     """The objects but for some."""
     unwanted = set(keys)
@@ -239,11 +250,8 @@ def _normal(kind: str, text: str) -> str:
 
 
 def _detail(kind: str, archived: Counter[str], restored: Counter[str]) -> str:
-    before = next(iter((archived - restored).elements()), "")
-    after = next(iter((restored - archived).elements()), "")
-    gone = Counter(before.splitlines()) - Counter(after.splitlines())
-    come = Counter(after.splitlines()) - Counter(before.splitlines())
-    if kind not in _QUOTABLE:
+    gone, come = changed_lines(archived, restored)
+    if not may_show(kind):
         return f"its definition differs, in {max(gone.total(), come.total(), 1)} lines"
     quote = [f"dumped: {line.strip()[:120]}" for line in list(gone)[:1]]
     quote += [f"restored: {line.strip()[:120]}" for line in list(come)[:1]]

@@ -1,0 +1,5 @@
+"""What changed between two backups, from what is known about them without reading their data."""
+
+from airflow_pgbackup.backup.diff.run import diff, last_two
+
+__all__ = ["diff", "last_two"]

@@ -1,0 +1,154 @@
+"""The table of contents of an artifact in a repository, without its data."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from airflow_pgbackup.byte_streams import Readable
+from airflow_pgbackup.errors import BackupNotFound, ClientError, NotProven, VerificationFailed
+from airflow_pgbackup.postgres.archive.archive_file import artifact_format
+from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, read_toc
+from airflow_pgbackup.postgres.definitions.objects import Objects, toc_objects
+from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.manifest import FileDigest, Manifest
+from airflow_pgbackup.repository.source import CHUNK, CancelFlag
+
+_TAR_BLOCK = 512
+_TABLES = ("TABLE", "FOREIGN TABLE")
+_SUFFIX = re.compile(r"\.(?:gz|zst|lz4)\Z")
+_LOCALE = re.compile(
+    r"\b(LOCALE_PROVIDER|LOCALE|LC_COLLATE|LC_CTYPE|ICU_LOCALE|ICU_RULES|BUILTIN_LOCALE)"
+    r" = (?:E?'((?:[^']|'')*)'|(\w+))"
+)
+"""In CREATE DATABASE: dumpDatabase() in src/bin/pg_dump/pg_dump.c."""
+
+Table = tuple[str | None, str, str]
+"""Database (of a cluster's backup), schema, name."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a table of contents says.
+
+    :ivar tables: all of them, with data or without.
+    :ivar sizes: bytes that each table's data takes in the artifact; None where only the artifact's data tells.
+    :ivar locale: of the database; None where the dump has no CREATE DATABASE.
+    :ivar is_checked: its digest was compared with the manifest.
+    """
+
+    database: str
+    objects: Objects
+    tables: frozenset[Table]
+    sizes: Mapping[Table, int] | None
+    locale: Mapping[str, str] | None
+    is_checked: bool
+
+
+def read_contents(repository: Repository, manifest: Manifest, *, cancel: CancelFlag | None = None) -> Contents | str:
+    """Read the table of contents of an artifact: the head of a custom archive, ``toc.dat`` of a directory, the first
+    member of a tar. No more of the artifact is asked for than that.
+
+    :return: the contents, or why there are none.
+    :raises RepositoryError: the store does not answer.
+    """
+    artifact = manifest.artifact
+    if artifact.format == "plain":
+        return "a plain dump has no table of contents"
+    try:
+        toc, is_checked = _read(repository, manifest, cancel)
+    except BackupNotFound:
+        return f"the artifact of {manifest.id} is missing"
+    except (VerificationFailed, NotProven, ClientError) as error:
+        return f"the table of contents of {manifest.id} cannot be read: {error.message}"
+    return Contents(
+        toc.database,
+        toc_objects(toc.entries),
+        frozenset((None, entry.schema or "", entry.name) for entry in toc.entries if entry.kind in _TABLES),
+        _sizes(toc.entries, artifact.files) if artifact.format == "directory" else None,
+        _locale(toc.entries),
+        is_checked,
+    )
+
+
+class _Hashed:
+    """A reader that hashes what passes, up to so many bytes."""
+
+    def __init__(self, source: Readable, most: int, cancel: CancelFlag | None) -> None:
+        self._source, self._left, self._cancel = source, most, cancel
+        self._hash = hashlib.sha256()
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._cancel is not None:
+            self._cancel.check()
+        data = self._source.read(min(size, self._left) if size >= 0 else self._left)
+        self._left -= len(data)
+        self._hash.update(data)
+        return data
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _read(repository: Repository, manifest: Manifest, cancel: CancelFlag | None) -> tuple[Toc, bool]:
+    artifact = manifest.artifact
+    if artifact.format == "directory":
+        return _read_member(repository, manifest, cancel), True
+    key, size = manifest.key(artifact.files[0]), artifact.size
+    entry = _sized(repository, key, artifact.files[0])
+    with repository.read(key, pin=entry) as stream:
+        if artifact.format == "tar":
+            head = stream.read(_TAR_BLOCK)
+            if artifact_format(head) != "tar":
+                raise VerificationFailed(f"{artifact.name} is not a tar file whose first member is toc.dat")
+        toc, _ = read_toc(_Hashed(stream, size, cancel), what=artifact.name)
+    if (toc.format == "custom") != (artifact.format == "custom"):
+        raise VerificationFailed(f"{artifact.name} is in {toc.format} format, expected {artifact.format}")
+    return toc, False
+
+
+def _read_member(repository: Repository, manifest: Manifest, cancel: CancelFlag | None) -> Toc:
+    file = next((file for file in manifest.artifact.files if file.path == "toc.dat"), None)
+    if file is None:
+        raise VerificationFailed("its manifest names no toc.dat")
+    key = manifest.key(file)
+    entry = _sized(repository, key, file)
+    with repository.read(key, pin=entry) as stream:
+        source = _Hashed(stream, file.size, cancel)
+        toc, _ = read_toc(source, what="toc.dat")
+        while source.read(CHUNK):
+            pass
+    if source.sha256 != file.sha256:
+        raise VerificationFailed(f"checksum mismatch: expected sha256 {file.sha256}, found {source.sha256}")
+    return toc
+
+
+def _sized(repository: Repository, key: str, file: FileDigest) -> Entry:
+    entry = repository.stat(key)
+    if entry is None:
+        raise BackupNotFound(f"{repository.location(key)} does not exist")
+    if entry.size != file.size:
+        raise VerificationFailed(f"{file.path} has {entry.size} bytes, expected {file.size}")
+    return entry
+
+
+def _sizes(entries: Iterable[TocEntry], files: Iterable[FileDigest]) -> dict[Table, int]:
+    """The files of a directory that hold the data of each table. A partitioned table's data may be in several."""
+    by_stem = {_SUFFIX.sub("", file.path): file.size for file in files}
+    sizes: dict[Table, int] = {}
+    for entry in entries:
+        if entry.kind == "TABLE DATA" and entry.file in by_stem:
+            table = (None, entry.schema or "", entry.name)
+            sizes[table] = sizes.get(table, 0) + by_stem[entry.file]
+    return sizes
+
+
+def _locale(entries: Iterable[TocEntry]) -> dict[str, str] | None:
+    for entry in entries:
+        if entry.kind == "DATABASE":
+            found = _LOCALE.finditer(entry.definition)
+            return {match[1]: match[3] or match[2].replace("''", "'") for match in found}
+    return None

@@ -1,0 +1,81 @@
+"""Definitions by object, as two tables of contents have them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from airflow_pgbackup.backup.diff.contents import Contents
+from airflow_pgbackup.backup.diff.result import ADDED, CHANGED, DROPPED, DefinitionChange, NotCompared
+from airflow_pgbackup.postgres.definitions.objects import Key, Objects, changed_lines, may_show
+
+_ORDER = (DROPPED, ADDED, CHANGED)
+_LINES = 5  # shown of each object, removed and added
+_LINE = 200
+_OF_DATABASE = ("DATABASE", "DATABASE PROPERTIES")
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """:ivar unchanged: how many are equal; None where they were not compared."""
+
+    changes: tuple[DefinitionChange, ...]
+    unchanged: int | None
+    not_compared: tuple[NotCompared, ...]
+
+
+def compare_definitions(before: Contents | str, after: Contents | str, versions: tuple[str, str]) -> Definitions:
+    """Compare every object that the tables of contents define.
+
+    :param versions: major versions of the client and the server of each backup, for people. Where they differ, only
+        kinds and names are compared: two majors of pg_dump word the same definition differently.
+    """
+    reasons = list(dict.fromkeys(toc for toc in (before, after) if isinstance(toc, str)))
+    if isinstance(before, str) or isinstance(after, str):
+        return Definitions((), None, (NotCompared("definitions", "; ".join(reasons)),))
+    skipped: list[NotCompared] = []
+    old, new = before.objects, after.objects
+    if before.database != after.database:
+        reason = f"the databases have different names, {before.database} and {after.database}"
+        skipped.append(NotCompared("definition of the database itself", reason))
+        old, new = _without_database(old, before.database), _without_database(new, after.database)
+    texts = versions[0] == versions[1]
+    if not texts:
+        reason = f"dumped with {versions[0]} and {versions[1]}, which word the same definition differently"
+        skipped.append(NotCompared("text of definitions", reason))
+    changes = []
+    for key in old.keys() | new.keys():
+        if change := _compare(key, old.get(key), new.get(key), texts):
+            changes.append(change)
+    changes.sort(key=lambda one: (_ORDER.index(one.change), one.kind, one.schema or "", one.name))
+    return Definitions(tuple(changes), len(old.keys() | new.keys()) - len(changes), tuple(skipped))
+
+
+def _compare(key: Key, old: Counter[str] | None, new: Counter[str] | None, texts: bool) -> DefinitionChange | None:
+    _, kind, schema, name = key
+    if old is None or new is None:
+        return DefinitionChange(ADDED if old is None else DROPPED, kind, schema, name)
+    if old == new or (not texts and old.total() == new.total()):
+        return None
+    if not texts:
+        return DefinitionChange(CHANGED, kind, schema, name, f"{old.total()} of this name, now {new.total()}")
+    return DefinitionChange(CHANGED, kind, schema, name, _detail(kind, old, new))
+
+
+def _detail(kind: str, old: Counter[str], new: Counter[str]) -> str:
+    removed, added = changed_lines(old, new)
+    count = max(removed.total(), added.total(), 1)
+    if not may_show(kind):  # functions, user mappings and subscriptions may hold passwords
+        return f"{count} line{'s' * (count > 1)} changed"
+    lines = [f"- {line.strip()[:_LINE]}" for line in list(removed.elements())[:_LINES]]
+    lines += [f"+ {line.strip()[:_LINE]}" for line in list(added.elements())[:_LINES]]
+    more = sum(max(0, side.total() - _LINES) for side in (removed, added))
+    return "\n".join([*lines, *([f"… and {more} more lines"] if more else [])]) or "the order of its lines"
+
+
+def _without_database(objects: Objects, name: str) -> Objects:
+    return {
+        key: texts
+        for key, texts in objects.items()
+        if key[1] not in _OF_DATABASE and not (key[2] is None and key[3] == f"DATABASE {name}")
+    }

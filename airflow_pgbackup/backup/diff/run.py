@@ -1,0 +1,155 @@
+"""diff: what changed between two backups? The first question after "what happened?".
+
+It is answered from manifests, verifications and tables of contents; no data is read, so it takes seconds whatever the
+size of the database. What cannot be compared is named with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timezone
+
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.diff.contents import Contents, read_contents
+from airflow_pgbackup.backup.diff.definitions import compare_definitions
+from airflow_pgbackup.backup.diff.properties import (
+    compare_extensions,
+    compare_left_out,
+    compare_locales,
+    compare_properties,
+    measures,
+    versions,
+)
+from airflow_pgbackup.backup.diff.result import Diff, Measure, NotCompared, PropertyChange, Side
+from airflow_pgbackup.backup.diff.tables import Counted, compare_tables, counted
+from airflow_pgbackup.errors import BackupNotFound
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import read_catalogue
+from airflow_pgbackup.repository.evidence import SKEW, Evidence, read_each
+from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.manifest import Manifest
+
+
+def diff(*, repository: Repository, before: Evidence, after: Evidence, context: RunContext | None = None) -> Diff:
+    """Compare two backups of a repository; of one series, or of two.
+
+    :param before, after: in the order of the question, whichever is older.
+    :raises ManifestError: one of the manifests cannot be believed.
+    :raises RepositoryError: the store does not answer.
+    """
+    context = context or RunContext()
+    old, new = before.require_manifest(), after.require_manifest()
+    contents = [_contents(repository, manifest, context) for manifest in (old, new)]
+    rows = [counted(before, old), counted(after, new)]
+    tables = compare_tables((rows[0], contents[0]), (rows[1], contents[1]), (old.id, new.id))
+    definitions = compare_definitions(contents[0], contents[1], (versions(old), versions(new)))
+    extensions, unknown_extensions = _split(compare_extensions(old, new))
+    locales, unknown_locales = _split(compare_locales(contents[0], contents[1]))
+    left_out, unknown_left_out = _split(compare_left_out(old, new))
+    numbers, unknown_numbers = _numbers(old, new, rows)
+    return Diff(
+        repository=repository.uri,
+        before=_side(before, old, rows[0]),
+        after=_side(after, new, rows[1]),
+        properties=(*compare_properties(old, new), *locales, *left_out),
+        measures=tuple(numbers),
+        extensions=tuple(extensions),
+        tables=tables.changes,
+        tables_unchanged=tables.unchanged,
+        definitions=definitions.changes,
+        definitions_unchanged=definitions.unchanged,
+        not_compared=(
+            *tables.not_compared,
+            *definitions.not_compared,
+            *unknown_extensions,
+            *unknown_locales,
+            *unknown_left_out,
+            *unknown_numbers,
+        ),
+        notes=tuple(_notes(before, after, contents)),
+    )
+
+
+def last_two(repository: Repository, series: Series, *, before: str | None = None) -> tuple[Evidence, Evidence]:
+    """Return the newest two backups of a series whose manifests can be believed, the older one first.
+
+    :param before: the id of a backup that is not the newest; None: the one before the newest.
+    :raises BackupNotFound: there are fewer than two, or none of that id.
+    """
+    soon = datetime.now(timezone.utc) + SKEW
+    listed = [one for one in read_catalogue(repository, series=[series]).backups if one.started_at <= soon]
+    found: list[Evidence] = []
+    for evidence in read_each(repository, listed, ahead=2):
+        wanted = before is None or not found or evidence.backup.id == before
+        if evidence.manifest is not None and wanted:
+            found.append(evidence)
+        if len(found) == 2:
+            return found[1], found[0]
+    count = f"{len(found)} backup{'s' * (len(found) != 1)}"
+    what = (
+        f"{count} of {series} that can be read; two are needed"
+        if before is None
+        else f"no older backup {series}/{before}"
+    )
+    raise BackupNotFound(f"{repository.uri} has {what}", hint="pgbackup list --all shows what there is.")
+
+
+def _contents(repository: Repository, manifest: Manifest, context: RunContext) -> Contents | str:
+    context.cancel.check()
+    if manifest.artifact.format != "plain":
+        context.log(f"reading the table of contents of {manifest.series}/{manifest.id}")
+    return read_contents(repository, manifest, cancel=context.cancel)
+
+
+def _side(evidence: Evidence, manifest: Manifest, rows: Counted | None) -> Side:
+    return Side(
+        series=manifest.series,
+        id=manifest.id,
+        started_at=manifest.started_at,
+        state=evidence.backup.state,
+        level=evidence.backup.level,
+        format=manifest.artifact.format,
+        rows_from=rows.source if rows else None,
+    )
+
+
+def _numbers(old: Manifest, new: Manifest, rows: list[Counted | None]) -> tuple[list[Measure], list[NotCompared]]:
+    found = list(measures(old, new))
+    numbers = [one for one in found if isinstance(one, Measure)]
+    first, second = rows
+    if first is not None and second is not None:
+        numbers.append(Measure("tables with rows counted", "tables", len(first.rows), len(second.rows)))
+        numbers.append(Measure("rows", "rows", sum(first.rows.values()), sum(second.rows.values())))
+    return numbers, [one for one in found if isinstance(one, NotCompared)]
+
+
+def _notes(before: Evidence, after: Evidence, contents: list[Contents | str]) -> Iterable[str]:
+    old, new = before.backup, after.backup
+    if old.series != new.series:
+        yield f"the backups are of two series, {old.series} and {new.series}"
+    if new.started_at < old.started_at:
+        yield f"{new.id} is older than {old.id}"
+    for evidence in (before, after):
+        if evidence.backup.state in ("failed", "incomplete"):
+            yield f"{evidence.backup.id} {evidence.backup.standing}"
+    unchecked = [one.id for one, toc in ((old, contents[0]), (new, contents[1])) if _is_unchecked(toc)]
+    if unchecked:
+        yield (
+            f"the table of contents of {' and '.join(unchecked)} was read without comparing its digest, which is that "
+            "of the complete file; pgbackup verify compares it"
+        )
+    for evidence in (before, after):
+        for line in evidence.ignored[:3]:
+            yield f"{evidence.backup.id}: ignored {line}"
+
+
+def _is_unchecked(contents: Contents | str) -> bool:
+    return isinstance(contents, Contents) and not contents.is_checked
+
+
+def _split(found: Iterable[PropertyChange | NotCompared]) -> tuple[list[PropertyChange], list[NotCompared]]:
+    each = list(found)
+    return (
+        [one for one in each if isinstance(one, PropertyChange)],
+        [one for one in each if isinstance(one, NotCompared)],
+    )
