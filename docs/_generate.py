@@ -17,7 +17,7 @@ A page asks for a table by a pair of comments, and what is between them is repla
 
 ``parameters`` are the constructor's own, described by the docstring of the first of the classes that describes them;
 ``options`` are the tables of :mod:`airflow_pgbackup.postgres.options`, but for the fields named after the class;
-``excluded`` are the flags which are no parameters; ``restorability`` are the kinds of
+``excluded`` are the flags which are no parameters; ``restorability`` are the problems of
 :mod:`airflow_pgbackup.backup.check.restorability_problems`, in short and one by one; ``awkward`` is the table of the
 tests of awkward databases.
 """
@@ -55,14 +55,14 @@ def _table(kind: str, arguments: list[str]) -> str:
     if kind == "awkward":
         return _awkward()
     if kind == "restorability":
-        return _kinds() if arguments == ["table"] else "".join(map(_kind, PROBLEMS.values()))
+        return _problems() if arguments == ["table"] else "".join(map(_problem, PROBLEMS.values()))
     module = importlib.import_module(arguments[0])
     return _parameters([getattr(module, name) for name in arguments[1:]])
 
 
 def _awkward() -> str:
     path = Path(__file__).parents[1] / "tests" / "integration" / "awkward.py"
-    kinds = runpy.run_path(str(path))["PROBLEMS"]
+    kinds = runpy.run_path(str(path))["KINDS"]
     shown = {"notproven": "not proven"}
     return _rows(
         ("the database has", "custom", "plain", "restores into the same version", "`check` finds"),
@@ -139,24 +139,29 @@ def _what(option: Option) -> str:
     return what + ("; kept out of the manifest" if option.secret else "")
 
 
-def _kinds() -> str:
+def _problems() -> str:
     return _rows(
         ("code", "severity", "what was found", "at restore"),
         (
-            (f"[`{kind.code}`](#{kind.code})", kind.severity, kind.found.removesuffix(": {}"), kind.at_restore)
-            for kind in PROBLEMS.values()
+            (
+                f"[`{problem.code}`](#{problem.code})",
+                problem.severity,
+                problem.message.removesuffix(": {}"),
+                problem.consequence,
+            )
+            for problem in PROBLEMS.values()
         ),
     )
 
 
-def _kind(kind: RestorabilityProblem) -> str:
-    objects = ", ".join(kind.objects) or "…"
-    text = f"### {kind.code}\n\n{kind.severity}: `{kind.found.format(objects)}`\n\n"
-    text += f"At restore: {kind.at_restore}.\n\n{kind.mend.format(objects)}\n\n"
-    if kind.setting:
-        text += f"Example: {kind.setting}{':' if kind.example else '.'}\n\n"
-    if kind.example:
-        text += "```sql\n" + "".join(f"{statement};\n" for statement in kind.example) + "```\n\n"
+def _problem(problem: RestorabilityProblem) -> str:
+    objects = ", ".join(problem.objects) or "…"
+    text = f"### {problem.code}\n\n{problem.severity}: `{problem.message.format(objects)}`\n\n"
+    text += f"At restore: {problem.consequence}.\n\n{problem.hint.format(objects)}\n\n"
+    if problem.condition:
+        text += f"Example: {problem.condition}{':' if problem.example else '.'}\n\n"
+    if problem.example:
+        text += "```sql\n" + "".join(f"{statement};\n" for statement in problem.example) + "```\n\n"
     return text
 
 

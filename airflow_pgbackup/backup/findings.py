@@ -1,33 +1,27 @@
-"""What :func:`~airflow_pgbackup.backup.check.check` finds, and the session through which it looks at a database."""
+"""Findings: what :func:`~airflow_pgbackup.backup.check.check` reports."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
 
 from airflow_pgbackup.errors import PgBackupError
 
-if TYPE_CHECKING:
-    pass
-
 ERROR, WARNING = "error", "warning"
 
-_SHOWN = 3  # objects named in a message; a finding has them all
-_QUERY_TIMEOUT = "30s"  # all of it are catalogs; who waits longer waits for a lock on one
-_LOST = "the session was lost on the way: the server's log says why"
+_SHOWN = 3  # objects that a message names; Finding.objects has all of them
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that would stop or spoil a backup.
+    """One problem that would prevent or compromise a backup.
 
-    :param severity: ``error``: the dump would fail, or miss what it is asked for; ``warning``: somebody should know.
-    :param code: what kind of thing, one word; ``docs/reference/findings.md`` lists them.
-    :param message: what was found, lower case, no final stop.
-    :param hint: what to do.
-    :param objects: the tables, schemas, databases … that it is about, quoted as SQL wants them.
-    :param database: the database it is about, None for the server or the repository.
+    :param severity: ``error``: the dump would fail or be incomplete; ``warning``: worth a look, the dump succeeds.
+    :param code: identifies the kind of problem; ``docs/reference/findings.md`` lists all codes.
+    :param message: what was found: lower case, no final period.
+    :param hint: what to do about it.
+    :param objects: the tables, schemas, databases and so on concerned, quoted as in SQL.
+    :param database: the database concerned; None for the server or the repository.
     """
 
     severity: str
@@ -46,12 +40,12 @@ class Finding:
 
 @dataclass
 class Findings:
-    """Takes them down."""
+    """Collects findings."""
 
     all: list[Finding] = field(default_factory=list)
 
     def add(self, finding: Finding) -> None:
-        """What is said of every database is taken down once."""
+        """Add a finding, once: a problem of the server shows up again in every database."""
         if finding not in self.all:
             self.all.append(finding)
 
@@ -65,16 +59,19 @@ class Findings:
     ) -> None:
         self.add(Finding(WARNING, code, message, hint, tuple(objects), database))
 
-    def failed(self, code: str, error: PgBackupError, default_hint: str, database: str | None = None) -> None:
-        """What one of our own errors says, as a finding."""
+    def add_error(self, code: str, error: PgBackupError, default_hint: str, database: str | None = None) -> None:
+        """Add an exception as a finding.
+
+        :param default_hint: used where the exception has no hint.
+        """
         self.error(code, " ".join(error.message.split()), error.hint or default_hint, database=database)
 
     def sorted(self) -> list[Finding]:
-        """Errors first, else in the order in which they were found."""
+        """Return errors before warnings, each in the order in which they were found."""
         return sorted(self.all, key=lambda finding: finding.severity != ERROR)
 
 
 def named(objects: Sequence[str]) -> str:
-    """A list for a message, its first members."""
+    """Return the first objects of a list for a message: ``a, b, c and 4 more``."""
     more = len(objects) - _SHOWN
     return ", ".join(objects[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -67,3 +67,11 @@ class Progress:
         if self.tables:
             parts.append(f"table {self.tables}" + (f" of {self.tables_total}" if self.tables_total else ""))
         return f"{self._what}: " + ", ".join(parts)
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: ``1 table``, ``2,000 tables``.
+
+    :param plural: of the noun; by default with an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

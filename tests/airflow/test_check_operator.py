@@ -51,7 +51,7 @@ def test_errors_fail_the_task_and_all_are_in_the_log(reader: ConnectionParams, f
     run = run_dag(f'{IMPORT}PgBackupCheckOperator(task_id="check", postgres_conn_id="db", repository={folder!r})')
     assert run.states == {"check": "failed"}
     assert run.failure.startswith("check found 2 errors")
-    assert "may not look into staging" in run.failure
+    assert "lacks USAGE on schema staging" in run.failure
     assert f"GRANT USAGE ON SCHEMA staging TO {reader.user}" in run.output
     assert f"GRANT SELECT ON staging.raw TO {reader.user}" in run.output
 

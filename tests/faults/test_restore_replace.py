@@ -295,7 +295,7 @@ def test_what_a_killed_machine_leaves_behind_is_swept_by_the_next_restore(slow: 
         assert wait_until(lambda: connection.execute(query, [left]).fetchone() == (0,))
     lines: list[str] = []
     slow.replace(lines.append, keep_old=False)
-    assert f"dropped {left}, which a restore that was killed has left behind" in lines
+    assert f"dropped {left}, left by a restore that was killed" in lines
     assert slow.temporary() == []
     assert slow.content() == "restored"
 

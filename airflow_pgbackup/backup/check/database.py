@@ -1,4 +1,4 @@
-"""What else in a database would stop or spoil its backup: locks, settings, patterns of names, missing extensions."""
+"""Settings, locks and extensions of a database that would prevent or compromise its backup."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.findings import named
+from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.settings import Settings
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
-# Only ACCESS EXCLUSIVE keeps a dump out; also one that is still being waited for, since locks are a queue.
+# ACCESS EXCLUSIVE is the only lock that blocks a dump. One that is waited for blocks it too, as locks are a queue.
 _LOCKS: LiteralString = """
 select distinct pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
        coalesce('session ' || l.pid, 'a prepared transaction')
@@ -31,9 +32,9 @@ select pg_catalog.quote_literal(gid), pg_catalog.date_trunc('second', pg_catalog
  order by prepared
 """
 OLD_TRANSACTION = "5 minutes"
-"""A two-phase commit takes seconds."""
+"""Age after which a prepared transaction is reported: a two-phase commit takes seconds."""
 
-# What a session of this user starts with; this one has set its own.
+# reset_val is what a new session of this user starts with; this session has changed the settings.
 _TIMEOUTS: LiteralString = """
 select name || ' = ' || reset_val || ' ms' from pg_catalog.pg_settings
  where name in ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')
@@ -72,9 +73,9 @@ def check_database(
     settings: Settings,
     installed: Mapping[str, str] | None,
 ) -> None:
-    """Look at everything but the rights.
+    """Check a database for all problems other than missing privileges.
 
-    :param installed: extensions that a rehearsal here would have; None where there can be none at all.
+    :param installed: the extensions that a rehearsal on this machine would have; None if it cannot rehearse at all.
     """
     _timeouts(db)
     _client_encoding(db, options)
@@ -91,8 +92,9 @@ def _timeouts(db: InspectedDatabase) -> None:
     if timeouts:
         db.warning(
             "timeouts",
-            f"{db.where}: {', '.join(timeouts)}; pg_dump switches that off for itself, other sessions have it",
-            "give the role that dumps a 0 of its own: ALTER ROLE … SET statement_timeout = 0",
+            f"{db.where}: sessions of this user start with {', '.join(timeouts)}; pg_dump turns these timeouts off, "
+            "other programs do not",
+            "Turn them off for the role that dumps: ALTER ROLE ... SET statement_timeout = 0.",
             timeouts,
         )
 
@@ -101,9 +103,9 @@ def _client_encoding(db: InspectedDatabase, options: DumpOptions | DumpAllOption
     for client, server in db.rows(_ENCODINGS, options.encoding is None):
         db.warning(
             "client_encoding",
-            f"{db.where}: the user's client_encoding is {client}, the database's encoding {server}: "
-            "a character that the former lacks ends the dump",
-            f"set encoding={server!r}, or ALTER ROLE … RESET client_encoding",
+            f"{db.where}: the user's client_encoding is {client}, but the database's encoding is {server}: "
+            "the dump fails at the first character that the former lacks",
+            f"Set encoding={server!r}, or run ALTER ROLE ... RESET client_encoding.",
             (client,),
         )
 
@@ -116,9 +118,10 @@ def _locked(db: InspectedDatabase, options: DumpOptions | DumpAllOptions, settin
         holders = sorted(set(locked.values()))
         db.warning(
             "locked",
-            f"{db.where}: {named(holders)} locks or waits to lock {named(list(locked))}; "
-            f"a dump would wait for that, and give up after {limit}",
-            "let the schema change finish, or see what that session is waiting for: pg_stat_activity, pg_blocking_pids",
+            f"{db.where}: {named(holders)} holds or waits for an ACCESS EXCLUSIVE lock on {named(list(locked))}; "
+            f"a dump would wait for the lock, and fail after {limit}",
+            "Let the schema change finish, or find out what that session waits for: see pg_stat_activity and "
+            "pg_blocking_pids().",
             list(locked),
         )
 
@@ -128,9 +131,10 @@ def _prepared(db: InspectedDatabase) -> None:
     if prepared:
         db.warning(
             "prepared_transactions",
-            f"{db.where}: a prepared transaction is left over, the oldest for {prepared[0][1]}: "
-            f"{named([gid for gid, _ in prepared])}; it keeps its locks and keeps VACUUM from its work",
-            "COMMIT PREPARED or ROLLBACK PREPARED it, after asking whose it is",
+            f"{db.where}: {counted(len(prepared), 'old prepared transaction')}, the oldest prepared "
+            f"{prepared[0][1]} ago: {named([gid for gid, _ in prepared])}; they hold their locks and "
+            "hold back VACUUM",
+            "Find out whose they are, then run COMMIT PREPARED or ROLLBACK PREPARED.",
             [gid for gid, _ in prepared],
         )
 
@@ -140,8 +144,8 @@ def _not_in_plain(db: InspectedDatabase) -> None:
     if properties:
         db.warning(
             "database_properties",
-            f"{db.where}: a plain dump without create leaves out {', '.join(properties)}",
-            "set create=True, or use another format, from which pg_restore --create brings them",
+            f"{db.where}: a plain dump without create does not contain {', '.join(properties)}",
+            "Set create=True, or use another format: pg_restore --create restores them.",
             properties,
         )
 
@@ -151,7 +155,8 @@ def _extensions(db: InspectedDatabase, installed: Mapping[str, str]) -> None:
     if missing:
         db.warning(
             "extensions",
-            f"{db.where}: a rehearsal here would lack the extensions {named(missing)}",
-            "install their packages beside PostgreSQL's on the workers that verify at level restore",
+            f"{db.where}: a rehearsal on this machine would lack {'extensions' if len(missing) > 1 else 'extension'} "
+            f"{named(missing)}",
+            "Install their packages on the workers that verify at level restore.",
             missing,
         )

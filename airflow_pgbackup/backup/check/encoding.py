@@ -1,4 +1,4 @@
-"""Text that is not valid in every encoding: of a database in SQL_ASCII, and in names that the whole server shares."""
+"""Text that is not valid in every encoding: in SQL_ASCII databases, and in names of roles and databases."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ union all select 'tablespace ' || pg_catalog.quote_ident(spcname) from pg_catalo
 
 
 def check_shared_names(db: InspectedDatabase) -> None:
-    """Roles, databases and tablespaces of the server whose names are not UTF-8."""
+    """Check for roles, databases and tablespaces whose names are not UTF-8."""
     names = [name for (name,) in db.rows(_SHARED_NAMES) if not is_utf8(name)]
-    report_problem(db.findings, "encoding", names, found=f"the server has names that are not UTF-8: {named(names)}")
+    report_problem(db.findings, "encoding", names, message=f"the server has names that are not UTF-8: {named(names)}")
 
 
 def check_encoding(db: InspectedDatabase) -> None:
-    """Whether the database has an encoding at all."""
+    """Check for a database without an encoding."""
     names = [name for (name,) in db.optional_rows(_ENCODING)]
-    report_problem(db, "encoding", names, found="its encoding is SQL_ASCII, so its text may have any bytes")
+    report_problem(db, "encoding", names, message="the encoding is SQL_ASCII, so text may contain any bytes")

@@ -1,8 +1,8 @@
-"""Functions that a restore has to run: in generated columns, constraints, indexes, materialized views, partition keys.
+"""Functions that a restore runs: in generated columns, constraints, indexes, materialized views and partition keys.
 
-A restore runs them with an empty ``search_path``, table by table, and tomorrow. What they lean on is told from their
-text, as :mod:`airflow_pgbackup.postgres.sql.function_body` reads it, and counts only where a name is of somebody's
-schema and of nothing in ``pg_catalog``. Nothing is run.
+A restore runs them with an empty ``search_path``, table by table, and at another time. What they depend on is read from
+their text by :mod:`airflow_pgbackup.postgres.sql.function_body`. An unqualified name counts only if a user's schema has
+an object of that name and ``pg_catalog`` has none. Nothing is executed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from airflow_pgbackup.postgres.sql.function_body import Mentions, Name, changing
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
-# Expressions that a restore computes, and all that they depend on. Through views, whose rules are what depends; not
-# through what a materialized view or a table reads, since that is stored. Partitions have those of their parent. An
-# expression of a table that is locked just now would be waited for.
+# The expressions that a restore evaluates, with their dependencies. These lead through views, by their rules, but not
+# through tables and materialized views, whose rows are stored. Partitions have the expressions of their parent. Locked
+# tables are skipped: pg_get_expr() would wait for the lock.
 _USES: LiteralString = """
 with recursive relations(oid, relkind, name, relispopulated) as (
     select c.oid, c.relkind, c.oid::pg_catalog.regclass::text, c.relispopulated
@@ -85,7 +85,7 @@ select u.kind, u.name, u.relation::int8, coalesce(r.relnamespace, 0)::int8,
     or u.kind = 'constraint'
  order by 1, 2
 """.replace("{locked}", LOCKED)
-# A body in standard SQL is parsed when it is created, so its names mean what they meant then.
+# A body in standard SQL (BEGIN ATOMIC) is parsed when the function is created, so its names are resolved already.
 _FUNCTIONS: LiteralString = """
 select p.oid::int8, n.nspname, p.proname, p.oid::pg_catalog.regprocedure::text,
        case when l.lanname in ('sql', 'plpgsql') and p.prosqlbody is null then p.prosrc end,
@@ -114,7 +114,7 @@ select proname from pg_catalog.pg_proc where pronamespace = 'pg_catalog'::pg_cat
 union all select word from pg_catalog.pg_get_keywords() where catcode in ('R', 'C') and word = any (%s)
 """
 _QUOTED: LiteralString = "select pg_catalog.quote_ident(name) from pg_catalog.unnest(%s::text[]) name"
-_DEEPEST = 10  # calls within calls
+_DEEPEST = 10  # levels of nested calls
 
 
 @dataclass
@@ -126,8 +126,8 @@ class _Function:
     sets_path: bool
     extension: str | None
     mentions: Mentions = field(default_factory=Mentions)
-    schemas: set[str] = field(default_factory=set)  # where names are that it does not qualify
-    reads: bool = False  # a table
+    schemas: set[str] = field(default_factory=set)  # schemas of the names that it does not qualify
+    reads: bool = False  # whether it reads a table
 
     def __post_init__(self) -> None:
         if self.body is not None:
@@ -167,7 +167,7 @@ def check_functions(db: InspectedDatabase, selection: Selection) -> None:
     report_problem(db, "check_reads_tables", sorted(reading))
     clocks = named(sorted(set(varying.values())))
     report_problem(
-        db, "check_changes", sorted(varying), found=f"CHECK constraints depend on {clocks}: {named(sorted(varying))}"
+        db, "check_changes", sorted(varying), message=f"CHECK constraints depend on {clocks}: {named(sorted(varying))}"
     )
 
 
@@ -175,25 +175,25 @@ def _report_unqualified(db: InspectedDatabase, functions: _Functions, unqualifie
     signatures = sorted(unqualified)
     users = sorted({name for names in unqualified.values() for name in names})
     by_signature = {one.signature: one for one in functions.by_oid.values()}
-    mends = []
+    statements = []
     for one in (by_signature[signature] for signature in signatures[:3]):
-        if one.extension:  # whose functions a restore makes anew, by CREATE EXTENSION
-            mends.append(f"ALTER EXTENSION {one.extension} UPDATE, to a version that sets it")
+        if one.extension:  # a restore creates its functions with CREATE EXTENSION
+            statements.append(f"ALTER EXTENSION {one.extension} UPDATE, to a version whose functions set it")
         else:
             path = [name for (name,) in db.optional_rows(_QUOTED, sorted(one.schemas))]
-            mends.append(f"ALTER FUNCTION {one.signature} SET search_path = {', '.join(['pg_catalog', *path])}")
+            statements.append(f"ALTER FUNCTION {one.signature} SET search_path = {', '.join(['pg_catalog', *path])}")
     report_problem(
         db,
         "function_search_path",
         signatures,
-        found=f"functions name objects without their schema and do not set search_path: {named(signatures)}, "
+        message=f"functions use names without a schema and do not set search_path: {named(signatures)}, "
         f"used by {named(users)}",
-        mend=f"Run {'; '.join(mends)}; then dump again.",
+        hint=f"Run {'; '.join(statements)}; then dump again.",
     )
 
 
 class _Functions:
-    """Functions and those that they call, with what their names mean."""
+    """Functions and those that they call, with the schemas that their names resolve to."""
 
     def __init__(self, db: InspectedDatabase) -> None:
         self._db = db
@@ -202,7 +202,7 @@ class _Functions:
         self._asked: set[str] = set()
 
     def load(self, oids: set[int]) -> None:
-        """These and what they call, with the meaning of the names in their bodies."""
+        """Read functions and those that they call, and resolve the names in their bodies."""
         names: set[str] = set()
         for _ in range(_DEEPEST):
             new = self._read(oids, names)
@@ -254,7 +254,7 @@ class _Functions:
         return schemas
 
     def reached(self, oids: set[int]) -> list[_Function]:
-        """These functions and what they call; what is called by one that sets search_path has that path."""
+        """Return functions with those that they call, unless the caller sets search_path."""
         seen: set[int] = set()
         waiting = [oid for oid in oids if oid in self.by_oid]
         while waiting:

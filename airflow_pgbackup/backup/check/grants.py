@@ -1,6 +1,6 @@
-"""What the user of the connection may not read, object by object: each would end a dump, or leave something out of it.
+"""Objects that the connection's user may not read, and that would therefore fail the dump or be missing from it.
 
-``pg_dump`` stops at the first of these; here are all of them.
+``pg_dump`` stops at the first of them; check reports all.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
 from airflow_pgbackup.backup.findings import named
+from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.tools.capabilities import lock_table_privileges
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
-# What belongs to an extension is not dumped, but for the rows of its configuration tables.
-# The parameter: the privileges that allow LOCK TABLE … IN ACCESS SHARE MODE.
+# Members of an extension are not dumped, except for the rows of its configuration tables.
+# The parameter: the privileges that allow LOCK TABLE ... IN ACCESS SHARE MODE.
 _RELATIONS: LiteralString = """
 select c.oid::int8, n.oid::int8, n.nspname, pg_catalog.quote_ident(n.nspname),
        pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::text,
@@ -44,7 +45,7 @@ select l.oid::text from pg_catalog.pg_largeobject_metadata l
                     where a.privilege_type = 'SELECT' and (a.grantee = 0 or pg_catalog.pg_has_role(a.grantee, 'usage')))
  order by l.oid
 """
-# The condition under which the view pg_user_mappings shows their options, turned round.
+# The reverse of the condition under which the view pg_user_mappings shows the options.
 _USER_MAPPINGS: LiteralString = """
 select pg_catalog.quote_ident(m.usename) || ' on ' || pg_catalog.quote_ident(m.srvname)
   from pg_catalog.pg_user_mappings m join pg_catalog.pg_foreign_server s on s.oid = m.srvid
@@ -80,7 +81,7 @@ class _Relation:
 
 
 def check_grants(db: InspectedDatabase, selection: Selection, options: DumpOptions | DumpAllOptions) -> None:
-    """Everything that one database holds and this user may not read, or would read only in part."""
+    """Report everything in a database that the user may not read, or would read only in part."""
     me = db.rows(_ME)
     if not me:
         return
@@ -92,14 +93,14 @@ def check_grants(db: InspectedDatabase, selection: Selection, options: DumpOptio
     _row_security(db, user, with_rows, getattr(options, "enable_row_security", False))
     if selection.large_objects:
         _large_objects(db, user)
-    _left_out(db, user, options)
+    _omitted(db, user, options)
     if not getattr(options, "include_foreign_data", ()):
         _foreign(db, [one.name for one in with_rows if one.kind == "f"])
     if in_recovery and (unlogged := [one.name for one in with_rows if one.unlogged and one.kind == "r"]):
         db.warning(
             "standby_unlogged",
-            f"{db.where}: on a standby unlogged tables have no rows: {named(unlogged)}",
-            "dump from the primary, or accept that their rows are missing",
+            f"{db.where}: unlogged tables are empty on a standby: {named(unlogged)}",
+            "Dump from the primary, or accept that the dump lacks their rows.",
             unlogged,
         )
 
@@ -112,26 +113,27 @@ def _tables(db: InspectedDatabase, user: str, relations: list[_Relation], with_r
     if schemas:
         db.error(
             "schema_usage",
-            f"{db.where}: {user} may not look into {named(schemas)}",
-            f"GRANT USAGE ON SCHEMA {', '.join(schemas)} TO {user}, or {everything}, or exclude_schemas",
+            f"{db.where}: {user} lacks USAGE on {'schemas' if len(schemas) > 1 else 'schema'} {named(schemas)}",
+            f"Run GRANT USAGE ON SCHEMA {', '.join(schemas)} TO {user}, or {everything}, or set exclude_schemas.",
             schemas,
         )
     tables = [one.name for one in needed if one.kind in "rp" and not (one.select if one.oid in rows else one.lock)]
     if tables:
         db.error(
             "table_select",
-            f"{db.where}: {user} may not read {named(tables)}",
-            f"GRANT SELECT ON {named(tables)} TO {user}, or {everything}, or exclude_tables; "
-            "for tables to come: ALTER DEFAULT PRIVILEGES",
+            f"{db.where}: {user} lacks SELECT on {'tables' if len(tables) > 1 else 'table'} {named(tables)}",
+            f"Run GRANT SELECT ON {named(tables)} TO {user}, or {everything}, or set exclude_tables; ALTER DEFAULT "
+            "PRIVILEGES covers future tables.",
             tables,
         )
     sequences = [one.name for one in needed if one.kind == "S" and not one.select]
     if sequences:
         db.error(
             "sequence_select",
-            f"{db.where}: {user} may not read the value of {named(sequences)}",
-            f"GRANT SELECT ON SEQUENCE {named(sequences)} TO {user}, or {everything}; "
-            "exclude_tables leaves sequences out, too",
+            f"{db.where}: {user} lacks SELECT on {'sequences' if len(sequences) > 1 else 'sequence'} "
+            f"{named(sequences)}",
+            f"Run GRANT SELECT ON SEQUENCE {named(sequences)} TO {user}, or {everything}, or set exclude_tables, which "
+            "excludes sequences too.",
             sequences,
         )
 
@@ -141,16 +143,17 @@ def _row_security(db: InspectedDatabase, user: str, with_rows: list[_Relation], 
     if filtered and enabled:
         db.warning(
             "row_security",
-            f"{db.where}: with enable_row_security the dump has only the rows that {user} may see of {named(filtered)}",
-            f"ALTER ROLE {user} BYPASSRLS, and leave enable_row_security out",
+            f"{db.where}: with enable_row_security, the dump contains only those rows of {named(filtered)} that {user} "
+            "may see",
+            f"Run ALTER ROLE {user} BYPASSRLS, and leave enable_row_security out.",
             filtered,
         )
     elif filtered:
         db.error(
             "row_security",
-            f"{db.where}: row-level security would hide rows of {named(filtered)} from {user}, so pg_dump refuses",
-            f"ALTER ROLE {user} BYPASSRLS, or dump as the owner; "
-            "enable_row_security would dump only the rows that it may see",
+            f"{db.where}: row-level security hides rows of {named(filtered)} from {user}, so pg_dump would fail",
+            f"Run ALTER ROLE {user} BYPASSRLS, or dump as the tables' owner. With enable_row_security, the dump would "
+            "contain only the visible rows.",
             filtered,
         )
 
@@ -160,30 +163,30 @@ def _large_objects(db: InspectedDatabase, user: str) -> None:
     if oids:
         db.error(
             "large_objects",
-            f"{db.where}: {user} may not read {len(oids)} large objects: {named(oids)}",
-            f"GRANT SELECT ON LARGE OBJECT {named(oids)} TO {user} (pg_read_all_data does not cover them), dump as "
-            "a superuser, or set large_objects=False",
+            f"{db.where}: {user} lacks SELECT on {counted(len(oids), 'large object')}: {named(oids)}",
+            f"Run GRANT SELECT ON LARGE OBJECT {named(oids)} TO {user} (pg_read_all_data does not cover them), dump as "
+            "a superuser, or set large_objects=False.",
             oids,
         )
 
 
-def _left_out(db: InspectedDatabase, user: str, options: DumpOptions | DumpAllOptions) -> None:
-    """What pg_dump leaves out without failing."""
+def _omitted(db: InspectedDatabase, user: str, options: DumpOptions | DumpAllOptions) -> None:
+    """Report what pg_dump omits without an error."""
     mappings = [name for (name,) in db.rows(_USER_MAPPINGS)]
     if mappings:
         db.warning(
             "user_mappings",
-            f"{db.where}: {user} does not see the options of user mappings: {named(mappings)}; "
-            "the dump has the mappings without them",
-            "dump as a superuser, or keep these passwords elsewhere",
+            f"{db.where}: {user} may not read the options of user mappings: {named(mappings)}; the dump contains the "
+            "mappings without options, so without passwords",
+            "Dump as a superuser, or store these passwords elsewhere.",
             mappings,
         )
     subscriptions = [] if options.no_subscriptions else [name for (name,) in db.rows(_SUBSCRIPTIONS)]
     if subscriptions:
         db.warning(
             "subscriptions",
-            f"{db.where}: only a superuser dumps subscriptions, {user} is none: {named(subscriptions)}",
-            "dump as a superuser, or set no_subscriptions to say that they are not wanted",
+            f"{db.where}: only a superuser can dump subscriptions, and {user} is not one: {named(subscriptions)}",
+            "Dump as a superuser, or set no_subscriptions if the dump need not contain them.",
             subscriptions,
         )
 
@@ -192,7 +195,7 @@ def _foreign(db: InspectedDatabase, tables: list[str]) -> None:
     if tables:
         db.warning(
             "foreign_tables",
-            f"{db.where}: the rows of foreign tables are on another server and not in the dump: {named(tables)}",
-            "back that server up, or name it in include_foreign_data",
+            f"{db.where}: the rows of foreign tables are on other servers and not in the dump: {named(tables)}",
+            "Back up those servers, or add the foreign servers to include_foreign_data.",
             tables,
         )

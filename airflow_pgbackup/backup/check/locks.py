@@ -1,4 +1,4 @@
-"""Entries of the lock table: a dump takes one for each table, a restore in one transaction one for each object."""
+"""The size of the lock table: a dump locks every table, a restore in a single transaction every object it creates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ select pg_catalog.current_setting('max_locks_per_transaction')::int8
           + pg_catalog.current_setting('max_prepared_transactions')::int8),
        pg_catalog.current_setting('max_locks_per_transaction')::int8
 """
-# A new table is locked with its TOAST table and index, its indexes and its constraints; as in
+# CREATE TABLE also locks the TOAST table with its index, the indexes, and the tables of foreign keys; as counted in
 # postgres/definitions/requirements.py.
 _RELATIONS: LiteralString = """
 select c.oid::int8, c.relnamespace::int8, c.relkind in ('r', 'p'),
@@ -35,11 +35,11 @@ LOCKED: LiteralString = """
     select l.relation from pg_catalog.pg_locks l join pg_catalog.pg_database d on d.oid = l.database
      where d.datname = pg_catalog.current_database() and l.locktype = 'relation' and l.mode = 'AccessExclusiveLock'
 """
-"""A query of the relations whose size or expressions a session would wait for."""
+"""A subquery: relations of this database with an ACCESS EXCLUSIVE lock, for which a session would wait."""
 
 
 def check_locks(db: InspectedDatabase, selection: Selection) -> None:
-    """Compare the locks that a dump and its restore take with what this server has room for."""
+    """Compare the number of locks that a dump and its restore take with the size of the lock table."""
     rows = [row for row in db.optional_rows(_RELATIONS) if selection.takes(row[0], row[1])]
     tables, objects = sum(is_table for _, _, is_table, _ in rows), sum(int(locks) for *_, locks in rows)
     if selection.large_objects:
@@ -55,11 +55,8 @@ def check_locks(db: InspectedDatabase, selection: Selection) -> None:
                     db,
                     code,
                     [f"max_locks_per_transaction = {setting}"],
-                    found=f"{who} takes about {needed:,} locks at once, and a server like this has room for "
-                    f"{capacity:,}",
-                    mend=f"ALTER SYSTEM SET max_locks_per_transaction = {enough} there, and restart the server"
-                    + (
-                        "; or restore into a new database (mode create), not in one transaction."
-                        * (code != "dump_locks")
-                    ),
+                    message=f"{who} takes about {needed:,} locks at once, but the lock table of a server like this "
+                    f"holds {capacity:,}",
+                    hint=f"Run ALTER SYSTEM SET max_locks_per_transaction = {enough} there and restart the server"
+                    + ("." if code == "dump_locks" else ", or restore into a new database (mode create)."),
                 )

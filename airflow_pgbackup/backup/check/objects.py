@@ -1,4 +1,4 @@
-"""Objects of a database that restore with conditions: read from its catalogs, each by one query."""
+"""Objects that a restore can bring back under conditions only: one catalog query for each kind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
-# Each with the table that they belong to and its schema, for what is selected.
+# The first columns are the table and its schema, so that tables outside of the selection can be skipped.
 _NOT_VALID: LiteralString = """
 select c.oid::int8, c.relnamespace::int8,
        pg_catalog.quote_ident(x.conname) || ' on ' || c.oid::pg_catalog.regclass::text,
@@ -24,7 +24,7 @@ select c.oid::int8, c.relnamespace::int8,
    and coalesce((pg_catalog.to_jsonb(x) ->> 'conenforced')::bool, true)  -- since version 18
  order by 3
 """
-# pg_dump skips invalid indexes, but for those of partitioned tables. One that is being built is not valid yet.
+# pg_dump skips invalid indexes, except those of partitioned tables. An index that is being built is not valid yet.
 _INVALID_INDEXES: LiteralString = """
 select c.oid::int8, c.relnamespace::int8, i.indexrelid::pg_catalog.regclass::text
   from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indrelid
@@ -33,7 +33,7 @@ select c.oid::int8, c.relnamespace::int8, i.indexrelid::pg_catalog.regclass::tex
    and not exists (select from pg_catalog.pg_stat_progress_create_index p where p.index_relid = i.indexrelid)
  order by 3
 """
-# COPY reads a name back: of an index that is made later, of a function that is one of several, of a role of the server.
+# COPY looks up the names: of indexes, which are created later, of overloaded functions, of roles, which are not dumped.
 _REG_COLUMNS: LiteralString = """
 with recursive reg(type, name) as (
     select oid, typname::text from pg_catalog.pg_type
@@ -116,7 +116,7 @@ select distinct pg_catalog.quote_literal(p.probin)
                     where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = p.oid and d.deptype = 'e')
  order by 1
 """
-# Files in the server's share/tsearch_data; those of stop words come with every server.
+# Options that name files in share/tsearch_data; the files of stop words come with PostgreSQL.
 _DICTIONARIES: LiteralString = """
 select t.oid::pg_catalog.regdictionary::text from pg_catalog.pg_ts_dict t
  where t.oid >= 16384 and dictinitoption ~* '\\m(dictfile|afffile|synonyms|rules)\\M'
@@ -128,9 +128,9 @@ select t.oid::pg_catalog.regdictionary::text from pg_catalog.pg_ts_dict t
 
 
 def check_objects(db: InspectedDatabase, selection: Selection, options: DumpOptions | DumpAllOptions) -> None:
-    """Constraints, indexes, columns, collations and what a plain user cannot restore.
+    """Check constraints, indexes, columns, collations, and objects that only a superuser can restore.
 
-    The session's search_path is empty, so that all names are qualified.
+    The session's search_path must be empty, so that all names are qualified.
     """
     constraints = [row for row in db.optional_rows(_NOT_VALID) if selection.takes(row[0], row[1])]
     report_problem(db, "not_valid", [name for _, _, name, inherited in constraints if not inherited])

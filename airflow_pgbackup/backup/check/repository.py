@@ -1,4 +1,4 @@
-"""Would the repository take the backup, and which databases does it know nothing of?"""
+"""Whether the repository can store the backup, and which databases have none."""
 
 from __future__ import annotations
 
@@ -27,37 +27,38 @@ _DATABASES: LiteralString = """
 select datname from pg_catalog.pg_database
  where datallowconn and not datistemplate and datconnlimit <> -2 order by datname
 """
-_HOLDS_SOMETHING: LiteralString = """
+_HAS_RELATIONS: LiteralString = """
 select exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                 where n.nspname !~ '^pg_' and n.nspname <> 'information_schema')
 """
-# With one of these a dump does not have the databases' rows.
-_NOT_WHOLE = ("globals_only", "roles_only", "tablespaces_only", "schema_only", "no_data", "statistics_only")
+# Options of dumps without rows.
+_WITHOUT_ROWS = ("globals_only", "roles_only", "tablespaces_only", "schema_only", "no_data", "statistics_only")
 _MANIFESTS = 20
+"""The number of cluster backups, the newest of each series first, whose manifests are read."""
 
 
 def check_repository(repository: Repository, server: str, findings: Findings) -> list[Backup] | None:
-    """Is it there, does it take files?
+    """Check that the repository exists and can be written to.
 
-    :return: the backups it has of this server, newest first in each series; None where that is not to be known.
+    :return: the backups of this server, newest first in each series; None if they cannot be listed.
     """
     backups = None
     try:
         backups = list(read_catalogue(repository, server=server).backups)
     except (RepositoryError, ConfigurationError) as error:
-        findings.failed("repository", error, "look at its address and credentials, and at the server's name")
+        findings.add_error("repository", error, "Check the repository's URI and credentials, and the server's name.")
         if not isinstance(error, RepositoryNotFound):
             return None
     try:
         repository.probe()
     except RepositoryError as error:
         if backups is None and isinstance(error, RepositoryNotFound):
-            return None  # has been said
-        findings.failed("repository_write", error, "the user that runs the tasks must be able to write there")
+            return None  # already reported
+        findings.add_error("repository_write", error, "Grant write access to the user that runs the tasks.")
     return backups
 
 
-def check_room(
+def check_space(
     repository: Repository,
     series: Series,
     backups: Collection[Backup],
@@ -65,49 +66,44 @@ def check_room(
     options: DumpOptions | DumpAllOptions,
     findings: Findings,
 ) -> None:
-    """Is there room for the next backup?
+    """Check the free space for the next backup.
 
-    :param size: bytes of the database on disk; None where that is not known.
+    :param size: bytes of the database on disk; None if unknown.
     """
-    if any(getattr(options, name, False) for name in _NOT_WHOLE):
+    if any(getattr(options, name, False) for name in _WITHOUT_ROWS):
         size = None
     last = next((backup.size for backup in backups if backup.series == series), None)
     try:
         free = repository.free_bytes()
     except RepositoryError as error:
-        findings.failed("repository", error, "look at its file system")
+        findings.add_error("repository", error, "Check the repository's file system.")
         return
     if free is not None:
-        _room("repository_full", f"{repository.uri}", free, last, size, findings)
+        _compare_space("repository_full", repository.uri, free, last, size, findings)
     elif isinstance(options, DumpOptions) and options.format == "directory":
-        folder = tempfile.gettempdir()
-        _room(
-            "temp_full",
-            f"the folder for temporary files {folder}",
-            shutil.disk_usage(folder).free,
-            last,
-            size,
-            findings,
-        )
+        directory = tempfile.gettempdir()
+        free = shutil.disk_usage(directory).free
+        _compare_space("temp_full", f"the temporary directory {directory}", free, last, size, findings)
 
 
-def _room(code: str, where: str, free: int, last: int | None, size: int | None, findings: Findings) -> None:
+def _compare_space(code: str, where: str, free: int, last: int | None, size: int | None, findings: Findings) -> None:
     if last is not None and free < last:
         findings.error(
             code,
-            f"{where} has {human_bytes(free)} free, the last backup of this series takes {human_bytes(last)}",
-            "prune old backups, give it more room, or write to an s3:// repository",
+            f"{where} has {human_bytes(free)} free, but the last backup of this series takes {human_bytes(last)}",
+            "Prune old backups, add disk space, or use an s3:// repository.",
         )
     elif last is None and size is not None and free < size:
         findings.warning(
             code,
-            f"{where} has {human_bytes(free)} free, the data takes {human_bytes(size)} on the server's disk",
-            "a compressed dump is often a fifth of that, but nobody has made one yet",
+            f"{where} has {human_bytes(free)} free, but the database takes {human_bytes(size)} on disk",
+            "A compressed dump often takes a fifth of that; as there is no earlier backup to compare with, make sure "
+            "that it fits.",
         )
 
 
 def server_databases(db: InspectedDatabase) -> list[str]:
-    """The databases of the server that may hold something of somebody's."""
+    """Return the databases of the server that users can connect to, without templates."""
     return [name for (name,) in db.rows(_DATABASES)]
 
 
@@ -116,39 +112,39 @@ def check_coverage(
     connection: ConnectionParams,
     repository: Repository,
     backups: Collection[Backup],
-    about_to_be: Collection[str],
+    dumped: Collection[str],
     findings: Findings,
 ) -> None:
-    """Databases of the server that no series in the repository has a backup of.
+    """Report databases of the server that have no backup in the repository.
 
     :param databases: see :func:`server_databases`.
-    :param about_to_be: those which the dump that is checked for will cover.
+    :param dumped: the databases that the dump being checked contains.
     """
-    covered = {backup.series.database for backup in backups} | set(about_to_be)
+    covered = {backup.series.database for backup in backups} | set(dumped)
     cluster = [backup for backup in backups if backup.series.database is None][:_MANIFESTS]
     if any(_has_rows(manifest) for manifest in read_manifests(repository, cluster)):
         return
     missing = [name for name in databases if name not in covered]
-    # initdb makes it for people to connect to, and most never put anything there.
-    if "postgres" in missing and not _holds_something(connection.with_database("postgres")):
+    # initdb creates it for users to connect to, and most leave it empty.
+    if "postgres" in missing and not _has_relations(connection.with_database("postgres")):
         missing.remove("postgres")
     if missing:
         findings.warning(
             "not_covered",
             f"{repository.uri} has no backup of {named(missing)}",
-            "add them to the DAG, or dump the cluster with pg_dumpall",
+            "Add the databases to the DAG, or dump the cluster with pg_dumpall.",
             missing,
         )
 
 
 def _has_rows(manifest: Manifest | RepositoryError) -> bool:
-    return isinstance(manifest, Manifest) and not any(manifest.options.get(name) for name in _NOT_WHOLE)
+    return isinstance(manifest, Manifest) and not any(manifest.options.get(name) for name in _WITHOUT_ROWS)
 
 
-def _holds_something(connection: ConnectionParams) -> bool:
+def _has_relations(connection: ConnectionParams) -> bool:
     try:
         with connection.connect() as session:
-            row = session.execute(_HOLDS_SOMETHING).fetchone()
+            row = session.execute(_HAS_RELATIONS).fetchone()
     except (ConnectError, psycopg.Error):
-        return True  # nobody knows, so somebody should look
+        return True  # it may hold something, so it is reported
     return row != (False,)

@@ -1,7 +1,7 @@
-"""The kinds of things in a sound database that make a restore fail or lose something: one table, for code and docs.
+"""Problems in a healthy database that make a restore fail or lose something: one table, for code and documentation.
 
-:mod:`.check_restorability` looks for them, ``docs/reference/restorability.md`` is generated from this table, and the
-tests make every example, find it, mend it, and find it no more.
+:mod:`.restorability` searches for them, the page ``docs/reference/restorability.md`` is generated from this table, and
+the tests create every example, find the problem, fix it, and find it no longer.
 """
 
 from __future__ import annotations
@@ -15,48 +15,50 @@ from airflow_pgbackup.backup.findings import ERROR, WARNING, Finding, Findings, 
 
 @dataclass(frozen=True, kw_only=True)
 class RestorabilityProblem:
-    """One kind of thing.
+    """One kind of problem.
 
-    :ivar code: as in :class:`.findings.Finding`.
-    :ivar severity: ``error``: proven by what was read, so the next dump or restore fails or loses something;
+    :ivar code: as in :class:`~airflow_pgbackup.backup.findings.Finding`.
+    :ivar severity: ``error``: what was read proves that the next dump or restore fails or loses something;
         ``warning``: it does so under conditions that the catalogs do not show.
-    :ivar found: what was found; ``{}`` stands for the objects.
-    :ivar at_restore: what happens then.
-    :ivar mend: what to do, with the statement; ``{}`` as there.
-    :ivar example: statements that make it; () where that takes more than SQL, and then `setting` says what.
-    :ivar mended: statements after which check finds it no more.
-    :ivar objects: of the finding in the example.
+    :ivar message: what was found; ``{}`` stands for the objects.
+    :ivar consequence: what happens in a restore.
+    :ivar hint: what to do, with the statement; ``{}`` stands for the objects.
+    :ivar example: statements that create the problem; () if that takes more than SQL, which `condition` then describes.
+    :ivar fix: statements that remove the problem of the example.
+    :ivar objects: the finding's objects in the example.
+    :ivar condition: what the example needs beside its statements.
     """
 
     code: str
     severity: str = WARNING
-    found: str
-    at_restore: str
-    mend: str
+    message: str
+    consequence: str
+    hint: str
     example: tuple[str, ...] = ()
-    mended: tuple[str, ...] = ()
+    fix: tuple[str, ...] = ()
     objects: tuple[str, ...] = ()
-    setting: str = ""
+    condition: str = ""
 
 
 def report_problem(
-    where: InspectedDatabase | Findings, code: str, objects: Sequence[str], *, found: str = "", mend: str = ""
+    where: InspectedDatabase | Findings, code: str, objects: Sequence[str], *, message: str = "", hint: str = ""
 ) -> None:
-    """Take down a finding of a kind, if there are any objects.
+    """Add a finding for a problem, if there are any objects.
 
-    :param where: a database; or the findings, for what is about the whole server.
-    :param found, mend: instead of the kind's own, where they say more.
+    :param where: the database; or the findings, for problems of the whole server.
+    :param code: of the problem.
+    :param message, hint: replace those of the table, where more is known.
     """
     if not objects:
         return
-    kind = PROBLEMS[code]
+    problem = PROBLEMS[code]
     about = f"{where.where}: " if isinstance(where, InspectedDatabase) else ""
     list_ = named(objects)
     finding = Finding(
-        kind.severity,
-        kind.code,
-        f"{about}{found or kind.found.format(list_)}: {kind.at_restore}",
-        mend or kind.mend.format(list_),
+        problem.severity,
+        problem.code,
+        f"{about}{message or problem.message.format(list_)}; {problem.consequence}",
+        hint or problem.hint.format(list_),
         tuple(objects),
         where.name if isinstance(where, InspectedDatabase) else None,
     )
@@ -66,10 +68,10 @@ def report_problem(
 _ALL = (
     RestorabilityProblem(
         code="function_search_path",
-        found="functions name objects without their schema and do not set search_path: {}",
-        at_restore="a restore runs them with an empty search_path, where those names mean nothing: the rows, the index "
-        "or the view are missing afterwards",
-        mend="Run ALTER FUNCTION {} SET search_path = pg_catalog, public; then dump again.",
+        message="functions use names without a schema and do not set search_path: {}",
+        consequence="a restore runs them with an empty search_path and cannot find those names, so the rows, the index "
+        "or the view that use them are missing afterwards",
+        hint="Run ALTER FUNCTION {} SET search_path = pg_catalog, public; then dump again.",
         example=(
             "CREATE TABLE rate (code text PRIMARY KEY, value numeric)",
             "CREATE FUNCTION rate_of(text) RETURNS numeric LANGUAGE sql IMMUTABLE "
@@ -77,15 +79,16 @@ _ALL = (
             "CREATE TABLE price (code text, value numeric GENERATED ALWAYS AS (rate_of(code)) STORED)",
             "INSERT INTO price VALUES ('EUR')",
         ),
-        mended=("ALTER FUNCTION rate_of(text) SET search_path = pg_catalog, public",),
+        fix=("ALTER FUNCTION rate_of(text) SET search_path = pg_catalog, public",),
         objects=("public.rate_of(text)",),
     ),
     RestorabilityProblem(
         code="check_reads_tables",
-        found="CHECK constraints read tables: {}",
-        at_restore="rows are loaded table by table, so the constraint refuses rows whose other table comes later, more "
-        "so with several jobs",
-        mend="Replace it by a foreign key or a trigger: a CHECK may look at its own row only.",
+        message="CHECK constraints read tables: {}",
+        consequence="a restore loads one table after the other, in any order with several jobs, so the constraint "
+        "rejects rows if the other table is loaded later",
+        hint="Replace the constraint with a foreign key or a trigger: a CHECK constraint may refer to its own row "
+        "only.",
         example=(
             "CREATE TABLE kind (name text)",
             "INSERT INTO kind VALUES ('a')",
@@ -94,56 +97,57 @@ _ALL = (
             "CREATE TABLE item (kind text CONSTRAINT known CHECK (is_kind(kind)))",
             "INSERT INTO item VALUES ('a')",
         ),
-        mended=("ALTER TABLE item DROP CONSTRAINT known",),
+        fix=("ALTER TABLE item DROP CONSTRAINT known",),
         objects=("known on public.item",),
     ),
     RestorabilityProblem(
         code="check_changes",
-        found="CHECK constraints change with time, user or chance: {}",
-        at_restore="rows that were valid when they were written are refused, and with them all rows of their table",
-        mend="Drop it (ALTER TABLE ... DROP CONSTRAINT) and look at such values in a trigger.",
+        message="CHECK constraints depend on the time, the user or a random value: {}",
+        consequence="rows that were valid when they were written are rejected later, and with them all rows of their "
+        "table",
+        hint="Drop the constraint (ALTER TABLE ... DROP CONSTRAINT) and check the values in a trigger.",
         example=(
             "CREATE TABLE coupon (until timestamptz CONSTRAINT fresh CHECK (until > now()))",
             "INSERT INTO coupon VALUES (clock_timestamp() + '0.1 s')",
         ),
-        mended=("ALTER TABLE coupon DROP CONSTRAINT fresh",),
+        fix=("ALTER TABLE coupon DROP CONSTRAINT fresh",),
         objects=("fresh on public.coupon",),
     ),
     RestorabilityProblem(
         code="not_valid",
-        found="constraints are NOT VALID: {}",
-        at_restore="a full restore adds them NOT VALID, as they are; a restore of rows into existing tables fails at "
-        "rows that violate them",
-        mend="Mend the rows, then run ALTER TABLE ... VALIDATE CONSTRAINT: {}.",
+        message="constraints are NOT VALID: {}",
+        consequence="a complete restore succeeds and keeps them NOT VALID, but restoring the rows into existing tables "
+        "fails at rows that violate them",
+        hint="Correct the rows, then run ALTER TABLE ... VALIDATE CONSTRAINT: {}.",
         example=(
             "CREATE TABLE person (age int)",
             "INSERT INTO person VALUES (-1)",
             "ALTER TABLE person ADD CONSTRAINT born CHECK (age >= 0) NOT VALID",
         ),
-        mended=("UPDATE person SET age = 0", "ALTER TABLE person VALIDATE CONSTRAINT born"),
+        fix=("UPDATE person SET age = 0", "ALTER TABLE person VALIDATE CONSTRAINT born"),
         objects=("born on public.person",),
     ),
     RestorabilityProblem(
         code="not_null_not_valid",
-        found="NOT NULL constraints of tables with children are NOT VALID: {}",
-        at_restore="pg_restore with several jobs may fail at a child that holds a null; with one job it does not",
-        mend="Mend the rows, then run ALTER TABLE ... VALIDATE CONSTRAINT: {}. Until then restore with one job.",
+        message="NOT NULL constraints on tables with partitions or child tables are NOT VALID: {}",
+        consequence="pg_restore with several jobs may fail at a child table that holds nulls; with one job it succeeds",
+        hint="Correct the rows, then run ALTER TABLE ... VALIDATE CONSTRAINT: {}. Until then, restore with one job.",
         example=(
             "CREATE TABLE reading (at date, value int) PARTITION BY RANGE (at)",
             "CREATE TABLE reading_2026 PARTITION OF reading FOR VALUES FROM ('2026-01-01') TO ('2027-01-01')",
             "INSERT INTO reading VALUES ('2026-05-01', NULL)",
             "ALTER TABLE reading ADD CONSTRAINT given NOT NULL value NOT VALID",
         ),
-        mended=("UPDATE reading SET value = 0", "ALTER TABLE reading VALIDATE CONSTRAINT given"),
+        fix=("UPDATE reading SET value = 0", "ALTER TABLE reading VALIDATE CONSTRAINT given"),
         objects=("given on public.reading",),
-        setting="PostgreSQL 18 or newer",
+        condition="PostgreSQL 18 or newer",
     ),
     RestorabilityProblem(
         code="violated_check",
         severity=ERROR,
-        found="rows violate their CHECK constraints: {}",
-        at_restore="COPY refuses the whole table",
-        mend="Find the rows with SELECT * FROM ... WHERE NOT (condition), and mend them: {}.",
+        message="rows violate CHECK constraints: {}",
+        consequence="COPY rejects all rows of the table",
+        hint="Find the rows with SELECT * FROM ... WHERE NOT (condition), and correct them: {}.",
         example=(
             "CREATE TABLE stock (amount int CONSTRAINT counted CHECK (amount >= 0))",
             "ALTER TABLE stock DROP CONSTRAINT counted",
@@ -151,16 +155,16 @@ _ALL = (
             "ALTER TABLE stock ADD CONSTRAINT counted CHECK (amount >= 0) NOT VALID",
             "UPDATE pg_constraint SET convalidated = true WHERE conname = 'counted'",
         ),
-        mended=("UPDATE stock SET amount = 0",),
+        fix=("UPDATE stock SET amount = 0",),
         objects=("counted on public.stock",),
-        setting="found with scan_rows",
+        condition="found with scan_rows",
     ),
     RestorabilityProblem(
         code="violated_foreign_key",
         severity=ERROR,
-        found="rows refer to rows that do not exist: {}",
-        at_restore="the foreign key cannot be added, and is missing afterwards",
-        mend="Find the rows with SELECT c.* FROM child c LEFT JOIN parent p ON ... WHERE p.key IS NULL, and mend "
+        message="rows violate foreign keys: {}",
+        consequence="the foreign key cannot be created and is missing afterwards",
+        hint="Find the rows with SELECT c.* FROM child c LEFT JOIN parent p ON ... WHERE p.key IS NULL, and correct "
         "them: {}.",
         example=(
             "CREATE TABLE parent (id int PRIMARY KEY)",
@@ -169,17 +173,18 @@ _ALL = (
             "INSERT INTO child VALUES (1)",
             "RESET session_replication_role",
         ),
-        mended=("INSERT INTO parent VALUES (1)",),
+        fix=("INSERT INTO parent VALUES (1)",),
         objects=("of_parent on public.child",),
-        setting="found with scan_rows",
+        condition="found with scan_rows",
     ),
     RestorabilityProblem(
         code="violated_unique",
         severity=ERROR,
-        found="unique indexes have duplicates: {}",
-        at_restore="the index, with its primary key or unique constraint, cannot be built, and is missing afterwards",
-        mend="Find them with SELECT key, count(*) FROM ... GROUP BY key HAVING count(*) > 1 after SET enable_indexscan "
-        "= off, mend them, run REINDEX INDEX, and look for the cause with amcheck: {}.",
+        message="unique indexes contain duplicates: {}",
+        consequence="the index, and with it the primary key or unique constraint, cannot be created and is missing "
+        "afterwards",
+        hint="Run SET enable_indexscan = off, find the rows with SELECT key, count(*) FROM ... GROUP BY key HAVING "
+        "count(*) > 1, correct them, run REINDEX INDEX, and search for the cause with amcheck: {}.",
         example=(
             "CREATE TABLE account (name text)",
             "CREATE UNIQUE INDEX account_name ON account (name)",
@@ -187,69 +192,71 @@ _ALL = (
             "INSERT INTO account VALUES ('a'), ('a')",
             "UPDATE pg_index SET indisready = true WHERE indexrelid = 'account_name'::regclass",
         ),
-        mended=("DELETE FROM account", "REINDEX INDEX account_name"),
+        fix=("DELETE FROM account", "REINDEX INDEX account_name"),
         objects=("public.account_name",),
-        setting="found with scan_rows",
+        condition="found with scan_rows",
     ),
     RestorabilityProblem(
         code="large_rows",
-        found="tables have rows of more than 768 MiB: {}",
-        at_restore="at 1 GiB, escapes included, pg_dump itself fails with invalid memory alloc request size",
-        mend="Store such values as large objects, or in pieces: {}.",
-        setting="found with scan_rows",
+        message="tables have rows larger than 768 MiB: {}",
+        consequence='pg_dump fails with "invalid memory alloc request size" if a row in COPY format, with escapes, '
+        "exceeds 1 GiB",
+        hint="Store such values as large objects, or split them: {}.",
+        condition="found with scan_rows",
     ),
     RestorabilityProblem(
         code="unreadable_rows",
         severity=ERROR,
-        found="tables cannot be read: {}",
-        at_restore="pg_dump fails where this did",
-        mend="Look at the server's log, check the table with pg_amcheck, and restore the newest verified backup beside "
-        "it: {}.",
-        setting="found with scan_rows",
+        message="tables cannot be read: {}",
+        consequence="pg_dump will fail too",
+        hint="Read the server's log, check the table with pg_amcheck, and restore the newest verified backup under "
+        "another name: {}.",
+        condition="found with scan_rows",
     ),
     RestorabilityProblem(
         code="invalid_index",
-        found="indexes are invalid: {}",
-        at_restore="pg_dump leaves them out, so they are missing afterwards",
-        mend="Run REINDEX INDEX CONCURRENTLY, or DROP INDEX: {}.",
+        message="indexes are invalid: {}",
+        consequence="pg_dump skips them, so they are missing afterwards",
+        hint="Run REINDEX INDEX CONCURRENTLY, or DROP INDEX: {}.",
         example=(
             "CREATE TABLE mail (address text)",
             "INSERT INTO mail VALUES ('a'), ('a')",
             "CREATE UNIQUE INDEX CONCURRENTLY mail_address ON mail (address)",
         ),
-        mended=("DELETE FROM mail", "REINDEX INDEX CONCURRENTLY mail_address"),
+        fix=("DELETE FROM mail", "REINDEX INDEX CONCURRENTLY mail_address"),
         objects=("public.mail_address",),
-        setting="the last statement fails, and leaves the index",
+        condition="the last statement fails and leaves the invalid index",
     ),
     RestorabilityProblem(
         code="reg_columns",
-        found="columns hold names of tables, functions or operators: {}",
-        at_restore="COPY looks each name up, and refuses that of an index, which is made later, and of a function or "
-        "operator that is not the only one of its name",
-        mend="Store the name as text, or use regprocedure and regoperator, which have the arguments: {}.",
+        message="columns refer to tables, functions or operators by name (regclass, regproc, regoper): {}",
+        consequence="COPY looks up each name, and rejects the name of an index, as indexes are created later, and of "
+        "an overloaded function or operator",
+        hint="Store the names as text, or use regprocedure and regoperator, which include the arguments: {}.",
         example=(
             "CREATE TABLE seen (what regclass)",
             "CREATE INDEX seen_what ON seen (what)",
             "INSERT INTO seen VALUES ('seen_what')",
         ),
-        mended=("ALTER TABLE seen ALTER what TYPE text",),
+        fix=("ALTER TABLE seen ALTER what TYPE text",),
         objects=("public.seen.what",),
     ),
     RestorabilityProblem(
         code="role_columns",
-        found="columns hold names of roles: {}",
-        at_restore="COPY refuses a role that the target does not have, and a dump of a database has no roles",
-        mend="Store the name as text, or restore the roles first, from a backup of the cluster: {}.",
+        message="columns refer to roles by name (regrole): {}",
+        consequence="COPY rejects a role that does not exist on the target, and the dump of a database contains no "
+        "roles",
+        hint="Store the names as text, or restore the roles first, from a cluster backup: {}.",
         example=("CREATE TABLE clerk (who regrole)", "INSERT INTO clerk VALUES (current_user::regrole)"),
-        mended=("ALTER TABLE clerk ALTER who TYPE text",),
+        fix=("ALTER TABLE clerk ALTER who TYPE text",),
         objects=("public.clerk.who",),
     ),
     RestorabilityProblem(
         code="foreign_views",
-        found="materialized views read from another server: {}",
-        at_restore="REFRESH asks that server, and the view stays empty where it cannot be reached",
-        mend="See that the target reaches it, or empty the view for the dump: REFRESH MATERIALIZED VIEW {} WITH NO "
-        "DATA.",
+        message="materialized views read data of another server: {}",
+        consequence="a restore runs REFRESH, which fails if that server cannot be reached, and the view stays empty",
+        hint="Make sure that the target can reach the other server, or empty the view before the dump: REFRESH "
+        "MATERIALIZED VIEW {} WITH NO DATA.",
         example=(
             "CREATE FOREIGN DATA WRAPPER nothing",
             "CREATE SERVER far FOREIGN DATA WRAPPER nothing",
@@ -258,157 +265,158 @@ _ALL = (
             "CREATE MATERIALIZED VIEW copy AS SELECT * FROM near WITH NO DATA",
             "UPDATE pg_class SET relispopulated = true WHERE relname = 'copy'",
         ),
-        mended=("UPDATE pg_class SET relispopulated = false WHERE relname = 'copy'",),
+        fix=("UPDATE pg_class SET relispopulated = false WHERE relname = 'copy'",),
         objects=("public.copy",),
-        setting="the UPDATE stands for the time when the server answered",
+        condition="the UPDATE simulates a REFRESH while the other server could be reached",
     ),
     RestorabilityProblem(
         code="collation_version",
-        found="the operating system has other versions of collations than the indexes were built with: {}",
-        at_restore="a restore sorts anew, and a unique index meets the duplicates that a broken one let in",
-        mend="Run REINDEX, then ALTER DATABASE or ALTER COLLATION ... REFRESH VERSION: {}.",
+        message="collation versions differ between the indexes and the operating system: {}",
+        consequence="indexes may be corrupt, and a restore then fails to create a unique index over the duplicates "
+        "that a corrupt one let in",
+        hint="Run REINDEX, then ALTER DATABASE ... REFRESH COLLATION VERSION or ALTER COLLATION ... REFRESH VERSION: "
+        "{}.",
         example=(
             'CREATE COLLATION german (locale = "C.UTF-8")',
             "CREATE TABLE word (word text COLLATE german)",
             "UPDATE pg_collation SET collversion = '0.1' WHERE collname = 'german'",
         ),
-        mended=("UPDATE pg_collation SET collversion = pg_collation_actual_version(oid) WHERE collname = 'german'",),
+        fix=("UPDATE pg_collation SET collversion = pg_collation_actual_version(oid) WHERE collname = 'german'",),
         objects=("collation public.german",),
-        setting="the UPDATE stands for an upgrade of the operating system",
+        condition="the UPDATE simulates an upgrade of the operating system",
     ),
     RestorabilityProblem(
         code="template_collation",
-        found="template databases have another collation version than the operating system: {}",
-        at_restore="CREATE DATABASE, with which a restore into a new database begins, fails on this server",
-        mend="Run ALTER DATABASE {} REFRESH COLLATION VERSION; to template0 nobody can connect, and none has to.",
+        message="collation versions differ between template databases and the operating system: {}",
+        consequence="a restore into a new database on this server fails, because CREATE DATABASE does",
+        hint="Run ALTER DATABASE {} REFRESH COLLATION VERSION, from any database.",
         example=("UPDATE pg_database SET datcollversion = '0.1' WHERE datname = 'template1'",),
-        mended=(
-            "UPDATE pg_database SET datcollversion = pg_database_collation_actual_version(oid) WHERE datistemplate",
-        ),
+        fix=("UPDATE pg_database SET datcollversion = pg_database_collation_actual_version(oid) WHERE datistemplate",),
         objects=("template1",),
-        setting="the UPDATE stands for an upgrade of the operating system",
+        condition="the UPDATE simulates an upgrade of the operating system",
     ),
     RestorabilityProblem(
         code="event_triggers",
-        found="there are event triggers: {}",
-        at_restore="only a superuser can make them",
-        mend="Restore as a superuser, or leave them out of the restore with pg_restore --use-list: {}.",
+        message="the database has event triggers: {}",
+        consequence="only a superuser can restore them",
+        hint="Restore as a superuser, or exclude them with pg_restore --use-list: {}.",
         example=(
             "CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'",
             "CREATE EVENT TRIGGER noted ON ddl_command_end EXECUTE FUNCTION note()",
         ),
-        mended=("DROP EVENT TRIGGER noted",),
+        fix=("DROP EVENT TRIGGER noted",),
         objects=("noted",),
     ),
     RestorabilityProblem(
         code="publications",
-        found="publications are FOR ALL TABLES or FOR TABLES IN SCHEMA: {}",
-        at_restore="only a superuser can make them",
-        mend="Restore as a superuser, or without them (no_publications), or list the tables: {}.",
+        message="publications are FOR ALL TABLES or FOR TABLES IN SCHEMA: {}",
+        consequence="only a superuser can restore them",
+        hint="Restore as a superuser, exclude publications (no_publications), or publish individual tables: {}.",
         example=("CREATE PUBLICATION everything FOR ALL TABLES",),
-        mended=("DROP PUBLICATION everything",),
+        fix=("DROP PUBLICATION everything",),
         objects=("everything",),
     ),
     RestorabilityProblem(
         code="subscriptions_disabled",
-        found="subscriptions are active: {}",
-        at_restore="they are restored disabled and without their slot, so that nothing is replicated",
-        mend="Plan for ALTER SUBSCRIPTION ... ENABLE and REFRESH PUBLICATION after a restore, or dump with "
+        message="subscriptions are active: {}",
+        consequence="they are restored disabled and without a replication slot, so nothing is replicated",
+        hint="Plan to run ALTER SUBSCRIPTION ... ENABLE and ... REFRESH PUBLICATION after a restore, or dump with "
         "no_subscriptions: {}.",
         example=(
             "CREATE SUBSCRIPTION followed CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false)",
             "UPDATE pg_subscription SET subenabled = true WHERE subname = 'followed'",
         ),
-        mended=("ALTER SUBSCRIPTION followed DISABLE",),
+        fix=("ALTER SUBSCRIPTION followed DISABLE",),
         objects=("followed",),
-        setting="the UPDATE stands for ALTER SUBSCRIPTION ... ENABLE, which wants a publisher",
+        condition="the UPDATE simulates ALTER SUBSCRIPTION ... ENABLE, which needs a publisher",
     ),
     RestorabilityProblem(
         code="libraries",
-        found="functions in C are of no extension: {}",
-        at_restore="CREATE FUNCTION fails on a server without that file",
-        mend="Install the library on every server that restores, or make an extension of it: {}.",
+        message="C functions outside of extensions use libraries: {}",
+        consequence="CREATE FUNCTION fails on a server without the library",
+        hint="Install the library on every server that restores, or package it as an extension: {}.",
         example=("CREATE FUNCTION suppress() RETURNS trigger LANGUAGE c AS '$libdir/dict_snowball', 'dsnowball_init'",),
-        mended=("DROP FUNCTION suppress",),
+        fix=("DROP FUNCTION suppress",),
         objects=("'$libdir/dict_snowball'",),
     ),
     RestorabilityProblem(
         code="dictionary_files",
-        found="text search dictionaries have files on the server: {}",
-        at_restore="CREATE TEXT SEARCH DICTIONARY fails on a server without them",
-        mend="Copy the files in share/tsearch_data to every server that restores: {}.",
+        message="text search dictionaries use files on the server: {}",
+        consequence="CREATE TEXT SEARCH DICTIONARY fails on a server without them",
+        hint="Copy the files of share/tsearch_data to every server that restores: {}.",
         example=("CREATE TEXT SEARCH DICTIONARY same (TEMPLATE = synonym, SYNONYMS = synonym_sample)",),
-        mended=("DROP TEXT SEARCH DICTIONARY same",),
+        fix=("DROP TEXT SEARCH DICTIONARY same",),
         objects=("public.same",),
     ),
     RestorabilityProblem(
         code="preload",
-        found="extensions must be loaded when the server starts: {}",
-        at_restore="CREATE EXTENSION fails on a server without them in shared_preload_libraries",
-        mend="Add them to shared_preload_libraries of every server that restores, and restart it: {}.",
-        setting="for example pg_cron, timescaledb, citus, pgaudit",
+        message="extensions must be preloaded: {}",
+        consequence="CREATE EXTENSION fails on a server that does not have them in shared_preload_libraries",
+        hint="Add them to shared_preload_libraries on every server that restores, and restart it: {}.",
+        condition="for example pg_cron, timescaledb, citus, pgaudit",
     ),
     RestorabilityProblem(
         code="extension_database",
-        found="one database of a server can have these extensions: {}",
-        at_restore="CREATE EXTENSION fails in a database with another name, also on the same server",
-        mend="Set cron.database_name, or pg_net.database_name, on the server that restores: {}.",
-        setting="pg_cron and pg_net",
+        message="extensions can be created in one database of a server only: {}",
+        consequence="CREATE EXTENSION fails in a database with another name, even on the same server",
+        hint="Set cron.database_name or pg_net.database_name on the server that restores: {}.",
+        condition="pg_cron and pg_net",
     ),
     RestorabilityProblem(
         code="extension_version",
-        found="a restore makes other versions of extensions than this database has: {}",
-        at_restore="CREATE EXTENSION makes the version that the target has for default: what only this one has is "
-        "missing, and objects that use it fail",
-        mend="Run ALTER EXTENSION ... UPDATE here, or install the same version there: {}.",
-        setting="after an upgrade of the packages without ALTER EXTENSION ... UPDATE",
+        message="a restore would create other versions of extensions: {}",
+        consequence="CREATE EXTENSION creates the target's default version, and objects that use what only this "
+        "database's version has cannot be restored",
+        hint="Run ALTER EXTENSION ... UPDATE in this database, or install the same version on the target: {}.",
+        condition="an upgrade of the extension's package without ALTER EXTENSION ... UPDATE",
     ),
     RestorabilityProblem(
         code="outside_selection",
-        found="the selection leaves out what it needs: {}",
-        at_restore="what uses it fails in a database that does not have it already",
-        mend="Add it to the dump (schemas, tables, extensions), or make it in the target first: {}.",
+        message="the selected objects depend on objects that are not selected: {}",
+        consequence="they cannot be restored into a database that lacks those objects",
+        hint="Add the objects to the dump (schemas, tables, extensions), or create them in the target first: {}.",
         example=(
             "CREATE SCHEMA shared",
             "CREATE TYPE shared.mood AS ENUM ('good', 'bad')",
             "CREATE SCHEMA app",
             "CREATE TABLE app.diary (mood shared.mood)",
         ),
-        mended=("ALTER TABLE app.diary ALTER mood TYPE text",),
+        fix=("ALTER TABLE app.diary ALTER mood TYPE text",),
         objects=("type shared.mood",),
-        setting='with options={"schemas": ["app"]}',
+        condition='with options={"schemas": ["app"]}',
     ),
     RestorabilityProblem(
         code="dump_locks",
-        found="the dump takes more locks than the server has room for: {}",
-        at_restore="pg_dump fails with out of shared memory as soon as others need locks, too",
-        mend="Raise max_locks_per_transaction: {}.",
-        setting="more tables than max_locks_per_transaction * (max_connections + max_prepared_transactions)",
+        message="the dump takes more locks than fit into the lock table: {}",
+        consequence='pg_dump fails with "out of shared memory" when other sessions need locks too',
+        hint="Raise max_locks_per_transaction and restart the server: {}.",
+        condition="more tables than max_locks_per_transaction * (max_connections + max_prepared_transactions)",
     ),
     RestorabilityProblem(
         code="restore_locks",
-        found="a restore in one transaction takes more locks than a server like this has room for: {}",
-        at_restore="it fails with out of shared memory",
-        mend="Raise max_locks_per_transaction: {}.",
-        setting="more tables, indexes, sequences and large objects than that",
+        message="a restore in a single transaction takes more locks than fit into the lock table: {}",
+        consequence='it fails with "out of shared memory"',
+        hint="Raise max_locks_per_transaction and restart the server: {}.",
+        condition="more tables, indexes, sequences and large objects than that",
     ),
     RestorabilityProblem(
         code="keepalives",
-        found="TCP keepalives of the connection are off, or late: {}",
-        at_restore="a firewall drops a connection that is silent while an index is built or a large table is sorted, "
-        "and the tool waits forever",
-        mend="Take keepalives=0 out of the connection, or set keepalives_idle=60.",
-        setting="a connection through a network with keepalives=0",
+        message="TCP keepalives are off or too rare: {}",
+        consequence="a firewall may drop a connection that is idle while the server builds an index or sorts a large "
+        "table, and the client then waits indefinitely",
+        hint="Remove keepalives=0 from the connection, or set keepalives_idle=60.",
+        condition="a connection through a network with keepalives=0",
     ),
     RestorabilityProblem(
         code="encoding",
-        found="text is not valid in every encoding: {}",
-        at_restore="a database in SQL_ASCII takes such bytes, one in UTF8 refuses them",
-        mend="Dump with encoding set to what the text really is and restore that into UTF8; rename roles and databases "
-        "whose names are not UTF-8.",
+        message="text may not be valid in every encoding: {}",
+        consequence="a restore into an SQL_ASCII database accepts any bytes, but one into a UTF8 database rejects "
+        "invalid ones",
+        hint="Set the option encoding to the text's real encoding and restore into a UTF8 database; rename roles and "
+        "databases whose names are not UTF-8.",
         example=("CREATE DATABASE old ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",),
         objects=("old",),
-        setting="a database in SQL_ASCII",
+        condition="a database with encoding SQL_ASCII",
     ),
 )
-PROBLEMS = {kind.code: kind for kind in _ALL}
+PROBLEMS = {problem.code: problem for problem in _ALL}

@@ -1,8 +1,8 @@
-"""Rows that their own table's constraints refuse, and rows that are too large. It reads the tables, so it is asked for.
+"""Rows that violate the constraints of their table, and rows that are too large. Optional, as it reads all tables.
 
-Such rows come of ``session_replication_role = replica``, of indexes that a collation's new version has broken, of
-faults of the disk. Expressions are computed only where they use nothing but what PostgreSQL itself brings: whoever
-owns a table must not have functions of his run by who checks it.
+Such rows result from ``session_replication_role = replica``, from indexes corrupted by a new version of a collation, or
+from disk faults. Only expressions that use nothing but built-in functions are evaluated: otherwise the owner of a table
+could run code with the privileges of the user that checks it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from airflow_pgbackup.backup.check.locks import LOCKED
 from airflow_pgbackup.backup.check.restorability_problems import report_problem
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
+from airflow_pgbackup.backup.databases.sessions import server_message
 from airflow_pgbackup.backup.findings import named
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
 LARGE_ROW = 768 << 20
-"""Bytes of a row's text. PostgreSQL cannot send 1 GiB, and COPY's escapes make it longer."""
+"""Bytes of a row's text. PostgreSQL cannot send a message of 1 GiB, and COPY's escapes make a row longer."""
 
-_MOST_COMPRESSED = 255  # by lz4; pglz makes it 91 times smaller at most. A smaller TOAST table has no such row
+_MOST_COMPRESSED = 255  # the highest ratio of lz4 (pglz: 91): a smaller TOAST table cannot hold such a row
 
 _NOT_NOW = (
     psycopg.errors.LockNotAvailable,
@@ -32,7 +33,7 @@ _NOT_NOW = (
     psycopg.errors.OutOfMemory,
 )
 
-# A broken index must not answer; and who may see a part of the rows only is not to judge.
+# Corrupt indexes must not be used; with row_security off, a user that row security restricts gets an error.
 _SETTINGS: LiteralString = """
 select pg_catalog.set_config(name, value, true)
   from (values ('enable_indexscan', 'off'), ('enable_indexonlyscan', 'off'), ('enable_bitmapscan', 'off'),
@@ -105,10 +106,10 @@ select c.oid::int8, c.relnamespace::int8, c.oid::pg_catalog.regclass::text,
 
 
 def check_rows(db: InspectedDatabase, selection: Selection) -> None:
-    """Read every table that is selected, several times over.
+    """Read every selected table, several times.
 
-    The session's search_path is empty, so that all names are qualified. Tables that this user may not read, or not all
-    of, are left out: they are findings of their own.
+    The session's search_path must be empty, so that all names are qualified. Tables that the user may not read, or only
+    in part, are skipped: :mod:`.grants` reports them.
     """
     db.optional_rows(_SETTINGS)
     rows = _Rows(db)
@@ -135,21 +136,19 @@ def check_rows(db: InspectedDatabase, selection: Selection) -> None:
     if tables := list(rows.skipped):
         db.warning(
             "not_scanned",
-            f"{db.where}: {named(tables)} could not be scanned: {'; '.join(dict.fromkeys(rows.skipped.values()))}",
-            "Check again when the schema change is over, or with more room for temporary files (temp_file_limit).",
+            f"{db.where}: cannot scan {named(tables)}: {'; '.join(dict.fromkeys(rows.skipped.values()))}",
+            "Check again when the schema change has ended, or raise temp_file_limit.",
             tables,
         )
-    tables, said = list(rows.unreadable), "; ".join(dict.fromkeys(rows.unreadable.values()))
-    report_problem(db, "unreadable_rows", tables, found=f"reading {named(tables)} fails: {said}")
-
-
-def _said(error: psycopg.Error) -> str:
-    return " ".join((error.diag.message_primary or str(error)).split())
+    tables, messages = list(rows.unreadable), "; ".join(dict.fromkeys(rows.unreadable.values()))
+    report_problem(db, "unreadable_rows", tables, message=f"cannot read {named(tables)}: {messages}")
 
 
 class _Rows:
-    """:ivar unreadable: tables that could not be read to the end, and what the server says of each.
-    :ivar skipped: those that the server had no time or room for.
+    """Runs the queries.
+
+    :ivar unreadable: tables that cannot be read to the end, each with the server's message.
+    :ivar skipped: tables for which the server lacked time or space, each with its message.
     """
 
     def __init__(self, db: InspectedDatabase) -> None:
@@ -161,19 +160,19 @@ class _Rows:
         try:
             return self._db.has_row(query)
         except _NOT_NOW as error:
-            self.skipped[table] = _said(error)
+            self.skipped[table] = server_message(error)
             return False
         except psycopg.DataError:
-            return True  # computing it fails, as it will for COPY
+            return True  # the expression fails, as it will when COPY evaluates it
         except psycopg.InternalError as error:
-            self.unreadable[table] = _said(error)
+            self.unreadable[table] = server_message(error)
             return False
 
 
 def _orphans(
     table: str, _: str, kind: str, referenced: str, referenced_kind: str, columns: list[str], keys: list[str]
 ) -> str:
-    """As RI_Initial_Check in ``src/backend/utils/adt/ri_triggers.c`` asks."""
+    """Return the query of RI_Initial_Check in ``src/backend/utils/adt/ri_triggers.c``."""
     only = "" if kind == "p" else "only "
     referenced_only = "" if referenced_kind == "p" else "only "
     on = " and ".join(f"p.{key} operator(pg_catalog.=) f.{column}" for key, column in zip(keys, columns, strict=True))

@@ -1,6 +1,6 @@
-"""check: everything that would stop or spoil a backup, all of it at once.
+"""check: find everything that would prevent or compromise a backup, in one pass.
 
-Nothing is dumped, nothing is changed; the repository gets a small file and loses it again.
+It dumps nothing and changes nothing, except that it writes a small file to the repository and deletes it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from airflow_pgbackup.backup.check.database import check_database
 from airflow_pgbackup.backup.check.grants import check_grants
-from airflow_pgbackup.backup.check.repository import check_coverage, check_repository, check_room, server_databases
+from airflow_pgbackup.backup.check.repository import check_coverage, check_repository, check_space, server_databases
 from airflow_pgbackup.backup.check.restorability import check_restorability, check_server_restorability
 from airflow_pgbackup.backup.check.server import (
     check_client,
@@ -35,7 +35,7 @@ from airflow_pgbackup.repository.layout import Series
 
 __all__ = ["Finding", "check"]
 
-_HINT = "the server's log says why"
+_HINT = "See the server's log for the reason."
 
 
 def check(
@@ -47,17 +47,19 @@ def check(
     scan_rows: bool = False,
     context: RunContext | None = None,
 ) -> list[Finding]:
-    """Look for everything that would stop or spoil a backup.
+    """Return everything that would prevent or compromise a backup.
 
-    What cannot be looked at is a finding, too: this raises nothing but :class:`~airflow_pgbackup.errors.Canceled`.
+    A check that cannot be made is a finding too: the only exception raised is
+    :class:`~airflow_pgbackup.errors.Canceled`.
 
-    :param connection: as for the dump.
+    :param connection: the connection of the dump.
     :param server: the first part of the series, as for the dump.
-    :param repository: where the dump would go; None looks at the server only.
-    :param options: of the dump; by default those of a whole database. ``DumpAllOptions`` looks at every database.
-    :param scan_rows: read every table, too, for rows that no restore takes: see :mod:`.check_rows`. As long and as
-        much load as a few dumps.
-    :return: errors first; empty where nothing is in the way. :mod:`.findings` says what a finding has.
+    :param repository: the destination of the dump; None checks the server only.
+    :param options: the options of the dump; by default those of a complete database. ``DumpAllOptions`` checks every
+        database.
+    :param scan_rows: also read every table and search for rows that a restore would reject, see :mod:`.rows`. This
+        takes as long as a few dumps, and causes as much load.
+    :return: the findings, errors first; see :class:`~airflow_pgbackup.backup.findings.Finding`.
     """
     context = context or RunContext()
     sweep_leftovers(context)
@@ -91,30 +93,30 @@ class _Check:
         self._options()
         backups = None
         if self.repository is not None:
-            self.say(f"looking at {self.repository.uri}")
+            self.say(f"checking repository {self.repository.uri}")
             backups = check_repository(self.repository, self.server, self.findings)
         source = self._source()
         if source is not None:
             try:
                 self._server(source, backups)
             except ConnectError as error:
-                self.findings.failed("connect", error, _HINT)
+                self.findings.add_error("connect", error, _HINT)
         if self.repository is not None and backups is not None and (self.cluster or self.connection.dbname):
             series = Series(self.server, None if self.cluster else self.connection.dbname)
             size = source.size_bytes if source else None
-            check_room(self.repository, series, backups, size, self.options, self.findings)
+            check_space(self.repository, series, backups, size, self.options, self.findings)
 
     def _options(self) -> None:
         try:
             self.options.validate()
         except ConfigurationError as error:
-            self.findings.failed("options", error, "see the operator's page in the documentation")
+            self.findings.add_error("options", error, "See the operator's page in the documentation.")
             self.options = DumpAllOptions() if self.cluster else DumpOptions()
         if not self.cluster and not self.connection.dbname:
             self.findings.error(
                 "database",
-                f"no database is named for {self.connection.label}",
-                "set the connection's schema (its database), or the operator's database=",
+                f"no database given for {self.connection.label}",
+                "Set the connection's schema (its database), or the operator's parameter database.",
             )
 
     def _source(self) -> Source | None:
@@ -122,7 +124,7 @@ class _Check:
         try:
             return describe_source(self.connection, cluster=self.cluster)
         except PgBackupError as error:
-            self.findings.failed("connect", error, _HINT)
+            self.findings.add_error("connect", error, _HINT)
             return None
 
     def _server(self, source: Source, backups: list[Backup] | None) -> None:
@@ -140,12 +142,12 @@ class _Check:
             there = server_databases(db)
         if self.repository is not None and backups is not None:
             check_coverage(there, self.connection, self.repository, backups, databases, self.findings)
-        for name in filter(is_utf8, databases):  # libpq's callers hand it text; the others are a finding already
-            self.say(f"looking at database {name}")
+        for name in filter(is_utf8, databases):  # we pass names to libpq as UTF-8; the others are findings already
+            self.say(f"checking database {name}")
             try:
                 self._database(self.connection.with_database(name), installed)
             except ConnectError as error:
-                self.findings.failed("connect", error, _HINT, database=name)
+                self.findings.add_error("connect", error, _HINT, database=name)
 
     def _database(self, connection: ConnectionParams, installed: Mapping[str, str] | None) -> None:
         with inspect_database(connection, self.findings, role=self.options.role, cancel=self.cancel) as db:

@@ -1,4 +1,4 @@
-"""A dump of some schemas or tables: what its objects need and the dump does not have."""
+"""Objects that a dump of some schemas or tables depends on but does not contain."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ select c.oid::int8, n.oid::int8 from pg_catalog.pg_class c join pg_catalog.pg_na
 _SCHEMAS: LiteralString = """
 select oid::int8 from pg_catalog.pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'
 """
-# Dumped are relations (the first array) with all that is theirs, and functions and types of schemas (the second).
+# The dump has relations (the first array) with what belongs to them, and functions and types of schemas (the second).
 _NEEDED: LiteralString = """
 with taken(relation) as (select pg_catalog.unnest(%s::oid[])),
 schemas(schema) as (select pg_catalog.unnest(%s::oid[])),
@@ -48,7 +48,7 @@ dumped(classid, objid) as (
     select distinct d.refclassid, d.refobjid from dumped x
       join pg_catalog.pg_depend d on d.classid = x.classid and d.objid = x.objid and d.deptype in ('n', 'a')
 ), found(classid, objid) as (
-    -- An array is there with its element, a row type with its table.
+    -- An array type comes with its element type, a row type with its table.
     select case when t.typrelid <> 0 and c.relkind <> 'c' then 'pg_catalog.pg_class'::pg_catalog.regclass::oid
                 else n.classid end,
            case when t.typrelid <> 0 and c.relkind <> 'c' then t.typrelid
@@ -74,7 +74,7 @@ select distinct coalesce('extension ' || pg_catalog.quote_ident(e.extname), obje
 
 
 def check_selection_dependencies(db: InspectedDatabase, selection: Selection, options: DumpOptions) -> None:
-    """What is missing from a dump that leaves something out; nothing where it takes the whole database."""
+    """Report what the dumped objects depend on and the dump lacks. A dump of a complete database lacks nothing."""
     if selection.schemas is None and selection.tables is None and not (selection.no_tables or selection.no_schemas):
         return
     taken = [table for table, schema in db.optional_rows(_RELATIONS) if selection.takes(table, schema)]
@@ -82,11 +82,16 @@ def check_selection_dependencies(db: InspectedDatabase, selection: Selection, op
     if selection.tables is None:
         every = {schema for (schema,) in db.optional_rows(_SCHEMAS)}
         schemas = sorted((every if selection.schemas is None else selection.schemas) - selection.no_schemas)
-    # A dump of everything but some has the extensions, and so has one that names them.
+    # A dump has the extensions unless it selects schemas or tables, or if it names them.
     with_extensions = (selection.schemas is None and selection.tables is None) or bool(options.extensions)
     needed = [
         name
         for name, of_extension in db.optional_rows(_NEEDED, taken, schemas)
         if not (of_extension and with_extensions)
     ]
-    report_problem(db, "outside_selection", needed, found=f"the selection leaves out what it needs: {named(needed)}")
+    report_problem(
+        db,
+        "outside_selection",
+        needed,
+        message=f"the selected objects depend on objects that are not selected: {named(needed)}",
+    )

@@ -1,4 +1,4 @@
-"""What is in the way before any database is looked at: the client, a pooler, a standby, the user itself."""
+"""Problems of the client and the server as a whole: versions, connection poolers, standbys, the connection's role."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import psycopg
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.dump_plan import plan_dump
 from airflow_pgbackup.backup.findings import Findings, named
+from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.source import Source
 from airflow_pgbackup.errors import Canceled, ClientError, ConnectError, OptionError, PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
 TRIAL_SECONDS = 120.0
+"""Deadline of the trial run of pg_dump."""
+
 EXPIRES = "14 days"
-"""Long enough for somebody to be back from holidays."""
+"""How early an expiring password is reported: longer than most vacations."""
 
 _PID: LiteralString = "select pg_catalog.pg_backend_pid()"
 _ROLE: LiteralString = """
@@ -42,7 +45,7 @@ select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('hot_standby_f
        pg_catalog.current_setting('max_standby_streaming_delay')
 """
 _MAY_READ_PASSWORDS: LiteralString = "select pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'select')"
-# -2: left half-dropped (src/include/catalog/pg_database.h); pg_dumpall passes over those.
+# -2 marks a database whose DROP was interrupted (src/include/catalog/pg_database.h); pg_dumpall skips those.
 _DATABASES: LiteralString = """
 select datname, pg_catalog.has_database_privilege(oid, 'connect'), datname operator(pg_catalog.~) any (%s::text[])
   from pg_catalog.pg_database where datallowconn and datconnlimit <> -2 order by datname
@@ -57,24 +60,27 @@ def check_client(
     findings: Findings,
     cancel: Cancel | None,
 ) -> Client | None:
-    """Is there a client for this server, does it know the options, and does it get in as we do? The client."""
+    """Check that there is a client for this server, that it knows the options, and that it can connect.
+
+    :return: the client; None if there is none.
+    """
     try:
         client = choose_client(
             source.server_version_num, tools=("pg_dump", options.tool), client_dirs=settings.client_dirs
         )
     except ClientError as error:
-        findings.failed("client", error, "name the folder of a newer client in PGBACKUP_CLIENT_DIRS")
+        findings.add_error("client", error, "Add the directory of a newer client to PGBACKUP_CLIENT_DIRS.")
         return None
     try:
         plan_dump(options, client, lock_wait_timeout=settings.lock_wait_timeout, connect_to=connection.dbname)
     except OptionError as error:
-        findings.failed("options", error, "see the operator's page in the documentation")
+        findings.add_error("options", error, "See the operator's page in the documentation.")
     server_major = source.server_version_num // 10000
     plain = isinstance(options, DumpAllOptions) or options.format == "plain"
     if plain and not runs_scripts_of(server_major, client.major):
         findings.warning(
             "newer_client",
-            f"a plain dump by pg_dump {client.version_text} does not restore into PostgreSQL {server_major}",
+            f"a plain dump by pg_dump {client.version_text} cannot be restored into PostgreSQL {server_major}",
             where_to_get(server_major, tools=(options.tool,), embedded=server_major == 16),
         )
     try:
@@ -82,13 +88,13 @@ def check_client(
     except Canceled:
         raise
     except PgBackupError as error:
-        findings.failed("tool", error, f"run {client.tool('pg_dump')} by hand on this worker")
+        findings.add_error("tool", error, f"Run {client.tool('pg_dump')} by hand on this worker.")
     return client
 
 
 def _try_tool(connection: ConnectionParams, client: Client, role: str | None, cancel: Cancel | None) -> None:
-    # Logs in as the dump will and reads every catalog, but takes no lock and writes nothing of the user's: another
-    # build of libpq, without TLS perhaps, may fail where our own session did not.
+    # Connects as the dump will and reads every catalog, but locks no table and dumps no user object. The tool's libpq
+    # is another build than ours, perhaps without TLS, and may fail where our session did not.
     argv = [str(client.tool("pg_dump")), "--no-password", "--schema-only", "--exclude-schema=*", "--no-publications"]
     argv += ["--no-subscriptions", *([f"--role={role}"] if role else [])]
     env = client_environment(connection)
@@ -96,10 +102,10 @@ def _try_tool(connection: ConnectionParams, client: Client, role: str | None, ca
 
 
 def check_pooler(connection: ConnectionParams, findings: Findings) -> None:
-    """A pooler between us and PostgreSQL shows by who answers.
+    """Detect a connection pooler by the process ids of the server.
 
-    It tells each client a process id of its own making, for cancel requests, where PostgreSQL tells its own. And where
-    it pools transactions, two sessions get the same server process, or one session gets another one each time.
+    PostgreSQL sends each client the id of its server process, for cancel requests; a pooler sends an invented one. In
+    transaction mode, two sessions get the same server process, or one session gets different ones.
     """
     try:
         with connection.connect() as one, connection.connect() as two:
@@ -107,28 +113,28 @@ def check_pooler(connection: ConnectionParams, findings: Findings) -> None:
             two.execute("begin")
             other = two.execute(_PID).fetchone()
             again = one.execute(_PID).fetchone()
-            told = (one.info.backend_pid,)
+            announced = (one.info.backend_pid,)
     except (ConnectError, psycopg.Error):
-        return  # one session is all that this role may have, and all that a dump needs
+        return  # the role may have one session only, which is all that a dump needs
     if first == other or first != again:
         findings.error(
             "pooler_transactions",
-            f"{connection.label} is a connection pooler in transaction mode: the settings of a dump's session, as its "
-            "search_path, reach another session, and this one gets somebody else's",
-            "connect to PostgreSQL itself, or to a pool in session mode",
+            f"{connection.label} is a connection pooler in transaction mode: session settings of the dump, such as "
+            "search_path, would end up in other sessions, and theirs in the dump's",
+            "Connect to PostgreSQL directly, or to a pool in session mode.",
         )
-    elif first != told:
+    elif first != announced:
         findings.warning(
             "pooler",
-            f"{connection.label} is a connection pooler: a dump occupies one of its sessions for its whole time, and "
-            "may run into its time limits",
-            "connect to PostgreSQL itself; if that cannot be, query_timeout, idle_transaction_timeout and "
-            "server_lifetime of the pooler must be longer than a dump takes",
+            f"{connection.label} is a connection pooler: a dump occupies one of its connections until it ends, and may "
+            "exceed its time limits",
+            "Connect to PostgreSQL directly. If that is impossible, set query_timeout, idle_transaction_timeout and "
+            "server_lifetime of the pooler to more than a dump takes.",
         )
 
 
 def check_server(db: InspectedDatabase, connection: ConnectionParams, options: DumpOptions | DumpAllOptions) -> None:
-    """The standby, the role, and for pg_dumpall what it reads of the whole server."""
+    """Check for a standby, the limits of the role, and for pg_dumpall the privilege to read passwords."""
     _standby(db, options)
     _role(db, connection, options)
     if isinstance(options, DumpAllOptions) and not (options.no_role_passwords or options.tablespaces_only):
@@ -136,8 +142,8 @@ def check_server(db: InspectedDatabase, connection: ConnectionParams, options: D
             if not may:
                 db.findings.error(
                     "role_passwords",
-                    "pg_dumpall reads the roles' passwords from pg_authid, which this user may not",
-                    "set no_role_passwords, or dump as a superuser; managed servers give the right to nobody",
+                    "pg_dumpall reads the roles' passwords from pg_authid, but this user may not",
+                    "Set no_role_passwords, or dump as a superuser; managed services grant this privilege to no one.",
                     ("pg_catalog.pg_authid",),
                 )
 
@@ -149,15 +155,15 @@ def _standby(db: InspectedDatabase, options: DumpOptions | DumpAllOptions) -> No
         if getattr(options, "serializable_deferrable", False):
             db.findings.error(
                 "standby_serializable",
-                "the server is a standby, where serializable_deferrable is refused",
-                "leave it out: or dump from the primary",
+                "the server is a standby, which does not support serializable_deferrable",
+                "Leave serializable_deferrable out, or dump from the primary.",
             )
         if not feedback and delay != "-1":
             db.findings.warning(
                 "standby",
                 f"the server is a standby with hot_standby_feedback off and max_standby_streaming_delay = {delay}: "
-                "replay cancels a dump that stands in its way for longer",
-                "set hot_standby_feedback = on, or a delay longer than a dump takes, or dump from the primary",
+                "replay cancels a dump that conflicts with it for longer",
+                "Set hot_standby_feedback = on, or a delay longer than a dump takes, or dump from the primary.",
             )
 
 
@@ -167,21 +173,21 @@ def _role(db: InspectedDatabase, connection: ConnectionParams, options: DumpOpti
         if not superuser and 0 <= limit < sessions:
             db.findings.error(
                 "connection_limit",
-                f"{name} may have {limit} connections, this dump takes {sessions}",
-                f"ALTER ROLE {name} CONNECTION LIMIT {sessions + 2}, or use fewer jobs",
+                f"role {name} is limited to {counted(limit, 'connection')}, but this dump needs {sessions}",
+                f"Run ALTER ROLE {name} CONNECTION LIMIT {sessions + 2}, or use fewer jobs.",
                 (name,),
             )
         if soon and connection.password is not None:
             db.findings.warning(
                 "password_expires",
-                f"the password of {name} expires at {until} UTC",
-                f"ALTER ROLE {name} VALID UNTIL …, with a new password in the connection",
+                f"the password of role {name} expires at {until} UTC",
+                f"Set a new password in PostgreSQL and in the connection, and run ALTER ROLE {name} VALID UNTIL ....",
                 (name,),
             )
 
 
 def dumped_databases(db: InspectedDatabase, options: DumpAllOptions) -> list[str]:
-    """The databases that pg_dumpall goes through; those it may not enter are findings."""
+    """Return the databases that pg_dumpall dumps. Those that it cannot connect to are findings."""
     if options.globals_only or options.roles_only or options.tablespaces_only:
         return []
     excluded = [pattern_regexes(pattern)[-1] for pattern in options.exclude_databases]
@@ -190,32 +196,34 @@ def dumped_databases(db: InspectedDatabase, options: DumpAllOptions) -> list[str
     if shut:
         db.findings.error(
             "database_connect",
-            f"pg_dumpall stops at databases that this user may not connect to: {named(shut)}",
-            "GRANT CONNECT ON DATABASE … to it, or exclude_databases",
+            f"pg_dumpall would fail, as this user may not connect to {named(shut)}",
+            "GRANT CONNECT ON DATABASE ... TO the user, or set exclude_databases.",
             shut,
         )
-    # It hands them to pg_dump through a shell (appendShellString in src/fe_utils/string_utils.c).
+    # It runs pg_dump through a shell (appendShellString in src/fe_utils/string_utils.c).
     broken = [name for name, _ in dumped if set(name) & {"\n", "\r"}]
     if broken:
         db.findings.error(
             "database_name",
             f"pg_dumpall cannot dump databases with a line break in their names: {named([repr(n) for n in broken])}",
-            "exclude_databases, and dump each by itself with pg_dump",
+            "Set exclude_databases, and dump each of them with pg_dump.",
             broken,
         )
     return [name for name, may_enter in dumped if may_enter]
 
 
 def rehearsal_extensions(major: int, settings: Settings, findings: Findings) -> dict[str, str] | None:
-    """The extensions that a throwaway server would have here, with their versions; None where there can be none.
+    """Return the extensions, with versions, of the server that a rehearsal on this machine would start.
 
-    :param major: of the pg_dump, as for :func:`.rehearsal.throwaway.choose_programs`.
+    :param major: major version of pg_dump, by which :func:`airflow_pgbackup.backup.rehearsal.programs.choose_programs`
+        chooses the server.
+    :return: None if this machine has no suitable server programs, which is a finding.
     """
     if servers := choose_servers(find_clients(settings.client_dirs), major):
         return installed_extensions(servers[0])
     findings.warning(
         "rehearsal",
-        f"there are no server programs of PostgreSQL {major} or newer here: this worker cannot rehearse a restore",
+        f"this machine has no server programs of PostgreSQL {major} or newer, so it cannot rehearse a restore",
         where_to_get(major, tools=("initdb", "postgres")),
     )
     return None

@@ -1,4 +1,4 @@
-"""Who could stand between this worker and the server: is the server's identity proved before a password is sent?
+"""Problems of the network between this worker and the server: an unverified server, dropped idle connections.
 
 Source: the libpq manual, sections SSL Support and Database Connection Control Functions.
 """
@@ -7,47 +7,62 @@ from __future__ import annotations
 
 import ipaddress
 
+from airflow_pgbackup.backup.check.restorability_problems import report_problem
 from airflow_pgbackup.backup.findings import Findings
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
-_WHAT_IT_DOES = {
-    "disable": "nothing is encrypted: who is on the way reads and changes all of it",
-    "allow": "TLS is used only where the server insists: who is on the way takes it off",
-    "prefer": "TLS is used where it can be had: who is on the way takes it off",
-    "require": "the connection is encrypted, but to whoever answers: any certificate is taken",
-    "verify-ca": "any server with a certificate of that CA is taken for this one",
+LONGEST_IDLE = 900
+"""Highest keepalives_idle, in seconds, that is not reported. AWS's load balancers drop a connection after 350 s."""
+
+_RISK = {
+    "disable": "nothing is encrypted, so an attacker on the network can read and change everything",
+    "allow": "TLS is used only if the server insists, so an attacker on the network can turn it off",
+    "prefer": "TLS is used only if the server offers it, so an attacker on the network can turn it off",
+    "require": "the connection is encrypted, but any certificate is accepted, also an attacker's",
+    "verify-ca": "any server with a certificate of that CA is accepted",
 }
 _BEFORE_SCRAM = frozenset({"password", "md5"})
-"""Methods by which a server gets the password, or an answer that it can relay to the real one or guess from."""
+"""Methods that give a server the password, or an answer that it can relay to the real server or use to guess."""
 
 
 def check_transport(connection: ConnectionParams, findings: Findings) -> None:
-    """Warn where somebody on the network can answer for the server.
+    """Warn if an attacker on the network could impersonate the server.
 
-    A Unix socket and the loopback interface are no network; ``verify-full`` and Kerberos prove the server.
+    Unix sockets and the loopback interface are safe; ``verify-full`` and Kerberos authenticate the server.
     """
-    said = connection.keywords
-    # libpq takes no weaker mode than verify-full with the system's certificate authorities.
-    mode = said.get("sslmode") or ("verify-full" if said.get("sslrootcert") == "system" else "prefer")
-    if mode == "verify-full" or said.get("gssencmode") == "require" or not _by_network(connection):
+    keywords = connection.keywords
+    # With the system's certificate authorities libpq accepts no weaker mode than verify-full.
+    mode = keywords.get("sslmode") or ("verify-full" if keywords.get("sslrootcert") == "system" else "prefer")
+    if mode == "verify-full" or keywords.get("gssencmode") == "require" or not _by_network(connection):
         return
     findings.warning(
         "tls_verification",
-        f"{connection.label} is reached over a network with sslmode={mode}: {_WHAT_IT_DOES.get(mode, 'unknown')}",
-        "set sslmode=verify-full in the connection, and sslrootcert to the file of the server's CA, or to system for a "
-        "public one",
+        f"{connection.label} is reached over a network with sslmode={mode}: {_RISK.get(mode, 'unknown mode')}",
+        "Set sslmode=verify-full in the connection, and sslrootcert to the file of the server's CA, or to system for a "
+        "public CA.",
     )
-    if connection.password is not None and _sends_passwords(said.get("require_auth", "")):
+    if connection.password is not None and _sends_passwords(keywords.get("require_auth", "")):
         findings.warning(
             "require_auth",
-            f"{connection.label} gives its password in clear, or by MD5, to a server that asks so, be it an impostor",
-            "set require_auth=scram-sha-256 in the connection, which PostgreSQL clients know since 16",
+            f"{connection.label} sends its password in clear text or by MD5 if the server asks for that, even to an "
+            "impostor",
+            "Set require_auth=scram-sha-256 in the connection; PostgreSQL clients support it since version 16.",
         )
 
 
+def check_keepalives(connection: ConnectionParams, findings: Findings) -> None:
+    """Warn if TCP keepalives would not keep an idle connection open, while the server builds an index, say."""
+    if not _by_network(connection):
+        return
+    keywords = connection.keywords
+    if keywords.get("keepalives") == "0":
+        report_problem(findings, "keepalives", ["keepalives = 0"])
+    elif (idle := keywords.get("keepalives_idle", "")).isdecimal() and int(idle) > LONGEST_IDLE:
+        report_problem(findings, "keepalives", [f"keepalives_idle = {idle}"])
+
+
 def _by_network(connection: ConnectionParams) -> bool:
-    said = connection.keywords
-    hosts = said.get("hostaddr") or connection.host  # libpq connects to the address, where there is one
+    hosts = connection.keywords.get("hostaddr") or connection.host  # libpq connects to hostaddr if there is one
     return any(not _is_local(host.strip()) for host in hosts.split(","))
 
 
@@ -61,7 +76,10 @@ def _is_local(host: str) -> bool:
 
 
 def _sends_passwords(require_auth: str) -> bool:
-    """:param require_auth: methods with commas between them; or, each with ``!``, those that are not allowed."""
+    """Return whether ``require_auth`` allows a method that reveals the password.
+
+    :param require_auth: methods separated by commas: the allowed ones, or the forbidden ones, each with ``!``.
+    """
     methods = {method.strip() for method in require_auth.split(",") if method.strip()}
     denied = {method[1:] for method in methods if method.startswith("!")}
     if denied or not methods:

@@ -1,6 +1,6 @@
-"""Extensions whose version differs between a backup and a server.
+"""Extensions: versions that differ between a backup and a server, and the settings that some of them need.
 
-A dump says CREATE EXTENSION without a version: a restore makes the one that is the default of its server.
+A dump has CREATE EXTENSION without a version, so a restore creates the default version of the target server.
 """
 
 from __future__ import annotations
@@ -13,22 +13,25 @@ import psycopg
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
+DATABASE_SETTINGS = {"pg_cron": "cron.database_name", "pg_net": "pg_net.database_name"}
+"""Extensions that can be created in one database of a server only, with the setting that names it."""
+
 _INSTALLED = "SELECT extname, extversion FROM pg_catalog.pg_extension ORDER BY 1"
 _AVAILABLE = "SELECT name, coalesce(default_version, '') FROM pg_catalog.pg_available_extensions"
 
 
 def installed_versions(session: psycopg.Connection[Any]) -> dict[str, str]:
-    """The extensions of the database that the session is in, and their versions.
+    """Return the extensions of the session's database with their versions.
 
-    :raises psycopg.Error: as PostgreSQL says.
+    :raises psycopg.Error: the query failed.
     """
     return _versions(session, _INSTALLED)
 
 
 def available_versions(session: psycopg.Connection[Any]) -> dict[str, str]:
-    """The extensions that the server could create, and the version that it would; '' where that has no default.
+    """Return the extensions that the server can create with their default versions; '' if there is no default.
 
-    :raises psycopg.Error: as PostgreSQL says.
+    :raises psycopg.Error: the query failed.
     """
     return _versions(session, _AVAILABLE)
 
@@ -36,13 +39,14 @@ def available_versions(session: psycopg.Connection[Any]) -> dict[str, str]:
 def version_differences(
     recorded: Mapping[str, str] | None, here: Mapping[str, str], *, names: Collection[str] | None = None
 ) -> list[str]:
-    """A line for each extension that has another version here.
+    """Return a line for each extension whose version differs.
 
-    :param recorded: by the backup's manifest; None: not recorded.
-    :param names: only these; None: all.
+    :param recorded: the versions in the backup's manifest; None if it has none.
+    :param here: the versions of the server, '' where unknown.
+    :param names: the extensions to compare; None compares all.
     """
     return [
-        f"extension {name}: {version} in the backup, {here[name]} here"
+        f"extension {name}: version {version} in the backup, {here[name]} on the server"
         for name, version in sorted((recorded or {}).items())
         if here.get(name, "") not in ("", version) and (names is None or name in names)
     ]

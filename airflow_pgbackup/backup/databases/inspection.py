@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from airflow_pgbackup.backup.databases.sessions import interrupt
+from airflow_pgbackup.backup.databases.sessions import interrupt, server_message
 from airflow_pgbackup.backup.findings import Findings
 from airflow_pgbackup.errors import ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -19,12 +19,12 @@ from airflow_pgbackup.postgres.tools.cancel import Cancel
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
-_QUERY_TIMEOUT = "30s"  # all of it are catalogs; who waits longer waits for a lock on one
-_LOST = "the session was lost on the way: the server's log says why"
+_QUERY_TIMEOUT = "30s"  # the queries read catalogs only: one that takes longer waits for a lock
+_LOST = "See the server's log for the reason the session ended."
 
 
 class InspectedDatabase:
-    """One database under inspection: everything is asked in one read-only transaction."""
+    """A database that is being inspected, in one read-only transaction."""
 
     def __init__(
         self, session: psycopg.Connection[Any], name: str, findings: Findings, cancel: Cancel | None = None
@@ -40,10 +40,15 @@ class InspectedDatabase:
 
     @property
     def where(self) -> str:
-        return f"database {self.name!r}"
+        return f'database "{self.name}"'
 
     def rows(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
-        """What a query returns; where this user may not even ask, that is a finding, and there are no rows."""
+        """Return the rows of a query that pg_dump runs in some form too.
+
+        If the user lacks the privilege, that is an error finding, and no rows are returned.
+
+        :raises psycopg.OperationalError: the connection was lost, or the query timed out.
+        """
         try:
             return self._fetch(query, values)
         except psycopg.OperationalError:
@@ -51,24 +56,25 @@ class InspectedDatabase:
         except (psycopg.errors.CharacterNotInRepertoire, psycopg.errors.UntranslatableCharacter) as error:
             self.warning(
                 "encoding",
-                f"{self.where}: check cannot read a catalog: a name in it does not fit the encoding of this database: "
-                f"{error.diag.message_primary}",
-                "look for it from a database in SQL_ASCII, and rename it: ALTER ROLE or ALTER DATABASE ... RENAME TO",
+                f"{self.where}: cannot read a system catalog, because it holds a name that is not valid in this "
+                f"database's encoding: {server_message(error)}",
+                "Connect to a database in SQL_ASCII, find the name, and run ALTER ROLE or ALTER DATABASE ... RENAME "
+                "TO.",
             )
             return []
         except psycopg.Error as error:
-            said = error.diag.message_primary or str(error)
             self.error(
                 "catalog",
-                f"{self.where}: the system catalogs cannot be read: {said}",
-                "pg_dump reads them all: GRANT back what was revoked in schema pg_catalog",
+                f"{self.where}: cannot read the system catalogs: {server_message(error)}",
+                "pg_dump reads all system catalogs: GRANT back what was revoked in schema pg_catalog.",
             )
             return []
 
     def optional_rows(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
-        """As :meth:`rows`, for what pg_dump itself need not read.
+        """Return the rows of a query that pg_dump itself does not need.
 
-        Where this user may not ask, nothing is found; what cannot be asked for another reason is a warning.
+        If the user lacks the privilege, no rows are returned; if the query fails for another reason, that is a
+        warning.
         """
         try:
             return self._fetch(query, values)
@@ -79,18 +85,19 @@ class InspectedDatabase:
                 self._cancel.check()
             self.warning(
                 "catalog",
-                f"{self.where}: check cannot tell some of what a restore needs: {error.diag.message_primary or error}",
-                "The other findings hold; report this one with the version of the server.",
+                f"{self.where}: one of the checks for restorability failed: {server_message(error)}",
+                "The other findings are valid. Report this one together with the server's version.",
             )
             return []
 
     def has_row(self, query: str) -> bool:
-        """Whether a query, of names and expressions that the server itself has quoted, returns a row.
+        """Return whether a query returns a row.
 
-        :return: False also where this user may not ask, or PostgreSQL cannot plan it.
-        :raises psycopg.DataError: an expression cannot be computed for a row.
-        :raises psycopg.InternalError: what it reads is broken.
-        :raises psycopg.OperationalError: the server has no time or room for it, or is gone.
+        :param query: of names and expressions that the server itself has quoted.
+        :return: False also if the user lacks the privilege, or PostgreSQL cannot plan the query.
+        :raises psycopg.DataError: an expression fails for a row.
+        :raises psycopg.InternalError: the table or index is corrupt.
+        :raises psycopg.OperationalError: the server lacks time or space for the query, or the connection was lost.
         """
         if self._cancel:
             self._cancel.check()
@@ -119,11 +126,11 @@ class InspectedDatabase:
 def inspect_database(
     connection: ConnectionParams, findings: Findings, *, role: str | None = None, cancel: Cancel | None = None
 ) -> Iterator[InspectedDatabase]:
-    """A session for looking around, in one snapshot.
+    """Open a session that inspects a database, in one snapshot.
 
-    :param role: what the dump would ``SET ROLE`` to.
-    :raises ConnectError: not reached, or lost on the way.
-    :raises Canceled: `cancel` was set; that ends the query at hand.
+    :param role: the role that the dump switches to with ``SET ROLE``.
+    :raises ConnectError: the server cannot be reached, or the connection was lost.
+    :raises Canceled: `cancel` was set, which also ends the running query.
     """
     with connection.connect() as session:
         unregister = cancel.on_set(lambda: interrupt(session)) if cancel else lambda: None
@@ -137,8 +144,8 @@ def inspect_database(
         except psycopg.Error as error:
             if cancel:
                 cancel.check()
-            said = " ".join((error.diag.message_primary or str(error)).split())
-            raise ConnectError(f"{connection.label}: {said}", hint=hint_for(said) or _LOST) from None
+            message = server_message(error)
+            raise ConnectError(f"{connection.label}: {message}", hint=hint_for(message) or _LOST) from None
         finally:
             unregister()
 
@@ -150,7 +157,7 @@ def _set_role(session: psycopg.Connection[Any], role: str, findings: Findings) -
     except psycopg.errors.Error as error:
         findings.error(
             "role",
-            f"the user of the connection cannot become role {role!r}: {error.diag.message_primary or error}",
-            "create it, GRANT it TO the user, or leave role out",
+            f'the connection\'s user cannot switch to role "{role}": {server_message(error)}',
+            "Create the role, GRANT it TO the user, or leave the option role out.",
             (role,),
         )

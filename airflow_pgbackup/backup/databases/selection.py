@@ -1,4 +1,4 @@
-"""Which tables, and the rows of which, a dump with these options takes: pg_dump's own rules, asked of the database.
+"""Which tables, and the rows of which tables, a dump with given options contains: pg_dump's rules, by query.
 
 Source: ``expand_table_name_patterns`` and ``selectDumpableTable`` in ``src/bin/pg_dump/pg_dump.c``.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.findings import named
+from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.sql.patterns import pattern_regexes
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _SCHEMAS: LiteralString = """
 select oid from pg_catalog.pg_namespace where nspname operator(pg_catalog.~) %s collate pg_catalog.default
 """
-# A pattern without a schema means what the search path shows, as in psql.
+# A pattern without a schema matches the tables that are visible in the search path, as in psql.
 _TABLES: LiteralString = """
 with recursive found(oid) as (
     select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -33,7 +34,7 @@ with recursive found(oid) as (
 )
 select oid from found
 """
-# A sequence that belongs to a column goes with its table; that of an identity column goes nowhere else.
+# A sequence owned by a column is dumped with its table; that of an identity column only with it.
 _OWNED: LiteralString = """
 select d.objid, d.refobjid, d.deptype = 'i' from pg_catalog.pg_depend d join pg_catalog.pg_class c on c.oid = d.objid
  where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refclassid = d.classid
@@ -46,11 +47,12 @@ select oid from pg_catalog.pg_extension where extname operator(pg_catalog.~) %s 
 
 @dataclass(frozen=True)
 class Selection:
-    """By oid; None where everything is selected.
+    """What a dump contains. Tables and schemas are OIDs; None stands for all.
 
-    :param owners: of a sequence: the table that it belongs to, and whether as its identity.
-    :param rows: rows are dumped at all.
-    :param large_objects: those too.
+    :param no_rows: tables without their rows.
+    :param owners: maps a sequence to the table that owns it, and whether it is an identity column's.
+    :param rows: the dump contains rows.
+    :param large_objects: the dump contains large objects.
     """
 
     schemas: frozenset[int] | None
@@ -63,13 +65,14 @@ class Selection:
     large_objects: bool
 
     def takes(self, table: int, schema: int) -> bool:
-        """Its definition is dumped, so pg_dump locks it."""
+        """Return whether the dump has the definition of a table, so that pg_dump locks it."""
         owner, identity = self.owners.get(table, (None, False))
         if owner is not None and self._takes(owner, schema):
             return True
         return not identity and self._takes(table, schema)
 
     def takes_rows(self, table: int, schema: int) -> bool:
+        """Return whether the dump has the rows of a table."""
         return self.rows and self.takes(table, schema) and table not in self.no_rows
 
     def _takes(self, table: int, schema: int) -> bool:
@@ -81,7 +84,7 @@ class Selection:
 
 
 def select(db: InspectedDatabase, options: DumpOptions | DumpAllOptions) -> Selection:
-    """What is selected; patterns that match nothing are findings."""
+    """Return what a dump with these options contains. Patterns that match nothing are findings."""
     rows = _takes_rows(options)
     owners = {sequence: (table, identity) for sequence, table, identity in db.rows(_OWNED)}
     if isinstance(options, DumpAllOptions):
@@ -97,8 +100,8 @@ def select(db: InspectedDatabase, options: DumpOptions | DumpAllOptions) -> Sele
     if options.filters:
         db.warning(
             "filters",
-            f"{db.where}: filter files are not read by check, so it looks at more than the dump takes",
-            "what it says of objects that your filters leave out does not matter",
+            f"{db.where}: check does not read filter files, so it covers more than the dump",
+            "Ignore findings about objects that your filter files exclude.",
         )
     return Selection(
         schemas=schemas if options.schemas else None,
@@ -123,7 +126,7 @@ def _takes_rows(options: DumpOptions | DumpAllOptions) -> bool:
 
 @dataclass
 class _Patterns:
-    """Expands the patterns of one option after the other."""
+    """Expands the patterns of options."""
 
     db: InspectedDatabase
 
@@ -151,14 +154,13 @@ class _Patterns:
             if not oids:
                 unmatched.append(pattern)
         if unmatched:
-            # pg_dump itself complains only where no pattern of a kind matches, or with --strict-names.
+            # pg_dump itself reports only the case that no pattern of an option matches, unless --strict-names is set.
             excluding = option.startswith("exclude_")
             (self.db.warning if excluding else self.db.error)(
                 "pattern",
-                f"{self.db.where}: {option} has {named([repr(one) for one in unmatched])}, which "
-                f"{'match' if len(unmatched) > 1 else 'matches'} nothing",
-                "names outside of double quotes are folded to lower case, and without a schema they are looked for "
-                "in the search path of the user",
+                f"{self.db.where}: {counted(len(unmatched), 'pattern')} of {option} "
+                f"{'match' if len(unmatched) > 1 else 'matches'} nothing: {named([repr(one) for one in unmatched])}",
+                "Quote names that are not lower case, and name the schema of tables outside the user's search_path.",
                 unmatched,
             )
         return frozenset(found)

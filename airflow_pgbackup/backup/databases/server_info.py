@@ -21,10 +21,13 @@ SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.pg_is_i
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """What a server said of itself and of us.
+    """A server, and the privileges of the connection's role.
 
-    :ivar locks: how many entries its lock table is sure to hold.
-    :ivar extensions: those that could be created, and in which version.
+    :ivar superuser: the role is a superuser.
+    :ivar may_create: the role may create databases.
+    :ivar user: the role's name.
+    :ivar locks: the number of locks that the lock table can hold.
+    :ivar extensions: available extensions with their default versions.
     """
 
     version_num: int
@@ -41,20 +44,21 @@ class ServerInfo:
     def major(self) -> int:
         return self.version_num // 10000
 
-    def has_database(self, name: str) -> bool:
-        return name in self.databases
-
     @classmethod
     def read(cls, connection: Session, label: str) -> ServerInfo:
-        """:raises ConfigurationError: a standby."""
-        with translated_errors(f"asking {label} what it is like"):
+        """Query a server.
+
+        :param label: names the server in errors.
+        :raises ConfigurationError: the server is a standby.
+        """
+        with translated_errors(f"querying the version and roles of {label}"):
             row = connection.execute(_SERVER).fetchone()
             assert row is not None  # noqa: S101  current_user has a row in pg_roles
             version, standby, superuser, may_create, user, locks = row
             if standby:
                 raise ConfigurationError(
                     f"{label} is a standby, which is read-only",
-                    hint="connect to the primary (target_session_attrs=read-write)",
+                    hint="Connect to the primary (target_session_attrs=read-write).",
                 )
             return cls(
                 version,

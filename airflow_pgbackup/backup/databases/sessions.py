@@ -1,4 +1,4 @@
-"""Sessions of our own on a server that is changed: they stop when asked to, and their errors are ours."""
+"""Sessions that change a server: a cancellation ends the running statement, and errors are translated."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Session = psycopg.Connection[tuple[Any, ...]]
 
 @contextlib.contextmanager
 def session(params: ConnectionParams, cancel: Cancel | None = None, *, label: str | None = None) -> Iterator[Session]:
-    """A session in autocommit mode, free of the timeouts and read-only defaults of its role and database.
+    """Open a session in autocommit mode, without the timeouts and read-only defaults of its role and database.
 
-    :param cancel: also ends the statement at hand.
-    :param label: its application_name, which every session of the server can see.
-    :raises ConnectError: the server cannot be reached, or refuses us.
-    :raises Canceled: `cancel` was set, here or while a statement of the ``with`` ran.
+    :param cancel: also ends the running statement.
+    :param label: the session's application_name, which every session of the server can see.
+    :raises ConnectError: the server cannot be reached, or rejects the connection.
+    :raises Canceled: `cancel` was set, before or while a statement of the ``with`` block ran.
     """
     if cancel:
         cancel.check()
@@ -47,31 +47,38 @@ def session(params: ConnectionParams, cancel: Cancel | None = None, *, label: st
 
 
 def interrupt(connection: Session) -> None:
-    """Have the server end the statement at hand. For a signal handler, so errors are suppressed."""
+    """Cancel the running statement. Called from signal handlers, so errors are suppressed."""
     with contextlib.suppress(psycopg.Error, OSError):
         connection.cancel()
 
 
 @contextlib.contextmanager
 def translated_errors(doing: str) -> Iterator[None]:
-    """Errors of the server in one line: what was being done, and what the server says, without its DETAIL."""
+    """Translate psycopg's errors: one line with what was being done and the server's message, without its DETAIL.
+
+    :param doing: such as ``dropping database "app"``.
+    :raises Cancelled: the statement was canceled.
+    :raises RestoreError: the server reported another error.
+    """
     try:
         yield
     except psycopg.errors.QueryCanceled as error:
-        raise Canceled(f"stopped while {doing}: {server_message(error)}") from None
+        raise Canceled(f"canceled while {doing}: {server_message(error)}") from None
     except psycopg.Error as error:
         raise RestoreError(f"{doing}: {server_message(error)}", hint=hint_for(str(error))) from None
 
 
 def server_message(error: psycopg.Error) -> str:
-    return (error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__).rstrip(".")
+    """Return the primary message of an error as one line, without a final period."""
+    return (" ".join((error.diag.message_primary or str(error)).split()) or type(error).__name__).rstrip(".")
 
 
 def fetch_value(connection: Session, query: Any, parameters: Any = None) -> Any:
-    """The first column of the first row; None without one."""
+    """Return the first column of the first row, None if there is no row."""
     row = connection.execute(query, parameters).fetchone()
     return row[0] if row else None
 
 
 def fetch_column(connection: Session, query: Any, parameters: Any = None) -> list[Any]:
+    """Return the first column of all rows."""
     return [row[0] for row in connection.execute(query, parameters)]

@@ -1,7 +1,8 @@
-"""Databases under names of their own until they are what they should be, and gone if that does not come to pass.
+"""Temporary databases, which a restore fills and then renames, or drops if it fails.
 
-They are dropped by the process that made them, on its way out; when that is killed, by a guard process that waits for
-its end; when that is killed too, or the machine stops, by the next restore on that server (:func:`sweep`).
+The process that creates them drops them when it leaves the ``with`` block. If it is killed, a guard process that waits
+for its end drops them. If the guard is killed too, or the machine stops, the next restore on that server drops them
+(:func:`sweep`).
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ if TYPE_CHECKING:
 
 PREFIX = "pgbackup_tmp_"
 _LABEL = "airflow-pgbackup "
-_PATIENCE = 3.0  # seconds for a session of ours to be gone from the server's list
+_PATIENCE = 3.0  # seconds for our sessions to disappear from pg_stat_activity
 _GUARD = Path(__file__).with_name("_drop_guard.py")
 
-# What of a CREATE DATABASE another server may not be able to do: a locale, a provider or an option it does not know,
-# an encoding that does not go with its locale, a tablespace it lacks.
-_NOT_HERE = (
+# Errors of a CREATE DATABASE that another server cannot run: a locale, locale provider or option that it does not know,
+# an encoding that does not match its locale, a tablespace that it lacks.
+_UNSUPPORTED = (
     psycopg.errors.WrongObjectType,
     psycopg.errors.FeatureNotSupported,
     psycopg.errors.SyntaxError,
@@ -57,13 +58,13 @@ _NOT_HERE = (
 
 
 class TemporaryDatabases:
-    """Makes databases called ``pgbackup_tmp_<token>_<n>``; those that still are at the end of the ``with`` are dropped.
+    """Creates databases named ``pgbackup_tmp_<token>_<n>``, and drops at the end of the ``with`` those not renamed.
 
     >>> with TemporaryDatabases(params) as temporary:
     ...     fresh, _ = temporary.create([lambda name: f"CREATE DATABASE {name} TEMPLATE template0"])
 
-    :param params: of a database of that server to be in meanwhile.
-    :param say: takes a line for people, where something is left behind.
+    :param params: another database of the server, to connect to meanwhile.
+    :param say: takes log lines.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class TemporaryDatabases:
         self._guard: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        # By this session's name others see that the databases are in use, also while nobody is in them.
+        # The name of this session tells other restores that the databases are in use, even if no session is in them.
         held = self._stack.enter_context(session(self._params, self._cancel, label=_LABEL + self._token))
         try:
             sweep(held, self._params, self._say)
@@ -99,41 +100,41 @@ class TemporaryDatabases:
         self._end_guard(done=not self._count or self._drop())
 
     def create(self, attempts: Sequence[Callable[[str], str]]) -> tuple[ConnectionParams, int]:
-        """Make a database.
+        """Create a database.
 
-        :param attempts: each gives a CREATE DATABASE for a name; the best first, the others for servers that cannot do
-            it: a locale, an option or a tablespace that is not there.
-        :return: its parameters, and the number of the attempt that this server could do.
-        :raises RestoreError: it can do none, or refuses for another reason.
+        :param attempts: functions that return a CREATE DATABASE statement for a name. The first is the best; the
+            others are for servers that lack a locale, an option or a tablespace of it.
+        :return: the connection parameters, and the index of the attempt that succeeded.
+        :raises RestoreError: the server rejects all of them, or reports another error.
         """
         name = f"{PREFIX}{self._token}_{self._count}"
         self._count += 1
-        with session(self._params, self._cancel) as connection, translated_errors("making a new database"):
+        with session(self._params, self._cancel) as connection, translated_errors("creating a temporary database"):
             for number, attempt in enumerate(attempts):
                 try:
                     connection.execute(encoded(attempt(name)))
                     break
-                except _NOT_HERE as error:
+                except _UNSUPPORTED as error:
                     if number == len(attempts) - 1:
                         raise
-                    self._say(f"this server refuses: {server_message(error)}")
+                    self._say(f"trying other options, as this server rejects CREATE DATABASE: {server_message(error)}")
         return self._params.with_database(name), number
 
     def drop(self) -> None:
-        """Drop those made so far: another attempt begins."""
-        with session(self._params, self._cancel) as connection, translated_errors("dropping the last attempt"):
+        """Drop the databases created so far, before another attempt."""
+        with session(self._params, self._cancel) as connection, translated_errors("dropping the temporary databases"):
             for number in range(self._count):
                 drop_temporary(connection, self._params.with_database(f"{PREFIX}{self._token}_{number}"))
 
     def _drop(self) -> bool:
         deadline = time.monotonic() + _PATIENCE
         try:
-            while not drop_left(self._params, self._token):
+            while not drop_by_token(self._params, self._token):
                 if time.monotonic() > deadline:
                     return False
                 time.sleep(0.05)
         except PgBackupError as error:
-            self._say(f"left behind: databases {PREFIX}{self._token}_*: {error.message}; the next restore drops them")
+            self._say(f"cannot drop databases {PREFIX}{self._token}_*, the next restore will: {error.message}")
             return False
         return True
 
@@ -169,13 +170,14 @@ class TemporaryDatabases:
             guard.wait()
 
 
-def drop_left(params: ConnectionParams, token: str) -> bool:
+def drop_by_token(params: ConnectionParams, token: str) -> bool:
     """Drop the temporary databases of one run.
 
-    :return: True where none can come any more: no session of that run is left.
-    :raises ConnectError, RestoreError: could not.
+    :param token: in the names of its databases and of its session.
+    :return: True if the run has no session left that could create another one.
+    :raises ConnectError, RestoreError: a database cannot be dropped.
     """
-    with session(params) as connection, translated_errors("dropping what is half-done"):
+    with session(params) as connection, translated_errors("dropping the temporary databases"):
         names = fetch_column(
             connection,
             "SELECT datname FROM pg_catalog.pg_database WHERE pg_catalog.starts_with(datname, %s)",
@@ -193,19 +195,19 @@ def drop_left(params: ConnectionParams, token: str) -> bool:
 
 
 def drop_temporary(connection: Session, database: ConnectionParams) -> None:
-    """Drop a database that only we have been in, with its subscriptions."""
+    """Drop a database of our own, with its subscriptions."""
     _drop_subscriptions(connection, database)
     drop_database(connection, database.dbname)
 
 
 def drop_database(connection: Session, name: str) -> None:
-    """Drop a database with the sessions in it."""
+    """Drop a database, and end the sessions in it."""
     force = " WITH (FORCE)" if has_drop_database_force(connection.info.server_version // 10000) else ""
     connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(Identifier(name)) + sql.SQL(force))
 
 
 def _drop_subscriptions(connection: Session, database: ConnectionParams) -> None:
-    """A database with one cannot be dropped. The publisher is not told: a restored one has no slot there."""
+    """Drop the subscriptions, which prevent DROP DATABASE. The publisher is not contacted: it has no slot for them."""
     query = (
         "SELECT subname FROM pg_catalog.pg_subscription AS s "
         "JOIN pg_catalog.pg_database AS d ON d.oid = s.subdbid WHERE d.datname = %s"
@@ -224,7 +226,7 @@ def _drop_subscriptions(connection: Session, database: ConnectionParams) -> None
 
 
 def sweep(connection: Session, params: ConnectionParams, say: Callable[[str], None]) -> None:
-    """Drop the temporary databases of runs that are gone: nobody holds their name, and nobody is in them."""
+    """Drop the temporary databases of runs that were killed: no session has their token, and none is in them."""
     left = fetch_column(
         connection,
         "SELECT d.datname FROM pg_catalog.pg_database AS d WHERE d.datname ~ %s "
@@ -234,8 +236,8 @@ def sweep(connection: Session, params: ConnectionParams, say: Callable[[str], No
         [f"^{PREFIX}[0-9a-f]{{12}}_[0-9]+$", _LABEL],
     )
     for name in left:
-        # Without force: whoever came in since knows more than we do.
+        # Without FORCE: a session that connected in the meantime may have a reason.
         with contextlib.suppress(psycopg.Error, ConnectError):
             _drop_subscriptions(connection, params.with_database(name))
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(Identifier(name)))
-            say(f"dropped {name}, which a restore that was killed has left behind")
+            say(f"dropped {name}, left by a restore that was killed")

@@ -1,13 +1,13 @@
-"""What users have made in a database: is there any, how much, how many rows."""
+"""Objects and rows that users created in a database, without those of initdb and of extensions."""
 
 from __future__ import annotations
 
 from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, fetch_value
 
 FIRST_USER_OID = 16384
-"""FirstNormalObjectId: what initdb made is below it."""
+"""FirstNormalObjectId (src/include/access/transam.h): objects of initdb have lower OIDs."""
 
-# Catalogs of what users make, with the column of the schema; relations and types that only belong to others left out.
+# Catalogs of user objects, each with its schema column, and a condition that skips what belongs to another object.
 _CATALOGS = [
     ("pg_namespace", None, "nspname <> 'public'"),
     ("pg_class", "relnamespace", "relkind IN ('r', 'p', 'v', 'm', 'S', 'f')"),
@@ -41,10 +41,10 @@ _NO_SCHEMAS_OF_USERS = (
 def _objects_query() -> str:
     parts = []
     for catalog, schema, more in _CATALOGS:
-        # Large objects are described by the catalog of their data.
+        # pg_describe_object() knows large objects by the catalog of their data.
         class_of = "pg_largeobject" if catalog == "pg_largeobject_metadata" else catalog
         conditions = [f"{schema or 'oid'} NOT IN ({_NO_SCHEMAS_OF_USERS})", *([more] if more else [])]
-        if catalog != "pg_largeobject_metadata":  # users may choose any number for theirs
+        if catalog != "pg_largeobject_metadata":  # users may choose any OID for a large object
             conditions.append(f"oid >= {FIRST_USER_OID}")
         parts.append(
             f"SELECT 'pg_catalog.{class_of}'::pg_catalog.regclass AS classid, oid AS objid "  # noqa: S608  names above
@@ -61,20 +61,20 @@ _OBJECTS = _objects_query()
 
 
 def user_objects(connection: Session) -> list[str]:
-    """What users have made in this database, described for people: ``table film``. Not what extensions brought."""
+    """Return descriptions (``table film``) of the objects that users created, without members of extensions."""
     return fetch_column(connection, _OBJECTS)
 
 
 def count_objects(connection: Session) -> int:
-    """How many of them."""
+    """Return the number of :func:`user_objects`."""
     return int(fetch_value(connection, f"SELECT count(*) FROM ({_OBJECTS}) AS o"))  # noqa: S608  a constant
 
 
 def count_rows(connection: Session) -> int | None:
-    """Rows that were inserted into ordinary tables since this database exists, less those deleted.
+    """Return the number of rows in ordinary tables: rows inserted since the database was created, less those deleted.
 
-    As the cumulative statistics have it, which are exact as long as the server has not crashed; None where it does
-    not count.
+    From the cumulative statistics, which are exact unless the server has crashed; None if track_counts is off.
+    https://www.postgresql.org/docs/current/monitoring-stats.html
     """
     if fetch_value(connection, "SELECT pg_catalog.current_setting('track_counts')") != "on":
         return None

@@ -168,7 +168,7 @@ def test_the_tool_does_not_get_in_where_we_do(own: PostgresServer, fresh_databas
     run(database, "grant select on pg_catalog.pg_proc to public", "revoke select on pg_foreign_server from public")
     found = checked(reader)
     assert list(found) == ["tool", "catalog"]
-    assert "catalogs cannot be read: permission denied for table pg_foreign_server" in found["catalog"].message
+    assert "cannot read the system catalogs: permission denied for table pg_foreign_server" in found["catalog"].message
 
 
 @pytest.fixture
@@ -289,7 +289,7 @@ def test_a_role_that_cannot_be_taken(own: PostgresServer, here: Repository, fres
     reader = person(fresh_database(own, None, *FILL), "", "grant pg_read_all_data to {}")
     options = DumpOptions(role="postgres_no_such")
     found = checked(reader, here, options=options)
-    assert "cannot become role 'postgres_no_such'" in found["role"].message
+    assert 'cannot switch to role "postgres_no_such"' in found["role"].message
     assert dump_fails(reader, here, options)
 
 
@@ -306,7 +306,7 @@ def test_too_few_connections(own: PostgresServer, here: Repository, fresh_databa
     options = DumpOptions(format="directory", jobs=4)
     found = checked(reader, here, options=options)
     assert errors(found) == ["connection_limit"]
-    assert "2 connections, this dump takes 5" in found["connection_limit"].message
+    assert "limited to 2 connections, but this dump needs 5" in found["connection_limit"].message
     assert "too many connections" in dump_fails(reader, here, options)
     assert checked(reader, here) == {}
 

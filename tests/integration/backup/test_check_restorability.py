@@ -25,8 +25,8 @@ from contexts import in_context
 from airflow_pgbackup.backup.check import check
 from airflow_pgbackup.backup.check import rows as check_rows
 from airflow_pgbackup.backup.check.extensions import version_key
-from airflow_pgbackup.backup.check.restorability import check_keepalives
 from airflow_pgbackup.backup.check.restorability_problems import PROBLEMS
+from airflow_pgbackup.backup.check.transport import check_keepalives
 from airflow_pgbackup.backup.findings import Finding, Findings
 from airflow_pgbackup.demo.database import load_sample
 from airflow_pgbackup.embedded import postgres_bin_dir
@@ -134,7 +134,7 @@ def found(connection: ConnectionParams, **more: Any) -> dict[str, Finding]:
         assert "{}" not in finding.message + finding.hint
         if finding.code in PROBLEMS:
             assert finding.severity == PROBLEMS[finding.code].severity
-            assert finding.message.endswith(PROBLEMS[finding.code].at_restore)
+            assert finding.message.endswith(PROBLEMS[finding.code].consequence)
     return by_code
 
 
@@ -156,24 +156,24 @@ def restored(build: Build, source: ConnectionParams, target: ConnectionParams, t
 def test_an_example_is_found_restores_as_said_and_is_mended(
     build: Build, code: str, made: Made, tmp_path: Path
 ) -> None:
-    kind = PROBLEMS[code]
+    problem = PROBLEMS[code]
     if code == "not_null_not_valid" and build.major < 18:
         with pytest.raises(psycopg.errors.Error):
-            made(build, *kind.example)
+            made(build, *problem.example)
         return
-    database = made(build, *kind.example)
+    database = made(build, *problem.example)
     options = OPTIONS.get(code)
-    scan = kind.setting == "found with scan_rows"
+    scan = problem.condition == "found with scan_rows"
     codes = found(database, options=options, scan_rows=scan)
     assert codes.keys() == {code} | BESIDE.get(code, set()), codes
-    assert codes[code].objects == kind.objects
+    assert codes[code].objects == problem.objects
     assert codes[code].database == database.dbname
     said = AT_RESTORE[code]
     time.sleep(0.2 if code == "check_changes" else 0)  # until the coupon is over
     schemas = [f"--schema={name}" for name in getattr(options, "schemas", ())]
     complaint = restored(build, database, made(build), tmp_path, *schemas)
     assert re.search(said, complaint) if said else not complaint, complaint
-    run(database, *kind.mended)
+    run(database, *problem.fix)
     codes = found(database, options=options, scan_rows=scan)
     assert codes.keys() == BESIDE.get(code, set())
     assert not restored(build, database, made(build), tmp_path)
@@ -355,14 +355,14 @@ def test_conditions_on_the_clock(made: Made, condition: str, changes: bool) -> N
 def test_databases_of_a_server(servers: Servers) -> None:
     server = servers(NEWEST)
     for code in APART:
-        kind = PROBLEMS[code]
-        run(server.params, *kind.example)
+        problem = PROBLEMS[code]
+        run(server.params, *problem.example)
     finding = found(server.params)["template_collation"]
     assert (finding.objects, finding.database) == (("template1",), None)
     assert found(server.params.with_database("old"))["encoding"].objects == ("old",)
     with pytest.raises(psycopg.errors.Error, match="collation version"):
         run(server.params, "CREATE DATABASE copy TEMPLATE template1")
-    run(server.params, *PROBLEMS["template_collation"].mended, "DROP DATABASE old")
+    run(server.params, *PROBLEMS["template_collation"].fix, "DROP DATABASE old")
     assert found(server.params) == {}
 
 
