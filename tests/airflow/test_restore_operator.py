@@ -304,7 +304,7 @@ def test_restore_with_approval(choice: str, example: Example, server18: Postgres
     assert "error" not in seen, seen["error"]
     assert seen["subject"].startswith(f"Restore {example.series} into {server18.superuser}@127.0.0.1")
     assert f"    {example.series}/{example.backup_id} would be restored:\n" in seen["body"]
-    assert "\n    - the old database is kept under a dated name" in seen["body"]
+    assert "\n    - the old database is renamed, with the date" in seen["body"]
     if choice == "Reject":
         assert run.states == {"plan": "success", "approve": "success", "restore": "skipped"}, run.output
         assert films(database) == 10
@@ -364,7 +364,7 @@ def test_other_params_change_nothing(example: Example, run_dag: RunDag) -> None:
     run = run_dag(EXAMPLE, conf=conf, mark_success_pattern="approve")
     assert run.states["plan"] == "success"
     assert example.database.dbname in run.results["plan"]["target"]
-    assert any("takes the place" in line or "old database is kept" in line for line in run.results["plan"]["plan"])
+    assert any("takes the name" in line or "old database is renamed" in line for line in run.results["plan"]["plan"])
 
 
 if not ASKS:

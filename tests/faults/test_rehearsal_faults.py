@@ -290,7 +290,7 @@ def test_a_wrong_copy_is_a_failure_all_the_same(
 ) -> None:
     """Through verify: the file says fail, and names the table."""
     reference, _ = quick_dump(server18, fresh_database, here)
-    original = rehearse.load
+    original = rehearse.restore_copy
 
     def altered(artifact: Path, manifest: object, place: RehearsalServer, *args: object, **more: object) -> object:
         loaded = original(artifact, manifest, place, *args, **more)  # type: ignore[arg-type]
@@ -298,7 +298,7 @@ def test_a_wrong_copy_is_a_failure_all_the_same(
             session.execute("delete from t where a = 1")
         return loaded
 
-    monkeypatch.setattr(rehearse, "load", altered)
+    monkeypatch.setattr(rehearse, "restore_copy", altered)
     with pytest.raises(VerificationFailed, match=r"table data public\.t 599 rows after the restore, 600 were dumped"):
         verify(reference=reference, repository=here, level="restore")
     assert verifications(here) == ["fail.json"]

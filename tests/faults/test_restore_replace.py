@@ -165,7 +165,7 @@ def fail() -> None:
 
 def test_a_failure_at_any_step_leaves_the_old_database(setting: Setting) -> None:
     steps, before = steps_of(setting), guards()
-    done = next(number for number, line in enumerate(steps, 1) if "is the restored one now" in line)
+    done = next(number for number, line in enumerate(steps, 1) if line.startswith("renamed pgbackup_tmp_"))
     assert done > 10
     for number in range(1, done):
         with pytest.raises(Injected):
@@ -185,7 +185,7 @@ def test_a_failure_at_any_step_leaves_the_old_database(setting: Setting) -> None
 
 def test_stopped_at_any_step(setting: Setting) -> None:
     steps = steps_of(setting)
-    done = next(number for number, line in enumerate(steps, 1) if "is the restored one now" in line)
+    done = next(number for number, line in enumerate(steps, 1) if line.startswith("renamed pgbackup_tmp_"))
     for number in range(1, done):
         cancel = Cancel()
         with pytest.raises(Canceled):
@@ -246,8 +246,8 @@ def restoring_process(setting: Setting, number: int) -> Iterator[subprocess.Pope
 
 def test_killed_at_any_step(setting: Setting) -> None:
     steps = steps_of(setting)
-    first = next(number for number, line in enumerate(steps, 1) if line.startswith("new database "))
-    done = next(number for number, line in enumerate(steps, 1) if "is the restored one now" in line)
+    first = next(number for number, line in enumerate(steps, 1) if line.startswith("created database "))
+    done = next(number for number, line in enumerate(steps, 1) if line.startswith("renamed pgbackup_tmp_"))
     for number in range(first, done):
         with restoring_process(setting, number) as process:
             assert process.wait(60) == -signal.SIGKILL
@@ -263,7 +263,7 @@ def test_killed_while_pg_restore_runs(slow: Setting) -> None:
     with restoring_process(slow, 0) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith("new database "):
+            if line.startswith("created database "):
                 break
         time.sleep(1.5)
         assert slow.temporary()
@@ -278,7 +278,7 @@ def test_what_a_killed_machine_leaves_behind_is_swept_by_the_next_restore(slow: 
     with restoring_process(slow, 0) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith("new database "):
+            if line.startswith("created database "):
                 break
         (guard,) = [
             int(child)
@@ -325,10 +325,10 @@ def test_pg_restore_killed_by_somebody_else(slow: Setting) -> None:
         threading.Thread(target=run).start()
 
     def log(line: str) -> None:
-        if line.startswith("new database "):
+        if line.startswith("created database "):
             kill()
 
-    with pytest.raises(ToolKilled, match=r"pg_restore was killed by SIGKILL.* is as it was"):
+    with pytest.raises(ToolKilled, match=r"pg_restore was killed by SIGKILL.* was not changed"):
         slow.replace(log)
     assert slow.is_as_it_was()
     assert slow.temporary() == []
@@ -347,17 +347,17 @@ def test_the_server_ends_all_our_sessions(slow: Setting) -> None:
         threading.Thread(target=run).start()
 
     def log(line: str) -> None:
-        if line.startswith("new database "):
+        if line.startswith("created database "):
             end()
 
-    with pytest.raises(ToolError, match=r"terminating connection due to administrator command.* is as it was"):
+    with pytest.raises(ToolError, match=r"terminating connection due to administrator command.* was not changed"):
         slow.replace(log)
     assert slow.is_as_it_was()
     assert slow.temporary() == []
 
 
 def test_a_deadline(slow: Setting) -> None:
-    with pytest.raises(DeadlineExceeded, match="is as it was"):
+    with pytest.raises(DeadlineExceeded, match="was not changed"):
         slow.replace(deadline=2.5)
     assert slow.is_as_it_was()
     assert slow.temporary() == []
@@ -367,11 +367,11 @@ def test_stopped_while_pg_restore_runs(slow: Setting) -> None:
     cancel = Cancel()
 
     def log(line: str) -> None:
-        if line.startswith("new database "):
+        if line.startswith("created database "):
             threading.Timer(1.0, cancel.set).start()
 
     started = time.monotonic()
-    with pytest.raises(Canceled, match=r"pg_restore was stopped.* is as it was"):
+    with pytest.raises(Canceled, match=r"pg_restore was stopped.* was not changed"):
         slow.replace(log, cancel=cancel)
     assert slow.is_as_it_was()
     assert slow.temporary() == []
@@ -413,11 +413,11 @@ def test_a_client_that_comes_back_again_and_again(setting: Setting) -> None:
 def test_sessions_that_may_not_be_ended_are_named_before_anything_is_touched(setting: Setting) -> None:
     lines: list[str] = []
     with session(setting.target, label="the shop"):
-        refusal = rf"database {setting.target.dbname} is in use: process \d+ of \w+ \(the shop\)"
+        refusal = rf'database "{setting.target.dbname}" is in use by process \d+ of \w+ \(the shop\)'
         with pytest.raises(ConfigurationError, match=refusal) as refused:
             setting.replace(lines.append, terminate_sessions=False)
     assert "terminate_sessions" in str(refused.value)
-    assert not [line for line in lines if "as dumped" in line]
+    assert not [line for line in lines if "verified the SHA-256" in line]
     assert setting.is_as_it_was()
 
 
@@ -425,10 +425,12 @@ def test_a_session_that_comes_before_the_swap_and_may_not_be_ended(setting: Sett
     came: list[Any] = []
 
     def log(line: str) -> None:
-        if line.startswith("objects and rows restored"):
+        if line.startswith("restored objects and rows"):
             came.append(setting.target.connect())
 
-    with pytest.raises(RestoreError, match=r"cannot take its name: .*is being accessed by other users; .*is as it was"):
+    with pytest.raises(
+        RestoreError, match=r"cannot rename the new database: .*is being accessed by other users; .*was not changed"
+    ):
         setting.replace(log, terminate_sessions=False)
     assert came[0].execute("select a from old").fetchone() == (1,)
     came[0].close()
@@ -442,13 +444,13 @@ def test_rights_that_are_taken_away_before_the_swap(setting: Setting) -> None:
         admin.execute(sql.SQL("alter database {} owner to passing").format(sql.Identifier(setting.target.dbname)))
 
         def log(line: str) -> None:
-            if line.startswith("privileges, comment"):
+            if line.startswith("applied privileges, comment"):
                 admin.execute("alter role passing nocreatedb")
 
         try:
             keywords = {**setting.target.keywords, "user": "passing"}
             connection = ConnectionParams(keywords=keywords, password="passing")
-            with pytest.raises(RestoreError, match=r"permission denied to rename database.* is as it was"):
+            with pytest.raises(RestoreError, match=r"permission denied to rename database.* was not changed"):
                 setting.replace(log, connection=connection, options={"no_owner": True})
             assert setting.is_as_it_was()
             assert setting.temporary() == []
@@ -471,7 +473,7 @@ def test_settings_that_cannot_be_applied(setting: Setting) -> None:
         )  # by superusers only
         try:
             connection = ConnectionParams(keywords={**setting.target.keywords, "user": "passing"}, password="passing")
-            refusal = r"applying ALTER DATABASE to the database: permission denied to set parameter .* is as it was"
+            refusal = r"applying ALTER DATABASE to the database: permission denied to set parameter .* was not changed"
             with pytest.raises(RestoreError, match=refusal):
                 setting.replace(connection=connection, options={"no_owner": True})
             assert setting.is_as_it_was()
@@ -513,7 +515,7 @@ def test_a_retry_finds_that_it_is_done(setting: Setting, keep_old: bool) -> None
     assert replaced(setting) == old
     same = ("backup", "reference", "database", "databases", "mode", "replaced", "dry_run")
     assert {name: again[name] for name in same} == {name: first[name] for name in same}
-    assert any("an earlier try of this task restored" in line for line in lines)
+    assert any("an earlier attempt of this task has restored" in line for line in lines)
     # Somebody else's request is none of that.
     setting.replace(seed="another task", keep_old=False)
     assert setting.content() == "restored"
@@ -567,11 +569,11 @@ def test_a_zombie_does_not_replace_what_its_retry_has_restored(setting: Setting)
     done: list[dict[str, Any]] = []
 
     def meanwhile(line: str) -> None:
-        if line.startswith("privileges, comment and limits") and not done:
+        if line.startswith("applied privileges, comment and limits") and not done:
             done.append(setting.replace(seed="a task"))
             insert(setting)
 
-    with pytest.raises(RestoreError, match="another try of this task has replaced"):
+    with pytest.raises(RestoreError, match="another attempt of this task has replaced"):
         setting.replace(meanwhile, seed="a task")
     assert {"restored", "written_since"} == set(setting.content().split())
     assert replaced(setting) == [done[0]["replaced"]]
@@ -581,7 +583,7 @@ def test_a_zombie_does_not_replace_what_its_retry_has_restored(setting: Setting)
 def test_a_database_that_is_another_by_now_is_not_replaced(setting: Setting, fresh_database: Fresh) -> None:
     """In the moment between the last look and the lock."""
     made, name = fresh_database(setting.server), setting.target.dbname
-    with pytest.raises(RestoreError, match="was replaced by another restore meanwhile"):
+    with pytest.raises(RestoreError, match="another restore has replaced database"):
         rename_databases(
             setting.server.params,
             [(name, f"{name}_replaced_x"), (made.dbname, name)],

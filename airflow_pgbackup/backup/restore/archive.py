@@ -1,4 +1,4 @@
-"""An archive on its way into a database: what of it will be restored, by which pg_restore, and how."""
+"""Restore an archive with pg_restore: which entries, with which client, in which way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from pathlib import Path
 
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.restore.client_programs import RestoreContext, ToolOutput, pg_restore, pg_restore_to_psql
+from airflow_pgbackup.backup.progress import counted
+from airflow_pgbackup.backup.restore.client_programs import ToolOutput, pg_restore, pg_restore_to_psql
+from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
@@ -37,14 +39,14 @@ Opener = Callable[[], AbstractContextManager[Readable]]
 
 
 class ArchiveLoader:
-    """A custom, directory or tar archive, on its way into databases of one server.
+    """Restores a custom, directory or tar archive into databases of one server.
 
-    :param source: its path; or, for a custom archive that is read as a stream, what opens it.
-    :param head: its beginning, with the whole table of contents, where it is a stream.
-    :ivar entries: those that will be restored, in their order.
-    :ivar client: whose pg_restore does it.
-    :raises ClientError, ConfigurationError: none here can.
-    :raises OptionError: options that this client does not know, or that leave nothing to restore.
+    :param source: the archive's path; or, for a custom archive that is read as a stream, a function that opens it.
+    :param head: the beginning of a stream, with the complete table of contents.
+    :ivar entries: the entries to restore, in order.
+    :ivar client: the client whose pg_restore does it.
+    :raises ClientError, ConfigurationError: this machine has no suitable client.
+    :raises OptionError: options that the client does not know, or that select nothing.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class ArchiveLoader:
         server: ServerInfo,
     ) -> None:
         self._run = run
-        self._format = format  # toc.dat of a directory says tar
+        self._format = format  # not the table of contents': that of a directory archive says tar
         self._source = source
         self._toc = toc
         self._options = options
@@ -75,7 +77,7 @@ class ArchiveLoader:
 
     @property
     def by_script(self) -> bool:
-        """pg_restore 17 and newer begins with SET transaction_timeout, which older servers do not know."""
+        """Whether psql runs the SQL of pg_restore: since 17 it begins with a setting that older servers do not know."""
         return not runs_scripts_of(self._server.major, self.client.major)
 
     @cached_property
@@ -89,7 +91,7 @@ class ArchiveLoader:
 
     @cached_property
     def properties(self) -> DatabaseProperties:
-        """The dumped database as a whole, less what the options leave out; its owner is who owns what is in it."""
+        """Properties of the dumped database, without what the options exclude; with no_owner, its owner is the role."""
         found = DatabaseProperties.of_entries(self._toc.entries).without(
             privileges=self._options.no_privileges,
             comments=self._options.no_comments,
@@ -101,34 +103,34 @@ class ArchiveLoader:
     def makes_public(self) -> bool:
         return any(map(_creates_public, self.entries))
 
-    def to_one_job(self) -> bool:
-        """Restore with one job from now on. False where that was so before."""
+    def fall_back_to_one_job(self) -> bool:
+        """Restore with one job from now on; return False if that was so before."""
         if (self._options.jobs or 1) == 1 or self.by_script:
             return False
         self._options = dataclasses.replace(self._options, jobs=None)
         return True
 
     def lines(self) -> list[str]:
-        """For people: what, and by what."""
+        """Return lines for the log: what is restored, and with which program."""
         kinds = Counter(entry.kind.lower() for entry in self.entries).most_common()
         most = ", ".join(f"{count} {kind}" for kind, count in kinds[:8]) + (", …" if len(kinds) > 8 else "")
         jobs = f", {self._options.jobs} jobs" if (self._options.jobs or 1) > 1 and not self.by_script else ""
-        by = f"by pg_restore {self.client}{jobs}"
+        by = f"with pg_restore {self.client}{jobs}"
         if self.by_script:
-            by += " and psql: this server does not know transaction_timeout, which pg_restore sets"
-        return [f"{len(self.entries)} of {len(self._toc.entries)} entries: {most}", by]
+            by += " and psql, because the server does not know transaction_timeout, which pg_restore sets"
+        return [f"{len(self.entries)} of {counted(len(self._toc.entries), 'entry', 'entries')}: {most}", by]
 
     def load(self, params: ConnectionParams, *, single_transaction: bool, public_exists: bool) -> None:
         """Restore into a database.
 
-        :param public_exists: there is a schema public, which the archive then must not create.
-        :raises ToolError: the first error.
+        :param public_exists: the database has a schema public, so the archive must not create it.
+        :raises ToolError: an entry failed; the restore stops at the first error.
         """
         tables = sum(entry.kind == "TABLE DATA" for entry in self.entries)
         log = ToolOutput(self._run, f"restoring into {params.dbname}", tables=tables, verbose=self._options.verbose)
         options = dataclasses.replace(
             self._options,
-            verbose=True,  # names each table as it comes to it
+            verbose=True,  # reports each table when it begins
             exit_on_error=True,
             single_transaction=single_transaction and not self.by_script,
             jobs=None if self.by_script else self._options.jobs,
@@ -152,7 +154,7 @@ class ArchiveLoader:
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[list[str], Readable | None]]:
-        """Either its path as an argument, or a stream for stdin."""
+        """Open the archive: its path as an argument, or a stream for stdin."""
         if isinstance(self._source, Path):
             yield [str(self._source)], None
             return
@@ -160,7 +162,7 @@ class ArchiveLoader:
             yield [], stream
 
     def _selected(self, head: bytes) -> list[TocEntry]:
-        """What pg_restore would restore with these options, by itself: it knows best what each of them means."""
+        """Return the entries that the options select, by ``pg_restore --list``: their meaning is pg_restore's."""
         options = dataclasses.replace(self._options, jobs=None, single_transaction=False, verbose=False)
         argv = [str(self.client.tool("pg_restore")), "--list", f"--format={self._format}", *options.argv(self.client)]
         is_path = isinstance(self._source, Path)
@@ -177,28 +179,29 @@ class ArchiveLoader:
         found = [by_id[number] for number in numbers if number in by_id and not _about_database(by_id[number])]
         if not found:
             raise OptionError(
-                f"nothing of the backup is left to restore: none of its {len(by_id)} entries fits the options",
-                hint="names are exact and case-sensitive; pg_restore --list shows them",
+                f"the options select none of the backup's {counted(len(by_id), 'entry', 'entries')}",
+                hint="Names are case-sensitive and must match exactly; pg_restore --list shows them.",
             )
         return found
 
     @contextmanager
     def _list_file(self, public_exists: bool) -> Iterator[str | None]:
-        """A list of what to restore, where some of it would collide with what every database has; else None."""
+        """Write a file for --use-list if entries must be skipped because every database has their objects; else "
+        "None."""
         skipped = {entry.dump_id: entry for entry in self.entries if self._collides(entry, public_exists)}
         if not skipped:
             yield None
             return
         for entry in skipped.values():
-            self._run.say(f"left out, as it is there already: {entry.label}")
+            self._run.say(f"skipping {entry.label}, as it already exists")
         with PrivateDirectory() as directory:
             file = directory / "objects.list"
-            # pg_restore takes the number before the semicolon, and reads no further.
+            # pg_restore reads the number before the semicolon and ignores the rest.
             file.write_text("".join(f"{entry.dump_id};\n" for entry in self.entries if entry.dump_id not in skipped))
             yield str(file)
 
     def _collides(self, entry: TocEntry, public_exists: bool) -> bool:
-        """The known collisions of sound dumps with what initdb has made, by name."""
+        """Return whether an entry of a valid dump fails because initdb has created its object."""
         if _creates_public(entry):
             return public_exists
         if entry.kind != "COMMENT" or self._server.superuser:
@@ -207,9 +210,9 @@ class ArchiveLoader:
 
 
 def needs_path(manifest: Manifest, options: RestoreOptions) -> bool:
-    """Whether pg_restore has to open the archive by its name.
+    """Return whether pg_restore needs the path of the archive.
 
-    Out of a stream it restores a custom archive as it is: not by several jobs, and not in another order.
+    It can read a custom archive as a stream, but only with one job and in the archive's order.
     """
     return manifest.artifact.format != "custom" or (options.jobs or 1) > 1 or options.use_list is not None
 
@@ -218,10 +221,10 @@ def needs_path(manifest: Manifest, options: RestoreOptions) -> bool:
 def open_archive(
     run: RestoreContext, checked: Checked, options: RestoreOptions, server: ServerInfo
 ) -> Iterator[ArchiveLoader]:
-    """An archive whose bytes have been checked: its private copy, or as a stream where none was needed.
+    """Open an archive whose checksums were verified: its private copy, or a stream if there is none.
 
     :raises ClientError, OptionError: as :class:`ArchiveLoader`.
-    :raises VerificationFailed: a tar that is not whole, which pg_restore would read for ever.
+    :raises VerificationFailed: an incomplete tar archive, which pg_restore would read in an endless loop.
     """
     artifact = checked.manifest.artifact
     if checked.path is None:
@@ -248,7 +251,7 @@ def _creates_public(entry: TocEntry) -> bool:
 
 
 def _about_database(entry: TocEntry) -> bool:
-    """Only ``pg_restore --create`` restores these; they are ours to apply, under whatever name."""
+    """Return whether an entry concerns the database itself: pg_restore skips those without ``--create``."""
     return entry.kind in ("DATABASE", "DATABASE PROPERTIES") or entry.name.startswith("DATABASE ")
 
 

@@ -1,17 +1,17 @@
-"""pg_restore and psql as a restore runs them: to the first error, all or nothing where that can be, told in lines."""
+"""pg_restore and psql as a restore runs them: up to the first error, with their messages in the log."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from airflow_pgbackup.backup.progress import human_seconds
+from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.byte_streams import Readable
-from airflow_pgbackup.errors import DeadlineExceeded, ToolError, VerificationFailed
+from airflow_pgbackup.errors import ToolError, VerificationFailed
 from airflow_pgbackup.postgres.archive.script_trailer import ScriptTrailerCheck
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
@@ -19,96 +19,48 @@ from airflow_pgbackup.postgres.definitions.script_scan import sets_new_timeout
 from airflow_pgbackup.postgres.psql.guarded import guarded
 from airflow_pgbackup.postgres.psql.script_filter import ScriptFilter
 from airflow_pgbackup.postgres.sql.lexer import Event, MetaCommand, Statement
-from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import ToolProcess
-from airflow_pgbackup.settings import Settings
 
 APPLICATION = "airflow-pgbackup restore"
-"""By this name the server shows the sessions of the tools."""
+"""application_name of the sessions of pg_restore and psql."""
 
 _TABLE = re.compile(r"^pg_restore: processing data for table ")
 _CHATTER = re.compile(r"^pg_restore: (?!warning|error|hint|detail|from TOC entry)")
 _BEGINNING = re.compile(r"^(?:pg_restore|psql): |^psql:.*:\d+: ")
 _WARNING = re.compile(r"^pg_restore: warning: |\bWARNING: ")
-_KEPT_WARNINGS = 100
-_SAY_EVERY = 5.0  # seconds
+_LOG_INTERVAL = 5.0  # seconds
 
-# What another server or role refuses although the dump is sound, and what to do about it.
+# Errors of a server or a role that is not the one of the dump, although the dump is valid, and what to do about them.
 _HINTS = [
     (
         r"permission denied for (?:database|schema)",
-        "GRANT CREATE on it TO the user of the connection (or the role of the options), or connect as its owner",
+        "GRANT CREATE on it TO the connection's user (or the role in the options), or connect as its owner.",
     ),
     (
         r"must be able to SET ROLE|must be member of role|must be owner of|must be superuser|permission denied to",
-        "connect as a superuser or as the owner of it all, or leave owners and privileges out: no_owner, no_privileges",
+        "Connect as a superuser or as the owner of all objects, or set no_owner and no_privileges.",
     ),
     (
         r"out of shared memory",
-        "raise max_locks_per_transaction of the server, or restore with mode='create' or jobs=2",
+        "Raise max_locks_per_transaction on the server, or restore with mode create or with 2 jobs.",
     ),
     (
         r"unrecognized configuration parameter|syntax error at or near",
-        "the server is older than the one the dump was made for: restore into that version or a newer one",
+        "The server is older than the dump: restore into the dump's version or a newer one.",
     ),
 ]
 
 
-@dataclass
-class RestoreContext:
-    """What all steps of one restore share.
-
-    :ivar deadline: of all of it, on the clock of :func:`time.monotonic`; None is none.
-    :ivar warnings: what did not stop it, but somebody should read.
-    """
-
-    settings: Settings
-    log: Callable[[str], None]
-    cancel: Cancel
-    deadline: float | None = None
-    warnings: list[str] = field(default_factory=list)
-
-    def say(self, line: str) -> None:
-        self.log(line)
-
-    def say_at_last(self, line: str) -> None:
-        """Say what has happened for good: that nobody can be told does not undo it."""
-        with suppress(Exception):
-            self.log(line)
-
-    def warn(self, line: str) -> None:
-        if len(self.warnings) < _KEPT_WARNINGS:
-            self.warnings.append(line)
-        self.log(f"warning: {line}")
-
-    def check(self) -> None:
-        """:raises Canceled, DeadlineExceeded: time to stop."""
-        self.cancel.check()
-        self.remaining()
-
-    def remaining(self) -> float | None:
-        if self.deadline is None:
-            return None
-        seconds = self.deadline - time.monotonic()
-        if seconds <= 0:
-            raise DeadlineExceeded(
-                "the restore still ran at its deadline, and was stopped",
-                tool="restore",
-                exit_code=None,
-                hint="if it only needs longer, raise the deadline",
-            )
-        return seconds
-
-
 class ToolOutput:
-    """Takes the stderr of a tool: tables to a line every few seconds, warnings to the result, the rest as asked.
+    """Logs the stderr of a program: a progress line every few seconds, warnings for the result, the rest if `verbose`.
 
-    :param tables: how many there are, 0 where that is not known.
+    :param what: begins each progress line.
+    :param tables: the number of tables to restore, 0 if unknown.
     """
 
-    def __init__(self, run: RestoreContext, what: str, *, tables: int = 0, verbose: bool = False) -> None:
-        self._run = run
+    def __init__(self, context: RestoreContext, what: str, *, tables: int = 0, verbose: bool = False) -> None:
+        self._context = context
         self._what = what
         self._tables = tables
         self._verbose = verbose
@@ -117,63 +69,66 @@ class ToolOutput:
         self._start = self._last = time.monotonic()
 
     def __call__(self, line: str) -> None:
-        if _BEGINNING.match(line):  # else it goes on, as behind a name of two lines
+        if _BEGINNING.match(line):  # else it continues the last message: a name may contain a line break
             self._chatter = not self._verbose and _CHATTER.match(line) is not None
         if _WARNING.search(line):
-            self._run.warn(line)
+            self._context.warn(line)
         elif not self._chatter:
-            self._run.say(line)
+            self._context.say(line)
         if _TABLE.match(line):
             self._done += 1
             now = time.monotonic()
-            if now - self._last >= _SAY_EVERY:
+            if now - self._last >= _LOG_INTERVAL:
                 self._last = now
                 of = f" of {self._tables}" if self._tables else ""
-                self._run.say(f"{self._what}: table {self._done}{of}, {human_seconds(now - self._start)}")
+                self._context.say(f"{self._what}: table {self._done}{of}, {human_seconds(now - self._start)}")
 
 
 def pg_restore(
-    run: RestoreContext,
+    context: RestoreContext,
     client: Client,
     argv: list[str],
     params: ConnectionParams,
-    log: ToolOutput,
+    output: ToolOutput,
     *,
     stdin: Readable | None = None,
 ) -> None:
     """RestoreContext pg_restore into a database.
 
-    :param argv: without program, connection and password.
-    :raises ToolError: it failed: what the server said.
+    :param argv: arguments, without those for the connection.
+    :param output: takes the lines of stderr.
+    :param stdin: the archive, unless `argv` names it.
+    :raises ToolError: pg_restore failed; the message is the server's.
     """
-    # With an empty --dbname pg_restore takes PGDATABASE, and does not read it as a connection string.
+    # With an empty --dbname, pg_restore uses PGDATABASE, and does not parse it as a connection string.
     command = [str(client.tool("pg_restore")), "--no-password", "--dbname=", *argv]
-    _run(run, command, params, log, stdin)
+    _run(context, command, params, output, stdin)
 
 
 def pg_restore_to_psql(
-    run: RestoreContext,
+    context: RestoreContext,
     client: Client,
     loader: Client,
     argv: list[str],
     params: ConnectionParams,
-    log: ToolOutput,
+    output: ToolOutput,
     *,
     stdin: Readable | None = None,
     single_transaction: bool,
 ) -> None:
-    """As :func:`pg_restore`, for a server that does not know what pg_restore itself begins with.
+    """Restore with pg_restore and psql into a server that rejects the settings with which pg_restore begins.
 
-    :param loader: whose psql runs what pg_restore writes.
-    :raises VerificationFailed: the archive holds a command for psql.
+    :param loader: the client whose psql runs the script that pg_restore writes.
+    :raises ToolError: as :func:`pg_restore`.
+    :raises VerificationFailed: the archive contains a psql command.
     """
     command = [str(client.tool("pg_restore")), "--file=-", *argv]
     with ToolProcess(
         command,
         env={"LC_ALL": "C", "TZ": "UTC"},
-        cancel=run.cancel,
-        deadline=run.remaining(),
-        on_line=log,
+        cancel=context.cancel,
+        deadline=context.remaining(),
+        on_line=output,
         stdin=stdin,
     ) as process:
         ends = ScriptTrailerCheck()
@@ -181,37 +136,37 @@ def pg_restore_to_psql(
         def route(event: Event) -> int | None:
             ends.event(event)
             if isinstance(event, MetaCommand) and event.name == b"connect":
-                raise VerificationFailed("the archive has \\connect for psql, which pg_dump never writes")
+                raise VerificationFailed("the archive contains the psql command \\connect, which pg_dump never writes")
             return None if isinstance(event, Statement) and sets_new_timeout(event) else 0
 
         script = ScriptFilter(process.stdout, route)
-        psql(run, loader, params, script.part(0), log, single_transaction=single_transaction)
+        psql(context, loader, params, script.part(0), output, single_transaction=single_transaction)
 
 
 def psql(
-    run: RestoreContext,
+    context: RestoreContext,
     client: Client,
     params: ConnectionParams,
     script: Readable,
-    log: ToolOutput,
+    output: ToolOutput,
     *,
     single_transaction: bool,
 ) -> None:
     """RestoreContext a script in a database, up to its first error.
 
     :param client: from :func:`~airflow_pgbackup.postgres.tools.client_choice.choose_psql`.
-    :param script: without psql's commands.
-    :raises ToolError: an error in it: what the server said. What reading the script raises.
+    :param script: without psql commands.
+    :raises ToolError: a statement failed; the message is the server's. Errors of reading the script are passed on.
     """
-    way = guarded(client, script, single_transaction=single_transaction)
-    _run(run, way.argv, params, log, way.stdin, may_start_processes=False)
+    command = guarded(client, script, single_transaction=single_transaction)
+    _run(context, command.argv, params, output, command.stdin, may_start_processes=False)
 
 
 def _run(
-    run: RestoreContext,
+    context: RestoreContext,
     command: Sequence[str | Path],
     params: ConnectionParams,
-    log: ToolOutput,
+    output: ToolOutput,
     stdin: Readable | None,
     *,
     may_start_processes: bool = True,
@@ -221,9 +176,9 @@ def _run(
         ToolProcess(
             command,
             env=_environment(params),
-            cancel=run.cancel,
-            deadline=run.remaining(),
-            on_line=log,
+            cancel=context.cancel,
+            deadline=context.remaining(),
+            on_line=output,
             stdin=stdin,
             stdout="devnull",
             may_start_processes=may_start_processes,
@@ -234,7 +189,7 @@ def _run(
 
 def _environment(params: ConnectionParams) -> dict[str, str]:
     env = client_environment(params)
-    # A database that is restored with default_transaction_read_only among its settings must take its rows first.
+    # The database's own settings may include default_transaction_read_only, and are restored before its rows.
     env["PGAPPNAME"] = APPLICATION
     env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} -c default_transaction_read_only=off".strip()
     return env

@@ -1,7 +1,7 @@
-"""The backup of a whole cluster, restored into a server: its roles and tablespaces, then each database of its own.
+"""Restore the backup of a cluster: its roles and tablespaces, then each of its databases.
 
-pg_dumpall's script makes the databases under their names, one after the other. Here each is made under a temporary
-name, and all of them get their own in one transaction at the end, so that a failure in the last leaves none of them.
+pg_dumpall's script creates the databases under their names, one after the other. Here each is created under a temporary
+name, and one transaction renames all of them at the end: if the last one fails, none of them exists.
 """
 
 from __future__ import annotations
@@ -11,52 +11,53 @@ from dataclasses import dataclass
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
+from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
 from airflow_pgbackup.backup.restore.new_database import apply_statements, create_like, drop_public_schema
-from airflow_pgbackup.backup.restore.plan import check_needs, check_versions
+from airflow_pgbackup.backup.restore.plan import check_versions
+from airflow_pgbackup.backup.restore.preconditions import has_public_schema, require_empty
 from airflow_pgbackup.backup.restore.rename import rename_databases
-from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest, state_in_errors
+from airflow_pgbackup.backup.restore.request import (
+    RestoreOutcome,
+    RestoreRequest,
+    require_may_create,
+    state_in_errors,
+)
 from airflow_pgbackup.backup.restore.script import ScriptLoader, open_script
-from airflow_pgbackup.backup.restore.target import has_public, require_empty
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.script_scan import ScriptSection
 
-# Every server has them; pg_dumpall restores into them instead of making them.
-_ALWAYS_THERE = ("postgres", "template1")
+# initdb creates them, and pg_dumpall's script restores into them.
+_ALWAYS_EXIST = ("postgres", "template1")
 
 
-def restore_cluster(job: RestoreRequest) -> RestoreOutcome:
-    """As :func:`airflow_pgbackup.backup.restore.database.restore_database`.
+def restore_cluster(request: RestoreRequest) -> RestoreOutcome:
+    """Restore the backup of a cluster, after all checks have passed.
 
-    What the script has for databases that every server has already goes into those, which must be empty, in one
-    transaction each.
+    Databases that every server has must be empty, and are restored in a single transaction each.
+
+    :raises PgBackupError: as :func:`airflow_pgbackup.backup.restore.restore`.
     """
-    target = job.target
-    with session(target.connection, job.run.cancel) as connection:
+    target = request.target
+    with session(target.connection, request.run.cancel) as connection:
         server = ServerInfo.read(connection, target.connection.label)
-    with job.checked(job.repository, job.manifest) as checked:
-        restoring = _Restoring(job, server, open_script(job.run, checked, job.options, server))
-        outcome = RestoreOutcome(plan=restoring.plan())
-        for line in outcome.plan:
-            job.run.say(line)
-        if not job.dry_run:
-            job.run.check()
-            restoring.do(outcome)
-        return outcome
+    with request.checked(request.repository, request.manifest) as checked:
+        loader = open_script(request.run, checked, request.options, server)
+        return request.execute(_ClusterRestore(request, server, loader))
 
 
 @dataclass
 class _Part:
     """One database of the script.
 
-    :ivar there: where it goes, if that is there already.
+    :ivar existing: its connection, if every server has the database.
     """
 
     number: int
     section: ScriptSection
-    there: ConnectionParams | None
+    existing: ConnectionParams | None
     single_transaction: bool
     public_exists: bool = True
 
@@ -65,101 +66,108 @@ class _Part:
         return self.section.database
 
 
-class _Restoring:
-    def __init__(self, job: RestoreRequest, server: ServerInfo, loader: ScriptLoader) -> None:
-        self._job = job
-        self._run = job.run
+class _ClusterRestore:
+    def __init__(self, request: RestoreRequest, server: ServerInfo, loader: ScriptLoader) -> None:
+        self._request = request
+        self._run = request.run
         self._server = server
         self._loader = loader
         self._globals = GlobalsPlan()
         self._parts: list[_Part] = []
 
     def plan(self) -> list[str]:
-        """:raises ConfigurationError: what would stop it half-way."""
-        job, server, contents = self._job, self._server, self._loader.contents
-        connection, label = job.target.connection, f"the server of {job.target.connection.label}"
-        check_versions(contents.dumped_from, server, allow_older=job.target.allow_older_server, label=label)
-        self._globals = job.plan_globals(contents.globals, server, connection)
+        request, server, contents = self._request, self._server, self._loader.contents
+        connection, label = request.target.connection, request.server_label
+        check_versions(contents.dumped_from, server, allow_older=request.target.allow_older_server, label=label)
+        self._globals = request.plan_globals(contents.globals, server, connection)
         for number, section in enumerate(contents.sections):
-            always = section.database in _ALWAYS_THERE or not section.creates
-            if not (always and section.empty):
+            exists = section.database in _ALWAYS_EXIST or not section.creates
+            if not (exists and section.empty):
                 fits = section.requirements.locks <= server.locks // 2
-                there = connection.with_database(section.database) if always else None
-                self._parts.append(_Part(number, section, there, single_transaction=always or fits))
-        new = [part.name for part in self._parts if part.there is None]
-        if taken := sorted(set(new) & server.databases):
-            raise ConfigurationError(
-                f"{label} has databases of these names: {', '.join(taken)}",
-                hint="restore the cluster into a server without them, or rename them before",
-            )
-        if new and not server.may_create:
-            raise ConfigurationError(f"{server.user} may not create databases", hint="connect as a superuser")
-        for part in self._parts:
-            if part.there:
-                with session(part.there, self._run.cancel) as checked:
-                    require_empty(checked, part.there.label)
-                    part.public_exists = has_public(checked)
+                existing = connection.with_database(section.database) if exists else None
+                self._parts.append(_Part(number, section, existing, single_transaction=exists or fits))
+        self._check_databases()
         needs = self._loader.needs
-        for section in contents.sections:
-            needs.roles |= {section.properties.owner} - {None}  # type: ignore[arg-type]  # not None any more
-        check_needs(
-            needs, server, label=label, new_roles=self._globals.created, new_tablespaces=self._globals.tablespaces
-        )
-        return [f"into {label}, a whole cluster, by psql {self._loader.client}", *self._globals.lines(), *self._lines()]
+        needs.roles |= {owner for section in contents.sections if (owner := section.properties.owner) is not None}
+        request.check_needs(needs, server, self._globals)
+        return [
+            f"restoring a cluster into {label} with psql {self._loader.client}",
+            *self._globals.lines(),
+            *self._lines(),
+        ]
+
+    def _check_databases(self) -> None:
+        new = [part.name for part in self._parts if part.existing is None]
+        if taken := sorted(set(new) & self._server.databases):
+            raise ConfigurationError(
+                f"{self._request.server_label} already has {'databases' if len(taken) > 1 else 'database'} "
+                f"{', '.join(taken)}",
+                hint="Restore the cluster into a server without databases of these names, or rename them first.",
+            )
+        if new:
+            require_may_create(self._server, "Connect as a superuser.")
+        for part in self._parts:
+            if part.existing:
+                with session(part.existing, self._run.cancel) as connection:
+                    require_empty(connection, part.existing.label)
+                    part.public_exists = has_public_schema(connection)
 
     def _lines(self) -> list[str]:
         return [
-            f"database {part.name}, {'there and empty' if part.there else 'new'}: {part.section.tables} tables with "
-            f"{part.section.rows:,} rows, {part.section.objects} statements"
+            f"{'existing, empty' if part.existing else 'new'} database {part.name}: "
+            f"{counted(part.section.tables, 'table')} with {counted(part.section.rows, 'row')}, "
+            f"{counted(part.section.objects, 'statement')}"
             for part in self._parts
         ]
 
-    def do(self, outcome: RestoreOutcome) -> None:
-        job, run = self._job, self._run
-        outcome.roles_created, outcome.roles_existing = self._globals.created, self._globals.existing
-        job.apply_globals(self._globals, job.target.connection)
+    def run(self, outcome: RestoreOutcome) -> None:
+        request, run = self._request, self._run
+        request.apply_globals(self._globals, request.target.connection, outcome)
         if not self._parts:
             return
-        ways = {part.number: part for part in self._parts}
+        parts = {part.number: part for part in self._parts}
         renames: list[tuple[str, str]] = []
-        around = job.target.maintenance(run.cancel)
+        maintenance = request.target.maintenance(run.cancel)
         with (
-            state_in_errors("none of its new databases is there; roles and tablespaces are"),
-            TemporaryDatabases(around, cancel=run.cancel, say=run.say) as temporary,
-            self._loader.parts(lambda number: _way(ways.get(number))) as parts,
+            state_in_errors("its roles and tablespaces were created, but none of its databases"),
+            TemporaryDatabases(maintenance, cancel=run.cancel, say=run.say) as temporary,
+            self._loader.parts(lambda number: _how(parts.get(number))) as streams,
         ):
             for number in range(len(self._loader.contents.sections)):
-                stream = parts.part(number)
-                if part := ways.get(number):
+                stream = streams.part(number)
+                if part := parts.get(number):
                     made = self._restore(part, stream, temporary, outcome)
                     renames += [(made, part.name)] if made else []
-                while stream.read(1 << 20):  # of what is not restored
+                while stream.read(1 << 20):  # skips databases that are not restored
                     pass
             run.check()
             if renames:
-                rename_databases(around, renames, end_sessions_in=[made for made, _ in renames], cancel=run.cancel)
-        run.say_at_last(f"databases {', '.join(name for _, name in renames) or 'none'} are there")
+                rename_databases(maintenance, renames, end_sessions_in=[made for made, _ in renames], cancel=run.cancel)
+        run.say_after_commit(f"created databases: {', '.join(name for _, name in renames) or 'none'}")
 
     def _restore(
         self, part: _Part, stream: Readable, temporary: TemporaryDatabases, outcome: RestoreOutcome
     ) -> str | None:
-        """:return: the temporary name of a database that is still to get its own."""
+        """Restore one database.
+
+        :return: the temporary name, if the database is new.
+        """
         run = self._run
         properties = part.section.properties
-        params = part.there
+        params = part.existing
         if params is None:
-            encoding = self._job.manifest.source.encoding
+            encoding = self._request.manifest.source.encoding
             params = create_like(run, temporary, properties, encoding=encoding, exactly=False)
             part.public_exists = drop_public_schema(run, params, makes_public=part.section.makes_public)
         self._loader.run_part(stream, params, single_transaction=part.single_transaction)
-        measured = self._job.finish(params)
-        outcome.add(part.name, measured)
-        run.say(f"database {part.name}: {measured.objects} objects restored")
-        if part.there:
+        counts = self._request.finish(params)
+        outcome.add(part.name, counts)
+        run.say(f"restored {counted(counts.objects, 'object')} into database {part.name}")
+        if part.existing:
             return None
         apply_statements(run, params, properties.others)
         return params.dbname
 
 
-def _way(part: _Part | None) -> tuple[bool, bool]:
+def _how(part: _Part | None) -> tuple[bool, bool]:
     return (part.single_transaction, part.public_exists) if part else (True, True)

@@ -1,7 +1,7 @@
-"""What the databases of a cluster share, out of a dump by pg_dumpall: roles and their settings, tablespaces.
+"""Restore the global objects of a pg_dumpall dump: roles with their settings and memberships, and tablespaces.
 
-What the server has already is left as it is, by its name: pg_dumpall's script would stop at the first CREATE ROLE of
-the server's own superuser, and then give that one the password of another server.
+Roles and tablespaces that exist on the server stay as they are. pg_dumpall's script as it is would fail at CREATE ROLE
+of the server's own superuser, and then change its password to that of another server.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _ABOUT_TABLESPACE = re.compile(
 _PARAMETER = re.compile(
     rf"(?:GRANT|REVOKE) [A-Z, ]+ ON PARAMETER [^ ]+ (?:TO|FROM) ({IDENTIFIER})(?: WITH GRANT OPTION)?;"
 )
-_LEFT_OUT = ("SET ", "DROP ", "SELECT pg_catalog.set_config")
+_SKIPPED = ("SET ", "DROP ", "SELECT pg_catalog.set_config")
 _SECRET = re.compile(r"'(?:[^']|'')*'")
 
 
 @dataclass
 class GlobalsPlan:
-    """What will be run.
+    """The global objects to create.
 
-    :ivar created: roles. :ivar existing: roles that are there and stay as they are.
-    :ivar tablespaces: to be created. :ivar existing_tablespaces: that are there and stay.
+    :ivar created: roles to create. :ivar existing: roles that exist and stay as they are.
+    :ivar tablespaces: tablespaces to create. :ivar existing_tablespaces: tablespaces that exist and stay as they are.
     """
 
     created: list[str] = field(default_factory=list)
@@ -56,7 +56,7 @@ class GlobalsPlan:
     tablespace_statements: list[str] = field(default_factory=list, repr=False)
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return lines for the log."""
         found = []
         for what, new, old in (
             ("roles", self.created, self.existing),
@@ -72,11 +72,11 @@ class GlobalsPlan:
 def plan_globals(
     statements: Sequence[str], server: ServerInfo, *, bootstrap: str, tablespaces: bool = True
 ) -> GlobalsPlan:
-    """Decide, by names.
+    """Return the statements to run on a server, chosen by the names of the objects.
 
-    :param statements: those of a pg_dumpall script before its first database.
-    :param bootstrap: the superuser that this server was made with.
-    :param tablespaces: False leaves them out.
+    :param statements: the statements of a pg_dumpall script before its first database.
+    :param bootstrap: the server's bootstrap superuser, see :func:`bootstrap_user`.
+    :param tablespaces: False skips tablespaces.
     """
     plan = GlobalsPlan()
     admins = {
@@ -85,7 +85,7 @@ def plan_globals(
         if "ADMIN OPTION" in (match["how"] or "") or "ADMIN TRUE" in (match["how"] or "")
     }
     for statement in statements:
-        if statement.startswith(_LEFT_OUT):
+        if statement.startswith(_SKIPPED):
             continue
         if match := _CREATE_ROLE.match(statement):
             name = unquoted(match[1])
@@ -112,10 +112,10 @@ def plan_globals(
 
 
 def _grant(match: re.Match[str], admins: set[tuple[str, str]], bootstrap: str) -> str:
-    """A membership as this server can take it.
+    """Return a GRANT of a membership that this server accepts.
 
-    Since PostgreSQL 16 whoever grants must hold the ADMIN option, but for the superuser that a server was made with;
-    who in the dump has granted without holding it was that one, and is called otherwise here.
+    Since PostgreSQL 16 the grantor must have the ADMIN option, unless it is the bootstrap superuser. A grantor in the
+    dump without that option was the bootstrap superuser of the dumped server, whose name may differ here.
     """
     grantor = match[5]
     if grantor is None or unquoted(grantor) == bootstrap or (match["role"], grantor) in admins:
@@ -132,19 +132,20 @@ def _add_tablespace(plan: GlobalsPlan, name: str, statement: str, server: Server
 
 
 def bootstrap_user(connection: Session) -> str:
+    """Return the bootstrap superuser: the role that initdb created."""
     return str(fetch_value(connection, "SELECT rolname FROM pg_catalog.pg_roles WHERE oid = %s", [_BOOTSTRAP_OID]))
 
 
 def apply_globals(connection: Session, plan: GlobalsPlan, say: Callable[[str], None]) -> None:
-    """Run it: roles all or none; then tablespaces, one by one, as PostgreSQL makes them in no transaction.
+    """Create the roles in one transaction, then each tablespace: CREATE TABLESPACE cannot run in a transaction.
 
-    :raises RestoreError: a statement failed; its text is not told where it could hold a secret.
+    :raises RestoreError: a statement failed; the error quotes it without literals, which may be passwords.
     """
     with connection.transaction():
         for statement in plan.role_statements:
-            _run(connection, statement, "no role was created")
+            _run(connection, statement, "no roles were created")
     for statement in plan.tablespace_statements:
-        _run(connection, statement, "the roles are created, and those tablespaces that came before")
+        _run(connection, statement, "the roles were created, and the tablespaces before this one")
     for line in plan.lines():
         say(line.replace(" to create:", " created:"))
 
@@ -155,5 +156,5 @@ def _run(connection: Session, statement: str, state: str) -> None:
     except psycopg.Error as error:
         head = _SECRET.sub("'…'", statement)[:120]
         raise RestoreError(
-            f"the globals cannot be restored: {server_message(error)}, in: {head}; {state}", hint=hint_for(str(error))
+            f"cannot restore global objects: {server_message(error)}, in: {head}; {state}", hint=hint_for(str(error))
         ) from None

@@ -1,4 +1,4 @@
-"""A new database made as another one was, and what is done to it once its objects are there."""
+"""Create a database with the properties of another one, and count and analyze it once it is filled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import psycopg
 from airflow_pgbackup.backup.databases.sessions import fetch_value, server_message, session, translated_errors
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
 from airflow_pgbackup.backup.databases.user_objects import count_objects, count_rows
-from airflow_pgbackup.backup.restore.client_programs import APPLICATION, RestoreContext
+from airflow_pgbackup.backup.restore.client_programs import APPLICATION
+from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
@@ -21,17 +22,18 @@ from airflow_pgbackup.postgres.sql.anybytes import encoded
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.process import run_tool
 
-_QUIET_SECONDS = 5.0
-_STILL_THERE = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE application_name = %s"
+_QUIET_SECONDS = 5.0  # the longest wait for the sessions of pg_restore and psql to end
+_TOOL_SESSIONS = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE application_name = %s"
 
 
 def read_properties(run: RestoreContext, params: ConnectionParams, server_version: int) -> DatabaseProperties:
-    """A database of a server as a whole, in the words of pg_dump: how it is created, its settings, privileges, comment.
+    """Return the properties of an existing database as pg_dump writes them: CREATE DATABASE, settings, privileges.
 
-    :raises ClientError: no pg_dump here for that server. :raises ToolError: it failed.
+    :param server_version: ``server_version_num``.
+    :raises ClientError: this machine has no pg_dump for that server. :raises ToolError: pg_dump failed.
     """
     client = choose_client(server_version, client_dirs=run.settings.client_dirs)
-    # Everything in a schema left out, so that no table is locked.
+    # All schemas are excluded, so that no table is locked.
     options = ["--no-password", "--format=custom", "--create", "--schema-only", "--exclude-schema=*"]
     argv = [str(client.tool("pg_dump")), *options]
     env = client_environment(params)
@@ -48,11 +50,11 @@ def create_like(
     encoding: str | None,
     exactly: bool,
 ) -> ConnectionParams:
-    """A new database under a temporary name, with the settings that its sessions begin with.
+    """Create a database under a temporary name, with the properties that matter while it is filled.
 
-    :param properties: how it is to be.
-    :param encoding: where `properties` have none.
-    :param exactly: False takes the server's own locale where it lacks that of the dump.
+    :param properties: of the dumped or the old database.
+    :param encoding: used if `properties` has none.
+    :param exactly: fail if the server lacks the locale; False falls back to the server's default locale, then to C.
     """
     owner = f" OWNER = {quoted(properties.owner)}" if properties.owner else ""
     encoding = properties.encoding or encoding or "UTF8"
@@ -65,13 +67,13 @@ def create_like(
         attempts.append(lambda name: f"CREATE DATABASE {name}{plain} LC_COLLATE = 'C' LC_CTYPE = 'C'")
     params, number = temporary.create(attempts)
     if properties.create and number:
-        instead = "its own locale" if number == 1 else "locale C"
+        instead = "its default locale" if number == 1 else "locale C"
         run.warn(
-            f"this server does not have the dump's locale or an option of its database, so text may sort otherwise: "
-            f"{instead} instead of {properties.create.rest.strip().rstrip(';')}"
+            f"the server lacks the locale or another option of the dumped database, so text may sort differently: "
+            f"using {instead} instead of {properties.create.rest.strip().rstrip(';')}"
         )
     apply_statements(run, params, properties.settings)
-    run.say(f"new database {params.dbname} made, encoding {encoding}")
+    run.say(f"created database {params.dbname}, encoding {encoding}")
     return params
 
 
@@ -80,7 +82,7 @@ def _create(statement: DatabaseStatement, name: str, owner: str) -> str:
 
 
 def apply_statements(run: RestoreContext, params: ConnectionParams, statements: list[DatabaseStatement]) -> None:
-    """Settings, privileges and the like, for this database."""
+    """Run the statements of database properties for the database that `params` names."""
     if not statements:
         return
     with session(params, run.cancel) as connection:
@@ -90,7 +92,10 @@ def apply_statements(run: RestoreContext, params: ConnectionParams, statements: 
 
 
 def drop_public_schema(run: RestoreContext, params: ConnectionParams, *, makes_public: bool) -> bool:
-    """Whether there is a schema public afterwards: in a new database it makes way for one of the dump's own."""
+    """Drop schema public of a new database if the dump creates it.
+
+    :return: whether the database has a schema public now.
+    """
     if not makes_public:
         return True
     with session(params, run.cancel) as connection:
@@ -103,7 +108,11 @@ def drop_public_schema(run: RestoreContext, params: ConnectionParams, *, makes_p
 
 @dataclass(frozen=True)
 class DatabaseCounts:
-    """:ivar rows: None where the server does not count. :ivar size: bytes on disk."""
+    """What a database contains.
+
+    :ivar objects: user objects. :ivar rows: of tables, None if the server does not count them.
+    :ivar size: bytes on disk.
+    """
 
     objects: int
     rows: int | None
@@ -111,17 +120,20 @@ class DatabaseCounts:
 
 
 def count_contents(run: RestoreContext, params: ConnectionParams) -> DatabaseCounts:
-    """What is in a database, once the last session of the tools has told the server what it did."""
-    with session(params, run.cancel) as connection, translated_errors(f"counting what is in {params.dbname}"):
+    """Count objects and rows, after the sessions of pg_restore and psql have ended and reported their statistics."""
+    with (
+        session(params, run.cancel) as connection,
+        translated_errors(f"counting the objects and rows in {params.dbname}"),
+    ):
         deadline = time.monotonic() + _QUIET_SECONDS
-        while fetch_value(connection, _STILL_THERE, [APPLICATION]) and time.monotonic() < deadline:
+        while fetch_value(connection, _TOOL_SESSIONS, [APPLICATION]) and time.monotonic() < deadline:
             time.sleep(0.05)
         size = fetch_value(connection, "SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
         return DatabaseCounts(count_objects(connection), count_rows(connection), int(size))
 
 
 def analyze(run: RestoreContext, params: ConnectionParams) -> None:
-    """Statistics for the planner, which a dump before 18 does not carry. A failure is a warning: the data is there."""
+    """Gather planner statistics, which dumps before version 18 do not contain. A failure is a warning."""
     started = time.monotonic()
     with session(params, run.cancel) as connection:
         try:
@@ -130,6 +142,6 @@ def analyze(run: RestoreContext, params: ConnectionParams) -> None:
         except psycopg.errors.QueryCanceled:
             raise
         except psycopg.Error as error:
-            run.warn(f"ANALYZE failed, the planner lacks statistics: {server_message(error)}")
+            run.warn(f"ANALYZE failed, so the planner lacks statistics: {server_message(error)}")
             return
-    run.say(f"analyzed in {time.monotonic() - started:.1f} s")
+    run.say(f"analyzed {params.dbname} in {time.monotonic() - started:.1f} s")

@@ -1,4 +1,4 @@
-"""What a restore will do, decided before anything is touched; and what would stop it half-way, said all at once."""
+"""Check a restore request, choose how to restore, and find what the server lacks: before anything is changed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from airflow_pgbackup.postgres.tools.capabilities import runs_scripts_of
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.manifest import Manifest
 
-_OURS = {
-    "create": "use mode='create'",
-    "restrict_key": "it is for scripts that are kept",
-    "no_data_for_failed_tables": "a restore stops at the first error",
+# Options of pg_restore that a restore does not accept, and why.
+_REJECTED = {
+    "create": "Use mode create instead.",
+    "restrict_key": "It is meant for scripts that are kept.",
+    "no_data_for_failed_tables": "A restore stops at the first error.",
 }
 
 
 class Loader(Protocol):
-    """A backup on its way into a database: an archive or a script."""
+    """Restores one backup into a database: an archive with pg_restore, or a script with psql."""
 
     @property
     def client(self) -> Client: ...
@@ -37,92 +38,101 @@ class Loader(Protocol):
     def properties(self) -> DatabaseProperties: ...
     @property
     def makes_public(self) -> bool: ...
-    def to_one_job(self) -> bool: ...
+    def fall_back_to_one_job(self) -> bool: ...
     def lines(self) -> list[str]: ...
     def load(self, params: ConnectionParams, *, single_transaction: bool, public_exists: bool) -> None: ...
 
 
 @dataclass(frozen=True)
 class RestoreStrategy:
-    """How.
+    """How a restore becomes visible all at once, or not at all.
 
-    :ivar fresh: into a new database, which then gets the name.
-    :ivar single_transaction: all or nothing by the tool itself.
-    :ivar why: why it is a new database although the target is there and empty.
+    :ivar new_database: it fills a new database, which is renamed at the end; False fills the target itself.
+    :ivar single_transaction: pg_restore or psql runs everything in one transaction.
+    :ivar reason: why the restore needs a new database although the target exists and is empty.
     """
 
-    fresh: bool
+    new_database: bool
     single_transaction: bool
-    why: str = ""
+    reason: str = ""
 
 
 def check_request(target: RestoreTarget, options: RestoreOptions, manifest: Manifest) -> None:
-    """Refuse what makes no sense, before any server is asked.
+    """Check that target, options and backup can be combined, before connecting to a server.
 
-    :raises ConfigurationError: what, and what to do instead.
+    :raises ConfigurationError: they cannot.
     """
     target.validate()
     options.validate()
-    for name, hint in _OURS.items():
+    for name, hint in _REJECTED.items():
         if getattr(options, name):
             raise OptionError(f"{name} cannot be used in a restore", hint=hint)
     if options.clean and target.mode != "into_existing":
         raise OptionError(
-            f"clean makes no sense with mode={target.mode!r}: there is nothing to drop",
-            hint="leave it out, or see mode='into_existing'",
+            f"clean cannot be combined with mode {target.mode}, as there is nothing to drop",
+            hint="Leave clean out, or use mode into_existing.",
         )
     jobs = options.jobs or 1
     if jobs > 1 and manifest.artifact.format not in ("custom", "directory"):
         raise OptionError(
-            f"jobs={jobs} and a backup in {manifest.artifact.format} format do not go together",
-            hint="only custom and directory archives restore in parallel",
+            f"a backup in {manifest.artifact.format} format cannot be restored with {jobs} jobs",
+            hint="Leave jobs out: only custom and directory archives can be restored in parallel.",
         )
     if jobs > 1 and target.mode == "into_existing":
         raise OptionError(
-            f"jobs={jobs} and mode='into_existing' do not go together: it is one transaction, and so one session",
-            hint="leave jobs out, or restore into a database of its own",
+            "jobs cannot be combined with mode into_existing, which uses a single transaction",
+            hint="Leave jobs out, or restore into a database of its own.",
         )
     if options.transaction_size and target.mode == "into_existing":
-        raise OptionError("transaction_size and mode='into_existing' do not go together: it is one transaction")
+        raise OptionError(
+            "transaction_size cannot be combined with mode into_existing, which uses a single transaction",
+            hint="Leave transaction_size out, or restore into a database of its own.",
+        )
     if manifest.kind == "cluster" and target.mode != "into_empty":
         raise ConfigurationError(
-            f"mode is {target.mode!r}, and the backup is of a whole cluster",
-            hint="a cluster backup makes its own databases: leave mode at 'into_empty', and connect to any database",
+            f"mode {target.mode} cannot be used with the backup of a cluster",
+            hint="Use mode into_empty, with any database of the server: a cluster backup creates its databases itself.",
         )
 
 
 def choose_strategy(
     target: RestoreTarget, options: RestoreOptions, server: ServerInfo, needs: Requirements
 ) -> RestoreStrategy:
-    """Decide: all or nothing by a transaction where that can be, else by a new database."""
+    """Return how to restore: in a single transaction if possible, else into a new database that is renamed."""
     parallel = (options.jobs or 1) > 1
-    # Half of the lock table: the server has others to serve.
+    # At most half of the lock table, as other sessions need locks too.
     fits = needs.locks <= server.locks // 2
     if target.mode == "into_existing":
-        return RestoreStrategy(fresh=False, single_transaction=True)
+        return RestoreStrategy(new_database=False, single_transaction=True)
     single = not parallel and not options.transaction_size and (fits or options.single_transaction)
     if target.mode != "into_empty":
-        return RestoreStrategy(fresh=True, single_transaction=single)
+        return RestoreStrategy(new_database=True, single_transaction=single)
     if single:
-        return RestoreStrategy(fresh=False, single_transaction=True)
-    why = (
-        f"{options.jobs} jobs"
+        return RestoreStrategy(new_database=False, single_transaction=True)
+    reason = (
+        f"{options.jobs} jobs cannot share a transaction"
         if parallel
-        else "transaction_size"
+        else "transaction_size splits the transaction"
         if options.transaction_size
-        else f"about {needs.locks} locks, more than a single transaction should take here"
+        else f"a single transaction would take about {needs.locks:,} locks, more than half of the lock table"
     )
-    return RestoreStrategy(fresh=True, single_transaction=False, why=why)
+    return RestoreStrategy(new_database=True, single_transaction=False, reason=reason)
 
 
 def check_versions(dumped_from: int, server: ServerInfo, *, allow_older: bool, label: str) -> None:
-    """:raises ConfigurationError: the server is older than the one that was dumped."""
+    """Check that the server is not older than the dumped one.
+
+    :param dumped_from: major version.
+    :param allow_older: skip the check.
+    :param label: names the server in errors.
+    :raises ConfigurationError: it is older.
+    """
     if dumped_from > server.major and not allow_older:
-        timeout = ": it knows no transaction_timeout, for one" if not runs_scripts_of(server.major, dumped_from) else ""
+        timeout = ", which does not know transaction_timeout" if not runs_scripts_of(server.major, dumped_from) else ""
         raise ConfigurationError(
-            f"the backup is of PostgreSQL {dumped_from}, {label} is {server.major}{timeout}",
-            hint=f"restore into PostgreSQL {dumped_from} or newer; PostgreSQL does not promise the way back, "
-            "allow_older_server tries it",
+            f"the backup is of PostgreSQL {dumped_from}, but {label} is version {server.major}{timeout}",
+            hint=f"Restore into PostgreSQL {dumped_from} or newer. PostgreSQL does not support the opposite direction; "
+            "allow_older_server tries it.",
         )
 
 
@@ -134,19 +144,24 @@ def check_needs(
     new_roles: Iterable[str] = (),
     new_tablespaces: Iterable[str] = (),
 ) -> None:
-    """:raises ConfigurationError: everything that the server lacks, at once."""
+    """Check that the server has the roles, extensions and tablespaces that a backup needs.
+
+    :param label: names the server in errors.
+    :param new_roles, new_tablespaces: those that the restore creates.
+    :raises ConfigurationError: something is missing; names all of it.
+    """
     missing = []
     hints = []
     if roles := sorted(needs.roles - server.roles - set(new_roles)):
-        missing.append(f"roles {', '.join(roles)}")
+        missing.append(f"{'roles' if len(roles) > 1 else 'role'} {', '.join(roles)}")
         hints.append(
-            "create the roles, restore them first from a cluster backup (globals), or set no_owner and no_privileges"
+            "Create the roles, restore them from a cluster backup (globals), or set no_owner and no_privileges."
         )
     if extensions := sorted(needs.extensions - server.extensions.keys()):
-        missing.append(f"extensions {', '.join(extensions)}")
-        hints.append("install the extensions' packages on the server, or leave them out by use_list")
+        missing.append(f"{'extensions' if len(extensions) > 1 else 'extension'} {', '.join(extensions)}")
+        hints.append("Install the extensions' packages on the server, or exclude them with use_list.")
     if tablespaces := sorted(needs.tablespaces - server.tablespaces - set(new_tablespaces)):
-        missing.append(f"tablespaces {', '.join(tablespaces)}")
-        hints.append("create the tablespaces, or set no_tablespaces")
+        missing.append(f"{'tablespaces' if len(tablespaces) > 1 else 'tablespace'} {', '.join(tablespaces)}")
+        hints.append("Create the tablespaces, or set no_tablespaces.")
     if missing:
-        raise ConfigurationError(f"{label} lacks what the backup needs: {'; '.join(missing)}", hint="; ".join(hints))
+        raise ConfigurationError(f"{label} lacks what the backup needs: {'; '.join(missing)}", hint=" ".join(hints))

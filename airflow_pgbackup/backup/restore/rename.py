@@ -1,4 +1,4 @@
-"""A restored database takes its name: all renames in one transaction, so the name always leads to a whole database."""
+"""Rename a restored database to its final name, in one transaction: the name always refers to a complete database."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from airflow_pgbackup.backup.databases.sessions import (
 )
 from airflow_pgbackup.backup.databases.temporary_database import drop_database
 from airflow_pgbackup.backup.databases.user_objects import count_objects
-from airflow_pgbackup.backup.restore.client_programs import RestoreContext
-from airflow_pgbackup.backup.restore.target import oids_of, sessions_in
+from airflow_pgbackup.backup.progress import counted
+from airflow_pgbackup.backup.restore.context import RestoreContext
+from airflow_pgbackup.backup.restore.preconditions import client_sessions, database_oids
 from airflow_pgbackup.errors import PgBackupError, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 
-_PAUSE = 0.2  # seconds between two looks at who is in the way
-_TRIES = 3  # PostgreSQL itself waits 5 s in each (CountOtherDBBackends)
+_PAUSE = 0.2  # seconds between two attempts to end sessions
+_ATTEMPTS = 3  # in each, PostgreSQL waits up to 5 s for the sessions to end (CountOtherDBBackends)
 _LOCK_TIMEOUT = "30s"
 
 
@@ -42,90 +43,91 @@ def rename_databases(
 ) -> None:
     """Rename databases, all or none.
 
-    A rename needs a database without sessions. PostgreSQL locks it against new ones while it waits for the others to
-    go, so those that are there are ended meanwhile.
+    A database with sessions cannot be renamed. PostgreSQL locks out new sessions while it waits for the existing ones
+    to end, so these are ended meanwhile.
 
-    :param params: of another database.
-    :param renames: old and new names, in this order.
+    :param params: another database of the server.
+    :param renames: pairs of old and new name, in this order.
     :param end_sessions_in: the databases whose sessions may be ended.
-    :param expected: the numbers of some of them: it must be those that are renamed, and no others of the same name.
-    :raises RestoreError: somebody stayed, or the server refuses; nothing was renamed.
+    :param expected: OIDs of some of the databases: others of the same name must not be renamed.
+    :raises RestoreError: a session remained, or the server reported an error; nothing was renamed.
     """
-    with session(params, cancel) as connection, translated_errors("looking at the databases"):
-        oids = {**oids_of(connection, [old for old, _ in renames]), **(expected or {})}
-    in_the_way = [oids[name] for name in end_sessions_in]
-    for number in range(1, _TRIES + 1):
+    with session(params, cancel) as connection, translated_errors("querying the databases to rename"):
+        oids = {**database_oids(connection, [old for old, _ in renames]), **(expected or {})}
+    to_end = [oids[name] for name in end_sessions_in]
+    for number in range(1, _ATTEMPTS + 1):
         try:
-            with session(params, cancel) as connection, _ending(params, in_the_way):
+            with session(params, cancel) as connection, _ending_sessions(params, to_end):
                 connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
                 with connection.transaction():
                     for old, new in renames:
                         connection.execute(
                             sql.SQL("ALTER DATABASE {} RENAME TO {}").format(Identifier(old), Identifier(new))
                         )
-                    # They are locked now. Another restore may have taken a name since we looked.
-                    if oids_of(connection, [new for _, new in renames]) != {new: oids[old] for old, new in renames}:
+                    # The databases are locked now. Another restore may have renamed one since the OIDs were read.
+                    renamed = {new: oids[old] for old, new in renames}
+                    if database_oids(connection, list(renamed)) != renamed:
                         raise RestoreError(
-                            f"database {renames[0][0]} was replaced by another restore meanwhile",
-                            hint="Look which one is wanted; a retry of the same task finds its own.",
+                            f'another restore has replaced database "{renames[0][0]}" in the meantime',
+                            hint="Check which of the two is wanted; a retry of the same task recognizes its own.",
                         )
             return
         except psycopg.errors.ObjectInUse as error:
-            if number == _TRIES:
+            if number == _ATTEMPTS:
                 raise RestoreError(
-                    f"the new database cannot take its name: {server_message(error)}",
-                    hint="end the sessions of others, or set terminate_sessions, and restore again",
+                    f"cannot rename the new database: {server_message(error)}",
+                    hint="End the sessions of others, or set terminate_sessions, and restore again.",
                 ) from None
         except psycopg.Error as error:
-            # The connection may have been lost after the COMMIT reached the server.
+            # The connection may have been lost after the server received the COMMIT.
             if not _renamed(params, oids, renames):
-                raise RestoreError(f"the new database cannot take its name: {server_message(error)}") from None
+                raise RestoreError(f"cannot rename the new database: {server_message(error)}") from None
             return
 
 
 def dated_name(connection: Session, database: str, at: datetime) -> str:
-    """``dvdrental_replaced_20261122T020000Z``, at most 63 bytes, and not taken."""
+    """Return an unused name like ``dvdrental_replaced_20261122T020000Z``, of at most 63 bytes."""
     for number in range(100):
         suffix = f"_replaced_{at:%Y%m%dT%H%M%SZ}" + (f"_{number}" if number else "")
         base = database.encode()[: 63 - len(suffix)].decode("utf-8", "ignore")
         name = base + suffix
         if not fetch_value(connection, "SELECT count(*) FROM pg_catalog.pg_database WHERE datname = %s", [name]):
             return name
-    raise RestoreError(f"a hundred databases are called {database}_replaced_… already")
+    raise RestoreError(f'no unused name for the old database "{database}"', hint="Drop databases named *_replaced_*.")
 
 
 def drop_replaced(run: RestoreContext, params: ConnectionParams, name: str, *, only_if_empty: bool) -> str | None:
-    """Drop a database whose place has been taken. The restore is done: what goes wrong here is a warning.
+    """Drop a database that was replaced. The restore is complete, so a failure is a warning.
 
-    :param only_if_empty: it was empty when we looked first; what has come into it since is kept.
-    :return: its name where it is still there.
+    :param only_if_empty: keep the database if it has objects: it was empty when the restore began.
+    :return: its name if it was not dropped, else None.
     """
     try:
         if only_if_empty:
             with session(params.with_database(name)) as connection:
                 found = count_objects(connection)
             if found:
-                run.warn(f"the database that was empty has {found} objects now: kept as {name}")
+                run.warn(f"keeping the old database as {name}, because it now has {counted(found, 'object')}")
                 return name
         with session(params) as connection, translated_errors(f"dropping {name}"):
             drop_database(connection, name)
     except PgBackupError as error:
-        run.warn(f"the old database is still there as {name}: {error.message}")
+        run.warn(f"cannot drop the old database {name}: {error.message}")
         return name
     return None
 
 
 def _renamed(params: ConnectionParams, oids: dict[str, int], renames: Sequence[tuple[str, str]]) -> bool:
     old, new = renames[-1]
-    with session(params) as connection, translated_errors("looking at what was renamed"):
+    with session(params) as connection, translated_errors("querying the renamed databases"):
         return fetch_column(connection, "SELECT oid FROM pg_catalog.pg_database WHERE datname = %s", [new]) == [
             oids[old]
         ]
 
 
 @contextlib.contextmanager
-def _ending(params: ConnectionParams, oids: Sequence[int]) -> Iterator[None]:
-    """End the sessions of others in these databases, again and again, by a session and a thread of our own."""
+def _ending_sessions(params: ConnectionParams, oids: Sequence[int]) -> Iterator[None]:
+    """End the sessions of others in databases again and again, in a thread with a session of its own."""
     over = threading.Event()
     with session(params) as connection:
 
@@ -146,6 +148,6 @@ def _ending(params: ConnectionParams, oids: Sequence[int]) -> Iterator[None]:
 
 
 def _end_sessions(connection: Session, oids: Sequence[int]) -> None:
-    for other in sessions_in(connection, oids):
+    for other in client_sessions(connection, oids):
         if other.may_end:
             connection.execute("SELECT pg_catalog.pg_terminate_backend(%s)", [other.pid])

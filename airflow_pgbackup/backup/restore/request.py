@@ -1,23 +1,26 @@
-"""One restore: what was asked for, and what its steps share."""
+"""One restore: the request, its outcome, and the steps that databases and clusters share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from airflow_pgbackup.backup.artifact import open_checked
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.progress import Progress, human_bytes
-from airflow_pgbackup.backup.restore.client_programs import RestoreContext
+from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan, apply_globals, bootstrap_user, plan_globals
 from airflow_pgbackup.backup.restore.new_database import DatabaseCounts, analyze, count_contents
+from airflow_pgbackup.backup.restore.plan import check_needs
 from airflow_pgbackup.backup.restore.retry_marker import RetryMarker
 from airflow_pgbackup.backup.restore.target import RestoreTarget
-from airflow_pgbackup.errors import PgBackupError, VerificationFailed
+from airflow_pgbackup.errors import ConfigurationError, PgBackupError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.manifest import Manifest
@@ -25,9 +28,11 @@ from airflow_pgbackup.repository.manifest import Manifest
 
 @dataclass
 class RestoreOutcome:
-    """What came of it, or of a dry run.
+    """The result of a restore, or of a dry run.
 
-    :ivar earlier: an earlier try had done it.
+    :ivar plan: lines that say what is restored, and how.
+    :ivar replaced: the new name of the old database, None if there is none.
+    :ivar earlier: the marker of an earlier attempt that completed this request.
     """
 
     plan: list[str]
@@ -40,18 +45,35 @@ class RestoreOutcome:
     roles_created: list[str] = field(default_factory=list)
     roles_existing: list[str] = field(default_factory=list)
 
-    def add(self, database: str, measured: DatabaseCounts) -> None:
+    def add(self, database: str, counts: DatabaseCounts) -> None:
+        """Add a database that was restored."""
         self.databases.append(database)
-        self.objects += measured.objects
-        self.size += measured.size
-        if measured.rows is not None:
-            self.rows = (self.rows or 0) + measured.rows
+        self.objects += counts.objects
+        self.size += counts.size
+        if counts.rows is not None:
+            self.rows = (self.rows or 0) + counts.rows
+
+
+class PlannedRestore(Protocol):
+    """A restore in two steps."""
+
+    def plan(self) -> list[str]:
+        """Decide how to restore, and return lines that say so.
+
+        :raises ConfigurationError: the restore would fail.
+        """
+
+    def run(self, outcome: RestoreOutcome) -> None:
+        """Restore, and record in the outcome what was restored."""
 
 
 @dataclass(frozen=True)
 class RestoreRequest:
-    """:ivar globals_from: repository and manifest of the cluster backup whose roles come first.
-    :ivar request: the digest of what asked for it, None where nobody does again.
+    """What to restore, where to, and how.
+
+    :ivar run: what the steps share.
+    :ivar globals_from: repository and manifest of the cluster backup from which roles are restored before.
+    :ivar retry_digest: identifies the request to a retry, see :mod:`.retry_marker`; None if there is no retry.
     """
 
     run: RestoreContext
@@ -62,15 +84,29 @@ class RestoreRequest:
     globals_from: tuple[Repository, Manifest] | None
     analyze: bool
     dry_run: bool
-    request: str | None = None
+    retry_digest: str | None = None
+
+    @property
+    def server_label(self) -> str:
+        return f"the server of {self.target.connection.label}"
+
+    def execute(self, restore: PlannedRestore) -> RestoreOutcome:
+        """Plan a restore, log the plan, and run it unless this is a dry run."""
+        outcome = RestoreOutcome(plan=restore.plan())
+        for line in outcome.plan:
+            self.run.say(line)
+        if not self.dry_run:
+            self.run.check()
+            restore.run(outcome)
+        return outcome
 
     @contextmanager
     def checked(self, repository: Repository, manifest: Manifest, *, as_path: bool = False) -> Iterator[Checked]:
-        """A backup whose bytes have been compared with its manifest.
+        """Open a backup after its checksums were verified.
 
-        :param as_path: with a private copy, for a tool that opens it by its name.
-        :raises VerificationFailed: they are not those that were dumped.
-        :raises DiskError: there is no room for the copy.
+        :param as_path: with a private copy, for a program that needs its path.
+        :raises VerificationFailed: a checksum or size differs from the manifest.
+        :raises DiskError: not enough disk space for the copy.
         """
         artifact = manifest.artifact
         progress = Progress(self.run.say, f"hashing {artifact.name}")
@@ -85,35 +121,59 @@ class RestoreRequest:
         with opening as (wrong, checked):
             if wrong:
                 raise VerificationFailed(
-                    f"backup {manifest.series}/{manifest.id} in {repository.uri} is not what was dumped: {wrong[0]}"
+                    f"backup {manifest.series}/{manifest.id} in {repository.uri} is damaged: {wrong[0]}"
                     + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""),
-                    hint="nothing was touched; restore another backup, and look at what holds this repository",
+                    hint="Nothing was changed. Restore another backup, and check the repository's storage for faults.",
                 )
-            self.run.say(f"{artifact.name}: {human_bytes(artifact.size)} as dumped, by sha256")
+            self.run.say(f"verified the SHA-256 of {artifact.name}, {human_bytes(artifact.size)}")
             yield checked
 
     def plan_globals(self, statements: Sequence[str], server: ServerInfo, params: ConnectionParams) -> GlobalsPlan:
+        """Return which roles and tablespaces to create.
+
+        :param statements: of the cluster backup, before its first database.
+        """
         with session(params, self.run.cancel) as connection:
             bootstrap = bootstrap_user(connection)
         return plan_globals(statements, server, bootstrap=bootstrap, tablespaces=not self.options.no_tablespaces)
 
-    def apply_globals(self, plan: GlobalsPlan, params: ConnectionParams) -> None:
+    def check_needs(self, needs: Requirements, server: ServerInfo, planned: GlobalsPlan) -> None:
+        """Check that the server has what the backup needs, or will have it.
+
+        :raises ConfigurationError: something is missing.
+        """
+        check_needs(
+            needs, server, label=self.server_label, new_roles=planned.created, new_tablespaces=planned.tablespaces
+        )
+
+    def apply_globals(self, plan: GlobalsPlan, params: ConnectionParams, outcome: RestoreOutcome) -> None:
+        """Create the planned roles and tablespaces."""
+        outcome.roles_created, outcome.roles_existing = plan.created, plan.existing
         with session(params, self.run.cancel) as connection:
             apply_globals(connection, plan, self.run.say)
         if plan.existing:
-            self.run.warn(f"roles that existed stay as they were: {', '.join(plan.existing)}")
+            self.run.warn(f"existing roles were not changed: {', '.join(plan.existing)}")
 
     def finish(self, params: ConnectionParams) -> DatabaseCounts:
-        """Count what came, and gather the planner's statistics."""
-        measured = count_contents(self.run, params)
+        """Count the objects and rows of a restored database, and gather planner statistics."""
+        counts = count_contents(self.run, params)
         if self.analyze:
             analyze(self.run, params)
-        return measured
+        return counts
+
+
+def require_may_create(server: ServerInfo, hint: str) -> None:
+    """Check that the role may create databases.
+
+    :raises ConfigurationError: it may not.
+    """
+    if not server.may_create:
+        raise ConfigurationError(f"user {server.user} may not create databases", hint=hint)
 
 
 @contextmanager
 def state_in_errors(state: str) -> Iterator[None]:
-    """An error says what is there now, behind what went wrong."""
+    """Append to the message of an error what the state of the target is now."""
     try:
         yield
     except PgBackupError as error:

@@ -1,9 +1,9 @@
-"""What a ``replace`` leaves on the database that it made, so that a retry finds that it is done.
+"""The marker that mode ``replace`` leaves on the new database, by which a retry sees that the restore is complete.
 
-The reply of a task that succeeded can be lost, and its retry would replace the database again, with what applications
-have written to it since. So the new database carries a line in its comment: which request it was made for, from which
-backup, and where the old one is. The line is written before the swap and takes effect with it, since it goes with the
-database. The next restore into that place takes it away.
+The result of a successful task can be lost, and its retry would replace the database again, and with it what
+applications have written since. So the comment of the new database gets a line: the request, the backup, and the name
+of the old database. The line is written before the rename and takes effect with it, as it belongs to the database. The
+next restore of that database removes it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass
 import psycopg
 
 from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, server_message, session, translated_errors
-from airflow_pgbackup.backup.restore.client_programs import RestoreContext
+from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
 _LINE = re.compile(r"\n?airflow-pgbackup: (\{.*\})\Z")
 _COMMENT = (
     "SELECT pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database WHERE datname = %s",
-    # COMMENT takes no parameters, and quoting here would have to know the encoding.
+    # COMMENT takes no parameters, and quoting on the client would depend on the encoding.
     "DO $$ BEGIN EXECUTE pg_catalog.format('COMMENT ON DATABASE %I IS %L', pg_catalog.current_database(), "
     "nullif(pg_catalog.current_setting('pgbackup.comment'), '')); END $$",
 )
@@ -30,8 +30,11 @@ _COMMENT = (
 
 @dataclass(frozen=True)
 class RetryMarker:
-    """:ivar request: what asked for it, see :func:`request_digest`. :ivar series: the folder of the backup's series.
-    :ivar replaced: what the old database is called; ``oid`` is its number.
+    """What the marker says.
+
+    :ivar request: digest of the request, see :func:`request_digest`.
+    :ivar series: the path of the backup's series in the repository; `id` is the backup's.
+    :ivar replaced: the new name of the old database; `oid` is its OID.
     """
 
     request: str
@@ -42,26 +45,27 @@ class RetryMarker:
 
 
 def request_digest(request: str) -> str:
+    """Return the digest of a request for the marker: a comment is visible to every user."""
     return hashlib.sha256(request.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def find_marker(connection: Session, database: str) -> RetryMarker | None:
-    """The mark of a database, if it has one."""
-    with translated_errors(f"looking at database {database}"):
+    """Return the marker of a database, None if it has none."""
+    with translated_errors(f'reading the comment of database "{database}"'):
         comment = fetch_value(connection, _COMMENT[0], [database])
     found = _LINE.search(comment or "")
     try:
         return RetryMarker(**json.loads(found[1])) if found else None
-    except (ValueError, TypeError):  # somebody's own
+    except (ValueError, TypeError):  # a user's own comment
         return None
 
 
-def set_marker(run: RestoreContext, database: ConnectionParams, mark: RetryMarker | None) -> None:
-    """Mark a database, or remove the marker that came with a comment. A failure is a warning: nothing else needs it.
+def set_marker(run: RestoreContext, database: ConnectionParams, marker: RetryMarker | None) -> None:
+    """Mark a database, or remove a marker that was restored with its comment. A failure is a warning.
 
-    :raises Canceled: the run was.
+    :raises Canceled: the restore was canceled.
     """
-    line = f"airflow-pgbackup: {json.dumps(asdict(mark))}" if mark else ""
+    line = f"airflow-pgbackup: {json.dumps(asdict(marker))}" if marker else ""
     with session(database, run.cancel) as connection:
         try:
             comment = fetch_value(connection, _COMMENT[0], [database.dbname]) or ""
@@ -72,4 +76,4 @@ def set_marker(run: RestoreContext, database: ConnectionParams, mark: RetryMarke
         except psycopg.errors.QueryCanceled:
             raise
         except psycopg.Error as error:
-            run.warn(f"a retry will not see that this is done: cannot comment on the database: {server_message(error)}")
+            run.warn(f"a retry would restore again, as the database cannot be marked: {server_message(error)}")

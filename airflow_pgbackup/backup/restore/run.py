@@ -1,8 +1,8 @@
-"""restore: bring a backup back, into a database of whatever name on whatever server.
+"""restore: restore a backup into a database of any name, on any server.
 
-The bytes are held against the manifest before any tool sees one of them. Then either all happens in one transaction,
-or in a new database that gets its name when it is whole, and is dropped when it does not come to that. So whatever
-fails, and whenever it is stopped, nothing half-done stands under the name that was asked for.
+The files are compared with the manifest before any program reads them. Then the restore either runs in a single
+transaction, or fills a new database that is renamed when complete, and dropped on failure. So whatever fails, and
+whenever it is stopped, the target is never left partly restored.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
-from airflow_pgbackup.backup.progress import human_bytes, human_seconds
+from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_evidence, load_manifest, reference_of
-from airflow_pgbackup.backup.restore.client_programs import RestoreContext
 from airflow_pgbackup.backup.restore.cluster import restore_cluster
+from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.database import restore_database
 from airflow_pgbackup.backup.restore.plan import check_request
 from airflow_pgbackup.backup.restore.request import RestoreRequest
@@ -49,28 +49,28 @@ def restore(
     dry_run: bool = False,
     context: RunContext | None = None,
 ) -> dict[str, object]:
-    """Restore a backup.
+    """Restore a backup into a database.
 
     :param reference: from a dump, verify or upload; see :mod:`airflow_pgbackup.backup.reference`.
-    :param target: where to, and what may happen to what is there.
-    :param options: pg_restore's: what of the backup, and how. A plain dump is restored whole.
+    :param target: the target database, and what may happen to it.
+    :param options: options of pg_restore. A plain dump is restored completely.
     :param globals_from: a cluster backup, whose roles and tablespaces are restored before; those that exist are
         reported and stay as they are.
-    :param analyze: gather the planner's statistics afterwards.
-    :param dry_run: read and check all, say what would be done, and change nothing.
-    :param context: its deadline limits the restore as a whole; there is none by default, since there is no good moment
-        to give up on a restore. With mode ``replace``, a second call with the same seed finds what the first one
-        completed and returns that; without a seed each call replaces.
+    :param analyze: gather planner statistics afterwards.
+    :param dry_run: make all checks, return the plan, and change nothing.
+    :param context: its deadline limits the complete restore; the default is none, since there is no good moment to give
+        up on a restore. With mode ``replace``, a second call with the same seed finds what the first one completed and
+        returns that; without a seed each call replaces.
     :return: plain JSON: ``backup`` (series and id), ``reference`` (of that backup), ``target``
         (``user@host:port/database``), ``database`` (None for a cluster), ``databases`` (that were made or filled),
         ``mode``, ``dry_run``, ``plan`` (lines for people), ``duration_seconds``, ``bytes`` (of the artifact),
         ``database_bytes`` (on disk afterwards), ``rows`` (None where the server does not count), ``objects`` (of
         users), ``replaced`` (what the old database is called now, or None), ``roles_created``, ``roles_existing``,
         ``warnings``.
-    :raises ConfigurationError: the request makes no sense, the target is not as the mode wants it, the server lacks
-        what the backup needs. Nothing was touched.
-    :raises VerificationFailed: the bytes are not those that were dumped. Nothing was touched.
-    :raises ToolError, RestoreError, Canceled: it began and did not succeed; the message says what is there now.
+    :raises ConfigurationError: invalid request, the target does not fit the mode, or the server lacks what the backup
+        needs. Nothing was changed.
+    :raises VerificationFailed: the files differ from those that were dumped. Nothing was changed.
+    :raises ToolError, RestoreError, Canceled: the restore failed; the message ends with the state of the target.
     """
     context = context or RunContext()
     run = RestoreContext(
@@ -91,14 +91,14 @@ def restore(
         if cluster[1].kind != "cluster" or manifest.kind == "cluster":
             raise ConfigurationError(
                 f"globals come from {cluster[1].series}, for {manifest.series}",
-                hint="name a cluster backup (pg_dumpall) as globals of a database's; a cluster backup has its own",
+                hint="Globals are restored from a cluster backup (pg_dumpall), before the backup of a database.",
             )
     digest = request_digest(context.seed) if context.seed else None
     job = RestoreRequest(run, repository, manifest, target, options, cluster, analyze, dry_run, digest)
     name = f"{manifest.series}/{manifest.id}"
     run.say(
-        f"backup {name}: {manifest.artifact.format}, {human_bytes(manifest.artifact.size)}, of PostgreSQL "
-        f"{manifest.source.server_version}, by {manifest.client.tool} {manifest.client.version}"
+        f"restoring backup {name}: {manifest.artifact.format} format, {human_bytes(manifest.artifact.size)}, "
+        f"PostgreSQL {manifest.source.server_version}, by {manifest.client.tool} {manifest.client.version}"
     )
     if evidence.backup.level is None:
         run.warn(f"backup {name} {evidence.backup.standing}")
@@ -109,14 +109,14 @@ def restore(
     restored = reference_of(repository, evidence)
     if (earlier := outcome.earlier) and (earlier.series, earlier.id) != (manifest.series.path, manifest.id):
         name = f"{Series.parse(earlier.series)}/{earlier.id}"
-        run.warn(f"it was {name} that was restored, not {manifest.series}/{manifest.id}")
+        run.warn(f"the earlier attempt restored {name}, not {manifest.series}/{manifest.id}")
         restored = {key: restored[key] for key in ("repository", "repository_uuid")}
         restored |= {"series": earlier.series, "id": earlier.id}
     if not (dry_run or earlier):
-        rows = "" if outcome.rows is None else f", {outcome.rows:,} rows"
-        run.say_at_last(
+        rows = "" if outcome.rows is None else f", {counted(outcome.rows, 'row')}"
+        run.say_after_commit(
             f"restored {name} into {', '.join(outcome.databases) or 'the server'} in {human_seconds(seconds)}: "
-            f"{outcome.objects} objects{rows}, {human_bytes(outcome.size)} on disk"
+            f"{counted(outcome.objects, 'object')}{rows}, {human_bytes(outcome.size)} on disk"
         )
     return {
         "backup": name,

@@ -1,5 +1,4 @@
-"""A plain dump on its way into a database, by psql: read through once before, less what another database's name or an
-older server has no use for."""
+"""Restore a plain dump with psql. It is read once before, and statements that do not fit the target are skipped."""
 
 from __future__ import annotations
 
@@ -9,8 +8,9 @@ from functools import cached_property
 
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.progress import Progress
-from airflow_pgbackup.backup.restore.client_programs import RestoreContext, ToolOutput, psql
+from airflow_pgbackup.backup.progress import Progress, counted
+from airflow_pgbackup.backup.restore.client_programs import ToolOutput, psql
+from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
@@ -40,11 +40,11 @@ _ALLOWED = frozenset({"verbose", "exit_on_error", "single_transaction", "jobs"})
 
 
 class ScriptLoader:
-    """A plain dump of one database.
+    """Restores a plain dump.
 
-    :param opened: gives the script, decompressed, from its beginning.
-    :ivar contents: what reading it through has found.
-    :ivar client: whose psql runs it.
+    :param opened: opens the script, decompressed.
+    :ivar contents: what the script contains, from the first reading.
+    :ivar client: the client whose psql runs the script.
     """
 
     def __init__(
@@ -79,16 +79,17 @@ class ScriptLoader:
     def makes_public(self) -> bool:
         return self.contents.sections[0].makes_public
 
-    def to_one_job(self) -> bool:
-        """False: psql is one job."""
+    def fall_back_to_one_job(self) -> bool:
+        """Return False: psql always uses one job."""
         return False
 
     def lines(self) -> list[str]:
-        """For people: what, and by what."""
+        """Return lines for the log: what is restored, and with which program."""
         section = self.contents.sections[0]
         return [
-            f"{section.tables} tables with {section.rows:,} rows, {section.objects} statements",
-            f"by psql {self.client}",
+            f"{counted(section.tables, 'table')} with {counted(section.rows, 'row')}, "
+            f"{counted(section.objects, 'statement')}",
+            f"with psql {self.client}",
         ]
 
     def load(self, params: ConnectionParams, *, single_transaction: bool, public_exists: bool) -> None:
@@ -102,9 +103,10 @@ class ScriptLoader:
 
     @contextmanager
     def parts(self, how: Callable[[int], tuple[bool, bool]]) -> Iterator[ScriptFilter]:
-        """The script, cut into its databases.
+        """Split the script by database.
 
-        :param how: for the number of each: will it run in a single transaction, and is there a schema public.
+        :param how: returns, for the number of a database, whether it is restored in a single transaction, and whether
+            it has a schema public.
         """
         tracker = SectionTracker()
 
@@ -116,18 +118,20 @@ class ScriptLoader:
             yield ScriptFilter(source, route)
 
     def run_part(self, part: Readable, params: ConnectionParams, *, single_transaction: bool) -> None:
+        """Run the part of one database."""
         what = f"restoring into {params.dbname}"
         log = ToolOutput(self._run, what, verbose=self._verbose)
         counted = CountingReader(part, Progress(self._run.say, what).advance)
         psql(self._run, self.client, params, counted, log, single_transaction=single_transaction)
 
     def _is_dropped(self, event: Event, single_transaction: bool, public_exists: bool) -> bool:
-        """What is not for psql: the database as a whole, and the known collisions by name."""
+        """Return whether psql must not run a statement: it concerns the database itself, or the target has its "
+        "object."""
         if not isinstance(event, Statement) or event.words[:1] == (b"INSERT",):
             return False
         if makes_public(event):
             if public_exists:
-                self._run.say("left out, as it is there already: CREATE SCHEMA public")
+                self._run.say("skipping CREATE SCHEMA public, as the schema already exists")
             return public_exists
         text = event.text.decode("utf-8", "replace")
         return (
@@ -139,29 +143,29 @@ class ScriptLoader:
 
 
 def open_script(run: RestoreContext, checked: Checked, options: RestoreOptions, server: ServerInfo) -> ScriptLoader:
-    """A plain dump whose bytes have been checked, read through.
+    """Read a plain dump whose checksums were verified.
 
-    :raises OptionError: options that only pg_restore has.
-    :raises VerificationFailed: it is not whole, or holds what pg_dump never writes.
-    :raises ClientError, ConfigurationError: no psql here can run it safely.
+    :raises OptionError: options that only pg_restore supports.
+    :raises VerificationFailed: the script is incomplete, or contains what pg_dump never writes.
+    :raises ClientError, ConfigurationError: this machine has no psql that can run it safely.
     """
     given = set(options.describe()) - _ALLOWED | ({"jobs"} if (options.jobs or 1) > 1 else set())
     if given:
         raise OptionError(
-            f"a plain dump is restored whole, by psql: {', '.join(sorted(given))} cannot be used",
-            hint="dump in custom format to choose at restore; or restore it whole elsewhere, and take what is wanted",
+            f"{', '.join(sorted(given))} cannot be used with a plain dump, which psql restores completely",
+            hint="Dump in custom format to be able to select; or restore into another database and copy what you need.",
         )
     opened = script_opener(run, checked)
     return ScriptLoader(run, opened, read_through(run, opened, checked.manifest), server, verbose=options.verbose)
 
 
 def open_globals(run: RestoreContext, checked: Checked) -> list[str]:
-    """The statements of a cluster's dump before its first database."""
+    """Return the statements of a cluster backup before its first database."""
     return read_through(run, script_opener(run, checked), checked.manifest).globals
 
 
 def script_opener(run: RestoreContext, checked: Checked) -> Opener:
-    """What gives the script, decompressed, from its beginning."""
+    """Return a function that opens the script, decompressed."""
     artifact = checked.manifest.artifact
     method = artifact.compressed_around
 
@@ -174,7 +178,10 @@ def script_opener(run: RestoreContext, checked: Checked) -> Opener:
 
 
 def read_through(run: RestoreContext, opened: Opener, manifest: Manifest) -> ScriptSummary:
-    """:raises VerificationFailed: it is not whole, or holds what pg_dump never writes."""
+    """Read a script to its end.
+
+    :raises VerificationFailed: it is incomplete, or contains what pg_dump never writes.
+    """
     with opened() as stream:
         progress = Progress(run.say, f"reading {manifest.artifact.name}")
 

@@ -147,5 +147,9 @@ def test_what_restores_in_order_only_is_restored_with_one_job(
     target = source.with_database("in order only again")
     common: dict[str, Any] = {"mode": "create", "settings": build.settings}
     result = restored(reference, repository, target, options={"jobs": 2}, **common)
-    assert [line for line in result["warnings"] if line.startswith("restoring again with one job, as several failed: ")]
+    assert [
+        line
+        for line in result["warnings"]
+        if line.startswith("restoring again with one job, because several jobs failed: ")
+    ]
     assert script_of(server, target) == script_of(server, source)

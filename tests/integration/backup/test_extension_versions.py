@@ -66,7 +66,7 @@ def made_old(repository: Repository) -> str:
     version = content["source"]["extensions"]["vector"]
     content["source"]["extensions"]["vector"] = OLD
     manifest_file(repository).write_text(json.dumps(content))
-    return f"extension vector: {OLD} in the backup, {version} here"
+    return f"extension vector: version {OLD} in the backup, {version} on the server"
 
 
 def notes(repository: Repository) -> list[str]:

@@ -81,7 +81,9 @@ def test_a_target_that_is_not_empty_is_refused_by_name(
     repository = local(tmp_path)
     reference = backup(fresh_database(server18, None, *SCHEMA), repository)
     target = fresh_database(server18, None, "create table precious as select 1 as a", "create type mood as enum ('ok')")
-    with pytest.raises(ConfigurationError, match=r"is not empty: table public.precious, type public.mood") as refused:
+    with pytest.raises(
+        ConfigurationError, match=r"is not empty: it has table public.precious, type public.mood"
+    ) as refused:
         restored(reference, repository, target)
     assert "mode='replace'" in str(refused.value)
     assert value(target, "select a from precious") == 1
@@ -91,16 +93,16 @@ def test_a_target_that_is_not_empty_is_refused_by_name(
     ("request_", "message"),
     [
         ({"mode": "overwrite"}, "mode is 'overwrite'"),
-        ({"options": {"jobs": 2}, "mode": "into_existing"}, "jobs=2 and mode='into_existing'"),
-        ({"options": {"clean": True}}, "clean makes no sense"),
+        ({"options": {"jobs": 2}, "mode": "into_existing"}, "jobs cannot be combined with mode into_existing"),
+        ({"options": {"clean": True}}, "clean cannot be combined with mode into_empty"),
         ({"options": {"create": True}}, "create cannot be used"),
         ({"options": {"schemas": "public"}}, "schemas is the string"),
-        ({"options": {"schemas": ["nowhere"]}}, "nothing of the backup is left to restore"),
+        ({"options": {"schemas": ["nowhere"]}}, "the options select none of the backup's"),
         ({"options": {"data_only": True, "schema_only": True}}, "data_only and schema_only"),
-        ({"mode": "create"}, "is there already"),
+        ({"mode": "create"}, "already exists"),
     ],
 )
-def test_nonsense_is_refused_before_anything_is_touched(
+def test_an_invalid_request_changes_nothing(
     request_: dict[str, Any], message: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
 ) -> None:
     make_roles(server18)
@@ -121,7 +123,7 @@ def test_a_database_that_is_not_there(server18: PostgresServer, fresh_database: 
     nowhere = server18.params.with_database("nowhere")
     with pytest.raises(ConnectError, match='database "nowhere" does not exist'):
         restored(reference, repository, nowhere)
-    with pytest.raises(ConfigurationError, match="there is no database nowhere to replace"):
+    with pytest.raises(ConfigurationError, match='database "nowhere" does not exist'):
         restored(reference, repository, nowhere, mode="replace")
 
 
@@ -217,7 +219,10 @@ def test_more_locks_than_a_transaction_may_take_need_a_new_database(tmp_path: Pa
         repository = local(tmp_path)
         reference = backup(source, repository)
         result = restored(reference, repository, target)
-        assert "as a new database that takes the place of the empty one, because of about 1200" in str(result["plan"])
+        assert (
+            "into a new database that replaces the empty one, because a single transaction would take about 1,200"
+            in str(result["plan"])
+        )
         assert script_of(server, target) == script_of(server, source)
         assert properties_of(server, target) == properties
         assert (result["replaced"], databases_of(server)) == (None, {"source", "target"})

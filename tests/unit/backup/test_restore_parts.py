@@ -264,17 +264,15 @@ def test_roles_that_a_statement_needs(statement: str, roles: set[str]) -> None:
     assert needs.roles == roles
 
 
-def test_all_that_is_missing_is_said_at_once() -> None:
+def test_everything_missing_is_reported_at_once() -> None:
     needs = Requirements(roles={"alice", "bob"}, extensions={"postgis", "plpgsql"}, tablespaces={"fast"})
     known = server(roles={"bob"}, extensions={"plpgsql"})
     with pytest.raises(ConfigurationError) as missing:
         check_needs(needs, known, label="it")
-    assert missing.value.message == (
-        "it lacks what the backup needs: roles alice; extensions postgis; tablespaces fast"
-    )
+    assert missing.value.message == ("it lacks what the backup needs: role alice; extension postgis; tablespace fast")
     assert missing.value.hint is not None
-    for way in ("no_owner", "use_list", "no_tablespaces"):
-        assert way in missing.value.hint
+    for option in ("no_owner", "use_list", "no_tablespaces"):
+        assert option in missing.value.hint
     needs.extensions.remove("postgis")
     check_needs(needs, known, label="it", new_roles=["alice"], new_tablespaces=["fast"])
 
@@ -322,11 +320,11 @@ def test_what_exists_stays_as_it_is() -> None:
     assert "SCRAM" not in repr(plan)
 
 
-# -- the way
+# -- the strategy
 
 
 @pytest.mark.parametrize(
-    ("mode", "options", "locks", "way"),
+    ("mode", "options", "locks", "strategy"),
     [
         ("into_empty", {}, 100, (False, True)),
         ("into_empty", {"jobs": 1}, 100, (False, True)),
@@ -340,9 +338,9 @@ def test_what_exists_stays_as_it_is() -> None:
         ("replace", {"jobs": 4}, 100, (True, False)),
     ],
 )
-def test_one_transaction_where_that_can_be(
-    mode: str, options: dict[str, int], locks: int, way: tuple[bool, bool]
+def test_a_single_transaction_where_possible(
+    mode: str, options: dict[str, int], locks: int, strategy: tuple[bool, bool]
 ) -> None:
     target = RestoreTarget(connection=ConnectionParams(keywords={"dbname": "x"}), mode=mode)
     found = choose_strategy(target, RestoreOptions(**options), server(), Requirements(locks=locks))  # type: ignore[arg-type]
-    assert (found.fresh, found.single_transaction) == way
+    assert (found.new_database, found.single_transaction) == strategy

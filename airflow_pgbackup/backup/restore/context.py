@@ -1,0 +1,69 @@
+"""What all steps of one restore share: settings, log, cancellation, deadline, warnings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from airflow_pgbackup.errors import DeadlineExceeded
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.settings import Settings
+
+_MOST_WARNINGS = 100
+
+
+@dataclass
+class RestoreContext:
+    """What all steps of one restore share.
+
+    :ivar deadline: of the restore as a whole, on the clock of :func:`time.monotonic`; None for no deadline.
+    :ivar warnings: problems that did not stop the restore, the first 100.
+    """
+
+    settings: Settings
+    log: Callable[[str], None]
+    cancel: Cancel
+    deadline: float | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def say(self, line: str) -> None:
+        """Log a line."""
+        self.log(line)
+
+    def say_after_commit(self, line: str) -> None:
+        """Log a line about what has been committed: an error of the log must not look like a failed restore."""
+        with suppress(Exception):
+            self.log(line)
+
+    def warn(self, line: str) -> None:
+        """Log a warning, and keep it for the result."""
+        if len(self.warnings) < _MOST_WARNINGS:
+            self.warnings.append(line)
+        self.log(f"warning: {line}")
+
+    def check(self) -> None:
+        """Stop here if the restore was canceled or its deadline has passed.
+
+        :raises Cancelled, DeadlineExceeded: it was, or has.
+        """
+        self.cancel.check()
+        self.remaining()
+
+    def remaining(self) -> float | None:
+        """Return the seconds until the deadline, None for no deadline.
+
+        :raises DeadlineExceeded: it has passed.
+        """
+        if self.deadline is None:
+            return None
+        seconds = self.deadline - time.monotonic()
+        if seconds <= 0:
+            raise DeadlineExceeded(
+                "the restore did not end before its deadline and was stopped",
+                tool="restore",
+                exit_code=None,
+                hint="Raise the deadline if the restore only needs more time.",
+            )
+        return seconds

@@ -1,0 +1,83 @@
+"""The state of a target database before a restore, and whether it fits the mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airflow_pgbackup.backup.databases.server_info import ServerInfo
+from airflow_pgbackup.backup.databases.sessions import Session, session
+from airflow_pgbackup.backup.restore.preconditions import (
+    has_public_schema,
+    require_empty,
+    require_replaceable,
+    tied_to_database,
+)
+from airflow_pgbackup.backup.restore.request import RestoreRequest, require_may_create
+from airflow_pgbackup.backup.restore.retry_marker import RetryMarker, find_marker
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+
+CREATEDB_HINT = "Grant it CREATEDB with ALTER ROLE, or restore with mode into_empty and without jobs."
+
+
+@dataclass
+class TargetState:
+    """The target before the restore.
+
+    :ivar maintenance: the database to connect to while the target is created, renamed or dropped; None if the target
+        is only filled.
+    :ivar public_exists: the target has a schema public.
+    :ivar earlier: the marker of an earlier attempt that completed this request.
+    """
+
+    server: ServerInfo
+    maintenance: ConnectionParams | None
+    public_exists: bool = True
+    earlier: RetryMarker | None = None
+
+
+def inspect_target(request: RestoreRequest) -> TargetState:
+    """Return the state of the target.
+
+    :raises ConfigurationError: the target does not fit the mode.
+    """
+    target, cancel = request.target, request.run.cancel
+    if target.mode in ("into_empty", "into_existing"):
+        with session(target.connection, cancel) as connection:
+            server = ServerInfo.read(connection, target.connection.label)
+            if target.mode == "into_empty":
+                require_empty(connection, target.connection.label)
+            return TargetState(server, None, has_public_schema(connection))
+    maintenance = target.maintenance(cancel)
+    with session(maintenance, cancel) as connection:
+        server = ServerInfo.read(connection, target.connection.label)
+        exists = _require_existence(server, request)
+        earlier = _completed_earlier(connection, request)
+        if earlier is None:
+            require_may_create(server, CREATEDB_HINT)
+            if exists:
+                require_replaceable(connection, server, target)
+                for what in tied_to_database(connection, target.database):
+                    request.run.warn(f"{what} stays with the old database")
+    return TargetState(server, maintenance, earlier=earlier)
+
+
+def _require_existence(server: ServerInfo, request: RestoreRequest) -> bool:
+    """Return whether the target exists, as it must for mode replace and must not for mode create."""
+    target = request.target
+    exists = target.database in server.databases
+    if target.mode == "create" and exists:
+        raise ConfigurationError(
+            f'database "{target.database}" already exists',
+            hint="Restore under another name, or use mode replace to replace the database.",
+        )
+    if target.mode == "replace" and not exists:
+        raise ConfigurationError(f'database "{target.database}" does not exist', hint="Use mode create to create it.")
+    return exists
+
+
+def _completed_earlier(connection: Session, request: RestoreRequest) -> RetryMarker | None:
+    if request.target.mode != "replace" or not request.retry_digest:
+        return None
+    marker = find_marker(connection, request.target.database)
+    return marker if marker and marker.request == request.retry_digest else None
