@@ -35,7 +35,7 @@ from airflow_pgbackup.backup.check.restorability_problems import PROBLEMS, Resto
 from airflow_pgbackup.postgres import options
 from airflow_pgbackup.postgres.options.kinds import Choice, Integer, Option, Pair
 from airflow_pgbackup.postgres.options.tool import ToolOptions
-from airflow_pgbackup.postgres.tools.clients import OLDEST_MAJOR
+from airflow_pgbackup.postgres.tools.capabilities import OLDEST_MAJOR
 
 _BLOCK = re.compile(r"(<!-- generated: (\w+) (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PARAM = re.compile(r"^ *:param (\w+): (.*?)(?=^ *:param |^ *$|\Z)", re.DOTALL | re.MULTILINE)
