@@ -1,6 +1,6 @@
 """Write the tables of parameters and options into the pages below this directory: ``make docs``.
 
-A page asks for a table by a pair of comments, and what is between them is replaced::
+A page asks for a table by a pair of comments; the text between them is replaced::
 
     <!-- generated: parameters airflow_pgbackup.operators.dump PgDumpAllOperator PgDumpOperator -->
     <!-- end -->
@@ -15,10 +15,10 @@ A page asks for a table by a pair of comments, and what is between them is repla
     <!-- generated: awkward databases -->
     <!-- end -->
 
-``parameters`` are the constructor's own, described by the docstring of the first of the classes that describes them;
-``options`` are the tables of :mod:`airflow_pgbackup.postgres.options`, but for the fields named after the class;
-``excluded`` are the flags which are no parameters; ``restorability`` are the problems of
-:mod:`airflow_pgbackup.backup.check.restorability_problems`, in short and one by one; ``awkward`` is the table of the
+``parameters`` are those of the first class's constructor; each is described by the first of the classes whose docstring
+mentions it. ``options`` are the tables of :mod:`airflow_pgbackup.postgres.options`, without the fields named after the
+class. ``excluded`` are the flags that are not offered as parameters. ``restorability`` are the problems of
+:mod:`airflow_pgbackup.backup.check.restorability_problems`, as a table and one by one. ``awkward`` is the table of the
 tests of awkward databases.
 """
 
@@ -42,7 +42,7 @@ _PARAM = re.compile(r"^ *:param (\w+): (.*?)(?=^ *:param |^ *$|\Z)", re.DOTALL |
 
 
 def generated(page: str) -> str:
-    """The page with its tables as they should be."""
+    """Return the page with its tables up to date."""
     return _BLOCK.sub(lambda block: f"{block[1]}{_table(block[2], block[3].split())}{block[4]}", page)
 
 
@@ -51,7 +51,7 @@ def _table(kind: str, arguments: list[str]) -> str:
         return _options(getattr(options, arguments[0]), without=arguments[1:])
     if kind == "excluded":
         excluded = getattr(options, arguments[0]).excluded()
-        return _rows(("flag", "why not"), ((f"`{flag}`", _markdown(why)) for flag, why in sorted(excluded.items())))
+        return _rows(("flag", "reason"), ((f"`{flag}`", _markdown(why)) for flag, why in sorted(excluded.items())))
     if kind == "awkward":
         return _awkward()
     if kind == "restorability":
@@ -85,7 +85,7 @@ def _parameters(classes: list[type]) -> str:
     rendered = set(getattr(classes[0], "template_fields", ()))
     signature = inspect.signature(classes[0].__init__).parameters  # type: ignore[misc]
     return _rows(
-        ("parameter", "default", "rendered", "what"),
+        ("parameter", "default", "template", "description"),
         (
             (
                 f"`{name}`",
@@ -101,7 +101,7 @@ def _parameters(classes: list[type]) -> str:
 
 def _options(tool: type[ToolOptions], without: Iterable[str] = ()) -> str:
     return _rows(
-        ("parameter", "flag", "since", "what"),
+        ("parameter", "flag", "since", "description"),
         (
             (f"`{name}`", _flags(option), _since(option), _what(option))
             for name, option in tool.table().items()
@@ -131,7 +131,7 @@ def _what(option: Option) -> str:
     if isinstance(option, Choice):
         what += f": {', '.join(f'`{choice!r}`' for choice in option.choices)}"
     if isinstance(option, Pair):
-        what += "; `True`, `False`, or `None` for what the tool does by itself" if "None" not in what else ""
+        what += "; `True`, `False`, or `None` for the tool's default" if "None" not in what else ""
     if isinstance(option, Integer) and option.low < 1:
         what += f"; {option.low} to {option.high}"
     if option.repeat:

@@ -5,13 +5,28 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import json
+import os
 import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
+
+from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.postgres.options import DumpOptions
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.repository.open import open_repository
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -89,20 +104,99 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert broken == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_examples_are_python(page: Path) -> None:
-    for example in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
-        ast.parse(textwrap.dedent(example))
-
-
-def test_examples_name_what_there_is() -> None:
-    """Every import in an example works."""
-    imports = {
-        line.strip()
+def blocks(language: str) -> list[Any]:
+    """Return every block of a language, as parameters ``(page, text)`` of a test."""
+    return [
+        pytest.param(page, textwrap.dedent(text), id=f"{name_of(page)}-{number}")
         for page in PAGES
-        for example in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-        for line in example.splitlines()
-        if re.match(r"from airflow_pgbackup[\w.]* import \w+", line)
-    }
-    assert imports
-    subprocess.run([sys.executable, "-W", "ignore", "-c", "\n".join(sorted(imports))], check=True)
+        for number, text in enumerate(
+            re.findall(rf"^ *```{language}\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE), start=1
+        )
+    ]
+
+
+PYTHON = blocks("python")
+WITH_DAG = [block for block in PYTHON if "with DAG(" in block.values[1]]
+WITHOUT_DAG = [block for block in PYTHON if block not in WITH_DAG]
+
+
+@pytest.mark.parametrize(("page", "text"), WITH_DAG)
+def test_a_dag_of_the_documentation_loads(
+    page: Path, text: str, tmp_path: Path, load_dag: Callable[[Path], DAG]
+) -> None:
+    file = tmp_path / f"{page.stem}_documented.py"
+    file.write_text(text)
+    assert load_dag(file).tasks
+
+
+@pytest.fixture(scope="module")
+def backed_up(server18: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """Yield the URI of a repository with verified backups of prod/app and prod/billing, and the id of the first."""
+    uri = (tmp_path_factory.mktemp("documented") / "repository").as_uri()
+    repository = open_repository(uri)
+    repository.init()
+    ids = {}
+    with server18.params.connect() as session:
+        for name in ("app", "billing"):
+            session.execute(f"CREATE DATABASE {name}".encode())
+    for name in ("app", "billing"):
+        connection = server18.params.with_database(name)
+        with connection.connect() as session:
+            session.execute("CREATE TABLE film (film_id int PRIMARY KEY)")
+        reference = dump_database(connection=connection, server="prod", repository=repository, options=DumpOptions())
+        verify(reference=reference, repository=repository)
+        ids[name] = str(reference["id"])
+    yield uri, ids["app"]
+    with server18.params.connect() as session:
+        for name in ("app", "billing"):
+            session.execute(f"DROP DATABASE {name}".encode())
+
+
+@pytest.mark.parametrize(("page", "text"), WITHOUT_DAG)
+def test_a_script_of_the_documentation_runs(
+    page: Path,
+    text: str,
+    backed_up: tuple[str, str],
+    server18: PostgresServer,
+    postgres_connection: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    uri, app_id = backed_up
+    postgres_connection("app_db", server18.params.with_database("app"))
+    script = tmp_path / f"{page.stem}.py"
+    script.write_text(text.replace("s3://my-backups/pg", uri).replace("20261122T020000Z-3f9ac1", app_id))
+    environment = {**os.environ, "PATH": f"{server18.bin_dir}:{os.environ['PATH']}"}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_backs_up_a_database(
+    server18: PostgresServer,
+    s3: S3Server,
+    fresh_database: Callable[..., Any],
+    postgres_connection: Callable[..., None],
+    aws_connection: Callable[..., None],
+    run_dag: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    (text,) = [block.values[1] for block in WITH_DAG if block.values[0] == ROOT / "README.md"]
+    assert len([line for line in text.splitlines() if line.strip(" )")]) <= 12
+    s3.bucket("my-backups")
+    postgres_connection("app_db", fresh_database(server18, None, "CREATE TABLE film (film_id int PRIMARY KEY)"))
+    aws_connection()
+    file = tmp_path / "readme.py"
+    file.write_text(text)
+    first = run_dag(file, conf={"init": True})
+    assert first.states == {"dump": "success", "verify": "success"}, first.output
+    assert first.results["verify"]["verified"] == "archive"
+    assert set(run_dag(file).states.values()) == {"success"}
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("json"))
+def test_json_examples_are_json(page: Path, text: str) -> None:
+    assert isinstance(json.loads(text), dict)
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("yaml"))
+def test_yaml_examples_are_yaml(page: Path, text: str) -> None:
+    assert isinstance(yaml.safe_load(text), dict)
