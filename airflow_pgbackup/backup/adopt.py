@@ -251,7 +251,7 @@ class _Adoption:
 
     def _manifest(self, one: _Found, mine: Attempt) -> Manifest:
         dump = one.dump
-        by = "airflow-pgbackup" if dump.format == "plain" else "pg_dump"  # around a script, or inside an archive
+        by = None if dump.format == "plain" else "pg_dump"  # who compressed a script, nobody knows
         name = _artifact_name(one, self.server)
         artifact = Artifact(
             name=name,

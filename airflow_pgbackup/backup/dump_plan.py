@@ -15,9 +15,8 @@ from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.options.compression import Compression as Spec
 from airflow_pgbackup.postgres.options.compression import default_compression
 from airflow_pgbackup.postgres.tools.clients import Client
-from airflow_pgbackup.repository.manifest import Compression
+from airflow_pgbackup.repository.manifest import US, Compression
 
-US = "airflow-pgbackup"
 _OURS = ("none", "zstd", "gzip")
 
 # With --verbose pg_dump says each table as it comes to it. Everything else it says then is chatter.

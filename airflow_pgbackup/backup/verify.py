@@ -3,6 +3,9 @@
 ``integrity``: every file has the size and SHA-256 of its manifest, read before any tool parses a byte.
 ``archive``: the whole artifact decoded to its end by PostgreSQL's own reader, rows and a digest counted per table.
 ``restore``: restored into a throwaway server, and every table, definition, sequence and large object compared.
+
+A dump that airflow-pgbackup compressed is never verified at ``integrity``, but at ``archive`` instead: its digest was
+taken after the compression, so only PostgreSQL's own reader proves that its bytes are still a dump.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import read_evidence
-from airflow_pgbackup.repository.manifest import ClientInfo, Manifest
+from airflow_pgbackup.repository.manifest import US, ClientInfo, Manifest
 from airflow_pgbackup.repository.verification import Check, Difference, TableResult, Verification
 
 _HINTS = {
@@ -53,6 +56,7 @@ def verify(
     :param scratch: for level ``restore``: rehearse in a temporary database of this server, as a superuser of it,
         instead of in a throwaway server here. Its other databases are not touched.
     :param context: its deadline limits reading the archive, instead of what the settings give for its size.
+    :param level: ``integrity``, ``archive`` or ``restore``.
     :return: the reference, ``verified`` as the repository has it now.
     :raises VerificationFailed: the backup is not what its manifest says, or not whole. That, too, is written down.
     :raises NotProven: level ``restore`` could not be rehearsed here. Written down, too; says nothing about the backup.
@@ -65,6 +69,9 @@ def verify(
     if scratch is not None and level != "restore":
         raise ConfigurationError(f"a scratch server is for level 'restore', and level is {level!r}")
     context = context or RunContext()
+    if level == "integrity" and manifest.artifact.rewritten:
+        level = "archive"
+        context.log(f"verifying at level archive, since {US} compressed {manifest.artifact.name}")
     sweep_leftovers(context)
     look = _Look(repository, manifest, level, scratch, context)
     verification = look.run()

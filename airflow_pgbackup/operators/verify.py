@@ -23,9 +23,10 @@ class PgBackupVerifyOperator(PgBackupOperator):
     as the repository has it now.
 
     :param backup: a reference: what a dump, verify or upload task returned, ``backup=dump.output``.
-    :param level: ``integrity``: the bytes are those that were dumped. ``archive``: and PostgreSQL's own reader reads
-        them to the end, with rows counted per table. ``restore``: and it was restored into a throwaway server, where
-        every row and definition was compared.
+    :param level: ``integrity``: the bytes are those that were dumped; a dump that airflow-pgbackup compressed is
+        verified at ``archive`` instead. ``archive``: and PostgreSQL's own reader reads them to the end, with rows
+        counted per table. ``restore``: and it was restored into a throwaway server, where every row and definition
+        was compared.
     :param scratch_conn_id: for level ``restore``: rehearse in a temporary database of this server, as its superuser,
         instead of in a throwaway server on the worker; for databases with extensions that the worker lacks.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.

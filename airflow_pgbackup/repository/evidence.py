@@ -6,7 +6,8 @@ say, as long as they are what we write:
 - the manifest keeps its schema, and lies in the folder of the backup that it describes;
 - every file of the artifact is there, in the size that the manifest gives;
 - a verification keeps its schema, says what its name says, is about this backup and this artifact, is neither from
-  before the backup nor from the future, and a pass has the checks of its level.
+  before the backup nor from the future, and a pass has the checks of its level;
+- a pass of a dump that we compressed has read it to its end, whatever its level.
 
 What is not so is ignored, and named. A failure that cannot be believed is not proof of a failure, and the passes
 before it are proof of nothing any more: the backup is ``notproven`` until it passes again.
@@ -25,7 +26,7 @@ from airflow_pgbackup.errors import BackupNotFound, ManifestError, VerificationF
 from airflow_pgbackup.repository.base import Entry, Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Backup, find_folder, read_manifest, standing
 from airflow_pgbackup.repository.layout import LEVELS, MANIFEST_FILE, Series, VerificationName
-from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest
+from airflow_pgbackup.repository.manifest import MAX_BYTES, US, Manifest
 from airflow_pgbackup.repository.verification import Verification
 
 SKEW = timedelta(minutes=5)
@@ -165,6 +166,8 @@ def parse_verification(data: bytes, name: VerificationName, manifest: Manifest) 
         passed = {check.name for check in verification.checks if check.result == "pass"}
         if lacking := {"integrity", verification.level} - passed:
             raise ManifestError(f"it passed without a check of {' and '.join(sorted(lacking))}")
+        if manifest.artifact.rewritten and not passed & {"archive", "restore"}:
+            raise ManifestError(f"it did not read the dump, which {US} compressed")
         if verification.differences or any(check.result in ("fail", "notproven") for check in verification.checks):
             raise ManifestError("it passed with a check that did not")
     return verification

@@ -47,9 +47,15 @@ class FileDigest:
         return cls(content["path"], int(content["size"]), content["sha256"])
 
 
+US = "airflow-pgbackup"
+
+
 @dataclass(frozen=True)
 class Compression:
-    """``by``: ``pg_dump`` or ``airflow-pgbackup``; None: by neither. Inside the format, but around a plain dump."""
+    """How an artifact is compressed: inside its format, but around a plain dump.
+
+    :param by: ``pg_dump`` or :data:`US`; None: nobody.
+    """
 
     method: str | None
     level: int | None
@@ -84,6 +90,14 @@ class Artifact:
             files=tuple(FileDigest.decode(each) for each in content["files"]),
             attempt=content.get("attempt"),
         )
+
+    @property
+    def rewritten(self) -> bool:
+        """Whether the bytes are not those that PostgreSQL's tool wrote, since we compressed them.
+
+        Such an artifact is verified only once it was read to its end: its digest would hide a fault of ours.
+        """
+        return self.compression.by == US
 
     @property
     def compressed_around(self) -> str | None:
