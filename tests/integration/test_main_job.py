@@ -169,7 +169,7 @@ def test_what_is_not_verified_is_not_uploaded(
 ) -> None:
     here, there = local(tmp_path / "here"), local(tmp_path / "there")
     reference = dump_database(
-        connection=fresh_database(server18), server="test", repository=here, options=DumpOptions()
+        connection=fresh_database(server18), server="test", repository=here, options=DumpOptions(compress="none")
     )
     with pytest.raises(VerificationFailed, match=r"is not verified. HINT: verify it at level archive first"):
         upload(reference=reference, source=here, destination=there)
