@@ -59,8 +59,8 @@ def family(pid: int) -> list[int]:
     """A process and all its descendants, as far as they can be seen at this moment."""
     found, at = [pid], 0
     while at < len(found):
-        for tasks in Path(f"/proc/{found[at]}/task").glob("*/children"):
-            with suppress(OSError):
+        with suppress(OSError):  # a process ends while it is looked at
+            for tasks in Path(f"/proc/{found[at]}/task").glob("*/children"):
                 found += map(int, tasks.read_text().split())
         at += 1
     return found
