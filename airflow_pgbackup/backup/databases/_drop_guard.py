@@ -1,36 +1,40 @@
-"""Drop the temporary databases of a process that was killed: run as a script, never imported.
+"""Drop the temporary databases of a worker that was killed: ``python -I -S _drop_guard.py ORDER``, run as a script.
 
-The first line of stdin is a JSON object: the module search path, the connection, the token in the databases' names.
-Then the script waits: ``done`` on stdin means that the parent has dropped them; the end of stdin without it means that
-the parent was killed.
+For the protocol see :mod:`airflow_pgbackup.supervision`. ORDER has ``path``, where Python finds modules, and ``token``,
+with which the names of the databases begin. The first message is how to connect. A second message ends the guard; if
+the worker closes the pipe or dies without it, the guard drops the databases.
 """
 
-import json
-import signal
+import os
 import sys
 import time
+
+# At the end, so that no module of this package hides one of the standard library.
+sys.path.append(os.path.abspath(f"{__file__}/../../../.."))  # noqa: PTH100
+
+from airflow_pgbackup import supervision
 
 SECONDS = 60.0
 PAUSE = 0.5
 
 
 def main() -> None:
-    # Signals to the process group or from a service manager are meant for the parent; its end is what we wait for.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    order = json.loads(sys.stdin.readline())
-    if sys.stdin.read().strip() == "done":
+    supervision.ignore_signals()
+    worker = supervision.Worker()
+    worker.watch()
+    connection = worker.receive()
+    if connection is None or worker.receive() is not None:
         return
-    sys.path[:] = order["path"]
+    sys.path[:] = worker.order["path"]
     from airflow_pgbackup.backup.databases.temporary_database import drop_by_token
     from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
-    params = ConnectionParams(keywords=order["keywords"], password=order["password"])
+    params = ConnectionParams(**connection)
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         try:
-            # The parent's last statement may still run: CREATE DATABASE does not notice that its client is gone.
-            if drop_by_token(params, order["token"]):
+            # The worker's last statement can still be running: CREATE DATABASE does not notice a lost client.
+            if drop_by_token(params, worker.order["token"]):
                 return
         except Exception:  # noqa: BLE001, S110  no one reads a message; the next restore drops them
             pass

@@ -8,7 +8,6 @@ for its end drops them. If the guard is killed too, or the machine stops, the ne
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import subprocess
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
+from airflow_pgbackup import supervision
 from airflow_pgbackup.backup.databases.sessions import (
     Session,
     fetch_column,
@@ -139,32 +139,26 @@ class TemporaryDatabases:
         return True
 
     def _start_guard(self) -> subprocess.Popen[bytes]:
-        guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", os.fspath(_GUARD)],
+        guard = supervision.start(
+            _GUARD,
+            {"path": sys.path, "token": self._token},
             env={name: os.environ[name] for name in INHERITED if name in os.environ},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,
         )
-        order = {
-            "path": sys.path,
-            "keywords": dict(self._params.keywords),
-            "password": self._params.get_password(),
-            "token": self._token,
-        }
         assert guard.stdin is not None  # noqa: S101  a pipe was asked for
-        with contextlib.suppress(BrokenPipeError):
-            guard.stdin.write(json.dumps(order).encode() + b"\n")
-            guard.stdin.flush()
+        connection = {"keywords": dict(self._params.keywords), "password": self._params.get_password()}
+        supervision.send(guard.stdin, connection)
         return guard
 
     def _end_guard(self, *, done: bool) -> None:
         guard, self._guard = self._guard, None
         if guard is None or guard.stdin is None:
             return
+        if done:
+            supervision.send(guard.stdin, "done")
         with contextlib.suppress(BrokenPipeError):
-            guard.stdin.write(b"done" if done else b"")
             guard.stdin.close()
         if done:
             guard.wait()

@@ -1,19 +1,19 @@
-"""A server of our own as a child that cannot outlive us."""
+"""A server as a child process that cannot outlive this one."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
+
+from airflow_pgbackup import supervision
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -23,14 +23,15 @@ _LOG_TAIL = 1 << 14  # bytes
 
 
 class SupervisedProcess:
-    """Steps run one after the other by ``_supervisor.py``; the last one is a server that stays.
+    """Programs that ``_supervisor.py`` runs one after the other; the last one is a server that keeps running.
 
-    Leaving the ``with``, and the end of our own process in whatever way, stop the server by `signals`, 5 s for each,
-    and then remove the files and folders of `remove`.
+    At the end of the ``with``, and at the end of this process, even by SIGKILL, the supervisor stops the server by
+    `signals`, 5 s for each, and then removes the files and directories of `remove`.
 
-    :param steps: argument vectors; a step that fails ends the row.
-    :param env: the children's whole environment.
+    :param steps: argument vectors; after one that fails, no other is started.
+    :param env: the complete environment of the programs.
     :param log: file for their stdout and stderr.
+    :ivar exits: exit statuses of the programs that have ended, as :mod:`subprocess` has them.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class SupervisedProcess:
         signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGKILL),
     ) -> None:
         self.log = log
-        self.exits: list[int] = []  # statuses of the steps that ended, as subprocess has them
+        self.exits: list[int] = []
         self._steps = len(steps)
         self._order = {
             "steps": [[os.fspath(word) for word in step] for step in steps],
@@ -56,13 +57,8 @@ class SupervisedProcess:
 
     def __enter__(self) -> Self:
         self.log.touch(mode=0o600)
-        order = json.dumps({"parent": os.getpid(), **self._order})
-        self._supervisor = subprocess.Popen(
-            [sys.executable, "-I", "-S", _SUPERVISOR, order],
-            env=self._env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C on the terminal is for us; the server stops when we say so
+        self._supervisor = supervision.start(
+            _SUPERVISOR, self._order, env=self._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         return self
 
@@ -72,7 +68,7 @@ class SupervisedProcess:
         self.stop()
 
     def stop(self) -> None:
-        """Stop the server and remove the folders; returns when both are gone."""
+        """Stop the server and remove the files; returns when that is done."""
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is None:
             return
@@ -84,12 +80,12 @@ class SupervisedProcess:
 
     @property
     def running(self) -> bool:
-        """False once the last step ended, or one before it failed."""
+        """False once the last program has ended, or another one has failed."""
         self._read_reports(0)
         return self._supervisor is not None and len(self.exits) < self._steps and not any(self.exits)
 
     def wait_ended(self, seconds: float) -> bool:
-        """Wait until the server ended by itself; False when it still runs after that time."""
+        """Wait for the server to end; return False if it is still running after `seconds`."""
         deadline = time.monotonic() + seconds
         while self.running:
             left = deadline - time.monotonic()
@@ -99,6 +95,7 @@ class SupervisedProcess:
         return True
 
     def log_tail(self, lines: int = 5) -> str:
+        """Return the last lines of the log."""
         with self.log.open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - _LOG_TAIL, 0))
             return "\n".join(file.read(_LOG_TAIL).decode(errors="replace").splitlines()[-lines:])
@@ -110,7 +107,7 @@ class SupervisedProcess:
         poll.register(self._supervisor.stdout, select.POLLIN)
         if poll.poll(math.ceil(seconds * 1000)):
             data = os.read(self._supervisor.stdout.fileno(), 4096)
-            if not data:  # the supervisor itself is gone, and PR_SET_PDEATHSIG took the server along
+            if not data:  # the supervisor was killed, and the kernel has then killed the server: PR_SET_PDEATHSIG
                 self.exits = [*self.exits, -signal.SIGKILL]
             self._reports += data
             *whole, self._reports = self._reports.split(b"\n")
