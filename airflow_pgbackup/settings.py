@@ -1,7 +1,7 @@
-"""The one reader of configuration: ``PGBACKUP_<NAME>`` variables, then Airflow's ``[pgbackup]`` section, then defaults.
+"""The only reader of configuration: ``PGBACKUP_<NAME>`` variables, Airflow's ``[pgbackup]`` section, then defaults.
 
-The command line works without Airflow, so Airflow's configuration is asked only by :func:`load` with
-``airflow=True``, which is what the operators do. Airflow's own ``AIRFLOW__PGBACKUP__<NAME>`` works there too.
+The command line works without Airflow, so :func:`load` reads Airflow's configuration only with ``airflow=True``, as
+the operators call it. Airflow's own variables ``AIRFLOW__PGBACKUP__<NAME>`` work there too.
 """
 
 from __future__ import annotations
@@ -20,45 +20,45 @@ _WORDS = {"compress_by": ("airflow-pgbackup", "pg_dump"), "rehearsal_containment
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What an administrator may set for every task. Times are seconds.
+    """What an administrator can set for every task. Times are in seconds.
 
     The reasons for the numbers are in ``docs/reference/configuration.md``.
     """
 
     client_dirs: tuple[str, ...] = ()
-    """Folders with PostgreSQL clients, looked into before the well-known ones; ``os.pathsep`` between them."""
+    """Directories with PostgreSQL clients, searched before the standard locations; separated by ``os.pathsep``."""
 
     lock_wait_timeout: float = 120.0
-    """``--lock-wait-timeout`` where the DAG sets none: pg_dump gives up rather than queue behind DDL for ever."""
+    """``--lock-wait-timeout`` unless the DAG sets it: pg_dump gives up instead of waiting for DDL without limit."""
 
     dump_deadline: float = 12 * 3600.0
-    """A dump still running then is stopped: it holds ACCESS SHARE locks and an old snapshot all that time."""
+    """After this time a dump is stopped: while it runs, it holds ACCESS SHARE locks and an old snapshot."""
 
     verify_deadline: float = 600.0
-    """The fixed part of the deadline of reading an archive; a truncated tar makes pg_restore spin for ever."""
+    """The fixed part of the deadline for reading an archive; with a truncated tar pg_restore never ends."""
 
     verify_bytes_per_second: float = 2e6
-    """The deadline of reading an archive grows by its size over this rate, far below what any disk or store gives."""
+    """The deadline for reading an archive grows by its size over this rate, which every disk and store exceeds."""
 
     temp_dir: str = ""
-    """Where a private copy goes when a tool opens an artifact by its name; empty is the system's."""
+    """Where private copies are made when a tool opens an artifact by its name; empty for the system's directory."""
 
     compress_by: str = "airflow-pgbackup"
-    """Who compresses custom archives: ``airflow-pgbackup``, on all cores, or ``pg_dump`` itself, on one."""
+    """Who compresses custom archives: ``airflow-pgbackup`` on all cores, or ``pg_dump`` itself on one core."""
 
     rehearsal_containment: str = "prefer"
-    """Where no sandbox can be made: ``prefer`` rehearses all the same, *uncontained*; ``require`` proves nothing."""
+    """If no sandbox can be made: ``prefer`` rehearses *uncontained*, ``require`` does not rehearse (not proven)."""
 
     def read_deadline(self, size: int) -> float:
-        """Seconds within which an artifact of ``size`` bytes must have been read to its end."""
+        """Return the seconds within which an artifact of ``size`` bytes must be read to its end."""
         return self.verify_deadline + size / self.verify_bytes_per_second
 
 
 def load(*, airflow: bool = False, environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings.
 
-    :param airflow: also ask Airflow's ``[pgbackup]`` section; imports Airflow.
-    :raises ConfigurationError: a number that is none, or out of range; a word that is not one of those known.
+    :param airflow: also read Airflow's ``[pgbackup]`` section; imports Airflow.
+    :raises ConfigurationError: a value is not a number, out of range, or not one of the words allowed.
     """
     environ = os.environ if environ is None else environ
     section = _airflow_section() if airflow else (lambda name: None)
@@ -74,7 +74,7 @@ def _parse(name: str, text: str, default: object) -> object:
     if isinstance(default, tuple):
         return tuple(part for part in text.split(os.pathsep) if part)
     if name in _WORDS and text not in _WORDS[name]:
-        raise ConfigurationError(f"setting {name} is {text!r}", hint=f"choose one of {', '.join(_WORDS[name])}")
+        raise ConfigurationError(f"setting {name} is {text!r}", hint=f"Choose one of {', '.join(_WORDS[name])}.")
     if isinstance(default, str):
         return text
     most = _LONGEST_LOCK_WAIT if name == "lock_wait_timeout" else _MOST
@@ -85,7 +85,7 @@ def _parse(name: str, text: str, default: object) -> object:
     if not _LEAST <= number <= most:
         raise ConfigurationError(
             f"setting {name} is {text!r}",
-            hint=f"give PGBACKUP_{name.upper()} or [pgbackup] {name} a number between {_LEAST:g} and {most:.0f}",
+            hint=f"Give PGBACKUP_{name.upper()} or [pgbackup] {name} a number between {_LEAST:g} and {most:.0f}.",
         )
     return number
 

@@ -1,8 +1,8 @@
-r"""Text from outside, made safe to show.
+r"""Escaping text from outside before it is shown.
 
-Names of tables, roles and databases, messages of servers and stores, what a manifest or an archive says: any of it may
-hold characters that a terminal obeys (ESC, C1), that reorder what a reader sees (U+202E), or that end a log line. They
-are shown as Python writes them in a literal, ``\x1b``, ``\u202e``, ``\n``.
+Names of tables, roles and databases, messages of servers and stores, contents of manifests and archives can hold
+characters that a terminal obeys (ESC, C1), that reorder what a reader sees (U+202E), or that end a log line. They are
+shown as Python writes them in a literal: ``\x1b``, ``\u202e``, ``\n``.
 
 Every layer may import this module.
 """
@@ -19,7 +19,7 @@ def printable(text: str) -> str:
     r"""Return `text` as one line in which every character is visible.
 
     Escapes the categories Cc (C0 with ``\n`` and ``\t``, DEL, C1), Cf (bidirectional and zero-width characters), Cs
-    (lone surrogates), Co, Cn, Zl and Zp of the Unicode Character Database; keeps all others, so also letters,
+    (lone surrogates), Co, Cn, Zl and Zp of the Unicode Character Database. Keeps all others, such as letters,
     ideographs, emoji and the spaces of category Zs. A backslash stays as it is: the result is for reading and cannot be
     reversed. ``printable(printable(text)) == printable(text)``.
     """
@@ -38,17 +38,17 @@ def printing(log: Callable[[str], object]) -> Callable[[str], None]:
 
 
 def printable_json(text: str) -> str:
-    r"""Return the JSON document `text`, of the same value, with ``\uXXXX`` for what :func:`printable` escapes.
+    r"""Return the JSON document `text` with the same value, and ``\uXXXX`` for what :func:`printable` escapes.
 
-    :func:`json.dumps` with ``ensure_ascii=False`` escapes C0 only. Line ends stay: they stand between values.
+    :func:`json.dumps` with ``ensure_ascii=False`` escapes C0 only. Line ends stay: they separate values.
     """
     return "".join(c if c == "\n" or _is_visible(c) else json.dumps(c)[1:-1] for c in text)
 
 
 def encodable(value: Any) -> Any:
-    r"""Return plain JSON with the lone surrogates in its texts, which no UTF-8 can hold, as visible ``\udcXX``.
+    r"""Return plain JSON with the lone surrogates in its strings, which UTF-8 cannot encode, as visible ``\udcXX``.
 
-    For what Airflow stores and its API server sends.
+    For values that Airflow stores and its API server sends.
     """
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
@@ -60,5 +60,5 @@ def encodable(value: Any) -> Any:
 
 
 def _is_visible(c: str) -> bool:
-    # str.isprintable() takes every space but U+0020 for unprintable; French messages have U+00A0 within quotes.
+    # str.isprintable() rejects every space but U+0020; French messages have U+00A0 inside quotation marks.
     return c.isprintable() or unicodedata.category(c) == "Zs"

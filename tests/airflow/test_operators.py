@@ -181,11 +181,11 @@ PgDumpOperator.partial(task_id="mapped", default_args=common).expand(database=["
 @pytest.mark.parametrize(
     ("options", "found"),
     [
-        ("schemas='a,b'", "HINT: pass a list: ['a', 'b']"),
-        ("data_only=True, schema_only=True", "data_only and schema_only cannot be used together"),
+        ("schemas='a,b'", "HINT: Pass a list: ['a', 'b']"),
+        ("data_only=True, schema_only=True", "data_only and schema_only cannot be combined"),
         ("extra_args=['--dbn=x']", "extra_args has --dbn"),
         ("format='zip'", "format is 'zip'"),
-        ("compress='zip'", "names no compression method"),
+        ("compress='zip'", "unknown compression method"),
     ],
 )
 def test_options_that_make_no_sense(options: str, found: str, tmp_path: Path, run_dag: RunDag) -> None:

@@ -185,7 +185,7 @@ PgRestoreOperator(
     ("arguments", "found"),
     [
         ('mode="overwrite"', "mode is 'overwrite'"),
-        ('tables="film,actor"', "HINT: pass a list: ['film', 'actor']"),
+        ('tables="film,actor"', "HINT: Pass a list: ['film', 'actor']"),
         ('keep_old="perhaps"', "keep_old is 'perhaps'"),
         ("data_only=True, clean=True", "data_only and clean"),
     ],

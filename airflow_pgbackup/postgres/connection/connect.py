@@ -110,7 +110,7 @@ def _system_user() -> str:
     except KeyError:
         raise ConfigurationError(
             f"the connection has no user, and uid {os.geteuid()} has no name on this machine",
-            hint="give the connection a login",
+            hint="Give the connection a login.",
         ) from None
 
 

@@ -221,5 +221,5 @@ def _check_lists(keywords: Mapping[str, str]) -> None:
     if len(hosts) > 1 or (counts.get("port", 1) > 1 and counts["port"] not in (hosts or {1})):
         raise ConfigurationError(
             "the lists of the connection differ in length: " + ", ".join(f"{n} {name}" for name, n in counts.items()),
-            hint="give one port for each host, or one for all, and one address for each name",
+            hint="Give one port for each host, or one for all, and one address for each name.",
         )

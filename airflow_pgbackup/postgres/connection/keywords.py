@@ -69,7 +69,7 @@ def clean(keywords: Mapping[str, object]) -> dict[str, str]:
         if keyword not in variables():
             raise ConfigurationError(f"unknown connection option {keyword!r}", hint=_near(keyword))
         if reason := REFUSED.get(keyword):
-            raise ConfigurationError(f"connection option {keyword!r} cannot be used: {reason}", hint="leave it out")
+            raise ConfigurationError(f"connection option {keyword!r} cannot be used: {reason}", hint="Leave it out.")
         result[keyword] = check_text(keyword, _text(keyword, value))
     return result
 
@@ -95,7 +95,7 @@ def _text(keyword: str, value: object) -> str:
         return str(value)
     raise ConfigurationError(
         f"connection option {keyword!r} is a {type(value).__name__}",
-        hint="give a string or an integer; several hosts or ports are one string, separated by commas",
+        hint="Give a string or an integer; several hosts or ports are one string, separated by commas.",
     )
 
 
@@ -104,7 +104,7 @@ def _near(keyword: str) -> str:
         iter(difflib.get_close_matches(keyword.lower().replace("_", ""), variables(), 1, 0.7)), None
     )
     return (
-        f"did you mean {near!r}?"
+        f"Did you mean {near!r}?"
         if near
-        else "libpq's options are listed at https://www.postgresql.org/docs/current/libpq-connect.html"
+        else "See https://www.postgresql.org/docs/current/libpq-connect.html for libpq's options."
     )

@@ -26,7 +26,7 @@ def read_service(name: str, *, environ: Mapping[str, str], home: Path) -> dict[s
             return found
     raise ConfigurationError(
         f"no definition of service {name!r} in {', '.join(map(str, searched))}",
-        hint="define it there, or set PGSERVICEFILE for this worker",
+        hint="Define it there, or set PGSERVICEFILE for this worker.",
     )
 
 
@@ -41,7 +41,7 @@ def write_service(path: Path, name: str, keywords: Mapping[str, str]) -> None:
         if line != line.rstrip() or "\n" in line or "\r" in line or len(line.encode()) > _LONGEST_LINE:
             raise ConfigurationError(
                 f"connection option {keyword!r} cannot be given to PostgreSQL's tools",
-                hint="give a single line under 1,000 characters without trailing white space",
+                hint="Give a single line under 1,000 characters without trailing white space.",
             )
         lines.append(line)
     path.touch(mode=0o600, exist_ok=False)
@@ -81,7 +81,7 @@ def _read_file(path: Path, name: str) -> dict[str, str] | None:
             if not equals or keyword not in variables():
                 raise ConfigurationError(
                     f"syntax error in service file {path}, line {number}",
-                    hint="write each line as keyword=value, without spaces around the =",
+                    hint="Write each line as keyword=value, without spaces around the =.",
                 )
             found.setdefault(keyword, value)
     return found

@@ -1,7 +1,7 @@
-"""The kinds of command-line options PostgreSQL's tools have. A field of an options class is one of these.
+"""The kinds of command-line options of PostgreSQL's tools; each field of an options class is of one kind.
 
-Each kind knows three things: what its flag is called in which version, which values make sense, and how a value
-becomes elements of argv. A value is always joined to its flag (``--table=-odd``), so no value is taken for a flag.
+A kind knows the name of its flag in each version, which values are valid, and how a value becomes elements of argv. A
+value is always joined to its flag (``--table=-odd``), so that no value is taken for a flag.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from airflow_pgbackup.postgres.connection.conninfo import literal_dbname
 from airflow_pgbackup.postgres.tools.capabilities import OLDEST_MAJOR, Version, is_since, since_text
 from airflow_pgbackup.postgres.tools.clients import Client, version_of
 
-TEMPLATE_HINT = "a template renders to a string unless the DAG has render_template_as_native_obj=True"
+TEMPLATE_HINT = "A template renders to a string unless the DAG has render_template_as_native_obj=True."
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Option:
 
     :param flag: its full long name.
     :param help: what it does, in a few words.
-    :param since: the first release of each major version that has it, where a fix brought it to several; a flag is
-        in every major version after the last one named.
-    :param repeat: given once per value; the field holds a list.
-    :param required: None is no value of it.
-    :param secret: the value stays out of manifests.
+    :param since: the first release that has it; several, one of each major version, if a fix brought it to several.
+        Every later major version has it too.
+    :param repeat: the flag is given once for each value; the field holds a list.
+    :param required: the field cannot be None.
+    :param secret: the value is not written into manifests.
     """
 
     flag: str
@@ -42,7 +42,7 @@ class Option:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Every name that this option has in any version."""
+        """Every name of this flag in any version."""
         return (self.flag,)
 
     def has(self, version: Version) -> bool:
@@ -54,7 +54,7 @@ class Option:
         return since_text(self.since)
 
     def check(self, name: str, value: object) -> None:
-        """:raises OptionError: the value makes no sense for this option."""
+        """:raises OptionError: the value is not valid for this option."""
         if self.repeat:
             for item in as_list(name, value):
                 self.check_one(name, item)
@@ -65,7 +65,7 @@ class Option:
         check_text(name, value)
 
     def render(self, value: Any, client: Client | Version) -> list[str]:
-        """The elements of argv for a value that was checked."""
+        """Return the elements of argv for a value that :meth:`check` accepted."""
         if value is None:
             return []
         values = value if self.repeat else [value]
@@ -79,7 +79,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Switch(Option):
-    """A flag without a value. False leaves it out."""
+    """A flag without a value; False leaves it out."""
 
     def check(self, name: str, value: object) -> None:
         check_bool(name, value, "True or False")
@@ -90,9 +90,9 @@ class Switch(Option):
 
 @dataclass(frozen=True)
 class Pair(Option):
-    """Two flags that say yes and no. None leaves it to the tool.
+    """Two flags, one for True and one for False; None leaves both out.
 
-    :param renamed: the names both had before, and the major version since which they have the present ones.
+    :param renamed: the former names of both, and the first major version with the present ones.
     """
 
     no_flag: str = ""
@@ -104,7 +104,7 @@ class Pair(Option):
 
     def check(self, name: str, value: object) -> None:
         if value is not None:
-            check_bool(name, value, "True, False, or None for what the tool does by itself")
+            check_bool(name, value, "True, False, or None for the tool's default")
 
     def render(self, value: Any, client: Client | Version) -> list[str]:
         if value is None:
@@ -122,9 +122,9 @@ class Integer(Option):
 
     def check_one(self, name: str, value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise OptionError(f"{name} is {value!r}, a {type(value).__name__}", hint=f"pass an int; {TEMPLATE_HINT}")
+            raise OptionError(f"{name} is {value!r}, a {type(value).__name__}", hint=f"Pass an int. {TEMPLATE_HINT}")
         if not self.low <= value <= self.high:
-            raise OptionError(f"{name} is {value}", hint=f"{self.flag} takes {self.low} to {self.high}")
+            raise OptionError(f"{name} is {value}", hint=f"{self.flag} takes {self.low} to {self.high}.")
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Choice(Option):
 
     def check_one(self, name: str, value: object) -> None:
         if value not in self.choices:
-            raise OptionError(f"{name} is {value!r}", hint=f"choose one of {', '.join(map(repr, self.choices))}")
+            raise OptionError(f"{name} is {value!r}", hint=f"Choose one of {', '.join(map(repr, self.choices))}.")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,9 @@ class FilePath(Option):
             value = os.fspath(value)
         check_text(name, value)
         if value == "-":
-            raise OptionError(f"{name} is '-', standard input", hint="a task has none: name a file on the worker")
+            raise OptionError(
+                f"{name} is '-', standard input", hint="A task has no standard input: name a file on the worker."
+            )
 
     def jsonable(self, value: Any) -> object:
         return [os.fspath(item) for item in value] if self.repeat else os.fspath(value)
@@ -153,28 +155,28 @@ class FilePath(Option):
 
 @dataclass(frozen=True)
 class Timeout(Option):
-    """What PostgreSQL accepts for ``statement_timeout``: milliseconds, or a number with a unit."""
+    """A duration as for ``statement_timeout``: milliseconds, or a number with a unit."""
 
     def check_one(self, name: str, value: object) -> None:
         number = isinstance(value, int) and not isinstance(value, bool)
         text = str(value) if number else value
         if not isinstance(text, str) or not re.fullmatch(r" *\d+(\.\d+)? *(us|ms|s|min|h|d)? *", text, re.ASCII):
-            raise OptionError(f"{name} is {value!r}", hint="pass milliseconds as an int, or a string such as '2min'")
+            raise OptionError(f"{name} is {value!r}", hint="Pass milliseconds as an int, or a string such as '2min'.")
 
 
 @dataclass(frozen=True)
 class Key(Option):
-    """psql's ``\\restrict`` key: ASCII letters and digits only."""
+    """The key of psql's ``\\restrict``: ASCII letters and digits only."""
 
     def check_one(self, name: str, value: object) -> None:
         check_text(name, value)
         if not re.fullmatch(r"[A-Za-z0-9]+", str(value)):
-            raise OptionError(f"{name} is not a restrict key", hint="ASCII letters and digits only")
+            raise OptionError(f"{name} is not a restrict key", hint="Use ASCII letters and digits only.")
 
 
 @dataclass(frozen=True)
 class DatabaseName(Option):
-    """A name that the tool hands to libpq, which would take some for a connection string and go to another server."""
+    """A database name that the tool passes to libpq, which takes some names for connection strings."""
 
     def render(self, value: Any, client: Client | Version) -> list[str]:
         if value is not None and ("=" in value or value.startswith(("postgresql://", "postgres://"))):
@@ -183,39 +185,40 @@ class DatabaseName(Option):
 
 
 def check_text(name: str, value: object) -> None:
-    """:raises OptionError: not a string, empty, or one that cannot be an element of argv."""
+    """:raises OptionError: the value is not a string, is empty, or cannot be an element of argv."""
     if not isinstance(value, str):
-        raise OptionError(f"{name} has {value!r}, a {type(value).__name__}", hint="pass a string")
+        raise OptionError(f"{name} has {value!r}, a {type(value).__name__}", hint="Pass a string.")
     if not value:
-        raise OptionError(f"{name} is empty", hint="leave it out where nothing is meant")
+        raise OptionError(f"{name} is empty", hint="Leave it out for no value.")
     if "\0" in value:
-        raise OptionError(f"{name} has a NUL byte in {value!r}", hint="no name in PostgreSQL has one")
+        raise OptionError(f"{name} has a NUL byte in {value!r}", hint="No name in PostgreSQL has one.")
     try:
         os.fsencode(value)
     except UnicodeEncodeError:
         raise OptionError(
-            f"{name} has {value!r}, which cannot be passed to a program", hint="check the encoding it was read with"
+            f"{name} has {value!r}, which cannot be passed to a program",
+            hint="Check the encoding with which it was read.",
         ) from None
 
 
 def check_bool(name: str, value: object, wanted: str) -> None:
     if not isinstance(value, bool):
-        raise OptionError(f"{name} is {value!r}, a {type(value).__name__}", hint=f"pass {wanted}; {TEMPLATE_HINT}")
+        raise OptionError(f"{name} is {value!r}, a {type(value).__name__}", hint=f"Pass {wanted}. {TEMPLATE_HINT}")
 
 
 def as_list(name: str, value: object) -> Sequence[object]:
-    """:raises OptionError: a lone string where a list is meant."""
+    """:raises OptionError: the value is not a list; a string, for example."""
     if isinstance(value, str):
-        more = "; in PostgreSQL's tools a comma is part of the pattern" if "," in value else ""
+        more = " In PostgreSQL's tools a comma is part of the pattern." if "," in value else ""
         meant = [part.strip() for part in value.split(",")]
-        raise OptionError(f"{name} is the string {value!r}", hint=f"pass a list: {meant!r}{more}")
+        raise OptionError(f"{name} is the string {value!r}", hint=f"Pass a list: {meant!r}.{more}")
     if not isinstance(value, list | tuple):
-        raise OptionError(f"{name} is {value!r}, a {type(value).__name__}", hint="pass a list")
+        raise OptionError(f"{name} is {value!r}, a {type(value).__name__}", hint="Pass a list.")
     return value
 
 
 def row(option: Option, default: object = None) -> Any:
-    """A dataclass field for one flag; its metadata holds the option."""
+    """Return a dataclass field for one flag, with the option in its metadata."""
     return field(default=() if option.repeat else default, metadata={"option": option})
 
 

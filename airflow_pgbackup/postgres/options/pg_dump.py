@@ -36,10 +36,10 @@ from airflow_pgbackup.postgres.tools.clients import Client
 
 @dataclass(frozen=True)
 class Compress(Option):
-    """``--compress``: its spelling depends on the client, see :mod:`.dump_compression`."""
+    """``--compress``: its spelling depends on the client, see :mod:`.compression`."""
 
     def check_one(self, name: str, value: object) -> None:
-        Compression.parse(value)  # type: ignore[arg-type]  # it refuses other types with a hint
+        Compression.parse(value)  # type: ignore[arg-type]  # parse() refuses other types
 
     def render(self, value: Any, client: Client | Version) -> list[str]:
         return [] if value is None else [f"{self.flag}={Compression.parse(value).argument(client)}"]
@@ -49,8 +49,8 @@ class Compress(Option):
 class DumpOptions(ToolOptions):
     """Options of pg_dump. https://www.postgresql.org/docs/current/app-pgdump.html
 
-    ``clean``, ``create``, ``if_exists``, ``no_owner`` and the like are instructions for the restore: with an archive
-    format pg_dump leaves most of them to pg_restore. Patterns are those of psql's ``\\d``.
+    ``clean``, ``create``, ``if_exists``, ``no_owner`` and similar options are for the restore: with an archive format,
+    pg_restore has most of them. Patterns are those of psql's ``\\d``.
     """
 
     tool: ClassVar[str] = "pg_dump"
@@ -152,14 +152,17 @@ class DumpOptions(ToolOptions):
 
     def _contradictions(self, given: set[str]) -> Iterator[tuple[str, str]]:
         if "jobs" in given and self.format != "directory":
-            yield f"jobs={self.jobs} and format={self.format!r} do not go together", "only 'directory' has jobs"
+            yield f"jobs={self.jobs} and format={self.format!r} cannot be combined", "Use format='directory' with jobs."
         if self.format == "tar" and self.compress is not None and Compression.parse(self.compress).method != "none":
-            yield f"compress={self.compress!r} and format='tar' do not go together", "tar has none; use 'custom'"
+            yield f"compress={self.compress!r} and format='tar' cannot be combined", "Use format='custom' to compress."
         if "restrict_key" in given and self.format != "plain":
-            yield f"restrict_key and format={self.format!r} do not go together", "only 'plain' has \\restrict"
+            yield (
+                f"restrict_key and format={self.format!r} cannot be combined",
+                "Leave it out: only plain format has it.",
+            )
         yield from nothing_left(given, self.sections)
         if {"snapshot", "serializable_deferrable"} <= given:
             yield (
-                "snapshot and serializable_deferrable cannot be used together",
-                "the server imports no snapshot into a deferrable transaction",
+                "snapshot and serializable_deferrable cannot be combined",
+                "Leave one of them out: the server imports no snapshot into a deferrable transaction.",
             )

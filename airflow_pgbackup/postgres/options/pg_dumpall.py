@@ -105,10 +105,10 @@ class DumpAllOptions(ToolOptions):
     }
 
     def _contradictions(self, given: set[str]) -> Iterator[tuple[str, str]]:
-        # pg_dumpall takes these, and ends well with a file that holds nothing.
+        # pg_dumpall accepts these, and exits with 0 and an empty dump.
         for scope in given.intersection(_SCOPES):
             for rest in given.intersection(("data_only", "statistics_only", "no_schema")):
-                yield f"{scope} and {rest} leave nothing to dump", f"{scope} are definitions: leave {rest} out"
+                yield f"{scope} and {rest} leave nothing to dump", f"Leave {rest} out: {scope} dumps definitions only."
         if {"tablespaces_only", "no_tablespaces"} <= given:
-            yield "tablespaces_only and no_tablespaces leave nothing to dump", "leave one of them out"
+            yield "tablespaces_only and no_tablespaces leave nothing to dump", "Leave one of them out."
         yield from nothing_left(given)

@@ -24,12 +24,12 @@ from airflow_pgbackup.postgres.tools.capabilities import RESTRICT_SINCE
 class RestoreOptions(ToolOptions):
     """Options of pg_restore. https://www.postgresql.org/docs/current/app-pgrestore.html
 
-    Names are exact: pg_restore knows no patterns. ``functions`` are written as in its list, ``'f(integer)'``.
+    Names are exact: pg_restore has no patterns. ``functions`` are written as in its list, ``'f(integer)'``.
     """
 
     tool: ClassVar[str] = "pg_restore"
     not_offered: ClassVar[Mapping[str, str]] = {
-        "--format": "pg_restore sees it in the artifact",
+        "--format": "pg_restore finds it in the artifact",
         "--list": "it lists, and restores nothing",
     }
 
@@ -91,5 +91,5 @@ class RestoreOptions(ToolOptions):
     requires: ClassVar[Mapping[str, Sequence[str]]] = {"if_exists": ("clean",)}
 
     def _contradictions(self, given: set[str]) -> Iterator[tuple[str, str]]:
-        # pg_restore restores statistics unless told not to.
+        # pg_restore restores statistics by default.
         yield from nothing_left(given if "no_statistics" in given else given - {"no_schema"}, self.sections)

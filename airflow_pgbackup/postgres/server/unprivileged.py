@@ -43,7 +43,7 @@ def as_nobody(bin_dir: Path, directory: Path, own: Sequence[Path]) -> list[str]:
             return namespace
         raise NotProven(
             f"PostgreSQL does not run as root; neither nobody nor a user namespace can run {bin_dir}/initdb",
-            hint="run as a plain user, or install PostgreSQL where every user can read it",
+            hint="Run as a plain user, or install PostgreSQL where every user can read it.",
         ) from None
     directory.chmod(0o711)
     for path in own:

@@ -1,7 +1,8 @@
-"""Text between our sessions and a server, any bytes of it: a name that is not UTF-8 arrives, and goes back as it is.
+"""Sessions that receive and send text in any bytes: a name that is not UTF-8 arrives, and can be sent back unchanged.
 
-A database in SQL_ASCII holds whatever bytes its clients sent, and roles and databases, which all databases of a cluster
-share, may have been named there. Python has such bytes as lone surrogates (PEP 383): ``t\\udce9`` is ``t`` and 0xE9.
+A database in SQL_ASCII stores whatever bytes its clients sent, and the names of roles and databases, which are shared
+by the cluster, can come from there. Python represents such bytes as lone surrogates (PEP 383): ``t\\udce9`` is ``t``
+and 0xE9.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ _TEXT_TYPES = ("bpchar", "name", "text", "varchar", '"char"', 0)  # 0: unknown t
 
 
 def encoded(text: str) -> bytes:
-    """Return the bytes that a server sent as `text`."""
+    """Return the bytes from which the server's text was decoded."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def decoded(data: Buffer) -> str:
-    """Return `data` as text; bytes that are not UTF-8 as lone surrogates."""
+    """Return `data` as text, with lone surrogates for bytes that are not UTF-8."""
     return bytes(data).decode("utf-8", "surrogateescape")
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a server can have sent `text` as UTF-8."""
+    """Return whether `text` was decoded from valid UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -38,9 +39,9 @@ def is_utf8(text: str) -> bool:
 
 
 class Identifier(sql.Composable):
-    """A name, or a qualified one, in any bytes, quoted for a statement.
+    """A name or qualified name in any bytes, quoted for a statement.
 
-    :class:`psycopg.sql.Identifier` encodes as the session's encoding says, and takes SQL_ASCII for ASCII.
+    :class:`psycopg.sql.Identifier` encodes in the session's encoding, and treats SQL_ASCII as ASCII.
     """
 
     def __init__(self, *names: str) -> None:
@@ -52,14 +53,14 @@ class Identifier(sql.Composable):
 
 
 def accept_any_bytes(session: psycopg.Connection[Any]) -> None:
-    """Let a session in UTF-8 take and give any bytes.
+    """Let a session in UTF-8 receive and send any bytes.
 
-    A server whose database is in SQL_ASCII converts nothing, but refuses what is not valid in the client's encoding;
-    with SQL_ASCII there, too, it does not. All other servers convert to UTF-8, or have it already and look no closer.
+    If the database is in SQL_ASCII, the server converts nothing, but refuses bytes that are not valid in the client's
+    encoding, unless that is SQL_ASCII too. Every other server converts to UTF-8, or is in UTF-8 and does not check.
     https://www.postgresql.org/docs/current/multibyte.html#MULTIBYTE-CHARACTER-SET-CONVERSION
 
-    :param session: in autocommit mode, just opened with ``client_encoding=UTF8``. Afterwards queries that are text must
-        be ASCII, parameters and names (see :class:`Identifier`) need not be.
+    :param session: in autocommit mode, just opened with ``client_encoding=UTF8``. From then on, queries given as text
+        must be ASCII; parameters and names (see :class:`Identifier`) need not be.
     """
     session.adapters.register_dumper(str, _Dumper)
     for kind in _TEXT_TYPES:

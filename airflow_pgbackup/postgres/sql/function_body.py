@@ -1,8 +1,8 @@
-"""What the text of a function or an expression mentions: names without a schema, tables, clocks.
+"""The names in the text of a function or an expression: tables, functions, types, operators, clocks.
 
-A lexer, no parser: PostgreSQL itself parses such a text only when the function runs. It is for warnings, so what it
-cannot tell it leaves out: dynamic SQL in strings, the types of PL/pgSQL's variables, languages other than SQL and
-PL/pgSQL. Time is linear in the text's length.
+A lexer, not a parser: PostgreSQL itself parses such a text only when the function runs. It serves warnings, and omits
+what it cannot recognize: dynamic SQL in strings, the types of PL/pgSQL variables, languages other than SQL and
+PL/pgSQL. It runs in linear time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 MOST_TEXT = 1 << 18
-"""Characters of a body that are looked at."""
+"""Characters of a body that are read; the rest is ignored."""
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+|--[^\n]*)
@@ -30,14 +30,14 @@ _TOKEN = re.compile(
 _COMMENT_MARK = re.compile(r"/\*|\*/")
 _OPERATOR = re.compile(r"[-+*/<>=~!@#%^&|`?]+")
 
-# What ends the list of tables that FROM begins.
+# The words that end FROM's list of tables.
 _ENDS_FROM = frozenset(
     (
         *("where", "group", "order", "having", "limit", "offset", "fetch", "union", "intersect", "except"),
         *("select", "set", "loop", "then", "window", "returning", "for"),
     )
 )
-# extract(year FROM day), trim(both FROM name), and the like
+# extract(year FROM day), trim(both FROM name), and similar functions
 _FROM_IN_ARGUMENTS = frozenset(("extract", "trim", "substring", "overlay", "position"))
 _NO_TABLE = frozenset(("only", "lateral", "select", "values", "unnest", "rows"))
 
@@ -47,7 +47,7 @@ CLOCKS = frozenset(
         *("clock_timestamp", "statement_timestamp", "transaction_timestamp", "timeofday"),
     )
 )
-# Of which a row cannot be expected to be valid tomorrow because it is today.
+# Other functions whose result changes, so that a row that is valid today may not be valid tomorrow.
 _OTHERWISE = frozenset(
     (
         *("random", "gen_random_uuid", "uuidv4", "uuidv7", "current_user", "session_user", "current_role"),
@@ -58,7 +58,10 @@ _OTHERWISE = frozenset(
 
 @dataclass(frozen=True)
 class Token:
-    """:ivar kind: ``name``, folded to lower case; ``quoted``, a name; ``string``, ``number``, ``other``."""
+    """A token of SQL.
+
+    :ivar kind: ``name``, folded to lower case; ``quoted``, a quoted name; ``string``, ``number``, ``other``.
+    """
 
     kind: str
     text: str
@@ -69,7 +72,7 @@ class Token:
 
 
 def tokens(text: str) -> Iterator[Token]:
-    """Tokens of SQL or PL/pgSQL, without space and comments; they end where a quote or comment does not."""
+    """Yield the tokens of SQL or PL/pgSQL, without white space and comments; stop at a quote or comment without end."""
     position = 0
     while match := _TOKEN.match(text, position):
         kind, position = str(match.lastgroup), match.end()
@@ -106,19 +109,19 @@ def _end_of_comment(text: str, position: int) -> int:
 
 
 Name = tuple[str | None, str]
-"""Schema, None where it is left to the search path, and name."""
+"""Schema, None for a name that the search path resolves; and name."""
 
 
 @dataclass
 class Mentions:
-    """What a body mentions.
+    """The names in a body.
 
-    :ivar tables: it reads, or writes.
-    :ivar functions: it calls.
-    :ivar types: it casts to.
-    :ivar operators: without a schema.
-    :ivar sets_path: it speaks of ``search_path`` itself.
-    :ivar changes: a clock or the like on which its result hangs, as :func:`changing` finds it; None without one.
+    :ivar tables: the tables that it reads or writes.
+    :ivar functions: the functions that it calls.
+    :ivar types: the types that it casts to.
+    :ivar operators: the operators without a schema.
+    :ivar sets_path: it contains ``search_path``.
+    :ivar changes: a clock or another changing value on which its result depends, see :func:`changing`; or None.
     """
 
     tables: set[Name] = field(default_factory=set)
@@ -130,12 +133,12 @@ class Mentions:
 
 
 def mentions(text: str) -> Mentions:
-    """Read a body."""
+    """Return the names in a body."""
     found = list(tokens(text[:MOST_TEXT]))
     result = Mentions(changes=changing(found))
     result.sets_path = any("search_path" in token.text for token in found if token.kind in ("name", "string"))
     own = _own_names(found)
-    opened: list[tuple[str, bool]] = []  # of each parenthesis: what stands before it, whether FROM's list goes on in it
+    opened: list[tuple[str, bool]] = []  # for each open parenthesis: the name before it, and in_from before it
     in_from, at = False, 0
     before = Token("other", ";")
     while at < len(found):
@@ -175,7 +178,7 @@ def mentions(text: str) -> Mentions:
 
 
 def _parts(found: list[Token], at: int) -> list[str]:
-    """The parts of a name between dots."""
+    """Return the parts of a name between dots."""
     parts = [found[at].text]
     while at + 2 < len(found) and found[at + 1].text == "." and found[at + 2].is_name:
         at += 2
@@ -184,12 +187,12 @@ def _parts(found: list[Token], at: int) -> list[str]:
 
 
 def _name(parts: list[str]) -> Name:
-    """The last two parts are schema and name."""
+    """Return schema and name: the last two parts."""
     return (parts[-2] if len(parts) > 1 else None), parts[-1]
 
 
 def _is_table(found: list[Token], at: int, in_from: bool) -> bool:
-    """Whether a table's name belongs at that place."""
+    """Return whether the token at that place is the name of a table."""
     before, ahead = (found[at - n].text if at >= n else "" for n in (1, 2))
     if before == "join" or (in_from and before in ("from", ",", "only")):
         return True
@@ -199,7 +202,7 @@ def _is_table(found: list[Token], at: int, in_from: bool) -> bool:
 
 
 def _own_names(found: list[Token]) -> set[str]:
-    """Names that the body gives itself: ``WITH x AS (``, ``CREATE TEMP TABLE x``."""
+    """Return the names that the body defines: ``WITH x AS (``, ``CREATE TEMP TABLE x``."""
     own = set()
     for at, token in enumerate(found):
         following = [one.text for one in found[at + 1 : at + 4]]
@@ -211,19 +214,19 @@ def _own_names(found: list[Token]) -> set[str]:
 
 
 def changing(found: list[Token]) -> str | None:
-    """A clock, or something else that changes by itself, on which a condition hangs; None without one.
+    """Return a clock, or another function whose result changes, on which a condition depends; or None.
 
-    A condition that time makes truer is none: with ``born < now()`` a row that was valid once always is.
+    A condition that stays true once it is true does not count: with ``born < now()`` a valid row stays valid.
     """
     for at, token in enumerate(found):
         if token.kind != "name" or (at and found[at - 1].text == "."):
             continue
-        if token.text in _OTHERWISE or (token.text in CLOCKS and not _gets_truer(found, at)):
+        if token.text in _OTHERWISE or (token.text in CLOCKS and not _stays_true(found, at)):
             return token.text
     return None
 
 
-def _gets_truer(found: list[Token], at: int) -> bool:
+def _stays_true(found: list[Token], at: int) -> bool:
     back = at - 1
     while back >= 0 and found[back].text == "(":
         back -= 1

@@ -1,14 +1,14 @@
-"""A dump in plain text, cut into statements, COPY data, psql's backslash commands and comments, in one pass.
+"""A lexer for dumps in plain format: statements, COPY data, psql's backslash commands and comments, in one pass.
 
-Looking for lines like ``COPY t (a) FROM stdin;`` is fooled by whoever writes that line into a table, a comment or a
-function. This reads what pg_dump writes as psql does: quoted strings and names, ``E''`` strings,
+A search for lines such as ``COPY t (a) FROM stdin;`` is fooled by such a line in a table, a comment or a function. This
+lexer reads the text of pg_dump as psql does: quoted strings and names, ``E''`` strings,
 ``standard_conforming_strings``, dollar quotes, nested comments, parentheses and SQL-standard function bodies (``BEGIN
-ATOMIC ... END``), and after ``COPY ... FROM stdin;`` raw lines until one that is ``\\.``.
+ATOMIC ... END``), and after ``COPY ... FROM stdin;`` raw lines up to a line ``\\.``.
 
-It counts and cuts, and is no guard: psql reads text that pg_dump never writes in another way. What keeps a script's
-commands from running is :mod:`airflow_pgbackup.postgres.psql.guarded`.
+It counts and cuts; it protects nothing, because psql reads some text that pg_dump never writes differently.
+:mod:`airflow_pgbackup.postgres.psql.guarded` keeps the commands of a script from running.
 
-Memory is a chunk or two, however long a statement, a row or a table is.
+It uses the memory of one or two chunks, however long a statement, a row or a table is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from airflow_pgbackup.postgres.sql.window import CHUNK, Window
 
 __all__ = ["CHUNK", "Comment", "CopyData", "Event", "MetaCommand", "SqlLexer", "Statement"]
 
-_LINE_LIMIT = 1 << 16  # of a comment or backslash command; the rest of a longer one is read over
+_LINE_LIMIT = 1 << 16  # bytes of a comment or backslash command; the rest of a longer one is ignored
 _TRAILING_LIMIT = 64
 _SPACE = re.compile(rb"[ \t\r\n\f\v]*")
 _FEW = 50
@@ -49,7 +49,7 @@ class MetaCommand:
 
 
 class CopyData:
-    """``COPY ... FROM stdin;`` and its data.
+    """A statement ``COPY ... FROM stdin;`` and its data.
 
     :ivar statement: the COPY statement.
     """
@@ -63,7 +63,7 @@ class CopyData:
         return self.statement.offset
 
     def chunks(self) -> Iterator[bytes]:
-        """The data, line ends included, end marker not; in pieces that may end anywhere. Can be read once.
+        """Return the data with its line ends and without the end marker, in arbitrary pieces; it can be read once.
 
         :raises VerificationFailed: the input ends before the end marker.
         """
@@ -74,14 +74,14 @@ Event = Comment | MetaCommand | Statement | CopyData
 
 
 class SqlLexer:
-    """Iterate over it for the events of a dump.
+    """An iterator over the events of a dump.
 
-    What is left unread of a :class:`CopyData` is read over when the next event is asked for.
+    The unread rest of a :class:`CopyData` is skipped before the next event.
 
-    :param source: its ``read(n)`` may return less than ``n``; empty is the end.
-    :raises VerificationFailed: the input ends inside of something, or is nothing that pg_dump writes.
-    :ivar standard_strings: ``standard_conforming_strings`` as the dump has set it so far.
-    :ivar trailing: the white space after the last event, known at the end.
+    :param source: its ``read(n)`` can return fewer than ``n`` bytes; an empty result is the end.
+    :raises VerificationFailed: the input ends within an event, or pg_dump never writes such text.
+    :ivar standard_strings: ``standard_conforming_strings`` as set by the dump so far.
+    :ivar trailing: the white space after the last event; set at the end.
     """
 
     def __init__(self, source: Readable, *, chunk_size: int = CHUNK) -> None:
@@ -91,7 +91,7 @@ class SqlLexer:
 
     @property
     def offset(self) -> int:
-        """How many bytes have been taken."""
+        """Bytes of the input up to the end of the last event."""
         return self._window.offset
 
     def __iter__(self) -> Iterator[Event]:
@@ -112,7 +112,7 @@ class SqlLexer:
                     yield statement
 
     def _skip_space(self) -> bool:
-        """Go to the next byte that is no white space; False if there is none."""
+        """Skip white space; return False at the end of the input."""
         window = self._window
         trailing = b""
         while True:
@@ -127,7 +127,7 @@ class SqlLexer:
                 return False
 
     def _line(self) -> tuple[bytes, int]:
-        """Take the rest of the line: its text, and where it began."""
+        """Take the rest of the line; return its text and its offset."""
         window = self._window
         offset = window.offset
         text = b""
@@ -157,7 +157,7 @@ class SqlLexer:
 
     def _copy_chunks(self, statement: Statement) -> Iterator[bytes]:
         window = self._window
-        # The end marker is a line, so the line end before it is part of what is searched for: at first, COPY's own.
+        # The end marker is a line of its own, so the search includes the line end before it: at first COPY's own.
         start = window.position
         search_from = start - 1
         while True:
@@ -167,7 +167,7 @@ class SqlLexer:
                 if end >= start:
                     yield window.buffer[start : end + 1]
                 return
-            # The last three bytes may begin the end marker.
+            # The last three bytes can be the beginning of the end marker.
             window.position = keep_from = max(start - 1, len(window.buffer) - 3)
             if start < keep_from:
                 yield window.buffer[start:keep_from]
@@ -181,8 +181,11 @@ class SqlLexer:
 
 
 def _find_copy_end(buffer: bytes, start: int) -> int:
-    """Where :data:`_COPY_END` begins, -1 if nowhere. It begins with what is in every row, but a backslash is rare in
-    most tables, and to look for one byte is thirty times faster than for several."""
+    """Return the position of :data:`_COPY_END`, or -1.
+
+    Its first byte is in every row, but a backslash is rare in most tables, and a search for one byte is thirty times
+    faster than one for several.
+    """
     position = start
     for _ in range(_FEW):
         position = buffer.find(b"\\", position)

@@ -1,7 +1,7 @@
-"""The few statements of a dump that are looked into: whose rows, which sequence, which large object.
+"""The names in those statements of a dump that are interpreted: of tables, sequences, large objects and databases.
 
-All text is what pg_dump writes (``fmtId``, ``appendStringLiteral`` in ``src/fe_utils/string_utils.c``); nothing here
-is a general SQL parser.
+All text is as pg_dump writes it (``fmtId``, ``appendStringLiteral`` in ``src/fe_utils/string_utils.c``); this is not a
+general SQL parser.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _SET_NAME = re.compile(rb"SET (?:SESSION )?search_path (?:=|TO) ", re.IGNORECASE
 _SET_ENCODING = re.compile(rb"SET client_encoding (?:=|TO) '([^']*)';", re.IGNORECASE)
 _CONNECT = re.compile(
     rb"(?P<bare>[a-z_][a-z0-9_]*)"
-    # Until 9.6 any name was written like that; one with these characters is not told from a connection string.
+    # Until 9.6 every name was written like this. A name with these characters could be a connection string.
     rb'|"(?P<quoted>(?:[^"=:/\0\r\n]|"")+)"'
     rb"|-reuse-previous=on \"dbname='(?P<value>(?:[^'\\\"\0\r\n]|\"\"|\\['\\])+)'\""
 )
 _ASCII = b"azAZ09._"
-# PostgreSQL's names of encodings that Python spells otherwise; the rest codecs.lookup() knows as they are.
+# PostgreSQL's names of encodings that Python spells differently; codecs.lookup() knows the others.
 _CODECS = {"SQL_ASCII": "utf-8", "UNICODE": "utf-8", "KOI8R": "koi8_r", "KOI8U": "koi8_u", "UHC": "cp949"}
 
 
 class NameDecoder:
-    """Bytes of a dump to text, by what the dump itself declares.
+    """Decodes the bytes of a dump in the encoding that the dump declares.
 
-    Names in ``SQL_ASCII``, or in an encoding that Python lacks, may not decode; the bytes that do not are lone
-    surrogates, as in :mod:`.anybytes`.
+    Bytes that cannot be decoded, in ``SQL_ASCII`` or an encoding that Python lacks, become lone surrogates, as in
+    :mod:`.anybytes`.
 
-    :ivar standard_strings: ``standard_conforming_strings``: a backslash in a plain string is just one.
+    :ivar standard_strings: ``standard_conforming_strings``: a backslash in a plain string is an ordinary character.
     """
 
     def __init__(self) -> None:
@@ -50,13 +50,16 @@ class NameDecoder:
         self.standard_strings = True
 
     def use(self, encoding: str) -> None:
-        """:param encoding: as in ``SET client_encoding``."""
+        """Decode in this encoding from now on.
+
+        :param encoding: as in ``SET client_encoding``.
+        """
         name = _CODECS.get(encoding, encoding)
         if name.startswith("WIN"):
             name = "cp" + name[3:]
         try:
-            keeps_ascii = _ASCII.decode(name) == _ASCII.decode("ascii")  # as PostgreSQL's do, and UTF-16 does not
-        except (LookupError, ValueError):  # EUC_TW, MULE_INTERNAL; what is not for text
+            keeps_ascii = _ASCII.decode(name) == _ASCII.decode("ascii")  # true for all of PostgreSQL's, not for UTF-16
+        except (LookupError, ValueError):  # EUC_TW, MULE_INTERNAL; or a codec that is not for text
             keeps_ascii = False
         self._codec = codecs.lookup(name).name if keeps_ascii else "ascii"
 
@@ -66,10 +69,10 @@ class NameDecoder:
 
 @dataclass(frozen=True)
 class RowsTarget:
-    """What a COPY or INSERT fills.
+    """The table that a COPY or INSERT fills.
 
-    :ivar schema: None where the statement leaves it to the search path, as dumps by versions before 11 do.
-    :ivar columns: ``()`` is COPY without a list, None an INSERT without one.
+    :ivar schema: None if the search path resolves the name, as in dumps by versions before 11.
+    :ivar columns: ``()`` for a COPY without a column list, None for an INSERT without one.
     """
 
     schema: str | None
@@ -86,7 +89,7 @@ class _Cursor:
     def name(self) -> str:
         match = _NAME.match(self.text, self.position)
         if not match:
-            raise VerificationFailed(f"no name where one belongs in {excerpt(self.text)}")
+            raise VerificationFailed(f"expected a name in {excerpt(self.text)}")
         self.position = match.end()
         quoted, bare = match.groups()
         return self._decoder.text(bare if quoted is None else quoted.replace(b'""', b'"'))
@@ -115,7 +118,7 @@ class _Cursor:
         while self.skip(b","):
             names.append(self.name())
         if not self.skip(b")"):
-            raise VerificationFailed(f"the list of columns does not end in {excerpt(self.text)}")
+            raise VerificationFailed(f"the column list has no end in {excerpt(self.text)}")
         return tuple(names)
 
     def literal(self) -> bytes:
@@ -125,20 +128,20 @@ class _Cursor:
             return match.group(1).replace(b"''", b"'")
         match = _ESCAPE_LITERAL.match(self.text, self.position)
         if not match:
-            raise VerificationFailed(f"no string where one belongs in {excerpt(self.text)}")
+            raise VerificationFailed(f"expected a string in {excerpt(self.text)}")
         self.position = match.end()
         return re.sub(rb"\\(.)|''", lambda m: m.group(1) or b"'", match.group(1), flags=re.DOTALL)
 
 
 def copy_target(text: bytes, decoder: NameDecoder) -> RowsTarget:
-    """The table of ``COPY schema.name (columns) FROM stdin;``."""
+    """Return the table of ``COPY schema.name (columns) FROM stdin;``."""
     cursor = _Cursor(text, len(b"COPY"), decoder)
     schema, name = cursor.qualified()
     return RowsTarget(schema, name, cursor.columns() or ())
 
 
 def insert_target(text: bytes, decoder: NameDecoder) -> RowsTarget | None:
-    """The table of an INSERT; None if the statement is something else."""
+    """Return the table of an INSERT; None for another statement."""
     match = _INSERT.match(text)
     if not match:
         return None
@@ -148,12 +151,12 @@ def insert_target(text: bytes, decoder: NameDecoder) -> RowsTarget | None:
 
 
 def refreshed(text: bytes, decoder: NameDecoder) -> tuple[str | None, str]:
-    """Schema and name of ``REFRESH MATERIALIZED VIEW schema.name;``."""
+    """Return schema and name of ``REFRESH MATERIALIZED VIEW schema.name;``."""
     return _Cursor(text, len(b"REFRESH MATERIALIZED VIEW"), decoder).qualified()
 
 
 def setval(text: bytes, decoder: NameDecoder) -> tuple[str | None, str, int, bool] | None:
-    """Schema, name, last value and is_called of a ``setval``; None if the statement is something else."""
+    """Return schema, name, last value and is_called of a ``setval``; None for another statement."""
     match = _SETVAL.match(text)
     if not match:
         return None
@@ -167,7 +170,7 @@ def setval(text: bytes, decoder: NameDecoder) -> tuple[str | None, str, int, boo
 
 
 def search_path(text: bytes, decoder: NameDecoder) -> str | None:
-    """The first schema of a statement that sets the search path, ``""`` for an empty path; None if it is another."""
+    """Return the first schema that a statement sets as search path, ``""`` for none; None for another statement."""
     if _SET_CONFIG.match(text):
         return ""
     match = _SET_NAME.match(text)
@@ -175,38 +178,38 @@ def search_path(text: bytes, decoder: NameDecoder) -> str | None:
 
 
 def client_encoding(text: bytes) -> str | None:
-    """The encoding that the statement declares; None if it is another."""
+    """Return the encoding that the statement sets; None for another statement."""
     match = _SET_ENCODING.match(text)
     return match.group(1).decode("ascii", "replace") if match else None
 
 
 def large_object_opened(text: bytes) -> int | None:
-    """The OID of ``lo_open``; None if the statement is something else."""
+    """Return the OID of ``lo_open``; None for another statement."""
     match = _LO_OPEN.match(text)
     if match and int(match.group(1)) > _MOST_OID:
-        raise VerificationFailed(f"no OID of a large object in {excerpt(text)}")
+        raise VerificationFailed(f"invalid OID of a large object in {excerpt(text)}")
     return int(match.group(1)) if match else None
 
 
 def large_object_written(text: bytes, decoder: NameDecoder) -> bytes | None:
-    """The bytes of ``lowrite``; None if the statement is something else."""
+    """Return the bytes of ``lowrite``; None for another statement."""
     match = _LO_WRITE.match(text)
     if not match:
         return None
     literal = _Cursor(text, match.end(), decoder).literal()
     if not literal.startswith(b"\\x"):
-        raise VerificationFailed("a large object whose data is not in hexadecimal, as from pg_dump before 9.0")
+        raise VerificationFailed("the data of a large object is not in hexadecimal, as in dumps by pg_dump before 9.0")
     try:
         return bytes.fromhex(literal[2:].decode("ascii"))
     except ValueError:
-        raise VerificationFailed(f"a large object whose data is no hexadecimal: {excerpt(text)}") from None
+        raise VerificationFailed(f"invalid hexadecimal data of a large object: {excerpt(text)}") from None
 
 
 def connected_name(argument: bytes) -> bytes:
-    """The name of the database of ``\\connect``, byte for byte.
+    """Return the name of the database in ``\\connect``, byte for byte.
 
     :param argument: in one of the two forms of ``appendPsqlMetaConnect``: a name, or a quoted ``dbname='...'``.
-    :raises VerificationFailed: in another one, such as a connection string.
+    :raises VerificationFailed: it has another form, such as a connection string.
     """
     match = _CONNECT.fullmatch(argument)
     if not match:
@@ -217,5 +220,5 @@ def connected_name(argument: bytes) -> bytes:
 
 
 def connected_database(argument: bytes, decoder: NameDecoder) -> str:
-    """The database of ``\\connect`` as text; errors as :func:`connected_name`."""
+    """Return the database of ``\\connect`` as text; errors as for :func:`connected_name`."""
     return decoder.text(connected_name(argument))

@@ -1,6 +1,7 @@
-"""The patterns of ``--table``, ``--schema``, ``--exclude-database`` and the like, as the server's regular expressions.
+"""The patterns of ``--table``, ``--schema``, ``--exclude-database`` and similar options as regular expressions.
 
-They are those of psql's ``\\d``; source: ``patternToSQLRegex`` in ``src/fe_utils/string_utils.c``.
+The patterns are those of psql's ``\\d``, the expressions the server's; see ``patternToSQLRegex`` in
+``src/fe_utils/string_utils.c``.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ _SPECIAL = frozenset("|*+?()[]{}.^$\\")
 
 
 def pattern_regexes(pattern: str) -> list[str]:
-    """The regular expression of each dot-separated part: ``s*.film`` gives ``["^(s.*)$", "^(film)$"]``.
+    """Return the regular expression of each dot-separated part: ``s*.film`` gives ``["^(s.*)$", "^(film)$"]``.
 
-    Outside of double quotes letters are folded to lower case, ``*`` and ``?`` are wildcards, a dot separates; the rest
-    keeps its meaning in a regular expression. A dollar sign is always itself.
+    Outside double quotes, letters are folded to lower case, ``*`` and ``?`` are wildcards, and a dot separates parts;
+    other characters have their meaning in a regular expression. A dollar sign is always literal.
     """
     parts = [""]
     quoted = False

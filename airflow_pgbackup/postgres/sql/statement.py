@@ -1,6 +1,6 @@
-"""Where an SQL statement ends: at the semicolon that is in no string, name, comment, parenthesis or function body.
+"""The end of an SQL statement: the semicolon outside strings, names, comments, parentheses and function bodies.
 
-As psql finds it (``src/fe_utils/psqlscan.l``).
+It is found as psql does it (``src/fe_utils/psqlscan.l``).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.sql.window import Window
 
 TEXT_LIMIT = 1 << 20
-"""How much of a statement is kept. The longest that anybody looks into is a COPY of 1,600 columns with 63-byte names,
-some 200 KiB; of an INSERT or a function body of any size only the head is of interest."""
+"""Bytes of a statement that are kept. The longest that is interpreted is a COPY of 1,600 columns with 63-byte names,
+about 200 KiB; of an INSERT or a function body only the beginning is used."""
 
-_WORD_LIMIT = 1 << 16  # nothing that PostgreSQL writes outside quotes is a word that long
+_WORD_LIMIT = 1 << 16  # bytes; PostgreSQL writes no longer word outside quotes
 _WORDS_KEPT = 8
 
 _TOKEN = re.compile(rb"([A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*)|[0-9][A-Za-z0-9_.]*|['\"$;()\\]|--|/\*")
@@ -26,11 +26,11 @@ _IDENTIFIER_END = re.compile(rb"[A-Za-z0-9_$\x80-\xff]\Z")
 _ESCAPE_STRING = re.compile(rb"(?:\A|[^A-Za-z0-9_$\x80-\xff])[Ee]\Z")
 _FUNCTION = re.compile(rb"CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) ")
 
-# Repetitions are limited because re keeps a record of each until the match ends.
+# Repetitions are limited, because re keeps state for each one until the match ends.
 _ESCAPES = re.compile(rb"[^'\\]*(?:(?:\\.|'')[^'\\]*){0,1000}", re.DOTALL)
 
-# What nearly every list of values consists of, taken in one step: a row of an --inserts dump costs one match, not one
-# per field. Whatever is unusual (escape strings, dollar quotes, nesting) ends the match and goes the long way.
+# Nearly every list of values, in one step: a row of an --inserts dump takes one match instead of one for each field.
+# Anything unusual (escape strings, dollar quotes, nesting) ends the match and is read token by token.
 _VALUES = rb"[^'\"$\\;()/-]*(?:(?:(?<![Ee])'[^'\\]*'|-(?!-)|/(?!\*))[^'\"$\\;()/-]*){0,2000}"
 _PLAIN_VALUES = re.compile(_VALUES)
 _PLAIN_ROW = re.compile(rb",?\s*\(" + _VALUES + rb"\)")
@@ -39,15 +39,15 @@ _PLAIN_INSERT_REST = rb" \(" + _VALUES + rb"\)(?: ON CONFLICT DO NOTHING)?;\n"
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One SQL statement; or several INSERTs in a row that are alike but for their values, of which this is the first.
+    """One SQL statement, or the first of several INSERTs in a row that differ only in their values.
 
     :ivar text: from its first byte to its semicolon, or the first :data:`TEXT_LIMIT` bytes.
     :ivar words: its first eight unquoted words outside parentheses, in upper case.
     :ivar copies: whether COPY data follows.
-    :ivar values: of an INSERT: where in the text the word ``VALUES`` ends; else 0.
-    :ivar groups: pairs of outer parentheses, of an INSERT those since that word: its rows, or those of all of them.
-    :ivar offset: where it begins in the stream, bytes.
-    :ivar size: its length, or that of all of them, bytes.
+    :ivar values: the end of the word ``VALUES`` in the text of an INSERT; else 0.
+    :ivar groups: pairs of outer parentheses; after ``VALUES`` in an INSERT: the rows of all the INSERTs.
+    :ivar offset: of its first byte in the stream.
+    :ivar size: bytes, of all the INSERTs.
     """
 
     text: bytes
@@ -60,16 +60,16 @@ class Statement:
 
 
 def excerpt(text: bytes, limit: int = 100) -> str:
-    """The beginning of a statement for a message, on one line."""
+    """Return the beginning of a statement on one line, for a message."""
     line = text[: limit * 4].decode("utf-8", "backslashreplace").replace("\n", "\\n")
     return line if len(line) <= limit else line[:limit] + "..."
 
 
 def take_statement(window: Window, *, standard_strings: bool) -> Statement:
-    """Take the statement whose first byte is at the window's position; INSERTs alike with it that are in memory, too.
+    """Take the statement at the window's position, and with an INSERT the similar ones that are in memory.
 
-    :param standard_strings: the server's ``standard_conforming_strings``: no backslash escapes in plain strings.
-    :raises VerificationFailed: the input ends inside of it, or it has a backslash outside quotes.
+    :param standard_strings: ``standard_conforming_strings`` of the server: no backslash escapes in plain strings.
+    :raises VerificationFailed: the input ends within the statement, or it has a backslash outside quotes.
     """
     statement = _Scan(window, standard_strings).run()
     return _with_likes(window, statement) if statement.values and statement.groups == 1 else statement
@@ -91,8 +91,8 @@ class _Scan:
         self._window = window
         self._standard_strings = standard_strings
         self._offset = window.offset
-        self._start = window.position  # where what is in memory of the statement begins
-        self._head = b""  # its beginning, once it is too long to be kept in memory
+        self._start = window.position  # of the part of the statement that is in memory
+        self._head = b""  # its beginning, once it is too long for memory
         self._depth = 0
         self._words: list[bytes] = []
         self._last_word = b""
@@ -106,13 +106,13 @@ class _Scan:
         while True:
             match = _TOKEN.search(window.buffer, window.position)
             if match is None:
-                # The last byte may be the first of -- or /*.
+                # The last byte can be the first one of -- or /*.
                 window.position = len(window.buffer) - window.buffer.endswith((b"-", b"/"))
                 self._need_more()
                 continue
             if match.end() == len(window.buffer) and match.end() - match.start() < _WORD_LIMIT:
                 window.position = match.start()
-                if self._more():  # it may go on there
+                if self._more():  # the token can continue there
                     continue
             window.position = match.end()
             token = match.group()
@@ -162,7 +162,7 @@ class _Scan:
         elif token == b"'":
             self._string()
         elif token == b'"':
-            self._skip_past(b'"')  # a doubled quote is an end and a beginning with nothing between: no special case
+            self._skip_past(b'"')  # a doubled quote ends one name and begins another: no special case
         elif token == b"$":
             self._dollar()
         elif token == b"--":
@@ -188,9 +188,9 @@ class _Scan:
         if match := _PLAIN_VALUES.match(window.buffer, window.position):
             window.position = match.end()
         if window.position == len(window.buffer) and window.buffer.endswith((b"-", b"/")):
-            window.position -= 1  # the first half of -- or /*, perhaps
+            window.position -= 1  # it can be the first half of -- or /*
 
-    # Each of these is called just after its opening token.
+    # Each of the following is called directly after its opening token.
 
     def _string(self) -> None:
         window = self._window
@@ -248,7 +248,7 @@ class _Scan:
             self._unfinished()
 
     def _more(self) -> bool:
-        """Read on; False at the end of the input."""
+        """Read more; return False at the end of the input."""
         window = self._window
         keep_from = self._start
         if not self._head and window.position - self._start > TEXT_LIMIT:

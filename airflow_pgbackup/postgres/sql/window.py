@@ -1,4 +1,4 @@
-"""A stream seen through a buffer that moves along it."""
+"""A buffer that moves along a stream."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ CHUNK = 1 << 18
 class Window:
     """The part of a stream that is in memory, and a position in it.
 
-    :param source: its ``read(n)`` may return less than ``n``; empty is the end.
-    :param held: what was already read of it, from ``offset`` on.
-    :ivar buffer: what is in memory.
-    :ivar position: where in the buffer to go on; its user's to move.
+    :param source: its ``read(n)`` can return fewer than ``n`` bytes; an empty result is the end.
+    :param held: bytes that were already read from the source.
+    :param offset: of the first of these bytes in the stream.
+    :ivar buffer: the bytes in memory.
+    :ivar position: the position in the buffer; the caller moves it.
     """
 
     def __init__(self, source: Readable, chunk_size: int = CHUNK, *, held: bytes = b"", offset: int = 0) -> None:
@@ -26,14 +27,14 @@ class Window:
 
     @property
     def offset(self) -> int:
-        """Of the position in the stream, bytes."""
+        """The position in the stream, bytes."""
         return self._base + self.position
 
     def fill(self, keep_from: int, *, least: int = 0) -> bool:
-        """Read on, and forget what is before ``keep_from``: all places in the buffer move down by that.
+        """Read more, and discard the bytes before ``keep_from``: positions in the buffer decrease by that number.
 
-        What is kept is copied. So as much again is read: however long it grows, all copies together take a time linear
-        in its length.
+        The rest of the buffer is copied, so at least as many bytes are read: all copies together take time linear in
+        the length of the stream.
 
         :param least: bytes to read, unless the input ends before.
         :return: False at the end of the input, where nothing moves.
@@ -49,13 +50,13 @@ class Window:
         return True
 
     def peek(self, count: int) -> bytes:
-        """The next bytes, fewer only at the end. Forgets what is before the position."""
+        """Return the next bytes, fewer only at the end of the input; discard the bytes before the position."""
         while (missing := count - (len(self.buffer) - self.position)) > 0 and self.fill(self.position, least=missing):
             pass
         return self.buffer[self.position : self.position + count]
 
     def _read(self, count: int) -> bytes:
-        """So many bytes, fewer at the end; of up to a chunk, what the source has at hand."""
+        """Read `count` bytes, fewer at the end; up to a chunk, a single read of the source is enough."""
         piece = self._source.read(count)
         pieces, size = [piece], len(piece)
         while piece and size < count and count > self._chunk_size:

@@ -1,4 +1,4 @@
-"""The flag by which a task is asked to stop."""
+"""The flag that asks a task to stop."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from airflow_pgbackup.errors import Canceled
 
 
 class Cancel:
-    """A flag that says: stop. Once set it stays set.
+    """A flag that asks a task to stop. Once set, it stays set.
 
-    Safe to set from another thread and from a signal handler. So it takes no lock: a handler runs in the main thread,
-    which may be inside any of these methods just then.
+    It can be set from another thread and from a signal handler. It takes no lock, because a handler runs in the main
+    thread, which can be inside any of these methods.
     """
 
     def __init__(self) -> None:
@@ -20,9 +20,9 @@ class Cancel:
         self._callbacks: list[Callable[[], None]] = []
 
     def set(self) -> None:
-        """Set the flag and signal what is running; returns at once."""
+        """Set the flag and call the callbacks, which return at once."""
         self._set = True
-        with contextlib.ExitStack() as stack:  # all are called, also when one raises
+        with contextlib.ExitStack() as stack:  # calls all, even if one raises
             for callback in list(self._callbacks):
                 stack.callback(callback)
 
@@ -30,14 +30,14 @@ class Cancel:
         return self._set
 
     def check(self) -> None:
-        """:raises Canceled: when it is set."""
+        """:raises Canceled: the flag is set."""
         if self._set:
             raise Canceled("stopped: the task was asked to stop")
 
     def on_set(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have `callback` called when the flag is set, at once if it is: once or, in a race, twice.
+        """Call `callback` when the flag is set, or at once if it is set already; in a race, twice.
 
-        :returns: a function that ends this.
+        :return: a function that removes the callback.
         """
         self._callbacks.append(callback)
         if self._set:

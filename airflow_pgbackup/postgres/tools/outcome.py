@@ -35,7 +35,7 @@ def failure(tool: str, status: int, stderr: Sequence[str]) -> ToolError:
         tool=tool,
         exit_code=status,
         stderr=stderr,
-        hint="killed from outside, often by the OOM killer (see dmesg, memory limits)",
+        hint="Killed from outside, often by the OOM killer: see dmesg and the memory limits.",
     )
 
 

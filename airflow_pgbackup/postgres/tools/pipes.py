@@ -1,4 +1,4 @@
-"""Our ends of a tool's three pipes."""
+"""This process's ends of a tool's stdin, stdout and stderr."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _LONGEST_UNBROKEN = 1 << 16  # bytes of stderr without a line end
 
 
 def wait_for(pipe: IO[bytes], *, given_up: Callable[[], bool]) -> bool:
-    """Wait until something can be read from a pipe, its end too.
+    """Wait until a pipe has data or has ended; return False if `given_up` does first.
 
-    :param given_up: True when nothing more can come, though a stranger still holds the pipe open; then False.
+    :param given_up: returns True when nothing more can come, even if a process outside the tool's group holds the pipe.
     """
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
@@ -38,12 +38,12 @@ def wait_for(pipe: IO[bytes], *, given_up: Callable[[], bool]) -> bool:
 
 
 class ToolOutput(io.RawIOBase):
-    """``read(n)`` returns `n` bytes until the end of a tool's stdout, and raises there when the tool did not do well.
+    """A tool's stdout: ``read(n)`` returns `n` bytes until the end, and raises there if the tool failed.
 
-    At the end it raises instead of returning the last, short piece: to boto3 a short read is the end, and it asks no
-    more. It goes on raising when asked again.
+    It raises instead of returning the last, short piece, because boto3 takes a short read for the end and reads no
+    more. Every later read raises again.
 
-    :param at_end: waits for the tool's end; raises how it failed.
+    :param at_end: waits for the tool's end, and raises if the tool failed.
     :param given_up: as for :func:`wait_for`.
     """
 
@@ -52,7 +52,7 @@ class ToolOutput(io.RawIOBase):
         self._at_end = at_end
         self._given_up = given_up
         self._buffer = memoryview(bytearray(_PIECE))
-        self._lock = threading.Lock()  # boto3 reads in a thread: never close a descriptor that is being read
+        self._lock = threading.Lock()  # boto3 reads in a thread: close no descriptor that is being read
 
     def readable(self) -> bool:
         return True
@@ -78,7 +78,7 @@ class ToolOutput(io.RawIOBase):
         return len(data)
 
     def _read_some(self, size: int) -> int:
-        # Into one buffer: a read into new bytes of this size, most of them given back, takes three times as long.
+        # Into one buffer: reading into new bytes of this size, and shrinking them, takes three times as long.
         if self._pipe.closed or not wait_for(self._pipe, given_up=self._given_up):
             return 0
         return os.readv(self._pipe.fileno(), [self._buffer[:size]])
@@ -89,10 +89,10 @@ class ToolOutput(io.RawIOBase):
 
 
 class StderrLog:
-    """Keeps stderr flowing, whatever happens to the lines; :meth:`run` is a thread's.
+    """Reads a tool's stderr to its end, so that the tool never waits for it; :meth:`run` is for a thread.
 
     :ivar tail: the last lines, without statements and rows.
-    :ivar error: what `on_line` raised; it was not called again.
+    :ivar error: the error that `on_line` raised; after it, `on_line` is not called again.
     """
 
     def __init__(self, on_line: Callable[[str], None] | None) -> None:
@@ -120,14 +120,14 @@ class StderrLog:
         if self._on_line and not self.error:
             try:
                 self._on_line(line)
-            except Exception as error:  # noqa: BLE001  raised at the end: a full pipe would stop the tool
+            except Exception as error:  # noqa: BLE001  raised at the end: an unread pipe would stop the tool
                 self.error = error
 
 
 class StdinFeeder:
-    """Gives a source to a tool, and an end of input only when the source came to its own; :meth:`run` is a thread's.
+    """Feeds a source to a tool, and ends its input only at the source's own end; :meth:`run` is for a thread.
 
-    :ivar error: what reading the source raised.
+    :ivar error: the error that reading the source raised.
     """
 
     def __init__(self, source: Readable, *, on_error: Callable[[], None]) -> None:
@@ -141,18 +141,18 @@ class StdinFeeder:
                 if not _write(pipe, data):
                     return
             pipe.close()
-        except BaseException as error:  # noqa: BLE001  raised where the tool's end is waited for
-            # The pipe stays open until the tool is dead: at a clean end psql would commit what it got so far.
+        except BaseException as error:  # noqa: BLE001  raised by whoever waits for the tool's end
+            # The pipe stays open until the tool is dead: at the end of its input psql would commit what it has read.
             self.error = error
             self._on_error()
 
 
 def _write(pipe: IO[bytes], data: bytes) -> bool:
-    """False when the tool wants no more; its exit status says why."""
+    """Return False if the tool has closed its stdin; its exit status tells why."""
     view = memoryview(data)
     try:
         while view:
             view = view[pipe.write(view) :]
-    except (BrokenPipeError, ValueError):  # ValueError: closed by us, as the tool is gone
+    except (BrokenPipeError, ValueError):  # ValueError: this process has closed it, because the tool has ended
         return False
     return True

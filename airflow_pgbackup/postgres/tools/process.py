@@ -254,7 +254,7 @@ class ToolProcess:
                 tool=self.tool,
                 exit_code=status,
                 stderr=self.stderr_tail,
-                hint="raise the deadline, or find out what it waited for, such as a lock",
+                hint="Raise the deadline, or find out what it waited for, such as a lock.",
             )
         if self._status_lost:
             return ToolError(

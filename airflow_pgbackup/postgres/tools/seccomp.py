@@ -1,8 +1,8 @@
-"""Seccomp filters: a program cannot start another process, or make a user namespace; seccomp(2), x86_64 and aarch64.
+"""Seccomp filters against starting processes and making user namespaces; seccomp(2), on x86_64 and aarch64.
 
-The former for psql where it runs a script from outside. ``\\restrict`` forbids its meta-commands, but not what it
-evaluates on the way to ``\\unrestrict``: the argument of that one may hold a command in backticks. The latter for
-sandboxes: in a user namespace of its own anybody has all capabilities, and so much more of the kernel to attack.
+psql may start no process while it runs a script from outside. ``\\restrict`` forbids meta-commands, but psql evaluates
+the argument of ``\\unrestrict``, which can have a command in backticks. What runs in a sandbox may make no user
+namespace: in its own namespace every user has all capabilities, and so much more of the kernel to attack.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from airflow_pgbackup.errors import ConfigurationError
 PR_SET_SECCOMP = 22
 SECCOMP_MODE_FILTER = 2
 
-# linux/seccomp.h: what a filter answers.
+# linux/seccomp.h: the results of a filter.
 _ALLOW = 0x7FFF0000
 _KILL_PROCESS = 0x80000000
 _ERRNO = 0x00050000  # and the number of the error
 
-# linux/bpf_common.h, linux/filter.h: operations of a filter.
+# linux/bpf_common.h, linux/filter.h: the operations of a filter.
 _LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _IF_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _IF_AT_LEAST = 0x35  # BPF_JMP | BPF_JGE | BPF_K
@@ -35,7 +35,7 @@ _RETURN = 0x06  # BPF_RET | BPF_K
 # struct seccomp_data: offsets in bytes. Both machines are little-endian, so the lower half of an argument comes first.
 _NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
 
-_FD = 9  # what nothing else has in _exec.py
+_FD = 9  # a descriptor that _exec.py does not use
 
 _CLONE3 = 435  # on every machine
 _CLONE_THREAD = 0x00010000
@@ -45,7 +45,11 @@ _X32 = 0x40000000  # a second table of system calls on x86_64, by the same archi
 
 @dataclass(frozen=True)
 class _Machine:
-    """:ivar arch: its AUDIT_ARCH of linux/audit.h. :ivar forks: numbers of fork and vfork, where it has them."""
+    """The system calls of an architecture.
+
+    :ivar arch: its AUDIT_ARCH of linux/audit.h.
+    :ivar forks: the numbers of fork and vfork, if it has them.
+    """
 
     arch: int
     clone: int
@@ -61,39 +65,39 @@ _MACHINES = {
 
 
 def no_processes() -> bytes:
-    """Return the filter, an array of ``struct sock_filter``, for this machine.
+    """Return a filter against starting processes for this machine, an array of ``struct sock_filter``.
 
-    Threads are allowed; libcurl in libpq starts them. clone3 answers ENOSYS, as its flags are behind a pointer that a
-    filter cannot follow; the C library then tries clone.
+    Threads are allowed: libcurl in libpq starts them. clone3 fails with ENOSYS, because its flags are behind a pointer
+    that a filter cannot follow; the C library then tries clone.
 
-    :raises ConfigurationError: this machine or its kernel cannot have such a filter.
+    :raises ConfigurationError: this machine or its kernel has no such filters.
     """
     machine = _this_machine()
     if machine is None:
         raise ConfigurationError(
             f"cannot prevent programs from starting processes on this machine: no seccomp filter for "
             f"{os.uname().sysname} on {os.uname().machine}",
-            hint="use Linux on x86_64 or aarch64, or dumps in custom format, which restore without psql",
+            hint="Use Linux on x86_64 or aarch64, or dumps in custom format, which restore without psql.",
         )
     return _packed([*_common(machine), *_without_forks(machine), *_without_namespaces(machine)])
 
 
 def no_user_namespaces() -> bytes | None:
-    """Return the filter; None where this machine or its kernel cannot have one."""
+    """Return a filter against making user namespaces; None if this machine or its kernel has no such filters."""
     machine = _this_machine()
     return _packed([*_common(machine), *_without_namespaces(machine)]) if machine else None
 
 
 def applied(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """Return what _exec.py is to be given for a program that cannot start processes: its FILTER, and the arguments.
+    """Return the filter and the arguments to give to ``_exec.py`` for a program that may not start processes.
 
-    bubblewrap must start processes itself, and sets the filter for what runs inside.
+    bubblewrap itself must start processes; it sets the filter for the program inside.
     """
     operations = no_processes().hex()
     for number, word in enumerate(argv, 1):
         if PurePath(word).name == "bwrap":
             options = list(argv[number:])
-            if "--seccomp" in options[: options.index("--")]:  # the sandbox's own, which this one includes
+            if "--seccomp" in options[: options.index("--")]:  # the sandbox's own filter, which this one includes
                 at = options.index("--seccomp")
                 del options[at : at + 2]
             return f"{_FD}@{operations}", [*argv[:number], "--seccomp", str(_FD), *options]
@@ -101,11 +105,11 @@ def applied(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 _Operation = tuple[int, int, int, int]
-"""Operation, how many to skip when true, when false, and operand."""
+"""Operation, operations to skip if true, operations to skip if false, operand."""
 
 
 def _common(machine: _Machine) -> Iterator[_Operation]:
-    """The number of the call is loaded at the end. clone3 hides its flags from every filter."""
+    """Yield the beginning of every filter, which ends by loading the number of the system call."""
     yield _LOAD, 0, 0, _ARCH
     yield _IF_EQUAL, 1, 0, machine.arch
     yield _RETURN, 0, 0, _KILL_PROCESS
@@ -129,7 +133,7 @@ def _without_forks(machine: _Machine) -> Iterator[_Operation]:
 
 
 def _without_namespaces(machine: _Machine) -> Iterator[_Operation]:
-    """The last part of a filter: all else is allowed."""
+    """Yield the end of every filter: everything else is allowed."""
     yield _IF_EQUAL, 1, 0, machine.clone
     yield _IF_EQUAL, 0, 3, machine.unshare
     yield _LOAD, 0, 0, _FIRST_ARGUMENT
@@ -148,7 +152,7 @@ def _this_machine() -> _Machine | None:
 
 
 def _kernel_filters() -> bool:
-    """Whether the kernel takes filters: it then complains of the address of none; seccomp(2)."""
+    """Return whether the kernel has filters: it then fails with EFAULT for a null pointer; seccomp(2)."""
     libc = ctypes.CDLL(None, use_errno=True)
     zero = ctypes.c_ulong(0)
     libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), zero, zero, zero)

@@ -1,4 +1,4 @@
-"""What a tool says on stderr: without the statements and rows that it quotes, and the line that matters most."""
+"""A tool's stderr: without the statements and rows that it quotes, and the line that names the cause."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Sequence
 
 from airflow_pgbackup.postgres.connection.hints import hint_for
 
-LONGEST_LINE = 2000  # characters; enough for any message, and a log stays readable
+LONGEST_LINE = 2000  # characters: long enough for any message, short enough for a log
 
-# Every message of a tool begins with its name (src/common/logging.c), psql's over a script with file and line; what
-# the server says through libpq begins with a severity.
+# A message of a tool begins with its name (src/common/logging.c), one of psql about a script with file and line, and a
+# message of the server through libpq with a severity.
 _MESSAGE = re.compile(
     r"(?:pg_\w+|psql|createdb|dropdb|vacuumdb|initdb|postgres): "
     r"|psql:.*:\d+: "
     r"|(?:ERROR|FATAL|PANIC|WARNING|NOTICE|INFO|LOG|DEBUG\d?|HINT): "
 )
-# "Command was:", "Query was:" of pg_dump and pg_restore; the server's fields that quote rows and statements, as libpq
-# writes them (PQresultErrorMessage, also behind "Error message from server:").
+# "Command was:" and "Query was:" of pg_dump and pg_restore; and the server's fields that quote rows and statements, as
+# libpq writes them (PQresultErrorMessage, also after "Error message from server:").
 _QUOTING = re.compile(
     r"(?:[\w.-]+: )?(?:detail: )?(?:Command|Query) was: "
     r"|(?:psql:.*:\d+: )?(?:DETAIL|CONTEXT|QUERY|STATEMENT|LINE \d+): "
 )
-# Which key it was, without its value: ri_ReportViolation() and _bt_check_unique() in src/backend.
+# The columns of a key, without their values: ri_ReportViolation() and _bt_check_unique() in src/backend.
 _KEY = re.compile(
     r"(?:psql:.*:\d+: )?DETAIL: +(Key \(.*?\)=)\(.*?"
     r"(\) (?:already exists|is duplicated|is not present in table \".*\"|is still referenced from table \".*\")\.?)?\Z"
@@ -30,7 +30,7 @@ _KEY = re.compile(
 _ADDED = re.compile(r"(DETAIL|HINT): +(.*)")
 
 _ERROR = re.compile(r"\b(?:error|fatal|ERROR|FATAL|PANIC): ")
-# Errors that only follow from another one, which says more.
+# Errors that are only a consequence of another one.
 _CONSEQUENCE = re.compile(
     r"pg_dump failed on database|worker process died unexpectedly|errors ignored on restore"
     r"|PQgetResult\(\) failed|PQgetCopyData\(\) failed|query failed: *$|could not execute query: *$"
@@ -39,18 +39,18 @@ _PREFIX = re.compile(r"^[\w.-]+: (?:(?:error|fatal|detail|warning): )?(?:Error m
 
 
 class StderrFilter:
-    """Line after line of one tool's stderr, without those that quote statements or rows, also over many lines."""
+    """Removes the lines of one tool's stderr that quote statements or rows, which can span many lines."""
 
     def __init__(self) -> None:
         self._quoting = False
 
     def keep(self, line: str) -> str | None:
-        """Return the line, stripped and not too long; None where it quotes data or is empty.
+        """Return the line, stripped and cut to :data:`LONGEST_LINE`; None if it quotes data or is empty.
 
-        Of a DETAIL about a key the columns are kept, and the value is not.
+        A DETAIL about a key keeps its columns, not their values.
 
-        It is as the tool wrote it, so that names in it can be matched: :func:`airflow_pgbackup.text.printable` is for
-        whoever shows it.
+        The line is not escaped, so that names in it can be matched; whoever shows it must use
+        :func:`airflow_pgbackup.text.printable`.
         """
         if _QUOTING.match(line):
             self._quoting = True
@@ -67,12 +67,12 @@ class StderrFilter:
 
 
 def errors_of(lines: Sequence[str]) -> list[str]:
-    """The errors among them that are no mere consequence of another."""
+    """Return the errors among the lines, without those that are only a consequence of another one."""
     return [line for line in lines if _ERROR.search(line) and not _CONSEQUENCE.search(line)]
 
 
 def detail_and_hint(lines: Sequence[str], cause: str) -> tuple[str | None, str | None]:
-    """What the server adds to an error, behind the line that has it."""
+    """Return the DETAIL and the HINT that the server sent after the line with the cause."""
     found: dict[str, str] = {}
     last = max((number for number, line in enumerate(lines) if cause and cause in line), default=len(lines))
     for line in lines[last + 1 :]:
@@ -84,9 +84,9 @@ def detail_and_hint(lines: Sequence[str], cause: str) -> tuple[str | None, str |
 
 
 def most_useful(lines: Sequence[str]) -> tuple[str, str | None]:
-    """The line that names the cause, without the tool's own prefix and final stop, and a hint or None.
+    """Return the line that names the cause, without the tool's prefix and the final period, and a hint or None.
 
-    The last error that is no mere consequence of another; where the hints know a line, that one before all others.
+    That is a line for which there is a hint, else the last error that is not only a consequence of another one.
     """
     errors = errors_of(lines)
     for line in (*reversed(errors), *reversed(lines)):

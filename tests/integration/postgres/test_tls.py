@@ -111,7 +111,7 @@ def test_verify_full_with_a_client_certificate(world: World, here: Repository) -
 @pytest.mark.parametrize(
     ("wrong", "message", "hint"),
     [
-        ({"sslrootcert": "theirs"}, "certificate verify failed", "not signed by the CA in sslrootcert"),
+        ({"sslrootcert": "theirs"}, "certificate verify failed", "not signed by a CA in sslrootcert"),
         ({"host": "127.0.0.1"}, "does not match host name", "connect by the name that is in it"),
         ({"sslcert": None, "sslkey": None}, "certificate", "set sslcert and sslkey of the connection"),
         (
@@ -119,7 +119,7 @@ def test_verify_full_with_a_client_certificate(world: World, here: Repository) -
             "unknown ca",
             "does not trust the CA of the client certificate",
         ),
-        ({"user": "somebody"}, "certificate authentication failed", "by other means than a password"),
+        ({"user": "somebody"}, "certificate authentication failed", "does not identify this user by a password"),
         ({"sslmode": "disable", "sslcert": None, "sslkey": None}, "no encryption", "set sslmode=require"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",

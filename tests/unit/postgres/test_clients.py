@@ -177,7 +177,10 @@ def test_no_client_fits(tmp_path):
     assert error.message.startswith("no pg_dump and pg_restore here fits PostgreSQL 99: found ")
     assert f"15.3 in {tmp_path}/old (PGBACKUP_CLIENT_DIRS)" in error.message
     assert f"a broken one in {tmp_path}/broken (PGBACKUP_CLIENT_DIRS: " in error.message
-    assert f"a broken one in {tmp_path}/other (PGBACKUP_CLIENT_DIRS: --version says 'something else" in error.message
+    assert (
+        f"a broken one in {tmp_path}/other (PGBACKUP_CLIENT_DIRS: unexpected output of --version: 'something else"
+        in error.message
+    )
     assert f"nothing in {tmp_path}/missing (PGBACKUP_CLIENT_DIRS)" in error.message
     for way in ("postgresql-client-99", "postgresql99", "PGBACKUP_CLIENT_DIRS"):
         assert way in error.hint

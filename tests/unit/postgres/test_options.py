@@ -78,9 +78,9 @@ def refused(make, *said: str) -> None:
 
 
 def test_a_lone_string_where_a_list_is_meant():
-    refused(DumpOptions(schemas="a,b").validate, "schemas is the string 'a,b'", "pass a list: ['a', 'b']", "comma")
-    refused(DumpOptions(tables="film").validate, "pass a list: ['film']")
-    refused(DumpOptions(sections="data").validate, "pass a list: ['data']")
+    refused(DumpOptions(schemas="a,b").validate, "schemas is the string 'a,b'", "Pass a list: ['a', 'b']", "comma")
+    refused(DumpOptions(tables="film").validate, "Pass a list: ['film']")
+    refused(DumpOptions(sections="data").validate, "Pass a list: ['data']")
     refused(DumpOptions(extra_args="--new").validate, "extra_args is the string", "pass a list")
     refused(DumpOptions(schemas={"a", "b"}).validate, "a set", "pass a list")
     refused(DumpOptions(filters="/etc/filter").validate, "pass a list")
@@ -90,11 +90,11 @@ def test_a_lone_string_where_a_list_is_meant():
     ("field", "value", "said"),
     [
         ("data_only", "true", "render_template_as_native_obj"),
-        ("data_only", 1, "pass True or False"),
-        ("data_only", None, "pass True or False"),
+        ("data_only", 1, "Pass True or False"),
+        ("data_only", None, "Pass True or False"),
         ("large_objects", "no", "or None"),
-        ("jobs", "4", "pass an int"),
-        ("jobs", True, "pass an int"),
+        ("jobs", "4", "Pass an int"),
+        ("jobs", True, "Pass an int"),
         ("jobs", 0, "--jobs takes 1 to"),
         ("rows_per_insert", 0, "--rows-per-insert takes 1 to"),
         ("extra_float_digits", 4, "takes -15 to 3"),
@@ -107,9 +107,9 @@ def test_a_lone_string_where_a_list_is_meant():
         ("sync_method", "fdatasync", "'syncfs'"),
         ("sections", ["pre_data"], "'pre-data'"),
         ("encoding", "", "encoding is empty"),
-        ("role", 7, "pass a string"),
+        ("role", 7, "Pass a string"),
         ("schemas", [""], "schemas is empty"),
-        ("schemas", [None], "pass a string"),
+        ("schemas", [None], "Pass a string"),
         ("schemas", ["a\0b"], "NUL byte"),
         ("schemas", ["\ud800"], "cannot be passed"),
         ("filters", ["-"], "standard input"),
@@ -119,9 +119,9 @@ def test_a_lone_string_where_a_list_is_meant():
         ("compress", -1, "method"),
         ("compress", "bzip2", "method"),
         ("compress", "zstd:23", "-131072 to 22"),
-        ("compress", "lz4:long", "only zstd"),
-        ("compress", "none:1", "no compression"),
-        ("compress", "zstd:workers=2", "jobs instead"),
+        ("compress", "lz4:long", "has no long-distance mode"),
+        ("compress", "none:1", "has no levels"),
+        ("compress", "zstd:workers=2", "with jobs"),
         ("compress", "zstd:level=3,", "''"),
     ],
 )
@@ -132,17 +132,17 @@ def test_a_value_of_the_wrong_type_or_range(field, value, said):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (DumpOptions(data_only=True, schema_only=True), "data_only and schema_only cannot be used together"),
-        (DumpOptions(data_only=True, clean=True), "data_only and clean cannot be used together"),
+        (DumpOptions(data_only=True, schema_only=True), "data_only and schema_only cannot be combined"),
+        (DumpOptions(data_only=True, clean=True), "data_only and clean cannot be combined"),
         (DumpOptions(schema_only=True, statistics=True), "schema_only and statistics"),
         (DumpOptions(statistics_only=True, statistics=False), "statistics_only and no_statistics"),
         (DumpOptions(schema_only=True, include_foreign_data=["s"]), "schema_only and include_foreign_data"),
         (DumpOptions(format="directory", jobs=2, include_foreign_data=["s"]), "jobs and include_foreign_data"),
         (DumpOptions(if_exists=True), "if_exists needs clean"),
         (DumpOptions(on_conflict_do_nothing=True), "needs inserts or column_inserts or rows_per_insert"),
-        (DumpOptions(jobs=2), "only 'directory' has jobs"),
-        (DumpOptions(format="tar", compress=5), "tar has none"),
-        (DumpOptions(restrict_key="abc"), "only 'plain' has"),
+        (DumpOptions(jobs=2), "Use format='directory' with jobs"),
+        (DumpOptions(format="tar", compress=5), "Use format='custom' to compress"),
+        (DumpOptions(restrict_key="abc"), "only plain format has it"),
         (DumpOptions(no_data=True, no_schema=True), "leave nothing"),
         (DumpOptions(data_only=True, sections=["pre-data", "post-data"]), "leave nothing"),
         (DumpOptions(schema_only=True, sections=["data"]), "leave nothing"),
@@ -179,7 +179,7 @@ def test_what_only_looks_like_a_contradiction_passes():
 def test_an_option_of_a_newer_client_says_what_is_here_and_what_is_needed():
     refused(
         lambda: DumpOptions(filters=["/f"]).argv((16, 14)),
-        "--filter needs pg_dump 17 or newer; this is 16.14", "leave filters out", "postgresql-client-17",
+        "--filter needs pg_dump 17 or newer; this is 16.14", "Leave filters out", "postgresql-client-17",
         "PGBACKUP_CLIENT_DIRS",
     )  # fmt: skip
     refused(lambda: DumpOptions(statistics=False).argv((17, 11)), "--no-statistics needs pg_dump 18 or newer")
@@ -250,21 +250,21 @@ def test_extra_args_cannot_change_what_is_not_theirs(options, argument):
 
 
 def test_extra_args_in_two_elements():
-    refused(DumpOptions(extra_args=["-f", "x"]).validate, "'-f'", "'--name=value'", "not two elements")
+    refused(DumpOptions(extra_args=["-f", "x"]).validate, "'-f'", "'--name=value'", "as one element with its full name")
     refused(DumpOptions(extra_args=["--new-flag", "x"]).validate, "'x'", "'--name=value'")
     refused(DumpOptions(extra_args=["--dbn=x"]).validate, "--dbn", "--dbname")
-    refused(DumpOptions(extra_args=[7]).validate, "pass a string")
+    refused(DumpOptions(extra_args=[7]).validate, "Pass a string")
 
 
 @pytest.mark.parametrize("options", ALL)
 def test_extra_args_leave_to_the_fields_what_is_a_field(options):
     for name, option in options.table().items():
         for flag in option.flags:
-            refused(options(extra_args=[f"{flag}=x"]).validate, f"use {name}= instead")
+            refused(options(extra_args=[f"{flag}=x"]).validate, f"Use {name}= instead")
             # every beginning of it is refused too: getopt would take it
             for length in range(3, len(flag)):
                 refused(options(extra_args=[flag[:length]]).validate, "extra_args")
-    refused(options(extra_args=["--no-acl"]).validate, "use no_privileges= instead")
+    refused(options(extra_args=["--no-acl"]).validate, "Use no_privileges= instead")
 
 
 def test_extra_args_of_a_future_version_pass_and_come_last():
