@@ -81,9 +81,9 @@ def test_a_lone_string_where_a_list_is_meant():
     refused(DumpOptions(schemas="a,b").validate, "schemas is the string 'a,b'", "Pass a list: ['a', 'b']", "comma")
     refused(DumpOptions(tables="film").validate, "Pass a list: ['film']")
     refused(DumpOptions(sections="data").validate, "Pass a list: ['data']")
-    refused(DumpOptions(extra_args="--new").validate, "extra_args is the string", "pass a list")
-    refused(DumpOptions(schemas={"a", "b"}).validate, "a set", "pass a list")
-    refused(DumpOptions(filters="/etc/filter").validate, "pass a list")
+    refused(DumpOptions(extra_args="--new").validate, "extra_args is the string", "Pass a list")
+    refused(DumpOptions(schemas={"a", "b"}).validate, "a set", "Pass a list")
+    refused(DumpOptions(filters="/etc/filter").validate, "Pass a list")
 
 
 @pytest.mark.parametrize(
