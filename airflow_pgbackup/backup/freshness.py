@@ -1,9 +1,8 @@
-"""freshness: is there a backup that is young enough, verified, and about as large as the ones before it?
+"""freshness: check that each series has a young, verified backup, about as large as the previous ones.
 
-What no alert on a run can see, this does: a DAG that was paused or deleted, a scheduler that was down, a database
-that nobody put into a DAG, a table that was emptied before it was dumped. The decision is that of
-:mod:`airflow_pgbackup.backup.limits`; this reads what it is about. "Fresh" stands on the files of the newest backup
-that counts, never on their names.
+It notices what no alert on a run can: a paused or deleted DAG, a scheduler that was down, a database that is in no
+DAG, a table that was emptied before the dump. :mod:`airflow_pgbackup.backup.freshness_rules` decides; this module reads
+the repository. The result rests on the files of the newest backup that counts, never on their names.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.limits import Contents, Finding, Limits, evaluate
+from airflow_pgbackup.backup.freshness_rules import BackupContents, FreshnessRules, SeriesFreshness, judge_series
 from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.base import Repository
@@ -32,90 +31,92 @@ _NAMED = 3
 def freshness(
     *,
     repository: Repository,
-    limits: Limits,
+    rules: FreshnessRules,
     series: SeriesSelection | None = None,
     exclude: Sequence[str] = (),
     now: datetime | None = None,
     context: RunContext | None = None,
 ) -> dict[str, object]:
-    """Look at a repository.
+    """Check the series of a repository.
 
     :param series: the series that must be fresh. A database that it names and that has no backup is not fresh; where
         it names none, the series that exist are checked, which cannot reveal a database that was never backed up.
-    :param exclude: series to pass over, ``server/database`` with ``*`` and ``?``: databases that are no more.
-    :param now: aware, by default the clock's.
+    :param exclude: series to ignore, ``server/database`` with ``*`` and ``?``: databases that no longer exist.
+    :param now: aware; by default the clock's time.
     :return: plain JSON::
 
         {"repository", "repository_uuid", "checked_at", "limits": {…}, "fresh": false,
-         "problems": ["prod/app: the newest backup … is 30.0 h old, at most 26.0 h are allowed"],
+         "problems": ["prod/app: the newest backup … is 30.0 h old, more than 26.0 h"],
          "series": [{"series" (its folder), "fresh", "id", "started_at", "age_seconds", "verified", "size", "rows",
                      "problems": [], "notes": []}]}
 
-        With None for all that is not known.
-    :raises ConfigurationError: ``databases`` without ``server``, or none in it.
-    :raises RepositoryError: it could not be looked at, which says nothing about the backups.
+        Unknown values are None.
+    :raises ConfigurationError: databases without a server, or an empty list of databases.
+    :raises RepositoryError: the repository could not be read, which says nothing about the backups.
     """
     now = now or datetime.now(timezone.utc)
     context, series = context or RunContext(), series or SeriesSelection()
     server, expected = series.server, series.named()
     if expected == []:
-        # Of a task before, perhaps, that found none. Nothing wrong with nothing would be the wrong answer.
-        raise ConfigurationError("databases is empty: nothing would be looked at", hint="None: all that are there")
-    found = read_catalogue(repository, server=server, series=expected).by_series()
-    wanted = expected if expected is not None else list(found)
+        # Perhaps from a task that found no database. "Fresh" would be the wrong answer.
+        raise ConfigurationError("databases is empty", hint="Name databases, or pass None for all series.")
+    listed = read_catalogue(repository, server=server, series=expected).by_series()
+    wanted = expected if expected is not None else list(listed)
     wanted = [one for one in wanted if not any(fnmatchcase(str(one), pattern) for pattern in exclude)]
 
-    def look(series: Series) -> tuple[Series, Finding]:
-        backups = found.get(series, [])
-        read = _read(repository, backups, limits, now)
+    def judge(series: Series) -> tuple[Series, SeriesFreshness]:
+        backups = listed.get(series, [])
+        read = _read(repository, backups, rules, now)
         believed = [read[backup.id].backup if backup.id in read else backup for backup in backups]
-        finding = evaluate(believed, _contents(read.values(), limits), limits, now)
+        found = judge_series(believed, _contents(read.values(), rules), rules, now)
         ignored = [f"{each.backup.id}: ignored {line}" for each in read.values() for line in each.ignored]
-        return series, replace(finding, notes=(*finding.notes, *ignored[:_NAMED]))
+        return series, replace(found, notes=(*found.notes, *ignored[:_NAMED]))
 
     with ThreadPoolExecutor(THREADS) as pool:
-        findings = list(pool.map(look, wanted))
-    problems = [f"{series}: {problem}" for series, finding in findings for problem in finding.problems]
-    if not findings:
-        problems.append(f"there is no backup at all{f' of {server}' if server else ''} in {repository.uri}")
-    for line in problems + [f"{series}: {note}" for series, finding in findings for note in finding.notes]:
+        results = list(pool.map(judge, wanted))
+    problems = [f"{each}: {problem}" for each, result in results for problem in result.problems]
+    if not results:
+        problems.append(f"no backup{f' of {server}' if server else ''} is in {repository.uri}")
+    for line in problems + [f"{each}: {note}" for each, result in results for note in result.notes]:
         context.log(line)
     return {
         "repository": repository.uri,
         "repository_uuid": repository.uuid,
         "checked_at": now.isoformat(),
-        "limits": limits.describe(),
+        "limits": rules.describe(),
         "fresh": not problems,
         "problems": problems,
-        "series": [_json(series, finding, now) for series, finding in findings],
+        "series": [_json(each, result, now) for each, result in results],
     }
 
 
-def _read(repository: Repository, listed: Sequence[Backup], limits: Limits, now: datetime) -> dict[str, Evidence]:
-    """Of one series, newest first: until there are enough that count, one and those to compare it with."""
-    claiming = [one for one in listed if one.started_at <= now + SKEW and may_count(one, limits.minimum_level)]
-    wanted = 1 if limits.max_drop is None else 1 + limits.compare_with
+def _read(
+    repository: Repository, listed: Sequence[Backup], rules: FreshnessRules, now: datetime
+) -> dict[str, Evidence]:
+    """Read the evidence of a series, newest first, until enough backups count: one, and those to compare it with."""
+    claiming = [one for one in listed if one.started_at <= now + SKEW and may_count(one, rules.minimum_level)]
+    wanted = 1 if rules.max_drop is None else 1 + rules.compare_with
     read: dict[str, Evidence] = {}
     for evidence in read_each(repository, claiming, now=now, ahead=max(1, wanted - 1)):
         read[evidence.backup.id] = evidence
-        wanted -= counts(evidence.backup, limits.minimum_level)
+        wanted -= counts(evidence.backup, rules.minimum_level)
         if not wanted:
             break
     return read
 
 
-def _contents(read: Iterable[Evidence], limits: Limits) -> dict[str, Contents]:
-    if limits.max_drop is None:
+def _contents(read: Iterable[Evidence], rules: FreshnessRules) -> dict[str, BackupContents]:
+    if rules.max_drop is None:
         return {}
     return {
-        each.backup.id: Contents(kind=_kind(each.manifest), rows=_rows(each.verifications))
+        each.backup.id: BackupContents(kind=_kind(each.manifest), rows=_rows(each.verifications))
         for each in read
         if each.manifest is not None
     }
 
 
 def _kind(manifest: Manifest) -> object:
-    # A zstd dump is a tenth of a plain one, and one without data smaller still. jobs changes nothing.
+    # A zstd dump is a tenth of a plain one, and one without data even smaller. jobs changes nothing.
     options = {name: value for name, value in manifest.options.items() if name not in ("jobs", "verbose")}
     artifact = manifest.artifact
     return (artifact.format, artifact.compression.method, artifact.compression.level, manifest.kind, options)
@@ -135,17 +136,17 @@ def _name(table: TableResult) -> str:
     return ".".join(filter(None, (table.database, table.schema, table.name)))
 
 
-def _json(series: Series, finding: Finding, now: datetime) -> dict[str, object]:
-    newest = finding.newest
+def _json(series: Series, result: SeriesFreshness, now: datetime) -> dict[str, object]:
+    newest = result.newest
     return {
         "series": series.path,
-        "fresh": not finding.problems,
+        "fresh": not result.problems,
         "id": newest.id if newest else None,
         "started_at": newest.started_at.isoformat() if newest else None,
         "age_seconds": (now - newest.started_at).total_seconds() if newest else None,
         "verified": newest.level if newest else None,
         "size": newest.size if newest else None,
-        "rows": finding.rows,
-        "problems": list(finding.problems),
-        "notes": list(finding.notes),
+        "rows": result.rows,
+        "problems": list(result.problems),
+        "notes": list(result.notes),
     }

@@ -1,6 +1,7 @@
-"""The command line: ``pgbackup …``, which works where no Airflow is, and the same as ``airflow pgbackup …``.
+"""The command line: ``pgbackup …``, which works without Airflow, and the same commands as ``airflow pgbackup …``.
 
-Thin: each command is one call of a verb in :mod:`airflow_pgbackup.backup`. Exit status: :data:`EXIT_STATUS`.
+Each command calls one verb of :mod:`airflow_pgbackup.backup`; ``cmd_<verb>.py`` holds it.
+Exit status: :data:`EXIT_STATUS`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    :param arguments: without the program's name; default those of this process.
+    :param arguments: without the program's name; by default those of this process.
     :return: the exit status, see :data:`EXIT_STATUS`.
     """
     parser = _Parser(prog="pgbackup", description=DESCRIPTION, allow_abbrev=False)
@@ -40,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for argument in command.arguments:
             below.add_argument(*argument.flags, **argument.options)
         below.set_defaults(command=command)
-    given = parser.parse_args(arguments)
-    if not hasattr(given, "command"):
+    parsed = parser.parse_args(arguments)
+    if not hasattr(parsed, "command"):
         parser.print_help(sys.stderr)
         return EXIT_STATUS["usage"]
     from airflow_pgbackup.cli.run import run
 
-    return run(given.command, given)
+    return run(parsed.command, parsed)

@@ -1,4 +1,4 @@
-"""The same commands below ``airflow pgbackup``. Named in the provider's information; needs Airflow 3.2."""
+"""The commands as ``airflow pgbackup …``. ``provider_info`` names this module; it needs Airflow 3.2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_pgbackup.cli.definition import COMMANDS, DESCRIPTION, Argument, Com
 
 
 def get_cli_commands() -> list[CLICommand]:
-    """Called by Airflow each time one of its commands is run."""
+    """Return the command group. Airflow calls this whenever it runs one of its commands."""
     return [GroupCommand(name="pgbackup", help=DESCRIPTION, subcommands=[_action(c) for c in COMMANDS])]
 
 

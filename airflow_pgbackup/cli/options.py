@@ -1,4 +1,4 @@
-"""``-o NAME=VALUE`` on the command line as the typed options of a tool."""
+"""Parse ``-o NAME=VALUE`` into the typed options of a tool."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _TRUTH = {"": True, "true": True, "yes": True, "on": True, "false": False, "no":
 def options_of(
     kind: type[Options], given: Sequence[str], *, also: Sequence[str] = ()
 ) -> tuple[Options, dict[str, str]]:
-    """From ``format=directory``, ``jobs=4``, ``tables=film``, ``no_owner``; a list's option may be given many times.
+    """Parse ``format=directory``, ``jobs=4``, ``tables=film``, ``no_owner``; options that take a list may be repeated.
 
-    :param also: names that are not the tool's, returned beside.
-    :raises OptionError: an unknown name, or a value of the wrong kind.
+    :param also: names that are not options of the tool; their values are returned separately, as text.
+    :raises OptionError: an unknown name, or a value of the wrong type.
     """
     table = kind.table()
     found: dict[str, Any] = {}
@@ -35,18 +35,18 @@ def options_of(
         if option is None:
             near = difflib.get_close_matches(name, [*table, *also], n=1)
             raise OptionError(
-                f"{kind.tool} has no option {name!r} here",
-                hint=f"did you mean {near[0]}?" if near else "names are the flags' words, as no_owner for --no-owner",
+                f"unknown {kind.tool} option {name!r}",
+                hint=f"Did you mean {near[0]}?" if near else "Name the option as its flag: no_owner for --no-owner.",
             )
         if isinstance(option, Switch | Pair):
             if text.lower() not in _TRUTH:
-                raise OptionError(f"{name} is {text!r}", hint=f"-o {name} or -o {name}=false")
+                raise OptionError(f"invalid -o {name}={text}", hint=f"Write -o {name} or -o {name}=false.")
             found[name] = _TRUTH[text.lower()]
         elif isinstance(option, Integer):
             try:
                 found[name] = int(text)
             except ValueError:
-                raise OptionError(f"{name} is {text!r}", hint="give a whole number") from None
+                raise OptionError(f"invalid -o {name}={text}", hint="Give a whole number.") from None
         elif option.repeat:
             found[name] = [*found.get(name, []), text]
         else:

@@ -183,7 +183,7 @@ class PgRestoreOperator(PgBackupOperator):
         )
 
     def _backup(self, cancel: Cancel) -> tuple[Repository, Mapping[str, object]]:
-        from airflow_pgbackup.backup.find import find_backup
+        from airflow_pgbackup.backup.choose_backup import choose_backup
         from airflow_pgbackup.hooks.repository import open_repository
 
         if self.backup is not None:
@@ -193,7 +193,7 @@ class PgRestoreOperator(PgBackupOperator):
                 "no backup is named", hint="pass backup=, as verify.output; or repository= and series="
             )
         repository = open_repository(self.repository, self.aws_conn_id, cancel=cancel)
-        return repository, find_backup(
+        return repository, choose_backup(
             repository,
             self.series,
             self.backup_id,

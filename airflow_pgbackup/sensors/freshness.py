@@ -1,59 +1,62 @@
-"""PgBackupFreshnessSensor: is there a backup that is young enough, verified, and about as large as those before?"""
+"""PgBackupFreshnessSensor: check that each series has a young, verified backup, about as large as the previous ones."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSensorTimeout
 
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError
-from airflow_pgbackup.operators._base import airflow_error, seconds
-from airflow_pgbackup.text import encodable, printable, printing
+from airflow_pgbackup.operators._base import airflow_error, is_true, seconds
+from airflow_pgbackup.text import printable, printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
 
 class PgBackupFreshnessSensor(BaseSensorOperator):
-    """Succeed when every series is fresh; by default look once, and fail at once when one is not.
+    """Succeed when every series is fresh. By default it checks once, and fails at once when a series is not fresh.
 
-    It reads the repository alone, so it needs no run of anything else: in a DAG with a schedule of its own it notices
-    a backup DAG that is paused, deleted or was never written. What it covers and what Airflow's deadline alerts do is
-    told in ``docs/reference/freshness.md``. The task returns what it found, see
-    :func:`airflow_pgbackup.backup.freshness.freshness`.
+    It reads only the repository, so it depends on no other run: in a DAG with its own schedule it notices a backup DAG
+    that is paused, deleted or was never written. ``docs/reference/freshness.md`` compares it with Airflow's deadline
+    alerts. The task returns what :func:`airflow_pgbackup.backup.freshness.freshness` does.
 
-    :param repository: ``s3://bucket/prefix`` or ``file:///folder``.
-    :param max_age: a timedelta, or seconds, between the start of the newest good backup and now: what a restore
-        would lose at most.
-    :param server: only the series of this one: what the dump operators call ``server``, a connection id by default.
-    :param databases: those of ``server`` that must be fresh; one that has no backup is not. None: what is there.
+    :param repository: ``s3://bucket/prefix`` or ``file:///directory``.
+    :param max_age: the greatest time, in seconds or as a timedelta, between the start of the newest backup that counts
+        and now: what a restore would lose at most.
+    :param server: only the series of this server, as the dump operators name it: a connection id by default.
+    :param databases: the databases of ``server`` that must be fresh; one without a backup is not fresh. None: every
+        series that exists.
     :param cluster: the pg_dumpall backups of ``server`` must be fresh.
-    :param exclude: series to pass over, ``server/database`` with ``*`` and ``?``.
-    :param minimum_level: ``integrity``, ``archive`` or ``restore``; None: any that has not failed.
-    :param max_drop: by which share of the median of the last ones the size, all rows, or the rows of a table may not
-        be smaller; None looks at no contents.
-    :param compare_with: how many of the last ones.
-    :param allow_drop: tables that may empty: ``schema.table`` with ``*`` and ``?``.
+    :param exclude: series to ignore, ``server/database`` with ``*`` and ``?``.
+    :param minimum_level: the level at which a backup must be verified to count: ``integrity``, ``archive`` or
+        ``restore``; None: every backup counts that has not failed.
+    :param max_drop: the share by which the size, the sum of all rows, or the rows of a table may not fall below the
+        median of the previous backups; None compares nothing.
+    :param compare_with: the number of previous backups for that median.
+    :param allow_drop: tables that may become empty: ``schema.table`` with ``*`` and ``?``.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
     :param deferrable: wait in the triggerer, not on a worker.
-    :param timeout: how long to wait for what is not fresh yet, looking every ``poke_interval``; then the task fails,
-        without retries. Zero, the default, looks once.
+    :param timeout: how long to wait until every series is fresh, checking every ``poke_interval``; then the task fails
+        without retries. Zero, the default, checks once.
     """
 
     template_fields = (
         "repository",
         "server",
         "databases",
+        "cluster",
         "exclude",
         "minimum_level",
         "allow_drop",
         "aws_conn_id",
     )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"databases": "json", "exclude": "json", "allow_drop": "json"}
     ui_color = "#cfe2f3"
 
     def __init__(
@@ -63,7 +66,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         max_age: timedelta | float,
         server: str | None = None,
         databases: Sequence[str] | XComArg | None = None,
-        cluster: bool = False,
+        cluster: bool | str = False,
         exclude: Sequence[str] = (),
         minimum_level: str | None = "archive",
         max_drop: float | None = 0.9,
@@ -88,7 +91,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         self.aws_conn_id = aws_conn_id
         self.deferrable = deferrable
 
-    # What the last look found; only a running task has it.
+    # The result of the last check; only a running task has it.
     _found: dict[str, Any] | None = None
 
     def execute(self, context: Context) -> Any:
@@ -99,30 +102,32 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
             from airflow_pgbackup.triggers.freshness import FreshnessTrigger
 
             self.defer(
-                trigger=FreshnessTrigger(look=self._look(), poke_interval=self.poke_interval, end=end),
+                trigger=FreshnessTrigger(arguments=self._arguments(), poke_interval=self.poke_interval, end=end),
                 method_name="execute_complete",
-                # The trigger ends by itself; this is for one that nobody runs.
+                # The trigger ends on its own; this is for a trigger that no triggerer runs.
                 timeout=timedelta(seconds=self.timeout + self.poke_interval + 600),
             )
         try:
             return super().execute(context)
         except AirflowSensorTimeout:
             failure = AirflowSensorTimeout(not_fresh(self._found or {}))
-        # Airflow's own message says how long it took, this one says what is wrong.
+        # Airflow's own message says how long it took, this one which series are not fresh.
         raise failure
 
     def poke(self, context: Context) -> PokeReturnValue:
+        from airflow_pgbackup.triggers.freshness import check_freshness
+
         try:
-            self._found = look(**self._look(), log=printing(self.log.info))
+            self._found = check_freshness(**self._arguments(), log=printing(self.log.info))
         except PgBackupError as error:
             failure = airflow_error(error)
         else:
             return PokeReturnValue(is_done=bool(self._found["fresh"]), xcom_value=self._found)
-        # Outside of the handler, so that the error does not carry the one that it was made of.
+        # Raised outside the handler, so that the traceback shows one error.
         raise failure
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """After the trigger has fired."""
+        """Finish the task with the trigger's event."""
         if "error" in event:
             raise (AirflowFailException if event["permanent"] else AirflowException)(event["error"])
         found: dict[str, Any] = event["result"]
@@ -132,62 +137,36 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
             raise AirflowSensorTimeout(not_fresh(found))
         return found
 
-    def _look(self) -> dict[str, Any]:
-        """The arguments of :func:`look`, rendered, as the triggerer gets them."""
+    def _arguments(self) -> dict[str, Any]:
+        """Return the arguments of ``check_freshness`` as plain JSON, rendered."""
         return {
             "repository": self.repository,
             "aws_conn_id": self.aws_conn_id,
-            "server": self.server,
-            "databases": None if self.databases is None else _names("databases", self.databases),
-            "cluster": self.cluster,
+            "series": {
+                "server": self.server,
+                "databases": None if self.databases is None else _names("databases", self.databases),
+                "cluster": is_true("cluster", self.cluster),
+            },
             "exclude": _names("exclude", self.exclude),
-            "max_age": seconds(self.max_age),
-            "minimum_level": self.minimum_level,
-            "max_drop": self.max_drop,
-            "compare_with": self.compare_with,
-            "allow_drop": _names("allow_drop", self.allow_drop),
+            "rules": {
+                "max_age": seconds(self.max_age),
+                "minimum_level": self.minimum_level,
+                "max_drop": self.max_drop,
+                "compare_with": self.compare_with,
+                "allow_drop": _names("allow_drop", self.allow_drop),
+            },
         }
 
 
-def look(
-    *,
-    repository: str,
-    aws_conn_id: str | None,
-    server: str | None,
-    databases: Sequence[str] | None,
-    cluster: bool,
-    exclude: Sequence[str],
-    max_age: float,
-    allow_drop: Sequence[str],
-    log: Callable[[str], None],
-    **limits: Any,
-) -> dict[str, Any]:
-    """One look, from arguments that are plain JSON: on a worker or in the triggerer."""
-    from airflow_pgbackup.backup.context import RunContext
-    from airflow_pgbackup.backup.freshness import freshness
-    from airflow_pgbackup.backup.limits import Limits
-    from airflow_pgbackup.backup.series_selection import SeriesSelection
-    from airflow_pgbackup.hooks.repository import open_repository
-
-    found = freshness(
-        repository=open_repository(repository, aws_conn_id),
-        limits=Limits(max_age=timedelta(seconds=max_age), allow_drop=tuple(allow_drop), **limits),
-        series=SeriesSelection(server=server, databases=databases, cluster=cluster),
-        exclude=exclude,
-        context=RunContext(log=log),
-    )
-    return dict(encodable(found))
-
-
 def not_fresh(found: dict[str, Any]) -> str:
-    """One line for a failed task: the first problems of what a look found."""
+    """Return one line for a failed task: the first problems that a check found."""
     problems: list[str] = found.get("problems", [])
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
     return printable(f"not fresh: {'; '.join(problems[:3])}{more}")
 
 
 def _names(name: str, value: Any) -> list[str]:
-    """A list, also one that has come by XCom. A lone text would be a list of letters."""
+    """Return a list; XCom gives a lazy sequence. A single string would become a list of letters."""
     if isinstance(value, str):
-        raise ConfigurationError(f"{name} is {value!r}", hint="pass a list")
+        raise ConfigurationError(f"invalid {name} {value!r}", hint="Pass a list.")
     return [*value]

@@ -1,45 +1,45 @@
-"""The freshness sensor's waiting part, in the triggerer: no worker slot is held meanwhile."""
+"""The waiting part of the freshness sensor, in the triggerer: it occupies no worker slot."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from airflow_pgbackup.errors import PgBackupError
-from airflow_pgbackup.text import printing
+from airflow_pgbackup.text import encodable, printing
 
 
 class FreshnessTrigger(BaseTrigger):
-    """Fires once: ``{"result": …}`` when all is fresh or the time is up, ``{"error": line, "permanent": bool}`` when
-    it could not be looked.
+    """Fire once: ``{"result": …}`` when every series is fresh or the time is up, ``{"error": line, "permanent": bool}``
+    when the repository could not be checked.
 
-    :param look: keyword arguments of :func:`airflow_pgbackup.sensors.freshness.look`, plain JSON.
-    :param poke_interval: seconds between two looks.
-    :param end: when to give up, seconds since the epoch.
+    :param arguments: of :func:`check_freshness`, plain JSON.
+    :param poke_interval: seconds between two checks.
+    :param end: when to give up, in seconds since the epoch.
     """
 
-    def __init__(self, *, look: dict[str, Any], poke_interval: float, end: float) -> None:
+    def __init__(self, *, arguments: dict[str, Any], poke_interval: float, end: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.look = look
+        self.arguments = arguments
         self.poke_interval = poke_interval
         self.end = end
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         path = f"{type(self).__module__}.{type(self).__qualname__}"
-        return path, {"look": self.look, "poke_interval": self.poke_interval, "end": self.end}
+        return path, {"arguments": self.arguments, "poke_interval": self.poke_interval, "end": self.end}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        from airflow_pgbackup.sensors.freshness import look
-
+        check = sync_to_async(check_freshness, thread_sensitive=False)
         while True:
             try:
-                # A thread of its own: boto3 and Airflow's connections are not async, and others trigger here, too.
-                result = await sync_to_async(look, thread_sensitive=False)(**self.look, log=printing(self.log.info))
+                # In a thread: boto3 and Airflow's connections are not async, and other triggers share this event loop.
+                result = await check(**self.arguments, log=printing(self.log.info))
             except PgBackupError as error:
                 failure = {"error": str(error), "permanent": error.permanent}
                 yield TriggerEvent(failure)  # type: ignore[no-untyped-call]
@@ -49,3 +49,36 @@ class FreshnessTrigger(BaseTrigger):
                 yield TriggerEvent({"result": result})  # type: ignore[no-untyped-call]
                 return
             await asyncio.sleep(min(self.poke_interval, left))
+
+
+def check_freshness(
+    *,
+    repository: str,
+    aws_conn_id: str | None,
+    series: dict[str, Any],
+    exclude: list[str],
+    rules: dict[str, Any],
+    log: Callable[[str], None],
+) -> dict[str, Any]:
+    """Check a repository once, from arguments that are plain JSON: on a worker or in the triggerer.
+
+    :param series: the fields of :class:`~airflow_pgbackup.backup.series_selection.SeriesSelection`.
+    :param rules: fields of :class:`~airflow_pgbackup.backup.freshness_rules.FreshnessRules`, ``max_age`` in seconds.
+    :return: as :func:`airflow_pgbackup.backup.freshness.freshness`.
+    :raises PgBackupError: invalid arguments, or the repository cannot be read.
+    """
+    from airflow_pgbackup.backup.context import RunContext
+    from airflow_pgbackup.backup.freshness import freshness
+    from airflow_pgbackup.backup.freshness_rules import FreshnessRules
+    from airflow_pgbackup.backup.series_selection import SeriesSelection
+    from airflow_pgbackup.hooks.repository import open_repository
+
+    max_age, allow_drop = timedelta(seconds=rules["max_age"]), tuple(rules["allow_drop"])
+    found = freshness(
+        repository=open_repository(repository, aws_conn_id),
+        rules=FreshnessRules(**{**rules, "max_age": max_age, "allow_drop": allow_drop}),
+        series=SeriesSelection(**series),
+        exclude=exclude,
+        context=RunContext(log=log),
+    )
+    return dict(encodable(found))

@@ -16,12 +16,12 @@ from forgeries import NOT_VERIFIED, NOT_WHOLE, UNREADABLE, Forgery, claim
 from honest import write_backup, write_verification
 from hostile_s3 import DATED, Answer, HostileS3, item, listing
 
+from airflow_pgbackup.backup.choose_backup import choose_backup
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.drill import choose_drill
 from airflow_pgbackup.backup.dump import dump_database
-from airflow_pgbackup.backup.find import find_backup
 from airflow_pgbackup.backup.freshness import freshness
-from airflow_pgbackup.backup.limits import Limits
+from airflow_pgbackup.backup.freshness_rules import FreshnessRules
 from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.backup.reference import find_committed, load_manifest
@@ -176,15 +176,17 @@ def test_the_latest_is_the_real_one(repository: Repository, real: Evidence, forg
     lines: list[str] = []
     for level in ("integrity", "archive"):
         lines.clear()
-        found = find_backup(repository, "prod/app", minimum_level=level, log=lines.append)
+        found = choose_backup(repository, "prod/app", minimum_level=level, log=lines.append)
         assert (found["id"], found["verified"]) == (real.backup.id, "archive")
         assert len(lines) == 3
         assert all(
             f"warning: newer backup prod/app/{id} " in line for id, line in zip(reversed(forged), lines, strict=True)
         )
-        assert all(line.endswith(f"; taking {real.backup.id}") for line in lines)
-    with pytest.raises(BackupNotFound, match=rf"has no backup verified at level restore of prod/app: .*{forged[2]}"):
-        find_backup(repository, "prod/app", minimum_level="restore")
+        assert all(line.endswith(f"; using {real.backup.id}") for line in lines)
+    with pytest.raises(
+        BackupNotFound, match=rf"no backup of prod/app in .* is verified at level restore; .*{forged[2]}"
+    ):
+        choose_backup(repository, "prod/app", minimum_level="restore")
 
 
 @each
@@ -204,8 +206,8 @@ def test_none_is_fresh(repository: Repository, real: Evidence, forge: Forgery) -
     forged = forge_newer(repository, real, forge)
     for max_drop in (0.9, None):
         for now, fresh in ((50, True), (100, False)):
-            limits = Limits(max_age=timedelta(seconds=60), max_drop=max_drop)
-            result: dict[str, Any] = freshness(repository=repository, limits=limits, now=second(real, now))
+            rules = FreshnessRules(max_age=timedelta(seconds=60), max_drop=max_drop)
+            result: dict[str, Any] = freshness(repository=repository, rules=rules, now=second(real, now))
             assert result["fresh"] == fresh, result
             (series,) = result["series"]
             assert (series["id"], series["verified"]) == (real.backup.id, "archive")
@@ -228,10 +230,10 @@ def test_all_of_them_in_a_bucket(repository: Repository, real: Evidence, tmp_pat
         with pytest.raises(PgBackupError):
             upload(reference=reference(repository, id), source=repository, destination=there)
     lines: list[str] = []
-    assert find_backup(repository, "prod/app", log=lines.append)["id"] == real.backup.id
+    assert choose_backup(repository, "prod/app", log=lines.append)["id"] == real.backup.id
     assert lines[-1] == f"warning: {len(ALL) - 3} more newer backups of prod/app were not taken"
-    limits = Limits(max_age=timedelta(seconds=60))
-    assert not freshness(repository=repository, limits=limits, now=second(real, 100))["fresh"]
+    rules = FreshnessRules(max_age=timedelta(seconds=60))
+    assert not freshness(repository=repository, rules=rules, now=second(real, 100))["fresh"]
     result = pruned(repository, real, keep_last=3)
     assert {one["id"] for one in result["ignored"]} == set(forged)
     assert real.backup.id in listed(repository)
@@ -306,8 +308,8 @@ def test_ids_from_the_future(repository: Repository, real: Evidence, year: int) 
     assert result["removed"] == 0
     assert listed(repository).keys() == {*forged, real.backup.id}
     lines: list[str] = []
-    assert find_backup(repository, "prod/app", log=lines.append)["id"] == real.backup.id
-    assert "starts in the future: a clock was wrong; taking" in lines[0]
+    assert choose_backup(repository, "prod/app", log=lines.append)["id"] == real.backup.id
+    assert "starts in the future; check the clocks; using" in lines[0]
     assert lines[3:] == [f"warning: {len(ALL) - 3} more newer backups of prod/app were not taken"]
     assert [one["id"] for one in choose_drill(repository, max_bytes=1)] == [real.backup.id]
 
@@ -335,7 +337,7 @@ def test_a_pass_put_beside_a_real_one(repository: Repository, real: Evidence, tm
     there.init()
     put_beside(repository, real, claim(second(real, 30)), b"")
     assert listed(repository)[real.backup.id].level == "restore"
-    assert find_backup(repository, "prod/app")["verified"] == "archive"
+    assert choose_backup(repository, "prod/app")["verified"] == "archive"
     (ignored,) = read_evidence(repository, SERIES, real.backup.id).ignored
     assert (
         ignored
@@ -367,7 +369,7 @@ def test_a_failure_put_beside_a_real_one(repository: Repository, real: Evidence)
 
 def test_a_failure_from_the_future_condemns_nothing(repository: Repository, real: Evidence) -> None:
     put_beside(repository, real, VerificationName(second(real, 1e9), "restore", "fail").file, b"")
-    assert find_backup(repository, "prod/app")["id"] == real.backup.id
+    assert choose_backup(repository, "prod/app")["id"] == real.backup.id
 
 
 def test_too_many_verifications(repository: Repository, real: Evidence) -> None:

@@ -179,7 +179,7 @@ def test_nothing_in_a_folder_keeps_the_rest_of_it_from_being_adopted(repository:
     (folder / "b.sql").write_text(f"{head}\\connect {'x' * 300}\n")
     (folder / "c.sql.zst").write_bytes(bytes.fromhex("28b52ffd00f8") + bytes(20))
     (folder / "d.sql").write_text(f"{head}\\connect app\n")
-    done = adopt(repository=repository, folder=folder, server="s", dry_run=True)
+    done = adopt(repository=repository, directory=folder, server="s", dry_run=True)
     assert done["skipped"] == [
         {"path": "b.sql", "reason": ANY},
         {"path": "c.sql.zst", "reason": ANY},

@@ -100,7 +100,7 @@ def planted(repository: Repository, folder: Path, script: bytes, database: str |
     """A reference to a dump that somebody put among ours."""
     folder.mkdir()
     (folder / "dump.sql").write_bytes(script)
-    result = adopt(repository=repository, folder=folder, server="test", database=database)
+    result = adopt(repository=repository, directory=folder, server="test", database=database)
     assert not result["skipped"]
     (reference,) = result["adopted"]  # type: ignore[misc]
     return reference  # type: ignore[no-any-return]

@@ -218,7 +218,7 @@ def test_adopted(
         return hashed
 
     monkeypatch.setattr(_Adoption, "look", swapping)
-    done: Any = adopt(repository=repository, folder=tmp_path / "dumps", server="old")
+    done: Any = adopt(repository=repository, directory=tmp_path / "dumps", server="old")
     assert done["adopted"] == []
     assert [one["path"] for one in done["skipped"]] == ["nightly/app.dump"]
     assert [entry.key for entry in repository.list()] == ["repository.json"]

@@ -6,12 +6,14 @@ import json
 import logging
 import re
 import socket
+import sys
 import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -279,12 +281,16 @@ def test_warnings_of_libraries(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == f"lost {SHOWN}\n"
 
 
-def test_the_traceback_of_a_fault_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
-    command = Command(name="fault", help="", function=HOSTILE, arguments=(), description="")
+def test_the_traceback_of_a_bug(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(session: object) -> None:
+        raise RuntimeError(HOSTILE)
+
+    monkeypatch.setitem(sys.modules, "airflow_pgbackup.cli.cmd_bug", SimpleNamespace(run=fail))  # type: ignore[arg-type]
+    command = Command(name="bug", help="", module="cmd_bug", arguments=(), description="")
     assert run_command(command, Namespace()) == EXIT_STATUS["failed"]
     err = visible(capsys.readouterr().err, "pipes")
     assert err.startswith("Traceback")
-    assert f"has no attribute '{SHOWN}'" in err
+    assert f"RuntimeError: {SHOWN}" in err
 
 
 def test_the_steps_of_the_demo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from airflow_pgbackup import cli
 from airflow_pgbackup.cli import main
 from airflow_pgbackup.cli.definition import COMMANDS, EXIT_STATUS
 from airflow_pgbackup.embedded import S3Server
@@ -128,10 +129,10 @@ def test_in_s3(run: Run, s3: S3Server) -> None:
     keys = [one["Key"] for one in s3.client().list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/{series}")["Contents"]]
     assert {s3.client().head_object(Bucket=bucket, Key=key)["CacheControl"] for key in keys} == {"no-store"}
     for nonsense, said in (
-        ("[]", "the variable PGBACKUP_S3 is no JSON object"),
-        ("{", "the variable PGBACKUP_S3 is no JSON object"),
-        ("[" * 100_000, "the variable PGBACKUP_S3 is no JSON object"),
-        ('{"acl": 1}', "the variable PGBACKUP_S3 has acl"),
+        ("[]", "the variable PGBACKUP_S3 is not a JSON object"),
+        ("{", "the variable PGBACKUP_S3 is not a JSON object"),
+        ("[" * 100_000, "the variable PGBACKUP_S3 is not a JSON object"),
+        ('{"acl": 1}', "the variable PGBACKUP_S3 has unknown keys: acl"),
         ('{"extra_args": ["ACL"]}', "extra_args is a list, not a mapping"),
         ('{"max_parts": Infinity}', "max_parts is inf"),
     ):
@@ -144,7 +145,7 @@ def test_in_s3(run: Run, s3: S3Server) -> None:
     assert "hint: " in wrong.stderr
 
 
-def test_work_in_progress_for_s3_lies_in_temp_dir(run: Run, s3: S3Server, tmp_path: Path) -> None:
+def test_temporary_files_for_s3_are_in_temp_dir(run: Run, s3: S3Server, tmp_path: Path) -> None:
     here, there = f"s3://{s3.bucket()}/pg", f"s3://{s3.bucket()}/copy"
     settings = {
         "AWS_ACCESS_KEY_ID": s3.access_key,
@@ -171,7 +172,7 @@ def test_invalid_settings_are_one_line(run: Run, tmp_path: Path) -> None:
         assert f"setting {name.lower()} is '{value}'" in refused.stderr
 
 
-def test_who_reads_the_output_may_leave(run: Run, tmp_path: Path, database: ConnectionParams) -> None:
+def test_a_reader_of_the_output_may_leave(run: Run, tmp_path: Path, database: ConnectionParams) -> None:
     """As with ``| head``: the work is done, and the exit status is that of the work."""
     here = f"file://{tmp_path}/here"
     run("init", here)
@@ -209,7 +210,7 @@ def test_a_broken_pipe_of_the_work_is_a_failure(
     def broken(session: object) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr("airflow_pgbackup.cli.commands.list_", broken)
+    monkeypatch.setattr("airflow_pgbackup.cli.cmd_list.run", broken)
     assert main(["list", f"file://{tmp_path}"]) == EXIT_STATUS["failed"]
     assert "BrokenPipeError" in capsys.readouterr().err
 
@@ -227,11 +228,8 @@ def test_latest_is_the_newest_verified_one_and_a_newer_one_is_named(
     first = dump()
     none = run("show", here, series)
     assert none.returncode == EXIT_STATUS["failed"]
-    assert (
-        f"has no backup verified at level integrity of {series}: the newest of 1, {first} is not verified yet"
-        in none.stderr
-    )
-    assert f"as in {first}" in none.stderr
+    assert f"is verified at level integrity; of 1, the newest, {first} is not verified yet" in none.stderr
+    assert f"such as {first}" in none.stderr
     assert as_json(run("show", here, series, first, "--json"))["state"] == "written"
     assert as_json(run("verify", here, series, "--json"))["id"] == first, "what is not verified yet is to be verified"
 
@@ -240,14 +238,14 @@ def test_latest_is_the_newest_verified_one_and_a_newer_one_is_named(
         into = ("--into", str(tmp_path)) if command[0] == "get" else ()
         done = run(*command, *into, "--json")
         assert done.returncode == 0, done.stderr
-        assert f"warning: newer backup {series}/{second} is not verified yet; taking {first}" in done.stderr
+        assert f"warning: newer backup {series}/{second} is not verified yet; using {first}" in done.stderr
         assert second not in done.stdout
     (artifact,) = (tmp_path / f"here/{series}/{second}").glob("*/*.dump")
     artifact.write_bytes(artifact.read_bytes()[:-1])
     assert run("verify", here, series).returncode == EXIT_STATUS["not good"], "the newest, whatever its state"
     plan = run("restore", here, series, "-d", "copy", "--mode", "create", "--dry-run")
     assert plan.returncode == 0, plan.stderr
-    assert f"warning: newer backup {series}/{second} failed verification; taking {first}" in plan.stderr
+    assert f"warning: newer backup {series}/{second} failed verification; using {first}" in plan.stderr
     assert "states are by file names; show, verify and restore read the files" in run("list", here).stdout
 
 
@@ -300,7 +298,7 @@ def test_the_command_in_a_manifest_is_not_shown(
     assert "marker" not in shown.stdout + got.stdout + run("show", *backup).stdout
 
 
-def test_prune_says_what_it_would_do_and_does_it_only_when_told(run: Run, tmp_path: Path) -> None:
+def test_prune_deletes_only_with_delete(run: Run, tmp_path: Path) -> None:
     here = f"file://{tmp_path}"
     run("init", here)
     ids = [as_json(run("dump", here, "--server", "p", "--verify", "integrity", "--json"))["id"] for _ in range(2)]
@@ -327,7 +325,7 @@ def test_adopt(run: Run, tmp_path: Path, database: ConnectionParams, server18: P
     assert as_json(run("verify", here, f"old/{database.dbname}", "--json"))["verified"] == "archive"
 
 
-def test_check_finds_what_would_stop_a_backup(run: Run, tmp_path: Path) -> None:
+def test_check_finds_what_prevents_a_backup(run: Run, tmp_path: Path) -> None:
     fine = run("check", "--server", "prod")
     assert fine.returncode == 0
     stopped = run("check", f"file://{tmp_path}", "--server", "prod")
@@ -342,15 +340,15 @@ def test_check_finds_what_would_stop_a_backup(run: Run, tmp_path: Path) -> None:
         (("list",), 2, "required: REPOSITORY"),
         (("list", "/var/backups"), 2, "write file:///var/backups"),
         (("list", "file:///no/such/folder"), 1, "pgbackup init"),
-        (("dump", "file:///x", "-d", "postgres://u:p@h/x"), 2, "no connection string"),
+        (("dump", "file:///x", "-d", "postgres://u:p@h/x"), 2, "not a connection string"),
         (("dump", "file:///x", "--password", "p"), 2, "unrecognized arguments"),
-        (("dump", "file:///x", "-o", "job=2"), 2, "did you mean jobs?"),
-        (("verify", "file:///x", "nonsense"), 2, "is no series"),
-        (("verify", "file:///x", "a/b", "--level", "best"), 2, "choose one of"),
+        (("dump", "file:///x", "-o", "job=2"), 2, "Did you mean jobs?"),
+        (("verify", "file:///x", "nonsense"), 2, "is not a series"),
+        (("verify", "file:///x", "a/b", "--level", "best"), 2, "invalid --level 'best'"),
         (("restore", "file:///x", "a/b", "--mod", "create"), 2, "unrecognized arguments"),
     ],
 )
-def test_what_makes_no_sense_is_said(run: Run, arguments: tuple[str, ...], status: int, said: str) -> None:
+def test_an_invalid_request_is_refused(run: Run, arguments: tuple[str, ...], status: int, said: str) -> None:
     done = run(*arguments)
     assert done.returncode == status
     assert said in done.stderr
@@ -390,7 +388,9 @@ def test_interrupted_half_way(database: ConnectionParams, tmp_path: Path, run: R
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["repository.json"]
 
 
-def test_every_command_has_help(run: Run) -> None:
+def test_every_command_has_help_and_a_module(run: Run) -> None:
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("cmd_*.py")}
+    assert {command.module for command in COMMANDS} == modules
     for command in COMMANDS:
         done = run(command.name, "--help")
         assert done.returncode == 0

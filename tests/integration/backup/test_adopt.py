@@ -84,7 +84,7 @@ def repository(tmp_path: Path) -> LocalRepository:
 
 
 def run(repository: Repository, folder: Path, **kwargs: Any) -> dict[str, Any]:
-    result = adopt(repository=repository, folder=folder, **in_context({"server": "old", **kwargs}))
+    result = adopt(repository=repository, directory=folder, **in_context({"server": "old", **kwargs}))
     json.dumps(result, allow_nan=False)
     return result
 
@@ -167,7 +167,7 @@ def test_a_script_that_does_not_say_its_database(
     folder.mkdir()
     (folder / "app_2024.sql").write_bytes(tool(server18, database, "pg_dump"))
     result = run(repository, folder)
-    assert result["skipped"][0]["reason"].startswith("the script does not say of which database it is. HINT: ")
+    assert result["skipped"][0]["reason"].startswith("cannot tell which database this script was dumped from. HINT: ")
     (reference,) = run(repository, folder, database="app")["adopted"]
     assert reference["series"] == "old/app"
 
@@ -193,7 +193,7 @@ def test_a_time_after_the_files_own_is_of_another_zone(repository: LocalReposito
         assert datetime.fromisoformat(one["started_at"]).timestamp() == int(modified)
 
 
-def test_what_is_not_a_dump_is_skipped_and_said(repository: LocalRepository, folder: Path) -> None:
+def test_a_file_that_is_not_a_dump_is_skipped_and_reported(repository: LocalRepository, folder: Path) -> None:
     custom, script = (folder / "custom.dump").read_bytes(), (folder / "with_create.sql").read_bytes()
     for path in (folder / "older/directory").iterdir():
         path.unlink()
@@ -274,7 +274,7 @@ def test_what_was_adopted_and_is_not_whole_any_more_is_no_success(repository: Lo
 
 
 def test_what_cannot_be(repository: LocalRepository, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="is not a folder on this machine"):
+    with pytest.raises(ConfigurationError, match="is not a directory on this machine"):
         run(repository, tmp_path / "nowhere")
     with pytest.raises(ConfigurationError, match="no time zone 'CEST5'"):
         run(repository, folder, time_zone="CEST5")

@@ -15,7 +15,7 @@ import pytest
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.freshness import freshness
-from airflow_pgbackup.backup.limits import Limits
+from airflow_pgbackup.backup.freshness_rules import FreshnessRules
 from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
@@ -30,7 +30,7 @@ from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.options import S3Options
 from airflow_pgbackup.settings import Settings
 
-DAY = Limits(max_age=timedelta(hours=26))
+DAY = FreshnessRules(max_age=timedelta(hours=26))
 TABLES = (
     "create table orders (id int, note text)",
     "insert into orders select n, md5(n::text) from generate_series(1, 5000) n",
@@ -83,8 +83,8 @@ def sql(database: ConnectionParams, *statements: str) -> None:
             connection.execute(statement)
 
 
-def look(repository: Repository, limits: Limits = DAY, **kwargs: Any) -> dict[str, Any]:
-    result = freshness(repository=repository, limits=limits, **kwargs)
+def look(repository: Repository, rules: FreshnessRules = DAY, **kwargs: Any) -> dict[str, Any]:
+    result = freshness(repository=repository, rules=rules, **kwargs)
     json.dumps(result, allow_nan=False)
     return result
 
@@ -110,14 +110,14 @@ def test_a_verified_backup_is_fresh_until_it_is_too_old(
     assert problem.startswith(
         f"prod/{database.dbname}: the newest backup verified at archive, {reference['id']}, is 27."
     )
-    assert look(repository, Limits(max_age=timedelta(days=2)), now=later(27))["fresh"]
+    assert look(repository, FreshnessRules(max_age=timedelta(days=2)), now=later(27))["fresh"]
 
 
 def test_an_unverified_backup_is_not_fresh(repository: Repository, back_up: Callable[..., dict[str, Any]]) -> None:
     reference = back_up(verified=False)
     (problem,) = look(repository)["problems"]
-    assert problem.endswith(f"among 1: the newest, {reference['id']}, is not verified yet")
-    assert look(repository, Limits(max_age=timedelta(hours=1), minimum_level=None))["fresh"]
+    assert problem.endswith(f"of 1, the newest, {reference['id']}, is not verified yet")
+    assert look(repository, FreshnessRules(max_age=timedelta(hours=1), minimum_level=None))["fresh"]
 
 
 def test_an_emptied_table_is_found_though_the_backup_verifies(
@@ -129,12 +129,12 @@ def test_an_emptied_table_is_found_though_the_backup_verifies(
     emptied = back_up()
     result = look(repository)
     assert [problem.partition(": ")[2] for problem in result["problems"]] == [
-        f"table public.orders has 0 rows in {emptied['id']}, 100 % less than the median of the last 2, 5,000",
-        f"table public.queue has 150 rows in {emptied['id']}, 92 % less than the median of the last 2, 2,000",
+        f"table public.orders has 0 rows in {emptied['id']}, 100 % less than the median of the last 2 (5,000)",
+        f"table public.queue has 150 rows in {emptied['id']}, 92 % less than the median of the last 2 (2,000)",
     ]
-    allowing = Limits(max_age=timedelta(hours=26), allow_drop=("public.orders", "public.q*"))
+    allowing = FreshnessRules(max_age=timedelta(hours=26), allow_drop=("public.orders", "public.q*"))
     assert look(repository, allowing)["fresh"]
-    assert look(repository, Limits(max_age=timedelta(hours=26), max_drop=None))["fresh"]
+    assert look(repository, FreshnessRules(max_age=timedelta(hours=26), max_drop=None))["fresh"]
 
 
 def test_a_much_smaller_artifact_is_found(
@@ -147,8 +147,8 @@ def test_a_much_smaller_artifact_is_found(
     result = look(repository)
     assert len(result["problems"]) == 1
     assert f"{smaller['id']} has " in result["problems"][0]
-    assert "less than the median of the last 1, " in result["problems"][0]
-    assert "public.orders, which had 10,000 rows, is no more" in result["series"][0]["notes"][0]
+    assert "less than the median of the last 1 (" in result["problems"][0]
+    assert f"table public.orders is missing from {smaller['id']}; it had 10,000 rows" in result["series"][0]["notes"][0]
 
 
 def test_a_dump_with_other_options_is_not_compared(
@@ -176,7 +176,7 @@ def test_databases_without_a_backup(
         "prod/@cluster: there is no backup"
     ]
     assert look(repository, series=SeriesSelection(server="other"))["problems"] == [
-        f"there is no backup at all of other in {repository.uri}"
+        f"no backup of other is in {repository.uri}"
     ]
 
 
@@ -193,13 +193,13 @@ def test_a_cluster(repository: Repository, server18: PostgresServer, client_dirs
     assert look(repository, series=SeriesSelection(server="prod", cluster=True))["fresh"]
 
 
-def test_series_that_are_no_more_can_be_passed_over(
+def test_series_can_be_excluded(
     repository: Repository, database: ConnectionParams, back_up: Callable[..., dict[str, Any]]
 ) -> None:
     back_up()
     assert not look(repository, now=later(1000))["fresh"]
     result = look(repository, now=later(1000), exclude=["prod/db_*"])
-    assert result["problems"] == [f"there is no backup at all in {repository.uri}"]
+    assert result["problems"] == [f"no backup is in {repository.uri}"]
 
 
 def test_a_forged_manifest_is_a_problem_and_not_a_crash(
@@ -210,13 +210,13 @@ def test_a_forged_manifest_is_a_problem_and_not_a_crash(
     assert path is not None
     path.write_bytes(b'{"format_version": "1.0", "artifact": {}}')
     (problem,) = look(repository)["problems"]
-    assert f"among 1: the newest, {reference['id']}, cannot be read: the manifest violates its schema at" in problem
+    assert f"of 1, the newest, {reference['id']}, cannot be read: the manifest violates its schema at" in problem
 
 
-def test_what_cannot_be_asked(repository: Repository, tmp_path: Path) -> None:
+def test_an_invalid_selection_is_refused(repository: Repository, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="databases are named, but of no server"):
         look(repository, series=SeriesSelection(databases=["app"]))
-    with pytest.raises(ConfigurationError, match="nothing would be looked at"):
+    with pytest.raises(ConfigurationError, match="databases is empty"):
         look(repository, series=SeriesSelection(server="prod", databases=[]))
     with pytest.raises(ConfigurationError, match="databases is 'app'"):
         look(repository, series=SeriesSelection(server="prod", databases="app"))
@@ -237,5 +237,5 @@ def test_on_s3_with_few_requests(s3: S3Server, back_up: Callable[..., dict[str, 
     assert look(fresh)["fresh"]
     assert requests == {"ListObjectsV2": 1 + 2, "GetObject": 1 + 2 * 2}, "with repository.json"
     requests.clear()
-    assert look(fresh, Limits(max_age=timedelta(hours=1), max_drop=None))["fresh"]
+    assert look(fresh, FreshnessRules(max_age=timedelta(hours=1), max_drop=None))["fresh"]
     assert requests == {"ListObjectsV2": 1 + 1, "GetObject": 2}, "the newest that counts is read"

@@ -1,0 +1,197 @@
+"""The rules of freshness, and whether a series meets them: ``judge_series(backups, contents, rules, now)``. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from statistics import median
+
+from airflow_pgbackup.backup.progress import human_bytes
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.repository.catalogue import Backup
+from airflow_pgbackup.repository.evidence import SKEW
+from airflow_pgbackup.repository.retention import check_level, counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreshnessRules:
+    """When a series is fresh. A backup counts if it is verified at ``minimum_level``.
+
+    :param max_age: the greatest time between the start of the newest backup that counts and now: what a restore would
+        lose at most.
+    :param minimum_level: the level at which a backup must be verified to count; None: every backup counts that has not
+        failed.
+    :param max_drop: the share by which the artifact's size, the sum of all rows, or the rows of a table may not fall
+        below the median of the previous backups. None: no comparison, and only listings are read.
+    :param compare_with: how many previous backups that count, of the same format, compression and options.
+    :param minimum_rows: tables with fewer rows are compared only in the sum of all rows.
+    :param allow_drop: tables that may become empty, such as queues: ``schema.table`` with ``*`` and ``?``
+        (``database.schema.table`` in a cluster's backups).
+    :raises ConfigurationError: an invalid value.
+    """
+
+    max_age: timedelta
+    minimum_level: str | None = "archive"
+    max_drop: float | None = 0.9
+    compare_with: int = 5
+    minimum_rows: int = 1000
+    allow_drop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_age, timedelta) or self.max_age <= timedelta(0):
+            raise ConfigurationError(f"invalid max_age {self.max_age!r}", hint="Give a datetime.timedelta above zero.")
+        check_level(self.minimum_level)
+        if self.max_drop is not None and not (_is_number(self.max_drop) and 0 < self.max_drop <= 1):
+            raise ConfigurationError(
+                f"invalid max_drop {self.max_drop!r}", hint="Give a share such as 0.9, or None for no comparison."
+            )
+        for name, least in (("compare_with", 1), ("minimum_rows", 1)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ConfigurationError(f"invalid {name} {value!r}", hint=f"Give a whole number, {least} or more.")
+        if isinstance(self.allow_drop, str):
+            raise ConfigurationError(f"invalid allow_drop {self.allow_drop!r}", hint="Pass a list of tables.")
+
+    def describe(self) -> dict[str, object]:
+        """Return the rules as plain JSON, ``max_age`` in seconds."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**values, "max_age": self.max_age.total_seconds(), "allow_drop": list(self.allow_drop)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupContents:
+    """The contents of a backup as its manifest and verifications state them.
+
+    :param kind: equal for backups that may be compared: format, compression, options.
+    :param rows: table to rows, from the newest verification that counted them; None where none has.
+    """
+
+    kind: object
+    rows: Mapping[str, int] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesFreshness:
+    """The result for one series.
+
+    :param problems: why it is not fresh; empty where it is.
+    :param notes: further facts for people.
+    """
+
+    problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    newest: Backup | None = None
+    rows: int | None = None
+
+
+def judge_series(
+    backups: Iterable[Backup], contents: Mapping[str, BackupContents], rules: FreshnessRules, now: datetime
+) -> SeriesFreshness:
+    """Return whether a series is fresh. Pure.
+
+    :param backups: all of the series, in any order. Their states are trusted here, so the caller reads those that
+        :func:`backups_compared` returns first, see :mod:`.evidence`.
+    :param contents: by backup id, of those that :func:`backups_compared` returns; a backup without is not compared.
+    """
+    ordered = _newest_first(backups)
+    counting = backups_compared(ordered, rules, now)
+    notes = [
+        # Clocks differ by less than SKEW. A backup from further in the future would always be fresh.
+        f"{b.id} starts in the future and is ignored; check the clocks"
+        for b in ordered
+        if b.started_at > now + SKEW
+    ]
+    past = [backup for backup in ordered if backup.started_at <= now + SKEW]
+    level = f"verified at {rules.minimum_level}" if rules.minimum_level else "that has not failed"
+    if not counting:
+        problem = "there is no backup"
+        if past:
+            problem += f" {level}; of {len(past)}, the newest, {past[0].id}, {past[0].standing}"
+        return SeriesFreshness(problems=(problem,), notes=tuple(notes))
+    for backup in past[: past.index(counting[0])][:3]:
+        notes.append(f"newer backup {backup.id} {backup.standing}")
+    newest, problems = counting[0], []
+    age = now - newest.started_at
+    if age > rules.max_age:
+        problems.append(
+            f"the newest backup {level}, {newest.id}, is {_hours(age)} old, more than {_hours(rules.max_age)}"
+        )
+    rows = None
+    if rules.max_drop is not None:
+        mine = contents.get(newest.id)
+        if mine is not None:
+            rows = None if mine.rows is None else sum(mine.rows.values())
+            before = [(b, theirs) for b in counting[1:] if (theirs := contents.get(b.id)) and theirs.kind == mine.kind]
+            found = _drops(newest, mine, before, rules, rules.max_drop)
+            problems += found[0]
+            notes += found[1]
+    return SeriesFreshness(problems=tuple(problems), notes=tuple(notes), newest=newest, rows=rows)
+
+
+def backups_compared(backups: Iterable[Backup], rules: FreshnessRules, now: datetime) -> list[Backup]:
+    """Return the newest backup that counts, and the previous ones that :func:`judge_series` compares it with."""
+    counting = [b for b in _newest_first(backups) if b.started_at <= now + SKEW and counts(b, rules.minimum_level)]
+    return counting[: 1 + rules.compare_with]
+
+
+def _drops(
+    newest: Backup,
+    mine: BackupContents,
+    before: Sequence[tuple[Backup, BackupContents]],
+    rules: FreshnessRules,
+    max_drop: float,
+) -> tuple[list[str], list[str]]:
+    """Return the problems, what is much smaller than before, and the notes, tables that no longer exist."""
+    problems: list[str] = []
+    notes: list[str] = []
+    if not before:
+        return problems, notes
+
+    def dropped(value: float, values: Sequence[float]) -> bool:
+        usual = median(values)
+        return usual > 0 and (usual - value) / usual >= max_drop
+
+    def share(value: float, values: Sequence[float]) -> str:
+        return f"{(1 - value / median(values)) * 100:.0f} % less than the median of the last {len(values)}"
+
+    sizes = [backup.size for backup, _ in before]
+    if dropped(newest.size, sizes):
+        problems.append(
+            f"{newest.id} has {human_bytes(newest.size)}, {share(newest.size, sizes)} ({human_bytes(median(sizes))})"
+        )
+    counted = [theirs.rows for _, theirs in before if theirs.rows is not None]
+    if mine.rows is None or not counted:
+        return problems, notes
+    total, totals = sum(mine.rows.values()), [sum(rows.values()) for rows in counted]
+    if dropped(total, totals):
+        problems.append(f"{newest.id} has {total:,} rows, {share(total, totals)} ({median(totals):,.0f})")
+    for table in sorted({name for rows in counted for name in rows}):
+        usual = [rows[table] for rows in counted if table in rows]
+        if median(usual) < rules.minimum_rows or any(fnmatchcase(table, pattern) for pattern in rules.allow_drop):
+            continue
+        if table not in mine.rows:
+            # Somebody dropped or renamed it, or it is an old partition; the sum of all rows shows a great loss.
+            if table in counted[0]:
+                notes.append(f"table {table} is missing from {newest.id}; it had {counted[0][table]:,} rows before")
+        elif dropped(mine.rows[table], usual):
+            problems.append(
+                f"table {table} has {mine.rows[table]:,} rows in {newest.id}, {share(mine.rows[table], usual)} "
+                f"({median(usual):,.0f})"
+            )
+    return problems, notes
+
+
+def _newest_first(backups: Iterable[Backup]) -> list[Backup]:
+    return sorted(backups, key=lambda backup: (backup.started_at, backup.id), reverse=True)
+
+
+def _hours(span: timedelta) -> str:
+    hours = span.total_seconds() / 3600
+    return f"{hours / 24:.1f} days" if hours >= 72 else f"{hours:.1f} h"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,125 @@
+"""Turn command-line arguments into what the verbs take: repository, backup, connection, server name."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+
+from airflow_pgbackup.backup.choose_backup import LATEST, choose_evidence, newest_backup
+from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.evidence import Evidence
+from airflow_pgbackup.repository.layout import LEVELS
+from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3.options import STORE_LIMITS, S3Options
+
+S3_VARIABLE = "PGBACKUP_S3"
+
+
+def repository_argument(session: Session) -> Repository:
+    """Return the repository that REPOSITORY names."""
+    return repository_at(session, session.arguments.repository)
+
+
+def repository_at(session: Session, uri: str) -> Repository:
+    """Return the repository at a URI.
+
+    :raises ConfigurationError: not a repository's URI, or PGBACKUP_S3 is invalid.
+    """
+    store: object = {}
+    if text := os.environ.get(S3_VARIABLE):
+        try:
+            store = json.loads(text)
+        except (ValueError, RecursionError):
+            store = None
+    if not isinstance(store, dict):
+        raise ConfigurationError(f"the variable {S3_VARIABLE} is not a JSON object", hint=_S3_HINT)
+    if unknown := sorted(store.keys() - {*STORE_LIMITS, "extra_args"}):
+        raise ConfigurationError(f"the variable {S3_VARIABLE} has unknown keys: {', '.join(unknown)}", hint=_S3_HINT)
+    return open_repository(uri, s3=S3Options.of_store(store), cancel=session.cancel)
+
+
+_S3_HINT = (
+    'Write {"extra_args": {"StorageClass": "…"}, "max_parts": 1000}; the known keys are extra_args, '
+    f"{', '.join(STORE_LIMITS)}."
+)
+
+
+def backup_argument(
+    session: Session, *, minimum_level: str | None = "integrity"
+) -> tuple[Repository, Evidence, Manifest]:
+    """Return the backup that SERIES and ID name, with the evidence of its state.
+
+    :param minimum_level: for the ID ``latest``; see :func:`.choose_backup.choose_evidence`.
+    """
+    arguments, repository = session.arguments, repository_argument(session)
+    evidence = choose_evidence(repository, arguments.series, arguments.id, minimum_level=minimum_level, log=session.log)
+    return repository, evidence, evidence.require_manifest()
+
+
+def backup_to_verify_argument(session: Session) -> tuple[Repository, Evidence, Manifest]:
+    """Return the backup as :func:`backup_argument` does, but ``latest`` is the newest in any state: verify looks for
+    what is not verified yet."""
+    arguments, repository = session.arguments, repository_argument(session)
+    if arguments.id != LATEST:
+        return backup_argument(session)
+    evidence = newest_backup(repository, arguments.series)
+    return repository, evidence, evidence.require_manifest()
+
+
+def connection_argument(session: Session) -> ConnectionParams:
+    """Return the connection that the arguments, the environment and the service file name, in psql's order.
+
+    :raises ConfigurationError: ``--dbname`` is a connection string.
+    """
+    arguments = session.arguments
+    name = arguments.dbname or ""
+    if "://" in name or "password=" in name:
+        raise ConfigurationError(
+            "--dbname takes a database name, not a connection string",
+            hint="Use --host, --port, --username, or --service; passwords come from ~/.pgpass or PGPASSWORD.",
+        )
+    found = {
+        "host": arguments.host,
+        "port": arguments.port,
+        "user": arguments.username,
+        "dbname": arguments.dbname,
+        "service": arguments.service,
+    }
+    return ConnectionParams.from_environment(**{keyword: value for keyword, value in found.items() if value})
+
+
+def server_argument(session: Session) -> str:
+    """Return the first part of the series: ``--server``, else the host's name; this machine's for a socket."""
+    connection = connection_argument(session)
+    host = connection.host.partition(",")[0]
+    name: str = session.arguments.server or (host if host and not host.startswith("/") else socket.gethostname())
+    return name
+
+
+def require_level(flag: str, level: str | None) -> None:
+    """Check a level given with a flag.
+
+    :raises ConfigurationError: not a level.
+    """
+    if level is not None and level not in LEVELS:
+        raise ConfigurationError(f"invalid {flag} {level!r}", hint=f"Choose one of {', '.join(LEVELS)}.")
+
+
+def minimum_level_argument(session: Session) -> str | None:
+    """Return ``--minimum-level``; None for ``none``.
+
+    :raises ConfigurationError: not a level.
+    """
+    level: str = session.arguments.minimum_level
+    if level == "none":
+        return None
+    if level not in LEVELS:
+        raise ConfigurationError(
+            f"invalid --minimum-level {level!r}", hint=f"Choose one of {', '.join(LEVELS)}, or none."
+        )
+    return level

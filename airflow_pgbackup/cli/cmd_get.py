@@ -1,0 +1,29 @@
+"""``pgbackup get``: copy a backup's artifact into a directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from airflow_pgbackup.backup.artifact import download
+from airflow_pgbackup.backup.restore_command import restore_command_of
+from airflow_pgbackup.cli.arguments import backup_argument
+from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.errors import ConfigurationError
+
+
+def run(session: Session) -> None:
+    repository, _, manifest = backup_argument(session)
+    directory = Path(session.arguments.into)
+    if not directory.is_dir():
+        raise ConfigurationError(
+            f"{directory} is not a directory", hint="Create it first, or choose another one with --into."
+        )
+    with session.working(f"downloading {manifest.artifact.name}"):
+        path = download(repository, manifest, directory, cancel=session.cancel)
+    command = restore_command_of(manifest)
+    session.result(
+        {"path": str(path), "restore_command": command},
+        str(path),
+        "to restore it, run in that directory:",
+        command,
+    )

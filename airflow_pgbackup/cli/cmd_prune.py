@@ -1,0 +1,48 @@
+"""``pgbackup prune``: delete the backups that a retention policy does not keep."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from rich.table import Table
+
+from airflow_pgbackup.backup.context import discard
+from airflow_pgbackup.backup.prune import prune
+from airflow_pgbackup.backup.series_selection import SeriesSelection
+from airflow_pgbackup.cli.arguments import minimum_level_argument, repository_argument
+from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.repository.retention import Policy, parse_duration
+from airflow_pgbackup.terminal import styled
+
+
+def run(session: Session) -> None:
+    arguments, repository = session.arguments, repository_argument(session)
+    policy = Policy(
+        keep_last=arguments.keep_last,
+        keep_hourly=arguments.keep_hourly,
+        keep_daily=arguments.keep_daily,
+        keep_weekly=arguments.keep_weekly,
+        keep_monthly=arguments.keep_monthly,
+        keep_yearly=arguments.keep_yearly,
+        keep_within=parse_duration(arguments.keep_within) if arguments.keep_within else None,
+        keep_at_least=arguments.keep_at_least,
+        minimum_level=minimum_level_argument(session),
+        time_zone=arguments.time_zone,
+    )
+    with session.working(f"pruning {repository.uri}"):
+        outcome: Any = prune(
+            repository=repository,
+            policy=policy,
+            dry_run=not arguments.delete,
+            series=SeriesSelection(server=arguments.server),
+            context=replace(session.context, log=discard),  # the table below says the same
+        )
+    table = Table("", "series", "backup", "why", box=None, pad_edge=False, header_style="bold")
+    for decision in outcome["decisions"]:
+        delete = "deleted" if arguments.delete else "delete"
+        mark = styled("keep", "green") if decision["keep"] else styled(delete, "red")
+        table.add_row(mark, decision["series"], decision["id"], "; ".join(decision["reasons"]))
+    deleted = "deleted" if arguments.delete else "would be deleted (--delete)"
+    swept = [f"removed the leftovers of a killed process: {path}" for path in outcome["swept"]]
+    session.result(outcome, table, *outcome["notes"], *swept, f"{outcome['kept']} kept, {outcome['removed']} {deleted}")

@@ -1,0 +1,66 @@
+"""``pgbackup show``: show one backup, its verifications, and the command that restores it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+
+from rich.table import Table
+
+from airflow_pgbackup.backup.progress import human_bytes
+from airflow_pgbackup.backup.restore_command import restore_command_of
+from airflow_pgbackup.cli.arguments import backup_argument
+from airflow_pgbackup.cli.display import age, backup_as_json
+from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.verification import Verification
+from airflow_pgbackup.terminal import styled
+
+
+def run(session: Session) -> None:
+    _, evidence, manifest = backup_argument(session)
+    backup, reports = evidence.backup, evidence.verifications
+    command = restore_command_of(manifest)
+    state = f"verified at level {backup.level}" if backup.level else backup.standing
+    details = {
+        **backup_as_json(backup),
+        "problem": backup.problem,
+        "ignored": list(evidence.ignored),
+        "manifest": json.loads(replace(manifest, restore_command=command).to_json()),
+        "verifications": [json.loads(report.to_json()) for report in reports],
+    }
+    history = [_history(reports)] if reports else []
+    session.result(
+        details, _summary(manifest, state, command), *history, *(f"ignored: {line}" for line in evidence.ignored)
+    )
+
+
+def _summary(manifest: Manifest, state: str, command: str) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("backup", f"{manifest.series.path} {manifest.id}"),
+        ("artifact", f"{manifest.artifact.name}, {human_bytes(manifest.artifact.size)}, {manifest.artifact.format}"),
+        ("sha256", manifest.artifact.sha256),
+        ("source", f"PostgreSQL {manifest.source.server_version}, {human_bytes(manifest.source.size_bytes or 0)}"),
+        (
+            "dumped",
+            f"{age(manifest.started_at)} ago in {manifest.duration_seconds:.1f} s, by {manifest.client.tool} "
+            f"{manifest.client.version}",
+        ),
+        ("options", shlex.join(f"{n}={v}" for n, v in manifest.options.items()) or "none"),
+        ("state", state),
+        ("restore", command),
+    ):
+        table.add_row(styled(name, "bold"), str(value))
+    return table
+
+
+def _history(reports: tuple[Verification, ...]) -> Table:
+    table = Table("when", "level", "result", "tables", "rows", "recovery time", box=None, header_style="bold")
+    for report in reports:
+        seconds = f"{report.restore_seconds:.1f} s" if report.restore_seconds is not None else ""
+        rows = f"{sum(each.rows for each in report.tables):,}"
+        when = f"{report.finished_at:%Y-%m-%d %H:%M:%S}Z"
+        table.add_row(when, report.level, report.result, str(len(report.tables)), rows, seconds)
+    return table

@@ -1,0 +1,69 @@
+"""A run of one command: its arguments, its terminals, and the context that it gives to a verb."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.table import Table
+
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.cli.definition import EXIT_STATUS
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.settings import Settings
+from airflow_pgbackup.terminal import Terminal, styled
+from airflow_pgbackup.text import printable_json
+
+
+@dataclass
+class Session:
+    """What a command works with. Results go to stdout, progress and warnings to stderr.
+
+    :param arguments: as parsed.
+    :ivar status: the exit status of a command that raises no error.
+    """
+
+    arguments: argparse.Namespace
+    settings: Settings
+    out: Terminal
+    err: Terminal
+    cancel: Cancel = field(default_factory=Cancel)
+    status: int = EXIT_STATUS["done"]
+
+    @property
+    def context(self) -> RunContext:
+        """The context for a verb."""
+        origin = {"command": "pgbackup", "hostname": socket.gethostname(), "uid": os.geteuid()}
+        return RunContext(settings=self.settings, cancel=self.cancel, log=self.log, origin=origin)
+
+    def log(self, line: str) -> None:
+        """Print a log line to stderr."""
+        self.err.say(line, style="dim")
+
+    def result(self, value: object, *shown: str | Table) -> None:
+        """Print the result: ``value`` as JSON with ``--json``, else the lines and tables for people."""
+        if self.arguments.json:
+            # Not by rich, which would wrap it.
+            ascii_only = (sys.stdout.encoding or "").lower() != "utf-8"
+            self.out.write(printable_json(json.dumps(value, indent=2, ensure_ascii=ascii_only, default=str)))
+            return
+        for each in shown:
+            if isinstance(each, str):
+                self.out.say(each)
+            else:
+                self.out.print(each)
+
+    @contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """Show a spinner and ``what`` while the ``with`` lasts, where stderr is a terminal; log lines pass above it."""
+        if self.err.is_terminal:
+            with self.err.status(styled(what, "")):
+                yield
+        else:
+            yield
