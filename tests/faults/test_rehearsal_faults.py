@@ -299,7 +299,7 @@ def test_a_wrong_copy_is_a_failure_all_the_same(
         return loaded
 
     monkeypatch.setattr(rehearse, "restore_copy", altered)
-    with pytest.raises(VerificationFailed, match=r"table data public\.t 599 rows after the restore, 600 were dumped"):
+    with pytest.raises(VerificationFailed, match=r"table data public\.t found 599 rows, expected 600"):
         verify(reference=reference, repository=here, level="restore")
     assert verifications(here) == ["fail.json"]
     nothing_is_left(temporary)

@@ -109,7 +109,7 @@ def compare_definitions(
     differences = [
         Difference(found.kind.lower(), found.label, found.detail)
         for found in compare_objects(archived, restored, definitions=exact)
-        if not (manifest.options.get("filters") and "was not dumped" in found.detail)
+        if not (manifest.options.get("filters") and found.added)
     ]
     return differences, notes
 

@@ -1,7 +1,7 @@
-"""The tables' data of a custom archive, decoded here instead of by pg_restore.
+"""The rows of a custom archive, decoded in this process instead of by pg_restore.
 
-For a rehearsal, where pg_restore restores the same file at the same time: half the processor time of a second
-pg_restore with a pipe behind it, and two readers that know nothing of each other have to come to the same rows.
+A rehearsal uses it while pg_restore restores the same file. It takes half the CPU time of a second pg_restore that
+writes to a pipe, and two independent decoders have to find the same rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ _COPY_END = b"\\.\n\n\n"  # dumpTableData_copy in pg_dump.c
 
 
 def decodable(toc: Toc) -> bool:
-    """Whether all of its data are tables by COPY, of a compression known here: no large objects, no INSERTs."""
+    """Return whether this module can decode all data of an archive: tables by COPY, no large objects, no INSERT, and a
+    compression that it knows.
+    """
     data = [entry for entry in toc.entries if entry.has_data]
     return (
         toc.format == "custom"
@@ -35,14 +37,15 @@ def decodable(toc: Toc) -> bool:
 
 
 def copy_blocks(source: Readable, summary: ArchiveSummary, deadline: Deadline) -> Iterator[CopyBlock]:
-    """COPY blocks in the archive's order, as :meth:`ArchiveReader.blocks` gives them.
+    """Yield COPY blocks in the order of the archive, as :meth:`.ArchiveReader.blocks` does.
 
-    :param source: a :func:`decodable` archive.
-    :param summary: gets sequences and sizes, and is whole at the end.
-    :raises VerificationFailed: the archive is not whole, or damaged.
+    :param source: an archive that is :func:`decodable`.
+    :param summary: receives sequences and sizes; complete at the end of the iteration.
+    :param deadline: checked at each piece of data.
+    :raises VerificationFailed: the archive is truncated or damaged.
     """
     archive = CustomArchive(source, what="the archive", chunk_size=CHUNK)
-    decoder = sqlnames.NameDecoder()  # the entries are text already, and UTF-8 again here
+    decoder = sqlnames.NameDecoder()  # for names in UTF-8: read_toc has decoded them
     for each in archive.toc.entries:
         if each.kind == "STDSTRINGS":
             decoder.standard_strings = "off" not in each.definition
@@ -53,7 +56,7 @@ def copy_blocks(source: Readable, summary: ArchiveSummary, deadline: Deadline) -
     while missing:
         kind, dump_id, _ = archive.block()
         if kind != DATA or dump_id not in missing:
-            archive.fail(f"a block of type {kind} for entry {dump_id}")
+            archive.fail(f"unexpected block of type {kind} for entry {dump_id}")
         entry = missing.pop(dump_id)
         data = _Data(archive, entry, summary, deadline)
         target = sqlnames.copy_target(encoded((entry.copy_statement or "").strip()), decoder)
@@ -62,7 +65,7 @@ def copy_blocks(source: Readable, summary: ArchiveSummary, deadline: Deadline) -
 
 
 class _Data:
-    """The data of one entry, without the end marker."""
+    """The data of one entry, without the end marker of COPY."""
 
     def __init__(self, archive: CustomArchive, entry: TocEntry, summary: ArchiveSummary, deadline: Deadline) -> None:
         self._summary = summary
@@ -78,7 +81,7 @@ class _Data:
         return self._pieces
 
     def skip(self) -> None:
-        """Read over what was not taken, which checks it, too."""
+        """Read the data that was not consumed, to check it too."""
         for _ in self._pieces:
             pass
 

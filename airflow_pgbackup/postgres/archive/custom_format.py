@@ -1,8 +1,8 @@
-"""The layout of an archive in custom format behind its table of contents (``src/bin/pg_dump/pg_backup_custom.c``).
+"""The data blocks of an archive in custom format, which follow its table of contents.
 
-It has blocks: a type, a dump id, then the data in chunks, each an int and so many bytes, up to a chunk of length 0.
-Large objects share a block, in which an OID stands before the chunks of each, up to an OID of 0. An int is a sign byte
-and four bytes, the lowest first.
+A block has a type, a dump ID, and the data in chunks. A chunk is a length and that many bytes; length 0 ends the block.
+All large objects share one block: the OID of each precedes its chunks, and OID 0 ends the block. An integer is a sign
+byte and four bytes, least significant first. Source: ``src/bin/pg_dump/pg_backup_custom.c``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ PIECE = 1 << 18
 
 
 class CustomArchive:
-    """Head and table of contents, and behind them a window that moves over the blocks.
+    """An archive in custom format: its table of contents, then its blocks in order.
 
-    :param what: names it in messages.
-    :param only_data: as for :func:`read_toc`.
-    :raises VerificationFailed: it is no archive in custom format. Everywhere here: it is not whole.
-    :ivar head: the bytes of the table of contents.
+    :param source: read forward only.
+    :param what: names the archive in errors.
+    :param only_data: as for :func:`.read_toc`.
+    :raises VerificationFailed: not an archive in custom format; by every method: it is truncated or damaged.
+    :ivar head: the bytes of the header and the table of contents.
+    :ivar window: moves over the blocks.
     """
 
     def __init__(self, source: Readable, *, what: str, chunk_size: int = 1 << 17, only_data: bool = False) -> None:
@@ -36,41 +38,47 @@ class CustomArchive:
         self.head = read[: self.toc.size]
         self.window = Window(source, chunk_size, held=read[self.toc.size :], offset=self.toc.size)
         if self.toc.format != "custom":
-            raise VerificationFailed(f"{what} is in {self.toc.format} format")
+            raise VerificationFailed(f"{what} is in {self.toc.format} format, expected custom")
 
     def release(self) -> None:
-        """Forget the table of contents, which may be larger than all that is ever held of the data."""
+        """Free the memory of the table of contents, which may be larger than what is held of the data at any time."""
         self.head = b""
         self.toc.entries.clear()
 
     def more(self) -> bool:
+        """Return whether another block follows."""
         return bool(self.window.peek(1))
 
     def block(self) -> tuple[int, int, bytes]:
-        """Type, dump id, and the bytes that say so."""
+        """Read the start of a block.
+
+        :return: type, dump ID, and the bytes that encode them.
+        """
         start = self.take(1 + INT)
         return start[0], int.from_bytes(start[2:], "little"), start
 
     def chunks(self) -> Iterator[bytes]:
-        """What follows, up to the chunk of length 0; long chunks in pieces: a row may take 1 GiB."""
+        """Yield the data up to the chunk of length 0. Long chunks come in pieces, since a row may have 1 GiB."""
         while (length := self.take(INT)) != ZERO:
             if length[0]:
-                self.fail("a chunk of a length below 0")
+                self.fail("a chunk has a negative length")
             left = int.from_bytes(length[1:], "little")
             while left:
                 yield self.take(min(left, PIECE))
                 left -= min(left, PIECE)
 
     def take(self, count: int) -> bytes:
+        """Return the next `count` bytes."""
         data = self.window.peek(count)
         if len(data) < count:
-            self.fail("it ends inside its data")
+            self.fail("the file ends inside its data")
         self.window.position += count
         return data
 
     def fail(self, detail: str) -> NoReturn:
-        raise VerificationFailed(f"{self.what}, near byte {self.window.offset}: {detail}")
+        raise VerificationFailed(f"{self.what} is damaged near byte {self.window.offset}: {detail}")
 
 
 def to_int(value: int) -> bytes:
+    """Encode an integer that is not negative."""
     return b"\0" + value.to_bytes(INT - 1, "little")

@@ -1,7 +1,7 @@
-"""Is a compressed file whole? And plain dumps read through their compression.
+"""Check that a compressed file is complete, and read a compressed plain dump.
 
-pg_restore does not say: of a directory archive it takes a gzip, zstd or lz4 member cut anywhere in its data for a
-shorter one (tried on every length with 18.6), and exits 0.
+pg_restore does not check the first: in a directory archive it takes a gzip, zstd or lz4 member that was truncated
+anywhere in its data for a shorter one, and exits 0 (tried with 18.6 at every length).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import BinaryIO, Protocol
 
 from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.errors import NotProven, VerificationFailed
-from airflow_pgbackup.postgres.archive.zstd_blocks import MOST_WINDOW, ZstdBlocks
+from airflow_pgbackup.postgres.archive.zstd_blocks import MAX_WINDOW, ZstdBlocks
 from airflow_pgbackup.postgres.sql.window import CHUNK
 
 _ZSTD_MAGIC = 0xFD2FB528
 _LZ4_MAGIC = 0x184D2204
-_SKIPPABLE_MAGIC = 0x184D2A50  # and the fifteen after it, in both formats
+_SKIPPABLE_MAGIC = 0x184D2A50  # and the next fifteen values, in both formats
 _WBITS = {"gzip": 31, "zlib": 15}
 _INPUT = 32 << 10
-_STEP = 4096  # numbers read
+_STEP = 4096  # integers read between two calls of on_step
 
 
 class _Decompressor(Protocol):
@@ -34,15 +34,16 @@ class _Decompressor(Protocol):
 
 
 def check_complete(file: BinaryIO, suffix: str, what: str, on_step: Callable[[], None]) -> bytes | None:
-    """Raise if a compressed file is not whole to its last byte.
+    """Raise if a compressed file is not complete to its last byte.
 
-    gzip is decompressed, which checks its checksum too; the frames of zstd and lz4 are walked, which costs nothing
-    (pg_restore then decodes their data).
+    gzip is decompressed, which verifies its checksum too. Of zstd and lz4 only the frames are walked, which is cheap:
+    pg_restore decodes their data later.
 
     :param suffix: ``gz``, ``zst`` or ``lz4``.
+    :param what: names the file in errors.
     :param on_step: called every few MiB; may raise.
-    :return: the last bytes of what gzip holds; None for the others.
-    :raises VerificationFailed: what is wrong, and where.
+    :return: the last 8 bytes of the decompressed data for gzip; None for zstd and lz4.
+    :raises VerificationFailed: the file is empty, truncated or corrupt, and where.
     """
     if suffix == "gz":
         return _check_gzip(file, what, on_step)
@@ -65,7 +66,7 @@ def _check_gzip(file: BinaryIO, what: str, on_step: Callable[[], None]) -> bytes
 
 
 class _Frames:
-    """Forward through a file of frames."""
+    """A position that moves forward through the frames of a file."""
 
     def __init__(self, file: BinaryIO, what: str, on_step: Callable[[], None]) -> None:
         self._file = file
@@ -101,7 +102,9 @@ class _Frames:
         raise VerificationFailed(f"{self._what} is truncated after {self._size} bytes, inside a compressed frame")
 
     def corrupt(self) -> None:
-        raise VerificationFailed(f"{self._what} is corrupt near byte {self._position}: no compressed frame")
+        raise VerificationFailed(
+            f"{self._what} is corrupt near byte {self._position}: no compressed frame begins there"
+        )
 
 
 def _zstd_frame(frames: _Frames) -> None:
@@ -144,14 +147,17 @@ def _lz4_frame(frames: _Frames) -> None:
 
 
 class Decompressed:
-    """A reader of what ``source`` holds; an end that comes too early is an error, not an end.
+    """Read a compressed source as a stream. A premature end raises an error.
 
-    It holds some MiB, whatever the source decompresses to, and with zstd the window that a frame asks for, at most
-    128 MiB (:data:`~airflow_pgbackup.postgres.archive.zstd_blocks.MOST_WINDOW`).
+    It needs a few MiB of memory, however much the source decompresses to; for zstd also the window that a frame asks
+    for, at most 128 MiB (:data:`.MAX_WINDOW`).
 
-    :param method: ``gzip`` or ``zstd``; ``zlib`` is what pg_dump calls gzip inside its archives.
-    :param on_step: called whenever the source was read, which may come to nothing; may raise.
-    :ivar streams: how many compressed streams were read to their ends; more than one follow each other in a file.
+    :param method: ``gzip`` or ``zstd``; or ``zlib``, which pg_dump calls gzip inside its archives.
+    :param what: names the source in errors.
+    :param on_step: called after each read of the source, which may decompress to nothing; may raise.
+    :ivar streams: number of compressed streams read to their ends; a file may hold several, one after another.
+    :raises VerificationFailed: by ``read``: the source is truncated or corrupt.
+    :raises NotProven: by ``read``: a method that is not supported, or a zstd window of more than 128 MiB.
     """
 
     def __init__(self, source: Readable, method: str, what: str, *, on_step: Callable[[], None] = lambda: None) -> None:
@@ -160,13 +166,13 @@ class Decompressed:
         self._what = what
         self._method = method
         self._decompressor: _Decompressor | None = None
-        self._left = b""  # compressed
-        self._more = False  # whether the decompressor had more to say than it was asked for
+        self._left = b""  # compressed bytes not yet passed to the decompressor
+        self._more = False  # the decompressor may have more output than it was asked for
         self._output = memoryview(b"")
         self.streams = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        """Between one byte and ``size``, as comes at hand; empty at the end. ``size`` must be positive."""
+        """Return between one byte and `size` bytes, as available; nothing at the end. `size` must be positive."""
         while not self._output:
             if not (self._left or self._more):
                 self._left = self._source.read(_INPUT)
@@ -183,7 +189,7 @@ class Decompressed:
             output = self._decompressor.decompress(self._left, CHUNK)
         except MemoryError:
             raise
-        except Exception as error:  # zlib, isal and zstandard each have their own, with nothing else in common
+        except Exception as error:  # zlib, isal and zstandard share no class of errors
             raise VerificationFailed(f"{self._what} is corrupt before byte {self._counted.size}: {error}") from error
         if self._decompressor.eof:
             self._left, self._more = self._decompressor.unused_data, False
@@ -202,14 +208,14 @@ class Decompressed:
 
 
 class _Zstd:
-    """zstandard's decompressor, without a limit: :class:`ZstdBlocks` feeds it with so little that it needs none."""
+    """zstandard's decompressor. It has no limit on its output: :class:`ZstdBlocks` limits its input instead."""
 
     unconsumed_tail = b""
 
     def __init__(self) -> None:
         import zstandard
 
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW).decompressobj()
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj()
 
     @property
     def eof(self) -> bool:
@@ -229,14 +235,14 @@ def _decompressor(method: str) -> _Decompressor:
     if method == "zstd":
         return _Zstd()
     raise NotProven(
-        f"a plain dump compressed with {method} cannot be read here",
-        hint="dump in custom format, or compress plain dumps with zstd or gzip",
+        f"unsupported compression of a plain dump: {method}",
+        hint="Dump in custom format, or compress plain dumps with zstd or gzip.",
     )
 
 
 def _gzip_decompressor(wbits: int) -> _Decompressor:
     try:
         from isal import isal_zlib
-    except ImportError:  # no wheel for this processor: zlib does the same, slower
+    except ImportError:  # no wheel for this processor: zlib does the same, more slowly
         return zlib.decompressobj(wbits=wbits)
     return isal_zlib.decompressobj(wbits=wbits)

@@ -1,7 +1,7 @@
-"""Names inside pg_dump's archives, compared with what pg_dump writes before a tool of PostgreSQL's opens the archive.
+"""Names inside an archive: refuse what pg_dump never writes, before a PostgreSQL tool opens the archive.
 
-pg_restore opens whatever ``toc.dat`` and ``blobs*.toc`` of a directory archive name: ``../`` and symbolic links
-included, and a file outside then ends as a large object or as rows (``setFilePath`` and ``_LoadLOs`` in
+pg_restore opens every path that ``toc.dat`` and ``blobs*.toc`` of a directory archive name, ``../`` and symbolic links
+included. A file outside the archive then becomes a large object or rows of a table (``setFilePath`` and ``_LoadLOs`` in
 ``src/bin/pg_dump/pg_backup_directory.c``).
 """
 
@@ -29,19 +29,19 @@ def check_tar_member(name: str, kind: bytes) -> None:
     :param kind: the type flag of its header.
     """
     if kind not in (b"0", b"\0"):
-        raise VerificationFailed(f"the tar file has a link or another special member: {name!r}")
+        raise VerificationFailed(f"the tar file has a member {name!r} that is a link or another special file")
     if name not in ("toc.dat", "restore.sql") and not any(p.fullmatch(name) for p in (_TABLE, _LIST, _BLOB)):
         raise VerificationFailed(f"the tar file has a member {name!r}, a name that pg_dump never writes")
 
 
 def check_data_name(entry: TocEntry) -> None:
-    """Raise if an entry has its data in a file that pg_dump would not give it."""
+    """Raise if the table of contents names a data file that pg_dump would not use for the entry."""
     if entry.file and not (_LIST if entry.kind == "BLOBS" else _TABLE).fullmatch(entry.file):
-        raise VerificationFailed(f"{entry.label} has its data in {entry.file!r}, which pg_dump never writes")
+        raise VerificationFailed(f"{entry.label} names its data file {entry.file!r}, which pg_dump never writes")
 
 
 def check_member_names(names: list[str]) -> None:
-    """Raise if the files of a directory archive are not such as pg_dump writes, each once."""
+    """Raise if a directory archive has a file that pg_dump never writes, or the same file in two compressions."""
     stems: set[str] = set()
     for name in names:
         stem = _SUFFIX.sub("", name)
@@ -54,12 +54,12 @@ def check_member_names(names: list[str]) -> None:
 
 
 def check_directory_names(directory: Path, on_step: Callable[[], None]) -> None:
-    """Raise if anything in a directory archive leads out of it.
+    """Raise if a name in a directory archive leads out of it.
 
-    :param directory: with regular files only, to which nobody else may write.
+    :param directory: has regular files only, and nobody else can write to it.
     :param on_step: called at each entry; may raise.
-    :raises VerificationFailed: a name in it that pg_dump never writes, or of a file that it lacks.
-    :raises ClientError: an archive of a PostgreSQL that is newer than this package.
+    :raises VerificationFailed: a name that pg_dump never writes, or the name of a file that the directory lacks.
+    :raises ClientError: a newer PostgreSQL wrote the archive than this package supports.
     """
     names = [path.name for path in directory.iterdir()]
     check_member_names(names)
@@ -69,13 +69,13 @@ def check_directory_names(directory: Path, on_step: Callable[[], None]) -> None:
     with (directory / "toc.dat").open("rb") as file:
         toc, _ = read_toc(file, what="toc.dat")
     if toc.format == "custom":
-        raise VerificationFailed("toc.dat is of format custom, in a directory archive")
+        raise VerificationFailed("toc.dat of a directory archive is in custom format")
     for entry in toc.entries:
         on_step()
         check_data_name(entry)
         if entry.file and entry.file not in stems:
             raise VerificationFailed(f"the directory lacks {entry.file}, the data of {entry.label}")
-    # pg_restore 15 and 16 read blobs.toc, whatever the table of contents says.
+    # pg_restore 15 and 16 read blobs.toc even if the table of contents does not name it.
     for name in filter(_LIST.fullmatch, names):
         for blob in listed_large_objects(directory / name):
             on_step()
@@ -84,7 +84,7 @@ def check_directory_names(directory: Path, on_step: Callable[[], None]) -> None:
 
 
 def listed_large_objects(path: Path) -> Iterator[str]:
-    """The files that a ``blobs*.toc`` names.
+    """Yield the names of the files that a ``blobs*.toc`` lists.
 
     :raises VerificationFailed: it is truncated, or has a line that pg_dump never writes.
     """

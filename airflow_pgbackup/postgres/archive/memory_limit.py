@@ -1,33 +1,34 @@
-"""How much of what comes from outside is kept in memory."""
+"""A limit on the memory for names and statements found in a script."""
 
 from __future__ import annotations
 
 from airflow_pgbackup.errors import NotProven
 
-MOST = 1 << 30
-"""Bytes: names and statements of two million tables."""
-_EACH = 256  # what Python needs beside the text
+MAX_BYTES = 1 << 30
+"""Enough for the names and statements of two million tables."""
+_OBJECT_OVERHEAD = 256  # bytes that Python needs beside the text
 
 
 class MemoryLimit:
-    """Of one pass over a script, which may name any number of things in few compressed bytes.
+    """The memory that one pass over a script may hold. A few compressed bytes may name any number of objects.
 
-    :param what: names it in messages.
+    :param what: names the script in errors.
+    :param max_bytes: the limit.
     """
 
-    def __init__(self, what: str, most: int = MOST) -> None:
+    def __init__(self, what: str, max_bytes: int = MAX_BYTES) -> None:
         self._what = what
-        self._left = self._most = most
+        self._left = self._max = max_bytes
 
     def take(self, size: int) -> None:
-        """Something of so many bytes is kept from now on.
+        """Count a text of `size` bytes that is held from now on.
 
-        :raises NotProven: it is too much.
+        :raises NotProven: the limit is exceeded.
         """
-        self._left -= size + _EACH
+        self._left -= size + _OBJECT_OVERHEAD
         if self._left < 0:
             raise NotProven(
-                f"{self._what} has so many tables, roles and the like that their names take more than "
-                f"{self._most >> 20} MiB of memory",
-                hint="If it is a sound dump, restore it with psql, and dump in custom format.",
+                f"{self._what} has so many tables, roles and other objects that their names take more than "
+                f"{self._max >> 20} MiB of memory",
+                hint="Restore the dump with psql to prove that it is sound, and dump in custom format from now on.",
             )

@@ -1,10 +1,10 @@
-"""Reading an artifact to its last byte: complete or not, and how many rows of what.
+"""Read an artifact to its last byte: prove that it is complete, and count and hash the rows of every table.
 
-Archives are decoded by PostgreSQL's own pg_restore, with ``--section=data``. Its SQL holds nothing but what has data,
-so no function body or comment can pass for a COPY; and nothing is left unread by that: definitions are in the table of
-contents, which is read to its end before, and what is behind the last data block of a custom archive is nothing. Plain
-dumps are read by the same lexer, which knows strings, comments and function bodies from statements. What the tools do
-not notice is looked for by ``endchecks``, before pg_restore runs.
+PostgreSQL's own pg_restore decodes archives, with ``--section=data``. Its output has only entries with data, so no
+function body or comment can pass for a COPY. Nothing stays unread: the definitions are in the table of contents, which
+is parsed to its end first, and nothing follows the last data block of a custom archive. The same lexer reads plain
+dumps; it tells strings, comments and function bodies from statements. Truncations that pg_restore does not notice are
+checked before it runs, see :mod:`airflow_pgbackup.postgres.archive`.
 """
 
 from __future__ import annotations
@@ -61,18 +61,20 @@ def read_archive(
     on_line: Callable[[str], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ArchiveSummary:
-    """Decode all of an artifact.
+    """Decode an artifact completely, and return what it contains.
 
-    :param source: a file, or the folder of a directory archive; a stream for the formats ``custom`` and ``plain``.
-    :param format: ``custom``, ``directory``, ``tar``, or ``plain``, which pg_dumpall's output is too.
-    :param client: whose pg_restore decodes; not used for plain dumps.
-    :param deadline: seconds for all of it.
+    :param source: a file, or the directory of a directory archive; a stream for the formats ``custom`` and ``plain``.
+    :param format: ``custom``, ``directory``, ``tar``, or ``plain`` (which includes pg_dumpall's output).
+    :param client: its pg_restore decodes archives; not used for plain dumps.
+    :param deadline: seconds, for the complete reading.
+    :param cancel: stops the reading when set.
     :param compression: of a plain dump: ``gzip`` or ``zstd``.
-    :param on_line: gets what pg_restore says on stderr.
-    :param progress: gets the bytes of SQL text so far.
-    :raises VerificationFailed: it is not whole, or damaged so that it cannot be read: what was found, and where.
-    :raises ClientError: this client cannot read it: too old, or without its compression.
-    :raises DeadlineExceeded, Canceled, ToolKilled: it was not read to its end; says nothing about the artifact.
+    :param on_line: called with each line that pg_restore writes to stderr.
+    :param progress: called with the bytes of SQL so far.
+    :raises VerificationFailed: the artifact is truncated or damaged: what was found, and where.
+    :raises NotProven: the artifact exceeds a limit of this reader, which does not prove it damaged.
+    :raises ClientError: this client cannot read it: it is too old, or lacks the compression.
+    :raises DeadlineExceeded, Canceled, ToolKilled: the reading was stopped, which says nothing about the artifact.
     """
     return ArchiveReader(
         source,
@@ -87,11 +89,14 @@ def read_archive(
 
 
 class ArchiveReader:
-    """One pass over an artifact, with a choice of what to do with its rows. Parameters as :func:`read_archive`, and
+    """One pass over an artifact, to digest its rows, to collect them as sets, or to iterate over them.
 
-    :param within: for a program's directory and the files that it reads: what starts it inside a sandbox.
+    The other parameters are those of :func:`read_archive`.
+
+    :param within: takes the directory of a program and the files that it reads, and returns the command that runs it in
+        a sandbox.
     :param in_process: decode a custom archive without pg_restore where possible, see :mod:`.custom_decoder`.
-    :ivar summary: whole when the pass has ended.
+    :ivar summary: complete when the pass has ended.
     """
 
     def __init__(
@@ -120,7 +125,10 @@ class ArchiveReader:
         self._within = within
 
     def digest(self) -> ArchiveSummary:
-        """Rows, bytes and sha256 of every table."""
+        """Read the artifact, and return rows, bytes and sha256 of every table.
+
+        :raises VerificationFailed: as :func:`read_archive`; so do the others.
+        """
         found: dict[TableKey, tuple[CopyBlock, TableDigester, int]] = {}
         with contextlib.closing(self.blocks()) as blocks:
             for block in blocks:
@@ -136,10 +144,13 @@ class ArchiveReader:
         return self.summary
 
     def row_sets(self, tables: Collection[TableKey], counted: Collection[TableKey] = ()) -> dict[TableKey, RowSet]:
-        """The rows of some tables as sets: for those whose digests differ, perhaps by nothing but their order.
+        """Read the artifact, and return the rows of some tables as sets.
 
-        :param tables: those of :attr:`TableDigest.key`; about a million rows per second, so not for all.
-        :param counted: those among them whose rows are counted one by one.
+        For tables whose digests differ, perhaps only by the order of their rows. It handles about a million rows a
+        second, which is too slow for all tables.
+
+        :param tables: by :attr:`.TableDigest.key`.
+        :param counted: those of `tables` for which occurrences of each row are counted too.
         """
         hashers = {key: RowHasher(count=key in counted) for key in tables}
         with contextlib.closing(self.blocks()) as blocks:
@@ -151,9 +162,11 @@ class ArchiveReader:
         return {key: hasher.finish() for key, hasher in hashers.items()}
 
     def blocks(self) -> Generator[CopyBlock, None, None]:
-        """COPY blocks in the archive's order; data that is left unread is read over. Close it if not read to its end.
+        """Yield COPY blocks in the order of the archive. Close the generator unless it is read to its end.
 
-        :raises VerificationFailed: as :func:`read_archive`, also from a block's chunks.
+        Data of a block that the caller does not read is skipped.
+
+        :raises VerificationFailed: as :func:`read_archive`, also by the chunks of a block.
         """
         with contextlib.ExitStack() as stack:
             if self._in_process and self._format == "custom" and isinstance(self._source, Path):

@@ -1,8 +1,25 @@
-"""The data of a custom archive compressed on its way, by all cores.
+"""Compress the data of a custom archive while pg_dump writes it, on several cores.
 
-pg_dump compresses in the one thread that also reads from the server, and so that thread sets the pace of the whole
-dump. Here it is asked for an archive that is not compressed, and what it would have done is done by us, with the same
-libraries. What comes out is an archive as pg_dump writes it; nothing but the compression of its data is changed.
+pg_dump compresses in the thread that also reads from the server, so compression limits the speed of the dump. Here
+pg_dump writes an uncompressed archive to a pipe, and this module compresses the data in the method that was requested.
+
+What changes in pg_dump's output:
+
+* the compression field in the header: the method, or for pg_dump 15 the level;
+* the data of each table and large object: the same bytes, compressed and cut into other chunks.
+
+Everything else is copied byte for byte: the rest of the header, the table of contents, and of every block its type, its
+dump ID and the OIDs of large objects, in the same order. The table of contents holds no data offsets that would have to
+change, since pg_dump sets them only in a file that it can seek in.
+
+What proves that the result is still pg_dump's archive:
+
+* While compressing, every block is checked against the layout and the table of contents. An unknown version, an
+  unexpected block, a wrong length or missing data is an error, and there is no backup.
+* Level ``archive`` of a verification decodes the stored archive completely, with PostgreSQL's own pg_restore.
+* ``tests/integration/postgres/test_recompression.py`` compares, for every supported pg_dump and method: pg_restore of
+  the same version must produce the same SQL from the compressed archive as from the original, read from a file and from
+  a pipe.
 """
 
 from __future__ import annotations
@@ -18,31 +35,33 @@ from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.archive.custom_format import BLOBS, DATA, INT, ZERO, CustomArchive, to_int
 
 METHODS = {"gzip": 1, "zstd": 3}
-"""What the data can be compressed with, and its number in the head of an archive."""
+"""The supported methods, and their numbers in the header of an archive."""
 
 OLDEST_CLIENT, NEWEST_CLIENT = 15, 18
-"""Major versions of pg_dump. A later one may write another layout."""
+"""Major versions of pg_dump. A newer one may write another layout."""
 
-_MOST = 1 << 17
-_BEFORE_COMPRESSION = len(b"PGDMP") + 3 + 3  # version, sizes of an int and an offset, format
-_HEAD_OF_CHUNK = struct.Struct("<Bi").unpack_from  # an int, see custom_format
+_PIECE = 1 << 17
+_BEFORE_COMPRESSION = len(b"PGDMP") + 3 + 3  # version; sizes of an integer and an offset, format
+_HEAD_OF_CHUNK = struct.Struct("<Bi").unpack_from  # an integer, see custom_format
 
 
 class Codec(Protocol):
-    """How the data of one table or large object is compressed."""
+    """Compress the data of one table or large object."""
 
     def parts(self, pieces: Iterator[bytes], /) -> Iterator[bytes | Future[bytes]]:
-        """The data, compressed; together one stream of the method. A future is waited for when its turn comes."""
+        """Yield the compressed data, in order; together the parts are one stream of the method."""
 
 
 def compress_archive(source: Readable, codec: Codec, *, method: str, level: int, ahead: int = 0) -> Iterator[bytes]:
-    """The compressed archive, in pieces, of an uncompressed one.
+    """Compress an uncompressed archive, and yield the result in pieces.
 
-    :param source: the output of a pg_dump of these versions. Its errors come through.
-    :param method: one of :data:`METHODS`, the codec's.
-    :param level: goes into the head of an archive by pg_dump 15, whose compression is a number.
-    :param ahead: how many futures may be on their way.
-    :raises VerificationFailed: the source is no such archive, or not whole: the data of an entry is missing.
+    :param source: the output of pg_dump, of a version from :data:`OLDEST_CLIENT` to :data:`NEWEST_CLIENT`. Its errors
+        are passed on.
+    :param codec: compresses the data.
+    :param method: one of :data:`METHODS`, that of the codec.
+    :param level: for the header of an archive by pg_dump 15, which has the level instead of the method.
+    :param ahead: number of futures that may be pending.
+    :raises VerificationFailed: the source is not such an archive, or the data of an entry is missing.
     """
     waiting: deque[bytes | Future[bytes]] = deque()
     futures = 0
@@ -74,7 +93,7 @@ def _archive(source: Readable, codec: Codec, method: str, level: int) -> Iterato
     while archive.more():
         kind, dump_id, start = archive.block()
         if kind not in (DATA, BLOBS) or dump_id not in missing:
-            archive.fail(f"a block of type {kind} for entry {dump_id}")
+            archive.fail(f"unexpected block of type {kind} for entry {dump_id}")
         yield start
         if kind == DATA:
             yield from _chunks(codec.parts(_text(archive)))
@@ -85,23 +104,23 @@ def _archive(source: Readable, codec: Codec, method: str, level: int) -> Iterato
             yield oid
         del missing[dump_id]
     if missing:
-        archive.fail(f"it ends before {next(iter(missing.values()))}, one of {len(missing)} without their data")
+        archive.fail(f"data missing for {len(missing)} entries, first {next(iter(missing.values()))}")
 
 
 def _head(archive: CustomArchive, method: str, level: int) -> Iterator[bytes]:
-    """The table of contents with another compression."""
+    """Yield header and table of contents, with another compression."""
     if archive.toc.compression != "none":
-        raise VerificationFailed(f"{archive.what} is compressed with {archive.toc.compression}")
+        raise VerificationFailed(f"{archive.what} is compressed with {archive.toc.compression}, expected none")
     new = bytes([METHODS[method]]) if archive.toc.version >= (1, 15) else to_int(level)
     yield archive.head[:_BEFORE_COMPRESSION] + new
-    for start in range(_BEFORE_COMPRESSION + len(new), len(archive.head), _MOST):
-        yield archive.head[start : start + _MOST]
+    for start in range(_BEFORE_COMPRESSION + len(new), len(archive.head), _PIECE):
+        yield archive.head[start : start + _PIECE]
 
 
 def _chunks(parts: Iterator[bytes | Future[bytes]]) -> Iterator[bytes | Future[bytes]]:
     for part in parts:
         if isinstance(part, Future):
-            yield part  # its length comes with it
+            yield part  # the length is added when it is ready
         elif part:
             yield to_int(len(part))
             yield part
@@ -109,9 +128,9 @@ def _chunks(parts: Iterator[bytes | Future[bytes]]) -> Iterator[bytes | Future[b
 
 
 def _text(archive: CustomArchive) -> Iterator[bytes]:
-    """The data of a table, in pieces of about what is read at a time. Its chunks are its rows: there are millions."""
+    """Yield the data of a table in pieces of about the size of a read. A chunk is a row, and there may be millions."""
     window = archive.window
-    owed = 0  # bytes still to come of the last chunk
+    owed = 0  # bytes of the last chunk that were not read yet
     while True:
         buffer, start = window.buffer, window.position
         last = len(buffer) - INT
@@ -126,15 +145,15 @@ def _text(archive: CustomArchive) -> Iterator[bytes]:
             end = start + length
             rows.append(buffer[start:end])
         if sign or length < 0:
-            archive.fail("a chunk of a length below 0")
+            archive.fail("a chunk has a negative length")
         window.position = end + INT if length == 0 else min(end, len(buffer))
         data = b"".join(rows)
-        if b"\0" in data:  # a text of PostgreSQL holds none in any encoding: this is the head of a chunk
-            archive.fail("the lengths of the chunks are not those of their data")
+        if b"\0" in data:  # no PostgreSQL encoding has it in text: this is the length of a chunk
+            archive.fail("a chunk length does not match its data")
         if data:
             yield data
         if length == 0:
             return
         owed = end - window.position
         if not window.fill(window.position):
-            archive.fail("it ends inside the data of a table")
+            archive.fail("the file ends inside the data of a table")

@@ -1,6 +1,6 @@
-"""Counting and hashing the rows of COPY's text format, alike for an archive and for a live table's ``COPY ... TO``.
+"""Count and hash rows in COPY's text format, from an archive or from a ``COPY ... TO`` of a database.
 
-A row is a line: line ends inside values are written ``\\n``. Source: the COPY manual page, File Formats.
+A row is a line: COPY writes a newline inside a value as ``\\n``. Source: the COPY manual page, File Formats.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from airflow_pgbackup.errors import VerificationFailed
 
 _SUM_LIMIT = 1 << 128
-_LONGEST_ROW = (1 << 30) - 1  # MaxAllocSize in src/include/utils/memutils.h, which a line of COPY has to fit in
-_MOST_COUNTED = 500_000  # hashes of rows: about 60 MB
+_LONGEST_ROW = (1 << 30) - 1  # MaxAllocSize in src/include/utils/memutils.h: a line of COPY must fit into it
+_MAX_COUNTED = 500_000  # distinct rows: about 60 MB
 
 
 class TableDigester:
-    """Rows, bytes and sha256 of COPY data, fed in pieces that may end anywhere. One for all blocks of a table.
+    """Compute rows, bytes and sha256 of COPY data, passed in pieces that may end anywhere.
 
-    :param count: count the rows; else they stay 0.
+    One instance takes all blocks of a table.
+
+    :param count: count the rows; otherwise :attr:`rows` stays 0.
     """
 
     def __init__(self, *, count: bool = True) -> None:
@@ -41,11 +43,11 @@ class TableDigester:
 
 @dataclass(frozen=True)
 class RowSet:
-    """The rows of a table whatever their order: equal for two tables with the same rows, each as many times.
+    """The rows of a table in any order. Two are equal if they have the same rows, each the same number of times.
 
-    :ivar rows: how many.
+    :ivar rows: number of rows.
     :ivar digest: the sum of their 128-bit hashes, modulo 2**128, in hexadecimal.
-    :ivar counts: how often each hash is there, where that was asked for and there are not too many.
+    :ivar counts: number of occurrences by hash; None if not requested, or if there are too many distinct rows.
     """
 
     rows: int
@@ -53,30 +55,36 @@ class RowSet:
     counts: Counter[bytes] | None = field(default=None, compare=False, repr=False)
 
     def contains(self, other: RowSet) -> bool | None:
-        """Whether all rows of `other` are among these, each as many times; None where they were not counted."""
+        """Return whether these rows include all rows of `other`, each at least as often; None if not counted."""
         return None if self.counts is None or other.counts is None else other.counts <= self.counts
 
 
 class RowHasher:
-    """A :class:`RowSet` of COPY data, fed in pieces that may end anywhere.
+    """Compute the :class:`RowSet` of COPY data, passed in pieces that may end anywhere.
 
-    Holds no row, however long; but for those of blocks that list the columns in another order than the first.
+    It holds no row in memory, with one exception: a row of a block that lists the columns in another order than the
+    first block.
 
-    :param count: also count each row. For tables with few rows.
+    :param count: also count the occurrences of each row; for tables with few rows.
     """
 
     def __init__(self, *, count: bool = False) -> None:
         self._rows = 0
         self._sum = 0
-        self._partial = hashlib.blake2b(digest_size=16)  # of a row whose end has not come yet
+        self._partial = hashlib.blake2b(digest_size=16)  # of the row whose end has not been passed yet
         self._counts: Counter[bytes] | None = Counter() if count else None
         self._columns: tuple[str, ...] | None = None
         self._order: list[int] | None = None
-        self._begun: list[bytes] = []  # of a row whose end has not come yet
+        self._begun: list[bytes] = []  # of the row whose end has not been passed yet
         self._begun_size = 0
 
     def begin_block(self, columns: tuple[str, ...]) -> None:
-        """A table loaded through its partition root has a block for each partition, in the partition's own order."""
+        """Begin the next block of the table.
+
+        With ``--load-via-partition-root`` a table has a block per partition, with the columns in the partition's order.
+
+        :param columns: in the order of this block.
+        """
         self._columns = self._columns or columns
         same = columns == self._columns or sorted(columns) != sorted(self._columns)
         self._order = None if same else [columns.index(name) for name in self._columns]
@@ -97,7 +105,7 @@ class RowHasher:
         self._partial = blake2b(last, digest_size=16)
         if self._counts is not None:
             self._counts.update(digests)
-            if len(self._counts) > _MOST_COUNTED:
+            if len(self._counts) > _MAX_COUNTED:
                 self._counts = None
 
     def _arranged(self, data: bytes, order: list[int]) -> bytes:
@@ -105,7 +113,7 @@ class RowHasher:
             self._begun.append(data)
             self._begun_size += len(data)
             if self._begun_size > _LONGEST_ROW:
-                raise VerificationFailed(f"a row of more than {_LONGEST_ROW:,} bytes, which PostgreSQL cannot have")
+                raise VerificationFailed(f"a row has more than {_LONGEST_ROW:,} bytes, PostgreSQL's limit")
             return b""
         *lines, rest = b"".join([*self._begun, data]).split(b"\n")
         self._begun, self._begun_size = [rest], len(rest)

@@ -1,4 +1,4 @@
-"""From the events of a script to what it holds: rows by table, sequences, large objects; and whether it is whole."""
+"""Read a script of SQL: rows by table, sequence values and large objects, and whether the script is complete."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ _CACHED_TARGETS = 256
 class CopyBlock:
     """One ``COPY ... FROM stdin;`` of a script.
 
-    :ivar chunks: gives its data in pieces that may end anywhere; once, and before the next block is asked for.
+    :ivar columns: as the statement lists them; ``()`` without a list.
+    :ivar chunks: returns the data in pieces that may end anywhere; once, and before the next block is requested.
     """
 
     database: str | None
@@ -46,11 +47,12 @@ class CopyBlock:
 
 
 class ScriptReader:
-    """Reads one script, once.
+    """Read one script, once.
 
-    :param entries: the table of contents that the script was made from. Each of its ``TABLE DATA`` entries must have
-        its own COPY in the script, in this order: pg_restore runs a member without an end into the next one, and the
-        statement of the next one is then rows of the first.
+    :param summary: receives what the script contains.
+    :param entries: the table of contents that pg_restore made the script from. Each of its ``TABLE DATA`` entries must
+        have its own COPY in the script, in this order: pg_restore joins a member without an end marker to the next one,
+        whose COPY statement then becomes rows of the first.
     """
 
     def __init__(self, source: Readable, summary: ArchiveSummary, entries: Sequence[TocEntry] | None = None) -> None:
@@ -69,9 +71,10 @@ class ScriptReader:
         self._large_object: tuple[int, _SizedHash] | None = None
 
     def blocks(self) -> Iterator[CopyBlock]:
-        """COPY blocks; all else goes into the summary, which are whole at the end of the iteration, but for COPY data.
+        """Yield COPY blocks. Everything else goes into the summary, which is complete at the end of the iteration.
 
-        :raises VerificationFailed: the script is not whole.
+        :raises VerificationFailed: the script is truncated, or contains what pg_dump never writes.
+        :raises NotProven: it names more objects than fit into a :class:`.MemoryLimit`.
         """
         for event in self._lexer:
             self._trailer.event(event)
@@ -100,7 +103,7 @@ class ScriptReader:
         return CopyBlock(self._database, schema, target.name, target.columns or (), data.chunks)
 
     def _comment(self, text: bytes) -> None:
-        # Of a cluster's dumps the last one says it; all are from the same server.
+        # In a cluster's dump the last one counts; all are of the same server.
         if text.startswith(_SERVER_VERSION):
             self._summary.server_version = self._decoder.text(text.removeprefix(_SERVER_VERSION))
         elif text.startswith(_DUMP_VERSION):
@@ -154,7 +157,7 @@ class ScriptReader:
         self._decoder.standard_strings = self._lexer.standard_strings
         if (data := sqlnames.large_object_written(text, self._decoder)) is not None:
             if self._large_object is None or statement.size > TEXT_LIMIT:
-                raise VerificationFailed(f"a large object's data without its lo_open: {excerpt(text)}")
+                raise VerificationFailed(f"data of a large object without its lo_open: {excerpt(text)}")
             self._large_object[1].update(data)
         elif (oid := sqlnames.large_object_opened(text)) is not None:
             self._end_large_object()
@@ -200,7 +203,7 @@ class _SizedHash:
 
 
 class _ExpectedData:
-    """The data that a table of contents promises, against what comes."""
+    """The data that a table of contents announces, compared with what the script has."""
 
     def __init__(self, entries: Sequence[TocEntry]) -> None:
         data = [entry for entry in entries if entry.kind == "TABLE DATA"]
@@ -210,23 +213,31 @@ class _ExpectedData:
         self._done = 0
 
     def next(self, statement: str) -> TocEntry:
-        """:return: the entry that this COPY statement belongs to."""
+        """Return the entry of the next COPY statement.
+
+        :raises VerificationFailed: the statement is not that of the next entry.
+        """
         entry = self._copies[self._done] if self._done < len(self._copies) else None
         if entry is None or (entry.copy_statement or "").strip() != statement.strip():
-            before = f"of {self._copies[self._done - 1].label} has no end" if self._done else "begins wrong"
+            before = f"after the data of {self._copies[self._done - 1].label}" if self._done else "at the first COPY"
             raise VerificationFailed(
-                f"the data {before}: {entry.label if entry else 'nothing'} should follow, "
-                f"{excerpt(statement.encode())} does"
+                f"data mismatch {before}: expected {entry.label if entry else 'no more data'}, "
+                f"found {excerpt(statement.encode())}"
             )
         self._done += 1
         return entry
 
     def finish(self, summary: ArchiveSummary, inserted: dict[TableKey, TableDigest]) -> None:
+        """Check that no data is missing.
+
+        :param inserted: receives the tables dumped as INSERT that are empty.
+        :raises VerificationFailed: data of a table or of large objects is missing.
+        """
         missing = self._copies[self._done :]
         if missing:
             raise VerificationFailed(
                 f"the data of {len(missing)} of {len(self._copies)} tables is missing, first {missing[0].label}; "
-                f"the data before it may have no end"
+                "the data before it may lack its end marker"
             )
         for entry in self._inserts:  # an empty table has no INSERT
             if not entry.definition.startswith("-- load via partition root"):
@@ -236,12 +247,12 @@ class _ExpectedData:
         found = sum(objects.count for objects in summary.large_objects)
         if self._large_objects is not None and found != self._large_objects:
             raise VerificationFailed(
-                f"{found} large objects have data in the archive, its table of contents lists {self._large_objects}"
+                f"large objects with data: found {found}, expected {self._large_objects} by the table of contents"
             )
 
 
 def _promised_large_objects(entries: Sequence[TocEntry]) -> int | None:
-    """How many large objects the archive should have data of; None where it has no data of any."""
+    """Return the number of large objects that should have data; None if the archive has no data of large objects."""
     if not any(entry.kind == "BLOBS" for entry in entries):
         return None
     count = 0

@@ -1,7 +1,7 @@
-"""What kind of dump is this file? Told by its content, whatever it is called.
+"""Detect what kind of dump a file is, by its content and not by its name.
 
-Archives begin with ``PGDMP`` (a tar's first member, ``toc.dat``, does; a directory holds that file), scripts with a
-comment that pg_dump and pg_dumpall write first; gzip and zstd around a script are looked through.
+Archives begin with ``PGDMP``: a custom archive itself, of tar and directory archives ``toc.dat``. Scripts begin with a
+comment by pg_dump or pg_dumpall, and may be compressed with gzip or zstd.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DATABASE = re.compile(rb"--\r?\n-- PostgreSQL database dump\r?\n--\r?\n")
 _CLUSTER = re.compile(rb"--\r?\n-- PostgreSQL database cluster dump\r?\n--\r?\n")
 _SERVER_VERSION = re.compile(rb"^-- Dumped from database version (\S+)", re.MULTILINE)
 _DUMP_VERSION = re.compile(rb"^-- Dumped by pg_dump version (\S+)", re.MULTILINE)
-# appendPsqlMetaConnect() in src/fe_utils/string_utils.c: a plain name, or a quoted connection string for an odd one.
+# appendPsqlMetaConnect() in src/fe_utils/string_utils.c: a plain name, or a quoted connection string for other names.
 _CONNECT = re.compile(
     rb"""^\\connect\ (?: (?P<plain>[\w.]+) | -reuse-previous=on\ "dbname='(?P<quoted>(?:[^"\n]|"")+)'" )\s*$""",
     re.MULTILINE | re.VERBOSE,
@@ -40,15 +40,16 @@ _CONNECT = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Dump:
-    """A dump that somebody made.
+    """A dump, as its first bytes describe it.
 
     :param format: ``custom``, ``tar``, ``directory`` or ``plain``.
-    :param compression: of the data in an archive, or around a script; None for none.
-    :param cluster: it is pg_dumpall's.
-    :param database: the one that was dumped; None where the dump does not say: a script without ``--create``.
-    :param create: a script that creates its database itself.
-    :param server_version: ``18.4``, None where the dump does not say. :param dump_version: pg_dump's.
-    :param created: when it was begun, by the clock and in the time zone of whoever made it: naive. Archives only.
+    :param compression: of the data in an archive, or of the script; None for none.
+    :param cluster: pg_dumpall wrote it.
+    :param database: the dumped database; None if the dump does not name it, as a script without ``--create``.
+    :param create: a script that creates its database.
+    :param server_version: ``18.4``; None if the dump does not have it.
+    :param dump_version: of pg_dump; None if the dump does not have it.
+    :param created: when pg_dump started, by the clock of its machine and without a time zone. Archives only.
     """
 
     format: str
@@ -62,12 +63,14 @@ class Dump:
 
 
 def sniff(path: Path, *, open_file: Callable[[Path], BinaryIO] = lambda path: path.open("rb")) -> Dump | None:
-    """Look at the head of a file, or into a folder. None: not a dump at all.
+    """Return what kind of dump a file or a directory is; None if it is not a dump.
 
-    :param open_file: opens it, or ``toc.dat`` of a directory.
-    :raises VerificationFailed: it is one, but damaged where that shows at once.
-    :raises ClientError: an archive of a PostgreSQL that is newer than this package.
-    :raises OSError: it cannot be read.
+    It reads the beginning only, so it does not prove that the dump is complete.
+
+    :param open_file: opens the file, or ``toc.dat`` of a directory.
+    :raises VerificationFailed: the header or the table of contents of a dump is damaged.
+    :raises ClientError: a compression that is not supported, or an archive of a newer PostgreSQL than is supported.
+    :raises OSError: the file cannot be read.
     """
     if path.is_dir():
         try:
@@ -89,14 +92,14 @@ def sniff(path: Path, *, open_file: Callable[[Path], BinaryIO] = lambda path: pa
             return _script(file.read(_HEAD), None)
         if method not in ("gzip", "zstd"):
             raise ClientError(
-                f"it is compressed with {method}, which cannot be looked through here",
-                hint="decompress it; scripts are also read through gzip and zstd",
+                f"unsupported compression: {method}",
+                hint="Decompress the file. Scripts may be compressed with gzip or zstd.",
             )
         text = _decompress(file, method, path.name)
         if text.startswith(b"PGDMP"):
             raise ClientError(
-                f"it is an archive of pg_dump inside {method}, which pg_restore cannot read",
-                hint="decompress it: the archive is compressed by itself",
+                f"pg_restore cannot read an archive of pg_dump that is compressed with {method}",
+                hint="Decompress the file: pg_dump has compressed the data in the archive already.",
             )
         return _script(text, method)
 
@@ -105,7 +108,7 @@ def _archive(file: Readable, format: str, what: str) -> Dump | None:
     toc, head = read_toc(file, what=what)
     # toc.dat of a directory calls itself tar: _CloseArchive() in src/bin/pg_dump/pg_backup_directory.c.
     if (toc.format == "custom") != (format == "custom"):
-        raise VerificationFailed(f"{what} says that it is of format {toc.format}, and lies there as {format}")
+        raise VerificationFailed(f"{what} has the header of {toc.format} format, expected {format}")
     return Dump(
         format=format,
         compression=None if toc.compression == "none" else toc.compression,
@@ -117,7 +120,7 @@ def _archive(file: Readable, format: str, what: str) -> Dump | None:
 
 
 def _created(head: bytes, version: tuple[int, int]) -> datetime | None:
-    """``WriteHead`` in ``src/bin/pg_dump/pg_backup_archiver.c``: seven integers of a ``struct tm``."""
+    """Return the time in the header: integers of a ``struct tm``, see ``WriteHead`` in ``pg_backup_archiver.c``."""
     size = head[8]
     position = 11 + (1 if version >= (1, 15) else size + 1)
     numbers = []
@@ -127,7 +130,7 @@ def _created(head: bytes, version: tuple[int, int]) -> datetime | None:
         position += size + 1
     second, minute, hour, day, month, year = numbers
     try:
-        return datetime(year + 1900, month + 1, day, hour, minute, min(second, 59))  # noqa: DTZ001  nobody says where
+        return datetime(year + 1900, month + 1, day, hour, minute, min(second, 59))  # noqa: DTZ001  the zone is not recorded
     except (ValueError, OverflowError):
         return None
 

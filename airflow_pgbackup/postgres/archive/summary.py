@@ -1,4 +1,4 @@
-"""What an archive holds, as reading it finds."""
+"""What one complete reading of an archive finds: digests of its tables, sequence values, large objects."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from airflow_pgbackup.postgres.archive.toc import TocEntry
 _RECORD = struct.Struct("<IQ16s")
 
 TableKey = tuple[str | None, str, str]
-"""Database (None unless in a cluster's dump), schema, name."""
+"""Database (None except in a dump of a cluster), schema, name."""
 
 
 @dataclass(frozen=True)
 class TableDigest:
-    """The rows that one table's statements carry.
+    """The rows of one table.
 
-    :ivar columns: as the COPY lists them; ``()`` is COPY without a list, None an INSERT without one.
-    :ivar bytes: of the COPY data, or of the INSERT statements.
-    :ivar sha256: of the COPY data, blocks one after the other; None for INSERTs.
-    :ivar blocks: COPY statements; more than one by ``--load-via-partition-root``, in an order that may change.
-    :ivar comparable: ``copy``, or ``inserts``, whose text says nothing about the text of COPY.
+    :ivar columns: as the COPY statement lists them; ``()`` for COPY without a list, None for INSERT without one.
+    :ivar bytes: size of the COPY data, or of the INSERT statements.
+    :ivar sha256: of the COPY data, all blocks in order; None for INSERT.
+    :ivar blocks: number of COPY statements; with ``--load-via-partition-root`` there may be several, in varying order.
+    :ivar comparable: ``copy``, or ``inserts``, whose text cannot be compared with COPY text.
     """
 
     schema: str
@@ -43,7 +43,7 @@ class TableDigest:
 
 @dataclass(frozen=True)
 class SequenceValue:
-    """A ``setval``."""
+    """The value that a ``setval`` of the dump sets."""
 
     schema: str
     name: str
@@ -54,9 +54,10 @@ class SequenceValue:
 
 @dataclass
 class LargeObjects:
-    """The large objects of one database. There may be millions: each takes 28 bytes here.
+    """The large objects of one database. There may be millions, so each takes only 28 bytes of memory.
 
-    :ivar size: of all together, bytes.
+    :ivar count: number of large objects.
+    :ivar size: their total size in bytes.
     """
 
     database: str | None = None
@@ -65,18 +66,19 @@ class LargeObjects:
     _records: bytearray = field(default_factory=bytearray, repr=False)
 
     def add(self, oid: int, size: int, sha256: bytes) -> None:
+        """Add one; of its sha256 the first half is kept."""
         self._records += _RECORD.pack(oid, size, sha256[:16])
         self.count += 1
         self.size += size
 
     def __iter__(self) -> Iterator[tuple[int, int, str]]:
-        """OID, size in bytes and the first half of the sha256 in hexadecimal, by OID."""
+        """Yield OID, size in bytes and the first half of the sha256 in hexadecimal, ordered by OID."""
         for oid, size, sha256 in sorted(_RECORD.iter_unpack(self._records)):
             yield oid, size, sha256.hex()
 
     @property
     def digest(self) -> str:
-        """sha256 over the lines ``oid size sha256`` by OID; equal for the same objects in any order."""
+        """The sha256 of the lines ``oid size sha256`` ordered by OID; independent of the order in the archive."""
         total = hashlib.sha256()
         for oid, size, sha256 in self:
             total.update(f"{oid} {size} {sha256}\n".encode())
@@ -89,12 +91,12 @@ class ArchiveSummary:
 
     :ivar entries: the table of contents; empty for plain dumps.
     :ivar tables: in the order of the archive.
-    :ivar refreshed: materialized views that have data; of the others the dump makes the definition only.
-    :ivar databases: those that a script connects to, in its order: of pg_dumpall, or one by ``--create``.
-    :ivar cluster: whether it is pg_dumpall's.
-    :ivar server_version: of the dumped server, ``18.4 (Debian 18.4-1)``; None where a cluster's dump holds none.
-    :ivar dump_version: of the pg_dump that wrote it, likewise.
-    :ivar bytes: of the whole SQL text that the archive decodes to, without its definitions but for plain dumps.
+    :ivar refreshed: materialized views with data; of all others the dump has the definition only.
+    :ivar databases: those that a script connects to, in its order: several from pg_dumpall, one from ``--create``.
+    :ivar cluster: whether pg_dumpall wrote it.
+    :ivar server_version: of the dumped server, ``18.4 (Debian 18.4-1)``; None for a cluster's dump without databases.
+    :ivar dump_version: of the pg_dump that wrote it; None as for `server_version`.
+    :ivar bytes: size of the SQL that the archive decodes to; without definitions, except for plain dumps.
     """
 
     entries: list[TocEntry] = field(default_factory=list)
@@ -110,4 +112,5 @@ class ArchiveSummary:
 
     @property
     def rows(self) -> int:
+        """Number of rows in all tables."""
         return sum(table.rows for table in self.tables)

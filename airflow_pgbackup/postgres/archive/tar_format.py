@@ -73,7 +73,7 @@ def tar_members(file: BinaryIO, on_step: Callable[[], None]) -> dict[str, tuple[
         if len(members) == MAX_MEMBERS:
             raise NotProven(
                 f"the tar file has more than {MAX_MEMBERS:,} members",
-                hint="Restore the dump with pg_restore to find out whether it is sound; dump in custom format.",
+                hint="Restore the dump with pg_restore to prove that it is sound; dump in custom format from now on.",
             )
         members[name] = (position + BLOCK, length)
         position += BLOCK + -(-length // BLOCK) * BLOCK

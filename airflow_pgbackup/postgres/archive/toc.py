@@ -1,9 +1,9 @@
-"""The table of contents of pg_dump's archives: what is in them, by exact names.
+"""The table of contents of an archive: parse its entries, with their exact names.
 
-``pg_restore --list`` prints the same, but turns line ends in names into spaces and puts nothing around names with
-spaces in them, so the entries are read where they are: at the head of a custom archive, in ``toc.dat`` of the others.
-The layout is that of ``ReadHead`` and ``ReadToc`` in ``src/bin/pg_dump/pg_backup_archiver.c``, which changes only with
-the archive's version number: 1.10 (PostgreSQL 8.0) to 1.16 (17 and 18). Decoding the data is left to pg_restore.
+``pg_restore --list`` prints the same entries, but replaces newlines in names by spaces and does not quote names with
+spaces. So this module parses the table of contents itself: the beginning of a custom archive, or ``toc.dat``. The
+layout is that of ``ReadHead`` and ``ReadToc`` in ``src/bin/pg_dump/pg_backup_archiver.c``. It changes only with the
+version number of the archive: 1.10 (PostgreSQL 8.0) to 1.16 (17 and 18). pg_restore decodes the data.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from airflow_pgbackup.postgres.sql.names import NameDecoder
 _OLDEST = (1, 10)
 _NEWEST = (1, 16)
 _NEEDS_CLIENT = {(1, 15): 16, (1, 16): 17}
-"""The oldest major version of pg_restore that reads these archives; older archives are read by all of ours."""
+"""The oldest major version of pg_restore that reads these archives; every supported one reads older archives."""
 
 _FORMATS = {1: "custom", 3: "tar", 5: "directory"}
 _COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
-MOST_BYTES = 1 << 29
-"""Of a table of contents: that of 100,000 tables has some 350 MB. What is made of it takes up to six times that."""
-MOST_ENTRIES = 1 << 21
+MAX_BYTES = 1 << 29
+"""A table of contents with 100,000 tables has about 350 MB. Parsed, it takes up to six times as much memory."""
+MAX_ENTRIES = 1 << 21
 _INT, _INT_MAX = 4, 2**31 - 1  # C's int
 _READ = 1 << 16
 _ENCODING = re.compile(r"SET client_encoding = '([^']*)'")
@@ -36,13 +36,13 @@ class TocEntry:
     """One object of an archive.
 
     :ivar kind: ``TABLE``, ``TABLE DATA``, ``FK CONSTRAINT``, ...
-    :ivar schema: None for what is in none.
-    :ivar definition: SQL; in a ``BLOB METADATA`` entry the large objects' OIDs, a line each. May hold passwords of
-        user mappings and subscriptions.
-    :ivar copy_statement: of ``TABLE DATA``; None in a dump by ``--inserts``.
-    :ivar depends_on: dump ids.
-    :ivar file: the member with its data in tar and directory archives, without a compression's suffix.
-    :ivar has_data: whether there is data of it in the archive.
+    :ivar schema: None for an object outside of schemas.
+    :ivar definition: SQL; in a ``BLOB METADATA`` entry the OIDs of the large objects, one per line. May contain
+        passwords of user mappings and subscriptions.
+    :ivar copy_statement: of ``TABLE DATA``; None in a dump with ``--inserts``.
+    :ivar depends_on: dump IDs.
+    :ivar file: the member with its data in tar and directory archives, without the suffix of a compression.
+    :ivar has_data: the archive has data of it.
     """
 
     dump_id: int
@@ -63,21 +63,21 @@ class TocEntry:
 
     @property
     def label(self) -> str:
-        """For messages: ``TABLE DATA public.film (entry 3456)``."""
+        """The entry in messages: ``TABLE DATA public.film (entry 3456)``."""
         name = f"{self.schema}.{self.name}" if self.schema else self.name
         return f"{self.kind} {name} (entry {self.dump_id})"
 
 
 @dataclass(frozen=True)
 class Toc:
-    """Head and entries of an archive.
+    """The header and the entries of an archive.
 
-    :ivar version: of the archive's layout, ``(1, 16)``.
+    :ivar version: of the layout, ``(1, 16)``.
     :ivar format: ``custom``, ``tar``, ``directory``.
     :ivar compression: ``none``, ``gzip``, ``lz4``, ``zstd``.
     :ivar server_version: of the dumped server, ``18.4 (Debian 18.4-1)``.
     :ivar dump_version: of the pg_dump that wrote it.
-    :ivar size: of the table of contents with its head, bytes: in a custom archive the data begins there.
+    :ivar size: of header and table of contents, bytes: the offset of the data in a custom archive.
     """
 
     version: tuple[int, int]
@@ -91,19 +91,20 @@ class Toc:
 
     @property
     def needs_client(self) -> int:
-        """The oldest major version of pg_restore that can read the archive, 0 for any."""
+        """The oldest major version of pg_restore that can read the archive; 0 for any."""
         return _NEEDS_CLIENT.get(self.version, 0)
 
 
 def read_toc(source: Readable, *, what: str, only_data: bool = False) -> tuple[Toc, bytes]:
-    """Read head and entries.
+    """Parse the header and the entries.
 
-    :param what: names the file in messages, ``toc.dat``.
-    :param only_data: keep the entries that have data only: of a large schema all of them take hundreds of MiB.
-    :return: and all bytes that were read, some of which may lie behind the table of contents.
-    :raises VerificationFailed: it ends early, or is none.
-    :raises NotProven: it is larger than :data:`MOST_BYTES`, or has more than :data:`MOST_ENTRIES`.
-    :raises ClientError: it is of a version unknown here.
+    :param source: positioned at the header.
+    :param what: names the file in errors, ``toc.dat``.
+    :param only_data: keep only entries with data; all entries of a large schema take hundreds of MiB.
+    :return: the table of contents, and all bytes that were read, which may extend beyond it.
+    :raises VerificationFailed: not a table of contents, or truncated or damaged.
+    :raises NotProven: larger than :data:`MAX_BYTES`, or more entries than :data:`MAX_ENTRIES`.
+    :raises ClientError: a version that is not supported.
     """
     return _TocReader(source, what).read(only_data)
 
@@ -121,7 +122,7 @@ class _TocReader:
     def read(self, only_data: bool) -> tuple[Toc, bytes]:
         if self._take(5) != b"PGDMP":
             raise VerificationFailed(
-                f"{self._what} is no archive of pg_dump: it does not begin with PGDMP"
+                f"{self._what} is not an archive of pg_dump: it does not begin with PGDMP"
                 if self._buffer
                 else f"{self._what} is empty"
             )
@@ -129,27 +130,27 @@ class _TocReader:
         version = (major, minor)
         if not _OLDEST <= version <= _NEWEST:
             raise ClientError(
-                f"{self._what} is of archive version {major}.{minor}; {_OLDEST[0]}.{_OLDEST[1]} to "
-                f"{_NEWEST[0]}.{_NEWEST[1]} can be read",
-                hint="an archive of a later PostgreSQL needs a later airflow-pgbackup",
+                f"{self._what} has archive version {major}.{minor}, supported are {_OLDEST[0]}.{_OLDEST[1]} to "
+                f"{_NEWEST[0]}.{_NEWEST[1]}",
+                hint="Update airflow-pgbackup to read an archive of a newer PostgreSQL.",
             )
         self._int_size, offset_size, format_code = self._take(3)
-        # pg_restore reads an int of another size differently from us, and then everything behind it.
+        # pg_restore reads an integer of another size differently from us, and so everything after it.
         if self._int_size != _INT or not 1 <= offset_size <= 16 or format_code not in _FORMATS:
-            self._corrupt("its head makes no sense")
+            self._corrupt("invalid header")
         if version >= (1, 15):
             code = self._take(1)[0]
             if code >= len(_COMPRESSIONS):
-                self._corrupt(f"its compression is number {code}")
+                self._corrupt(f"unknown compression method {code}")
             compression = _COMPRESSIONS[code]
         else:
             compression = "gzip" if self._int() else "none"
-        for _ in range(7):  # when it was made, in an unknown time zone
+        for _ in range(7):  # when pg_dump started, without a time zone
             self._int()
         database, server_version, dump_version = (self._text() for _ in range(3))
         count = self._int()
         if count < 0:
-            self._corrupt(f"it claims {count} entries")
+            self._corrupt(f"invalid number of entries: {count}")
         extra = offset_size + 1 if format_code == 1 else None
         every = (self._entry(version, extra) for _ in range(count))
         entries = [entry for entry in every if entry.has_data or not only_data]
@@ -167,11 +168,11 @@ class _TocReader:
 
     def _entry(self, version: tuple[int, int], extra: int | None) -> TocEntry:
         self._entries += 1
-        if self._entries > MOST_ENTRIES:
-            self._too_large(f"{MOST_ENTRIES:,} entries")
+        if self._entries > MAX_ENTRIES:
+            self._too_large(f"{MAX_ENTRIES:,} entries")
         dump_id = self._int()
         if dump_id <= 0:
-            self._corrupt(f"an entry has the number {dump_id}")
+            self._corrupt(f"invalid dump ID: {dump_id}")
         has_data = self._int() != 0
         tableoid, oid = self._number(), self._number()
         name, kind = self._text(), self._text()
@@ -191,7 +192,7 @@ class _TocReader:
         if extra is None:
             file = self._text() or None
         else:
-            self._take(extra)  # where the data is, which only a file that can seek has
+            self._take(extra)  # offset of the data, set only in a file that pg_dump could seek in
             file = None
         if kind == "ENCODING" and (match := _ENCODING.search(definition)):
             self._decoder.use(match.group(1))
@@ -221,11 +222,11 @@ class _TocReader:
                 if not self._buffer:
                     raise VerificationFailed(f"{self._what} is empty")
                 raise VerificationFailed(
-                    f"{self._what} ends inside its table of contents, after {len(self._buffer)} bytes"
+                    f"{self._what} is truncated inside its table of contents, after {len(self._buffer)} bytes"
                 )
             self._buffer += more
-            if len(self._buffer) > MOST_BYTES:
-                self._too_large(f"{MOST_BYTES:,} bytes")
+            if len(self._buffer) > MAX_BYTES:
+                self._too_large(f"{MAX_BYTES:,} bytes")
         taken = bytes(self._buffer[self._position : end])
         self._position = end
         return taken
@@ -234,7 +235,7 @@ class _TocReader:
         data = self._take(self._int_size + 1)
         value = int.from_bytes(data[1:], "little")
         if value > _INT_MAX:
-            self._corrupt(f"a number of {value}")
+            self._corrupt(f"integer out of range: {value}")
         return -value if data[0] else value
 
     def _string(self) -> str | None:
@@ -242,8 +243,8 @@ class _TocReader:
         if length < 0:
             return None
         data = self._take(length)
-        if b"\0" in data:  # where the text ends for pg_restore
-            self._corrupt("a text with a null byte")
+        if b"\0" in data:  # pg_restore would end the string there
+            self._corrupt("null byte in a string")
         return self._decoder.text(data)
 
     def _text(self) -> str:
@@ -254,13 +255,13 @@ class _TocReader:
 
     def _parse_number(self, text: str) -> int:
         if not (text.isascii() and text.isdecimal() and len(text) < 12):
-            self._corrupt(f"{text[:20]!r} where a number belongs")
+            self._corrupt(f"expected a number, found {text[:20]!r}")
         return int(text)
 
     def _too_large(self, most: str) -> NoReturn:
         raise NotProven(
-            f"the table of contents of {self._what} has more than {most}, which are not read here",
-            hint="If it is a sound dump, restore it with pg_restore, and dump schema by schema.",
+            f"the table of contents of {self._what} has more than {most}, the limit of this reader",
+            hint="Restore the dump with pg_restore to prove that it is sound; dump schema by schema from now on.",
         )
 
     def _corrupt(self, detail: str) -> NoReturn:

@@ -1,7 +1,7 @@
-"""A zstd stream cut where its blocks end, so that a decompressor is given no more than it can be asked to hold.
+"""A zstd stream cut at the ends of its blocks, which limits the memory that decompressing it needs.
 
-python-zstandard returns all that a piece of input decompresses to, and a block of four bytes decompresses to 128 KiB:
-what it is given is the only bound. The layout is that of RFC 8878, section 3.1.
+python-zstandard returns everything that a piece of input decompresses to, and a block of four bytes decompresses to
+128 KiB: only the size of the input limits the output. RFC 8878, section 3.1, defines the layout.
 """
 
 from __future__ import annotations
@@ -12,34 +12,35 @@ from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import NotProven, VerificationFailed
 from airflow_pgbackup.postgres.sql.window import Window
 
-MOST_WINDOW = 1 << 27
-"""Bytes that a decompressor keeps to look back at: those of ``zstd --long`` and of pg_dump's ``zstd:long``, and zstd's
-own limit for who is not told to use more."""
+MAX_WINDOW = 1 << 27
+"""Bytes of history that a decompressor may keep: the default limit of zstd, and what ``zstd --long`` and pg_dump's
+``zstd:long`` need."""
 
 _MAGIC = 0xFD2FB528
-_SKIPPABLE_MAGIC = 0x184D2A50  # and the fifteen after it
+_SKIPPABLE_MAGIC = 0x184D2A50  # and the next fifteen values
 _LONGEST_HEAD = 18
-_BLOCKS = 8  # in a piece, together at most 1 MiB
+_BLOCKS = 8  # per piece, which decompresses to 1 MiB at most
 _BLOCK_HEAD, _CHECKSUM = 3, 4
 _RAW, _RLE, _COMPRESSED = range(3)
 _LONGEST_BLOCK = 128 << 10
 
 
 class ZstdBlocks:
-    """The stream itself, in pieces of some blocks. Where it ends too early so does the last piece.
+    """Read a zstd stream in pieces of a few blocks. If the stream is truncated, so is the last piece.
 
-    :raises VerificationFailed: something in it is no zstd frame.
-    :raises NotProven: a frame asks for more memory than :data:`MOST_WINDOW`.
+    :param what: names the stream in errors.
+    :raises VerificationFailed: by ``read``: no zstd frame where one must begin.
+    :raises NotProven: by ``read``: a frame needs more memory than :data:`MAX_WINDOW`.
     """
 
     def __init__(self, source: Readable, what: str) -> None:
         self._window = Window(source)
         self._what = what
         self._in_frame = False
-        self._checksum = 0  # bytes behind the last block
+        self._checksum = 0  # bytes after the last block
 
     def read(self, size: int = -1, /) -> bytes:
-        """A piece, of whatever size; empty at the end."""
+        """Return the next piece, whatever its size; nothing at the end."""
         if self._in_frame:
             return self._blocks()
         while (head := self._window.peek(_LONGEST_HEAD)) and _magic(head) & ~0xF == _SKIPPABLE_MAGIC:
@@ -51,12 +52,12 @@ class ZstdBlocks:
         while count:
             skipped = len(window.peek(min(count, _LONGEST_BLOCK)))
             if not skipped:
-                self._fail("it is truncated in a frame to be skipped")
+                self._fail("the stream is truncated in a skippable frame")
             window.position += min(skipped, count)
             count -= min(skipped, count)
 
     def _head(self, head: bytes) -> bytes:
-        """The header of a frame; what is too short for one is left to the decompressor."""
+        """Return the header of a frame. If the rest is too short for one, the decompressor reports it."""
         window = self._window
         if len(head) < 6:
             window.position += len(head)
@@ -73,10 +74,10 @@ class ZstdBlocks:
         else:
             exponent, mantissa = head[5] >> 3, head[5] & 7
             needed = (1 << 10 + exponent) // 8 * (8 + mantissa)
-        if needed > MOST_WINDOW and len(head) >= size:
+        if needed > MAX_WINDOW and len(head) >= size:
             raise NotProven(
-                f"{self._what} needs a zstd window of {needed >> 20} MiB; {MOST_WINDOW >> 20} MiB are allowed",
-                hint="Compress it again with a window of 27 bits or less, as zstd -19 --long does.",
+                f"{self._what} needs a zstd window of {needed >> 20} MiB; {MAX_WINDOW >> 20} MiB are allowed",
+                hint="Recompress it with a window of 27 bits or less, as zstd -19 --long does.",
             )
         self._in_frame = True
         self._checksum = _CHECKSUM if descriptor & 4 else 0
@@ -84,7 +85,7 @@ class ZstdBlocks:
         return head[:size]
 
     def _blocks(self) -> bytes:
-        """Blocks that are in memory to their ends; at the end of the input, what there is of one."""
+        """Return blocks that are completely in memory; at the end of the input, also a truncated one."""
         window = self._window
         window.peek(_BLOCK_HEAD + _LONGEST_BLOCK + _CHECKSUM)
         buffer, start = window.buffer, window.position

@@ -1,7 +1,7 @@
-"""A live database against what an archive's reading found: every table, sequence and large object.
+"""Compare a restored database with the archive: every table, sequence, materialized view and large object.
 
-Tables are compared by the digest of their COPY text, in the archive's columns. Where that differs the rows are
-compared as a set, each as many times as it is there: the same rows in another order pass, and it is said.
+Tables are compared by the digest of their COPY text, with the columns of the archive. If the digests differ, the rows
+are compared as a multiset: the same rows in another order pass, and the result says so.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from airflow_pgbackup.postgres.archive.row_digests import RowHasher, RowSet, TableDigester
-from airflow_pgbackup.postgres.archive.summary import ArchiveSummary, LargeObjects, TableDigest, TableKey
+from airflow_pgbackup.postgres.archive.summary import ArchiveSummary, LargeObjects, SequenceValue, TableDigest, TableKey
 from airflow_pgbackup.postgres.compare.database_reader import DatabaseReader, Relation, Rows
 
 ArchiveRowSets = Callable[[Collection[TableKey], Collection[TableKey]], dict[TableKey, RowSet]]
-"""Reads the archive once more, for the rows of some tables as sets; counted one by one for the second ones."""
+"""Read the archive again, and return the rows of some tables as sets, see :meth:`.ArchiveReader.row_sets`."""
 
 Reader = TypeVar("Reader", TableDigester, RowHasher)
 
-_BY_SELECT = frozenset("pfv")  # partitioned and foreign tables, views: COPY takes them as a query only
+_BY_SELECT = frozenset("pfv")  # partitioned and foreign tables, views: COPY reads them by a query only
 
 
 @dataclass(frozen=True)
 class TableComparison:
-    """What became of a table.
+    """The result for one table.
 
-    :param result: ``same``; ``reordered``: the same rows in another order; ``contained``: among others, in a table of
-        an extension; ``different``; ``notcompared``.
-    :param detail: why.
+    :ivar result: ``same``; ``reordered``: the same rows in another order; ``contained``: a table of an extension
+        has the dumped rows and others; ``different``; ``notcompared``.
+    :ivar detail: the reason, for every result except ``same``.
     """
 
     table: TableDigest
@@ -41,9 +41,12 @@ class TableComparison:
 def compare_tables(
     restored: DatabaseReader, tables: Collection[TableDigest], row_sets: ArchiveRowSets
 ) -> Iterator[TableComparison]:
-    """Compare one database's tables.
+    """Compare the tables of one database, and yield a result for each.
 
     :param tables: all of one database.
+    :param row_sets: called once if any digest differs.
+    :raises ToolError: a table could not be read.
+    :raises Canceled, DeadlineExceeded: the comparison was stopped.
     """
     relations = restored.relations()
     readable: list[tuple[TableDigest, Relation]] = []
@@ -68,7 +71,7 @@ def _compare_copies(
     restored: DatabaseReader, tables: list[tuple[TableDigest, Relation]], row_sets: ArchiveRowSets
 ) -> Iterator[TableComparison]:
     again: list[tuple[TableDigest, Relation]] = []
-    # The same text has the same rows; they are counted where it is not.
+    # Rows are counted only if the text differs.
     for (table, relation), digester in _each(restored, tables, lambda _: TableDigester(count=False)):
         if digester.sha256 == table.sha256:
             yield TableComparison(table, "same")
@@ -87,14 +90,14 @@ def _compare_sets(
         if found == archived[table.key]:
             yield TableComparison(table, "reordered", "the same rows in another order")
         elif relation.of_extension and (contained := found.contains(archived[table.key])) is not False:
-            # CREATE EXTENSION has put rows of its own there.
-            what = "all dumped rows are there" if contained else "too many rows to look for each"
-            detail = f"an extension's own table: {what}, {found.rows:,} after the restore, {table.rows:,} dumped"
+            # CREATE EXTENSION has inserted its own rows.
+            what = "contains all dumped rows" if contained else "has too many rows to compare each"
+            detail = f"table of an extension {what}: found {_rows(found.rows)}, dumped {table.rows:,}"
             yield TableComparison(table, "contained" if contained else "notcompared", detail)
         elif found.rows != table.rows:
             yield _other_rows(table, found.rows)
         else:
-            yield TableComparison(table, "different", f"{table.rows:,} rows, not all of them as dumped")
+            yield TableComparison(table, "different", f"{_rows(table.rows)}, some of which differ from the dump")
 
 
 def _count_inserts(restored: DatabaseReader, tables: list[tuple[TableDigest, Relation]]) -> Iterator[TableComparison]:
@@ -106,14 +109,18 @@ def _count_inserts(restored: DatabaseReader, tables: list[tuple[TableDigest, Rel
             yield _other_rows(table, rows)
 
 
+def _rows(count: int) -> str:
+    return f"{count:,} row" if count == 1 else f"{count:,} rows"
+
+
 def _other_rows(table: TableDigest, found: int) -> TableComparison:
-    return TableComparison(table, "different", f"{found:,} rows after the restore, {table.rows:,} were dumped")
+    return TableComparison(table, "different", f"found {_rows(found)}, expected {table.rows:,}")
 
 
 def _each(
     restored: DatabaseReader, tables: list[tuple[TableDigest, Relation]], reader: Callable[[Relation], Reader]
 ) -> Iterator[tuple[tuple[TableDigest, Relation], Reader]]:
-    """Read tables, several at once, the largest first; give them back in their own order."""
+    """Read several tables at the same time, the largest first, and yield them in the given order."""
 
     def read(number: int) -> Reader:
         table, relation = tables[number]
@@ -136,37 +143,44 @@ def _each(
 def compare_sequences(
     restored: DatabaseReader, summary: ArchiveSummary, database: str | None
 ) -> Iterator[tuple[str, str]]:
-    """Name and difference of each sequence whose value is not the dumped one."""
+    """Yield name and difference of each sequence whose value differs from the dumped one."""
     dumped = {(value.schema, value.name): value for value in summary.sequences if value.database == database}
     relations = restored.relations()
-    there = [name for name in dumped if (relation := relations.get(name)) and relation.kind == "S"]
-    for schema, name in dumped.keys() - set(there):
+    existing = [name for name in dumped if (relation := relations.get(name)) and relation.kind == "S"]
+    for schema, name in dumped.keys() - set(existing):
         yield f"{schema}.{name}", "is missing after the restore"
-    for value in restored.sequences(there):
+    for value in restored.sequences(existing):
         wanted = dumped[value.schema, value.name]
         if (value.last_value, value.is_called) != (wanted.last_value, wanted.is_called):
-            yield f"{value.schema}.{value.name}", f"is at {value.last_value}, {wanted.last_value} was dumped"
+            yield f"{value.schema}.{value.name}", _sequence_detail(value, wanted)
+
+
+def _sequence_detail(found: SequenceValue, expected: SequenceValue) -> str:
+    if found.last_value == expected.last_value:
+        return f"is_called is {found.is_called}, expected {expected.is_called}"
+    return f"has value {found.last_value}, expected {expected.last_value}"
 
 
 def compare_materialized_views(
     restored: DatabaseReader, summary: ArchiveSummary, database: str | None
 ) -> Iterator[tuple[str, str]]:
-    """Name and difference of each materialized view with data that should have none, or the other way round.
+    """Yield name and difference of each materialized view that has data but should not, or should have data.
 
-    What they show follows from tables and definitions, which are compared."""
+    Their rows follow from tables and definitions, which are compared.
+    """
     dumped = {(schema, name) for key, schema, name in summary.refreshed if key == database}
     views = {name: view for name, view in restored.relations().items() if view.kind == "m" and not view.of_extension}
     for schema, name in sorted(dumped | views.keys()):
         view = views.get((schema, name))
         if view is not None and view.populated != ((schema, name) in dumped):
-            found = "has data after the restore, dumped was none" if view.populated else "has no data after the restore"
+            found = "has data, but was dumped WITH NO DATA" if view.populated else "has no data after the restore"
             yield f"{schema}.{name}", found
 
 
 def compare_large_objects(
     restored: DatabaseReader, summary: ArchiveSummary, database: str | None
 ) -> Iterator[tuple[str, str]]:
-    """OID and difference of each large object that is not as dumped."""
+    """Yield OID and difference of each large object that differs from the dump."""
     dumped = next((objects for objects in summary.large_objects if objects.database == database), LargeObjects())
     found = restored.large_objects()
     if (dumped.count, dumped.digest) == (found.count, found.digest):
@@ -177,6 +191,6 @@ def compare_large_objects(
         if oid not in after:
             yield str(oid), "is missing after the restore"
         elif oid not in before:
-            yield str(oid), "was not dumped, and is there after the restore"
+            yield str(oid), "exists after the restore, but was not dumped"
         elif before[oid] != after[oid]:
-            yield str(oid), f"its content of {after[oid][0]:,} bytes is not the dumped {before[oid][0]:,} bytes"
+            yield str(oid), f"content differs: found {after[oid][0]:,} bytes, expected {before[oid][0]:,} bytes"

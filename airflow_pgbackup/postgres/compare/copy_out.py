@@ -1,7 +1,7 @@
-"""COPY's output. Of a server on this machine through a named pipe: the server writes it, and we read it.
+"""Read the output of COPY: from a server on this machine through a named pipe, from any other over the connection.
 
-What comes over a connection costs the server the protocol, psql another pass over every row, and us a lexer to find
-the tables again: together more than the COPY itself. ``COPY … TO 'file'`` takes a superuser.
+Over a connection, the server and the client library handle every row as a protocol message, which takes longer than the
+COPY itself. A pipe avoids that, but ``COPY … TO 'file'`` requires a superuser.
 https://www.postgresql.org/docs/current/sql-copy.html
 """
 
@@ -25,7 +25,7 @@ from airflow_pgbackup.postgres.tools.deadline import Deadline
 
 _CHUNK = 1 << 20
 _PIECE = 1 << 18
-_LOOK = 0.5  # seconds between two looks whether to stop
+_POLL_SECONDS = 0.5  # between two checks of the deadline
 
 
 def copy_out(
@@ -36,15 +36,15 @@ def copy_out(
     pipe: Path,
     deadline: Deadline,
 ) -> None:
-    """Run a COPY to a pipe and pass on what comes out of it.
+    """Run a COPY to a named pipe, and pass its output on.
 
-    :param statement: its beginning, up to ``TO``; in the encoding of the session.
-    :param take: gets the data, in pieces that may end anywhere.
-    :param pipe: where :func:`named_pipe` has made one.
-    :raises ToolError: the server refused, or ended the session.
-    :raises Canceled, DeadlineExceeded: it was stopped.
+    :param statement: ``COPY … TO 'pipe'``, in the encoding of the session.
+    :param take: called with the data, in pieces that may end anywhere.
+    :param pipe: made by :func:`named_pipe`.
+    :raises ToolError: the server reported an error, or ended the session.
+    :raises Canceled, DeadlineExceeded: the COPY was stopped.
     """
-    # Opened before the server does, and without waiting for that, which may never come.
+    # Opened before the server opens it, and without waiting for the server, which may never open it.
     descriptor = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         with contextlib.suppress(OSError):  # over /proc/sys/fs/pipe-max-size
@@ -52,7 +52,7 @@ def copy_out(
         session.pgconn.send_query(statement)
         _pump(session.pgconn, descriptor, take, deadline)
     finally:
-        os.close(descriptor)  # a server that still writes gets an error, and ends
+        os.close(descriptor)  # a server that still writes gets an error, and stops
 
 
 def copy_over(
@@ -62,7 +62,7 @@ def copy_over(
     *,
     deadline: Deadline,
 ) -> None:
-    """Run a COPY to STDOUT and pass on what comes over the connection: of a server on another machine.
+    """Run a COPY to STDOUT, and pass on its output, which comes over the connection. For a server on another machine.
 
     :param take, deadline: as for :func:`copy_out`.
     :raises ToolError, Canceled, DeadlineExceeded: as there.
@@ -73,7 +73,7 @@ def copy_over(
         cursor.copy(statement) as copy,
     ):
         pieces, size = [], 0
-        for piece in copy:  # a row each
+        for piece in copy:  # one row
             pieces.append(piece)
             size += len(piece)
             if size >= _CHUNK:
@@ -90,7 +90,7 @@ def _pump(connection: pq.abc.PGconn, descriptor: int, take: Callable[[bytes], ob
         selector.register(connection.socket, selectors.EVENT_READ)
         while running or reading:
             # Once the server has ended the COPY, all that it wrote is in the pipe.
-            ready = {key.fd for key, _ in selector.select(_LOOK if running else 0)}
+            ready = {key.fd for key, _ in selector.select(_POLL_SECONDS if running else 0)}
             deadline.check()
             if reading and descriptor in ready:
                 data = _read(descriptor, buffer)
@@ -100,7 +100,7 @@ def _pump(connection: pq.abc.PGconn, descriptor: int, take: Callable[[bytes], ob
                     reading = False  # the server has closed its end
                     selector.unregister(descriptor)
             elif not running:
-                reading = False  # it never opened it
+                reading = False  # the server never opened the pipe
             if running and connection.socket in ready:
                 connection.consume_input()
                 if not connection.is_busy():
@@ -117,18 +117,21 @@ def _read(descriptor: int, buffer: memoryview) -> bytes | None:
 
 
 def _finish(connection: pq.abc.PGconn) -> None:
-    wrong = None
+    error = None
     while result := connection.get_result():
         if result.status != pq.ExecStatus.COMMAND_OK:
-            wrong = result.get_error_message("utf-8")
-    if wrong:
-        raise failed("COPY", wrong)
+            error = result.get_error_message("utf-8")
+    if error:
+        raise failed("COPY", error)
 
 
 @contextmanager
-def named_pipe(folder: Path) -> Iterator[Path]:
-    """A pipe that whoever may enter the folder may write to: the server may be another user."""
-    path = folder / f"copy-{secrets.token_hex(8)}"
+def named_pipe(directory: Path) -> Iterator[Path]:
+    """Make a named pipe for the length of a ``with``.
+
+    Every user who can enter the directory can write to it, since the server may run as another user.
+    """
+    path = directory / f"copy-{secrets.token_hex(8)}"
     os.mkfifo(path, 0o600)
     try:
         path.chmod(0o622)

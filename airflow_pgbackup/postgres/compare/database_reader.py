@@ -1,4 +1,4 @@
-"""A live database read as pg_dump would write it, so that it can be held against an archive."""
+"""Read a database exactly as pg_dump would write it, to compare it with an archive."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from airflow_pgbackup.postgres.tools.deadline import Deadline
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
-# What pg_dump sets before it reads a row (setup_connection in src/bin/pg_dump/pg_dump.c), and client_environment for
-# the dumps that are compared.
+# As pg_dump sets it before it reads a row (setup_connection in src/bin/pg_dump/pg_dump.c), and as client_environment
+# does for the dumps that are compared.
 SESSION: tuple[LiteralString, ...] = (
     "SET timezone = 'UTC'",
     "SET bytea_output = 'hex'",
@@ -53,7 +53,7 @@ select n.nspname, c.relname, c.relkind::text,
 
 _SEQUENCE = "select last_value, is_called from {}"
 
-# Pages of nothing but zeros may be missing, and an empty large object has none at all.
+# Pages of zeros may be missing, and an empty large object has no page.
 _LARGE_OBJECTS = """
 select m.oid, p.pageno, p.data from pg_catalog.pg_largeobject_metadata m
   left join pg_catalog.pg_largeobject p on p.loid = m.oid order by 1, 2
@@ -62,9 +62,12 @@ select m.oid, p.pageno, p.data from pg_catalog.pg_largeobject_metadata m
 
 @dataclass(frozen=True)
 class Relation:
-    """:param kind: ``pg_class.relkind``.
-    :param of_extension: an extension made it, and may have put rows into it.
-    :param populated: False for a materialized view without data."""
+    """A table, view or sequence.
+
+    :ivar kind: ``pg_class.relkind``.
+    :ivar of_extension: an extension created it, and may have inserted rows.
+    :ivar populated: False for a materialized view without data.
+    """
 
     schema: str
     name: str
@@ -76,17 +79,19 @@ class Relation:
 
 @dataclass(frozen=True)
 class Rows:
-    """Which rows of a table to read: all of them, with these columns in this order."""
+    """All rows of a table, with some columns in the given order.
+
+    :ivar by_select: read them with a query, since COPY accepts no partitioned and no foreign table by name.
+    """
 
     schema: str
     name: str
     columns: tuple[str, ...]
     by_select: bool = False
-    """COPY takes no partitioned and no foreign table by name."""
 
     @property
     def source(self) -> sql.Composed:
-        """What COPY takes."""
+        """What follows COPY: a table with its columns, or a query."""
         table = Identifier(self.schema, self.name)
         columns = sql.SQL(", ").join(map(Identifier, self.columns))
         if self.by_select:
@@ -95,21 +100,22 @@ class Rows:
 
 
 class DatabaseReader:
-    """One database, for reading, for the length of a ``with``.
+    """Read one database, for the length of a ``with``.
 
     :param connection: of a superuser.
-    :param folder: for the pipes that rows come through, where the server is on this machine and may enter it;
-        None has them come over the connection.
-    :param encoding: of the archive's data, so that both sides are the same bytes.
-    :param float_digits: the dump's ``extra_float_digits``.
-    :param quote_all_identifiers: the dump's; it shows in the text of ``regclass`` and the like.
-    :param deadline: seconds, from now on; what takes longer raises DeadlineExceeded, and Canceled after `cancel`.
+    :param directory: for the pipes that rows are read from, if the server is on this machine and can enter it; with
+        None, rows come over the connection.
+    :param encoding: of the data in the archive, so that both sides have the same bytes.
+    :param float_digits: ``extra_float_digits`` of the dump.
+    :param quote_all_identifiers: that of the dump; it changes the text of ``regclass`` and similar types.
+    :param cancel: makes a running statement raise Canceled when set.
+    :param deadline: seconds from now on, after which a running statement raises DeadlineExceeded.
     """
 
     def __init__(
         self,
         connection: ConnectionParams,
-        folder: Path | None,
+        directory: Path | None,
         *,
         encoding: str = "UTF8",
         float_digits: int = 3,
@@ -118,7 +124,7 @@ class DatabaseReader:
         deadline: float = float("inf"),
     ) -> None:
         self.connection = connection
-        self._folder = folder
+        self._directory = directory
         self._encoding = encoding
         self._setup: list[sql.SQL | sql.Composed] = [
             *map(sql.SQL, SESSION),
@@ -139,7 +145,7 @@ class DatabaseReader:
         self._stack.close()
 
     def relations(self) -> dict[tuple[str, str], Relation]:
-        """Tables, views and sequences by schema and name; the system's too. Asked for once."""
+        """Return tables, views and sequences by schema and name, system catalogs included. Queried once."""
         if self._relations is None:
             with self.connection.connect() as session, self._interruptible(session, "reading the catalogs"):
                 rows: list[Any] = session.execute(_RELATIONS).fetchall()
@@ -150,24 +156,27 @@ class DatabaseReader:
         return self._relations
 
     def read(self, rows: Rows, take: Callable[[bytes], object]) -> None:
-        """All rows of a table as COPY's text, in pieces that may end anywhere. From several threads at once.
+        """Read all rows of a table as COPY text. Several threads may call it at the same time.
 
-        :raises ToolError: a table that is not there, no right to read it, the connection lost.
+        :param take: called with the data, in pieces that may end anywhere.
+        :raises ToolError: the table does not exist or cannot be read, or the connection was lost.
+        :raises Canceled, DeadlineExceeded: the reading was stopped.
         """
         copy = sql.SQL("COPY {} TO {} (ENCODING {})")
         with self._session() as session, contextlib.ExitStack() as stack:
-            if self._folder is None:
+            if self._directory is None:
                 statement = copy.format(rows.source, sql.SQL("STDOUT"), sql.Literal(self._encoding))
                 copy_over(session, statement, take, deadline=self._deadline)
                 return
-            pipe = stack.enter_context(named_pipe(self._folder))
+            pipe = stack.enter_context(named_pipe(self._directory))
             statement = copy.format(rows.source, sql.Literal(str(pipe)), sql.Literal(self._encoding))
             copy_out(session, statement.as_bytes(session), take, pipe=pipe, deadline=self._deadline)
 
     def count(self, schema: str, name: str, *, only: bool) -> int:
-        """How many rows a table has.
+        """Return the number of rows in a table.
 
-        :param only: without its children's."""
+        :param only: without those of its children.
+        """
         query = sql.SQL("SELECT count(*) FROM {} {}").format(sql.SQL("ONLY" if only else ""), Identifier(schema, name))
         with self._session() as session, self._interruptible(session, f"counting {schema}.{name}"):
             row: Any = session.execute(query).fetchone()
@@ -178,7 +187,7 @@ class DatabaseReader:
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[psycopg.Connection[Any]]:
-        """One that nobody else has at the moment; a broken one is not used again."""
+        """Take a session that no other thread uses. A session is not used again after an error."""
         try:
             session = self._idle.get_nowait()
         except queue.Empty:
@@ -189,7 +198,10 @@ class DatabaseReader:
         self._idle.put(session)
 
     def sequences(self, names: Sequence[tuple[str, str]]) -> Iterator[SequenceValue]:
-        """Their values as pg_dump would set them."""
+        """Yield the values of sequences as pg_dump would set them.
+
+        :param names: schema and name of each.
+        """
         with self.connection.connect() as session, self._interruptible(session, "reading sequences"):
             for schema, name in names:
                 self._deadline.check()  # none of many short statements takes long
@@ -198,7 +210,7 @@ class DatabaseReader:
                 yield SequenceValue(schema, name, row[0], row[1])
 
     def large_objects(self) -> LargeObjects:
-        """All of them. Reads pg_largeobject, which takes a superuser."""
+        """Return all large objects. Only a superuser can read pg_largeobject."""
         found = LargeObjects()
         with (
             self.connection.connect(autocommit=False) as session,

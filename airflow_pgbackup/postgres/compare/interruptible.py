@@ -1,4 +1,4 @@
-"""Statements of a session of ours that end when the task is asked to stop, and at a deadline."""
+"""Statements that end at a deadline, or when the task is canceled."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import psycopg
 from airflow_pgbackup.errors import ToolError
 from airflow_pgbackup.postgres.tools.deadline import Deadline
 
-_LONGEST = 2**31 - 1  # milliseconds that a setting holds
+_LONGEST = 2**31 - 1  # milliseconds, the largest statement_timeout
 
 
 @contextmanager
 def interruptible(session: psycopg.Connection[Any], what: str, deadline: Deadline) -> Iterator[None]:
-    """Run statements of a session inside.
+    """Cancel the statements that run in a ``with`` of this at the deadline, or when its flag is set.
 
-    :param what: names them in errors, ``COPY``.
-    :raises ToolError: the server refused, or ended the session.
-    :raises Canceled, DeadlineExceeded: it was stopped. The session is of no use then.
+    :param what: names the statements in errors, ``COPY``.
+    :raises ToolError: the server reported an error, or ended the session.
+    :raises Canceled, DeadlineExceeded: the statements were canceled. Do not use the session again.
     """
 
     def interrupt() -> None:
@@ -45,9 +45,9 @@ def interruptible(session: psycopg.Connection[Any], what: str, deadline: Deadlin
         unregister()
 
 
-def failed(what: str, said: str) -> ToolError:
-    """The error for what a server said."""
-    line = " ".join(said.split())
+def failed(what: str, message: str) -> ToolError:
+    """Return the error for a message of the server."""
+    line = " ".join(message.split())
     return ToolError(f"{what} failed: {line}", tool=what, exit_code=None, stderr=[line])
 
 

@@ -1,9 +1,9 @@
-"""What a dump says about its database itself, and the same said about a database of another name.
+"""The statements of a dump about the database itself, and how to run them for a database of another name.
 
 ``CREATE DATABASE``, ``ALTER DATABASE … SET``, ``ALTER ROLE … IN DATABASE``, privileges, comment and security labels
-name the database they belong to, and pg_restore has no option for another name: ``--create`` restores under the dump's
-own. So these statements, each in the one form in which pg_dump writes it (``dumpDatabase`` in ``pg_dump.c``), are taken
-out of the dump, and run by us with the name put in.
+name their database, and pg_restore has no option for another name: ``--create`` restores under the name in the dump. So
+these statements are taken out of the dump, and run with the new name. pg_dump writes each of them in one form only
+(``dumpDatabase`` in ``pg_dump.c``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.postgres.sql.anybytes import decoded, encoded
 from airflow_pgbackup.postgres.sql.lexer import SqlLexer, Statement
 
-# As fmtId() writes names: what is not all lower case, or is a keyword, in quotes.
+# As fmtId() writes names: quoted unless they are in lower case and not keywords.
 IDENTIFIER = r'(?:"(?:[^"]|"")+"|[a-z_][a-z0-9_$]*)'
 _STATEMENT = re.compile(
     r"(CREATE DATABASE |DROP DATABASE (?:IF EXISTS )?|ALTER DATABASE |COMMENT ON DATABASE "
@@ -30,32 +30,36 @@ _OWNER = re.compile(rf" OWNER TO ({IDENTIFIER});")
 _ENCODING = re.compile(r" ENCODING = '([^']*)'")
 
 
-# What initdb wrote, repeated by dumps of old versions and by --quote-all-identifiers; only their owners may set it.
+# Comments by initdb, in dumps of old versions and with --quote-all-identifiers; only the owners may set them.
 _PLPGSQL_COMMENT = re.compile(r"COMMENT ON EXTENSION \"?plpgsql\"? IS ")
 _PUBLIC_COMMENT = re.compile(r"COMMENT ON SCHEMA \"?public\"? IS 'standard public schema';", re.IGNORECASE)
 
 
 def is_standard_comment(statement: str, public_exists: bool = True) -> bool:
-    """A comment that every new database has already."""
+    """Return whether a statement sets a comment that every new database has already.
+
+    :param public_exists: the database has the schema ``public``.
+    """
     return bool(_PLPGSQL_COMMENT.match(statement) or (public_exists and _PUBLIC_COMMENT.match(statement)))
 
 
 def unquoted(identifier: str) -> str:
-    """The name that an identifier as :data:`IDENTIFIER` stands for."""
+    """Return the name for an identifier that matches :data:`IDENTIFIER`."""
     return identifier[1:-1].replace('""', '"') if identifier.startswith('"') else identifier
 
 
 def quoted(name: str) -> str:
+    """Return a name as a quoted identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 @dataclass(frozen=True)
 class DatabaseStatement:
-    """A statement about a database as a whole.
+    """A statement about a database itself.
 
-    :ivar verb: its beginning up to the database's name, ``ALTER DATABASE`` and a space.
-    :ivar database: that name.
-    :ivar rest: what follows the name.
+    :ivar verb: the text before the name of the database, ``ALTER DATABASE`` and a space.
+    :ivar database: the name.
+    :ivar rest: the text after the name.
     """
 
     verb: str
@@ -64,45 +68,47 @@ class DatabaseStatement:
 
     @classmethod
     def parse(cls, text: str) -> DatabaseStatement | None:
-        """None for any other statement."""
+        """Return the statement; None if it is not about a database itself."""
         if match := _STATEMENT.match(text):
             return cls(match[1], unquoted(match[2]), match[3])
-        if _TEMPLATE_FLAG.match(text):  # of pg_dumpall --clean, before it drops a template
+        if _TEMPLATE_FLAG.match(text):  # by pg_dumpall --clean, before it drops a template
             return cls("UPDATE", "", "")
         return None
 
     def about(self, database: str) -> str:
-        """The statement for a database of another name."""
+        """Return the SQL for a database of another name."""
         return f"{self.verb}{quoted(database)}{self.rest}"
 
     @property
     def creates(self) -> bool:
+        """It is ``CREATE DATABASE``."""
         return self.verb == "CREATE DATABASE "
 
     @property
     def owner(self) -> str | None:
+        """The owner that ``ALTER DATABASE … OWNER TO`` sets; None for another statement."""
         match = _OWNER.match(self.rest) if self.verb == "ALTER DATABASE " else None
         return match and unquoted(match[1])
 
     @property
     def is_setting(self) -> bool:
-        """A setting that sessions in the database begin with."""
+        """It sets a default of a configuration parameter for sessions in the database."""
         return self.verb.startswith("ALTER ") and self.rest.startswith(" SET ")
 
     @property
     def removes(self) -> bool:
-        """Makes way for what it then creates anew: nothing to do for a database that is new anyway."""
+        """It prepares for the database to be created again; a new database does not need it."""
         return self.verb.startswith("DROP ") or self.verb == "UPDATE"
 
 
 @dataclass(frozen=True)
 class DatabaseProperties:
-    """A database as a whole: how it was created, and what belongs to it beside its objects.
+    """The properties of a database itself: how it was created, its owner, settings, privileges, comment and labels.
 
-    :ivar name: its own; '' where the dump has no CREATE DATABASE.
-    :ivar create: the CREATE DATABASE.
-    :ivar owner: None where the dump does not say.
-    :ivar statements: the others, in the order of the dump.
+    :ivar name: of the database; '' if the dump has no CREATE DATABASE.
+    :ivar create: the CREATE DATABASE statement.
+    :ivar owner: None if the dump does not set one.
+    :ivar statements: all others, in the order of the dump.
     """
 
     name: str = ""
@@ -112,7 +118,7 @@ class DatabaseProperties:
 
     @classmethod
     def of_entries(cls, entries: Iterable[TocEntry]) -> DatabaseProperties:
-        """Those that an archive keeps; only ``pg_restore --create`` would restore them."""
+        """Return the properties in an archive, which only ``pg_restore --create`` would restore."""
         found: list[DatabaseStatement] = []
         owner = None
         for entry in entries:
@@ -127,6 +133,7 @@ class DatabaseProperties:
 
     @classmethod
     def of_statements(cls, found: Iterable[DatabaseStatement], *, owner: str | None = None) -> DatabaseProperties:
+        """Return the properties that statements of a script set."""
         found = [statement for statement in found if not statement.removes]
         create = next((statement for statement in found if statement.creates), None)
         for statement in found:
@@ -136,6 +143,7 @@ class DatabaseProperties:
 
     @property
     def encoding(self) -> str | None:
+        """The ENCODING of the CREATE DATABASE; None if it has none."""
         match = _ENCODING.search(self.create.rest) if self.create else None
         return match and match[1]
 
@@ -150,14 +158,14 @@ class DatabaseProperties:
         return [statement for statement in self.statements if not statement.is_setting]
 
     def without(self, *, privileges: bool = False, comments: bool = False, labels: bool = False) -> DatabaseProperties:
-        """Less what the options of a restore leave out."""
+        """Return a copy without what the options of a restore exclude."""
         unwanted = ("GRANT ", "REVOKE ") * privileges + ("COMMENT ",) * comments + ("SECURITY ",) * labels
         kept = tuple(s for s in self.statements if not s.verb.startswith(unwanted))
         return DatabaseProperties(self.name, self.create, self.owner, kept)
 
 
 def statements(definition: str) -> Iterator[str]:
-    """The single statements of an entry's definition."""
+    """Yield the statements in the definition of an archive entry."""
     source = io.BytesIO(encoded(definition) + b"\n")
     for event in SqlLexer(source):
         if isinstance(event, Statement):

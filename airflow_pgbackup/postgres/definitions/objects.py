@@ -1,8 +1,8 @@
-"""The definitions that a dump carries, by object, so that two dumps can be held against each other.
+"""The definitions in a dump by object, and a comparison of those in two dumps.
 
-An archive has them in its table of contents; a plain dump says what each statement belongs to in the comment before
-it, ``-- Name: film; Type: TABLE; Schema: public; Owner: app``. What is compared here is a dump with the dump of its
-own restore, made with the same options.
+An archive has them in its table of contents. A plain dump has a comment before the statements of each object:
+``-- Name: film; Type: TABLE; Schema: public; Owner: app``. A rehearsal compares a dump with the dump of its own
+restore, made with the same options.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _DATA_KINDS = frozenset(
         "SEQUENCE SET",
         "STATISTICS DATA",
         "MATERIALIZED VIEW DATA",
-        # how the archive itself is to be read
+        # how to read the archive itself
         "ENCODING",
         "STDSTRINGS",
         "SEARCHPATH",
     }
 )
-"""Not definitions: rows and values, which are compared as such."""
+"""Not definitions: rows and values, which are compared separately."""
 
 _IN_ANY_ORDER = frozenset({"TABLE", "FOREIGN TABLE", "ACL", "DEFAULT ACL", "BLOB METADATA", "DATABASE PROPERTIES"})
-"""Inheritance may put columns into another order, and a list of privileges has none."""
+"""Inheritance may change the order of columns, and a list of privileges has no order."""
 
 _WITH_COLUMN_LIST = frozenset({"PUBLICATION TABLE", "STATISTICS"})
-"""They list columns in the order that these have in their table."""
+"""They list columns in the order of the table."""
 
 _PARTS = frozenset(
     {
@@ -57,7 +57,7 @@ _PARTS = frozenset(
         "TRIGGER",
     }
 )
-"""They belong to whom the object belongs that they are part of, where another owner is named once."""
+"""They have no owner of their own: the object that they are part of has one."""
 
 _QUOTABLE = frozenset(
     {
@@ -77,7 +77,7 @@ _QUOTABLE = frozenset(
         "TYPE",
     }
 )
-"""Kinds whose definitions are safe to show in a log. User mappings, subscriptions and functions may hold passwords."""
+"""Kinds whose definitions may be logged. User mappings, subscriptions and functions may contain passwords."""
 
 _HEADER = re.compile(r"-- (?:Data for )?Name: ")
 _DUMP_ENDS = b"-- PostgreSQL database dump complete"
@@ -88,49 +88,55 @@ _ABOUT_LARGE_OBJECT = re.compile(
 )
 _LARGE_OBJECT_VERBS = {"SELECT": "LARGE OBJECT", "ALTER": "LARGE OBJECT", "COMMENT": "COMMENT"}
 _LOCATION = re.compile(r" LOCATION E?'(?:[^']|'')*';\Z")
-# What a global statement gives to what: what is before the value. ``ALTER ROLE app SET work_mem`` ``TO '1GB';``
+# The part of a global statement before its value: ``ALTER ROLE app SET work_mem`` of ``… TO '1GB';``
 _BEFORE_VALUE = re.compile(r"(.*? SET \S+(?= TO )|.*?(?= WITH | PASSWORD | IS (?:E?'|NULL)| OWNER )|.*)", re.DOTALL)
 
 Key = tuple[str | None, str, str | None, str]
-"""Database (of a cluster's dump), kind, schema, name."""
+"""Database (in a dump of a cluster; otherwise None), kind, schema, name."""
 
 
 @dataclass(frozen=True)
 class ObjectDifference:
-    """:param detail: what is different, without anything secret."""
+    """An object that differs between two dumps.
+
+    :ivar detail: what differs, without anything secret.
+    :ivar added: the object exists after the restore, but was not dumped.
+    """
 
     database: str | None
     kind: str
     schema: str | None
     name: str
     detail: str
+    added: bool = False
 
     @property
     def label(self) -> str:
+        """The object in messages: ``public.film``."""
         name = f"{self.schema}.{self.name}" if self.schema else self.name
         return f"{self.database}: {name}" if self.database else name
 
 
 Objects = dict[Key, Counter[str]]
-"""Each object's definitions; overloaded functions share a name in plain dumps, hence more than one."""
+"""The definitions by object. Overloaded functions share a key in plain dumps, hence more than one per object."""
 
 
 def toc_objects(entries: Iterable[TocEntry]) -> Objects:
-    """From an archive's table of contents."""
+    """Return the definitions in the table of contents of an archive."""
     found: Objects = {}
-    groups: dict[int, list[str]] = {}  # dump id to OIDs of large objects
+    groups: dict[int, list[str]] = {}  # dump ID to names of large objects
     for entry in entries:
         if entry.kind in _DATA_KINDS:
             continue
         kind, names = entry.kind, [entry.name]
         text = f"{entry.definition}\n{_owner(kind, entry.owner)}\ntablespace {entry.tablespace}"
         if kind in _LARGE_OBJECTS:
-            # From 17 on one entry for all with the same owner and privileges, whether or not the dump has those.
+            # Since 17 one entry covers all with the same owner and privileges, even if the dump has neither.
             kind, text = "LARGE OBJECT", _owner(kind, entry.owner)
             oids = entry.definition.split() if entry.kind == "BLOB METADATA" else names
             names, groups[entry.dump_id] = oids, [f"LARGE OBJECT {oid}" for oid in oids]
         elif entry.name.startswith("LARGE OBJECTS ") and (group := groups.get(next(iter(entry.depends_on), 0))):
-            names, text = group, text.replace(group[0], "LARGE OBJECT")  # its definition names the first of them
+            names, text = group, text.replace(group[0], "LARGE OBJECT")  # its definition names the first large object
         elif entry.name.startswith("LARGE OBJECT "):
             text = text.replace(entry.name, "LARGE OBJECT")
         for name in names:
@@ -140,7 +146,10 @@ def toc_objects(entries: Iterable[TocEntry]) -> Objects:
 
 
 def script_objects(source: Readable) -> Objects:
-    """From a plain dump, pg_dump's or pg_dumpall's; COPY data is read over."""
+    """Return the definitions in a plain dump by pg_dump or pg_dumpall. COPY data is skipped.
+
+    :raises VerificationFailed: the dump is truncated, or contains what pg_dump never writes.
+    """
     decoder = sqlnames.NameDecoder()
     pieces: dict[Key, list[list[str]]] = {}
     database: str | None = None
@@ -151,11 +160,11 @@ def script_objects(source: Readable) -> Objects:
             current = None
         elif isinstance(event, Comment):
             if event.text == _DUMP_ENDS:
-                current = None  # the DROP DATABASE that follows is not part of its last object
+                current = None  # a DROP DATABASE that follows is not part of the last object
             elif header := _header(decoder.text(event.text)):
                 name, kind, schema, owner = header
                 if kind in _LARGE_OBJECTS or name.startswith("LARGE OBJECT"):
-                    current = None  # each by its own statements: a header may be of many
+                    current = None  # taken from the statements: a header may cover many large objects
                     continue
                 current = (database, kind, None if schema == "-" else schema, name)
                 pieces.setdefault(current, []).append([_owner(kind, owner)])
@@ -182,51 +191,40 @@ def script_objects(source: Readable) -> Objects:
 
 
 def compare_objects(archived: Objects, restored: Objects, *, definitions: bool) -> Iterator[ObjectDifference]:
-    """What did not come back as it was dumped.
+    """Yield the objects that differ between a dump and the dump of its restore.
 
-    :param definitions: compare their text; False where the dump and the dump of its restore were made by, or of,
-        different major versions, which word the same thing differently: then kinds and names.
+    :param definitions: compare the definitions and not only kinds and names. False if the two dumps were made by, or
+        of, different major versions, which write the same definition differently.
     """
     for key, texts in archived.items():
         found = restored.get(key)
         if found is None:
             yield _difference(key, "is missing after the restore")
         elif not definitions:
-            if sum(found.values()) < sum(texts.values()):
-                yield _difference(key, f"is there {sum(found.values())} times, dumped were {sum(texts.values())}")
+            if found.total() < texts.total():
+                yield _difference(key, f"found {found.total()}, expected {texts.total()}")
         elif found != texts:
             yield _difference(key, _detail(key[1], texts, found))
     if definitions:
         for key in restored.keys() - archived.keys():
-            yield _difference(key, "was not dumped, and is there after the restore")
-
-
-def changed_lines(before: Counter[str], after: Counter[str]) -> tuple[Counter[str], Counter[str]]:
-    """Return the lines that the first definition that differs has lost, and those that it has gained."""
-    old, new = (next(iter(left.elements()), "").splitlines() for left in (before - after, after - before))
-    return Counter(old) - Counter(new), Counter(new) - Counter(old)
-
-
-def may_show(kind: str) -> bool:
-    """Return whether definitions of this kind hold no secrets, and may be shown."""
-    return kind in _QUOTABLE
+            yield _difference(key, "exists after the restore, but was not dumped", added=True)
 
 
 def without(objects: Objects, keys: Iterable[Key]) -> Objects:
-    """The objects but for some."""
+    """Return the objects without some."""
     unwanted = set(keys)
     return {key: texts for key, texts in objects.items() if key not in unwanted}
 
 
 def kinds(objects: Mapping[Key, object]) -> Counter[str]:
-    """How many objects of each kind."""
+    """Return the number of objects by kind."""
     return Counter(key[1] for key in objects)
 
 
 def _header(line: str) -> tuple[str, str, str, str] | None:
-    """Name, kind, schema and owner in the comment before an object; None where the comment is another one.
+    """Return name, kind, schema and owner from the comment before an object; None for any other comment.
 
-    The name may hold anything. The time is linear, which a regular expression's would not be.
+    The name may contain any text. This takes linear time, which a regular expression would not.
     """
     match = _HEADER.match(line)
     end = line.rfind("; Schema: ", 0, max(line.rfind("; Owner: "), 0))
@@ -249,20 +247,32 @@ def _normal(kind: str, text: str) -> str:
     return "\n".join(sorted(lines) if kind in _IN_ANY_ORDER else lines)
 
 
+def changed_lines(before: Counter[str], after: Counter[str]) -> tuple[Counter[str], Counter[str]]:
+    """Return the lines that the first differing definition lost, and those that it gained."""
+    old, new = (next(iter(left.elements()), "").splitlines() for left in (before - after, after - before))
+    return Counter(old) - Counter(new), Counter(new) - Counter(old)
+
+
+def may_show(kind: str) -> bool:
+    """Return whether definitions of this kind contain no secrets, and may be shown."""
+    return kind in _QUOTABLE
+
+
 def _detail(kind: str, archived: Counter[str], restored: Counter[str]) -> str:
-    gone, come = changed_lines(archived, restored)
+    removed, added = changed_lines(archived, restored)
     if not may_show(kind):
-        return f"its definition differs, in {max(gone.total(), come.total(), 1)} lines"
-    quote = [f"dumped: {line.strip()[:120]}" for line in list(gone)[:1]]
-    quote += [f"restored: {line.strip()[:120]}" for line in list(come)[:1]]
-    return "its definition differs: " + "; ".join(quote or ["in the order of its lines"])
+        count = max(removed.total(), added.total(), 1)
+        return f"its definition differs in {count} {'line' if count == 1 else 'lines'}"
+    quote = [f"dumped: {line.strip()[:120]}" for line in list(removed)[:1]]
+    quote += [f"restored: {line.strip()[:120]}" for line in list(added)[:1]]
+    return "its definition differs: " + "; ".join(quote or ["the order of its lines"])
 
 
-def _difference(key: Key, detail: str) -> ObjectDifference:
-    return ObjectDifference(*key, detail)
+def _difference(key: Key, detail: str, *, added: bool = False) -> ObjectDifference:
+    return ObjectDifference(*key, detail, added)
 
 
 def _short(statement: str) -> str:
-    """``ALTER ROLE app WITH …`` as ``ALTER ROLE app``: a name for what has none, and nothing of its password."""
+    """Shorten ``ALTER ROLE app WITH …`` to ``ALTER ROLE app``: a name for a statement, without any password."""
     match = _BEFORE_VALUE.match(statement)
     return (match[0] if match else statement).removesuffix(";")[:200]

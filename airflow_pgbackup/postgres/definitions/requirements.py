@@ -1,4 +1,7 @@
-"""What a dump asks of the server it is restored into, so that it is missed before hours of restoring, not after."""
+"""What a dump requires of the target server: roles, extensions, tablespaces, locks.
+
+A restore checks them before it starts, rather than fail after hours.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.postgres.definitions.database import IDENTIFIER, statements, unquoted
 
 _LIST = rf"{IDENTIFIER}(?:, {IDENTIFIER})*"
-# In the forms in which pg_dump writes them. PUBLIC and the like are no identifiers: upper case without quotes.
+# In the forms in which pg_dump writes them. PUBLIC in upper case without quotes is not an identifier.
 _ROLES = [
     re.compile(rf"ALTER .* OWNER TO ({IDENTIFIER});\Z", re.DOTALL),
     re.compile(
@@ -25,7 +28,7 @@ _EXTENSION = re.compile(rf"CREATE EXTENSION (?:IF NOT EXISTS )?({IDENTIFIER})")
 _TABLESPACE = re.compile(rf"SET default_tablespace = ({IDENTIFIER});")
 _NAME = re.compile(IDENTIFIER)
 _HEADS = ("ALTER ", "GRANT ", "REVOKE ", "CREATE POLICY ", "CREATE USER MAPPING ", "CREATE EXTENSION ", "SET default_")
-# pg_restore sets the owner of what has a DROP, but for these, which go with their table (_printTocEntry).
+# pg_restore sets the owner of every object with a DROP, except these, which belong to a table (_printTocEntry).
 _OWNERLESS = frozenset(
     (
         *("CAST", "CHECK CONSTRAINT", "CONSTRAINT", "DATABASE PROPERTIES", "DEFAULT", "FK CONSTRAINT", "INDEX"),
@@ -34,13 +37,16 @@ _OWNERLESS = frozenset(
 )
 _KINDS = frozenset({"ACL", "DEFAULT ACL", "POLICY", "USER MAPPING", "DATABASE PROPERTIES"})
 
-# Locks that making an object holds to the end of the transaction: a table also those of its TOAST table and index.
+# Locks held to the end of the transaction that creates an object: a table also locks its TOAST table and index.
 _LOCKS = {"TABLE": 3, "MATERIALIZED VIEW": 3, "VIEW": 1, "SEQUENCE": 1, "INDEX": 1, "CONSTRAINT": 1, "BLOB": 1}
 
 
 @dataclass
 class Requirements:
-    """:ivar locks: about how many entries of the lock table one transaction over all of it takes."""
+    """Roles, extensions and tablespaces that the target server must have.
+
+    :ivar locks: estimated entries in the lock table if one transaction restores everything.
+    """
 
     roles: set[str] = field(default_factory=set)
     extensions: set[str] = field(default_factory=set)
@@ -49,14 +55,14 @@ class Requirements:
 
     @property
     def names(self) -> int:
-        """How many."""
+        """Number of roles, extensions and tablespaces."""
         return len(self.roles) + len(self.extensions) + len(self.tablespaces)
 
     @classmethod
     def of_entries(
         cls, entries: Iterable[TocEntry], *, owners: bool = True, privileges: bool = True, tablespaces: bool = True
     ) -> Requirements:
-        """Of those entries of an archive; what the options of a restore leave out is not needed."""
+        """Return the requirements of archive entries, without those that the options of a restore exclude."""
         found = cls()
         for entry in entries:
             if owners and entry.owner and entry.drop_statement and entry.kind not in _OWNERLESS:
@@ -74,20 +80,20 @@ class Requirements:
         return found
 
     def add(self, statement: str) -> None:
-        """Of one statement of a script."""
+        """Add the names that one statement of a script requires."""
         if not statement.startswith(_HEADS):
             return
         for pattern in _ROLES:
             if match := pattern.match(statement):
                 self.roles.update(unquoted(name) for name in _NAME.findall(match[1]))
-        self.roles.discard("public")  # no role can be called that; of user mappings pg_dump writes it in lower case
+        self.roles.discard("public")  # not a valid role name; pg_dump writes PUBLIC in lower case for user mappings
         if match := _EXTENSION.match(statement):
             self.extensions.add(unquoted(match[1]))
         if match := _TABLESPACE.match(statement):
             self.tablespaces.add(unquoted(match[1]))
 
     def add_locks(self, words: tuple[bytes, ...]) -> None:
-        """Of one statement of a script, by its first words."""
+        """Add the locks that one statement of a script takes, by its first words."""
         if words[:1] == (b"CREATE",):
             if b"INDEX" in words[:3]:
                 self.locks += 1

@@ -1,8 +1,8 @@
-"""A plain dump read through before it is restored: is it whole, and what is in it?
+"""Scan a plain dump before it is restored: prove that it is complete, and find what it contains and requires.
 
-psql restores what is left of a truncated script and succeeds, so all of it is read once before. A script with a command
-that pg_dump never writes is refused then, before anything runs; but psql may see more commands than this does, and what
-keeps those from running is :mod:`airflow_pgbackup.postgres.psql.guarded` alone.
+psql restores what is left of a truncated script and succeeds, so the complete script is read first. A script with a
+psql command that pg_dump never writes is refused before anything runs. psql may still see more commands than this scan
+does; only :mod:`airflow_pgbackup.postgres.psql.guarded` keeps those from running.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from airflow_pgbackup.postgres.sql.names import NameDecoder, client_encoding, co
 _HEAD = b"-- PostgreSQL database dump"
 _END = b"-- PostgreSQL database dump complete"
 _DUMPED_FROM = re.compile(rb"-- Dumped from database version (\d{1,4})")
-_SECTION = 2048  # bytes, an empty one
+_SECTION = 2048  # bytes of an empty section in memory
 _PUBLIC = (b"CREATE SCHEMA public;", b'CREATE SCHEMA "public";')
 
 
 @dataclass
 class ScriptSection:
-    """What one pg_dump wrote: all of a plain dump, or one database of a cluster's.
+    """The output of one pg_dump: a plain dump, or one database in a dump of a cluster.
 
-    :ivar database: as the script connects to it or creates it; '' where it does neither.
-    :ivar about: its statements about the database as a whole.
-    :ivar objects: statements that make something; of a section with none and no rows there is nothing to restore.
-    :ivar makes_public: has CREATE SCHEMA public.
+    :ivar database: that the script connects to or creates; '' if it does neither.
+    :ivar about: statements about the database itself.
+    :ivar objects: number of statements that create or alter objects.
+    :ivar tables: number of COPY statements.
+    :ivar makes_public: the section has CREATE SCHEMA public.
     """
 
     database: str = ""
@@ -50,19 +51,25 @@ class ScriptSection:
 
     @property
     def creates(self) -> bool:
+        """The section has CREATE DATABASE."""
         return any(statement.creates for statement in self.about)
 
     @property
     def empty(self) -> bool:
+        """There is nothing to restore."""
         return not self.objects and not self.rows
 
 
 @dataclass
 class ScriptSummary:
-    """:ivar globals: statements before the first database: roles, tablespaces. They may hold passwords' verifiers.
-    :ivar dumped_from: major version of the dumped server; 0 where it does not say, as one with globals only.
-    :ivar new_timeout: has ``SET transaction_timeout``, which servers before 17 do not know.
-    :ivar transactions: has BEGIN and COMMIT of its own, as around large objects.
+    """What a script contains.
+
+    :ivar cluster: pg_dumpall wrote it.
+    :ivar globals: statements before the first database: roles, tablespaces. They may contain password hashes.
+    :ivar dumped_from: major version of the dumped server; 0 if the script has none, as with globals only.
+    :ivar new_timeout: the script has ``SET transaction_timeout``, which servers before 17 do not know.
+    :ivar transactions: the script has its own BEGIN and COMMIT, as around large objects.
+    :ivar bytes: size of the script.
     """
 
     cluster: bool = False
@@ -79,14 +86,14 @@ class ScriptSummary:
 
 
 class SectionTracker:
-    """Which section of a script an event belongs to."""
+    """Find the section of a script that an event belongs to."""
 
     def __init__(self) -> None:
         self._number = -1
         self._inside = False
 
     def section_of(self, event: Event) -> int | None:
-        """Its number; None between sections. To be called with every event."""
+        """Return the number of the section; None between sections. Call it with every event, in order."""
         if isinstance(event, Comment):
             if event.text == _HEAD:
                 self._number += 1
@@ -98,10 +105,10 @@ class SectionTracker:
 
 
 def scan_script(source: Readable) -> ScriptSummary:
-    """Read a script to its end.
+    """Read a script to its end, and return what it contains.
 
-    :raises VerificationFailed: it is not whole, or holds what pg_dump never writes.
-    :raises NotProven: what is to be remembered of it does not fit into a :class:`.MemoryLimit`.
+    :raises VerificationFailed: the script is truncated, or contains what pg_dump never writes.
+    :raises NotProven: it names more objects than fit into a :class:`.MemoryLimit`.
     """
     return _Scan(source).run()
 
@@ -183,24 +190,30 @@ class _Scan:
 
 
 def database_statement(text: str, statement: Statement) -> DatabaseStatement | None:
-    """The statement, if it is about a database as a whole."""
+    """Return the statement if it is about a database itself; otherwise None.
+
+    :param text: of the statement, decoded.
+    """
     if b"DATABASE" not in statement.words and statement.words[:1] != (b"UPDATE",):
         return None
     return DatabaseStatement.parse(text)
 
 
 def makes_public(statement: Statement) -> bool:
+    """Return whether a statement is CREATE SCHEMA public."""
     return statement.text in _PUBLIC
 
 
 def is_setup(statement: Statement) -> bool:
-    """It is about the session, not the database."""
+    """Return whether a statement changes the session only."""
     return statement.words[:1] in ((b"SET",), (b"RESET",)) or b"SET_CONFIG" in statement.words
 
 
 def sets_new_timeout(statement: Statement) -> bool:
+    """Return whether a statement sets ``transaction_timeout``, which servers before 17 do not know."""
     return statement.words[:2] == (b"SET", b"TRANSACTION_TIMEOUT")
 
 
 def is_transaction(statement: Statement) -> bool:
+    """Return whether a statement is the BEGIN or COMMIT that pg_dump writes around large objects."""
     return statement.text in (b"BEGIN;", b"COMMIT;")

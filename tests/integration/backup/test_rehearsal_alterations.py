@@ -272,7 +272,7 @@ def test_an_extension_brings_rows_of_its_own(restored: Restored) -> None:
         "alter extension vector add table settings; insert into settings values ('of a newer version', '1')"
     )
     assert {table.name: table.result for table in found.tables}["settings"] == "contained"
-    note = "public.settings: an extension's own table: all dumped rows are there, 2 after the restore, 1 dumped"
+    note = "public.settings: table of an extension contains all dumped rows: found 2 rows, dumped 1"
     assert note in found.notes
     assert ("table data", "public.settings") not in named(found)
     for wrong in ("update settings set value = '2'", "delete from settings"):

@@ -385,7 +385,7 @@ def test_archives_of_every_client_are_read_by_those_that_can(
 @pytest.mark.parametrize(
     ("position", "value", "message"),
     [
-        (6, 99, "archive version 1.99; 1.10 to 1.16 can be read"),
+        (6, 99, "archive version 1.99, supported are 1.10 to 1.16"),
         (11, 3, "was built without zstd"),
     ],
 )

@@ -218,7 +218,7 @@ def test_exit_0_without_the_end_of_the_data_is_no_backup(
             context=RunContext(settings=Settings(client_dirs=(str(folder),))),
         )
     assert "pg_dump ended with exit status 0, but its output of" in caught.value.message
-    assert "it ends inside the data of a table" in caught.value.message
+    assert "the file ends inside the data of a table" in caught.value.message
     assert [entry.key for entry in here.list()] == ["repository.json"]
 
 

@@ -42,8 +42,8 @@ def test_each_entry_has_its_block() -> None:
         # pg_restore goes from a member without an end right into the next one, whose COPY is then a row.
         (
             block("a").replace("\\.\n\n\n", "") + block("b") + block("c"),
-            r"the data of TABLE DATA public.a \(entry 7\) has no end: TABLE DATA public.b \(entry 8\) should follow, "
-            r"COPY public.c \(a\) FROM stdin; does",
+            r"after the data of TABLE DATA public.a \(entry 7\): expected TABLE DATA public.b \(entry 8\), found "
+            r"COPY public.c \(a\) FROM stdin;",
         ),
         (
             block("a") + block("b").replace("1\n\\.\n\n\n", "") + block("c"),
@@ -53,9 +53,9 @@ def test_each_entry_has_its_block() -> None:
         ("", "the data of 3 of 3 tables is missing, first TABLE DATA public.a"),
         (
             block("b") + block("a") + block("c"),
-            r"begins wrong: TABLE DATA public.a .* should follow, COPY public.b",
+            r"at the first COPY: expected TABLE DATA public.a .*, found COPY public.b",
         ),
-        (block("a") + block("b") + block("c") + block("d"), "nothing should follow, COPY public.d"),
+        (block("a") + block("b") + block("c") + block("d"), "expected no more data, found COPY public.d"),
     ],
 )
 def test_an_entry_without_its_own_block_is_found(script: str, message: str) -> None:
@@ -89,7 +89,7 @@ def test_large_objects_are_as_many_as_the_table_of_contents_lists(listed: list[T
     data = entry(9, "BLOBS", kind="BLOBS", copies=False)
     (objects,) = read(OBJECTS, [*listed, data]).large_objects
     assert [oid for oid, _, _ in objects] == [11, 12]
-    with pytest.raises(VerificationFailed, match="1 large objects have data in the archive, its table of contents"):
+    with pytest.raises(VerificationFailed, match="large objects with data: found 1, expected 2"):
         read(OBJECTS[: len(OBJECTS) // 2], [*listed, data])
     read("", listed)  # definitions only
 
