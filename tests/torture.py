@@ -1,7 +1,7 @@
-"""A database of everything that PostgreSQL has and a dump could stumble over.
+"""A database with everything in PostgreSQL that is hard to dump.
 
-:func:`build` fills an empty database; what only some servers can do (xml, ICU, extensions, newer syntax) is added where
-they can. The tests dump it, rehearse it, and hold the copy against it.
+:func:`build` fills an empty database. Features that only some servers have (xml, ICU, extensions, newer syntax) are
+added where available. The tests dump the database, rehearse the dump, and compare the copy with the original.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from airflow_pgbackup.postgres.sql.statement import Statement
 ROLES = ("torture owner", 'o"dd', "reader", "torture_högni")
 TABLESPACE = "torture space"
 
-# Values that are in no other form the same: one table per type, with a NULL too.
+# Values that a change of their text form would alter. One table per type, with a NULL too.
 VALUES: dict[str, list[str]] = {
     "bool": ["t", "f"],
     "int2": ["-32768", "32767"],
@@ -130,7 +130,7 @@ SETTINGS = (
 
 
 def roles_and_tablespaces(server: ConnectionParams) -> None:
-    """What a cluster has for all its databases; once per server."""
+    """Create the roles and tablespaces, once per server."""
     with server.connect() as session:
         session.execute("set allow_in_place_tablespaces = on")
         for role in ROLES:
@@ -143,7 +143,7 @@ def roles_and_tablespaces(server: ConnectionParams) -> None:
 
 
 def build(database: ConnectionParams) -> None:
-    """Fill an empty database of a server that has had :func:`roles_and_tablespaces`."""
+    """Fill an empty database. Call :func:`roles_and_tablespaces` for its server first."""
     with database.connect() as session:
         version = session.info.server_version
         session.execute("set default_toast_compression = pglz")
@@ -187,7 +187,7 @@ def build(database: ConnectionParams) -> None:
 
 
 def _split(text: bytes) -> list[str]:
-    """At semicolons outside of quotes, by the product's own lexer."""
+    """Return the statements of a script, split by the lexer of this package."""
     return [event.text.decode() for event in SqlLexer(io.BytesIO(text)) if isinstance(event, Statement)]
 
 

@@ -1,4 +1,4 @@
--- The part of the torture database that every supported server takes; see torture.py.
+-- The part of the torture database that works on every supported server; see torture.py.
 create schema "odd ""names""; --";
 create schema "line
 break" authorization "o""dd";
@@ -48,7 +48,7 @@ alter table dropped_columns drop column b;
 alter table dropped_columns add column b int;
 insert into dropped_columns values (1, 2, 3), (4, 5, 6);
 
--- inheritance, whose columns a restore puts into another order
+-- inheritance: a restore changes the order of the columns
 create table parent (id int not null, note text default 'p', kept int);
 create table other_parent (extra text);
 create table child (own int, note text default 'c', id int not null, kept int, extra text);
@@ -185,7 +185,7 @@ create materialized view mat_b as select sum(n) as total from on_mat;
 create materialized view "mat ""unpopulated" as select * from on_mat with no data;
 create materialized view mat_c tablespace "torture space" as select n, repeat('x', n) from generate_series(1, 9) n;
 
--- rights
+-- privileges
 create table secrets (owner_name text, body text);
 insert into secrets values ('a', 'b'), ('torture owner', 'c');
 alter table secrets owner to "torture owner";

@@ -24,7 +24,7 @@ from airflow_pgbackup.backup.reference import load_manifest, reference_of
 from airflow_pgbackup.backup.rehearsal import rehearse
 from airflow_pgbackup.backup.source_rows import differences
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, DiskError, NotProven, VerificationFailed
-from airflow_pgbackup.postgres.archive.reader import ArchiveSummary, read_archive
+from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository import layout
@@ -261,7 +261,7 @@ class _Look:
         progress = Progress(self.context.log, f"reading {artifact.name}")
         with nullcontext(checked.path) if checked.path else checked.stream() as source:
             try:
-                return read_archive(
+                return ArchiveReader(
                     source,
                     format=artifact.format,
                     compression=artifact.compressed_around,
@@ -270,7 +270,7 @@ class _Look:
                     deadline=self.context.deadline or self.context.settings.read_deadline(artifact.size),
                     on_line=self.context.log,
                     progress=progress.advance,
-                )
+                ).digest()
             except VerificationFailed as error:
                 self.checks.append(Check("archive", "fail", error.message))
                 raise

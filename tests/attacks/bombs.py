@@ -1,4 +1,4 @@
-"""Few bytes that ask for much."""
+"""Small files that decompress to much, or claim great lengths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIB = 1024**2
 
 
 def zstd(pieces: Iterator[bytes], *, level: int = 3, window_log: int | None = None) -> bytes:
-    """One frame without its content's size, as a stream has."""
+    """Return one frame without content size, as a stream has."""
     more = {} if window_log is None else {"window_log": window_log}
     parameters = zstandard.ZstdCompressionParameters.from_level(level, **more)
     compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
@@ -36,7 +36,7 @@ def zstd_block(kind: int, size: int, content: bytes = b"", *, last: bool = False
 
 
 def zstd_frame(*blocks: bytes, window: int = 0x50) -> bytes:
-    """With no checksum. :param window: the descriptor of 1 MiB is 0x50."""
+    """Return a frame without a checksum. :param window: the descriptor; 0x50 is 1 MiB."""
     return b"\x28\xb5\x2f\xfd" + bytes([0, window]) + b"".join(blocks)
 
 
@@ -49,7 +49,7 @@ NO_TEXT = b"\1" + (1).to_bytes(4, "little")
 
 
 def number(value: int) -> bytes:
-    """An int of an archive."""
+    """Encode an integer of an archive."""
     return b"\0" + value.to_bytes(4, "little")
 
 
@@ -58,7 +58,7 @@ def text(value: bytes) -> bytes:
 
 
 def toc(*entries: bytes, compression: int = 0, count: int | None = None, format: int = 1) -> bytes:
-    """Head and table of contents of an archive of version 1.16.
+    """Return header and table of contents of an archive of version 1.16.
 
     :param compression: 0 none, 1 gzip, 2 lz4, 3 zstd. :param format: 1 custom, 3 tar.
     """
@@ -68,7 +68,7 @@ def toc(*entries: bytes, compression: int = 0, count: int | None = None, format:
 
 
 def entry(dump_id: int, name: bytes = b"t", definition: bytes = b"", depends_on: bytes = b"") -> bytes:
-    """A table's data in a custom archive."""
+    """Return the entry for the data of a table in a custom archive."""
     copy = b"COPY public." + name + b" (a) FROM stdin;\n"
     about = [name, b"TABLE DATA"]
     body = number(dump_id) + number(1) + text(b"0") + text(b"0") + b"".join(map(text, about)) + number(3)
@@ -77,9 +77,9 @@ def entry(dump_id: int, name: bytes = b"t", definition: bytes = b"", depends_on:
 
 
 def grown(code: str, *arguments: str, seconds: float = 60.0) -> tuple[str, int]:
-    """Run Python code in a process of its own.
+    """Run Python code in its own process, and measure its memory.
 
-    :return: what it printed; by how many MiB its memory was larger, at its largest, than when ``ready()`` was called.
+    :return: what it printed; peak memory in MiB above that at the call of ``ready()``.
     """
     program = f"""
 import sys

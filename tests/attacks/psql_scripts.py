@@ -1,4 +1,4 @@
-"""What a plain dump could have psql do: its commands, and the places where psql sees them and other readers may not."""
+"""Attacks by a plain dump: psql's commands, and places in a script where psql sees them and other parsers may not."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 SECRET = "the canary in a file of the worker"
 
-# Of every command that runs, reads, writes, asks or connects, with what makes it do so; and of those that should not be
-# there either. {marker} must not appear, {canary} must not be read, nobody may knock at {port}.
+# Every command that runs a program, reads, writes, prompts or connects, with arguments that make it do so, and others
+# that a dump should not contain. {marker} must not appear, {canary} must not be read, nobody may connect to {port}.
 COMMANDS = [
     r"\! touch {marker}",
     r"\unrestrict `touch {marker}`",
@@ -114,41 +114,41 @@ COMMANDS = [
     r"\drop_everything `touch {marker}`",
 ]
 
-# Where psql sees the command, and our lexer another thing: a part of a comment, of COPY data, of a string.
+# Places where psql sees the command, and our lexer a part of a comment, of COPY data or of a string.
 HIDDEN = {
-    "behind a comment that CR ends": b"-- text\rCOMMAND\n",
-    "behind a comment that CR ends, in a statement": b"SELECT 1 -- text\rCOMMAND\n;\n",
-    "behind COPY data that a CR LF ends": b"COPY public.t (line) FROM stdin;\n1\r\n\\.\r\nCOMMAND\n\\.\n",
-    "behind a COPY that takes no data": (
+    "after a comment that CR ends": b"-- text\rCOMMAND\n",
+    "after a comment that CR ends, in a statement": b"SELECT 1 -- text\rCOMMAND\n;\n",
+    "after COPY data that a CR LF ends": b"COPY public.t (line) FROM stdin;\n1\r\n\\.\r\nCOMMAND\n\\.\n",
+    "after a COPY that takes no data": (
         b"COPY public.t (line) FROM '/dev/null' WHERE line IS DISTINCT FROM stdin;\nCOMMAND\n\\.\n"
     ),
-    "behind a string, by SET SESSION": (
+    "after a string, by SET SESSION": (
         b"SET standard_conforming_strings = off;\nSET SESSION standard_conforming_strings = on;\n"
         b"SELECT 'a\\';\nCOMMAND\n--';\n"
     ),
-    "behind a string, by SET LOCAL": (
+    "after a string, by SET LOCAL": (
         b"BEGIN;\nSET standard_conforming_strings = off;\nSET LOCAL standard_conforming_strings TO on;\n"
         b"SELECT 'a\\';\nCOMMAND\n--';\n"
     ),
-    "behind a string, by set_config": (
+    "after a string, by set_config": (
         b"SET standard_conforming_strings = off;\n"
         b"SELECT pg_catalog.set_config('standard_conforming_strings', 'on', false);\n"
         b"SELECT 'a\\';\nCOMMAND\n--';\n"
     ),
-    "behind a string, by the client's encoding": b"SET client_encoding = 'SJIS';\nSELECT E'\x95\\';\nCOMMAND\n--';\n",
-    "behind a NUL": b"SELECT 'a' \0'\nCOMMAND\n';\n",
+    "after a string, by the client's encoding": b"SET client_encoding = 'SJIS';\nSELECT E'\x95\\';\nCOMMAND\n--';\n",
+    "after a NUL": b"SELECT 'a' \0'\nCOMMAND\n';\n",
 }
 
-# Where both see it.
+# Places where both see it.
 SEEN = {
     "on a line": b"COMMAND\n",
-    "behind a statement": b"SELECT 1; COMMAND\n",
+    "after a statement": b"SELECT 1; COMMAND\n",
     "at the end of a statement": b"SELECT 1 COMMAND\n",
     "in a statement": b"SELECT (1 +\n  COMMAND\n  1);\n",
-    "behind the end of a comment": b"SELECT 1 /* text */ COMMAND\n",
-    "behind a dollar quote": b"SELECT $$text$$ COMMAND\n",
-    "behind an empty statement": b";;COMMAND\n",
-    "behind COPY data": b"COPY public.t (line) FROM stdin;\n1\n\\.\nCOMMAND\n",
+    "after the end of a comment": b"SELECT 1 /* text */ COMMAND\n",
+    "after a dollar quote": b"SELECT $$text$$ COMMAND\n",
+    "after an empty statement": b";;COMMAND\n",
+    "after COPY data": b"COPY public.t (line) FROM stdin;\n1\n\\.\nCOMMAND\n",
 }
 
 TABLE = "create table public.t (line text, stdin text)"
@@ -156,9 +156,9 @@ TABLE = "create table public.t (line text, stdin text)"
 
 @dataclass
 class Target:
-    """What an attack is after. A ``with`` of it listens at a port.
+    """The files and the port that an attack tries to reach.
 
-    :ivar directory: a private one.
+    :ivar directory: a private directory with the canary.
     """
 
     directory: Path
@@ -181,23 +181,24 @@ class Target:
         return self.directory / "canary.sql"
 
     def attack(self, place: bytes, command: str = r"\! touch {marker}") -> bytes:
-        """A piece of a script with the command in that place."""
+        """Return a piece of a script with the command in a place of :data:`HIDDEN` or :data:`SEEN`."""
         port = self.listener.getsockname()[1]
         text = command.format(marker=self.marker, canary=self.canary, port=port, directory=self.directory)
         return place.replace(b"COMMAND", text.encode())
 
     def assert_untouched(self, what: object) -> None:
-        assert not self.marker.exists(), f"it wrote: {what}"
-        assert sorted(path.name for path in self.directory.iterdir()) == [self.canary.name], f"it wrote: {what}"
+        written = [path.name for path in self.directory.iterdir() if path != self.canary]
+        assert not written, f"{written} written by {what}"
+        assert self.canary.exists(), f"canary removed by {what}"
         try:
             with closing(self.listener.accept()[0]):
-                raise AssertionError(f"it connected elsewhere: {what}")
+                raise AssertionError(f"a connection was made: {what}")
         except BlockingIOError:
             pass
 
 
 def database_dump(body: bytes, major: int = 15) -> bytes:
-    """What pg_dump would write around it, less the \\restrict that would protect a psql of ours."""
+    """Return a dump with this body, without the \\restrict by which pg_dump would guard psql."""
     return (
         b"--\n-- PostgreSQL database dump\n--\n\n-- Dumped from database version %d.1\n"
         b"-- Dumped by pg_dump version %d.1\n\nSET client_encoding = 'UTF8';\n"
@@ -209,7 +210,7 @@ def database_dump(body: bytes, major: int = 15) -> bytes:
 
 
 def cluster_dump(major: int = 15, *, roles: bytes = b"", template1: bytes = b"", app: bytes = b"") -> bytes:
-    """What pg_dumpall would write around pieces among the roles, in template1 and in a database app."""
+    """Return a dump of a cluster with pieces among the roles, in template1 and in a database app."""
     created = (
         b"CREATE DATABASE app WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE_PROVIDER = libc LOCALE = 'C';\n"
         b"\n\\connect app\n\n"

@@ -1,4 +1,4 @@
-"""What an archive can make us hold: some MiB, whatever it decompresses to and whatever lengths it claims."""
+"""Reading an archive takes a few MiB of memory, whatever it decompresses to and whatever lengths it claims."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from airflow_pgbackup.postgres.definitions.objects import script_objects
 from airflow_pgbackup.postgres.definitions.script_scan import scan_script
 from airflow_pgbackup.postgres.tools.deadline import Deadline
 
-SOME_MIB = 20  # with a window of zstd's level 19, 8 MiB
+MAX_MIB = 20  # with a window of zstd's level 19, 8 MiB
 SIZE = 512  # MiB, of a bomb
 HEAD = b"--\n-- PostgreSQL database dump\n--\n\n-- Dumped from database version 18.4\n\n"
 END = b"\n--\n-- PostgreSQL database dump complete\n--\n\n"
@@ -62,18 +62,18 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_takes_some_mib(tmp_path: Path, name: str) -> None:
+def test_a_decompression_bomb_takes_little_memory(tmp_path: Path, name: str) -> None:
     method, make = BOMBS[name]
     path = tmp_path / "bomb"
     path.write_bytes(make())
     assert path.stat().st_size < 2 * MIB
     size, mib = bombs.grown(READ_ALL, str(path), method)
     assert int(size) == SIZE * MIB
-    assert mib < SOME_MIB
+    assert mib < MAX_MIB
 
 
-def test_a_bomb_in_a_directory_archive_takes_some_mib(tmp_path: Path) -> None:
-    """gzip's checksum is only known by reading it."""
+def test_a_decompression_bomb_in_a_directory_archive_takes_little_memory(tmp_path: Path) -> None:
+    """A gzip member must be decompressed to verify its checksum."""
     (tmp_path / "1.dat.gz").write_bytes(bombs.gzipped(bombs.zeros(SIZE)))
     code = """
 from airflow_pgbackup.postgres.archive.decompression import check_complete
@@ -82,12 +82,12 @@ with open(sys.argv[1], "rb") as file:
     print(len(check_complete(file, "gz", "1.dat.gz", lambda: None)))
 """
     tail, mib = bombs.grown(code, str(tmp_path / "1.dat.gz"))
-    assert (tail, mib < SOME_MIB) == ("8", True)
+    assert (tail, mib < MAX_MIB) == ("8", True)
 
 
 @pytest.mark.parametrize("level", [3, 19])
-def test_a_window_as_large_as_pg_dump_can_ask_for(level: int) -> None:
-    """``zstd --long`` and pg_dump's ``zstd:long`` look back at 128 MiB."""
+def test_the_largest_window_of_pg_dump_is_read(level: int) -> None:
+    """``zstd --long`` and pg_dump's ``zstd:long`` need a window of 128 MiB."""
     data = bombs.zstd(bombs.zeros(2), level=level, window_log=27)
     reader = Decompressed(io.BytesIO(data), "zstd", "the dump")
     assert sum(map(len, iter(lambda: reader.read(MIB), b""))) == 2 * MIB
@@ -105,17 +105,17 @@ class Stop(Exception):
     pass
 
 
-DULL: dict[str, tuple[str, bytes]] = {
+EMPTY_INPUT: dict[str, tuple[str, bytes]] = {
     "gzip": ("gzip", bombs.EMPTY_GZIP),
     "zstd-frames": ("zstd", zstd_frame(zstd_block(0, 0, last=True))),
     "zstd-skipped": ("zstd", bombs.skippable(b"")),
 }
 
 
-@pytest.mark.parametrize("name", DULL)
-def test_input_that_comes_to_nothing_has_a_deadline(name: str) -> None:
-    method, piece = DULL[name]
-    source = _Forever(piece * 10_000)
+@pytest.mark.parametrize("name", EMPTY_INPUT)
+def test_input_that_decompresses_to_nothing_has_a_deadline(name: str) -> None:
+    method, piece = EMPTY_INPUT[name]
+    source = _Endless(piece * 10_000)
 
     def on_step() -> None:
         if source.reads > 5:
@@ -125,14 +125,14 @@ def test_input_that_comes_to_nothing_has_a_deadline(name: str) -> None:
         Decompressed(source, method, "the dump", on_step=on_step).read(1)
 
 
-def test_blocks_that_come_to_nothing_have_a_deadline() -> None:
+def test_blocks_that_decompress_to_nothing_have_a_deadline() -> None:
     def stop() -> None:
         raise Stop
 
     frame = zstd_frame(*[zstd_block(0, 0)] * 10_000)
     with pytest.raises(Stop):
         check_complete(io.BytesIO(frame), "zst", "1.dat.zst", stop)
-    source = _Forever(zstd_block(0, 0) * 10_000)
+    source = _Endless(zstd_block(0, 0) * 10_000)
     source.first = zstd_frame()
 
     def on_step() -> None:
@@ -143,7 +143,9 @@ def test_blocks_that_come_to_nothing_have_a_deadline() -> None:
         Decompressed(source, "zstd", "the dump", on_step=on_step).read(1)
 
 
-class _Forever:
+class _Endless:
+    """A source that repeats a piece."""
+
     def __init__(self, piece: bytes) -> None:
         self.first = b""
         self.reads = 0
@@ -156,7 +158,7 @@ class _Forever:
 
 
 @pytest.mark.parametrize("junk", [b"\0", b"(\xb5/\xfd" * 5, b"junk" * 10, b"P*M\x18\xff\xff\xff\xff"], ids=repr)
-def test_junk_behind_a_frame(junk: bytes) -> None:
+def test_junk_after_a_frame_is_an_error(junk: bytes) -> None:
     reader = Decompressed(io.BytesIO(bombs.zstd(bombs.zeros(1)) + junk), "zstd", "the dump")
     with pytest.raises(VerificationFailed):
         list(iter(lambda: reader.read(MIB), b""))
@@ -166,7 +168,7 @@ def test_junk_behind_a_frame(junk: bytes) -> None:
 
 
 def custom(*chunks: bytes, claimed: int | None = None) -> bytes:
-    """An archive with one table; the last chunk may claim to be longer."""
+    """Return an archive with one table. :param claimed: length that the last chunk claims."""
     lengths = [*map(len, chunks)]
     if claimed is not None:
         lengths[-1] = claimed
@@ -190,23 +192,23 @@ with open(sys.argv[1], "rb") as file:
 """
 
 
-def test_a_row_of_any_length_takes_some_mib(tmp_path: Path) -> None:
+def test_a_row_of_any_length_takes_little_memory(tmp_path: Path) -> None:
     """pg_dump writes each row as a chunk, and a row may have 1 GiB."""
     row = b"x" * (64 * MIB) + b"\n"
     (tmp_path / "a.dump").write_bytes(custom(row, b"\\.\n\n\n"))
     said, mib = bombs.grown(READ_ARCHIVE, str(tmp_path / "a.dump"))
     assert said == f"t {len(row)}"
-    assert mib < SOME_MIB
+    assert mib < MAX_MIB
 
 
-def test_a_chunk_that_claims_more_than_there_is(tmp_path: Path) -> None:
+def test_a_chunk_that_is_shorter_than_it_claims(tmp_path: Path) -> None:
     (tmp_path / "a.dump").write_bytes(custom(b"x" * (128 * MIB), claimed=0xFFFFFFFF))
     said, mib = bombs.grown(READ_ARCHIVE, str(tmp_path / "a.dump"))
     assert "the file ends inside its data" in said
-    assert mib < SOME_MIB
+    assert mib < MAX_MIB
 
 
-def test_a_chunk_of_negative_length() -> None:
+def test_a_chunk_of_negative_length_is_an_error() -> None:
     archive = custom(b"").removesuffix(bombs.number(0) * 2) + bombs.NO_TEXT
     block = next(copy_blocks(io.BytesIO(archive), ArchiveSummary(), Deadline(60, work="reading")))
     with pytest.raises(VerificationFailed, match="a chunk has a negative length"):
@@ -221,7 +223,7 @@ CLAIMS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_a_table_of_contents_that_claims_more_than_there_is(name: str) -> None:
+def test_a_table_of_contents_that_is_shorter_than_it_claims(name: str) -> None:
     with pytest.raises(VerificationFailed):
         read_toc(io.BytesIO(CLAIMS[name]()), what="the archive")
 
@@ -238,19 +240,19 @@ def test_a_table_of_contents_that_claims_more_than_there_is(name: str) -> None:
 def test_a_table_of_contents_that_is_too_large(
     monkeypatch: pytest.MonkeyPatch, limit: str, entries: list[bytes]
 ) -> None:
-    """It says nothing about the dump."""
+    """The dump may still be sound."""
     monkeypatch.setattr(toc, limit, {"MAX_BYTES": MIB, "MAX_ENTRIES": 100}[limit])
     with pytest.raises(NotProven, match="the table of contents of the archive has more than"):
         read_toc(io.BytesIO(bombs.toc(*entries)), what="the archive")
 
 
-def test_the_limits_of_a_table_of_contents_leave_room() -> None:
+def test_a_table_of_contents_of_100000_tables_is_within_the_limits() -> None:
     """100,000 tables with an index and a sequence each are some 800,000 entries and 350 MB."""
     assert toc.MAX_BYTES >= 500 * MIB
     assert toc.MAX_ENTRIES >= 2_000_000
 
 
-def test_a_tar_file_of_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tar_file_with_too_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tar_format, "MAX_MEMBERS", 3)
     headers = []
     for n in range(4):
@@ -269,12 +271,12 @@ def test_a_tar_file_of_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- scripts -----------------------------------------------------------------------------------------------------------
 
 READ_SCRIPT = """
-from airflow_pgbackup.postgres.archive.reader import read_archive
+from airflow_pgbackup.postgres.archive.reader import ArchiveReader
 ready()
-summary = read_archive(sys.argv[1], format="plain", client=None, deadline=60, compression="zstd")
+summary = ArchiveReader(sys.argv[1], format="plain", client=None, deadline=60, compression="zstd").digest()
 print(summary.rows)
 """
-LONG, DENSE = 128, 24  # MiB; of many tokens less, for the sake of time
+LONG, DENSE = 128, 24  # MiB; dense with tokens, which take longer to read
 
 
 def long(begin: bytes, filling: bytes, end: bytes, size: int = LONG) -> Iterator[bytes]:
@@ -298,14 +300,14 @@ SCRIPTS: dict[str, tuple[int, Iterator[bytes]]] = {
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_of_few_things_takes_some_mib(tmp_path: Path, name: str) -> None:
+def test_a_script_with_few_objects_takes_little_memory(tmp_path: Path, name: str) -> None:
     rows, pieces = SCRIPTS[name]
     path = tmp_path / "a.sql.zst"
     path.write_bytes(bombs.zstd(pieces))
     said, mib = bombs.grown(READ_SCRIPT, str(path), seconds=120)
 
     assert said == str(rows)
-    assert mib < SOME_MIB
+    assert mib < MAX_MIB
 
 
 NAMING: dict[str, bytes] = {
@@ -317,7 +319,7 @@ NAMING: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", NAMING)
-def test_a_script_that_names_more_than_fits(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_script_with_too_many_names(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(script_reader, "MemoryLimit", functools.partial(MemoryLimit, max_bytes=MIB))
     text = HEAD + b"".join(NAMING[name] % n for n in range(10_000)) + END
     with pytest.raises(NotProven, match="their names take more than 1 MiB"):
@@ -325,7 +327,7 @@ def test_a_script_that_names_more_than_fits(monkeypatch: pytest.MonkeyPatch, nam
 
 
 @pytest.mark.parametrize("statement", [b"GRANT ALL ON TABLE t TO r%d;\n", b"CREATE EXTENSION e%d;\n"])
-def test_a_script_that_needs_more_than_fits(monkeypatch: pytest.MonkeyPatch, statement: bytes) -> None:
+def test_a_script_with_too_many_requirements(monkeypatch: pytest.MonkeyPatch, statement: bytes) -> None:
     monkeypatch.setattr(script_scan, "MemoryLimit", functools.partial(MemoryLimit, max_bytes=MIB))
     text = HEAD + b"".join(statement % n for n in range(10_000)) + END
     with pytest.raises(NotProven, match="their names take more than 1 MiB"):
@@ -341,17 +343,17 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_numbers_out_of_range(name: str) -> None:
+def test_a_number_out_of_range_is_an_error(name: str) -> None:
     with pytest.raises(VerificationFailed):
         list(ScriptReader(io.BytesIO(HEAD + NUMBERS[name] + END), ArchiveSummary()).blocks())
 
 
-def test_a_version_out_of_range() -> None:
+def test_a_version_out_of_range_is_read() -> None:
     text = HEAD.replace(b"18.4", b"9" * 6000) + END
     assert scan_script(io.BytesIO(text)).dumped_from < 10_000
 
 
-def test_a_row_in_another_order_of_columns_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_with_columns_in_another_order_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow_pgbackup.postgres.archive import row_digests
 
     monkeypatch.setattr(row_digests, "_LONGEST_ROW", MIB)
@@ -395,8 +397,8 @@ PARAMETER = "GRANT SET ON PARAMETER " + " ON PARAMETER x TO " * 10_000
     ],
     ids=["comment", "grant"],
 )
-def test_a_text_takes_a_time_linear_in_its_length(look: Callable[[], object]) -> None:
-    """A comment may have 64 KiB, a statement 1 MiB, a dump any number of them; and nobody looks at a flag meanwhile."""
+def test_parsing_a_text_takes_linear_time(look: Callable[[], object]) -> None:
+    """A comment may have 64 KiB, a statement 1 MiB, and the cancel flag is not checked inside one."""
     start = time.process_time()
     look()
     assert time.process_time() - start < 1.0

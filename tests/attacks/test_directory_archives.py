@@ -1,5 +1,5 @@
-"""Archives whose names lead elsewhere: pg_restore opens what ``toc.dat`` and ``blobs*.toc`` of a directory name, and
-follows links. A file that only we may read must end up nowhere."""
+"""Archives with names of files outside: pg_restore opens every path that ``toc.dat`` and ``blobs*.toc`` of a directory
+name, and follows links. The contents of a private file must not appear anywhere."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ Fresh = Callable[..., ConnectionParams]
 
 
 class Secret:
-    """A file that only its owner may read: root's, where the tests run as root.
+    """A file that only its owner can read.
 
-    :ivar seen: whatever a consumer said, wrote or returned; the secret is in none of it.
+    :ivar seen: everything that a consumer logged, wrote or returned; none of it may contain the secret.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +61,7 @@ class Secret:
 
     @property
     def name(self) -> str:
-        """From any directory."""
+        """Its path relative to any directory."""
         return UP + str(self.path).lstrip("/")
 
 
@@ -87,7 +87,7 @@ def made(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> Vic
 def refused(
     made: Victim, secret: Secret, server: PostgresServer, target: ConnectionParams, *levels: str, match: str
 ) -> None:
-    """No consumer that gives it to a tool of PostgreSQL's takes it."""
+    """Assert that every verb that would pass the archive to a PostgreSQL tool refuses it."""
     for level in levels:
         with pytest.raises(VerificationFailed, match=match) as caught:
             verify(
@@ -124,7 +124,7 @@ def test_names_that_lead_out_of_the_directory(where: str, build: Build, secret: 
             honest = path.read_bytes()
             path.write_text(f"4711 {secret.name}\n")
             if where == "another list":
-                # pg_restore 17 reads a list wherever the entry of large objects says, 16 in blobs.toc always.
+                # pg_restore 17 reads the list that the entry of large objects names, 16 always blobs.toc.
                 other = made.artifact / ("9999.dat" if build.major >= 17 else "blobs_9999.toc")
                 if build.major >= 17:
                     path.rename(other)
@@ -133,16 +133,16 @@ def test_names_that_lead_out_of_the_directory(where: str, build: Build, secret: 
                 rename_in_toc(made.artifact / "toc.dat", path.name, other.name)
         made.sign()
         found, text = by_hand(build, made.artifact), secret.text.encode()
-        # That of the latest patch releases refuses it by itself.
+        # pg_restore of the latest patch releases refuses it.
         assert text in found or text.hex().encode() in found or b"invalid file name in archive" in found
         target = server.params.with_database("target")
         refused(made, secret, server, target, "archive", "restore", match="never writes|truncated or damaged")
 
 
-def test_a_name_that_ends_elsewhere_for_pg_restore(
+def test_a_name_that_pg_restore_reads_differently(
     made: Victim, secret: Secret, server18: PostgresServer, fresh_database: Fresh
 ) -> None:
-    """A null byte ends a text for C, and an int has four bytes: ours and pg_restore's readings would part."""
+    """C ends a string at a null byte, and an integer has four bytes: pg_restore would read another name."""
     toc = made.artifact / "toc.dat"
     sound = toc.read_bytes()
     rename_in_toc(toc, "BLOBS", "BLOBS\0x")
@@ -156,15 +156,15 @@ def test_a_name_that_ends_elsewhere_for_pg_restore(
 # -- members
 
 
-def a_link_in_place(made: Victim, secret: Secret) -> None:
+def link_instead_of_a_member(made: Victim, secret: Secret) -> None:
     path = data_file(made.artifact)
     path.unlink()
     path.symlink_to(secret.path)
 
 
-def a_link_that_is_signed(made: Victim, secret: Secret) -> None:
+def link_in_the_manifest(made: Victim, secret: Secret) -> None:
     manifest = made.manifest
-    a_link_in_place(made, secret)
+    link_instead_of_a_member(made, secret)
     files = tuple(
         replace(file, size=secret.path.stat().st_size) if file.path == data_file(made.artifact).name else file
         for file in manifest.artifact.files
@@ -172,75 +172,75 @@ def a_link_that_is_signed(made: Victim, secret: Secret) -> None:
     made.write(made.artifact_of(files))
 
 
-def a_link_beside(made: Victim, secret: Secret) -> None:
+def link_that_is_not_in_the_manifest(made: Victim, secret: Secret) -> None:
     rename_in_toc(made.artifact / "toc.dat", data_file(made.artifact).name, "9999.dat")
     made.sign()
     (made.artifact / "9999.dat").symlink_to(secret.path)
 
 
-def a_link_on_the_way(made: Victim, secret: Secret) -> None:
+def link_to_the_directory(made: Victim, secret: Secret) -> None:
     elsewhere = secret.path.with_name("elsewhere")
     made.artifact.rename(elsewhere)
     made.artifact.symlink_to(elsewhere)
 
 
-def one_too_many(made: Victim, secret: Secret) -> None:
+def extra_member(made: Victim, secret: Secret) -> None:
     (made.artifact / "9999.dat").write_bytes(b"\\.\n\n\n")
 
 
-def one_of_a_foreign_name(made: Victim, secret: Secret) -> None:
+def member_with_another_name(made: Victim, secret: Secret) -> None:
     (made.artifact / "README").write_bytes(b"read me")
     made.sign()
 
 
-def one_in_two_compressions(made: Victim, secret: Secret) -> None:
+def member_in_two_compressions(made: Victim, secret: Secret) -> None:
     path = data_file(made.artifact)
     path.with_name(f"{path.name}.gz").write_bytes(b"")
     made.sign()
 
 
-def one_missing(made: Victim, secret: Secret) -> None:
+def missing_member(made: Victim, secret: Secret) -> None:
     data_file(made.artifact).unlink()
 
 
-def one_missing_and_signed(made: Victim, secret: Secret) -> None:
+def missing_member_left_out_of_the_manifest(made: Victim, secret: Secret) -> None:
     data_file(made.artifact).unlink()
     made.sign()
 
 
-def a_fifo(made: Victim, secret: Secret) -> None:
+def fifo_instead_of_a_member(made: Victim, secret: Secret) -> None:
     path = data_file(made.artifact)
     path.unlink()
     os.mkfifo(path)
 
 
-def a_fifo_beside(made: Victim, secret: Secret) -> None:
+def extrfifo_instead_of_a_member(made: Victim, secret: Secret) -> None:
     os.mkfifo(made.artifact / "9999.dat")
 
 
-def a_directory(made: Victim, secret: Secret) -> None:
+def directory_instead_of_a_member(made: Victim, secret: Secret) -> None:
     path = data_file(made.artifact)
     path.unlink()
     path.mkdir()
 
 
 MEMBERS = [
-    (a_link_in_place, "is not a regular file"),
-    (a_link_that_is_signed, "is not a regular file"),
-    (a_link_beside, "9999.dat is no file of this dump"),
-    (a_link_on_the_way, "is not a regular file or directory|is a symbolic link"),
-    (one_too_many, "9999.dat is no file of this dump"),
-    (one_of_a_foreign_name, "'README', a name that pg_dump never writes"),
-    (one_in_two_compressions, "twice, in different compressions"),
-    (one_missing, "is missing"),
-    (a_fifo, "is not a regular file"),
-    (a_fifo_beside, "9999.dat is no file of this dump"),
-    (a_directory, "is missing"),
+    (link_instead_of_a_member, "is not a regular file"),
+    (link_in_the_manifest, "is not a regular file"),
+    (link_that_is_not_in_the_manifest, "9999.dat is no file of this dump"),
+    (link_to_the_directory, "is not a regular file or directory|is a symbolic link"),
+    (extra_member, "9999.dat is no file of this dump"),
+    (member_with_another_name, "'README', a name that pg_dump never writes"),
+    (member_in_two_compressions, "twice, in different compressions"),
+    (missing_member, "is missing"),
+    (fifo_instead_of_a_member, "is not a regular file"),
+    (extrfifo_instead_of_a_member, "9999.dat is no file of this dump"),
+    (directory_instead_of_a_member, "is missing"),
 ]
 
 
 @pytest.mark.parametrize(("tamper", "message"), MEMBERS, ids=lambda given: getattr(given, "__name__", ""))
-def test_members_that_are_not_those_of_the_dump(
+def test_members_that_differ_from_the_dump(
     tamper: Callable[[Victim, Secret], None],
     message: str,
     made: Victim,
@@ -265,12 +265,21 @@ def test_members_that_are_not_those_of_the_dump(
 def test_a_member_that_the_manifest_leaves_out(
     made: Victim, secret: Secret, server18: PostgresServer, fresh_database: Fresh
 ) -> None:
-    one_missing_and_signed(made, secret)
+    missing_member_left_out_of_the_manifest(made, secret)
     refused(made, secret, server18, fresh_database(server18), "archive", "restore", match="lacks")
 
 
-@pytest.mark.parametrize("tamper", [a_link_in_place, a_link_beside, one_too_many, a_fifo, one_missing])
-def test_not_uploaded_to_a_bucket(
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        link_instead_of_a_member,
+        link_that_is_not_in_the_manifest,
+        extra_member,
+        fifo_instead_of_a_member,
+        missing_member,
+    ],
+)
+def test_a_tampered_directory_is_not_uploaded(
     tamper: Callable[[Victim, Secret], None], made: Victim, secret: Secret, s3: S3Server
 ) -> None:
     tamper(made, secret)
@@ -319,13 +328,13 @@ def tar_name(member: tarfile.TarInfo, name: str) -> tarfile.TarInfo:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda member: tar_link(member, "../../../../etc/shadow"), "a link or another special member"),
+        (lambda member: tar_link(member, "../../../../etc/shadow"), "that is a link or another special file"),
         (lambda member: tar_name(member, "../../restore.sql"), "a name that pg_dump never writes"),
         (lambda member: tar_name(member, "toc.dat"), "toc.dat twice"),
     ],
     ids=["link", "path", "twice"],
 )
-def test_members_of_a_tar(
+def test_tampered_members_of_a_tar_file(
     change: Callable[[tarfile.TarInfo], tarfile.TarInfo],
     message: str,
     secret: Secret,
@@ -344,10 +353,10 @@ def test_members_of_a_tar(
 
 @pytest.mark.parametrize("said", ["custom", "tar", "plain"])
 @pytest.mark.parametrize("really", ["custom", "tar", "plain", "directory"])
-def test_the_manifest_lies_about_the_format(
+def test_a_manifest_with_the_wrong_format(
     really: str, said: str, secret: Secret, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
 ) -> None:
-    """pg_restore looks for itself what it is given, and would open what it finds by other rules."""
+    """pg_restore detects the format itself, and would read the file by other rules."""
     if really == said:
         return
     source = fresh_database(server18, None, *TABLE)
@@ -389,7 +398,7 @@ def test_a_directory_with_a_link_is_not_adopted(
 
 
 @pytest.mark.parametrize("there", ["a dangling link", "a link", "a file", "a directory"])
-def test_get_writes_through_nothing(
+def test_get_does_not_overwrite_or_follow_a_link(
     there: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     made = victim(fresh_database(server18, None, *TABLE), tmp_path / "pg")
@@ -415,7 +424,7 @@ def test_get_writes_through_nothing(
     assert other.exists() == (there == "a link")
 
 
-def test_get_leaves_nothing_of_what_is_damaged(
+def test_get_leaves_nothing_of_a_damaged_artifact(
     server18: PostgresServer, fresh_database: Fresh, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     made = victim(fresh_database(server18, None, *TABLE), tmp_path / "pg")

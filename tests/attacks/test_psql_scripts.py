@@ -1,4 +1,4 @@
-"""A plain dump runs SQL and nothing else: whatever commands psql finds in it, and wherever it finds them."""
+"""A restore of a plain dump runs SQL only, whatever psql commands the dump contains, and wherever."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Attacked = Callable[[Build], ConnectionParams]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Callable[[Build], PostgresServer]]:
-    """One of each build, started when first asked for."""
+    """A server of each build, started when it is first used."""
     running: dict[Build, PostgresServer] = {}
     with ExitStack() as stack:
 
@@ -55,7 +55,7 @@ def server() -> Iterator[Callable[[Build], PostgresServer]]:
 
 @pytest.fixture(scope="module")
 def attacked(server: Callable[[Build], PostgresServer]) -> Attacked:
-    """A database of each build with the table of the attacks, and a large object 4711."""
+    """A database of each build with the table for the attacks and a large object 4711."""
     made: dict[Build, ConnectionParams] = {}
 
     def get(build: Build) -> ConnectionParams:
@@ -86,7 +86,7 @@ def new_database(server: PostgresServer, name: str) -> ConnectionParams:
 
 
 def run(build: Build, params: ConnectionParams, script: bytes) -> None:
-    """Through the door."""
+    """Run a script with psql, guarded as a restore does it."""
     client = choose_psql([Client(build.bin_dir, build.version, CONFIGURED)], build.major)
     psql = guarded(client, io.BytesIO(script))
     env = client_environment(params)
@@ -97,7 +97,7 @@ def run(build: Build, params: ConnectionParams, script: bytes) -> None:
 
 
 def planted(repository: Repository, folder: Path, script: bytes, database: str | None = "app") -> dict[str, object]:
-    """A reference to a dump that somebody put among ours."""
+    """Return a reference to a dump that somebody put into the repository."""
     folder.mkdir()
     (folder / "dump.sql").write_bytes(script)
     result = adopt(repository=repository, directory=folder, server="test", database=database)
@@ -119,11 +119,11 @@ def test_an_unguarded_psql_sees_the_command(build: Build, place: str, attacked: 
     assert target.marker.exists()
 
 
-# -- the door
+# -- the guard
 
 
 @each(BUILDS)
-def test_no_command_of_psql_runs(build: Build, attacked: Attacked, target: Target) -> None:
+def test_no_psql_command_runs(build: Build, attacked: Attacked, target: Target) -> None:
     database = attacked(build)
     places = [*HIDDEN.values(), *SEEN.values()]
     for number, command in enumerate(COMMANDS):
@@ -186,9 +186,7 @@ ATTACKS = [rb"\! touch {marker}", rb"\g |touch {marker}", rb"\unrestrict `touch 
 @each(BUILDS[-1:])
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(pieces=st.lists(st.sampled_from([*PIECES, *(attack + b"\n" for attack in ATTACKS)]), min_size=1, max_size=12))
-def test_whatever_we_and_psql_make_of_a_script_nothing_runs(
-    build: Build, pieces: list[bytes], attacked: Attacked, target: Target
-) -> None:
+def test_no_command_of_any_script_runs(build: Build, pieces: list[bytes], attacked: Attacked, target: Target) -> None:
     body = b"".join(pieces).replace(b"{marker}", str(target.marker).encode())
     dump = database_dump(body + b"\n")
     scripts = [body]
@@ -233,7 +231,7 @@ def test_restore_runs_no_hidden_command(
 
 
 @pytest.mark.parametrize("place", SEEN)
-def test_what_we_see_is_refused_before_anything_runs(
+def test_a_command_that_the_lexer_sees_is_refused_before_anything_runs(
     place: str, server: Callable[[Build], PostgresServer], target: Target, tmp_path: Path
 ) -> None:
     repository = local(tmp_path / "repository")
@@ -254,22 +252,22 @@ def test_restore_of_a_cluster_runs_no_hidden_command(
     build: Build, where: str, server: Callable[[Build], PostgresServer], target: Target, tmp_path: Path
 ) -> None:
     repository = local(tmp_path / "repository")
-    script = target.attack(HIDDEN["behind a comment that CR ends, in a statement"])
+    script = target.attack(HIDDEN["after a comment that CR ends, in a statement"])
     dump = cluster_dump(**{where: script})  # type: ignore[arg-type]
     reference = planted(repository, tmp_path / "folder", dump, None)
     with pytest.raises(PgBackupError) as error:
         restored(reference, repository, server(build).params, settings=build.settings)
-    assert error.value.hint or where == "roles"  # those are statements for the server, and never come to psql
+    assert error.value.hint or where == "roles"  # those are statements for the server, and never reach psql
     target.assert_untouched(where)
     assert "app" not in databases(server(build))
 
 
 @pytest.mark.parametrize("command", [r"\! touch {marker}", r"\unrestrict `touch {marker}`", r"\connect postgres"])
 @pytest.mark.parametrize("before", [b"1 AS a;\n", b"1 -- text\n", b"1 -- text\r"], ids=["on a line", "seen", "hidden"])
-def test_an_archive_that_goes_through_psql_runs_no_command(
+def test_an_archive_restored_by_psql_runs_no_command(
     command: str, before: bytes, server16: PostgresServer, target: Target, tmp_path: Path
 ) -> None:
-    """pg_restore 18 begins with what server 16 does not know, so psql gets its script, less that."""
+    """pg_restore 18 begins with a setting that server 16 does not know, so psql runs its script without that."""
     source = new_database(server16, "app")
     room = 400
     with source.connect() as session:
@@ -304,7 +302,7 @@ def test_a_rehearsal_runs_no_hidden_command(
 ) -> None:
     place = list(HIDDEN)[(BUILDS.index(build) * 2 + contained) % len(HIDDEN)]
     command = r"\! touch {marker}" if contained else r"\unrestrict `touch {marker}`"
-    if not contained:  # else the sandbox alone would keep the marker from appearing
+    if not contained:  # or the sandbox alone would keep the marker from appearing
         uncontained(monkeypatch)
     repository = local(tmp_path / "repository")
     script = database_dump(target.attack(HIDDEN[place], command), build.major)
@@ -320,7 +318,7 @@ def test_a_rehearsal_of_a_cluster_runs_no_hidden_command(
 ) -> None:
     uncontained(monkeypatch)
     build, repository = BUILDS[-1], local(tmp_path / "repository")
-    script = target.attack(HIDDEN["behind a string, by set_config"])
+    script = target.attack(HIDDEN["after a string, by set_config"])
     dump = cluster_dump(build.major, **{where: script})  # type: ignore[arg-type]
     reference = planted(repository, tmp_path / "folder", dump, None)
     with pytest.raises(VerificationFailed, match=r"does not restore: psql failed.*\\unrestrict"):
@@ -332,7 +330,7 @@ def uncontained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_pgbackup.postgres.server.sandbox.find_bwrap", lambda: None)
 
 
-# -- no door, no way
+# -- without a guard
 
 
 @each(BUILDS[-1:])

@@ -1,6 +1,6 @@
-"""Archives truncated anywhere are found; archives damaged anywhere neither outlast the deadline nor crash the reader.
+"""Every truncated archive is detected; no damaged archive exceeds the deadline or crashes the reader.
 
-Bits that flip are found by the integrity level, by sha256: most formats have no checksums of their own.
+Level ``integrity`` detects flipped bits by the sha256: most formats have no checksums.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import pytest
 
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ClientError, DeadlineExceeded, PgBackupError, ToolKilled, VerificationFailed
-from airflow_pgbackup.postgres.archive.reader import read_archive
+from airflow_pgbackup.postgres.archive.reader import ArchiveReader
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import run_tool
 
 POINTS = 300
-DEADLINE = 60.0  # seconds for an archive of some kilobytes: whoever needs them hangs
+DEADLINE = 60.0  # seconds for an archive of a few kilobytes: a reader that takes longer hangs
 SHORT_DEADLINE = 5.0
 CLIENT = Client(postgres_bin_dir(18), (18, 4), "embedded wheel")
 
@@ -63,7 +63,7 @@ KINDS = {
     "custom uncompressed": Kind("pg_dump", "custom", ("--compress=0",)),
     "tar": Kind("pg_dump", "tar"),
     "directory": Kind("pg_dump", "directory"),
-    # Nothing tells how long a large object was that is neither compressed nor within something else.
+    # The length of an uncompressed large object in a directory is not recorded anywhere.
     "directory uncompressed": Kind("pg_dump", "directory", ("--compress=0", "--no-large-objects")),
     "directory of inserts": Kind("pg_dump", "directory", ("--compress=0", "--no-large-objects", "--inserts")),
     "plain": Kind("pg_dump", "plain"),
@@ -73,7 +73,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Whole:
+class Artifact:
     """An artifact in memory: its only file, or members by name."""
 
     kind: Kind
@@ -84,7 +84,7 @@ class Whole:
         return sum(map(len, self.files.values()))
 
     def at(self, position: int) -> tuple[str, int]:
-        """The file and the place in it of a position in all of them, one after the other."""
+        """Return the file and the offset in it for a position in the concatenation of all files."""
         for name, content in self.files.items():
             if position < len(content):
                 return name, position
@@ -92,7 +92,7 @@ class Whole:
         raise AssertionError
 
     def points(self) -> list[int]:
-        """Places all over it, all of the first and last ones among them."""
+        """Return positions all over the artifact, with all of the first and last 60 bytes."""
         size = self.size
         assert size > POINTS
         ends = {*range(60), *range(size - 60, size)}
@@ -125,35 +125,35 @@ def server(server18: PostgresServer) -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(params=KINDS.values(), ids=[name.replace(" ", "-") for name in KINDS])
-def whole(request: pytest.FixtureRequest, server: PostgresServer, tmp_path: Path) -> Whole:
+def whole(request: pytest.FixtureRequest, server: PostgresServer, tmp_path: Path) -> Artifact:
     kind: Kind = request.param
     path = tmp_path / "whole"
     options = [f"--format={kind.format}"] if kind.tool == "pg_dump" else ["--no-role-passwords"]
     with client_environment(server.params.with_database("damage")) as env:
         run_tool([CLIENT.tool(kind.tool), "--no-password", *options, *kind.options, f"--file={path}"], env=env)
     if path.is_dir():
-        artifact = Whole(kind, {file.name: file.read_bytes() for file in sorted(path.iterdir())})
+        artifact = Artifact(kind, {file.name: file.read_bytes() for file in sorted(path.iterdir())})
     else:
         content = path.read_bytes()
-        artifact = Whole(kind, {"": gzip.compress(content) if kind.compression else content})
+        artifact = Artifact(kind, {"": gzip.compress(content) if kind.compression else content})
     (tmp_path / "check").mkdir()
     assert read(artifact.damaged(tmp_path / "check", 0, lambda content, place: content), kind) is None
     return artifact
 
 
 def read(path: Path, kind: Kind, deadline: float = DEADLINE) -> PgBackupError | None:
-    """What reading it raised."""
+    """Read an artifact, and return the error if there was one."""
     try:
-        read_archive(path, format=kind.format, client=CLIENT, deadline=deadline, compression=kind.compression)
+        ArchiveReader(path, format=kind.format, client=CLIENT, deadline=deadline, compression=kind.compression).digest()
     except PgBackupError as error:
         return error
     return None
 
 
 def outcomes(
-    whole: Whole, folder: Path, damage: Callable[[bytes, int], bytes], deadline: float = DEADLINE
+    whole: Artifact, folder: Path, damage: Callable[[bytes, int], bytes], deadline: float = DEADLINE
 ) -> Iterator[tuple[int, PgBackupError | None]]:
-    """Each point, and what reading the artifact raised that is damaged there."""
+    """Yield each position, and the error from reading the artifact with damage at that position."""
     own = threading.local()
 
     def try_at(position: int) -> tuple[int, PgBackupError | None]:
@@ -166,7 +166,7 @@ def outcomes(
         yield from pool.map(try_at, whole.points())
 
 
-def test_an_artifact_cut_short_anywhere_is_found(whole: Whole, tmp_path: Path) -> None:
+def test_every_truncated_artifact_is_detected(whole: Artifact, tmp_path: Path) -> None:
     results = list(outcomes(whole, tmp_path, lambda content, place: content[:place]))
     assert len(results) == POINTS
     passed = [(*whole.at(position), error) for position, error in results if not isinstance(error, VerificationFailed)]
@@ -177,18 +177,16 @@ def flip(content: bytes, place: int) -> bytes:
     return content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :]
 
 
-def test_a_flipped_bit_anywhere_is_found_or_read_over_but_never_outlasts_the_deadline(
-    whole: Whole, tmp_path: Path
-) -> None:
+def test_a_flipped_bit_never_exceeds_the_deadline(whole: Artifact, tmp_path: Path) -> None:
     results = list(outcomes(whole, tmp_path, flip, SHORT_DEADLINE))
     assert len(results) == POINTS
-    # ClientError: the bits that say which version or compression it is. DeadlineExceeded: pg_restore spins on a block
-    # of a custom archive whose gzip data now ends before the block does.
+    # ClientError: bits of the version or the compression. DeadlineExceeded: pg_restore loops endlessly on a block of a
+    # custom archive whose gzip data ends before the block does.
     allowed: tuple[type[PgBackupError], ...] = (VerificationFailed, ClientError)
     if whole.kind.format == "custom":
         allowed += (DeadlineExceeded,)
     assert [(position, error) for position, error in results if error and not isinstance(error, allowed)] == []
-    if whole.kind.compression == "gzip":  # the only format with a checksum over everything
+    if whole.kind.compression == "gzip":  # the only format with a checksum of everything
         (content,) = whole.files.values()
         passed = [position for position, error in results if not error]
         assert {gzip.decompress(flip(content, position)) for position in passed} == {gzip.decompress(content)}
@@ -197,7 +195,7 @@ def test_a_flipped_bit_anywhere_is_found_or_read_over_but_never_outlasts_the_dea
 @pytest.mark.parametrize(
     ("signal", "expected"), [("SEGV", VerificationFailed), ("ABRT", VerificationFailed), ("KILL", ToolKilled)]
 )
-def test_a_reader_that_crashes_blames_the_archive_and_one_that_is_killed_does_not(
+def test_a_crash_of_pg_restore_fails_the_archive_and_a_kill_does_not(
     server: PostgresServer, tmp_path: Path, signal: str, expected: type[PgBackupError]
 ) -> None:
     path = tmp_path / "dump"
@@ -208,4 +206,4 @@ def test_a_reader_that_crashes_blames_the_archive_and_one_that_is_killed_does_no
     tool.chmod(0o755)
     (tmp_path / "pg_dump").symlink_to(CLIENT.tool("pg_dump"))
     with pytest.raises(expected, match=f"SIG{signal}"):
-        read_archive(path, format="custom", client=Client(tmp_path, (18, 4), "test"), deadline=DEADLINE)
+        ArchiveReader(path, format="custom", client=Client(tmp_path, (18, 4), "test"), deadline=DEADLINE).digest()

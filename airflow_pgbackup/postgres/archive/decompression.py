@@ -102,19 +102,23 @@ class _Frames:
         raise VerificationFailed(f"{self._what} is truncated after {self._size} bytes, inside a compressed frame")
 
     def corrupt(self) -> None:
-        raise VerificationFailed(
-            f"{self._what} is corrupt near byte {self._position}: no compressed frame begins there"
-        )
+        raise VerificationFailed(f"{self._what} is corrupt near byte {self._position}: invalid compressed frame")
+
+    def begin(self, magic: int) -> bool:
+        """Read the start of a frame. Skip a skippable frame, and return False."""
+        found = self.number(4)
+        if found & ~0xF == _SKIPPABLE_MAGIC:
+            self.skip(self.number(4))
+            return False
+        if found != magic:
+            self.corrupt()
+        return True
 
 
 def _zstd_frame(frames: _Frames) -> None:
     """RFC 8878, section 3.1."""
-    magic = frames.number(4)
-    if magic & ~0xF == _SKIPPABLE_MAGIC:
-        frames.skip(frames.number(4))
+    if not frames.begin(_ZSTD_MAGIC):
         return
-    if magic != _ZSTD_MAGIC:
-        frames.corrupt()
     descriptor = frames.number(1)
     single_segment = descriptor >> 5 & 1
     content_size = (single_segment, 2, 4, 8)[descriptor >> 6]
@@ -131,12 +135,8 @@ def _zstd_frame(frames: _Frames) -> None:
 
 def _lz4_frame(frames: _Frames) -> None:
     """The LZ4 Frame Format, version 1.6."""
-    magic = frames.number(4)
-    if magic & ~0xF == _SKIPPABLE_MAGIC:
-        frames.skip(frames.number(4))
+    if not frames.begin(_LZ4_MAGIC):
         return
-    if magic != _LZ4_MAGIC:
-        frames.corrupt()
     flags = frames.number(1)
     if flags >> 6 != 1:
         frames.corrupt()

@@ -44,59 +44,33 @@ __all__ = [
     "SequenceValue",
     "TableDigest",
     "TocEntry",
-    "read_archive",
 ]
 
 _ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC"}
 
 
-def read_archive(
-    source: str | Path | Readable,
-    *,
-    format: str,
-    client: Client,
-    deadline: float,
-    compression: str | None = None,
-    cancel: Cancel | None = None,
-    on_line: Callable[[str], None] | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> ArchiveSummary:
-    """Decode an artifact completely, and return what it contains.
+class ArchiveReader:
+    """One pass over an artifact, to its last byte: :meth:`digest`, :meth:`row_sets` or :meth:`blocks`.
 
     :param source: a file, or the directory of a directory archive; a stream for the formats ``custom`` and ``plain``.
     :param format: ``custom``, ``directory``, ``tar``, or ``plain`` (which includes pg_dumpall's output).
     :param client: its pg_restore decodes archives; not used for plain dumps.
-    :param deadline: seconds, for the complete reading.
-    :param cancel: stops the reading when set.
+    :param deadline: seconds, for the complete pass.
     :param compression: of a plain dump: ``gzip`` or ``zstd``.
+    :param cancel: stops the reading when set.
     :param on_line: called with each line that pg_restore writes to stderr.
     :param progress: called with the bytes of SQL so far.
+    :param in_process: decode a custom archive without pg_restore where possible, see :mod:`.custom_decoder`.
+    :param within: takes the directory of a program and the files that it reads, and returns the command that runs it in
+        a sandbox.
+    :ivar summary: complete when the pass has ended.
+
+    All three methods raise:
+
     :raises VerificationFailed: the artifact is truncated or damaged: what was found, and where.
     :raises NotProven: the artifact exceeds a limit of this reader, which does not prove it damaged.
     :raises ClientError: this client cannot read it: it is too old, or lacks the compression.
     :raises DeadlineExceeded, Canceled, ToolKilled: the reading was stopped, which says nothing about the artifact.
-    """
-    return ArchiveReader(
-        source,
-        format=format,
-        client=client,
-        deadline=deadline,
-        compression=compression,
-        cancel=cancel,
-        on_line=on_line,
-        progress=progress,
-    ).digest()
-
-
-class ArchiveReader:
-    """One pass over an artifact, to digest its rows, to collect them as sets, or to iterate over them.
-
-    The other parameters are those of :func:`read_archive`.
-
-    :param within: takes the directory of a program and the files that it reads, and returns the command that runs it in
-        a sandbox.
-    :param in_process: decode a custom archive without pg_restore where possible, see :mod:`.custom_decoder`.
-    :ivar summary: complete when the pass has ended.
     """
 
     def __init__(
@@ -125,10 +99,7 @@ class ArchiveReader:
         self._within = within
 
     def digest(self) -> ArchiveSummary:
-        """Read the artifact, and return rows, bytes and sha256 of every table.
-
-        :raises VerificationFailed: as :func:`read_archive`; so do the others.
-        """
+        """Return what the artifact contains, with rows, bytes and sha256 of every table."""
         found: dict[TableKey, tuple[CopyBlock, TableDigester, int]] = {}
         with contextlib.closing(self.blocks()) as blocks:
             for block in blocks:
@@ -144,7 +115,7 @@ class ArchiveReader:
         return self.summary
 
     def row_sets(self, tables: Collection[TableKey], counted: Collection[TableKey] = ()) -> dict[TableKey, RowSet]:
-        """Read the artifact, and return the rows of some tables as sets.
+        """Return the rows of some tables as sets.
 
         For tables whose digests differ, perhaps only by the order of their rows. It handles about a million rows a
         second, which is too slow for all tables.
@@ -164,9 +135,7 @@ class ArchiveReader:
     def blocks(self) -> Generator[CopyBlock, None, None]:
         """Yield COPY blocks in the order of the archive. Close the generator unless it is read to its end.
 
-        Data of a block that the caller does not read is skipped.
-
-        :raises VerificationFailed: as :func:`read_archive`, also by the chunks of a block.
+        Data of a block that the caller does not read is skipped. The chunks of a block raise the same errors.
         """
         with contextlib.ExitStack() as stack:
             if self._in_process and self._format == "custom" and isinstance(self._source, Path):

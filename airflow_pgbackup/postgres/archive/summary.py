@@ -87,7 +87,7 @@ class LargeObjects:
 
 @dataclass
 class ArchiveSummary:
-    """What :func:`~airflow_pgbackup.postgres.archive.reader.read_archive` found.
+    """What :class:`~airflow_pgbackup.postgres.archive.reader.ArchiveReader` found.
 
     :ivar entries: the table of contents; empty for plain dumps.
     :ivar tables: in the order of the archive.

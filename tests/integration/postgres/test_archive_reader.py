@@ -1,4 +1,4 @@
-"""Reading what the real tools write: the same tables, rows and digests as the database they come from."""
+"""Read what the real tools write: an archive has the same tables, rows and digests as its database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from psycopg import sql
 
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import Canceled, ClientError, ConfigurationError, DeadlineExceeded, VerificationFailed
-from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary, read_archive
+from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
 from airflow_pgbackup.postgres.archive.row_digests import RowHasher
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
@@ -31,7 +31,7 @@ STATEMENTS = (
     "create table film (film_id int primary key, title text, note text)",
     "insert into film select n, 'film ' || n, case when n % 7 = 0 then E'tab\\there\\nand a line\\\\.' end"
     "  from generate_series(1, 2000) n",
-    # Names, texts, comments and bodies that look like something else
+    # Names, texts, comments and function bodies that look like COPY data or a trailer
     'create schema "we.ird ""s"',
     'create table "we.ird ""s"."COPY x FROM stdin;\n\\." ("from stdin" text, "a, b" text, "(é" int default 1)',
     'insert into "we.ird ""s"."COPY x FROM stdin;\n\\." '
@@ -95,7 +95,7 @@ def client_of(clients: list[Client], server: PostgresServer) -> Client:
 
 @pytest.fixture(scope="module", params=["server16", "server18"])
 def source(request: pytest.FixtureRequest, clients: list[Client]) -> Iterator[tuple[ConnectionParams, Client]]:
-    """A database with a bit of everything, and the client of its own version."""
+    """A database with objects of many kinds, and the client of the same version."""
     server: PostgresServer = request.getfixturevalue(request.param)
     with server.params.connect() as connection:
         connection.execute("create database archive_source template template0")
@@ -126,7 +126,7 @@ def dump(
 
 
 def read(source: Any, format: str, client: Client, **how: Any) -> ArchiveSummary:
-    return read_archive(source, format=format, client=client, deadline=DEADLINE, **how)
+    return ArchiveReader(source, format=format, client=client, deadline=DEADLINE, **how).digest()
 
 
 def connected(params: ConnectionParams) -> psycopg.Connection[tuple[Any, ...]]:
@@ -141,7 +141,7 @@ def copied(connection: psycopg.Connection[tuple[Any, ...]], schema: str, name: s
         return b"".join(map(bytes, copy))
 
 
-def live_tables(params: ConnectionParams) -> dict[tuple[str, str], tuple[tuple[str, ...], int, str]]:
+def database_tables(params: ConnectionParams) -> dict[tuple[str, str], tuple[tuple[str, ...], int, str]]:
     """Schema and name to columns, rows and sha256."""
     found = {}
     with connected(params) as connection:
@@ -158,7 +158,7 @@ def live_tables(params: ConnectionParams) -> dict[tuple[str, str], tuple[tuple[s
     return found
 
 
-def live_sequences(params: ConnectionParams) -> set[tuple[str, str, int, bool]]:
+def database_sequences(params: ConnectionParams) -> set[tuple[str, str, int, bool]]:
     with connected(params) as connection:
         names = connection.execute("select schemaname, sequencename from pg_catalog.pg_sequences").fetchall()
         query = "select {}, {}, last_value, is_called from {}"
@@ -168,7 +168,7 @@ def live_sequences(params: ConnectionParams) -> set[tuple[str, str, int, bool]]:
         }
 
 
-def live_large_objects(params: ConnectionParams) -> list[tuple[int, int, str]]:
+def database_large_objects(params: ConnectionParams) -> list[tuple[int, int, str]]:
     with connected(params) as connection:
         rows = connection.execute(
             "select oid, lo_get(oid) from pg_catalog.pg_largeobject_metadata order by 1"
@@ -176,13 +176,13 @@ def live_large_objects(params: ConnectionParams) -> list[tuple[int, int, str]]:
     return [(oid, len(data), hashlib.sha256(data).hexdigest()[:32]) for oid, data in rows]
 
 
-def assert_same(contents: ArchiveSummary, params: ConnectionParams, database: str | None = None) -> None:
-    tables = {(t.schema, t.name): (t.columns, t.rows, t.sha256) for t in contents.tables if t.database == database}
-    assert tables == live_tables(params)
-    sequences = {(s.schema, s.name, s.last_value, s.is_called) for s in contents.sequences if s.database == database}
-    assert sequences == live_sequences(params)
-    objects = [entry for group in contents.large_objects if group.database == database for entry in group]
-    assert objects == live_large_objects(params)
+def assert_same(summary: ArchiveSummary, params: ConnectionParams, database: str | None = None) -> None:
+    tables = {(t.schema, t.name): (t.columns, t.rows, t.sha256) for t in summary.tables if t.database == database}
+    assert tables == database_tables(params)
+    sequences = {(s.schema, s.name, s.last_value, s.is_called) for s in summary.sequences if s.database == database}
+    assert sequences == database_sequences(params)
+    objects = [entry for group in summary.large_objects if group.database == database for entry in group]
+    assert objects == database_large_objects(params)
 
 
 @pytest.mark.parametrize(("format", "options", "by"), FORMATS, ids=FORMAT_IDS)
@@ -191,29 +191,29 @@ def test_an_archive_has_what_the_database_has(
 ) -> None:
     params, client = source
     path = dump(client, params, tmp_path / "dump", format, *options, by=by)
-    contents = read(path, format, client, compression=by)
-    assert_same(contents, params)
-    assert all(table.comparable == "copy" and table.blocks == 1 for table in contents.tables)
-    assert (contents.server_version or "").startswith(client.version_text)
-    assert not contents.cluster
+    summary = read(path, format, client, compression=by)
+    assert_same(summary, params)
+    assert all(table.comparable == "copy" and table.blocks == 1 for table in summary.tables)
+    assert (summary.server_version or "").startswith(client.version_text)
+    assert not summary.cluster
     if format == "plain":
-        assert contents.databases == (["archive_source"] if "--create" in options else [])
+        assert summary.databases == (["archive_source"] if "--create" in options else [])
     else:
         assert ('we.ird "s', "COPY x FROM stdin;\n\\.", "TABLE") in {
-            (entry.schema, entry.name, entry.kind) for entry in contents.entries
+            (entry.schema, entry.name, entry.kind) for entry in summary.entries
         }
 
 
 @pytest.mark.parametrize(("format", "by"), [("custom", None), ("plain", None), ("plain", "gzip"), ("plain", "zstd")])
-def test_a_stream_is_read_as_a_file_is(
+def test_a_stream_is_read_like_a_file(
     source: tuple[ConnectionParams, Client], tmp_path: Path, format: str, by: str | None
 ) -> None:
     params, client = source
     path = dump(client, params, tmp_path / "dump", format, by=by)
     with path.open("rb") as stream:
-        contents = read(stream, format, client, compression=by)
-    assert contents == read(path, format, client, compression=by)
-    assert_same(contents, params)
+        summary = read(stream, format, client, compression=by)
+    assert summary == read(path, format, client, compression=by)
+    assert_same(summary, params)
 
 
 def test_tar_and_directories_cannot_be_streams(source: tuple[ConnectionParams, Client], tmp_path: Path) -> None:
@@ -233,16 +233,16 @@ def test_tar_and_directories_cannot_be_streams(source: tuple[ConnectionParams, C
     ids=lambda options: "-".join(option.strip("-") for option in options),
 )
 @pytest.mark.parametrize("format", ["custom", "directory", "plain"])
-def test_inserts_are_counted_and_said_to_be_incomparable(
+def test_inserts_are_counted_and_reported_as_not_comparable(
     source: tuple[ConnectionParams, Client], tmp_path: Path, format: str, options: tuple[str, ...]
 ) -> None:
     params, client = source
-    contents = read(dump(client, params, tmp_path / "dump", format, *options), format, client)
-    rows = {key: rows for key, (_, rows, _) in live_tables(params).items()}
-    if format == "plain":  # where nothing tells of a table without rows that it is in the dump
+    summary = read(dump(client, params, tmp_path / "dump", format, *options), format, client)
+    rows = {key: rows for key, (_, rows, _) in database_tables(params).items()}
+    if format == "plain":  # which has no trace of the data of an empty table
         rows = {key: count for key, count in rows.items() if count}
-    assert {(table.schema, table.name): table.rows for table in contents.tables} == rows
-    assert {(table.sha256, table.comparable, table.blocks) for table in contents.tables} == {(None, "inserts", 0)}
+    assert {(table.schema, table.name): table.rows for table in summary.tables} == rows
+    assert {(table.sha256, table.comparable, table.blocks) for table in summary.tables} == {(None, "inserts", 0)}
 
 
 @pytest.mark.parametrize("format", ["custom", "plain"])
@@ -277,12 +277,12 @@ def test_rows_as_sets_do_not_depend_on_their_order(source: tuple[ConnectionParam
             assert doubled.finish().rows == found[key].rows
 
 
-def test_blocks_that_are_not_read_do_no_harm(source: tuple[ConnectionParams, Client], tmp_path: Path) -> None:
+def test_blocks_that_are_not_read_are_skipped(source: tuple[ConnectionParams, Client], tmp_path: Path) -> None:
     params, client = source
     path = dump(client, params, tmp_path / "dump", "custom")
     reader = ArchiveReader(path, format="custom", client=client, deadline=DEADLINE)
     names = {(block.schema, block.name) for block in reader.blocks()}
-    assert names == set(live_tables(params))
+    assert names == set(database_tables(params))
     assert reader.summary.large_objects[0].count == 3
 
 
@@ -302,17 +302,17 @@ def test_every_mode_of_pg_dumpall_is_read_to_its_end(
     other = fresh_database(server, strange, "create table t (a int)", "insert into t values (1), (2)")
     path = tmp_path / "all.sql"
     path.write_bytes(run(client, "pg_dumpall", params, "--no-role-passwords", *mode))
-    contents = read(path, "plain", client)
-    assert contents.cluster
+    summary = read(path, "plain", client)
+    assert summary.cluster
     if mode and mode != ("--schema-only",):
-        assert (contents.databases, contents.tables) == ([], [])
+        assert (summary.databases, summary.tables) == ([], [])
     else:
-        assert {"template1", "postgres", "archive_source", strange} <= set(contents.databases)
+        assert {"template1", "postgres", "archive_source", strange} <= set(summary.databases)
     if mode:
-        assert contents.tables == contents.sequences == contents.large_objects == []
+        assert summary.tables == summary.sequences == summary.large_objects == []
     else:
-        assert_same(contents, params, "archive_source")
-        assert_same(contents, other, strange)
+        assert_same(summary, params, "archive_source")
+        assert_same(summary, other, strange)
     whole = path.read_bytes()
     for cut in (0, 1, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:cut])
@@ -322,12 +322,12 @@ def test_every_mode_of_pg_dumpall_is_read_to_its_end(
 
 @pytest.mark.parametrize("format", ["custom", "directory", "tar", "plain"])
 @pytest.mark.parametrize("options", [("--schema-only",), ("--section=pre-data",), ("--section=post-data",)])
-def test_definitions_alone_are_a_whole_archive(
+def test_an_archive_of_definitions_only_is_complete(
     source: tuple[ConnectionParams, Client], tmp_path: Path, format: str, options: tuple[str, ...]
 ) -> None:
     params, client = source
-    contents = read(dump(client, params, tmp_path / "dump", format, *options), format, client)
-    assert contents.tables == contents.large_objects == []
+    summary = read(dump(client, params, tmp_path / "dump", format, *options), format, client)
+    assert summary.tables == summary.large_objects == []
 
 
 @pytest.mark.parametrize("format", ["custom", "plain"])
@@ -353,15 +353,15 @@ def test_names_come_back_from_other_encodings_and_string_modes(
         for encoding in ("LATIN1", "UTF8", "WIN1252"):
             for options in ((), ("--inserts",)):
                 path = dump(client, params, tmp_path / "dump", format, f"--encoding={encoding}", *options)
-                contents = read(path, format, client)
-                (table,) = contents.tables
+                summary = read(path, format, client)
+                (table,) = summary.tables
                 assert (table.schema, table.name, table.rows) == ("public", "größe\\", 1)
                 assert table.columns == (None if options else ("naïve\\'",))
-                assert [(value.schema, value.name) for value in contents.sequences] == [("public", "é\\'")]
-                assert list(contents.large_objects[0]) == live_large_objects(params)
+                assert [(value.schema, value.name) for value in summary.sequences] == [("public", "é\\'")]
+                assert list(summary.large_objects[0]) == database_large_objects(params)
 
 
-def test_archives_of_every_client_are_read_by_those_that_can(
+def test_archives_of_every_client_are_read_by_every_client_that_supports_them(
     source: tuple[ConnectionParams, Client], clients: list[Client], tmp_path: Path
 ) -> None:
     params, own = source
@@ -389,7 +389,7 @@ def test_archives_of_every_client_are_read_by_those_that_can(
         (11, 3, "was built without zstd"),
     ],
 )
-def test_what_the_client_cannot_read_is_not_the_archives_fault(
+def test_an_archive_that_the_client_does_not_support_is_a_client_error(
     source: tuple[ConnectionParams, Client], tmp_path: Path, position: int, value: int, message: str
 ) -> None:
     params, client = source
@@ -402,13 +402,13 @@ def test_what_the_client_cannot_read_is_not_the_archives_fault(
 
 
 @pytest.mark.parametrize("options", [(), ("--compress=0",), ("--inserts",)], ids=["gzip", "none", "inserts"])
-def test_an_emptied_member_of_a_directory_is_found(
+def test_an_emptied_member_of_a_directory_is_detected(
     source: tuple[ConnectionParams, Client], tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     params, client = source
     path = dump(client, params, tmp_path / "dump", "directory", *options)
     members = sorted(path.glob("[0-9]*.dat*"))
-    assert len(members) == len(live_tables(params))
+    assert len(members) == len(database_tables(params))
     for member in members:
         whole = member.read_bytes()
         for emptied in (b"", gzip.compress(b"") if member.suffix == ".gz" else b"\n"):
@@ -425,7 +425,7 @@ def test_an_emptied_member_of_a_directory_is_found(
             read(copy, "directory", client)
 
 
-def test_what_is_no_archive_is_named(source: tuple[ConnectionParams, Client], tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_fails(source: tuple[ConnectionParams, Client], tmp_path: Path) -> None:
     path = tmp_path / "dump"
     for content in (b"", b"P", b"what is this?" * 100):
         path.write_bytes(content)
@@ -443,16 +443,16 @@ def test_deadline_and_cancellation_say_nothing_about_the_archive(
     for format in ("custom", "directory", "tar", "plain"):
         path = dump(client, params, tmp_path / format, format)
         with pytest.raises(DeadlineExceeded):
-            read_archive(path, format=format, client=client, deadline=1e-6)
+            ArchiveReader(path, format=format, client=client, deadline=1e-6).digest()
         with pytest.raises(Canceled):
             read(path, format, client, cancel=canceled)
 
 
-def test_progress_ends_at_the_bytes_of_the_script(source: tuple[ConnectionParams, Client], tmp_path: Path) -> None:
+def test_progress_ends_at_the_size_of_the_script(source: tuple[ConnectionParams, Client], tmp_path: Path) -> None:
     params, client = source
     for format in ("custom", "plain"):
         steps: list[int] = []
-        contents = read(dump(client, params, tmp_path / format, format), format, client, progress=steps.append)
+        summary = read(dump(client, params, tmp_path / format, format), format, client, progress=steps.append)
         assert steps == sorted(steps)
-        assert steps[-1] == contents.bytes
-        assert contents.rows == sum(rows for _, rows, _ in live_tables(params).values())
+        assert steps[-1] == summary.bytes
+        assert summary.rows == sum(rows for _, rows, _ in database_tables(params).values())

@@ -1,4 +1,4 @@
-"""A custom archive decoded by us: the same tables, rows and sequences as pg_restore and the lexer find in it."""
+"""The custom decoder finds the same tables, rows and sequences as pg_restore does."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ def read(client: Client, file: Path, *, in_process: bool) -> ArchiveSummary:
 
 
 @pytest.fixture
-def never_pg_restore(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def no_pg_restore(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def refuse(*_: object) -> None:
-        raise AssertionError("pg_restore was asked")
+        raise AssertionError("pg_restore was called")
 
     return lambda: monkeypatch.setattr(ArchiveReader, "_pg_restore", refuse)
 
 
 @each(BUILDS)
 @pytest.mark.parametrize("encoding", ["UTF8", "LATIN1"])
-def test_both_readers_agree(build: Build, encoding: str, tmp_path: Path, never_pg_restore: Callable[[], None]) -> None:
+def test_both_readers_agree(build: Build, encoding: str, tmp_path: Path, no_pg_restore: Callable[[], None]) -> None:
     client = client_of(build)
     with PostgresServer(build.bin_dir) as server:
         with server.params.connect() as session:
@@ -88,7 +88,7 @@ def test_both_readers_agree(build: Build, encoding: str, tmp_path: Path, never_p
         (tmp_path / name).write_bytes(archive)
         expected[name] = read(client, tmp_path / name, in_process=False)
     assert expected["pg_dump 6"].rows == 40000 + 3 + 5 + 4 + 2 + 20
-    never_pg_restore()
+    no_pg_restore()
     for name, there in expected.items():
         found = read(client, tmp_path / name, in_process=True)
         assert found.tables == there.tables, name
@@ -104,12 +104,12 @@ def small(server18: PostgresServer, fresh_database: Callable[..., ConnectionPara
 
 
 @pytest.mark.parametrize("compress", ["none", "gzip:1"])
-def test_an_archive_that_is_cut_anywhere_fails(
-    compress: str, small: ConnectionParams, tmp_path: Path, never_pg_restore: Callable[[], None]
+def test_every_truncated_archive_fails(
+    compress: str, small: ConnectionParams, tmp_path: Path, no_pg_restore: Callable[[], None]
 ) -> None:
     build = BUILDS[-1]
     archive = dump(build, small, f"--compress={compress}")
-    never_pg_restore()
+    no_pg_restore()
     file = tmp_path / "archive"
     for cut in range(len(archive)):
         file.write_bytes(archive[:cut])
@@ -119,17 +119,17 @@ def test_an_archive_that_is_cut_anywhere_fails(
 
 @pytest.mark.parametrize("method", ["gzip", "zstd"])
 def test_a_flipped_bit_in_compressed_data_fails(
-    method: str, small: ConnectionParams, tmp_path: Path, never_pg_restore: Callable[[], None]
+    method: str, small: ConnectionParams, tmp_path: Path, no_pg_restore: Callable[[], None]
 ) -> None:
-    """Of streams as we write them, too: a zstd frame without a checksum lets most flips pass."""
+    """In streams that recompression writes: without a checksum of the zstd frame, most flips would pass."""
     build = BUILDS[-1]
     archive = dump(build, small, "--compress=none")
     archive = compressed_inside(io.BytesIO(archive), method, None).read()
     whole = tmp_path / "whole"
     whole.write_bytes(archive)
     tables = read(client_of(build), whole, in_process=True).tables
-    toc, _ = read_toc(io.BytesIO(archive), what="it")
-    never_pg_restore()
+    toc, _ = read_toc(io.BytesIO(archive), what="the archive")
+    no_pg_restore()
     file = tmp_path / "archive"
     for place in range(toc.size, len(archive)):
         file.write_bytes(archive[:place] + bytes([archive[place] ^ 1 << place % 8]) + archive[place + 1 :])
@@ -137,11 +137,11 @@ def test_a_flipped_bit_in_compressed_data_fails(
             found = read(client_of(build), file, in_process=True).tables
         except PgBackupError:
             continue
-        assert found == tables, place  # a bit that means nothing, as the sign of an int
+        assert found == tables, place  # a bit without a meaning, such as the sign of a zero
 
 
-def test_what_only_pg_restore_can_decode(small: ConnectionParams, tmp_path: Path) -> None:
-    """Large objects and INSERTs: read as before, through pg_restore."""
+def test_pg_restore_decodes_what_the_custom_decoder_does_not(small: ConnectionParams, tmp_path: Path) -> None:
+    """Large objects and INSERTs."""
     build = BUILDS[-1]
     with small.connect() as session:
         session.execute("select lo_from_bytea(0, 'abc')")

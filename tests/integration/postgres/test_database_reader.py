@@ -1,4 +1,4 @@
-"""Reading a live database ends when the task is asked to stop, and at its deadline, whatever it waits for."""
+"""Reading a database ends at the deadline or when it is canceled, even while it waits for a lock."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 
-Look = Callable[[DatabaseReader], object]
+Query = Callable[[DatabaseReader], object]
 
-# What is looked at, and a statement in an open transaction that makes the look wait.
-LOOKS: dict[str, tuple[Look, str]] = {
-    "count": (lambda live: live.count("public", "film", only=True), "lock table film in access exclusive mode"),
-    "large objects": (lambda live: live.large_objects(), "lock table pg_largeobject in access exclusive mode"),
-    "sequences": (lambda live: list(live.sequences([("public", "film_id")])), "drop sequence film_id"),
+# A query, and a statement in an open transaction that makes it wait.
+QUERIES: dict[str, tuple[Query, str]] = {
+    "count": (lambda reader: reader.count("public", "film", only=True), "lock table film in access exclusive mode"),
+    "large objects": (lambda reader: reader.large_objects(), "lock table pg_largeobject in access exclusive mode"),
+    "sequences": (lambda reader: list(reader.sequences([("public", "film_id")])), "drop sequence film_id"),
     "rows": (
-        lambda live: live.read(Rows("public", "film", ("film_id",)), lambda data: None),
+        lambda reader: reader.read(Rows("public", "film", ("film_id",)), lambda data: None),
         "lock table film in access exclusive mode",
     ),
 }
@@ -40,32 +40,32 @@ def database(server18: PostgresServer, fresh_database: Callable[..., ConnectionP
     )
 
 
-@pytest.mark.parametrize("what", LOOKS)
-def test_a_look_that_waits_ends_at_its_deadline(database: ConnectionParams, what: str) -> None:
-    look, lock = LOOKS[what]
+@pytest.mark.parametrize("what", QUERIES)
+def test_a_query_that_waits_ends_at_its_deadline(database: ConnectionParams, what: str) -> None:
+    query, lock = QUERIES[what]
     with database.connect(autocommit=False) as other:
         other.execute(lock)
         start = time.monotonic()
-        with DatabaseReader(database, None, deadline=1.0) as live, pytest.raises(DeadlineExceeded):
-            look(live)
+        with DatabaseReader(database, None, deadline=1.0) as reader, pytest.raises(DeadlineExceeded):
+            query(reader)
         assert time.monotonic() - start < 10
         other.rollback()
-    with DatabaseReader(database, None, deadline=60.0) as live:
-        look(live)
+    with DatabaseReader(database, None, deadline=60.0) as reader:
+        query(reader)
 
 
-@pytest.mark.parametrize("what", LOOKS)
-def test_a_look_that_waits_can_be_canceled(database: ConnectionParams, what: str) -> None:
-    look, lock = LOOKS[what]
+@pytest.mark.parametrize("what", QUERIES)
+def test_a_query_that_waits_can_be_canceled(database: ConnectionParams, what: str) -> None:
+    query, lock = QUERIES[what]
     cancel = Cancel()
     with database.connect(autocommit=False) as other:
         other.execute(lock)
-        with DatabaseReader(database, None, cancel=cancel) as live:
+        with DatabaseReader(database, None, cancel=cancel) as reader:
             timer = threading.Timer(0.5, cancel.set)
             timer.start()
             with pytest.raises(Canceled):
-                look(live)
+                query(reader)
             timer.join()
             with pytest.raises(Canceled):
-                look(live)
+                query(reader)
         other.rollback()

@@ -1,4 +1,4 @@
-"""A custom archive compressed by us is what pg_dump would have written: its own pg_restore reads the same out of it."""
+"""pg_restore reads the same from a recompressed custom archive as from the original."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STATEMENTS = (
     "create table one as select ''::text as a from generate_series(1, 3000)",  # rows of one byte
     "create table wide as select repeat(md5(n::text), 9000) as a from generate_series(1, 20) n",  # of 288 kB
     "create table narrow as select n as a, n * 7 as b from generate_series(1, 300000) n",  # more than one frame
-    # What looks like the int before a chunk, as far as text can.
+    # Bytes that look like the length of a chunk, as far as text can contain them.
     r"create table odd as select e'\n\\.\x01\x0a\x05' || repeat(chr(1 + n % 31), n) from generate_series(1, 600) n",
     "create table bytes as select decode(repeat('00ff', n * 500), 'hex') as a from generate_series(1, 20) n",
     "select lo_from_bytea(0, '')",
@@ -54,7 +54,7 @@ def uncompressed(build: Build, database: ConnectionParams, *options: str) -> byt
 
 
 def read_back(build: Build, archive: bytes, folder: Path, *options: str) -> bytes:
-    """What pg_restore makes of it: a script. Through a file, where it may jump over data, and through a pipe."""
+    """Return the script that pg_restore makes, from a file, in which it can seek, and from a pipe."""
     file = folder / "archive"
     file.write_bytes(archive)
     argv = [build.bin_dir / "pg_restore", "--file=-", *options]
@@ -66,8 +66,8 @@ def read_back(build: Build, archive: bytes, folder: Path, *options: str) -> byte
     return script
 
 
-class Dribble(io.BytesIO):
-    """Reads of any size, as a pipe's."""
+class ShortReads(io.BytesIO):
+    """A file whose reads return any number of bytes, like those of a pipe."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         return super().read(random.Random(self.tell()).randrange(1, size or 2) if size and size > 1 else size)
@@ -80,7 +80,7 @@ def methods(build: Build) -> list[str]:
 
 @each(BUILDS)
 @pytest.mark.parametrize("options", [(), ("--inserts",)], ids=["copy", "inserts"])
-def test_the_same_comes_out(
+def test_pg_restore_reads_the_same_as_from_the_original(
     build: Build, options: tuple[str, ...], fresh_database: Fresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with PostgresServer(build.bin_dir) as server:
@@ -93,11 +93,14 @@ def test_the_same_comes_out(
     assert expected.count(b"\n") > 300_000
     monkeypatch.setattr(streams, "_FRAME", 1 << 20)
     for method in methods(build):
-        for source in (io.BytesIO(plain), Dribble(plain)):
+        for source in (io.BytesIO(plain), ShortReads(plain)):
             archive = compressed_inside(source, method, 1).read()
             assert len(archive) < len(plain) / 2
-            toc, _ = read_toc(io.BytesIO(archive), what="it")
-            assert (toc.compression, toc.version) == (method, read_toc(io.BytesIO(plain), what="it")[0].version)
+            toc, _ = read_toc(io.BytesIO(archive), what="the archive")
+            assert (toc.compression, toc.version) == (
+                method,
+                read_toc(io.BytesIO(plain), what="the archive")[0].version,
+            )
             assert read_back(build, archive, tmp_path) == expected
         assert b"300000\t2100000\n" in read_back(build, archive, tmp_path, "--table=narrow") or options
 
@@ -114,7 +117,7 @@ def small(server18: PostgresServer, fresh_database: Fresh) -> bytes:
 
 
 @pytest.mark.parametrize("method", ["gzip", "zstd"])
-def test_an_archive_that_is_cut_anywhere_is_refused(method: str, small: bytes) -> None:
+def test_every_truncated_archive_is_refused(method: str, small: bytes) -> None:
     whole = compressed_inside(io.BytesIO(small), method, None).read()
     assert whole.startswith(b"PGDMP")
     for cut in range(len(small)):
@@ -122,7 +125,7 @@ def test_an_archive_that_is_cut_anywhere_is_refused(method: str, small: bytes) -
             compressed_inside(io.BytesIO(small[:cut]), method, None).read()
 
 
-def test_lengths_that_are_not_those_of_the_data_are_refused(small: bytes) -> None:
+def test_wrong_chunk_lengths_are_refused(small: bytes) -> None:
     row = small.index(b"\x00\x03\x00\x00\x0042\n")
     for damaged in (b"\x00\x04\x00\x00\x0042\n", b"\x00\x03\x00\x00\x004\x00\n", b"\x00\x03\x00\x00\x00422\n"):
         with pytest.raises(VerificationFailed) as caught:
@@ -130,7 +133,7 @@ def test_lengths_that_are_not_those_of_the_data_are_refused(small: bytes) -> Non
         assert "near byte" in caught.value.message
 
 
-def test_what_is_behind_the_data_is_refused(small: bytes) -> None:
+def test_bytes_after_the_data_are_refused(small: bytes) -> None:
     for more in (b"\x01", b"\x01\x00\x01\x00\x00\x00", b"x" * 100):
         with pytest.raises(VerificationFailed):
             compressed_inside(io.BytesIO(small + more), "gzip", None).read()
@@ -147,7 +150,7 @@ def here(tmp_path: Path) -> Repository:
 
 
 @each(BUILDS)
-def test_a_dump_says_who_compressed_it(
+def test_the_manifest_records_who_compressed_the_dump(
     build: Build, server16: PostgresServer, fresh_database: Fresh, here: Repository
 ) -> None:
     with PostgresServer(build.bin_dir) as server:
@@ -157,7 +160,7 @@ def test_a_dump_says_who_compressed_it(
         cases = [
             (None, {}, (best, 3 if best == "zstd" else 1, "airflow-pgbackup")),
             (None, {"compress_by": "pg_dump"}, (best, 3 if best == "zstd" else 1, "pg_dump")),
-            ("9" if build.major < 16 else "gzip:9", {}, ("gzip", 9, "pg_dump")),  # no faster here
+            ("9" if build.major < 16 else "gzip:9", {}, ("gzip", 9, "pg_dump")),  # not faster here
             (0, {}, ("none", None, None)),
         ]
         for compress, settings, expected in cases:
@@ -203,7 +206,7 @@ esac
 def test_exit_0_without_the_end_of_the_data_is_no_backup(
     server18: PostgresServer, fresh_database: Fresh, here: Repository, tmp_path: Path
 ) -> None:
-    """As pg_dump -Fc ends on a disk that fills up in the last page: nothing in the archive itself tells that."""
+    """As pg_dump -Fc ends if the disk fills up in the last page: the archive does not show it."""
     database = fresh_database(server18, None, "create table t as select n from generate_series(1, 5000) n")
     folder = tmp_path / "bin"
     folder.mkdir()

@@ -31,7 +31,7 @@ def entry(file: str | None, kind: str = "TABLE DATA", copy: str | None = "COPY p
         (b"INSERT INTO public.t VALUES (1);\nINSERT INTO public.t VALUES (2);\n\n\n", False),
     ],
 )
-def test_a_member_is_whole_only_to_its_last_byte(tmp_path: Path, content: bytes, copy: bool) -> None:
+def test_every_truncated_member_is_detected(tmp_path: Path, content: bytes, copy: bool) -> None:
     entries = [entry("7.dat", copy="COPY public.t (a) FROM stdin;\n" if copy else None)]
     member = tmp_path / "7.dat"
     member.write_bytes(content)
@@ -46,13 +46,13 @@ def test_a_member_is_whole_only_to_its_last_byte(tmp_path: Path, content: bytes,
 
 
 @pytest.mark.parametrize("suffix", ["gz", "zst", "lz4"])
-def test_an_emptied_compressed_member_is_found(tmp_path: Path, suffix: str) -> None:
+def test_an_emptied_compressed_member_is_detected(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"7.dat.{suffix}").write_bytes(b"")
     with pytest.raises(VerificationFailed, match=f"7.dat.{suffix} is empty"):
         check_directory(tmp_path, [entry("7.dat")], nothing)
 
 
-def test_every_large_object_is_listed_and_there(tmp_path: Path) -> None:
+def test_every_large_object_is_listed_and_present(tmp_path: Path) -> None:
     entries = [entry("blobs_7.toc", "BLOBS", copy=None)]
     toc = tmp_path / "blobs_7.toc"
     whole = b"16401 blob_16401.dat\n16402 blob_16402.dat\n"
@@ -70,6 +70,6 @@ def test_every_large_object_is_listed_and_there(tmp_path: Path) -> None:
         check_directory(tmp_path, entries, nothing)
 
 
-def test_a_table_of_contents_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
+def test_a_table_of_contents_cannot_name_a_file_outside(tmp_path: Path) -> None:
     with pytest.raises(VerificationFailed, match="which pg_dump never writes"):
         check_directory(tmp_path, [entry("../7.dat")], nothing)

@@ -1,4 +1,4 @@
-"""Rows counted and hashed in pieces are as those counted and hashed at once."""
+"""Counting and hashing rows in pieces gives the same result as at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def row_set(rows: list[bytes], cuts: list[int] | None = None) -> RowSet:
 
 
 @given(rows=ROWS, cuts=st.lists(st.integers(0, 60), max_size=8))
-def test_where_the_pieces_end_does_not_matter(rows: list[bytes], cuts: list[int]) -> None:
+def test_the_size_of_the_pieces_does_not_matter(rows: list[bytes], cuts: list[int]) -> None:
     data = b"".join(row + b"\n" for row in rows)
     digester = TableDigester()
     for piece in pieces(data, cuts):
@@ -36,7 +36,7 @@ def test_where_the_pieces_end_does_not_matter(rows: list[bytes], cuts: list[int]
 
 
 @given(rows=ROWS, other=ROWS, data=st.data())
-def test_row_sets_are_equal_for_the_same_rows_in_any_order_and_for_no_others(
+def test_row_sets_are_equal_only_for_the_same_rows_in_any_order(
     rows: list[bytes], other: list[bytes], data: st.DataObject
 ) -> None:
     assert row_set(data.draw(st.permutations(rows))) == row_set(rows)

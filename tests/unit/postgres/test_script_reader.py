@@ -1,4 +1,4 @@
-"""A script against the table of contents that it was made from."""
+"""Compare a script with the table of contents that pg_restore made it from."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_each_entry_has_its_block() -> None:
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        # pg_restore goes from a member without an end right into the next one, whose COPY is then a row.
+        # pg_restore joins a member without an end marker to the next one, whose COPY becomes a row.
         (
             block("a").replace("\\.\n\n\n", "") + block("b") + block("c"),
             r"after the data of TABLE DATA public.a \(entry 7\): expected TABLE DATA public.b \(entry 8\), found "
@@ -58,12 +58,12 @@ def test_each_entry_has_its_block() -> None:
         (block("a") + block("b") + block("c") + block("d"), "expected no more data, found COPY public.d"),
     ],
 )
-def test_an_entry_without_its_own_block_is_found(script: str, message: str) -> None:
+def test_an_entry_without_its_own_block_is_detected(script: str, message: str) -> None:
     with pytest.raises(VerificationFailed, match=message):
         read(script, [entry(7, "a"), entry(8, "b"), entry(9, "c")])
 
 
-def test_a_table_without_rows_is_in_a_dump_of_inserts_all_the_same() -> None:
+def test_an_empty_table_dumped_as_inserts_is_listed() -> None:
     entries = [entry(7, "a", copies=False), entry(8, "b", copies=False)]
     summary = read("INSERT INTO public.b VALUES (1);\nINSERT INTO public.b VALUES (2);\n", entries)
     assert {(table.name, table.rows, table.comparable) for table in summary.tables} == {
@@ -85,7 +85,7 @@ OBJECTS = "".join(
     ],
     ids=["before 17", "since 17"],
 )
-def test_large_objects_are_as_many_as_the_table_of_contents_lists(listed: list[TocEntry]) -> None:
+def test_the_number_of_large_objects_is_compared_with_the_table_of_contents(listed: list[TocEntry]) -> None:
     data = entry(9, "BLOBS", kind="BLOBS", copies=False)
     (objects,) = read(OBJECTS, [*listed, data]).large_objects
     assert [oid for oid, _, _ in objects] == [11, 12]
@@ -94,12 +94,12 @@ def test_large_objects_are_as_many_as_the_table_of_contents_lists(listed: list[T
     read("", listed)  # definitions only
 
 
-def test_large_object_data_without_its_object_is_an_error() -> None:
+def test_large_object_data_without_lo_open_is_an_error() -> None:
     with pytest.raises(VerificationFailed, match="without its lo_open"):
         read("SELECT pg_catalog.lowrite(0, '\\x00');\n", None)
 
 
-def test_tables_of_old_dumps_are_in_the_schema_of_the_search_path() -> None:
+def test_old_dumps_have_the_schema_in_the_search_path() -> None:
     script = HEAD + "SET search_path = old, pg_catalog;\n\nCOPY actor (actor_id) FROM stdin;\n1\n\\.\n\n\n" + TRAILER
     blocks = ScriptReader(io.BytesIO(script.encode()), ArchiveSummary()).blocks()
     assert [block.key for block in blocks] == [(None, "old", "actor")]

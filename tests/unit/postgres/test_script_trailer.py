@@ -10,7 +10,7 @@ from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.archive.script_trailer import ScriptTrailerCheck
 from airflow_pgbackup.postgres.sql.lexer import SqlLexer
 
-# Shortened from what the tools write.
+# Shortened output of the tools.
 
 HEAD = b"--\n-- PostgreSQL database dump\n--\n\n"
 TRAILER = b"--\n-- PostgreSQL database dump complete\n--\n\n"
@@ -26,7 +26,7 @@ CREATED = DATABASE.replace(
 GLOBALS = CLUSTER_HEAD + b"\\restrict abc\n\nCREATE ROLE r;\n\n\\unrestrict abc\n\n" + CLUSTER_TRAILER
 CLUSTER = GLOBALS.removesuffix(CLUSTER_TRAILER) + b"\\connect template1\n\n" + DATABASE + CREATED + CLUSTER_TRAILER
 OLD_CLUSTER = CLUSTER_HEAD + b"CREATE ROLE r;\n\n\\connect a\n\n" + OLD_DATABASE * 2 + CLUSTER_TRAILER
-LYING = DATABASE.replace(b"1\n\\.\n", TRAILER + b"\\unrestrict k3y\n\n\\.\n")
+TRAILER_AS_DATA = DATABASE.replace(b"1\n\\.\n", TRAILER + b"\\unrestrict k3y\n\n\\.\n")
 SCRIPTS = {
     "database": DATABASE,
     "before restrict": OLD_DATABASE,
@@ -34,7 +34,7 @@ SCRIPTS = {
     "globals": GLOBALS,
     "cluster": CLUSTER,
     "old cluster": OLD_CLUSTER,
-    "trailer as data": LYING,
+    "trailer as data": TRAILER_AS_DATA,
 }
 
 
@@ -48,7 +48,7 @@ def finish(script: bytes) -> ScriptTrailerCheck:
 
 
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS.keys())
-def test_a_script_is_whole_only_to_its_last_byte(script: bytes) -> None:
+def test_every_truncated_script_is_detected(script: bytes) -> None:
     assert finish(script).cluster == script.startswith(CLUSTER_HEAD)
     for length in range(len(script)):
         with pytest.raises(VerificationFailed):
@@ -73,6 +73,6 @@ def test_a_script_is_whole_only_to_its_last_byte(script: bytes) -> None:
         (HEAD + b"\\! rm -r .\n", r"\\! at byte 35, which pg_dump never writes"),
     ],
 )
-def test_what_is_wrong_with_a_script(script: bytes, message: str) -> None:
+def test_the_error_names_what_is_wrong_with_a_script(script: bytes, message: str) -> None:
     with pytest.raises(VerificationFailed, match=message):
         finish(script)

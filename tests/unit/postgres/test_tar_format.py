@@ -46,22 +46,22 @@ def test_the_members_of_a_tar_file(tar_file: Path) -> None:
     assert list(members) == ["toc.dat", "1.dat", "2.dat", "restore.sql"]
 
 
-def test_a_tar_file_is_whole_only_to_its_last_byte(tar_file: Path) -> None:
+def test_every_truncated_tar_file_is_detected(tar_file: Path) -> None:
     content = tar_file.read_bytes()
     for length in range(len(content)):
         with pytest.raises(VerificationFailed, match=r"tar file (is empty|is truncated|does not end with two zero)"):
             tar_members(io.BytesIO(content[:length]), nothing)
 
 
-def test_a_damaged_tar_header_is_found(tar_file: Path) -> None:
+def test_a_damaged_tar_header_is_detected(tar_file: Path) -> None:
     content = tar_file.read_bytes()
-    for position in [*range(154), *range(156, 512)]:  # all but the padding behind the checksum
+    for position in [*range(154), *range(156, 512)]:  # all but the padding after the checksum
         damaged = content[:position] + bytes([content[position] ^ 0x20]) + content[position + 1 :]
         with pytest.raises(VerificationFailed, match="checksum mismatch in the header at byte 0"):
             tar_members(io.BytesIO(damaged), nothing)
 
 
-def test_members_of_more_than_8_gib_have_their_size_in_base_256() -> None:
+def test_the_size_of_members_over_8_gib_is_in_base_256() -> None:
     size = 9 << 30
     header = bytearray(tarfile.TarInfo("1.dat").tobuf(tarfile.USTAR_FORMAT))
     header[124:136] = b"\x80" + size.to_bytes(11, "big")
@@ -70,7 +70,7 @@ def test_members_of_more_than_8_gib_have_their_size_in_base_256() -> None:
         tar_members(io.BytesIO(bytes(header) + bytes(512)), nothing)
 
 
-def test_a_tar_file_must_have_what_its_table_of_contents_names() -> None:
+def test_a_tar_file_must_have_the_members_in_its_table_of_contents() -> None:
     check_tar_entries(["toc.dat", "7.dat"], [entry("7.dat"), entry(None, "TABLE")])
     check_tar_entries(["blobs.toc"], [entry("7.dat", "BLOBS")])
     check_tar_entries(["blobs_7.toc"], [entry("7.dat", "BLOBS")])
