@@ -85,12 +85,9 @@ def last_two(repository: Repository, series: Series, *, before: str | None = Non
             found.append(evidence)
         if len(found) == 2:
             return found[1], found[0]
-    count = f"{len(found)} backup{'s' * (len(found) != 1)}"
-    what = (
-        f"{count} of {series} that can be read; two are needed"
-        if before is None
-        else f"no older backup {series}/{before}"
-    )
+    what = f"{len(found)} backup{'s' * (len(found) != 1)} of {series} that can be read; two are needed"
+    if before is not None and found:
+        what = f"no backup {series}/{before} before the newest"
     raise BackupNotFound(f"{repository.uri} has {what}", hint="pgbackup list --all shows what there is.")
 
 

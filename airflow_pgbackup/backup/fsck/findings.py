@@ -43,7 +43,7 @@ CODES = {
 """Every code, and what it stands for. Codes are stable: scripts may compare them."""
 
 MOST_PER_CODE = 1000
-"""Findings of one code that are kept; more are counted. Those that a repair mends are kept all."""
+"""Findings of one code that are kept; more are counted. All that can be repaired are kept."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Finding:
     :param key: the file or folder, relative to the repository; empty for the repository itself.
     :param message: what was found, lower case, no final period.
     :param hint: what to do.
-    :param mend: what a repair does about it; None: nothing, a person must act.
-    :param mended: a repair has done that.
+    :param repair: what a repair does about it; None: nothing, a person must act.
+    :param repaired: a repair has done that.
     """
 
     severity: str
@@ -65,13 +65,13 @@ class Finding:
     key: str
     message: str
     hint: str
-    mend: str | None = None
-    mended: bool = False
+    repair: str | None = None
+    repaired: bool = False
 
     def __str__(self) -> str:
-        after = f"; mended: {self.mend}" if self.mended else f". HINT: {self.hint}"
         where = f"{self.key}: " if self.key else ""
-        return f"{self.severity}: {where}{self.message}{after}"
+        after = f"; {self.repair}" if self.repaired else f". HINT: {self.hint}"
+        return f"{'repaired' if self.repaired else self.severity}[{self.code}] {where}{self.message}{after}"
 
     def as_json(self) -> dict[str, object]:
         """Return the finding as plain JSON."""
@@ -80,12 +80,12 @@ class Finding:
 
 @dataclass
 class Findings:
-    """Collects the findings, and for those that a repair mends, what it removes."""
+    """Collects the findings; for those that can be repaired, also what a repair removes."""
 
     all: list[Finding] = field(default_factory=list)
     more: Counter[str] = field(default_factory=Counter)
     """By code, how many were counted only."""
-    mendable: list[tuple[Finding, Leftover | Temporary]] = field(default_factory=list)
+    repairable: list[tuple[Finding, Leftover | Temporary]] = field(default_factory=list)
     _counts: Counter[str] = field(default_factory=Counter)
 
     def error(self, code: str, key: str, message: str, hint: str) -> None:
@@ -97,36 +97,38 @@ class Findings:
     def note(self, code: str, key: str, message: str, hint: str) -> None:
         self._add(Finding(NOTE, code, key, message, hint))
 
-    def leftover(self, code: str, message: str, what: Leftover | Temporary, mend: str) -> None:
+    def leftover(self, code: str, message: str, what: Leftover | Temporary, repair: str) -> None:
         """Add a warning about something that a repair removes."""
         key = what.folder if isinstance(what, Leftover) else what.key
-        finding = Finding(WARNING, code, key, message, "Run fsck with --repair, or prune, to remove it.", mend)
-        self.mendable.append((finding, what))
+        finding = Finding(WARNING, code, key, message, "Run fsck with --repair, or prune, to remove it.", repair)
+        self.repairable.append((finding, what))
 
     def extend(self, other: Findings) -> None:
         """Add all of another collection."""
         for finding in other.all:
             self._add(finding)
         self.more += other.more
-        self.mendable += other.mendable
+        self.repairable += other.repairable
 
-    def mend(self, act: Callable[[Leftover | Temporary], str | None]) -> None:
-        """Mend what can be mended.
+    def repair(self, act: Callable[[Leftover | Temporary], str | None]) -> None:
+        """Remove what can be repaired, and note what was removed.
 
         :param act: removes it; returns why it did not.
         """
-        mended: list[tuple[Finding, Leftover | Temporary]] = []
-        for finding, what in self.mendable:
+        repaired: list[tuple[Finding, Leftover | Temporary]] = []
+        for finding, what in self.repairable:
             why = act(what)
             done = (
-                replace(finding, mended=True) if why is None else replace(finding, message=f"{finding.message}; {why}")
+                replace(finding, repaired=True)
+                if why is None
+                else replace(finding, message=f"{finding.message}; {why}")
             )
-            mended.append((done, what))
-        self.mendable = mended
+            repaired.append((done, what))
+        self.repairable = repaired
 
     def sorted(self) -> tuple[Finding, ...]:
         """Return all findings: errors first, then by key."""
-        every = [*self.all, *(finding for finding, _ in self.mendable)]
+        every = [*self.all, *(finding for finding, _ in self.repairable)]
         return tuple(sorted(every, key=lambda one: (_ORDER.index(one.severity), one.key, one.code)))
 
     def _add(self, finding: Finding) -> None:
@@ -182,9 +184,9 @@ class Report:
     swept: tuple[str, ...] = ()
 
     def count(self, severity: str) -> int:
-        """Return the number of findings of a severity that were not mended. Those that were only counted are left
+        """Return the number of findings of a severity that were not repaired. Those that were only counted are left
         out: there are :data:`MOST_PER_CODE` of their code already."""
-        return sum(one.severity == severity and not one.mended for one in self.findings)
+        return sum(one.severity == severity and not one.repaired for one in self.findings)
 
     @property
     def sound(self) -> bool:

@@ -4,6 +4,7 @@ there."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,12 +13,12 @@ from airflow_pgbackup.backup.fsck.findings import Findings
 from airflow_pgbackup.backup.fsck.inventory import Folder
 from airflow_pgbackup.backup.fsck.verifications import check_verification
 from airflow_pgbackup.backup.progress import human_bytes, human_seconds
-from airflow_pgbackup.errors import ManifestError
+from airflow_pgbackup.errors import ConfigurationError, ManifestError
 from airflow_pgbackup.repository.base import Entry, Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, Leftover
 from airflow_pgbackup.repository.document import MAX_BYTES
 from airflow_pgbackup.repository.evidence import SKEW
-from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of
+from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of, backup_folder
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, FileDigest, Manifest
 
 _RESTORE_BY_HAND = "the artifact itself may still restore with PostgreSQL's own tools"
@@ -95,7 +96,7 @@ def _read_manifest(folder: Folder, context: FolderContext, findings: Findings) -
             "manifest_place",
             key,
             f"describes backup {manifest.series}/{manifest.id}",
-            f"Move the folder to {manifest.series.path}/{manifest.id}, if that backup is not there.",
+            f"Move the folder to {_place(manifest)}, if that backup is not there.",
         )
         return None
     if context.uuid not in (None, manifest.repository):
@@ -113,6 +114,13 @@ def _read_manifest(folder: Folder, context: FolderContext, findings: Findings) -
             "Set the clock of the worker that made it; until then retention and freshness ignore the backup.",
         )
     return manifest
+
+
+def _place(manifest: Manifest) -> str:
+    try:
+        return backup_folder(manifest.series, manifest.id)
+    except ConfigurationError:  # a forged name, longer than a directory's
+        return "SERVER/DATABASE/ID as the manifest names them"
 
 
 def _expected(folder: Folder, manifest: Manifest) -> Iterator[tuple[str, FileDigest]]:
@@ -139,11 +147,12 @@ def _check_artifact(folder: Folder, manifest: Manifest, expected: dict[str, File
 
 def _check_special(folder: Folder, expected: set[str], findings: Findings) -> None:
     """Report what is not a regular file; a local repository follows no links."""
+    artifact = _with_parents(expected)
     for path in sorted(folder.special):
         key = f"{folder.key}/{path}"
         if path == PIN_FILE:
             _pin(key, findings)
-        elif path == MANIFEST_FILE or VerificationName.parse(path) or _is_above(path, expected):
+        elif path == MANIFEST_FILE or VerificationName.parse(path) or path in artifact:
             findings.error(
                 "not_regular",
                 key,
@@ -173,7 +182,7 @@ def _check_others(
                 "artifact_extra",
                 entry.key,
                 "is not a file of this dump",
-                f"Find out what put it there, and remove it: no verification passes beside it. {_RESTORE_BY_HAND}.",
+                "Find out what put it there, and remove it: no verification passes beside it.",
             )
         else:
             findings.warning("foreign_file", entry.key, "is not a file of this backup", _REMOVE)
@@ -220,9 +229,9 @@ def _check_incomplete(folder: Folder, context: FolderContext, findings: Findings
         findings.leftover("incomplete", message, what, "the folder is removed")
 
 
-def _is_above(path: str, expected: set[str]) -> bool:
-    """Return whether a path is a file of the artifact, or the directory of one."""
-    return path in expected or any(one.startswith(f"{path}/") for one in expected)
+def _with_parents(paths: set[str]) -> set[str]:
+    """Return the paths and the directories above them."""
+    return {path[:end] for path in paths for end in (*(m.start() for m in re.finditer("/", path)), len(path))}
 
 
 def _pin(key: str, findings: Findings) -> None:

@@ -64,7 +64,7 @@ def fsck(
     job.check()
     swept: list[str] = []
     if repair:
-        job.mend()
+        job.repair()
         swept = sweep_leftovers(context)
     return job.report(repair, swept)
 
@@ -99,12 +99,12 @@ class _Fsck:
             progress = Progress(self.log, f"reading {self.share.text} of {self.repository.uri}")
             rehash(self.repository, self.to_read, self.findings, cancel=self.cancel, progress=progress)
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Remove what is safe to remove. Without a repository.json nothing is: this may be another volume."""
         if self.uuid is None:
             self.log("nothing is repaired while repository.json is missing or damaged")
             return
-        self.findings.mend(self._remove)
+        self.findings.repair(self._remove)
 
     def report(self, repair: bool, swept: Iterable[str]) -> Report:
         folders = self.inventory.folders.values()
@@ -193,9 +193,9 @@ class _Fsck:
             age = self.now - one.modified
             old = human_seconds(max(0.0, age.total_seconds()))
             if one.upload_id is not None:
-                code, what, mend = "upload", "an incomplete multipart upload", "the upload is aborted"
+                code, what, repair = "upload", "an incomplete multipart upload", "the upload is aborted"
             elif TEMP_PREFIX in one.key.rpartition("/")[2]:
-                code, what, mend = "temporary", "a temporary file or directory", "it is removed"
+                code, what, repair = "temporary", "a temporary file or directory", "it is removed"
             elif one.key.endswith(f"/{PIN_FILE}"):
                 self.findings.error(
                     "pin",
@@ -205,11 +205,11 @@ class _Fsck:
                 )
                 continue
             else:
-                code, what, mend = "temporary", "an empty directory", "it is removed"
+                code, what, repair = "temporary", "an empty directory", "it is removed"
             if age < self.grace:
                 self.findings.note("running", one.key, f"{what}, grew {old} ago", "Work may be in progress.")
             else:
-                self.findings.leftover(code, f"{what}, untouched for {old}", one, mend)
+                self.findings.leftover(code, f"{what}, untouched for {old}", one, repair)
 
     def _unlisted(self, line: str) -> None:
         self.findings.warning(

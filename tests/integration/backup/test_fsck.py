@@ -1,10 +1,11 @@
-"""fsck on a real directory and a real S3 server: each fault is made, found by its code, mended where that is safe, and
-found no more; a sound repository has no findings."""
+"""fsck on a real directory and a real S3 server: each fault is made, found by its code, repaired where that is safe,
+and found no more; a sound repository has no findings."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -94,7 +95,7 @@ def run(place: Place, **options: Any) -> Report:
         assert finding.message[0].islower() or not finding.message[0].isalpha(), finding.message
         assert not finding.message.endswith(".")
         assert finding.hint.endswith((".", "}")), finding.hint
-        assert str(finding).startswith(finding.severity)
+        assert str(finding).startswith("repaired[" if finding.repaired else f"{finding.severity}[")
     return report
 
 
@@ -112,6 +113,11 @@ def folder_of(manifest: Manifest) -> str:
 
 def replaced(place: Place, manifest: Manifest, **changes: Any) -> None:
     place.put(f"{folder_of(manifest)}/manifest.json", replace(manifest, **changes).to_json())
+
+
+def test_every_code_is_documented() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "reference" / "fsck.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == sorted(CODES)
 
 
 # -- what is sound -----------------------------------------------------------------------------------------------------
@@ -185,7 +191,7 @@ def test_a_damaged_repository_file(local: Place, data: bytes) -> None:
     local.put("prod/app/20260101T020000Z-3f9ac1/app.dump", b"left")
     report = run(again, repair=True, now=old)
     assert ("error", "repository_file", "repository.json") in found(report)
-    assert not any(finding.mended for finding in report.findings), "this may be another volume"
+    assert not any(finding.repaired for finding in report.findings), "this may be another volume"
     hint = next(one.hint for one in report.findings if one.code == "repository_file")
     assert ("Upgrade" in hint) == (b"7.0" in data)
 
@@ -231,6 +237,12 @@ def test_a_backup_that_was_moved(place: Place) -> None:
     (finding,) = run(place, repair=True, now=LATER).findings
     assert (finding.severity, finding.code, finding.key) == ("error", "manifest_place", f"{other}/manifest.json")
     assert folder_of(manifest) in finding.hint
+
+
+def test_a_manifest_with_a_name_that_no_directory_can_have(local: Place) -> None:
+    manifest = add(local)
+    replaced(local, manifest, series=Series("s" * 300, "app"))
+    assert found(run(local)) == [("error", "manifest_place", f"{folder_of(manifest)}/manifest.json")]
 
 
 def test_a_manifest_of_another_repository(place: Place) -> None:
@@ -389,12 +401,12 @@ def test_a_folder_without_a_manifest(place: Place) -> None:
     assert young.sound
     before = run(place, now=LATER)
     assert found(before) == [("warning", "incomplete", folder)]
-    assert before.findings[0].mend == "the folder is removed"
+    assert before.findings[0].repair == "the folder is removed"
     assert "untouched for" in before.findings[0].message
     assert any(key.startswith(folder) for key in place.listed()), "nothing is removed unasked"
     logged: list[str] = []
-    mended = run(place, now=LATER, repair=True, context=RunContext(log=logged.append))
-    assert [(one.code, one.mended) for one in mended.findings] == [("incomplete", True)]
+    repaired = run(place, now=LATER, repair=True, context=RunContext(log=logged.append))
+    assert [(one.code, one.repaired) for one in repaired.findings] == [("incomplete", True)]
     assert any(line.startswith(f"removed {folder}") for line in logged)
     assert not any(key.startswith(folder) for key in place.listed())
     assert run(place, now=LATER).findings == ()
@@ -406,7 +418,7 @@ def test_a_pinned_folder_without_a_manifest_stays(place: Place) -> None:
     place.remove(f"{folder_of(manifest)}/manifest.json")
     report = run(place, now=LATER, repair=True)
     assert found(report) == [("warning", "incomplete", folder_of(manifest))]
-    assert not report.findings[0].mended
+    assert not report.findings[0].repaired
     assert manifest.artifact_key in place.listed()
 
 
@@ -416,7 +428,7 @@ def test_another_attempt_at_a_backup(place: Place) -> None:
     place.put(f"{other}/app.dump", b"half")
     assert found(run(place, repair=True)) == [("note", "running", other)]
     assert found(run(place, now=LATER)) == [("warning", "attempt", other)]
-    assert [one.mended for one in run(place, now=LATER, repair=True).findings] == [True]
+    assert [one.repaired for one in run(place, now=LATER, repair=True).findings] == [True]
     assert run(place, now=LATER, read="100%").findings == ()
     assert manifest.artifact_key in place.listed()
 
@@ -432,7 +444,7 @@ def test_what_grew_meanwhile_stays(place: Place, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("airflow_pgbackup.backup.fsck.run.sweep", sweep_later)
     (finding,) = run(place, now=LATER, repair=True).findings
-    assert not finding.mended
+    assert not finding.repaired
     assert finding.message.endswith("is being written: kept")
     assert any(key.startswith(folder) for key in place.listed())
 
@@ -453,7 +465,7 @@ def test_temporary_files(local: Place) -> None:
     for path in (temporary, scratch / "inside" / "toc.dat", scratch / "inside", scratch, empty):
         os.utime(path, (old, old))
     assert found(run(local)) == [("warning", "temporary", key) for key in keys]
-    assert [one.mended for one in run(local, repair=True).findings] == [True] * 3
+    assert [one.repaired for one in run(local, repair=True).findings] == [True] * 3
     assert run(local).findings == ()
     assert not (temporary.exists() or scratch.exists() or empty.exists())
 
@@ -476,7 +488,7 @@ def test_multipart_uploads(s3: S3Server) -> None:
         ("warning", "temporary", f"{TEMP_PREFIX}probe-1"),
         ("warning", "upload", key),
     ]
-    assert [one.mended for one in run(place, now=LATER, repair=True).findings] == [True, True]
+    assert [one.repaired for one in run(place, now=LATER, repair=True).findings] == [True, True]
     assert run(place, now=LATER).findings == ()
     left = client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
     assert [one["UploadId"] for one in left] == [foreign]
