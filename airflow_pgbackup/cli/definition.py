@@ -15,7 +15,7 @@ EXIT_STATUS = {
     "done": 0,
     "failed": 1,  # a tool, a server or a repository failed
     "usage": 2,  # invalid request; nothing was changed
-    "not good": 3,  # verify: the backup failed; check: there are errors
+    "not good": 3,  # verify: the backup failed; check, fsck: there are errors
     "not proven": 4,  # verify: the rehearsal could not run here, which says nothing about the backup
     "interrupted": 130,
 }
@@ -92,6 +92,21 @@ COMMANDS = (
         more=f"The states come from file names; show, verify and restore read the files.\n\n{_S3}",
     ),
     _command("show", "show a backup, its verifications, and the command that restores it", _REPOSITORY, _SERIES, _ID),
+    _command(
+        "diff",
+        "show what changed between two backups",
+        _REPOSITORY,
+        _SERIES,
+        argument("before", metavar="A", nargs="?", help="backup id (default: the last but one)"),
+        argument(
+            "after",
+            metavar="B",
+            nargs="?",
+            help="backup id, or SERVER/DATABASE/ID of another series (default: the newest)",
+        ),
+        more="Reads manifests, verifications and tables of contents, never the data.\n"
+        "A and B may also be backups of another series: SERVER/DATABASE/ID.",
+    ),
     _command(
         "check",
         "find everything that would prevent or compromise a backup",
@@ -201,6 +216,16 @@ COMMANDS = (
         ),
         argument("--time-zone", default="UTC", metavar="ZONE", help="time zone of hours and days (default: UTC)"),
         argument("--delete", action="store_true", help="delete them"),
+    ),
+    _command(
+        "fsck",
+        "check a repository's structure without reading its artifacts",
+        _REPOSITORY,
+        argument(
+            "--read", metavar="SHARE", help="also re-hash a share of the files: 5%%, or 3/20 for the third of 20 parts"
+        ),
+        argument("--repair", action="store_true", help="remove leftovers that have not grown for 24 hours"),
+        more=f"The exit status is 3 where there are errors.\n\n{_S3}",
     ),
     _command(
         "adopt",

@@ -131,7 +131,8 @@ def test_a_dag_of_the_documentation_loads(
 
 @pytest.fixture(scope="module")
 def backed_up(server18: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """Yield the URI of a repository with verified backups of prod/app and prod/billing, and the id of the first."""
+    """Yield the URI of a repository with verified backups of prod/app and prod/billing, and the id of one of
+    prod/app."""
     uri = (tmp_path_factory.mktemp("documented") / "repository").as_uri()
     repository = open_repository(uri)
     repository.init()
@@ -139,13 +140,13 @@ def backed_up(server18: PostgresServer, tmp_path_factory: pytest.TempPathFactory
     with server18.params.connect() as session:
         for name in ("app", "billing"):
             session.execute(f"CREATE DATABASE {name}".encode())
-    for name in ("app", "billing"):
+    for name in ("billing", "app", "app"):  # two backups of one series, for diff
         connection = server18.params.with_database(name)
         with connection.connect() as session:
-            session.execute("CREATE TABLE film (film_id int PRIMARY KEY)")
+            session.execute("CREATE TABLE IF NOT EXISTS film (film_id int PRIMARY KEY)")
         reference = dump_database(connection=connection, server="prod", repository=repository, options=DumpOptions())
         verify(reference=reference, repository=repository)
-        ids[name] = str(reference["id"])
+        ids.setdefault(name, str(reference["id"]))
     yield uri, ids["app"]
     with server18.params.connect() as session:
         for name in ("app", "billing"):

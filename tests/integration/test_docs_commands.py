@@ -104,6 +104,15 @@ def with_backups(reader: Reader) -> None:
         verify(reference=reference, repository=repository)
 
 
+def with_two_nights(reader: Reader) -> None:
+    with_backups(reader)
+    with reader.app.connect() as session:
+        session.execute("DELETE FROM film WHERE film_id > 900")
+    repository = open_repository(f"file://{reader.backups}")
+    reference = dump_database(connection=reader.app, server="prod", repository=repository, options=DumpOptions())
+    verify(reference=reference, repository=repository)
+
+
 def with_old_dumps(reader: Reader) -> None:
     open_repository(f"file://{reader.backups}").init()
     reader.run("pg_dump -Fc -f /srv/old-dumps/app_monday.dump; date > /srv/old-dumps/notes.txt")
@@ -135,11 +144,22 @@ def rehearsed(reader: Reader, _output: str) -> None:
     assert "verified: restore" in reader.run(f"pgbackup list file://{reader.backups}")
 
 
+def compared(_reader: Reader, output: str) -> None:
+    assert "tables: 0 dropped, 0 added, 1 changed, 0 unchanged" in output
+    assert "100 rows (" in output
+
+
+def sound(_reader: Reader, output: str) -> None:
+    assert output.count("no problems found") == 4
+
+
 CASES: dict[str, tuple[Callable[[Reader], None], Callable[[Reader, str], None]]] = {
     "first-backup": (empty, restored_as("app_copy")),
     "restore": (with_backups, replaced),
     "drill": (with_backups, rehearsed),
     "moving-in": (with_old_dumps, adopted),
+    "diff": (with_two_nights, compared),
+    "fsck": (with_backups, sound),
     "disaster-day": (with_backups, restored_as("app_rescued")),
 }
 

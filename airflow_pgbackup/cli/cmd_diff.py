@@ -1,0 +1,140 @@
+"""``pgbackup diff``: show what changed between two backups."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+
+from airflow_pgbackup.backup.choose_backup import choose_evidence, parse_series
+from airflow_pgbackup.backup.diff import diff, last_two
+from airflow_pgbackup.backup.diff.result import (
+    ADDED,
+    DROPPED,
+    DefinitionChange,
+    Diff,
+    Measure,
+    PropertyChange,
+    Side,
+    TableChange,
+    percent,
+)
+from airflow_pgbackup.backup.progress import human_bytes, human_seconds
+from airflow_pgbackup.cli.arguments import repository_argument
+from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.evidence import Evidence
+from airflow_pgbackup.text import printable
+
+_NONE = "-"
+
+
+def run(session: Session) -> None:
+    arguments, repository = session.arguments, repository_argument(session)
+    with session.working(f"comparing two backups of {arguments.series}"):
+        before, after = _chosen(session, repository, arguments.series, arguments.before, arguments.after)
+        found = diff(repository=repository, before=before, after=after, context=session.context)
+    session.result(found.as_json(), *_lines(found))
+
+
+def _chosen(
+    session: Session, repository: Repository, series: str, before: str | None, after: str | None
+) -> tuple[Evidence, Evidence]:
+    """Return the two backups. Each is an ID of the series, or SERVER/DATABASE/ID of another one."""
+    if after is None and (before is None or "/" not in before):
+        return last_two(repository, parse_series(series), before=before)
+
+    def named(text: str | None) -> Evidence:
+        other, slash, id = (text or "latest").rpartition("/")
+        return choose_evidence(repository, other if slash else series, id, minimum_level="integrity", log=session.log)
+
+    return named(before), named(after)
+
+
+def _lines(found: Diff) -> list[str]:
+    before, after = found.before, found.after
+    lines = [f"before: {_side(before)}", f"after:  {_side(after)}", *(f"note: {note}" for note in found.notes)]
+    numbers = [["", "before", "after", "change"], *map(_measure, found.measures)]
+    lines += ["", *_columns(numbers, right=(1, 2))]
+    if found.properties:
+        lines += ["", "properties:", *_columns([*map(_property, found.properties)])]
+    if found.extensions:
+        lines += ["", "extensions:", *_columns([*map(_property, found.extensions)])]
+    if found.tables_unchanged is not None:
+        changes = Counter(one.change for one in found.tables)
+        lines += ["", f"tables: {_counts(changes, found.tables_unchanged)}"]
+        lines += _columns([*map(_table, found.tables)], right=(2, 3)) if found.tables else []
+    if found.definitions_unchanged is not None:
+        changes = Counter(one.change for one in found.definitions)
+        lines += ["", f"definitions: {_counts(changes, found.definitions_unchanged)}"]
+        lines += [line for one in found.definitions for line in _definition(one)]
+    if found.not_compared:
+        lines += ["", "not compared:", *(f"  {one.what}: {one.reason}" for one in found.not_compared)]
+    return lines
+
+
+def _side(side: Side) -> str:
+    state = f"verified: {side.level}" if side.level else side.state
+    rows = f"; rows: {side.rows_from}" if side.rows_from else ""
+    return f"{side.series.path} {side.id}, {side.format}, {state}{rows}"
+
+
+def _measure(one: Measure) -> list[str]:
+    sign = "-" if one.change < 0 else "+"
+    change = f"{sign}{_number(one.unit, abs(one.change))}{_percent(one.percent)}" if one.change else "none"
+    return [one.name, _number(one.unit, one.before), _number(one.unit, one.after), change]
+
+
+def _number(unit: str, value: float) -> str:
+    if unit == "bytes":
+        return human_bytes(value)
+    return human_seconds(value) if unit == "seconds" else f"{value:,.0f}"
+
+
+def _property(one: PropertyChange) -> list[str]:
+    before, after = ("(none)" if value is None else value for value in (one.before, one.after))
+    return [f"  {one.name}", f"{before} -> {after}"]
+
+
+def _table(one: TableChange) -> list[str]:
+    rows = [_NONE if value is None else f"{value:,}" for value in (one.rows_before, one.rows_after)]
+    said: list[str] = []
+    if one.rows_change:
+        noun = "row" if abs(one.rows_change) == 1 else "rows"
+        said.append(f"{one.rows_change:+,} {noun}{_percent(percent(one.rows_before, one.rows_after))}")
+    elif one.content_differs:
+        said.append("as many rows, with other content or in another order")
+    if one.bytes_change:
+        sign = "-" if one.bytes_change < 0 else "+"
+        more = _percent(percent(one.bytes_before, one.bytes_after))
+        said.append(f"{sign}{human_bytes(abs(one.bytes_change))}{more}")
+    return [f"  {one.change}", one.label, rows[0], rows[1], ", ".join(said)]
+
+
+def _definition(one: DefinitionChange) -> list[str]:
+    details = [f"      {line}" for line in one.detail.split("\n")] if one.detail else []
+    return [f"  {one.change:<7}  {one.kind} {one.label}", *details]
+
+
+def _counts(changes: Counter[str], unchanged: int) -> str:
+    parts = [f"{changes[change]:,} {change}" for change in (DROPPED, ADDED, "changed")]
+    return ", ".join([*parts, f"{unchanged:,} unchanged"])
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f" ({value:+.1f} %)"
+
+
+def _columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Return the rows as aligned lines of any length: one record is one line, also when piped."""
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*shown, strict=True)]
+    lines = []
+    for row in shown:
+        cells = [
+            " " * (width - cell_len(cell)) + cell if number in right else cell + " " * (width - cell_len(cell))
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
