@@ -15,8 +15,8 @@ from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.archive.script_reader import CopyBlock
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary, SequenceValue
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
-from airflow_pgbackup.postgres.sql import names as sqlnames
 from airflow_pgbackup.postgres.sql.anybytes import encoded
+from airflow_pgbackup.postgres.sql.names import NameDecoder, copy_target, setval
 from airflow_pgbackup.postgres.sql.window import CHUNK
 from airflow_pgbackup.postgres.tools.deadline import Deadline
 
@@ -45,11 +45,11 @@ def copy_blocks(source: Readable, summary: ArchiveSummary, deadline: Deadline) -
     :raises VerificationFailed: the archive is truncated or damaged.
     """
     archive = CustomArchive(source, what="the archive", chunk_size=CHUNK)
-    decoder = sqlnames.NameDecoder()  # for names in UTF-8: read_toc has decoded them
+    decoder = NameDecoder()  # for names in UTF-8: read_toc has decoded them
     for each in archive.toc.entries:
         if each.kind == "STDSTRINGS":
             decoder.standard_strings = "off" not in each.definition
-        elif each.kind == "SEQUENCE SET" and (value := sqlnames.setval(encoded(each.definition.strip()), decoder)):
+        elif each.kind == "SEQUENCE SET" and (value := setval(encoded(each.definition.strip()), decoder)):
             schema, name, last_value, is_called = value
             summary.sequences.append(SequenceValue(schema or each.schema or "", name, last_value, is_called))
     missing = {entry.dump_id: entry for entry in archive.toc.entries if entry.has_data}
@@ -59,7 +59,7 @@ def copy_blocks(source: Readable, summary: ArchiveSummary, deadline: Deadline) -
             archive.fail(f"unexpected block of type {kind} for entry {dump_id}")
         entry = missing.pop(dump_id)
         data = _Data(archive, entry, summary, deadline)
-        target = sqlnames.copy_target(encoded((entry.copy_statement or "").strip()), decoder)
+        target = copy_target(encoded((entry.copy_statement or "").strip()), decoder)
         yield CopyBlock(None, target.schema or entry.schema or "", target.name, target.columns or (), data.chunks)
         data.skip()
 

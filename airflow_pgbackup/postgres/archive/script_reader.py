@@ -18,8 +18,20 @@ from airflow_pgbackup.postgres.archive.summary import (
     TableKey,
 )
 from airflow_pgbackup.postgres.archive.toc import TocEntry
-from airflow_pgbackup.postgres.sql import names as sqlnames
 from airflow_pgbackup.postgres.sql.lexer import Comment, CopyData, MetaCommand, SqlLexer
+from airflow_pgbackup.postgres.sql.names import (
+    NameDecoder,
+    RowsTarget,
+    client_encoding,
+    connected_database,
+    copy_target,
+    insert_target,
+    large_object_opened,
+    large_object_written,
+    refreshed,
+    search_path,
+    setval,
+)
 from airflow_pgbackup.postgres.sql.statement import TEXT_LIMIT, Statement, excerpt
 
 _SERVER_VERSION = b"-- Dumped from database version "
@@ -59,12 +71,12 @@ class ScriptReader:
         self._lexer = SqlLexer(source)
         self._summary = summary
         self._trailer = ScriptTrailerCheck()
-        self._decoder = sqlnames.NameDecoder()
+        self._decoder = NameDecoder()
         self._database: str | None = None
         self._search_path = ""
         self._expected = None if entries is None else _ExpectedData(entries)
         self._inserts: dict[TableKey, TableDigest] = {}
-        self._targets: dict[bytes, sqlnames.RowsTarget | None] = {}
+        self._targets: dict[bytes, RowsTarget | None] = {}
         self._memory = MemoryLimit("the dump")
         self._databases: set[str] = set()
         self._large_objects: LargeObjects | None = None
@@ -98,7 +110,7 @@ class ScriptReader:
         text = data.statement.text
         self._memory.take(len(text))
         entry = self._expected.next(self._decoder.text(text)) if self._expected else None
-        target = sqlnames.copy_target(text, self._decoder)
+        target = copy_target(text, self._decoder)
         schema = target.schema or self._search_path or (entry and entry.schema) or ""
         return CopyBlock(self._database, schema, target.name, target.columns or (), data.chunks)
 
@@ -110,7 +122,7 @@ class ScriptReader:
             self._summary.dump_version = self._decoder.text(text.removeprefix(_DUMP_VERSION))
 
     def _connect(self, command: MetaCommand) -> None:
-        database = sqlnames.connected_database(command.argument, self._decoder)
+        database = connected_database(command.argument, self._decoder)
         if database not in self._databases:
             self._memory.take(len(command.argument))
             self._databases.add(database)
@@ -130,7 +142,7 @@ class ScriptReader:
             self._set(statement.text)
         elif first == (b"REFRESH",):
             self._memory.take(len(statement.text))
-            schema, name = sqlnames.refreshed(statement.text, self._decoder)
+            schema, name = refreshed(statement.text, self._decoder)
             self._summary.refreshed.add((self._database, schema or self._search_path, name))
 
     def _insert(self, statement: Statement) -> None:
@@ -138,7 +150,7 @@ class ScriptReader:
         if prefix not in self._targets:
             if len(self._targets) >= _CACHED_TARGETS:
                 self._targets.clear()
-            self._targets[prefix] = sqlnames.insert_target(statement.text, self._decoder)
+            self._targets[prefix] = insert_target(statement.text, self._decoder)
         target = self._targets[prefix]
         if target is None:
             return
@@ -155,14 +167,14 @@ class ScriptReader:
     def _select(self, statement: Statement) -> None:
         text = statement.text
         self._decoder.standard_strings = self._lexer.standard_strings
-        if (data := sqlnames.large_object_written(text, self._decoder)) is not None:
+        if (data := large_object_written(text, self._decoder)) is not None:
             if self._large_object is None or statement.size > TEXT_LIMIT:
                 raise VerificationFailed(f"data of a large object without its lo_open: {excerpt(text)}")
             self._large_object[1].update(data)
-        elif (oid := sqlnames.large_object_opened(text)) is not None:
+        elif (oid := large_object_opened(text)) is not None:
             self._end_large_object()
             self._large_object = (oid, _SizedHash())
-        elif value := sqlnames.setval(text, self._decoder):
+        elif value := setval(text, self._decoder):
             self._memory.take(len(text))
             schema, name, last_value, is_called = value
             self._summary.sequences.append(
@@ -172,9 +184,9 @@ class ScriptReader:
             self._set(text)
 
     def _set(self, text: bytes) -> None:
-        if (path := sqlnames.search_path(text, self._decoder)) is not None:
+        if (path := search_path(text, self._decoder)) is not None:
             self._search_path = path
-        elif encoding := sqlnames.client_encoding(text):
+        elif encoding := client_encoding(text):
             self._decoder.use(encoding)
 
     def _end_large_object(self) -> None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.postgres.archive.toc import TocEntry
-from airflow_pgbackup.postgres.sql import names as sqlnames
 from airflow_pgbackup.postgres.sql.lexer import Comment, MetaCommand, SqlLexer, Statement
+from airflow_pgbackup.postgres.sql.names import NameDecoder, client_encoding, connected_database
 
 _DATA_KINDS = frozenset(
     {
@@ -150,13 +150,13 @@ def script_objects(source: Readable) -> Objects:
 
     :raises VerificationFailed: the dump is truncated, or contains what pg_dump never writes.
     """
-    decoder = sqlnames.NameDecoder()
+    decoder = NameDecoder()
     pieces: dict[Key, list[list[str]]] = {}
     database: str | None = None
     current: Key | None = None
     for event in SqlLexer(source):
         if isinstance(event, MetaCommand) and event.name == b"connect":
-            database = sqlnames.connected_database(event.argument, decoder)
+            database = connected_database(event.argument, decoder)
             current = None
         elif isinstance(event, Comment):
             if event.text == _DUMP_ENDS:
@@ -169,7 +169,7 @@ def script_objects(source: Readable) -> Objects:
                 current = (database, kind, None if schema == "-" else schema, name)
                 pieces.setdefault(current, []).append([_owner(kind, owner)])
         elif isinstance(event, Statement):
-            if event.words[:1] == (b"SET",) and (encoding := sqlnames.client_encoding(event.text)):
+            if event.words[:1] == (b"SET",) and (encoding := client_encoding(event.text)):
                 decoder.use(encoding)
             text = decoder.text(event.text)
             if match := _ABOUT_LARGE_OBJECT.match(text):

@@ -11,8 +11,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.postgres.sql import names as sqlnames
 from airflow_pgbackup.postgres.sql.lexer import Comment, CopyData, MetaCommand, SqlLexer
+from airflow_pgbackup.postgres.sql.names import (
+    NameDecoder,
+    client_encoding,
+    connected_database,
+    copy_target,
+    insert_target,
+    setval,
+)
 from airflow_pgbackup.postgres.sql.statement import Statement
 
 CHUNKS = (1, 2, 3, 5, 7, 11, 64, 1 << 20)
@@ -35,11 +42,11 @@ def lex(text: str | bytes, chunk_size: int = 1 << 20) -> list[tuple[str, bytes]]
 
 
 def rows_by_insert(text: str, chunk_size: int) -> list[tuple[str, int]]:
-    decoder = sqlnames.NameDecoder()
+    decoder = NameDecoder()
     found = []
     for event in SqlLexer(io.BytesIO(text.encode()), chunk_size=chunk_size):
         assert isinstance(event, Statement)
-        target = sqlnames.insert_target(event.text, decoder)
+        target = insert_target(event.text, decoder)
         assert target
         found.append((target.name, max(event.groups, 1)))
     return found
@@ -268,7 +275,7 @@ def test_memory_is_bounded_whatever_the_length(head: bytes, pattern: bytes, tail
     ],
 )
 def test_names_of_a_copy(text: str, schema: str | None, name: str, columns: tuple[str, ...]) -> None:
-    target = sqlnames.copy_target(text.encode(), sqlnames.NameDecoder())
+    target = copy_target(text.encode(), NameDecoder())
     assert (target.schema, target.name, target.columns) == (schema, name, columns)
 
 
@@ -282,7 +289,7 @@ def test_any_names_survive(schema: str, name: str, columns: list[str], chunk_siz
     text = f"COPY {quoted_schema}.{quoted_name} {listed} FROM stdin;\n1\n\\.\n"
     (kind, statement), data = lex(text, chunk_size)
     assert (kind, data) == ("copy", ("data", b"1\n"))
-    target = sqlnames.copy_target(statement, sqlnames.NameDecoder())
+    target = copy_target(statement, NameDecoder())
     assert (target.schema, target.name, target.columns) == (schema, name, tuple(columns))
 
 
@@ -297,7 +304,7 @@ def test_any_names_survive(schema: str, name: str, columns: list[str], chunk_siz
     ],
 )
 def test_sequence_values(text: str, expected: object) -> None:
-    assert sqlnames.setval(text.encode(), sqlnames.NameDecoder()) == expected
+    assert setval(text.encode(), NameDecoder()) == expected
 
 
 @pytest.mark.parametrize(
@@ -310,7 +317,7 @@ def test_sequence_values(text: str, expected: object) -> None:
     ],
 )
 def test_the_database_of_connect(argument: str, database: str) -> None:
-    assert sqlnames.connected_database(argument.encode(), sqlnames.NameDecoder()) == database
+    assert connected_database(argument.encode(), NameDecoder()) == database
 
 
 @pytest.mark.parametrize(
@@ -326,6 +333,6 @@ def test_the_database_of_connect(argument: str, database: str) -> None:
     ],
 )
 def test_names_in_the_encoding_of_the_dump(encoding: str, data: bytes, text: str) -> None:
-    decoder = sqlnames.NameDecoder()
-    decoder.use(sqlnames.client_encoding(f"SET client_encoding = '{encoding}';".encode()) or "")
+    decoder = NameDecoder()
+    decoder.use(client_encoding(f"SET client_encoding = '{encoding}';".encode()) or "")
     assert decoder.text(data) == text
