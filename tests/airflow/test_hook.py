@@ -134,7 +134,7 @@ def test_an_extra_that_libpq_does_not_know(connection: Callable[..., None]) -> N
     from airflow_pgbackup.hooks.pgbackup import PgBackupHook
 
     connection(host="h", extra={"ssl_mode": "require"})
-    with pytest.raises(ConfigurationError, match=r"unknown connection option 'ssl_mode'. HINT: did you mean 'sslmode'"):
+    with pytest.raises(ConfigurationError, match=r"unknown connection option 'ssl_mode'. HINT: Did you mean 'sslmode'"):
         PgBackupHook("db").get_conninfo()
 
 

@@ -1,4 +1,4 @@
-"""Workers to kill, and what they leave."""
+"""Workers to kill, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROGRAM = [sys.executable, "-c", "import sys; from airflow_pgbackup.cli import m
 def environment(
     server: PostgresServer, temporary: Path, s3: S3Server | None = None, endpoint: str = ""
 ) -> dict[str, str]:
-    """Of a worker that has a directory for temporary files of its own."""
+    """Return the environment of a worker with its own directory for temporary files."""
     keywords = server.params.keywords
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "AWS_"))}
     env |= {"TMPDIR": str(temporary), "HOME": str(temporary.parent), "PGHOST": keywords["host"]}
@@ -33,7 +33,7 @@ def environment(
 
 @contextmanager
 def worker(*arguments: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """``pgbackup ARGUMENT…`` as a process, killed at the end."""
+    """Run ``pgbackup ARGUMENT…`` as a process; kill it at the end."""
     with subprocess.Popen([*PROGRAM, *arguments], env=env, stdout=subprocess.DEVNULL) as process:
         try:
             yield process
@@ -42,7 +42,7 @@ def worker(*arguments: str, env: dict[str, str]) -> Iterator[subprocess.Popen[by
 
 
 def run(*arguments: str, env: dict[str, str]) -> str:
-    """The same, to its end; what it writes to stdout and stderr."""
+    """Run ``pgbackup ARGUMENT…`` to its end; return its stdout and stderr."""
     done = subprocess.run([*PROGRAM, *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
     return done.stdout
@@ -51,15 +51,15 @@ def run(*arguments: str, env: dict[str, str]) -> str:
 def wait_for(what: Callable[[], object], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not what():
-        assert time.monotonic() < end, "it did not come"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.002)
 
 
 def family(pid: int) -> list[int]:
-    """A process and all its descendants, as far as they can be seen at this moment."""
+    """Return a process and all its descendants that are visible at this moment."""
     found, at = [pid], 0
     while at < len(found):
-        with suppress(OSError):  # a process ends while it is looked at
+        with suppress(OSError):  # a process has ended meanwhile
             for tasks in Path(f"/proc/{found[at]}/task").glob("*/children"):
                 found += map(int, tasks.read_text().split())
         at += 1
@@ -67,7 +67,7 @@ def family(pid: int) -> list[int]:
 
 
 def named(pids: Sequence[int], name: str) -> list[int]:
-    """Those whose program has this name."""
+    """Return the processes whose program has this name."""
     found = []
     for pid in pids:
         with suppress(OSError):
@@ -77,7 +77,7 @@ def named(pids: Sequence[int], name: str) -> list[int]:
 
 
 def kill_together(pids: Sequence[int]) -> None:
-    """As the kernel does when a cgroup is out of memory: none of them gets to do anything more."""
+    """Kill processes as the kernel does when a cgroup is out of memory: none of them can react."""
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for pid in pids:
             with suppress(ProcessLookupError):
@@ -85,7 +85,7 @@ def kill_together(pids: Sequence[int]) -> None:
 
 
 def kill_family(pid: int) -> None:
-    """The same, of a process and all its descendants, those too that it is just starting."""
+    """Kill a process and all its descendants in the same way, including those that it is just starting."""
     known: list[int] = []
     while new := [each for each in family(pid) if each not in known]:
         for each in new:
@@ -96,7 +96,7 @@ def kill_family(pid: int) -> None:
 
 
 def with_secret(directory: Path, secret: str) -> list[Path]:
-    """Every file below it in which the password shows, in the form that pgpass has for it."""
+    """Return every file below the directory that contains the password in pgpass form."""
     written = secret.replace("\\", "\\\\").replace(":", "\\:").encode()
     found = []
     for path in directory.rglob("*"):

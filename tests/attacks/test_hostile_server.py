@@ -1,4 +1,4 @@
-"""The superuser of a rehearsal's server is whoever wrote the dump: it need not answer the session that looks at it."""
+"""Whoever wrote the dump is superuser of a rehearsal's server, which need not answer the session that inspects it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import find_clients
 from airflow_pgbackup.repository.open import open_repository
 
-# Makes whoever reads large objects wait for a lock, and stops that process. One that is stopped obeys neither
+# Makes a session that reads large objects wait for a lock, and stops its process, which then obeys neither
 # statement_timeout nor a cancel request.
 STOP_WHO_LOOKS = """
 psql=$(dirname $(readlink /proc/$(head -1 postmaster.pid)/exe))/psql
@@ -103,7 +103,7 @@ def test_a_server_that_is_stopped_ends_the_rehearsal(
         rehearsed(5.0, Cancel())
 
 
-def test_a_server_that_is_stopped_does_not_keep_us_from_stopping(rehearsed: Callable[[float, Cancel], object]) -> None:
+def test_a_rehearsal_on_a_stopped_server_can_be_canceled(rehearsed: Callable[[float, Cancel], object]) -> None:
     cancel = Cancel()
     asked: list[float] = []
 
@@ -128,7 +128,7 @@ def place(server18: PostgresServer) -> RehearsalServer:
     return RehearsalServer(params=server18.params, folder=server18.shared, programs=programs, loader=programs)
 
 
-def test_results_without_an_end_are_not_kept(place: RehearsalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_results_are_not_kept(place: RehearsalServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_guard, "_MOST_MEMORY", 64 << 20)
     stop = Cancel()
 

@@ -1,4 +1,4 @@
-"""Nothing of a killed worker stays: no password file, no server, no copy; and nobody else's is ever touched."""
+"""A killed worker leaves no password file, no server and no copy; and files of others are never touched."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FILL = (
 
 @pytest.fixture
 def temporary(tmp_path: Path) -> Path:
-    """The workers' directory for temporary files."""
+    """The directory for the workers' temporary files."""
     path = tmp_path / "tmp"
     path.mkdir()
     return path
@@ -39,7 +39,7 @@ def temporary(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stalled(s3: S3Server) -> Iterator[FaultyS3]:
-    """A store that can stop answering."""
+    """An S3 store that can stop answering."""
     with FaultyS3(s3.endpoint_url).running() as proxy:
         yield proxy
 
@@ -87,7 +87,7 @@ def test_the_next_run_sweeps_what_workers_killed_together_with_their_tools_left(
             wait_for(lambda: named(family(process.pid), "pg_dump") and with_secret(temporary, canary))
             kill_family(process.pid)
     (left,) = temporary.iterdir()
-    assert with_secret(left, canary)  # nobody was there to remove it
+    assert with_secret(left, canary)  # no process was left to remove it
     verbs = {
         "dump": dump,
         "check": ["check", "-d", database.dbname],
@@ -123,7 +123,7 @@ def test_kills_at_any_moment_leave_nothing_after_the_next_run(together: bool, te
             process.stdout.readline()
             time.sleep(rng.uniform(0, 0.1))
             kill_family(process.pid) if together else process.kill()
-    if not together:  # the leaders of the tools need a moment to see it
+    if not together:  # the leaders of the tools need a moment to notice it
         wait_for(lambda: not [pid for pid in Path("/proc").glob("[0-9]*") if _runs_in(pid, temporary)])
         assert with_secret(temporary, canary) == []
     sweep(temporary)
@@ -156,7 +156,7 @@ with S3Server() if sys.argv[1] == "weed" else PostgresServer(postgres_bin_dir(18
 
 @contextmanager
 def a_server(name: str, temporary: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that keeps one running."""
+    """A process that keeps a server running."""
     argv = [sys.executable, "-c", SERVER, name]
     with subprocess.Popen(argv, env={**os.environ, "TMPDIR": str(temporary)}, stdout=subprocess.PIPE) as process:
         try:
@@ -180,7 +180,7 @@ def test_no_server_outlives_its_worker_and_its_supervisor(name: str, temporary: 
     wait_for(lambda: not alive(everyone))
 
 
-def test_the_directory_of_a_server_is_swept_when_nobody_keeps_it(temporary: Path) -> None:
+def test_the_directory_of_a_server_is_swept_when_no_process_holds_it(temporary: Path) -> None:
     with a_server("weed", temporary) as process:
         _, supervisor, server = family(process.pid)
         assert sweep(temporary) == []
@@ -195,7 +195,7 @@ def test_the_directory_of_a_server_is_swept_when_nobody_keeps_it(temporary: Path
     assert list(temporary.iterdir()) == []
 
 
-# -- whose it is
+# -- ownership
 
 DIE = """
 import os, sys
@@ -210,12 +210,12 @@ os._exit(1)
 
 
 def leave(temporary: Path, count: int = 1) -> list[Path]:
-    """Private directories whose maker is no more."""
+    """Private directories whose maker has ended."""
     done = subprocess.run([sys.executable, "-c", DIE, temporary, str(count)], stdout=subprocess.PIPE, text=True)
     return [Path(line) for line in done.stdout.splitlines()]
 
 
-def test_what_is_not_ours_or_in_use_stays(temporary: Path, tmp_path: Path) -> None:
+def test_directories_of_others_or_in_use_stay(temporary: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / ".lock").touch()
@@ -240,7 +240,7 @@ def test_what_is_not_ours_or_in_use_stays(temporary: Path, tmp_path: Path) -> No
     (lock_elsewhere / ".lock").symlink_to(precious / "file")
     (temporary / f"{PREFIX}just made").mkdir()
     (temporary / "pgbackup").mkdir()
-    if os.geteuid() == 0:  # who alone can make one
+    if os.geteuid() == 0:  # only root can make one
         os.chown(place("another user's"), 65534, 65534)
     for path in (unlocked, lock_elsewhere):
         os.utime(path, (old, old))
@@ -264,8 +264,8 @@ def test_a_directory_whose_maker_was_killed_before_its_lock_is_swept_when_it_is_
     assert list(temporary.iterdir()) == []
 
 
-def test_what_somebody_put_into_a_leftover_does_no_harm(temporary: Path, tmp_path: Path) -> None:
-    """As SQL can in the directory of a throwaway server: links, depth, directories closed to their owner."""
+def test_the_contents_of_a_leftover_do_no_harm(temporary: Path, tmp_path: Path) -> None:
+    """SQL can make these in a throwaway server's directory: links, depth, directories closed to their owner."""
     precious = tmp_path / "precious"
     precious.mkdir(mode=0o755)
     (precious / "file").write_text("precious")
@@ -281,7 +281,7 @@ def test_what_somebody_put_into_a_leftover_does_no_harm(temporary: Path, tmp_pat
     for path in (closed / "inner", closed):
         path.chmod(0)
     inside = os.open(left / "data", os.O_DIRECTORY)
-    for _ in range(1100):  # deeper than the stack, a path, and the usual limit of descriptors
+    for _ in range(1100):  # exceeds the stack, the length of a path, and the usual limit of descriptors
         os.mkdir("deeper", dir_fd=inside)
         below = os.open("deeper", os.O_DIRECTORY, dir_fd=inside)
         os.close(inside)
@@ -293,7 +293,7 @@ def test_what_somebody_put_into_a_leftover_does_no_harm(temporary: Path, tmp_pat
     assert precious.stat().st_mode & 0o777 == 0o755
 
 
-def test_sweeps_at_once_and_directories_that_come_and_go(temporary: Path) -> None:
+def test_concurrent_sweeps_while_directories_are_made_and_removed(temporary: Path) -> None:
     left = leave(temporary, 200)
     swept: list[str] = []
     broken: list[BaseException] = []
@@ -323,11 +323,11 @@ def test_sweeps_at_once_and_directories_that_come_and_go(temporary: Path) -> Non
     for thread in makers:
         thread.join()
     assert broken == []
-    assert sorted(swept) == sorted(map(str, left))  # each by one of them
+    assert sorted(swept) == sorted(map(str, left))  # each one by exactly one sweep
     assert list(temporary.iterdir()) == []
 
 
-def test_a_directory_that_cannot_be_made_is_an_error_with_a_cause(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match="No such file or directory") as caught, PrivateDirectory(tmp_path / "none"):
         pass
     assert caught.value.hint

@@ -1,4 +1,4 @@
-"""SQL of a dump runs as a superuser in a rehearsal's server: what it starts stays inside, and ends with it."""
+"""A dump's SQL runs as superuser in a rehearsal's server: what it starts stays in the sandbox, and ends with it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def inside() -> Iterator[PostgresServer]:
 
 
 def shell(server: PostgresServer, command: str) -> str:
-    """What a command says that the superuser has the server run."""
+    """Return the output of a command that the superuser has the server run."""
     with server.params.connect() as session:
         session.execute("create temporary table said (line text)")
         quoted = f"({command}) 2>&1; true".replace("'", "''")
@@ -83,7 +83,7 @@ def test_it_starts_on_every_build(build: Build) -> None:
         assert (int(uid) != os.geteuid()) == AS_ROOT
 
 
-def test_it_sees_no_file_of_others(inside: PostgresServer, tmp_path: Path, canary: str) -> None:
+def test_it_sees_no_files_of_the_worker(inside: PostgresServer, tmp_path: Path, canary: str) -> None:
     secret = tmp_path / "secret"
     secret.write_text(canary)
     secret.chmod(0o644)
@@ -106,13 +106,13 @@ def test_it_writes_nowhere_but_into_its_own_directories(inside: PostgresServer, 
         assert not (place / "marker").exists()
 
 
-def test_programs_in_the_workers_own_directory_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MWAA has HOME in /usr/local/airflow, which is hidden, and in there what pip installs."""
+def test_programs_in_the_workers_own_directory_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MWAA has HOME in /usr/local/airflow, which is hidden, with what pip installs in it."""
     bin_dir = postgres_bin_dir(18)
     home = bin_dir.parents[1]
     monkeypatch.setattr(sandbox, "_SYSTEM", (os.fspath(home.parent),))
     needed = sandbox._installation.__wrapped__
-    assert bin_dir.parent not in needed(bin_dir)  # shown with all else
+    assert bin_dir.parent not in needed(bin_dir)  # shown as part of the system
     monkeypatch.setenv("HOME", os.fspath(home))
     assert bin_dir.parent in needed(bin_dir)
 
@@ -125,11 +125,11 @@ def test_it_has_no_privileges_and_gains_none(inside: PostgresServer) -> None:
     for name in ("Max processes", "Max address space", "Max file size"):
         (line,) = [line for line in limits.splitlines() if line.startswith(name)]
         assert "unlimited" not in line
-    assert shell(inside, "cat /proc/self/oom_score_adj") == "1000"  # the kernel ends it before the worker
+    assert shell(inside, "cat /proc/self/oom_score_adj") == "1000"  # the kernel kills it before the worker
     for command in ("unshare --user true", "unshare --user --map-root-user --mount --net true"):
         said = shell(inside, command)
         assert "unshare failed" in said, said
-    assert shell(inside, "grep -c : /proc/net/dev") == "1"  # the loopback of its own
+    assert shell(inside, "grep -c : /proc/net/dev") == "1"  # its own loopback
 
 
 def test_it_reaches_no_socket_of_the_host(inside: PostgresServer, server18: PostgresServer) -> None:
@@ -154,7 +154,7 @@ def test_it_sees_and_signals_no_process_of_the_host(inside: PostgresServer) -> N
 LINGER = "PGB_LINGER={word} setsid sh -c 'while :; do sleep 1; done' > /dev/null 2>&1 < /dev/null &"
 
 
-def test_what_it_leaves_in_a_session_of_its_own_ends_with_it() -> None:
+def test_a_process_in_a_session_of_its_own_ends_with_the_server() -> None:
     word = f"linger-{os.getpid()}-inside"
     with PostgresServer(postgres_bin_dir(18), contained=True) as server:
         assert server.sandbox
@@ -196,7 +196,7 @@ def test_nothing_inside_outlives_a_worker_that_is_killed() -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
         assert worker.stdout is not None
         assert worker.stdout.readline() == b"ready\n"
-        assert started(word, besides=1)  # the worker's own argument has the word, too
+        assert started(word, besides=1)  # the worker's own argument has the word too
         worker.send_signal(signal.SIGKILL)
         worker.wait()
     assert ended(word)
@@ -213,15 +213,15 @@ def test_two_at_once_share_nothing(inside: PostgresServer) -> None:
 
 def test_directories_too_deep_for_python_are_removed() -> None:
     with PostgresServer(postgres_bin_dir(18), contained=True) as server:
-        folder = server.folder
+        folder = server.private_directory
         deep = "d=1; while [ $d -lt 1500 ]; do mkdir -p d && cd d || exit; d=$((d+1)); done; echo $d"
-        assert shell(server, f"cd {server.folder}/data; {deep}") == "1500"
+        assert shell(server, f"cd {server.private_directory}/data; {deep}") == "1500"
     assert folder is not None
     assert not folder.exists()
 
 
 def test_a_directory_it_writes_to_is_never_that_of_our_pipes(inside: PostgresServer, tmp_path: Path) -> None:
-    """A rename between mkfifo() and chmod() would have us change the modes of any file."""
+    """A rename between mkfifo() and chmod() would make us change the mode of any file."""
     victim = tmp_path / "victim"
     victim.write_text("")
     victim.chmod(0o600)
@@ -239,7 +239,7 @@ if AS_ROOT:
         with PostgresServer(postgres_bin_dir(18), contained=True) as server:
             socket = server.socket_dir / f".s.PGSQL.{server.port}"
             params = server.params
-            # Done from outside, for inside no other socket is in sight.
+            # Done from outside: no other socket is visible inside.
             socket.rename(socket.with_name("old"))
             socket.symlink_to(server16.socket_dir / f".s.PGSQL.{server16.port}")
             ours = ConnectionParams(keywords=server16.params.keywords, password=server16.params.password)
@@ -277,7 +277,7 @@ def here(tmp_path: Path) -> Repository:
 def hostile(
     server: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository, command: str
 ) -> dict[str, object]:
-    """A backup of a database whose restore runs a command: a throwaway server has jit off, the test's server on."""
+    """A backup whose restore runs a command, if jit is off as in a throwaway server; the test's server has jit on."""
     database = fresh_database(
         server,
         None,
@@ -293,7 +293,7 @@ def hostile(
 def test_a_dump_that_runs_a_command_runs_it_inside(
     server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository, tmp_path: Path
 ) -> None:
-    """The commands do run, and succeed, so the rehearsal passes; nothing of them shows outside."""
+    """The commands run and succeed, so the rehearsal passes; none has an effect outside."""
     word = f"linger-{os.getpid()}-verb"
     places = f"{tmp_path}/marker /var/tmp/{word}.marker /tmp/{word}.marker"
     tmp_path.chmod(0o777)
@@ -310,14 +310,14 @@ def test_a_dump_that_runs_a_command_runs_it_inside(
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_without_a_sandbox_it_says_so_or_proves_nothing(
+def test_without_a_sandbox_it_is_reported_as_uncontained_or_does_not_run(
     broken: bool,
     server18: PostgresServer,
     fresh_database: Callable[..., ConnectionParams],
     here: Repository,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """bubblewrap is missing, or does not work, as in a container without rights."""
+    """bubblewrap is missing, or does not work, as in a container without the rights for it."""
     monkeypatch.setattr(sandbox, "find_bwrap", lambda: "/bin/false" if broken else None)
     reference = dump_database(
         connection=fresh_database(server18, None, "create table t (a int)"),

@@ -8,7 +8,7 @@ from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.settings import Settings, load
 
 
-def test_what_is_set_and_what_is_not() -> None:
+def test_variables_override_defaults() -> None:
     environ = {"PGBACKUP_COMPRESS_BY": "pg_dump", "PGBACKUP_CLIENT_DIRS": "/a:/b", "PGBACKUP_DUMP_DEADLINE": "60"}
     assert load(environ=environ) == Settings(compress_by="pg_dump", client_dirs=("/a", "/b"), dump_deadline=60.0)
     assert load(environ={}) == Settings()
@@ -27,7 +27,7 @@ def test_what_is_set_and_what_is_not() -> None:
         ("VERIFY_BYTES_PER_SECOND", "1e-320", "setting verify_bytes_per_second is '1e-320'"),
     ],
 )
-def test_what_makes_no_sense(name: str, value: str, found: str) -> None:
+def test_invalid_values_are_refused(name: str, value: str, found: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(environ={f"PGBACKUP_{name}": value})
     assert found in caught.value.message

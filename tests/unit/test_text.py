@@ -1,4 +1,4 @@
-"""Text from outside, as it is shown."""
+"""Escaping text from outside."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_every_code_point() -> None:
 
 
 @given(ANY)
-def test_shown_twice_is_shown_once(text: str) -> None:
+def test_escaping_twice_is_escaping_once(text: str) -> None:
     assert printable(printable(text)) == printable(text)
 
 

@@ -1,18 +1,17 @@
-"""The one door through which a script from outside reaches psql.
+"""Running a script from outside in psql; every such script goes through this module.
 
-psql is the only parser of a script that counts. It ends a comment at a carriage return, COPY data at ``\\.`` before CR
-LF, a string by settings that the server reports to it, and a character by the client's encoding; a lexer of ours sees
-other commands than psql does. So nothing here relies on anybody having looked into the script:
+Only psql's own parsing of a script counts. psql ends a comment at a carriage return, COPY data at ``\\.`` before CR LF,
+a string according to settings that the server reports, and a character according to the client's encoding; our lexer
+can see other commands than psql does. So nothing here relies on an inspection of the script:
 
-* psql is in restricted mode from its first line on, by a random key of ours. It then refuses every command but
-  ``\\unrestrict``, which needs the key. https://www.postgresql.org/docs/current/app-psql.html, CVE-2025-8714
-* The kernel refuses it to start processes: psql evaluates backticks on the way to ``\\unrestrict``, too.
-* It reads no psqlrc and has no terminal; the environment is ours
-  (:mod:`airflow_pgbackup.postgres.connection.environment`). What ``:name`` inserts into SQL are
-  psql's own variables, such as ``:DBNAME``; none holds a secret.
+* psql is in restricted mode from its first line, by a random key. It then refuses every command but ``\\unrestrict``,
+  which needs the key. https://www.postgresql.org/docs/current/app-psql.html, CVE-2025-8714
+* The kernel keeps psql from starting processes, because it evaluates backticks in the argument of ``\\unrestrict``.
+* psql reads no psqlrc and has no terminal, and :mod:`airflow_pgbackup.postgres.connection.environment` is its complete
+  environment. ``:name`` inserts only psql's own variables into SQL, such as ``:DBNAME``; none holds a secret.
 
-The commands that a dump has for good reasons are for whoever cuts it: they are left out, and obeyed from outside. See
-:class:`airflow_pgbackup.postgres.psql.script_filter.ScriptFilter`.
+A dump has some commands for good reasons, such as ``\\connect``. They are removed, and their effect is achieved by
+other means: see :class:`airflow_pgbackup.postgres.psql.script_filter.ScriptFilter`.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ _KEY_BYTES = 32
 class GuardedPsql:
     """Arguments for :class:`~airflow_pgbackup.postgres.tools.process.ToolProcess` (``may_start_processes=False``).
 
-    :ivar argv: the program and its arguments; without the connection, which the environment has.
-    :ivar stdin: the script behind our own ``\\restrict``.
+    :ivar argv: the program and its arguments; the connection is in the environment.
+    :ivar stdin: ``\\restrict`` with a random key, then the script.
     """
 
     argv: list[str]
@@ -39,10 +38,10 @@ class GuardedPsql:
 
 
 def guarded(client: Client, script: Readable, *, single_transaction: bool = False) -> GuardedPsql:
-    """Return how psql runs a script, up to its first error.
+    """Return how to run a script in psql, which stops at the first error.
 
     :param client: from :func:`airflow_pgbackup.postgres.tools.client_choice.choose_psql`.
-    :param script: without psql's commands; what is left of them is an error in it.
+    :param script: without psql's commands; psql refuses any that is left.
     """
     argv = [str(client.tool("psql")), "--no-password", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]
     argv += ["--single-transaction"] * single_transaction + ["--file=-"]

@@ -1,7 +1,7 @@
-"""A script on its way to psql, cut into parts, less its commands and some of its statements.
+"""Cutting a script into parts for psql, without its commands and some of its statements.
 
-This obeys what a dump says to psql, as far as pg_dump and pg_dumpall say anything: the parts of a script run each in a
-psql of its own, connected to where the script's ``\\connect`` leads. It is no guard: see
+The commands that pg_dump and pg_dumpall write are not left to psql: each part of a script runs in a psql of its own,
+connected to the database of the script's ``\\connect``. This protects nothing: see
 :mod:`airflow_pgbackup.postgres.psql.guarded`.
 """
 
@@ -17,12 +17,13 @@ _PIECE = 1 << 16
 
 
 class ScriptFilter:
-    """The parts of a script as streams, byte for byte but for what is left out: what `route` says, and psql's commands,
-    of which the line end stays.
+    """The parts of a script as streams: byte for byte, without psql's commands and the events that `route` omits.
 
-    :param route: called with each event in turn, COPY data by its statement: the number of the part that it belongs
-        to, or None to leave it out. White space goes with what follows it.
-    :param instead: statements, and what to write instead of them.
+    The line end of a command stays.
+
+    :param route: called with each event in turn; returns the number of its part, or None to omit it. COPY data is in
+        the part of its statement, white space in the part of what follows it.
+    :param instead: statements to replace, with their replacements.
     """
 
     def __init__(
@@ -35,16 +36,16 @@ class ScriptFilter:
         self._next: tuple[int, bytes] | None = None
 
     def part(self, number: int) -> Readable:
-        """The stream of one part. Parts are read in their order, each to its end; one may be empty."""
+        """Return the stream of one part. Read the parts in their order, each to its end; a part can be empty."""
         return PieceReader(iter(lambda: self.take(number), b""))
 
     def finish(self) -> None:
-        """Read on to the end of the script, whatever is left of it."""
+        """Read the rest of the script."""
         for _ in self._pieces:
             pass
 
     def take(self, number: int) -> bytes:
-        """The next piece of a part; empty at its end."""
+        """Return the next piece of a part; empty at its end."""
         if self._next is None:
             self._next = next(self._pieces, None)
         if self._next is None or self._next[0] != number:
@@ -88,12 +89,12 @@ class ScriptFilter:
 def sessions(
     source: Readable, *, instead: Mapping[bytes, bytes] | None = None
 ) -> Iterator[tuple[bytes | None, Readable]]:
-    """Cut a script at its ``\\connect`` commands, into what runs in one session each.
+    """Cut a script at its ``\\connect`` commands into one part for each session.
 
     :param instead: as for :class:`ScriptFilter`.
-    :return: pairs of the database's name, None for that to begin in, and the stream. Each stream is to be read to its
-        end before the next pair is asked for.
-    :raises VerificationFailed: when read: a ``\\connect`` that pg_dump never writes.
+    :return: pairs of a database name, None for the first session, and the stream. Read each stream to its end before
+        you take the next pair.
+    :raises VerificationFailed: while reading, at a ``\\connect`` that pg_dump never writes.
     """
     names: list[bytes | None] = [None]
 
@@ -110,7 +111,7 @@ def sessions(
 
 
 class _Tee:
-    """What the lexer has read, until it is taken."""
+    """Keeps what the lexer has read until it is taken."""
 
     def __init__(self, source: Readable) -> None:
         self._source = source
@@ -123,7 +124,7 @@ class _Tee:
         return data
 
     def take(self, offset: int) -> bytes:
-        """All that is before an offset of the stream and was not taken yet."""
+        """Return everything before this offset of the stream that was not taken yet."""
         count = offset - self._base
         data = bytes(self._buffer[:count])
         del self._buffer[:count]

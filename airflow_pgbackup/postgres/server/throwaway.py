@@ -64,7 +64,7 @@ class PostgresServer:
         as nobody else reaches its socket. See :attr:`sandbox`.
     :ivar sandbox: what a `contained` server runs in; None if no sandbox can be made.
     :ivar uncontained: why no sandbox can be made; None if `sandbox` is set, or is not wanted.
-    :ivar folder: the server's private directory; None while the server is not running.
+    :ivar private_directory: the server's private directory; None while the server is not running.
     :raises ConfigurationError: the parameters contradict each other, or the password is not one line.
     :raises ClientError: `bin_dir` has no server programs.
     :raises NotProven: the server did not start; the message ends with the server's log.
@@ -97,7 +97,7 @@ class PostgresServer:
         self.sandbox: Sandbox | None = None
         self.uncontained: NotProven | None = None
         self.port = 5432
-        self.folder: Path | None = None
+        self.private_directory: Path | None = None
         self._contained = contained
         self._socket_dir: Path | None = None
         self._password = password
@@ -131,16 +131,16 @@ class PostgresServer:
 
     @property
     def log_path(self) -> Path:
-        if self.folder is None:
+        if self.private_directory is None:
             raise RuntimeError("the server is not running")
-        return self.folder / "log"
+        return self.private_directory / "log"
 
     @property
     def shared(self) -> Path:
         """A directory that the server can read but not write to: for named pipes and input files."""
-        if self.folder is None:
+        if self.private_directory is None:
             raise RuntimeError("the server is not running")
-        return self.folder / "shared"
+        return self.private_directory / "shared"
 
     @property
     def params(self) -> ConnectionParams:
@@ -165,24 +165,24 @@ class PostgresServer:
     def stop(self) -> None:
         """Stop the server and remove its directory; a second call does nothing."""
         self._stack.close()
-        self.folder = self._socket_dir = self._process = self.sandbox = None
+        self.private_directory = self._socket_dir = self._process = self.sandbox = None
 
     def _start(self) -> bool:
         """Return False if another process took the port between its choice and the start."""
         try:
-            self.folder = folder = self._stack.enter_context(PrivateDirectory(self.directory))
-            return self._start_in(folder)
+            self.private_directory = directory = self._stack.enter_context(PrivateDirectory(self.directory))
+            return self._start_in(directory)
         except BaseException:
             self.stop()
             raise
 
-    def _start_in(self, folder: Path) -> bool:
-        self._socket_dir = socket_dir = folder / "socket"
+    def _start_in(self, directory: Path) -> bool:
+        self._socket_dir = socket_dir = directory / "socket"
         if len(os.fsencode(socket_dir)) > _LONGEST_SOCKET_DIRECTORY:
             short = self._stack.enter_context(PrivateDirectory("/tmp"))  # noqa: S108
             self._socket_dir = socket_dir = short / "socket"
         socket_dir.mkdir(mode=0o700)
-        data = folder / "data"
+        data = directory / "data"
         data.mkdir(mode=0o700)
         self.shared.mkdir()
         self.shared.chmod(0o711)
@@ -192,7 +192,7 @@ class PostgresServer:
         initdb += ["--encoding=UTF8", "--locale=C", f"--auth={'trust' if self._password is None else 'scram-sha-256'}"]
         own = [data, socket_dir]
         if self._password is not None:
-            pwfile = folder / "pwfile"
+            pwfile = directory / "pwfile"
             pwfile.touch(mode=0o600)
             pwfile.write_text(self._password, encoding="utf-8")
             own.append(pwfile)
@@ -209,21 +209,21 @@ class PostgresServer:
         postgres: list[str | os.PathLike[str]] = [self.bin_dir / "postgres", "-D", data]
         for name, value in settings.items():
             postgres += ["-c", f"{name}={value}"]
-        prefix = self._sandboxed(folder, own) if self._contained else as_plain_user(self.bin_dir, folder, own)
+        prefix = self._sandboxed(directory, own) if self._contained else as_plain_user(self.bin_dir, directory, own)
         self._process = self._stack.enter_context(
             SupervisedProcess(
                 [*prefix, *initdb, *self.initdb_args, "-D", data],
                 [*prefix, *postgres],
-                env={"PATH": os.defpath, "HOME": os.fspath(folder), "LC_ALL": "C", "TZ": "UTC"},
+                env={"PATH": os.defpath, "HOME": os.fspath(directory), "LC_ALL": "C", "TZ": "UTC"},
                 log=self.log_path,
-                remove=[folder, socket_dir.parent],
+                remove=[directory, socket_dir.parent],
                 # TERM would wait for clients to disconnect; INT ends their sessions; QUIT writes no checkpoint. The
                 # first process of a sandbox is not the server; when it is killed, the kernel kills all others.
                 signals=(signal.SIGKILL,) if self.sandbox else (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL),
             )
         )
         if self._wait_ready(data):
-            (folder / "pwfile").unlink(missing_ok=True)
+            (directory / "pwfile").unlink(missing_ok=True)
             return True
         log = "; ".join(self._process.log_tail(8).splitlines())
         self.stop()
@@ -231,14 +231,14 @@ class PostgresServer:
             return False
         raise NotProven(f"PostgreSQL {self.version[0]}.{self.version[1]} of {self.bin_dir} did not start: {log}")
 
-    def _sandboxed(self, folder: Path, own: Sequence[Path]) -> list[str]:
+    def _sandboxed(self, directory: Path, own: Sequence[Path]) -> list[str]:
         """Return what to put before a server program: a sandbox if one can be made, else another user than root."""
         try:
-            self.sandbox = make_sandbox(self.bin_dir, folder)
+            self.sandbox = make_sandbox(self.bin_dir, directory)
         except NotProven as error:
             self.uncontained = error
             without = as_nobody if os.geteuid() == 0 else as_plain_user
-            return without(self.bin_dir, folder, own)
+            return without(self.bin_dir, directory, own)
         for path in own:
             self.sandbox.give(path)
         return self.sandbox.command(self.bin_dir, reads=[self.shared], writes=own)

@@ -21,10 +21,10 @@ from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import Canceled, DeadlineExceeded, ToolError
 from airflow_pgbackup.postgres.tools import seccomp
 from airflow_pgbackup.postgres.tools.cancel import Cancel
-from airflow_pgbackup.postgres.tools.guard import GIVE_UP_AFTER, Ending, Guard
 from airflow_pgbackup.postgres.tools.leader import Leader
 from airflow_pgbackup.postgres.tools.outcome import exit_status, failure
 from airflow_pgbackup.postgres.tools.pipes import CHUNK, StderrLog, StdinFeeder, ToolOutput
+from airflow_pgbackup.postgres.tools.watchdog import GIVE_UP_AFTER, Ending, Watchdog
 
 __all__ = ["Cancel", "ToolOutput", "ToolProcess", "run_tool"]
 
@@ -74,7 +74,7 @@ class ToolProcess:
         self._leader = Leader(env)
         self._cancel = cancel or Cancel()
         self._deadline = deadline
-        self._guard = Guard(
+        self._watchdog = Watchdog(
             deadline=deadline,
             at_deadline=lambda: self._stop("deadline"),
             kill=lambda: self._signal(signal.SIGKILL),
@@ -140,7 +140,7 @@ class ToolProcess:
             umask=self._umask,
         )
         try:
-            self._start_thread(self._guard.run)
+            self._start_thread(self._watchdog.run)
             # Without a limit on its patience: it logs every line, even if the log is slow.
             self._start_thread(self._stderr.run, child.stderr, self._nothing_more)
             for pipe in filter(None, (child.stdin, child.stdout)):
@@ -181,11 +181,11 @@ class ToolProcess:
     # -- stopping the tool
 
     def _stop(self, reason: Ending) -> None:
-        """Begin to stop the tool and return at once; the guard thread does the rest."""
+        """Begin to stop the tool and return at once; the watchdog does the rest."""
         if not self._concluded:
             self._stop_reason = self._stop_reason or reason
             self._signal(signal.SIGTERM)
-            self._guard.note(reason)
+            self._watchdog.note(reason)
 
     def _signal(self, number: signal.Signals) -> None:
         with self._alive:  # until the leader is reaped, the number of its group cannot be reused
@@ -194,7 +194,7 @@ class ToolProcess:
                     os.killpg(self._child.pid, number)
 
     def _nothing_more(self) -> bool:
-        return self._guard.given_up or self._child.returncode is not None
+        return self._watchdog.given_up or self._child.returncode is not None
 
     # -- its end
 
@@ -218,7 +218,7 @@ class ToolProcess:
                 with self._alive:
                     child.wait()
             self._leader.close()
-            self._guard.note("ended")
+            self._watchdog.note("ended")
             for thread, patience in self._threads:
                 thread.join(patience)
             self._unregister()

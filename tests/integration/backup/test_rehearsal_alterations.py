@@ -229,8 +229,8 @@ def restored(
     assert artifact is not None
     client = Client(postgres_bin_dir(18), (18, 4), "test")
     with PostgresServer(postgres_bin_dir(18)) as server:
-        assert server.folder is not None
-        place = RehearsalServer(params=server.params, folder=server.folder, programs=client, loader=client)
+        assert server.private_directory is not None
+        place = RehearsalServer(params=server.params, folder=server.private_directory, programs=client, loader=client)
         loaded = restore_copy(artifact, manifest, place, deadline=60, cancel=Cancel(), log=lambda _: None)
         with server.params.connect() as session:
             session.execute(sql.SQL("alter database {} rename to original").format(sql.Identifier(DATABASE)))

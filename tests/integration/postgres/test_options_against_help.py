@@ -1,4 +1,4 @@
-"""Our tables of options against the tools themselves: the ``--help`` and the argument checks of every client here.
+"""The tables of options compared with the tools: the ``--help`` and the argument checks of every client here.
 
 The tools look at their arguments before they connect. The connection string used here is one that libpq refuses by
 itself, and the archive is none, so that a complaint about these means: the arguments were accepted.
@@ -39,7 +39,7 @@ Given = dict[str, object]  # fields of an options class
 each_client = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: f"{client.version_text}-{client.source}")
 each_tool = pytest.mark.parametrize("options", ALL, ids=lambda options: options.tool)
 
-# Accepted by the tool, refused by us: the tool would end well and leave nothing, or the server would refuse it.
+# Accepted by the tool, refused by us: the tool would exit with 0 and dump nothing, or the server would refuse it.
 OURS_ALONE = [
     {"no_data", "no_schema"},
     *({scope, rest} for scope in ("globals_only", "roles_only", "tablespaces_only")
@@ -88,7 +88,7 @@ def test_the_table_is_in_the_order_of_help(options):
 
 
 def sample(option) -> object:
-    """A value that makes sense."""
+    """A valid value."""
     if isinstance(option, Switch | Pair):
         return True
     if option.flag == "--compress":
@@ -100,7 +100,7 @@ def sample(option) -> object:
 
 
 def bundles(options: type[ToolOptions], client: Client) -> list[Given]:
-    """Every field with each kind of value that it has, and what it needs beside it."""
+    """Every field with each kind of value, and with the fields that it requires."""
     result: list[Given] = []
     for name, option in options.table().items():
         if not option.has(client.version):
@@ -126,7 +126,7 @@ def accepted_by_us(options: type[ToolOptions], given: Given) -> bool:
 
 
 def accepted_by_tool(options: type[ToolOptions], given: Given, client: Client, folder: Path) -> bool:
-    """The arguments are rendered without our checks, and the tool has the word."""
+    """Render the arguments without our checks, and return the tool's verdict."""
     table = options.table()
     values = {"format": "custom"} if options is DumpOptions else {}
     argv = [arg for name, value in (values | given).items() for arg in table[name].render(value, client)]
@@ -140,7 +140,7 @@ def accepted_by_tool(options: type[ToolOptions], given: Given, client: Client, f
     assert "unrecognized" not in said
     if "no_such_keyword" not in said:
         return False
-    # What pg_dumpall hands on to pg_dump, that one refuses only after the roles were written.
+    # pg_dump refuses the options that pg_dumpall passes to it only after the roles were written.
     handed_on = {name: value for name, value in given.items() if name in DumpOptions.table() and name != "restrict_key"}
     return options is not DumpAllOptions or accepted_by_tool(DumpOptions, handed_on, client, folder)
 
@@ -152,8 +152,8 @@ def merged(one: Given, other: Given) -> Given | None:
 
 @each_client
 @each_tool
-def test_what_we_accept_the_tool_accepts(options, client, tmp_path):
-    # Large sets, so that every pair of fields which we accept is put before the tool in some set.
+def test_the_tool_accepts_what_we_accept(options, client, tmp_path):
+    # Large sets, so that some set has every pair of fields that we accept.
     parts = bundles(options, client)
     open_pairs = {
         (i, j) for i, j in combinations(range(len(parts)), 2)
@@ -174,7 +174,7 @@ def test_what_we_accept_the_tool_accepts(options, client, tmp_path):
 
 @each_client
 @each_tool
-def test_what_we_refuse_the_tool_refuses(options, client, tmp_path):
+def test_the_tool_refuses_what_we_refuse(options, client, tmp_path):
     parts = [part for part in bundles(options, client) if accepted_by_us(options, part)]
     refused = [
         both for one, other in combinations(parts, 2)
@@ -188,7 +188,7 @@ def test_what_we_refuse_the_tool_refuses(options, client, tmp_path):
 
 @each_client
 @each_tool
-def test_what_needs_another_is_refused_alone_by_the_tool_too(options, client, tmp_path):
+def test_the_tool_refuses_an_option_without_the_one_that_it_requires(options, client, tmp_path):
     for name in options.requires:
         assert not accepted_by_tool(options, {name: True}, client, tmp_path)
 
@@ -220,7 +220,7 @@ COMPRESSIONS = [
 
 
 @each_client
-def test_compress_is_understood_as_pg_dump_understands_it(client):
+def test_compress_is_parsed_as_pg_dump_does(client):
     if client.version < (16, 0):
         for level in range(-1, 11):
             said = run(client, "pg_dump", f"--compress={level}", "--dbname=no_such_keyword=1").stderr
@@ -255,8 +255,8 @@ def test_what_a_client_can_compress(client):
 
 
 @each_client
-def test_a_shortened_flag_is_what_it_looks_like_to_getopt(client):
-    # The reason for the rule about extra_args: were it allowed, --dbn= would redirect the dump.
+def test_getopt_accepts_a_shortened_flag(client):
+    # The reason for the rule about extra_args: --dbn= would redirect the dump.
     assert "no_such_keyword" in run(client, "pg_dump", "--dbn=no_such_keyword=1").stderr
     with pytest.raises(OptionError):
         DumpOptions(extra_args=["--dbn=no_such_keyword=1"]).argv(client)
@@ -264,7 +264,7 @@ def test_a_shortened_flag_is_what_it_looks_like_to_getopt(client):
 
 @pytest.fixture
 def doors() -> Iterator[dict[str, socket.socket]]:
-    """Two folders by name, each with the socket of something that could be a server."""
+    """Two directories by name, each with a listening socket like a server's."""
     # Not tmp_path: the path of a socket must be short.
     with tempfile.TemporaryDirectory() as meant, tempfile.TemporaryDirectory() as evil, ExitStack() as stack:
         opened = {}

@@ -41,7 +41,7 @@ SHOW = "select to_json(array[current_user::text, current_database()])"
 
 @pytest.fixture(scope="module")
 def server(canary: str) -> Iterator[PostgresServer]:
-    """Listens on IPv4, IPv6, in a folder with a colon, and in /tmp, which is the wheel's compiled default."""
+    """Listens on IPv4, IPv6, in a directory with a colon, and in /tmp, the default compiled into the wheel."""
     with tempfile.TemporaryDirectory(prefix="a:b\\c d-") as folder:
         listen = {
             "listen_addresses": "127.0.0.1" + (",::1" if _has_ipv6() else ""),
@@ -72,7 +72,7 @@ def psycopg_one(params: ConnectionParams, query: str = SHOW) -> object:
 
 
 def both(params: ConnectionParams) -> list[str]:
-    """User and database, as psql and psycopg see them."""
+    """Return user and database as psql and psycopg see them."""
     by_psql: list[str] = json.loads(psql(params))
     assert by_psql == psycopg_one(params)
     return by_psql
@@ -80,7 +80,7 @@ def both(params: ConnectionParams) -> list[str]:
 
 @contextmanager
 def made(server: PostgresServer, kind: str, name: str, tail: sql.Composable | None = None) -> Iterator[None]:
-    """A role or database, dropped afterwards."""
+    """A role or database that is dropped at the end."""
     with server.params.connect() as connection:
         connection.execute(sql.SQL("CREATE {} {} {}").format(sql.SQL(kind), sql.Identifier(name), tail or sql.SQL("")))
         try:
@@ -131,7 +131,7 @@ def test_any_user_and_password(server: PostgresServer, user: str, password: str)
         params = ConnectionParams.resolve({**server.params.keywords, "user": user}, password=password)
         assert both(params) == [user, "postgres"]
         with client_environment(params) as env:
-            # By the environment, which the owner's other processes can read, only where it must be.
+            # By the environment, which the user's other processes can read, only if a file cannot hold it.
             assert ("PGPASSWORD" in env) == ("\n" in password or password.endswith("\r"))
             assert ("PGPASSFILE" in env) != ("PGPASSWORD" in env)
 
@@ -235,7 +235,7 @@ def test_a_pgpass_file_of_the_user(server: PostgresServer, canary: str, tmp_path
     (tmp_path / ".pgpass").chmod(0o600)
     params = ConnectionParams.resolve(server.params.keywords, home=tmp_path)
     assert both(params) == [server.superuser, "postgres"]
-    # one that is said goes before it
+    # one that is given has precedence
     with pytest.raises(ConnectError, match="password authentication failed"):
         ConnectionParams.resolve(server.params.keywords, password="wrong", home=tmp_path).connect()
 
@@ -260,7 +260,7 @@ def test_options_without_a_variable_reach_the_tools(server: PostgresServer) -> N
 
 
 def test_keepalives_of_sessions_and_tools(server: PostgresServer) -> None:
-    """The kernel's own default is two hours, which is longer than any firewall remembers."""
+    """The kernel's own default is two hours, which is longer than firewalls keep a connection."""
     params = identity(server.params, host="127.0.0.1", port=str(server.port))
     with params.connect() as session, socket.socket(fileno=os.dup(session.fileno())) as pipe:
         found = [pipe.getsockopt(socket.IPPROTO_TCP, name) for name in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL)]
@@ -279,7 +279,7 @@ def test_keepalives_of_sessions_and_tools(server: PostgresServer) -> None:
 
 
 def test_an_old_client_does_not_ignore_require_auth(server: PostgresServer) -> None:
-    """It would, given by PGREQUIREAUTH."""
+    """It would ignore PGREQUIREAUTH."""
     keywords = {**server.params.keywords, "require_auth": "none"}
     with client_environment(ConnectionParams(keywords=keywords, password=server.params.password)) as env:
         assert "PGREQUIREAUTH" not in env
@@ -293,7 +293,7 @@ def test_an_old_client_does_not_ignore_require_auth(server: PostgresServer) -> N
 
 @pytest.fixture
 def misleading_environment(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
-    """Every variable that libpq and its programs know, set to something that breaks or redirects a connection."""
+    """Every variable of libpq and its programs, set to a value that breaks or redirects a connection."""
     values = {variable: "nonsense" for variable in variables().values() if variable}
     values |= {
         "PGHOST": "203.0.113.1",
@@ -386,7 +386,7 @@ def test_the_session_of_a_tool_is_pinned(server: PostgresServer) -> None:
             connection.execute(sql.SQL("ALTER ROLE {} RESET ALL").format(name))
 
 
-def test_a_session_of_ours(server: PostgresServer) -> None:
+def test_our_own_session(server: PostgresServer) -> None:
     with server.params.connect() as connection:
         assert connection.autocommit
         assert connection.prepare_threshold is None  # poolers
@@ -403,7 +403,7 @@ def test_a_session_of_ours(server: PostgresServer) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
-def test_the_password_file_is_private_and_gone_afterwards(
+def test_the_password_file_is_private_and_removed_afterwards(
     server: PostgresServer, umask: int, assert_no_canary: Callable[[object], None]
 ) -> None:
     old = os.umask(umask)
@@ -424,7 +424,7 @@ def test_the_password_file_is_private_and_gone_afterwards(
         os.umask(old)
 
 
-def test_the_password_file_is_gone_when_we_are_killed_while_a_tool_runs(server: PostgresServer) -> None:
+def test_the_password_file_is_removed_if_the_worker_is_killed_while_a_tool_runs(server: PostgresServer) -> None:
     script = """
         import os, sys, time
         from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -457,7 +457,7 @@ def test_without_a_password_there_is_no_file(server: PostgresServer) -> None:
 
 
 class Told:
-    """What is put into the queue, as a file; an empty piece is its end."""
+    """A queue as a file; an empty piece is its end."""
 
     def __init__(self, pieces: queue.SimpleQueue[bytes]) -> None:
         self._pieces = pieces

@@ -1,4 +1,4 @@
-"""Throwaway servers: they start, they are private, and they are gone whatever happens to the one who started them."""
+"""Throwaway servers: they start, they are private, and nothing of them is left, even if the worker is killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
 
 def processes_in(folder: Path) -> list[str]:
-    """Command lines of the processes that name the folder."""
+    """Return the command lines of the processes that name the directory."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -43,7 +43,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> bool:
 
 
 @pytest.mark.parametrize("major", [16, 18])
-def test_starts_and_is_gone_afterwards(major: int, tmp_path: Path) -> None:
+def test_starts_and_leaves_nothing(major: int, tmp_path: Path) -> None:
     with PostgresServer(postgres_bin_dir(major), directory=tmp_path) as server:
         assert server.major == major
         assert server.params.keywords["host"] == str(server.socket_dir)
@@ -56,7 +56,7 @@ def test_starts_and_is_gone_afterwards(major: int, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_asks_for_the_password_on_tcp_and_on_the_socket(server18: PostgresServer, canary: str) -> None:
+def test_requires_the_password_on_tcp_and_on_the_socket(server18: PostgresServer, canary: str) -> None:
     for host in ("127.0.0.1", str(server18.socket_dir)):
         keywords = {"host": host, "port": server18.port, "user": server18.superuser, "dbname": "postgres"}
         psycopg.connect(**keywords, password=canary).close()
@@ -69,10 +69,10 @@ def test_asks_for_the_password_on_tcp_and_on_the_socket(server18: PostgresServer
 def test_its_password_is_in_no_command_line_and_in_no_file(
     server18: PostgresServer, canary: str, assert_no_canary: Callable[[object], None]
 ) -> None:
-    assert server18.folder is not None
-    for command in processes_in(server18.folder):
+    assert server18.private_directory is not None
+    for command in processes_in(server18.private_directory):
         assert_no_canary(command)
-    for path in server18.folder.rglob("*"):
+    for path in server18.private_directory.rglob("*"):
         if path.is_file():
             assert canary.encode() not in path.read_bytes()
 
@@ -90,7 +90,7 @@ def test_no_server_programs(tmp_path: Path) -> None:
     assert "embedded" in str(caught.value.hint)
 
 
-def test_a_server_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_reports_its_log_and_leaves_nothing(tmp_path: Path) -> None:
     wrong = PostgresServer(postgres_bin_dir(18), directory=tmp_path, settings={"shared_buffers": "plenty"})
     with pytest.raises(NotProven, match='invalid value for parameter "shared_buffers": "plenty"'), wrong:
         pass
@@ -110,7 +110,7 @@ def test_a_port_taken_in_between_is_replaced(monkeypatch: pytest.MonkeyPatch) ->
             server.params.connect().close()
 
 
-def test_a_folder_too_deep_for_a_socket(tmp_path: Path) -> None:
+def test_a_directory_too_deep_for_a_socket(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 100)
     deep.mkdir()
     with PostgresServer(postgres_bin_dir(18), directory=deep) as server:
@@ -139,7 +139,7 @@ time.sleep(600)
 
 @pytest.fixture
 def owner_of_servers(tmp_path: Path) -> subprocess.Popen[bytes]:
-    """A process with both servers, each started by a thread that has ended since."""
+    """A process with both servers, each started by a thread that has ended."""
     owner = subprocess.Popen([sys.executable, "-c", STARTS_SERVERS, str(tmp_path)], stdout=subprocess.PIPE)
     assert owner.stdout is not None
     assert owner.stdout.readline() == b"started\n"
@@ -171,7 +171,7 @@ def test_a_process_that_their_owner_forked_does_not_keep_them(tmp_path: Path) ->
 
 
 def forked_by(pid: int) -> list[int]:
-    """Its children with its own command line."""
+    """Return its children that have its own command line."""
     own = Path(f"/proc/{pid}/cmdline").read_bytes()
     children = [process for process in Path("/proc").glob("[0-9]*") if _parent(process) == pid]
     return [int(process.name) for process in children if (process / "cmdline").read_bytes() == own]
@@ -184,7 +184,7 @@ def test_killing_the_supervisors_too_ends_the_servers(
     assert len(supervisors) == 2
     for supervisor in supervisors:
         os.kill(int(supervisor.name), signal.SIGKILL)
-    assert wait_until(lambda: len(processes_in(tmp_path)) <= 1)  # the owner itself names the folder
+    assert wait_until(lambda: len(processes_in(tmp_path)) <= 1)  # the owner itself names the directory
 
 
 def _parent(process: Path) -> int:

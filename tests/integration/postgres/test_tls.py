@@ -1,4 +1,4 @@
-"""TLS: the server proved by its certificate, the client by its own, and each way in which that fails said clearly.
+"""TLS: certificates of server and client are verified, and every failure has a clear error.
 
 On every PostgreSQL here that was built with TLS; one that was not says so.
 """
@@ -34,7 +34,7 @@ NAME = "tls_admin"
 
 @dataclass
 class World:
-    """A server that takes TLS and client certificates only, and what proves either side."""
+    """A server that accepts only TLS with client certificates, and the certificates of both sides."""
 
     server: PostgresServer
     ours: Authority
@@ -43,7 +43,7 @@ class World:
     stranger: tuple[Path, Path]
 
     def connection(self, **keywords: object) -> ConnectionParams:
-        """As it should be, but for `keywords`; None leaves one out."""
+        """Return valid parameters, changed by `keywords`; None removes one."""
         certificate, key = self.client
         right: dict[str, object] = {
             "host": "localhost",
@@ -112,7 +112,7 @@ def test_verify_full_with_a_client_certificate(world: World, here: Repository) -
     ("wrong", "message", "hint"),
     [
         ({"sslrootcert": "theirs"}, "certificate verify failed", "not signed by a CA in sslrootcert"),
-        ({"host": "127.0.0.1"}, "does not match host name", "connect by the name that is in it"),
+        ({"host": "127.0.0.1"}, "does not match host name", "connect by the name in the certificate"),
         ({"sslcert": None, "sslkey": None}, "certificate", "set sslcert and sslkey of the connection"),
         (
             {"sslcert": "stranger", "sslkey": "stranger"},
@@ -124,7 +124,9 @@ def test_verify_full_with_a_client_certificate(world: World, here: Repository) -
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
 )
-def test_what_is_refused(wrong: dict[str, str | None], message: str, hint: str, world: World, here: Repository) -> None:
+def test_refused_connections(
+    wrong: dict[str, str | None], message: str, hint: str, world: World, here: Repository
+) -> None:
     files = {
         ("sslrootcert", "theirs"): world.theirs.certificate,
         ("sslcert", "stranger"): world.stranger[0],
@@ -154,7 +156,7 @@ def test_what_is_refused(wrong: dict[str, str | None], message: str, hint: str, 
 def test_check_warns_of_a_server_that_proves_nothing(
     world: World, keywords: dict[str, str | None], warned: bool
 ) -> None:
-    """0.0.0.0 is no loopback address, but leads here."""
+    """0.0.0.0 is not a loopback address, but reaches this machine."""
     found = {finding.code: finding for finding in check(connection=world.connection(**keywords), server="s")}
     assert "connect" not in found
     assert ("tls_verification" in found) is warned
@@ -162,7 +164,7 @@ def test_check_warns_of_a_server_that_proves_nothing(
 
 
 def test_a_client_without_tls(world: World, here: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our own session gets in, pg_dump of the wheel cannot: it says what to do, and check says it before."""
+    """Our own session connects, the wheel's pg_dump cannot: its error has a hint, and check finds it in advance."""
     monkeypatch.setattr(clients, "WELL_KNOWN", ())
     settings = Settings(client_dirs=(str(postgres_bin_dir(18)),))
     with pytest.raises(ToolError) as caught:
@@ -188,9 +190,9 @@ def test_a_server_without_tls(build: Build, canary: str, here: Repository) -> No
         with pytest.raises(PgBackupError) as caught:
             dump_database(connection=required, server="s", repository=here, options=DumpOptions())
     assert "server does not support SSL" in caught.value.message
-    assert "set ssl = on there" in (caught.value.hint or "")
+    assert "Set ssl = on in the server" in (caught.value.hint or "")
 
 
-if not WITH_TLS:  # a fixture without parameters would make its tests skipped ones
-    del test_verify_full_with_a_client_certificate, test_what_is_refused, test_a_client_without_tls
+if not WITH_TLS:  # a fixture without parameters would skip its tests
+    del test_verify_full_with_a_client_certificate, test_refused_connections, test_a_client_without_tls
     del test_check_warns_of_a_server_that_proves_nothing

@@ -1,4 +1,4 @@
-"""What goes wrong with real tools and a real server ends in one line that names the cause, and a hint."""
+"""Failures of real tools and a real server end in one line that names the cause, and a hint."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def expect(error: PgBackupError, cause: str, hint: str) -> None:
 
 
 def refused(params: ConnectionParams, cause: str, hint: str) -> None:
-    """pg_dump and psycopg fail with that cause and hint."""
+    """Assert that pg_dump and psycopg fail with this cause and hint."""
     with pytest.raises(ToolError) as by_tool:
         dump(params)
     assert by_tool.value.message.startswith("pg_dump failed (exit 1): ")
@@ -70,12 +70,12 @@ def role(server: PostgresServer, attributes: str = "LOGIN") -> Iterator[Connecti
             connection.execute("DROP OWNED BY some_role; DROP ROLE some_role")
 
 
-# -- getting in
+# -- connecting
 
 
 def test_wrong_password(server18: PostgresServer, assert_no_canary: Callable[[object], None]) -> None:
     refused(
-        changed(server18.params, password="wrong"), "password authentication failed for user", "user or the password"
+        changed(server18.params, password="wrong"), "password authentication failed for user", "the user and the password"
     )
     with pytest.raises(ConnectError) as caught:
         changed(server18.params, user="nobody_here").connect()
@@ -92,7 +92,7 @@ def test_missing_database(server18: PostgresServer) -> None:
 
 
 def test_unknown_host(server18: PostgresServer) -> None:
-    refused(changed(server18.params, host="db.invalid"), "db.invalid", "no such host")
+    refused(changed(server18.params, host="db.invalid"), "db.invalid", "name resolution")
 
 
 def test_connection_refused(server18: PostgresServer) -> None:
@@ -114,12 +114,12 @@ def test_all_hosts_fail_and_each_is_named(server18: PostgresServer) -> None:
     params = changed(server18.params, host="127.0.0.1,localhost", port=port, password="wrong")
     with pytest.raises(ConnectError) as caught:
         params.connect()
-    expect(caught.value, "Connection refused; .*password authentication failed", "user or the password")
+    expect(caught.value, "Connection refused; .*password authentication failed", "the user and the password")
 
 
 def test_no_pg_hba_entry(server18: PostgresServer) -> None:
-    assert server18.folder is not None
-    hba = server18.folder / "data" / "pg_hba.conf"
+    assert server18.private_directory is not None
+    hba = server18.private_directory / "data" / "pg_hba.conf"
     before = hba.read_text()
     with changed(server18.params, host=str(server18.socket_dir)).connect() as connection:
         for text, cause in (("", "no pg_hba.conf entry for host"), ("host all all all reject\n", "rejects connection")):
@@ -201,7 +201,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def tls_server(certificates: Path, *, client_certificate: bool = False) -> Iterator[str]:
-    """The port of a server that speaks PostgreSQL as far as the TLS handshake."""
+    """The port of a server that speaks PostgreSQL's protocol up to the TLS handshake."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates / "db.example.crt", certificates / "db.example.key")
     if client_certificate:
@@ -252,7 +252,7 @@ def test_certificates(certificates: Path) -> None:
 
 
 def test_a_pooler_that_refuses_session_options(server18: PostgresServer) -> None:
-    """A server that answers every start as PgBouncer does when it gets options."""
+    """A server that answers every startup message as PgBouncer answers one with options."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(10)
 
@@ -312,7 +312,7 @@ def test_row_level_security(server18: PostgresServer, fresh_database: Database) 
     expect(caught.value, 'row-level security policy for table "own_rows"', "BYPASSRLS")
 
 
-def test_a_lock_that_is_not_given_up(server18: PostgresServer, fresh_database: Database) -> None:
+def test_a_lock_that_is_not_released(server18: PostgresServer, fresh_database: Database) -> None:
     params = fresh_database(server18, None, "create table busy (x int)")
     with params.connect(autocommit=False) as connection:
         connection.execute("lock table busy in access exclusive mode")
@@ -327,8 +327,8 @@ def test_no_such_table(server18: PostgresServer) -> None:
     expect(caught.value, "no matching tables were found", "patterns")
 
 
-def test_the_cause_under_pg_dumpall_is_told(server18: PostgresServer, fresh_database: Database) -> None:
-    """Its own last line only says that pg_dump failed."""
+def test_the_cause_of_a_failed_pg_dumpall_is_reported(server18: PostgresServer, fresh_database: Database) -> None:
+    """Its own last line only reports that pg_dump failed."""
     database = fresh_database(server18, None, "create table secret_things (x int)")
     with role(server18) as params, client_environment(params) as env, pytest.raises(ToolError) as caught:
         run_tool([BIN / "pg_dumpall", "-w", "--no-role-passwords"], env=env)
@@ -336,15 +336,15 @@ def test_the_cause_under_pg_dumpall_is_told(server18: PostgresServer, fresh_data
     assert database.dbname in str(caught.value.stderr)
 
 
-def test_the_cause_in_a_worker_of_a_parallel_dump_is_told(
+def test_the_cause_in_a_worker_of_a_parallel_dump_is_reported(
     server18: PostgresServer, fresh_database: Database, tmp_path: Path
 ) -> None:
     params = fresh_database(server18, None, "create table t as select 1 as x", "checkpoint")
     with params.connect() as connection:
         row = connection.execute("select pg_relation_filepath('t')").fetchone()
     assert row
-    assert server18.folder is not None
-    data = server18.folder / "data" / str(row[0])
+    assert server18.private_directory is not None
+    data = server18.private_directory / "data" / str(row[0])
     taken = data.rename(tmp_path / "taken")
     with pytest.raises(ToolError) as caught:
         dump(params, "--format=directory", "--jobs=2", f"--file={tmp_path}/dump")
@@ -355,7 +355,7 @@ def test_the_cause_in_a_worker_of_a_parallel_dump_is_told(
 # -- writing
 
 
-def test_a_file_that_may_not_grow(server18: PostgresServer, fresh_database: Database, tmp_path: Path) -> None:
+def test_a_file_over_the_size_limit(server18: PostgresServer, fresh_database: Database, tmp_path: Path) -> None:
     params = fresh_database(
         server18, None, "create table big as select gen_random_uuid()::text from generate_series(1, 20000)"
     )
@@ -373,7 +373,7 @@ def test_a_full_disk(server18: PostgresServer, fresh_database: Database) -> None
     expect(caught.value, "No space left on device", "disk is full")
 
 
-def test_a_folder_of_a_failed_dump(server18: PostgresServer, tmp_path: Path) -> None:
+def test_a_directory_of_a_failed_dump(server18: PostgresServer, tmp_path: Path) -> None:
     (tmp_path / "dump").mkdir()
     (tmp_path / "dump" / "something").touch()
     with pytest.raises(ToolError) as caught:

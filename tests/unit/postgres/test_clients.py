@@ -1,4 +1,4 @@
-"""Finding clients and choosing one. The programs are the wheel's real ones, linked or copied into made-up folders."""
+"""Finding clients and choosing one. The programs are the wheel's, linked or copied into directories of the tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def nothing_on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def program(path: Path, text: str) -> Path:
-    """A script in the place of a program."""
+    """Write a script in the place of a program."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)
@@ -30,7 +30,7 @@ def program(path: Path, text: str) -> Path:
 
 
 def saying(folder: Path, version: str, *tools: str) -> Path:
-    """A folder whose programs only tell their version: what a package of that version would have there."""
+    """A directory whose programs only print their version, as a package of that version would."""
     for tool in tools or ("pg_dump", "pg_dumpall", "pg_restore", "psql"):
         program(folder / tool, f"#!/bin/sh\necho '{tool} (PostgreSQL) {version}'\n")
     return folder
@@ -66,7 +66,7 @@ def test_the_wheel_is_found_without_being_imported():
         ("usr/local/pgsql*/bin", "usr/local/pgsql/bin"),
     ],
 )
-def test_versioned_folders(tmp_path, pattern, folder):
+def test_versioned_directories(tmp_path, pattern, folder):
     saying(tmp_path / folder, "17.5")
     (client,) = [
         client for client in find_clients(well_known=[("the packager", str(tmp_path / pattern))]) if client.major == 17
@@ -74,8 +74,8 @@ def test_versioned_folders(tmp_path, pattern, folder):
     assert (client.bin_dir, client.version, client.source) == (tmp_path / folder, (17, 5), "the packager")
 
 
-def test_newest_first_and_the_configured_folder_before_an_equal_one(tmp_path):
-    # A copy would not find its libraries; a script that hands over does.
+def test_newest_first_and_a_configured_directory_before_an_equal_one(tmp_path):
+    # A copy would not find its libraries; a script that executes the program does.
     program(tmp_path / "pg_dump", f'#!/bin/sh\nexec "{postgres_bin_dir(18)}/pg_dump" "$@"\n')
     clients = find_clients([str(tmp_path)], well_known=())
     versions = [client.version for client in clients]
@@ -86,13 +86,13 @@ def test_newest_first_and_the_configured_folder_before_an_equal_one(tmp_path):
 
 
 @pytest.mark.usefixtures("nothing_on_path")
-def test_a_configured_folder_may_be_the_one_above_bin(tmp_path):
+def test_a_configured_directory_can_be_the_parent_of_bin(tmp_path):
     saying(tmp_path / "pg" / "bin", "19.1")
     assert find_clients([str(tmp_path / "pg")], well_known=())[0].bin_dir == tmp_path / "pg" / "bin"
     assert find_clients([str(tmp_path / "pg" / "bin")], well_known=())[0].bin_dir == tmp_path / "pg" / "bin"
 
 
-def test_path_is_looked_into_and_links_are_followed(tmp_path, monkeypatch):
+def test_path_is_searched_and_links_are_followed(tmp_path, monkeypatch):
     real = saying(tmp_path / "libexec" / "postgresql17", "17.5")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "pg_dump").symlink_to(real / "pg_dump")
@@ -122,12 +122,12 @@ def test_debians_wrapper_is_not_a_client(tmp_path, monkeypatch):
         ("9.6.24", (9, 6)),
     ],
 )
-def test_versions_as_they_are_told(tmp_path, text, version):
+def test_versions_are_parsed_from_the_output_of_version(tmp_path, text, version):
     saying(tmp_path / "here", text)
     assert version in [client.version for client in find_clients([str(tmp_path / "here")], well_known=())]
 
 
-def test_an_upgrade_under_a_running_worker_is_seen(tmp_path):
+def test_an_upgrade_under_a_running_worker_is_noticed(tmp_path):
     folder = saying(tmp_path / "here", "21.4")
     assert find_clients([str(folder)], well_known=())[0].version == (21, 4)
     saying(folder, "21.10")
@@ -145,16 +145,16 @@ def clients(*versions: tuple[int, int]) -> list[Client]:
         (160014, [(15, 18), (16, 9), (16, 14), (17, 2)], (16, 14)),  # the newest patch of its own major
         (160014, [(16, 3), (18, 4)], (16, 3)),  # an older patch of its own before a newer major
         (160014, [(15, 18), (17, 1), (17, 11), (18, 4)], (17, 11)),  # else the lowest newer major, its newest patch
-        (140009, [(14, 9), (15, 18), (18, 4)], (15, 18)),  # older than what we know the options of
+        (140009, [(14, 9), (15, 18), (18, 4)], (15, 18)),  # older than the oldest supported client
         (90624, [(16, 14), (18, 4)], (16, 14)),
         (190000, [(18, 4), (19, 0)], (19, 0)),
     ],
 )
-def test_the_choice(server, found, chosen):
+def test_the_newest_patch_of_the_servers_major_version_is_chosen(server, found, chosen):
     assert choose_client(server, clients=clients(*found)).version == chosen
 
 
-def test_all_programs_that_are_needed_are_in_one_folder(tmp_path):
+def test_all_required_programs_are_in_one_directory(tmp_path):
     lacking = Client(saying(tmp_path / "a", "18.9", "pg_dump"), (18, 9), "PATH")
     whole = Client(saying(tmp_path / "b", "18.1"), (18, 1), "PATH")
     assert choose_client(180000, clients=[lacking, whole]) is lacking
@@ -165,7 +165,7 @@ def test_all_programs_that_are_needed_are_in_one_folder(tmp_path):
         lacking.tool("psql")
 
 
-def test_no_client_fits(tmp_path):
+def test_an_error_lists_the_clients_that_do_not_fit(tmp_path):
     saying(tmp_path / "old", "15.3")
     program(tmp_path / "broken" / "pg_dump", "#!/bin/sh\necho 'libpq.so.5: no such file' >&2\nexit 127\n")
     program(tmp_path / "other" / "pg_dump", "#!/bin/sh\necho something else\n")
@@ -184,7 +184,7 @@ def test_no_client_fits(tmp_path):
     assert f"nothing in {tmp_path}/missing (PGBACKUP_CLIENT_DIRS)" in error.message
     for way in ("postgresql-client-99", "postgresql99", "PGBACKUP_CLIENT_DIRS"):
         assert way in error.hint
-    assert "embedded" not in error.hint  # it would not help
+    assert "embedded" not in error.hint  # the wheel has no version 99
     with pytest.raises(ClientError, match="found none at all"):
         choose_client(180000, clients=[])
 
@@ -197,7 +197,7 @@ def test_where_to_get_names_the_package_that_has_the_program():
     assert "postgresql17-server" in server
 
 
-def test_compression_of_the_wheel_is_gzip_alone():
+def test_the_wheel_has_gzip_only():
     for major in (16, 18):
         client = wheel(major)
         assert client.compression_methods == {"gzip"}

@@ -1,4 +1,4 @@
-"""What a connection resolves to, before any server is asked."""
+"""Resolving a connection, without a server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def resolve(home: Path = Path("/nonexistent"), /, **keywords: object) -> Connect
 # -- keywords
 
 
-def test_keywords_become_text_and_empty_ones_are_unset() -> None:
+def test_keywords_become_strings_and_empty_ones_are_unset() -> None:
     params = resolve(port=5433, user="", dbname=None, keepalives=True, sslcompression=False, application_name="a b")
     assert params.keywords == {
         "host": "h",
@@ -44,7 +44,7 @@ def test_keywords_become_text_and_empty_ones_are_unset() -> None:
         ("xyzzy", "libpq-connect.html"),
     ],
 )
-def test_an_unknown_keyword_is_refused_with_the_nearest(keyword: str, hint: str) -> None:
+def test_an_unknown_keyword_is_refused_with_a_suggestion(keyword: str, hint: str) -> None:
     with pytest.raises(ConfigurationError, match=f"unknown connection option '{keyword}'") as caught:
         resolve(**{keyword: "x"})
     assert hint in str(caught.value.hint)
@@ -71,7 +71,7 @@ def test_what_libpq_cannot_take_is_refused(keywords: dict[str, object], message:
     assert "cret" not in str(caught.value)
 
 
-def test_a_password_among_the_keywords_is_kept_apart() -> None:
+def test_a_password_is_not_among_the_keywords() -> None:
     params = resolve(password="  p w ")
     assert (params.get_password(), "password" in params.keywords) == ("  p w ", False)
     params = ConnectionParams.resolve({"host": "h", "password": "weaker"}, password="stronger")
@@ -79,13 +79,13 @@ def test_a_password_among_the_keywords_is_kept_apart() -> None:
     assert resolve(password="").get_password() is None
 
 
-def test_a_function_for_a_password_is_asked_every_time() -> None:
+def test_a_password_function_is_called_for_every_use() -> None:
     tokens = iter(["one", "two", ""])
     params = ConnectionParams.resolve({"host": "h"}, password=lambda: next(tokens))
     assert [params.get_password() for _ in range(3)] == ["one", "two", None]
 
 
-# -- what is shown
+# -- labels and secrets
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_label(keywords: dict[str, object], label: str) -> None:
     assert sorted(params.secrets) == ["hidden", "secret"]
 
 
-def test_it_can_be_sent_to_another_process() -> None:
+def test_parameters_can_be_pickled() -> None:
     params = resolve(password="secret", user="u")
     assert pickle.loads(pickle.dumps(params)) == params
 
@@ -135,10 +135,10 @@ def test_literal_dbname() -> None:
     assert literal_dbname("it's \\") == "dbname='it\\'s \\\\'"
 
 
-# -- what libpq would look up by itself
+# -- what libpq would look up itself
 
 
-def test_files_of_the_home_folder(tmp_path: Path) -> None:
+def test_files_of_the_home_directory(tmp_path: Path) -> None:
     (tmp_path / ".postgresql").mkdir()
     for name in (".pgpass", *(f".postgresql/{file}" for file in ("root.crt", "postgresql.crt", "postgresql.key"))):
         (tmp_path / name).touch()
@@ -186,7 +186,7 @@ def services(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_service_is_folded_in(services: Path) -> None:
+def test_a_service_is_replaced_by_its_keywords(services: Path) -> None:
     params = ConnectionParams.resolve({"service": "prod", "user": "said"}, environ={}, home=services)
     assert params.keywords == {
         "host": "prod.example",
@@ -199,7 +199,7 @@ def test_a_service_is_folded_in(services: Path) -> None:
     assert ConnectionParams.resolve({"service": "prod"}, password="p", environ={}, home=services).get_password() == "p"
 
 
-def test_where_services_are_looked_for(services: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_where_services_are_searched(services: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     system = tmp_path_factory.mktemp("system")
     (system / "pg_service.conf").write_text("[elsewhere]\nhost=system\n[prod]\nhost=system\n")
 
@@ -223,7 +223,7 @@ def test_where_services_are_looked_for(services: Path, tmp_path_factory: pytest.
         ("unknown", "syntax error in service file .*, line 16"),
     ],
 )
-def test_a_service_that_does_not_do(services: Path, service: str, message: str) -> None:
+def test_a_service_that_cannot_be_used(services: Path, service: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         ConnectionParams.resolve({"service": service}, environ={}, home=services)
 
@@ -249,7 +249,7 @@ def test_the_order_of_the_command_line(services: Path) -> None:
 
 
 def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As containers with a random uid have it."""
+    """As in a container with a random uid."""
 
     def nobody(uid: int) -> object:
         raise KeyError(uid)
@@ -339,7 +339,7 @@ def test_keepalives(keywords: dict[str, str], idle: str | None) -> None:
     assert ConnectionParams({**keywords, "keepalives": "0"}).keywords_with_defaults()["keepalives"] == "0"
 
 
-def test_an_option_that_no_service_file_can_hold() -> None:
+def test_an_option_that_a_service_file_cannot_hold() -> None:
     with (
         pytest.raises(ConfigurationError, match="'sslpassword' cannot be given") as caught,
         client_environment(resolve(sslpassword="two\nlines")),

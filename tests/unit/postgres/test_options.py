@@ -1,4 +1,4 @@
-"""The options of pg_dump, pg_dumpall and pg_restore: what is refused with which words, what becomes which argument."""
+"""The options of pg_dump, pg_dumpall and pg_restore: which values are refused, and which arguments they become."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VERSIONS = [(15, 18), (16, 14), (17, 11), (18, 4)]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_defaults_say_only_the_format(version):
+def test_defaults_give_only_the_format(version):
     assert DumpOptions().argv(version) == ["--format=custom"]
     assert DumpAllOptions().argv(version) == []
     assert RestoreOptions().argv(version) == []
@@ -58,17 +58,17 @@ def test_fields_are_keyword_only_and_typed_as_their_flag(options):
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
-def test_a_pattern_is_always_one_argument_behind_its_flag(pattern):
+def test_a_pattern_is_always_joined_to_its_flag(pattern):
     assert DumpOptions(tables=[pattern]).argv((18, 4)) == ["--format=custom", f"--table={pattern}"]
 
 
-def test_the_odd_patterns_pass_as_they_are():
+def test_odd_patterns_are_unchanged():
     odd = ["-f", "--file=x", "a,b", '"Quoted Name".*', "tab\tle", "ü", "x;rm -rf ~", "$(id)"]
     assert DumpOptions(exclude_table_data=odd).argv((18, 4))[1:] == [f"--exclude-table-data={name}" for name in odd]
 
 
 def refused(make, *said: str) -> None:
-    """It is refused before anything runs, in words that hold all of these."""
+    """Assert that it is refused before anything runs, and that the error has all of these words."""
     with pytest.raises(OptionError) as caught:
         make()
     assert isinstance(caught.value, ConfigurationError) and caught.value.permanent
@@ -77,7 +77,7 @@ def refused(make, *said: str) -> None:
         assert part in str(caught.value)
 
 
-def test_a_lone_string_where_a_list_is_meant():
+def test_a_string_instead_of_a_list_is_refused():
     refused(DumpOptions(schemas="a,b").validate, "schemas is the string 'a,b'", "Pass a list: ['a', 'b']", "comma")
     refused(DumpOptions(tables="film").validate, "Pass a list: ['film']")
     refused(DumpOptions(sections="data").validate, "Pass a list: ['data']")
@@ -165,7 +165,7 @@ def test_contradictions(options, said):
     refused(lambda: options.argv((18, 4)), said)
 
 
-def test_what_only_looks_like_a_contradiction_passes():
+def test_options_that_only_seem_to_contradict_each_other():
     DumpOptions(jobs=1).validate()
     DumpOptions(format="tar", compress="none").validate()
     DumpOptions(rows_per_insert=5, on_conflict_do_nothing=True).validate()
@@ -176,7 +176,7 @@ def test_what_only_looks_like_a_contradiction_passes():
     RestoreOptions(single_transaction=True, jobs=1).validate()
 
 
-def test_an_option_of_a_newer_client_says_what_is_here_and_what_is_needed():
+def test_an_option_of_a_newer_client_is_refused_with_both_versions():
     refused(
         lambda: DumpOptions(filters=["/f"]).argv((16, 14)),
         "--filter needs pg_dump 17 or newer; this is 16.14", "Leave filters out", "postgresql-client-17",
@@ -221,7 +221,7 @@ def test_one_field_for_a_flag_that_was_renamed():
         ("lz4:9", None, "lz4:9"),
     ],
 )
-def test_compress_is_spelled_as_the_client_knows_it(value, old, new):
+def test_compress_is_rendered_for_the_clients_version(value, old, new):
     assert DumpOptions(compress=value).argv((16, 14)) == ["--format=custom", f"--compress={new}"]
     if old:
         assert DumpOptions(compress=value).argv((15, 18)) == ["--format=custom", f"--compress={old}"]
@@ -229,7 +229,7 @@ def test_compress_is_spelled_as_the_client_knows_it(value, old, new):
         refused(lambda: DumpOptions(compress=value).argv((15, 18)), "needs pg_dump 16 or newer; this is 15.18", "gzip")
 
 
-def test_compression_taken_apart():
+def test_parsing_compression():
     assert Compression.parse("zstd:level=3,long") == Compression("zstd", 3, long=True)
     assert Compression.parse(0) == Compression("none")
     assert Compression.parse("gzip") == Compression("gzip")
@@ -245,7 +245,7 @@ def test_compression_taken_apart():
         "", "--file x", "-f x", "--Host=h", "=x", "--=x", "--data_only",
     ],
 )  # fmt: skip
-def test_extra_args_cannot_change_what_is_not_theirs(options, argument):
+def test_extra_args_cannot_change_the_connection_or_the_output(options, argument):
     refused(options(extra_args=[argument]).validate, "extra_args")
 
 
@@ -257,17 +257,17 @@ def test_extra_args_in_two_elements():
 
 
 @pytest.mark.parametrize("options", ALL)
-def test_extra_args_leave_to_the_fields_what_is_a_field(options):
+def test_extra_args_refuse_the_flag_of_a_field(options):
     for name, option in options.table().items():
         for flag in option.flags:
             refused(options(extra_args=[f"{flag}=x"]).validate, f"Use {name}= instead")
-            # every beginning of it is refused too: getopt would take it
+            # every prefix of it is refused too: getopt would accept it
             for length in range(3, len(flag)):
                 refused(options(extra_args=[flag[:length]]).validate, "extra_args")
     refused(options(extra_args=["--no-acl"]).validate, "Use no_privileges= instead")
 
 
-def test_extra_args_of_a_future_version_pass_and_come_last():
+def test_extra_args_of_a_future_version_are_allowed_and_come_last():
     options = DumpOptions(verbose=True, extra_args=["--new-flag", "--other=a b\nc"])
     assert options.argv((19, 0)) == ["--format=custom", "--verbose", "--new-flag", "--other=a b\nc"]
 
@@ -282,7 +282,7 @@ def test_a_database_name_is_never_a_connection_string():
     assert rendered("a='b\\") == ["--database=dbname='a=\\'b\\\\'"]
 
 
-def test_describe_is_plain_json_of_what_was_chosen():
+def test_describe_returns_plain_json_of_the_fields_that_are_set():
     options = DumpOptions(
         format="plain", schemas=("a", "b"), tables=[], filters=[Path("/etc/f")], large_objects=False, compress="zstd:3",
         restrict_key="hush", extra_args=("--new",),

@@ -61,7 +61,7 @@ def group(pgid: int) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left() -> Iterator[None]:
-    """No descriptor, thread or child of ours, zombie or not, survives any of these tests."""
+    """Assert that no test leaves a descriptor, a thread or a child, not even a zombie."""
 
     def children() -> set[str]:
         return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
@@ -75,7 +75,7 @@ def _nothing_left() -> Iterator[None]:
 
 
 class Alarm(BaseException):
-    """As AirflowTaskTimeout is."""
+    """A BaseException, as AirflowTaskTimeout is."""
 
 
 def raise_alarm() -> None:
@@ -84,7 +84,7 @@ def raise_alarm() -> None:
 
 @pytest.fixture
 def alarm() -> Iterator[Callable[[float, Callable[[], None]], None]]:
-    """``alarm(seconds, action)``: the action runs in a signal handler of the main thread."""
+    """``alarm(seconds, action)`` runs the action in a signal handler of the main thread."""
     actions: list[Callable[[], None]] = []
     old = signal.signal(signal.SIGALRM, lambda *_: actions[0]())
 
@@ -115,7 +115,7 @@ def test_all_of_a_large_output_arrives() -> None:
     assert sizes == [8 << 20, 8 << 20, 8 << 20, 30_000_000 - 3 * (8 << 20)]
 
 
-def test_it_is_a_file_for_those_who_read_lines() -> None:
+def test_its_lines_can_be_read_as_from_a_file() -> None:
     with ToolProcess(sh("printf 'one\\ntwo\\nthree'"), env=ENV) as process:
         assert list(io.BufferedReader(process.stdout)) == [b"one\n", b"two\n", b"three"]
 
@@ -130,7 +130,7 @@ def test_a_failure_is_a_read_error_instead_of_the_last_piece() -> None:
         for again in (lambda: process.stdout.read(4), process.stdout.read, process.wait):
             with pytest.raises(ToolError, match="it broke"):
                 again()
-    with pytest.raises(ToolError, match="it broke"):  # and to a thread that comes late
+    with pytest.raises(ToolError, match="it broke"):  # and again for a thread that reads later
         process.stdout.read(4)
 
 
@@ -142,7 +142,7 @@ def test_a_copy_of_a_failing_stream_fails() -> None:
         shutil.copyfileobj(process.stdout, io.BytesIO())
 
 
-def test_a_tool_that_dies_by_a_signal_is_another_error() -> None:
+def test_death_by_a_signal_is_an_error_of_its_own() -> None:
     with (
         ToolProcess(sh("echo pg_dump: dumping table film >&2; printf abc; kill -9 $$"), env=ENV) as process,
         pytest.raises(ToolKilled, match=r"^sh was killed by SIGKILL\. HINT") as caught,
@@ -156,7 +156,7 @@ def test_a_tool_that_dies_by_a_signal_is_another_error() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGSEGV, signal.SIGPIPE, signal.SIGRTMIN])
-def test_any_signal_is_told_from_an_exit(number: int) -> None:
+def test_every_signal_differs_from_an_exit_status(number: int) -> None:
     with pytest.raises(ToolKilled) as caught:
         run_tool(sh(f"kill -{int(number)} $$"), env=ENV)
     assert caught.value.exit_code == -number
@@ -188,7 +188,7 @@ def test_devnull_output() -> None:
             process.wait()
 
 
-def test_wait_throws_away_what_nobody_read() -> None:
+def test_wait_discards_unread_output() -> None:
     with ToolProcess(sh("head -c 3000000 /dev/zero"), env=ENV) as process:
         process.wait()
     assert process.returncode == 0
@@ -208,7 +208,7 @@ def test_no_such_program() -> None:
     assert caught.value.hint
 
 
-# -- what the child is given
+# -- the tool's environment
 
 
 def test_the_child_sees_its_own_environment_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +221,7 @@ def test_no_input_no_terminal_no_core_private_files(tmp_path: Path) -> None:
     script = "cat; ulimit -c; touch file; stat -c %a file; ls /proc/self/fd | wc -l; trap - PIPE; trap"
     with ToolProcess(sh(script), env=ENV, cwd=tmp_path) as process:
         lines = process.stdout.read().decode().split()
-        assert lines == ["0", "600", "4"]  # 0, 1, 2 and ls's own
+        assert lines == ["0", "600", "4"]  # 0, 1, 2 and one of ls itself
     assert (tmp_path / "file").exists()
 
 
@@ -288,7 +288,7 @@ def test_cancel_in_a_signal_handler_while_the_main_thread_reads(alarm: Callable[
         in_time()
 
 
-def test_canceled_even_if_the_tool_says_all_is_well() -> None:
+def test_canceled_even_if_the_tool_exits_with_0() -> None:
     cancel = Cancel()
     with ToolProcess(sh("trap 'exit 0' TERM; echo start; while :; do sleep 0.05; done"), env=ENV, cancel=cancel) as p:
         p.stdout.read(6)
@@ -319,15 +319,15 @@ def test_deadline_of_a_tool_that_ignores_term() -> None:
     in_time()
 
 
-def test_deadline_of_a_tool_that_closed_its_output_and_stays() -> None:
+def test_deadline_of_a_tool_that_closed_its_output_but_runs_on() -> None:
     in_time = took(6)
     with pytest.raises(DeadlineExceeded):
         run_tool(sh("exec >&- 2>&-; exec sleep 60"), env=ENV, deadline=0.3)
     in_time()
 
 
-def test_a_stranger_who_keeps_the_pipe_does_not_keep_us() -> None:
-    """A process that left the group is not ours to kill; it must not hold us beyond the deadline."""
+def test_a_process_outside_the_group_that_holds_the_pipe_does_not_delay_the_end() -> None:
+    """A process that left the group is not killed; it must not delay the error beyond the deadline."""
     in_time = took(10)
     strangers: list[str] = []
     script = "setsid sh -c 'echo $$ >&2; exec sleep 20' & sleep 0.3; printf abc"
@@ -373,7 +373,7 @@ def test_a_timeout_raised_in_the_middle_of_a_read(alarm: Callable[..., None]) ->
 def test_a_second_interrupt_while_it_stops_kills_at_once(
     alarm: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_pgbackup.postgres.tools.guard.KILL_AFTER", 30.0)
+    monkeypatch.setattr("airflow_pgbackup.postgres.tools.watchdog.KILL_AFTER", 30.0)
     process = ToolProcess(sh(IGNORES_TERM), env=ENV)
 
     def scenario() -> None:
@@ -389,7 +389,7 @@ def test_a_second_interrupt_while_it_stops_kills_at_once(
     eventually(lambda: group(process.pid) == [], 1)
 
 
-def test_leaving_early_stops_the_tool_without_a_word() -> None:
+def test_leaving_early_stops_the_tool_without_an_error() -> None:
     in_time = took(6)
     with ToolProcess(["yes"], env=ENV) as process:
         assert process.stdout.read(4) == b"y\ny\n"
@@ -399,8 +399,8 @@ def test_leaving_early_stops_the_tool_without_a_word() -> None:
         process.stdout.read(1)
 
 
-def test_a_thread_that_reads_while_we_leave_gets_an_error_and_no_end() -> None:
-    """boto3 reads in a thread; it must not take our leaving for the end of the dump."""
+def test_a_thread_that_is_reading_when_the_with_ends_gets_an_error() -> None:
+    """boto3 reads in a thread; it must not take the end of the ``with`` for the end of the dump."""
     caught: list[BaseException] = []
 
     def read(process: ToolProcess) -> None:
@@ -429,18 +429,18 @@ def test_grandchildren_are_stopped_too() -> None:
         eventually(lambda: group(process.pid) == [], 1)
 
 
-def test_what_a_tool_leaves_behind_goes_with_it() -> None:
-    """As the workers of pg_dump --jobs whose leader was killed."""
+def test_processes_that_a_tool_leaves_behind_are_killed() -> None:
+    """As it leaves workers of pg_dump --jobs when their leader is killed."""
     with ToolProcess(sh("sleep 60 >/dev/null 2>&1 & echo done"), env=ENV) as process:
         assert process.stdout.read() == b"done\n"
         eventually(lambda: group(process.pid) == [], 1)
 
 
-def test_nothing_outlives_our_own_sudden_end(tmp_path: Path) -> None:
+def test_nothing_outlives_a_worker_that_is_killed(tmp_path: Path) -> None:
     script = """
         import sys, time
         from airflow_pgbackup.postgres.tools.process import ToolProcess
-        # a tool with a child of its own, both deaf to TERM, one of them in the middle of a thread's life
+        # a tool with a child of its own, both ignoring TERM, one of them started by a thread that still runs
         tool = "trap '' TERM; (while :; do sleep 0.05; done) & echo start; while :; do sleep 0.05; done"
         with ToolProcess(["sh", "-c", tool], env={"PATH": "/usr/bin:/bin"}) as process:
             process.stdout.read(6)
@@ -456,7 +456,7 @@ def test_nothing_outlives_our_own_sudden_end(tmp_path: Path) -> None:
 
 
 def test_the_end_of_the_thread_that_started_a_tool_does_not_stop_it() -> None:
-    """PR_SET_PDEATHSIG fires then."""
+    """The kernel sends the signal of PR_SET_PDEATHSIG then."""
     process = ToolProcess(sh("sleep 0.5; echo done"), env=ENV)
     starter = threading.Thread(target=process.__enter__)
     starter.start()
@@ -481,7 +481,7 @@ def test_signals_that_this_thread_blocks_reach_the_tool() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
-def test_an_exit_status_that_somebody_else_took_is_no_success() -> None:
+def test_an_exit_status_that_other_code_took_is_not_a_success() -> None:
     with ToolProcess(sh("sleep 0.1; exit 1"), env=ENV) as process:
         os.waitpid(process.pid, 0)
         with pytest.raises(ToolError, match="exit status is lost"):
@@ -491,20 +491,20 @@ def test_an_exit_status_that_somebody_else_took_is_no_success() -> None:
 # -- standard input
 
 
-def test_input_is_given_whole() -> None:
+def test_the_complete_input_reaches_the_tool() -> None:
     data = os.urandom(5_000_000)
     with ToolProcess(["cat"], env=ENV, stdin=io.BytesIO(data)) as process:
         assert process.stdout.read() == data
 
 
-def test_a_tool_may_stop_reading_its_input() -> None:
+def test_a_tool_can_stop_reading_its_input() -> None:
     assert run_tool(sh("head -c 5"), env=ENV, stdin=io.BytesIO(b"12345" + bytes(10_000_000))) == b"12345"
     with pytest.raises(ToolError, match="exit 7"):
         run_tool(sh("exit 7"), env=ENV, stdin=io.BytesIO(bytes(10_000_000)))
 
 
-def test_an_input_that_breaks_off_never_looks_complete(tmp_path: Path) -> None:
-    """psql -1 commits what it has at a clean end of its input."""
+def test_an_input_that_fails_never_looks_complete(tmp_path: Path) -> None:
+    """At the end of its input psql -1 commits what it has read."""
 
     class Broken:
         reads = 0
@@ -586,7 +586,7 @@ def test_a_slow_log_gets_every_line() -> None:
     assert lines == [str(number) for number in range(1, 201)]
 
 
-def test_a_flood_of_stderr_stops_nobody() -> None:
+def test_a_flood_of_stderr_blocks_nothing() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with ToolProcess(sh("head -c 50000000 /dev/zero >&2; yes | head -c 500000 >&2; echo end"), env=ENV) as process:
         assert process.stdout.read() == b"end\n"
@@ -594,7 +594,7 @@ def test_a_flood_of_stderr_stops_nobody() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 
-def test_a_log_that_fails_does_not_stop_the_tool_but_is_told() -> None:
+def test_a_log_that_fails_does_not_stop_the_tool_but_is_reported() -> None:
     def on_line(line: str) -> None:
         raise OSError("the log is full")
 
@@ -648,8 +648,8 @@ with ToolProcess(["/bin/sh", "-c", "cat; exit 1"], env=env, stdin=Endless()) as 
 """
 
 
-def test_a_tool_that_fails_because_we_were_killed_leaves_no_private_directory(tmp_path: Path) -> None:
-    """Its input ends when we die, a little before anybody can know that we did."""
+def test_a_tool_that_fails_because_its_worker_was_killed_leaves_no_private_directory(tmp_path: Path) -> None:
+    """Its input ends when the worker dies, a moment before its leader can notice that."""
     folders = [tmp_path / str(number) for number in range(12)]
     workers = []
     for folder in folders:

@@ -1,4 +1,4 @@
-"""The filter, run by an interpreter of its operations: what it answers on machines that are not this one."""
+"""The filters, run by an interpreter of their operations, for other machines than this one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from airflow_pgbackup.postgres.tools import seccomp
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 EPERM, ENOSYS = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 X86_64, AARCH64, I386 = 0xC000003E, 0xC00000B7, 0x40000003
-THREAD = 0x3D0F00  # what pthread_create() gives clone()
-FORK, VFORK = 0x01200011, 0x4111  # what fork() and posix_spawn() give it
+THREAD = 0x3D0F00  # the flags of clone() in pthread_create()
+FORK, VFORK = 0x01200011, 0x4111  # the flags of clone() in fork() and posix_spawn()
 
 
 def answer(program: bytes, arch: int, number: int, first: int = 0) -> int:
-    """Run the filter on one system call, as linux/filter.h has it."""
+    """Run the filter on one system call, by the operations of linux/filter.h."""
     data = struct.pack("=IIQ6Q", number, arch, 0, first, *[0] * 5)
     operations = [struct.unpack_from("=HBBI", program, at) for at in range(0, len(program), 8)]
     accumulator = position = 0
@@ -83,7 +83,7 @@ def test_aarch64(number: int, first: int, expected: int, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("machine", ["ppc64le", "s390x", "i686", "riscv64"])
-def test_other_machines_have_none(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_machines_have_no_filter(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match=f"no seccomp filter for Linux on {machine}"):
         on(machine, monkeypatch)
 

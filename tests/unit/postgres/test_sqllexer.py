@@ -1,4 +1,4 @@
-"""The lexer: what psql would take for a statement, a comment, a backslash command and table data is taken for it."""
+"""The lexer finds the statements, comments, backslash commands and table data that psql finds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHUNKS = (1, 2, 3, 5, 7, 11, 64, 1 << 20)
 
 
 def lex(text: str | bytes, chunk_size: int = 1 << 20) -> list[tuple[str, bytes]]:
-    """Kind and text of every event; COPY data as one text."""
+    """Return kind and text of every event, with COPY data as one text."""
     found = []
     for event in SqlLexer(io.BytesIO(text.encode() if isinstance(text, str) else text), chunk_size=chunk_size):
         if isinstance(event, Statement):
@@ -83,7 +83,7 @@ ONE_STATEMENT = {
 
 @pytest.mark.parametrize("chunk_size", CHUNKS)
 @pytest.mark.parametrize("statement", ONE_STATEMENT.values(), ids=ONE_STATEMENT.keys())
-def test_a_statement_ends_where_it_ends(statement: str, chunk_size: int) -> None:
+def test_the_end_of_a_statement(statement: str, chunk_size: int) -> None:
     text = f"SELECT 1;\n{statement}\n\nSELECT 2;\n"
     expected = [("statement", part.encode()) for part in ("SELECT 1;", statement, "SELECT 2;")]
     assert lex(text, chunk_size) == expected
@@ -128,13 +128,13 @@ def test_comments_commands_and_table_data_come_in_order(chunk_size: int) -> None
     chunk_size=st.integers(1, 40),
 )
 @example(lines=[b"", b"\\", b"\\.\\.", b"", b"\\..", b".", b"\\"], chunk_size=2)
-def test_any_table_data_comes_back_whole(lines: list[bytes], chunk_size: int) -> None:
+def test_any_table_data_is_complete(lines: list[bytes], chunk_size: int) -> None:
     data = b"".join(line + b"\n" for line in lines)
     text = b"COPY t (a) FROM stdin;\n" + data + b"\\.\n\n\nSELECT 1;\n"
     assert lex(text, chunk_size)[1:] == [("data", data), ("statement", b"SELECT 1;")]
 
 
-def test_unread_table_data_is_read_over() -> None:
+def test_unread_table_data_is_skipped() -> None:
     text = b"COPY t (a) FROM stdin;\n" + b"SELECT 2;\n" * 100 + b"\\.\nSELECT 1;\n"
     events = list(SqlLexer(io.BytesIO(text), chunk_size=16))
     assert [type(event) for event in events] == [CopyData, Statement]
@@ -202,12 +202,12 @@ UNFINISHED = [
 
 @pytest.mark.parametrize("chunk_size", [1, 1 << 20])
 @pytest.mark.parametrize("text", UNFINISHED)
-def test_an_end_inside_of_something_is_an_error(text: str, chunk_size: int) -> None:
+def test_an_end_within_an_event_is_an_error(text: str, chunk_size: int) -> None:
     with pytest.raises(VerificationFailed):
         lex("SELECT 1;\n" + text, chunk_size)
 
 
-def test_the_message_says_what_was_cut_and_where() -> None:
+def test_the_error_names_the_statement_and_its_offset() -> None:
     with pytest.raises(VerificationFailed, match=r"inside the table data .* byte 10: COPY public.t \(a\) FROM stdin;"):
         lex("SELECT 1;\nCOPY public.t (a) FROM stdin;\n1\n")
     with pytest.raises(VerificationFailed, match="inside the statement that begins at byte 10: CREATE"):
@@ -217,7 +217,7 @@ def test_the_message_says_what_was_cut_and_where() -> None:
 
 
 class _Endless:
-    """``size`` bytes of a pattern between a head and a tail, made as they are read."""
+    """``size`` bytes of a pattern between a head and a tail, generated while they are read."""
 
     def __init__(self, head: bytes, pattern: bytes, size: int, tail: bytes) -> None:
         self._pieces = self._make(head, pattern, size, tail)
@@ -283,7 +283,7 @@ NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 
 
 @given(schema=NAMES, name=NAMES, columns=st.lists(NAMES, max_size=3), chunk_size=st.sampled_from([1, 3, 1 << 20]))
-def test_any_names_survive(schema: str, name: str, columns: list[str], chunk_size: int) -> None:
+def test_any_names_are_unchanged(schema: str, name: str, columns: list[str], chunk_size: int) -> None:
     quoted_schema, quoted_name, *quoted = ('"' + text.replace('"', '""') + '"' for text in (schema, name, *columns))
     listed = f"({', '.join(quoted)})" if quoted else ""
     text = f"COPY {quoted_schema}.{quoted_name} {listed} FROM stdin;\n1\n\\.\n"

@@ -1,6 +1,6 @@
-"""From what tools and libpq say to one line and a hint. The messages are PostgreSQL's own, 15 to 18, word for word.
+"""Messages of tools and libpq become one line and a hint. They are those of PostgreSQL 15 to 18, word for word.
 
-Most of them are also had from real servers, in tests/integration/postgres/test_tool_errors.py.
+Real servers produce most of them in tests/integration/postgres/test_tool_errors.py.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def test_every_hint(message: str, hint: str) -> None:
     assert hint in found
 
 
-def test_no_hint_is_better_than_a_wrong_one() -> None:
+def test_other_messages_have_no_hint() -> None:
     assert hint_for('ERROR:  invalid input syntax for type integer: "x"') is None
     assert hint_for("") is None
 
@@ -170,7 +170,7 @@ def test_continuations_of_other_messages_are_kept() -> None:
 
 
 def test_a_line_is_stripped_and_bounded() -> None:
-    assert shown('pg_dump: role "\x1b" ') == ['pg_dump: role "\x1b"']  # escaped where it is shown, tests/attacks
+    assert shown('pg_dump: role "\x1b" ') == ['pg_dump: role "\x1b"']  # whoever shows it escapes it, tests/attacks
     assert shown("") == []
     assert shown(" \r") == []
     (long,) = shown("x" * 100_000)

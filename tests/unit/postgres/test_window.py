@@ -1,4 +1,4 @@
-"""A stream seen through a buffer that moves along it."""
+"""A buffer that moves along a stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIB = 1024**2
 
 
 class Pieces(io.BytesIO):
-    """Gives at most so much at a time, as a pipe does."""
+    """Returns at most so many bytes for each read, as a pipe does."""
 
     def __init__(self, data: bytes, most: int) -> None:
         super().__init__(data)
@@ -26,7 +26,7 @@ class Pieces(io.BytesIO):
 
 
 @given(st.binary(max_size=300), st.integers(1, 50), st.integers(1, 50), st.lists(st.integers(1, 120)))
-def test_what_is_seen_is_the_stream(data: bytes, most: int, chunk: int, steps: list[int]) -> None:
+def test_the_window_shows_the_bytes_of_the_stream(data: bytes, most: int, chunk: int, steps: list[int]) -> None:
     window, at = Window(Pieces(data, most), chunk), 0
     for step in steps:
         assert window.offset == at
@@ -38,7 +38,7 @@ def test_what_is_seen_is_the_stream(data: bytes, most: int, chunk: int, steps: l
 
 @pytest.mark.parametrize("most", [64 * 1024, MIB, 512 * MIB])
 def test_a_row_of_256_mib_takes_a_time_linear_in_its_length(most: int) -> None:
-    """When each piece was joined to all before it, some 100 GB were copied."""
+    """Joining each piece to all before it would copy about 100 GB."""
     size, start = 256 * MIB, time.process_time()
     assert len(Window(Pieces(bytes(size), most)).peek(size)) == size
     window = Window(Pieces(bytes(size), most))

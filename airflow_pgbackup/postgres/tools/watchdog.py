@@ -18,7 +18,7 @@ Ending = Literal["canceled", "deadline", "source", "closed", "ended"]
 """Why a tool is stopped; or ``ended``: it has ended."""
 
 
-class Guard:
+class Watchdog:
     """Watches one tool; :meth:`run` is for a thread of its own.
 
     :param deadline: seconds until `at_deadline` is called; None for no deadline.
