@@ -1,7 +1,7 @@
 """Readers that wrap a stream of bytes: they count it, cut it, put bytes before it or make one of pieces.
 
-Each passes on the error of the reader below it. A tool that failed is a read error at the end of its output, so whoever
-writes that output somewhere never takes a truncated dump for a complete one.
+Each passes on the errors of its source. The failure of a tool is a read error at the end of its output, so no writer of
+that output takes a truncated dump for a complete one.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class PieceReader:
 
 
 class PrefixedReader:
-    """Read some bytes, then the source: those already read from it, or those that another program must see first."""
+    """Read some bytes, then the source: those already read from it, or those to insert before it."""
 
     def __init__(self, prefix: bytes, source: Readable) -> None:
         self._prefix = memoryview(prefix)

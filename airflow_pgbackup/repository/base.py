@@ -24,6 +24,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import (
     AlreadyExists,
     BackupNotFound,
@@ -34,7 +35,7 @@ from airflow_pgbackup.errors import (
 from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX, check_key, is_key
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, RepositoryFile
-from airflow_pgbackup.repository.source import CancelFlag, Reader, Source
+from airflow_pgbackup.repository.source import CancelFlag, Source
 
 READ_LIMIT = 16 * 1024**2
 
@@ -203,7 +204,7 @@ class Repository(ABC):
     def write(
         self,
         key: str,
-        source: Reader,
+        source: Readable,
         *,
         size_hint: int | None = None,
         sha256: str | None = None,

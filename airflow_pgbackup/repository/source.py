@@ -7,16 +7,11 @@ import threading
 from pathlib import Path
 from typing import Protocol
 
+from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import Canceled, VerificationFailed
 from airflow_pgbackup.repository.regular_files import open_member
 
 CHUNK = 1024**2
-
-
-class Reader(Protocol):
-    """What is written: ``read(n)`` gives n bytes until the end, fewer only there. An error is raised, never an end."""
-
-    def read(self, size: int = -1, /) -> bytes: ...
 
 
 class CancelFlag(Protocol):
@@ -32,7 +27,7 @@ class Source:
     """
 
     def __init__(
-        self, reader: Reader, *, sha256: str | None = None, digest: bool = False, cancel: CancelFlag | None = None
+        self, reader: Readable, *, sha256: str | None = None, digest: bool = False, cancel: CancelFlag | None = None
     ) -> None:
         self.size = 0
         self._reader = reader

@@ -390,15 +390,15 @@ PARAMETER = "GRANT SET ON PARAMETER " + " ON PARAMETER x TO " * 10_000
 
 
 @pytest.mark.parametrize(
-    "look",
+    "parse",
     [
         lambda: script_objects(io.BytesIO(HEADER)),
         lambda: plan_globals([PARAMETER], NOBODYS, bootstrap="postgres"),
     ],
     ids=["comment", "grant"],
 )
-def test_parsing_a_text_takes_linear_time(look: Callable[[], object]) -> None:
+def test_parsing_a_text_takes_linear_time(parse: Callable[[], object]) -> None:
     """A comment may have 64 KiB, a statement 1 MiB, and the cancel flag is not checked inside one."""
     start = time.process_time()
-    look()
+    parse()
     assert time.process_time() - start < 1.0

@@ -74,9 +74,9 @@ def secret(tmp_path: Path) -> Iterator[Secret]:
     assert [said for said in made.seen if made.text in str(said)] == []
 
 
-def directory(connection: ConnectionParams, folder: Path, build: Build | None = None) -> Victim:
+def directory(connection: ConnectionParams, parent: Path, build: Build | None = None) -> Victim:
     settings = build.settings if build else None
-    return victim(connection, folder, settings=settings, format="directory", compress="none", jobs=2)
+    return victim(connection, parent, settings=settings, format="directory", compress="none", jobs=2)
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def fifo_instead_of_a_member(made: Victim, secret: Secret) -> None:
     os.mkfifo(path)
 
 
-def extrfifo_instead_of_a_member(made: Victim, secret: Secret) -> None:
+def extra_fifo(made: Victim, secret: Secret) -> None:
     os.mkfifo(made.artifact / "9999.dat")
 
 
@@ -234,7 +234,7 @@ MEMBERS = [
     (member_in_two_compressions, "twice, in different compressions"),
     (missing_member, "is missing"),
     (fifo_instead_of_a_member, "is not a regular file"),
-    (extrfifo_instead_of_a_member, "9999.dat is no file of this dump"),
+    (extra_fifo, "9999.dat is no file of this dump"),
     (directory_instead_of_a_member, "is missing"),
 ]
 
@@ -378,19 +378,19 @@ def test_a_manifest_with_the_wrong_format(
 def test_a_directory_with_a_link_is_not_adopted(
     member: str, secret: Secret, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "dumps"
-    folder.mkdir()
+    dumps = tmp_path / "dumps"
+    dumps.mkdir()
     with client_environment(fresh_database(server18, None, *TABLE)) as env:
-        command = [server18.bin_dir / "pg_dump", "-w", "--format=directory", f"--file={folder / 'app'}"]
+        command = [server18.bin_dir / "pg_dump", "-w", "--format=directory", f"--file={dumps / 'app'}"]
         subprocess.run(command, env=env, check=True)
-    path = {"toc.dat": folder / "app/toc.dat", "data": data_file(folder / "app"), "beside": folder / "app/9999.dat"}[
+    path = {"toc.dat": dumps / "app/toc.dat", "data": data_file(dumps / "app"), "beside": dumps / "app/9999.dat"}[
         member
     ]
     path.unlink(missing_ok=True)
     path.symlink_to(secret.path)
     repository = open_repository(f"file://{tmp_path / 'pg'}")
     repository.init()
-    done: Any = adopt(repository=repository, directory=folder, server="old", context=RunContext(log=secret.seen.append))
+    done: Any = adopt(repository=repository, directory=dumps, server="old", context=RunContext(log=secret.seen.append))
     assert done["adopted"] == []
     (skipped,) = done["skipped"]
     assert skipped["reason"] == f"cannot be read: {path.name}: a symbolic link, which is not followed"

@@ -96,11 +96,11 @@ def run(build: Build, params: ConnectionParams, script: bytes) -> None:
         process.wait()
 
 
-def planted(repository: Repository, folder: Path, script: bytes, database: str | None = "app") -> dict[str, object]:
-    """Return a reference to a dump that somebody put into the repository."""
-    folder.mkdir()
-    (folder / "dump.sql").write_bytes(script)
-    result = adopt(repository=repository, directory=folder, server="test", database=database)
+def planted(repository: Repository, directory: Path, script: bytes, database: str | None = "app") -> dict[str, object]:
+    """Return a reference to a dump that an attacker put into the repository."""
+    directory.mkdir()
+    (directory / "dump.sql").write_bytes(script)
+    result = adopt(repository=repository, directory=directory, server="test", database=database)
     assert not result["skipped"]
     (reference,) = result["adopted"]  # type: ignore[misc]
     return reference  # type: ignore[no-any-return]
@@ -215,7 +215,7 @@ def test_restore_runs_no_hidden_command(
     for number, place in enumerate(HIDDEN):
         script = target.attack(HIDDEN[place], [r"\! touch {marker}", r"\unrestrict `touch {marker}`"][number // 2 % 2])
         repository = local(tmp_path / f"repository {number}")
-        reference = planted(repository, tmp_path / f"folder {number}", database_dump(script))
+        reference = planted(repository, tmp_path / f"directory {number}", database_dump(script))
         if number % 2:
             database, mode = server(build).params.with_database(f"created {number}"), "create"
         else:
@@ -235,8 +235,8 @@ def test_a_command_that_the_lexer_sees_is_refused_before_anything_runs(
     place: str, server: Callable[[Build], PostgresServer], target: Target, tmp_path: Path
 ) -> None:
     repository = local(tmp_path / "repository")
-    folder = tmp_path / "folder"
-    reference = planted(repository, folder, database_dump(target.attack(SEEN[place])))
+    directory = tmp_path / "directory"
+    reference = planted(repository, directory, database_dump(target.attack(SEEN[place])))
     database = new_database(server(BUILDS[-1]), "restored")
     with pytest.raises(VerificationFailed, match=r"which pg_dump never writes|a backslash outside quotes"):
         restored(reference, repository, database)
@@ -254,7 +254,7 @@ def test_restore_of_a_cluster_runs_no_hidden_command(
     repository = local(tmp_path / "repository")
     script = target.attack(HIDDEN["after a comment that CR ends, in a statement"])
     dump = cluster_dump(**{where: script})  # type: ignore[arg-type]
-    reference = planted(repository, tmp_path / "folder", dump, None)
+    reference = planted(repository, tmp_path / "directory", dump, None)
     with pytest.raises(PgBackupError) as error:
         restored(reference, repository, server(build).params, settings=build.settings)
     assert error.value.hint or where == "roles"  # those are statements for the server, and never reach psql
@@ -280,7 +280,7 @@ def test_an_archive_restored_by_psql_runs_no_command(
     assert archive.count(quoted) == 1
     script = archive.replace(quoted, text + b"\n" + b" " * (len(quoted) - len(text) - 1))
     repository = local(tmp_path / "repository")
-    reference = planted(repository, tmp_path / "folder", script)
+    reference = planted(repository, tmp_path / "directory", script)
     database = new_database(server16, "restored")
     with pytest.raises(
         (ToolError, VerificationFailed), match=r"pg_dump never writes|a backslash outside quotes|key of"
@@ -306,7 +306,7 @@ def test_a_rehearsal_runs_no_hidden_command(
         uncontained(monkeypatch)
     repository = local(tmp_path / "repository")
     script = database_dump(target.attack(HIDDEN[place], command), build.major)
-    reference = planted(repository, tmp_path / "folder", script)
+    reference = planted(repository, tmp_path / "directory", script)
     with pytest.raises(VerificationFailed, match=r"does not restore: psql failed.*\\unrestrict"):
         verify(reference=reference, repository=repository, level="restore", context=RunContext(settings=build.settings))
     target.assert_untouched(place)
@@ -320,7 +320,7 @@ def test_a_rehearsal_of_a_cluster_runs_no_hidden_command(
     build, repository = BUILDS[-1], local(tmp_path / "repository")
     script = target.attack(HIDDEN["after a string, by set_config"])
     dump = cluster_dump(build.major, **{where: script})  # type: ignore[arg-type]
-    reference = planted(repository, tmp_path / "folder", dump, None)
+    reference = planted(repository, tmp_path / "directory", dump, None)
     with pytest.raises(VerificationFailed, match=r"does not restore: psql failed.*\\unrestrict"):
         verify(reference=reference, repository=repository, level="restore", context=RunContext(settings=build.settings))
     target.assert_untouched(where)
@@ -341,7 +341,7 @@ def test_where_psql_cannot_be_guarded_no_script_runs(
     tmp_path: Path,
 ) -> None:
     repository = local(tmp_path / "repository")
-    reference = planted(repository, tmp_path / "folder", database_dump(b"SELECT 1;\n", build.major))
+    reference = planted(repository, tmp_path / "directory", database_dump(b"SELECT 1;\n", build.major))
     database = new_database(server(build), "restored")
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", "6.1", "#1", "riscv64")))
     arguments: dict[str, Any] = {"reference": reference, "repository": repository, "settings": build.settings}

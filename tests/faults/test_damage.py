@@ -99,9 +99,9 @@ class Artifact:
         between = random.Random(size).sample(sorted(set(range(size)) - ends), POINTS - len(ends))
         return sorted([*ends, *between])
 
-    def damaged(self, folder: Path, position: int, damage: Callable[[bytes, int], bytes]) -> Path:
+    def damaged(self, directory: Path, position: int, damage: Callable[[bytes, int], bytes]) -> Path:
         name, place = self.at(position)
-        path = folder / "artifact"
+        path = directory / "artifact"
         files = {**self.files, name: damage(self.files[name], place)}
         if path.is_dir():
             shutil.rmtree(path)
@@ -125,9 +125,9 @@ def server(server18: PostgresServer) -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(params=KINDS.values(), ids=[name.replace(" ", "-") for name in KINDS])
-def whole(request: pytest.FixtureRequest, server: PostgresServer, tmp_path: Path) -> Artifact:
+def intact(request: pytest.FixtureRequest, server: PostgresServer, tmp_path: Path) -> Artifact:
     kind: Kind = request.param
-    path = tmp_path / "whole"
+    path = tmp_path / "intact"
     options = [f"--format={kind.format}"] if kind.tool == "pg_dump" else ["--no-role-passwords"]
     with client_environment(server.params.with_database("damage")) as env:
         run_tool([CLIENT.tool(kind.tool), "--no-password", *options, *kind.options, f"--file={path}"], env=env)
@@ -151,25 +151,25 @@ def read(path: Path, kind: Kind, deadline: float = DEADLINE) -> PgBackupError | 
 
 
 def outcomes(
-    whole: Artifact, folder: Path, damage: Callable[[bytes, int], bytes], deadline: float = DEADLINE
+    intact: Artifact, directory: Path, damage: Callable[[bytes, int], bytes], deadline: float = DEADLINE
 ) -> Iterator[tuple[int, PgBackupError | None]]:
     """Yield each position, and the error from reading the artifact with damage at that position."""
     own = threading.local()
 
     def try_at(position: int) -> tuple[int, PgBackupError | None]:
-        if not hasattr(own, "folder"):
-            own.folder = folder / str(threading.get_ident())
-            own.folder.mkdir()
-        return position, read(whole.damaged(own.folder, position, damage), whole.kind, deadline)
+        if not hasattr(own, "directory"):
+            own.directory = directory / str(threading.get_ident())
+            own.directory.mkdir()
+        return position, read(intact.damaged(own.directory, position, damage), intact.kind, deadline)
 
     with ThreadPoolExecutor(4) as pool:
-        yield from pool.map(try_at, whole.points())
+        yield from pool.map(try_at, intact.points())
 
 
-def test_every_truncated_artifact_is_detected(whole: Artifact, tmp_path: Path) -> None:
-    results = list(outcomes(whole, tmp_path, lambda content, place: content[:place]))
+def test_every_truncated_artifact_is_detected(intact: Artifact, tmp_path: Path) -> None:
+    results = list(outcomes(intact, tmp_path, lambda content, place: content[:place]))
     assert len(results) == POINTS
-    passed = [(*whole.at(position), error) for position, error in results if not isinstance(error, VerificationFailed)]
+    passed = [(*intact.at(position), error) for position, error in results if not isinstance(error, VerificationFailed)]
     assert passed == []
 
 
@@ -177,17 +177,17 @@ def flip(content: bytes, place: int) -> bytes:
     return content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :]
 
 
-def test_a_flipped_bit_never_exceeds_the_deadline(whole: Artifact, tmp_path: Path) -> None:
-    results = list(outcomes(whole, tmp_path, flip, SHORT_DEADLINE))
+def test_a_flipped_bit_never_exceeds_the_deadline(intact: Artifact, tmp_path: Path) -> None:
+    results = list(outcomes(intact, tmp_path, flip, SHORT_DEADLINE))
     assert len(results) == POINTS
     # ClientError: bits of the version or the compression. DeadlineExceeded: pg_restore loops endlessly on a block of a
     # custom archive whose gzip data ends before the block does.
     allowed: tuple[type[PgBackupError], ...] = (VerificationFailed, ClientError)
-    if whole.kind.format == "custom":
+    if intact.kind.format == "custom":
         allowed += (DeadlineExceeded,)
     assert [(position, error) for position, error in results if error and not isinstance(error, allowed)] == []
-    if whole.kind.compression == "gzip":  # the only format with a checksum of everything
-        (content,) = whole.files.values()
+    if intact.kind.compression == "gzip":  # the only format with a checksum of everything
+        (content,) = intact.files.values()
         passed = [position for position, error in results if not error]
         assert {gzip.decompress(flip(content, position)) for position in passed} == {gzip.decompress(content)}
 

@@ -3,8 +3,8 @@
 PostgreSQL's own pg_restore decodes archives, with ``--section=data``. Its output has only entries with data, so no
 function body or comment can pass for a COPY. Nothing stays unread: the definitions are in the table of contents, which
 is parsed to its end first, and nothing follows the last data block of a custom archive. The same lexer reads plain
-dumps; it tells strings, comments and function bodies from statements. Truncations that pg_restore does not notice are
-checked before it runs, see :mod:`airflow_pgbackup.postgres.archive`.
+dumps; it distinguishes strings, comments and function bodies from statements. Truncations that pg_restore does not
+notice are checked before it runs, see :mod:`airflow_pgbackup.postgres.archive`.
 """
 
 from __future__ import annotations

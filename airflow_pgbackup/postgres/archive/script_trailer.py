@@ -1,7 +1,7 @@
 """A plain dump's header, trailer and psql commands: whether the script is complete, and a dump at all.
 
-psql restores what is left of a truncated script and succeeds. Only the trailer tells, and since pg_dump writes
-``\\restrict`` the trailer is no longer the last line.
+psql restores what is left of a truncated script and succeeds. Only the trailer shows the truncation. It is not
+always the last line: recent releases of pg_dump write ``\\unrestrict`` after it.
 """
 
 from __future__ import annotations

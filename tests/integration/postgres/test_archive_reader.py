@@ -313,9 +313,9 @@ def test_every_mode_of_pg_dumpall_is_read_to_its_end(
     else:
         assert_same(summary, params, "archive_source")
         assert_same(summary, other, strange)
-    whole = path.read_bytes()
-    for cut in (0, 1, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:cut])
+    complete = path.read_bytes()
+    for cut in (0, 1, len(complete) // 2, len(complete) - 1):
+        path.write_bytes(complete[:cut])
         with pytest.raises(VerificationFailed):
             read(path, "plain", client)
 
@@ -410,12 +410,12 @@ def test_an_emptied_member_of_a_directory_is_detected(
     members = sorted(path.glob("[0-9]*.dat*"))
     assert len(members) == len(database_tables(params))
     for member in members:
-        whole = member.read_bytes()
+        complete = member.read_bytes()
         for emptied in (b"", gzip.compress(b"") if member.suffix == ".gz" else b"\n"):
             member.write_bytes(emptied)
             with pytest.raises(VerificationFailed, match=member.name):
                 read(path, "directory", client)
-        member.write_bytes(whole)
+        member.write_bytes(complete)
     read(path, "directory", client)
     for name in ("toc.dat", members[0].name):
         copy = tmp_path / name
@@ -427,7 +427,7 @@ def test_an_emptied_member_of_a_directory_is_detected(
 
 def test_a_file_that_is_not_an_archive_fails(source: tuple[ConnectionParams, Client], tmp_path: Path) -> None:
     path = tmp_path / "dump"
-    for content in (b"", b"P", b"what is this?" * 100):
+    for content in (b"", b"P", b"not an archive" * 100):
         path.write_bytes(content)
         for format in ("custom", "tar", "plain"):
             with pytest.raises(VerificationFailed):

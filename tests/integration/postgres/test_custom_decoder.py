@@ -82,7 +82,7 @@ def test_both_readers_agree(build: Build, encoding: str, tmp_path: Path, no_pg_r
         archives["other encoding"] = dump(build, database, "--encoding=LATIN1", "--schema=public", "--compress=0")
     for method in ("gzip", *(["zstd"] if zstd else [])):
         plain = io.BytesIO(archives["pg_dump 0"])
-        archives[f"ours {method}"] = compressed_inside(plain, method, None).read()
+        archives[f"recompressed {method}"] = compressed_inside(plain, method, None).read()
     expected = {}
     for name, archive in archives.items():
         (tmp_path / name).write_bytes(archive)
@@ -125,9 +125,9 @@ def test_a_flipped_bit_in_compressed_data_fails(
     build = BUILDS[-1]
     archive = dump(build, small, "--compress=none")
     archive = compressed_inside(io.BytesIO(archive), method, None).read()
-    whole = tmp_path / "whole"
-    whole.write_bytes(archive)
-    tables = read(client_of(build), whole, in_process=True).tables
+    complete = tmp_path / "complete"
+    complete.write_bytes(archive)
+    tables = read(client_of(build), complete, in_process=True).tables
     toc, _ = read_toc(io.BytesIO(archive), what="the archive")
     no_pg_restore()
     file = tmp_path / "archive"

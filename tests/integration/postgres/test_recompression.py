@@ -53,9 +53,9 @@ def uncompressed(build: Build, database: ConnectionParams, *options: str) -> byt
         return subprocess.run(argv, env=env, stdout=subprocess.PIPE, check=True).stdout
 
 
-def read_back(build: Build, archive: bytes, folder: Path, *options: str) -> bytes:
+def read_back(build: Build, archive: bytes, directory: Path, *options: str) -> bytes:
     """Return the script that pg_restore makes, from a file, in which it can seek, and from a pipe."""
-    file = folder / "archive"
+    file = directory / "archive"
     file.write_bytes(archive)
     argv = [build.bin_dir / "pg_restore", "--file=-", *options]
     script = subprocess.run([*argv, file], stdout=subprocess.PIPE, check=True).stdout
@@ -118,8 +118,8 @@ def small(server18: PostgresServer, fresh_database: Fresh) -> bytes:
 
 @pytest.mark.parametrize("method", ["gzip", "zstd"])
 def test_every_truncated_archive_is_refused(method: str, small: bytes) -> None:
-    whole = compressed_inside(io.BytesIO(small), method, None).read()
-    assert whole.startswith(b"PGDMP")
+    complete = compressed_inside(io.BytesIO(small), method, None).read()
+    assert complete.startswith(b"PGDMP")
     for cut in range(len(small)):
         with pytest.raises(VerificationFailed):
             compressed_inside(io.BytesIO(small[:cut]), method, None).read()
@@ -208,17 +208,17 @@ def test_exit_0_without_the_end_of_the_data_is_no_backup(
 ) -> None:
     """As pg_dump -Fc ends if the disk fills up in the last page: the archive does not show it."""
     database = fresh_database(server18, None, "create table t as select n from generate_series(1, 5000) n")
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "pg_dump").write_text(LIAR.format(real=server18.bin_dir / "pg_dump"))
-    (folder / "pg_dump").chmod(0o755)
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    (directory / "pg_dump").write_text(LIAR.format(real=server18.bin_dir / "pg_dump"))
+    (directory / "pg_dump").chmod(0o755)
     with pytest.raises(ToolError) as caught:
         dump_database(
             connection=database,
             server="s",
             repository=here,
             options=DumpOptions(),
-            context=RunContext(settings=Settings(client_dirs=(str(folder),))),
+            context=RunContext(settings=Settings(client_dirs=(str(directory),))),
         )
     assert "pg_dump ended with exit status 0, but its output of" in caught.value.message
     assert "the file ends inside the data of a table" in caught.value.message

@@ -55,16 +55,16 @@ def test_an_emptied_compressed_member_is_detected(tmp_path: Path, suffix: str) -
 def test_every_large_object_is_listed_and_present(tmp_path: Path) -> None:
     entries = [entry("blobs_7.toc", "BLOBS", copy=None)]
     toc = tmp_path / "blobs_7.toc"
-    whole = b"16401 blob_16401.dat\n16402 blob_16402.dat\n"
-    toc.write_bytes(whole)
+    complete = b"16401 blob_16401.dat\n16402 blob_16402.dat\n"
+    toc.write_bytes(complete)
     (tmp_path / "blob_16401.dat").write_bytes(b"")
     (tmp_path / "blob_16402.dat.gz").write_bytes(gzip.compress(b"text"))
     check_directory(tmp_path, entries, nothing)
-    for length in range(len(whole)):
-        toc.write_bytes(whole[:length])
+    for length in range(len(complete)):
+        toc.write_bytes(complete[:length])
         with pytest.raises(VerificationFailed, match="truncated"):
             check_directory(tmp_path, entries, nothing)
-    toc.write_bytes(whole)
+    toc.write_bytes(complete)
     (tmp_path / "blob_16401.dat").unlink()
     with pytest.raises(VerificationFailed, match="the directory lacks blob_16401"):
         check_directory(tmp_path, entries, nothing)
