@@ -201,3 +201,26 @@ def test_json_examples_are_json(page: Path, text: str) -> None:
 @pytest.mark.parametrize(("page", "text"), blocks("yaml"))
 def test_yaml_examples_are_yaml(page: Path, text: str) -> None:
     assert isinstance(yaml.safe_load(text), dict)
+
+
+@pytest.mark.parametrize("page", [DOCS / "explanation" / "architecture.md", ROOT / "CONTRIBUTING.md"], ids=name_of)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    """Paths in backticks are below the repository or the package; a directory ends with a slash."""
+    named = re.findall(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|md|toml|txt))`", page.read_text())
+    assert len(named) > 10
+    missing = [
+        path
+        for path in named
+        if not any(
+            (base / path).is_dir() if path.endswith("/") else (base / path).exists()
+            for base in (ROOT, ROOT / "airflow_pgbackup")
+        )
+    ]
+    assert missing == []
+
+
+def test_every_package_is_in_the_architecture() -> None:
+    text = (DOCS / "explanation" / "architecture.md").read_text()
+    package = ROOT / "airflow_pgbackup"
+    packages = {path.parent.relative_to(package).as_posix() for path in package.rglob("__init__.py")}
+    assert sorted(name for name in packages if name != "." and f"{name}/" not in text) == []
