@@ -80,7 +80,7 @@ def test_every_finding_is_documented() -> None:
         for module in (ROOT / "airflow_pgbackup" / "backup" / "check").glob("*.py")
         for node in ast.walk(ast.parse(module.read_text()))
         if isinstance(node, ast.Call)
-        and getattr(node.func, "attr", "") in ("error", "warning", "failed")
+        and getattr(node.func, "attr", "") in ("error", "warning", "add_error")
         and isinstance(node.args[0], ast.Constant)
     }
     assert {"connect", "table_select", "pooler"} <= codes
