@@ -1,4 +1,4 @@
-"""What Airflow reads about this provider: ``airflow providers list``, ``airflow providers get``, ``airflow config``.
+"""What Airflow reads about this provider, as ``airflow providers get`` and ``airflow config`` show it.
 
 Every Airflow process imports this module, so it imports nothing but the version.
 Its shape is Airflow's ``provider_info.schema.json``.
@@ -14,9 +14,9 @@ _INTEGRATION = "PostgreSQL backup"
 
 
 def get_provider_info() -> dict[str, Any]:
-    """The provider as Airflow's ``ProvidersManager`` wants it.
+    """Return the provider as Airflow's ``ProvidersManager`` expects it.
 
-    ``package-name`` must be the distribution's own name: a different one stops the discovery of every provider.
+    ``package-name`` must be the name of the distribution: another one stops the discovery of every provider.
     """
     return {
         "package-name": "airflow-pgbackup",
@@ -30,74 +30,60 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["software"],
             }
         ],
-        "hooks": [
-            {
-                "integration-name": _INTEGRATION,
-                "python-modules": ["airflow_pgbackup.hooks.pgbackup"],
-            }
-        ],
-        "operators": [
-            {
-                "integration-name": _INTEGRATION,
-                "python-modules": [
-                    "airflow_pgbackup.operators.check",
-                    "airflow_pgbackup.operators.dump",
-                    "airflow_pgbackup.operators.restore",
-                    "airflow_pgbackup.operators.verify",
-                    "airflow_pgbackup.operators.upload",
-                ],
-            }
-        ],
+        "hooks": _modules("hooks", "pgbackup", "repository"),
+        "operators": _modules("operators", "check", "dump", "dump_all", "prune", "restore", "upload", "verify"),
+        "sensors": _modules("sensors", "freshness"),
+        "triggers": _modules("triggers", "freshness"),
         "cli": ["airflow_pgbackup.cli.airflow.get_cli_commands"],
         "config": {
             "pgbackup": {
-                "description": "What the tasks of airflow-pgbackup do where a DAG says nothing. "
-                "A variable PGBACKUP_<NAME> in a worker's environment comes before this section.",
+                "description": "Defaults of the tasks of airflow-pgbackup. "
+                "A variable PGBACKUP_<NAME> in a worker's environment takes precedence over this section.",
                 "options": {
                     "client_dirs": _option(
-                        "Folders with PostgreSQL's programs (pg_dump, pg_dumpall, pg_restore), looked into before the "
-                        "well-known ones. Several are separated as in PATH.",
+                        "Directories with PostgreSQL's programs (pg_dump, pg_dumpall, pg_restore), searched before the "
+                        "standard locations; separated as in PATH.",
                         default="",
                         example="/opt/postgresql-18/bin:/opt/postgresql-17/bin",
                     ),
                     "lock_wait_timeout": _option(
-                        "Seconds that pg_dump waits for its table locks before it gives up. A dump that waits behind "
-                        "a schema change makes everybody else wait behind it.",
+                        "Seconds that pg_dump waits for its table locks before it fails. While a dump waits behind "
+                        "a schema change, every other session waits behind the dump.",
                         type="float",
                         default="120",
                     ),
                     "dump_deadline": _option(
-                        "Seconds after which a running dump is stopped. It holds its locks and an old snapshot, "
-                        "which keeps VACUUM from its work, all that time.",
+                        "Seconds after which a running dump is stopped. Until it ends, it holds its locks and an old "
+                        "snapshot, which keeps VACUUM from removing dead rows.",
                         type="float",
                         default="43200",
                     ),
                     "verify_deadline": _option(
-                        "The fixed part, in seconds, of the time within which an archive must have been read to its "
-                        "end. A truncated tar archive makes pg_restore spin for ever.",
+                        "The fixed part, in seconds, of the deadline for reading an archive to its end. pg_restore "
+                        "never ends on some truncated tar archives.",
                         type="float",
                         default="600",
                     ),
                     "verify_bytes_per_second": _option(
-                        "The time for reading an archive grows by its size over this rate.",
+                        "The deadline for reading an archive grows by its size divided by this rate.",
                         type="float",
                         default="2000000",
                     ),
                     "compress_by": _option(
-                        "Who compresses dumps in custom format: airflow-pgbackup, on all cores, or pg_dump, in its one "
-                        "thread. The archive is of the same format either way.",
+                        "Who compresses dumps in custom format: airflow-pgbackup, on all cores, or pg_dump, on one. "
+                        "The format of the archive is the same.",
                         default="airflow-pgbackup",
                         example="pg_dump",
                     ),
                     "rehearsal_containment": _option(
-                        "A rehearsal restores into a server that runs in a sandbox (bubblewrap). Where none can be "
-                        "made: prefer rehearses all the same and reports it as uncontained; require makes the result "
+                        "A rehearsal restores into a server in a sandbox (bubblewrap). If no sandbox can be made, "
+                        "prefer rehearses without one and reports it as uncontained; require makes the result "
                         "not proven.",
                         default="prefer",
                         example="require",
                     ),
                     "temp_dir": _option(
-                        "Where a private copy of an artifact goes when a tool opens it by its name. Empty is the "
+                        "Directory for the private copy of an artifact that a tool opens by its name. Empty: the "
                         "system's directory for temporary files.",
                         default="",
                         example="/var/lib/pgbackup",
@@ -106,6 +92,11 @@ def get_provider_info() -> dict[str, Any]:
             }
         },
     }
+
+
+def _modules(package: str, *names: str) -> list[dict[str, Any]]:
+    modules = [f"airflow_pgbackup.{package}.{name}" for name in names]
+    return [{"integration-name": _INTEGRATION, "python-modules": modules}]
 
 
 def _option(description: str, *, default: str, type: str = "string", example: str | None = None) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _named(repository: Repository, reference: Mapping[str, object]) -> tuple[Ser
     except (KeyError, TypeError, ValueError):
         raise ConfigurationError(
             f"not a reference to a backup: {str(reference)[:200]}",
-            hint="pass what a dump, verify or upload task returned, as in backup=dump.output",
+            hint="Pass what a dump, verify or upload task returned, as in backup=dump.output.",
         ) from None
     repository.require(uuid)
     return series, id

@@ -1,11 +1,11 @@
-"""What the operators share: settings, cancelling, errors in Airflow's terms."""
+"""What the operators share: settings, cancellation, errors as Airflow expects them."""
 
 from __future__ import annotations
 
 import json
 import socket
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 
 class PgBackupOperator(BaseOperator):
-    """Base of the operators: each translates its arguments into one call of a verb in :mod:`airflow_pgbackup.backup`.
+    """The base of the operators: each translates its arguments into one call of a verb in
+    :mod:`airflow_pgbackup.backup`.
 
-    A failure is one line, ``message. HINT: what to do``, raised without the chain of errors behind it. Where trying
-    again cannot help the task fails without its retries.
+    A failure is one line, ``message. HINT: what to do``, without the errors that caused it. Where a retry cannot help,
+    the task fails without its retries.
     """
 
     ui_color = "#cfe2f3"
@@ -45,7 +46,7 @@ class PgBackupOperator(BaseOperator):
         self._cancel = cancel = Cancel()
         try:
             if self._killed:
-                raise Canceled("stopped before it began")
+                raise Canceled("canceled before it started")
             run = RunContext(
                 settings=load(airflow=True),
                 cancel=cancel,
@@ -57,41 +58,35 @@ class PgBackupOperator(BaseOperator):
             return dict(encodable(self._run(context, run)))
         except PgBackupError as error:
             failure = airflow_error(error)
-        # Outside of the handler, so that the error does not carry the one that it was made of.
+        # Raised outside the handler, so that the log shows one error.
         raise failure
 
     @abstractmethod
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
-        """Make the one call, with ``run`` as its context. What it returns goes to XCom: a reference, plain JSON."""
+        """Call the verb with ``run`` as its context. The result goes to XCom: a reference, plain JSON."""
 
     def on_kill(self) -> None:
-        """Stop the tool; returns at once. ``execute``, which goes on meanwhile, then fails and cleans up.
+        """Stop the tool and return at once; ``execute``, which is still running, then fails and cleans up.
 
-        Runs in a signal handler: no log line, no lock.
+        This runs in a signal handler: no log line, no lock.
         """
         self._killed = True
         if self._cancel is not None:
             self._cancel.set()
 
-    def _keep(self, arguments: Mapping[str, Any]) -> None:
-        """Store a constructor's ``locals()``: each argument under its own name, and nothing else."""
-        for name, value in arguments.items():
-            if name not in ("self", "kwargs", "__class__"):
-                setattr(self, name, value)
-
 
 def airflow_error(error: PgBackupError) -> AirflowException:
-    """The error for Airflow: one line, with or without retries."""
+    """Return the error for Airflow: one line, with or without retries."""
     return (AirflowFailException if error.permanent else AirflowException)(str(error))
 
 
 def seconds(deadline: float | timedelta | None) -> float | None:
-    """A deadline as the verbs want it."""
+    """Return a deadline in seconds, as the verbs take it."""
     return deadline.total_seconds() if isinstance(deadline, timedelta) else deadline
 
 
 def is_true(name: str, value: bool | str) -> bool:
-    """A flag that may have been rendered from a template, where it is text.
+    """Return the value of a flag; rendered from a template it is text.
 
     :raises ConfigurationError: neither true nor false.
     """
@@ -99,15 +94,23 @@ def is_true(name: str, value: bool | str) -> bool:
     if (text := str(value).strip().lower()) in known:
         return known[text]
     raise ConfigurationError(
-        f"{name} is {value!r}", hint="pass True or False, or a template that renders to one of them"
+        f"invalid {name} {value!r}", hint="Pass True or False, or a template that renders to one of them."
     )
 
 
-def seed(context: Context) -> str:
-    """Return what identifies a request: the same for each try of a task, so a retry finds what an earlier one did.
+def with_lists(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with lazy sequences as lists: XCom gives those for the results of a mapped task."""
+    return {
+        name: list(value) if isinstance(value, Sequence) and not isinstance(value, str | list | tuple) else value
+        for name, value in values.items()
+    }
 
-    A person who clears a task wants it again. Airflow then raises ``max_tries`` to the tries so far and the retries
-    (``clear_task_instances``), so the difference to the retries changes with each clear, and with nothing else.
+
+def seed(context: Context) -> str:
+    """Return what identifies a request: the same for each try of a task, so that a retry finds what an earlier try did.
+
+    A person who clears a task wants it to run again. Airflow then sets ``max_tries`` to the number of tries so far plus
+    the retries (``clear_task_instances``), so ``max_tries`` minus the retries changes with each clear, and only then.
     """
     ti = context["ti"]
     cleared = ti.max_tries - (ti.task.retries or 0)
@@ -115,7 +118,7 @@ def seed(context: Context) -> str:
 
 
 def origin(context: Context) -> dict[str, object]:
-    """Who made a backup or a verification, for its manifest."""
+    """Return who made a backup or a verification, for its manifest."""
     ti = context["ti"]
     return {
         "dag_id": ti.dag_id,
@@ -128,13 +131,13 @@ def origin(context: Context) -> dict[str, object]:
 
 
 def repository_of(backup: object) -> str:
-    """The URI of the repository that a reference was made in.
+    """Return the URI of the repository that a reference was made in.
 
     :raises ConfigurationError: not a reference.
     """
     if isinstance(backup, Mapping) and isinstance(uri := backup.get("repository"), str):
         return uri
     raise ConfigurationError(
-        f"backup is no reference: {str(backup)[:200]}",
-        hint="pass what a dump, verify or upload task returned, as in backup=dump.output",
+        f"not a reference to a backup: {str(backup)[:200]}",
+        hint="Pass what a dump, verify or upload task returned, as in backup=dump.output.",
     )

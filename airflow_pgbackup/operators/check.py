@@ -1,13 +1,13 @@
-"""PgBackupCheckOperator: what would stop or spoil a backup, before it does."""
+"""PgBackupCheckOperator: find what would prevent or compromise a backup, before it runs."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.errors import ConfigurationError, OptionError, PgBackupError
-from airflow_pgbackup.operators._base import PgBackupOperator, is_true
+from airflow_pgbackup.operators._base import PgBackupOperator, is_true, with_lists
 from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
@@ -22,21 +22,23 @@ _FAIL_ON = ("error", "warning", "never")
 
 
 class PgBackupCheckOperator(PgBackupOperator):
-    """Look for everything that would stop or spoil a backup: rights, locks, versions, room, what nobody backs up.
+    """Find everything that would prevent or compromise a backup: privileges, locks, versions, disk space, databases
+    without a backup.
 
-    Every finding is in the log with its hint, all of them at once. The task fails on errors. It returns
+    The log lists every finding with its hint. The task fails on errors. It returns
     ``{"errors": 0, "warnings": 2, "findings": [{"severity", "code", "message", "hint", "objects", "database"}, …]}``.
-    Nothing is dumped; the repository gets a small file and loses it again.
+    Nothing is dumped; a small test file is written to the repository and deleted.
 
-    :param postgres_conn_id: as for the dump that is checked for.
-    :param database: instead of the connection's own.
-    :param repository: where the dump would go; None looks at the server only.
+    :param postgres_conn_id: as for the dump.
+    :param database: the database to check, instead of the connection's own.
+    :param repository: where the dump would go; None checks only the server.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
-    :param server: the server's name in the repository, by default the connection id.
-    :param cluster: check for a dump of all databases by pg_dumpall, not for one of a single database by pg_dump.
-    :param options: of that dump, by the names that the dump operators have: ``{"schemas": ["app"], "jobs": 4}``.
-    :param scan_rows: also read every table, for rows that no restore takes: as long and as much load as a few dumps.
-    :param fail_on: ``error``; or ``warning``, for those too; or ``never``.
+    :param server: the first part of the series name, by default the connection id.
+    :param cluster: check for a dump of all databases by pg_dumpall instead of one database by pg_dump.
+    :param options: of the dump, named as in the dump operators: ``{"schemas": ["app"], "jobs": 4}``.
+    :param scan_rows: also read every table, for rows that no restore accepts; this takes as long and loads the server
+        as much as a few dumps.
+    :param fail_on: ``error``: fail on errors; ``warning``: also on warnings; ``never``.
     """
 
     template_fields = (
@@ -50,6 +52,8 @@ class PgBackupCheckOperator(PgBackupOperator):
         "scan_rows",
         "fail_on",
     )
+
+    template_fields_renderers: ClassVar[dict[str, str]] = {"options": "json"}
 
     def __init__(
         self,
@@ -80,7 +84,7 @@ class PgBackupCheckOperator(PgBackupOperator):
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
 
         if self.fail_on not in _FAIL_ON:
-            raise ConfigurationError(f"fail_on is {self.fail_on!r}", hint=f"choose one of {', '.join(_FAIL_ON)}")
+            raise ConfigurationError(f"invalid fail_on {self.fail_on!r}", hint=f"Choose one of {', '.join(_FAIL_ON)}.")
         findings = PgBackupHook(self.postgres_conn_id, self.database).check(
             repository=self._repository(run.cancel),
             options=self._dump_options(),
@@ -91,7 +95,7 @@ class PgBackupCheckOperator(PgBackupOperator):
         for finding in findings:
             printing(self.log.error if finding.severity == "error" else self.log.warning)(str(finding))
         if not findings:
-            self.log.info("nothing is in the way of a backup")
+            self.log.info("no problems found")
         counts = {severity: sum(finding.severity == severity for finding in findings) for severity in _FAIL_ON[:2]}
         failing = [one for one in findings if one.severity == "error" or self.fail_on == "warning"]
         if failing and self.fail_on != "never":
@@ -99,7 +103,7 @@ class PgBackupCheckOperator(PgBackupOperator):
                 "check found "
                 + " and ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count)
                 + f": {'; '.join(finding.message for finding in failing)}",
-                hint=failing[0].hint if len(failing) == 1 else "the log has a hint for each",
+                hint=failing[0].hint if len(failing) == 1 else "The log has a hint for each.",
             )
         return {
             "errors": counts["error"],
@@ -117,15 +121,11 @@ class PgBackupCheckOperator(PgBackupOperator):
 
         kind = DumpAllOptions if is_true("cluster", self.cluster) else DumpOptions
         known = [*kind.table(), "extra_args"]
-        given: dict[str, Any] = {}
-        for name, value in (self.options or {}).items():
+        for name in self.options or {}:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 raise OptionError(
-                    f"options has {name!r}, which {kind.tool} does not have",
-                    hint=f"did you mean {near[0]!r}?" if near else "the dump operator's page lists them",
+                    f"unknown {kind.tool} option {name!r} in options",
+                    hint=f"Did you mean {near[0]!r}?" if near else "The dump operator's page lists the options.",
                 )
-            # What a mapped task returned arrives as a lazy sequence.
-            lazy = isinstance(value, Sequence) and not isinstance(value, str | list | tuple)
-            given[name] = list(value) if lazy else value
-        return kind(**given)
+        return kind(**with_lists(self.options or {}))

@@ -1,8 +1,8 @@
-"""PgDumpOperator and PgDumpAllOperator: run pg_dump or pg_dumpall into a repository.
+"""PgDumpOperator: run pg_dump into a repository. Its sibling for clusters is :mod:`.dump_all`.
 
-Every option of the two programs is an explicit keyword argument, so that editors and type checkers know it. Names,
-types and defaults are those of :class:`~airflow_pgbackup.postgres.options.DumpOptions` and ``DumpAllOptions``, which
-say what each is for; a test holds the two lists together.
+Every option of pg_dump is an explicit keyword argument, so that editors and type checkers know it. Names, types and
+defaults are those of :class:`~airflow_pgbackup.postgres.options.DumpOptions`, which documents each; a test compares the
+two lists.
 """
 
 from __future__ import annotations
@@ -10,101 +10,72 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_pgbackup.operators._base import PgBackupOperator, is_true
+from airflow_pgbackup.operators._dump import COMMON_FIELDS, DumpOperator
+from airflow_pgbackup.operators.dump_all import PgDumpAllOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_pgbackup.backup.context import RunContext
-    from airflow_pgbackup.postgres.options.tool import ToolOptions
-    from airflow_pgbackup.repository.base import Repository
 
-    Options = TypeVar("Options", bound=ToolOptions)
+__all__ = ["PgDumpAllOperator", "PgDumpOperator"]
 
 
-_COMMON_FIELDS = (
-    "postgres_conn_id",
-    "database",
-    "repository",
-    "aws_conn_id",
-    "server",
-    "artifact_template",
-    "init_repository",
-)
-
-
-class _DumpOperator(PgBackupOperator):
-    """What the two dump operators have in common."""
-
-    postgres_conn_id: str
-    database: str | None
-    repository: str
-    aws_conn_id: str | None
-    server: str | None
-    artifact_template: str
-    init_repository: bool | str
-    compress: int | str | None
-
-    def _repository(self) -> Repository:
-        from airflow_pgbackup.hooks.repository import open_repository
-
-        repository = open_repository(self.repository, self.aws_conn_id, cancel=self._cancel)
-        if is_true("init_repository", self.init_repository):
-            repository.init()
-        return repository
-
-    def _options(self, kind: type[Options]) -> Options:
-        """The options from the attributes of the same names."""
-        given = {name: getattr(self, name) for name in (*kind.table(), "extra_args")}
-        # What a mapped task returned arrives as a lazy sequence; the options know lists.
-        lists = {name: list(value) for name, value in given.items() if _is_lazy_list(value)}
-        options = kind(**{**given, **lists})
-        options.validate()  # what makes no sense is refused before a server is asked or a repository made
-        return options
-
-    def _common(self, run: RunContext) -> dict[str, Any]:
-        """The arguments that ``dump_database`` and ``dump_cluster`` share."""
-        return {
-            "server": self.server or self.postgres_conn_id,
-            "repository": self._repository(),
-            "artifact_template": self.artifact_template,
-            "context": run,
-        }
-
-
-class PgDumpOperator(_DumpOperator):
+class PgDumpOperator(DumpOperator):
     """Dump one database with pg_dump into a repository. The task returns the reference of the backup.
 
-    A retry finds what an earlier try committed, and returns that instead of dumping again.
+    A retry returns the backup that an earlier try committed, instead of dumping again.
 
-    :param repository: ``file:///folder`` or ``s3://bucket/prefix``; verify and upload read it, so it must be one that
-        their workers see.
+    :param repository: ``file:///directory`` or ``s3://bucket/prefix``. Verify and upload read it, so their workers must
+        reach it.
     :param postgres_conn_id: a connection of type ``postgres``; see
         :class:`~airflow_pgbackup.hooks.pgbackup.PgBackupHook`.
-    :param database: instead of the connection's own.
+    :param database: the database to dump, instead of the connection's own.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
-    :param server: the server's name in the repository, by default the connection id. Backups of one database are one
-        series as long as it stays the same.
-    :param artifact_template: the artifact's name without its extension; ``{database}``, ``{server}``, ``{date}`` and
-        ``{time}`` (UTC) are known.
-    :param deadline: seconds, or a timedelta, that pg_dump may run; by default what ``[pgbackup] dump_deadline`` says.
-    :param init_repository: make the repository if there is none yet. For its first use: left on, an unmounted volume
-        is taken for a new repository instead of being an error.
-    :param count_rows: count every table of the source in the dump's own snapshot, while pg_dump reads it, so that each
-        verification proves source = archive; the manifest lists what the options leave out. Reads the tables twice.
+    :param server: the first part of the series name, by default the connection id. Keep it stable, or a new series
+        begins.
+    :param artifact_template: the artifact's name without its extension; it may contain ``{database}``, ``{server}``,
+        ``{date}`` and ``{time}`` (UTC).
+    :param deadline: how long pg_dump may run, in seconds or as a timedelta; by default ``[pgbackup] dump_deadline``.
+    :param init_repository: create the repository if it does not exist. For its first use only: while it is set, an
+        unmounted volume becomes a new repository instead of an error.
+    :param count_rows: count every table of the source in the dump's own snapshot while pg_dump reads it, so that each
+        verification compares the archive with its source; the manifest lists what the options leave out. It reads the
+        tables twice.
 
-    The other parameters are pg_dump's options, see :class:`~airflow_pgbackup.postgres.options.DumpOptions`.
+    The other parameters are pg_dump's options; see :class:`~airflow_pgbackup.postgres.options.DumpOptions`.
     """
 
     template_fields = (
-        *_COMMON_FIELDS,
+        *COMMON_FIELDS,
         "format", "compress", "lock_wait_timeout", "extensions", "encoding", "schemas", "exclude_schemas",
         "superuser", "tables", "exclude_tables", "exclude_extensions", "exclude_tables_and_children",
         "exclude_table_data", "exclude_table_data_and_children", "filters", "include_foreign_data", "sections",
         "snapshot", "tables_and_children", "role", "extra_args",
     )  # fmt: skip
+
+    # Lists, which Airflow's page shows as JSON.
+    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
+        (
+            "extensions",
+            "schemas",
+            "exclude_schemas",
+            "tables",
+            "exclude_tables",
+            "exclude_extensions",
+            "exclude_tables_and_children",
+            "exclude_table_data",
+            "exclude_table_data_and_children",
+            "filters",
+            "include_foreign_data",
+            "sections",
+            "tables_and_children",
+            "extra_args",
+        ),
+        "json",
+    )
 
     def __init__(
         self,
@@ -183,7 +154,76 @@ class PgDumpOperator(_DumpOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._keep(locals())
+        self.repository = repository
+        self.postgres_conn_id = postgres_conn_id
+        self.database = database
+        self.aws_conn_id = aws_conn_id
+        self.server = server
+        self.artifact_template = artifact_template
+        self.deadline = deadline
+        self.init_repository = init_repository
+        self.count_rows = count_rows
+        self.format = format
+        self.jobs = jobs
+        self.verbose = verbose
+        self.compress = compress
+        self.lock_wait_timeout = lock_wait_timeout
+        self.no_sync = no_sync
+        self.sync_method = sync_method
+        self.data_only = data_only
+        self.large_objects = large_objects
+        self.clean = clean
+        self.create = create
+        self.extensions = extensions
+        self.encoding = encoding
+        self.schemas = schemas
+        self.exclude_schemas = exclude_schemas
+        self.no_owner = no_owner
+        self.schema_only = schema_only
+        self.superuser = superuser
+        self.tables = tables
+        self.exclude_tables = exclude_tables
+        self.no_privileges = no_privileges
+        self.column_inserts = column_inserts
+        self.disable_dollar_quoting = disable_dollar_quoting
+        self.disable_triggers = disable_triggers
+        self.enable_row_security = enable_row_security
+        self.exclude_extensions = exclude_extensions
+        self.exclude_tables_and_children = exclude_tables_and_children
+        self.exclude_table_data = exclude_table_data
+        self.exclude_table_data_and_children = exclude_table_data_and_children
+        self.extra_float_digits = extra_float_digits
+        self.filters = filters
+        self.if_exists = if_exists
+        self.include_foreign_data = include_foreign_data
+        self.inserts = inserts
+        self.load_via_partition_root = load_via_partition_root
+        self.no_comments = no_comments
+        self.no_data = no_data
+        self.no_policies = no_policies
+        self.no_publications = no_publications
+        self.no_schema = no_schema
+        self.no_security_labels = no_security_labels
+        self.no_subscriptions = no_subscriptions
+        self.no_table_access_method = no_table_access_method
+        self.no_tablespaces = no_tablespaces
+        self.no_toast_compression = no_toast_compression
+        self.no_unlogged_table_data = no_unlogged_table_data
+        self.on_conflict_do_nothing = on_conflict_do_nothing
+        self.quote_all_identifiers = quote_all_identifiers
+        self.restrict_key = restrict_key
+        self.rows_per_insert = rows_per_insert
+        self.sections = sections
+        self.sequence_data = sequence_data
+        self.serializable_deferrable = serializable_deferrable
+        self.snapshot = snapshot
+        self.statistics = statistics
+        self.statistics_only = statistics_only
+        self.strict_names = strict_names
+        self.tables_and_children = tables_and_children
+        self.use_set_session_authorization = use_set_session_authorization
+        self.role = role
+        self.extra_args = extra_args
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.dump import dump_database
@@ -195,102 +235,3 @@ class PgDumpOperator(_DumpOperator):
             connection=PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(),
             **self._common(run),
         )
-
-
-class PgDumpAllOperator(_DumpOperator):
-    """Dump a whole cluster, or what all its databases share, with pg_dumpall into a repository.
-
-    As :class:`PgDumpOperator`, but always in plain format, and:
-
-    :param database: the one to connect to for roles and tablespaces; every database is dumped all the same.
-    :param compress: ``zstd``, ``gzip``, either with a level as in ``zstd:9``, or None. pg_dumpall has no such option:
-        its output is compressed on its way into the repository.
-
-    The other parameters are pg_dumpall's options, see :class:`~airflow_pgbackup.postgres.options.DumpAllOptions`.
-    ``create`` is none of them: pg_dumpall always writes CREATE DATABASE.
-    """
-
-    template_fields = (
-        *_COMMON_FIELDS,
-        "compress", "lock_wait_timeout", "encoding", "superuser", "exclude_databases", "filters", "role",
-        "extra_args",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        *,
-        repository: str,
-        postgres_conn_id: str = "postgres_default",
-        database: str | None = None,
-        aws_conn_id: str | None = "aws_default",
-        server: str | None = None,
-        artifact_template: str = "{database}_{date}_{time}",
-        deadline: float | timedelta | None = None,
-        init_repository: bool | str = False,
-        compress: int | str | None = None,
-        # pg_dumpall's options, in the order of its --help
-        verbose: bool = False,
-        lock_wait_timeout: int | str | None = None,
-        data_only: bool = False,
-        clean: bool = False,
-        encoding: str | None = None,
-        globals_only: bool = False,
-        no_owner: bool = False,
-        roles_only: bool = False,
-        schema_only: bool = False,
-        superuser: str | None = None,
-        tablespaces_only: bool = False,
-        no_privileges: bool = False,
-        column_inserts: bool = False,
-        disable_dollar_quoting: bool = False,
-        disable_triggers: bool = False,
-        exclude_databases: Sequence[str] = (),
-        extra_float_digits: int | None = None,
-        filters: Sequence[str | os.PathLike[str]] = (),
-        if_exists: bool = False,
-        inserts: bool = False,
-        load_via_partition_root: bool = False,
-        no_comments: bool = False,
-        no_data: bool = False,
-        no_policies: bool = False,
-        no_publications: bool = False,
-        no_role_passwords: bool = False,
-        no_schema: bool = False,
-        no_security_labels: bool = False,
-        no_subscriptions: bool = False,
-        no_sync: bool = False,
-        no_table_access_method: bool = False,
-        no_tablespaces: bool = False,
-        no_toast_compression: bool = False,
-        no_unlogged_table_data: bool = False,
-        on_conflict_do_nothing: bool = False,
-        quote_all_identifiers: bool = False,
-        restrict_key: str | None = None,
-        rows_per_insert: int | None = None,
-        sequence_data: bool = False,
-        statistics: bool | None = None,
-        statistics_only: bool = False,
-        use_set_session_authorization: bool = False,
-        role: str | None = None,
-        extra_args: Sequence[str] = (),
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self._keep(locals())
-
-    def _run(self, context: Context, run: RunContext) -> dict[str, object]:
-        from airflow_pgbackup.backup.dump import dump_cluster
-        from airflow_pgbackup.hooks.pgbackup import PgBackupHook
-        from airflow_pgbackup.postgres.options import DumpAllOptions
-
-        options = self._options(DumpAllOptions)
-        return dump_cluster(
-            connection=PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(),
-            options=options,
-            compress=self.compress,
-            **self._common(run),
-        )
-
-
-def _is_lazy_list(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str | list | tuple)

@@ -1,10 +1,10 @@
-"""PgBackupPruneOperator: delete what the retention policy does not keep."""
+"""PgBackupPruneOperator: delete the backups that the retention policy does not keep."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true
 
@@ -15,34 +15,46 @@ if TYPE_CHECKING:
 
 
 class PgBackupPruneOperator(PgBackupOperator):
-    """Delete the backups that no rule keeps, in each series by itself, and sweep what crashes have left behind.
+    """Delete the backups that no rule keeps, for each series separately, and sweep the leftovers of crashes.
 
-    Only backups verified at ``minimum_level`` count; while none does, none is deleted. The newest of a series is never
-    deleted, nor are the newest ``keep_at_least`` that count, nor what is pinned or locked by the store. The rules are
-    told in ``docs/reference/retention.md``.
+    Only backups verified at ``minimum_level`` count; while none counts, none is deleted. Never deleted are the newest
+    backup of a series, the newest ``keep_at_least`` that count, and what is pinned or locked by the store.
+    ``docs/reference/retention.md`` explains the rules.
 
-    The task returns the plan without the backups that stay: ``{"kept": 12, "removed": 3, "bytes": 4096, "decisions":
-    [{"series", "id", "started_at", "size", "state", "verified", "keep", "reasons"}], "leftovers": […], "notes": […],
-    …}``. With ``delete=False`` each decision is logged with its reasons.
+    The task returns the plan without the backups that are kept:
+    ``{"kept": 12, "removed": 3, "bytes": 4096, "decisions": [{"series", "id", "started_at", "size", "state",
+    "verified", "keep", "reasons"}], "leftovers": […], "notes": […], …}``.
+    With ``delete=False`` each decision is logged with its reasons.
 
-    :param repository: ``s3://bucket/prefix`` or ``file:///folder``.
-    :param delete: True deletes; False only says what would be deleted. There is no default. (Not ``dry_run``, which is
-        a method of every operator.)
-    :param server: only the series of this one: what the dump operators call ``server``, a connection id by default.
+    :param repository: ``s3://bucket/prefix`` or ``file:///directory``.
+    :param delete: True deletes; False only reports what would be deleted. There is no default. (It is not called
+        ``dry_run``, which is a method of every operator.)
+    :param server: only the series of this server, as the dump operators name it: a connection id by default.
     :param databases: only these databases of ``server``. An empty list is none.
     :param cluster: only, or also, the pg_dumpall backups of ``server``.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
-    :param keep_last: the newest that many.
-    :param keep_hourly: the newest of each of the last that many hours that have one. Days, weeks (ISO), months and
-        years likewise.
-    :param keep_within: all that are at most this much older than the newest.
-    :param keep_at_least: how many that count always stay.
-    :param minimum_level: ``integrity``, ``archive`` or ``restore``; None: all that have not failed count.
-    :param time_zone: whose midnight is the border of a day, ``Europe/Berlin``.
+    :param keep_last: keep this many of the newest backups.
+    :param keep_hourly: keep the newest backup of each of the last N hours that have one. ``keep_daily``,
+        ``keep_weekly`` (ISO weeks), ``keep_monthly`` and ``keep_yearly`` do the same for their periods.
+    :param keep_within: keep backups within this timedelta of the newest.
+    :param keep_at_least: keep at least this many backups that count.
+    :param minimum_level: the level at which a backup must be verified to count: ``integrity``, ``archive`` or
+        ``restore``; None: every backup counts that has not failed.
+    :param time_zone: the time zone in which days and hours begin, ``Europe/Berlin``.
     :param grace: how long a leftover must not have grown before it is swept; at least an hour.
     """
 
-    template_fields = ("repository", "delete", "server", "databases", "aws_conn_id", "minimum_level", "time_zone")
+    template_fields = (
+        "repository",
+        "delete",
+        "server",
+        "databases",
+        "cluster",
+        "aws_conn_id",
+        "minimum_level",
+        "time_zone",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"databases": "json"}
 
     def __init__(
         self,
@@ -51,7 +63,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         delete: bool | str,
         server: str | None = None,
         databases: Sequence[str] | XComArg | None = None,
-        cluster: bool = False,
+        cluster: bool | str = False,
         aws_conn_id: str | None = "aws_default",
         keep_last: int = 0,
         keep_hourly: int = 0,
@@ -106,10 +118,14 @@ class PgBackupPruneOperator(PgBackupOperator):
                 time_zone=self.time_zone,
             ),
             dry_run=not is_true("delete", self.delete),
-            series=SeriesSelection(server=self.server, databases=self.databases, cluster=self.cluster),  # type: ignore[arg-type]
+            series=SeriesSelection(
+                server=self.server,
+                databases=self.databases,  # type: ignore[arg-type]  # rendered: an XComArg is a list now
+                cluster=is_true("cluster", self.cluster),
+            ),
             grace=self.grace,
             context=run,
         )
-        # What stays is most of it, and the same every day: no load for Airflow's database.
+        # Most backups are kept, and the same every day: they do not belong in Airflow's database.
         decisions: list[dict[str, object]] = plan.pop("decisions")  # type: ignore[assignment]
         return {**plan, "decisions": [decision for decision in decisions if not decision["keep"]]}

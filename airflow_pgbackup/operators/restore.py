@@ -1,14 +1,14 @@
-"""PgRestoreOperator: bring a backup back."""
+"""PgRestoreOperator: restore a backup into a database."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.errors import ConfigurationError
-from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of
+from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of, with_lists
 from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
@@ -19,46 +19,46 @@ if TYPE_CHECKING:
     from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.repository.base import Repository
 
-# Of pg_restore's options those that a restore here decides itself, or that make no sense in it.
+# Options of pg_restore that the restore sets itself, or that do not apply to it.
 NOT_OFFERED = frozenset({"create", "exit_on_error", "restrict_key", "no_data_for_failed_tables"})
 
 
 class PgRestoreOperator(PgBackupOperator):
-    """Restore a backup of whatever format, from whatever repository, into a database of whatever name.
+    """Restore a backup of any format, from any repository, into a database of any name.
 
-    The bytes are held against the manifest first. Then all of it happens in one transaction, or in a new database
-    that gets its name when it is whole, so nothing half-done ever stands under that name, also when the task fails
-    or is killed. The task returns what :func:`airflow_pgbackup.backup.restore.restore` does: duration, bytes, rows,
-    objects, warnings, and the ``reference`` of the backup.
+    The bytes are compared with the manifest first. Then the restore runs in one transaction, or under a temporary name
+    that is renamed when complete, so the target never holds half a restore, even when the task fails or is killed. The
+    task returns what :func:`airflow_pgbackup.backup.restore.restore` does: duration, bytes, rows, objects, warnings,
+    and the ``reference`` of the backup.
 
     :param backup: a reference: what a dump, verify or upload task returned, ``backup=verify.output``. Without one,
-        ``repository`` and ``series`` say where to look.
-    :param repository: where to look for a backup, ``s3://bucket/prefix`` or ``file:///folder``.
-    :param series: of which server and database, ``prod/dvdrental``; ``prod/@cluster`` for one by pg_dumpall.
-    :param backup_id: which one of the series; ``latest`` is the newest that is verified at ``minimum_level``. A newer
-        one that is not, or that failed, is named in the log.
-    :param minimum_level: for ``latest``: ``integrity``, ``archive`` or ``restore``; None takes the newest that has not
-        failed.
+        ``repository`` and ``series`` choose the backup.
+    :param repository: the repository to choose a backup from, ``s3://bucket/prefix`` or ``file:///directory``.
+    :param series: its series, ``prod/dvdrental``; ``prod/@cluster`` for a pg_dumpall backup.
+    :param backup_id: its id; ``latest`` is the newest that is verified at ``minimum_level``. The log names newer
+        backups that are not verified or failed.
+    :param minimum_level: for ``latest``: ``integrity``, ``archive`` or ``restore``; None chooses the newest that has
+        not failed.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
     :param postgres_conn_id: the server to restore into; the connection's database is the target.
-    :param database: the target, instead of the connection's own.
-    :param mode: ``into_empty``: the database is there, and users have nothing in it. ``create``: it is not there yet.
-        ``replace``: a new one takes its place, by renames in one transaction. ``into_existing``: beside what is there,
-        in one transaction.
-    :param keep_old: with ``replace``: keep what was there under a dated name; False drops it after the swap.
-    :param terminate_sessions: end the sessions in the database that is replaced; False refuses where there are any.
-    :param maintenance_database: where to be while databases are made and renamed; None tries ``postgres``, then
-        ``template1``.
-    :param allow_older_server: restore a dump of a newer major version of PostgreSQL, which need not work.
-    :param globals_backup: the reference of a cluster backup, whose roles and tablespaces are restored before; those
-        that exist stay as they are, and are reported.
+    :param database: the target database, instead of the connection's own.
+    :param mode: ``into_empty``: the database exists and holds no user objects. ``create``: it does not exist.
+        ``replace``: a new database takes the place of the existing one, by renames in one transaction.
+        ``into_existing``: restore beside what the database holds, in one transaction.
+    :param keep_old: with ``replace``: keep the old database under a dated name; False drops it after the swap.
+    :param terminate_sessions: end the sessions in the database that is replaced; False fails if there are any.
+    :param maintenance_database: the database to connect to while databases are created and renamed; None tries
+        ``postgres``, then ``template1``.
+    :param allow_older_server: restore a dump of a newer major version of PostgreSQL, which may fail.
+    :param globals_backup: the reference of a cluster backup, whose roles and tablespaces are restored first; those that
+        exist already are reported and not changed.
     :param globals_aws_conn_id: for its repository.
-    :param analyze: gather the planner's statistics afterwards.
-    :param plan_only: a dry run: read and check all, log and return what would be done, and change nothing.
-    :param deadline: seconds, or a timedelta, for all of it; None is no limit.
+    :param analyze: run ANALYZE afterwards, for the planner's statistics.
+    :param plan_only: a dry run: read and check everything, log and return what would be done, and change nothing.
+    :param deadline: a limit for the restore as a whole, in seconds or as a timedelta; None is no limit.
 
-    The other parameters are pg_restore's options, see
-    :class:`~airflow_pgbackup.postgres.options.pg_restore.RestoreOptions`; a plain dump is restored whole.
+    The other parameters are pg_restore's options; see
+    :class:`~airflow_pgbackup.postgres.options.pg_restore.RestoreOptions`. A plain dump is restored completely.
     """
 
     template_fields = (
@@ -68,23 +68,14 @@ class PgRestoreOperator(PgBackupOperator):
         "superuser", "tables", "triggers", "filters", "sections", "role", "extra_args",
     )  # fmt: skip
 
-    backup: Mapping[str, object] | None
-    repository: str | None
-    series: str | None
-    backup_id: str
-    minimum_level: str | None
-    aws_conn_id: str | None
-    postgres_conn_id: str
-    database: str | None
-    mode: str
-    keep_old: bool | str
-    terminate_sessions: bool | str
-    maintenance_database: str | None
-    allow_older_server: bool | str
-    globals_backup: Mapping[str, object] | None
-    globals_aws_conn_id: str | None
-    analyze: bool | str
-    plan_only: bool | str
+    # Lists and mappings, which Airflow's page shows as JSON.
+    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
+        (
+            "backup", "globals_backup", "indexes", "schemas", "exclude_schemas", "functions", "tables", "triggers",
+            "filters", "sections", "extra_args",
+        ),
+        "json",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -148,7 +139,61 @@ class PgRestoreOperator(PgBackupOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._keep(locals())
+        self.backup = backup
+        self.repository = repository
+        self.series = series
+        self.backup_id = backup_id
+        self.minimum_level = minimum_level
+        self.aws_conn_id = aws_conn_id
+        self.postgres_conn_id = postgres_conn_id
+        self.database = database
+        self.mode = mode
+        self.keep_old = keep_old
+        self.terminate_sessions = terminate_sessions
+        self.maintenance_database = maintenance_database
+        self.allow_older_server = allow_older_server
+        self.globals_backup = globals_backup
+        self.globals_aws_conn_id = globals_aws_conn_id
+        self.analyze = analyze
+        self.plan_only = plan_only
+        self.deadline = deadline
+        self.verbose = verbose
+        self.data_only = data_only
+        self.clean = clean
+        self.indexes = indexes
+        self.jobs = jobs
+        self.use_list = use_list
+        self.schemas = schemas
+        self.exclude_schemas = exclude_schemas
+        self.no_owner = no_owner
+        self.functions = functions
+        self.schema_only = schema_only
+        self.superuser = superuser
+        self.tables = tables
+        self.triggers = triggers
+        self.no_privileges = no_privileges
+        self.single_transaction = single_transaction
+        self.disable_triggers = disable_triggers
+        self.enable_row_security = enable_row_security
+        self.filters = filters
+        self.if_exists = if_exists
+        self.no_comments = no_comments
+        self.no_data = no_data
+        self.no_policies = no_policies
+        self.no_publications = no_publications
+        self.no_schema = no_schema
+        self.no_security_labels = no_security_labels
+        self.no_subscriptions = no_subscriptions
+        self.no_table_access_method = no_table_access_method
+        self.no_tablespaces = no_tablespaces
+        self.sections = sections
+        self.statistics = statistics
+        self.statistics_only = statistics_only
+        self.strict_names = strict_names
+        self.transaction_size = transaction_size
+        self.use_set_session_authorization = use_set_session_authorization
+        self.role = role
+        self.extra_args = extra_args
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.restore import GlobalsBackup, restore
@@ -162,7 +207,8 @@ class PgRestoreOperator(PgBackupOperator):
         if self.globals_backup is not None:
             uri = repository_of(self.globals_backup)
             globals_from = GlobalsBackup(
-                self.globals_backup, open_repository(uri, self.globals_aws_conn_id, cancel=run.cancel)
+                self.globals_backup,  # type: ignore[arg-type]  # rendered: the XComArg is a reference now
+                open_repository(uri, self.globals_aws_conn_id, cancel=run.cancel),
             )
         return restore(
             reference=reference,
@@ -187,11 +233,10 @@ class PgRestoreOperator(PgBackupOperator):
         from airflow_pgbackup.hooks.repository import open_repository
 
         if self.backup is not None:
-            return open_repository(repository_of(self.backup), self.aws_conn_id, cancel=cancel), self.backup
+            backup: Any = self.backup  # rendered: the XComArg is a reference now
+            return open_repository(repository_of(backup), self.aws_conn_id, cancel=cancel), backup
         if not self.repository or not self.series:
-            raise ConfigurationError(
-                "no backup is named", hint="pass backup=, as verify.output; or repository= and series="
-            )
+            raise ConfigurationError("no backup given", hint="Pass backup=verify.output, or repository= and series=.")
         repository = open_repository(self.repository, self.aws_conn_id, cancel=cancel)
         return repository, choose_backup(
             repository,
@@ -202,15 +247,10 @@ class PgRestoreOperator(PgBackupOperator):
         )
 
     def _options(self) -> RestoreOptions:
-        """The options from the attributes of the same names."""
+        """Return pg_restore's options, from the attributes of the same names."""
         from airflow_pgbackup.postgres.options import RestoreOptions
 
         names = [name for name in (*RestoreOptions.table(), "extra_args") if name not in NOT_OFFERED]
-        given = {name: getattr(self, name) for name in names}
-        # What a mapped task returned arrives as a lazy sequence; the options know lists.
-        lazy = {
-            n: list(v) for n, v in given.items() if isinstance(v, Sequence) and not isinstance(v, str | list | tuple)
-        }
-        options = RestoreOptions(**{**given, **lazy})
-        options.validate()  # what makes no sense is refused before a server is asked
+        options = RestoreOptions(**with_lists({name: getattr(self, name) for name in names}))
+        options.validate()  # invalid options are refused before a server is asked
         return options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of
 from airflow_pgbackup.repository.s3.options import mapping
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 
 class PgBackupUploadOperator(PgBackupOperator):
-    """Copy a backup with its verifications into another repository, usually from local disk to S3.
+    """Copy a backup and its verifications into another repository, usually from a local disk to S3.
 
-    The bytes are held against their digests on the way, and the manifest goes last, so the copy is there whole or not
-    at all. Running it again finds what is there already. The task returns the reference to the copy.
+    The bytes are compared with their digests on the way, and the manifest is written last, so the copy is complete or
+    invisible. A second run finds the copy. The task returns the reference of the copy.
 
     :param backup: a reference: what a dump or verify task returned, ``backup=verify.output``.
-    :param destination: the other repository, ``s3://bucket/prefix`` or ``file:///folder``.
+    :param destination: the other repository, ``s3://bucket/prefix`` or ``file:///directory``.
     :param aws_conn_id: for a source on S3; None is boto3's own chain.
     :param destination_aws_conn_id: the same for the destination.
     :param extra_args: boto3's ``ExtraArgs`` for what is written: ``{"StorageClass": "STANDARD_IA",
         "ServerSideEncryption": "aws:kms", "SSEKMSKeyId": …, "Tagging": "team=data", "ExpectedBucketOwner": …}``.
-    :param checksum_algorithm: ``CRC32``, ``CRC32C``, ``CRC64NVME``, ``SHA1`` or ``SHA256``: what S3 is to check each
-        part by, beyond boto3's default.
-    :param minimum_level: refuse a backup that is not verified at this level or a higher one; None takes any.
-    :param init_repository: make the destination a repository if it is none yet. For its first use: left on, a
-        mistyped URI makes a new repository instead of an error.
+    :param checksum_algorithm: ``CRC32``, ``CRC32C``, ``CRC64NVME``, ``SHA1`` or ``SHA256``: the checksum by which S3
+        checks each part, instead of boto3's default.
+    :param minimum_level: refuse a backup that is not verified at this level or a higher one; None accepts any.
+    :param init_repository: create the destination repository if it does not exist. For its first use only: while it is
+        set, a mistyped URI creates a new repository instead of an error.
     """
 
     template_fields = (
@@ -38,9 +38,12 @@ class PgBackupUploadOperator(PgBackupOperator):
         "destination",
         "aws_conn_id",
         "destination_aws_conn_id",
+        "extra_args",
+        "checksum_algorithm",
         "minimum_level",
         "init_repository",
     )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"backup": "json", "extra_args": "json"}
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
-"""PgBackupVerifyOperator: say what a backup is worth."""
+"""PgBackupVerifyOperator: verify a backup."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.operators._base import PgBackupOperator, repository_of
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 
 class PgBackupVerifyOperator(PgBackupOperator):
-    """Verify a backup and write the result beside it in its repository.
+    """Verify a backup and record the result beside it in its repository.
 
-    A backup that does not pass fails the task without a retry; a rehearsal that could not run here fails it, too, but
-    may be tried again. The task returns the reference, with ``verified``
-    as the repository has it now.
+    If the backup fails, the task fails without a retry; if a rehearsal could not run on this worker, it fails and may
+    be retried. The task returns the reference, with ``verified`` as the repository has it now.
 
     :param backup: a reference: what a dump, verify or upload task returned, ``backup=dump.output``.
     :param level: ``integrity``: the bytes are those that were dumped; a dump that airflow-pgbackup compressed is
         verified at ``archive`` instead. ``archive``: and PostgreSQL's own reader reads them to the end, with rows
         counted per table. ``restore``: and it was restored into a throwaway server, where every row and definition
         was compared.
-    :param scratch_conn_id: for level ``restore``: rehearse in a temporary database of this server, as its superuser,
-        instead of in a throwaway server on the worker; for databases with extensions that the worker lacks.
+    :param scratch_conn_id: for level ``restore``: rehearse in a temporary database on this server, as its superuser,
+        instead of in a throwaway server on the worker. For databases with extensions that the worker lacks.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
-    :param deadline: seconds, or a timedelta, that reading the archive may take; by default what ``[pgbackup]`` gives
-        for its size.
+    :param deadline: how long reading the archive may take, in seconds or as a timedelta; by default what the
+        ``[pgbackup]`` section gives for its size.
     """
 
     template_fields = ("backup", "level", "scratch_conn_id", "aws_conn_id")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"backup": "json"}
 
     def __init__(
         self,

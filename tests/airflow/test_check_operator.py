@@ -125,10 +125,10 @@ PgBackupCheckOperator(task_id="cluster", postgres_conn_id="db", cluster=True, op
     [
         (
             'options={"schema": ["a"]}',
-            "options has 'schema', which pg_dump does not have. HINT: did you mean 'schemas'?",
+            "unknown pg_dump option 'schema' in options. HINT: Did you mean 'schemas'?",
         ),
         ('options={"schemas": "a,b"}', "schemas is the string 'a,b'. HINT: Pass a list: ['a', 'b']"),
-        ('fail_on="anything"', "fail_on is 'anything'. HINT: choose one of error, warning, never"),
+        ('fail_on="anything"', "invalid fail_on 'anything'. HINT: Choose one of error, warning, never."),
         ('postgres_conn_id="nobody"', "Connection refused"),
     ],
 )

@@ -354,7 +354,7 @@ dump = PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.
 dump >> PgBackupVerifyOperator(task_id="verify", backup={backup})
 """)
     assert run.states == {"dump": "success", "verify": "failed"}
-    assert "HINT: pass what a dump, verify or upload task returned" in run.failure
+    assert "HINT: Pass what a dump, verify or upload task returned" in run.failure
 
 
 def test_a_retry_returns_what_the_first_try_committed(

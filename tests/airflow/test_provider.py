@@ -1,8 +1,9 @@
-"""What Airflow knows of the provider, and what the operators' constructors promise."""
+"""What Airflow knows about the provider, and what the operators' constructors guarantee."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import json
 import os
@@ -12,7 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from airflow.sdk import BaseOperator
 
+import airflow_pgbackup
 from airflow_pgbackup import __version__
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.provider_info import get_provider_info
@@ -83,16 +86,75 @@ def test_the_operator_has_every_option(name: str) -> None:
         assert (parameter.annotation, parameter.default) == (field.type, field.default), argument
 
 
-@pytest.mark.parametrize("name", ["PgDumpOperator", "PgDumpAllOperator"])
-def test_every_text_may_be_a_template(name: str) -> None:
-    from airflow_pgbackup.operators import dump
+def operators() -> Mapping[str, type[BaseOperator]]:
+    """Every public operator and sensor, by its name."""
+    found: dict[str, type[BaseOperator]] = {}
+    for package in ("operators", "sensors"):
+        for name in modules_in(package):
+            module = importlib.import_module(f"airflow_pgbackup.{package}.{name}")
+            found |= {
+                name: value
+                for name, value in vars(module).items()
+                if name.startswith("Pg") and isinstance(value, type) and value.__module__ == module.__name__
+            }
+    found.pop("PgBackupOperator", None)  # the base
+    return found
 
-    operator = getattr(dump, name)
+
+def modules_in(package: str) -> list[str]:
+    directory = Path(airflow_pgbackup.__file__).parent / package
+    return sorted(path.stem for path in directory.glob("*.py") if not path.stem.startswith("_"))
+
+
+NAMES = sorted(operators())
+
+
+def test_provider_info_names_every_module() -> None:
+    """A new operator, sensor, trigger or hook has an entry."""
+    info = get_provider_info()
+    for package in ("hooks", "operators", "sensors", "triggers"):
+        (entry,) = info[package]
+        assert entry["python-modules"] == [f"airflow_pgbackup.{package}.{name}" for name in modules_in(package)]
+    for name in info["cli"]:
+        module, _, function = name.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_the_operators_are_found() -> None:
+    assert NAMES == [
+        "PgBackupCheckOperator",
+        "PgBackupFreshnessSensor",
+        "PgBackupPruneOperator",
+        "PgBackupUploadOperator",
+        "PgBackupVerifyOperator",
+        "PgDumpAllOperator",
+        "PgDumpOperator",
+        "PgRestoreOperator",
+    ]
+
+
+# The rendered fields are for everybody to see, and this one may be a secret; that one is a word of pg_dump's.
+NO_TEMPLATE = {"restrict_key", "sync_method"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_text_and_list_is_a_template_field(name: str) -> None:
+    operator = operators()[name]
     parameters = inspect.signature(operator.__init__).parameters.values()
-    texts = {parameter.name for parameter in parameters if "str" in str(parameter.annotation)}
-    # The rendered fields are for everybody to see; these two are no text or are a secret.
-    texts -= {"restrict_key", "sync_method"}
-    assert set(operator.template_fields) == texts
+    texts = {p.name for p in parameters if any(word in str(p.annotation) for word in ("str", "Mapping", "Sequence"))}
+    assert set(operator.template_fields) == texts - NO_TEMPLATE
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_list_and_mapping_is_shown_as_json(name: str) -> None:
+    operator = operators()[name]
+    parameters = inspect.signature(operator.__init__).parameters
+    nested = {
+        field
+        for field in operator.template_fields
+        if any(word in str(parameters[field].annotation) for word in ("Mapping", "Sequence"))
+    }
+    assert operator.template_fields_renderers == dict.fromkeys(nested, "json")
 
 
 def test_the_default_name_of_an_artifact() -> None:
@@ -100,15 +162,6 @@ def test_the_default_name_of_an_artifact() -> None:
     from airflow_pgbackup.repository.layout import DEFAULT_ARTIFACT
 
     assert inspect.signature(PgDumpOperator.__init__).parameters["artifact_template"].default == DEFAULT_ARTIFACT
-
-
-def operators() -> Mapping[str, type]:
-    from airflow_pgbackup.operators.dump import PgDumpAllOperator, PgDumpOperator
-    from airflow_pgbackup.operators.upload import PgBackupUploadOperator
-    from airflow_pgbackup.operators.verify import PgBackupVerifyOperator
-
-    found = (PgDumpOperator, PgDumpAllOperator, PgBackupVerifyOperator, PgBackupUploadOperator)
-    return {operator.__name__: operator for operator in found}
 
 
 def test_no_argument_hides_one_of_airflow_s() -> None:
@@ -120,10 +173,13 @@ def test_no_argument_hides_one_of_airflow_s() -> None:
         assert own & taken == set(), name
 
 
-def test_a_constructor_stores_and_nothing_else() -> None:
+OTHERS = {"delete": False, "max_age": 60}
+
+
+def test_a_constructor_only_stores() -> None:
     backup = {"repository": "file:///r"}
     for name, operator in operators().items():
-        required = {"repository": "nonsense://", "backup": backup, "destination": "nonsense://"}
+        required = {"repository": "nonsense://", "backup": backup, "destination": "nonsense://", **OTHERS}
         parameters = inspect.signature(operator.__init__).parameters
         task = operator(task_id="t", **{key: value for key, value in required.items() if key in parameters})
         for parameter in parameters.values():
@@ -140,13 +196,13 @@ def test_operators_survive_serialization() -> None:
     with DAG("d", schedule=None) as dag:
         for name, operator in operators().items():
             parameters = inspect.signature(operator.__init__).parameters
-            required = {"repository": "file:///r", "backup": {"id": "x"}, "destination": "file:///s"}
+            required = {"repository": "file:///r", "backup": {"id": "x"}, "destination": "file:///s", **OTHERS}
             task = operator(task_id=name, **{key: value for key, value in required.items() if key in parameters})
             copy.deepcopy(task)
     DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
 
 
-@pytest.mark.parametrize("module", ["dump", "verify", "upload"])
+@pytest.mark.parametrize("module", modules_in("operators"))
 def test_importing_an_operator_loads_nothing_heavy(module: str) -> None:
     """A DAG file is parsed every few seconds: what only a running task needs is imported there."""
     code = f"""

@@ -1,0 +1,61 @@
+"""What PgDumpOperator and PgDumpAllOperator share."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_pgbackup.operators._base import PgBackupOperator, is_true, with_lists
+
+if TYPE_CHECKING:
+    from airflow_pgbackup.backup.context import RunContext
+    from airflow_pgbackup.postgres.options.tool import ToolOptions
+    from airflow_pgbackup.repository.base import Repository
+
+    Options = TypeVar("Options", bound=ToolOptions)
+
+COMMON_FIELDS = (
+    "postgres_conn_id",
+    "database",
+    "repository",
+    "aws_conn_id",
+    "server",
+    "artifact_template",
+    "init_repository",
+)
+
+
+class DumpOperator(PgBackupOperator):
+    """The base of the two dump operators."""
+
+    postgres_conn_id: str
+    database: str | None
+    repository: str
+    aws_conn_id: str | None
+    server: str | None
+    artifact_template: str
+    deadline: float | timedelta | None
+    init_repository: bool | str
+
+    def _repository(self) -> Repository:
+        from airflow_pgbackup.hooks.repository import open_repository
+
+        repository = open_repository(self.repository, self.aws_conn_id, cancel=self._cancel)
+        if is_true("init_repository", self.init_repository):
+            repository.init()
+        return repository
+
+    def _options(self, kind: type[Options]) -> Options:
+        """Return the tool's options, from the attributes of the same names."""
+        options = kind(**with_lists({name: getattr(self, name) for name in (*kind.table(), "extra_args")}))
+        options.validate()  # invalid options are refused before a server is asked or a repository created
+        return options
+
+    def _common(self, run: RunContext) -> dict[str, Any]:
+        """Return the arguments that ``dump_database`` and ``dump_cluster`` share."""
+        return {
+            "server": self.server or self.postgres_conn_id,
+            "repository": self._repository(),
+            "artifact_template": self.artifact_template,
+            "context": run,
+        }
