@@ -28,3 +28,13 @@ def test_compression_beside_zstd_s_own() -> None:
     assert run.returncode == 0, run.stderr
     rows = [line.split(" | ")[0] for line in run.stdout.splitlines()[2:]]
     assert rows == ["| text", "| pgbench", "| measurements", "| orders", "| uuids", "| events in json", "| bytea"]
+
+
+def test_fsck_of_a_few_backups() -> None:
+    run = subprocess.run(
+        [sys.executable, BENCHMARKS / "bench_fsck.py", "--backups", "20", "--series", "4"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.splitlines()[-1] == "requests: 41 GetObject, 2 ListObjectsV2, 1 ListMultipartUploads"

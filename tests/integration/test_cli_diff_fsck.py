@@ -15,6 +15,11 @@ from typing import Any
 import pytest
 from honest import write_backup, write_verification
 
+from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import DumpOptions
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import read_manifest
 from airflow_pgbackup.repository.layout import Series, backup_folder
@@ -102,6 +107,33 @@ def test_errors_of_diff(repository: Repository, run: Run, arguments: list[str], 
     assert (done.returncode, done.stdout) == (status, "")
     assert said in done.stderr
     assert "hint:" in done.stderr
+
+
+def test_names_of_a_database_are_shown_and_obeyed_by_no_terminal(
+    run: Run, tmp_path: Path, server18: PostgresServer, fresh_database: Callable[..., ConnectionParams]
+) -> None:
+    evil = "\x1b[31mred\u202e\nline"
+    database = fresh_database(server18, None, "create table a (id int)")
+    repository = open_repository(f"file://{tmp_path}/real")
+    repository.init()
+
+    def dump() -> None:
+        options = DumpOptions(format="directory")
+        made = dump_database(connection=database, server="s", repository=repository, options=options)
+        verify(reference=made, repository=repository)
+
+    dump()
+    with database.connect() as session:
+        session.execute(f'create table "{evil}" (id int)')
+        session.execute(f'alter table a add column "{evil}" int')
+    dump()
+    done = run("diff", repository.uri, f"s/{database.dbname}")
+    assert done.returncode == 0, done.stderr
+    assert not {"\x1b", "\u202e"} & set(done.stdout)
+    shown = "\\x1b[31mred\\u202e\\nline"
+    assert sum(shown in line for line in done.stdout.splitlines()) >= 2
+    found = as_json(run("diff", repository.uri, f"s/{database.dbname}", "--json"))
+    assert evil in {one["name"] for one in found["tables"]}
 
 
 # -- fsck --------------------------------------------------------------------------------------------------------------
