@@ -30,9 +30,9 @@ from airflow_pgbackup.postgres.tools.process import Cancel
 from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.files import name_exclusively
+from airflow_pgbackup.repository.cancellation import CancelFlag, Stop
+from airflow_pgbackup.repository.local.naming import name_exclusively
 from airflow_pgbackup.repository.manifest import FileDigest, Manifest
-from airflow_pgbackup.repository.source import CancelFlag, Stop
 
 _T = TypeVar("_T")
 _HEAD = 512

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from airflow_pgbackup.byte_streams import PieceReader, Readable
 from airflow_pgbackup.errors import RepositoryError
-from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.manifest import Manifest
 
 PIECE = 1 << 20

@@ -34,7 +34,8 @@ from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import Cancel, ToolProcess
 from airflow_pgbackup.repository import layout
-from airflow_pgbackup.repository.base import Incoming, Repository
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.entry import Incoming
 from airflow_pgbackup.repository.manifest import Artifact, ClientInfo, FileDigest, Manifest, directory_sha256
 
 

@@ -20,7 +20,7 @@ from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import FileDigest, directory_sha256
-from airflow_pgbackup.repository.regular_files import open_below
+from airflow_pgbackup.repository.nofollow import open_below
 
 _CHUNK = 1 << 20
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.errors import DiskError
-from airflow_pgbackup.repository.files import FULL
+from airflow_pgbackup.repository.local.errors import FULL
 
 _FICLONE = 0x40049409  # ioctl_ficlone(2) on x86 and ARM; elsewhere it fails, and the bytes are copied
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -28,9 +28,9 @@ from airflow_pgbackup.backup.removal import GRACE, LEAST_GRACE, is_abandoned, re
 from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, RepositoryError
 from airflow_pgbackup.postgres.tools.cancel import Cancel
-from airflow_pgbackup.repository.base import Leftover as Temporary
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import THREADS, Backup, Catalogue, Leftover, read_catalogue
+from airflow_pgbackup.repository.entry import UnfinishedWrite
 from airflow_pgbackup.repository.evidence import read_evidence, unreadable
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, encode_segment
 from airflow_pgbackup.repository.retention import Decision, Policy, plan
@@ -105,7 +105,7 @@ class _Prune:
     log: Callable[[str], None]
     decisions: list[Decision] = field(default_factory=list)
     leftovers: list[Leftover] = field(default_factory=list)
-    temporary: list[Temporary] = field(default_factory=list)
+    temporary: list[UnfinishedWrite] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     ignored: list[dict[str, object]] = field(default_factory=list)
 
@@ -128,7 +128,7 @@ class _Prune:
 
     def find_temporary(self, prefixes: Iterable[str], grace: timedelta) -> None:
         for prefix in prefixes:
-            self.temporary += self.repository.leftovers(grace, prefix=prefix, say=self._note)
+            self.temporary += self.repository.unfinished_writes(grace, prefix=prefix, say=self._note)
 
     def tell(self) -> None:
         for decision in self.decisions:
@@ -148,7 +148,7 @@ class _Prune:
         steps: list[tuple[str, Callable[[], None]]] = []
         steps += [(f"{one.series}/{one.id}", partial(self._remove, one)) for one in removals]
         steps += [(f"{one.series}/{one.id}", partial(self._remove, one)) for one in self.leftovers]
-        steps += [(one.key, partial(self.repository.abort_leftovers, [one])) for one in self.temporary]
+        steps += [(one.key, partial(self.repository.remove_unfinished, [one])) for one in self.temporary]
         failed: list[tuple[str, RepositoryError]] = []
         for name, step in steps:
             self.cancel.check()

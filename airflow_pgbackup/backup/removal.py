@@ -12,8 +12,9 @@ from contextlib import suppress
 from datetime import timedelta
 
 from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, RepositoryError
-from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, Backup, Leftover, read_manifest
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of
 from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest
 

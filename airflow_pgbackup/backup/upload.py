@@ -27,7 +27,8 @@ from airflow_pgbackup.errors import (
     VerificationFailed,
 )
 from airflow_pgbackup.repository import layout
-from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.evidence import Evidence, parse_verification, read_evidence
 from airflow_pgbackup.repository.layout import VerificationName
 from airflow_pgbackup.repository.manifest import MAX_BYTES, FileDigest, Manifest

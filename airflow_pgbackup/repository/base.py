@@ -19,10 +19,9 @@ import uuid as uuid_module
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import (
@@ -33,60 +32,15 @@ from airflow_pgbackup.errors import (
     RepositoryNotFound,
 )
 from airflow_pgbackup.private_directory import PrivateDirectory
+from airflow_pgbackup.repository.byte_source import ByteSource
+from airflow_pgbackup.repository.cancellation import CancelFlag
+from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
 from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX, check_key, is_key
+from airflow_pgbackup.repository.listing_limits import limited
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, RepositoryFile
-from airflow_pgbackup.repository.source import CancelFlag, Source
+from airflow_pgbackup.repository.nofollow import members_of
 
 READ_LIMIT = 16 * 1024**2
-
-MOST_KEYS = 1_000_000
-"""In one listing, which is held in memory to sort it: years of nightly backups of hundreds of databases."""
-MOST_NAMES = 256 * 1024**2
-"""Characters that the names in one listing may have together, for a store that sends long ones."""
-FEWER = "Use a prefix that holds only backups, prune, or name one server or database."
-
-
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One key.
-
-    :param modified: aware, UTC, by the store's clock.
-    :param version: what pins a later read to these very bytes: a quoted ETag, else a version id; None for local files.
-    :param sha256: hex digest; of the members of a directory that was just written only.
-    """
-
-    key: str
-    size: int
-    modified: datetime
-    version: str | None = None
-    sha256: str = field(default="", compare=False)
-
-
-@dataclass(frozen=True)
-class Incoming:
-    """A folder on its way into a repository.
-
-    :param finish: the folder is whole: bring it in, as :meth:`Repository.write_directory` does.
-    :param offer: this member will not change any more. Returns at once.
-    """
-
-    finish: Callable[[Mapping[str, str]], Sequence[Entry]]
-    offer: Callable[[str], None] = lambda member: None
-
-
-@dataclass(frozen=True)
-class Leftover:
-    """What a crash left behind: a temporary file or folder, or (``upload_id``) an incomplete multipart upload.
-
-    :param modified: when it last grew, aware UTC: a dump that has been running for a day is not a leftover.
-    """
-
-    key: str
-    modified: datetime
-    upload_id: str | None = None
 
 
 class Repository(ABC):
@@ -151,7 +105,12 @@ class Repository(ABC):
 
     def list_all(self, prefix: str = "") -> Iterator[Entry]:
         """Yield what :meth:`list` does and also the files or objects whose names are not keys, in no order."""
-        return self._limited(self._list(_folder(prefix)), lambda e: len(e.key) + len(e.version or ""))
+        return limited(
+            self._list(_folder(prefix)),
+            lambda e: len(e.key) + len(e.version or ""),
+            uri=self.uri,
+            cancel=self._cancel,
+        )
 
     def strangers(self, prefix: str) -> Iterator[str]:
         """What lies below a folder and is not a key: links, FIFOs, odd names. A store that has none finds none."""
@@ -159,21 +118,8 @@ class Repository(ABC):
 
     def folders(self, prefix: str = "") -> Sequence[str]:
         """Names of the folders right below a folder, sorted. Limits as for :meth:`list`."""
-        return sorted(name for name in self._limited(self._folders(_folder(prefix)), len) if is_key(name))
-
-    def _limited(self, found: Iterable[_T], length: Callable[[_T], int]) -> Iterator[_T]:
-        names = 0
-        for number, each in enumerate(found, 1):
-            if self._cancel is not None:
-                self._cancel.check()
-            names += length(each)
-            if number > MOST_KEYS or names > MOST_NAMES:
-                most = f"{MOST_KEYS:,} keys" if number > MOST_KEYS else f"{MOST_NAMES:,} characters of names"
-                raise RepositoryError(
-                    f"cannot list {self.uri}: it holds more than {most}",
-                    hint=FEWER,
-                )
-            yield each
+        found = limited(self._folders(_folder(prefix)), len, uri=self.uri, cancel=self._cancel)
+        return sorted(name for name in found if is_key(name))
 
     @abstractmethod
     def stat(self, key: str) -> Entry | None:
@@ -223,7 +169,7 @@ class Repository(ABC):
         check_key(key)
         if key != REPOSITORY_FILE:
             self.uuid  # noqa: B018  raises where there is no repository
-        return self._write(key, Source(source, sha256=sha256, cancel=cancel), size_hint=size_hint, sha256=sha256)
+        return self._write(key, ByteSource(source, sha256=sha256, cancel=cancel), size_hint=size_hint, sha256=sha256)
 
     def write_bytes(self, key: str, data: bytes) -> Entry:
         return self.write(key, io.BytesIO(data), size_hint=len(data), sha256=hashlib.sha256(data).hexdigest())
@@ -272,11 +218,9 @@ class Repository(ABC):
         :raises AlreadyExists: when there is anything under ``prefix``.
         """
         self.uuid  # noqa: B018  raises where there is no repository
-        members = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if _is_member(path)]
+        members = members_of(folder)
         for member in members:
             check_key(f"{prefix}/{member}")
-        if not members:
-            raise RepositoryError(f"the folder {folder} is empty: not brought into the repository")
         if self.stat(prefix) is not None or next(self.list(prefix), None) is not None:
             raise AlreadyExists(f"{self.location(prefix)} exists already")
         return members
@@ -334,20 +278,20 @@ class Repository(ABC):
         """Write and delete a small file, to learn before a long dump what would go wrong after it. Works before
         :meth:`init`, too."""
         key = f"{TEMP_PREFIX}probe-{secrets.token_hex(8)}"
-        self._write(key, Source(io.BytesIO(b"probe")), size_hint=5, sha256=None)
+        self._write(key, ByteSource(io.BytesIO(b"probe")), size_hint=5, sha256=None)
         self._delete([key])
 
     @abstractmethod
-    def leftovers(
+    def unfinished_writes(
         self, older_than: timedelta, *, prefix: str = "", say: Callable[[str], None] | None = None
-    ) -> Sequence[Leftover]:
+    ) -> Sequence[UnfinishedWrite]:
         """What crashes left below a folder and has not grown for that long. Only what is certainly ours.
 
         :param say: gets a line about what this store cannot list; by default the log does.
         """
 
     @abstractmethod
-    def abort_leftovers(self, leftovers: Iterable[Leftover]) -> None:
+    def remove_unfinished(self, writes: Iterable[UnfinishedWrite]) -> None:
         """Remove them."""
 
     # -- for implementations -------------------------------------------------------------------------------------
@@ -369,16 +313,10 @@ class Repository(ABC):
     def _folders(self, folder: str) -> Iterator[str]: ...
 
     @abstractmethod
-    def _write(self, key: str, source: Source, *, size_hint: int | None, sha256: str | None) -> Entry: ...
+    def _write(self, key: str, source: ByteSource, *, size_hint: int | None, sha256: str | None) -> Entry: ...
 
     @abstractmethod
     def _delete(self, keys: Sequence[str]) -> None: ...
-
-
-def _is_member(path: Path) -> bool:
-    if path.is_symlink() or not (path.is_file() or path.is_dir()):
-        raise RepositoryError(f"{path} is neither a file nor a folder: not brought into the repository")
-    return path.is_file()
 
 
 def _folder(prefix: str) -> str:

@@ -20,9 +20,9 @@ from datetime import datetime
 from itertools import groupby
 
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, ManifestError, RepositoryError
-from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import (
-    LEVELS,
     MANIFEST_FILE,
     REPOSITORY_FILE,
     Series,
@@ -35,20 +35,12 @@ from airflow_pgbackup.repository.layout import (
     split_key,
 )
 from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest
+from airflow_pgbackup.repository.state import STATES, standing
 
 PIN_FILE = "pin.json"
 """A file of this name in a backup's folder keeps ``prune`` from it."""
 
 THREADS = 8
-
-_STANDING = {
-    "verified": "is verified at {level} only",
-    "written": "is not verified yet",
-    "failed": "failed verification",
-    "notproven": "could not be proven",
-    "incomplete": "is incomplete",
-    "unreadable": "cannot be read",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +81,7 @@ class Backup:
     @property
     def standing(self) -> str:
         """Why it does not count, for a sentence that it is the subject of: ``is not verified yet``."""
-        text = _STANDING[self.state].format(level=self.level)
+        text = STATES[self.state].format(level=self.level)
         return f"{text}: {self.problem}" if self.problem else text
 
 
@@ -180,30 +172,6 @@ def select_series(server: str | None, databases: Sequence[str] | None, *, cluste
         )
     named = [Series(server, database) for database in dict.fromkeys(databases or ())]
     return [*named, Series(server, None)] if cluster else named
-
-
-def standing(verifications: Iterable[VerificationName]) -> tuple[str, str | None]:
-    """What a history of verifications amounts to: ``(state, level)``.
-
-    A failure takes back all that had passed before, and stands until something passes at its level or a higher one: a
-    backup that did not restore is not good again because its bytes still are what they were. "Not proven" says
-    nothing about the backup: it shows only where nothing else has been said.
-
-    :return: ``("verified", highest level passed)``, ``("failed", None)``, ``("notproven", None)`` or
-        ``("written", None)`` for an empty history.
-    """
-    state, best, failed = "written", -1, -1
-    for seen in sorted(verifications, key=lambda v: (v.at, v.result == "fail")):
-        rank = LEVELS.index(seen.level)
-        if seen.result == "fail":
-            best, failed = -1, max(failed, rank)
-        elif seen.result == "pass" and rank >= failed:
-            best, failed = max(best, rank), -1
-        elif seen.result == "notproven":
-            state = "notproven"
-    if failed >= 0:
-        return "failed", None
-    return ("verified", LEVELS[best]) if best >= 0 else (state, None)
 
 
 def read_manifest(repository: Repository, series: Series, backup_id: str) -> Manifest:

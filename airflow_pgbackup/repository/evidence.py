@@ -23,10 +23,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
 from airflow_pgbackup.errors import BackupNotFound, ManifestError, VerificationFailed
-from airflow_pgbackup.repository.base import Entry, Repository
-from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Backup, find_folder, read_manifest, standing
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Backup, find_folder, read_manifest
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import LEVELS, MANIFEST_FILE, Series, VerificationName
 from airflow_pgbackup.repository.manifest import MAX_BYTES, US, Manifest
+from airflow_pgbackup.repository.state import standing
 from airflow_pgbackup.repository.verification import Verification
 
 SKEW = timedelta(minutes=5)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import ClassVar
 
-from airflow_pgbackup.repository.document import FORMAT_VERSION as FORMAT_VERSION
-from airflow_pgbackup.repository.document import MAX_BYTES as MAX_BYTES
-from airflow_pgbackup.repository.document import Content, integer, moment
-from airflow_pgbackup.repository.document import Document as Document
+from airflow_pgbackup.repository.json_document import FORMAT_VERSION as FORMAT_VERSION
+from airflow_pgbackup.repository.json_document import MAX_BYTES as MAX_BYTES
+from airflow_pgbackup.repository.json_document import Content, integer, moment
+from airflow_pgbackup.repository.json_document import Document as Document
 from airflow_pgbackup.repository.layout import Series, artifact_key, parse_backup_id
 
 

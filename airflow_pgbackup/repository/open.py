@@ -8,10 +8,10 @@ from urllib.parse import unquote
 
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.layout import check_key
-from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.s3.options import S3Options
-from airflow_pgbackup.repository.source import CancelFlag
 
 _FORMS = "a repository is file:///absolute/folder or s3://bucket/prefix"
 

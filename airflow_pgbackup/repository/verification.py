@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar
 
-from airflow_pgbackup.repository.document import Content, Document, moment
+from airflow_pgbackup.repository.json_document import Content, Document, moment
 from airflow_pgbackup.repository.manifest import ClientInfo
 
 

@@ -20,7 +20,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import Series, backup_id, manifest_key, verification_key
-from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.options import S3Options
 

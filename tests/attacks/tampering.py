@@ -25,7 +25,8 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.repository import layout
-from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.manifest import (
     Artifact,
     FileDigest,

@@ -38,7 +38,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import MOST_VERIFICATIONS, Evidence, read_evidence
 from airflow_pgbackup.repository.layout import Series, VerificationName, backup_folder, id_suffix
-from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.repository.s3.options import S3Options
@@ -516,7 +516,9 @@ def test_a_manifest_alone_is_no_copy(repository: Repository, real: Evidence, tmp
         upload(reference=reference(repository, real.backup.id), source=repository, destination=there)
 
 
-@pytest.mark.parametrize("look", [lambda r, at: list(r.list(at)), lambda r, at: r.leftovers(timedelta(0), prefix=at)])
+@pytest.mark.parametrize(
+    "look", [lambda r, at: list(r.list(at)), lambda r, at: r.unfinished_writes(timedelta(0), prefix=at)]
+)
 def test_a_listing_of_one_backup_that_holds_another_is_not_acted_on(
     monkeypatch: pytest.MonkeyPatch, look: Callable[[Repository, str], object]
 ) -> None:

@@ -97,7 +97,7 @@ def test_directories_as_deep_as_the_kernel_allows(repository: Repository, root: 
         os.close(descriptor)
         descriptor = below
     os.close(descriptor)
-    for look in (lambda: list(repository.list()), lambda: repository.leftovers(timedelta(0))):
+    for look in (lambda: list(repository.list()), lambda: repository.unfinished_writes(timedelta(0))):
         with pytest.raises(RepositoryError, match="file name too long") as caught:
             look()
         assert len(str(caught.value)) < 500
@@ -118,13 +118,13 @@ def test_a_listing_of_a_million_names_takes_a_bound(tmp_path: Path) -> None:
 import os
 from datetime import timedelta
 from airflow_pgbackup.errors import RepositoryError
-from airflow_pgbackup.repository import base
-from airflow_pgbackup.repository import files
+from airflow_pgbackup.repository import listing_limits
+from airflow_pgbackup.repository.local import tree
 from airflow_pgbackup.repository.open import open_repository
-base.MOST_KEYS = files.MOST_KEYS = 2_000
+listing_limits.MOST_KEYS = tree.MOST_KEYS = 2_000
 repository = open_repository("file://" + sys.argv[1])
 ready()
-for look in (repository.list, repository.folders, lambda: repository.leftovers(timedelta(0))):
+for look in (repository.list, repository.folders, lambda: repository.unfinished_writes(timedelta(0))):
     try:
         look()
     except RepositoryError as error:

@@ -19,7 +19,7 @@ from hostile_s3 import DATED, OBJECT, Answer, HostileS3, Request, item, listing
 
 from airflow_pgbackup.errors import Canceled, RepositoryError
 from airflow_pgbackup.postgres.tools.cancel import Cancel
-from airflow_pgbackup.repository import base
+from airflow_pgbackup.repository import listing_limits
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.open import open_repository
@@ -36,8 +36,8 @@ Look = Callable[[Repository], object]
 LOOKS: dict[str, Look] = {
     "list": lambda repository: list(repository.list()),
     "folders": lambda repository: repository.folders(),
-    "uploads": lambda repository: repository.leftovers(timedelta(0)),
-    "parts": lambda repository: repository.leftovers(timedelta(0)),
+    "uploads": lambda repository: repository.unfinished_writes(timedelta(0)),
+    "parts": lambda repository: repository.unfinished_writes(timedelta(0)),
     "head": lambda repository: repository.stat("key"),
     "get": lambda repository: repository.read_bytes("key"),
 }
@@ -128,7 +128,7 @@ def test_uploads_and_parts_without_an_end(store: HostileS3, repository: Reposito
 
     store.script = script
     with pytest.raises(RepositoryError, match="empty pages") as caught:
-        repository.leftovers(timedelta(0))
+        repository.unfinished_writes(timedelta(0))
     one_line(caught.value)
 
 
@@ -337,7 +337,7 @@ def test_a_date_that_is_none(store: HostileS3, repository: Repository) -> None:
     body = b"<ListMultipartUploadsResult/>"
     store.script = only("uploads", lambda: Answer(body, headers={"Date": "yesterday"}))
     with pytest.raises(RepositoryError) as caught:
-        repository.leftovers(timedelta(0))
+        repository.unfinished_writes(timedelta(0))
     one_line(caught.value)
 
 
@@ -345,7 +345,7 @@ def test_a_date_that_is_none(store: HostileS3, repository: Repository) -> None:
 def test_long_names_are_not_held_without_end(
     store: HostileS3, repository: Repository, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
-    monkeypatch.setattr(base, "MOST_NAMES", 4 * MIB)
+    monkeypatch.setattr(listing_limits, "MOST_NAMES", 4 * MIB)
     numbers = itertools.count()
 
     def page() -> Answer:
@@ -374,7 +374,7 @@ def test_what_is_kept_of_a_listing(store: HostileS3, repository: Repository) -> 
 def test_a_local_listing_has_the_same_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository = open_repository(f"file://{tmp_path}/repository")
     repository.init()
-    monkeypatch.setattr(base, "MOST_KEYS", 3)
+    monkeypatch.setattr(listing_limits, "MOST_KEYS", 3)
     for name in "abc":
         (tmp_path / "repository" / name).touch()
     with pytest.raises(RepositoryError, match="more than 3 "):

@@ -16,11 +16,11 @@ from honest import write_backup
 from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import OutcomeUnknown, RepositoryError
-from airflow_pgbackup.repository import local
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import is_whole, read_evidence
 from airflow_pgbackup.repository.layout import Series
-from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.local import repository as local
+from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.options import S3Options
@@ -52,14 +52,14 @@ def test_a_folder_that_cannot_be_flushed(
     """The manifest has its name by then, and another try may have found it."""
     there = LocalRepository(tmp_path / "there")
     there.init()
-    fsync = local.fsync
+    flush = local.flush
 
     def fails(path: Path) -> None:
         if (path / "manifest.json").exists():
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        fsync(path)
+        flush(path)
 
-    monkeypatch.setattr(local, "fsync", fails)
+    monkeypatch.setattr(local, "flush", fails)
     with pytest.raises(OutcomeUnknown, match=r"input/output error; .*manifest\.json may be lost in a crash"):
         copy(backup, source, there)
     assert is_whole(read_evidence(there, APP, backup.id))

@@ -69,7 +69,7 @@ def uploads(client: S3Client, bucket: str) -> list[str]:
 
 def sweep(repository: Repository) -> None:
     time.sleep(1.1)  # the store's clock shows whole seconds
-    repository.abort_leftovers(repository.leftovers(timedelta(0)))
+    repository.remove_unfinished(repository.unfinished_writes(timedelta(0)))
 
 
 def test_pg_dump_killed_at_any_point(
@@ -265,7 +265,7 @@ def test_a_worker_that_is_killed_leaves_an_upload_that_is_swept(
     wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in orphans), 10)
     assert [entry.key for entry in there.list()] == ["repository.json"]
     assert len(uploads(client, bucket)) == 1
-    assert there.leftovers(timedelta(hours=1)) == []  # it may still run, for all that another worker knows
+    assert there.unfinished_writes(timedelta(hours=1)) == []  # it may still run, for all that another worker knows
     reference = dump_database(
         connection=database, server="s", repository=there, options=OPTIONS, context=RunContext(seed="the same task")
     )

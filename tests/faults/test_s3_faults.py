@@ -218,7 +218,7 @@ def test_an_abort_that_fails_is_said_and_swept_later(
     assert store.uploads() == [f"pg/{KEY}"]
     store.proxy.faults.clear()
     time.sleep(1.1)
-    repository.abort_leftovers(repository.leftovers(timedelta(0)))
+    repository.remove_unfinished(repository.unfinished_writes(timedelta(0)))
     assert store.uploads() == []
 
 
@@ -228,7 +228,7 @@ def test_a_lost_reply_to_the_first_request_leaves_only_what_is_swept(store: Stor
     repository.write(KEY, io.BytesIO(LARGE))
     assert store.visible() == LARGE
     time.sleep(1.1)
-    repository.abort_leftovers(repository.leftovers(timedelta(0)))
+    repository.remove_unfinished(repository.unfinished_writes(timedelta(0)))
     assert store.uploads() == []
     assert store.visible() == LARGE
 
@@ -365,7 +365,7 @@ def test_what_was_sent_early_and_swept_is_sent_again(store: Store, repository: R
         incoming.offer("0.dat")
         wait_for_parts(store)
         time.sleep(1.5)  # the store's clock shows whole seconds; and the last part's reply is on its way
-        repository.abort_leftovers(repository.leftovers(timedelta(0)))
+        repository.remove_unfinished(repository.unfinished_writes(timedelta(0)))
         assert store.uploads() == []
         incoming.finish({})
     with repository.read(f"{FOLDER}/0.dat") as stream:
@@ -415,7 +415,7 @@ def test_credentials_that_stay_expired(store: Store, repository: Repository) -> 
     assert store.uploads() == [f"pg/{KEY}"], "nobody may abort it now"
     store.proxy.faults.clear()
     time.sleep(1.1)
-    repository.abort_leftovers(repository.leftovers(timedelta(0)))
+    repository.remove_unfinished(repository.unfinished_writes(timedelta(0)))
     assert store.uploads() == []
 
 

@@ -19,9 +19,11 @@ from airflow_pgbackup.errors import (
     RepositoryError,
     RepositoryNotFound,
 )
-from airflow_pgbackup.repository.base import Entry, Incoming, Leftover, Repository
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.byte_source import ByteSource
+from airflow_pgbackup.repository.cancellation import CancelFlag
+from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
 from airflow_pgbackup.repository.layout import TEMP_PREFIX
-from airflow_pgbackup.repository.source import CancelFlag, Source
 
 
 @dataclass
@@ -90,7 +92,7 @@ class MemoryRepository(Repository):
             try:
                 for member in self._members(prefix, folder):
                     with (folder / member).open("rb") as stream:
-                        source = Source(stream, sha256=digests.get(member), digest=True, cancel=cancel)
+                        source = ByteSource(stream, sha256=digests.get(member), digest=True, cancel=cancel)
                         entry = self._write(f"{prefix}/{member}", source, size_hint=None, sha256=None)
                         done.append(replace(entry, sha256=source.sha256))
             except BaseException:
@@ -100,15 +102,15 @@ class MemoryRepository(Repository):
 
         yield Incoming(finish)
 
-    def leftovers(
+    def unfinished_writes(
         self, older_than: timedelta, *, prefix: str = "", say: Callable[[str], None] | None = None
-    ) -> Sequence[Leftover]:
+    ) -> Sequence[UnfinishedWrite]:
         self._step("list leftovers")
         limit = self._store.now - older_than
         entries = [entry for _, entry in self._store.objects.values() if entry.key.startswith(TEMP_PREFIX)]
-        return [Leftover(entry.key, entry.modified) for entry in entries if entry.modified <= limit]
+        return [UnfinishedWrite(entry.key, entry.modified) for entry in entries if entry.modified <= limit]
 
-    def abort_leftovers(self, leftovers: Iterable[Leftover]) -> None:
+    def remove_unfinished(self, leftovers: Iterable[UnfinishedWrite]) -> None:
         self._delete([leftover.key for leftover in leftovers])
 
     def _step(self, what: str) -> None:
@@ -129,7 +131,7 @@ class MemoryRepository(Repository):
         below = (entry.key.removeprefix(folder).partition("/") for entry in self._list(folder))
         return iter({name for name, slash, _ in below if slash})
 
-    def _write(self, key: str, source: Source, *, size_hint: int | None, sha256: str | None) -> Entry:
+    def _write(self, key: str, source: ByteSource, *, size_hint: int | None, sha256: str | None) -> Entry:
         taken = AlreadyExists(f"{self.location(key)} exists already")
         unknown = OutcomeUnknown(f"cannot write {self.location(key)}: no answer")
         if self.stat(key):

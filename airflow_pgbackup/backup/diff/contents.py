@@ -12,9 +12,11 @@ from airflow_pgbackup.errors import BackupNotFound, ClientError, NotProven, Veri
 from airflow_pgbackup.postgres.archive.archive_file import artifact_format
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, read_toc
 from airflow_pgbackup.postgres.definitions.objects import Objects, toc_objects
-from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.byte_source import CHUNK
+from airflow_pgbackup.repository.cancellation import CancelFlag
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.manifest import FileDigest, Manifest
-from airflow_pgbackup.repository.source import CHUNK, CancelFlag
 
 _TAR_BLOCK = 512
 _TABLES = ("TABLE", "FOREIGN TABLE")

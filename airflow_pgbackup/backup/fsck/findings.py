@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
-from airflow_pgbackup.repository.base import Leftover as Temporary
 from airflow_pgbackup.repository.catalogue import Leftover
+from airflow_pgbackup.repository.entry import UnfinishedWrite
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 _ORDER = (ERROR, WARNING, NOTE)
@@ -85,7 +85,7 @@ class Findings:
     all: list[Finding] = field(default_factory=list)
     more: Counter[str] = field(default_factory=Counter)
     """By code, how many were counted only."""
-    repairable: list[tuple[Finding, Leftover | Temporary]] = field(default_factory=list)
+    repairable: list[tuple[Finding, Leftover | UnfinishedWrite]] = field(default_factory=list)
     _counts: Counter[str] = field(default_factory=Counter)
 
     def error(self, code: str, key: str, message: str, hint: str) -> None:
@@ -97,7 +97,7 @@ class Findings:
     def note(self, code: str, key: str, message: str, hint: str) -> None:
         self._add(Finding(NOTE, code, key, message, hint))
 
-    def leftover(self, code: str, message: str, what: Leftover | Temporary, repair: str) -> None:
+    def leftover(self, code: str, message: str, what: Leftover | UnfinishedWrite, repair: str) -> None:
         """Add a warning about something that a repair removes."""
         key = what.folder if isinstance(what, Leftover) else what.key
         finding = Finding(WARNING, code, key, message, "Run fsck with --repair, or prune, to remove it.", repair)
@@ -110,12 +110,12 @@ class Findings:
         self.more += other.more
         self.repairable += other.repairable
 
-    def repair(self, act: Callable[[Leftover | Temporary], str | None]) -> None:
+    def repair(self, act: Callable[[Leftover | UnfinishedWrite], str | None]) -> None:
         """Remove what can be repaired, and note what was removed.
 
         :param act: removes it; returns why it did not.
         """
-        repaired: list[tuple[Finding, Leftover | Temporary]] = []
+        repaired: list[tuple[Finding, Leftover | UnfinishedWrite]] = []
         for finding, what in self.repairable:
             why = act(what)
             done = (

@@ -8,7 +8,8 @@ from urllib.parse import unquote
 
 from airflow_pgbackup.backup.fsck.findings import Findings
 from airflow_pgbackup.errors import ConfigurationError
-from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import (
     CLUSTER,
     MANIFEST_FILE,

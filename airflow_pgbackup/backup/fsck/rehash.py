@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from airflow_pgbackup.backup.fsck.findings import Findings
 from airflow_pgbackup.backup.progress import Progress
 from airflow_pgbackup.errors import RepositoryError
-from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.byte_source import CHUNK
+from airflow_pgbackup.repository.cancellation import CancelFlag, Stop
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.manifest import FileDigest
-from airflow_pgbackup.repository.source import CHUNK, CancelFlag, Stop
 
 _PARALLEL = 4
 """Files at a time: a store answers each request late, and hashing takes a core each."""

@@ -27,9 +27,9 @@ from airflow_pgbackup.backup.progress import Progress, human_bytes, human_second
 from airflow_pgbackup.backup.removal import GRACE, LEAST_GRACE, sweep
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, ManifestError, RepositoryError
 from airflow_pgbackup.postgres.tools.cancel import Cancel
-from airflow_pgbackup.repository.base import Entry, Repository
-from airflow_pgbackup.repository.base import Leftover as Temporary
+from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Leftover
+from airflow_pgbackup.repository.entry import Entry, UnfinishedWrite
 from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, FileDigest, RepositoryFile
 
@@ -189,7 +189,7 @@ class _Fsck:
 
     def _check_temporary(self) -> None:
         """Report temporary files, empty directories and multipart uploads of ours."""
-        for one in self.repository.leftovers(timedelta(0), say=self._unlisted):
+        for one in self.repository.unfinished_writes(timedelta(0), say=self._unlisted):
             age = self.now - one.modified
             old = human_seconds(max(0.0, age.total_seconds()))
             if one.upload_id is not None:
@@ -219,7 +219,7 @@ class _Fsck:
             "Set a lifecycle rule that aborts incomplete multipart uploads after a few days.",
         )
 
-    def _remove(self, what: Leftover | Temporary) -> str | None:
+    def _remove(self, what: Leftover | UnfinishedWrite) -> str | None:
         """Remove a leftover, as prune does; why not, None where it was removed."""
         self.cancel.check()
         try:
@@ -227,7 +227,7 @@ class _Fsck:
                 key, why = f"{what.folder}, {human_bytes(what.size)}", sweep(self.repository, what)
             else:
                 key, why = what.key, None
-                self.repository.abort_leftovers([what])
+                self.repository.remove_unfinished([what])
         except RepositoryError as error:
             return f"cannot be removed: {error.message}"
         if why is None:

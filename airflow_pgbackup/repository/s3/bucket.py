@@ -13,7 +13,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import create_loader
 from botocore.paginate import Paginator
 
-from airflow_pgbackup.repository.base import MOST_KEYS
+from airflow_pgbackup.repository.cancellation import CancelFlag
+from airflow_pgbackup.repository.listing_limits import MOST_KEYS
 from airflow_pgbackup.repository.s3.answers import (
     MALFORMED,
     EndlessListing,
@@ -23,7 +24,6 @@ from airflow_pgbackup.repository.s3.answers import (
 )
 from airflow_pgbackup.repository.s3.errors import DAMAGED, EXPIRED, MISSING, code_of, status_of, translate
 from airflow_pgbackup.repository.s3.options import S3Options
-from airflow_pgbackup.repository.source import CancelFlag
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client

@@ -17,11 +17,12 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from airflow_pgbackup.repository.regular_files import open_member
+from airflow_pgbackup.repository.byte_source import ByteSource
+from airflow_pgbackup.repository.cancellation import CancelFlag, Stop
+from airflow_pgbackup.repository.nofollow import open_member
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.errors import code_of
 from airflow_pgbackup.repository.s3.upload import Sent, Upload
-from airflow_pgbackup.repository.source import CancelFlag, Source, Stop
 from airflow_pgbackup.text import printable
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ _DROPS = 8
 @dataclass(frozen=True)
 class _Early:
     upload: Upload
-    source: Source
+    source: ByteSource
     sent: Sent
 
 
@@ -123,7 +124,7 @@ class DirectoryUpload:
         path = self._folder / member
         upload = self._begin(self._bucket, member, None)
         with open_member(path) as stream, self._bucket.errors(f"cannot write {upload.what}"):
-            source = Source(stream, digest=True, cancel=self._stop)
+            source = ByteSource(stream, digest=True, cancel=self._stop)
             return _Early(upload, source, upload.send(source, path.stat().st_size))
 
     def _sent(self, future: Future[_Early]) -> None:
@@ -144,7 +145,7 @@ class DirectoryUpload:
                 early.upload.drop(early.sent)
         upload = self._begin(self._bucket, member, sha256)
         with open_member(path) as stream, self._bucket.errors(f"cannot write {upload.what}"):
-            source = Source(stream, sha256=sha256, digest=True, cancel=self._stop)
+            source = ByteSource(stream, sha256=sha256, digest=True, cancel=self._stop)
             return upload.run(source, size), source.sha256
 
 

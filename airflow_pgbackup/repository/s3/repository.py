@@ -1,4 +1,4 @@
-"""A repository in a bucket: ``s3://bucket/prefix``. These ``s3*`` modules are the only ones that know boto3."""
+"""A repository in a bucket: ``s3://bucket/prefix``. This package is the only one that knows boto3."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
-from email.utils import parsedate_to_datetime
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, PgBackupError, RepositoryError, RepositoryNotFound
-from airflow_pgbackup.repository.base import Entry, Incoming, Leftover, Repository
-from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
-from airflow_pgbackup.repository.s3.answers import MalformedAnswer
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.byte_source import ByteSource
+from airflow_pgbackup.repository.cancellation import CancelFlag
+from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
+from airflow_pgbackup.repository.layout import check_key
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.directory import DirectoryUpload
 from airflow_pgbackup.repository.s3.errors import KEPT, MISSING, code_of, line_of, status_of
 from airflow_pgbackup.repository.s3.options import MIB, S3Options
 from airflow_pgbackup.repository.s3.reader import ObjectReader
+from airflow_pgbackup.repository.s3.unfinished import old_probes, old_uploads, server_time
 from airflow_pgbackup.repository.s3.upload import Upload
-from airflow_pgbackup.repository.source import CancelFlag, Source
 from airflow_pgbackup.text import printing
 
 log = logging.getLogger(__name__)
@@ -106,41 +107,37 @@ class S3Repository(Repository):
         if head.get("ObjectLockLegalHoldStatus") == "ON":
             return "legal hold"
         until = head.get("ObjectLockRetainUntilDate")
-        return f"until {until.astimezone(timezone.utc).isoformat()}" if until and until > _server_time(head) else None
+        return f"until {until.astimezone(timezone.utc).isoformat()}" if until and until > server_time(head) else None
 
-    def leftovers(
+    def unfinished_writes(
         self, older_than: timedelta, *, prefix: str = "", say: Callable[[str], None] | None = None
-    ) -> Sequence[Leftover]:
-        """Multipart uploads into a backup's folder, and probes. By the store's clock."""
+    ) -> Sequence[UnfinishedWrite]:
+        """Return multipart uploads into a backup's folder, and probes. Times are the store's clock."""
         folder = self._root + (f"{check_key(prefix)}/" if prefix else "")
-        found: list[Leftover] = []
+        found: list[UnfinishedWrite] = []
         with self._bucket.errors(f"cannot list incomplete uploads of {self.uri}"):
             try:
-                found += self._old_uploads(folder, older_than)
+                found += old_uploads(self._bucket, self._root, folder, older_than)
             except ClientError as error:
                 if status_of(error) not in (405, 501):
                     raise
                 (say or printing(log.warning))(
                     f"incomplete uploads of {self.uri} are not swept: the store cannot list them "
-                    f"({code_of(error) or status_of(error)}); its own rule for them must do it"
+                    f"({code_of(error) or status_of(error)}); set a lifecycle rule for them in the store"
                 )
             if not prefix:
-                for page in self._bucket.pages("ListObjectsV2", Prefix=f"{self._root}{TEMP_PREFIX}"):
-                    limit = _server_time(page) - older_than
-                    for item in page.get("Contents", []):
-                        if item["LastModified"] <= limit:
-                            found.append(Leftover(item["Key"][len(self._root) :], item["LastModified"]))
+                found += old_probes(self._bucket, self._root, older_than)
         return found
 
-    def abort_leftovers(self, leftovers: Iterable[Leftover]) -> None:
-        for leftover in leftovers:
-            with self._bucket.errors(f"cannot remove the leftovers of {self.location(leftover.key)}"):
-                if leftover.upload_id is None:
-                    self._bucket.call("DeleteObject", Key=self._root + leftover.key)
+    def remove_unfinished(self, writes: Iterable[UnfinishedWrite]) -> None:
+        for unfinished in writes:
+            with self._bucket.errors(f"cannot remove the unfinished write of {self.location(unfinished.key)}"):
+                if unfinished.upload_id is None:
+                    self._bucket.call("DeleteObject", Key=self._root + unfinished.key)
                     continue
                 try:
                     self._bucket.call(
-                        "AbortMultipartUpload", Key=self._root + leftover.key, UploadId=leftover.upload_id
+                        "AbortMultipartUpload", Key=self._root + unfinished.key, UploadId=unfinished.upload_id
                     )
                 except ClientError as error:
                     if status_of(error) != 404:
@@ -176,7 +173,7 @@ class S3Repository(Repository):
                 for item in page.get("CommonPrefixes", []):
                     yield item["Prefix"][len(start) : -1]
 
-    def _write(self, key: str, source: Source, *, size_hint: int | None, sha256: str | None) -> Entry:
+    def _write(self, key: str, source: ByteSource, *, size_hint: int | None, sha256: str | None) -> Entry:
         upload = Upload(self._bucket, self._root + key, self.location(key), sha256=sha256)
         with self._bucket.errors(f"cannot write {upload.what}"):
             return _entry(key, upload.run(source, size_hint))
@@ -250,30 +247,6 @@ class S3Repository(Repository):
             return _said(error.response.get("Error", {})) if isinstance(error, ClientError) else type(error).__name__
         return None
 
-    def _old_uploads(self, folder: str, older_than: timedelta) -> Iterator[Leftover]:
-        for page in self._bucket.pages("ListMultipartUploads", Prefix=folder):
-            limit = _server_time(page) - older_than
-            for upload in page.get("Uploads", []):
-                key = str(upload["Key"])[len(self._root) :]
-                # At the root of a shared bucket there may be uploads of others.
-                if split_key(key) is None or upload["Initiated"] > limit:
-                    continue
-                modified = self._last_grown(upload)
-                if modified <= limit:
-                    yield Leftover(key, modified, str(upload["UploadId"]))
-
-    def _last_grown(self, upload: dict[str, Any]) -> datetime:
-        """A dump may run for a day: the time of its newest part tells whether it still does."""
-        moments = [upload["Initiated"]]
-        try:
-            for page in self._bucket.pages("ListParts", Key=upload["Key"], UploadId=upload["UploadId"]):
-                moments += [part["LastModified"] for part in page.get("Parts", [])]
-        except ClientError as error:
-            if status_of(error) != 404:
-                raise
-        newest: datetime = max(moments)
-        return newest.astimezone(timezone.utc)
-
 
 def _entry(key: str, head: dict[str, Any]) -> Entry:
     # "null" is the version of what was written before a bucket was versioned.
@@ -306,11 +279,3 @@ def _copy_source(bucket: Bucket, key: str, version: str | None) -> dict[str, Any
         elif name == "ExpectedBucketOwner":
             source["ExpectedSourceBucketOwner"] = value
     return source
-
-
-def _server_time(answer: dict[str, Any]) -> datetime:
-    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    try:
-        return parsedate_to_datetime(date).astimezone(timezone.utc) if date else datetime.now(timezone.utc)
-    except (TypeError, ValueError, OverflowError):  # TypeError: older versions of Python
-        raise MalformedAnswer(detail=f"its Date is {date[:100]}") from None

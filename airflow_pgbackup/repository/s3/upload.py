@@ -17,12 +17,9 @@ request that nobody waits for any more may still do its work.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 import secrets
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,21 +28,17 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, PgBackupError, RepositoryError
+from airflow_pgbackup.repository.byte_source import ByteSource
 from airflow_pgbackup.repository.s3.bucket import Bucket
+from airflow_pgbackup.repository.s3.checksums import CHECKSUMS, checksum_of, composite_of, whole_checksum_of
 from airflow_pgbackup.repository.s3.errors import code_of, refused, status_of
 from airflow_pgbackup.repository.s3.options import PartPlan
 from airflow_pgbackup.repository.s3.parts import Parts
-from airflow_pgbackup.repository.source import Source
 from airflow_pgbackup.text import printable
 
 log = logging.getLogger(__name__)
 
 TOKEN = "pgbackup-write"  # noqa: S105  the name of a metadata field
-_DIGESTS: dict[str, Callable[[bytes], bytes]] = {
-    "CRC32": lambda data: zlib.crc32(data).to_bytes(4, "big"),
-    "SHA1": lambda data: hashlib.sha1(data, usedforsecurity=False).digest(),
-    "SHA256": lambda data: hashlib.sha256(data).digest(),
-}
 
 
 @dataclass(frozen=True)
@@ -75,19 +68,19 @@ class Upload:
             self._metadata["sha256"] = sha256
         self._checksum = {"ChecksumAlgorithm": bucket.algorithm} if bucket.algorithm else {}
 
-    def run(self, source: Source, size_hint: int | None) -> dict[str, Any]:
+    def run(self, source: ByteSource, size_hint: int | None) -> dict[str, Any]:
         """Send everything; what a HEAD says afterwards. Botocore's errors come through, the source's too."""
         plan = self._plan(size_hint)
         data = source.read(plan.next_size)
         if len(data) < plan.next_size:
             source.check()
             self._commit("PutObject", Body=data, Metadata=self._metadata, **self._checksum)
-            return self._confirm(len(data), self._checksum_of(data))
+            return self._confirm(len(data), checksum_of(data, self._bucket.algorithm))
         first = [data]
         del data  # this frame would hold it to the end
         return self.finish(self._multipart(first, source, plan))
 
-    def send(self, source: Source, size_hint: int) -> Sent:
+    def send(self, source: ByteSource, size_hint: int) -> Sent:
         """Send everything in parts, which only :meth:`finish` makes an object."""
         plan = self._plan(size_hint)
         return self._multipart([source.read(plan.next_size)], source, plan)
@@ -113,7 +106,7 @@ class Upload:
             self._commit(
                 "CopyObject", **source, Metadata=metadata, MetadataDirective="REPLACE", **tags, **self._checksum
             )
-            return self._confirm(size, self._whole_checksum_of(head))
+            return self._confirm(size, whole_checksum_of(head, self._bucket.algorithm))
 
         def send(number: int, data: Any) -> dict[str, Any]:
             check()
@@ -144,7 +137,7 @@ class Upload:
         options = self._bucket.options
         return PartPlan(size_hint, options.max_parts, options.min_part_size)
 
-    def _multipart(self, first: list[bytes], source: Source, plan: PartPlan) -> Sent:
+    def _multipart(self, first: list[bytes], source: ByteSource, plan: PartPlan) -> Sent:
         def send(number: int, body: Any) -> dict[str, Any]:
             answer = self._bucket.call(
                 "UploadPart", Key=self._key, UploadId=upload, PartNumber=number, Body=body, **self._checksum
@@ -292,28 +285,12 @@ class Upload:
             )
         return head
 
-    def _checksum_of(self, data: bytes) -> str | None:
-        digest = _DIGESTS.get(self._bucket.algorithm or "")
-        return base64.b64encode(digest(data)).decode() if digest else None
-
-    def _whole_checksum_of(self, head: dict[str, Any]) -> str | None:
-        """The checksum of all bytes of an object, where the store keeps one of the kind that we ask for."""
-        checksum = head.get(f"Checksum{self._bucket.algorithm}")
-        is_composite = not checksum or "-" in checksum or head.get("ChecksumType") == "COMPOSITE"
-        return None if is_composite else str(checksum)
-
     def _composite_of(self, parts: list[dict[str, Any]]) -> str | None:
-        """S3's checksum of a multipart object: that of its parts' checksums, and their number."""
-        values = [part.get(f"Checksum{self._bucket.algorithm}") for part in parts]
-        if not all(values) or self._bucket.options.extra_args.get("ChecksumType") == "FULL_OBJECT":
+        if self._bucket.options.extra_args.get("ChecksumType") == "FULL_OBJECT":
             return None
-        checksum = self._checksum_of(b"".join(base64.b64decode(str(value)) for value in values))
-        return f"{checksum}-{len(parts)}" if checksum else None
+        return composite_of(parts, self._bucket.algorithm)
 
 
 def _part(number: int, answer: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in answer.items() if name == "ETag" or name in _CHECKSUMS}
+    kept = {name: value for name, value in answer.items() if name == "ETag" or name in CHECKSUMS}
     return {"PartNumber": number, **kept}
-
-
-_CHECKSUMS = frozenset(f"Checksum{name}" for name in ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"))

@@ -26,7 +26,7 @@ from airflow_pgbackup.errors import Canceled, ConfigurationError, RepositoryErro
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, Series, VerificationName, backup_folder
-from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.options import S3Options
@@ -495,11 +495,11 @@ def test_multipart_uploads(s3: S3Server) -> None:
 
 
 def test_a_store_that_lists_no_uploads(local: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    def leftovers(older_than: timedelta, *, prefix: str = "", say: Any = None) -> list[Any]:
+    def unfinished_writes(older_than: timedelta, *, prefix: str = "", say: Any = None) -> list[Any]:
         say("incomplete uploads are not swept: the store cannot list them")
         return []
 
-    monkeypatch.setattr(local.repository, "leftovers", leftovers)
+    monkeypatch.setattr(local.repository, "unfinished_writes", unfinished_writes)
     assert found(run(local)) == [("warning", "uploads_unlisted", "")]
 
 

@@ -28,10 +28,11 @@ from airflow_pgbackup.errors import (
     RepositoryNotFound,
 )
 from airflow_pgbackup.postgres.tools.cancel import Cancel
-from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, read_catalogue, read_manifest
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import Series
-from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.repository.s3.options import S3Options
@@ -247,9 +248,9 @@ def test_an_empty_folder_in_which_a_dump_begins_is_left(tmp_path: Path) -> None:
     folder = root / "prod/app/20200101T000000Z-000000"
     folder.mkdir(parents=True)
     os.utime(folder, (0, 0))
-    left = repository.leftovers(timedelta(hours=1))
+    left = repository.unfinished_writes(timedelta(hours=1))
     repository.write_bytes("prod/app/20200101T000000Z-000000/7d41c09e/app.dump", b"x")
-    repository.abort_leftovers(left)
+    repository.remove_unfinished(left)
     assert keys(repository) == ["prod/app/20200101T000000Z-000000/7d41c09e/app.dump", "repository.json"]
 
 

@@ -45,11 +45,12 @@ from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
-from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.byte_source import ByteSource
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.evidence import is_whole, read_evidence
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import Policy
-from airflow_pgbackup.repository.source import Source
 
 SCRIPT = b"--\n-- PostgreSQL database dump\n--\n\nSELECT 1;\n\n--\n-- PostgreSQL database dump complete\n--\n\n"
 Make = Callable[[], Place]
@@ -288,7 +289,7 @@ def test_an_attempt_that_was_swept_is_no_success() -> None:
     """Stopped between its artifact and its manifest, for days."""
 
     class Stopped(Still):
-        def _write(self, key: str, source: Source, *, size_hint: int | None, sha256: str | None) -> Entry:
+        def _write(self, key: str, source: ByteSource, *, size_hint: int | None, sha256: str | None) -> Entry:
             if key.endswith("manifest.json"):
                 do = prune(repository=Still(store), policy=KEEP_ALL, dry_run=False, now=NOW + timedelta(days=3))
                 assert [one["size"] for one in do["leftovers"]] == [UPLOADED.artifact.size]

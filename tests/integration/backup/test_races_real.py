@@ -20,12 +20,14 @@ from racing import APP, DIRECTORY, NOW, UPLOADED, Place, do_prune, do_upload, in
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
-from airflow_pgbackup.repository import local
-from airflow_pgbackup.repository.base import Entry, Repository
+from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import read_catalogue
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.evidence import is_whole, read_evidence
 from airflow_pgbackup.repository.layout import Series
-from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.local import repository as local
+from airflow_pgbackup.repository.local import root as local_root
+from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.options import S3Options
@@ -62,9 +64,9 @@ class Stepping(LocalRepository):
 
 
 def stepping(call: Callable[..., None]) -> Callable[..., None]:
-    def do(*paths: Path) -> None:
-        step(f"{call.__name__} {paths[-1].name}")
-        call(*paths)
+    def do(*paths: Path, **directory: int) -> None:
+        step(f"{call.__name__} {Path(paths[-1]).name}")
+        call(*paths, **directory)
 
     return do
 
@@ -72,7 +74,8 @@ def stepping(call: Callable[..., None]) -> Callable[..., None]:
 @verbs
 def test_on_a_file_system(verb: Callable[[Repository], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "name_exclusively", stepping(local.name_exclusively))
-    monkeypatch.setattr(local, "fsync", stepping(local.fsync))
+    monkeypatch.setattr(local, "flush", stepping(local.flush))
+    monkeypatch.setattr(local_root, "make_directories_below", stepping(local_root.make_directories_below))
     number = itertools.count()
 
     def make() -> Place:

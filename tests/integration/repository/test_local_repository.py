@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from airflow_pgbackup.errors import AlreadyExists, RepositoryError, RepositoryNotFound, VerificationFailed
-from airflow_pgbackup.repository.files import File
-from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.local.errors import OpenFile
+from airflow_pgbackup.repository.local.repository import LocalRepository
 
 MIB = 1024**2
 
@@ -134,7 +134,7 @@ FULL = """
 import io, resource, sys
 from pathlib import Path
 from airflow_pgbackup.errors import RepositoryError
-from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.local.repository import LocalRepository
 repository = LocalRepository(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 2**20 + 1000, 3 * 2**20 + 1000))
 try:
@@ -156,7 +156,7 @@ DENIED = """
 import os, sys
 from pathlib import Path
 from airflow_pgbackup.errors import RepositoryError
-from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.local.repository import LocalRepository
 import jsonschema, encodings.idna
 repository = LocalRepository(Path(sys.argv[1]))
 _ = repository.uuid
@@ -188,14 +188,14 @@ def test_missing_rights_name_the_user(tmp_path: Path, repository: LocalRepositor
     write, delete = run.stdout.splitlines()
     assert "cannot write" in write
     assert "permission denied" in write
-    assert "this runs as user" in write
+    assert "lacks read and write access" in write
     assert "s/y (permission denied)" in delete
     assert [e.key for e in repository.list("s")] == ["s/y"]
 
 
 def test_a_bad_disk_is_an_error_of_the_repository() -> None:
     # Address 0 of a process is never mapped: a plain file, by its type, whose first byte cannot be read.
-    stream = io.BufferedReader(File(os.open("/proc/self/mem", os.O_RDONLY), "file:///pg/s/d/x"))
+    stream = io.BufferedReader(OpenFile(os.open("/proc/self/mem", os.O_RDONLY), "file:///pg/s/d/x"))
     with stream, pytest.raises(RepositoryError, match="cannot read file:///pg/s/d/x: input/output error"):
         stream.read(10)
 

@@ -612,23 +612,23 @@ def test_a_killed_writer_leaves_what_can_be_swept(
     stuck_writer.wait()
     assert [e.key for e in repository.list()] == ["repository.json"]
     time.sleep(1.1)  # the store's clock shows whole seconds
-    assert repository.leftovers(timedelta(hours=1)) == []
-    assert repository.leftovers(timedelta(0), prefix="server/other") == []
-    found = repository.leftovers(timedelta(0))
+    assert repository.unfinished_writes(timedelta(hours=1)) == []
+    assert repository.unfinished_writes(timedelta(0), prefix="server/other") == []
+    found = repository.unfinished_writes(timedelta(0))
     assert len(found) == 1
     assert found[0].key.startswith(BACKUP)
     assert datetime.now(timezone.utc) - found[0].modified < timedelta(minutes=1)
-    assert repository.leftovers(timedelta(0), prefix="server/db") == found
-    repository.abort_leftovers(found)
-    repository.abort_leftovers(found)
-    assert repository.leftovers(timedelta(0)) == []
+    assert repository.unfinished_writes(timedelta(0), prefix="server/db") == found
+    repository.remove_unfinished(found)
+    repository.remove_unfinished(found)
+    assert repository.unfinished_writes(timedelta(0)) == []
     assert [name for name in place.state() if not name.endswith("repository.json")] == []
 
 
 def test_a_dump_that_still_grows_is_no_leftover(repository: Repository, stuck_writer: subprocess.Popen[str]) -> None:
     time.sleep(2)
     assert stuck_writer.poll() is None
-    assert repository.leftovers(timedelta(seconds=30)) == []
+    assert repository.unfinished_writes(timedelta(seconds=30)) == []
 
 
 def test_the_repository_file_is_readable_by_anything(repository: Repository) -> None:

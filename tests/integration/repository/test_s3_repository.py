@@ -27,7 +27,7 @@ from airflow_pgbackup.errors import (
     VerificationFailed,
 )
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3 import repository as s3_module
 from airflow_pgbackup.repository.s3.options import S3Options
@@ -155,7 +155,7 @@ def test_the_expected_owner_goes_with_every_request(s3: S3Server, bucket: str, t
     repository.read_bytes(KEY, limit=len(LARGE))
     list(repository.list())
     repository.folders()
-    repository.leftovers(timedelta(0))
+    repository.unfinished_writes(timedelta(0))
     other.copy_from(repository, KEY, KEY)
     repository.delete([KEY])
     with pytest.raises(RuntimeError):
@@ -402,9 +402,9 @@ def test_uploads_of_others_are_not_ours_to_abort(client: S3Client, bucket: str) 
     for key in ("photos/cat.jpg", f"{FOLDER}x/y", f"{KEY}.part"):
         client.create_multipart_upload(Bucket=bucket, Key=key)
     prefixed = made(f"s3://{bucket}/pg", client)
-    assert prefixed.leftovers(timedelta(0)) == []
-    assert repository.leftovers(timedelta(hours=1)) == []
-    assert [leftover.key for leftover in repository.leftovers(timedelta(seconds=-5))] == [f"{KEY}.part"]
+    assert prefixed.unfinished_writes(timedelta(0)) == []
+    assert repository.unfinished_writes(timedelta(hours=1)) == []
+    assert [leftover.key for leftover in repository.unfinished_writes(timedelta(seconds=-5))] == [f"{KEY}.part"]
 
 
 def test_an_upload_that_grows_is_no_leftover(client: S3Client, bucket: str) -> None:
@@ -415,17 +415,17 @@ def test_an_upload_that_grows_is_no_leftover(client: S3Client, bucket: str) -> N
     while datetime.now(timezone.utc) < begun + timedelta(seconds=4):
         pass
     client.upload_part(Bucket=bucket, Key=KEY, UploadId=upload["UploadId"], PartNumber=1, Body=bytes(5 * MIB))
-    assert repository.leftovers(timedelta(seconds=3)) == []
-    assert [leftover.key for leftover in repository.leftovers(timedelta(seconds=-5))] == [KEY]
+    assert repository.unfinished_writes(timedelta(seconds=3)) == []
+    assert [leftover.key for leftover in repository.unfinished_writes(timedelta(seconds=-5))] == [KEY]
 
 
 def test_a_probe_that_stayed_is_swept(client: S3Client, bucket: str) -> None:
     repository = made(f"s3://{bucket}/pg", client)
     client.put_object(Bucket=bucket, Key="pg/.pgbackup-tmp-probe-0123", Body=b"probe")
-    found = repository.leftovers(timedelta(seconds=-5))
+    found = repository.unfinished_writes(timedelta(seconds=-5))
     assert [leftover.key for leftover in found] == [".pgbackup-tmp-probe-0123"]
-    repository.abort_leftovers(found)
-    assert repository.leftovers(timedelta(seconds=-5)) == []
+    repository.remove_unfinished(found)
+    assert repository.unfinished_writes(timedelta(seconds=-5)) == []
 
 
 # -- what a user gets wrong --------------------------------------------------------------------------------------
@@ -463,7 +463,7 @@ def test_wrong_connections(
         lambda: list(repository.list()),
         lambda: repository.write_bytes(KEY, b""),
         lambda: repository.delete([KEY]),
-        lambda: repository.leftovers(timedelta(0)),
+        lambda: repository.unfinished_writes(timedelta(0)),
     ]
     for call in calls:
         with pytest.raises(RepositoryError, match=says) as caught:

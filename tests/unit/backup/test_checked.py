@@ -17,9 +17,9 @@ from airflow_pgbackup.backup import artifact as artifact_module
 from airflow_pgbackup.backup.artifact import download, open_checked
 from airflow_pgbackup.backup.checked import PIECE, Marks
 from airflow_pgbackup.errors import ConfigurationError, DiskError, RepositoryError
-from airflow_pgbackup.repository.base import Entry
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import Series, artifact_key
-from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.manifest import (
     Artifact,
     ClientInfo,

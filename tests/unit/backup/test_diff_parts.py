@@ -26,7 +26,7 @@ from airflow_pgbackup.backup.diff.tables import Counted, Tables, compare_tables,
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import Series
-from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.manifest import Manifest, RowCount
 from airflow_pgbackup.repository.verification import TableResult, Verification
 

@@ -12,16 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryNotFound
-from airflow_pgbackup.repository.catalogue import (
-    Backup,
-    find_backup,
-    read_catalogue,
-    read_manifest,
-    read_manifests,
-    standing,
-)
+from airflow_pgbackup.repository.catalogue import Backup, find_backup, read_catalogue, read_manifest, read_manifests
 from airflow_pgbackup.repository.layout import LEVELS, RESULTS, Series, VerificationName
-from airflow_pgbackup.repository.local import LocalRepository
+from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.manifest import (
     MAX_BYTES,
     Artifact,
@@ -31,6 +24,7 @@ from airflow_pgbackup.repository.manifest import (
     FileDigest,
     Manifest,
 )
+from airflow_pgbackup.repository.state import standing
 
 NIGHT = datetime(2026, 11, 22, 2, 0, tzinfo=timezone.utc)
 APP = Series("prod", "app")
@@ -254,7 +248,7 @@ def test_newest_first(repository: LocalRepository, put: Callable[..., None]) -> 
 
 
 def test_an_unmounted_volume_is_no_empty_repository(root: Path) -> None:
-    with pytest.raises(RepositoryNotFound, match="is not there"):
+    with pytest.raises(RepositoryNotFound, match="does not exist"):
         read_catalogue(LocalRepository(root))
 
 

@@ -1,0 +1,47 @@
+"""An entry of a repository, a directory on its way into one, and a write that was not finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key.
+
+    :param modified: aware, UTC, by the store's clock.
+    :param version: pins a later read to these bytes: a quoted ETag, else a version id; None for local files.
+    :param sha256: hex digest; only of the members of a directory that was just written.
+    """
+
+    key: str
+    size: int
+    modified: datetime
+    version: str | None = None
+    sha256: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A directory on its way into a repository.
+
+    :param finish: bring the complete directory in, as :meth:`Repository.write_directory` does.
+    :param offer: called for a member that will not change any more. Returns at once.
+    """
+
+    finish: Callable[[Mapping[str, str]], Sequence[Entry]]
+    offer: Callable[[str], None] = lambda member: None
+
+
+@dataclass(frozen=True)
+class UnfinishedWrite:
+    """What a crash left of a write: a temporary file or directory, or (``upload_id``) an incomplete multipart upload.
+
+    :param modified: when it last grew, aware UTC: a dump may run for a day.
+    """
+
+    key: str
+    modified: datetime
+    upload_id: str | None = None

@@ -1,0 +1,41 @@
+"""How a complete file gets its name: unlike a rename, a hard link fails when the name is taken."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from airflow_pgbackup.errors import AlreadyExists
+from airflow_pgbackup.repository.layout import TEMP_PREFIX
+
+# The answer of link(2) on file systems without hard links: FAT, some FUSE and SMB mounts.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def temporary_name() -> str:
+    return f"{TEMP_PREFIX}{secrets.token_hex(8)}"
+
+
+def name_exclusively(temporary: Path, path: Path, *, directory: int | None = None) -> None:
+    """Give a file its name. On a file system with hard links `temporary` stays, for the caller to remove.
+
+    :param directory: a descriptor of the directory of both, which holds even where a path would lead elsewhere by now.
+    :raises AlreadyExists: the name is taken.
+    """
+    old, new = (temporary, path) if directory is None else (Path(temporary.name), Path(path.name))
+    try:
+        os.link(old, new, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    except FileExistsError:
+        raise AlreadyExists(f"{path} exists already") from None
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # A rename replaces, so check before: two writers in the same instant could both pass.
+        try:
+            os.stat(new, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+        else:
+            raise AlreadyExists(f"{path} exists already") from None

@@ -1,0 +1,104 @@
+"""The directory of a local repository, and paths below it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from airflow_pgbackup.errors import RepositoryError, RepositoryNotFound
+from airflow_pgbackup.repository.local.errors import FULL, hint, reason
+from airflow_pgbackup.repository.nofollow import make_directories_below, parent_below
+
+T = TypeVar("T")
+
+
+class Root:
+    """:param directory: absolute; may be a symbolic link. :param uri: for messages."""
+
+    def __init__(self, directory: Path, uri: str) -> None:
+        self.directory = directory
+        self._uri = uri
+
+    def not_found(self) -> RepositoryNotFound:
+        found = "holds no repository.json" if self.directory.is_dir() else "does not exist"
+        return RepositoryNotFound(
+            f"no repository at {self._uri}: on host {socket.gethostname()} the directory {self.directory} {found}",
+            hint="Check that the volume is mounted on this worker. Several workers need a shared volume, or an s3:// "
+            "repository. Make a new repository with init_repository=True or 'pgbackup init'.",
+        )
+
+    def path(self, key: str) -> Path:
+        """Return the path of a key.
+
+        :raises RepositoryError: a segment of it is a symbolic link.
+        """
+        path = self.directory
+        for segment in key.split("/"):
+            path /= segment
+            if path.is_symlink():
+                raise RepositoryError(
+                    f"{path} is a symbolic link, which a repository does not follow",
+                    hint="To spread a repository over volumes, mount them at its directories.",
+                )
+        return path
+
+    def key(self, path: Path) -> str:
+        """Return the key of a path."""
+        return path.relative_to(self.directory).as_posix()
+
+    def require(self) -> None:
+        """:raises RepositoryNotFound: the directory does not exist."""
+        if not self.directory.is_dir():
+            raise self.not_found()
+
+    def in_directory(self, folder: Path, action: Callable[[], T]) -> T:
+        """Make a directory and run an action that needs it. A writer that gives up may remove it in between.
+
+        The root itself is never made: where it does not exist, a volume is not mounted.
+        """
+        for _ in range(20):
+            try:
+                if folder != self.directory:
+                    make_directories_below(self.directory, self.key(folder))
+                return action()
+            except FileNotFoundError:
+                self.require()
+        raise RepositoryError(f"{folder} keeps being removed by another process")
+
+    def was_replaced(self, key: str, directory: int) -> bool:
+        """Return whether the directory of a key is another one now. One that was removed since, by prune, is not."""
+        try:
+            with parent_below(self.directory, key) as (now, _):
+                return not os.path.samestat(os.fstat(now), os.fstat(directory))
+        except FileNotFoundError:
+            return False
+        except NotADirectoryError:  # a symbolic link
+            return True
+
+    def remove_empty(self, folder: Path) -> None:
+        """Remove a directory and its parents where they are empty: a repository has none, as S3 has none."""
+        while folder != self.directory:
+            try:
+                with parent_below(self.directory, self.key(folder)) as (directory, name):
+                    os.rmdir(name, dir_fd=directory)
+            except OSError:
+                return
+            folder = folder.parent
+
+    @contextmanager
+    def errors(self, what: str, path: Path) -> Iterator[None]:
+        """Raise errors of the file system as RepositoryErrors."""
+        try:
+            yield
+        except FileNotFoundError:
+            self.require()
+            raise RepositoryError(f"{what} {path}: it disappeared during the operation") from None
+        except OSError as error:
+            message = f"{what} {path}: {reason(error)}"
+            if error.errno in FULL:
+                message = f"the repository is full: {message}"
+            raise RepositoryError(message, hint=hint(error.errno)) from error

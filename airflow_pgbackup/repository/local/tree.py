@@ -1,0 +1,62 @@
+"""Everything below a directory of a local repository, with links listed and never followed."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import stat
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.repository.entry import Entry
+from airflow_pgbackup.repository.layout import TEMP_PREFIX
+from airflow_pgbackup.repository.listing_limits import FEWER, MOST_KEYS
+
+
+def walk(folder: Path, *, deep: bool = True) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield everything below a directory.
+
+    What disappears meanwhile is skipped; what may not be read is an error.
+
+    :raises RepositoryError: there are more than :data:`MOST_KEYS` files and directories.
+    """
+    left, folders = MOST_KEYS, [os.fspath(folder)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as found:
+                children = list(itertools.islice(found, left + 1))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        left -= len(children)
+        if left < 0:
+            raise RepositoryError(f"cannot list {folder}: it holds more than {MOST_KEYS:,} files", hint=FEWER)
+        for child in children:
+            # mkfs makes it in the root of an ext volume; only root may read it.
+            if child.name == "lost+found":
+                continue
+            try:
+                status = child.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            yield Path(child.path), status
+            if deep and stat.S_ISDIR(status.st_mode) and not child.name.startswith(TEMP_PREFIX):
+                folders.append(child.path)
+
+
+def entry_of(key: str, status: os.stat_result) -> Entry | None:
+    """Return the entry of a regular file; None for anything else."""
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    modified = datetime.fromtimestamp(status.st_mtime, timezone.utc)
+    return Entry(key=key, size=status.st_size, modified=modified)
+
+
+def last_grown(path: Path) -> float:
+    """Return when a temporary file or directory last grew; infinity when its owner has just removed it."""
+    try:
+        return max([path.lstat().st_mtime, *(status.st_mtime for _, status in walk(path))])
+    except FileNotFoundError:
+        return math.inf

@@ -1,0 +1,43 @@
+"""The checksums that S3 keeps of an object, computed here to compare them with.
+
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+CHECKSUMS = frozenset(f"Checksum{name}" for name in ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"))
+"""Their names in requests and answers."""
+
+_DIGESTS: dict[str, Callable[[bytes], bytes]] = {
+    "CRC32": lambda data: zlib.crc32(data).to_bytes(4, "big"),
+    "SHA1": lambda data: hashlib.sha1(data, usedforsecurity=False).digest(),
+    "SHA256": lambda data: hashlib.sha256(data).digest(),
+}
+
+
+def checksum_of(data: bytes, algorithm: str | None) -> str | None:
+    """Return the checksum of bytes as S3 writes it; None for no algorithm, or one that is not computed here."""
+    digest = _DIGESTS.get(algorithm or "")
+    return base64.b64encode(digest(data)).decode() if digest else None
+
+
+def whole_checksum_of(head: dict[str, Any], algorithm: str | None) -> str | None:
+    """Return the checksum of all bytes of an object from its HEAD; None where the store keeps none of that kind."""
+    checksum = head.get(f"Checksum{algorithm}")
+    is_composite = not checksum or "-" in checksum or head.get("ChecksumType") == "COMPOSITE"
+    return None if is_composite else str(checksum)
+
+
+def composite_of(parts: list[dict[str, Any]], algorithm: str | None) -> str | None:
+    """Return S3's checksum of a multipart object: that of its parts' checksums, and their number."""
+    values = [part.get(f"Checksum{algorithm}") for part in parts]
+    if not all(values):
+        return None
+    checksum = checksum_of(b"".join(base64.b64decode(str(value)) for value in values), algorithm)
+    return f"{checksum}-{len(parts)}" if checksum else None

@@ -1,0 +1,41 @@
+"""The state of a backup, from the history of its verifications."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from airflow_pgbackup.repository.layout import LEVELS, VerificationName
+
+STATES = {
+    "verified": "is verified at {level} only",
+    "written": "is not verified yet",
+    "failed": "failed verification",
+    "notproven": "could not be proven",
+    "incomplete": "is incomplete",
+    "unreadable": "cannot be read",
+}
+"""Each state with why a backup in it does not count, as the predicate of a sentence."""
+
+
+def standing(verifications: Iterable[VerificationName]) -> tuple[str, str | None]:
+    """Return the state and level that a history of verifications amounts to.
+
+    A failure revokes all earlier passes, and stands until something passes at its level or a higher one: a backup
+    that did not restore is not verified again because its bytes are unchanged. "Not proven" says nothing about the
+    backup, so it counts only where nothing else was found.
+
+    :return: ``("verified", highest level passed)``, ``("failed", None)``, ``("notproven", None)`` or
+        ``("written", None)`` for an empty history.
+    """
+    state, best, failed = "written", -1, -1
+    for seen in sorted(verifications, key=lambda v: (v.at, v.result == "fail")):
+        rank = LEVELS.index(seen.level)
+        if seen.result == "fail":
+            best, failed = -1, max(failed, rank)
+        elif seen.result == "pass" and rank >= failed:
+            best, failed = max(best, rank), -1
+        elif seen.result == "notproven":
+            state = "notproven"
+    if failed >= 0:
+        return "failed", None
+    return ("verified", LEVELS[best]) if best >= 0 else (state, None)
