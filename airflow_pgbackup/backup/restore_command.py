@@ -9,7 +9,7 @@ import shlex
 
 from airflow_pgbackup.repository.manifest import Manifest
 
-_DECOMPRESS = {"zstd": "zstd -dc", "gzip": "gzip -dc", "lz4": "lz4 -dc"}
+_DECOMPRESS = {"zstd": "zstd -dc", "gzip": "gzip -dc", "lz4": "lz4 -dc", "bzip2": "bzip2 -dc", "xz": "xz -dc"}
 
 
 def restore_command(*, artifact: str, format: str, compression: str | None, database: str | None, create: bool) -> str:

@@ -38,7 +38,7 @@ RESULTS = ("pass", "fail", "notproven")
 
 DEFAULT_ARTIFACT = "{database}_{date}_{time}"
 EXTENSIONS = {"custom": ".dump", "tar": ".tar", "plain": ".sql", "directory": ".dir"}
-COMPRESSION_EXTENSIONS = {"gzip": ".gz", "zstd": ".zst", "lz4": ".lz4"}
+COMPRESSION_EXTENSIONS = {"gzip": ".gz", "zstd": ".zst", "lz4": ".lz4", "bzip2": ".bz2", "xz": ".xz"}
 
 # ext4, XFS, NFS and most others hold 255 bytes per name.
 MAX_SEGMENT = 255

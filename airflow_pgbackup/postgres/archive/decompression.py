@@ -6,31 +6,20 @@ anywhere in its data for a shorter one, and exits 0 (tried with 18.6 at every le
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.errors import NotProven, VerificationFailed
-from airflow_pgbackup.postgres.archive.zstd_blocks import MAX_WINDOW, ZstdBlocks
+from airflow_pgbackup.postgres.archive.decompressors import Decompressor, decompressor
+from airflow_pgbackup.postgres.archive.zstd_blocks import ZstdBlocks
 from airflow_pgbackup.postgres.sql.window import CHUNK
 
 _ZSTD_MAGIC = 0xFD2FB528
 _LZ4_MAGIC = 0x184D2204
 _SKIPPABLE_MAGIC = 0x184D2A50  # and the next fifteen values, in both formats
-_WBITS = {"gzip": 31, "zlib": 15}
 _INPUT = 32 << 10
 _STEP = 4096  # integers read between two calls of on_step
-
-
-class _Decompressor(Protocol):
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    @property
-    def unconsumed_tail(self) -> bytes: ...
-    def decompress(self, data: bytes, most: int, /) -> bytes: ...
 
 
 def check_complete(file: BinaryIO, suffix: str, what: str, on_step: Callable[[], None]) -> bytes | None:
@@ -150,9 +139,9 @@ class Decompressed:
     """Read a compressed source as a stream. A premature end raises an error.
 
     It needs a few MiB of memory, however much the source decompresses to; for zstd also the window that a frame asks
-    for, at most 128 MiB (:data:`.MAX_WINDOW`).
+    for, and for xz its dictionary, at most 128 MiB (:data:`.MAX_WINDOW`).
 
-    :param method: ``gzip`` or ``zstd``; or ``zlib``, which pg_dump calls gzip inside its archives.
+    :param method: one of :data:`.decompressors.METHODS`; or ``zlib``, which pg_dump calls gzip inside its archives.
     :param what: names the source in errors.
     :param on_step: called after each read of the source, which may decompress to nothing; may raise.
     :ivar streams: number of compressed streams read to their ends; a file may hold several, one after another.
@@ -165,7 +154,7 @@ class Decompressed:
         self._source: Readable = ZstdBlocks(self._counted, what) if method == "zstd" else self._counted
         self._what = what
         self._method = method
-        self._decompressor: _Decompressor | None = None
+        self._decompressor: Decompressor | None = None
         self._left = b""  # compressed bytes not yet passed to the decompressor
         self._more = False  # the decompressor may have more output than it was asked for
         self._output = memoryview(b"")
@@ -184,12 +173,12 @@ class Decompressed:
 
     def _decompress(self) -> bytes:
         if self._decompressor is None:
-            self._decompressor = _decompressor(self._method)
+            self._decompressor = decompressor(self._method)
         try:
             output = self._decompressor.decompress(self._left, CHUNK)
-        except MemoryError:
+        except (MemoryError, NotProven):
             raise
-        except Exception as error:  # zlib, isal and zstandard share no class of errors
+        except Exception as error:  # the libraries share no class of errors
             raise VerificationFailed(f"{self._what} is corrupt before byte {self._counted.size}: {error}") from error
         if self._decompressor.eof:
             self._left, self._more = self._decompressor.unused_data, False
@@ -205,44 +194,3 @@ class Decompressed:
                 f"{self._what} is truncated after {self._counted.size} bytes: its {self._method} stream does not end"
             )
         return b""
-
-
-class _Zstd:
-    """zstandard's decompressor. It has no limit on its output: :class:`ZstdBlocks` limits its input instead."""
-
-    unconsumed_tail = b""
-
-    def __init__(self) -> None:
-        import zstandard
-
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj()
-
-    @property
-    def eof(self) -> bool:
-        return self._decompressor.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._decompressor.unused_data
-
-    def decompress(self, data: bytes, _most: int, /) -> bytes:
-        return self._decompressor.decompress(data)
-
-
-def _decompressor(method: str) -> _Decompressor:
-    if method in _WBITS:
-        return _gzip_decompressor(_WBITS[method])
-    if method == "zstd":
-        return _Zstd()
-    raise NotProven(
-        f"unsupported compression of a plain dump: {method}",
-        hint="Dump in custom format, or compress plain dumps with zstd or gzip.",
-    )
-
-
-def _gzip_decompressor(wbits: int) -> _Decompressor:
-    try:
-        from isal import isal_zlib
-    except ImportError:  # no wheel for this processor: zlib does the same, more slowly
-        return zlib.decompressobj(wbits=wbits)
-    return isal_zlib.decompressobj(wbits=wbits)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
+import sys
+import tracemalloc
 
+import lz4.frame
 import pytest
 import zstandard
 
 from airflow_pgbackup.errors import NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive.decompression import Decompressed, check_complete
+from airflow_pgbackup.postgres.archive.decompressors import METHODS
 
 
 def nothing() -> None:
@@ -65,31 +71,76 @@ def test_garbage_is_corrupt(suffix: str) -> None:
         check_complete(io.BytesIO(COMPLETE[suffix][0] + b"not compressed" * 10), suffix, "a file", nothing)
 
 
+COMPRESS = {
+    "gzip": gzip.compress,
+    "zstd": zstandard.ZstdCompressor().compress,
+    "lz4": lz4.frame.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+}
+
+
+def test_every_method_is_tested() -> None:
+    assert set(COMPRESS) == set(METHODS)
+
+
 @pytest.mark.parametrize("size", [1, 100, 1 << 20])
-@pytest.mark.parametrize(
-    ("method", "content"),
-    [
-        ("gzip", gzip.compress(DATA)),
-        ("gzip", gzip.compress(DATA[:100]) + gzip.compress(DATA[100:])),
-        ("zstd", zstandard.ZstdCompressor().compress(DATA)),
-        ("zstd", zstandard.ZstdCompressor().compress(DATA[:100]) + zstandard.ZstdCompressor().compress(DATA[100:])),
-    ],
-    ids=["gzip", "two gzip streams", "zstd", "two zstd frames"],
-)
-def test_a_compressed_script_is_decompressed(method: str, content: bytes, size: int) -> None:
+@pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_compressed_script_is_decompressed(method: str, streams: int, size: int) -> None:
+    compress = COMPRESS[method]
+    content = compress(DATA) if streams == 1 else compress(DATA[:100]) + compress(DATA[100:])
     reader = Decompressed(io.BytesIO(content), method, "the dump")
     assert b"".join(iter(lambda: reader.read(size), b"")) == DATA
+    assert reader.streams == streams
 
 
-@pytest.mark.parametrize("method", ["gzip", "zstd"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_truncated_script_is_an_error(method: str) -> None:
-    content = gzip.compress(DATA) if method == "gzip" else zstandard.ZstdCompressor().compress(DATA)
+    content = COMPRESS[method](DATA)
     for length in range(1, len(content)):
         reader = Decompressed(io.BytesIO(content[:length]), method, "the dump")
         with pytest.raises(VerificationFailed, match=f"truncated after {length} bytes"):
             list(iter(lambda reader=reader: reader.read(1 << 20), b""))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_what_follows_a_compressed_script_is_corrupt(method: str) -> None:
+    reader = Decompressed(io.BytesIO(COMPRESS[method](DATA) + b"not compressed" * 10), method, "the dump")
+    with pytest.raises(VerificationFailed, match="the dump is corrupt"):
+        list(iter(lambda: reader.read(1 << 20), b""))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_memory_is_bounded_however_much_a_script_decompresses_to(method: str) -> None:
+    content = COMPRESS[method](bytes(256 << 20))
+    reader = Decompressed(io.BytesIO(content), method, "the dump")
+    total = 0
+    tracemalloc.start()
+    try:
+        while data := reader.read(1 << 20):
+            total += len(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert total == 256 << 20
+    assert peak < 24 << 20
+
+
+def test_a_large_xz_dictionary_is_not_proven() -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 512 << 20}]
+    content = lzma.compress(DATA, filters=filters)
+    with pytest.raises(NotProven, match="needs more than the 128 MiB of memory"):
+        Decompressed(io.BytesIO(content), "xz", "the dump").read(1)
+
+
 def test_an_unsupported_compression_is_not_proven() -> None:
-    with pytest.raises(NotProven, match="lz4"):
-        Decompressed(io.BytesIO(b"data"), "lz4", "the dump").read(1)
+    with pytest.raises(NotProven, match="brotli"):
+        Decompressed(io.BytesIO(b"data"), "brotli", "the dump").read(1)
+
+
+def test_a_missing_library_is_not_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lz4.frame", None)
+    with pytest.raises(NotProven, match="lacks the package lz4") as caught:
+        Decompressed(io.BytesIO(lz4.frame.compress(DATA)), "lz4", "the dump").read(1)
+    assert caught.value.hint == "Install it: pip install lz4."
