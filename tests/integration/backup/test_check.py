@@ -134,7 +134,7 @@ def test_all_at_once(own: PostgresServer, tmp_path: Path) -> None:
     repository = open_repository(f"file://{tmp_path / 'nowhere'}")
     found = checked(nowhere, repository, options=DumpOptions(jobs=2))
     assert errors(found) == ["options", "repository", "connect"]
-    assert "only 'directory' has jobs" in found["options"].hint
+    assert "Use format='directory' with jobs" in found["options"].hint
     assert "init" in found["repository"].hint
     assert 'database "no_such" does not exist' in found["connect"].message
 

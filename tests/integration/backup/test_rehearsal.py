@@ -306,7 +306,7 @@ def test_no_server_programs(
         patch.setattr(clients, "_folders", lambda *_: iter([(bare, "PATH")]))
         said = not_proven(reference, here)
     assert "no PostgreSQL server 18 or newer on this worker to rehearse with; found: none at all" in said
-    assert "HINT: install postgresql-18" in said
+    assert "HINT: Install postgresql-18" in said
 
 
 def test_too_little_disk(
