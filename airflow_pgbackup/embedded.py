@@ -16,7 +16,6 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from airflow_pgbackup.errors import ClientError, NotProven
@@ -117,9 +116,7 @@ class S3Server:
             self.stop()
         raise NotProven(f"the S3 server did not start: {log}")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def stop(self) -> None:

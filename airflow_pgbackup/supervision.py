@@ -2,13 +2,14 @@
 
 There are three supervisors, each a script that Python runs in a session of its own:
 
-* ``postgres/tools/_exec.py`` leads the process group of one tool, because only a process in the group keeps the
-  group's number from being reused, and removes the password file when the tool ends.
-* ``postgres/server/_supervisor.py`` runs a server. It is a subreaper, because a server's processes make sessions of
-  their own and leave its group.
-* ``backup/databases/_drop_guard.py`` drops temporary databases. It connects to PostgreSQL, and so has a password.
+* ``postgres/tools/_leader.py`` leads the process group of one tool, because its pid is the group's number: until the
+  worker reaps it, the number cannot be reused, and the worker can signal the group. It removes the password file when
+  the tool ends.
+* ``postgres/server/_supervisor.py`` runs a server. It is a subreaper, because processes of a server can make sessions
+  of their own, and so leave its group.
+* ``backup/databases/_drop_guard.py`` drops temporary databases. It connects to PostgreSQL, so it needs the password.
 
-What they have in common is here:
+This module is what they have in common:
 
 * **Order**: a JSON object in argv, which the supervisor has from its first moment. It holds no secret, because every
   user can see arguments.
@@ -18,8 +19,8 @@ What they have in common is here:
   ``PR_SET_PDEATHSIG`` is not enough, as it also fires when only the *thread* that started the supervisor ends. The end
   of the pipe is not enough, as a process that the worker forked can hold the pipe open.
 
-How a supervisor reports back is not in common: the leader exits as the tool does, the server's supervisor writes a line
-for each program that ended, and the guard has nobody to report to.
+They report differently: the leader exits as the tool does, the server's supervisor writes a line for each program that
+ended, and the guard has nobody to report to.
 
 The supervisors' side imports only what starts fast.
 """

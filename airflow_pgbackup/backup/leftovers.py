@@ -16,5 +16,5 @@ def sweep_leftovers(context: RunContext) -> list[str]:
     # /tmp: sockets go there when the path of another directory is too long for them.
     swept = sweep(tempfile.gettempdir(), "/tmp", *filter(None, [context.settings.temp_dir]))  # noqa: S108
     for path in swept:
-        context.log(f"removed what a killed process left: {path}")
+        context.log(f"removed the leftovers of a killed process: {path}")
     return swept

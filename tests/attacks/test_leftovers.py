@@ -95,7 +95,7 @@ def test_the_next_run_sweeps_what_workers_killed_together_with_their_tools_left(
     }
     said = run(*verbs[verb], env=env)
     assert list(temporary.iterdir()) == []
-    assert f"removed what a killed process left: {left}" in said.replace("\n", "")
+    assert f"removed the leftovers of a killed process: {left}" in said.replace("\n", "")
 
 
 TOOLS = """

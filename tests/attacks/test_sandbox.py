@@ -95,13 +95,13 @@ def test_it_sees_no_files_of_the_worker(inside: PostgresServer, tmp_path: Path, 
         assert "such file" in shell(inside, f"ls {place}/.") or "denied" in shell(inside, f"ls {place}/."), place
     assert shell(inside, "ls -A /run") == ""
     names = shell(inside, "ls -A /tmp").split()
-    shown = [str(path) for path in (inside.folder, inside.socket_dir, inside.bin_dir)]
+    shown = [str(path) for path in (inside.private_directory, inside.socket_dir, inside.bin_dir)]
     assert [name for name in names if not any(f"/tmp/{name}" in path for path in shown)] == []
 
 
 def test_it_writes_nowhere_but_into_its_own_directories(inside: PostgresServer, tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
-    for place in (tmp_path, Path("/usr"), Path("/etc"), inside.bin_dir, inside.shared, inside.folder):
+    for place in (tmp_path, Path("/usr"), Path("/etc"), inside.bin_dir, inside.shared, inside.private_directory):
         shell(inside, f"mkdir -p {place}; touch {place}/marker")
         assert not (place / "marker").exists()
 
@@ -208,7 +208,7 @@ def test_two_at_once_share_nothing(inside: PostgresServer) -> None:
         assert other.sandbox
         assert (inside.sandbox.uid != other.sandbox.uid) == AS_ROOT
         assert "such file" in shell(other, f"ls {inside.socket_dir}")
-        assert "such file" in shell(other, f"ls {inside.folder}/data")
+        assert "such file" in shell(other, f"ls {inside.private_directory}/data")
 
 
 def test_directories_too_deep_for_python_are_removed() -> None:

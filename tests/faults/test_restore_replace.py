@@ -319,7 +319,7 @@ def test_pg_restore_killed_by_somebody_else(slow: Setting) -> None:
                     command = (process / "cmdline").read_bytes()
                 except OSError:
                     continue
-                if b"pg_restore\0" in command and PREFIX.encode() in environment and b"_exec.py" not in command:
+                if b"pg_restore\0" in command and PREFIX.encode() in environment and b"_leader.py" not in command:
                     os.kill(int(process.name), signal.SIGKILL)
 
         threading.Thread(target=run).start()

@@ -17,7 +17,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 from airflow_pgbackup.errors import ClientError, ConfigurationError, NotProven
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -157,9 +156,7 @@ class PostgresServer:
                 return self
         raise NotProven("every port on 127.0.0.1 chosen for the throwaway server was taken by another process")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""The leader of a tool's process group, ``_exec.py``, and the files that the tool needs."""
+"""The leader of a tool's process group, ``_leader.py``, and the files that the tool needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import IO, Any
 from airflow_pgbackup import supervision
 from airflow_pgbackup.postgres.connection.environment import ClientEnvironment
 
-_EXEC = Path(__file__).with_name("_exec.py")
+_LEADER = Path(__file__).with_name("_leader.py")
 
 
 class Leader:
@@ -28,7 +28,7 @@ class Leader:
         """Start the leader, which waits for :meth:`release`.
 
         :param argv: program and arguments of the tool.
-        :param seccomp: the filter for the tool, as ``_exec.py`` takes it; ``""`` for none.
+        :param seccomp: the filter for the tool, as ``_leader.py`` takes it; ``""`` for none.
         :param options: of :class:`subprocess.Popen`.
         """
         try:
@@ -37,7 +37,7 @@ class Leader:
             self._messages = open(writer, "wb", buffering=0)  # noqa: PTH123, SIM115
             try:
                 return supervision.start(
-                    _EXEC,
+                    _LEADER,
                     {"directory": os.fspath(directory), "seccomp": seccomp},
                     *argv,
                     pipe=reader,

@@ -35,7 +35,7 @@ _RETURN = 0x06  # BPF_RET | BPF_K
 # struct seccomp_data: offsets in bytes. Both machines are little-endian, so the lower half of an argument comes first.
 _NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
 
-_FD = 9  # a descriptor that _exec.py does not use
+_FD = 9  # a descriptor that _leader.py does not use
 
 _CLONE3 = 435  # on every machine
 _CLONE_THREAD = 0x00010000
@@ -89,7 +89,7 @@ def no_user_namespaces() -> bytes | None:
 
 
 def applied(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the filter and the arguments to give to ``_exec.py`` for a program that may not start processes.
+    """Return the filter and the arguments to give to ``_leader.py`` for a program that may not start processes.
 
     bubblewrap itself must start processes; it sets the filter for the program inside.
     """

@@ -1,4 +1,4 @@
-"""The leader of a tool's process group: ``python -I -S _exec.py ORDER PROGRAM ARGUMENT…``, run as a script.
+"""The leader of a tool's process group: ``python -I -S _leader.py ORDER PROGRAM ARGUMENT…``, run as a script.
 
 Leads the group so that nothing of the tool outlives the worker: when the worker dies, it kills the group. For the
 protocol see :mod:`airflow_pgbackup.supervision`. ``PR_SET_PDEATHSIG`` on the tool itself would not do: the workers of
