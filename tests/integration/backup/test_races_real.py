@@ -87,7 +87,7 @@ def test_on_a_file_system(verb: Callable[[Repository], Any], tmp_path: Path, mon
             os.utime(path, (0, 0))
         return Place(lambda: Stepping(root), {"upload": do_upload, "other": verb})
 
-    assert in_every_order(make, 1) > 30
+    assert in_every_order(make, 1) > 25
 
 
 @verbs
