@@ -15,7 +15,8 @@ nitpicky = True
 
 html_theme = "furo"
 html_title = "airflow-pgbackup"
-html_static_path = ["images"]
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 # Blocks without a language are listings and commands, not Python.

@@ -20,6 +20,7 @@ import yaml
 
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.cli.definition import COMMANDS
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -224,3 +225,8 @@ def test_every_package_is_in_the_architecture() -> None:
     package = ROOT / "airflow_pgbackup"
     packages = {path.parent.relative_to(package).as_posix() for path in package.rglob("__init__.py")}
     assert sorted(name for name in packages if name != "." and f"{name}/" not in text) == []
+
+
+def test_every_command_is_in_the_reference() -> None:
+    text = (DOCS / "reference" / "cli.md").read_text()
+    assert [command.name for command in COMMANDS if not re.search(rf"^pgbackup {command.name}\b", text, re.M)] == []
