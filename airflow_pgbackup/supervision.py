@@ -134,7 +134,7 @@ class Worker:
                 continue
             try:
                 data = os.read(self._pipe, 1 << 16)
-            except BlockingIOError:  # the worker is dead, and somebody else holds the pipe open
+            except BlockingIOError:  # the worker is dead, and another process holds the pipe open
                 return None
             if not data:
                 return None

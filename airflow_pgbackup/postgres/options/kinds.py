@@ -122,7 +122,9 @@ class Integer(Option):
 
     def check_one(self, name: str, value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise OptionError(f"{name} is {value!r}, a {type(value).__name__}", hint=f"Pass an int. {TEMPLATE_HINT}")
+            raise OptionError(
+                f"{name} is {value!r} of type {type(value).__name__}", hint=f"Pass an int. {TEMPLATE_HINT}"
+            )
         if not self.low <= value <= self.high:
             raise OptionError(f"{name} is {value}", hint=f"{self.flag} takes {self.low} to {self.high}.")
 
@@ -187,7 +189,7 @@ class DatabaseName(Option):
 def check_text(name: str, value: object) -> None:
     """:raises OptionError: the value is not a string, is empty, or cannot be an element of argv."""
     if not isinstance(value, str):
-        raise OptionError(f"{name} has {value!r}, a {type(value).__name__}", hint="Pass a string.")
+        raise OptionError(f"{name} has {value!r} of type {type(value).__name__}", hint="Pass a string.")
     if not value:
         raise OptionError(f"{name} is empty", hint="Leave it out for no value.")
     if "\0" in value:
@@ -203,7 +205,7 @@ def check_text(name: str, value: object) -> None:
 
 def check_bool(name: str, value: object, wanted: str) -> None:
     if not isinstance(value, bool):
-        raise OptionError(f"{name} is {value!r}, a {type(value).__name__}", hint=f"Pass {wanted}. {TEMPLATE_HINT}")
+        raise OptionError(f"{name} is {value!r} of type {type(value).__name__}", hint=f"Pass {wanted}. {TEMPLATE_HINT}")
 
 
 def as_list(name: str, value: object) -> Sequence[object]:
@@ -213,7 +215,7 @@ def as_list(name: str, value: object) -> Sequence[object]:
         meant = [part.strip() for part in value.split(",")]
         raise OptionError(f"{name} is the string {value!r}", hint=f"Pass a list: {meant!r}.{more}")
     if not isinstance(value, list | tuple):
-        raise OptionError(f"{name} is {value!r}, a {type(value).__name__}", hint="Pass a list.")
+        raise OptionError(f"{name} is {value!r} of type {type(value).__name__}", hint="Pass a list.")
     return value
 
 

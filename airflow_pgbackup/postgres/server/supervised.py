@@ -107,5 +107,5 @@ class SupervisedProcess:
             if not data:  # the supervisor was killed, and the kernel has then killed the server: PR_SET_PDEATHSIG
                 self.exits = [*self.exits, -signal.SIGKILL]
             self._reports += data
-            *whole, self._reports = self._reports.split(b"\n")
-            self.exits += [int(line.split()[1]) for line in whole if line.startswith(b"exited ")]
+            *lines, self._reports = self._reports.split(b"\n")
+            self.exits += [int(line.split()[1]) for line in lines if line.startswith(b"exited ")]

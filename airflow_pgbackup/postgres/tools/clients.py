@@ -229,10 +229,10 @@ def _can_compress(program: str, method: str, version: Version) -> bool:
     try:
         run_tool(argv, env=_environment(), deadline=_PROBE_SECONDS)
     except ToolError as error:
-        said = "\n".join(error.stderr)
-        if "no_such_keyword" in said:
+        stderr = "\n".join(error.stderr)
+        if "no_such_keyword" in stderr:
             # pg_dump 15 without zlib only warns that the archive will be uncompressed.
-            return "not available" not in said
-        if "compression" not in said:  # too slow, or broken: not an answer to cache
+            return "not available" not in stderr
+        if "compression" not in stderr:  # too slow, or broken: not an answer to cache
             raise
     return False

@@ -82,7 +82,7 @@ def test_a_string_instead_of_a_list_is_refused():
     refused(DumpOptions(tables="film").validate, "Pass a list: ['film']")
     refused(DumpOptions(sections="data").validate, "Pass a list: ['data']")
     refused(DumpOptions(extra_args="--new").validate, "extra_args is the string", "Pass a list")
-    refused(DumpOptions(schemas={"a", "b"}).validate, "a set", "Pass a list")
+    refused(DumpOptions(schemas={"a", "b"}).validate, "of type set", "Pass a list")
     refused(DumpOptions(filters="/etc/filter").validate, "Pass a list")
 
 
