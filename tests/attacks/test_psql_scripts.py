@@ -307,7 +307,7 @@ def test_a_rehearsal_runs_no_hidden_command(
     repository = local(tmp_path / "repository")
     script = database_dump(target.attack(HIDDEN[place], command), build.major)
     reference = planted(repository, tmp_path / "directory", script)
-    with pytest.raises(VerificationFailed, match=r"does not restore: psql failed.*\\unrestrict"):
+    with pytest.raises(VerificationFailed, match=r"cannot be restored: psql failed.*\\unrestrict"):
         verify(reference=reference, repository=repository, level="restore", context=RunContext(settings=build.settings))
     target.assert_untouched(place)
 
@@ -321,7 +321,7 @@ def test_a_rehearsal_of_a_cluster_runs_no_hidden_command(
     script = target.attack(HIDDEN["after a string, by set_config"])
     dump = cluster_dump(build.major, **{where: script})  # type: ignore[arg-type]
     reference = planted(repository, tmp_path / "directory", dump, None)
-    with pytest.raises(VerificationFailed, match=r"does not restore: psql failed.*\\unrestrict"):
+    with pytest.raises(VerificationFailed, match=r"cannot be restored: psql failed.*\\unrestrict"):
         verify(reference=reference, repository=repository, level="restore", context=RunContext(settings=build.settings))
     target.assert_untouched(where)
 

@@ -326,7 +326,7 @@ def test_without_a_sandbox_it_is_reported_as_uncontained_or_does_not_run(
         options=DumpOptions(),
     )
     required = Settings(rehearsal_containment="require")
-    with pytest.raises(NotProven, match="a rehearsal here would be uncontained: bubblewrap") as refused:
+    with pytest.raises(NotProven, match="a rehearsal on this machine would be uncontained: bubblewrap") as refused:
         verify(reference=reference, repository=here, level="restore", context=RunContext(settings=required))
     assert "apt install bubblewrap" in str(refused.value.hint)
     log: list[str] = []
@@ -334,4 +334,4 @@ def test_without_a_sandbox_it_is_reported_as_uncontained_or_does_not_run(
         verify(reference=reference, repository=here, level="restore", context=RunContext(log=log.append))["verified"]
         == "restore"
     )
-    assert any("uncontained: SQL of the dump ran" in line for line in log), log
+    assert any("uncontained: the dump's SQL ran" in line for line in log), log

@@ -105,7 +105,7 @@ def test_rehearse_what_needs_a_hostile_role(
     dump = ["dump", here, "--server", "p", "--verify", "restore", "--json"]
     done = run("pipes", dump, environment(database), EXIT_STATUS["done"])
     assert done.json["verified"] == "restore"
-    assert f"role {SHOWN}: made a stand-in" in done.text
+    assert f"creating stand-ins for roles {SHOWN} " in done.text
     with database.connect() as session:
         session.execute("drop materialized view m")
 

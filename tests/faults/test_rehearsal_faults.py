@@ -18,6 +18,8 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.rehearsal import run as rehearse
+from airflow_pgbackup.backup.rehearsal.definitions import Definitions
+from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
@@ -292,11 +294,11 @@ def test_a_wrong_copy_is_a_failure_all_the_same(
     reference, _ = quick_dump(server18, fresh_database, here)
     original = rehearse.restore_copy
 
-    def altered(artifact: Path, manifest: object, place: RehearsalServer, *args: object, **more: object) -> object:
-        loaded = original(artifact, manifest, place, *args, **more)  # type: ignore[arg-type]
-        with place.params.with_database(str(reference["database"])).connect() as session:
+    def altered(dump: RehearsedDump, definitions: Definitions, server: RehearsalServer) -> object:
+        copy = original(dump, definitions, server)
+        with server.params.with_database(str(reference["database"])).connect() as session:
             session.execute("delete from t where a = 1")
-        return loaded
+        return copy
 
     monkeypatch.setattr(rehearse, "restore_copy", altered)
     with pytest.raises(VerificationFailed, match=r"table data public\.t found 599 rows, expected 600"):

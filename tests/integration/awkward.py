@@ -1,4 +1,4 @@
-"""Databases with one awkward thing each, and their backups: the table in ``docs/explanation/awkward.md``."""
+"""Databases with one unusual property each, and their backups: the table in ``docs/explanation/awkward.md``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ KINDS = {
         ("create table t (a int primary key, b text)", "insert into t select n, 'x' from generate_series(1, 100) n"),
     ),
     "check that reads another table": Awkward(
-        "a CHECK whose function reads a table that is restored earlier",
+        "a CHECK constraint whose function reads a table that is restored earlier",
         (
             "create table a (x int primary key)",
             "insert into a values (1)",
@@ -57,7 +57,7 @@ KINDS = {
         found=("check_reads_tables",),
     ),
     "not null not valid": Awkward(
-        "NOT NULL … NOT VALID on a partitioned table over a partition with a null, where several jobs often deadlock",
+        "NOT NULL ... NOT VALID on a partitioned table, with nulls in a partition: several jobs often deadlock",
         (
             "create table p (a int) partition by list (a)",
             "create table p1 partition of p default",
@@ -68,7 +68,7 @@ KINDS = {
         found=("not_null_not_valid",),
     ),
     "index on a function": Awkward(
-        "an index on a function that relies on search_path",
+        "an index on a function that depends on search_path",
         (
             "create function lower2(text) returns text immutable language sql as 'select lower($1)'",
             "create function low(text) returns text immutable language plpgsql as 'begin return lower2($1); end'",
@@ -83,7 +83,7 @@ KINDS = {
         found=("function_search_path",),
     ),
     "generated column": Awkward(
-        "a generated column whose function relies on search_path",
+        "a generated column whose function depends on search_path",
         (
             "create function inc(int) returns int immutable language plpgsql as 'begin return $1 + 1; end'",
             "create function inc2(int) returns int immutable language plpgsql as 'begin return inc($1); end'",
@@ -91,24 +91,24 @@ KINDS = {
             "insert into t values (1)",
         ),
         verdict="fail",
-        says="relies on search_path",
+        says="depends on search_path",
         restores=False,
         found=("function_search_path",),
     ),
     "check on the clock": Awkward(
-        "a CHECK on the clock",
+        "a CHECK constraint that depends on the time",
         (
             "create table t (a timestamptz check (a > clock_timestamp() - interval '2 seconds'))",
             "insert into t values (clock_timestamp())",
         ),
         verdict="fail",
-        says="reads other tables or the clock",
+        says="depends on other tables or the time",
         restores=False,
         waits=2.5,
         found=("check_changes",),
     ),
     "orphans": Awkward(
-        "rows whose foreign key points nowhere, after session_replication_role = replica",
+        "rows that violate a foreign key, inserted with session_replication_role = replica",
         (
             "create table p (a int primary key)",
             "create table c (a int references p)",
@@ -116,12 +116,12 @@ KINDS = {
             "insert into c values (1)",
         ),
         verdict="fail",
-        says="its own constraint does not allow",
+        says="violate its own constraint",
         restores=False,
         found=("violated_foreign_key",),
     ),
     "duplicates": Awkward(
-        "two equal rows under a corrupt unique index",
+        "duplicates in a corrupt unique index",
         (
             "create table t (a int)",
             "create unique index u on t (a)",
@@ -146,7 +146,7 @@ KINDS = {
         found=("not_valid",),
     ),
     "regclass of an index": Awkward(
-        "a regclass that names an index, which is restored after the rows",
+        "a regclass column with the name of an index, which is restored after the rows",
         ("create table t (a int primary key, r regclass)", "insert into t values (1, 't_pkey')"),
         verdict="fail",
         says="does not exist",
@@ -154,12 +154,12 @@ KINDS = {
         found=("reg_columns",),
     ),
     "regrole": Awkward(
-        "a regrole: the role is in the data only",
+        "a regrole column: the role occurs in the rows only",
         ("create table t (r regrole)", "insert into t select current_user::regrole"),
         found=("role_columns",),
     ),
     "extension that is preloaded": Awkward(
-        "a materialized view over pg_stat_statements, which wants shared_preload_libraries",
+        "a materialized view over pg_stat_statements, which must be preloaded",
         (
             "create extension pg_stat_statements",
             "create materialized view m as select count(*) from pg_stat_statements",
@@ -176,7 +176,7 @@ KINDS = {
         extension="icu",
     ),
     "foreign server": Awkward(
-        "a materialized view over a foreign server that does not answer",
+        "a materialized view over a foreign server that cannot be reached",
         (
             "create extension postgres_fdw",
             "create server s foreign data wrapper postgres_fdw options (host '127.0.0.1', port '1')",
@@ -201,7 +201,7 @@ KINDS = {
         found=("restore_locks",),
     ),
     "function that raises": Awkward(
-        "a materialized view whose function raises an error by now",
+        "a materialized view whose function now raises an error",
         (
             "create table raises (yes bool)",
             "insert into raises values (false)",
@@ -215,7 +215,7 @@ KINDS = {
         restores=False,
     ),
     "no space": Awkward(
-        "an index whose build meets a full disk",
+        "an index that cannot be built because the disk is full",
         (
             "create function full_disk(int) returns int immutable language plpgsql as $$ begin"
             " if current_setting('application_name') <> 'makes it' then"
@@ -245,7 +245,7 @@ KINDS = {
         found=("timeouts",),
     ),
     "event trigger": Awkward(
-        "an event trigger and a publication for all tables, which take a superuser",
+        "an event trigger and a publication for all tables, which only a superuser can create",
         (
             "create function no() returns event_trigger language plpgsql as 'begin end'",
             "create event trigger watching on ddl_command_end execute function no()",

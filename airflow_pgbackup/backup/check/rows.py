@@ -7,6 +7,7 @@ could run code with the privileges of the user that checks it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -123,8 +124,9 @@ def check_rows(db: InspectedDatabase, selection: Selection) -> None:
         if rows.any(table, f"select from only {table} where not ({expression}) limit 1")
     ]
     report_problem(db, "violated_check", checks)
-    keys = [f"{key[1]} on {key[0]}" for key in selected(_FOREIGN_KEYS) if rows.any(key[0], _orphans(*key))]
-    report_problem(db, "violated_foreign_key", keys)
+    keys = [_ForeignKey(*row) for row in selected(_FOREIGN_KEYS)]
+    violated = [f"{key.name} on {key.table}" for key in keys if rows.any(key.table, _orphans(key))]
+    report_problem(db, "violated_foreign_key", violated)
     unique = [index for table, index, *of in selected(_UNIQUE) if rows.any(table, _duplicates(table, *of))]
     report_problem(db, "violated_unique", unique)
     large = [
@@ -169,17 +171,27 @@ class _Rows:
             return False
 
 
-def _orphans(
-    table: str, _: str, kind: str, referenced: str, referenced_kind: str, columns: list[str], keys: list[str]
-) -> str:
+@dataclass(frozen=True)
+class _ForeignKey:
+    table: str
+    name: str
+    kind: str  # relkind
+    referenced: str
+    referenced_kind: str
+    columns: list[str]
+    referenced_columns: list[str]
+
+
+def _orphans(key: _ForeignKey) -> str:
     """Return the query of RI_Initial_Check in ``src/backend/utils/adt/ri_triggers.c``."""
-    only = "" if kind == "p" else "only "
-    referenced_only = "" if referenced_kind == "p" else "only "
-    on = " and ".join(f"p.{key} operator(pg_catalog.=) f.{column}" for key, column in zip(keys, columns, strict=True))
-    given = " and ".join(f"f.{column} is not null" for column in columns)
+    only = "" if key.kind == "p" else "only "
+    referenced_only = "" if key.referenced_kind == "p" else "only "
+    pairs = zip(key.referenced_columns, key.columns, strict=True)
+    on = " and ".join(f"p.{referenced} operator(pg_catalog.=) f.{column}" for referenced, column in pairs)
+    given = " and ".join(f"f.{column} is not null" for column in key.columns)
     return (
-        f"select from {only}{table} f left join {referenced_only}{referenced} p on {on} "
-        f"where p.{keys[0]} is null and {given} limit 1"
+        f"select from {only}{key.table} f left join {referenced_only}{key.referenced} p on {on} "
+        f"where p.{key.referenced_columns[0]} is null and {given} limit 1"
     )
 
 

@@ -1,4 +1,4 @@
-"""Restore a backup into a throwaway server and compare what comes back with what was dumped."""
+"""Restore a backup into a throwaway server, and compare the copy with the dump."""
 
 from airflow_pgbackup.backup.rehearsal.run import rehearse
 

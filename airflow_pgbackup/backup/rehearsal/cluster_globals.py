@@ -1,4 +1,4 @@
-"""The head of a cluster's script, its roles and tablespaces, made to fit a throwaway server."""
+"""Adapt the global statements of a cluster's script, its roles and tablespaces, to a throwaway server."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _MEMBERSHIP = re.compile(
 
 
 class ClusterGlobals:
-    """What of a cluster's global statements fits no throwaway server, and instead of it.
+    """The global statements of a cluster's script that a throwaway server cannot run as they are.
 
-    :ivar instead: statements of the script, and what to run instead of them.
-    :ivar bootstrap: the source's own superuser, so far as it shows: who granted a membership without having been
-        granted its administration. That role is there before the script begins.
+    :ivar replacements: maps such a statement to the one to run instead, b"" for none.
+    :ivar bootstrap: the bootstrap superuser of the dumped server, as far as the script shows it: a role that granted a
+        membership without having the ADMIN option. It must exist before the script runs.
     """
 
     def __init__(self, statements: Sequence[str]) -> None:
@@ -27,9 +27,9 @@ class ClusterGlobals:
         administered = {(m["role"], m["member"]) for m in memberships if "ADMIN" in m["options"]}
         grantors = {m["grantor"] for m in memberships if (m["role"], m["grantor"]) not in administered}
         self.bootstrap = unquoted(min(grantors)) if grantors else None
-        self.instead: dict[bytes, bytes] = {}
+        self.replacements: dict[bytes, bytes] = {}
         for statement in statements:
             if match := _TABLESPACE.match(statement):
-                self.instead[statement.encode()] = f"{match[1]} LOCATION '';".encode()
+                self.replacements[statement.encode()] = f"{match[1]} LOCATION '';".encode()
             elif grantors and statement in (f"CREATE ROLE {min(grantors)};", f"DROP ROLE IF EXISTS {min(grantors)};"):
-                self.instead[statement.encode()] = b""
+                self.replacements[statement.encode()] = b""

@@ -1,25 +1,23 @@
-"""What a dump defines, read before a server is made for it: some extensions want a server of their own kind."""
+"""What a dump defines, read before its server is started: some extensions need a server with certain settings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
+from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
 from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.archive.toc import Toc
 from airflow_pgbackup.postgres.definitions.script_scan import ScriptSummary, scan_script
-from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.deadline import Deadline
-from airflow_pgbackup.repository.manifest import Manifest
 
 
 @dataclass(frozen=True)
 class Definitions:
-    """Of an archive its table of contents, of a plain dump what reading it through has found."""
+    """The table of contents of an archive, or the summary of a plain dump."""
 
     toc: Toc | None = None
     script: ScriptSummary | None = None
@@ -32,23 +30,22 @@ class Definitions:
         return frozenset(name for section in sections for name in section.requirements.extensions)
 
 
-def read_definitions(artifact: Path, manifest: Manifest, *, cancel: Cancel, deadline: float) -> Definitions:
-    """Read them.
+def read_definitions(dump: RehearsedDump) -> Definitions:
+    """Return what a dump defines.
 
-    :param deadline: seconds.
-    :raises VerificationFailed: the artifact cannot be read so far.
+    :raises VerificationFailed: the artifact cannot be read.
     """
-    limit = Deadline(deadline, cancel, work="reading the definitions")
-    if manifest.artifact.format != "plain":
-        return Definitions(toc=read_archive_toc(artifact, manifest.artifact.format, limit.check))
-    # A script says what it needs as it goes; a role that is missed in its last lines would cost the whole restore.
-    with open_script(artifact, manifest) as source:
+    limit = Deadline(dump.deadline, dump.cancel, work="reading the definitions")
+    if not dump.is_plain:
+        return Definitions(toc=read_archive_toc(dump.artifact, dump.manifest.artifact.format, limit.check))
+    # A script is read to its end, since a role that is missing in its last lines would cost a complete restore.
+    with open_script(dump) as source:
         return Definitions(script=scan_script(CountingReader(source, lambda size: limit.check())))
 
 
 @contextmanager
-def open_script(artifact: Path, manifest: Manifest) -> Iterator[Readable]:
-    """A plain dump, decompressed."""
-    compression = manifest.artifact.compression.method or "none"
-    with artifact.open("rb") as file:
+def open_script(dump: RehearsedDump) -> Iterator[Readable]:
+    """Open a plain dump, decompressed."""
+    compression = dump.manifest.artifact.compression.method or "none"
+    with dump.artifact.open("rb") as file:
         yield file if compression == "none" else Decompressed(file, compression, "the dump")

@@ -1,4 +1,4 @@
-"""The server a rehearsal runs in, and what it does there: a database for the copy, with the roles a dump speaks of."""
+"""The server of a rehearsal: it gets a database for the copy, with the roles and tablespaces of the dump."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import psycopg
 from psycopg import sql
 
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.databases.temporary_database import drop_temporary
-from airflow_pgbackup.backup.rehearsal import throwaway
+from airflow_pgbackup.backup.rehearsal import provisioning
+from airflow_pgbackup.backup.rehearsal.programs import choose_programs
+from airflow_pgbackup.backup.rehearsal.throwaway import throwaway_server
 from airflow_pgbackup.errors import ConnectError, DeadlineExceeded, NotProven, ToolError, ToolKilled, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
@@ -35,24 +37,27 @@ _LOST = re.compile(
 _LOGGED = re.compile(r"([0-9A-Z]{5}) (?:ERROR|FATAL|PANIC): +(.*)")
 _LOG_TAIL = 1 << 20  # bytes
 
+MOST_JOBS = 20
+"""The most sessions of a restore; the other connections are for the comparison."""
+
 
 @dataclass(kw_only=True)
 class RehearsalServer:
-    """A throwaway server, where everything may be as the dump has it, the database's name too.
+    """A throwaway server, in which the copy can have the names of the dump, including the database's.
 
-    :ivar params: a database to be in meanwhile, as a superuser.
-    :ivar folder: for temporary files; where the server is `local`, it reads them there.
-    :ivar sandbox: what the server runs in; None for none.
+    :ivar params: a database to connect to, as a superuser.
+    :ivar directory: for temporary files; a server that is `local` can read them.
+    :ivar sandbox: the sandbox of the server, None without one.
     :ivar socket_dir: of a server in a sandbox.
-    :ivar log: the server's; each line begins with an SQLSTATE.
-    :ivar programs: the tools that look at the copy.
+    :ivar log: the server's log; each line begins with an SQLSTATE. None if we cannot read it.
+    :ivar programs: the client whose programs read the copy.
     :ivar loader: the client that restores.
-    :ivar containment: how far others are safe from the dump's SQL.
-    :ivar notes: on the place, for the report.
+    :ivar containment: how the dump's SQL is isolated, for the log.
+    :ivar notes: about the server, for the report.
     """
 
     params: ConnectionParams
-    folder: Path
+    directory: Path
     programs: Client
     loader: Client
     sandbox: Sandbox | None = None
@@ -62,13 +67,13 @@ class RehearsalServer:
     notes: tuple[str, ...] = ()
 
     local: ClassVar[bool] = True
-    """The server reads and writes files of this machine."""
-    own_names: ClassVar[bool] = True
-    """A dump may make its database under its own name."""
+    """Whether the server reads and writes files of this machine."""
+    keeps_database_name: ClassVar[bool] = True
+    """Whether the copy's database has the name of the dumped one."""
     session_options: ClassVar[str] = ""
-    """For the sessions that restore; as in PGOPTIONS."""
-    hint: ClassVar[str] = "install it on this worker"
-    """What to do about what the server lacks."""
+    """Options of the sessions that restore, as in PGOPTIONS."""
+    hint: ClassVar[str] = "Install it on this worker."
+    """What to do if the server lacks something."""
 
     @property
     def major(self) -> int:
@@ -82,92 +87,100 @@ class RehearsalServer:
     def label(self) -> str:
         return f"the throwaway PostgreSQL {self.version_text} of {self.programs.bin_dir}"
 
-    def within(self, bin_dir: Path, *reads: Path) -> list[str]:
-        """What starts a program where the server is: in a sandbox of the same user, which sees its socket.
+    def sandbox_command(self, bin_dir: Path, *reads: Path) -> list[str]:
+        """Return the command that starts a program in a sandbox of the server's user, with access to its socket.
 
-        :param bin_dir: where the program is.
-        :param reads: what else it must see.
+        :param bin_dir: the program's directory.
+        :param reads: other files that it reads.
+        :return: [] if the server has no sandbox.
         """
         if self.sandbox is None or self.socket_dir is None:
             return []
-        return self.sandbox.command(bin_dir, reads=[self.folder, self.socket_dir, *reads])
+        return self.sandbox.command(bin_dir, reads=[self.directory, self.socket_dir, *reads])
 
     def sqlstate(self, message: str) -> str | None:
-        """The SQLSTATE of an error that the server has reported, by its message; None where it is not known."""
+        """Return the SQLSTATE of an error by its message, from the server's log; None if it is not there."""
         if self.log is None:
             return None
         with self.log.open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - _LOG_TAIL, 0))
             lines = file.read(_LOG_TAIL).decode(errors="replace").split("\n")
-        said = (match for match in map(_LOGGED.match, reversed(lines)) if match)
-        return next((match[1] for match in said if printable(match[2]).strip() == message), None)
+        errors = (match for match in map(_LOGGED.match, reversed(lines)) if match)
+        return next((match[1] for match in errors if printable(match[2]).strip() == message), None)
 
     def most_jobs(self) -> int:
-        """How many sessions a restore may take."""
-        return throwaway.JOBS
+        """Return the number of sessions that a restore may use."""
+        return MOST_JOBS
 
     def provide(self, needs: Requirements) -> None:
-        """Roles and tablespaces; extensions are there or not."""
-        throwaway.check_extensions(self.params, needs.extensions)
-        self.make_roles(needs.roles)
-        throwaway.make_tablespaces(self.params, needs.tablespaces)
+        """Create the roles and tablespaces that a dump needs, and check for its extensions.
 
-    def make_roles(self, names: Iterable[str]) -> None:
-        throwaway.make_roles(self.params, names)
+        :raises NotProven: the server lacks something.
+        """
+        provisioning.check_extensions(self.params, needs.extensions)
+        self.create_roles(needs.roles)
+        provisioning.create_tablespaces(self.params, needs.tablespaces)
 
-    def cleared(self, database: str) -> ConnectionParams:
-        """Drop that database; :return: another one to be in while a dump makes it."""
+    def create_roles(self, names: Iterable[str]) -> None:
+        """Create stand-ins for the roles that do not exist."""
+        provisioning.create_roles(self.params, names)
+
+    def drop_database(self, database: str) -> ConnectionParams:
+        """Drop a database.
+
+        :return: another database, to connect to while the dump creates the dropped one.
+        """
         start = self.params.with_database("template1" if database == "postgres" else "postgres")
         with session(start) as connection:
             drop_temporary(connection, self.params.with_database(database))
         return start
 
-    def fresh(
+    def create_database(
         self,
         database: str,
         encoding: str,
         schemas: Sequence[str] = (),
         create: DatabaseStatement | None = None,
     ) -> ConnectionParams:
-        """An empty database for the copy, in place of the one of an earlier attempt.
+        """Create an empty database for the copy, and drop the one of an earlier attempt.
 
-        :param schemas: made in it.
-        :param create: how the dump would make it.
+        :param schemas: to create in it.
+        :param create: the CREATE DATABASE statement of the dump.
         """
-        with session(self.cleared(database)) as connection:
+        with session(self.drop_database(database)) as connection:
             connection.execute(
                 sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {}").format(
                     Identifier(database), sql.Literal(encoding)
                 )
             )
-        made = self.params.with_database(database)
-        make_schemas(made, schemas)
-        return made
+        created = self.params.with_database(database)
+        create_schemas(created, schemas)
+        return created
 
-    def quiet(self, connection: ConnectionParams) -> ConnectionParams:
-        """To look at a restored copy: what the database does at every login would change it."""
+    def without_login_triggers(self, connection: ConnectionParams) -> ConnectionParams:
+        """Return a connection for reading the copy, which an event trigger on login could change."""
         if not has_login_triggers(self.major):
             return connection
         return replace(connection, keywords={**connection.keywords, "options": "-c event_triggers=off"})
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """While it lasts the server must too: that it was killed, by a lack of memory say, is no finding.
+    def not_proven_if_lost(self) -> Iterator[None]:
+        """Turn errors into NotProven if the server has ended: that is no fault of the backup.
 
-        :raises NotProven: it is gone, or broke off a session.
+        :raises NotProven: the server ended, or terminated a session.
         """
         try:
             yield
         except (ToolError, VerificationFailed, ConnectError, psycopg.OperationalError) as error:
-            said = "\n".join([*getattr(error, "stderr", []), str(error)])
-            if isinstance(error, (ToolKilled, DeadlineExceeded)) or not (_LOST.search(said) or self._gone()):
+            messages = "\n".join([*getattr(error, "stderr", []), str(error)])
+            if isinstance(error, (ToolKilled, DeadlineExceeded)) or not (_LOST.search(messages) or self._has_ended()):
                 raise
             raise NotProven(
                 f"{self.label} ended during the rehearsal: {error}",
-                hint="killed from outside, often by the OOM killer (see dmesg, memory limits)",
+                hint="It was killed from outside, often by the OOM killer: check dmesg and the memory limits.",
             ) from error
 
-    def _gone(self) -> bool:
+    def _has_ended(self) -> bool:
         try:
             self.params.connect().close()
         except ConnectError:
@@ -179,32 +192,38 @@ class RehearsalServer:
 def start_throwaway_server(
     manifest: Manifest, settings: Settings, *, extensions: Collection[str] = ()
 ) -> Iterator[RehearsalServer]:
-    """A private server, gone afterwards whatever happens.
+    """Start a throwaway server for a rehearsal, which is removed at the end.
 
-    :param extensions: that the dump needs.
-
-    :raises NotProven: there is none to be had here, or no room for it.
+    :param extensions: the extensions in the dump.
+    :raises NotProven: this machine lacks the programs, the disk space or, if required, the sandbox.
     """
-    programs, loader = throwaway.choose_programs(manifest, settings)
-    with throwaway.throwaway_server(manifest, programs, settings, extensions=extensions) as server:
-        where: Any = {"params": server.params, "folder": server.shared, "programs": programs, "loader": loader}
-        where["log"] = server.log_path
+    programs, loader = choose_programs(manifest, settings)
+    with throwaway_server(manifest, programs, settings, extensions=extensions) as server:
+        started = RehearsalServer(
+            params=server.params,
+            directory=server.shared,
+            programs=programs,
+            loader=loader,
+            sandbox=server.sandbox,
+            socket_dir=server.socket_dir if server.sandbox else None,
+            log=server.log_path,
+        )
         if server.sandbox:
-            sandboxed: Any = {"sandbox": server.sandbox, "socket_dir": server.socket_dir}
-            yield RehearsalServer(**where, **sandboxed, containment=f"in a sandbox, as uid {server.sandbox.uid}")
+            started.containment = f"in a sandbox, as uid {server.sandbox.uid}"
+            yield started
             return
-        assert server.uncontained is not None  # noqa: S101  there is a sandbox, or a reason why not
+        assert server.uncontained is not None  # noqa: S101  without a sandbox there is a reason
         reason, hint = server.uncontained.message, server.uncontained.hint
         if settings.rehearsal_containment == "require":
-            raise NotProven(f"a rehearsal here would be uncontained: {reason}", hint=hint)
-        whose = "as user nobody" if os.geteuid() == 0 else "with this worker's own rights"
-        yield RehearsalServer(
-            **where, containment="uncontained", notes=(f"uncontained: SQL of the dump ran {whose}: {reason}",)
-        )
+            raise NotProven(f"a rehearsal on this machine would be uncontained: {reason}", hint=hint)
+        rights = "as user nobody" if os.geteuid() == 0 else "with this worker's own privileges"
+        started.containment = "uncontained"
+        started.notes = (f"uncontained: the dump's SQL ran {rights}: {reason}",)
+        yield started
 
 
-def make_schemas(database: ConnectionParams, names: Sequence[str]) -> None:
-    """Those that a dump of some schemas' parts uses and does not make."""
+def create_schemas(database: ConnectionParams, names: Sequence[str]) -> None:
+    """Create the schemas that a dump of some tables uses but does not contain."""
     with session(database) as connection:
         for name in names:
             connection.execute(sql.SQL("CREATE SCHEMA {}").format(Identifier(name)))

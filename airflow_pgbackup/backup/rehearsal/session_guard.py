@@ -1,7 +1,7 @@
-"""Our own sessions in a rehearsal: with a server that obeys whoever wrote the dump, not us.
+"""Guard our sessions with a rehearsal's server, which the SQL of the dump may control.
 
-Its superuser can stop it, put another program in its place, or fill its catalogs. So it need not answer, may ignore
-what a session sets and cancels, and may send results without an end, which libpq keeps in memory until they have come.
+That SQL runs as a superuser: it can stop the server, replace it with another program, or fill its catalogs. The server
+may then not answer, ignore settings and cancel requests, or send endless results, which libpq collects in memory.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.connection.open_sessions import OpenSessions
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 
-_MOST_MEMORY = 4 << 30  # bytes by which this process may grow: far more than two million tables take
-_LOOK = 0.25  # seconds between two looks at the clock and the memory
+_MOST_MEMORY = 4 << 30  # bytes by which this process may grow: far more than two million tables need
+_INTERVAL = 0.25  # seconds between two checks of time and memory
 
 
 @contextmanager
-def guarded_sessions(place: RehearsalServer, cancel: Cancel, seconds: float, stop: Cancel) -> Iterator[None]:
-    """Break off the sessions with the server of a place when asked to stop, after so many seconds, and when they take
-    too much memory.
+def guarded_sessions(server: RehearsalServer, cancel: Cancel, seconds: float, stop: Cancel) -> Iterator[None]:
+    """Close our sessions with a server when `cancel` is set, after some time, or if they take too much memory.
 
-    :param stop: set then, for the tools: pg_dump, too, passes on what the server says.
-    :raises Canceled: `cancel` was set. :raises NotProven: it took too long, or too much.
+    :param seconds: the time.
+    :param stop: set at that moment, to stop the client programs, which also read what the server sends.
+    :raises Canceled: `cancel` was set. :raises NotProven: the sessions took too long, or too much memory.
     """
     sessions, over = OpenSessions(), threading.Event()
-    place.params = replace(place.params, sessions=sessions)
+    server.params = replace(server.params, sessions=sessions)
 
     def end(why: str) -> None:
         sessions.break_off(why)
@@ -41,13 +41,13 @@ def guarded_sessions(place: RehearsalServer, cancel: Cancel, seconds: float, sto
 
     def watch() -> None:
         until, start = time.monotonic() + seconds, _memory()
-        while not over.wait(_LOOK) and not sessions.broken:
+        while not over.wait(_INTERVAL) and not sessions.broken:
             if time.monotonic() > until:
-                end(f"{place.label} did not let us look at the copy within {seconds:g} s")
+                end(f"reading the copy on {server.label} took more than {seconds:g} s")
             elif _memory() - start > _MOST_MEMORY:
-                end(f"to look at the copy took more than {human_bytes(_MOST_MEMORY)} of memory")
+                end(f"reading the copy took more than {human_bytes(_MOST_MEMORY)} of memory")
 
-    unregister = cancel.on_set(lambda: sessions.break_off("the task was asked to stop"))
+    unregister = cancel.on_set(lambda: sessions.break_off("the task was canceled"))
     watcher = threading.Thread(target=watch, name="watch sessions", daemon=True)
     watcher.start()
     try:
@@ -55,7 +55,7 @@ def guarded_sessions(place: RehearsalServer, cancel: Cancel, seconds: float, sto
     except Exception as error:
         cancel.check()
         if sessions.broken:
-            raise NotProven(sessions.broken, hint="look at what the dump makes its server do") from error
+            raise NotProven(sessions.broken, hint="Check the dump for SQL that affects its server.") from error
         raise
     finally:
         over.set()
@@ -64,5 +64,5 @@ def guarded_sessions(place: RehearsalServer, cancel: Cancel, seconds: float, sto
 
 
 def _memory() -> int:
-    """Resident bytes of this process; proc(5)."""
+    """Return the resident memory of this process in bytes, see proc(5)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

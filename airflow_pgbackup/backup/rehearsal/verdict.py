@@ -1,8 +1,8 @@
-"""What an error during the restore of a rehearsal says about the backup: that it fails, or nothing.
+"""Decide whether an error in the restore of a rehearsal means that the backup failed, or that it is not proven.
 
-A backup *fails* only by its own bytes: statements that are wrong, data that its own constraints refuse. All else
-(memory, disk, connections, libraries and locales of the server, other servers, what nobody has thought of) is *not
-proven*. SQLSTATE tells: https://www.postgresql.org/docs/current/errcodes-appendix.html
+A backup *fails* only because of its own contents: invalid statements, or rows that its own constraints reject. For any
+other error (memory, disk, connections, libraries and locales of the server, other servers, unknown ones) it is *not
+proven*. The SQLSTATE decides: https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
 
 from __future__ import annotations
@@ -15,52 +15,52 @@ from airflow_pgbackup.postgres.connection.hints import hint_for
 from airflow_pgbackup.postgres.tools.stderr import errors_of
 
 SqlState = Callable[[str], str | None]
-"""The SQLSTATE of an error by its message; None where it is not known."""
+"""Returns the SQLSTATE of an error by its message, None if unknown."""
 
 # Cardinality, data, constraints, SQL routines, syntax and names, WITH CHECK OPTION, program limits, PL/pgSQL.
-_OF_THE_DUMP = ("21", "22", "23", "2F", "42", "44", "54", "P0")
+_FAULTS_OF_DUMP = ("21", "22", "23", "2F", "42", "44", "54", "P0")
 
 _MESSAGE = re.compile(r"\b(?:ERROR|FATAL|PANIC): +(?:[0-9A-Z]{5}: +)?(.*)")
 _ENTRY = re.compile(r"from TOC entry \d+; \d+ \d+ (?P<kind>[A-Z][A-Z ]*[A-Z]) (?P<name>.*) \S+$")
 
-# In those classes, but about the server: what it lacks, and the way out.
-_SCRATCH = "name a scratch server that has it (scratch_conn_id, --scratch)"
+# Errors of those classes that are about the server: what it lacks, and what to do.
+_SCRATCH = "use a scratch server that has it (scratch_conn_id, --scratch)"
 _LACKING: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern, re.IGNORECASE), hint)
     for pattern, hint in [
         (
             r"extension \"[^\"]*\" is not available|could not open extension control file|has no installation script"
             r"|could not access file \"\$libdir|could not load library",
-            f"install the extension's package for this PostgreSQL on the worker, or {_SCRATCH}",
+            f"Install the extension's package for this PostgreSQL on the worker, or {_SCRATCH}.",
         ),
         (
             r"shared_preload_libraries|unrecognized configuration parameter|can only (?:be )?(?:create|load|install)"
             r"|must be preloaded",
-            "the database needs a server that preloads a library of an extension: install its package on the worker, "
-            f"or {_SCRATCH}",
+            "The database needs a server that preloads the library of an extension: install its package on the worker, "
+            f"or {_SCRATCH}.",
         ),
         (
             r"invalid (?:LC_\w+ )?locale name|locale .* not (?:found|available)|could not create locale"
             r"|ICU is not supported|collation \"?.* (?:for encoding .* )?does not exist|could not open collator",
-            f"rehearse with a PostgreSQL that has the locale (the distribution's has ICU), or {_SCRATCH}",
+            f"Rehearse with a PostgreSQL that has the locale (the distribution's has ICU), or {_SCRATCH}.",
         ),
         (
             r"unsupported XML feature|compression method \w+ not supported",
-            f"use the distribution's PostgreSQL, or {_SCRATCH}",
+            f"Use the distribution's PostgreSQL, or {_SCRATCH}.",
         ),
         (
             r"could not open (?:dictionary|affix|stop-?word|thesaurus|synonym|configuration) file",
-            f"copy the file into share/tsearch_data of the worker's PostgreSQL, or {_SCRATCH}",
+            f"Copy the file into share/tsearch_data of the worker's PostgreSQL, or {_SCRATCH}.",
         ),
         (
             r"permission denied|must be (?:a )?superuser|must be owner",
-            "rehearse in a throwaway server, or as a superuser",
+            "Rehearse in a throwaway server, or connect to the scratch server as a superuser.",
         ),
-        (r"stack depth limit exceeded", "raise max_stack_depth and the stack size (ulimit -s) of the server"),
+        (r"stack depth limit exceeded", "Raise max_stack_depth and the stack size (ulimit -s) of the server."),
     ]
 ]
 
-# For servers whose log we do not see: what PostgreSQL says, in English, where the data or a statement is wrong.
+# For servers whose log we cannot read: PostgreSQL's messages, in English, about wrong rows and statements.
 _KNOWN: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), state)
     for pattern, state in [
@@ -82,31 +82,31 @@ _KNOWN: list[tuple[re.Pattern[str], str]] = [
             "22P04",
         ),
         (r"out of range|value too long for type|^division by zero", "22003"),
-        (r"backslash commands are restricted|error: \\unrestrict: ", "42601"),  # psql's own; no dump has others
+        (r"backslash commands are restricted|error: \\unrestrict: ", "42601"),  # psql's own messages
     ]
 ]
 
-_RESCUE = "The data is in the backup: see 'Rescue' in the documentation"
+_RESCUE = "The data is in the backup: see 'Rescue' in the documentation."
 _CORRUPT_SOURCE = (
-    "the source holds rows that its own constraint does not allow, so its index or the constraint is corrupt or was "
-    f"bypassed: {{how}}. {_RESCUE}"
+    "The source has rows that violate its own constraint: the index is corrupt, or the constraint was bypassed. {how}. "
+    f"{_RESCUE}"
 )
 _BY_STATE = {
     "23505": _CORRUPT_SOURCE.format(
-        how="check the index with amcheck (bt_index_check(…, heapallindexed => true)), find the rows with "
-        "SELECT key, count(*) FROM ONLY table GROUP BY 1 HAVING count(*) > 1 under enable_indexscan = off"
+        how="Check the index with amcheck (bt_index_check(..., heapallindexed => true)), and find the rows with SET "
+        "enable_indexscan = off and SELECT key, count(*) FROM ONLY table GROUP BY 1 HAVING count(*) > 1"
     ),
     "23503": _CORRUPT_SOURCE.format(
-        how="find the rows with SELECT … FROM child LEFT JOIN parent ON … WHERE parent.key IS NULL"
+        how="Find the rows with SELECT ... FROM child LEFT JOIN parent ON ... WHERE parent.key IS NULL"
     ),
-    "23P01": _CORRUPT_SOURCE.format(how="find the rows with a self-join on the constraint's operators"),
-    "23514": "rows of the dump do not satisfy a CHECK constraint, which reads other tables or the clock, or was "
-    f"bypassed. Make it NOT VALID, or a trigger, in the source. {_RESCUE}",
-    "23502": f"a column that is NOT NULL has no value in some row of the dump. {_RESCUE}",
+    "23P01": _CORRUPT_SOURCE.format(how="Find the rows with a self-join on the constraint's operators"),
+    "23514": "Rows of the dump violate a CHECK constraint that depends on other tables or the time, or was bypassed. "
+    f"Make it NOT VALID, or replace it with a trigger, in the source. {_RESCUE}",
+    "23502": f"Rows of the dump have nulls in a NOT NULL column: correct them in the source. {_RESCUE}",
 }
 _SEARCH_PATH = (
-    "{what} uses a function that relies on search_path, which a restore empties: run ALTER FUNCTION … SET search_path "
-    f"= … in the source, and dump again. {_RESCUE}"
+    "In {what}, a function depends on search_path, which is empty in a restore: run ALTER FUNCTION ... SET search_path "
+    f"= ... in the source, and dump again. {_RESCUE}"
 )
 _UNQUALIFIED = re.compile(r'^(?:relation|function|type|operator|procedure|aggregate) "?[^".(]+"?(?:\(| does)')
 _COPY = re.compile(r'COPY failed for table ("(?:[^"]|"")+")')
@@ -115,14 +115,14 @@ _NAMES = ("42P01", "42883", "42703", "42704", "3F000")
 
 
 def judge(error: ToolError, label: str, sqlstate: SqlState, other_versions: Sequence[str] = ()) -> PgBackupError:
-    """The error to raise instead.
+    """Return the error to raise instead of a program's error.
 
     :param error: of pg_restore or psql.
     :param label: names the server.
-    :param sqlstate: where known; else what the message says counts.
-    :param other_versions: a line for each extension that the server has in another version than the source: what is
-        not defined may have been that one's.
-    :return: :class:`VerificationFailed`, or :class:`NotProven` with what is missing and the way out.
+    :param sqlstate: looks up the SQLSTATE; if it is unknown, the message decides.
+    :param other_versions: a line for each extension whose version on the server differs from the source's. An object
+        that does not exist may then belong to the source's version.
+    :return: :class:`VerificationFailed`; or :class:`NotProven`, with what is missing and what to do.
     """
     lines = errors_of(error.stderr) or list(error.stderr[-1:])
     for line in lines:
@@ -134,15 +134,15 @@ def judge(error: ToolError, label: str, sqlstate: SqlState, other_versions: Sequ
         state = sqlstate(message) or _guess(message)
         if state in _UNDEFINED and other_versions:
             return NotProven(
-                f"{label} has other versions of extensions, and may lack what the dump uses of them: "
-                f"{'; '.join(other_versions)}: {error.message}",
-                hint=f"install the backup's version of the extension on the worker, or {_SCRATCH}",
+                f"{label} has other versions of extensions, which may lack what the dump uses: "
+                f"{'; '.join(other_versions)}; {error.message}",
+                hint=f"Install the backup's version of the extension on the worker, or {_SCRATCH}.",
             )
-        if state is not None and state.startswith((*_OF_THE_DUMP, "3F")):
-            return VerificationFailed(f"it does not restore: {error.message}", hint=_hint(state, error.stderr, line))
+        if state is not None and state.startswith((*_FAULTS_OF_DUMP, "3F")):
+            return VerificationFailed(f"it cannot be restored: {error.message}", hint=_hint(state, error.stderr, line))
     return NotProven(
-        f"the restore stopped for a reason that need not be the backup's: {error.message}",
-        hint=hint_for("\n".join(lines)) or f"look at the reason; then rehearse again, or {_SCRATCH}",
+        f"the restore failed, perhaps not because of the backup: {error.message}",
+        hint=hint_for("\n".join(lines)) or f"Resolve the cause and rehearse again, or {_SCRATCH}.",
     )
 
 
@@ -156,10 +156,10 @@ def _guess(message: str) -> str | None:
 
 
 def _hint(state: str, stderr: Sequence[str], line: str) -> str | None:
-    # A dump qualifies all names that it writes itself.
+    # pg_dump qualifies all names that it writes itself, so an unqualified one is a function's.
     if state in _NAMES and _UNQUALIFIED.search(_text(line)):
         entry = next((match for match in map(_ENTRY.search, reversed(stderr)) if match), None)
         table = _COPY.search(line)
         what = f"{entry['kind'].lower()} {entry['name']}" if entry else table and f"table {table[1]}"
-        return _SEARCH_PATH.format(what=what or "something in the dump")
+        return _SEARCH_PATH.format(what=what or "the dump")
     return _BY_STATE.get(state) or hint_for(line)

@@ -8,13 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.progress import counted
-from airflow_pgbackup.backup.restore.client_programs import ToolOutput, pg_restore, pg_restore_to_psql
+from airflow_pgbackup.backup.restore.client_programs import ToolOutput, pg_restore, pg_restore_to_psql, psql
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import OptionError
@@ -38,37 +39,41 @@ _CREATE_PUBLIC = re.compile(r'CREATE SCHEMA (?:public|"public");')
 Opener = Callable[[], AbstractContextManager[Readable]]
 
 
+@dataclass(frozen=True)
+class OpenArchive:
+    """An archive with its table of contents.
+
+    :ivar source: the archive's path; or, for a custom archive that is read as a stream, a function that opens it.
+    :ivar format: the archive's format; in the table of contents of a directory archive it is tar.
+    :ivar head: the beginning of a stream, with the complete table of contents.
+    """
+
+    source: Path | Opener
+    format: str
+    toc: Toc
+    head: bytes = b""
+
+
 class ArchiveLoader:
     """Restores a custom, directory or tar archive into databases of one server.
 
-    :param source: the archive's path; or, for a custom archive that is read as a stream, a function that opens it.
-    :param head: the beginning of a stream, with the complete table of contents.
     :ivar entries: the entries to restore, in order.
     :ivar client: the client whose pg_restore does it.
     :raises ClientError, ConfigurationError: this machine has no suitable client.
     :raises OptionError: options that the client does not know, or that select nothing.
     """
 
-    def __init__(
-        self,
-        run: RestoreContext,
-        source: Path | Opener,
-        format: str,
-        toc: Toc,
-        head: bytes,
-        options: RestoreOptions,
-        server: ServerInfo,
-    ) -> None:
+    def __init__(self, run: RestoreContext, archive: OpenArchive, options: RestoreOptions, server: ServerInfo) -> None:
         self._run = run
-        self._format = format  # not the table of contents': that of a directory archive says tar
-        self._source = source
-        self._toc = toc
+        self._format = archive.format
+        self._source = archive.source
+        self._toc = archive.toc
         self._options = options
         self._server = server
-        self.client = choose_restorer(toc, server, run.settings.client_dirs)
+        self.client = choose_restorer(archive.toc, server, run.settings.client_dirs)
         if self.by_script:
             self._psql = choose_psql(find_clients(run.settings.client_dirs), server.major)
-        self.entries = self._selected(head)
+        self.entries = self._selected(archive.head)
 
     @property
     def dumped_from(self) -> int:
@@ -127,7 +132,7 @@ class ArchiveLoader:
         :raises ToolError: an entry failed; the restore stops at the first error.
         """
         tables = sum(entry.kind == "TABLE DATA" for entry in self.entries)
-        log = ToolOutput(self._run, f"restoring into {params.dbname}", tables=tables, verbose=self._options.verbose)
+        output = ToolOutput(self._run, f"restoring into {params.dbname}", tables=tables, verbose=self._options.verbose)
         options = dataclasses.replace(
             self._options,
             verbose=True,  # reports each table when it begins
@@ -139,18 +144,13 @@ class ArchiveLoader:
             options = dataclasses.replace(options, use_list=listed or options.use_list)
             argv = [f"--format={self._format}", *options.argv(self.client), *path]
             if self.by_script:
-                pg_restore_to_psql(
-                    self._run,
-                    self.client,
-                    self._psql,
-                    argv,
-                    params,
-                    log,
-                    stdin=stream,
-                    single_transaction=single_transaction,
-                )
+
+                def run_script(script: Readable) -> None:
+                    psql(self._run, self._psql, params, script, output, single_transaction=single_transaction)
+
+                pg_restore_to_psql(self._run, self.client, argv, run_script, output, stdin=stream)
             else:
-                pg_restore(self._run, self.client, argv, params, log, stdin=stream)
+                pg_restore(self._run, self.client, argv, params, output, stdin=stream)
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[list[str], Readable | None]]:
@@ -230,16 +230,16 @@ def open_archive(
     if checked.path is None:
         with checked.stream(run.check) as stream:
             toc, head = read_toc(stream, what=artifact.name)
-        yield ArchiveLoader(run, lambda: checked.stream(run.check), artifact.format, toc, head, options, server)
+        archive = OpenArchive(lambda: checked.stream(run.check), artifact.format, toc, head)
     else:
-        toc = read_archive_toc(checked.path, artifact.format, run.check)
-        yield ArchiveLoader(run, checked.path, artifact.format, toc, b"", options, server)
+        archive = OpenArchive(checked.path, artifact.format, read_archive_toc(checked.path, artifact.format, run.check))
+    yield ArchiveLoader(run, archive, options, server)
 
 
 def choose_restorer(toc: Toc, server: ServerInfo, client_dirs: Sequence[str]) -> Client:
-    """Return the client whose pg_restore reads the archive and fits the server best.
+    """Return the client whose pg_restore can read the archive and fits the server best.
 
-    :raises ClientError: no client here reads the archive.
+    :raises ClientError: this machine has none.
     """
     oldest = max(_major(toc.dump_version), toc.needs_client)
     archive = ReaderRequirements(toc.dump_version, oldest, None if toc.compression == "none" else toc.compression)

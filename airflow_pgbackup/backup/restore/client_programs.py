@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def pg_restore(
     *,
     stdin: Readable | None = None,
 ) -> None:
-    """RestoreContext pg_restore into a database.
+    """Run pg_restore into a database.
 
     :param argv: arguments, without those for the connection.
     :param output: takes the lines of stderr.
@@ -108,17 +108,15 @@ def pg_restore(
 def pg_restore_to_psql(
     context: RestoreContext,
     client: Client,
-    loader: Client,
     argv: list[str],
-    params: ConnectionParams,
+    run_script: Callable[[Readable], None],
     output: ToolOutput,
     *,
     stdin: Readable | None = None,
-    single_transaction: bool,
 ) -> None:
     """Restore with pg_restore and psql into a server that rejects the settings with which pg_restore begins.
 
-    :param loader: the client whose psql runs the script that pg_restore writes.
+    :param run_script: runs the script that pg_restore writes, see :func:`psql`.
     :raises ToolError: as :func:`pg_restore`.
     :raises VerificationFailed: the archive contains a psql command.
     """
@@ -139,8 +137,7 @@ def pg_restore_to_psql(
                 raise VerificationFailed("the archive contains the psql command \\connect, which pg_dump never writes")
             return None if isinstance(event, Statement) and sets_new_timeout(event) else 0
 
-        script = ScriptFilter(process.stdout, route)
-        psql(context, loader, params, script.part(0), output, single_transaction=single_transaction)
+        run_script(ScriptFilter(process.stdout, route).part(0))
 
 
 def psql(
@@ -152,7 +149,7 @@ def psql(
     *,
     single_transaction: bool,
 ) -> None:
-    """RestoreContext a script in a database, up to its first error.
+    """Run a script in a database, up to its first error.
 
     :param client: from :func:`~airflow_pgbackup.postgres.tools.client_choice.choose_psql`.
     :param script: without psql commands.

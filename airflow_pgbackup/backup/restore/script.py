@@ -93,10 +93,10 @@ class ScriptLoader:
         ]
 
     def load(self, params: ConnectionParams, *, single_transaction: bool, public_exists: bool) -> None:
-        """RestoreContext it in a database.
+        """Restore into a database.
 
-        :param public_exists: there is a schema public, which the script then must not create.
-        :raises ToolError: the first error.
+        :param public_exists: the database has a schema public, so the script must not create it.
+        :raises ToolError: a statement failed; the restore stops at the first error.
         """
         with self.parts(lambda number: (single_transaction, public_exists)) as parts:
             self.run_part(parts.part(0), params, single_transaction=single_transaction)

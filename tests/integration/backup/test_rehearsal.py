@@ -208,7 +208,7 @@ def test_an_older_server_rehearsed_on_a_newer_one(
     found = proven(reference, here)
     assert compared(found) == {"same"}
     notes = [check["detail"] for check in found["checks"] if check["name"] == "note"]
-    assert "definitions compared by kind and name: the server was 16, the rehearsal's is 18" in notes
+    assert "definitions compared by kind and name: the dumped server has version 16, the rehearsal's 18" in notes
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
@@ -281,15 +281,15 @@ def test_an_extension_that_is_not_here(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reference = dump(fresh_database(server18, None, "create extension vector"), here)
-    from airflow_pgbackup.backup.rehearsal import throwaway
+    from airflow_pgbackup.backup.rehearsal import provisioning
 
     def as_on_a_bare_server(connection: ConnectionParams, extensions: Any, **_: Any) -> None:
         return check(connection, {f"no_{name}" for name in extensions})
 
-    check = throwaway.check_extensions
-    monkeypatch.setattr(throwaway, "check_extensions", as_on_a_bare_server)
+    check = provisioning.check_extensions
+    monkeypatch.setattr(provisioning, "check_extensions", as_on_a_bare_server)
     said = not_proven(reference, here)
-    assert "lacks extensions of this database: no_vector. HINT: install their packages" in said
+    assert "lacks extension no_vector. HINT: Install their packages" in said
 
 
 @pytest.mark.usefixtures("only_18")
@@ -305,7 +305,7 @@ def test_no_server_programs(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clients, "_folders", lambda *_: iter([(bare, "PATH")]))
         said = not_proven(reference, here)
-    assert "no PostgreSQL server 18 or newer on this worker to rehearse with; found: none at all" in said
+    assert "no server programs of PostgreSQL 18 or newer on this machine to rehearse with; found: none" in said
     assert "HINT: Install postgresql-18" in said
 
 
@@ -320,7 +320,8 @@ def test_too_little_disk(
     reference = dump(fresh_database(server18, None, *SMALL), here)
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100 * 1024**2))
-    assert "100.0 MiB are free. HINT: set [pgbackup] temp_dir to a larger disk" in not_proven(reference, here)
+    said = not_proven(reference, here)
+    assert "100.0 MiB are free. HINT: Set [pgbackup] temp_dir to a directory on a larger disk" in said
 
 
 @pytest.mark.parametrize("options", [{"data_only": True}, {"sections": ["data"]}, {"statistics_only": True}])
@@ -348,7 +349,7 @@ def test_a_dump_that_does_not_restore_fails(
     )
     reference = dump(database, here, format=format, tables=["child"])
     verify(reference=reference, repository=here)
-    with pytest.raises(VerificationFailed, match=r'it does not restore: .* relation "public.parent" does not exist'):
+    with pytest.raises(VerificationFailed, match=r'it cannot be restored: .* relation "public.parent" does not exist'):
         verify(reference=reference, repository=here, level="restore")
     result_of(here, "fail")
     assert verified_level(reference, here) is None

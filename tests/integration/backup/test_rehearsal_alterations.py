@@ -13,8 +13,12 @@ from psycopg import sql
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.reference import load_manifest
-from airflow_pgbackup.backup.rehearsal.restore_copy import RestoredCopy, restore_copy
-from airflow_pgbackup.backup.rehearsal.run import Rehearsal, compare, rehearse
+from airflow_pgbackup.backup.rehearsal import rehearse
+from airflow_pgbackup.backup.rehearsal.comparison import Rehearsal, compare_copy
+from airflow_pgbackup.backup.rehearsal.definitions import read_definitions
+from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
+from airflow_pgbackup.backup.rehearsal.restore_copy import restore_copy
+from airflow_pgbackup.backup.rehearsal.restore_steps import RestoredCopy
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
@@ -23,7 +27,6 @@ from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import Client
-from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.settings import Settings
 
@@ -161,37 +164,21 @@ ALTERATIONS: dict[str, tuple[str, set[tuple[str, str]]]] = {
 class Restored:
     """A copy as a rehearsal has it between restore and comparison; ``original`` is its template."""
 
-    manifest: Manifest
-    artifact: Path
-    contents: ArchiveSummary
-    loaded: RestoredCopy
+    copy: RestoredCopy
+    archive: ArchiveSummary
     client: Client
-    place: RehearsalServer
 
     def altered(self, statements: str) -> Rehearsal:
-        """What the comparison finds when these have been run on a fresh copy of the copy."""
+        """Return what the comparison finds after statements have run in a copy of the restored database."""
         name = sql.Identifier(DATABASE)
-        with self.loaded.server.connect() as session:
+        with self.copy.connection.connect() as session:
             session.execute(sql.SQL("create database {} template original owner {}").format(name, self._owner(session)))
         try:
-            with self.loaded.server.with_database(DATABASE).connect() as session:
+            with self.copy.connection.with_database(DATABASE).connect() as session:
                 session.execute(statements.encode())
-            found = Rehearsal()
-            compare(
-                found,
-                self.artifact,
-                self.manifest,
-                self.contents,
-                self.loaded,
-                self.place,
-                Settings(),
-                lambda: reader(self.artifact, self.manifest, self.client),
-                deadline=60,
-                cancel=Cancel(),
-            )
-            return found
+            return compare_copy(self.copy, self.archive, lambda: reader(self.copy.dump, self.client))
         finally:
-            with self.loaded.server.connect() as session:
+            with self.copy.connection.connect() as session:
                 session.execute(sql.SQL("drop database {}").format(name))
 
     def _owner(self, session: Any) -> sql.Identifier:
@@ -199,10 +186,11 @@ class Restored:
         return sql.Identifier(session.execute(query).fetchone()[0])
 
 
-def reader(artifact: Path, manifest: Manifest, client: Client) -> ArchiveReader:
-    ours = manifest.artifact.compression.by == "airflow-pgbackup"
-    compression = manifest.artifact.compression.method if ours else None
-    return ArchiveReader(artifact, format=manifest.artifact.format, client=client, deadline=60, compression=compression)
+def reader(dump: RehearsedDump, client: Client) -> ArchiveReader:
+    artifact = dump.manifest.artifact
+    ours = artifact.compression.by == "airflow-pgbackup"
+    compression = artifact.compression.method if ours else None
+    return ArchiveReader(dump.artifact, format=artifact.format, client=client, deadline=60, compression=compression)
 
 
 @pytest.fixture(scope="module")
@@ -229,13 +217,14 @@ def restored(
     assert artifact is not None
     client = Client(postgres_bin_dir(18), (18, 4), "test")
     with PostgresServer(postgres_bin_dir(18)) as server:
-        assert server.private_directory is not None
-        place = RehearsalServer(params=server.params, folder=server.private_directory, programs=client, loader=client)
-        loaded = restore_copy(artifact, manifest, place, deadline=60, cancel=Cancel(), log=lambda _: None)
+        private = server.private_directory
+        assert private is not None
+        dump = RehearsedDump(artifact=artifact, manifest=manifest, deadline=60)
+        target = RehearsalServer(params=server.params, directory=private, programs=client, loader=client)
+        copy = restore_copy(dump, read_definitions(dump), target)
         with server.params.connect() as session:
             session.execute(sql.SQL("alter database {} rename to original").format(sql.Identifier(DATABASE)))
-        contents = reader(artifact, manifest, client).digest()
-        yield Restored(manifest, artifact, contents, loaded, client, place)
+        yield Restored(copy, reader(dump, client).digest(), client)
 
 
 def named(found: Rehearsal) -> set[tuple[str, str]]:

@@ -248,26 +248,29 @@ def not_proven(reference: dict[str, object], repository: Repository, scratch: Co
 
 def test_what_names_its_database_itself(small: ConnectionParams, scratch: ConnectionParams, here: Repository) -> None:
     said = not_proven(dump(small, here, format="plain", create=True), here, scratch)
-    assert "names its database itself is not for a scratch server. HINT: dump without create=True" in said
+    assert (
+        "contains the name of its database cannot be rehearsed on a scratch server. HINT: Dump without create=True"
+        in said
+    )
 
 
 def test_a_cluster(server18: PostgresServer, scratch: ConnectionParams, here: Repository) -> None:
     options = DumpAllOptions(globals_only=True)
     reference = dump_cluster(connection=server18.params, server="test", repository=here, options=options)
-    assert "by their own names, so it is not for a scratch server" in not_proven(reference, here, scratch)
+    assert "creates databases under their own names" in not_proven(reference, here, scratch)
 
 
 def test_who_is_no_superuser(small: ConnectionParams, scratch: ConnectionParams, here: Repository) -> None:
     plain = replace(scratch, keywords={**scratch.keywords, "user": "plain"}, password="plain")
-    assert "plain is no superuser of the scratch server" in not_proven(dump(small, here), here, plain)
+    assert "user plain is not a superuser of the scratch server" in not_proven(dump(small, here), here, plain)
 
 
 def test_an_older_server(
     small: ConnectionParams, server16: PostgresServer, here: Repository, assert_no_canary: Callable[[object], None]
 ) -> None:
     said = not_proven(dump(small, here), here, server16.params)
-    assert "is PostgreSQL 16, and the dump was made by pg_dump 18" in said
-    assert "HINT: name a scratch server of version 18" in said
+    assert "is PostgreSQL 16, but the dump by pg_dump 18" in said
+    assert "HINT: Use a scratch server of version 18" in said
     assert_no_canary(said)
 
 
@@ -291,7 +294,7 @@ def test_what_it_lacks(
         with small.connect() as session:
             session.execute("drop table big")
             session.execute("drop tablespace roomy")
-    assert "lacks tablespaces of this database: roomy. HINT: create them there" in said
+    assert "lacks tablespace roomy. HINT: Create them on the scratch server" in said
 
 
 def test_a_role_with_fewer_rights_there(
@@ -315,8 +318,8 @@ def test_a_role_with_fewer_rights_there(
         with database.connect() as session:
             session.execute("drop owned by plain")
             session.execute("drop role plain")
-    assert "has a role of the dump that may not own what it owns in it" in said
-    assert "or drop it, so that a stand-in takes its place" in said
+    assert "lacks the privileges to own its objects" in said
+    assert "or drop it, so that the rehearsal creates a stand-in" in said
 
 
 def test_only_for_level_restore(small: ConnectionParams, scratch: ConnectionParams, here: Repository) -> None:

@@ -1,0 +1,116 @@
+"""Compare a restored copy with the archive: rows, sequences, large objects, materialized views, definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from airflow_pgbackup.backup.databases.extensions import installed_versions, version_differences
+from airflow_pgbackup.backup.rehearsal.compare_definitions import compare_definitions
+from airflow_pgbackup.backup.rehearsal.restore_steps import RestoredCopy
+from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
+from airflow_pgbackup.postgres.compare.comparison import (
+    compare_large_objects,
+    compare_materialized_views,
+    compare_sequences,
+    compare_tables,
+)
+from airflow_pgbackup.postgres.compare.database_reader import DatabaseReader
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.repository.verification import Difference, TableResult
+
+
+@dataclass
+class Rehearsal:
+    """The result of a rehearsal.
+
+    :ivar differences: between the copy and the dump.
+    :ivar notes: what was handled specially, and what could not be compared, for the report.
+    :ivar restore_seconds: the duration of the restore, without reading and comparing: the measured recovery time.
+    :ivar server_version: of the server, ``18.1``.
+    """
+
+    tables: list[TableResult] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    restore_seconds: float = 0.0
+    server_version: str = ""
+
+
+def compare_copy(copy: RestoredCopy, archive: ArchiveSummary, open_reader: Callable[[], ArchiveReader]) -> Rehearsal:
+    """Compare a restored copy with its archive.
+
+    :param archive: the summary of the first reading.
+    :param open_reader: begins another reading, which tables that differ need.
+    """
+    server = copy.server
+    result = Rehearsal(
+        server_version=server.version_text,
+        restore_seconds=round(copy.seconds, 3),
+        notes=[*copy.notes, *server.notes],
+    )
+    connection = server.without_login_triggers(copy.connection)
+    for database in archive.databases if copy.database is None else [copy.database]:
+        with _open_copy(copy, connection.with_database(database)) as reader:
+            _compare_database(result, reader, archive, database if copy.database is None else None, open_reader)
+    if copy.database is not None:
+        with connection.with_database(copy.database).connect() as session:
+            result.notes += version_differences(copy.dump.manifest.source.extensions, installed_versions(session))
+    differences, notes = compare_definitions(copy, connection)
+    result.differences += differences
+    result.notes += notes
+    return result
+
+
+def _open_copy(copy: RestoredCopy, connection: ConnectionParams) -> DatabaseReader:
+    """Return a reader of the copy that uses the encoding and the number of float digits of the dump."""
+    manifest = copy.dump.manifest
+    digits = manifest.options.get("extra_float_digits")
+    return DatabaseReader(
+        connection,
+        copy.server.directory if copy.server.local else None,
+        encoding=str(manifest.options.get("encoding") or manifest.source.encoding or "UTF8"),
+        float_digits=digits if isinstance(digits, int) else 3,
+        quote_all_identifiers=bool(manifest.options.get("quote_all_identifiers")),
+        cancel=copy.dump.cancel,
+        deadline=copy.dump.deadline,
+    )
+
+
+def _compare_database(
+    result: Rehearsal,
+    reader: DatabaseReader,
+    archive: ArchiveSummary,
+    key: str | None,
+    open_reader: Callable[[], ArchiveReader],
+) -> None:
+    """Compare tables, sequences, materialized views and large objects of one database.
+
+    :param key: the database's name in the summary of a cluster, else None.
+    """
+    prefix = f"{key}: " if key else ""
+    tables = [table for table in archive.tables if table.database == key]
+    for compared in compare_tables(reader, tables, lambda found, counted: open_reader().row_sets(found, counted)):
+        table = compared.table
+        result.tables.append(
+            TableResult(
+                database=table.database,
+                schema=table.schema,
+                name=table.name,
+                rows=table.rows,
+                sha256=table.sha256,
+                result=compared.result,
+                detail=compared.detail,
+            )
+        )
+        name = f"{prefix}{table.schema}.{table.name}"
+        if compared.result == "different":
+            result.differences.append(Difference("table data", name, compared.detail or ""))
+        elif compared.detail:
+            result.notes.append(f"{name}: {compared.detail}")
+    for name, detail in compare_sequences(reader, archive, key):
+        result.differences.append(Difference("sequence value", f"{prefix}{name}", detail))
+    for name, detail in compare_materialized_views(reader, archive, key):
+        result.differences.append(Difference("materialized view data", f"{prefix}{name}", detail))
+    for oid, detail in compare_large_objects(reader, archive, key):
+        result.differences.append(Difference("large object", f"{prefix}{oid}", detail))

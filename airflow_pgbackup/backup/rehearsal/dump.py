@@ -1,0 +1,38 @@
+"""The dump that is rehearsed, with what limits the rehearsal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from airflow_pgbackup.backup.context import discard
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RehearsedDump:
+    """The dump that is rehearsed, with what limits the rehearsal.
+
+    :ivar artifact: a private copy of the artifact, a file or directory, that programs in the sandbox may read.
+    :ivar deadline: seconds, for each of the restore and the readings.
+    :ivar cancel: stops all programs of the rehearsal.
+    """
+
+    artifact: Path
+    manifest: Manifest
+    deadline: float
+    settings: Settings = field(default_factory=Settings)
+    cancel: Cancel = field(default_factory=Cancel)
+    log: Callable[[str], None] = discard
+
+    @property
+    def database(self) -> str | None:
+        """The name of the dumped database; None for a cluster."""
+        return self.manifest.series.database
+
+    @property
+    def is_plain(self) -> bool:
+        return self.manifest.artifact.format == "plain"

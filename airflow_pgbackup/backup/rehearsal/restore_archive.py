@@ -1,0 +1,113 @@
+"""Restore an archive in a rehearsal, with pg_restore."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
+from airflow_pgbackup.backup.rehearsal.restore_steps import CopyRestore, RestoredCopy
+from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
+from airflow_pgbackup.errors import DeadlineExceeded, ToolError, ToolKilled
+from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
+from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
+from airflow_pgbackup.postgres.definitions.requirements import Requirements
+
+OTHER_NAME = "the copy has another name: settings, privileges and comment of the database were not rehearsed"
+_ON_LOGIN = re.compile(r' ON "?login"?\s+(?:WHEN|EXECUTE) ')
+_BUILT_IN_SCHEMAS = frozenset({None, "", "public", "pg_catalog", "information_schema"})
+
+
+class ArchiveRestore(CopyRestore):
+    """Restores an archive.
+
+    :param toc: its table of contents.
+    """
+
+    def __init__(self, dump: RehearsedDump, server: RehearsalServer, toc: Toc) -> None:
+        super().__init__(dump, server)
+        self._database = toc.database
+        self._entries = toc.entries
+        self.copy.database = toc.database
+        self.copy.entries = toc.entries
+        # Schemas of dumped objects that are not in the dump: it was made of some tables.
+        dumped = {entry.name for entry in toc.entries if entry.kind == "SCHEMA"}
+        used = {entry.schema for entry in toc.entries if entry.schema not in _BUILT_IN_SCHEMAS}
+        self._schemas = sorted(map(str, used - dumped))
+        has_database = any(entry.kind == "DATABASE" for entry in toc.entries)
+        self._create = has_database and not self._schemas and server.keeps_database_name
+        if has_database and not server.keeps_database_name:
+            self.copy.notes.append(OTHER_NAME)
+        if self._schemas:
+            self.copy.notes.append(
+                f"schemas that the dump uses but does not contain were created empty: {', '.join(self._schemas)}"
+            )
+
+    def run(self) -> RestoredCopy:
+        """Restore, in parallel if possible.
+
+        :raises ToolError, NotProven: it failed.
+        """
+        self.server.provide(Requirements.of_entries(self._entries))
+        for entry in self._entries:
+            if _creates_public(entry):
+                self.copy.skipped.add(entry.dump_id)
+                self.copy.notes.append("skipped CREATE SCHEMA public: every new database has the schema")
+        jobs = self._jobs()
+        try:
+            self.copy.seconds = self.with_missing_roles(lambda: self._attempt(jobs))
+        except (ToolKilled, DeadlineExceeded):
+            raise
+        except ToolError as error:
+            if jobs == 1:
+                raise
+            # With several jobs the order differs from the archive's. A CHECK constraint that reads another table, or
+            # foreign keys of an extension's tables, can then fail, although pg_restore as most people run it succeeds.
+            self.dump.log(f"restoring again with one job, because {jobs} jobs failed: {error.message}")
+            self.copy.seconds = self.with_missing_roles(lambda: self._attempt(1))
+            self.copy.notes.append(
+                f"restores with one job only (without --jobs); error with {jobs} jobs: {error.message}"
+            )
+        return self.copy
+
+    def _jobs(self) -> int:
+        """Return the number of jobs: by the processors of this process, and by the server's connections."""
+        if any(entry.kind == "EVENT TRIGGER" and _ON_LOGIN.search(entry.definition) for entry in self._entries):
+            # With several jobs, pg_restore connects again after it has created the event triggers.
+            self.copy.notes.append("restored with one job, because of an event trigger on login")
+            return 1
+        if self.dump.manifest.artifact.format == "tar":
+            return 1
+        return max(1, min(len(os.sched_getaffinity(0)), self.server.most_jobs()))
+
+    def _attempt(self, jobs: int) -> None:
+        if self._create:
+            params = self.server.drop_database(self._database)
+        else:
+            properties = DatabaseProperties.of_entries(self._entries)
+            params = self.create_database(self._database, self._schemas, properties.create)
+        argv: list[os.PathLike[str] | str] = [self.server.loader.tool("pg_restore"), "--no-password", "--exit-on-error"]
+        argv.append("--dbname=")  # pg_restore then uses PGDATABASE, and does not parse it as a connection string
+        argv += ["--create"] * self._create + [f"--jobs={jobs}"] * (jobs > 1)
+        with self._list_file() as listed:
+            self.run_tool([*argv, *listed, self.dump.artifact], params)
+
+    @contextmanager
+    def _list_file(self) -> Iterator[list[str]]:
+        """Return ``--use-list`` with a file of the entries to restore, [] if that is all of them."""
+        if not self.copy.skipped:
+            yield []
+            return
+        with tempfile.NamedTemporaryFile("w", suffix=".list", dir=self.server.directory) as file:
+            os.fchmod(file.fileno(), 0o644)  # pg_restore may run as another user
+            # pg_restore reads the number before the semicolon and ignores the rest.
+            file.writelines(f"{e.dump_id}; 0 0\n" for e in self._entries if e.dump_id not in self.copy.skipped)
+            file.flush()
+            yield [f"--use-list={file.name}"]
+
+
+def _creates_public(entry: TocEntry) -> bool:
+    return entry.kind == "SCHEMA" and entry.name == "public" and entry.definition.startswith("CREATE SCHEMA")

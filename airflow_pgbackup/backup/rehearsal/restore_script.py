@@ -1,0 +1,76 @@
+"""Restore a plain dump, of a database or a cluster, in a rehearsal, with psql."""
+
+from __future__ import annotations
+
+import os
+
+from airflow_pgbackup.backup.rehearsal.cluster_globals import ClusterGlobals
+from airflow_pgbackup.backup.rehearsal.definitions import open_script
+from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
+from airflow_pgbackup.backup.rehearsal.provisioning import with_bootstrap_superuser
+from airflow_pgbackup.backup.rehearsal.restore_steps import CopyRestore, RestoredCopy
+from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
+from airflow_pgbackup.errors import NotProven
+from airflow_pgbackup.postgres.definitions.script_scan import ScriptSummary
+from airflow_pgbackup.postgres.psql.guarded import guarded
+from airflow_pgbackup.postgres.psql.script_filter import sessions
+
+
+class ScriptRestore(CopyRestore):
+    """Restores a plain dump.
+
+    :param summary: of the script.
+    """
+
+    def __init__(self, dump: RehearsedDump, server: RehearsalServer, summary: ScriptSummary) -> None:
+        super().__init__(dump, server)
+        self._summary = summary
+        self._globals = ClusterGlobals(summary.globals if summary.cluster else [])
+
+    def run(self) -> RestoredCopy:
+        """Restore.
+
+        :raises ToolError, NotProven: it failed.
+        """
+        self._check()
+        if self._summary.cluster:
+            if self._globals.bootstrap:
+                self.copy.connection = with_bootstrap_superuser(self.copy.connection, self._globals.bootstrap)
+        else:
+            for section in self._summary.sections:
+                self.server.provide(section.requirements)
+        self.copy.seconds = self.with_missing_roles(self._attempt)
+        return self.copy
+
+    def _check(self) -> None:
+        """Check that the script can be rehearsed on this server.
+
+        :raises NotProven: it cannot.
+        """
+        options = self.dump.manifest.options
+        if options.get("clean") and not options.get("if_exists"):
+            raise NotProven(
+                "the dump drops objects before it creates them, which fails in an empty database",
+                hint="Dump with if_exists=True beside clean=True, or without clean.",
+            )
+        if self.server.keeps_database_name:
+            return
+        # The script would connect to a database by its name, which may be another one on a scratch server.
+        if self._summary.cluster or any(section.database for section in self._summary.sections):
+            raise NotProven(
+                "a plain dump that contains the name of its database cannot be rehearsed on a scratch server",
+                hint="Dump without create=True, or rehearse in a throwaway server.",
+            )
+
+    def _attempt(self) -> None:
+        params, database = self.copy.connection, self.dump.database
+        if database is not None:
+            if self.dump.manifest.options.get("create"):
+                params = self.server.drop_database(database)
+            else:
+                params = self.create_database(database, [], None)
+        with open_script(self.dump) as source:
+            for name, part in sessions(source, instead=self._globals.replacements):
+                psql = guarded(self.server.loader, part)
+                target = params if name is None else self.copy.connection.with_database(os.fsdecode(name))
+                self.run_tool(psql.argv, target, psql.stdin, may_start_processes=False)
