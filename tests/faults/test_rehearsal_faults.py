@@ -183,7 +183,7 @@ def test_a_server_killed_during_the_restore_proves_nothing(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(NotProven, match=r"ended during the rehearsal: .* HINT: killed from outside"):
+    with pytest.raises(NotProven, match=r"ended during the rehearsal: .* HINT: It was killed from outside"):
         verify(reference=slow_dump, repository=here, level="restore")
     killer.join()
     nothing_is_left(temporary)
