@@ -22,6 +22,7 @@ from airflow_pgbackup.errors import (
 )
 from airflow_pgbackup.postgres.archive.archive_file import artifact_format
 from airflow_pgbackup.postgres.archive.member_names import check_directory_names, check_member_names
+from airflow_pgbackup.postgres.archive.summary import TableDigest
 from airflow_pgbackup.postgres.archive.tar_format import tar_members
 from airflow_pgbackup.postgres.tools import client_choice
 from airflow_pgbackup.postgres.tools.client_choice import ReaderRequirements
@@ -33,6 +34,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.cancellation import CancelFlag, Stop
 from airflow_pgbackup.repository.local.naming import name_exclusively
 from airflow_pgbackup.repository.manifest import FileDigest, Manifest
+from airflow_pgbackup.repository.verification import TableResult
 
 _T = TypeVar("_T")
 _HEAD = 512
@@ -284,3 +286,16 @@ def choose_reader(manifest: Manifest, client_dirs: tuple[str, ...]) -> Client:
 def reader_requirements(manifest: Manifest) -> ReaderRequirements:
     version = manifest.client.version
     return ReaderRequirements(version, int(version.split(".")[0]), manifest.artifact.compressed_inside)
+
+
+def table_result(table: TableDigest, result: str, detail: str | None = None) -> TableResult:
+    """Return what a verification records about a table of an archive."""
+    return TableResult(
+        database=table.database,
+        schema=table.schema,
+        name=table.name,
+        rows=table.rows,
+        sha256=table.sha256,
+        result=result,
+        detail=detail,
+    )

@@ -15,7 +15,7 @@ from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import SKEW, Evidence, may_count, read_each, read_evidence
-from airflow_pgbackup.repository.layout import LEVELS, Series
+from airflow_pgbackup.repository.layout import Series, check_level
 from airflow_pgbackup.repository.retention import counts
 
 LATEST = "latest"
@@ -56,10 +56,7 @@ def choose_evidence(
     :raises ManifestError: the backup with that id has an invalid manifest.
     :raises ConfigurationError: not a series, or not a level.
     """
-    if minimum_level is not None and minimum_level not in LEVELS:
-        raise ConfigurationError(
-            f"invalid minimum_level {minimum_level!r}", hint=f"Choose one of {', '.join(LEVELS)}, or None."
-        )
+    check_level(minimum_level)
     wanted = parse_series(series)
     if backup_id != LATEST:
         evidence = read_evidence(repository, wanted, backup_id)

@@ -13,7 +13,8 @@ from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.evidence import SKEW
-from airflow_pgbackup.repository.retention import check_level, counts
+from airflow_pgbackup.repository.layout import check_level
+from airflow_pgbackup.repository.retention import counts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,10 +54,7 @@ def upload(
     :raises AlreadyExists: another backup with that id is there.
     :raises RepositoryError: either side.
     """
-    if minimum_level is not None and minimum_level not in layout.LEVELS:
-        raise ConfigurationError(
-            f"minimum_level is {minimum_level!r}", hint=f"choose one of {', '.join(layout.LEVELS)}, or None"
-        )
+    layout.check_level(minimum_level)
     evidence = load_evidence(source, reference)
     manifest = evidence.require_whole()
     if destination.uuid == source.uuid:

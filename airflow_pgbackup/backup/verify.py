@@ -15,7 +15,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from airflow_pgbackup.backup.artifact import choose_reader, open_checked, require_not_removed
+from airflow_pgbackup.backup.artifact import choose_reader, open_checked, require_not_removed, table_result
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
@@ -63,8 +63,7 @@ def verify(
     :raises RepositoryError, ClientError: could not look; nothing is written, since nothing is known. BackupNotFound,
         too, where it is removed meanwhile.
     """
-    if level not in layout.LEVELS:
-        raise ConfigurationError(f"level is {level!r}", hint=f"choose one of {', '.join(map(repr, layout.LEVELS))}")
+    layout.check_level(level, "level", required=True)
     manifest = load_manifest(repository, reference)
     if scratch is not None and level != "restore":
         raise ConfigurationError(f"a scratch server is for level 'restore', and level is {level!r}")
@@ -191,17 +190,7 @@ class _Look:
 
     def _archive(self, checked: Checked) -> None:
         contents = self._read(checked)
-        self.tables = [
-            TableResult(
-                database=table.database,
-                schema=table.schema,
-                name=table.name,
-                rows=table.rows,
-                sha256=table.sha256,
-                result="pass",
-            )
-            for table in contents.tables
-        ]
+        self.tables = [table_result(table, "pass") for table in contents.tables]
         rows = sum(table.rows for table in contents.tables)
         self.checks.append(
             Check("archive", "pass", f"{len(contents.tables)} tables with {rows:,} rows read to the end")

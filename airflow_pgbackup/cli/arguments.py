@@ -12,7 +12,7 @@ from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence
-from airflow_pgbackup.repository.layout import LEVELS
+from airflow_pgbackup.repository.layout import check_level
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.options import STORE_LIMITS, S3Options
@@ -101,15 +101,6 @@ def server_argument(session: Session) -> str:
     return name
 
 
-def require_level(flag: str, level: str | None) -> None:
-    """Check a level given with a flag.
-
-    :raises ConfigurationError: not a level.
-    """
-    if level is not None and level not in LEVELS:
-        raise ConfigurationError(f"invalid {flag} {level!r}", hint=f"Choose one of {', '.join(LEVELS)}.")
-
-
 def minimum_level_argument(session: Session) -> str | None:
     """Return ``--minimum-level``; None for ``none``.
 
@@ -118,8 +109,5 @@ def minimum_level_argument(session: Session) -> str | None:
     level: str = session.arguments.minimum_level
     if level == "none":
         return None
-    if level not in LEVELS:
-        raise ConfigurationError(
-            f"invalid --minimum-level {level!r}", hint=f"Choose one of {', '.join(LEVELS)}, or none."
-        )
+    check_level(level, "--minimum-level", none="none")
     return level

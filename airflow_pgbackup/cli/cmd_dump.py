@@ -6,16 +6,18 @@ from typing import Any
 
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.verify import verify
-from airflow_pgbackup.cli.arguments import connection_argument, repository_argument, require_level, server_argument
+from airflow_pgbackup.cli.arguments import connection_argument, repository_argument, server_argument
 from airflow_pgbackup.cli.options import options_of
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.repository.layout import check_level
 
 
 def run(session: Session) -> None:
     arguments = session.arguments
     repository, connection = repository_argument(session), connection_argument(session)
-    require_level("--verify", arguments.verify)
+    if arguments.verify is not None:
+        check_level(arguments.verify, "--verify", required=True)
     common: dict[str, Any] = {
         "connection": connection,
         "server": server_argument(session),

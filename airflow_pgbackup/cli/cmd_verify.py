@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.verify import verify
-from airflow_pgbackup.cli.arguments import backup_to_verify_argument, connection_argument, require_level
+from airflow_pgbackup.cli.arguments import backup_to_verify_argument, connection_argument
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.repository.layout import check_level
 
 
 def run(session: Session) -> None:
     level = session.arguments.level
-    require_level("--level", level)
+    check_level(level, "--level", required=True)
     repository, evidence, manifest = backup_to_verify_argument(session)
     with session.working(f"verifying {manifest.artifact.name}"):
         reference = verify(

@@ -18,6 +18,7 @@ Keys are ``/``-joined relative paths of encoded segments. Everything here is pur
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 import secrets
@@ -52,6 +53,23 @@ _ATTEMPT = re.compile("[0-9a-f]{8}")
 _VERIFICATION = re.compile(
     rf"verification-([0-9]{{8}}T[0-9]{{6}}\.[0-9]{{6}}Z)-({'|'.join(LEVELS)})-({'|'.join(RESULTS)})\.json"
 )
+
+
+def check_level(level: str | None, name: str = "minimum_level", *, required: bool = False, none: str = "None") -> None:
+    """Check that a verification level exists.
+
+    :param name: the parameter or command-line option, for the error.
+    :param required: whether None, no level, is invalid.
+    :param none: how the caller writes None, for the hint.
+    :raises ConfigurationError: there is no such level.
+    """
+    if level in LEVELS or (level is None and not required):
+        return
+    near = difflib.get_close_matches(str(level), LEVELS, n=1)
+    choices = ", ".join(LEVELS) + ("" if required else f", or {none}")
+    raise ConfigurationError(
+        f"invalid {name} {level!r}", hint=f"Did you mean {near[0]!r}?" if near else f"Choose one of {choices}."
+    )
 
 
 def encode_segment(name: str) -> str:

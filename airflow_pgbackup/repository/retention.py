@@ -19,7 +19,6 @@ what it is: neither takes a place of a rule.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,7 +32,7 @@ from zoneinfo import ZoneInfo
 
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.catalogue import Backup, series_order
-from airflow_pgbackup.repository.layout import LEVELS, Series
+from airflow_pgbackup.repository.layout import LEVELS, Series, check_level
 
 
 class Period(NamedTuple):
@@ -151,17 +150,6 @@ def plan(backups: Iterable[Backup], policy: Policy, now: datetime) -> list[Decis
 def counts(backup: Backup, minimum_level: str | None) -> bool:
     """Whether a backup is verified at a level or above; for None: whether it has not failed."""
     return _rank(backup.state, backup.level, minimum_level) == 0
-
-
-def check_level(level: str | None) -> None:
-    """:raises ConfigurationError: for a level that does not exist."""
-    if level is None or level in LEVELS:
-        return
-    near = difflib.get_close_matches(str(level), LEVELS, n=1)
-    raise ConfigurationError(
-        f"there is no verification level {level!r}",
-        hint=f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(LEVELS)}",
-    )
 
 
 def find_zone(name: str) -> tzinfo:

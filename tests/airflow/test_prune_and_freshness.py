@@ -227,7 +227,7 @@ def test_what_cannot_be_asked_or_looked_at(tmp_path: Path, run_case: Callable[..
     repository.init()
     for arguments, message in (
         ("max_age=-1", "invalid max_age"),
-        ("max_age=60, minimum_level='full'", "no verification level 'full'"),
+        ("max_age=60, minimum_level='full'", "invalid minimum_level 'full'"),
         ("max_age=60, allow_drop='public.queue'", "invalid allow_drop 'public.queue'"),
         ("max_age=60, server='prod', databases='app'", "invalid databases 'app'"),
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from airflow_pgbackup.backup.artifact import table_result
 from airflow_pgbackup.backup.databases.extensions import installed_versions, version_differences
 from airflow_pgbackup.backup.rehearsal.compare_definitions import compare_definitions
 from airflow_pgbackup.backup.rehearsal.restore_steps import RestoredCopy
@@ -92,17 +93,7 @@ def _compare_database(
     tables = [table for table in archive.tables if table.database == key]
     for compared in compare_tables(reader, tables, lambda found, counted: open_reader().row_sets(found, counted)):
         table = compared.table
-        result.tables.append(
-            TableResult(
-                database=table.database,
-                schema=table.schema,
-                name=table.name,
-                rows=table.rows,
-                sha256=table.sha256,
-                result=compared.result,
-                detail=compared.detail,
-            )
-        )
+        result.tables.append(table_result(table, compared.result, compared.detail))
         name = f"{prefix}{table.schema}.{table.name}"
         if compared.result == "different":
             result.differences.append(Difference("table data", name, compared.detail or ""))

@@ -187,7 +187,7 @@ def test_what_is_compared() -> None:
     [
         ({"max_age": 26}, "invalid max_age 26"),
         ({"max_age": timedelta(0)}, "invalid max_age"),
-        ({"minimum_level": "archived"}, "no verification level 'archived'"),
+        ({"minimum_level": "archived"}, "invalid minimum_level 'archived'"),
         ({"max_drop": 0}, "invalid max_drop 0"),
         ({"max_drop": 90}, "invalid max_drop 90"),
         ({"max_drop": float("nan")}, "invalid max_drop nan"),

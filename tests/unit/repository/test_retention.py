@@ -419,7 +419,7 @@ def test_ids_of_the_first_and_last_year_do_no_harm() -> None:
         ({"keep_within": timedelta(days=-1)}, "keep_within is -1 day"),
         ({"keep_within": timedelta.max}, "keep_within is 999999999 days"),
         ({"keep_within": 30}, "keep_within is 30"),
-        ({"keep_last": 1, "minimum_level": "archiv"}, "no verification level 'archiv'"),
+        ({"keep_last": 1, "minimum_level": "archiv"}, "invalid minimum_level 'archiv'"),
         ({"keep_last": 1, "time_zone": "Europe/Berlln"}, "no time zone 'Europe/Berlln'"),
         ({"keep_last": 1, "time_zone": "../../etc/passwd"}, "no time zone"),
         ({"keep_last": 1, "time_zone": "Europe"}, "no time zone"),
