@@ -191,7 +191,7 @@ def test_a_cluster_that_drops_its_databases_first(here: Repository) -> None:
 @pytest.fixture
 def only_18(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that has nothing but the programs of PostgreSQL 18."""
-    monkeypatch.setattr(clients, "_folders", lambda *_: iter([(postgres_bin_dir(18), clients.EMBEDDED)]))
+    monkeypatch.setattr(clients, "_directories", lambda *_: iter([(postgres_bin_dir(18), clients.EMBEDDED)]))
 
 
 @pytest.mark.parametrize("format", ["custom", "plain", "pg_dumpall"])
@@ -267,7 +267,12 @@ def not_proven(reference: dict[str, object], repository: Repository, settings: S
     """Nothing is learned about the backup: what it was worth before it is worth now."""
     verify(reference=reference, repository=repository)
     with pytest.raises(NotProven) as caught:
-        verify(reference=reference, repository=repository, level="restore", context=RunContext(settings=settings))
+        verify(
+            reference=reference,
+            repository=repository,
+            level="restore",
+            context=RunContext(settings=settings or Settings()),
+        )
     found = result_of(repository, "notproven")
     assert found["checks"][-1] == {"name": "restore", "result": "notproven", "detail": str(caught.value)}
     assert verified_level(reference, repository) == "archive"
@@ -303,7 +308,7 @@ def test_no_server_programs(
         (bare / tool).chmod(0o755)
     reference = dump(fresh_database(server18, None, *SMALL), here)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clients, "_folders", lambda *_: iter([(bare, "PATH")]))
+        patch.setattr(clients, "_directories", lambda *_: iter([(bare, "PATH")]))
         said = not_proven(reference, here)
     assert "no server programs of PostgreSQL 18 or newer on this machine to rehearse with; found: none" in said
     assert "HINT: Install postgresql-18" in said

@@ -435,7 +435,7 @@ def test_nonsense_is_refused(nonsense: dict[str, object], message: str) -> None:
 
 
 def test_a_near_miss_is_named() -> None:
-    with pytest.raises(ConfigurationError, match="did you mean 'archive'"):
+    with pytest.raises(ConfigurationError, match="Did you mean 'archive'"):
         Policy(keep_last=1, minimum_level="archiv")
 
 
