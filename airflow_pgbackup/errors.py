@@ -1,30 +1,31 @@
-"""Every error this package raises on purpose.
+"""Every error that this package raises on purpose.
 
 .. code-block:: text
 
     PgBackupError                  message and, where one exists, a hint
-     +-- ConfigurationError        what was asked makes no sense; nothing was touched; a retry cannot help
-     |    +-- OptionError          an option of a tool, or two that contradict each other
-     |    +-- ClientError          no PostgreSQL client here that fits the server or the option
-     +-- ConnectError              PostgreSQL could not be reached, or refused us
+     +-- ConfigurationError        invalid request; nothing was changed; a retry cannot help
+     |    +-- OptionError          an invalid option of a tool, or options that cannot be combined
+     |    +-- ClientError          no PostgreSQL client here supports the server or the option
+     +-- ConnectError              PostgreSQL could not be reached, or refused the connection
      +-- ToolError                 one of PostgreSQL's programs failed
-     |    +-- ToolKilled           it died by a signal that we did not send
-     |    +-- DeadlineExceeded     it was still running at its deadline, and was stopped
-     +-- Canceled                 we were asked to stop (on_kill, Ctrl-C)
-     +-- DiskError                 a disk of this worker is full, or cannot be written to
-     +-- RepositoryError           where backups live does not answer, or refuses
-     |    +-- RepositoryNotFound   no repository.json there: an unmounted volume, another worker's disk, a typo
-     |    +-- RepositoryMismatch   a repository, but not the one the reference was made in
-     |    +-- AlreadyExists        the key is taken; nothing is ever overwritten
+     |    +-- ToolKilled           killed by a signal that this package did not send
+     |    +-- DeadlineExceeded     still running at its deadline, and stopped
+     +-- Canceled                 the task was asked to stop (on_kill, Ctrl-C)
+     +-- DiskError                 a disk of this worker is full or not writable
+     +-- RepositoryError           the repository's storage does not answer, or refuses a request
+     |    +-- RepositoryNotFound   no repository.json: an unmounted volume, another worker's disk, a typo
+     |    +-- RepositoryMismatch   another repository than the one the reference was made in
+     |    +-- AlreadyExists        the key exists already; nothing is ever overwritten
      |    +-- BackupNotFound       no manifest under that id
-     |    +-- OutcomeUnknown       whether it was written is not known: it may be there, now or later
-     |    +-- ManifestError        a manifest or verification that cannot be read, or of a newer major version
-     +-- VerificationFailed        the backup is not what its manifest says, or cannot be read to its end
-     +-- NotProven                 the rehearsal could not run: says nothing about the backup
-     +-- RestoreError              the restore did not happen; the message says what the target holds now
+     |    +-- OutcomeUnknown       unknown whether a write succeeded; the file may appear later
+     |    +-- ManifestError        an invalid manifest or verification, or one of a newer major version
+     +-- VerificationFailed        the backup differs from its manifest, or cannot be read to its end
+     +-- NotProven                 the rehearsal could not run, which says nothing about the backup
+     +-- RestoreError              the restore failed; the message says what the target holds now
 
-Messages follow pgBackRest's form: lower case, no final stop, what was found; the hint says what to do.
-No error holds a secret: connection strings are never put into a message.
+Messages follow PostgreSQL's Error Message Style Guide: lower case, no final period, what failed and on what. The hint
+is a full sentence that says what to do. No error holds a secret: messages never contain connection strings.
+https://www.postgresql.org/docs/current/error-style-guide.html
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from airflow_pgbackup.text import printable
 
 
 class PgBackupError(Exception):
-    """Base of all errors of this package.
+    """The base of all errors of this package.
 
-    ``message`` and ``hint`` may quote text from outside as it is; ``str(error)`` is one printable line.
+    ``message`` and ``hint`` may quote text from outside unescaped; ``str(error)`` is one printable line.
 
-    :param message: what was found, one line, lower case, no final stop.
+    :param message: what failed and on what: one line, lower case, no final period.
     :param hint: what to do about it, or None.
-    :param permanent: True where trying again cannot help; operators then fail without a retry.
+    :cvar permanent: True if a retry cannot help; operators then fail without one.
     """
 
     permanent = False
@@ -82,11 +83,11 @@ class ConnectError(PgBackupError):
 
 
 class ToolError(PgBackupError):
-    """A program of PostgreSQL failed.
+    """One of PostgreSQL's programs failed.
 
     :param tool: its name, ``pg_dump``.
-    :param exit_code: its exit status; negative is the signal, as in :mod:`subprocess`.
-    :param stderr: the last lines that it wrote to stderr, row data removed.
+    :param exit_code: its exit status; a negative number is a signal, as in :mod:`subprocess`.
+    :param stderr: the last lines of its stderr, with row data removed.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""An artifact in the repository: its bytes compared with the manifest, and handed to those who use them."""
+"""An artifact in the repository: its bytes compared with the manifest, and given to the tools that read it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from airflow_pgbackup.repository.verification import TableResult
 _T = TypeVar("_T")
 _HEAD = 512
 PARALLEL = 4
-"""Members of a directory read at a time: a store answers each request late, and hashing takes a core each."""
+"""Members of a directory read at a time: each request to a store has a latency, and each hash takes a core."""
 
 
 @contextmanager
@@ -52,12 +52,12 @@ def open_checked(
     cancel: Cancel | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[list[str], Checked]]:
-    """An artifact for a tool: as :func:`check_bytes`, and where a path is asked for, with a private copy.
+    """Check an artifact as :func:`check_bytes` does, and keep a private copy of it while the ``with`` lasts.
 
-    :param as_path: make a copy; it is gone afterwards.
+    :param as_path: make the private copy.
     :param temp_dir: where; empty for the system's directory of temporary files.
     :raises DiskError: the copy does not fit, or cannot be written.
-    :raises VerificationFailed: names inside the copy lead out of it: no tool of PostgreSQL's may open it.
+    :raises VerificationFailed: names inside the artifact lead out of it, so PostgreSQL's tools must not open it.
     """
     with ExitStack() as stack:
         into = stack.enter_context(PrivateDirectory(temp_dir or None)) if as_path else None
@@ -75,12 +75,12 @@ def check_bytes(
     cancel: Cancel | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[str], Checked]:
-    """Read every file, members of a directory in parallel, and compare it with the manifest: size, then SHA-256; and
-    whether it is of the manifest's format. A directory must have the manifest's members and nothing else.
+    """Read every file, members of a directory in parallel, and compare it with the manifest: size, SHA-256, format. A
+    directory must have the manifest's members and nothing else.
 
-    :param into: a directory that nobody else writes to: gets a copy of what was hashed, under the artifact's name;
-        files are 0600, a directory 0700.
-    :return: what is wrong, a line each, after which the copy must not be used; and the artifact, to read it again.
+    :param into: a directory that nobody else writes to; it gets a copy of what was hashed, under the artifact's name,
+        files with mode 0600 and a directory with 0700.
+    :return: the problems, a line each, after which the copy must not be used; and the artifact, to read it again.
     :raises DiskError: the copy does not fit, or cannot be written.
     """
     artifact = manifest.artifact
@@ -95,13 +95,13 @@ def check_bytes(
             if progress:
                 progress.advance(done)
 
-    def look(file: FileDigest, stop: CancelFlag) -> tuple[str | None, Marks | None]:
+    def check(file: FileDigest, stop: CancelFlag) -> tuple[str | None, Marks | None]:
         key = manifest.key(file)
         entry = repository.stat(key)
         if entry is None:
             return f"{file.path} is missing", None
         if entry.size != file.size:
-            return f"{file.path} has {entry.size} bytes, {file.size} were dumped", None
+            return f"{file.path}: size mismatch: expected {file.size} bytes, found {entry.size}", None
         marks, size, head = Marks(entry), 0, b""
         try:
             with repository.read(key, pin=entry) as stream, _copying(stream, path, manifest, file) as source:
@@ -112,19 +112,19 @@ def check_bytes(
                     head = head or piece[:_HEAD]
                     advance(len(piece))
         except BackupNotFound:
-            return f"{file.path} disappeared or changed while it was read", marks
+            return f"{file.path} disappeared or changed while it was being read", marks
         if marks.sha256 != file.sha256:
-            return f"{file.path} has sha256 {marks.sha256}, {file.sha256} was dumped", marks
+            return f"{file.path}: checksum mismatch: expected {file.sha256}, found {marks.sha256}", marks
         if artifact.format != "directory" and artifact_format(head) != artifact.format:
             return f"{file.path} is not of format {artifact.format}", marks
         return None, marks
 
     wrong = _wrong_names(repository, manifest)
-    if wrong:  # not a byte is read
+    if wrong:  # nothing is read
         return wrong, Checked(repository, manifest, {})
     if path is not None:
         _prepare(repository, manifest, path)
-    found = _each(artifact.files, look, cancel)
+    found = _each(artifact.files, check, cancel)
     marks = {manifest.key(file): its for file, (_, its) in zip(artifact.files, found, strict=True) if its is not None}
     wrong = [line for line, _ in found if line]
     if wrong:
@@ -133,19 +133,19 @@ def check_bytes(
 
 
 def require_not_removed(repository: Repository, manifest: Manifest) -> None:
-    """What is missing of a backup says something about it only as long as it is one.
+    """Check that a backup still exists: only then is a missing file a problem of the backup.
 
-    :raises BackupNotFound: prune has removed it; the manifest goes first.
+    :raises BackupNotFound: prune has removed it, manifest first.
     """
     if repository.stat(layout.manifest_key(manifest.series, manifest.id)) is None:
         raise BackupNotFound(
-            f"backup {manifest.series}/{manifest.id} was removed from {repository.uri} meanwhile",
-            hint="Choose another backup; pgbackup pin keeps prune from one.",
+            f"backup {manifest.series}/{manifest.id} was removed from {repository.uri} during the operation",
+            hint="Choose another backup; a pin keeps a backup from prune.",
         )
 
 
 def _prepare(repository: Repository, manifest: Manifest, path: Path) -> None:
-    """Make a place for a copy."""
+    """Prepare the place for a copy."""
     first = manifest.key(manifest.artifact.files[0])
     size = sum(file.size for file in manifest.artifact.files)
     with disk_errors(path.parent):
@@ -160,7 +160,7 @@ def _prepare(repository: Repository, manifest: Manifest, path: Path) -> None:
 def _copying(
     stream: BinaryIO, path: Path | None, manifest: Manifest, file: FileDigest
 ) -> Iterator[Callable[[int], bytes]]:
-    """Reads the stream; with a path, gives what the copy there holds."""
+    """Give a function that reads the stream; with a path, one that reads what the copy there holds."""
     if path is None:
         yield stream.read
         return
@@ -180,9 +180,9 @@ def _copying(
 
 
 def _each(files: Sequence[FileDigest], work: Callable[[FileDigest, CancelFlag], _T], cancel: Cancel | None) -> list[_T]:
-    """``work`` done on every file, a few at a time; its results in the order of the files. The first failure ends all.
+    """Return the results of ``work`` on every file, a few at a time, in the order of the files. A failure ends all.
 
-    A single file is read by the calling thread, where Airflow's timeout interrupts a read that hangs.
+    The calling thread reads a single file, so that Airflow's timeout interrupts a read that hangs.
     """
     stop = Stop(cancel)
     if len(files) == 1:
@@ -201,7 +201,7 @@ def _each(files: Sequence[FileDigest], work: Callable[[FileDigest, CancelFlag], 
 
 
 def _wrong_names(repository: Repository, manifest: Manifest) -> list[str]:
-    """What is no file of this artifact, and which of its files are none."""
+    """Return a problem for each file that is not of this artifact, and for each of its files that is not regular."""
     artifact = manifest.artifact
     folder = manifest.artifact_key
     special = set(repository.strangers(layout.backup_folder(manifest.series, manifest.id)))
@@ -217,7 +217,7 @@ def _wrong_names(repository: Repository, manifest: Manifest) -> list[str]:
     wrong = [f"{key.removeprefix(f'{folder}/')} is not a regular file" for key in special & known]
     extra = [entry.key for entry in repository.list(folder) if entry.key not in known]
     extra += [key for key in special - known if key.startswith(f"{folder}/")]
-    return wrong + [f"{key.removeprefix(f'{folder}/')} is no file of this dump" for key in extra]
+    return wrong + [f"{key.removeprefix(f'{folder}/')} is not a file of this dump" for key in extra]
 
 
 def _check_names(path: Path, format: str, on_step: Callable[[], None]) -> None:
@@ -236,23 +236,24 @@ def download(
     cancel: Cancel | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Copy the artifact into a directory under its own name, which it gets when its bytes have been compared with the
-    manifest; files are 0600, a directory 0700. A failure leaves nothing.
+    """Copy the artifact into a directory, files with mode 0600 and a directory with 0700. It gets its name after its
+    bytes were compared with the manifest. A failure leaves nothing.
 
     :return: the artifact's path.
-    :raises VerificationFailed: it is not what was dumped.
-    :raises ConfigurationError: something has that name. :raises DiskError: it does not fit, or cannot be written.
+    :raises VerificationFailed: it differs from what was dumped.
+    :raises ConfigurationError: the name exists already.
+    :raises DiskError: the copy does not fit, or cannot be written.
     """
     target = into / manifest.artifact.name
-    taken = ConfigurationError(f"{target} exists already", hint="move it, or choose another directory")
+    taken = ConfigurationError(f"{target} exists already", hint="Move it, or choose another directory.")
     if os.path.lexists(target):
         raise taken
     with PrivateDirectory(into) as directory:
         wrong, checked = check_bytes(repository, manifest, into=directory, cancel=cancel, progress=progress)
         if wrong:
             raise VerificationFailed(
-                f"backup {manifest.series}/{manifest.id} is not what was dumped: {wrong[0]}",
-                hint="choose another backup",
+                f"backup {manifest.series}/{manifest.id} differs from what was dumped: {wrong[0]}",
+                hint="Choose another backup.",
             )
         with disk_errors(into):
             try:
@@ -263,7 +264,7 @@ def download(
 
 
 def _name(path: Path, target: Path) -> None:
-    """:raises AlreadyExists: that name is taken by now."""
+    """Move ``path`` to ``target``. :raises AlreadyExists: the name exists by now."""
     if not path.is_dir():
         name_exclusively(path, target)
         return

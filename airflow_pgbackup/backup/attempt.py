@@ -1,13 +1,14 @@
-"""One attempt at a backup: an artifact below keys that no other attempt has, then the manifest, of which there is one.
+"""One attempt at a backup: an artifact below keys that only this attempt uses, then the one manifest.
 
-Two may try the same at once: a task that is believed dead and its retry, two uploads of one backup. Neither can write
-to, or take back, what the other writes; whose manifest is there has made the backup. This asks nothing of a store but
-that a key is written whole. Where the store also refuses a key that exists (``If-None-Match``), the second learns that
-it is the second. Where it does not, two manifests written in the same instant replace one another; each names an
-artifact that is whole, and what the loser wrote is swept by ``prune``.
+Two attempts may run at once: of a task that seems dead and of its retry, or of two uploads of one backup. Neither can
+overwrite or remove what the other writes; the attempt whose manifest is stored has made the backup. A store only has
+to write each key completely. If it also refuses a key that exists (``If-None-Match``), the second attempt learns that
+it is the second. If not, of two manifests written at the same instant one replaces the other; each names a complete
+artifact, and ``prune`` sweeps what the loser wrote.
 
-An attempt that fails takes back what it wrote, until its manifest is on its way. From then on a backup may be seen,
-and another try may have answered for it: nothing is taken back unless the store says that it wrote no manifest.
+An attempt that fails removes what it wrote, as long as it has not begun to write its manifest. From then on others may
+see the backup, and another attempt may have returned it: nothing is removed unless the store reports that it wrote no
+manifest.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from airflow_pgbackup.repository.manifest import Manifest
 
 
 class Attempt:
-    """:ivar name: the folder of this attempt, for the manifest.
-    :ivar written: keys of this attempt that are to be taken back; those that are not there do no harm.
+    """One attempt.
+
+    :ivar name: the folder of this attempt, for the manifest.
+    :ivar written: the keys that a failure removes; keys that do not exist do no harm.
     """
 
     def __init__(self, repository: Repository, series: Series, id: str, say: Callable[[str], None]) -> None:
@@ -41,12 +44,12 @@ class Attempt:
         return layout.artifact_key(self._series, self._id, artifact, self.name)
 
     def commit(self, manifest: Manifest, is_same: Callable[[Evidence], bool]) -> Evidence:
-        """Make a backup of what was written, by its manifest.
+        """Write the manifest, which makes a backup of what was written.
 
-        :param is_same: whether a whole backup of this id, which another attempt has made, is as good as this one.
-        :return: the backup that is there now.
+        :param is_same: returns whether a complete backup of this id by another attempt serves as well as this one.
+        :return: the backup that is stored now.
         :raises AlreadyExists: another backup has this id.
-        :raises RepositoryError: there is no such backup, or it is not known whether there is; a retry finds it.
+        :raises RepositoryError: there is no such backup, or it is unknown whether there is; a retry finds out.
         """
         key = layout.manifest_key(self._series, self._id)
         self._may_be_seen = True
@@ -60,29 +63,30 @@ class Attempt:
             if not (is_whole(evidence) and is_same(evidence)):
                 raise
             self.take_back()
-            self._say(f"backup {self._series}/{self._id} was committed by another attempt meanwhile")
+            self._say(f"backup {self._series}/{self._id} was committed by another attempt")
             return evidence
         except PgBackupError:
             self._may_be_seen = False
             raise
         evidence = read_evidence(self._repository, self._series, self._id)
         if evidence.backup.state == "incomplete" and self.has_made(evidence):
-            # Everybody who finds a backup looks for its artifact, so nobody has answered for this one.
+            # Whoever finds a backup looks for its artifact, so no one has returned this one.
             self._repository.delete([key])
             raise RepositoryError(
-                f"backup {self._series}/{self._id} was removed while it was written: {evidence.backup.problem}",
-                hint="Give prune a grace that is longer than a dump takes.",
+                f"backup {self._series}/{self._id} was removed while it was being written: {evidence.backup.problem}",
+                hint="Give prune a grace period that is longer than a dump takes.",
             )
         evidence.require_whole()
         return evidence
 
     def has_made(self, evidence: Evidence) -> bool:
+        """Return whether this attempt made a backup."""
         return evidence.manifest is not None and evidence.manifest.artifact.attempt == self.name
 
     def take_back(self) -> None:
-        """Remove what was written, on the way out with an error that matters more than ours would."""
+        """Remove what was written. Errors are only logged: the caller is raising a more important one."""
         if self._may_be_seen:
-            self._say(f"the outcome of {self._series}/{self._id} is not known; prune sweeps it if it is no backup")
+            self._say(f"the outcome of {self._series}/{self._id} is unknown; prune sweeps it if it is not a backup")
             return
         if not self.written:
             return
@@ -90,12 +94,12 @@ class Attempt:
             self._repository.delete(self.written)
         except PgBackupError as error:
             left = ", ".join(self.written)
-            self._say(f"left behind: {left}: {error}. It is no backup without a manifest, and prune sweeps it")
+            self._say(f"could not remove {left}: {error}. Without a manifest it is not a backup, and prune sweeps it")
 
 
 @contextmanager
 def attempt(repository: Repository, series: Series, id: str, say: Callable[[str], None]) -> Iterator[Attempt]:
-    """An attempt, taken back when it is left by an error."""
+    """Give an attempt; an error inside the ``with`` removes what it wrote."""
     made = Attempt(repository, series, id, say)
     try:
         yield made

@@ -1,10 +1,10 @@
 """An artifact whose bytes were compared with its manifest: what was hashed is what is used.
 
-A file system pins nothing: a file can be renamed over or written in place between its check and its use, and ``utime``
-sets its time. So a reader gets the bytes in one of two ways:
+A file system pins nothing: between its check and its use a file can be replaced or overwritten, and ``utime`` sets its
+time. So a reader gets the bytes in one of two ways:
 
-* As a stream: while a file was hashed, the digest of everything up to each MiB was kept, 32 bytes a MiB. The second
-  reading is hashed too, and compared at the same places before a piece is handed on.
+* As a stream: the first reading keeps the digest of everything up to each MiB, 32 bytes per MiB. The second reading is
+  hashed as well, and each piece is compared before the reader gets it.
 * As a path, for tools that need one: a copy in a private directory, hashed while it was copied.
 """
 
@@ -27,9 +27,9 @@ _DIGEST = 32
 
 
 class Marks:
-    """The sha256 of everything up to each MiB of a file, and up to its end.
+    """The SHA-256 of everything up to each MiB of a file, and up to its end.
 
-    :param entry: which a store pins the second reading to.
+    :param entry: the version of the file, to which a store pins the second reading.
     """
 
     def __init__(self, entry: Entry) -> None:
@@ -38,7 +38,7 @@ class Marks:
         self._digests = bytearray()
 
     def add(self, piece: bytes) -> None:
-        """:param piece: the next MiB; less only at the end."""
+        """Add a piece. :param piece: the next MiB; less only at the end."""
         self._hash.update(piece)
         self._digests += self._hash.digest()
 
@@ -47,11 +47,11 @@ class Marks:
         return self._hash.hexdigest()
 
     def again(self, source: Readable, what: str, check: Callable[[], None]) -> Iterator[bytes]:
-        """The pieces of a second reading, each compared before it is given.
+        """Yield the pieces of a second reading, each after it was compared with the first.
 
         :param what: names the file in the error.
         :param check: called before each piece; may raise.
-        :raises RepositoryError: other bytes than those of the first reading.
+        :raises RepositoryError: the bytes differ from those of the first reading.
         """
         digest = hashlib.sha256()
         for start in range(0, len(self._digests), _DIGEST):
@@ -61,14 +61,14 @@ class Marks:
             if digest.digest() != self._digests[start : start + _DIGEST]:
                 raise RepositoryError(
                     f"{what} changed after its digest was checked",
-                    hint="find out what writes to the repository; a retry checks the backup again",
+                    hint="Find out what else writes to the repository; a retry checks the backup again.",
                 )
             yield piece
 
 
 @dataclass(frozen=True)
 class Checked:
-    """:ivar marks: by key. :ivar path: of a private copy, where one was made."""
+    """A checked artifact. :ivar marks: by key. :ivar path: of a private copy, if one was made."""
 
     repository: Repository
     manifest: Manifest
@@ -77,10 +77,10 @@ class Checked:
 
     @contextmanager
     def stream(self, check: Callable[[], None] = lambda: None) -> Iterator[Readable]:
-        """An artifact of one file, its very bytes again.
+        """Read an artifact of one file again, the same bytes.
 
         :param check: called at each MiB; may raise.
-        :raises RepositoryError: when read: the file holds other bytes by now, or is gone.
+        :raises RepositoryError: when read: the file was changed or removed.
         """
         key = self.manifest.key(self.manifest.artifact.files[0])
         marks = self.marks[key]
@@ -89,7 +89,7 @@ class Checked:
 
     @property
     def private_path(self) -> Path:
-        """The copy that the caller asked for."""
+        """The private copy, for a caller that asked for one."""
         if self.path is None:
             raise RuntimeError("this artifact was checked without a private copy")
         return self.path

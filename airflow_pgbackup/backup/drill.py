@@ -1,4 +1,4 @@
-"""Whose turn it is to be rehearsed: a drill that comes round to every series, with so many bytes each time."""
+"""drill: choose the backups to rehearse, so that the weekly drill reaches every series within a limit of bytes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _USABLE = frozenset({"verified", "written", "notproven"})
 
 
 def choose_drill(repository: Repository, *, max_bytes: int) -> list[dict[str, object]]:
-    """The backups to rehearse now: the newest of each series whose turn it is.
+    """Return the backups to rehearse now: the newest of each series whose turn it is.
 
     File names alone decide nothing: of each series the newest backups are read until one is usable, and those with the
-    newest rehearsals until one of them is real.
+    newest rehearsals until the files confirm one.
 
-    :param max_bytes: of artifacts together. A series that alone is larger has its turn by itself.
+    :param max_bytes: the sum of the artifacts' sizes. A larger series is rehearsed alone.
     :return: references, for level ``restore``.
-    :raises RepositoryError: it cannot be read.
+    :raises RepositoryError: the repository cannot be read.
     """
     now = datetime.now(timezone.utc)
     members = list(read_catalogue(repository).by_series().values())
@@ -35,7 +35,7 @@ def choose_drill(repository: Repository, *, max_bytes: int) -> list[dict[str, ob
 
 
 def _read(repository: Repository, listed: Sequence[Backup], now: datetime) -> list[Evidence]:
-    """Of one series, newest first: what decides whose turn it is."""
+    """Read the evidence of one series that decides whose turn it is, newest first."""
     past = [backup for backup in listed if backup.started_at <= now + SKEW]
     read = []
     for evidence in read_each(repository, past, now=now):
@@ -58,12 +58,11 @@ def _rehearsed(backup: Backup) -> datetime:
 
 
 def whose_turn(backups: Iterable[Backup], *, max_bytes: int) -> list[Backup]:
-    """Of these backups; pure.
+    """Return the backups whose turn it is, of these. Pure.
 
-    First the series that was never rehearsed, or whose last rehearsal is longest ago, passed or not; and after it
-    those that still fit in. One whose newest backup has been rehearsed already still has its turn: the rehearsal
-    may have become impossible since. A backup that failed, or is incomplete, proves nothing more: the one before it is
-    taken.
+    First comes the series that was never rehearsed, or whose last rehearsal, passed or not, is the oldest; then those
+    that still fit. A series whose newest backup was rehearsed already still gets its turn: the rehearsal may have
+    become impossible since. A failed or incomplete backup proves nothing more: the one before it is chosen.
     """
     newest: dict[object, Backup] = {}
     rehearsed: dict[object, datetime] = {}

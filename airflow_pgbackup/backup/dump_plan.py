@@ -1,4 +1,4 @@
-"""What a dump will be, decided before anything runs: the tool's arguments, the format, the compression."""
+"""Plan a dump before anything runs: the tool's arguments, the format, the compression."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow_pgbackup.repository.manifest import US, Compression
 
 _OURS = ("none", "zstd", "gzip")
 
-# With --verbose pg_dump says each table as it comes to it. Everything else it says then is chatter.
+# With --verbose pg_dump names each table when it starts it. Its other verbose lines are chatter.
 _TABLE = re.compile(r"^pg_dump: dumping contents of table ")
 _ITEM = re.compile(r"^pg_dump: finished item (\d+) ", re.ASCII)
 _CHATTER = re.compile(r"^pg_dump(all)?: (?!warning|error|hint|detail)")
@@ -28,7 +28,7 @@ _TRAILERS = {
     "pg_dump": b"-- PostgreSQL database dump complete",
     "pg_dumpall": b"-- PostgreSQL database cluster dump complete",
 }
-# Options after which the number of tables in the database says nothing about the number that will be dumped.
+# With one of these options, the number of tables in the database is not the number that will be dumped.
 _SELECTING = [
     "schemas",
     "tables",
@@ -50,12 +50,13 @@ _SELECTING = [
 
 @dataclass(frozen=True)
 class DumpPlan:
-    """What was decided.
+    """A planned dump.
 
     :param argv: the tool's arguments without its path, connection and file.
     :param compression: how the artifact is compressed, and by whom.
-    :param create: the artifact itself creates its database.
-    :param selective: the options leave out some of the database."""
+    :param create: the artifact creates its database itself.
+    :param selective: the options leave out part of the database.
+    """
 
     tool: str
     argv: tuple[str, ...]
@@ -67,12 +68,12 @@ class DumpPlan:
 
     @property
     def ours(self) -> bool:
-        """Whether the tool's output is compressed by us: inside the custom format, around the plain one."""
+        """Whether airflow-pgbackup compresses the output: inside the custom format, around the plain format."""
         return self.compression.by == US
 
     @property
     def around(self) -> str | None:
-        """What is around the tool's output in the end; None where its own tools need nothing undone before."""
+        """The compression around the tool's output; None where PostgreSQL's own tools read the artifact as it is."""
         return self.compression.method if self.ours and self.format == "plain" else None
 
     @property
@@ -85,9 +86,9 @@ class DumpPlan:
     def listener(
         self, say: Callable[[str], None], progress: Progress, on_item: Callable[[int], None] = lambda dump_id: None
     ) -> Callable[[str], None]:
-        """Takes the tool's stderr: tables go to the progress line, warnings and errors to the log.
+        """Return a function for the tool's stderr: it counts tables for the progress, and logs warnings and errors.
 
-        :param on_item: gets the dump id of what a pg_dump with jobs has written to its end.
+        :param on_item: takes the dump id of each item that a pg_dump with jobs has finished.
         """
 
         def on_line(line: str) -> None:
@@ -101,28 +102,28 @@ class DumpPlan:
         return on_line
 
     def check_ends(self, raw: Meter) -> None:
-        """Exit status 0 is not a dump: does what the tool wrote begin and end as this format does?
+        """Check that the output begins and ends as its format does: exit status 0 proves no dump.
 
         :raises ToolError: it does not.
         """
         if self.format == "custom":
-            whole = raw.head.startswith(b"PGDMP")
+            complete = raw.head.startswith(b"PGDMP")
         elif self.format == "tar":
             # POSIX: two zero blocks end an archive.
-            whole = raw.size > 1024 and raw.tail.endswith(bytes(1024))
+            complete = raw.size > 1024 and raw.tail.endswith(bytes(1024))
         else:
-            whole = _TRAILERS[self.tool] in raw.tail
-        if not whole:
-            raise self.not_whole(raw)
+            complete = _TRAILERS[self.tool] in raw.tail
+        if not complete:
+            raise self.incomplete(raw)
 
-    def not_whole(self, raw: Meter, detail: str = "") -> ToolError:
-        """:param detail: what is wrong, where more is known."""
+    def incomplete(self, raw: Meter, detail: str = "") -> ToolError:
+        """Return the error for an incomplete dump. :param detail: what is wrong, if known."""
         return ToolError(
             f"{self.tool} ended with exit status 0, but its output of {raw.size} bytes "
-            f"is not a whole {self.format} dump{f' ({detail})' if detail else ''}",
+            f"is not a complete {self.format} dump{f' ({detail})' if detail else ''}",
             tool=self.tool,
             exit_code=0,
-            hint="a full disk or a wrapper around the tool can do that; nothing was kept, run it again",
+            hint="A full disk or a wrapper around the tool can cause this. Nothing was kept; run the dump again.",
         )
 
 
@@ -135,13 +136,14 @@ def plan_dump(
     lock_wait_timeout: float,
     connect_to: str,
 ) -> DumpPlan:
-    """Decide.
+    """Return the plan of a dump.
 
-    :param compress: for pg_dumpall, whose options have none.
+    :param compress: for pg_dumpall, whose options have no compression.
     :param compress_by: as in the settings.
-    :param lock_wait_timeout: seconds, where the options say nothing.
-    :param connect_to: pg_dumpall ignores PGDATABASE: the database it starts from, empty for its own choice.
-    :raises OptionError: an option this client does not know, a compression it or we cannot do.
+    :param lock_wait_timeout: in seconds, if the options set none.
+    :param connect_to: the database that pg_dumpall connects to first, since it ignores PGDATABASE; empty for its own
+        choice.
+    :raises OptionError: an option that this client does not know, or a compression that is not available.
     """
     if options.lock_wait_timeout is None:
         options = dataclasses.replace(options, lock_wait_timeout=round(lock_wait_timeout * 1000))
@@ -155,11 +157,11 @@ def plan_dump(
     if options.format == "plain":
         options = dataclasses.replace(options, compress=None)
         return _plan("pg_dump", options, client, spec, "plain", by_us=True, create=options.create)
-    # --verbose changes what a plain dump holds; in the archive formats it only tells us how far the tool is.
+    # --verbose adds lines to a plain dump; in the archive formats it only reports progress.
     named = dataclasses.replace(options, compress=chosen, verbose=True)
     by_us = compress_by == US and options.format == "custom" and _faster_here(spec, client)
     if by_us:
-        spec.argument(client)  # its pg_restore is to read it
+        spec.argument(client)  # raises if the pg_restore of this client could not read it
         named = dataclasses.replace(named, compress="none")
     plan = _plan("pg_dump", named, client, spec, options.format, by_us=by_us, create=False)
     return dataclasses.replace(plan, verbose=options.verbose)
@@ -183,13 +185,13 @@ def _plan(
 ) -> DumpPlan:
     if format == "plain" and spec.method not in _OURS:
         raise OptionError(
-            f"compress={spec.method!r} for a plain dump, which is compressed by airflow-pgbackup",
-            hint="use zstd, gzip or none, or an archive format",
+            f"a plain dump cannot be compressed with {spec.method}",
+            hint="Use zstd, gzip or none, or an archive format.",
         )
     by = None if spec.method == "none" else US if by_us else "pg_dump"
     return DumpPlan(
         tool=tool,
-        # -w: there is nobody to answer a prompt, and without it a missing password hangs the tool.
+        # A task cannot answer a prompt: without --no-password a missing password hangs the tool.
         argv=("--no-password", *options.argv(client)),
         format=format,
         compression=Compression(method=spec.method, level=spec.level, by=by),

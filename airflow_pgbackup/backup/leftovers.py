@@ -1,4 +1,4 @@
-"""What killed processes left on this machine: private directories with password files, servers, copies."""
+"""Leftovers of killed processes on this machine: private directories with password files, servers, copies."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from airflow_pgbackup.private_directory import sweep
 
 
 def sweep_leftovers(context: RunContext) -> list[str]:
-    """Remove them, wherever this package makes such directories, and log each. Raises no error of its own.
+    """Remove leftover directories in every place where this package creates them, and log each. Raises no error.
 
     :return: their paths.
     """
-    # /tmp: sockets go there when the path of another directory is too long for them.
+    # /tmp: server sockets are there when the path of another directory is too long for them.
     swept = sweep(tempfile.gettempdir(), "/tmp", *filter(None, [context.settings.temp_dir]))  # noqa: S108
     for path in swept:
         context.log(f"removed the leftovers of a killed process: {path}")

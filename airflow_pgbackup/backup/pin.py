@@ -1,6 +1,6 @@
-"""pin: keep prune from a backup, whatever the policy says, until it is unpinned.
+"""pin: keep a backup from prune, whatever the policy, until it is unpinned.
 
-A pin is a file in the backup's own folder, so it holds for every prune, from wherever it runs.
+A pin is a file in the backup's own folder, so every prune obeys it, wherever it runs.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from airflow_pgbackup.repository.manifest import FORMAT_VERSION
 
 
 def pin(*, repository: Repository, series: Series, id: str, reason: str = "") -> None:
-    """Pin a backup; one that is pinned already stays so, with its first reason.
+    """Pin a backup. If it is pinned already, the first reason stays.
 
-    :param reason: for people, kept in the pin.
-    :raises BackupNotFound: there is no such backup, or prune removes it at this moment.
-    :raises RepositoryError: something else is in the place of the pin.
+    :param reason: for people; stored in the pin.
+    :raises BackupNotFound: there is no such backup, or prune is removing it.
+    :raises RepositoryError: something that is not a regular file has the pin's name.
     """
     folder = find_backup(repository, series, id).folder
     pinned_at = datetime.now(timezone.utc).replace(microsecond=0)
@@ -28,13 +28,13 @@ def pin(*, repository: Repository, series: Series, id: str, reason: str = "") ->
     try:
         repository.write_bytes(f"{folder}/{PIN_FILE}", (json.dumps(content, indent=2) + "\n").encode())
     except AlreadyExists:
-        if not find_backup(repository, series, id).pinned:  # nor does prune take a link or a FIFO for a pin
+        if not find_backup(repository, series, id).pinned:  # as for prune, a link or a FIFO is not a pin
             raise RepositoryError(
-                f"cannot pin {series}/{id}: {repository.location(f'{folder}/{PIN_FILE}')} is no regular file",
-                hint="remove it, and pin again",
+                f"cannot pin {series}/{id}: {repository.location(f'{folder}/{PIN_FILE}')} is not a regular file",
+                hint="Remove it, and pin the backup again.",
             ) from None
         return
-    # A prune that began before looks for a pin once more when it has deleted the manifest, see prune.
+    # A prune that started earlier looks for a pin again after it has deleted the manifest; see removal.
     try:
         find_backup(repository, series, id)
     except BackupNotFound:
@@ -43,7 +43,7 @@ def pin(*, repository: Repository, series: Series, id: str, reason: str = "") ->
 
 
 def unpin(*, repository: Repository, series: Series, id: str) -> None:
-    """Take the pin away, if there is one; also from what a prune that was killed has left of a backup.
+    """Remove the pin, if there is one, also from the leftovers of a prune that was killed.
 
     :raises BackupNotFound: there is no such backup.
     """

@@ -1,4 +1,4 @@
-"""Copies on a disk of this worker, in private directories."""
+"""Private copies on a disk of this worker."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def create(path: Path) -> BinaryIO:
-    """A new file, 0600, to write and read; never through a link."""
+    """Create a file with mode 0600, to write and read; a link is never followed."""
     return os.fdopen(os.open(path, _CREATE, 0o600), "w+b")
 
 
 def clone(source: BinaryIO, target: BinaryIO) -> bool:
-    """Give an empty file the content of another one without copying it, where a file system has both and can do that
-    (Btrfs, XFS)."""
+    """Give an empty file the content of another without copying it: within one file system that can (Btrfs, XFS).
+
+    :return: False where it cannot.
+    """
     try:
         fcntl.ioctl(target, _FICLONE, source.fileno())
-    except (OSError, io.UnsupportedOperation):  # the latter: a stream out of S3
+    except (OSError, io.UnsupportedOperation):  # the latter: a stream from S3
         return False
     return True
 
 
 def require_room(directory: Path, size: int, source: BinaryIO) -> None:
-    """Raise if a copy does not fit.
+    """Check that a copy fits.
 
-    :param size: of all of it, bytes. :param source: one of its files: clones take no room.
+    :param size: of the copy, in bytes.
+    :param source: one of its files: clones take no space.
     :raises DiskError: it does not fit.
     """
     free = shutil.disk_usage(directory).free
@@ -49,14 +52,14 @@ def require_room(directory: Path, size: int, source: BinaryIO) -> None:
         if clone(source, target):
             return
     raise DiskError(
-        f"a private copy needs {human_bytes(size)} in {directory.parent}, {human_bytes(free)} are free",
+        f"a private copy needs {human_bytes(size)} in {directory.parent}, which has {human_bytes(free)} free",
         hint="Free some space, or choose a directory on a larger disk: [pgbackup] temp_dir, or PGBACKUP_TEMP_DIR.",
     )
 
 
 @contextmanager
 def disk_errors(directory: Path) -> Iterator[None]:
-    """A file system's refusal as an error of ours."""
+    """Turn errors of the file system into :class:`DiskError`."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A line in the task log every few seconds: bytes, rate, elapsed time, tables done."""
+"""Progress: a log line every few seconds with bytes, rate, elapsed time, tables done."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def human_bytes(count: float) -> str:
-    """``1536`` -> ``1.5 KiB``."""
+    """Return a size for people: ``1536`` is ``1.5 KiB``."""
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
         if count < 1024 or unit == "TiB":
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
@@ -16,7 +16,7 @@ def human_bytes(count: float) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """``3725`` -> ``1 h 2 min``, ``12.34`` -> ``12.3 s``."""
+    """Return a duration for people: ``3725`` is ``1 h 2 min``, ``12.34`` is ``12.3 s``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
@@ -26,10 +26,9 @@ def human_seconds(seconds: float) -> str:
 
 
 class Progress:
-    """Says how far a long step is, at most once in ``interval`` seconds.
+    """Log the progress of a long step, at most once every ``interval`` seconds.
 
-    :param log: takes a line.
-    :param what: begins each line, as ``dumping dvdrental``.
+    :param what: begins each line, such as ``dumping dvdrental``.
     """
 
     def __init__(self, log: Callable[[str], None], what: str, *, interval: float = 5.0) -> None:
@@ -42,11 +41,12 @@ class Progress:
         self.tables_total: int | None = None
 
     def advance(self, total_bytes: int) -> None:
-        """``total_bytes`` is the count so far."""
+        """Report the number of bytes so far."""
         self.bytes = total_bytes
         self._say()
 
     def table_done(self) -> None:
+        """Report one more table."""
         self.tables += 1
         self._say()
 
@@ -62,6 +62,7 @@ class Progress:
         self._log(self.line())
 
     def line(self) -> str:
+        """Return the line for the log."""
         elapsed = max(self.elapsed, 1e-3)
         parts = [human_bytes(self.bytes), f"{human_bytes(self.bytes / elapsed)}/s", human_seconds(elapsed)]
         if self.tables:

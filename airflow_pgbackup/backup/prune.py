@@ -1,15 +1,16 @@
-"""prune: delete what the retention policy does not keep, and sweep what crashes have left behind.
+"""prune: delete the backups that the retention policy does not keep, and sweep the leftovers of crashes.
 
-The decisions are those of :mod:`airflow_pgbackup.repository.retention`. A plan from file names tells in which series
-something would go; every backup of those is read, and what its files prove decides (:mod:`.evidence`). One that its
-names make more of than it is takes no place of another, and one that cannot be read stays.
+:mod:`airflow_pgbackup.repository.retention` decides. A plan from file names shows in which series a backup would be
+deleted; every backup of those series is read, and its files decide (:mod:`.evidence`). A backup whose file names claim
+more than its files prove is ignored by the retention rules, and one that cannot be read is kept.
 
-The deletions are ordered so that a crash between any two leaves every remaining backup whole: a manifest goes first, by
-a call of its own, and with it the backup is none any more; then the artifact and the history of verifications. What a
-crash leaves of that has no manifest, and the next run sweeps it.
+The deletions are ordered so that a crash between any two leaves every remaining backup complete: the manifest is
+deleted first, by a call of its own, which ends the backup; then the artifact and the verifications. What a crash leaves
+has no manifest, and the next run sweeps it.
 
-Only what is ours goes: the folders of backups, by their exact keys, and temporary files and uploads of our own. What
-another attempt at the same backup writes, or has left, goes when it has not grown for the grace period.
+Only files of this package are deleted: the folders of backups, by their exact keys, and our own temporary files and
+uploads. What another attempt at the same backup writes, or has left, is deleted when it has not grown for the grace
+period.
 """
 
 from __future__ import annotations
@@ -49,25 +50,26 @@ def prune(
     now: datetime | None = None,
     context: RunContext | None = None,
 ) -> dict[str, object]:
-    """Decide, and unless ``dry_run`` delete.
+    """Decide which backups to keep, and delete the others unless ``dry_run``.
 
     :param series: only these series; names match exactly: ``app`` never means ``app_staging``.
     :param grace: how long a leftover must not have grown before it is swept; at least an hour.
-    :param now: aware, by default the clock's.
+    :param now: aware; by default the clock's time.
     :return: the plan, plain JSON::
 
         {"repository", "repository_uuid", "dry_run", "now", "policy": {…}, "kept": 12, "removed": 3, "bytes": 4096,
          "decisions": [{"series" (its folder), "id", "started_at", "size", "state", "verified", "keep", "reasons": []}],
          "leftovers": [{"key", "modified", "size" (None where not known)}], "notes": ["a series that …"],
-         "swept": ["/tmp/pgbackup-private-…"] (what killed processes left on this machine)}
+         "swept": ["/tmp/pgbackup-private-…"] (leftovers of killed processes on this machine)}
 
-    :raises ConfigurationError: a grace that is too short.
-    :raises RepositoryError: not reachable; or something could not be deleted, after all else has been.
+    :raises ConfigurationError: the grace period is too short.
+    :raises RepositoryError: the repository is not reachable; or a deletion failed, and all others were done.
     :raises Canceled: between two backups.
     """
     if grace < LEAST_GRACE:
         raise ConfigurationError(
-            f"grace is {grace}", hint=f"give at least {LEAST_GRACE}: a shorter one takes files from a dump that runs"
+            f"invalid grace {grace}",
+            hint=f"Give at least {LEAST_GRACE}: a shorter grace period deletes files of a running dump.",
         )
     context, series = context or RunContext(), series or SeriesSelection()
     named = series.named()
@@ -90,7 +92,7 @@ def _prefixes(server: str | None, series: Sequence[Series] | None) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """:param why: it is less than its file names say."""
+    """A backup as its files prove it. :param why: what its file names claim wrongly, a line each."""
 
     backup: Backup
     why: list[str]
@@ -120,11 +122,12 @@ class _Prune:
         self.leftovers = [one for one in old if is_abandoned(self.repository, one)]
         for series, members in Catalogue(tuple(backups)).by_series().items():
             if not any(self.policy.counts(backup) for backup in members):
-                why = f"is verified at {self.policy.minimum_level}" if self.policy.minimum_level else "is whole"
-                self._note(f"{series}: none of {len(members)} backups {why}, so all are kept")
+                level = self.policy.minimum_level
+                why = f"no backup verified at {level}" if level else "no complete backup"
+                self._note(f"{series}: {why}: nothing is deleted")
         if catalogue.foreign:
             more = " …" if len(catalogue.foreign) > 3 else ""
-            self._note(f"not ours, left alone: {', '.join(catalogue.foreign[:3])}{more}")
+            self._note(f"ignored files of others: {', '.join(catalogue.foreign[:3])}{more}")
 
     def find_temporary(self, prefixes: Iterable[str], grace: timedelta) -> None:
         for prefix in prefixes:
@@ -133,16 +136,18 @@ class _Prune:
     def tell(self) -> None:
         for decision in self.decisions:
             name = f"{decision.backup.series}/{decision.backup.id}"
-            self.log(f"{'keep' if decision.keep else 'remove'} {name}: {'; '.join(decision.reasons)}")
+            self.log(f"{'keep' if decision.keep else 'delete'} {name}: {'; '.join(decision.reasons)}")
         for one in self.leftovers:
-            self.log(f"sweep {one.folder}: no backup, {human_bytes(one.size)}, since {one.modified.isoformat()}")
+            self.log(
+                f"sweep {one.folder}: incomplete, {human_bytes(one.size)}, unchanged since {one.modified.isoformat()}"
+            )
         for item in self.temporary:
-            self.log(f"sweep {item.key}: a temporary file or upload, since {item.modified.isoformat()}")
+            self.log(f"sweep {item.key}: a temporary file or upload, unchanged since {item.modified.isoformat()}")
 
     def act(self) -> None:
-        """Oldest first: whatever stops us, it is the newest that are still there.
+        """Delete, oldest first: if something interrupts this, the newest backups remain.
 
-        :raises RepositoryError: when all has been tried.
+        :raises RepositoryError: a deletion failed, and all others were tried.
         """
         removals = sorted((d.backup for d in self.decisions if not d.keep), key=lambda b: (b.started_at, b.id))
         steps: list[tuple[str, Callable[[], None]]] = []
@@ -155,25 +160,26 @@ class _Prune:
             try:
                 step()
             except RepositoryError as error:
-                self.log(f"cannot remove {name}: {error}")
+                self.log(f"cannot delete {name}: {error}")
                 failed.append((name, error))
         if failed:
             name, first = failed[0]
             raise RepositoryError(
-                f"{len(failed)} of {len(steps)} deletions failed; the first, {name}: {first.message}", hint=first.hint
+                f"{len(failed)} of {len(steps)} deletions failed; the first: {name}: {first.message}", hint=first.hint
             )
 
     def result(self, dry_run: bool) -> dict[str, object]:
         removed = [d.backup for d in self.decisions if not d.keep]
         for series, group in groupby(self.decisions, key=lambda decision: decision.backup.series):
             mine = list(group)
-            if gone := [decision.backup for decision in mine if not decision.keep]:
+            if deleted := [decision.backup for decision in mine if not decision.keep]:
+                size = human_bytes(sum(backup.size for backup in deleted))
                 self.log(
-                    f"{series}: {len(mine) - len(gone)} of {len(mine)} backups {'would be ' if dry_run else ''}kept, "
-                    f"{len(gone)} removed, {human_bytes(sum(b.size for b in gone))}"
+                    f"{series}: {len(mine) - len(deleted)} of {len(mine)} backups "
+                    f"{'would be ' if dry_run else ''}kept, {len(deleted)} deleted ({size})"
                 )
         if not removed:
-            self.log(f"nothing to remove: all {len(self.decisions)} backups are kept")
+            self.log(f"nothing to delete: {len(self.decisions)} kept")
         return {
             "repository": self.repository.uri,
             "repository_uuid": self.repository.uuid,
@@ -204,12 +210,12 @@ class _Prune:
         if kept:
             self._note(f"{name} {kept}")
         else:
-            self.log(f"removed {name}, {human_bytes(one.size)}")
+            self.log(f"deleted {name} ({human_bytes(one.size)})")
 
     def _believe(self, listed: Sequence[Backup]) -> list[Backup]:
-        """The same backups; those of a series that would lose one as their own files prove them, which are read here.
+        """Return the same backups; in a series that would lose one, as their files prove them.
 
-        :raises Canceled: in between.
+        :raises Canceled: before each backup.
         """
         touched = {decision.backup.series for decision in plan(listed, self.policy, self.now) if not decision.keep}
         with ThreadPoolExecutor(THREADS) as pool:
@@ -219,9 +225,9 @@ class _Prune:
             for id, why in ignored[: max(0, _MOST_IGNORED - len(self.ignored))]:
                 self.ignored.append({"series": series.path, "id": id, "why": why[:_NAMED]})
             for id, why in ignored[:_NAMED]:
-                self._note(f"{series}/{id} is not what its file names say: {why[0]}")
+                self._note(f"{series}/{id}: its files do not prove its state: {why[0]}")
             if len(ignored) > _NAMED:
-                self._note(f"{series}: {len(ignored) - _NAMED} more backups are not what their file names say")
+                self._note(f"{series}: the files of {len(ignored) - _NAMED} more backups do not prove their states")
         return [read[b.folder].backup if b.folder in read else b for b in listed]
 
     def _read(self, backup: Backup) -> tuple[str, _Read]:
@@ -229,15 +235,15 @@ class _Prune:
         try:
             evidence = read_evidence(self.repository, backup.series, backup.id, now=self.now)
         except BackupNotFound:
-            evidence = unreadable(backup, "it disappeared meanwhile")
-        except RepositoryError as error:  # of this one: it stays, and takes no place of another
+            evidence = unreadable(backup, "it disappeared during the operation")
+        except RepositoryError as error:  # of this one: it is kept, and ignored by the rules
             evidence = unreadable(backup, error.message)
         problem = evidence.backup.problem
         return backup.folder, _Read(evidence.backup, [*([problem] if problem else []), *evidence.ignored])
 
     def _locks(self, backups: Sequence[Backup]) -> dict[tuple[Series, str], str]:
-        """Which of them the store would not give up, and why. The manifest is the last file of a dump, so its lock is
-        the one that ends last; a delete would "succeed" all the same where the bucket keeps versions."""
+        """Return which of them the store has locked, and why. The manifest is the last file of a dump, so its lock ends
+        last; in a versioned bucket a delete would "succeed" nevertheless."""
 
         def ask(backup: Backup) -> str | None:
             return self.repository.locked(f"{backup.folder}/{MANIFEST_FILE}")

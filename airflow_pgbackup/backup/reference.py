@@ -1,4 +1,4 @@
-"""References: what operators hand to each other, and the way back from one to the backup it names.
+"""References: what operators pass to each other, and how to find the backup that one names.
 
 A reference is a small plain-JSON dict, safe in XCom::
 
@@ -9,9 +9,9 @@ A reference is a small plain-JSON dict, safe in XCom::
      "database": "dvdrental" (None for a cluster), "server_version": "18.4", "client_version": "18.4",
      "started_at": "2026-11-22T02:00:00+00:00", "verified": "archive" (None where no verification passed)}
 
-It carries the repository's UUID, so a look-alike folder on another worker is found out. ``series`` is the folder, its
-names percent-encoded; ``key`` is the place of the artifact in the repository. ``verified`` is what the backup's own
-files prove, see :mod:`.evidence`; it is there for people, and decisions read the repository again.
+The UUID reveals a look-alike directory on another worker. ``series`` is the folder, its names percent-encoded; ``key``
+is the artifact's key in the repository. ``verified`` is what the backup's own files prove, see :mod:`.evidence`; it is
+for people, and decisions read the repository again.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
 
 SEED = "seed_sha256"
-"""The manifest's ``origin`` keeps this digest of what asked for a backup: six digits in an id are no proof."""
+"""The manifest's ``origin`` holds the digest of the seed under this key: six digits in an id are no proof."""
 
 
 def reference_of(repository: Repository, evidence: Evidence) -> dict[str, object]:
-    """The reference of a backup that has just been read.
+    """Return the reference of a backup that has just been read.
 
-    :raises ManifestError: its manifest cannot be believed.
+    :raises ManifestError: its manifest is invalid.
     """
     manifest = evidence.require_manifest()
     return {
@@ -56,18 +56,18 @@ def reference_of(repository: Repository, evidence: Evidence) -> dict[str, object
 
 
 def load_manifest(repository: Repository, reference: Mapping[str, object]) -> Manifest:
-    """The manifest of the backup that a reference names.
+    """Return the manifest of the backup that a reference names.
 
-    :raises ConfigurationError: this is no reference.
-    :raises RepositoryMismatch: the repository here is not the one the reference was made in.
-    :raises BackupNotFound: no such backup there (any more).
-    :raises ManifestError: its manifest cannot be believed.
+    :raises ConfigurationError: not a reference.
+    :raises RepositoryMismatch: this repository is not the one that the reference was made in.
+    :raises BackupNotFound: there is no such backup, or not any more.
+    :raises ManifestError: its manifest is invalid.
     """
     return read_manifest(repository, *_named(repository, reference))
 
 
 def load_evidence(repository: Repository, reference: Mapping[str, object]) -> Evidence:
-    """As :func:`load_manifest`, with all that the backup's own files prove.
+    """Return the manifest as :func:`load_manifest` does, with all that the backup's own files prove.
 
     :raises RepositoryError: as there.
     """
@@ -90,7 +90,7 @@ def _named(repository: Repository, reference: Mapping[str, object]) -> tuple[Ser
 
 
 def find_committed(repository: Repository, series: Series, seed: str) -> Evidence | None:
-    """The backup that an earlier try of the same task committed before it was killed; see :func:`is_of`."""
+    """Return the backup that an earlier try of the same task committed before it was killed; see :func:`is_of`."""
     for id in reversed(repository.folders(series.path)):
         if layout.parse_backup_id(id) and id.endswith(f"-{layout.id_suffix(seed)}"):
             try:
@@ -103,11 +103,12 @@ def find_committed(repository: Repository, series: Series, seed: str) -> Evidenc
 
 
 def is_of(evidence: Evidence, seed: str) -> bool:
-    """Whether this is what was asked for, and whole. One that has failed a verification since is not."""
+    """Return whether this backup was made for the seed, is complete, and has not failed a verification since."""
     if not is_whole(evidence) or evidence.backup.state == "failed":
         return False
     return evidence.require_manifest().origin.get(SEED) == seed_digest(seed)
 
 
 def seed_digest(seed: str) -> str:
+    """Return the digest of a seed, for the manifest."""
     return hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()

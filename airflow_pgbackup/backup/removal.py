@@ -1,9 +1,9 @@
-"""Delete one backup, or what no backup is made of. For ``prune``, whose decision may be minutes old: each looks again.
+"""Delete one backup, or the leftovers of one, for ``prune``. Its decision may be minutes old, so each is checked again.
 
-Others work meanwhile, and may be seen only by what they have written. So a key is deleted that was listed here and that
-belongs to what is to go: never what another attempt at the same backup writes. A pin counts up to the moment when the
-manifest is gone: whoever pins looks for the manifest after the pin, and here the pin is looked for after the manifest,
-so one of the two sees the other.
+Others work on the repository at the same time, and show only in what they have written. So only keys that were listed
+here and belong to the backup are deleted: never what another attempt at the same backup writes. A pin counts until the
+manifest is deleted: pin checks for the manifest after it wrote the pin, and this module checks for the pin after it
+deleted the manifest, so one of the two sees the other.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, 
 from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest
 
 GRACE = timedelta(hours=24)
-"""Twice the default deadline of a dump: what has not grown for so long belongs to nobody."""
+"""Twice the default deadline of a dump: what has not grown for this long is abandoned."""
 LEAST_GRACE = timedelta(hours=1)
-"""A dump whose artifact is written has no manifest yet. Less than this would take it away from under a running one."""
+"""A running dump has an artifact before it has a manifest. A shorter period would delete it during the dump."""
 
-_PINNED = "has been pinned meanwhile: kept"
-_GONE = "has been removed by another prune meanwhile"
+_PINNED = "was pinned during the operation: kept"
+_REMOVED = "was deleted by another prune"
 
 
 def remove_backup(repository: Repository, backup: Backup) -> str | None:
-    """Delete a backup: its manifest by a call of its own, then its artifact and its history.
+    """Delete a backup: its manifest by a call of its own, then its artifact and its verifications.
 
-    :return: why it was not deleted, None where it was.
+    :return: why it was not deleted; None if it was.
     :raises RepositoryError: a key cannot be deleted.
     """
     manifest_key = f"{backup.folder}/{MANIFEST_FILE}"
@@ -38,17 +38,17 @@ def remove_backup(repository: Repository, backup: Backup) -> str | None:
     if PIN_FILE in entries:
         return _PINNED
     if entries.pop(MANIFEST_FILE, None) is None:
-        return _GONE
+        return _REMOVED
     try:
         data = repository.read_bytes(manifest_key, limit=MAX_BYTES)
     except BackupNotFound:
-        return _GONE
+        return _REMOVED
     attempt = Manifest.from_json(data).artifact.attempt
     pin_key = f"{backup.folder}/{PIN_FILE}"
     try:
         repository.delete([manifest_key])
     except RepositoryError:
-        # The store may have deleted it nevertheless, and lost its answer.
+        # The store may have deleted it, and its answer was lost.
         if repository.stat(pin_key) is not None:
             with suppress(AlreadyExists):
                 repository.write_bytes(manifest_key, data)
@@ -62,13 +62,13 @@ def remove_backup(repository: Repository, backup: Backup) -> str | None:
 
 
 def sweep(repository: Repository, leftover: Leftover) -> str | None:
-    """Delete a folder that is no backup, or an attempt in the folder of one that another attempt has made.
+    """Delete an incomplete folder, or a lost attempt in the folder of a backup that another attempt has made.
 
     :return: as :func:`remove_backup`.
     :raises RepositoryError: a key cannot be deleted.
     """
     entries = _entries(repository, leftover.folder)
-    # With its data, since a prune that was killed may have taken the manifest; a pin of nothing is nothing.
+    # With its data: a killed prune may have deleted only the manifest. A pin without data pins nothing.
     if PIN_FILE in entries and any(path != PIN_FILE and not VerificationName.parse(path) for path in entries):
         return _PINNED
     grown = any(entry.modified > leftover.modified for entry in entries.values())
@@ -79,7 +79,7 @@ def sweep(repository: Repository, leftover: Leftover) -> str | None:
 
 
 def is_abandoned(repository: Repository, leftover: Leftover) -> bool:
-    """Whether no manifest names it. What cannot be read is left alone."""
+    """Return whether no manifest names it. If the manifest cannot be read, the leftover is kept."""
     if leftover.attempt is None:
         return True
     try:
@@ -89,5 +89,5 @@ def is_abandoned(repository: Repository, leftover: Leftover) -> bool:
 
 
 def _entries(repository: Repository, folder: str) -> dict[str, Entry]:
-    """By their path in it."""
+    """Return the entries of a folder by their path in it."""
     return {entry.key.removeprefix(f"{folder}/"): entry for entry in repository.list(folder)}

@@ -1,6 +1,6 @@
-"""The exact command that restores an artifact with PostgreSQL's own tools and nothing of ours.
+"""The exact command that restores an artifact with PostgreSQL's own tools, without this package.
 
-It goes into the manifest, so it is there on the day nothing else is.
+The manifest holds it, so it is at hand on the day when nothing else is.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ _DECOMPRESS = {"zstd": "zstd -dc", "gzip": "gzip -dc", "lz4": "lz4 -dc", "bzip2"
 
 
 def restore_command(*, artifact: str, format: str, compression: str | None, database: str | None, create: bool) -> str:
-    """One shell line, to be run in the folder that holds the artifact, with libpq's variables naming the server.
+    """Return a shell line to run in the directory that holds the artifact; libpq's variables name the server.
 
-    :param compression: what we compressed a plain dump with; None where pg_restore itself undoes it.
-    :param database: the database that was dumped, None for a cluster.
-    :param create: the dump itself creates the database (``--create`` in plain format).
+    :param compression: the compression around a plain dump; None where pg_restore decompresses.
+    :param database: the database that was dumped; None for a cluster.
+    :param create: the dump creates the database itself (``--create`` in plain format).
     """
     name = shlex.quote(f"./{artifact}" if artifact.startswith("-") else artifact)
     if format == "plain":
         into = "postgres" if database is None or create else _restored(database)
         psql = f"psql --no-psqlrc --set ON_ERROR_STOP=1 --dbname {shlex.quote(_dbname(into))}"
         if database is None:
-            # Dies at CREATE ROLE of the bootstrap superuser otherwise; the roles that exist are reported and passed.
+            # ON_ERROR_STOP would end at CREATE ROLE of the bootstrap superuser. psql reports existing roles.
             psql = f"psql --no-psqlrc --dbname {into}"
         feed = f"{_DECOMPRESS[compression]} {name} | {psql}" if compression else f"{psql} --file {name}"
         return feed if into == "postgres" else f"{_createdb(into)} && {feed}"
@@ -33,10 +33,10 @@ def restore_command(*, artifact: str, format: str, compression: str | None, data
 
 
 def restore_command_of(manifest: Manifest) -> str:
-    """The command for a backup that was read back, from the checked fields of its manifest.
+    """Return the command for a backup, from the checked fields of its manifest.
 
-    The command that stands in there is somebody's text, which a person may paste into a shell. It only decides what no
-    other field tells: whether a plain dump creates its database itself.
+    The command in the manifest is untrusted text, which a person may paste into a shell. It only decides what no other
+    field says: whether a plain dump creates its database itself.
     """
     artifact = manifest.artifact
     without, creating = (
@@ -53,17 +53,18 @@ def restore_command_of(manifest: Manifest) -> str:
 
 
 def _restored(database: str) -> str:
-    # NAMEDATALEN: the server cuts a longer name to 63 bytes, and what is left may be the name of the source.
+    # NAMEDATALEN: the server truncates a longer name to 63 bytes, and the rest may be the name of the source.
     return database.encode()[: 63 - len("_restored")].decode(errors="ignore") + "_restored"
 
 
 def _createdb(name: str) -> str:
-    # --template template0: an object that somebody put into template1 would collide with the dump's own.
+    # --template template0: an object in template1 would collide with an object of the dump.
     return f"createdb --template template0 -- {shlex.quote(name)}"
 
 
 def _dbname(name: str) -> str:
-    """``--dbname`` is parsed as a connection string where it looks like one; quoted, it is a name again."""
+    """Return a value for ``--dbname``, which libpq parses as a connection string if it looks like one; quoted, it does
+    not."""
     if "=" in name or name.startswith(("postgres://", "postgresql://")):
         escaped = name.replace("\\", "\\\\").replace("'", "\\'")
         return f"dbname='{escaped}'"

@@ -1,4 +1,4 @@
-"""What a dump is taken from: the server and database, asked once before the tool starts."""
+"""The source of a dump: server and database, queried once before the tool starts."""
 
 from __future__ import annotations
 
@@ -41,11 +41,12 @@ select coalesce(sum(pg_catalog.pg_database_size(oid)), 0)::bigint from pg_catalo
 
 @dataclass(frozen=True)
 class Source:
-    """What the server said.
+    """The source as the server describes it.
 
-    :param size_bytes: of the database, or of all that may be connected to, as ``pg_database_size`` counts it.
-    :param tables: ordinary tables outside system schemas and extensions; None for a cluster.
-    :param extensions: of the database, and their versions; None for a cluster."""
+    :param size_bytes: of the database, or of all databases that allow a connection, by ``pg_database_size``.
+    :param tables: the number of ordinary tables outside system schemas and extensions; None for a cluster.
+    :param extensions: of the database, with their versions; None for a cluster.
+    """
 
     server_version: str
     server_version_num: int
@@ -69,9 +70,9 @@ class Source:
 
 
 def describe_source(connection: ConnectionParams, *, cluster: bool = False) -> Source:
-    """Connect and ask.
+    """Connect and describe the source.
 
-    :raises ConnectError: unreachable, refused, no such database.
+    :raises ConnectError: the server is unreachable, refuses the connection, or has no such database.
     """
     with connection.connect() as session:
         try:
@@ -86,7 +87,7 @@ def describe_source(connection: ConnectionParams, *, cluster: bool = False) -> S
         except psycopg.Error as error:
             raise ConnectError(
                 f"{connection.label}: cannot read the server's version and size: {error.diag.message_primary or error}",
-                hint="the user needs CONNECT on the database, and nothing in pg_catalog revoked",
+                hint="Grant the user CONNECT on the database, and undo any REVOKE on pg_catalog.",
             ) from None
     return Source(version.split(" ")[0], number, database, encoding, in_recovery, size, tables, extensions)
 

@@ -1,6 +1,6 @@
-"""The source itself, counted in the very snapshot that is dumped: then a verification proves source = archive.
+"""Count the rows of the source in the snapshot that is dumped, so that a verification compares archive and source.
 
-A session of ours holds an exported snapshot, which pg_dump gets by ``--snapshot``, and counts the tables while pg_dump
+A separate session exports the snapshot, which pg_dump uses through ``--snapshot``, and counts the tables while pg_dump
 reads them. https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION
 """
 
@@ -28,8 +28,8 @@ from airflow_pgbackup.postgres.sql.anybytes import Identifier
 from airflow_pgbackup.repository.manifest import RowCount
 from airflow_pgbackup.repository.verification import TableResult
 
-# What pg_dump writes rows of, but for what belongs to extensions: those have rules of their own. A partition's rows
-# may be dumped under the name of its topmost table.
+# The tables that pg_dump writes rows of, without those of extensions, which have their own rules. The rows of a
+# partition may be dumped under the name of its topmost table.
 _TABLES = """
 select c.oid, n.oid, n.nspname, c.relname, c.relpersistence = 'u', coalesce(rn.nspname, n.nspname),
        coalesce(r.relname, c.relname)
@@ -52,10 +52,10 @@ class _Table:
 
 
 class HeldSource:
-    """A snapshot of the database, and the counting in it.
+    """A snapshot of the database, and the row counts in it.
 
-    :ivar snapshot: its name, for ``--snapshot``; good until the ``with`` of :func:`hold_source` ends.
-    :ivar left_out: tables of the database that the dump takes no rows of, by its options.
+    :ivar snapshot: its name, for ``--snapshot``; valid until the ``with`` of :func:`hold_source` ends.
+    :ivar left_out: tables whose rows the dump leaves out because of its options.
     """
 
     def __init__(self, snapshot: str, left_out: tuple[str, ...], rows: Future[tuple[RowCount, ...]]) -> None:
@@ -64,9 +64,9 @@ class HeldSource:
         self._rows = rows
 
     def rows(self) -> tuple[RowCount, ...]:
-        """Rows of every table that the dump takes, in the snapshot; waits for the end of the counting.
+        """Return the rows of every dumped table, in the snapshot; waits until all are counted.
 
-        :raises ConnectError: it broke off.
+        :raises ConnectError: the connection was lost.
         """
         return self._rows.result()
 
@@ -78,18 +78,18 @@ def hold_source(
     *,
     context: RunContext | None = None,
 ) -> Iterator[HeldSource]:
-    """Take a snapshot, and count in it in a thread while the ``with`` lasts.
+    """Take a snapshot, and count its rows in a thread while the ``with`` lasts.
 
     :param context: its settings limit the wait for one table's lock; its log takes a line for each pattern of the
         options that selects nothing, and the like.
-    :raises OptionError: the options ask for a snapshot of their own.
-    :raises ConnectError: unreachable, or the user may not do what pg_dump has to do too.
+    :raises OptionError: the options set a snapshot of their own.
+    :raises ConnectError: the server is unreachable, or the user lacks a privilege that pg_dump needs, too.
     """
     context = context or RunContext()
     if options.snapshot or options.serializable_deferrable:
         raise OptionError(
-            "count_rows counts in a snapshot of its own, which goes with neither snapshot nor serializable_deferrable",
-            hint="leave one of them out",
+            "count_rows cannot be combined with snapshot or serializable_deferrable",
+            hint="Leave one of them out: count_rows exports its own snapshot.",
         )
     with (
         contextlib.closing(connection.connect(autocommit=False)) as session,
@@ -105,19 +105,20 @@ def hold_source(
         try:
             yield HeldSource(snapshot, left_out, pool.submit(_count, session, connection, counted))
         except BaseException:
-            _interrupt(session)  # nobody wants the counts any more
+            _interrupt(session)  # the counts are no longer needed
             raise
         finally:
             unregister()
 
 
 def differences(source: tuple[RowCount, ...], archived: list[TableResult]) -> Iterator[str]:
-    """A line for each table that has other rows in the archive than its source had."""
+    """Yield a line for each table whose number of rows in the archive differs from its source."""
     dumped = {(table.schema, table.name): table.rows for table in archived if table.database is None}
     for count in source:
         rows = dumped.get((count.schema, count.name))
         if rows is not None and rows != count.rows:
-            yield f"table {count.schema}.{count.name}: {rows:,} rows in the archive, {count.rows:,} in its source"
+            found = f"expected {count.rows:,} as in the source, found {rows:,}"
+            yield f"table {count.schema}.{count.name}: row count mismatch: {found}"
 
 
 def _begin(session: psycopg.Connection[Any], options: DumpOptions, lock_timeout: float) -> str:

@@ -1,8 +1,8 @@
-"""What a dump passes through on its way from pg_dump to the repository: readers around readers.
+"""The readers that a dump passes through between pg_dump and the repository.
 
-Each has ``read(n)`` that returns ``n`` bytes until the end, as :mod:`boto3`'s transfer manager needs (a short read
-looks like a small file to it), and each lets the error of the one below pass: a tool that failed is a read error at
-the end of its output, so nothing that writes ever sees a clean end of a bad dump.
+Each has ``read(n)`` that returns ``n`` bytes until the end, as :mod:`boto3`'s transfer manager needs (it takes a short
+read for a small file). Each passes on the error of the reader below: a failed tool is a read error at the end of its
+output, so no writer ever sees a clean end of a failed dump.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from airflow_pgbackup.byte_streams import CountingReader, PieceReader, Readable
 from airflow_pgbackup.postgres.archive.recompression import Codec, compress_archive
 
 KEEP = 4096
-"""How many bytes of each end a :class:`Meter` keeps: more than any header or trailer that is looked for."""
+"""The bytes of each end that a :class:`Meter` keeps: more than any header or trailer that is checked."""
 
 _CHUNK = 1 << 20
 _FRAME, _LONG_FRAME = 4 << 20, 8 << 20
 _DEFAULT_LEVEL = 3
-_LONG_LEVEL = 10  # from there on zstd looks back as far
+_LONG_LEVEL = 10  # from this level on zstd has a window of that size
 _FAST_GZIP = (1, 2, 3)
-_MOST_THREADS = 4  # then pg_dump sets the pace again
+_MOST_THREADS = 4  # with more, pg_dump is the bottleneck
 
 
 class Compressor(Protocol):
@@ -35,9 +35,9 @@ class Compressor(Protocol):
 
 
 class Meter(CountingReader):
-    """Count and hash what is read of a source, and keep both ends of it.
+    """Count and hash what is read from a source, and keep both ends of it.
 
-    :param digest: False where nobody asks for :attr:`sha256`.
+    :param digest: False if :attr:`sha256` is not needed.
     :ivar head: the first :data:`KEEP` bytes.
     :ivar tail: the last :data:`KEEP` bytes.
     """
@@ -65,16 +65,17 @@ class Meter(CountingReader):
 
 
 def compressed(source: Readable, method: str, level: int | None) -> PieceReader:
-    """A dump in plain format, which pg_dumpall cannot compress and pg_dump < 16 not well, compressed.
+    """Compress a dump in plain format, which pg_dumpall cannot and pg_dump before 16 does slowly.
 
     :param method: ``zstd`` (on all cores) or ``gzip``.
-    :param level: None is zstd 3, gzip 1: measured best of speed and size, see ``docs/explanation/performance.md``.
+    :param level: None is zstd 3 or gzip 1, the best balance of speed and size measured in
+        ``docs/explanation/performance.md``.
     """
     return PieceReader(_compressed(source, _zstd(level) if method == "zstd" else _gzip(level, wbits=31)))
 
 
 def compressed_inside(source: Readable, method: str, level: int | None) -> PieceReader:
-    """An uncompressed archive in custom format, compressed as pg_dump does it. As :func:`compressed`."""
+    """Compress an uncompressed archive in custom format as pg_dump does. Parameters as for :func:`compressed`."""
     if method == "gzip":
         codec: Codec = _GzipStream(level)
         return PieceReader(compress_archive(source, codec, method=method, level=1 if level is None else level))
@@ -99,10 +100,10 @@ class _GzipStream:
 
 
 class _ZstdFrames:
-    """Blocks of some MiB, each a frame of its own: any number of threads, and less work than one long frame.
+    """Blocks of a few MiB, each a frame: they allow any number of threads, and less work than one long frame.
 
-    Frames one after the other are a zstd stream (RFC 8878), and pg_restore reads on as long as there are chunks. It
-    drops what is left of a chunk behind the end of a frame, so a chunk has to be one frame.
+    Consecutive frames are a zstd stream (RFC 8878), and pg_restore reads as long as there are chunks. It drops the rest
+    of a chunk after the end of a frame, so each chunk must be one frame.
     """
 
     def __init__(self, pool: ThreadPoolExecutor, level: int | None) -> None:
@@ -131,7 +132,7 @@ class _ZstdFrames:
 
 
 def has_fast_gzip(level: int | None) -> bool:
-    """Whether gzip of this level is done here by something faster than pg_dump's own zlib."""
+    """Return whether a library here does gzip of this level faster than pg_dump's own zlib."""
     return level in _FAST_GZIP and _isal() is not None
 
 
@@ -147,10 +148,10 @@ def _zstd(level: int | None) -> Compressor:
 
 
 def zstd_compressor(level: int, *, threads: int = 0) -> Any:
-    """A ``zstandard.ZstdCompressor`` whose frames end with a checksum of their content, which every reader checks.
+    """Return a ``zstandard.ZstdCompressor`` whose frames end with a checksum of their content; every reader checks it.
 
-    Level 3 is tuned to rows as COPY writes them: matches of 6 bytes in one table, where zstd's own preset looks for 5
-    in two tables. Most data gets smaller that way, in a fifth less time: ``benchmarks/bench_compression.py``.
+    Level 3 is tuned to rows as COPY writes them: matches of 6 bytes in one hash table, where zstd's own preset searches
+    for 5 bytes in two. Most data gets smaller, in a fifth less time: ``benchmarks/bench_compression.py``.
 
     :param threads: 0 is the calling thread.
     """
@@ -180,6 +181,6 @@ def _gzip(level: int | None, *, wbits: int) -> Compressor:
 def _isal() -> Any:
     try:
         from isal import isal_zlib
-    except ImportError:  # no wheel for this processor: zlib does the same, slower
+    except ImportError:  # no wheel for this processor: zlib does the same, but slower
         return None
     return isal_zlib

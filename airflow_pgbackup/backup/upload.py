@@ -1,8 +1,8 @@
 """upload: copy a backup from one repository into another, manifest last.
 
-The bytes are compared with the manifest's digests on their way; where the store copies by itself, the very version that
-it was told to copy is read and compared before the manifest makes a backup of the copy. What exists already and is
-whole stays as it is, so a task may run again. What another try has left half-way, or is writing, is not touched.
+The bytes are compared with the manifest's digests on the way. Where the store copies on its own, the version that it
+copied is read and compared before the manifest makes a backup of the copy. A complete copy that exists already stays as
+it is, so a task may run again. What another try has left, or is writing, is not changed.
 """
 
 from __future__ import annotations
@@ -46,21 +46,19 @@ def upload(
 ) -> dict[str, object]:
     """Copy a backup.
 
-    :param minimum_level: refuse what its own files do not prove to be verified at this level or a higher one; None
-        takes anything that is whole.
-    :return: the reference to the copy.
-    :raises VerificationFailed: not verified as asked, not whole, or the bytes are not those of the manifest (nothing is
-        visible).
-    :raises AlreadyExists: another backup with that id is there.
-    :raises RepositoryError: either side.
+    :param minimum_level: refuse a backup whose own files do not prove this level or a higher one; None accepts any
+        complete backup.
+    :return: the reference of the copy.
+    :raises VerificationFailed: the backup is not verified at that level, is incomplete, or its bytes differ from the
+        manifest. No copy is visible.
+    :raises AlreadyExists: the destination has another backup with that id.
+    :raises RepositoryError: either repository failed.
     """
     layout.check_level(minimum_level)
     evidence = load_evidence(source, reference)
     manifest = evidence.require_whole()
     if destination.uuid == source.uuid:
-        raise ConfigurationError(
-            f"{destination.uri} is the repository the backup is already in", hint="name another destination"
-        )
+        raise ConfigurationError(f"the backup is already in {destination.uri}", hint="Choose another destination.")
     _require_level(evidence, minimum_level)
     context = context or RunContext()
     sweep_leftovers(context)
@@ -84,9 +82,9 @@ def _require_level(evidence: Evidence, minimum: str | None) -> None:
         ignored = f" (ignored: {evidence.ignored[0]})" if evidence.ignored else ""
         raise VerificationFailed(
             f"backup {backup.series}/{backup.id} is "
-            + (f"verified at level {level} only, {minimum} is asked for" if level else "not verified")
+            + (f"verified only at {level}, but {minimum} is required" if level else "not verified")
             + ignored,
-            hint=f"verify it at level {minimum} first, or pass minimum_level=None to upload it all the same",
+            hint=f"Verify it at level {minimum} first, or pass minimum_level=None to upload it unverified.",
         )
 
 
@@ -107,10 +105,10 @@ class _Copy:
         self.say = context.log
 
     def is_there(self) -> bool:
-        """Committed by an earlier try, whole and the same.
+        """Return whether an earlier try has committed the same, complete backup.
 
-        :raises AlreadyExists: something else is committed under that id.
-        :raises RepositoryError: a manifest is there, and its artifact is not.
+        :raises AlreadyExists: another backup has that id.
+        :raises RepositoryError: the manifest exists, but its artifact does not.
         """
         try:
             found = read_evidence(self.destination, self.manifest.series, self.manifest.id)
@@ -119,9 +117,9 @@ class _Copy:
         there = found.require_manifest()
         if not self._is_same(found):
             raise AlreadyExists(
-                f"another backup {there.series}/{there.id} is in {self.destination.uri}: sha256 "
-                f"{there.artifact.sha256}, not {self.manifest.artifact.sha256}",
-                hint="two repositories gave the same id to two dumps; upload to a repository of its own",
+                f"{self.destination.uri} has another backup {there.series}/{there.id}: expected sha256 "
+                f"{self.manifest.artifact.sha256}, found {there.artifact.sha256}",
+                hint="Two repositories gave the same id to two dumps; upload to a separate repository.",
             )
         if found.backup.state == "incomplete":
             raise RepositoryError(
@@ -161,7 +159,7 @@ class _Copy:
         if entry is None or entry.size != file.size:
             require_not_removed(self.source, self.manifest)
             found = f"has {entry.size} bytes, expected {file.size}" if entry else "is missing"
-            raise VerificationFailed(f"{self.source.location(source_key)} {found}", hint="choose another backup")
+            raise VerificationFailed(f"{self.source.location(source_key)} {found}", hint="Choose another backup.")
         mine.written.append(key)
         if self.destination.copy_from(self.source, source_key, key, pin=entry, cancel=self.cancel) is not None:
             self._check_source(file, entry, progress)
@@ -171,7 +169,7 @@ class _Copy:
             self.destination.write(key, meter, size_hint=file.size, sha256=file.sha256, cancel=self.cancel)
 
     def _check_source(self, file: FileDigest, entry: Entry, progress: Progress) -> None:
-        """Read the version that the store has copied: a digest in an object's metadata is what its writer says."""
+        """Read the version that the store has copied: a digest in an object's metadata is only a claim."""
         with self.source.read(entry.key, pin=entry) as stream:
             meter = Meter(stream, on_bytes=progress.advance)
             while meter.read(_CHUNK):
@@ -199,13 +197,13 @@ class _Copy:
             entries = self.destination.write_directory(key, local, digests=digests, cancel=self.cancel)
         else:
             with self.destination.scratch(key, temp_dir=self.temp_dir) as scratch:
-                # A local destination moves the folder in, so it gets a copy to move.
+                # A local destination moves the directory in, so it needs a copy.
                 folder = download(self.source, manifest, scratch, cancel=self.cancel)
                 entries = self.destination.write_directory(key, folder, digests=digests, cancel=self.cancel)
         mine.written += [entry.key for entry in entries]
 
     def copy_verifications(self) -> None:
-        """Those that the destination lacks and that can be believed: they speak of the very bytes that are copied."""
+        """Copy the valid verifications that the destination lacks: they are about the same bytes."""
         folder = layout.backup_folder(self.manifest.series, self.manifest.id)
         there = {entry.key for entry in self.destination.list(folder)}
         for seen in self.evidence.verifications:
@@ -215,11 +213,11 @@ class _Copy:
                 continue
             data = self.source.read_bytes(key, limit=MAX_BYTES)
             try:
-                parse_verification(data, name, self.manifest)  # again: what is read now is what is written
+                parse_verification(data, name, self.manifest)  # again: only what was checked is written
             except ManifestError as error:
-                self.say(f"warning: {name.file} is not copied: {error.message}")
+                self.say(f"warning: skipped {name.file}: {error.message}")
                 continue
             with suppress(AlreadyExists):  # another upload was first
                 self.destination.write_bytes(key, data)
         for line in self.evidence.ignored:
-            self.say(f"warning: not copied: {line}")
+            self.say(f"warning: skipped {line}")

@@ -1,8 +1,9 @@
-"""verify: say what a backup is worth, and write that beside it.
+"""verify: verify a backup, and record the result beside it.
 
 ``integrity``: every file has the size and SHA-256 of its manifest, read before any tool parses a byte.
-``archive``: the whole artifact decoded to its end by PostgreSQL's own reader, rows and a digest counted per table.
-``restore``: restored into a throwaway server, and every table, definition, sequence and large object compared.
+``archive``: PostgreSQL's own reader decodes the artifact to its end; rows and a digest are counted for each table.
+``restore``: the artifact is restored into a throwaway server, and every table, definition, sequence and large object is
+compared.
 
 A dump that airflow-pgbackup compressed is never verified at ``integrity``, but at ``archive`` instead: its digest was
 taken after the compression, so only PostgreSQL's own reader proves that its bytes are still a dump.
@@ -34,12 +35,12 @@ from airflow_pgbackup.repository.manifest import US, ClientInfo, Manifest
 from airflow_pgbackup.repository.verification import Check, Difference, TableResult, Verification
 
 _HINTS = {
-    "integrity": "these are not the bytes that were dumped: restore another backup, and check the repository's storage",
-    "archive": "do not rely on it: make a new dump",
-    "source": "rows were lost between the source and the archive: make a new dump, and check how this one was made",
-    "differences": "it restores, but not to what was dumped: make a new dump, and compare what the report names",
+    "integrity": "The bytes changed since the dump. Use another backup, and check the repository's storage for faults.",
+    "archive": "Do not rely on this backup; make a new dump.",
+    "source": "The archive lacks rows of its source. Make a new dump, and check how this one was made.",
+    "differences": "It restores, but differs from the dump. Make a new dump, and compare the objects in the report.",
 }
-"""What to do about a failure, where the failure itself does not say."""
+"""Hints for failures that have none."""
 
 
 def verify(
@@ -50,62 +51,64 @@ def verify(
     scratch: ConnectionParams | None = None,
     context: RunContext | None = None,
 ) -> dict[str, object]:
-    """Verify a backup at a level, and append the result to it.
+    """Verify a backup at a level, and record the result beside it.
 
     :param reference: from a dump or upload; see :mod:`airflow_pgbackup.backup.reference`.
-    :param scratch: for level ``restore``: rehearse in a temporary database of this server, as a superuser of it,
-        instead of in a throwaway server here. Its other databases are not touched.
-    :param context: its deadline limits reading the archive, instead of what the settings give for its size.
     :param level: ``integrity``, ``archive`` or ``restore``.
+    :param scratch: for level ``restore``: rehearse in a temporary database on this server, as its superuser, instead of
+        in a throwaway server on this machine. Its other databases are not changed.
+    :param context: its deadline limits reading the archive, instead of what the settings give for its size.
     :return: the reference, ``verified`` as the repository has it now.
-    :raises VerificationFailed: the backup is not what its manifest says, or not whole. That, too, is written down.
-    :raises NotProven: level ``restore`` could not be rehearsed here. Written down, too; says nothing about the backup.
-    :raises RepositoryError, ClientError: could not look; nothing is written, since nothing is known. BackupNotFound,
-        too, where it is removed meanwhile.
+    :raises VerificationFailed: the backup differs from its manifest, or is incomplete. This result is recorded, too.
+    :raises NotProven: the rehearsal could not run here, which says nothing about the backup. Recorded, too.
+    :raises RepositoryError, ClientError: the backup could not be read, or was removed during the operation. Nothing is
+        recorded, since nothing is known.
     """
     layout.check_level(level, "level", required=True)
     manifest = load_manifest(repository, reference)
     if scratch is not None and level != "restore":
-        raise ConfigurationError(f"a scratch server is for level 'restore', and level is {level!r}")
+        raise ConfigurationError(
+            f"a scratch server cannot be combined with level {level}", hint="Choose level restore, or leave it out."
+        )
     context = context or RunContext()
     if level == "integrity" and manifest.artifact.rewritten:
         level = "archive"
         context.log(f"verifying at level archive, since {US} compressed {manifest.artifact.name}")
     sweep_leftovers(context)
-    look = _Look(repository, manifest, level, scratch, context)
-    verification = look.run()
+    verification = _VerifyRun(repository, manifest, level, scratch, context)
+    report = verification.run()
     context.cancel.check()
     key = layout.verification_key(
-        manifest.series, manifest.id, at=verification.finished_at, level=level, result=verification.result
+        manifest.series, manifest.id, at=report.finished_at, level=level, result=report.result
     )
-    repository.write_bytes(key, verification.to_json())
+    repository.write_bytes(key, report.to_json())
     try:
         require_not_removed(repository, manifest)
     except BackupNotFound:
         repository.delete([key])
         raise
     name = f"{manifest.series}/{manifest.id}"
-    if look.not_proven:
-        raise look.not_proven
-    if verification.result != "pass":
-        wrong = [f"{check.name}: {check.detail}" for check in verification.checks if check.result == "fail"]
+    if verification.not_proven:
+        raise verification.not_proven
+    if report.result != "pass":
+        wrong = [f"{check.name}: {check.detail}" for check in report.checks if check.result == "fail"]
         more = f" (and {len(wrong) - 1} more, in {repository.location(key)})" if len(wrong) > 1 else ""
         raise VerificationFailed(
-            f"backup {name} in {repository.uri} fails verification at level {level}: {wrong[0]}{more}",
-            hint=look.hint,
+            f"backup {name} in {repository.uri} failed verification at level {level}: {wrong[0]}{more}",
+            hint=verification.hint,
         )
     context.log(
-        f"backup {name} verified at level {level} in {human_seconds(verification.duration_seconds)}: "
-        + ", ".join(check.detail or check.name for check in verification.checks)
+        f"backup {name} verified at level {level} in {human_seconds(report.duration_seconds)}: "
+        + ", ".join(check.detail or check.name for check in report.checks)
     )
     evidence = read_evidence(repository, manifest.series, manifest.id)
-    for line in evidence.ignored:  # this one, too, where the clocks of two workers disagree
+    for line in evidence.ignored:  # perhaps this verification, if the clocks of two workers differ
         context.log(f"warning: ignored {line}")
     return reference_of(repository, evidence)
 
 
 @dataclass
-class _Look:
+class _VerifyRun:
     repository: Repository
     manifest: Manifest
     level: str
@@ -118,7 +121,7 @@ class _Look:
     restore_seconds: float | None = None
     not_proven: NotProven | None = None
     hint: str | None = None
-    """What to do about a failure."""
+    """The hint for a failure."""
 
     def run(self) -> Verification:
         started = datetime.now(timezone.utc)
@@ -156,7 +159,7 @@ class _Look:
 
     def _integrity(self, stack: ExitStack) -> Checked:
         artifact = self.manifest.artifact
-        # A rehearsal reads it several times, and pg_restore opens these two formats by name.
+        # A rehearsal reads the artifact several times, and pg_restore opens these two formats by name.
         as_path = self.level == "restore" or (self.level == "archive" and artifact.format in ("tar", "directory"))
         opening = open_checked(
             self.repository,
@@ -198,7 +201,7 @@ class _Look:
         self._source()
 
     def _source(self) -> None:
-        """What was counted in the source, against what the archive has."""
+        """Compare the rows that were counted in the source with those in the archive."""
         if self.manifest.source_rows is None:
             return
         wrong = list(differences(self.manifest.source_rows, self.tables))

@@ -217,7 +217,7 @@ def test_unknown_option_is_refused_when_the_dag_is_parsed(load_dag: Callable[...
         ({"port": "closed"}, "Connection refused", "port"),
         ({"host": "nowhere.invalid"}, "nowhere.invalid", "host"),
         ({"schema": "no such db"}, 'database "no such db" does not exist', "database"),
-        ({"schema": None}, "no database is named", "schema"),
+        ({"schema": None}, "no database given", "schema"),
         ({"extra": {"sslmod": "require"}}, "unknown connection option 'sslmod'", "sslmode"),
     ],
     ids=["wrong-password", "no-password", "unreachable", "unknown-host", "missing-database", "unnamed", "typo"],
@@ -343,7 +343,7 @@ def damage(reference):
 PgBackupVerifyOperator(task_id="verify", backup=damage(dump.output), retries=3)
 """)
     assert run.states == {"dump": "success", "damage": "success", "verify": "failed"}
-    assert "fails verification at level archive" in run.failure
+    assert "failed verification at level archive" in run.failure
     assert "AirflowFailException" in run.output  # no retry would help
 
 

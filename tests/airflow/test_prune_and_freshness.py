@@ -83,7 +83,7 @@ def test_prune_plans_and_deletes(repository: Repository, run_case: Callable[...,
     assert (plan["dry_run"], plan["kept"], plan["removed"]) == (True, 2, 2)
     assert [one["id"] for one in plan["decisions"]] == made[2:]
     assert f"keep prod/app/{made[0]}: the newest; " in run.output
-    assert f"remove prod/app/{made[3]}: no rule keeps it" in run.output
+    assert f"delete prod/app/{made[3]}: no rule keeps it" in run.output
     assert ids(repository) == made
     run = run_case(source, conf={"delete": True})
     assert run.results["prune"]["dry_run"] is False
@@ -113,7 +113,7 @@ def test_prune_of_named_databases_mapped(repository: Repository, run_case: Calla
         ("delete=True", "the retention policy has no rule"),
         ("delete='perhaps', keep_last=1", "invalid delete 'perhaps'. HINT: "),
         ("delete=True, keep_last=1, databases=['app']", "databases are named, but of no server"),
-        ("delete=True, keep_last=1, grace=timedelta(0)", "grace is 0:00:00"),
+        ("delete=True, keep_last=1, grace=timedelta(0)", "invalid grace 0:00:00"),
         ("delete=True, keep_last=1, time_zone='Mars'", "there is no time zone 'Mars'"),
     ],
 )

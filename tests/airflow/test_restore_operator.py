@@ -165,7 +165,7 @@ PgRestoreOperator(
     assert run.states == {"restore": "success"}, run.output
     assert films(target) == 0
     run = run_dag(f"{restore} minimum_level='restore')")
-    assert run.failure.startswith(f"{folder} has no backup verified at level restore of prod/{source.dbname}")
+    assert run.failure.startswith(f"no backup of prod/{source.dbname} in {folder} is verified at level restore")
     run = run_dag(f"{IMPORT}PgRestoreOperator(task_id='restore', postgres_conn_id='target')")
     assert run.failure.startswith("no backup given. HINT: Pass backup=")
 

@@ -163,7 +163,7 @@ def test_the_result_of_prune_names_them(repository: Repository, real: Evidence, 
         context=RunContext(log=lines.append),
     )
     assert {one["id"] for one in result["ignored"]} == set(forged)  # type: ignore[attr-defined]
-    assert all(any(id in line and "is not what its file names say: " in line for line in lines) for id in forged)
+    assert all(any(id in line and "its files do not prove its state: " in line for line in lines) for id in forged)
     assert newest in listed(repository)
     assert older not in listed(repository), "what is real still goes"
     if forge in UNREADABLE:
@@ -343,9 +343,7 @@ def test_a_pass_put_beside_a_real_one(repository: Repository, real: Evidence, tm
         ignored
         == f"{claim(second(real, 30))}: a verification that is not JSON: Expecting value: line 1 column 1 (char 0)"
     )
-    with pytest.raises(
-        VerificationFailed, match=r"verified at level archive only, restore is asked for \(ignored: verif"
-    ):
+    with pytest.raises(VerificationFailed, match=r"verified only at archive, but restore is required \(ignored: verif"):
         upload(
             reference=reference(repository, real.backup.id),
             source=repository,
@@ -502,7 +500,7 @@ def test_only_verifications_that_hold_are_copied(repository: Repository, real: E
         assert copied["verified"] == "archive"
         backup = listed(there)[real.backup.id]
         assert [seen.level for seen in backup.verifications] == ["archive"]
-    assert any(line.startswith("warning: not copied: verification-") for line in lines)
+    assert any(line.startswith("warning: skipped verification-") for line in lines)
 
 
 def test_a_manifest_alone_is_no_copy(repository: Repository, real: Evidence, tmp_path: Path) -> None:

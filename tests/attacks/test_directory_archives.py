@@ -227,14 +227,14 @@ def directory_instead_of_a_member(made: Victim, secret: Secret) -> None:
 MEMBERS = [
     (link_instead_of_a_member, "is not a regular file"),
     (link_in_the_manifest, "is not a regular file"),
-    (link_that_is_not_in_the_manifest, "9999.dat is no file of this dump"),
+    (link_that_is_not_in_the_manifest, "9999.dat is not a file of this dump"),
     (link_to_the_directory, "is not a regular file or directory|is a symbolic link"),
-    (extra_member, "9999.dat is no file of this dump"),
+    (extra_member, "9999.dat is not a file of this dump"),
     (member_with_another_name, "'README', a name that pg_dump never writes"),
     (member_in_two_compressions, "twice, in different compressions"),
     (missing_member, "is missing"),
     (fifo_instead_of_a_member, "is not a regular file"),
-    (extra_fifo, "9999.dat is no file of this dump"),
+    (extra_fifo, "9999.dat is not a file of this dump"),
     (directory_instead_of_a_member, "is missing"),
 ]
 

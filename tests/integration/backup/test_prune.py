@@ -115,8 +115,8 @@ def test_what_the_policy_does_not_keep_goes_with_all_of_its_folder(repository: R
     }
     assert first["reasons"][:2] == ["the newest", "one of at least 1 that count, 1"]
     assert (third["keep"], third["reasons"]) == (False, ["no rule keeps it"])
-    assert f"removed prod/app/{made[3]}, 10 bytes" in logged
-    assert "prod/app: 2 of 4 backups kept, 2 removed, 20 bytes" in logged
+    assert f"deleted prod/app/{made[3]} (10 bytes)" in logged
+    assert "prod/app: 2 of 4 backups kept, 2 deleted (20 bytes)" in logged
     again = run(repository)
     assert (again["removed"], again["leftovers"]) == (0, [])
 
@@ -129,8 +129,8 @@ def test_a_dry_run_changes_nothing_and_says_the_same(repository: Repository) -> 
     later = NOW + timedelta(days=2)
     planned = run(repository, dry_run=True, now=later, log=logged.append)
     assert keys(repository) == before
-    assert "prod/app: 2 of 4 backups would be kept, 2 removed, 10 bytes" in logged
-    assert [line.split()[0] for line in logged[:5]] == ["keep", "keep", "remove", "remove", "sweep"]
+    assert "prod/app: 2 of 4 backups would be kept, 2 deleted (10 bytes)" in logged
+    assert [line.split()[0] for line in logged[:5]] == ["keep", "keep", "delete", "delete", "sweep"]
     assert logged[0].endswith(
         ": the newest; one of at least 1 that count, 1; daily " + f"{NOW - timedelta(hours=1):%F}, 1 of 2"
     )
@@ -158,7 +158,7 @@ def test_only_the_series_that_are_named(repository: Repository) -> None:
 def test_nothing_goes_while_nothing_is_proven_and_that_is_said(repository: Repository) -> None:
     made = add(repository, 0, 1, 2, mark="restore-notproven") + add(repository, 3, mark="")
     result = run(repository, Policy(keep_last=1))
-    assert result["notes"] == ["prod/app: none of 4 backups is verified at archive, so all are kept"]
+    assert result["notes"] == ["prod/app: no backup verified at archive: nothing is deleted"]
     assert ids(repository) == made
     assert all("not verified at archive" in " ".join(d["reasons"]) for d in result["decisions"])
     # One that is proven, and the older ones may go.
@@ -200,7 +200,7 @@ def test_leftovers_are_swept_when_they_are_old_and_ours(repository: Repository) 
     assert set(foreign) < set(keys(repository))
     assert len(keys(repository)) == len(before) - 2
     assert result["notes"] == [
-        "not ours, left alone: notes.txt, prod/a b/20200101T000000Z-000000/x, prod/app/latest/manifest.json …"
+        "ignored files of others: notes.txt, prod/a b/20200101T000000Z-000000/x, prod/app/latest/manifest.json …"
     ]
 
 
@@ -304,7 +304,7 @@ def test_uploads_of_a_killed_dump_are_swept(s3: S3Server, monkeypatch: pytest.Mo
 
 
 def test_a_short_grace_is_refused(repository: Repository) -> None:
-    with pytest.raises(ConfigurationError, match="takes files from a dump that runs"):
+    with pytest.raises(ConfigurationError, match="deletes files of a running dump"):
         run(repository, grace=timedelta(minutes=59))
 
 
@@ -416,7 +416,7 @@ def test_a_pin_that_comes_meanwhile_holds(tmp_path: Path) -> None:
         listed.append(folder)
 
     repository = Meanwhile(root, pin_when_decided)
-    assert run(repository)["notes"] == [f"prod/app/{made[2]} has been pinned meanwhile: kept"]
+    assert run(repository)["notes"] == [f"prod/app/{made[2]} was pinned during the operation: kept"]
     assert ids(plain) == made
 
 
@@ -464,7 +464,7 @@ def test_a_key_that_cannot_be_deleted_stops_its_backup_and_no_other(s3: S3Server
     careful = open_repository(f"s3://{bucket}/pg", s3=S3Options(client_factory=client))
     with pytest.raises(RepositoryError) as caught:
         run(careful)
-    assert f"1 of 3 deletions failed; the first, prod/app/{made[3]}: not deleted" in caught.value.message
+    assert f"1 of 3 deletions failed; the first: prod/app/{made[3]}: not deleted" in caught.value.message
     assert "AccessDenied" in caught.value.message
     found = read_catalogue(repository).backups
     assert [backup.id for backup in found] == [made[0], made[1], made[3]]
@@ -491,7 +491,7 @@ def test_a_canceled_prune_stops_between_two_backups(repository: Repository) -> N
     cancel = Cancel()
 
     def log(line: str) -> None:
-        if line.startswith("removed"):
+        if line.startswith("deleted"):
             cancel.set()
 
     with pytest.raises(Canceled):

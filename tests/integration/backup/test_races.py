@@ -296,7 +296,7 @@ def test_an_attempt_that_was_swept_is_no_success() -> None:
             return super()._write(key, source, size_hint=size_hint, sha256=sha256)
 
     store = fresh()
-    with pytest.raises(RepositoryError, match=r"was removed while it was written: .* is missing"):
+    with pytest.raises(RepositoryError, match=r"was removed while it was being written: .* is missing"):
         do_upload(Stopped(store))
     assert set(store.objects) == {"repository.json"}
     assert do_upload(Still(store))["id"] == UPLOADED.id

@@ -323,5 +323,5 @@ def test_a_role_with_fewer_rights_there(
 
 
 def test_only_for_level_restore(small: ConnectionParams, scratch: ConnectionParams, here: Repository) -> None:
-    with pytest.raises(ConfigurationError, match="a scratch server is for level 'restore', and level is 'archive'"):
+    with pytest.raises(ConfigurationError, match="a scratch server cannot be combined with level archive"):
         verify(reference=dump(small, here), repository=here, scratch=scratch)

@@ -110,7 +110,7 @@ def test_no_level_verifies_what_a_faulty_compression_left(
     reference = dump(database, here, options, "airflow-pgbackup")
     cut(here, reference)
     for level in layout.LEVELS:
-        with pytest.raises(VerificationFailed, match=r"fails verification at level (archive|restore): "):
+        with pytest.raises(VerificationFailed, match=r"failed verification at level (archive|restore): "):
             verify(reference=reference, repository=here, level=level)
     assert evidence_of(here, load_manifest(here, reference)).backup.state == "failed"
 

@@ -121,9 +121,12 @@ def test_a_bad_member_is_named(backup: Backup, how: str) -> None:
         backup.repository.write_bytes(f"{key}.more", data)
     with pytest.raises(VerificationFailed, match=file.path) as caught:
         verify(reference=backup.reference, repository=backup.repository, level="integrity")
-    assert {"changed": "sha256", "shorter": "bytes", "missing": "missing", "one too many": "no file of this dump"}[
-        how
-    ] in str(caught.value)
+    assert {
+        "changed": "checksum mismatch",
+        "shorter": "size mismatch",
+        "missing": "missing",
+        "one too many": "is not a file of this dump",
+    }[how] in str(caught.value)
 
 
 def test_stopped_among_the_members(backup: Backup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

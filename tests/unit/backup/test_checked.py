@@ -119,7 +119,7 @@ def test_a_copy_that_does_not_fit_is_not_begun(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: used._replace(free=3))
     monkeypatch.setattr("airflow_pgbackup.backup.private_copy.clone", lambda source, target: False)
     with (
-        pytest.raises(DiskError, match=f"needs 35 bytes in {tmp_path}, 3 bytes are free") as caught,
+        pytest.raises(DiskError, match=f"needs 35 bytes in {tmp_path}, which has 3 bytes free") as caught,
         open_checked(*backup, as_path=True, temp_dir=str(tmp_path)),
     ):
         pass

@@ -1,0 +1,156 @@
+"""The output of pg_dump or pg_dumpall on its way into a repository.
+
+A single-file artifact streams from the tool's standard output into the repository: no local file, and its digest is of
+the bytes that the tool wrote. A directory artifact is written to a scratch directory beside the repository (a
+temporary one, for S3) and moved in as one; for S3, each member is uploaded as soon as pg_dump has finished it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from airflow_pgbackup.backup.attempt import Attempt
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.dump_plan import DumpPlan
+from airflow_pgbackup.backup.progress import Progress
+from airflow_pgbackup.backup.source import Source
+from airflow_pgbackup.backup.streams import Meter, compressed, compressed_inside
+from airflow_pgbackup.byte_streams import Readable
+from airflow_pgbackup.errors import Canceled, VerificationFailed
+from airflow_pgbackup.postgres.archive.directory_format import check_directory, member_of
+from airflow_pgbackup.postgres.archive.toc import read_toc
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.tools.clients import Client
+from airflow_pgbackup.postgres.tools.process import Cancel, ToolProcess
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.entry import Incoming
+from airflow_pgbackup.repository.manifest import Artifact, FileDigest, directory_sha256
+
+
+@dataclass(frozen=True)
+class DumpOutput:
+    """A planned run of the tool, and where its output goes. :param name: of the artifact."""
+
+    tool: str
+    client: Client
+    connection: ConnectionParams
+    source: Source
+    plan: DumpPlan
+    name: str
+    repository: Repository
+    context: RunContext
+
+    def with_snapshot(self, snapshot: str) -> DumpOutput:
+        """Return the same run in an exported snapshot."""
+        return replace(self, plan=replace(self.plan, argv=(*self.plan.argv, f"--snapshot={snapshot}")))
+
+    def write(self, mine: Attempt) -> Artifact:
+        """Run the tool and write the artifact of an attempt.
+
+        :raises ToolError: the tool failed, or its output is incomplete.
+        :raises RepositoryError: the repository cannot be written to.
+        """
+        plan, settings = self.plan, self.context.settings
+        what = self.source.database if self.tool == "pg_dump" else "the cluster"
+        progress = Progress(self.context.log, f"dumping {what}")
+        progress.tables_total = None if plan.selective else self.source.tables
+        argv = [str(self.client.tool(self.tool)), *plan.argv]
+        options: dict[str, Any] = {
+            "env": client_environment(self.connection),
+            "cancel": self.context.cancel,
+            "deadline": self.context.deadline or settings.dump_deadline,
+        }
+        if plan.format != "directory":
+            on_line = plan.listener(self.context.log, progress)
+            with ToolProcess(argv, on_line=on_line, **options) as process:
+                # Parts are planned for the expected size: no indexes, and compressed half the size or less.
+                expected = self.source.size_bytes // (1 if plan.compression.method == "none" else 2)
+                files = self._stream(process.stdout, mine, expected, progress)
+        else:
+            with self.repository.scratch(mine.key(self.name), temp_dir=settings.temp_dir) as scratch:
+                directory = scratch / self.name
+                argv += [f"--file={directory}", "--no-sync"]  # the repository syncs the files where they stay
+                files = self._directory(argv, directory, mine, progress, **options)
+        return Artifact(
+            name=self.name,
+            format=plan.format,
+            compression=plan.compression,
+            size=sum(file.size for file in files),
+            sha256=directory_sha256(files) if plan.format == "directory" else files[0].sha256,
+            files=files,
+            attempt=mine.name,
+        )
+
+    def _stream(self, stdout: Readable, mine: Attempt, size_hint: int, progress: Progress) -> tuple[FileDigest, ...]:
+        plan, key = self.plan, mine.key(self.name)
+        raw = _ToolOutput(stdout, plan, on_bytes=progress.advance)
+        stored: Meter = raw
+        if plan.ours:
+            compress = compressed_inside if plan.format == "custom" else compressed
+            stored = Meter(compress(raw, str(plan.compression.method), plan.compression.level))
+        mine.written.append(key)
+        try:
+            self.repository.write(key, stored, size_hint=size_hint, cancel=self.context.cancel)
+        except VerificationFailed as error:
+            raise plan.incomplete(raw, error.message) from error
+        return (FileDigest(self.name, stored.size, stored.sha256),)
+
+    def _directory(
+        self, argv: list[str], directory: Path, mine: Attempt, progress: Progress, **options: Any
+    ) -> tuple[FileDigest, ...]:
+        stop, failures = Cancel(), list[BaseException]()
+
+        def give_up(error: BaseException) -> None:
+            failures.append(error)
+            stop.set()
+
+        cancel = self.context.cancel
+        unregister = cancel.on_set(stop.set)
+        try:
+            key = mine.key(directory.name)
+            with self.repository.incoming(key, directory, cancel=cancel, on_failure=give_up) as incoming:
+
+                def on_item(dump_id: int) -> None:
+                    if member := member_of(directory, f"{dump_id}.dat"):
+                        incoming.offer(member.name)
+
+                on_line = self.plan.listener(self.context.log, progress, on_item)
+                try:
+                    with ToolProcess(argv, stdout="devnull", on_line=on_line, **{**options, "cancel": stop}) as process:
+                        process.wait()
+                    return self._move_in(directory, mine, incoming, stop)
+                except Canceled:
+                    if failures:
+                        raise failures[0] from None
+                    raise
+        finally:
+            unregister()
+
+    def _move_in(self, directory: Path, mine: Attempt, incoming: Incoming, stop: Cancel) -> tuple[FileDigest, ...]:
+        # pg_dump wrote these files itself. If the disk filled up in a last page, only this check finds it: pg_dump ends
+        # with exit status 0.
+        with (directory / "toc.dat").open("rb") as toc:
+            entries = read_toc(toc, what="toc.dat")[0].entries
+        check_directory(directory, entries, stop.check)
+        stored = incoming.finish({})
+        mine.written += [entry.key for entry in stored]
+        prefix = f"{mine.key(directory.name)}/"
+        return tuple(FileDigest(entry.key.removeprefix(prefix), entry.size, entry.sha256) for entry in stored)
+
+
+class _ToolOutput(Meter):
+    """The tool's standard output. An incomplete dump is a read error at its end: the writer never sees a clean end."""
+
+    def __init__(self, stdout: Readable, plan: DumpPlan, *, on_bytes: Callable[[int], None]) -> None:
+        super().__init__(stdout, on_bytes=on_bytes, digest=not plan.ours)
+        self._plan = plan
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = super().read(size)
+        if not data and size != 0:
+            self._plan.check_ends(self)
+        return data
