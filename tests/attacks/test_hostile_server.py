@@ -141,7 +141,7 @@ def test_endless_results_are_not_kept(server: RehearsalServer, monkeypatch: pyte
     assert stop.is_set()  # for the tools
 
 
-def test_nobody_connects_to_a_server_whose_sessions_were_broken_off(server: RehearsalServer) -> None:
+def test_no_new_session_after_the_sessions_were_closed(server: RehearsalServer) -> None:
     cancel = Cancel()
     with guarded_sessions(server, cancel, 60, Cancel()):
         with server.params.connect() as session:

@@ -1,4 +1,4 @@
-"""A rehearsal that is stopped, killed, or loses its server: nothing of it remains, and nothing false is written."""
+"""A rehearsal that is canceled, killed, or loses its server leaves nothing behind, and records nothing false."""
 
 from __future__ import annotations
 

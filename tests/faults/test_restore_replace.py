@@ -1,4 +1,4 @@
-"""replace: whatever goes wrong, and whenever, the name leads to a whole database, and nothing half-done remains."""
+"""Mode replace: whatever fails, and whenever, the name refers to a complete database, and nothing else remains."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ def test_killed_while_pg_restore_runs(slow: Setting) -> None:
     assert slow.is_as_it_was()
 
 
-def test_what_a_killed_machine_leaves_behind_is_swept_by_the_next_restore(slow: Setting) -> None:
+def test_the_next_restore_drops_what_a_killed_machine_left(slow: Setting) -> None:
     before = guards()
     with restoring_process(slow, 0) as process:
         assert process.stdout is not None
@@ -300,7 +300,7 @@ def test_what_a_killed_machine_leaves_behind_is_swept_by_the_next_restore(slow: 
     assert slow.content() == "restored"
 
 
-def test_what_another_restore_is_working_on_is_not_swept(setting: Setting) -> None:
+def test_databases_of_a_running_restore_are_not_dropped(setting: Setting) -> None:
     lines: list[str] = []
     with TemporaryDatabases(setting.server.params) as others:
         used, _ = others.create([lambda name: f"create database {name} template template0"])
@@ -309,7 +309,7 @@ def test_what_another_restore_is_working_on_is_not_swept(setting: Setting) -> No
     assert setting.temporary() == []
 
 
-def test_pg_restore_killed_by_somebody_else(slow: Setting) -> None:
+def test_pg_restore_killed_by_another_process(slow: Setting) -> None:
     def kill() -> None:
         def run() -> None:
             time.sleep(1.0)
@@ -410,7 +410,7 @@ def test_a_client_that_comes_back_again_and_again(setting: Setting) -> None:
         assert connection.execute("select a from old").fetchone() == (1,)
 
 
-def test_sessions_that_may_not_be_ended_are_named_before_anything_is_touched(setting: Setting) -> None:
+def test_sessions_that_may_not_be_ended_are_named_before_anything_is_changed(setting: Setting) -> None:
     lines: list[str] = []
     with session(setting.target, label="the shop"):
         refusal = rf'database "{setting.target.dbname}" is in use by process \d+ of \w+ \(the shop\)'
@@ -421,7 +421,7 @@ def test_sessions_that_may_not_be_ended_are_named_before_anything_is_touched(set
     assert setting.is_as_it_was()
 
 
-def test_a_session_that_comes_before_the_swap_and_may_not_be_ended(setting: Setting) -> None:
+def test_a_session_that_connects_before_the_rename_and_may_not_be_ended(setting: Setting) -> None:
     came: list[Any] = []
 
     def log(line: str) -> None:
@@ -438,7 +438,7 @@ def test_a_session_that_comes_before_the_swap_and_may_not_be_ended(setting: Sett
     assert setting.temporary() == []
 
 
-def test_rights_that_are_taken_away_before_the_swap(setting: Setting) -> None:
+def test_privileges_revoked_before_the_rename(setting: Setting) -> None:
     with setting.server.params.connect() as admin:
         admin.execute("create role passing login createdb password 'passing'")
         admin.execute(sql.SQL("alter database {} owner to passing").format(sql.Identifier(setting.target.dbname)))
@@ -504,7 +504,7 @@ def comment(setting: Setting) -> str | None:
 
 
 @pytest.mark.parametrize("keep_old", [True, False])
-def test_a_retry_finds_that_it_is_done(setting: Setting, keep_old: bool) -> None:
+def test_a_retry_recognizes_a_completed_restore(setting: Setting, keep_old: bool) -> None:
     first = setting.replace(seed="a task", keep_old=keep_old)
     insert(setting)
     old = replaced(setting)
@@ -521,7 +521,7 @@ def test_a_retry_finds_that_it_is_done(setting: Setting, keep_old: bool) -> None
     assert setting.content() == "restored"
 
 
-def test_a_retry_drops_what_the_first_was_killed_before(setting: Setting) -> None:
+def test_a_retry_drops_the_old_database_that_the_killed_attempt_kept(setting: Setting) -> None:
     first = setting.replace(seed="a task")
     assert replaced(setting) == [first["replaced"]]
     assert setting.replace(seed="a task", keep_old=False, dry_run=True)["replaced"] is None
@@ -531,7 +531,7 @@ def test_a_retry_drops_what_the_first_was_killed_before(setting: Setting) -> Non
     assert setting.content() == "restored"
 
 
-def test_a_retry_says_which_backup_it_was(setting: Setting, fresh_database: Fresh) -> None:
+def test_a_retry_reports_which_backup_was_restored(setting: Setting, fresh_database: Fresh) -> None:
     """``latest`` is another one by then."""
     first = setting.replace(seed="a task", keep_old=False)
     source = fresh_database(setting.server, None, "create table newer as select 1 as a")
@@ -547,7 +547,7 @@ def test_a_retry_says_which_backup_it_was(setting: Setting, fresh_database: Fres
     assert setting.content() == "restored"
 
 
-def test_the_comment_is_kept_beside_the_mark(setting: Setting) -> None:
+def test_the_comment_is_kept_beside_the_marker(setting: Setting) -> None:
     text = "Ours: \\ 'é' %s\n{}"
     with setting.target.connect() as connection:
         connection.execute(
@@ -580,7 +580,7 @@ def test_a_zombie_does_not_replace_what_its_retry_has_restored(setting: Setting)
     assert setting.temporary() == []
 
 
-def test_a_database_that_is_another_by_now_is_not_replaced(setting: Setting, fresh_database: Fresh) -> None:
+def test_a_database_replaced_by_another_is_not_replaced(setting: Setting, fresh_database: Fresh) -> None:
     """In the moment between the last look and the lock."""
     made, name = fresh_database(setting.server), setting.target.dbname
     with pytest.raises(RestoreError, match="another restore has replaced database"):

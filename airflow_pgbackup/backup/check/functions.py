@@ -136,9 +136,9 @@ class _Function:
 
 
 def check_functions(db: InspectedDatabase, selection: Selection) -> None:
-    """What constraints, generated columns, indexes, materialized views and partition keys run at a restore.
+    """Check the functions that constraints, generated columns, indexes, materialized views and partition keys run.
 
-    The session's search_path is empty, so that all names are qualified.
+    The session's search_path must be empty, so that all names are qualified.
     """
     uses: dict[tuple[str, str], set[int]] = defaultdict(set)
     reading, varying = set(), {}

@@ -63,9 +63,9 @@ def check(
     """
     context = context or RunContext()
     sweep_leftovers(context)
-    look = _Check(connection, server, repository, options or DumpOptions(), context, scan_rows)
-    look.run()
-    return look.findings.sorted()
+    checks = _Check(connection, server, repository, options or DumpOptions(), context, scan_rows)
+    checks.run()
+    return checks.findings.sorted()
 
 
 class _Check:
@@ -139,9 +139,9 @@ class _Check:
             databases = [self.connection.dbname]
             if isinstance(self.options, DumpAllOptions):
                 databases = dumped_databases(db, self.options)
-            there = server_databases(db)
+            existing = server_databases(db)
         if self.repository is not None and backups is not None:
-            check_coverage(there, self.connection, self.repository, backups, databases, self.findings)
+            check_coverage(existing, self.connection, self.repository, backups, databases, self.findings)
         for name in filter(is_utf8, databases):  # we pass names to libpq as UTF-8; the others are findings already
             self.say(f"checking database {name}")
             try:

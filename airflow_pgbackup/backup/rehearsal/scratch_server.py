@@ -181,8 +181,7 @@ def not_proven_if_failing(label: str) -> Iterator[None]:
 
 
 def _drop_stand_ins(connection: ConnectionParams) -> None:
-    """Drop stand-ins, also those of rehearsals that were killed. Those that a running one uses own objects, and "
-    "stay."""
+    """Drop stand-ins, also those of killed rehearsals. Those of running rehearsals own objects, so they stay."""
     with suppress(ConnectError, psycopg.Error), session(connection) as session_:
         roles = fetch_column(
             session_,

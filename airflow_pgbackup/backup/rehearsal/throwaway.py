@@ -32,7 +32,7 @@ BULK_LOAD = {
     "jit": "off",
     "allow_in_place_tablespaces": "on",
     "max_locks_per_transaction": "512",
-    "log_line_prefix": "%e ",  # the SQLSTATE: by it, errors of the backup are told from errors of the server
+    "log_line_prefix": "%e ",  # the SQLSTATE, which separates errors of the backup from errors of the server
 }
 
 # Extensions that work, or can be created, only if their library is preloaded, each with the settings that turn off its

@@ -186,8 +186,7 @@ class ArchiveLoader:
 
     @contextmanager
     def _list_file(self, public_exists: bool) -> Iterator[str | None]:
-        """Write a file for --use-list if entries must be skipped because every database has their objects; else "
-        "None."""
+        """Write a file for --use-list without the entries whose objects every database has; None if there are none."""
         skipped = {entry.dump_id: entry for entry in self.entries if self._collides(entry, public_exists)}
         if not skipped:
             yield None

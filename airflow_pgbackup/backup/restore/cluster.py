@@ -136,13 +136,18 @@ class _ClusterRestore:
             for number in range(len(self._loader.contents.sections)):
                 stream = streams.part(number)
                 if part := parts.get(number):
-                    made = self._restore(part, stream, temporary, outcome)
-                    renames += [(made, part.name)] if made else []
+                    created = self._restore(part, stream, temporary, outcome)
+                    renames += [(created, part.name)] if created else []
                 while stream.read(1 << 20):  # skips databases that are not restored
                     pass
             run.check()
             if renames:
-                rename_databases(maintenance, renames, end_sessions_in=[made for made, _ in renames], cancel=run.cancel)
+                rename_databases(
+                    maintenance,
+                    renames,
+                    end_sessions_in=[temporary_name for temporary_name, _ in renames],
+                    cancel=run.cancel,
+                )
         run.say_after_commit(f"created databases: {', '.join(name for _, name in renames) or 'none'}")
 
     def _restore(

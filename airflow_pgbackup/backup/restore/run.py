@@ -62,11 +62,10 @@ def restore(
         up on a restore. With mode ``replace``, a second call with the same seed finds what the first one completed and
         returns that; without a seed each call replaces.
     :return: plain JSON: ``backup`` (series and id), ``reference`` (of that backup), ``target``
-        (``user@host:port/database``), ``database`` (None for a cluster), ``databases`` (that were made or filled),
-        ``mode``, ``dry_run``, ``plan`` (lines for people), ``duration_seconds``, ``bytes`` (of the artifact),
-        ``database_bytes`` (on disk afterwards), ``rows`` (None where the server does not count), ``objects`` (of
-        users), ``replaced`` (what the old database is called now, or None), ``roles_created``, ``roles_existing``,
-        ``warnings``.
+        (``user@host:port/database``), ``database`` (None for a cluster), ``databases`` (the restored ones), ``mode``,
+        ``dry_run``, ``plan`` (lines for people), ``duration_seconds``, ``bytes`` (of the artifact), ``database_bytes``
+        (on disk, after the restore), ``rows`` (None if the server does not count them), ``objects`` (of users),
+        ``replaced`` (the new name of the old database, or None), ``roles_created``, ``roles_existing``, ``warnings``.
     :raises ConfigurationError: invalid request, the target does not fit the mode, or the server lacks what the backup
         needs. Nothing was changed.
     :raises VerificationFailed: the files differ from those that were dumped. Nothing was changed.
@@ -90,11 +89,11 @@ def restore(
         cluster = (globals_from.repository, load_manifest(globals_from.repository, globals_from.reference))
         if cluster[1].kind != "cluster" or manifest.kind == "cluster":
             raise ConfigurationError(
-                f"globals come from {cluster[1].series}, for {manifest.series}",
-                hint="Globals are restored from a cluster backup (pg_dumpall), before the backup of a database.",
+                f"cannot restore globals of {cluster[1].series} for {manifest.series}",
+                hint="Restore globals of a cluster backup (pg_dumpall) together with the backup of a database.",
             )
     digest = request_digest(context.seed) if context.seed else None
-    job = RestoreRequest(run, repository, manifest, target, options, cluster, analyze, dry_run, digest)
+    request = RestoreRequest(run, repository, manifest, target, options, cluster, analyze, dry_run, digest)
     name = f"{manifest.series}/{manifest.id}"
     run.say(
         f"restoring backup {name}: {manifest.artifact.format} format, {human_bytes(manifest.artifact.size)}, "
@@ -104,7 +103,7 @@ def restore(
         run.warn(f"backup {name} {evidence.backup.standing}")
     for line in evidence.ignored[:_NAMED]:
         run.warn(f"backup {name}: ignored {line}")
-    outcome = restore_cluster(job) if manifest.kind == "cluster" else restore_database(job)
+    outcome = restore_cluster(request) if manifest.kind == "cluster" else restore_database(request)
     seconds = round(time.monotonic() - started, 3)
     restored = reference_of(repository, evidence)
     if (earlier := outcome.earlier) and (earlier.series, earlier.id) != (manifest.series.path, manifest.id):

@@ -125,8 +125,7 @@ class ScriptLoader:
         psql(self._run, self.client, params, counted, log, single_transaction=single_transaction)
 
     def _is_dropped(self, event: Event, single_transaction: bool, public_exists: bool) -> bool:
-        """Return whether psql must not run a statement: it concerns the database itself, or the target has its "
-        "object."""
+        """Return whether psql must skip a statement: it concerns the database itself, or its object exists already."""
         if not isinstance(event, Statement) or event.words[:1] == (b"INSERT",):
             return False
         if makes_public(event):

@@ -1,4 +1,4 @@
-"""Awkward databases through check, dump, verify and restore: no sound backup fails, no unsound one passes."""
+"""Databases with unusual properties: check, dump, verify and restore fail no valid backup, and pass no invalid one."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def rehearsed(reference: dict[str, object], repository: Repository, build: Build
     return ("pass, one job" if "restores with one job only" in said else "pass"), said
 
 
-def test_what_restores_in_order_only_is_restored_with_one_job(
+def test_a_restore_that_needs_the_archive_order_falls_back_to_one_job(
     servers: dict[Build, PostgresServer], repository: Repository
 ) -> None:
     """Of a directory pg_restore knows how large each table is, and begins with y and z, which read a."""

@@ -1,4 +1,4 @@
-"""check: one real cause after the other, each with its finding; and what check calls an error does stop a dump."""
+"""check: real problems, one by one, each with its finding; and what check calls an error does fail the dump."""
 
 from __future__ import annotations
 
@@ -100,13 +100,13 @@ def dump_fails(connection: ConnectionParams, repository: Repository, options: Du
     return ""
 
 
-def test_nothing_in_the_way(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
+def test_no_problems_found(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
     assert checked(fresh_database(own, None, *FILL), here) == {}
     assert checked(own.params, here, options=DumpAllOptions()) == {}
     assert [entry.key for entry in here.list()] == ["repository.json"]
 
 
-def test_a_network_in_between(server18: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
+def test_a_connection_over_a_network(server18: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
     """0.0.0.0 is no loopback address, but leads here."""
     database = fresh_database(server18, None, *FILL)
     near = ConnectionParams({**database.keywords, "host": "localhost"}, password=database.password)
@@ -120,7 +120,7 @@ def test_a_network_in_between(server18: PostgresServer, here: Repository, fresh_
     assert "require_auth" not in checked(careful)
 
 
-def test_a_user_with_nothing_but_read_rights(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
+def test_a_user_who_may_only_read(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
     reader = person(fresh_database(own, None, *FILL), "", "grant pg_read_all_data to {}")
     assert checked(reader, here) == {}
     assert dump_fails(reader, here, DumpOptions()) == ""
@@ -139,7 +139,7 @@ def test_all_at_once(own: PostgresServer, tmp_path: Path) -> None:
     assert 'database "no_such" does not exist' in found["connect"].message
 
 
-def test_nobody_answers(own: PostgresServer) -> None:
+def test_no_server_answers(own: PostgresServer) -> None:
     found = checked(ConnectionParams({**own.params.keywords, "host": "127.0.0.1", "port": "1"}))
     assert list(found) == ["connect"]
     assert "refused" in found["connect"].message
@@ -151,12 +151,12 @@ def test_wrong_password(server18: PostgresServer) -> None:
     assert "password authentication failed" in found["connect"].message
 
 
-def test_no_database_is_named(own: PostgresServer, here: Repository) -> None:
+def test_no_database_given(own: PostgresServer, here: Repository) -> None:
     nameless = ConnectionParams({name: value for name, value in own.params.keywords.items() if name != "dbname"})
     assert "database" in errors(checked(nameless, here))
 
 
-def test_the_tool_does_not_get_in_where_we_do(own: PostgresServer, fresh_database: Fresh) -> None:
+def test_pg_dump_cannot_connect_although_psycopg_can(own: PostgresServer, fresh_database: Fresh) -> None:
     database = fresh_database(own, None, *FILL, "revoke select on pg_catalog.pg_proc from public")
     reader = person(database, "", "grant usage on schema sales to {}",
                     "grant select on all tables in schema public, sales to {}",
@@ -285,7 +285,7 @@ def test_a_standby(standby: PostgresServer, here: Repository) -> None:
     assert list(checked(standby.params, here)) == ["standby_unlogged"]
 
 
-def test_a_role_that_cannot_be_taken(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
+def test_a_role_that_the_user_cannot_switch_to(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
     reader = person(fresh_database(own, None, *FILL), "", "grant pg_read_all_data to {}")
     options = DumpOptions(role="postgres_no_such")
     found = checked(reader, here, options=options)
@@ -293,7 +293,7 @@ def test_a_role_that_cannot_be_taken(own: PostgresServer, here: Repository, fres
     assert dump_fails(reader, here, options)
 
 
-def test_rights_are_those_of_the_role(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
+def test_privileges_are_those_of_the_role(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
     database = fresh_database(own, None, *FILL)
     role = person(database, "", "grant select on film to {}").user
     options = DumpOptions(role=role)
@@ -427,7 +427,7 @@ def test_each_missing_grant_alone_ends_a_dump(
         DumpOptions(schemas=["public"], exclude_tables=['public."Odd ""name"']),
     ],
 )
-def test_rights_to_what_is_left_out_do_not_matter(
+def test_privileges_on_excluded_objects_are_not_needed(
     options: DumpOptions, own: PostgresServer, here: Repository, fresh_database: Fresh
 ) -> None:
     reader = person(fresh_database(own, None, *FILL), "", "grant select on film to {}")
@@ -436,7 +436,7 @@ def test_rights_to_what_is_left_out_do_not_matter(
 
 
 @pytest.mark.parametrize("major", [16, 18])
-def test_rights_for_definitions_alone(
+def test_privileges_for_definitions_only(
     major: int, server16: PostgresServer, own: PostgresServer, here: Repository, fresh_database: Fresh
 ) -> None:
     server = server16 if major == 16 else own
@@ -555,13 +555,13 @@ def test_patterns_that_match_nothing(own: PostgresServer, here: Repository, fres
     assert checked(database, here, options=DumpOptions(schemas=["sal?s"], extensions=["plpgsql"])) == {}
 
 
-def test_filter_files_are_said_not_to_be_read(own: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
+def test_filter_files_are_reported_as_not_read(own: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
     (tmp_path / "filter").write_text("exclude table film\n")
     found = checked(fresh_database(own, None, *FILL), options=DumpOptions(filters=[tmp_path / "filter"]))
     assert list(found) == ["filters"]
 
 
-def test_what_a_plain_dump_leaves_out(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
+def test_properties_that_a_plain_dump_lacks(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
     database = fresh_database(own)
     run(database, f"alter database \"{database.dbname}\" set work_mem = '8MB'")
     assert checked(database, here) == {}
@@ -602,7 +602,7 @@ def test_a_folder_that_cannot_be_written(own: PostgresServer, here: Repository, 
     assert [finding.code for finding in findings if "write" in finding.code] == ["repository_write"]
 
 
-def test_a_bucket_that_is_not_there(s3: S3Server, own: PostgresServer, fresh_database: Fresh) -> None:
+def test_a_bucket_that_does_not_exist(s3: S3Server, own: PostgresServer, fresh_database: Fresh) -> None:
     database = fresh_database(own)
     missing = open_repository("s3://no-such-bucket-here/x", s3=S3Options(client_factory=s3.client))
     found = checked(database, missing)
@@ -626,7 +626,7 @@ class SmallDisk(LocalRepository):
         return self.room
 
 
-def test_too_little_room(own: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
+def test_too_little_space(own: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
     database = fresh_database(own, None, *FILL)
     disk = SmallDisk(tmp_path)
     disk.init()

@@ -1,4 +1,4 @@
-"""check foretells a restore: each kind of thing is made, found, restored as foretold, mended, and then found no more.
+"""check predicts a restore: each problem is created, found, restored as predicted, fixed, and found no longer.
 
 The examples are those of the documentation.
 """
@@ -153,7 +153,7 @@ def restored(build: Build, source: ConnectionParams, target: ConnectionParams, t
 
 @each(BUILDS)
 @pytest.mark.parametrize("code", TRIED)
-def test_an_example_is_found_restores_as_said_and_is_mended(
+def test_an_example_is_found_restores_as_stated_and_can_be_fixed(
     build: Build, code: str, made: Made, tmp_path: Path
 ) -> None:
     problem = PROBLEMS[code]
@@ -286,7 +286,7 @@ def test_who_uses_a_function(user: str, made: Made, tmp_path: Path) -> None:
     assert "function_search_path" not in found(database)
 
 
-def test_the_statement_that_mends_quotes_names(made: Made) -> None:
+def test_the_statement_in_the_hint_quotes_names(made: Made) -> None:
     body = 'CREATE FUNCTION "A b"."F f"(int) RETURNS int LANGUAGE sql IMMUTABLE AS \'SELECT $1 FROM "T t"\''
     database = made(
         NEWEST,
@@ -306,7 +306,7 @@ def test_a_function_in_standard_sql_has_no_names_to_look_up(made: Made, tmp_path
 
 
 @pytest.mark.parametrize("column", ["timestamptz DEFAULT f()", "timestamptz"])
-def test_what_a_restore_does_not_run_is_no_finding(made: Made, tmp_path: Path, column: str) -> None:
+def test_functions_that_a_restore_does_not_run_are_not_reported(made: Made, tmp_path: Path, column: str) -> None:
     function = "CREATE FUNCTION f() RETURNS timestamptz LANGUAGE sql AS 'SELECT at FROM clock'"
     trigger = "CREATE FUNCTION g() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.a = f(); RETURN NEW; END'"
     statements = [
@@ -342,7 +342,7 @@ def test_what_a_restore_does_not_run_is_no_finding(made: Made, tmp_path: Path, c
         ("a < random()", True),
     ],
 )
-def test_conditions_on_the_clock(made: Made, condition: str, changes: bool) -> None:
+def test_conditions_that_depend_on_the_time(made: Made, condition: str, changes: bool) -> None:
     database = made(NEWEST, f"CREATE TABLE t (at timestamptz, a int, name text, CONSTRAINT c CHECK ({condition}))")
     codes = found(database)
     assert list(codes) == ["check_changes"] * changes
@@ -440,7 +440,7 @@ def test_keepalives(keywords: dict[str, str], objects: tuple[str, ...]) -> None:
     assert [(finding.code, finding.objects) for finding in findings.all] == [("keepalives", objects)] * bool(objects)
 
 
-def test_a_selection_that_leaves_out_what_it_needs(made: Made) -> None:
+def test_a_selection_without_its_dependencies(made: Made) -> None:
     database = made(
         NEWEST,
         "CREATE SCHEMA shared; CREATE SCHEMA app; CREATE TYPE shared.mood AS ENUM ('good')",
@@ -470,7 +470,7 @@ def test_a_selection_that_leaves_out_what_it_needs(made: Made) -> None:
 # -- rows
 
 
-def test_rows_that_are_sound(made: Made) -> None:
+def test_valid_rows(made: Made) -> None:
     database = made(
         NEWEST,
         "CREATE TYPE mood AS ENUM ('good', 'bad')",
@@ -512,7 +512,7 @@ def test_violations_in_partitions_and_children(made: Made) -> None:
     assert found(database, scan_rows=True, options=DumpOptions(exclude_tables=["c", "c1", "child", "failing"])) == {}
 
 
-def test_nobody_has_his_functions_run(made: Made) -> None:
+def test_functions_of_users_are_not_run(made: Made) -> None:
     """Whoever owns a table could have a superuser run anything, else."""
     database = made(
         NEWEST,
@@ -549,7 +549,7 @@ def test_large_rows(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(database, scan_rows=True) == {}
 
 
-def test_a_table_that_the_server_has_no_room_to_scan(made: Made) -> None:
+def test_a_table_that_needs_too_much_temporary_space_to_scan(made: Made) -> None:
     database = made(
         NEWEST,
         "CREATE TABLE wide (a text PRIMARY KEY); INSERT INTO wide SELECT md5(n::text) FROM generate_series(1, 50000) n",
@@ -583,7 +583,7 @@ def test_a_broken_page(made: Made) -> None:
 # -- who asks, and how long
 
 
-def test_a_user_with_read_rights_only(made: Made) -> None:
+def test_a_user_with_read_privileges_only(made: Made) -> None:
     database = made(NEWEST, *PROBLEMS["function_search_path"].example, *PROBLEMS["violated_foreign_key"].example)
     role = f"reader_{secrets.token_hex(4)}"
     run(database, f"CREATE ROLE {role} LOGIN", f"GRANT pg_read_all_data TO {role}")
@@ -610,7 +610,7 @@ def test_a_table_that_is_locked_is_not_waited_for(made: Made) -> None:
     assert codes["check_changes"].objects == ("other_at_check on public.other",)
 
 
-def test_a_scan_stops_when_it_is_told_to(made: Made) -> None:
+def test_a_scan_can_be_canceled(made: Made) -> None:
     database = made(
         NEWEST,
         "CREATE TABLE t (a int); INSERT INTO t VALUES (60)",

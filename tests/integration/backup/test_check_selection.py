@@ -1,4 +1,4 @@
-"""check's idea of what a selection takes, against what pg_dump takes."""
+"""The tables that check selects for a dump, compared with those that pg_dump dumps."""
 
 from __future__ import annotations
 

@@ -90,7 +90,9 @@ def test_a_cluster_has_none(server18: PostgresServer, here: Repository) -> None:
 
 
 @pytest.mark.parametrize("format", ["custom", "plain"])
-def test_another_version_is_said(server18: PostgresServer, fresh_database: Made, here: Repository, format: str) -> None:
+def test_another_version_is_reported(
+    server18: PostgresServer, fresh_database: Made, here: Repository, format: str
+) -> None:
     reference = dumped(fresh_database(server18, None, *SOUND), here, format)
     target = RestoreTarget(connection=fresh_database(server18, None), mode="into_empty")
     plan: Any = restore(reference=reference, repository=here, target=target, dry_run=True)["plan"]

@@ -1,4 +1,4 @@
-"""Level ``restore``: what comes back is what was dumped, for a small database, a tortured one and a real one."""
+"""Level ``restore``: the copy equals the dump, for a small database, one with unusual objects, and a real one."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def compared(found: dict[str, Any]) -> set[str]:
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("database", [TORTURE, "small"])
 @pytest.mark.parametrize("major", [16, 18])
-def test_what_comes_back_is_what_was_dumped(
+def test_the_restored_rows_are_the_dumped_ones(
     major: int, database: str, format: str, tortured: Callable[[int], PostgresServer], here: Repository
 ) -> None:
     connection = tortured(major).params.with_database(database)
@@ -279,7 +279,7 @@ def not_proven(reference: dict[str, object], repository: Repository, settings: S
     return str(caught.value)
 
 
-def test_an_extension_that_is_not_here(
+def test_a_missing_extension(
     server18: PostgresServer,
     fresh_database: Callable[..., ConnectionParams],
     here: Repository,
@@ -314,7 +314,7 @@ def test_no_server_programs(
     assert "HINT: Install postgresql-18" in said
 
 
-def test_too_little_disk(
+def test_too_little_disk_space(
     server18: PostgresServer,
     fresh_database: Callable[..., ConnectionParams],
     here: Repository,
@@ -341,7 +341,7 @@ def test_a_dump_without_definitions(
 
 
 @pytest.mark.parametrize("format", ["custom", "plain"])
-def test_a_dump_that_does_not_restore_fails(
+def test_a_dump_that_cannot_be_restored_fails(
     format: str, server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository
 ) -> None:
     database = fresh_database(

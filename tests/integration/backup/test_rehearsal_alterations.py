@@ -1,4 +1,4 @@
-"""Any single wrong thing is found: a restored copy is altered, and level ``restore`` names just what was altered."""
+"""Every difference is found: a restored copy is altered, and level ``restore`` reports exactly what was altered."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def named(found: Rehearsal) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("alteration", ALTERATIONS)
-def test_what_was_altered_is_named_and_nothing_else(alteration: str, restored: Restored) -> None:
+def test_exactly_the_altered_object_is_reported(alteration: str, restored: Restored) -> None:
     """In plain dumps another reader finds the definitions; rows are the same to both."""
     statements, expected = ALTERATIONS[alteration]
     assert named(restored.altered(statements)) == expected
@@ -248,7 +248,7 @@ def test_what_was_altered_is_named_and_nothing_else(alteration: str, restored: R
         "update film set title = title where film_id % 3 = 0; vacuum full film",
     ],
 )
-def test_rows_in_another_order_pass_and_that_is_said(statements: str, restored: Restored) -> None:
+def test_rows_in_another_order_pass_with_a_note(statements: str, restored: Restored) -> None:
     found = restored.altered(statements.replace("vacuum full film", "cluster film using film_title_idx"))
     assert [difference for difference in found.differences if difference.kind == "table data"] == []
     assert {table.name: table.result for table in found.tables}["film"] == "reordered"
@@ -281,7 +281,7 @@ def test_an_extension_brings_rows_of_its_own(restored: Restored) -> None:
         ("pg_dumpall", "alter function f(int) cost 7", [("function", "altered: public.f(integer)")]),
     ],
 )
-def test_a_whole_rehearsal(
+def test_a_complete_rehearsal(
     format: str, statement: str, expected: list[tuple[str, str]], source: ConnectionParams, tmp_path: Path
 ) -> None:
     repository = open_repository(f"file://{tmp_path}")

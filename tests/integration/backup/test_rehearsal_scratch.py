@@ -1,4 +1,4 @@
-"""A rehearsal on a scratch server that a connection names, where other databases live, one of the same name too."""
+"""A rehearsal on a scratch server that has other databases, one of the same name too."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def report(repository: Repository) -> tuple[dict[str, Any], bytes]:
 
 
 @pytest.mark.parametrize("format", ["custom", "tar", "directory", "plain"])
-def test_what_comes_back_is_what_was_dumped(
+def test_the_restored_rows_are_the_dumped_ones(
     format: str,
     source: ConnectionParams,
     scratch_server: PostgresServer,
@@ -246,7 +246,9 @@ def not_proven(reference: dict[str, object], repository: Repository, scratch: Co
     return str(caught.value)
 
 
-def test_what_names_its_database_itself(small: ConnectionParams, scratch: ConnectionParams, here: Repository) -> None:
+def test_a_plain_dump_that_creates_its_database(
+    small: ConnectionParams, scratch: ConnectionParams, here: Repository
+) -> None:
     said = not_proven(dump(small, here, format="plain", create=True), here, scratch)
     assert (
         "contains the name of its database cannot be rehearsed on a scratch server. HINT: Dump without create=True"
@@ -260,7 +262,7 @@ def test_a_cluster(server18: PostgresServer, scratch: ConnectionParams, here: Re
     assert "creates databases under their own names" in not_proven(reference, here, scratch)
 
 
-def test_who_is_no_superuser(small: ConnectionParams, scratch: ConnectionParams, here: Repository) -> None:
+def test_a_user_who_is_not_a_superuser(small: ConnectionParams, scratch: ConnectionParams, here: Repository) -> None:
     plain = replace(scratch, keywords={**scratch.keywords, "user": "plain"}, password="plain")
     assert "user plain is not a superuser of the scratch server" in not_proven(dump(small, here), here, plain)
 
@@ -279,7 +281,7 @@ def test_no_server(small: ConnectionParams, scratch: ConnectionParams, here: Rep
     assert "refused" in not_proven(dump(small, here), here, nobody)
 
 
-def test_what_it_lacks(
+def test_a_missing_tablespace(
     small: ConnectionParams, scratch: ConnectionParams, here: Repository, server18: PostgresServer
 ) -> None:
     """An extension is told as on a server here; a tablespace only here."""
@@ -297,7 +299,7 @@ def test_what_it_lacks(
     assert "lacks tablespace roomy. HINT: Create them on the scratch server" in said
 
 
-def test_a_role_with_fewer_rights_there(
+def test_a_role_with_fewer_privileges_on_the_scratch_server(
     scratch: ConnectionParams,
     here: Repository,
     server18: PostgresServer,

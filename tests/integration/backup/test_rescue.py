@@ -64,7 +64,9 @@ def count(database: ConnectionParams, table: str = "t") -> int:
         return int(row[0]) if row else -1
 
 
-def test_a_function_that_relies_on_search_path(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
+def test_a_function_that_depends_on_search_path(
+    server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
     target = rescued(
         "A function relies on `search_path`",
         "generated column",

@@ -1,4 +1,4 @@
-"""restore: every format, from a folder and from S3, into every kind of target, on real servers."""
+"""restore: every format, from a directory and from S3, in every mode, on real servers."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_every_format_into_an_empty_database(
     assert_no_canary(result)
 
 
-def test_a_target_that_is_not_empty_is_refused_by_name(
+def test_a_target_that_is_not_empty_is_refused_with_its_objects(
     server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
 ) -> None:
     make_roles(server18)
@@ -117,7 +117,7 @@ def test_an_invalid_request_changes_nothing(
     assert value(target, "select count(*) from pg_class where oid >= 16384") == 0
 
 
-def test_a_database_that_is_not_there(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
+def test_a_database_that_does_not_exist(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
     repository = local(tmp_path)
     reference = backup(fresh_database(server18), repository)
     nowhere = server18.params.with_database("nowhere")
@@ -177,7 +177,7 @@ def test_create_brings_back_what_belongs_to_the_database_under_another_name(
 @pytest.mark.parametrize(
     ("dumped", "options"), [({"format": "directory"}, {"jobs": 2}), ({"format": "plain", "create": True}, {})]
 )
-def test_replace_takes_the_place_and_the_properties_of_the_old_database(
+def test_replace_keeps_name_and_properties_of_the_old_database(
     dumped: dict[str, Any],
     options: dict[str, Any],
     keep_old: bool,

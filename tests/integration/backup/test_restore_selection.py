@@ -1,4 +1,4 @@
-"""restore: parts of a backup, other owners, roles from elsewhere; and what the server lacks."""
+"""restore: parts of a backup, other owners, roles of a cluster backup, and what the server lacks."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_list_file_says_in_which_order(
     assert restored(reference, repository, target, options={"use_list": tmp_path / "other.list"})["rows"] == ROW_COUNT
 
 
-def test_rows_into_tables_that_are_there_all_or_none(
+def test_rows_into_existing_tables_all_or_none(
     dumped: tuple[dict[str, object], Repository], server18: PostgresServer, fresh_database: Fresh
 ) -> None:
     target = fresh_database(server18, None, SCHEMA[0], SCHEMA[2], "alter table actor add check (actor_id <= 400)")
@@ -159,7 +159,9 @@ def test_other_owners(
         session.execute("drop database other_owner")
 
 
-def test_what_the_server_lacks_is_said_at_once(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
+def test_everything_the_server_lacks_is_reported_at_once(
+    server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
     make_roles(server18)
     repository = local(tmp_path / "repository")
     source = fresh_database(server18, None, *SCHEMA, "create extension vector", "create policy p on actor to app_owner")
@@ -245,7 +247,7 @@ def test_roles_from_a_cluster_backup_come_first(
         assert "SCRAM" not in "\n".join(log) + str(result)
 
 
-def test_a_plain_dump_is_restored_whole(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
+def test_a_plain_dump_is_restored_completely(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
     make_roles(server18)
     repository = local(tmp_path)
     reference = backup(fresh_database(server18, None, *SCHEMA), repository, format="plain")
@@ -261,7 +263,7 @@ def test_a_plain_dump_is_restored_whole(server18: PostgresServer, fresh_database
 
 
 @pytest.mark.parametrize("format", ["custom", "plain"])
-def test_what_fails_in_the_middle_leaves_nothing_not_even_large_objects(
+def test_a_failed_restore_leaves_nothing_not_even_large_objects(
     format: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
 ) -> None:
     # The script of a plain dump has COMMITs of its own, around its large objects; what comes after them fails.
@@ -294,7 +296,7 @@ def test_what_fails_in_the_middle_leaves_nothing_not_even_large_objects(
 
 
 @pytest.mark.parametrize("format", ["custom", "directory", "tar", "plain"])
-def test_bytes_that_are_not_those_dumped_are_refused_before_a_tool_sees_them(
+def test_a_damaged_backup_is_refused_before_a_program_reads_it(
     format: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
 ) -> None:
     make_roles(server18)
@@ -314,7 +316,7 @@ def test_bytes_that_are_not_those_dumped_are_refused_before_a_tool_sees_them(
     assert value(target, "select count(*) from pg_class where oid >= 16384") == 0
 
 
-def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
+def test_a_dry_run_returns_the_plan_and_changes_nothing(
     dumped: tuple[dict[str, object], Repository], server18: PostgresServer, fresh_database: Fresh
 ) -> None:
     target = fresh_database(server18, None, "create table old as select 1 as a")

@@ -1,4 +1,4 @@
-"""restore: between versions, from old dumps, by roles that may less, and of whole clusters."""
+"""restore: between versions, from old dumps, by unprivileged roles, and of clusters."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_into_a_newer_server(
 
 
 @pytest.mark.parametrize("format", ["custom", "plain"])
-def test_into_an_older_server_is_refused_in_clear_words_and_may_be_tried(
+def test_an_older_server_is_refused_unless_allowed(
     format: str, server16: PostgresServer, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
 ) -> None:
     make_roles(server16, server18)
@@ -156,7 +156,7 @@ def test_schema_public_of_a_selected_dump_is_no_collision(
                 session.execute(sql.SQL("drop database {}").format(sql.Identifier(target.dbname)))
 
 
-def test_by_a_role_that_may_little(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
+def test_restore_by_an_unprivileged_role(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
     make_roles(server18)
     repository = local(tmp_path)
     source = fresh_database(server18, None, *SCHEMA)
@@ -225,7 +225,7 @@ def cluster(tmp_path: Path) -> Any:
     [{}, {"compress": "zstd"}, {"clean": True, "if_exists": True}, {"clean": True}, {"quote_all_identifiers": True}],
     ids=lambda options: "-".join(options) or "as-is",
 )
-def test_a_whole_cluster(dumped: dict[str, Any], major: int, cluster: PostgresServer, tmp_path: Path) -> None:
+def test_a_complete_cluster(dumped: dict[str, Any], major: int, cluster: PostgresServer, tmp_path: Path) -> None:
     if major == 16 and dumped:
         dumped = {}
     repository = local(tmp_path / "repository")
@@ -283,7 +283,7 @@ def test_a_cluster_with_a_database_that_fails_leaves_none_of_them(cluster: Postg
         assert databases_of(server) == set()
 
 
-def test_what_a_server_has_already_is_not_touched(cluster: PostgresServer, tmp_path: Path) -> None:
+def test_existing_roles_and_databases_are_not_changed(cluster: PostgresServer, tmp_path: Path) -> None:
     repository = local(tmp_path / "repository")
     reference = backup_cluster(cluster.params, repository)
     with fresh_server(18) as server:

@@ -108,7 +108,7 @@ def test_one_database(
         assert value(server.params.with_database("dvdrental_old"), "select count(*) from since_then") == 0
 
 
-def test_a_whole_cluster(tmp_path: Path) -> None:
+def test_a_complete_cluster(tmp_path: Path) -> None:
     repository = local(tmp_path / "repository")
     with fresh_server(18, superuser="postgres") as server:
         with server.params.connect() as session:

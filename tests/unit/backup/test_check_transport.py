@@ -39,7 +39,7 @@ def test_silent(keywords: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("host", ["db.example.com", "10.0.0.1", "fe80::1", "localhost,db.example.com", "0.0.0.0"])
 @pytest.mark.parametrize("mode", ["", "disable", "allow", "prefer", "require", "verify-ca"])
-def test_a_network_without_proof(host: str, mode: str) -> None:
+def test_a_network_without_server_verification(host: str, mode: str) -> None:
     more = {"sslmode": mode} if mode else {}
     assert codes(host=host, **more) == ["tls_verification", "require_auth"]
     assert codes(None, host=host, **more) == ["tls_verification"]

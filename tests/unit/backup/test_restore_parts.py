@@ -1,4 +1,4 @@
-"""The parts of restore that decide: statements about a database, a script less some of it, what a server must have."""
+"""The decisions of a restore: statements about the database, skipped statements, requirements of the server."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_statement_about_a_database_gets_another_name(statement: str, name: st
         "UPDATE public.t SET a = 1;",
     ],
 )
-def test_other_statements_are_none_of_its_business(statement: str) -> None:
+def test_other_statements_are_ignored(statement: str) -> None:
     assert DatabaseStatement.parse(statement) is None
 
 
@@ -280,7 +280,7 @@ def test_everything_missing_is_reported_at_once() -> None:
 # -- roles of a cluster
 
 
-def test_what_exists_stays_as_it_is() -> None:
+def test_existing_roles_are_not_changed() -> None:
     statements = [
         "SET client_encoding = 'UTF8';",
         "DROP ROLE IF EXISTS new;",
