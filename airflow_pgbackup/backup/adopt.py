@@ -21,10 +21,10 @@ from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, ConfigurationError, NotProven, VerificationFailed
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.calendar_time import find_zone
 from airflow_pgbackup.repository.catalogue import PIN_FILE
 from airflow_pgbackup.repository.evidence import Evidence, is_whole, read_evidence
 from airflow_pgbackup.repository.manifest import Artifact, ClientInfo, Compression, DatabaseSource, Manifest
-from airflow_pgbackup.repository.retention import find_zone
 
 _UNKNOWN = "0"
 """The version of a dump that does not state one: older than every client."""

@@ -12,7 +12,8 @@ from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.cli.arguments import minimum_level_argument, repository_argument
 from airflow_pgbackup.cli.session import Session
-from airflow_pgbackup.repository.retention import Policy, parse_duration
+from airflow_pgbackup.repository.calendar_time import parse_duration
+from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.terminal import styled
 
 

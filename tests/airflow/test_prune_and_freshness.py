@@ -82,7 +82,7 @@ def test_prune_plans_and_deletes(repository: Repository, run_case: Callable[...,
     plan = run.results["prune"]
     assert (plan["dry_run"], plan["kept"], plan["removed"]) == (True, 2, 2)
     assert [one["id"] for one in plan["decisions"]] == made[2:]
-    assert f"keep prod/app/{made[0]}: the newest; " in run.output
+    assert f"keep prod/app/{made[0]}: newest backup; " in run.output
     assert f"delete prod/app/{made[3]}: no rule keeps it" in run.output
     assert ids(repository) == made
     run = run_case(source, conf={"delete": True})
@@ -114,7 +114,7 @@ def test_prune_of_named_databases_mapped(repository: Repository, run_case: Calla
         ("delete='perhaps', keep_last=1", "invalid delete 'perhaps'. HINT: "),
         ("delete=True, keep_last=1, databases=['app']", "databases are named, but of no server"),
         ("delete=True, keep_last=1, grace=timedelta(0)", "invalid grace 0:00:00"),
-        ("delete=True, keep_last=1, time_zone='Mars'", "there is no time zone 'Mars'"),
+        ("delete=True, keep_last=1, time_zone='Mars'", "time zone 'Mars' does not exist"),
     ],
 )
 def test_prune_refuses_nonsense_without_a_retry(

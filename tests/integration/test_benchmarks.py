@@ -38,3 +38,13 @@ def test_fsck_of_a_few_backups() -> None:
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.splitlines()[-1] == "requests: 41 GetObject, 2 ListObjectsV2, 1 ListMultipartUploads"
+
+
+def test_both_compressors_make_the_same_archive() -> None:
+    run = subprocess.run(
+        [sys.executable, BENCHMARKS / "bench_who_compresses.py", "--mib", "4", "--rounds", "1", "--compress", "gzip:1"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert [line.split(" | ")[1] for line in run.stdout.splitlines()[4:]] == ["pg_dump", "airflow-pgbackup"]

@@ -283,7 +283,7 @@ def test_what_was_adopted_and_is_not_whole_any_more_is_no_success(repository: Lo
 def test_what_cannot_be(repository: LocalRepository, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is not a directory on this machine"):
         run(repository, tmp_path / "nowhere")
-    with pytest.raises(ConfigurationError, match="no time zone 'CEST5'"):
+    with pytest.raises(ConfigurationError, match="time zone 'CEST5' does not exist"):
         run(repository, folder, time_zone="CEST5")
     with pytest.raises(RepositoryNotFound):
         run(LocalRepository(tmp_path / "no repository"), folder)

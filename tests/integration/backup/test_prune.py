@@ -113,7 +113,7 @@ def test_what_the_policy_does_not_keep_goes_with_all_of_its_folder(repository: R
         "keep": True,
         "reasons": first["reasons"],
     }
-    assert first["reasons"][:2] == ["the newest", "one of at least 1 that count, 1"]
+    assert first["reasons"][:2] == ["newest backup", "last verified backup"]
     assert (third["keep"], third["reasons"]) == (False, ["no rule keeps it"])
     assert f"deleted prod/app/{made[3]} (10 bytes)" in logged
     assert "prod/app: 2 of 4 backups kept, 2 deleted (20 bytes)" in logged
@@ -131,9 +131,7 @@ def test_a_dry_run_changes_nothing_and_says_the_same(repository: Repository) -> 
     assert keys(repository) == before
     assert "prod/app: 2 of 4 backups would be kept, 2 deleted (10 bytes)" in logged
     assert [line.split()[0] for line in logged[:5]] == ["keep", "keep", "delete", "delete", "sweep"]
-    assert logged[0].endswith(
-        ": the newest; one of at least 1 that count, 1; daily " + f"{NOW - timedelta(hours=1):%F}, 1 of 2"
-    )
+    assert logged[0].endswith(f": newest backup; last verified backup; daily 1/2 ({NOW - timedelta(hours=1):%F})")
     assert planned["removed"] == 2
     assert len(planned["leftovers"]) == 1
     assert {**run(repository, now=later), "dry_run": True} == planned

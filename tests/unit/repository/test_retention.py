@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.repository.calendar_time import parse_duration
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.layout import LEVELS, Series
-from airflow_pgbackup.repository.retention import Decision, Policy, parse_duration, plan
+from airflow_pgbackup.repository.retention import Decision, Policy, plan
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
 APP = Series("prod", "app")
@@ -242,9 +243,9 @@ def test_daily_weekly_monthly() -> None:
         *("20261031", "20260930", "20260831", "20260731", "20260630", "20260531"),
         *("20260430", "20260331", "20260228", "20260131", "20251231"),
     ]
-    assert "daily 2026-11-22, 1 of 7" in reasons(decisions, backups[0])
-    assert "weekly 2026-W46, 2 of 4" in reasons(decisions, backups[7])
-    assert "monthly 2026-10, 2 of 12" in reasons(decisions, backups[22])
+    assert "daily 1/7 (2026-11-22)" in reasons(decisions, backups[0])
+    assert "weekly 2/4 (2026-W46)" in reasons(decisions, backups[7])
+    assert "monthly 2/12 (2026-10)" in reasons(decisions, backups[22])
     assert reasons(decisions, backups[10]) == "no rule keeps it"
 
 
@@ -257,7 +258,7 @@ def test_the_oldest_stays_while_there_are_too_few() -> None:
     backups = nightly(20)
     decisions = plan(backups, Policy(keep_monthly=6), NOW)
     assert kept(decisions) == [backups[0].id, backups[19].id]
-    assert reasons(decisions, backups[19]) == "monthly: the oldest, as only 1 of 6 are there"
+    assert reasons(decisions, backups[19]) == "kept until there are 6 monthlies"
 
 
 def test_each_series_by_itself() -> None:
@@ -286,7 +287,7 @@ def test_a_clock_that_was_ahead_takes_no_place() -> None:
     decisions = plan([ahead, *real], Policy(keep_last=1), NOW)
     assert kept(decisions) == [ahead.id, real[0].id]
     assert "future" in reasons(decisions, ahead)
-    assert "the newest" in reasons(decisions, real[0])
+    assert "newest backup" in reasons(decisions, real[0])
 
 
 def test_of_one_second_the_higher_id_is_the_newer() -> None:
@@ -300,18 +301,18 @@ def test_nothing_is_deleted_while_nothing_is_proven(state: str) -> None:
     backups = nightly(50, state=state)
     decisions = plan(backups, Policy(keep_last=1), NOW)
     assert all(d.keep for d in decisions)
-    assert "fewer than 1 newer backups count" in reasons(decisions, backups[-1])
+    assert "too few newer verified backups" in reasons(decisions, backups[-1])
 
 
-def test_unproven_backups_take_no_place_and_go_when_proven_ones_are_newer() -> None:
+def test_unverified_backups_replace_none_and_go_when_verified_ones_are_newer() -> None:
     # Ten nights without a verification, then one good one, and another unverified.
     unproven, good = nightly(12, state="notproven"), nightly(12)
     backups = [unproven[0], good[1], *unproven[2:10], good[10], good[11]]
     decisions = plan(backups, Policy(keep_daily=3), NOW)
     assert kept(decisions) == [unproven[0].id, good[1].id, unproven[2].id, good[10].id, good[11].id]
-    assert "fewer than 1 newer" in reasons(decisions, unproven[0])
-    assert reasons(decisions, unproven[2]) == "daily 2026-11-20, 3 of 3 though not verified at archive"
-    assert "not verified at archive, and newer backups that count are there" in reasons(decisions, unproven[3])
+    assert "too few newer verified backups" in reasons(decisions, unproven[0])
+    assert reasons(decisions, unproven[2]) == "daily 3/3 (2026-11-20), not verified at archive"
+    assert "not verified at archive, and there are newer verified backups" in reasons(decisions, unproven[3])
 
 
 def test_a_failed_backup_does_not_push_out_an_unproven_one_of_the_same_day() -> None:
@@ -360,8 +361,8 @@ def test_days_are_local_days(zone: str, first: str, hours: int, days: set[str]) 
     policy = Policy(keep_daily=len(days), time_zone=zone)
     decisions = plan(backups, policy, NOW)
     assert len(kept(decisions)) == len(days)
-    told = " ".join(r for d in decisions for r in d.reasons)
-    assert all(f"daily {day}" in told for day in days)
+    given = " ".join(r for d in decisions for r in d.reasons)
+    assert all(f"({day})" in given for day in days)
     # One hour more on either side is another day.
     for edge in (-1, hours):
         one_more = [*backups, backup(backups[0].started_at + timedelta(hours=edge))]
@@ -372,8 +373,8 @@ def test_the_hour_that_a_clock_repeats_is_two_hours() -> None:
     backups = hourly(datetime(2026, 10, 24, 23, 30, tzinfo=timezone.utc), 4)  # 01:30, 02:30, 02:30, 03:30 in Berlin
     decisions = plan(backups, Policy(keep_hourly=4, time_zone="Europe/Berlin"), NOW)
     assert len(kept(decisions)) == 4
-    assert "hourly 2026-10-25 02:00+0200" in reasons(decisions, backups[1])
-    assert "hourly 2026-10-25 02:00+0100" in reasons(decisions, backups[2])
+    assert "(2026-10-25 02:00+0200)" in reasons(decisions, backups[1])
+    assert "(2026-10-25 02:00+0100)" in reasons(decisions, backups[2])
 
 
 def test_a_day_that_begins_twice_is_one_day() -> None:
@@ -388,10 +389,10 @@ def test_a_day_that_begins_twice_is_one_day() -> None:
 def test_week_53_and_the_turn_of_the_iso_year() -> None:
     backups = [backup(datetime(2026, 12, 27, 2, tzinfo=timezone.utc) + timedelta(days=n)) for n in range(15)]
     decisions = plan(backups, Policy(keep_weekly=3), datetime(2027, 2, 1, tzinfo=timezone.utc))
-    told = " ".join(r for d in decisions for r in d.reasons)
-    assert "weekly 2027-W01" in told
-    assert "weekly 2026-W53" in told
-    assert "weekly 2026-W52" in told
+    given = " ".join(r for d in decisions for r in d.reasons)
+    assert "(2027-W01)" in given
+    assert "(2026-W53)" in given
+    assert "(2026-W52)" in given
 
 
 def test_ids_of_the_first_and_last_year_do_no_harm() -> None:
@@ -409,22 +410,22 @@ def test_ids_of_the_first_and_last_year_do_no_harm() -> None:
         ({}, "has no rule"),
         ({"keep_last": 0, "keep_daily": 0}, "has no rule"),
         ({"keep_at_least": 5}, "has no rule"),
-        ({"keep_last": -1}, "keep_last is -1"),
-        ({"keep_daily": "7"}, "keep_daily is '7'"),
-        ({"keep_daily": 7.0}, "keep_daily is 7.0"),
-        ({"keep_daily": True}, "keep_daily is True"),
-        ({"keep_daily": None}, "keep_daily is None"),
-        ({"keep_last": 1, "keep_at_least": 0}, "keep_at_least is 0"),
-        ({"keep_within": timedelta(0)}, "keep_within is 0:00:00"),
-        ({"keep_within": timedelta(days=-1)}, "keep_within is -1 day"),
-        ({"keep_within": timedelta.max}, "keep_within is 999999999 days"),
-        ({"keep_within": 30}, "keep_within is 30"),
+        ({"keep_last": -1}, "invalid keep_last -1"),
+        ({"keep_daily": "7"}, "invalid keep_daily '7'"),
+        ({"keep_daily": 7.0}, "invalid keep_daily 7.0"),
+        ({"keep_daily": True}, "invalid keep_daily True"),
+        ({"keep_daily": None}, "invalid keep_daily None"),
+        ({"keep_last": 1, "keep_at_least": 0}, "invalid keep_at_least 0"),
+        ({"keep_within": timedelta(0)}, "invalid keep_within 0:00:00"),
+        ({"keep_within": timedelta(days=-1)}, "invalid keep_within -1 day"),
+        ({"keep_within": timedelta.max}, "invalid keep_within 999999999 days"),
+        ({"keep_within": 30}, "invalid keep_within 30"),
         ({"keep_last": 1, "minimum_level": "archiv"}, "invalid minimum_level 'archiv'"),
-        ({"keep_last": 1, "time_zone": "Europe/Berlln"}, "no time zone 'Europe/Berlln'"),
-        ({"keep_last": 1, "time_zone": "../../etc/passwd"}, "no time zone"),
-        ({"keep_last": 1, "time_zone": "Europe"}, "no time zone"),
-        ({"keep_last": 1, "time_zone": ""}, "no time zone"),
-        ({"keep_last": 1, "time_zone": None}, "no time zone"),
+        ({"keep_last": 1, "time_zone": "Europe/Berlln"}, "time zone 'Europe/Berlln' does not exist"),
+        ({"keep_last": 1, "time_zone": "../../etc/passwd"}, "does not exist"),
+        ({"keep_last": 1, "time_zone": "Europe"}, "does not exist"),
+        ({"keep_last": 1, "time_zone": ""}, "does not exist"),
+        ({"keep_last": 1, "time_zone": None}, "does not exist"),
     ],
 )
 def test_nonsense_is_refused(nonsense: dict[str, object], message: str) -> None:

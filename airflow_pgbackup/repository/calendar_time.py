@@ -1,0 +1,42 @@
+"""Time zones and time spans, as people write them."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta, timezone, tzinfo
+from zoneinfo import ZoneInfo
+
+from airflow_pgbackup.errors import ConfigurationError
+
+_UNITS = {"h": 1, "d": 24, "w": 7 * 24}
+
+
+def find_zone(name: str) -> tzinfo:
+    """Return a time zone.
+
+    :param name: an IANA name.
+    :raises ConfigurationError: it does not exist.
+    """
+    if name == "UTC":
+        return timezone.utc
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError, TypeError):
+        # ZoneInfoNotFoundError is a KeyError; '../x' a ValueError; the name of a directory an OSError.
+        raise ConfigurationError(
+            f"time zone {name!r} does not exist",
+            hint="Use an IANA name like 'Europe/Berlin'. On a system without time zones, pip install tzdata.",
+        ) from None
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return ``36h``, ``30d``, ``8w``, ``1w12h`` as a time span. Months and years vary in length, so there are none.
+
+    :raises ConfigurationError: for anything else.
+    """
+    parts = re.findall(r"(\d{1,6})([hdw])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ConfigurationError(
+            f"{text!r} is not a time span", hint="Write hours, days and weeks like 36h, 30d, 8w, 1w12h."
+        )
+    return timedelta(hours=sum(int(number) * _UNITS[unit] for number, unit in parts))
