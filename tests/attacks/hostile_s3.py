@@ -1,15 +1,14 @@
-"""An S3 server that means harm: a repository.json as it should be, and whatever a test makes of the rest."""
+"""A hostile S3 server: its repository.json is valid, and a test scripts all other answers."""
 
 from __future__ import annotations
 
-import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from local_http import Handler, LocalServer
 
 UUID = str(uuid.UUID(int=7))
 REPOSITORY = b'{"format_version": "1.0", "uuid": "%s", "created_at": "2026-11-22T02:00:00Z"}' % UUID.encode()
@@ -40,18 +39,16 @@ class Answer:
 Script = Callable[[Request], Answer | None]
 
 
-class HostileS3:
-    """For the length of :meth:`running`. ``script`` may be set at any time; what it gives no answer to is not there.
+class HostileS3(LocalServer):
+    """``script`` may be set at any time; a request that it does not answer gets NoSuchKey.
 
     :ivar requests: those that came.
     """
 
     def __init__(self) -> None:
+        super().__init__(type("StoreHandler", (_Handler,), {"store": self}))
         self.script: Script = lambda request: None
         self.requests: list[Request] = []
-        self.closed = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"store": self}))
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -63,18 +60,6 @@ class HostileS3:
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_MAX_ATTEMPTS": "2",
         }
-
-    @contextmanager
-    def running(self) -> Iterator[HostileS3]:
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.closed.set()
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
 
 
 def listing(contents: str = "", *, truncated: bool = False, token: str | None = None) -> Answer:
@@ -98,19 +83,10 @@ def item(key: str, **other: str) -> str:
     return "<Contents>" + "".join(f"<{n}>{v}</{n}>" for n, v in fields.items() if v is not None) + "</Contents>"
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """The other side ends when it has enough."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class _Handler(Handler):
     store: HostileS3
 
-    def _pass(self) -> None:
+    def answer(self) -> None:
         url = urlsplit(self.path)
         query = parse_qs(url.query, keep_blank_values=True)
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -123,8 +99,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(answer or Answer(b"<Error><Code>NoSuchKey</Code></Error>", 404))
         except OSError:
             self.close_connection = True
-
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass
 
     def _operation(self, query: dict[str, list[str]]) -> str:
         if self.command != "GET":
@@ -153,6 +127,3 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             self.wfile.write(piece)
             self.wfile.flush()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass

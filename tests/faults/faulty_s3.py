@@ -6,12 +6,12 @@ import http.client
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from local_http import Handler, LocalServer
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Fault:
     hits: int = field(default=0, init=False)
 
 
-class FaultyS3:
+class FaultyS3(LocalServer):
     """``url``: what the client is given as its endpoint. The requests keep their Host header, so their signatures hold.
 
     Kinds of faults: ``answer`` (an error without asking the server), ``reset`` (the connection breaks before the
@@ -53,14 +53,11 @@ class FaultyS3:
     """
 
     def __init__(self, endpoint: str) -> None:
+        super().__init__(type("ProxyHandler", (_Handler,), {"proxy": self}))
         self.target = urlsplit(endpoint).netloc
         self.faults: list[Fault] = []
         self.calls: list[Call] = []
         self.lock = threading.Lock()
-        self.closed = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def fault(self, operation: str, kind: str, **how: Any) -> Fault:
         fault = Fault(operation, kind, **how)
@@ -69,18 +66,6 @@ class FaultyS3:
 
     def count(self, operation: str) -> int:
         return sum(call.operation == operation for call in self.calls)
-
-    @contextmanager
-    def running(self) -> Iterator[FaultyS3]:
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.closed.set()
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
 
     def due(self, call: Call) -> Fault | None:
         with self.lock:
@@ -113,11 +98,10 @@ def _operation(method: str, path: str, query: dict[str, list[str]], headers: dic
     return "HeadObject"
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     proxy: FaultyS3
 
-    def _pass(self) -> None:
+    def answer(self) -> None:
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(headers.get("content-length", 0)))
@@ -149,8 +133,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(status, answer_headers, answer, send=len(answer) // 2)
             return self._reset()
         return self._reply(status, answer_headers, answer)
-
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass
 
     def _ask(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(self.proxy.target, timeout=60)
@@ -190,9 +172,6 @@ class _Handler(BaseHTTPRequestHandler):
             super().finish()
         except OSError:
             pass
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
 
 def _error(fault: Fault) -> bytes:
