@@ -247,7 +247,7 @@ def test_a_connection_that_fails(
 @pytest.mark.parametrize(
     ("bucket", "fields", "found"),
     [
-        ("missing-bucket", {}, "there is no bucket missing-bucket"),
+        ("missing-bucket", {}, "bucket missing-bucket does not exist"),
         (None, {"password": "wrong"}, "the secret key is wrong"),
         (None, {"login": "AKWRONG"}, "does not know this access key"),
         (None, {"extra": {"endpoint_url": "http://127.0.0.1:9"}}, "http://127.0.0.1:9"),

@@ -483,7 +483,7 @@ def test_deleting_reads_each_keys_answer(store: Store, repository: Repository) -
     store.proxy.fault("DeleteObjects", "answer", status=200, body=f"<DeleteResult>{denied}{gone}</DeleteResult>")
     with pytest.raises(RepositoryError, match=r"pg: a/b \(AccessDenied: locked\)") as caught:
         repository.delete(["a/b", "a/c"])
-    assert "object lock" in (caught.value.hint or "")
+    assert "Object lock" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (400, "MissingContentMD5")])
@@ -507,8 +507,8 @@ REFUSALS = [
     (403, "SignatureDoesNotMatch", "", "secret key is wrong", "secret"),
     (403, "AccessDenied", "", "access denied", "s3:ListBucket"),
     (400, "AuthorizationHeaderMalformed", "<Region>eu-central-1</Region>", "another region", "eu-central-1"),
-    (404, "NoSuchBucket", "", "there is no bucket", "make the bucket"),
-    (403, "InvalidObjectState", "", "archive storage class", "restore it"),
+    (404, "NoSuchBucket", "", "does not exist at", "Create the bucket"),
+    (403, "InvalidObjectState", "", "archive storage class", "Restore it"),
     (400, "KMS.DisabledException", "", "encryption key", "kms:"),
     (501, "NotImplemented", "", "does not implement", "when_required"),
 ]
@@ -627,7 +627,10 @@ def test_a_role_without_deleteobject_is_named_the_right_it_lacks(store: Store, r
     for call in (repository.probe, lambda: repository.delete(["a/b"])):
         with pytest.raises(RepositoryError, match="access denied") as caught:
             call()
-        assert caught.value.hint == "object lock keeps a version until its date; else the role needs s3:DeleteObject"
+        assert (
+            caught.value.hint
+            == "Object lock keeps a version until its date. Without one, the role needs s3:DeleteObject."
+        )
 
 
 @pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (405, "MethodNotAllowed")])

@@ -1,4 +1,4 @@
-"""What S3 and boto3 say, in words that name the cause and the way out."""
+"""Errors of S3 and boto3 as errors of ours, with the cause and what to do."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
 THROTTLED = frozenset({"SlowDown", "RequestTimeout", "RequestLimitExceeded", "Throttling", "TooManyRequests", "429"})
 
 _PERMISSIONS = (
-    "the role needs s3:ListBucket, GetObject, PutObject, DeleteObject, AbortMultipartUpload, "
-    "ListBucketMultipartUploads and ListMultipartUploadParts on this bucket and prefix"
+    "The role needs s3:ListBucket, GetObject, PutObject, DeleteObject, AbortMultipartUpload, "
+    "ListBucketMultipartUploads and ListMultipartUploadParts on this bucket and prefix."
 )
-KEPT = "object lock keeps a version until its date; else the role needs s3:DeleteObject"
-_KMS = "the role needs kms:GenerateDataKey and kms:Decrypt for this key, and the key must be enabled"
+KEPT = "Object lock keeps a version until its date. Without one, the role needs s3:DeleteObject."
+_KMS = "The role needs kms:GenerateDataKey and kms:Decrypt for this key, and the key must be enabled."
 _LOCK = (
-    "a bucket with object lock takes no upload without a checksum: set the extra argument ChecksumAlgorithm to CRC32, "
-    "or remove request_checksum_calculation=when_required"
+    "A bucket with object lock refuses uploads without a checksum: set the extra argument ChecksumAlgorithm to CRC32, "
+    "or remove request_checksum_calculation=when_required."
 )
 _CHECKSUMS = (
-    "the store may not know the checksums that boto3 sends by default: set "
+    "The store may not know the checksums that boto3 sends by default: set "
     '{"config_kwargs": {"request_checksum_calculation": "when_required", '
     '"response_checksum_validation": "when_required"}} in the AWS connection, or for the command line '
-    "AWS_REQUEST_CHECKSUM_CALCULATION=when_required in the environment"
+    "AWS_REQUEST_CHECKSUM_CALCULATION=when_required in the environment."
 )
-_CLOCK = "set this machine's clock: S3 refuses more than 15 minutes of difference"
-_CONNECTION = "look at the AWS connection's key and secret, or at the environment of this worker"
-_REGION = "set region_name in the AWS connection"
+_CLOCK = "Set the clock of this machine: S3 allows a difference of 15 minutes."
+_CONNECTION = "Check key and secret of the AWS connection, or the environment of this worker."
+_REGION = "Set region_name in the AWS connection."
 _DELETES = frozenset({"DeleteObject", "DeleteObjects"})
 # "Unsupported header 'x-amz-checksum-crc32'", "aws-chunked encoding is not supported", "… trailer …"
 _ABOUT_CHECKSUMS = re.compile("checksum|chunked|trailer|content-?length|x-amz-sdk", re.IGNORECASE)
@@ -67,27 +67,33 @@ _CODES: dict[str, tuple[str, str | None]] = {
     "301": ("the bucket is in another region", _REGION),
     "IllegalLocationConstraintException": ("the bucket is in another region", _REGION),
     "AuthorizationHeaderMalformed": ("the request was signed for another region than the bucket's", _REGION),
-    "SlowDown": ("the store asks to slow down", "fewer backups at a time, or more retries in the connection"),
-    "ServiceUnavailable": ("the store is not available", "try again later"),
-    "503": ("the store is not available", "try again later"),
-    "InternalError": ("the store had an internal error", "try again later"),
-    "500": ("the store had an internal error", "try again later"),
-    "RequestTimeout": ("the store gave up waiting for data", "try again later"),
-    "BadDigest": (_DAMAGED, "try again; look at proxies in between"),
-    "XAmzContentSHA256Mismatch": (_DAMAGED, f"try again; look at proxies in between; {_CHECKSUMS}"),
-    "XAmzContentChecksumMismatch": (_DAMAGED, "try again; look at proxies in between"),
-    "IncompleteBody": ("the data did not arrive in full", "try again"),
-    "PreconditionFailed": ("the object has changed since it was looked at", None),
-    "InvalidObjectState": ("the object is in an archive storage class", "restore it in S3 first, then try again"),
-    "EntityTooLarge": ("the object is too large for this store", "lower max_parts if the store allows fewer"),
-    "InvalidPart": ("a part of the upload is gone or damaged", "try again; does a lifecycle rule abort uploads early?"),
-    "NoSuchUpload": ("the multipart upload is gone", "does a lifecycle rule or a sweep abort uploads too early?"),
-    "NotImplemented": (
-        "the store does not implement what was asked",
-        f"{_CHECKSUMS}; and leave out the extra arguments that it does not know",
+    "SlowDown": ("the store asks to slow down", "Run fewer backups at a time, or set more retries in the connection."),
+    "ServiceUnavailable": ("the store is not available", "Retry later."),
+    "503": ("the store is not available", "Retry later."),
+    "InternalError": ("the store had an internal error", "Retry later."),
+    "500": ("the store had an internal error", "Retry later."),
+    "RequestTimeout": ("the store gave up waiting for data", "Retry later."),
+    "BadDigest": (_DAMAGED, "Retry, and check proxies in between."),
+    "XAmzContentSHA256Mismatch": (_DAMAGED, f"Retry, and check proxies in between. {_CHECKSUMS}"),
+    "XAmzContentChecksumMismatch": (_DAMAGED, "Retry, and check proxies in between."),
+    "IncompleteBody": ("the data did not arrive completely", "Retry."),
+    "PreconditionFailed": ("the object has changed since it was listed", None),
+    "InvalidObjectState": ("the object is in an archive storage class", "Restore it in S3 first, then retry."),
+    "EntityTooLarge": ("the object is too large for this store", "Lower max_parts if the store allows fewer."),
+    "InvalidPart": (
+        "a part of the upload is missing or damaged",
+        "Retry, and check whether a lifecycle rule aborts uploads early.",
     ),
-    "QuotaExceeded": ("the store's quota is used up", "prune, or raise the quota"),
-    "InsufficientStorage": ("the store is full", "prune, or add storage"),
+    "NoSuchUpload": (
+        "the multipart upload does not exist",
+        "Check whether a lifecycle rule or a sweep aborts uploads too early.",
+    ),
+    "NotImplemented": (
+        "the store does not implement the request",
+        f"{_CHECKSUMS} Leave out the extra arguments that it does not know.",
+    ),
+    "QuotaExceeded": ("the quota of the store is used up", "Prune, or raise the quota."),
+    "InsufficientStorage": ("the store is full", "Prune, or add storage."),
 }
 
 
@@ -122,19 +128,20 @@ def translate(error: ClientError | BotoCoreError, what: str, *, bucket: str, end
         return ConfigurationError(f"{what}: {line_of(error)}")
     if isinstance(error, MissingDependencyException):
         return ConfigurationError(
-            f"{what}: this checksum algorithm needs the AWS common runtime", hint="pip install 'botocore[crt]'"
+            f"{what}: this checksum algorithm needs the AWS common runtime",
+            hint="Install it: pip install 'botocore[crt]'",
         )
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         return RepositoryError(f"{what}: no AWS credentials: {line_of(error)}", hint=_CONNECTION)
     if isinstance(error, SSLError):
         return RepositoryError(
             f"{what}: no trusted TLS connection to {endpoint}: {line_of(error)}",
-            hint="for a private certificate authority set verify to its file in the AWS connection",
+            hint="For a private certificate authority set verify to its file in the AWS connection.",
         )
     if isinstance(error, HTTPClientError | S3ConnectionError):
         return RepositoryError(
             f"{what}: {endpoint} does not answer: {line_of(error)}",
-            hint="look at endpoint_url in the AWS connection, at the network and the proxy settings of this worker",
+            hint="Check endpoint_url in the AWS connection, the network, and the proxy settings of this worker.",
         )
     return RepositoryError(f"{what}: {line_of(error)}")
 
@@ -143,13 +150,13 @@ def _answer(error: ClientError, what: str, bucket: str, endpoint: str) -> PgBack
     code = code_of(error)
     if code == "NoSuchBucket":
         return RepositoryNotFound(
-            f"{what}: there is no bucket {bucket} at {endpoint}",
-            hint="make the bucket, or correct the repository's URI or the connection's endpoint and region",
+            f"{what}: bucket {bucket} does not exist at {endpoint}",
+            hint="Create the bucket, or correct the repository URI or the endpoint and region of the connection.",
         )
     if code in EXPIRED:
         return RepositoryError(
             f"{what}: the credentials have expired",
-            hint="a static session token cannot be renewed: let the AWS connection assume a role",
+            hint="A static session token cannot be renewed: let the AWS connection assume a role.",
         )
     words = _words(error)
     found, hint = _CODES.get(code, ("the store refuses it", None))
@@ -163,7 +170,7 @@ def _answer(error: ClientError, what: str, bucket: str, endpoint: str) -> PgBack
         hint = _CHECKSUMS
     region = _region(error.response)
     if hint == _REGION and region:
-        hint = f"set region_name={region} in the AWS connection"
+        hint = f"Set region_name={region} in the AWS connection."
     return RepositoryError(
         f"{what}: {found} ({': '.join(filter(None, [code or str(status_of(error)), words]))})", hint=hint
     )

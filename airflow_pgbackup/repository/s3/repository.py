@@ -80,7 +80,7 @@ class S3Repository(Repository):
         if source_head is None:
             raise BackupNotFound(f"there is no {other.location(source_key)}")
         if pin and pin.size != source_head["ContentLength"]:
-            raise RepositoryError(f"{what}: the object has changed since it was looked at")
+            raise RepositoryError(f"{what}: the object has changed since it was listed")
         if self.stat(key) is not None:
             raise AlreadyExists(f"{self.location(key)} exists already")
         version = pin.version if pin and pin.version else _entry(source_key, source_head).version

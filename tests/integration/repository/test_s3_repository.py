@@ -478,7 +478,7 @@ def test_a_missing_bucket(s3: S3Server, client: S3Client) -> None:
     for call in (lambda: repository.uuid, repository.init, repository.probe, lambda: list(repository.list())):
         with pytest.raises(RepositoryNotFound, match="no bucket no-such-bucket at http") as caught:
             call()
-        assert "make the bucket" in (caught.value.hint or "")
+        assert "Create the bucket" in (caught.value.hint or "")
 
 
 def test_the_default_client_is_boto3s_own_chain(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
