@@ -93,3 +93,16 @@ class FileSection:
         data = self._file.read(self._left if size < 0 else min(size, self._left))
         self._left -= len(data)
         return data
+
+
+class LimitedReader:
+    """Read at most `size` bytes of a source."""
+
+    def __init__(self, source: Readable, size: int) -> None:
+        self._source = source
+        self._left = size
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(self._left if size < 0 else min(size, self._left)) if self._left else b""
+        self._left -= len(data)
+        return data

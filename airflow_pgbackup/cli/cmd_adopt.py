@@ -1,28 +1,139 @@
-"""``pgbackup adopt``: make backups of a directory of existing dumps."""
+"""``pgbackup adopt``: make backups of existing dumps, after showing the plan."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
+from collections.abc import Mapping
 from typing import Any
 
-from airflow_pgbackup.backup.adopt import adopt
-from airflow_pgbackup.cli.arguments import repository_argument
+from rich.prompt import Confirm
+from rich.table import Table
+
+from airflow_pgbackup.backup.adopt import Plan, carry_out, open_sources, plan_adoption
+from airflow_pgbackup.backup.progress import human_bytes
+from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.cli.arguments import repository_argument, repository_at
+from airflow_pgbackup.cli.definition import EXIT_STATUS
+from airflow_pgbackup.cli.display import count
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.layout import check_level
+from airflow_pgbackup.terminal import styled
+
+_HOW = {"header": "header", "name": "name", "mtime": "file"}
 
 
 def run(session: Session) -> None:
     arguments = session.arguments
-    with session.working(f"reading {arguments.directory}"):
-        outcome: Any = adopt(
-            repository=repository_argument(session),
-            directory=Path(arguments.directory),
+    if arguments.verify is not None:
+        check_level(arguments.verify, "--verify", required=True)
+    repository = repository_argument(session)
+    with session.working("reading the dumps"):
+        plan = plan_adoption(
+            repository=repository,
+            sources=open_sources(
+                arguments.sources, open_store=lambda uri: repository_at(session, uri), context=session.context
+            ),
             server=arguments.server,
             database=arguments.database,
+            database_patterns=arguments.database_pattern,
+            time_patterns=arguments.time_pattern,
             time_zone=arguments.time_zone,
-            dry_run=arguments.dry_run,
             context=session.context,
         )
-    lines = [f"{one['path']}: {one['series']} {one['id']}, {one['format']}" for one in outcome["found"]]
-    lines += [f"{one['path']}: skipped: {one['reason']}" for one in outcome["skipped"]]
-    next_ = "next: verify them with pgbackup verify" if outcome["adopted"] else "nothing was adopted"
-    session.result(outcome, *lines, next_)
+    if arguments.dry_run:
+        empty: dict[str, object] = {"adopted": [], "present": [], "failed": [], "removed": []}
+        session.result({**plan.describe(), **empty}, *_shown(plan), "dry run: nothing was changed")
+        return
+    if not arguments.json:
+        for each in _shown(plan):
+            session.out.say(each) if isinstance(each, str) else session.out.print(each)
+    if (plan.to_adopt or (arguments.move and plan.dumps)) and not arguments.yes:
+        _ask(session, plan)
+    _carry_out(session, plan, repository)
+
+
+def _ask(session: Session, plan: Plan) -> None:
+    """Ask whether to carry out the plan.
+
+    :raises ConfigurationError: nobody can be asked, or the answer is no.
+    """
+    if session.arguments.json or not (sys.stdin.isatty() and session.err.is_terminal):
+        raise ConfigurationError(
+            "nothing was changed: without a terminal to ask at, adopt needs --yes",
+            hint="Check the plan, which --dry-run shows, then add --yes.",
+        )
+    dumps = plan.dumps if session.arguments.move else plan.to_adopt
+    size = human_bytes(sum(planned.dump.size for planned in dumps))
+    what = "Move" if session.arguments.move else "Link" if session.arguments.link else "Copy"
+    question = f"{what} {count(len(dumps), 'dump')} ({size}) into {session.arguments.repository}?"
+    try:
+        agreed = Confirm.ask(styled(question, "bold"), console=session.err, default=False)
+    except EOFError:
+        agreed = False
+    if not agreed:
+        raise ConfigurationError("nothing was changed: the plan was not confirmed")
+
+
+def _carry_out(session: Session, plan: Plan, repository: Repository) -> None:
+    arguments = session.arguments
+
+    def verified(reference: Mapping[str, object]) -> dict[str, object]:
+        return verify(reference=reference, repository=repository, level=arguments.verify, context=session.context)
+
+    with session.working("adopting"):
+        outcome: Any = carry_out(
+            plan,
+            link=arguments.link,
+            move=arguments.move,
+            verify=verified if arguments.verify else None,
+            context=session.context,
+        )
+    statuses = {one["status"] for one in outcome["failed"]}
+    if statuses:
+        session.status = EXIT_STATUS["not good" if "failed" in statuses else "not proven"]
+    lines = [f"{one['path']}: skipped: {one['reason']}" for one in outcome["skipped"][len(plan.skipped) :]]
+    lines += [f"{one['path']}: {one['status']} at verification: {one['reason']}" for one in outcome["failed"]]
+    summary = [f"{count(len(outcome['adopted']), 'dump')} adopted"]
+    for name, word in (("present", "adopted before"), ("skipped", "skipped"), ("failed", "not verified")):
+        if outcome[name]:
+            summary.append(f"{len(outcome[name]):,} {word}")
+    if outcome["removed"]:
+        summary.append(f"{count(len(outcome['removed']), 'source')} removed")
+    lines.append(", ".join(summary))
+    if outcome["adopted"] and not arguments.verify:
+        lines.append("next: verify them with pgbackup verify")
+    session.result(outcome, *lines)
+
+
+def _shown(plan: Plan) -> list[str | Table]:
+    """Return the plan for people: a table of dumps, skipped files, warnings, totals."""
+    shown: list[str | Table] = []
+    if plan.dumps:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("file", "series", "time (UTC)", "from", "size", "notes"):
+            table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold")
+        for planned in plan.dumps:
+            notes = ["adopted before"] if planned.present else []
+            if planned.database_from not in ("dump",):
+                notes.append(f"database by {planned.database_from}")
+            table.add_row(
+                planned.dump.name,
+                str(planned.series),
+                f"{planned.time.at:%Y-%m-%d %H:%M}",
+                _HOW[planned.time.source],
+                human_bytes(planned.dump.size),
+                "; ".join((*notes, *planned.notes)),
+            )
+        shown.append(table)
+    shown += [f"skipped {skipped.name}: {skipped.reason}" for skipped in plan.skipped]
+    shown += [f"time pattern {pattern}: {count(number, 'name')}" for pattern, number in plan.patterns.items()]
+    shown += [f"warning: {warning}" for warning in plan.warnings]
+    series = {planned.series for planned in plan.to_adopt}
+    size = human_bytes(sum(planned.dump.size for planned in plan.to_adopt))
+    shown.append(
+        f"plan: {count(len(plan.to_adopt), 'dump')} of {count(len(series), 'series')} to adopt, {size}; "
+        f"{len(plan.dumps) - len(plan.to_adopt):,} adopted before; {len(plan.skipped):,} skipped"
+    )
+    return shown

@@ -176,13 +176,14 @@ def test_nothing_in_a_folder_keeps_the_rest_of_it_from_being_adopted(repository:
         os.close(outer)
     os.close(inner)
     head = "--\n-- PostgreSQL database dump\n--\n\n"
-    (folder / "b.sql").write_text(f"{head}\\connect {'x' * 300}\n")
+    end = "--\n-- PostgreSQL database dump complete\n--\n\n"
+    (folder / "b.sql").write_text(f"{head}\\connect {'x' * 300}\n{end}")
     (folder / "c.sql.zst").write_bytes(bytes.fromhex("28b52ffd00f8") + bytes(20))
-    (folder / "d.sql").write_text(f"{head}\\connect app\n")
-    done = adopt(repository=repository, directory=folder, server="s", dry_run=True)
+    (folder / "d.sql").write_text(f"{head}\\connect app\n{end}")
+    done = adopt(repository=repository, sources=[folder], server="s", dry_run=True)
     assert done["skipped"] == [
-        {"path": "b.sql", "reason": ANY},
-        {"path": "c.sql.zst", "reason": ANY},
+        {"path": "c.sql.zst", "source": str(folder), "reason": ANY},
+        {"path": "b.sql", "source": str(folder), "reason": ANY},
     ]
     assert done["found"] == [ANY]
     assert private_directory.remove(folder)  # pytest's own way of doing it is not for such depths

@@ -390,7 +390,7 @@ def test_a_directory_with_a_link_is_not_adopted(
     path.symlink_to(secret.path)
     repository = open_repository(f"file://{tmp_path / 'pg'}")
     repository.init()
-    done: Any = adopt(repository=repository, directory=dumps, server="old", context=RunContext(log=secret.seen.append))
+    done: Any = adopt(repository=repository, sources=[dumps], server="old", context=RunContext(log=secret.seen.append))
     assert done["adopted"] == []
     (skipped,) = done["skipped"]
     assert skipped["reason"] == f"cannot be read: {path.name}: a symbolic link, which is not followed"

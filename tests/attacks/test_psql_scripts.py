@@ -100,7 +100,7 @@ def planted(repository: Repository, directory: Path, script: bytes, database: st
     """Return a reference to a dump that an attacker put into the repository."""
     directory.mkdir()
     (directory / "dump.sql").write_bytes(script)
-    result = adopt(repository=repository, directory=directory, server="test", database=database)
+    result = adopt(repository=repository, sources=[directory], server="test", database=database)
     assert not result["skipped"]
     (reference,) = result["adopted"]  # type: ignore[misc]
     return reference  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ import pytest
 from restoring import restored
 from tampering import HONEST, STOLEN, TABLE, Victim, between_readings, swap, text_of, victim
 
-from airflow_pgbackup.backup.adopt import _Adoption, adopt
+from airflow_pgbackup.backup.adopt import carry_out, open_sources, plan_adoption
 from airflow_pgbackup.backup.artifact import download
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
@@ -22,12 +22,11 @@ from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import RepositoryError, VerificationFailed
-from airflow_pgbackup.postgres.archive.sniff import Dump
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
-from airflow_pgbackup.repository.local.repository import LocalRepository
+from airflow_pgbackup.repository.local.root import Root
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.options import S3Options
 from airflow_pgbackup.settings import Settings
@@ -188,10 +187,9 @@ def a_link(path: Path, target: Path) -> None:
     path.symlink_to(target)
 
 
+@pytest.mark.parametrize("link", [False, True], ids=["copied", "linked"])
 @pytest.mark.parametrize("how", ["written in place", "a link", "a link on the way"], ids=name)
-def test_adopted(
-    how: str, source: ConnectionParams, server18: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_adopted(how: str, link: bool, source: ConnectionParams, server18: PostgresServer, tmp_path: Path) -> None:
     """A folder that somebody else writes to: a file that is hashed becomes another one before it is copied."""
     folder = tmp_path / "dumps" / "nightly"
     folder.mkdir(parents=True)
@@ -204,21 +202,18 @@ def test_adopted(
     swap(secret / "app.dump", "written in place")
     repository = open_repository(f"file://{tmp_path / 'pg'}")
     repository.init()
-    look = _Adoption.look
-
-    def swapping(job: _Adoption, path: Path, found: Dump) -> object:
-        hashed = look(job, path, found)
-        if how == "written in place":
-            swap(dump, how)
-        elif how == "a link":
-            a_link(dump, secret / "app.dump")
-        else:
-            folder.rename(tmp_path / "elsewhere")
-            folder.symlink_to(secret)
-        return hashed
-
-    monkeypatch.setattr(_Adoption, "look", swapping)
-    done: Any = adopt(repository=repository, directory=tmp_path / "dumps", server="old")
+    plan = plan_adoption(repository=repository, sources=open_sources([tmp_path / "dumps"]), server="old")
+    if how == "written in place":
+        swap(dump, how)
+    elif how == "a link":
+        a_link(dump, secret / "app.dump")
+    else:
+        folder.rename(tmp_path / "elsewhere")
+        folder.symlink_to(secret)
+    before = (secret / "app.dump").read_bytes()
+    done: Any = carry_out(plan, link=link, move=True)
+    assert (secret / "app.dump").read_bytes() == before
+    assert done["removed"] == []
     assert done["adopted"] == []
     assert [one["path"] for one in done["skipped"]] == ["nightly/app.dump"]
     assert [entry.key for entry in repository.list()] == ["repository.json"]
@@ -234,14 +229,14 @@ def test_a_folder_swapped_for_a_link_while_files_in_it_are_deleted(
     elsewhere, folder = tmp_path / "elsewhere", tmp_path / "pg" / "s" / "db"
     elsewhere.mkdir()
     (elsewhere / "shadow").touch()
-    looked = LocalRepository._path
+    looked = Root.path
 
-    def look_and_swap(self: LocalRepository, key: str) -> Path:
+    def look_and_swap(self: Root, key: str) -> Path:
         path = looked(self, key)
         folder.rename(folder.with_name("aside"))
         folder.symlink_to(elsewhere)
         return path
 
-    monkeypatch.setattr(LocalRepository, "_path", look_and_swap)
+    monkeypatch.setattr(Root, "path", look_and_swap)
     repository.delete(["s/db/shadow"])
     assert (elsewhere / "shadow").exists()

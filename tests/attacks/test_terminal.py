@@ -212,7 +212,7 @@ def test_files_to_adopt(where: Where, tmp_path: Path, here: str) -> None:
     name = HOSTILE.replace("/", "|")
     (folder / name).write_text("no dump")
     (folder / b"\xff\x1b[8m.dump".decode(errors="surrogateescape")).write_text("no dump either")
-    seen = run(where, ["adopt", here, str(folder), "--server", "p"], {}, EXIT_STATUS["done"])
+    seen = run(where, ["adopt", here, str(folder), "--server", "p", "--yes"], {}, EXIT_STATUS["done"])
     assert SHOWN.replace("/", "|") in seen.text
     assert r"\udcff\x1b[8m.dump" in seen.text
 

@@ -320,7 +320,7 @@ def test_adopt(run: Run, tmp_path: Path, database: ConnectionParams, server18: P
     )
     (old / "notes.txt").write_text("not a dump")
     run("init", here)
-    adopted = as_json(run("adopt", here, str(old), "--server", "old", "--json"))
+    adopted = as_json(run("adopt", here, str(old), "--server", "old", "--yes", "--json"))
     assert [one["series"] for one in adopted["adopted"]] == [f"old/{database.dbname}"]
     assert as_json(run("verify", here, f"old/{database.dbname}", "--json"))["verified"] == "archive"
 

@@ -13,10 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from airflow_pgbackup.byte_streams import Readable
+from airflow_pgbackup.byte_streams import LimitedReader, PrefixedReader, Readable
 from airflow_pgbackup.errors import ClientError, VerificationFailed
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
-from airflow_pgbackup.postgres.archive.tar_format import is_tar, toc_member
+from airflow_pgbackup.postgres.archive.tar_format import BLOCK, is_tar, toc_size
 from airflow_pgbackup.postgres.archive.toc import read_toc
 
 _HEAD = 64 << 10
@@ -65,39 +65,49 @@ class Dump:
 def sniff(path: Path, *, open_file: Callable[[Path], BinaryIO] = lambda path: path.open("rb")) -> Dump | None:
     """Return what kind of dump a file or a directory is; None if it is not a dump.
 
-    It reads the beginning only, so it does not prove that the dump is complete.
-
     :param open_file: opens the file, or ``toc.dat`` of a directory.
-    :raises VerificationFailed: the header or the table of contents of a dump is damaged.
-    :raises ClientError: a compressed archive, or one of a newer PostgreSQL than is supported.
-    :raises NotProven: the library for its compression is missing, or it needs too much memory.
-    :raises OSError: the file cannot be read.
+    :raises OSError: the file cannot be read. And what :func:`sniff_file` raises.
     """
     if path.is_dir():
         try:
             with open_file(path / "toc.dat") as file:
-                is_archive = file.read(5) == b"PGDMP"
-                file.seek(0)
-                return _archive(file, "directory", "toc.dat") if is_archive else None
+                return sniff_directory(file)
         except FileNotFoundError:
             return None
     with open_file(path) as file:
-        head = file.read(512)
-        file.seek(0)
-        if head.startswith(b"PGDMP"):
-            return _archive(file, "custom", path.name)
-        if is_tar(head):
-            return _archive(toc_member(file), "tar", path.name)
-        method = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-        if method is None:
-            return _script(file.read(_HEAD), None)
-        text = _decompress(file, method, path.name)
-        if text.startswith(b"PGDMP"):
-            raise ClientError(
-                f"pg_restore cannot read an archive of pg_dump that is compressed with {method}",
-                hint="Decompress the file: pg_dump has compressed the data in the archive already.",
-            )
-        return _script(text, method)
+        return sniff_file(file, path.name)
+
+
+def sniff_directory(toc: Readable) -> Dump | None:
+    """Return what kind of dump a directory is. :param toc: its ``toc.dat``. As :func:`sniff_file`."""
+    head = _exactly(toc, 5)
+    return _archive(PrefixedReader(head, toc), "directory", "toc.dat") if head == b"PGDMP" else None
+
+
+def sniff_file(file: Readable, what: str) -> Dump | None:
+    """Return what kind of dump a file is; None if it is not a dump. The file is read forward only, and not to its end.
+
+    :param what: names the file in errors.
+    :raises VerificationFailed: the header or the table of contents of a dump is damaged.
+    :raises ClientError: a compressed archive, or one of a newer PostgreSQL than is supported.
+    :raises NotProven: the library for its compression is missing, or it needs too much memory.
+    """
+    head = _exactly(file, BLOCK)
+    everything = PrefixedReader(head, file)
+    if head.startswith(b"PGDMP"):
+        return _archive(everything, "custom", what)
+    if is_tar(head):
+        return _archive(LimitedReader(file, toc_size(head)), "tar", what)
+    method = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+    if method is None:
+        return _script(_exactly(everything, _HEAD), None)
+    text = _exactly(Decompressed(everything, method, what), _HEAD)
+    if text.startswith(b"PGDMP"):
+        raise ClientError(
+            f"pg_restore cannot read an archive of pg_dump that is compressed with {method}",
+            hint="Decompress the file: pg_dump has compressed the data in the archive already.",
+        )
+    return _script(text, method)
 
 
 def _archive(file: Readable, format: str, what: str) -> Dump | None:
@@ -152,9 +162,9 @@ def _script(head: bytes, compression: str | None) -> Dump | None:
     )
 
 
-def _decompress(file: BinaryIO, method: str, what: str) -> bytes:
-    reader, text = Decompressed(file, method, what), b""
-    while len(text) < _HEAD and (data := reader.read(_HEAD)):
+def _exactly(source: Readable, size: int) -> bytes:
+    text = b""
+    while len(text) < size and (data := source.read(size - len(text))):
         text += data
     return text
 

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
-from airflow_pgbackup.byte_streams import FileSection
 from airflow_pgbackup.errors import NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive.member_names import check_tar_member
 from airflow_pgbackup.postgres.archive.toc import TocEntry
@@ -31,14 +30,12 @@ def is_tar(head: bytes) -> bool:
     return head[:100].rstrip(b"\0") == TOC.encode() and head[_MAGIC] == b"ustar"
 
 
-def toc_member(file: BinaryIO) -> FileSection:
-    """Return the table of contents in a file of which :func:`is_tar` is true. The rest of the file is not checked.
+def toc_size(head: bytes) -> int:
+    """Return the size of the table of contents, which follows a first block of which :func:`is_tar` is true.
 
-    :raises VerificationFailed: the header of the member is damaged.
+    :raises VerificationFailed: the block is damaged.
     """
-    file.seek(0)
-    _, size = _tar_header(file.read(BLOCK), 0)
-    return FileSection(file, BLOCK, size)
+    return _tar_header(head, 0)[1]
 
 
 def tar_members(file: BinaryIO, on_step: Callable[[], None]) -> dict[str, tuple[int, int]]:

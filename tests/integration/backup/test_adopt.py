@@ -92,7 +92,7 @@ def repository(tmp_path: Path) -> LocalRepository:
 
 
 def run(repository: Repository, folder: Path, **kwargs: Any) -> dict[str, Any]:
-    result = adopt(repository=repository, directory=folder, **in_context({"server": "old", **kwargs}))
+    result = adopt(repository=repository, sources=[folder], **in_context({"server": "old", **kwargs}))
     json.dumps(result, allow_nan=False)
     return result
 
@@ -135,9 +135,9 @@ def test_every_format_is_told_by_its_content_and_verifies(
 
 def test_again_adopts_only_what_is_new(repository: LocalRepository, folder: Path) -> None:
     first = run(repository, folder)
-    (folder / "later.dump").write_bytes((folder / "custom.dump").read_bytes() + b"\0")
+    (folder / "later.sql").write_bytes((folder / "with_create.sql").read_bytes() + b"\n\n")
     again = run(repository, folder)
-    assert [load_manifest(repository, one).origin["adopted_from"] for one in again["adopted"]] == ["later.dump"]
+    assert [load_manifest(repository, one).origin["adopted_from"] for one in again["adopted"]] == ["later.sql"]
     assert sorted(one["id"] for one in again["present"]) == sorted(one["id"] for one in first["adopted"])
     assert len(read_catalogue(repository).backups) == len(NAMES) + 1
 
@@ -168,30 +168,18 @@ def test_a_cluster(repository: LocalRepository, tmp_path: Path, server18: Postgr
     assert verify(reference=reference, repository=repository)["verified"] == "archive"
 
 
-def test_a_script_that_does_not_say_its_database(
-    repository: LocalRepository, tmp_path: Path, server18: PostgresServer, database: ConnectionParams
-) -> None:
-    folder = tmp_path / "scripts"
-    folder.mkdir()
-    (folder / "app_2024.sql").write_bytes(tool(server18, database, "pg_dump"))
-    result = run(repository, folder)
-    assert result["skipped"][0]["reason"].startswith("cannot tell which database this script was dumped from. HINT: ")
-    (reference,) = run(repository, folder, database="app")["adopted"]
-    assert reference["series"] == "old/app"
-
-
 def test_when_it_was_made(repository: LocalRepository, folder: Path) -> None:
     now = datetime.now(timezone.utc)
-    year_later = (now + timedelta(days=365)).timestamp()
+    hour_later = (now + timedelta(hours=1)).timestamp()
     for path in folder.rglob("*"):
-        os.utime(path, (year_later, year_later))
+        os.utime(path, (hour_later, hour_later))
+    tokyo = {one["path"]: one for one in run(repository, folder, time_zone="Asia/Tokyo", dry_run=True)["found"]}
     started = {one["path"]: datetime.fromisoformat(one["started_at"]) for one in run(repository, folder)["found"]}
     # An archive says it (in this machine's zone, and the tools ran in UTC); a script has only its file's time.
     for name in ("custom.dump", "tar.tar", "older/directory"):
         assert abs(started[name] - now) < timedelta(minutes=5)
-    assert started["with_create.sql"].timestamp() == int(year_later)
-    tokyo = run(repository, folder, time_zone="Asia/Tokyo", dry_run=True)["found"]
-    assert datetime.fromisoformat(tokyo[0]["started_at"]) == started["custom.dump"] - timedelta(hours=9)
+    assert started["with_create.sql"].timestamp() == int(hour_later)
+    assert datetime.fromisoformat(tokyo["custom.dump"]["started_at"]) == started["custom.dump"] - timedelta(hours=9)
 
 
 def test_a_time_after_the_files_own_is_of_another_zone(repository: LocalRepository, folder: Path) -> None:
@@ -281,7 +269,7 @@ def test_what_was_adopted_and_is_not_whole_any_more_is_no_success(repository: Lo
 
 
 def test_what_cannot_be(repository: LocalRepository, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="is not a directory on this machine"):
+    with pytest.raises(ConfigurationError, match="does not exist on this machine"):
         run(repository, tmp_path / "nowhere")
     with pytest.raises(ConfigurationError, match="time zone 'CEST5' does not exist"):
         run(repository, folder, time_zone="CEST5")

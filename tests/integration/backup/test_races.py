@@ -90,7 +90,7 @@ def upload_and_sweep() -> Place:
 
 def adoptions(folder: Path, *, conditional: bool = True) -> Place:
     def act(repository: Repository) -> dict[str, object]:
-        return adopt(repository=repository, directory=folder, server="prod", database="app")
+        return adopt(repository=repository, sources=[folder], server="prod", database="app")
 
     return Place(fresh(conditional=conditional), {"one": act, "other": act})
 
@@ -100,7 +100,7 @@ def adoption_and_upload_and_sweep(folder: Path) -> Place:
     older(store, manifest=False)
 
     def act(repository: Repository) -> dict[str, object]:
-        return adopt(repository=repository, directory=folder, server="prod", database="app")
+        return adopt(repository=repository, sources=[folder], server="prod", database="app")
 
     return Place(store, {"adopt": act, "upload": do_upload, "prune": do_prune})
 

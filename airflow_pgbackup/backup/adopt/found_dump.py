@@ -1,0 +1,162 @@
+"""Read a dump of a source once, to its end: what it is, the digests of its files, and whether it is truncated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import BinaryIO
+
+from airflow_pgbackup.backup.adopt.sources import TOC, Candidate, Seen, Source
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.progress import Progress
+from airflow_pgbackup.backup.streams import Meter
+from airflow_pgbackup.byte_streams import Readable
+from airflow_pgbackup.errors import ClientError, NotProven, VerificationFailed
+from airflow_pgbackup.postgres.archive.custom_format import BLOBS, DATA, INT, ZERO, CustomArchive
+from airflow_pgbackup.postgres.archive.decompression import Decompressed
+from airflow_pgbackup.postgres.archive.member_names import check_member_names
+from airflow_pgbackup.postgres.archive.sniff import Dump, sniff_directory, sniff_file
+from airflow_pgbackup.repository.manifest import FileDigest, directory_sha256
+
+_CHUNK = 1 << 20
+_TRAILER = {
+    False: b"-- PostgreSQL database dump complete",
+    True: b"-- PostgreSQL database cluster dump complete",
+}
+_END_OF_TAR = bytes(1024)
+
+
+@dataclass(frozen=True)
+class FoundDump:
+    """A dump in a source.
+
+    :ivar files: of a directory, or one.
+    :ivar seen: the same files, as they were when they were read.
+    """
+
+    source: Source
+    candidate: Candidate
+    content: Dump
+    files: tuple[FileDigest, ...]
+    seen: tuple[Seen, ...]
+
+    @property
+    def name(self) -> str:
+        return self.candidate.name
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def modified(self) -> datetime:
+        return max(seen.modified for seen in self.seen)
+
+    @property
+    def sha256(self) -> str:
+        return directory_sha256(self.files) if self.candidate.members is not None else self.files[0].sha256
+
+    @contextmanager
+    def open(self, seen: Seen) -> Iterator[BinaryIO]:
+        """Open one of its files again.
+
+        :raises OSError: it cannot be opened, or is not a regular file.
+        """
+        with self.source.open(seen.name, again=seen) as (stream, _):
+            yield stream
+
+
+def read_dump(source: Source, candidate: Candidate, context: RunContext) -> FoundDump | None:
+    """Read a dump to its end. None: it is not a dump.
+
+    :raises VerificationFailed: its header is damaged, it is truncated, or a directory has files that pg_dump never
+        writes.
+    :raises NotProven, ClientError: as :func:`.sniff_file`.
+    :raises OSError: a file of it cannot be opened, or is not a regular file.
+    """
+    last = candidate.name.rpartition("/")[2]
+    if candidate.members is None:
+        with source.open(candidate.name) as (stream, _):
+            content = sniff_file(stream, last)
+        names = [candidate.name]
+    else:
+        with source.open(f"{candidate.name}/{TOC}") as (stream, _):
+            content = sniff_directory(stream)
+        check_member_names(list(candidate.members))
+        names = [f"{candidate.name}/{member}" for member in candidate.members]
+    if content is None:
+        return None
+    files, seen = [], []
+    progress = Progress(context.log, f"reading {last}")
+    for name in names:
+        with source.open(name) as (stream, file):
+            meter = Meter(stream, on_bytes=progress.advance)
+            _require_complete(meter, content, last, context)
+            while meter.read(_CHUNK):
+                context.cancel.check()
+        if content.format == "tar" and meter.tail[-len(_END_OF_TAR) :] != _END_OF_TAR:
+            raise VerificationFailed(
+                f"{last} is truncated after {meter.size} bytes: the end-of-archive blocks are missing"
+            )
+        files.append(FileDigest(name.rpartition("/")[2], meter.size, meter.sha256))
+        seen.append(file)
+    return FoundDump(source, candidate, content, tuple(files), tuple(seen))
+
+
+def _require_complete(meter: Meter, content: Dump, what: str, context: RunContext) -> None:
+    """Check what one pass over the bytes shows: that a script has its trailer, and a custom archive its data.
+
+    That is less than a verification: nothing of the data is decoded.
+
+    :raises VerificationFailed: the dump is truncated, or its compression is damaged.
+    """
+    if content.format == "plain":
+        source = Decompressed(meter, content.compression, what) if content.compression else meter
+        _require_trailer(source, meter, content.cluster, what, context)
+    elif content.format == "custom":
+        try:
+            missing = _missing_data(CustomArchive(meter, what=what, only_data=True), context)
+        except (ClientError, NotProven):  # of a layout that only its pg_restore knows
+            return
+        except VerificationFailed:
+            if meter.read(1):  # not the end of the file: the layout is not what we expect, and verify reads it fully
+                return
+            raise VerificationFailed(f"{what} is truncated after {meter.size} bytes, inside its data") from None
+        if missing:
+            raise VerificationFailed(f"{what} is truncated after {meter.size} bytes: it lacks the data of {missing}")
+
+
+def _require_trailer(source: Readable, meter: Meter, cluster: bool, what: str, context: RunContext) -> None:
+    tail, size = b"", 0
+    while data := source.read(_CHUNK):
+        context.cancel.check()
+        tail, size = (tail + data)[-4096:], size + len(data)
+    if _TRAILER[cluster] not in tail:
+        packed = f", {size} decompressed" if source is not meter else ""
+        raise VerificationFailed(
+            f"{what} is truncated after {meter.size} bytes{packed}: '{_TRAILER[cluster].decode()}' is missing"
+        )
+
+
+def _missing_data(archive: CustomArchive, context: RunContext) -> str | None:
+    missing = {entry.dump_id: entry.label for entry in archive.toc.entries if entry.has_data}
+    archive.release()
+    while archive.more():
+        context.cancel.check()
+        kind, dump_id, _ = archive.block()
+        if kind not in (DATA, BLOBS):
+            archive.fail(f"unexpected block of type {kind}")
+        if kind == DATA:
+            _skip(archive, context)
+        else:
+            while archive.take(INT) != ZERO:
+                _skip(archive, context)
+        missing.pop(dump_id, None)
+    return next(iter(missing.values()), None)
+
+
+def _skip(archive: CustomArchive, context: RunContext) -> None:
+    for _ in archive.chunks():
+        context.cancel.check()

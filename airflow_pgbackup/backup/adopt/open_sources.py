@@ -1,0 +1,61 @@
+"""From what a person writes to sources: paths, globs, ``file://`` and ``s3://``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+from airflow_pgbackup.backup.adopt.repository_source import RepositorySource
+from airflow_pgbackup.backup.adopt.sources import Source, glob_expression, local_source
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.open import open_repository
+
+_GLOB = re.compile(r"[*?\[]")
+
+
+def open_sources(
+    given: Sequence[str | Path | Source],
+    *,
+    open_store: Callable[[str], Repository] | None = None,
+    context: RunContext | None = None,
+) -> list[Source]:
+    """Return the sources that are named.
+
+    :param given: paths, globs, ``file:///directory`` or ``s3://bucket/prefix``, which may end in a glob.
+    :param open_store: opens an ``s3://`` URI; by default with boto3's own chain of credentials.
+    :raises ConfigurationError: nothing is given, or there is no such file or directory.
+    """
+    if not given:
+        raise ConfigurationError("no dumps to adopt are named", hint="Name files, globs, directories, or s3://….")
+    cancel = (context or RunContext()).cancel
+    opener = open_store or (lambda uri: open_repository(uri, cancel=cancel))
+    return [each if isinstance(each, Source) else _source(str(each), opener) for each in given]
+
+
+def _source(text: str, open_store: Callable[[str], Repository]) -> Source:
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return local_source(text)
+    if scheme.lower() == "file":
+        if not rest.startswith("/"):
+            raise ConfigurationError(f"{text!r} does not name a file of this machine", hint="Write file:///directory.")
+        return local_source(unquote(rest))
+    return _store_source(text, open_store)
+
+
+def _store_source(uri: str, open_store: Callable[[str], Repository]) -> Source:
+    scheme, _, rest = uri.partition("://")
+    bucket, *parts = rest.rstrip("/").split("/")
+    fixed = next((number for number, part in enumerate(parts) if _GLOB.search(part)), None)
+    if fixed is not None:
+        store = open_store("/".join((f"{scheme}://{bucket}", *parts[:fixed])))
+        return RepositorySource(store, glob_expression(parts[fixed:]))
+    if parts and not uri.endswith("/"):
+        above = open_store("/".join((f"{scheme}://{bucket}", *parts[:-1])))
+        if above.stat(parts[-1]) is not None:  # one object
+            return RepositorySource(above, one=parts[-1])
+    return RepositorySource(open_store("/".join((f"{scheme}://{bucket}", *parts))))

@@ -1,0 +1,95 @@
+"""When an adopted dump was made: which of header, name and file counts."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from airflow_pgbackup.backup.adopt.backup_time import HEADER, MTIME, NAME, TOLERANCE, choose_time
+from airflow_pgbackup.backup.adopt.name_times import NameTime, NameTimes
+
+NOW = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
+DAY = datetime(2025, 3, 1, 2, tzinfo=timezone.utc)
+LOST = NOW - timedelta(hours=3)  # the time of a copy
+
+
+def naive(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=None)
+
+
+def named(name: str) -> NameTime:
+    found = NameTimes([name], timezone.utc, now=NOW).of(name)
+    assert isinstance(found, NameTime)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("header", "name", "modified", "expected", "source", "note"),
+    [
+        (DAY, None, LOST, DAY, HEADER, None),
+        (DAY, "a_2025-03-01.dump", LOST, DAY, HEADER, None),
+        # Named at its end, or in another zone.
+        (DAY, "a_2025-03-02.dump", LOST, DAY, HEADER, None),
+        # Dumped again from a restored copy; or a clock that stood still.
+        (
+            datetime(2013, 5, 1, tzinfo=timezone.utc),
+            "a_2024-02-01.dump",
+            LOST,
+            datetime(2024, 2, 1, 12, tzinfo=timezone.utc),
+            NAME,
+            "2013",
+        ),
+        (
+            DAY + timedelta(days=400),
+            "a_2025-03-01.dump",
+            LOST,
+            datetime(2025, 3, 1, 12, tzinfo=timezone.utc),
+            NAME,
+            "is not that of",
+        ),
+        (datetime(1970, 1, 1, tzinfo=timezone.utc), None, LOST, LOST, MTIME, "1970-01-01 00:00 is not plausible"),
+        (NOW + timedelta(days=30), None, LOST, LOST, MTIME, "is not plausible"),
+        # Another zone than the given one: the file was written before its dump began.
+        (DAY + timedelta(hours=9), None, DAY, DAY, MTIME, "another time zone"),
+        (
+            DAY + timedelta(hours=9),
+            "a_2025-03-01.dump",
+            DAY,
+            datetime(2025, 3, 1, 12, tzinfo=timezone.utc),
+            NAME,
+            "another time zone",
+        ),
+        # Somebody set the file's time back, which says nothing.
+        (DAY, None, DAY - timedelta(days=400), DAY, HEADER, None),
+        (None, "a_2025-03-01.sql", LOST, datetime(2025, 3, 1, 12, tzinfo=timezone.utc), NAME, None),
+        (None, None, LOST, LOST, MTIME, "which a copy changes"),
+    ],
+)
+def test_the_time_of_a_backup(
+    header: datetime | None, name: str | None, modified: datetime, expected: datetime, source: str, note: str | None
+) -> None:
+    chosen = choose_time(
+        header=naive(header) if header else None,
+        name=named(name) if name else None,
+        modified=modified,
+        zone=timezone.utc,
+        now=NOW,
+    )
+    assert (naive(chosen.at), chosen.source) == (naive(expected), source)
+    assert (chosen.note is None) if note is None else (chosen.note is not None and note in chosen.note)
+
+
+def test_the_limit_between_header_and_name() -> None:
+    name = named("a_2025-03-01_0200.dump")
+    for apart, source in ((TOLERANCE, HEADER), (TOLERANCE + timedelta(seconds=1), NAME)):
+        for header in (DAY - apart, DAY + apart):
+            chosen = choose_time(header=naive(header), name=name, modified=LOST, zone=timezone.utc, now=NOW)
+            assert chosen.source == source
+
+
+def test_a_header_is_in_the_zone_of_its_machine() -> None:
+    zone = ZoneInfo("America/New_York")
+    chosen = choose_time(header=datetime(2025, 3, 1, 2), name=None, modified=LOST, zone=zone, now=NOW)  # noqa: DTZ001
+    assert chosen.at == datetime(2025, 3, 1, 7, tzinfo=timezone.utc)
