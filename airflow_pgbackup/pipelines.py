@@ -1,13 +1,13 @@
-"""Task groups for the usual chain: dump, verify, upload.
+"""Task groups for the usual pipeline: dump, verify, upload.
 
 .. code-block:: python
 
     pg_backup.override(group_id="dvdrental")(
         postgres_conn_id="dvdrental", repository="file:///var/backups/pg", upload_to="s3://backups/pg"
     )
-    pg_backup.partial(repository="s3://backups/pg").expand(database=["app", "billing"])  # one chain per database
+    pg_backup.partial(repository="s3://backups/pg").expand(database=["app", "billing"])  # one pipeline per database
 
-Each call returns the last task of its chain; that task's ``.output`` is the reference of the backup.
+Each call returns its last task; that task's ``.output`` is the reference of the backup.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ def pg_backup(
     upload_extra_args: Mapping[str, Any] | None = None,
     **dump: Any,
 ) -> BaseOperator:
-    """Dump one database, verify the backup, and copy it to a second repository if there is one.
+    """Dump one database, verify the backup, and copy it to a second repository if one is given.
 
-    :param repository: where the dump goes.
+    :param repository: the repository for the dump.
     :param aws_conn_id: for ``repository``, if it is on S3.
-    :param level: of the verification, which must pass before anything is uploaded.
-    :param verify_deadline: of the verification.
-    :param upload_to: the second repository.
+    :param level: the level of the verification; only a verified backup is uploaded.
+    :param verify_deadline: the deadline of the verification.
+    :param upload_to: the second repository; None copies nothing.
     :param upload_aws_conn_id: for ``upload_to``.
     :param upload_extra_args: boto3's ``ExtraArgs`` for the upload.
-    :param dump: everything else that :class:`~airflow_pgbackup.operators.dump.PgDumpOperator` takes.
+    :param dump: all other parameters of :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`.
     """
     first = PgDumpOperator(task_id="dump", repository=repository, aws_conn_id=aws_conn_id, **dump)
-    return _proven(first, level, verify_deadline, upload_to, upload_aws_conn_id, upload_extra_args)
+    return _verified(first, level, verify_deadline, upload_to, upload_aws_conn_id, upload_extra_args)
 
 
 @task_group(tooltip="pg_dumpall, verify, upload")
@@ -62,17 +62,18 @@ def pg_cluster_backup(
     upload_extra_args: Mapping[str, Any] | None = None,
     **dump: Any,
 ) -> BaseOperator:
-    """Dump a whole cluster with pg_dumpall, verify the backup, and copy it to a second repository if there is one.
+    """Dump all databases of a cluster with pg_dumpall, verify the backup, and copy it to a second repository if one is
+    given.
 
     The parameters are those of :func:`pg_backup`.
 
-    :param dump: everything else that :class:`~airflow_pgbackup.operators.dump.PgDumpAllOperator` takes.
+    :param dump: all other parameters of :class:`~airflow_pgbackup.operators.dump_all.PgDumpAllOperator`.
     """
     first = PgDumpAllOperator(task_id="dump", repository=repository, aws_conn_id=aws_conn_id, **dump)
-    return _proven(first, level, verify_deadline, upload_to, upload_aws_conn_id, upload_extra_args)
+    return _verified(first, level, verify_deadline, upload_to, upload_aws_conn_id, upload_extra_args)
 
 
-def _proven(
+def _verified(
     dump: PgDumpOperator | PgDumpAllOperator,
     level: str,
     deadline: float | timedelta | None,

@@ -1,4 +1,4 @@
-"""The one door to a terminal: text from outside is shown there, never interpreted."""
+"""The only way to a terminal: it shows text from outside, and never interprets it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Terminal(Console):
     """A console that shows every str literally, escaped by :func:`printable`: no markup, no emoji codes.
 
     That includes a str in the cell of a table. Styles come from arguments and from :func:`styled`.
-    When its reader has left (``| head``), the rest is dropped, and whoever prints goes on: the work and its exit status
-    do not depend on who looks.
+    After its reader has closed the pipe (``| head``), output is dropped and the program continues: neither the work nor
+    its exit status depends on the reader.
 
     :param stderr: write to stderr, not to stdout.
     """
@@ -26,7 +26,7 @@ class Terminal(Console):
         super().__init__(stderr=stderr, highlight=False)
 
     def render_str(self, text: str, *, style: Any = "", justify: Any = None, overflow: Any = None, **_: Any) -> Text:
-        """Called by rich for every str, in a renderable too."""
+        """Escape a str. rich calls this for every str, also inside a table."""
         return Text(printable(text), style=style, justify=justify, overflow=overflow)
 
     def print(self, *objects: Any, **options: Any) -> None:
@@ -36,7 +36,7 @@ class Terminal(Console):
             self.on_broken_pipe()
 
     def write(self, line: str) -> None:
-        """Write a line as it is, where rich would wrap it."""
+        """Write a line without wrapping it, as rich would."""
         if self.quiet:
             return
         try:
@@ -46,7 +46,7 @@ class Terminal(Console):
             self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
-        """Called by rich, whose own one ends the process."""
+        """Drop all further output. rich calls this; its own version ends the process."""
         self.quiet = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.file.fileno())  # what is still buffered is flushed at the end of the process
@@ -58,7 +58,7 @@ class Terminal(Console):
 
 
 class LogLines(logging.Handler):
-    """Writes warnings of :mod:`logging` to a terminal, above its spinner."""
+    """Write warnings of :mod:`logging` to a terminal, above its spinner."""
 
     def __init__(self, terminal: Terminal) -> None:
         super().__init__(logging.WARNING)

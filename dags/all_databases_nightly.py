@@ -1,7 +1,7 @@
-"""Every night: all databases of a server with its roles and tablespaces, by pg_dumpall.
+"""Every night: all databases of a server, with its roles and tablespaces, with pg_dumpall.
 
-Connections: ``postgres_default`` (a superuser; a managed server has none, see below) and ``aws_default``.
-Trigger the first run by hand with the parameter ``init``, which makes the repositories.
+Connections: ``postgres_default`` (a superuser; managed servers have none, see below) and ``aws_default``.
+Trigger the first run manually with the parameter ``init``, which creates the repositories.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=10)},
-    params={"init": Param(False, type="boolean", description="make the repositories: for the first run only")},
+    params={"init": Param(False, type="boolean", description="create the repositories: for the first run only")},
     tags=["backup"],
     doc_md=__doc__,
 ):
-    # One file holds everything. It is not one snapshot: each database is dumped at a moment of its own.
+    # One file holds everything. It is not one snapshot: pg_dumpall dumps the databases one after the other.
     pg_cluster_backup(
         postgres_conn_id="postgres_default",
         server="main",  # the series is main/@cluster
@@ -34,6 +34,6 @@ with DAG(
         upload_to=REMOTE,
         compress="gzip",  # pg_dumpall itself does not compress
         init_repository="{{ params.init }}",
-        # no_role_passwords=True,           # for RDS, Cloud SQL and others that let nobody read them
+        # no_role_passwords=True,           # for RDS, Cloud SQL and others that hide them
         # exclude_databases=["rdsadmin"],
     )

@@ -1,9 +1,9 @@
-"""Every week: definitions without data. The schema of one database, and the server's roles and tablespaces.
+"""Every week: definitions without data: the schema of one database, and the server's roles and tablespaces.
 
-Small files to look things up in, to compare two weeks, or to set up an empty copy. Each is a series of its own.
+Small files for reference, for comparing two weeks, or for creating an empty copy. Each is a separate series.
 
-Connections: ``dvdrental`` and ``aws_default``. Trigger the first run by hand with the parameter ``init``, which makes
-the repository.
+Connections: ``dvdrental`` and ``aws_default``. Trigger the first run manually with the parameter ``init``, which
+creates the repository.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args={"retries": 2, "postgres_conn_id": "dvdrental", "repository": REMOTE},
-    params={"init": Param(False, type="boolean", description="make the repository: for the first run only")},
+    params={"init": Param(False, type="boolean", description="create the repository: for the first run only")},
     tags=["backup"],
     doc_md=__doc__,
 ):

@@ -4,9 +4,9 @@ Before the first run:
 
 - a connection ``dvdrental`` of type *Postgres*; its *Database* field names the database,
 - a connection ``aws_default`` of type *Amazon Web Services*,
-- the two places below, here or by environment variables of the workers,
-- trigger the first run by hand with the parameter ``init``: it makes the two repositories. Without it a repository
-  that is not there is an error, so that an unmounted disk is noticed.
+- the two repositories below, set here or by environment variables of the workers,
+- trigger the first run manually with the parameter ``init``: it creates the two repositories. Without it, a missing
+  repository is an error, so that an unmounted disk is noticed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from airflow_pgbackup.operators.dump import PgDumpOperator
 from airflow_pgbackup.operators.upload import PgBackupUploadOperator
 from airflow_pgbackup.operators.verify import PgBackupVerifyOperator
 
-# A folder that all workers see, and the bucket where backups stay.
+# A directory that all workers share, and the bucket for the copies.
 LOCAL = os.environ.get("PGBACKUP_LOCAL", "file:///var/backups/pg")
 REMOTE = os.environ.get("PGBACKUP_REMOTE", "s3://my-backups/pg")
 
@@ -30,7 +30,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=10)},
-    params={"init": Param(False, type="boolean", description="make the repositories: for the first run only")},
+    params={"init": Param(False, type="boolean", description="create the repositories: for the first run only")},
     tags=["backup"],
     doc_md=__doc__,
 ):
@@ -42,7 +42,7 @@ with DAG(
         format="tar",
         init_repository="{{ params.init }}",
     )
-    # Reads the archive to its end and counts the rows of every table. What fails here is not uploaded.
+    # Reads the archive to its end and counts the rows of every table. A backup that fails is not uploaded.
     verify = PgBackupVerifyOperator(task_id="verify", backup=dump.output)
     PgBackupUploadOperator(
         task_id="upload",

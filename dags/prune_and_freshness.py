@@ -1,12 +1,12 @@
-"""Every morning: is there a backup of last night, as large as it should be? If so, delete what is not kept any more.
+"""Every morning: check that last night's backup exists and has the usual size, then delete backups no longer kept.
 
-A DAG of its own, because it is to notice a backup DAG that did not run at all. The sensor looks at the repository, not
-at runs. ``prune`` comes after it: while no good backups arrive, no old one is deleted.
+It is a separate DAG, so that it notices a backup DAG that did not run at all: the sensor reads the repository, not the
+runs. ``prune`` runs after it: while no verified backups arrive, no old one is deleted.
 
-What it cannot notice is that it does not run itself: for that, let something outside of Airflow watch, or add one of
-Airflow's deadline alerts, as in docs/reference/freshness.md.
+It cannot notice that it does not run itself. For that, monitor it from outside Airflow, or add one of Airflow's
+deadline alerts, as in docs/reference/freshness.md.
 
-Connection: ``aws_default``. Trigger it by hand with ``delete`` off to see in the log of ``prune`` what it would do.
+Connection: ``aws_default``. Trigger it manually with ``delete`` off to see in the log of ``prune`` what it would do.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args={"repository": REMOTE, "retries": 2, "retry_delay": timedelta(minutes=10)},
-    params={"delete": Param(True, type="boolean", description="off: only say what would be deleted")},
+    params={"delete": Param(True, type="boolean", description="off: only report what would be deleted")},
     tags=["backup"],
     doc_md=__doc__,
 ):
     fresh = PgBackupFreshnessSensor(
         task_id="fresh",
         server="dvdrental",
-        # Named, so that one without any backup is noticed, too.
+        # Named, so that a database without any backup is noticed, too.
         databases=["dvdrental"],
-        # One night, and two hours for a slow one.
+        # One night, and two hours for a slow dump.
         max_age=timedelta(hours=26),
-        # Tables that may empty from one night to the next:
+        # Tables that may become empty from one night to the next:
         # allow_drop=["public.job_queue", "*.tmp_*"],
     )
     prune = PgBackupPruneOperator(
@@ -47,7 +47,7 @@ with DAG(
         keep_daily=7,
         keep_weekly=5,
         keep_monthly=12,
-        # Whose midnight ends a day:
+        # The time zone in which days begin:
         time_zone="Europe/Berlin",
     )
     fresh >> prune

@@ -1,16 +1,16 @@
-"""By hand: bring a backup back, after somebody has read what that means and agreed.
+"""Manually: restore a backup, after a person has read the plan and approved it.
 
-Trigger it with one of the series allowed below and, unless it is the newest verified one, the id of the backup.
-``plan`` reads the whole backup, compares it with its digests, looks at the target, and says what would be done; nothing
-is changed. Then the run waits for one of the approvers, in Airflow's *Required actions*. ``restore`` brings back the
-very backup that was planned: into a new database that takes the old one's place in one transaction. The old one is
-kept under a dated name.
+Trigger it with one of the series allowed below and the id of the backup; by default, the newest verified one.
+``plan`` reads the complete backup, compares it with its digests, checks the target, and reports what would be done;
+nothing is changed. Then the run waits for one of the approvers, in Airflow's *Required actions*. ``restore`` restores
+the planned backup into a new database, which takes the old one's place in one transaction. The old database is kept
+under a dated name.
 
-Who triggers chooses the backup, nothing else: the repository, the series that may be restored, the target and the mode
-are the author's. ``restore`` looks for the approval itself, so a step that was only marked as successful is none.
+Whoever triggers the run chooses only the backup: the DAG's author sets the repository, the series that may be restored,
+the target and the mode. ``restore`` checks the approval itself, so marking the task as successful approves nothing.
 
 Connections: ``dvdrental``, the server and database to restore into, whose user may create databases; ``aws_default``.
-``response_timeout`` is known to apache-airflow-providers-standard 1.12.3 and later.
+``response_timeout`` needs apache-airflow-providers-standard 1.12.3 or later.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from airflow_pgbackup.operators.restore import PgRestoreOperator
 
 REMOTE = os.environ.get("PGBACKUP_REMOTE", "s3://my-backups/pg")
 SERIES = os.environ.get("PGBACKUP_RESTORABLE", "dvdrental/dvdrental").split(",")
-# Their ids in Airflow: names for the simple auth manager, numbers for FAB's. Without any, whoever may answer
-# required actions of this DAG may approve.
+# User ids in Airflow: names for the simple auth manager, numbers for FAB's. If the list is empty, everybody who may
+# answer required actions of this DAG may approve.
 APPROVERS = os.environ.get("PGBACKUP_APPROVERS", "admin").split(",")
 MODE = "replace"
 
-# Indented by four it is code in Markdown: names in it are shown as they are.
+# Four spaces make it a code block in Markdown, which shows names unchanged.
 BODY = """
-**Restore {{ params.series }}?** Triggered by {{ dag_run.triggering_user_name or "nobody named" }}.
+**Restore {{ params.series }}?** Triggered by {{ dag_run.triggering_user_name or "an unnamed user" }}.
 
     {{ ti.xcom_pull(task_ids="plan", key="backup") }} would be restored:
 {% for line in ti.xcom_pull(task_ids="plan", key="plan") %}
@@ -49,14 +49,14 @@ with DAG(
     dag_id="restore_with_approval",
     schedule=None,
     catchup=False,
-    max_active_runs=1,  # two restores into one database would take each other's place
+    max_active_runs=1,  # two restores into one database would replace each other
     params={
         "series": Param(SERIES[0], enum=SERIES, description="server/database, as in the repository"),
         "backup_id": Param(
             "latest",
             type="string",
             pattern="^(latest|[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6})$",
-            description="latest: the newest that is verified",
+            description="latest: the newest verified backup",
         ),
     },
     tags=["restore"],
@@ -78,7 +78,7 @@ with DAG(
         subject="Restore {{ params.series }} into {{ ti.xcom_pull(task_ids='plan', key='target') }}?",
         body=BODY,
         assigned_users=[{"id": user, "name": user} for user in APPROVERS],
-        response_timeout=timedelta(hours=12),  # nobody answered: the run fails, and nothing was touched
+        response_timeout=timedelta(hours=12),  # without an answer the run fails, and nothing was changed
     )
     restore = PgRestoreOperator(
         task_id="restore", backup=plan.output["reference"], postgres_conn_id="dvdrental", mode=APPROVED, jobs=2

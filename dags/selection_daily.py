@@ -1,10 +1,10 @@
-"""Every day at noon: some schemas and tables of one database, in the custom format, straight to S3.
+"""Every day at noon: some schemas and tables of one database, in custom format, directly to S3.
 
-Connections: ``dvdrental`` and ``aws_default``. Trigger the first run by hand with the parameter ``init``, which makes
-the repository.
+Connections: ``dvdrental`` and ``aws_default``. Trigger the first run manually with the parameter ``init``, which
+creates the repository.
 
-A selection is no backup of a database: large objects, publications, extensions, and whatever the selected tables
-depend on are not in it.
+A selection is not a backup of the database: it lacks large objects, publications, extensions, and the objects that the
+selected tables depend on.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args={"retries": 2},
-    params={"init": Param(False, type="boolean", description="make the repository: for the first run only")},
+    params={"init": Param(False, type="boolean", description="create the repository: for the first run only")},
     tags=["backup"],
     doc_md=__doc__,
 ):
-    # Patterns are those of psql's \d; a list each, since a comma would be part of the pattern.
+    # Patterns as in psql's \d. Each is a list element: a comma would be part of the pattern.
     pg_backup.override(group_id="tables")(
         postgres_conn_id="dvdrental",
-        server="rentals",  # a series of its own, apart from the nightly backup of the whole database
+        server="rentals",  # a separate series, apart from the nightly backup of the complete database
         repository=REMOTE,
         format="custom",
         tables=["public.rental", "public.payment*"],
         exclude_table_data=["public.payment_archive*"],
-        strict_names=True,  # a table that is no longer there is an error, not a smaller backup
+        strict_names=True,  # a missing table is an error, not a smaller backup
         no_owner=True,
         no_privileges=True,
         init_repository="{{ params.init }}",

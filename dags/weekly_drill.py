@@ -1,15 +1,16 @@
-"""Every week: restore a few backups for trial, and compare what comes back with what was dumped.
+"""Every week: rehearse a few backups: restore each into a throwaway server and compare it with what was dumped.
 
-The drill comes round to every series of the repository: first those that were never rehearsed or whose rehearsal is
-longest ago, as many as fit into ``DRILL_BYTES``. A series larger than that has a week of its own. Each is restored into
-a throwaway PostgreSQL on the worker, which is gone afterwards; how long the restore took is in the verification beside
-the backup, and that is your recovery time.
+The drill reaches every series of the repository in turn: first those that were never rehearsed or whose rehearsal is
+the oldest, as many as fit into ``DRILL_BYTES``. A larger series has a week of its own. Each backup is restored into a
+throwaway PostgreSQL server on the worker, which is removed afterwards. The verification beside the backup records how
+long the restore took: your recovery time.
 
-A backup that is not what was dumped fails its task. One that could not be rehearsed here, for lack of an extension or
-of disk, fails it too and says why; the repository then has it as "not proven", neither passed nor failed.
+A backup that differs from what was dumped fails its task. A backup that could not be rehearsed on this worker, for lack
+of an extension or of disk space, fails it, too, with the reason; the repository records it as "not proven", neither
+passed nor failed.
 
-Connection: ``aws_default``. The worker needs a PostgreSQL server's programs with the extensions of your databases: see
-docs/explanation/verification.md.
+Connection: ``aws_default``. The worker needs the programs of a PostgreSQL server, with the extensions of your
+databases: see docs/explanation/verification.md.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ with DAG(
 
     @task(retries=2)
     def choose() -> list[dict[str, object]]:
-        """The newest backup of each series whose turn it is."""
+        """Return the newest backup of each series whose turn it is."""
         from airflow_pgbackup.backup.drill import choose_drill
         from airflow_pgbackup.hooks.repository import open_repository
 
@@ -45,6 +46,6 @@ with DAG(
         task_id="rehearse",
         level="restore",
         execution_timeout=timedelta(hours=12),
-        # Each takes the disk and the processors of its worker:
+        # Each rehearsal uses the disk and the processors of its worker:
         max_active_tis_per_dagrun=1,
     ).expand(backup=choose())

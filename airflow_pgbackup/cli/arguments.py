@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 
 from airflow_pgbackup.backup.choose_backup import LATEST, choose_evidence, newest_backup
@@ -111,3 +112,18 @@ def minimum_level_argument(session: Session) -> str | None:
         return None
     check_level(level, "--minimum-level", none="none")
     return level
+
+
+_SIZE = re.compile(r"(\d{1,9})(KiB|MiB|GiB|TiB)?", re.ASCII)
+_BYTES = {None: 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+def size_argument(flag: str, text: str) -> int:
+    """Return a size in bytes.
+
+    :raises ConfigurationError: not a size.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ConfigurationError(f"invalid {flag} {text!r}", hint="Write 500MiB, 50GiB or 2TiB.")
+    return int(match[1]) * _BYTES[match[2]]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-
-from rich.cells import cell_len
 
 from airflow_pgbackup.backup.choose_backup import choose_evidence, parse_series
 from airflow_pgbackup.backup.diff import diff, last_two
@@ -22,10 +19,10 @@ from airflow_pgbackup.backup.diff.result import (
 )
 from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.cli.arguments import repository_argument
+from airflow_pgbackup.cli.display import columns
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence
-from airflow_pgbackup.text import printable
 
 _NONE = "-"
 
@@ -56,15 +53,15 @@ def _lines(found: Diff) -> list[str]:
     before, after = found.before, found.after
     lines = [f"before: {_side(before)}", f"after:  {_side(after)}", *(f"note: {note}" for note in found.notes)]
     numbers = [["", "before", "after", "change"], *map(_measure, found.measures)]
-    lines += ["", *_columns(numbers, right=(1, 2))]
+    lines += ["", *columns(numbers, right=(1, 2))]
     if found.properties:
-        lines += ["", "properties:", *_columns([*map(_property, found.properties)])]
+        lines += ["", "properties:", *columns([*map(_property, found.properties)])]
     if found.extensions:
-        lines += ["", "extensions:", *_columns([*map(_property, found.extensions)])]
+        lines += ["", "extensions:", *columns([*map(_property, found.extensions)])]
     if found.tables_unchanged is not None:
         changes = Counter(one.change for one in found.tables)
         lines += ["", f"tables: {_counts(changes, found.tables_unchanged)}"]
-        lines += _columns([*map(_table, found.tables)], right=(2, 3)) if found.tables else []
+        lines += columns([*map(_table, found.tables)], right=(2, 3)) if found.tables else []
     if found.definitions_unchanged is not None:
         changes = Counter(one.change for one in found.definitions)
         lines += ["", f"definitions: {_counts(changes, found.definitions_unchanged)}"]
@@ -124,17 +121,3 @@ def _counts(changes: Counter[str], unchanged: int) -> str:
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f" ({value:+.1f} %)"
-
-
-def _columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Return the rows as aligned lines of any length: one record is one line, also when piped."""
-    shown = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(cell_len, column)) for column in zip(*shown, strict=True)]
-    lines = []
-    for row in shown:
-        cells = [
-            " " * (width - cell_len(cell)) + cell if number in right else cell + " " * (width - cell_len(cell))
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines

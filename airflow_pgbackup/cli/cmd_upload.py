@@ -1,15 +1,26 @@
-"""``pgbackup upload``: copy a backup to another repository."""
+"""``pgbackup upload``: copy a backup, or many, to another repository."""
 
 from __future__ import annotations
 
+from airflow_pgbackup.backup.bulk import upload_all
+from airflow_pgbackup.backup.choose_backup import parse_series
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.upload import upload
-from airflow_pgbackup.cli.arguments import backup_argument, minimum_level_argument, repository_at
+from airflow_pgbackup.cli.arguments import (
+    backup_argument,
+    minimum_level_argument,
+    repository_argument,
+    repository_at,
+)
+from airflow_pgbackup.cli.bulk_results import one_or_all, show_results
 from airflow_pgbackup.cli.session import Session
 
 
 def run(session: Session) -> None:
     minimum_level = minimum_level_argument(session)
+    if one_or_all(session):
+        _run_all(session, minimum_level)
+        return
     repository, evidence, manifest = backup_argument(session, minimum_level=minimum_level)
     destination = repository_at(session, session.arguments.destination)
     with session.working(f"uploading {manifest.artifact.name}"):
@@ -21,3 +32,19 @@ def run(session: Session) -> None:
             context=session.context,
         )
     session.result(reference, f"{reference['series']} {reference['id']} is in {destination.uri}")
+
+
+def _run_all(session: Session, minimum_level: str | None) -> None:
+    arguments, repository = session.arguments, repository_argument(session)
+    destination = repository_at(session, arguments.destination)
+    with session.working(f"uploading backups to {destination.uri}"):
+        results = upload_all(
+            source=repository,
+            destination=destination,
+            minimum_level=minimum_level,
+            newest=arguments.newest,
+            server=arguments.server,
+            series=[parse_series(arguments.series)] if arguments.series else None,
+            context=session.context,
+        )
+        show_results(session, results, "uploaded", {"repository": repository.uri, "destination": destination.uri})

@@ -1,24 +1,49 @@
-"""``pgbackup verify``: verify a backup and record the result beside it."""
+"""``pgbackup verify``: verify a backup, or many, and record the result beside it."""
 
 from __future__ import annotations
 
+from airflow_pgbackup.backup.bulk import verify_all
+from airflow_pgbackup.backup.choose_backup import parse_series
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.verify import verify
-from airflow_pgbackup.cli.arguments import backup_to_verify_argument, connection_argument
+from airflow_pgbackup.cli.arguments import backup_to_verify_argument, connection_argument, repository_argument
+from airflow_pgbackup.cli.bulk_results import one_or_all, show_results
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.layout import check_level
 
 
 def run(session: Session) -> None:
-    level = session.arguments.level
-    check_level(level, "--level", required=True)
+    arguments = session.arguments
+    check_level(arguments.level, "--level", required=True)
+    if one_or_all(session):
+        _run_all(session)
+        return
+    if arguments.unverified:
+        raise ConfigurationError("--unverified is only for --all", hint="Add --all, or omit --unverified.")
     repository, evidence, manifest = backup_to_verify_argument(session)
     with session.working(f"verifying {manifest.artifact.name}"):
         reference = verify(
             reference=reference_of(repository, evidence),
             repository=repository,
-            level=level,
-            scratch=connection_argument(session) if session.arguments.scratch else None,
+            level=arguments.level,
+            scratch=connection_argument(session) if arguments.scratch else None,
             context=session.context,
         )
     session.result(reference, f"{reference['series']} {reference['id']} is verified at level {reference['verified']}")
+
+
+def _run_all(session: Session) -> None:
+    arguments, repository = session.arguments, repository_argument(session)
+    with session.working(f"verifying backups of {repository.uri}"):
+        results = verify_all(
+            repository=repository,
+            level=arguments.level,
+            newest=arguments.newest,
+            server=arguments.server,
+            series=[parse_series(arguments.series)] if arguments.series else None,
+            unverified=arguments.unverified,
+            scratch=connection_argument(session) if arguments.scratch else None,
+            context=session.context,
+        )
+        show_results(session, results, "verified", {"repository": repository.uri, "level": arguments.level})

@@ -15,11 +15,14 @@ EXIT_STATUS = {
     "done": 0,
     "failed": 1,  # a tool, a server or a repository failed
     "usage": 2,  # invalid request; nothing was changed
-    "not good": 3,  # verify: the backup failed; check, fsck: there are errors
-    "not proven": 4,  # verify: the rehearsal could not run here, which says nothing about the backup
+    "not good": 3,  # verify: a backup failed; check, fsck: there are errors; freshness: a series is not fresh
+    "not proven": 4,  # verify, drill: the rehearsal could not run here, which says nothing about the backup
     "interrupted": 130,
 }
-"""0 done, 1 failed, 2 invalid request, 3 failed verification or check, 4 not proven, 130 interrupted."""
+"""0 done, 1 failed, 2 invalid request, 3 failed verification or check, 4 not proven, 130 interrupted.
+
+A bulk verb (``--all``, ``drill``) ends with the status of the worst result: 3, then 1, then 4, then 0.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,18 @@ _ID = argument("id", metavar="ID", nargs="?", default="latest", help="backup id 
 _ID_TO_VERIFY = argument(
     "id", metavar="ID", nargs="?", default="latest", help="backup id (default: the newest backup in any state)"
 )
+_ID_TO_PIN = argument("id", metavar="ID", help="backup id, or latest for the newest verified backup")
+_SERIES_OR_ALL = argument("series", metavar="SERIES", nargs="?", help="as 'list' shows it; with --all, only this one")
+_BULK = (
+    argument("--all", action="store_true", help="every backup of the repository, or of SERIES; a failure stops none"),
+    argument("--newest", type=int, metavar="N", help="with --all: only the N newest of each series"),
+    argument("--server", metavar="NAME", help="with --all: only the series of this server"),
+)
+_SCRATCH = (
+    "rehearse on the server that the connection names, as its superuser, in a temporary database that is dropped "
+)
+_SCRATCH += "afterwards (default: in a throwaway server on this machine)"
+_WORST = "With several backups the exit status is that of the worst result: 3, then 1, then 4, then 0."
 _ONLY_SERVER = argument("--server", metavar="NAME", help="only the series of this server")
 _SERVER = argument("--server", metavar="NAME", help="first part of the series (default: the host's name)")
 _JSON = argument("--json", action="store_true", help="print JSON, for programs")
@@ -136,33 +151,52 @@ COMMANDS = (
     ),
     _command(
         "verify",
-        "verify a backup and record the result beside it",
+        "verify a backup, or with --all many, and record the result beside it",
         _REPOSITORY,
-        _SERIES,
+        _SERIES_OR_ALL,
         _ID_TO_VERIFY,
         argument("--level", default="archive", metavar="LEVEL", help="integrity, archive (default) or restore"),
+        *_BULK,
         argument(
-            "--scratch",
+            "--unverified",
             action="store_true",
-            help="with --level restore: rehearse on the server that the connection names, as its superuser, in a "
-            "temporary database that is dropped afterwards (default: in a throwaway server on this machine)",
+            help="with --all: skip those that are verified at LEVEL already, as to continue after Ctrl-C",
         ),
+        argument("--scratch", action="store_true", help=f"with --level restore: {_SCRATCH}"),
         *_CONNECTION,
-        more=_CONNECT,
+        more=f"{_WORST}\n\n{_CONNECT}",
+    ),
+    _command(
+        "drill",
+        "rehearse the newest backup of each series whose turn it is",
+        _REPOSITORY,
+        argument(
+            "--max-size",
+            default="50GiB",
+            metavar="SIZE",
+            help="of the artifacts together (default: 50GiB); a larger series has a drill of its own",
+        ),
+        argument("--scratch", action="store_true", help=_SCRATCH),
+        *_CONNECTION,
+        more="First come series that were never rehearsed, then those whose last rehearsal is longest ago.\n"
+        f"Run weekly, the drill comes round to every series.\n{_WORST}\n\n{_CONNECT}",
     ),
     _command(
         "upload",
-        "copy a backup to another repository",
+        "copy a backup, or with --all many, to another repository",
         _REPOSITORY,
-        _SERIES,
+        _SERIES_OR_ALL,
         _ID,
         argument("--to", required=True, dest="destination", metavar="REPOSITORY", help="the other repository"),
+        *_BULK,
         argument(
             "--minimum-level",
             default="archive",
             metavar="LEVEL",
-            help="refuse a backup that is not verified at this level (default: archive); none accepts any",
+            help="refuse (with --all: skip) a backup that is not verified at this level (default: archive); none "
+            "accepts any",
         ),
+        more=f"With --all, those that the other repository has already are skipped.\n{_WORST}",
     ),
     _command(
         "get",
@@ -217,6 +251,58 @@ COMMANDS = (
         argument("--time-zone", default="UTC", metavar="ZONE", help="time zone of hours and days (default: UTC)"),
         argument("--delete", action="store_true", help="delete them"),
     ),
+    _command(
+        "freshness",
+        "check that each series has a young, verified backup, about as large as the previous ones",
+        _REPOSITORY,
+        _ONLY_SERVER,
+        argument(
+            "--database",
+            action="append",
+            metavar="NAME",
+            help="only this database of --server, which is not fresh without a backup; may be repeated",
+        ),
+        argument("--cluster", action="store_true", help="only, or also, the pg_dumpall backups of --server"),
+        argument(
+            "--exclude",
+            action="append",
+            default=[],
+            metavar="SERIES",
+            help="ignore these series, with * and ?; may be repeated",
+        ),
+        argument("--max-age", default="26h", metavar="SPAN", help="12h, 2d, 1w (default: 26h, for nightly backups)"),
+        argument(
+            "--minimum-level",
+            default="archive",
+            metavar="LEVEL",
+            help="count only backups verified at this level (default: archive); none counts all that have not failed",
+        ),
+        argument(
+            "--max-drop",
+            type=float,
+            default=0.9,
+            metavar="SHARE",
+            help="the share by which size and rows may not fall below those of previous backups (default: 0.9); "
+            "0 compares nothing",
+        ),
+        argument(
+            "--allow-drop",
+            action="append",
+            default=[],
+            metavar="TABLE",
+            help="a table that may become empty, schema.table with * and ?; may be repeated",
+        ),
+        more=f"The rules are those of PgBackupFreshnessSensor. The exit status is 3 if a series is not fresh.\n\n{_S3}",
+    ),
+    _command(
+        "pin",
+        "keep prune from deleting a backup",
+        _REPOSITORY,
+        _SERIES,
+        _ID_TO_PIN,
+        argument("--reason", default="", metavar="TEXT", help="why, for people; kept in the pin"),
+    ),
+    _command("unpin", "let prune delete a backup again", _REPOSITORY, _SERIES, _ID_TO_PIN),
     _command(
         "fsck",
         "check a repository's structure without reading its artifacts",

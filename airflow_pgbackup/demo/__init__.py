@@ -1,4 +1,4 @@
-"""The demo: a real database, backed up, verified and restored by a real Airflow. ``make demo``, ``pgbackup demo``."""
+"""The demo: a real Airflow backs up, verifies and restores a real database. ``make demo``, ``pgbackup demo``."""
 
 from airflow_pgbackup.demo.flow import run
 

@@ -13,13 +13,13 @@ from airflow_pgbackup.demo.flow import run
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_pgbackup.demo",
-        description="Dump, verify and upload a database with Airflow, on real servers that are gone afterwards.",
+        description="Dump, verify and upload a database with Airflow, on real servers that are removed afterwards.",
     )
     parser.add_argument(
         "--dump",
         type=Path,
         metavar="FILE",
-        help="a dump of a database of yours (custom, tar or directory format), instead of the film-rental sample",
+        help="a dump of your own database (custom, tar or directory format), instead of the film-rental sample",
     )
     return run(dump=parser.parse_args(arguments).dump)
 

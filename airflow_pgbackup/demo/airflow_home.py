@@ -1,4 +1,4 @@
-"""An Airflow with a throwaway home, run by its own command line."""
+"""An Airflow in a throwaway home, run through its own command line."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ LOG_LINES = 40
 
 
 class AirflowHome:
-    """Airflow's folder, with its database (SQLite) and one DAG.
+    """Airflow's home directory, with its database (SQLite) and one DAG.
 
-    Nothing of the caller's own Airflow, AWS or PostgreSQL settings comes in.
+    The caller's own Airflow, AWS and PostgreSQL settings have no effect in it.
 
-    :param folder: empty, for this alone.
+    :param directory: an empty directory, for this alone.
     :param dag: the DAG's file, which is copied.
     """
 
-    def __init__(self, folder: Path, *, dag: Path) -> None:
-        self.folder = folder
-        for path in (folder / "dags", folder / "tmp"):
+    def __init__(self, directory: Path, *, dag: Path) -> None:
+        self.directory = directory
+        for path in (directory / "dags", directory / "tmp"):
             path.mkdir(parents=True)
-        self.dag = Path(shutil.copy(dag, folder / "dags"))
+        self.dag = Path(shutil.copy(dag, directory / "dags"))
 
     def migrate(self) -> AirflowCommand:
-        """Make Airflow's database; other things may be done meanwhile."""
-        return AirflowCommand(["db", "migrate"], self._env(), self.folder / "migrate.log")
+        """Start to create Airflow's database. The caller may do other work until it ends."""
+        return AirflowCommand(["db", "migrate"], self._env(), self.directory / "migrate.log")
 
     def run_dag(
         self,
@@ -46,25 +46,25 @@ class AirflowHome:
         connections: Mapping[str, Mapping[str, object]],
         variables: Mapping[str, str],
     ) -> AirflowCommand:
-        """Run the DAG once, as ``airflow dags test`` does: what a developer would type.
+        """Start one run of the DAG with ``airflow dags test``, as a developer would.
 
         :param conf: the run's parameters.
-        :param connections: connection id to its fields, as in ``AIRFLOW_CONN_*`` in JSON.
+        :param connections: the fields of each connection id, as ``AIRFLOW_CONN_*`` takes them in JSON.
         :param variables: further environment variables.
         """
         env = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(fields) for name, fields in connections.items()}
         arguments = ["dags", "test", dag_id, "--dagfile-path", os.fspath(self.dag), "--conf", json.dumps(conf)]
-        return AirflowCommand(arguments, {**self._env(), **env, **variables}, self.folder / "dag.log")
+        return AirflowCommand(arguments, {**self._env(), **env, **variables}, self.directory / "dag.log")
 
     def _env(self) -> dict[str, str]:
         return {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            "HOME": os.fspath(self.folder),
-            "TMPDIR": os.fspath(self.folder / "tmp"),
-            "LOGNAME": "airflow",  # Airflow does not run without a name, which a container's uid may not have
+            "HOME": os.fspath(self.directory),
+            "TMPDIR": os.fspath(self.directory / "tmp"),
+            "LOGNAME": "airflow",  # Airflow needs a user name, which a container's uid may not have
             "LANG": "C.UTF-8",
-            "AIRFLOW_HOME": os.fspath(self.folder),
-            "AIRFLOW__CORE__DAGS_FOLDER": os.fspath(self.folder / "dags"),
+            "AIRFLOW_HOME": os.fspath(self.directory),
+            "AIRFLOW__CORE__DAGS_FOLDER": os.fspath(self.directory / "dags"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
@@ -72,19 +72,19 @@ class AirflowHome:
 
 
 class AirflowCommand(SupervisedProcess):
-    """``airflow …``, running as long as the ``with`` at most, its output in a file."""
+    """``airflow …`` as a process that ends with the ``with`` at the latest, its output in a file."""
 
     def __init__(self, arguments: list[str], env: Mapping[str, str], log: Path) -> None:
         self.name = " ".join(["airflow", *arguments[:3]])
         argv = [sys.executable, "-m", "airflow", *arguments]
-        # TERM ends it at once: what it runs ends with it, and its temporary files are in the folder that goes.
+        # SIGTERM ends it at once with its children; its temporary files are in the directory that is removed.
         super().__init__(argv, env=env, log=log, signals=(signal.SIGTERM, signal.SIGKILL))
 
     def finish(self, on_task: Callable[[str], object] = lambda task: None) -> None:
-        """Wait for its end.
+        """Wait until the process ends.
 
         :param on_task: called with the name of each task that starts.
-        :raises PgBackupError: it failed; the end of its log is in the message.
+        :raises PgBackupError: the command failed; the message holds the end of its log.
         """
         seen = 0
         while not self.wait_ended(0.2):
@@ -97,5 +97,6 @@ class AirflowCommand(SupervisedProcess):
             with os.fdopen(descriptor, "wb") as copy:
                 copy.write(self.log.read_bytes())
             raise PgBackupError(
-                f"{self.name} failed (exit {status})\n{self.log_tail(LOG_LINES)}", hint=f"its whole log is in {kept}"
+                f"{self.name} failed (exit {status})\n{self.log_tail(LOG_LINES)}",
+                hint=f"The complete log is in {kept}",
             )

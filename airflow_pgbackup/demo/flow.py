@@ -1,4 +1,4 @@
-"""The demo from its first server to its report."""
+"""The demo, from its first server to its report."""
 
 from __future__ import annotations
 
@@ -39,19 +39,20 @@ POSTGRES = 18
 
 
 def run(*, dump: Path | None = None) -> int:
-    """Run the demo; the exit status: 0, 1 with a message where something failed, 130 after Ctrl-C.
+    """Run the demo.
 
-    :param dump: restore this dump and back that up, instead of the sample.
+    :param dump: restore this dump and back up its database, instead of the sample.
+    :return: the exit status: 0; 1 after a failure, with a message; 130 after Ctrl-C.
     """
     errors = Terminal(stderr=True)
     try:
         with _terminated_is_interrupted():
             _run(dump, Terminal())
     except KeyboardInterrupt:
-        errors.say("stopped; nothing is left running, nothing is left behind")
+        errors.say("stopped; all servers and files were removed")
         return 130
     except PgBackupError as error:
-        first, *more = error.message.split("\n")  # more: the end of a log
+        first, *more = error.message.split("\n")  # more is the end of a log
         errors.say(styled("the demo failed:", "red"), " ", first)
         for line in more:
             errors.say(line)
@@ -76,35 +77,35 @@ def _run(dump: Path | None, terminal: Terminal) -> None:
     steps = Steps(terminal)
     bin_dir = postgres_bin_dir(POSTGRES)
     with ExitStack() as stack:
-        folder = stack.enter_context(PrivateDirectory())
-        guard = SupervisedProcess(env={}, log=folder / "guard.log", remove=[folder])
-        stack.enter_context(guard)  # removes the folder whatever happens to us
-        home = AirflowHome(folder / "airflow", dag=EXAMPLE_DAGS / f"{DAG_ID}.py")
-        migration = stack.enter_context(home.migrate())  # takes some seconds, meanwhile:
-        with steps(f"PostgreSQL {POSTGRES} and an S3 server start, on free ports of 127.0.0.1"):
-            # A password that a shell script would trip over.
+        directory = stack.enter_context(PrivateDirectory())
+        guard = SupervisedProcess(env={}, log=directory / "guard.log", remove=[directory])
+        stack.enter_context(guard)  # removes the directory even if this process is killed
+        home = AirflowHome(directory / "airflow", dag=EXAMPLE_DAGS / f"{DAG_ID}.py")
+        migration = stack.enter_context(home.migrate())  # takes some seconds; the next steps run at the same time
+        with steps(f"starting PostgreSQL {POSTGRES} and an S3 server on free ports of 127.0.0.1"):
+            # A password that breaks careless shell scripts.
             password = f"{secrets.token_urlsafe(12)}:p\\a'ss \"w#rd%"
             server = stack.enter_context(PostgresServer(bin_dir, superuser="postgres", password=password, tcp=True))
             s3 = stack.enter_context(S3Server())
             s3.bucket(BUCKET)
-        with steps(f"the database {DATABASE} is made" if dump is None else f"{dump} is restored as {DATABASE}"):
+        with steps(f"creating database {DATABASE}" if dump is None else f"restoring {dump} as {DATABASE}"):
             database = create_database(server.params, DATABASE)
             if dump is None:
                 with database.connect() as connection:
                     load_sample(connection)
             else:
-                load_dump(dump, database, bin_dir, folder)
+                load_dump(dump, database, bin_dir, directory)
             source = count_rows(database)
-        with steps("Airflow has made its own database (airflow db migrate)"):
+        with steps("creating Airflow's own database (airflow db migrate)"):
             migration.finish()
-        with steps(f"Airflow runs the DAG {DAG_ID}: dump, verify, upload") as now:
+        with steps(f"running the DAG {DAG_ID} in Airflow: dump, verify, upload") as now:
             connections = _connections(database, password, s3)
-            variables = {"PGBACKUP_LOCAL": (folder / "repository").as_uri(), "PGBACKUP_REMOTE": f"s3://{BUCKET}/pg"}
+            variables = {"PGBACKUP_LOCAL": (directory / "repository").as_uri(), "PGBACKUP_REMOTE": f"s3://{BUCKET}/pg"}
             with home.run_dag(DAG_ID, conf={"init": True}, connections=connections, variables=variables) as running:
                 running.finish(now)
-        with steps("the backup is downloaded and restored with PostgreSQL's own tools"):
+        with steps("downloading the backup and restoring it with PostgreSQL's own tools"):
             backup = _find(s3)
-            restored = _restore(s3, backup, server.params, folder)
+            restored = _restore(s3, backup, server.params, directory)
         outcome = Outcome(
             uri=f"s3://{BUCKET}/{backup.key}",
             manifest=backup.manifest,
@@ -140,20 +141,20 @@ def _connections(database: ConnectionParams, password: str, s3: S3Server) -> dic
 
 @dataclass(frozen=True)
 class _Backup:
-    key: str  # of the artifact, in the bucket
+    key: str  # the artifact's key in the bucket
     manifest: Manifest
     verification: Verification
 
 
 def _find(s3: S3Server) -> _Backup:
-    """The one backup in the bucket, found as anybody would: by looking."""
+    """Return the only backup in the bucket, found by a listing."""
     client = s3.client()
     keys = [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
 
     def read(part: str) -> tuple[str, bytes]:
         matching = [key for key in keys if key.rpartition("/")[2].startswith(part)]
         if len(matching) != 1:
-            raise VerificationFailed(f"{len(matching)} objects named {part}… in the bucket, expected one: {keys}")
+            raise VerificationFailed(f"expected 1 object named {part}… in the bucket, found {len(matching)}: {keys}")
         return matching[0], client.get_object(Bucket=BUCKET, Key=matching[0])["Body"].read()
 
     key, data = read("manifest")
@@ -163,9 +164,9 @@ def _find(s3: S3Server) -> _Backup:
     return _Backup(prefix + manifest.artifact_key, manifest, verification)
 
 
-def _restore(s3: S3Server, backup: _Backup, params: ConnectionParams, folder: Path) -> dict[str, int]:
-    """Run the manifest's own command on a copy from S3; rows of what it made."""
-    download = folder / "download"
+def _restore(s3: S3Server, backup: _Backup, params: ConnectionParams, directory: Path) -> dict[str, int]:
+    """Run the manifest's command on a copy from S3, and return the row counts of the restored database."""
+    download = directory / "download"
     download.mkdir()
     s3.client().download_file(BUCKET, backup.key, str(download / backup.manifest.artifact.name))
     command = restore_command_of(backup.manifest)

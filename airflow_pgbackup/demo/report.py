@@ -1,4 +1,4 @@
-"""What the demo says at its end."""
+"""The report at the end of the demo."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from airflow_pgbackup.terminal import Terminal, styled
 
 @dataclass(frozen=True)
 class Outcome:
-    """``source``, ``restored``: ``schema.table`` to rows, counted in the live databases. ``uri``: of the artifact."""
+    """The result of the demo.
+
+    :param uri: of the artifact.
+    :param source: ``schema.table`` to rows, counted in the live database; the same for ``restored``.
+    """
 
     uri: str
     manifest: Manifest
@@ -33,14 +37,14 @@ class Outcome:
 
     @property
     def problem(self) -> str | None:
-        """What is not as it should be; None when the backup is proven."""
+        """The difference that was found, or None if the backup is proven."""
         if self.verification.result != "pass":
-            return f"verification says {self.verification.result}"
+            return f"the verification's result is {self.verification.result}"
         names = self.source.keys() | self.verified.keys() | self.restored.keys()
         differing = sorted(
             name for name in names if not self.source.get(name) == self.verified.get(name) == self.restored.get(name)
         )
-        return f"not the same rows in source, archive and restored copy: {', '.join(differing)}" if differing else None
+        return f"row counts of source, archive and restored copy differ: {', '.join(differing)}" if differing else None
 
 
 def print_report(outcome: Outcome, terminal: Terminal) -> None:
@@ -69,8 +73,8 @@ def print_report(outcome: Outcome, terminal: Terminal) -> None:
         "sha256": manifest.artifact.sha256,
         "verified": f"{verification.result}, level {verification.level}, in {checking}",
         "restore": restore_command_of(manifest),
-        "proven": "that command was run on a copy from S3, and gave the rows above",
-        "demo": f"{outcome.seconds:.0f} s in all; the servers and every file are gone now",
+        "proven": "this command was run on a copy from S3, and restored the rows above",
+        "demo": f"{outcome.seconds:.0f} s in total; the servers and all files were removed",
     }
     if outcome.problem:
         lines["proven"] = styled(f"no: {outcome.problem}", "red")

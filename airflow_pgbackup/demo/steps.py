@@ -1,4 +1,4 @@
-"""What the demo shows while it works."""
+"""The steps that the demo shows while it works."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_pgbackup.text import printable
 
 
 class Steps:
-    """One line for each step, with the seconds it took; a spinner and a clock meanwhile, where this is a terminal."""
+    """Show a line for each finished step, with its duration; on a terminal, a spinner and a clock while it runs."""
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
@@ -21,7 +21,7 @@ class Steps:
 
     @contextmanager
     def __call__(self, title: str) -> Iterator[Callable[[str], None]]:
-        """:return: gives a function that says what the step does at the moment."""
+        """Run a step. The ``with`` gives a function that shows what the step is doing now."""
         begun = time.monotonic()
         terminal = self.terminal
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())

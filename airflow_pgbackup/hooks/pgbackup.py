@@ -1,4 +1,4 @@
-"""PgBackupHook: an Airflow connection of type ``postgres`` as PostgreSQL's own tools need it."""
+"""PgBackupHook: an Airflow connection of type ``postgres``, as PostgreSQL's own tools need it."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
     from airflow_pgbackup.repository.base import Repository
 
-# Connection.connect() of psycopg 3 takes these itself, so they never reach libpq; PostgresHook makes row_factory of the
-# extra "cursor". https://www.psycopg.org/psycopg3/docs/api/connections.html
+# Connection.connect() of psycopg 3 takes these itself, so they never reach libpq; PostgresHook derives row_factory from
+# the extra "cursor". https://www.psycopg.org/psycopg3/docs/api/connections.html
 _PSYCOPG = frozenset({"autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory"})
 
-# RDS and Redshift tokens live 15 minutes, Azure's at least 60; pg_dumpall logs in anew for every database.
+# RDS and Redshift tokens are valid for 15 minutes, Azure's for at least 60. pg_dumpall connects once per database.
 TOKEN_RENEW_SECONDS = 600.0
 
 
 class PgBackupHook(BaseHook):
-    """What pg_dump, pg_dumpall and pg_restore need to reach the server of an Airflow connection.
+    """An Airflow connection for pg_dump, pg_dumpall and pg_restore.
 
     The connection is read exactly as the official ``PostgresHook`` reads it: its schema is the database, its extras
-    are libpq parameters except those that ``PostgresHook`` keeps to itself, ``"iam": true`` asks AWS or Azure for a
-    token. The password, in every form in which a tool could show it, is masked in Airflow's logs from then on.
+    are libpq parameters except those that ``PostgresHook`` handles itself, and ``"iam": true`` requests a token from
+    AWS or Azure. From then on Airflow's logs mask the password in every form in which a tool could print it.
 
     :param postgres_conn_id: a connection of type ``postgres``.
-    :param database: instead of the connection's own.
+    :param database: the database, instead of the connection's own.
     """
 
     conn_name_attr = "postgres_conn_id"
@@ -51,39 +51,39 @@ class PgBackupHook(BaseHook):
         self.database = database
 
     def get_conninfo(self) -> ConnectionParams:
-        """The connection as libpq parameters, asked from Airflow once.
+        """Return the connection as libpq parameters; Airflow is asked once.
 
-        :raises AirflowNotFoundException: no connection of that name.
-        :raises ConfigurationError: an extra that libpq does not know, a service that is not defined.
-        :raises ConnectError: no IAM token.
+        :raises AirflowNotFoundException: there is no connection with that id.
+        :raises ConfigurationError: libpq does not know an extra, or a service is not defined.
+        :raises ConnectError: no IAM token was issued.
         """
         return self._conninfo
 
     def get_conn(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """A psycopg 3 connection with these parameters, in autocommit mode; the caller closes it.
+        """Return a psycopg 3 connection in autocommit mode; the caller closes it.
 
-        :raises ConnectError: unreachable, refused, no such database.
+        :raises ConnectError: the server is unreachable, refuses the connection, or has no such database.
         """
         return self._conninfo.connect()
 
     def pgpass(self) -> AbstractContextManager[Path | None]:
-        """A password file that exists as long as the ``with``: mode 0600, in a folder of its own with mode 0700.
+        """Give a password file while the ``with`` lasts: mode 0600, in its own directory with mode 0700.
 
         .. code-block:: python
 
             with PgBackupHook("dvdrental").pgpass() as path:
                 subprocess.run([..., "--no-password"], env={"PGPASSFILE": str(path), ...})
 
-        None where there is no password, or one that such a file cannot hold (it has a line break).
+        It is None if there is no password, or if such a file cannot hold it (a password with a line break).
         """
         from airflow_pgbackup.postgres.connection.pgpass import pgpass_file
 
         return pgpass_file(self._conninfo)
 
     def client_environment(self, *, dbname: str | None = None) -> AbstractContextManager[dict[str, str]]:
-        """The whole environment for one of PostgreSQL's programs, password file included, as long as the ``with``.
+        """Give the environment for one of PostgreSQL's programs, with a password file, while the ``with`` lasts.
 
-        :param dbname: instead of the connection's database.
+        :param dbname: the database, instead of the connection's own.
         """
         from airflow_pgbackup.postgres.connection.environment import client_environment
 
@@ -98,10 +98,10 @@ class PgBackupHook(BaseHook):
         server: str | None = None,
         context: RunContext | None = None,
     ) -> list[Finding]:
-        """Everything that would stop or spoil a backup, see :func:`airflow_pgbackup.backup.check.check`.
+        """Find everything that would prevent or compromise a backup; see :func:`airflow_pgbackup.backup.check.check`.
 
         :param server: by default the connection id, as for the dump operators.
-        :param context: by default with Airflow's settings. Its log takes lines that quote names as they are;
+        :param context: by default with Airflow's settings. Its log takes lines that quote names unescaped;
             :func:`airflow_pgbackup.text.printing` escapes them.
         """
         from airflow_pgbackup.backup.check import check
@@ -144,7 +144,7 @@ class PgBackupHook(BaseHook):
 
     @staticmethod
     def _ask_token(hook: PostgresHook, connection: Connection) -> tuple[str, str, int]:
-        """User, a fresh token as password, and port."""
+        """Return the user, a new token as the password, and the port."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
@@ -152,14 +152,14 @@ class PgBackupHook(BaseHook):
         except (BotoCoreError, ClientError, ValueError) as error:
             raise ConnectError(
                 f"no IAM token for connection {connection.conn_id}: {' '.join(str(error).split())}",
-                hint="look at aws_conn_id or azure_conn_id in its extras, and at what that role may do",
+                hint="Check aws_conn_id or azure_conn_id in its extras, and the permissions of that role.",
             ) from None
         _mask(token)
         return user, token, port
 
 
 def _mask(*secrets: str) -> None:
-    """Keep these out of Airflow's logs, in each form in which a tool or a library could write them."""
+    """Mask secrets in Airflow's logs, in every form in which a tool or a library could write them."""
     from airflow.sdk.log import mask_secret
 
     from airflow_pgbackup.postgres.connection.pgpass import secret_forms

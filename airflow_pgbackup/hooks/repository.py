@@ -1,4 +1,4 @@
-"""From a repository's URI and an Airflow connection to a :class:`~airflow_pgbackup.repository.base.Repository`."""
+"""Open a repository with an Airflow connection."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def open_repository(
     extra_args: Mapping[str, Any] | None = None,
     cancel: Cancel | None = None,
 ) -> Repository:
-    """Open ``file:///folder`` or ``s3://bucket/prefix``. Nothing is asked of S3 yet.
+    """Open ``file:///directory`` or ``s3://bucket/prefix``. No request is sent to S3 yet.
 
-    The client is made by the official ``S3Hook``, so all that the connection says holds: endpoint_url, region_name,
-    role_arn, verify, config_kwargs, service_config. It is made anew when its credentials have expired. What the store
-    itself is like stands in the connection, too, for every task that uses it::
+    The official ``S3Hook`` makes the client, so everything in the connection applies: endpoint_url, region_name,
+    role_arn, verify, config_kwargs, service_config. A new client is made when its credentials have expired. The
+    connection also describes the store, for every task that uses it::
 
         {"service_config": {"s3": {"max_parts": 1000, "extra_args": {"ServerSideEncryption": "aws:kms"}}}}
 
-    :param aws_conn_id: of type ``aws``; None is boto3's own chain. Not used for ``file://``.
-    :param extra_args: boto3's ``ExtraArgs`` (encryption, storage class, tags, ``ChecksumAlgorithm`` …), over those of
-        the connection.
-    :param cancel: heeded while it is listed and, in S3, read.
-    :raises ConfigurationError: no such kind of URI, an extra argument that S3 does not know, a limit out of range.
+    :param aws_conn_id: a connection of type ``aws``; None is boto3's own chain. ``file://`` does not use it.
+    :param extra_args: boto3's ``ExtraArgs`` (encryption, storage class, tags, ``ChecksumAlgorithm`` …); they take
+        precedence over those of the connection.
+    :param cancel: stops listings and, in S3, reads.
+    :raises ConfigurationError: an unknown kind of URI or extra argument, or a limit out of range.
     """
     from airflow_pgbackup.repository.open import open_repository as open_uri
     from airflow_pgbackup.repository.s3.options import S3Options

@@ -1,13 +1,15 @@
-"""Where backups live: the contract that a local folder and an S3 bucket both keep.
+"""Where backups live: the contract of the local and the S3 repository.
 
-What every implementation promises, held by one suite of tests (``tests/integration/repository/test_repository.py``):
+One suite of tests holds both to it (``tests/integration/repository/test_repository.py``):
 
-- A key is there whole or not at all. Nothing is ever overwritten: :class:`~airflow_pgbackup.errors.AlreadyExists`.
+- A key is complete or absent. Nothing is ever overwritten: :class:`~airflow_pgbackup.errors.AlreadyExists`.
 - A source that raises leaves nothing visible, and its exception comes through unchanged.
 - Nothing is written where there is no ``repository.json``: an unmounted volume, another worker's disk or a typo is
   never taken for an empty repository.
-- Errors of the store arrive as :class:`~airflow_pgbackup.errors.RepositoryError`, one line and a hint.
+- Errors of the store are raised as :class:`~airflow_pgbackup.errors.RepositoryError`, one line and a hint.
 - One object may be used by many threads.
+
+The module is longer than others because it states, method by method, what both repositories promise.
 """
 
 from __future__ import annotations
@@ -55,22 +57,22 @@ class Repository(ABC):
     # -- identity ------------------------------------------------------------------------------------------------
 
     def init(self) -> str:
-        """Make this a repository, if it is none yet; its UUID either way."""
+        """Make this a repository unless it is one; return its UUID."""
         try:
             return self.uuid
         except RepositoryNotFound:
             self._make_root()
         now = datetime.now(timezone.utc).replace(microsecond=0)
         content = RepositoryFile(format_version=FORMAT_VERSION, uuid=str(uuid_module.uuid4()), created_at=now)
-        with suppress(AlreadyExists):  # another worker was first: the UUID is that one's
+        with suppress(AlreadyExists):  # another worker was first, and its UUID counts
             self.write_bytes(REPOSITORY_FILE, content.to_json())
         return self.uuid
 
     @property
     def uuid(self) -> str:
-        """What ``repository.json`` says, read once.
+        """The UUID in ``repository.json``, read once.
 
-        :raises RepositoryNotFound: when there is none.
+        :raises RepositoryNotFound: there is no such file.
         """
         if self._uuid is None:
             try:
@@ -81,24 +83,23 @@ class Repository(ABC):
         return self._uuid
 
     def require(self, uuid: str) -> None:
-        """Make sure that this is the repository which a reference was made in.
+        """Check that a reference was made in this repository.
 
-        :raises RepositoryMismatch: when it is another one.
+        :raises RepositoryMismatch: it was made in another one.
         """
         if self.uuid != uuid:
             raise RepositoryMismatch(
                 f"{self.uri} is repository {self.uuid}, the reference was made in repository {uuid}",
-                hint="another volume is mounted here, or the URI leads elsewhere on this worker",
+                hint="Check which volume is mounted here, and where the URI leads on this worker.",
             )
 
-    # -- looking -------------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------------------
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Everything below a folder, sorted by key; temporary files of ours and foreign odd names left out.
+        """Return everything below a folder, sorted by key, without our temporary files and names that are no keys.
 
-        :param prefix: a whole folder: ``app`` never means ``app_staging``. Empty: everything.
-        :raises RepositoryError: there are more than :data:`MOST_KEYS`, or their names are longer than
-            :data:`MOST_NAMES`.
+        :param prefix: a complete folder: ``app`` never means ``app_staging``. Empty: everything.
+        :raises RepositoryError: it holds more than :mod:`.listing_limits` allows.
         """
         entries = (e for e in self.list_all(prefix) if is_key(e.key))
         return iter(sorted(entries, key=lambda e: e.key.encode("utf-8", "surrogateescape")))
@@ -113,36 +114,36 @@ class Repository(ABC):
         )
 
     def strangers(self, prefix: str) -> Iterator[str]:
-        """What lies below a folder and is not a key: links, FIFOs, odd names. A store that has none finds none."""
+        """Yield what lies below a folder and is not a key: links, FIFOs, odd names. S3 has none."""
         return self._strangers(_folder(prefix))
 
     def folders(self, prefix: str = "") -> Sequence[str]:
-        """Names of the folders right below a folder, sorted. Limits as for :meth:`list`."""
+        """Return the names of the folders directly in a folder, sorted. Limits as for :meth:`list`."""
         found = limited(self._folders(_folder(prefix)), len, uri=self.uri, cancel=self._cancel)
         return sorted(name for name in found if is_key(name))
 
     @abstractmethod
     def stat(self, key: str) -> Entry | None:
-        """The key as it is now, None when it is not there."""
+        """Return the entry of a key; None when it does not exist."""
 
     @abstractmethod
     def read(self, key: str, *, pin: Entry | None = None) -> AbstractContextManager[BinaryIO]:
-        """Its bytes as a stream; ``read(n)`` gives full chunks until the end.
+        """Open a key as a stream, whose ``read(n)`` returns full chunks until the end.
 
-        :param pin: an entry seen before: a store that keeps versions gives that one, or fails. A file system keeps
-            none: whoever must read the same bytes again compares digests, see ``backup.checked``.
-        :raises BackupNotFound: when it is not there.
+        :param pin: an earlier entry: a store that keeps versions returns that one, or fails. A file system keeps none:
+            a caller that must read the same bytes again compares digests, see ``backup.checked``.
+        :raises BackupNotFound: it does not exist.
         """
 
     def read_bytes(self, key: str, *, limit: int = READ_LIMIT) -> bytes:
-        """All of a small key.
+        """Return the bytes of a small key.
 
-        :raises RepositoryError: when it is larger than ``limit`` bytes: a forged or foreign file.
+        :raises RepositoryError: it is larger than ``limit`` bytes, so it is forged or foreign.
         """
         with self.read(key) as stream:
             data = stream.read(limit + 1)
         if len(data) > limit:
-            raise RepositoryError(f"{self.location(key)} is larger than {limit} bytes", hint="it is not one of ours")
+            raise RepositoryError(f"{self.location(key)} is larger than {limit} bytes", hint="Check who wrote it.")
         return data
 
     # -- writing -------------------------------------------------------------------------------------------------
@@ -156,15 +157,15 @@ class Repository(ABC):
         sha256: str | None = None,
         cancel: CancelFlag | None = None,
     ) -> Entry:
-        """Store a stream under a new key, whole or not at all.
+        """Store a stream under a new key, completely or not at all.
 
-        The source is read by the calling thread, so a signal or timeout of Airflow's interrupts a read that hangs.
+        The calling thread reads the source, so that a signal or a timeout of Airflow interrupts a read that hangs.
 
         :param size_hint: about how many bytes come, for the part size of an S3 upload. Too small costs memory, not
             the upload.
         :param sha256: the hex digest that the stream must have; S3 keeps it as object metadata.
-        :raises AlreadyExists: when the key is taken; also when it was taken while the stream ran.
-        :raises OutcomeUnknown: it may be there, now or later. After any other error of ours it is not.
+        :raises AlreadyExists: the key is taken, or was taken while the stream ran.
+        :raises OutcomeUnknown: the key may exist, now or later. After any other error of ours it does not.
         """
         check_key(key)
         if key != REPOSITORY_FILE:
@@ -182,14 +183,14 @@ class Repository(ABC):
         digests: Mapping[str, str] | None = None,
         cancel: CancelFlag | None = None,
     ) -> Sequence[Entry]:
-        """Bring in a finished local folder as ``prefix/…``: renamed into place where both are on one file system
-        (see :meth:`scratch`; the folder is then gone), else copied or uploaded, members in parallel.
+        """Bring a finished local directory in as ``prefix/…``.
 
-        A failure removes what was already brought in.
+        It is renamed into place where both are on one file system (see :meth:`scratch`), else copied or uploaded,
+        members in parallel. A failure removes what was already brought in.
 
         :param digests: member path to the sha256 that it must have.
         :return: an entry for each member, with its sha256.
-        :raises AlreadyExists: when there is anything under ``prefix``.
+        :raises AlreadyExists: something exists under ``prefix``.
         """
         with self.incoming(prefix, folder, cancel=cancel) as incoming:
             return incoming.finish(digests or {})
@@ -203,19 +204,18 @@ class Repository(ABC):
         cancel: CancelFlag | None = None,
         on_failure: Callable[[BaseException], None] = lambda error: None,
     ) -> AbstractContextManager[Incoming]:
-        """As :meth:`write_directory` for a folder that is still being written: what is done may leave already.
+        """Bring in a directory that is still being written: its finished members may be sent already.
 
-        Nothing of it is in the repository before :attr:`Incoming.finish`, and nothing is left of what was sent when
-        that does not come.
+        The repository shows nothing of it before :attr:`Incoming.finish`, and without that call keeps nothing.
 
-        :param on_failure: called, in some thread, with the reason why what was offered could not be sent. ``finish``
+        :param on_failure: called, in some thread, with the reason why an offered member could not be sent. ``finish``
             raises it, too.
         """
 
     def _members(self, prefix: str, folder: Path) -> Sequence[str]:
-        """What is to be brought in, by its paths in the folder.
+        """Return the members to bring in, by their paths in the directory.
 
-        :raises AlreadyExists: when there is anything under ``prefix``.
+        :raises AlreadyExists: something exists under ``prefix``.
         """
         self.uuid  # noqa: B018  raises where there is no repository
         members = members_of(folder)
@@ -226,10 +226,11 @@ class Repository(ABC):
         return members
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete keys; those that are not there are none of its business. In no particular order, so a manifest is
-        deleted by a call of its own before its artifact. When this returns, a crash cannot bring them back.
+        """Delete keys durably, in no particular order: a manifest needs a call of its own, before its artifact.
 
-        :raises RepositoryError: naming what could not be deleted.
+        Keys that do not exist are ignored.
+
+        :raises RepositoryError: names what could not be deleted.
         """
         self._delete([check_key(key) for key in keys])
 
@@ -242,41 +243,40 @@ class Repository(ABC):
         pin: Entry | None = None,
         cancel: CancelFlag | None = None,
     ) -> Entry | None:
-        """Copy without the bytes passing through here, where the store can do that; None where it cannot."""
+        """Let the store copy, so that the bytes do not pass through here; return None where it cannot."""
         return None
 
-    # -- the place itself ----------------------------------------------------------------------------------------
+    # -- the store itself ----------------------------------------------------------------------------------------
 
     def location(self, key: str) -> str:
-        """The key for people: ``s3://bucket/prefix/key``."""
+        """Return the key for people: ``s3://bucket/prefix/key``."""
         return f"{self.uri}/{key}"
 
     def local_path(self, key: str) -> Path | None:
-        """Its path, where keys are files."""
+        """Return its path where keys are files, else None."""
         return None
 
     def locked(self, key: str) -> str | None:
-        """Why the store would not let a key go for good (``until 2027-01-31T02:00:00+00:00``, ``legal hold``); None
-        where it would, and for a key that is not there."""
+        """Return why the store refuses to delete a key: ``until 2027-01-31T02:00:00+00:00``, ``legal hold``; else
+        None."""
         return None
 
     def free_bytes(self) -> int | None:
-        """Room left, None where there is no such thing."""
+        """Return the free space in bytes; None where the store has no such limit."""
         return None
 
     @contextmanager
     def scratch(self, prefix: str, *, temp_dir: str = "") -> Iterator[Path]:
-        """A private folder for work in progress, gone afterwards; on the repository's own file system where it has
-        one, so that :meth:`write_directory` to ``prefix`` is a rename.
+        """Make a private directory for the length of a ``with``; on the repository's own file system where it has one,
+        so that :meth:`write_directory` to ``prefix`` is a rename.
 
-        :param temp_dir: where it is made by a repository that has no file system; empty: the system's.
+        :param temp_dir: its parent for a repository without a file system; empty: the system's.
         """
         with PrivateDirectory(temp_dir or None) as directory:
             yield directory
 
     def probe(self) -> None:
-        """Write and delete a small file, to learn before a long dump what would go wrong after it. Works before
-        :meth:`init`, too."""
+        """Write and delete a small file, to fail before a long dump and not after it. Works before :meth:`init`."""
         key = f"{TEMP_PREFIX}probe-{secrets.token_hex(8)}"
         self._write(key, ByteSource(io.BytesIO(b"probe")), size_hint=5, sha256=None)
         self._delete([key])
@@ -285,9 +285,9 @@ class Repository(ABC):
     def unfinished_writes(
         self, older_than: timedelta, *, prefix: str = "", say: Callable[[str], None] | None = None
     ) -> Sequence[UnfinishedWrite]:
-        """What crashes left below a folder and has not grown for that long. Only what is certainly ours.
+        """Return the unfinished writes of ours below a folder that have not grown for that long.
 
-        :param say: gets a line about what this store cannot list; by default the log does.
+        :param say: called with a line about what this store cannot list; by default it is logged.
         """
 
     @abstractmethod
@@ -301,7 +301,7 @@ class Repository(ABC):
 
     @abstractmethod
     def _make_root(self) -> None:
-        """Whatever :meth:`init` needs before it can write."""
+        """Make what :meth:`init` needs before it can write."""
 
     @abstractmethod
     def _list(self, folder: str) -> Iterator[Entry]: ...
@@ -320,6 +320,6 @@ class Repository(ABC):
 
 
 def _folder(prefix: str) -> str:
-    """A folder as the beginning of the keys below it: ``app/``, or nothing."""
+    """Return a folder as what the keys below it begin with: ``app/``, or nothing."""
     prefix = prefix.removesuffix("/")
     return f"{check_key(prefix)}/" if prefix else ""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.repository.cancellation import CancelFlag
+from airflow_pgbackup.repository.cancellation import CancelFlag, Stop
 from airflow_pgbackup.repository.nofollow import open_member
 
 CHUNK = 1024**2
+_AT_ONCE = 4  # members hashed at a time, each on a core
 
 
 class ByteSource:
@@ -77,3 +80,20 @@ def digest(path: Path, expected: str | None, cancel: CancelFlag | None) -> str:
             pass
         source.check()
     return source.sha256
+
+
+def digest_all(
+    directory: Path, members: Sequence[str], expected: Mapping[str, str], cancel: CancelFlag | None
+) -> Sequence[str]:
+    """Return the sha256 of each member of a directory, several read at a time.
+
+    :param expected: member to the digest that it must have.
+    :raises VerificationFailed: a member has another digest.
+    """
+    stop = Stop(cancel)
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pgbackup-member") as pool:
+        try:
+            return list(pool.map(lambda member: digest(directory / member, expected.get(member), stop), members))
+        except BaseException:
+            stop.set()  # else an interrupt would wait until large files are read
+            raise

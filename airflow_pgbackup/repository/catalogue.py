@@ -1,14 +1,14 @@
-"""What a repository holds, from listings alone: file names tell the state, so ten thousand backups cost no GET.
+"""List a repository: file names show the state, so ten thousand backups cost no GET.
 
-Names are there to be shown. Whoever may put files can make any, so what deletes, promotes, restores or reassures reads
-what the names promise: see :mod:`.evidence`.
+Names are for display. Anyone who may write files can choose any name, so code that deletes, promotes, restores or
+reports a backup as verified reads the files: see :mod:`.evidence`.
 
-The whole repository is one paginated listing: one LIST per 1,000 keys is the least that S3 can do, and a listing per
-series would cost at least one each. Where only some series are asked for, theirs are listed in parallel. Manifests
-are read for what is shown, see :func:`read_manifests`.
+One paginated listing covers the repository: one LIST per 1,000 keys is the minimum of S3, and a listing per series
+would cost at least one each. A request for some series lists those in parallel. Manifests are read only for what is
+shown, see :func:`read_manifests`.
 
-A backup's folder is ours: what is in it belongs to the backup, or to another attempt at it. What lies elsewhere is
-foreign, and ignored.
+Everything in a backup's folder belongs to the backup, or to another attempt at it. What lies elsewhere is foreign, and
+ignored.
 """
 
 from __future__ import annotations
@@ -49,16 +49,15 @@ class Backup:
 
     :param started_at: by the clock of the worker that made it, aware UTC, whole seconds.
     :param committed_at: when its manifest was written, by the clock of the store.
-    :param size: bytes of the artifact; from a listing with those that other attempts at it have left.
-    :param state: ``verified``, ``written`` (nobody has looked yet), ``failed``, ``notproven``, or ``incomplete``: the
-        artifact is gone, or the manifest is empty or huge. From evidence also ``unreadable``: the manifest cannot be
-        believed.
+    :param size: bytes of the artifact; from a listing, with those that other attempts at it have left.
+    :param state: ``verified``, ``written`` (not verified yet), ``failed``, ``notproven``, or ``incomplete``: without an
+        artifact, or the manifest is empty or huge. From evidence also ``unreadable``: the manifest cannot be believed.
     :param level: the highest level passed, None unless verified.
     :param verifications: oldest first.
-    :param attempts: what attempts at it have written, where more than one has: only the manifest tells which counts.
-    :param problem: why evidence takes it for less than its names say, None where it does not.
-    :param locked: why the store would not give it up (object lock), None where it would. No listing tells: ``prune``
-        asks for those that it is about to delete.
+    :param attempts: what attempts at it have written, if more than one has: the manifest names the one that counts.
+    :param problem: why its files prove less than its file names claim; None where they do not.
+    :param locked: why the store would refuse to delete it (object lock), else None. No listing shows it: ``prune``
+        requests it for those that it is about to delete.
     """
 
     series: Series
@@ -80,17 +79,17 @@ class Backup:
 
     @property
     def standing(self) -> str:
-        """Why it does not count, for a sentence that it is the subject of: ``is not verified yet``."""
+        """Why it does not count, as the predicate of a sentence: ``is not verified yet``."""
         text = STATES[self.state].format(level=self.level)
         return f"{text}: {self.problem}" if self.problem else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """A backup's folder without a manifest: a dump that is running, or what a crash has left. Not a backup.
+    """A backup's folder without a manifest: a dump that is running, or was killed. Not a backup.
 
     :param modified: when it last grew, by the clock of the store.
-    :param attempt: only what this attempt wrote, in the folder of a backup that another one made.
+    :param attempt: set for what one attempt wrote into the folder of a backup that another attempt made.
     """
 
     series: Series
@@ -120,10 +119,10 @@ class Catalogue:
 def read_catalogue(
     repository: Repository, *, server: str | None = None, series: Iterable[Series] | None = None
 ) -> Catalogue:
-    """List a repository. The states are those that file names claim.
+    """Return what a repository holds, in the states that file names claim.
 
-    :param server: only this one's series. :param series: only these.
-    :raises RepositoryNotFound: there is none: never taken for an empty one.
+    :param server: only the series of this server. :param series: only these.
+    :raises RepositoryNotFound: there is none, which is never taken for an empty one.
     """
     repository.uuid  # noqa: B018  raises where there is no repository
     if series is not None:
@@ -137,7 +136,7 @@ def read_catalogue(
 
 
 def find_backup(repository: Repository, series: Series, backup_id: str) -> Backup:
-    """One backup as its file names have it now, by one listing of its folder.
+    """Return one backup by its file names, from one listing of its folder.
 
     :raises BackupNotFound: there is no such folder, or no manifest in it.
     """
@@ -145,7 +144,7 @@ def find_backup(repository: Repository, series: Series, backup_id: str) -> Backu
 
 
 def find_folder(repository: Repository, series: Series, backup_id: str) -> tuple[Backup, Mapping[str, Entry]]:
-    """As :func:`find_backup`, with the entries of its folder by their path in it."""
+    """Return one backup as :func:`find_backup` does, and the entries of its folder by their paths in it."""
     repository.uuid  # noqa: B018
     if parse_backup_id(backup_id) is not None:
         folder = backup_folder(series, backup_id)
@@ -153,7 +152,7 @@ def find_folder(repository: Repository, series: Series, backup_id: str) -> tuple
         for backup in _catalogue(iter(entries)).backups:
             return backup, {entry.key.removeprefix(f"{folder}/"): entry for entry in entries}
     raise BackupNotFound(
-        f"{repository.uri} has no backup {series}/{backup_id}", hint="pgbackup list shows those it has"
+        f"{repository.uri} has no backup {series}/{backup_id}", hint="List its backups with pgbackup list."
     )
 
 
@@ -175,7 +174,7 @@ def select_series(server: str | None, databases: Sequence[str] | None, *, cluste
 
 
 def read_manifest(repository: Repository, series: Series, backup_id: str) -> Manifest:
-    """The manifest of one backup, checked against its schema, its size and its place.
+    """Return the manifest of one backup; its schema, its size and its folder are checked.
 
     :raises BackupNotFound: there is none.
     :raises RepositoryError: it is too large, or (ManifestError) it cannot be believed.
@@ -185,13 +184,14 @@ def read_manifest(repository: Repository, series: Series, backup_id: str) -> Man
     if (manifest.series, manifest.id) != (series, backup_id):
         raise ManifestError(
             f"{repository.location(key)} is the manifest of {manifest.series}/{manifest.id}",
-            hint="somebody has moved or copied it; the artifact beside it may be another one",
+            hint="Somebody moved or copied it. Check which backup the artifact beside it belongs to.",
         )
     return manifest
 
 
 def read_manifests(repository: Repository, backups: Sequence[Backup]) -> list[Manifest | RepositoryError]:
-    """The manifests of these backups, in their order, read in parallel. One that cannot be read is its error."""
+    """Return the manifests of these backups in their order, read in parallel; an error in the place of one that
+    cannot be read."""
 
     def read(backup: Backup) -> Manifest | RepositoryError:
         try:
@@ -204,12 +204,12 @@ def read_manifests(repository: Repository, backups: Sequence[Backup]) -> list[Ma
 
 
 def series_order(series: Series) -> tuple[str, bool, str]:
-    """Sorts by server, then database; the cluster, which has none, last."""
+    """Return a key that sorts by server, then database; the cluster, which has none, last."""
     return series.server, series.database is None, series.database or ""
 
 
 def _catalogue(entries: Iterator[Entry]) -> Catalogue:
-    """One listing, sorted by key: a folder's entries come together."""
+    """Return what one listing holds. It is sorted by key, so the entries of a folder follow one another."""
     backups: list[Backup] = []
     leftovers: list[Leftover] = []
     foreign: list[str] = []
@@ -244,7 +244,7 @@ def _backup(series: Series, backup_id: str, manifest: Entry, names: dict[str, En
     if not files or not 0 < manifest.size <= MAX_BYTES:
         state, level = "incomplete", None
     started_at = parse_backup_id(backup_id)
-    assert started_at is not None  # noqa: S101  split_key has looked
+    assert started_at is not None  # noqa: S101  split_key has checked it
     return Backup(
         series=series,
         id=backup_id,
@@ -265,7 +265,7 @@ def _leftover(series: Series, backup_id: str, members: Sequence[Entry], attempt:
 
 
 def _folder_of(entry: Entry) -> tuple[str, ...]:
-    """The first three segments of a key with four or more; else nothing."""
+    """Return the first three segments of a key with four or more; else nothing."""
     parts = entry.key.split("/", 3)
     return tuple(parts[:3]) if len(parts) > 3 else ()
 

@@ -1,19 +1,21 @@
-"""Where things lie in a repository, and how they are called.
+"""The keys of a repository: where each file lies, and its name.
 
 .. code-block:: text
 
-    repository.json                             the repository knows itself: format version, UUID
+    repository.json                             format version and UUID of the repository
     <server>/<database>/                        a series; <server>/@cluster for a pg_dumpall
         20261122T020000Z-3f9ac1/                a backup
             7d41c09e/                           the attempt that made it
-                dvdrental_2026-11-22_0200.dump  its artifact: a file, or a folder for the directory format
+                dvdrental_2026-11-22_0200.dump  its artifact: a file, or a directory
             manifest.json                       written last: the commit point; names the attempt
             verification-20261122T021500.123456Z-archive-pass.json
 
-Two attempts at one backup (a task that is believed dead, and its retry; two uploads of the same) write below folders of
-their own, so neither can touch what the other writes. The manifest, of which there is one, says whose artifact counts.
+Two attempts at one backup (a task that was taken for dead, and its retry; two uploads of the same backup) write into
+separate folders, so neither can damage what the other writes. The manifest, of which there is only one, names the
+attempt that counts.
 
-Keys are ``/``-joined relative paths of encoded segments. Everything here is pure: no file, no network.
+Keys are ``/``-joined relative paths of encoded segments. Everything here is pure: no file, no network. It is one module
+of a little over 300 lines, so that the names of a repository stand in one place.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ COMPRESSION_EXTENSIONS = {"gzip": ".gz", "zstd": ".zst", "lz4": ".lz4", "bzip2":
 MAX_SEGMENT = 255
 
 TEMP_PREFIX = ".pgbackup-tmp-"
-"""Temporary files and folders of ours begin with this; a repository lists them as leftovers only."""
+"""The names of our temporary files and directories begin with this; listings leave them out."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ID = re.compile(r"([0-9]{8}T[0-9]{6}Z)-[0-9a-f]{6}")
@@ -73,10 +75,10 @@ def check_level(level: str | None, name: str = "minimum_level", *, required: boo
 
 
 def encode_segment(name: str) -> str:
-    """A server or database name as one segment of a key: percent-encoded UTF-8 but for ``A-Za-z0-9-_.~``.
+    """Return a server or database name as one segment of a key: percent-encoded UTF-8 but for ``A-Za-z0-9-_.~``.
 
-    A leading ``.`` is encoded too, so that neither ``..`` nor a hidden file can come of a name; ``@`` always is,
-    so that a database called ``@cluster`` is just a name.
+    A leading ``.`` is encoded too, so that no name becomes ``..`` or a hidden file; and so is ``@``, so that a database
+    named ``@cluster`` is not taken for the cluster.
 
     :raises ConfigurationError: for an empty name, or one whose encoded form is longer than 255 bytes.
     """
@@ -88,16 +90,16 @@ def encode_segment(name: str) -> str:
         raise ConfigurationError("a server or database name is empty")
     if len(segment) > MAX_SEGMENT:
         raise ConfigurationError(
-            f"the name {name[:40]!r}… takes {len(segment)} bytes as a folder name, at most {MAX_SEGMENT} are possible",
-            hint="give the operator a shorter server name",
+            f"the name {name[:40]!r}… takes {len(segment)} bytes as a directory name, more than {MAX_SEGMENT}",
+            hint="Use a shorter server name.",
         )
     return segment
 
 
 def decode_segment(segment: str) -> str:
-    """The name behind a segment.
+    """Return the name that a segment encodes.
 
-    :raises ValueError: when this is not what :func:`encode_segment` makes: a foreign folder.
+    :raises ValueError: :func:`encode_segment` does not make such a segment: the folder is foreign.
     """
     name = unquote(segment, errors="strict")  # UnicodeDecodeError is a ValueError
     if not name or _encode(name) != segment:
@@ -119,7 +121,10 @@ class Series:
 
     @classmethod
     def parse(cls, path: str) -> Series:
-        """The series of a folder; ``ValueError`` for a folder that is none."""
+        """Return the series of a folder.
+
+        :raises ValueError: the folder is not that of a series.
+        """
         server, _, database = path.partition("/")
         return cls(decode_segment(server), None if database == CLUSTER else decode_segment(database))
 
@@ -128,22 +133,22 @@ class Series:
 
 
 def backup_id(started_at: datetime, seed: str | None = None) -> str:
-    """``20261122T020000Z-3f9ac1``: the UTC start time, and a suffix.
+    """Return a backup id, ``20261122T020000Z-3f9ac1``: the UTC start time, and a suffix.
 
     :param started_at: aware.
-    :param seed: what asked for it (dag, task, run, map index), so that a retry finds what its first try committed:
+    :param seed: what requested it (dag, task, run, map index), so that a retry finds what its first try committed:
         the same seed gives the same suffix (:func:`id_suffix`). None: random.
     """
     return f"{_utc(started_at):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3) if seed is None else id_suffix(seed)}"
 
 
 def id_suffix(seed: str) -> str:
-    """The six hex digits which the ids of all tries of one run share."""
+    """Return the six hex digits that the ids of all tries of one run share."""
     return hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()[:6]
 
 
 def parse_backup_id(name: str) -> datetime | None:
-    """The start time in a backup id, aware UTC; None for a folder that is not a backup's."""
+    """Return the start time in a backup id, aware UTC; None for a folder that is not a backup's."""
     match = _ID.fullmatch(name)
     return _parse_time(match[1]) if match else None
 
@@ -157,14 +162,14 @@ def artifact_name(
     format: str,
     compression: str | None = None,
 ) -> str:
-    """The file name of an artifact, for people: ``dvdrental_2026-11-22_0200.dump``.
+    """Return the file name of an artifact: ``dvdrental_2026-11-22_0200.dump``.
 
     :param template: may hold ``{database}`` (``cluster`` for a pg_dumpall), ``{server}``, ``{date}`` (2026-11-22) and
         ``{time}`` (0200), both UTC. The extension is added.
     :param format: ``custom``, ``tar``, ``plain`` or ``directory``.
-    :param compression: the method with which we compress the tool's output; it adds ``.gz`` or ``.zst``. What
-        pg_dump compresses inside its own format does not show in the name.
-    :raises OptionError: for an unknown placeholder, or a result that cannot be a file name.
+    :param compression: the method of the compression around a script, which adds ``.gz`` or ``.zst``. The name does
+        not show compression inside an archive.
+    :raises OptionError: the template has an unknown placeholder, or its result cannot be a file name.
     """
     at = _utc(started_at)
     values = {
@@ -173,7 +178,7 @@ def artifact_name(
         "date": f"{at:%Y-%m-%d}",
         "time": f"{at:%H%M}",
     }
-    hint = "use {database}, {server}, {date} and {time}, as in '{database}_{date}_{time}'"
+    hint = "Use {database}, {server}, {date} and {time}, as in '{database}_{date}_{time}'."
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
@@ -204,24 +209,27 @@ def manifest_key(series: Series, backup: str) -> str:
 
 
 def artifact_key(series: Series, backup: str, artifact: str, attempt: str | None = None) -> str:
-    """:param attempt: None for backups of before there were attempts, whose artifact lies beside the manifest."""
+    """Return the key of an artifact.
+
+    :param attempt: None for a backup of format version 1.0, whose artifact lies beside the manifest.
+    """
     return f"{backup_folder(series, backup)}/{f'{attempt}/' if attempt else ''}{artifact}"
 
 
 def new_attempt() -> str:
-    """The name of a folder that no other attempt at the same backup has."""
+    """Return a new name for the folder of an attempt."""
     return secrets.token_hex(4)
 
 
 def attempt_of(path: str) -> str | None:
-    """Which attempt has written a path inside a backup's folder; None for what belongs to none."""
+    """Return the attempt that wrote a path in a backup's folder; None for a path that belongs to none."""
     name, slash, _ = path.partition("/")
     return name if slash and _ATTEMPT.fullmatch(name) else None
 
 
 @dataclass(frozen=True, order=True)
 class VerificationName:
-    """What the name of a verification file says, so that a listing alone tells the state."""
+    """The name of a verification file, which shows the result, so that a listing suffices."""
 
     at: datetime
     level: str
@@ -243,7 +251,7 @@ def verification_key(series: Series, backup: str, *, at: datetime, level: str, r
 
 
 def split_key(key: str) -> tuple[Series, str, str] | None:
-    """(series, backup id, path inside the backup) of a key in a backup's folder; None for anything else."""
+    """Return series, backup id and path in the backup's folder of a key; None for a key outside of such a folder."""
     segments = key.split("/", 3)
     if len(segments) < 4 or not segments[3] or parse_backup_id(segments[2]) is None:
         return None
@@ -254,7 +262,7 @@ def split_key(key: str) -> tuple[Series, str, str] | None:
 
 
 def check_key(key: str) -> str:
-    """The key itself, when it is one.
+    """Return a key after checking it.
 
     :raises ConfigurationError: for an empty segment (``//``), ``.``, ``..``, a control character, a name of our
         temporary files, or a segment longer than a file system's 255 bytes.
@@ -270,7 +278,7 @@ def check_key(key: str) -> str:
 
 
 def is_key(key: str) -> bool:
-    """Whether a name found in a store is one of ours to speak of: foreign files are passed over, not an error."""
+    """Return whether a name in a store is a key: listings leave others out."""
     try:
         check_key(key)
     except ConfigurationError:
@@ -290,10 +298,10 @@ def _utc(moment: datetime) -> datetime:
 
 
 def _parse_time(text: str) -> datetime | None:
-    """``20261122T021500Z``, or with microseconds. By hand: strptime is half the work of reading a listing."""
+    """Return the time of ``20261122T021500Z``, or with microseconds. By hand: strptime would take half of a listing."""
     date = int(text[0:4]), int(text[4:6]), int(text[6:8])
     time = int(text[9:11]), int(text[11:13]), int(text[13:15]), int(text[16:22] or 0)
     try:
         return datetime(*date, *time, tzinfo=timezone.utc)
-    except ValueError:  # 20261399T…: a foreign folder that looks like one of ours
+    except ValueError:  # 20261399T…: a foreign folder with a similar name
         return None

@@ -68,7 +68,7 @@ def test_from_end_to_end(environment: dict[str, str]) -> None:
     assert re.search(r"dumped  \d\.\d MiB in \d+\.\d s, by pg_dump 18\.\d+ from PostgreSQL 18", report)
     assert re.search(r"verified  pass, level archive, in \d", report)
     assert re.search(r"restore  createdb .* && pg_restore .* dvdrental_restored dvdrental_[\d_-]+\.tar\n", report)
-    assert "proven  that command was run on a copy from S3" in report
+    assert "proven  this command was run on a copy from S3" in report
 
 
 def started(environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -92,7 +92,7 @@ def test_ctrl_c_leaves_nothing(moment: Callable[[Path], bool], environment: dict
         os.killpg(demo.pid, signal.SIGINT)  # as the terminal does: to all of the foreground group
         _, errors = demo.communicate(timeout=30)
     assert demo.returncode == 130
-    assert errors == "stopped; nothing is left running, nothing is left behind\n"
+    assert errors == "stopped; all servers and files were removed\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -143,4 +143,4 @@ def test_a_failed_run_shows_the_end_of_its_log_and_keeps_it(tmp_path: Path, monk
         run.finish(tasks.append)
     assert tasks == ["fails"]
     assert "what went wrong" in caught.value.message
-    assert "what went wrong" in Path(str(caught.value.hint).removeprefix("its whole log is in ")).read_text()
+    assert "what went wrong" in Path(str(caught.value.hint).removeprefix("The complete log is in ")).read_text()

@@ -112,7 +112,7 @@ class ScriptLoader:
 
         def route(event: Event) -> int | None:
             number = tracker.section_of(event)
-            return None if number is None or self._is_dropped(event, *how(number)) else number
+            return None if number is None or self._is_skipped(event, *how(number)) else number
 
         with self._open() as source:
             yield ScriptFilter(source, route)
@@ -121,10 +121,10 @@ class ScriptLoader:
         """Run the part of one database."""
         what = f"restoring into {params.dbname}"
         log = ToolOutput(self._run, what, verbose=self._verbose)
-        counted = CountingReader(part, Progress(self._run.say, what).advance)
-        psql(self._run, self.client, params, counted, log, single_transaction=single_transaction)
+        source = CountingReader(part, Progress(self._run.say, what).advance)
+        psql(self._run, self.client, params, source, log, single_transaction=single_transaction)
 
-    def _is_dropped(self, event: Event, single_transaction: bool, public_exists: bool) -> bool:
+    def _is_skipped(self, event: Event, single_transaction: bool, public_exists: bool) -> bool:
         """Return whether psql must skip a statement: it concerns the database itself, or its object exists already."""
         if not isinstance(event, Statement) or event.words[:1] == (b"INSERT",):
             return False

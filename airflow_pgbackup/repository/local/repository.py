@@ -19,7 +19,6 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -34,8 +33,8 @@ from airflow_pgbackup.errors import (
     RepositoryNotFound,
 )
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.byte_source import CHUNK, ByteSource, digest
-from airflow_pgbackup.repository.cancellation import CancelFlag, Stop
+from airflow_pgbackup.repository.byte_source import CHUNK, ByteSource, digest_all
+from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, is_key, split_key
 from airflow_pgbackup.repository.local.errors import OpenFile, hint, reason
@@ -49,8 +48,6 @@ from airflow_pgbackup.repository.nofollow import (
     open_member,
     parent_below,
 )
-
-_AT_ONCE = 4  # members hashed at a time, each on a core
 
 _OTHERS = "Give the directories of the repository to the user who runs the workers, and write access to nobody else."
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -234,7 +231,7 @@ class LocalRepository(Repository):
             if folder.stat().st_dev != copy.stat().st_dev:
                 self._copy(folder, copy, members, cancel)
                 folder = copy
-            sums = self._sums(folder, members, digests, cancel)
+            sums = digest_all(folder, members, digests, cancel)
             for path in [folder, *folder.rglob("*")]:
                 make_private(path)
             if cancel is not None:
@@ -255,18 +252,6 @@ class LocalRepository(Repository):
                 for member, sha256 in zip(members, sums, strict=True)
                 if (entry := entry_of(f"{prefix}/{member}", (target / member).lstat())) is not None
             ]
-
-    @staticmethod
-    def _sums(
-        folder: Path, members: Sequence[str], digests: Mapping[str, str], cancel: CancelFlag | None
-    ) -> Sequence[str]:
-        stop = Stop(cancel)
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pgbackup-member") as pool:
-            try:
-                return list(pool.map(lambda member: digest(folder / member, digests.get(member), stop), members))
-            except BaseException:
-                stop.set()  # else an interrupt would wait until large files are read
-                raise
 
     def _copy(self, folder: Path, copy: Path, members: Sequence[str], cancel: CancelFlag | None) -> None:
         for member in members:

@@ -1,0 +1,57 @@
+"""``pgbackup freshness``: check that each series has a young, verified backup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from airflow_pgbackup.backup.context import discard
+from airflow_pgbackup.backup.freshness import freshness
+from airflow_pgbackup.backup.freshness_rules import FreshnessRules
+from airflow_pgbackup.backup.series_selection import SeriesSelection
+from airflow_pgbackup.cli.arguments import minimum_level_argument, repository_argument
+from airflow_pgbackup.cli.definition import EXIT_STATUS
+from airflow_pgbackup.cli.display import age, columns, count
+from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.repository.calendar_time import parse_duration
+
+
+def run(session: Session) -> None:
+    arguments, repository = session.arguments, repository_argument(session)
+    rules = FreshnessRules(
+        max_age=parse_duration(arguments.max_age),
+        minimum_level=minimum_level_argument(session),
+        max_drop=arguments.max_drop or None,
+        allow_drop=tuple(arguments.allow_drop),
+    )
+    with session.working(f"checking {repository.uri}"):
+        found: Any = freshness(
+            repository=repository,
+            rules=rules,
+            series=SeriesSelection(server=arguments.server, databases=_databases(arguments), cluster=arguments.cluster),
+            exclude=arguments.exclude,
+            context=replace(session.context, log=discard),  # the lines below say the same
+        )
+    if not found["fresh"]:
+        session.status = EXIT_STATUS["not good"]
+    session.result(found, *_lines(found, arguments.max_age))
+
+
+def _databases(arguments: Any) -> Sequence[str] | None:
+    # With --cluster alone, only the pg_dumpall backups are meant.
+    return arguments.database or ([] if arguments.cluster else None)
+
+
+def _lines(found: Mapping[str, Any], target: str) -> list[str]:
+    series: list[Mapping[str, Any]] = found["series"]
+    rows = [["series", "newest verified", "age", "level", "target", "state"]]
+    for one in series:
+        taken = age(datetime.fromisoformat(one["started_at"])) if one["id"] else "-"
+        state = "fresh" if one["fresh"] else "NOT FRESH"
+        rows.append([one["series"], one["id"] or "-", taken, one["verified"] or "-", target, state])
+    lines = columns(rows) if series else []
+    lines += [*found["problems"], *(f"{one['series']}: note: {note}" for one in series for note in one["notes"])]
+    stale = sum(not one["fresh"] for one in series)
+    return [*lines, f"{count(len(series), 'series')}: {len(series) - stale} fresh, {stale} not fresh"]
