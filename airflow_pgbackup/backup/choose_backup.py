@@ -70,7 +70,7 @@ def choose_evidence(
             for line in skipped[:_NAMED]:
                 say(f"warning: newer backup {wanted}/{line}; using {read.backup.id}")
             if len(skipped) > _NAMED:
-                say(f"warning: {wanted} has {len(skipped) - _NAMED} more newer backups that cannot be used")
+                say(f"warning: {len(skipped) - _NAMED} more newer backups of {wanted} cannot be used")
             return read
         skipped.append(f"{backup.id} {_why(backup, read)}")
     if not skipped:

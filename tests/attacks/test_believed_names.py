@@ -231,7 +231,7 @@ def test_all_of_them_in_a_bucket(repository: Repository, real: Evidence, tmp_pat
             upload(reference=reference(repository, id), source=repository, destination=there)
     lines: list[str] = []
     assert choose_backup(repository, "prod/app", log=lines.append)["id"] == real.backup.id
-    assert lines[-1] == f"warning: {len(ALL) - 3} more newer backups of prod/app were not taken"
+    assert lines[-1] == f"warning: {len(ALL) - 3} more newer backups of prod/app cannot be used"
     rules = FreshnessRules(max_age=timedelta(seconds=60))
     assert not freshness(repository=repository, rules=rules, now=second(real, 100))["fresh"]
     result = pruned(repository, real, keep_last=3)
@@ -310,7 +310,7 @@ def test_ids_from_the_future(repository: Repository, real: Evidence, year: int) 
     lines: list[str] = []
     assert choose_backup(repository, "prod/app", log=lines.append)["id"] == real.backup.id
     assert "starts in the future; check the clocks; using" in lines[0]
-    assert lines[3:] == [f"warning: {len(ALL) - 3} more newer backups of prod/app were not taken"]
+    assert lines[3:] == [f"warning: {len(ALL) - 3} more newer backups of prod/app cannot be used"]
     assert [one["id"] for one in choose_drill(repository, max_bytes=1)] == [real.backup.id]
 
 
