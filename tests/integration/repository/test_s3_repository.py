@@ -476,7 +476,7 @@ def test_wrong_connections(
 def test_a_missing_bucket(s3: S3Server, client: S3Client) -> None:
     repository = open_repository("s3://no-such-bucket/pg", s3=S3Options(client_factory=lambda: client))
     for call in (lambda: repository.uuid, repository.init, repository.probe, lambda: list(repository.list())):
-        with pytest.raises(RepositoryNotFound, match="no bucket no-such-bucket at http") as caught:
+        with pytest.raises(RepositoryNotFound, match="bucket no-such-bucket does not exist at http") as caught:
             call()
         assert "Create the bucket" in (caught.value.hint or "")
 
