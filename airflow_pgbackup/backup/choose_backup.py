@@ -1,85 +1,88 @@
-"""Choose a backup of a series by id or as the latest, where no earlier task passes a reference.
+"""Choose a backup of a series by a selector, where no earlier task passes a reference.
 
-One rule for operators and the command line: the latest backup is the newest that its own files prove to be verified.
-A newer one that failed or is not verified is named in the log; only its id chooses it.
+One rule for operators and the command line. A selector is
+
+- ``latest``: the newest that its own files prove to be verified, or as the caller says;
+- ``latest-verified``: the same, whatever the caller says;
+- a date, ``2026-11-20``: the newest that started on that day, UTC;
+- an id, or the beginning of one that no other backup of the series has.
+
+A newer backup that failed or is not verified is named in the log; only a date or its id chooses it.
 """
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
+from itertools import takewhile
 
 from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
+from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_manifests
 from airflow_pgbackup.repository.evidence import SKEW, Evidence, may_count, read_each, read_evidence
-from airflow_pgbackup.repository.layout import Series, check_level
+from airflow_pgbackup.repository.layout import LEVELS, SCOPES, Series, check_level, parse_backup_id
+from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import counts
 
 LATEST = "latest"
+LATEST_VERIFIED = "latest-verified"
+
 _NAMED = 3
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_BEGINNING = re.compile(r"\d[\dTZ]*(-[\da-f]*)?", re.ASCII | re.IGNORECASE)
 _LIST_HINT = "Run pgbackup list to see the backups of this repository."
+_SELECTOR_HINT = f"Write an id or the beginning of one, a date as 2026-11-20, {LATEST} or {LATEST_VERIFIED}."
 
 
 def choose_backup(
     repository: Repository,
     series: str,
-    backup_id: str = LATEST,
+    selector: str = LATEST,
     *,
     minimum_level: str | None = "archive",
     log: Callable[[str], None] | None = None,
 ) -> dict[str, object]:
     """Return the reference of a backup; see :func:`choose_evidence`."""
-    return reference_of(
-        repository, choose_evidence(repository, series, backup_id, minimum_level=minimum_level, log=log)
-    )
+    return reference_of(repository, choose_evidence(repository, series, selector, minimum_level=minimum_level, log=log))
 
 
 def choose_evidence(
     repository: Repository,
     series: str,
-    backup_id: str = LATEST,
+    selector: str = LATEST,
     *,
     minimum_level: str | None = "archive",
     log: Callable[[str], None] | None = None,
 ) -> Evidence:
     """Return a backup with the evidence of its state.
 
-    :param series: ``server/database`` or ``server/@cluster``, as in the repository's folders and ``pgbackup list``.
-    :param backup_id: ``latest`` chooses the newest that is verified at `minimum_level`; an id chooses that backup, in
-        any state.
-    :param minimum_level: for ``latest``; None: the newest that has not failed, verified or not.
+    :param series: ``server/database``, or ``server/@cluster`` and its like, as in the repository's folders and
+        ``pgbackup list``. ``server/@roles`` also finds the roles that an earlier release put into ``server/@cluster``.
+    :param selector: see above. ``latest`` and ``latest-verified`` choose the newest that is verified at
+        `minimum_level`; everything else chooses a backup in any state.
+    :param minimum_level: None: ``latest`` is the newest that has not failed, verified or not.
     :param log: takes a line for each backup that is newer than the chosen one, with the reason.
     :raises BackupNotFound: there is no such backup; the message says which there are.
     :raises ManifestError: the backup with that id has an invalid manifest.
-    :raises ConfigurationError: not a series, or not a level.
+    :raises ConfigurationError: not a series, not a selector, not a level, or several backups begin like this.
     """
     check_level(minimum_level)
     wanted = parse_series(series)
-    if backup_id != LATEST:
-        evidence = read_evidence(repository, wanted, backup_id)
-        evidence.require_manifest()
-        return evidence
+    if selector == LATEST_VERIFIED:
+        selector, minimum_level = LATEST, minimum_level or LEVELS[0]
+    if parse_backup_id(selector):
+        return _by_id(repository, wanted, selector)
+    listed = _listed(repository, wanted)
     say = log or discard
-    listed = read_catalogue(repository, series=[wanted]).backups  # newest first
-    skipped: list[str] = []
-    for backup, read in _newest_first(repository, listed, minimum_level):
-        if read and counts(read.backup, minimum_level):
-            for line in skipped[:_NAMED]:
-                say(f"warning: newer backup {wanted}/{line}; using {read.backup.id}")
-            if len(skipped) > _NAMED:
-                say(f"warning: {len(skipped) - _NAMED} more newer backups of {wanted} cannot be used")
-            return read
-        skipped.append(f"{backup.id} {_why(backup, read)}")
-    if not skipped:
-        raise BackupNotFound(f"no backup of {wanted} is in {repository.uri}", hint=_LIST_HINT)
-    state = f"is verified at level {minimum_level}" if minimum_level else "can be used"
-    raise BackupNotFound(
-        f"no backup of {wanted} in {repository.uri} {state}; of {len(listed)}, the newest, {skipped[0]}",
-        hint=f"Verify a backup with pgbackup verify, or give its id, such as {listed[0].id}, to use it in any state.",
-    )
+    if selector == LATEST:
+        return _latest(repository, wanted, listed, minimum_level, say)
+    if _DATE.fullmatch(selector):
+        return _of_day(repository, wanted, listed, selector, say)
+    return _believed(read_evidence(repository, *_beginning_with(wanted, listed, selector)))
 
 
 def newest_backup(repository: Repository, series: str) -> Evidence:
@@ -89,24 +92,129 @@ def newest_backup(repository: Repository, series: str) -> Evidence:
     :raises ConfigurationError: not a series.
     """
     wanted = parse_series(series)
-    listed = read_catalogue(repository, series=[wanted]).backups
-    for evidence in read_each(repository, _past(listed)):
+    for evidence in read_each(repository, _past(_listed(repository, wanted))):
         if evidence.manifest is not None:
             return evidence
-    raise BackupNotFound(f"no backup of {wanted} is in {repository.uri}", hint=_LIST_HINT)
+    raise BackupNotFound(f"no backup of {wanted} in {repository.uri} has a valid manifest", hint=_LIST_HINT)
 
 
 def parse_series(text: str) -> Series:
-    """Parse ``server/database`` or ``server/@cluster``.
+    """Parse ``server/database``, or ``server/@cluster`` and its like.
 
     :raises ConfigurationError: the text is not a series.
     """
     try:
         return Series.parse(text)
     except ValueError:
+        special = ", ".join(f"server/@{kind}" for kind in ("cluster", *SCOPES))
         raise ConfigurationError(
-            f"{text!r} is not a series", hint="Write server/database, or server/@cluster for a pg_dumpall backup."
+            f"{text!r} is not a series", hint=f"Write server/database, or for backups by pg_dumpall {special}."
         ) from None
+
+
+def _listed(repository: Repository, wanted: Series) -> Sequence[Backup]:
+    """Return the backups of a series, newest first.
+
+    :raises BackupNotFound: there is none.
+    """
+    listed = read_catalogue(repository, series=[wanted]).backups or _of_earlier_releases(repository, wanted)
+    if not listed:
+        raise BackupNotFound(f"no backup of {wanted} is in {repository.uri}", hint=_series_hint(repository, wanted))
+    return listed
+
+
+def _of_earlier_releases(repository: Repository, wanted: Series) -> Sequence[Backup]:
+    """Return what belongs to ``@roles`` and its like, but was put into ``@cluster``: only the manifests tell."""
+    if wanted.scope is None:
+        return ()
+    clusters = read_catalogue(repository, series=[Series(wanted.server, None)]).backups
+    read = zip(clusters, read_manifests(repository, clusters), strict=True)
+    return [one for one, manifest in read if isinstance(manifest, Manifest) and manifest.contents_kind == wanted.scope]
+
+
+def _by_id(repository: Repository, wanted: Series, id: str) -> Evidence:
+    try:
+        return _believed(read_evidence(repository, wanted, id))
+    except BackupNotFound:
+        for backup in (listed := _listed(repository, wanted)):
+            if backup.id == id:  # of an earlier release
+                return _believed(read_evidence(repository, backup.series, id))
+        raise _unknown(wanted, listed, id) from None
+
+
+def _beginning_with(wanted: Series, listed: Sequence[Backup], selector: str) -> tuple[Series, str]:
+    if not _BEGINNING.fullmatch(selector):
+        raise ConfigurationError(f"{selector!r} does not select a backup", hint=_SELECTOR_HINT)
+    found = [backup for backup in listed if backup.id.lower().startswith(selector.lower())]
+    if not found:
+        raise _unknown(wanted, listed, selector)
+    if len(found) > 1:
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise ConfigurationError(
+            f"{len(found)} backups of {wanted} begin with {selector}",
+            hint=f"Write more of the id: {_ids(found)}{more}.",
+        )
+    return found[0].series, found[0].id
+
+
+def _of_day(
+    repository: Repository, wanted: Series, listed: Sequence[Backup], selector: str, say: Callable[[str], None]
+) -> Evidence:
+    try:
+        day = date.fromisoformat(selector)
+    except ValueError:
+        raise ConfigurationError(f"{selector} is not a date", hint="Write year, month and day: 2026-11-20.") from None
+    found: list[Evidence] = []
+    for evidence in read_each(repository, [backup for backup in listed if backup.started_at.date() == day]):
+        if not _is_other(wanted, evidence):
+            found.append(evidence)
+        if evidence.backup.level:
+            break
+    if not found:
+        noon = datetime(day.year, day.month, day.day, 12, tzinfo=timezone.utc)
+        nearest = sorted(listed, key=lambda backup: abs(backup.started_at - noon))
+        raise BackupNotFound(
+            f"no backup of {wanted} in {repository.uri} started on {day} (UTC)",
+            hint=f"The nearest {'are' if len(nearest) > 1 else 'is'} {_ids(nearest)}.",
+        )
+    chosen, last = found[0], found[-1]
+    if chosen is not last and last.backup.level:
+        say(
+            f"warning: the newest backup of {wanted} of that day, {chosen.backup.id}, {chosen.backup.standing}; "
+            f"{last.backup.id} is verified at level {last.backup.level}"
+        )
+    return _believed(chosen)
+
+
+def _latest(
+    repository: Repository,
+    wanted: Series,
+    listed: Sequence[Backup],
+    minimum_level: str | None,
+    say: Callable[[str], None],
+) -> Evidence:
+    skipped: list[str] = []
+    for backup, read in _newest_first(repository, listed, minimum_level):
+        if read and _is_other(wanted, read):
+            continue  # of an earlier release, which had one series for all that pg_dumpall makes
+        if read and counts(read.backup, minimum_level):
+            for line in skipped[:_NAMED]:
+                say(f"warning: newer backup {wanted}/{line}; using {read.backup.id}")
+            if len(skipped) > _NAMED:
+                say(f"warning: {len(skipped) - _NAMED} more newer backups of {wanted} cannot be used")
+            return read
+        skipped.append(f"{backup.id} {_why(backup, read)}")
+    if not skipped:
+        raise BackupNotFound(
+            f"no backup of {wanted} in {repository.uri} is of a whole cluster; {_ids(listed)} hold less",
+            hint=f"Run pgbackup show to see what they hold; "
+            f"{', '.join(f'{wanted.server}/@{scope}' for scope in SCOPES)} select them.",
+        )
+    state = f"is verified at level {minimum_level}" if minimum_level else "can be used"
+    raise BackupNotFound(
+        f"no backup of {wanted} in {repository.uri} {state}; of {len(listed)}, the newest, {skipped[0]}",
+        hint=f"Verify a backup with pgbackup verify, or give its id, such as {listed[0].id}, to use it in any state.",
+    )
 
 
 def _newest_first(
@@ -124,8 +232,50 @@ def _past(listed: Sequence[Backup]) -> list[Backup]:
     return [backup for backup in listed if backup.started_at <= soon]
 
 
+def _is_other(wanted: Series, evidence: Evidence) -> bool:
+    """Return whether a backup by pg_dumpall holds something else than the series that was asked for."""
+    return evidence.manifest is not None and evidence.manifest.contents_kind != wanted.kind
+
+
+def _believed(evidence: Evidence) -> Evidence:
+    evidence.require_manifest()
+    return evidence
+
+
 def _why(backup: Backup, evidence: Evidence | None) -> str:
     if evidence is None:
         return backup.standing if _past([backup]) else "starts in the future; check the clocks"
     ignored = f" ({evidence.ignored[0]})" if evidence.ignored else ""
     return f"{evidence.backup.standing}{ignored}"
+
+
+def _unknown(wanted: Series, listed: Sequence[Backup], selector: str) -> BackupNotFound:
+    def in_common(backup: Backup) -> int:
+        pairs = zip(backup.id.lower(), selector.lower(), strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    nearest = sorted(listed, key=in_common, reverse=True)
+    return BackupNotFound(
+        f"there is no backup {wanted}/{selector}",
+        hint=f"The nearest of {len(nearest)} {'are' if len(nearest) > 1 else 'is'} {_ids(nearest)}.",
+    )
+
+
+def _ids(backups: Sequence[Backup]) -> str:
+    return ", ".join(backup.id for backup in backups[:_NAMED])
+
+
+def _series_hint(repository: Repository, wanted: Series) -> str:
+    """Return the names of series that are in the repository, the nearest first."""
+    server, _, folder = wanted.path.partition("/")
+    servers = repository.folders("")
+    if server in servers:
+        near = [f"{server}/{name}" for name in _nearest(folder, repository.folders(server))]
+    else:
+        near = [f"{name}/{folder}" for name in _nearest(server, servers) if folder in repository.folders(name)]
+        near = near or [f"{name}/…" for name in _nearest(server, servers)]
+    return f"There {'are' if len(near) > 1 else 'is'} {', '.join(near)}. {_LIST_HINT}" if near else _LIST_HINT
+
+
+def _nearest(name: str, names: Sequence[str]) -> list[str]:
+    return sorted(names, key=lambda other: difflib.SequenceMatcher(None, name, other).ratio(), reverse=True)[:_NAMED]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -24,7 +25,8 @@ from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.manifest import ClientInfo, Manifest
+from airflow_pgbackup.repository.labels import check_labels
+from airflow_pgbackup.repository.manifest import ClientInfo, Manifest, scope_of
 
 
 def dump_database(
@@ -34,6 +36,7 @@ def dump_database(
     repository: Repository,
     options: DumpOptions,
     artifact_template: str = layout.DEFAULT_ARTIFACT,
+    labels: Sequence[str] = (),
     count_rows: bool = False,
     context: RunContext | None = None,
 ) -> dict[str, object]:
@@ -41,6 +44,7 @@ def dump_database(
 
     :param connection: names the database; its user needs the privileges that pg_dump needs.
     :param server: the first part of the series; operators pass the connection id.
+    :param labels: names for this backup, ``pre-migration``; retention can keep them.
     :param count_rows: also count every table of the source, in the dump's own snapshot, so that verifications compare
         the archive with its source; and list the tables that the options leave out. It reads the tables twice.
     :param context: its deadline limits pg_dump's run, instead of the settings' ``dump_deadline``. A second call with
@@ -52,7 +56,7 @@ def dump_database(
     :raises RepositoryError: the repository is not initialized or not writable.
     :raises ToolError: pg_dump failed, or ended with exit status 0 and an incomplete output. No backup is visible.
     """
-    dump = _Dump("pg_dump", server, repository, artifact_template, context or RunContext())
+    dump = _Dump("pg_dump", server, repository, artifact_template, check_labels(labels), context or RunContext())
     return dump.run(connection, options, count_rows=count_rows)
 
 
@@ -64,16 +68,19 @@ def dump_cluster(
     options: DumpAllOptions,
     compress: str | int | None = None,
     artifact_template: str = layout.DEFAULT_ARTIFACT,
+    labels: Sequence[str] = (),
     context: RunContext | None = None,
 ) -> dict[str, object]:
     """Dump all databases of a cluster, or its global objects, with pg_dumpall. As :func:`dump_database`, but:
+
+    A dump of globals, of roles or of tablespaces only is of another series than that of the whole cluster.
 
     :param compress: ``zstd[:level]``, ``gzip[:level]`` or None. pg_dumpall has no such option: airflow-pgbackup
         compresses its output.
     """
     # libpq's own default would be the user's name.
     connection = connection if connection.dbname else connection.with_database(options.database or "postgres")
-    dump = _Dump("pg_dumpall", server, repository, artifact_template, context or RunContext())
+    dump = _Dump("pg_dumpall", server, repository, artifact_template, check_labels(labels), context or RunContext())
     return dump.run(connection, options, compress)
 
 
@@ -83,6 +90,7 @@ class _Dump:
     server: str
     repository: Repository
     template: str
+    labels: tuple[str, ...]
     context: RunContext
 
     def run(
@@ -97,7 +105,7 @@ class _Dump:
         context, settings, seed = self.context, self.context.settings, self.context.seed
         sweep_leftovers(context)
         uuid = self.repository.uuid
-        series = self._series(connection)
+        series = self._series(connection, options)
         if seed is not None and (found := find_committed(self.repository, series, seed)):
             context.log(f"backup {found.backup.id} was committed by an earlier try of this task; nothing to do")
             return reference_of(self.repository, found)
@@ -121,6 +129,7 @@ class _Dump:
             started_at=started,
             format=plan.format,
             compression=plan.around,
+            scope=series.scope,
         )
         self.repository.probe()
         context.log(
@@ -161,6 +170,7 @@ class _Dump:
                 ),
                 source_rows=source_rows,
                 left_out=left_out,
+                labels=self.labels,
             )
             context.cancel.check()
             found = mine.commit(manifest, lambda other: seed is not None and is_of(other, seed))
@@ -172,9 +182,9 @@ class _Dump:
         )
         return reference_of(self.repository, found)
 
-    def _series(self, connection: ConnectionParams) -> layout.Series:
-        if self.tool == "pg_dumpall":
-            return layout.Series(self.server, None)
+    def _series(self, connection: ConnectionParams, options: DumpOptions | DumpAllOptions) -> layout.Series:
+        if isinstance(options, DumpAllOptions):
+            return layout.Series(self.server, None, scope_of(options.describe()))
         # libpq's own default is the user's name; a backup should not depend on who connects.
         if not connection.dbname:
             raise ConfigurationError(

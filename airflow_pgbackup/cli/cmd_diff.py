@@ -40,7 +40,8 @@ def _chosen(
 ) -> tuple[Evidence, Evidence]:
     """Return the two backups. Each is an ID of the series, or SERVER/DATABASE/ID of another one."""
     if after is None and (before is None or "/" not in before):
-        return last_two(repository, parse_series(series), before=before)
+        id = before and choose_evidence(repository, series, before, minimum_level="integrity").backup.id
+        return last_two(repository, parse_series(series), before=id)
 
     def named(text: str | None) -> Evidence:
         other, slash, id = (text or "latest").rpartition("/")

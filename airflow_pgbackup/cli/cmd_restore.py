@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from airflow_pgbackup.backup.choose_backup import parse_series
 from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.restore import restore
@@ -25,6 +26,7 @@ def run(session: Session) -> None:
         outcome = restore(
             reference=reference_of(repository, evidence),
             repository=repository,
+            kind=parse_series(arguments.series).kind,
             target=RestoreTarget(connection=connection, mode=arguments.mode),
             options=RestoreOptions(
                 jobs=arguments.jobs, no_owner=arguments.no_owner, no_privileges=arguments.no_privileges
@@ -44,6 +46,8 @@ def _lines(outcome: Mapping[str, Any]) -> list[str]:
         f"restored into {outcome['target']} in {outcome['duration_seconds']:.1f} s",
         *(f"warning: {line}" for line in outcome["warnings"]),
     ]
+    if outcome["database"] is None:
+        lines.append(f"roles created: {', '.join(outcome['roles_created']) or 'none'}")
     if outcome["replaced"]:
         lines.append(f"the old database is kept as {outcome['replaced']}: drop it when you no longer need it")
     lines.append("next: connect an application and check the data; then make the next backup, and verify it")

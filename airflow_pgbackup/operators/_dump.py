@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,7 @@ COMMON_FIELDS = (
     "aws_conn_id",
     "server",
     "artifact_template",
+    "labels",
     "init_repository",
 )
 
@@ -34,6 +36,7 @@ class DumpOperator(PgBackupOperator):
     aws_conn_id: str | None
     server: str | None
     artifact_template: str
+    labels: Sequence[str]
     deadline: float | timedelta | None
     init_repository: bool | str
 
@@ -57,5 +60,6 @@ class DumpOperator(PgBackupOperator):
             "server": self.server or self.postgres_conn_id,
             "repository": self._repository(),
             "artifact_template": self.artifact_template,
+            "labels": self.labels,
             "context": run,
         }

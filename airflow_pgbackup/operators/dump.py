@@ -38,6 +38,8 @@ class PgDumpOperator(DumpOperator):
         begins.
     :param artifact_template: the artifact's name without its extension; it may contain ``{database}``, ``{server}``,
         ``{date}`` and ``{time}`` (UTC).
+    :param labels: names for the backup, ``["pre-migration"]``, which prune's ``keep_labels`` keeps: letters, digits,
+        ``.``, ``_`` and ``-``.
     :param deadline: how long pg_dump may run, in seconds or as a timedelta; by default ``[pgbackup] dump_deadline``.
     :param init_repository: create the repository if it does not exist. For its first use only: while it is set, an
         unmounted volume becomes a new repository instead of an error.
@@ -59,6 +61,7 @@ class PgDumpOperator(DumpOperator):
     # Lists, which Airflow's page shows as JSON.
     template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
         (
+            "labels",
             "extensions",
             "schemas",
             "exclude_schemas",
@@ -86,6 +89,7 @@ class PgDumpOperator(DumpOperator):
         aws_conn_id: str | None = "aws_default",
         server: str | None = None,
         artifact_template: str = "{database}_{date}_{time}",
+        labels: Sequence[str] = (),
         deadline: float | timedelta | None = None,
         init_repository: bool | str = False,
         count_rows: bool = False,
@@ -160,6 +164,7 @@ class PgDumpOperator(DumpOperator):
         self.aws_conn_id = aws_conn_id
         self.server = server
         self.artifact_template = artifact_template
+        self.labels = labels
         self.deadline = deadline
         self.init_repository = init_repository
         self.count_rows = count_rows

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 class PgDumpAllOperator(DumpOperator):
     """Dump all databases of a cluster, or its global objects, with pg_dumpall into a repository.
 
-    As :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`, but always in plain format, and:
+    As :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`, but always in plain format. The series is
+    ``<server>/@cluster``, with ``globals_only`` ``<server>/@globals``, with ``roles_only`` ``<server>/@roles``, with
+    ``tablespaces_only`` ``<server>/@tablespaces``. And:
 
     :param database: the database to connect to for roles and tablespaces. pg_dumpall dumps every database.
     :param compress: ``zstd`` or ``gzip``, with a level as in ``zstd:9``, or None. pg_dumpall has no such option:
@@ -39,7 +41,7 @@ class PgDumpAllOperator(DumpOperator):
     )  # fmt: skip
 
     template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("exclude_databases", "filters", "extra_args"), "json"
+        ("labels", "exclude_databases", "filters", "extra_args"), "json"
     )
 
     def __init__(
@@ -51,6 +53,7 @@ class PgDumpAllOperator(DumpOperator):
         aws_conn_id: str | None = "aws_default",
         server: str | None = None,
         artifact_template: str = "{database}_{date}_{time}",
+        labels: Sequence[str] = (),
         deadline: float | timedelta | None = None,
         init_repository: bool | str = False,
         compress: int | str | None = None,
@@ -108,6 +111,7 @@ class PgDumpAllOperator(DumpOperator):
         self.aws_conn_id = aws_conn_id
         self.server = server
         self.artifact_template = artifact_template
+        self.labels = labels
         self.deadline = deadline
         self.init_repository = init_repository
         self.compress = compress

@@ -32,12 +32,14 @@ class PgBackupPruneOperator(PgBackupOperator):
     :param server: only the series of this server, as the dump operators name it: a connection id by default.
     :param databases: only these databases of ``server``. An empty list is none.
     :param cluster: only, or also, the pg_dumpall backups of ``server``.
+    :param scopes: only, or also, its pg_dumpall backups of ``globals``, ``roles`` or ``tablespaces`` alone.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
     :param keep_last: keep this many of the newest backups.
     :param keep_hourly: keep the newest backup of each of the last N hours that have one. ``keep_daily``,
         ``keep_weekly`` (ISO weeks), ``keep_monthly`` and ``keep_yearly`` do the same for their periods.
     :param keep_within: keep backups within this timedelta of the newest.
     :param keep_at_least: keep at least this many backups that count.
+    :param keep_labels: keep, besides, every backup with one of these labels; ``*`` and ``?`` are wildcards.
     :param minimum_level: the level at which a backup must be verified to count: ``integrity``, ``archive`` or
         ``restore``; None: every backup counts that has not failed.
     :param time_zone: the time zone in which days and hours begin, ``Europe/Berlin``.
@@ -50,11 +52,13 @@ class PgBackupPruneOperator(PgBackupOperator):
         "server",
         "databases",
         "cluster",
+        "scopes",
+        "keep_labels",
         "aws_conn_id",
         "minimum_level",
         "time_zone",
     )
-    template_fields_renderers: ClassVar[dict[str, str]] = {"databases": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(("databases", "scopes", "keep_labels"), "json")
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         server: str | None = None,
         databases: Sequence[str] | XComArg | None = None,
         cluster: bool | str = False,
+        scopes: Sequence[str] = (),
         aws_conn_id: str | None = "aws_default",
         keep_last: int = 0,
         keep_hourly: int = 0,
@@ -73,6 +78,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         keep_yearly: int = 0,
         keep_within: timedelta | None = None,
         keep_at_least: int = 1,
+        keep_labels: Sequence[str] = (),
         minimum_level: str | None = "archive",
         time_zone: str = "UTC",
         grace: timedelta = timedelta(hours=24),
@@ -84,6 +90,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         self.server = server
         self.databases = databases
         self.cluster = cluster
+        self.scopes = scopes
         self.aws_conn_id = aws_conn_id
         self.keep_last = keep_last
         self.keep_hourly = keep_hourly
@@ -93,6 +100,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         self.keep_yearly = keep_yearly
         self.keep_within = keep_within
         self.keep_at_least = keep_at_least
+        self.keep_labels = keep_labels
         self.minimum_level = minimum_level
         self.time_zone = time_zone
         self.grace = grace
@@ -114,6 +122,7 @@ class PgBackupPruneOperator(PgBackupOperator):
                 keep_yearly=self.keep_yearly,
                 keep_within=self.keep_within,
                 keep_at_least=self.keep_at_least,
+                keep_labels=self.keep_labels,
                 minimum_level=self.minimum_level,
                 time_zone=self.time_zone,
             ),
@@ -122,6 +131,7 @@ class PgBackupPruneOperator(PgBackupOperator):
                 server=self.server,
                 databases=self.databases,  # type: ignore[arg-type]  # rendered: an XComArg is a list now
                 cluster=is_true("cluster", self.cluster),
+                scopes=self.scopes,
             ),
             grace=self.grace,
             context=run,

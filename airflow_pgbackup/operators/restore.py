@@ -34,9 +34,11 @@ class PgRestoreOperator(PgBackupOperator):
     :param backup: a reference: what a dump, verify or upload task returned, ``backup=verify.output``. Without one,
         ``repository`` and ``series`` choose the backup.
     :param repository: the repository to choose a backup from, ``s3://bucket/prefix`` or ``file:///directory``.
-    :param series: its series, ``prod/dvdrental``; ``prod/@cluster`` for a pg_dumpall backup.
-    :param backup_id: its id; ``latest`` is the newest that is verified at ``minimum_level``. The log names newer
-        backups that are not verified or failed.
+    :param series: its series, ``prod/dvdrental``; ``prod/@cluster`` for a pg_dumpall backup, ``prod/@roles`` for one of
+        roles only.
+    :param backup_id: its id or the unique beginning of one, a date (``2026-11-20``: the newest of that day, UTC), or
+        ``latest``, the newest that is verified at ``minimum_level``. The log names newer backups that are not verified
+        or failed. ``latest-verified`` is the same, whatever ``minimum_level`` is.
     :param minimum_level: for ``latest``: ``integrity``, ``archive`` or ``restore``; None chooses the newest that has
         not failed.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
@@ -196,6 +198,7 @@ class PgRestoreOperator(PgBackupOperator):
         self.extra_args = extra_args
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
+        from airflow_pgbackup.backup.choose_backup import parse_series
         from airflow_pgbackup.backup.restore import GlobalsBackup, restore
         from airflow_pgbackup.backup.restore.target import RestoreTarget
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
@@ -222,6 +225,7 @@ class PgRestoreOperator(PgBackupOperator):
                 allow_older_server=is_true("allow_older_server", self.allow_older_server),
             ),
             options=options,
+            kind=None if self.backup is not None or self.series is None else parse_series(self.series).kind,
             globals_from=globals_from,
             analyze=is_true("analyze", self.analyze),
             dry_run=is_true("plan_only", self.plan_only),

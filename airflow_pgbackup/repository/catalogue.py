@@ -25,6 +25,7 @@ from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import (
     MANIFEST_FILE,
     REPOSITORY_FILE,
+    SCOPES,
     Series,
     VerificationName,
     attempt_of,
@@ -58,6 +59,7 @@ class Backup:
     :param problem: why its files prove less than its file names claim; None where they do not.
     :param locked: why the store would refuse to delete it (object lock), else None. No listing shows it: ``prune``
         requests it for those that it is about to delete.
+    :param labels: from evidence; a listing does not show them.
     """
 
     series: Series
@@ -72,6 +74,7 @@ class Backup:
     attempts: tuple[Leftover, ...] = ()
     problem: str | None = None
     locked: str | None = None
+    labels: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -156,21 +159,28 @@ def find_folder(repository: Repository, series: Series, backup_id: str) -> tuple
     )
 
 
-def select_series(server: str | None, databases: Sequence[str] | None, *, cluster: bool = False) -> list[Series] | None:
+def select_series(
+    server: str | None, databases: Sequence[str] | None, *, cluster: bool = False, scopes: Sequence[str] = ()
+) -> list[Series] | None:
     """The series that somebody names: these databases of a server, and its pg_dumpall. None: nobody named any.
 
-    :raises ConfigurationError: databases of no server, or one name where a list is meant.
+    :param scopes: those of pg_dumpall's series that hold less than the cluster, see :data:`.layout.SCOPES`.
+    :raises ConfigurationError: databases of no server, one name where a list is meant, or an unknown scope.
     """
-    if databases is None and not cluster:
+    if databases is None and not cluster and not scopes:
         return None
-    if isinstance(databases, str):
-        raise ConfigurationError(f"databases is {databases!r}", hint="pass a list of names")
+    for name, value in (("databases", databases), ("scopes", scopes)):
+        if isinstance(value, str):
+            raise ConfigurationError(f"{name} is {value!r}", hint="pass a list of names")
+    if unknown := [scope for scope in scopes if scope not in SCOPES]:
+        raise ConfigurationError(f"unknown scope {unknown[0]!r}", hint=f"Choose from {', '.join(SCOPES)}.")
     if server is None:
         raise ConfigurationError(
             "databases are named, but of no server", hint="pass server= as the dumps have it: the connection id"
         )
     named = [Series(server, database) for database in dict.fromkeys(databases or ())]
-    return [*named, Series(server, None)] if cluster else named
+    named += [Series(server, None)] if cluster else []
+    return [*named, *(Series(server, None, scope) for scope in dict.fromkeys(scopes))]
 
 
 def read_manifest(repository: Repository, series: Series, backup_id: str) -> Manifest:
@@ -204,8 +214,8 @@ def read_manifests(repository: Repository, backups: Sequence[Backup]) -> list[Ma
 
 
 def series_order(series: Series) -> tuple[str, bool, str]:
-    """Return a key that sorts by server, then database; the cluster, which has none, last."""
-    return series.server, series.database is None, series.database or ""
+    """Return a key that sorts by server, then database; what pg_dumpall made, which has none, last."""
+    return series.server, series.database is None, series.database or series.scope or ""
 
 
 def _catalogue(entries: Iterator[Entry]) -> Catalogue:

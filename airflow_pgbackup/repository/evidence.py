@@ -108,7 +108,13 @@ def read_evidence(repository: Repository, series: Series, backup_id: str, *, now
         if state == "failed" and standing(names)[0] != "failed":
             state, problem = "notproven", f"{max(doubted).file} cannot be believed"
     backup = replace(
-        backup, state=state, level=level, verifications=names, size=manifest.artifact.size, problem=problem
+        backup,
+        state=state,
+        level=level,
+        verifications=names,
+        size=manifest.artifact.size,
+        problem=problem,
+        labels=manifest.labels,
     )
     return Evidence(backup, manifest, tuple(believed[name] for name in names), tuple(ignored))
 

@@ -3,7 +3,7 @@
 .. code-block:: text
 
     repository.json                             format version and UUID of the repository
-    <server>/<database>/                        a series; <server>/@cluster for a pg_dumpall
+    <server>/<database>/                        a series; for pg_dumpall @cluster, @globals, @roles, @tablespaces
         20261122T020000Z-3f9ac1/                a backup
             7d41c09e/                           the attempt that made it
                 dvdrental_2026-11-22_0200.dump  its artifact: a file, or a directory
@@ -33,7 +33,11 @@ from airflow_pgbackup.errors import ConfigurationError, OptionError
 
 REPOSITORY_FILE = "repository.json"
 MANIFEST_FILE = "manifest.json"
-CLUSTER = "@cluster"
+SCOPES = ("globals", "roles", "tablespaces")
+"""What a pg_dumpall of less than the cluster holds: each is a series of its own."""
+_FOLDERS: dict[str | None, str] = {None: "@cluster", **{scope: f"@{scope}" for scope in SCOPES}}
+SPECIAL_FOLDERS = {folder: scope for scope, folder in _FOLDERS.items()}
+"""The folder names of pg_dumpall's series, with the scope of each; an encoded database name never begins with ``@``."""
 
 LEVELS = ("integrity", "archive", "restore")
 """Verification levels, weakest first."""
@@ -109,15 +113,25 @@ def decode_segment(segment: str) -> str:
 
 @dataclass(frozen=True, order=True)
 class Series:
-    """All backups of one thing: a database of a server, or (``database=None``) the whole cluster."""
+    """All backups of one thing: a database of a server, or (``database=None``) what pg_dumpall dumped of it.
+
+    :param scope: of a pg_dumpall, one of :data:`SCOPES`; None: the whole cluster.
+    """
 
     server: str
     database: str | None
+    scope: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """``database``, ``cluster``, ``globals``, ``roles`` or ``tablespaces``."""
+        return (self.scope or "cluster") if self.database is None else "database"
 
     @property
     def path(self) -> str:
         """Its folder in the repository, two encoded segments."""
-        return f"{encode_segment(self.server)}/{CLUSTER if self.database is None else encode_segment(self.database)}"
+        folder = _FOLDERS[self.scope] if self.database is None else encode_segment(self.database)
+        return f"{encode_segment(self.server)}/{folder}"
 
     @classmethod
     def parse(cls, path: str) -> Series:
@@ -126,10 +140,12 @@ class Series:
         :raises ValueError: the folder is not that of a series.
         """
         server, _, database = path.partition("/")
-        return cls(decode_segment(server), None if database == CLUSTER else decode_segment(database))
+        if database in SPECIAL_FOLDERS:
+            return cls(decode_segment(server), None, SPECIAL_FOLDERS[database])
+        return cls(decode_segment(server), decode_segment(database))
 
     def __str__(self) -> str:
-        return f"{self.server}/{CLUSTER if self.database is None else self.database}"
+        return f"{self.server}/{_FOLDERS[self.scope] if self.database is None else self.database}"
 
 
 def backup_id(started_at: datetime, seed: str | None = None) -> str:
@@ -161,19 +177,22 @@ def artifact_name(
     started_at: datetime,
     format: str,
     compression: str | None = None,
+    scope: str | None = None,
 ) -> str:
     """Return the file name of an artifact: ``dvdrental_2026-11-22_0200.dump``.
 
-    :param template: may hold ``{database}`` (``cluster`` for a pg_dumpall), ``{server}``, ``{date}`` (2026-11-22) and
-        ``{time}`` (0200), both UTC. The extension is added.
+    :param template: may hold ``{database}``, ``{server}``, ``{date}`` (2026-11-22) and ``{time}`` (0200), both UTC.
+        The extension is added.
+    :param database: None for a pg_dumpall: then ``{database}`` is its scope, or ``cluster``.
     :param format: ``custom``, ``tar``, ``plain`` or ``directory``.
     :param compression: the method of the compression around a script, which adds ``.gz`` or ``.zst``. The name does
         not show compression inside an archive.
+    :param scope: of a pg_dumpall, see :class:`Series`.
     :raises OptionError: the template has an unknown placeholder, or its result cannot be a file name.
     """
     at = _utc(started_at)
     values = {
-        "database": "cluster" if database is None else encode_segment(database),
+        "database": scope or "cluster" if database is None else encode_segment(database),
         "server": encode_segment(server),
         "date": f"{at:%Y-%m-%d}",
         "time": f"{at:%H%M}",

@@ -15,7 +15,7 @@ from airflow_pgbackup.repository.json_document import FORMAT_VERSION as FORMAT_V
 from airflow_pgbackup.repository.json_document import MAX_BYTES as MAX_BYTES
 from airflow_pgbackup.repository.json_document import Content, integer, moment
 from airflow_pgbackup.repository.json_document import Document as Document
-from airflow_pgbackup.repository.layout import Series, artifact_key, parse_backup_id
+from airflow_pgbackup.repository.layout import SCOPES, Series, artifact_key, parse_backup_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +169,7 @@ class Manifest(Document):
     """A backup. Written last: it is there, or there is no backup."""
 
     schema: ClassVar[str] = "manifest"
-    format_version: str = "1.1"
+    format_version: str = "1.2"
     repository: str
     series: Series
     id: str
@@ -187,6 +187,8 @@ class Manifest(Document):
     """Rows per table in the dump's own snapshot of the source, where they were counted."""
     left_out: tuple[str, ...] | None = None
     """What the database has and this dump's options leave out; None: not looked at."""
+    labels: tuple[str, ...] = ()
+    """Names that somebody gave the backup when it was made, since version 1.2."""
 
     @classmethod
     def _decode(cls, content: Content, unknown: Content) -> Manifest:
@@ -195,7 +197,7 @@ class Manifest(Document):
             format_version=content["format_version"],
             unknown=unknown,
             repository=content["repository"],
-            series=Series(series["server"], series["database"]),
+            series=Series(series["server"], series["database"], series.get("scope")),
             id=content["id"],
             kind=content["kind"],
             started_at=moment(content["started_at"]),
@@ -209,7 +211,18 @@ class Manifest(Document):
             restore_command=content["restore_command"],
             source_rows=None if rows is None else tuple(RowCount.decode(each) for each in rows),
             left_out=None if left_out is None else tuple(left_out),
+            labels=tuple(content.get("labels") or ()),
         )
+
+    @property
+    def contents_kind(self) -> str:
+        """``database``, ``cluster``, ``globals``, ``roles`` or ``tablespaces``: what the backup holds.
+
+        Before version 1.2 each pg_dumpall was in the series ``@cluster``, whatever its options left out.
+        """
+        if self.series.kind == "cluster" and (scope := scope_of(self.options)):
+            return scope
+        return self.series.kind
 
     @property
     def artifact_key(self) -> str:
@@ -225,7 +238,7 @@ class Manifest(Document):
 
         :param repository: the UUID of that one. :param attempt: which has written the copy.
         """
-        version = "1.1" if self.format_version == "1.0" else self.format_version
+        version = "1.2" if self.format_version in ("1.0", "1.1") else self.format_version
         return replace(
             self, repository=repository, artifact=replace(self.artifact, attempt=attempt), format_version=version
         )
@@ -236,6 +249,8 @@ class Manifest(Document):
             return "a file name holds characters that cannot be printed"
         if (self.series.database is None) != (self.kind == "cluster"):
             return f"the series {self.series} is not of a {self.kind}"
+        if self.series.scope and (self.series.database or scope_of(self.options) not in (None, self.series.scope)):
+            return f"the series {self.series} is not of this dump"
         if self.started_at.replace(microsecond=0) != parse_backup_id(self.id):
             return f"{self.id} did not start at {self.started_at.isoformat()}"
         if artifact.format == "directory":
@@ -249,6 +264,11 @@ class Manifest(Document):
         if whole != FileDigest(artifact.name, artifact.size, artifact.sha256):
             return "name, size or digest of the artifact is not that of its files"
         return None
+
+
+def scope_of(options: Mapping[str, object]) -> str | None:
+    """Return which of :data:`.layout.SCOPES` the options of a pg_dumpall name; None: the whole cluster."""
+    return next((scope for scope in SCOPES if options.get(f"{scope}_only")), None)
 
 
 def directory_sha256(members: Iterable[FileDigest]) -> str:

@@ -5,6 +5,7 @@ The rules are those of restic and borg, applied to each series separately, newes
 - ``keep_last=n``: the n newest. ``keep_hourly``, ``keep_daily``, ``keep_weekly`` (ISO weeks), ``keep_monthly``,
   ``keep_yearly``: the newest of each of the last n hours, days … *that have one*: a gap uses up nothing. While there
   are fewer than n, the oldest backup stays too, so that the history reaches back as far as possible.
+- ``keep_labels``: each with one of these labels, beside what the other rules keep.
 - ``keep_within``: all within that span of the newest backup. The span ends there and not now: in a series without new
   backups, or with a wrong clock, the old ones stay.
 
@@ -31,6 +32,7 @@ from typing import NamedTuple
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.calendar_time import find_zone
 from airflow_pgbackup.repository.catalogue import Backup, series_order
+from airflow_pgbackup.repository.labels import check_label_patterns, matching_labels
 from airflow_pgbackup.repository.layout import LEVELS, Series, check_level
 
 
@@ -62,6 +64,7 @@ _NEWEST_FIRST = attrgetter("started_at", "id")
 class Policy:
     """What to keep. A count of 0 turns its rule off.
 
+    :param keep_labels: labels, with ``*`` and ``?``. Alone they are no policy: they say nothing of other backups.
     :param keep_within: above zero, at most 100 years.
     :param keep_at_least: how many backups that count always stay, 1 or more.
     :param minimum_level: what a backup must have passed to count; None: every one that has not failed counts.
@@ -77,6 +80,7 @@ class Policy:
     keep_yearly: int = 0
     keep_within: timedelta | None = None
     keep_at_least: int = 1
+    keep_labels: Sequence[str] = ()
     minimum_level: str | None = "archive"
     time_zone: str = "UTC"
 
@@ -98,8 +102,9 @@ class Policy:
             raise ConfigurationError(
                 "the retention policy has no rule: it would delete all but the newest backups",
                 hint="Set at least one of keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly, "
-                "keep_within.",
+                "keep_within" + (" beside keep_labels." if self.keep_labels else "."),
             )
+        check_label_patterns(self.keep_labels)
         check_level(self.minimum_level)
         self.zone  # noqa: B018  raises for an unknown one
 
@@ -116,6 +121,7 @@ class Policy:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         if self.keep_within is not None:
             values["keep_within"] = self.keep_within.total_seconds()
+        values["keep_labels"] = list(self.keep_labels)
         return {name: value for name, value in values.items() if value or name == "minimum_level"}
 
 
@@ -185,6 +191,8 @@ def _decide(members: Sequence[Backup], policy: Policy, now: datetime) -> list[De
     for backup in members:
         if backup.pinned:
             reasons[backup.id].append("pinned")
+        if labels := matching_labels(backup.labels, policy.keep_labels):
+            reasons[backup.id].append(f"label {', '.join(labels)}")
         if backup.locked:
             reasons[backup.id].append(f"locked by the store: {backup.locked}")
         if kept := reasons.get(backup.id):

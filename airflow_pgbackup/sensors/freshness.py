@@ -33,6 +33,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
     :param databases: the databases of ``server`` that must be fresh; one without a backup is not fresh. None: every
         series that exists.
     :param cluster: the pg_dumpall backups of ``server`` must be fresh.
+    :param scopes: so must its pg_dumpall backups of ``globals``, ``roles`` or ``tablespaces`` alone.
     :param exclude: series to ignore, ``server/database`` with ``*`` and ``?``.
     :param minimum_level: the level at which a backup must be verified to count: ``integrity``, ``archive`` or
         ``restore``; None: every backup counts that has not failed.
@@ -51,12 +52,15 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         "server",
         "databases",
         "cluster",
+        "scopes",
         "exclude",
         "minimum_level",
         "allow_drop",
         "aws_conn_id",
     )
-    template_fields_renderers: ClassVar[dict[str, str]] = {"databases": "json", "exclude": "json", "allow_drop": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("databases", "scopes", "exclude", "allow_drop"), "json"
+    )
     ui_color = "#cfe2f3"
 
     def __init__(
@@ -67,6 +71,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         server: str | None = None,
         databases: Sequence[str] | XComArg | None = None,
         cluster: bool | str = False,
+        scopes: Sequence[str] = (),
         exclude: Sequence[str] = (),
         minimum_level: str | None = "archive",
         max_drop: float | None = 0.9,
@@ -83,6 +88,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         self.server = server
         self.databases = databases
         self.cluster = cluster
+        self.scopes = scopes
         self.exclude = exclude
         self.minimum_level = minimum_level
         self.max_drop = max_drop
@@ -146,6 +152,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
                 "server": self.server,
                 "databases": None if self.databases is None else _names("databases", self.databases),
                 "cluster": is_true("cluster", self.cluster),
+                "scopes": _names("scopes", self.scopes),
             },
             "exclude": _names("exclude", self.exclude),
             "rules": {

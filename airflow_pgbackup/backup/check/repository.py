@@ -121,7 +121,7 @@ def check_coverage(
     :param dumped: the databases that the dump being checked contains.
     """
     covered = {backup.series.database for backup in backups} | set(dumped)
-    cluster = [backup for backup in backups if backup.series.database is None][:_MANIFESTS]
+    cluster = [backup for backup in backups if backup.series.kind == "cluster"][:_MANIFESTS]
     if any(_has_rows(manifest) for manifest in read_manifests(repository, cluster)):
         return
     missing = [name for name in databases if name not in covered]

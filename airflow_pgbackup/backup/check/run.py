@@ -32,6 +32,7 @@ from airflow_pgbackup.postgres.sql.anybytes import is_utf8
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.manifest import scope_of
 
 __all__ = ["Finding", "check"]
 
@@ -102,7 +103,8 @@ class _Check:
             except ConnectError as error:
                 self.findings.add_error("connect", error, _HINT)
         if self.repository is not None and backups is not None and (self.cluster or self.connection.dbname):
-            series = Series(self.server, None if self.cluster else self.connection.dbname)
+            scope = scope_of(self.options.describe())
+            series = Series(self.server, None, scope) if self.cluster else Series(self.server, self.connection.dbname)
             size = source.size_bytes if source else None
             check_space(self.repository, series, backups, size, self.options, self.findings)
 

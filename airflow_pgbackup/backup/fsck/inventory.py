@@ -11,9 +11,9 @@ from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import (
-    CLUSTER,
     MANIFEST_FILE,
     REPOSITORY_FILE,
+    SPECIAL_FOLDERS,
     TEMP_PREFIX,
     Series,
     encode_segment,
@@ -125,7 +125,7 @@ def _encoded(path: str) -> str:
     """Return the encoded form of two segments that somebody has decoded, in whole or in part."""
     server, _, database = path.partition("/")
     try:
-        encoded = database if database == CLUSTER else encode_segment(unquote(database))
+        encoded = database if database in SPECIAL_FOLDERS else encode_segment(unquote(database))
         return f"{encode_segment(unquote(server))}/{encoded}"
     except ConfigurationError:  # too long, or not valid Unicode
         return "SERVER/DATABASE, both percent-encoded"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
@@ -15,6 +15,7 @@ from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.postgres.tools.capabilities import runs_scripts_of
 from airflow_pgbackup.postgres.tools.clients import Client
+from airflow_pgbackup.repository.layout import SCOPES
 from airflow_pgbackup.repository.manifest import Manifest
 
 # Options of pg_restore that a restore does not accept, and why.
@@ -22,6 +23,15 @@ _REJECTED = {
     "create": "Use mode create instead.",
     "restrict_key": "It is meant for scripts that are kept.",
     "no_data_for_failed_tables": "A restore stops at the first error.",
+}
+
+
+_CONTENTS = {
+    "database": "a database",
+    "cluster": "a whole cluster",
+    "globals": "roles and tablespaces only",
+    "roles": "roles only",
+    "tablespaces": "tablespaces only",
 }
 
 
@@ -55,6 +65,23 @@ class RestoreStrategy:
     new_database: bool
     single_transaction: bool
     reason: str = ""
+
+
+def require_kind(manifest: Manifest, wanted: str) -> None:
+    """Check that a backup holds what its series, or the caller, says.
+
+    :raises ConfigurationError: it holds something else.
+    """
+    found = manifest.contents_kind
+    if found == wanted:
+        return
+    hint = "Choose a backup of what is to be restored."
+    if found in SCOPES:
+        series = replace(manifest.series, scope=found)
+        hint = f"Restore it as {series}, ID {manifest.id}; or choose a backup that holds {_CONTENTS[wanted]}."
+    raise ConfigurationError(
+        f"backup {manifest.series}/{manifest.id} holds {_CONTENTS[found]}, not {_CONTENTS[wanted]}", hint=hint
+    )
 
 
 def check_request(target: RestoreTarget, options: RestoreOptions, manifest: Manifest) -> None:

@@ -190,7 +190,16 @@ def test_a_cluster(repository: Repository, server18: PostgresServer, client_dirs
         context=RunContext(settings=settings),
     )
     verify(reference=reference, repository=repository, context=RunContext(settings=settings))
-    assert look(repository, series=SeriesSelection(server="prod", cluster=True))["fresh"]
+    assert look(repository, series=SeriesSelection(server="prod", scopes=["globals"]))["fresh"]
+    assert look(repository, series=SeriesSelection(server="prod", cluster=True))["problems"] == [
+        "prod/@cluster: there is no backup"
+    ]
+    assert look(repository, series=SeriesSelection(server="prod", scopes=["roles"]))["problems"] == [
+        "prod/@roles: there is no backup"
+    ]
+    for scopes in ("globals", ["cluster"]):
+        with pytest.raises(ConfigurationError, match="scope"):
+            look(repository, series=SeriesSelection(server="prod", scopes=scopes))  # type: ignore[arg-type]
 
 
 def test_series_can_be_excluded(

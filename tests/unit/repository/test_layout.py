@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from airflow_pgbackup.errors import ConfigurationError, OptionError
 from airflow_pgbackup.repository.layout import (
+    SCOPES,
     Series,
     VerificationName,
     artifact_key,
@@ -93,6 +94,13 @@ def test_the_cluster_is_not_a_database_of_that_name() -> None:
     assert Series("s", None).path == "s/@cluster"
     assert Series("s", "@cluster").path == "s/%40cluster"
     assert str(Series("s", None)) == "s/@cluster"
+    for scope in SCOPES:
+        assert Series.parse(f"s/@{scope}") == Series("s", None, scope)
+        assert Series("s", None, scope).path == str(Series("s", None, scope)) == f"s/@{scope}"
+        assert Series("s", None, scope).kind == scope
+        assert Series("s", f"@{scope}").path == f"s/%40{scope}"
+        assert Series("s", f"@{scope}").kind == "database"
+    assert (Series("s", None).kind, Series("s", "x").kind) == ("cluster", "database")
 
 
 @pytest.mark.parametrize(
@@ -147,11 +155,12 @@ def test_artifact_names(format: str, compression: str | None, expected: str) -> 
 
 
 def test_artifact_names_of_odd_databases_and_clusters() -> None:
-    def name(template: str, database: str | None) -> str:
-        return artifact_name(template, database=database, server="p q", started_at=AT, format="plain")
+    def name(template: str, database: str | None, scope: str | None = None) -> str:
+        return artifact_name(template, database=database, server="p q", started_at=AT, format="plain", scope=scope)
 
     assert name("{server}-{database}", "a/b") == "p%20q-a%2Fb.sql"
     assert name("{database}", None) == "cluster.sql"
+    assert name("{database}", None, "roles") == "roles.sql"
     assert name("{database}", "..") == "%2E..sql"
     assert name("nightly {{x}}", "d") == "nightly {x}.sql"
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -10,8 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from airflow_pgbackup.errors import ManifestError
-from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.errors import ConfigurationError, ManifestError
+from airflow_pgbackup.repository.labels import check_labels
+from airflow_pgbackup.repository.layout import SCOPES, Series
 from airflow_pgbackup.repository.manifest import (
     MAX_BYTES,
     Artifact,
@@ -65,6 +67,7 @@ DATABASE = Manifest(
     restore_command="pg_restore -d dvdrental dvdrental_2026-11-22_0200.dump",
     source_rows=(RowCount("public", "film", 1000), RowCount("öffentlich", "таблица\n2", 0)),
     left_out=("table public.log_2025 (exclude_tables)",),
+    labels=("pre-migration", "v1.2_final"),
 )
 
 MEMBERS = (FileDigest("3456.dat.zst", 20, SHA), FileDigest("blob_1.dat", 0, SHA), FileDigest("toc.dat", 11, SHA))
@@ -86,7 +89,15 @@ CLUSTER = replace(
     ),
     source_rows=None,
     left_out=None,
+    labels=(),
 )
+ROLES = replace(
+    CLUSTER,
+    series=Series("postgres_default", None, "roles"),
+    artifact=replace(DATABASE.artifact, name="roles_2026-11-22_0200.sql", format="plain"),
+    options={"roles_only": True},
+)
+ROLES = replace(ROLES, artifact=replace(ROLES.artifact, files=(FileDigest(ROLES.artifact.name, 734003, SHA),)))
 
 VERIFICATION = Verification(
     backup_id="20261122T020000Z-3f9ac1",
@@ -112,6 +123,7 @@ VERIFICATION = Verification(
 DOCUMENTS: dict[str, Document] = {
     "manifest-database": DATABASE,
     "manifest-cluster": CLUSTER,
+    "manifest-roles": ROLES,
     "verification": VERIFICATION,
     "repository": RepositoryFile(uuid=UUID, created_at=AT),
 }
@@ -151,12 +163,54 @@ def test_a_manifest_of_version_1_0_has_its_artifact_beside_it(name: str) -> None
         format_version="1.0",
         artifact=replace(newer.artifact, attempt=None),
         source=replace(newer.source, extensions=None),
+        labels=(),
     )
     file = manifest.artifact.files[0]
     assert newer.key(file).replace(f"{newer.artifact.attempt}/", "") == manifest.key(file)
     copy = manifest.moved(str(uuid4()), "0123abcd")
-    assert (copy.format_version, copy.artifact.attempt) == ("1.1", "0123abcd")
+    assert (copy.format_version, copy.artifact.attempt) == ("1.2", "0123abcd")
     assert replace(newer, format_version="1.7").moved(UUID, "0123abcd").format_version == "1.7"
+
+
+@pytest.mark.parametrize("name", ["manifest-database", "manifest-cluster"])
+def test_a_manifest_of_version_1_1_has_no_labels(name: str) -> None:
+    newer = DOCUMENTS[name]
+    assert isinstance(newer, Manifest)
+    manifest = Manifest.from_json((GOLDEN / f"{name}-1.1.json").read_bytes())
+    assert manifest == replace(newer, format_version="1.1", labels=())
+    assert manifest.moved(UUID, "0123abcd").format_version == "1.2"
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_what_a_dump_of_before_version_1_2_holds_is_read_from_its_options(scope: str) -> None:
+    assert (DATABASE.contents_kind, CLUSTER.contents_kind, ROLES.contents_kind) == ("database", "cluster", "roles")
+    assert replace(CLUSTER, options={f"{scope}_only": True}).contents_kind == scope
+    assert replace(CLUSTER, options={f"{scope}_only": False}).contents_kind == "cluster"
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        replace(ROLES, options={"globals_only": True}),
+        replace(DATABASE, series=replace(DATABASE.series, scope="roles")),
+    ],
+    ids=["other options", "of a database"],
+)
+def test_a_scope_that_is_not_of_its_dump_is_refused(manifest: Manifest) -> None:
+    with pytest.raises(ManifestError, match=r"contradicts itself: the series .* is not of this dump"):
+        Manifest.from_json(manifest.to_json())
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [["a b"], ["\x1b[2J"], ["-a"], [""], ["x" * 64], ["a", "a"], [f"n{number}" for number in range(21)]],
+    ids=["space", "escape", "minus", "empty", "long", "twice", "many"],
+)
+def test_a_label_that_nobody_could_have_given_is_refused(labels: list[str]) -> None:
+    with pytest.raises(ManifestError, match="violates its schema at labels"):
+        Manifest.from_json(replace(DATABASE, labels=tuple(labels)).to_json())
+    with pytest.raises(ConfigurationError, match=r"label") if labels != ["a", "a"] else nullcontext():
+        assert check_labels(labels) == ("a",)
 
 
 def test_a_newer_minor_version_is_read_and_kept() -> None:
@@ -299,7 +353,7 @@ def test_every_version_that_is_written_is_read(version: str) -> None:
 
 def test_each_required_field_is_required() -> None:
     content = json.loads(DATABASE.to_json())
-    optional = {"source_rows", "left_out"}
+    optional = {"source_rows", "left_out", "labels"}
     for name in content.keys() - optional:
         with pytest.raises(ManifestError):
             Manifest.from_json(json.dumps({k: v for k, v in content.items() if k != name}).encode())

@@ -31,6 +31,7 @@ def backup(
     suffix: str = "000000",
     pinned: bool = False,
     locked: str | None = None,
+    labels: tuple[str, ...] = (),
 ) -> Backup:
     return Backup(
         series=series,
@@ -42,6 +43,7 @@ def backup(
         level=level if state == "verified" else None,
         pinned=pinned,
         locked=locked,
+        labels=labels,
     )
 
 
@@ -116,6 +118,7 @@ def kept_by_brute_force(backups: list[Backup], policy: Policy, now: datetime) ->
             b.started_at > now
             or b.pinned
             or b.locked
+            or any(label in b.labels for label in policy.keep_labels)
             or all(age_order(o) <= age_order(b) for o in past)
             or len(newer_good) < policy.keep_at_least
             or by_rules(b, among[tier(b)])
@@ -165,12 +168,17 @@ def histories(draw: st.DrawFn) -> tuple[list[Backup], datetime]:
         state, level = draw(st.sampled_from(STATES))
         one = backup(
             started_at,
-            series=draw(st.sampled_from([APP, Series("prod", "app_staging"), Series("prod", None)])),
+            series=draw(
+                st.sampled_from(
+                    [APP, Series("prod", "app_staging"), Series("prod", None), Series("prod", None, "roles")]
+                )
+            ),
             state=state,
             level=level,
             suffix=draw(st.sampled_from(["000000", "ffffff"])),  # two in one second
             pinned=draw(st.integers(0, 9)) == 0,
             locked="until 2030" if draw(st.integers(0, 9)) == 0 else None,
+            labels=draw(st.sampled_from([(), (), ("release",), ("release", "old")])),
         )
         made[one.series, one.id] = one
     return list(made.values()), anchor + timedelta(minutes=draw(st.integers(0, 14)) * step)
@@ -189,6 +197,7 @@ def policies(draw: st.DrawFn) -> Policy:
         **{f"keep_{name}": n for name, n in rules.items()},
         keep_within=within,
         keep_at_least=draw(st.integers(1, 3)),
+        keep_labels=draw(st.sampled_from([(), ("release",), ("other", "old")])),
         minimum_level=draw(st.sampled_from([None, *LEVELS])),
         time_zone=draw(st.sampled_from(ZONES)),
     )
@@ -492,3 +501,28 @@ def _seconds(backups: list[Backup], policy: Policy) -> float:
     started = time.process_time()
     assert len(plan(backups, policy, NOW)) == len(backups)
     return time.process_time() - started
+
+
+def test_labels_keep_beside_the_other_rules() -> None:
+    backups = nightly(5)
+    backups[3] = dataclasses.replace(backups[3], labels=("pre-migration", "v1.2"))
+    backups[4] = dataclasses.replace(backups[4], labels=("other",), state="failed", level=None)
+    for pattern in ("v1.2", "pre-*", "v?.2"):
+        decisions = plan(backups, Policy(keep_last=1, keep_labels=["nothing", pattern]), NOW)
+        assert kept(decisions) == [backups[0].id, backups[3].id]
+    assert reasons(decisions, backups[3]) == "label v1.2"
+    failed = plan(backups, Policy(keep_last=1, keep_labels=["other"]), NOW)
+    assert kept(failed) == [backups[0].id, backups[4].id], "a label is somebody's wish, whatever the state"
+    assert Policy(keep_last=1, keep_labels=["a"]).describe()["keep_labels"] == ["a"]
+    assert "keep_labels" not in Policy(keep_last=1).describe()
+
+
+@pytest.mark.parametrize("labels", ["v1", ["a b"], [""], ["\x1b[2J"], ["x" * 64]])
+def test_labels_that_no_backup_can_have_are_refused(labels: object) -> None:
+    with pytest.raises(ConfigurationError, match="label"):
+        Policy(keep_last=1, keep_labels=labels)  # type: ignore[arg-type]
+
+
+def test_labels_alone_are_no_policy() -> None:
+    with pytest.raises(ConfigurationError, match=r"has no rule.*beside keep_labels"):
+        Policy(keep_labels=["pre-migration"])
