@@ -1,6 +1,7 @@
 """Every week: definitions without data: the schema of one database, and the server's roles and tablespaces.
 
-Small files for reference, for comparing two weeks, or for creating an empty copy. Each is a separate series.
+Small files for reference, for comparing two weeks, or for creating an empty copy. Each is a separate series:
+``definitions/dvdrental``, ``dvdrental/@roles`` and ``dvdrental/@tablespaces``.
 
 Connections: ``dvdrental`` and ``aws_default``. Trigger the first run manually with the parameter ``init``, which
 creates the repository.
@@ -40,16 +41,12 @@ with DAG(
         # pg_dumpall --roles-only
         PgDumpAllOperator(
             task_id="roles",
-            server="roles",
-            artifact_template="roles_{date}",
             roles_only=True,
             init_repository="{{ params.init }}",
         ),
         # pg_dumpall --tablespaces-only
         PgDumpAllOperator(
             task_id="tablespaces",
-            server="tablespaces",
-            artifact_template="tablespaces_{date}",
             tablespaces_only=True,
             init_repository="{{ params.init }}",
         ),
