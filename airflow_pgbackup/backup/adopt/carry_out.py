@@ -154,7 +154,8 @@ class _Adoption:
     def _bring_in(self, key: str, seen: Seen, file: FileDigest) -> None:
         source, cancel = self.planned.dump.source, self.context.cancel
         if isinstance(source, RepositorySource):
-            pin = source.pin(seen)
+            with source.open(seen.name, again=seen):  # its own error, if it was removed or has changed
+                pin = source.pin(seen)
             if self.repository.copy_from(source.store, seen.name, key, pin=pin, cancel=cancel) is not None:
                 self._compare(key, file)
                 return

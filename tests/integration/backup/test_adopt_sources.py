@@ -15,6 +15,7 @@ from airflow_pgbackup.backup.adopt import adopt, carry_out, open_sources, plan_a
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.restore import restore
+from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
@@ -264,7 +265,7 @@ def test_a_script_in_xz_is_restored(
         "createdb --template template0 -- app_restored && xz -dc app_2025-03-01.sql.xz"
     )
     target = fresh_database(server18)
-    restore(reference=reference, repository=repository, connection=target, mode="into_empty")
+    restore(reference=reference, repository=repository, target=RestoreTarget(connection=target))
     with client_environment(target) as env:
         counted = subprocess.run(
             [server18.bin_dir / "psql", "-wAtc", "select count(*) from t"], env=env, check=True, capture_output=True
