@@ -177,7 +177,7 @@ class _Copy:
         if meter.sha256 != file.sha256:
             raise VerificationFailed(
                 f"{self.source.location(entry.key)}: checksum mismatch: expected {file.sha256}, found {meter.sha256}",
-                hint="choose another backup; this one was damaged after it was dumped",
+                hint="Choose another backup: this one was damaged after it was dumped.",
             )
 
     def _require_all(self, copied: Manifest, written: list[str]) -> None:
@@ -185,7 +185,7 @@ class _Copy:
         if set(written) != {copied.key(file) for file in artifact.files}:
             raise VerificationFailed(
                 f"the files of {artifact.name} in {self.source.uri} are not those of its manifest",
-                hint="verify the backup, or choose another one",
+                hint="Verify the backup, or choose another one.",
             )
 
     def _directory(self, mine: Attempt) -> None:

@@ -171,12 +171,13 @@ def select_series(
         return None
     for name, value in (("databases", databases), ("scopes", scopes)):
         if isinstance(value, str):
-            raise ConfigurationError(f"{name} is {value!r}", hint="pass a list of names")
+            raise ConfigurationError(f"{name} is {value!r}", hint="Pass a list of names.")
     if unknown := [scope for scope in scopes if scope not in SCOPES]:
         raise ConfigurationError(f"unknown scope {unknown[0]!r}", hint=f"Choose from {', '.join(SCOPES)}.")
     if server is None:
         raise ConfigurationError(
-            "databases are named, but of no server", hint="pass server= as the dumps have it: the connection id"
+            "databases are named without their server",
+            hint="Pass server= as in the dumps; by default it is the connection id.",
         )
     named = [Series(server, database) for database in dict.fromkeys(databases or ())]
     named += [Series(server, None)] if cluster else []

@@ -60,7 +60,7 @@ class Evidence:
         if self.manifest is None:
             raise ManifestError(
                 f"the manifest of backup {self.backup.series}/{self.backup.id} cannot be read: {self.backup.problem}",
-                hint="choose another backup; the artifact itself may still restore with PostgreSQL's own tools",
+                hint="Choose another backup, or restore the artifact with PostgreSQL's own tools.",
             )
         return self.manifest
 
@@ -70,7 +70,7 @@ class Evidence:
         if self.backup.state == "incomplete":
             raise VerificationFailed(
                 f"backup {manifest.series}/{manifest.id} is incomplete: {self.backup.problem}",
-                hint="choose another backup",
+                hint="Choose another backup.",
             )
         return manifest
 

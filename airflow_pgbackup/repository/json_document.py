@@ -110,7 +110,7 @@ def _check_version(schema: str, content: object) -> None:
     if major != FORMAT_VERSION.partition(".")[0]:
         raise ManifestError(
             f"a {schema} of format version {version}, this release reads {FORMAT_VERSION.partition('.')[0]}.x",
-            hint="upgrade airflow-pgbackup; the artifact itself restores with PostgreSQL's own tools",
+            hint="Upgrade airflow-pgbackup, or restore the artifact with PostgreSQL's own tools.",
         )
 
 

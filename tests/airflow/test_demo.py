@@ -143,4 +143,7 @@ def test_a_failed_run_shows_the_end_of_its_log_and_keeps_it(tmp_path: Path, monk
         run.finish(tasks.append)
     assert tasks == ["fails"]
     assert "what went wrong" in caught.value.message
-    assert "what went wrong" in Path(str(caught.value.hint).removeprefix("The complete log is in ")).read_text()
+    assert (
+        "what went wrong"
+        in Path(str(caught.value.hint).removeprefix("The complete log is in ").removesuffix(".")).read_text()
+    )

@@ -112,7 +112,7 @@ def test_prune_of_named_databases_mapped(repository: Repository, run_case: Calla
     [
         ("delete=True", "the retention policy has no rule"),
         ("delete='perhaps', keep_last=1", "invalid delete 'perhaps'. HINT: "),
-        ("delete=True, keep_last=1, databases=['app']", "databases are named, but of no server"),
+        ("delete=True, keep_last=1, databases=['app']", "databases are named without their server"),
         ("delete=True, keep_last=1, grace=timedelta(0)", "invalid grace 0:00:00"),
         ("delete=True, keep_last=1, time_zone='Mars'", "time zone 'Mars' does not exist"),
     ],

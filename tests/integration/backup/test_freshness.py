@@ -223,7 +223,7 @@ def test_a_forged_manifest_is_a_problem_and_not_a_crash(
 
 
 def test_an_invalid_selection_is_refused(repository: Repository, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="databases are named, but of no server"):
+    with pytest.raises(ConfigurationError, match="databases are named without their server"):
         look(repository, series=SeriesSelection(databases=["app"]))
     with pytest.raises(ConfigurationError, match="databases is empty"):
         look(repository, series=SeriesSelection(server="prod", databases=[]))
