@@ -174,7 +174,7 @@ def test_what_is_stale_fails_with_the_reason_and_no_retry(
     assert run.states == {"fresh": "failed"}
     assert re.fullmatch(
         rf"not fresh: prod/app: the newest backup verified at archive, {id}, is 48\.\d h old, more than 26\.0 h; "
-        r"prod/new: there is no backup",
+        r"prod/new: no backup",
         stale(run),
     )
 
