@@ -114,7 +114,7 @@ def test_a_dump_that_is_none_is_one_line_and_a_hint(environment: dict[str, str],
     assert done.returncode == 1
     assert re.fullmatch(
         r"the demo failed: cannot read \S*\[holiday\]\.jpg: pg_restore failed .*\n"
-        r"hint: give a dump made by pg_dump -Fc, -Ft or -Fd\n",
+        r"hint: Give a dump made by pg_dump -Fc, -Ft or -Fd\.\n",
         done.stderr,
     )
 
