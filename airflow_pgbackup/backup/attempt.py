@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, PgBackupError, RepositoryError
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.evidence import Evidence, is_whole, read_evidence
+from airflow_pgbackup.repository.evidence import Evidence, is_complete, read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
 
@@ -60,7 +60,7 @@ class Attempt:
         except AlreadyExists:
             self._may_be_seen = False
             evidence = read_evidence(self._repository, self._series, self._id)
-            if not (is_whole(evidence) and is_same(evidence)):
+            if not (is_complete(evidence) and is_same(evidence)):
                 raise
             self.remove_written()
             self._say(f"backup {self._series}/{self._id} was committed by another attempt")
@@ -76,7 +76,7 @@ class Attempt:
                 f"backup {self._series}/{self._id} was removed while it was being written: {evidence.backup.problem}",
                 hint="Set a grace period of prune that is longer than a dump takes.",
             )
-        evidence.require_whole()
+        evidence.require_complete()
         return evidence
 
     def has_made(self, evidence: Evidence) -> bool:

@@ -56,7 +56,7 @@ def upload(
     """
     layout.check_level(minimum_level)
     evidence = load_evidence(source, reference)
-    manifest = evidence.require_whole()
+    manifest = evidence.require_complete()
     if destination.uuid == source.uuid:
         raise ConfigurationError(f"the backup is already in {destination.uri}", hint="Choose another destination.")
     _require_level(evidence, minimum_level)
@@ -70,7 +70,7 @@ def upload(
         job.run()
     job.copy_verifications()
     copied = read_evidence(destination, manifest.series, manifest.id)
-    copied.require_whole()
+    copied.require_complete()
     return reference_of(destination, copied)
 
 

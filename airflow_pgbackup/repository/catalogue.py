@@ -52,7 +52,7 @@ class Backup:
     :param committed_at: when its manifest was written, by the clock of the store.
     :param size: bytes of the artifact; from a listing, with those that other attempts at it have left.
     :param state: ``verified``, ``written`` (not verified yet), ``failed``, ``notproven``, or ``incomplete``: without an
-        artifact, or the manifest is empty or huge. From evidence also ``unreadable``: the manifest cannot be believed.
+        artifact, or the manifest is empty or huge. From evidence also ``unreadable``: the manifest is invalid.
     :param level: the highest level passed, None unless verified.
     :param verifications: oldest first.
     :param attempts: what attempts at it have written, if more than one has: the manifest names the one that counts.
@@ -188,7 +188,7 @@ def read_manifest(repository: Repository, series: Series, backup_id: str) -> Man
     """Return the manifest of one backup; its schema, its size and its folder are checked.
 
     :raises BackupNotFound: there is none.
-    :raises RepositoryError: it is too large, or (ManifestError) it cannot be believed.
+    :raises RepositoryError: it is too large, or (ManifestError) invalid.
     """
     key = manifest_key(series, backup_id)
     manifest = Manifest.from_json(repository.read_bytes(key, limit=MAX_BYTES))
