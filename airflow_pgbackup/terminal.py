@@ -23,7 +23,13 @@ class Terminal(Console):
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, highlight=False)
+        # rich drops only colors for NO_COLOR, and keeps bold; a reader who sets it wants neither.
+        super().__init__(stderr=stderr, highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
+
+    @property
+    def can_redraw(self) -> bool:
+        """Whether lines may be shown that change: not in a pipe, nor where control characters are unwanted."""
+        return self.is_terminal and not self.is_dumb_terminal and not os.environ.get("NO_COLOR")
 
     def render_str(self, text: str, *, style: Any = "", justify: Any = None, overflow: Any = None, **_: Any) -> Text:
         """Escape a str. rich calls this for every str, also inside a table."""

@@ -7,13 +7,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from airflow_pgbackup.backup.checked import PIECE, Checked, Marks
 from airflow_pgbackup.backup.private_copy import clone, create, disk_errors, require_room
-from airflow_pgbackup.backup.progress import Progress
+from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.errors import (
     AlreadyExists,
     BackupNotFound,
@@ -50,7 +50,7 @@ def open_checked(
     as_path: bool,
     temp_dir: str = "",
     cancel: Cancel | None = None,
-    progress: Progress | None = None,
+    progress: Step | None = None,
 ) -> Iterator[tuple[list[str], Checked]]:
     """Check an artifact as :func:`check_bytes` does, and keep a private copy of it while the ``with`` lasts.
 
@@ -61,7 +61,8 @@ def open_checked(
     """
     with ExitStack() as stack:
         into = stack.enter_context(PrivateDirectory(temp_dir or None)) if as_path else None
-        wrong, checked = check_bytes(repository, manifest, into=into, cancel=cancel, progress=progress)
+        with progress or nullcontext():
+            wrong, checked = check_bytes(repository, manifest, into=into, cancel=cancel, progress=progress)
         if checked.path is not None and not wrong:
             _check_names(checked.path, manifest.artifact.format, cancel.check if cancel else lambda: None)
         yield wrong, checked
@@ -73,7 +74,7 @@ def check_bytes(
     *,
     into: Path | None = None,
     cancel: Cancel | None = None,
-    progress: Progress | None = None,
+    progress: Step | None = None,
 ) -> tuple[list[str], Checked]:
     """Read every file, members of a directory in parallel, and compare it with the manifest: size, SHA-256, format. A
     directory must have the manifest's members and nothing else.
@@ -234,7 +235,7 @@ def download(
     into: Path,
     *,
     cancel: Cancel | None = None,
-    progress: Progress | None = None,
+    progress: Step | None = None,
 ) -> Path:
     """Copy the artifact into a directory, files with mode 0600 and a directory with 0700. It gets its name after its
     bytes were compared with the manifest. A failure leaves nothing.

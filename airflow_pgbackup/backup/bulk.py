@@ -214,9 +214,11 @@ def worst(results: Sequence[BackupResult]) -> str:
 
 
 def _each(names: Sequence[_Name], work: _Work, doing: str, context: RunContext) -> Iterator[BackupResult]:
-    for name in names:
-        context.cancel.check()
-        yield _result(name, work)
+    with context.step(f"{doing} backups", items_total=len(names), noun="backup") as step:
+        for name in names:
+            context.cancel.check()
+            step.begin_item()
+            yield _result(name, work)
 
 
 def _result(name: _Name, work: _Work) -> BackupResult:

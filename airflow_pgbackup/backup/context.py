@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from airflow_pgbackup.backup.progress import LogProgress, NoProgress, ProgressReporter, Step
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.settings import Settings
 
@@ -19,7 +21,8 @@ class RunContext:
 
     :param settings: the administrator's settings; see :class:`~airflow_pgbackup.settings.Settings`.
     :param cancel: the flag that stops the verb; set from another thread or a signal handler.
-    :param log: takes each line meant for people: what is done, progress, warnings of PostgreSQL's programs.
+    :param log: takes each line meant for people: what is done, warnings of PostgreSQL's programs.
+    :param progress: shows the progress of long steps; None logs a line every few seconds.
     :param deadline: seconds that the verb's long step may take, instead of what the settings give; each verb's
         docstring names that step.
     :param origin: who asked: goes into manifests and verifications as it is.
@@ -30,6 +33,24 @@ class RunContext:
     settings: Settings = field(default_factory=Settings)
     cancel: Cancel = field(default_factory=Cancel)
     log: Callable[[str], None] = discard
+    progress: ProgressReporter | None = None
     deadline: float | None = None
     origin: Mapping[str, object] = field(default_factory=dict)
     seed: str | None = None
+
+    def step(self, what: str, **totals: Any) -> Step:
+        """Begin a step and show its progress until it ends.
+
+        :param what: as in ``dumping app``. :param totals: those of :class:`~airflow_pgbackup.backup.progress.Step`.
+        """
+        return begin_step(self.progress, self.log, what, **totals)
+
+
+def begin_step(progress: ProgressReporter | None, log: Callable[[str], None], what: str, **totals: Any) -> Step:
+    """Begin a step; without a reporter, its progress is logged."""
+    return Step(what, progress or (NoProgress() if log is discard else LogProgress(log)), **totals)
+
+
+def begin_silent_step(what: str, **totals: Any) -> Step:
+    """Begin a step that nobody sees."""
+    return Step(what, NoProgress(), **totals)

@@ -14,8 +14,9 @@ from typing import Any
 
 from airflow_pgbackup.backup.attempt import Attempt
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.counters import DirectorySize
 from airflow_pgbackup.backup.dump_plan import DumpPlan
-from airflow_pgbackup.backup.progress import Progress
+from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.source import Source
 from airflow_pgbackup.backup.streams import Meter, compressed, compressed_inside
 from airflow_pgbackup.byte_streams import Readable
@@ -56,25 +57,26 @@ class DumpOutput:
         """
         plan, settings = self.plan, self.context.settings
         what = self.source.database if self.tool == "pg_dump" else "the cluster"
-        progress = Progress(self.context.log, f"dumping {what}")
-        progress.tables_total = None if plan.selective else self.source.tables
         argv = [str(self.client.tool(self.tool)), *plan.argv]
         options: dict[str, Any] = {
             "env": client_environment(self.connection),
             "cancel": self.context.cancel,
             "deadline": self.context.deadline or settings.dump_deadline,
         }
+        totals = self._totals()
         if plan.format != "directory":
-            on_line = plan.listener(self.context.log, progress)
-            with ToolProcess(argv, on_line=on_line, **options) as process:
-                # Parts are planned for the expected size: no indexes, and compressed half the size or less.
-                expected = self.source.size_bytes // (1 if plan.compression.method == "none" else 2)
-                files = self._stream(process.stdout, mine, expected, progress)
+            with self.context.step(f"dumping {what}", **totals) as step:
+                on_line = plan.listener(self.context.log, step)
+                with ToolProcess(argv, on_line=on_line, **options) as process:
+                    # Parts are planned for the expected size: no indexes, and compressed half the size or less.
+                    expected = self.source.size_bytes // (1 if plan.compression.method == "none" else 2)
+                    files = self._stream(process.stdout, mine, expected, step)
         else:
             with self.repository.scratch(mine.key(self.name), temp_dir=settings.temp_dir) as scratch:
                 directory = scratch / self.name
                 argv += [f"--file={directory}", "--no-sync"]  # the repository syncs the files where they stay
-                files = self._directory(argv, directory, mine, progress, **options)
+                with self.context.step(f"dumping {what}", measure=DirectorySize(directory), **totals) as step:
+                    files = self._directory(argv, directory, mine, step, **options)
         return Artifact(
             name=self.name,
             format=plan.format,
@@ -85,7 +87,18 @@ class DumpOutput:
             attempt=mine.name,
         )
 
-    def _stream(self, stdout: Readable, mine: Attempt, size_hint: int, progress: Progress) -> tuple[FileDigest, ...]:
+    def _totals(self) -> dict[str, Any]:
+        """Return what is known before of the output: the size is that of the database, with its indexes."""
+        if self.plan.selective:
+            return {}
+        compressed_by_tool = self.plan.compression.method != "none" and not self.plan.ours
+        return {
+            "bytes_total": self.source.size_bytes // (2 if compressed_by_tool else 1),
+            "estimated": True,
+            "tables_total": self.source.tables,
+        }
+
+    def _stream(self, stdout: Readable, mine: Attempt, size_hint: int, progress: Step) -> tuple[FileDigest, ...]:
         plan, key = self.plan, mine.key(self.name)
         raw = _ToolOutput(stdout, plan, on_bytes=progress.advance)
         stored: Meter = raw
@@ -100,7 +113,7 @@ class DumpOutput:
         return (FileDigest(self.name, stored.size, stored.sha256),)
 
     def _directory(
-        self, argv: list[str], directory: Path, mine: Attempt, progress: Progress, **options: Any
+        self, argv: list[str], directory: Path, mine: Attempt, progress: Step, **options: Any
     ) -> tuple[FileDigest, ...]:
         stop, failures = Cancel(), list[BaseException]()
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from airflow_pgbackup.backup.progress import Progress
+from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.streams import Meter, has_fast_gzip
 from airflow_pgbackup.errors import OptionError, ToolError
 from airflow_pgbackup.postgres.archive.recompression import NEWEST_CLIENT, OLDEST_CLIENT
@@ -45,6 +45,9 @@ _SELECTING = [
     "tables_and_children",
     "exclude_tables_and_children",
     "exclude_table_data_and_children",
+    "globals_only",
+    "roles_only",
+    "tablespaces_only",
 ]
 
 
@@ -84,7 +87,7 @@ class DumpPlan:
         return f"{self.compression.method}{level} by {self.compression.by}"
 
     def listener(
-        self, say: Callable[[str], None], progress: Progress, on_item: Callable[[int], None] = lambda dump_id: None
+        self, say: Callable[[str], None], progress: Step, on_item: Callable[[int], None] = lambda dump_id: None
     ) -> Callable[[str], None]:
         """Return a function for the tool's stderr: it counts tables for the progress, and logs warnings and errors.
 
@@ -93,7 +96,7 @@ class DumpPlan:
 
         def on_line(line: str) -> None:
             if _TABLE.match(line):
-                progress.table_done()
+                progress.begin_table()
             elif item := _ITEM.match(line):
                 on_item(int(item[1]))
             if self.verbose or not _CHATTER.match(line):

@@ -15,7 +15,7 @@ from airflow_pgbackup.backup.artifact import download, require_not_removed
 from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
-from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
+from airflow_pgbackup.backup.progress import Step, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_evidence, reference_of
 from airflow_pgbackup.backup.streams import Meter
 from airflow_pgbackup.errors import (
@@ -56,7 +56,7 @@ def upload(
     """
     layout.check_level(minimum_level)
     evidence = load_evidence(source, reference)
-    manifest = evidence.require_complete()
+    manifest = evidence.require_whole()
     if destination.uuid == source.uuid:
         raise ConfigurationError(f"the backup is already in {destination.uri}", hint="Choose another destination.")
     _require_level(evidence, minimum_level)
@@ -70,7 +70,7 @@ def upload(
         job.run()
     job.copy_verifications()
     copied = read_evidence(destination, manifest.series, manifest.id)
-    copied.require_complete()
+    copied.require_whole()
     return reference_of(destination, copied)
 
 
@@ -99,6 +99,7 @@ class _Copy:
         self.source = source
         self.destination = destination
         self.evidence = evidence
+        self.context = context
         self.temp_dir = context.settings.temp_dir
         self.manifest = evidence.require_manifest()
         self.cancel = context.cancel
@@ -131,11 +132,13 @@ class _Copy:
     def run(self) -> None:
         started = datetime.now(timezone.utc)
         manifest, artifact = self.manifest, self.manifest.artifact
-        progress = Progress(self.say, f"uploading {artifact.name}")
-        with attempt(self.destination, manifest.series, manifest.id, self.say) as mine:
+        with (
+            self.context.step(f"uploading {artifact.name}", bytes_total=artifact.size) as progress,
+            attempt(self.destination, manifest.series, manifest.id, self.say) as mine,
+        ):
             copied = manifest.moved(self.destination.uuid, mine.name)
             if artifact.format == "directory":
-                self._directory(mine)
+                self._directory(progress, mine)
             else:
                 self._file(copied, progress, mine)
             self._require_all(copied, mine.written)
@@ -152,7 +155,7 @@ class _Copy:
     def _is_same(self, other: Evidence) -> bool:
         return other.require_manifest().artifact.sha256 == self.manifest.artifact.sha256
 
-    def _file(self, copied: Manifest, progress: Progress, mine: Attempt) -> None:
+    def _file(self, copied: Manifest, progress: Step, mine: Attempt) -> None:
         file = self.manifest.artifact.files[0]
         source_key, key = self.manifest.key(file), copied.key(file)
         entry = self.source.stat(source_key)
@@ -168,7 +171,7 @@ class _Copy:
             meter = Meter(stream, on_bytes=progress.advance)
             self.destination.write(key, meter, size_hint=file.size, sha256=file.sha256, cancel=self.cancel)
 
-    def _check_source(self, file: FileDigest, entry: Entry, progress: Progress) -> None:
+    def _check_source(self, file: FileDigest, entry: Entry, progress: Step) -> None:
         """Read the version that the store has copied: a digest in an object's metadata is only a claim."""
         with self.source.read(entry.key, pin=entry) as stream:
             meter = Meter(stream, on_bytes=progress.advance)
@@ -177,7 +180,7 @@ class _Copy:
         if meter.sha256 != file.sha256:
             raise VerificationFailed(
                 f"{self.source.location(entry.key)}: checksum mismatch: expected {file.sha256}, found {meter.sha256}",
-                hint="Choose another backup: this one was damaged after it was dumped.",
+                hint="choose another backup; this one was damaged after it was dumped",
             )
 
     def _require_all(self, copied: Manifest, written: list[str]) -> None:
@@ -185,10 +188,10 @@ class _Copy:
         if set(written) != {copied.key(file) for file in artifact.files}:
             raise VerificationFailed(
                 f"the files of {artifact.name} in {self.source.uri} are not those of its manifest",
-                hint="Verify the backup, or choose another one.",
+                hint="verify the backup, or choose another one",
             )
 
-    def _directory(self, mine: Attempt) -> None:
+    def _directory(self, progress: Step, mine: Attempt) -> None:
         manifest, artifact = self.manifest, self.manifest.artifact
         key = mine.key(artifact.name)
         digests = {file.path: file.sha256 for file in artifact.files}
@@ -198,7 +201,7 @@ class _Copy:
         else:
             with self.destination.scratch(key, temp_dir=self.temp_dir) as scratch:
                 # A local destination moves the directory in, so it needs a copy.
-                folder = download(self.source, manifest, scratch, cancel=self.cancel)
+                folder = download(self.source, manifest, scratch, cancel=self.cancel, progress=progress)
                 entries = self.destination.write_directory(key, folder, digests=digests, cancel=self.cancel)
         mine.written += [entry.key for entry in entries]
 

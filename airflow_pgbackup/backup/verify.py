@@ -12,18 +12,20 @@ taken after the compression, so only PostgreSQL's own reader proves that its byt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 
 from airflow_pgbackup.backup.artifact import choose_reader, open_checked, require_not_removed, table_result
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
-from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
+from airflow_pgbackup.backup.progress import Step, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_manifest, reference_of
 from airflow_pgbackup.backup.rehearsal import rehearse
 from airflow_pgbackup.backup.source_rows import differences
+from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, DiskError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -167,7 +169,7 @@ class _VerifyRun:
             as_path=as_path,
             temp_dir=self.context.settings.temp_dir,
             cancel=self.context.cancel,
-            progress=Progress(self.context.log, f"hashing {artifact.name}"),
+            progress=self.context.step(f"hashing {artifact.name}", bytes_total=artifact.size),
         )
         try:
             wrong, checked = stack.enter_context(opening)
@@ -250,18 +252,28 @@ class _VerifyRun:
     def _read(self, checked: Checked) -> ArchiveSummary:
         artifact = self.manifest.artifact
         client = self._choose_reader()
-        progress = Progress(self.context.log, f"reading {artifact.name}")
-        with nullcontext(checked.path) if checked.path else checked.stream() as source:
+        if checked.path:  # pg_restore reads the file, so that only its output can be counted
+            size, estimated = self.manifest.source.size_bytes, True
+        else:
+            size, estimated = artifact.size, False
+        opening = nullcontext(checked.path) if checked.path else checked.stream()
+        with self.context.step(f"reading {artifact.name}", bytes_total=size, estimated=estimated) as step:
+            return self._digest(opening, client, step)
+
+    def _digest(self, opening: AbstractContextManager[Path | Readable], client: Client, step: Step) -> ArchiveSummary:
+        artifact = self.manifest.artifact
+        with opening as source:
+            is_path = isinstance(source, Path)
             try:
                 return ArchiveReader(
-                    source,
+                    source if isinstance(source, Path) else CountingReader(source, step.advance),
                     format=artifact.format,
                     compression=artifact.compressed_around,
                     client=client,
                     cancel=self.context.cancel,
                     deadline=self.context.deadline or self.context.settings.read_deadline(artifact.size),
                     on_line=self.context.log,
-                    progress=progress.advance,
+                    progress=step.advance if is_path else None,
                 ).digest()
             except VerificationFailed as error:
                 self.checks.append(Check("archive", "fail", error.message))

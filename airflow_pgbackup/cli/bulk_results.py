@@ -13,18 +13,22 @@ from airflow_pgbackup.errors import ConfigurationError
 _STATUS = {FAILED: "not good", ERROR: "failed", NOT_PROVEN: "not proven", DONE: "done"}
 
 
-def show_results(session: Session, results: Iterable[BackupResult], done: str, about: Mapping[str, object]) -> None:
+def show_results(
+    session: Session, doing: str, results: Iterable[BackupResult], done: str, about: Mapping[str, object]
+) -> None:
     """Work through the results and show them. The exit status is that of the worst one.
 
+    :param doing: is shown meanwhile.
     :param done: the past participle of the verb, ``verified``.
     :param about: further members of the JSON document.
     """
     found: list[BackupResult] = []
     try:
-        for one in results:
-            found.append(one)
-            if one.outcome != DONE:
-                session.log(f"{one.outcome}: {one.name}: {one.reason}")
+        with session.working(doing):
+            for one in results:
+                found.append(one)
+                if one.outcome != DONE:
+                    session.log(f"{one.outcome}: {one.name}: {one.reason}")
     except BaseException:
         if found:
             session.log(f"stopped; until then: {_counts(found, done)}")

@@ -11,11 +11,16 @@ from airflow_pgbackup.cli.session import Session
 def run(session: Session) -> None:
     repository = repository_argument(session)
     max_bytes = size_argument("--max-size", session.arguments.max_size)
-    with session.working(f"rehearsing backups of {repository.uri}"):
-        results = drill(
-            repository=repository,
-            max_bytes=max_bytes,
-            scratch=connection_argument(session) if session.arguments.scratch else None,
-            context=session.context,
-        )
-        show_results(session, results, "verified", {"repository": repository.uri, "level": "restore"})
+    results = drill(
+        repository=repository,
+        max_bytes=max_bytes,
+        scratch=connection_argument(session) if session.arguments.scratch else None,
+        context=session.context,
+    )
+    show_results(
+        session,
+        f"rehearsing backups of {repository.uri}",
+        results,
+        "verified",
+        {"repository": repository.uri, "level": "restore"},
+    )

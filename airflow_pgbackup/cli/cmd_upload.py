@@ -37,14 +37,19 @@ def run(session: Session) -> None:
 def _run_all(session: Session, minimum_level: str | None) -> None:
     arguments, repository = session.arguments, repository_argument(session)
     destination = repository_at(session, arguments.destination)
-    with session.working(f"uploading backups to {destination.uri}"):
-        results = upload_all(
-            source=repository,
-            destination=destination,
-            minimum_level=minimum_level,
-            newest=arguments.newest,
-            server=arguments.server,
-            series=[parse_series(arguments.series)] if arguments.series else None,
-            context=session.context,
-        )
-        show_results(session, results, "uploaded", {"repository": repository.uri, "destination": destination.uri})
+    results = upload_all(
+        source=repository,
+        destination=destination,
+        minimum_level=minimum_level,
+        newest=arguments.newest,
+        server=arguments.server,
+        series=[parse_series(arguments.series)] if arguments.series else None,
+        context=session.context,
+    )
+    show_results(
+        session,
+        f"uploading backups to {destination.uri}",
+        results,
+        "uploaded",
+        {"repository": repository.uri, "destination": destination.uri},
+    )

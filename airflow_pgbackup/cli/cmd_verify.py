@@ -35,15 +35,20 @@ def run(session: Session) -> None:
 
 def _run_all(session: Session) -> None:
     arguments, repository = session.arguments, repository_argument(session)
-    with session.working(f"verifying backups of {repository.uri}"):
-        results = verify_all(
-            repository=repository,
-            level=arguments.level,
-            newest=arguments.newest,
-            server=arguments.server,
-            series=[parse_series(arguments.series)] if arguments.series else None,
-            unverified=arguments.unverified,
-            scratch=connection_argument(session) if arguments.scratch else None,
-            context=session.context,
-        )
-        show_results(session, results, "verified", {"repository": repository.uri, "level": arguments.level})
+    results = verify_all(
+        repository=repository,
+        level=arguments.level,
+        newest=arguments.newest,
+        server=arguments.server,
+        series=[parse_series(arguments.series)] if arguments.series else None,
+        unverified=arguments.unverified,
+        scratch=connection_argument(session) if arguments.scratch else None,
+        context=session.context,
+    )
+    show_results(
+        session,
+        f"verifying backups of {repository.uri}",
+        results,
+        "verified",
+        {"repository": repository.uri, "level": arguments.level},
+    )

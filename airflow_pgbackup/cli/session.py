@@ -10,15 +10,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.progress import LogProgress
 from airflow_pgbackup.cli.definition import EXIT_STATUS
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.settings import Settings
-from airflow_pgbackup.terminal import Terminal, styled
+from airflow_pgbackup.terminal import Terminal
 from airflow_pgbackup.text import printable_json
+
+if TYPE_CHECKING:
+    from airflow_pgbackup.cli.progress_bars import Bars
+
+_INTERVAL = 10.0  # seconds between the progress lines of a step
 
 
 @dataclass
@@ -36,11 +43,19 @@ class Session:
     cancel: Cancel = field(default_factory=Cancel)
     status: int = EXIT_STATUS["done"]
 
+    def __post_init__(self) -> None:
+        self._bars: Bars | None = None
+        if self.err.can_redraw:
+            from airflow_pgbackup.cli.progress_bars import Bars  # rich's live display is of no use in a pipe
+
+            self._bars = Bars(self.err)
+
     @property
     def context(self) -> RunContext:
         """The context for a verb."""
         origin = {"command": "pgbackup", "hostname": socket.gethostname(), "uid": os.geteuid()}
-        return RunContext(settings=self.settings, cancel=self.cancel, log=self.log, origin=origin)
+        progress = self._bars or LogProgress(self.log, interval=_INTERVAL)
+        return RunContext(settings=self.settings, cancel=self.cancel, log=self.log, progress=progress, origin=origin)
 
     def log(self, line: str) -> None:
         """Print a log line to stderr."""
@@ -61,9 +76,10 @@ class Session:
 
     @contextmanager
     def working(self, what: str) -> Iterator[None]:
-        """Show a spinner and ``what`` while the ``with`` lasts, where stderr is a terminal; log lines pass above it."""
-        if self.err.is_terminal:
-            with self.err.status(styled(what, "")):
+        """Show ``what`` and bars of the verb's steps while the ``with`` lasts, where stderr is a terminal; log lines
+        pass above them."""
+        if self._bars:
+            with self._bars.shown(what):
                 yield
         else:
             yield

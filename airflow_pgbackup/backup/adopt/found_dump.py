@@ -10,7 +10,6 @@ from typing import BinaryIO
 
 from airflow_pgbackup.backup.adopt.sources import TOC, Candidate, Seen, Source
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.progress import Progress
 from airflow_pgbackup.backup.streams import Meter
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import ClientError, NotProven, VerificationFailed
@@ -89,19 +88,19 @@ def read_dump(source: Source, candidate: Candidate, context: RunContext) -> Foun
     if content is None:
         return None
     files, seen = [], []
-    progress = Progress(context.log, f"reading {last}")
-    for name in names:
-        with source.open(name) as (stream, file):
-            meter = Meter(stream, on_bytes=progress.advance)
-            _require_complete(meter, content, last, context)
-            while meter.read(_CHUNK):
-                context.cancel.check()
-        if content.format == "tar" and meter.tail[-len(_END_OF_TAR) :] != _END_OF_TAR:
-            raise VerificationFailed(
-                f"{last} is truncated after {meter.size} bytes: the end-of-archive blocks are missing"
-            )
-        files.append(FileDigest(name.rpartition("/")[2], meter.size, meter.sha256))
-        seen.append(file)
+    with context.step(f"reading {last}") as step:
+        for name in names:
+            with source.open(name) as (stream, file):
+                meter = Meter(stream, on_bytes=step.advance)
+                _require_complete(meter, content, last, context)
+                while meter.read(_CHUNK):
+                    context.cancel.check()
+            if content.format == "tar" and meter.tail[-len(_END_OF_TAR) :] != _END_OF_TAR:
+                raise VerificationFailed(
+                    f"{last} is truncated after {meter.size} bytes: the end-of-archive blocks are missing"
+                )
+            files.append(FileDigest(name.rpartition("/")[2], meter.size, meter.sha256))
+            seen.append(file)
     return FoundDump(source, candidate, content, tuple(files), tuple(seen))
 
 

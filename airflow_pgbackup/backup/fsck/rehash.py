@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from airflow_pgbackup.backup.fsck.findings import Findings
-from airflow_pgbackup.backup.progress import Progress
+from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.byte_source import CHUNK
@@ -26,7 +26,7 @@ def rehash(
     findings: Findings,
     *,
     cancel: CancelFlag | None,
-    progress: Progress,
+    progress: Step,
 ) -> None:
     """Read files to their ends and report those that are not what was dumped.
 

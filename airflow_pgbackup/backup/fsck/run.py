@@ -23,7 +23,7 @@ from airflow_pgbackup.backup.fsck.inventory import Folder, Inventory, check_else
 from airflow_pgbackup.backup.fsck.rehash import rehash
 from airflow_pgbackup.backup.fsck.share import Share
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
-from airflow_pgbackup.backup.progress import Progress, human_bytes, human_seconds
+from airflow_pgbackup.backup.progress import Step, human_bytes, human_seconds
 from airflow_pgbackup.backup.removal import GRACE, LEAST_GRACE, sweep
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, ManifestError, RepositoryError
 from airflow_pgbackup.postgres.tools.cancel import Cancel
@@ -60,7 +60,7 @@ def fsck(
     now = now or datetime.now(timezone.utc)
     share = Share.parse(read, now) if read is not None else None
     context = context or RunContext()
-    job = _Fsck(repository, share, grace, now, context.cancel, context.log)
+    job = _Fsck(repository, share, grace, now, context.cancel, context.log, context.step)
     job.check()
     swept: list[str] = []
     if repair:
@@ -77,6 +77,7 @@ class _Fsck:
     now: datetime
     cancel: Cancel
     log: Callable[[str], None]
+    begin: Callable[..., Step]
     findings: Findings = field(default_factory=Findings)
     inventory: Inventory = field(default_factory=lambda: Inventory({}, ()))
     uuid: str | None = None
@@ -96,8 +97,9 @@ class _Fsck:
         check_elsewhere(self.inventory.elsewhere, self.findings)
         self._check_temporary()
         if self.share is not None and self.to_read:
-            progress = Progress(self.log, f"reading {self.share.text} of {self.repository.uri}")
-            rehash(self.repository, self.to_read, self.findings, cancel=self.cancel, progress=progress)
+            size = sum(file.size for _, file, _ in self.to_read)
+            with self.begin(f"reading {self.share.text} of {self.repository.uri}", bytes_total=size) as step:
+                rehash(self.repository, self.to_read, self.findings, cancel=self.cancel, progress=step)
 
     def repair(self) -> None:
         """Remove what is safe to remove. Without a repository.json nothing is: this may be another volume."""
@@ -200,7 +202,7 @@ class _Fsck:
                 self.findings.error(
                     "pin",
                     one.key,
-                    "is a directory, so prune ignores it as a pin",
+                    "is a directory: prune does not take it for a pin",
                     "Remove it, and pin the backup again.",
                 )
                 continue

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from airflow_pgbackup.backup.artifact import table_result
 from airflow_pgbackup.backup.databases.extensions import installed_versions, version_differences
+from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.rehearsal.compare_definitions import compare_definitions
 from airflow_pgbackup.backup.rehearsal.restore_steps import RestoredCopy
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
@@ -51,9 +52,12 @@ def compare_copy(copy: RestoredCopy, archive: ArchiveSummary, open_reader: Calla
         notes=[*copy.notes, *server.notes],
     )
     connection = server.without_login_triggers(copy.connection)
-    for database in archive.databases if copy.database is None else [copy.database]:
-        with _open_copy(copy, connection.with_database(database)) as reader:
-            _compare_database(result, reader, archive, database if copy.database is None else None, open_reader)
+    name = copy.dump.manifest.artifact.name
+    with copy.dump.begin(f"comparing the copy with {name}", tables_total=len(archive.tables)) as step:
+        for database in archive.databases if copy.database is None else [copy.database]:
+            key = database if copy.database is None else None
+            with _open_copy(copy, connection.with_database(database)) as reader:
+                _compare_database(result, reader, archive, key, open_reader, step)
     if copy.database is not None:
         with connection.with_database(copy.database).connect() as session:
             result.notes += version_differences(copy.dump.manifest.source.extensions, installed_versions(session))
@@ -84,6 +88,7 @@ def _compare_database(
     archive: ArchiveSummary,
     key: str | None,
     open_reader: Callable[[], ArchiveReader],
+    step: Step,
 ) -> None:
     """Compare tables, sequences, materialized views and large objects of one database.
 
@@ -92,6 +97,7 @@ def _compare_database(
     prefix = f"{key}: " if key else ""
     tables = [table for table in archive.tables if table.database == key]
     for compared in compare_tables(reader, tables, lambda found, counted: open_reader().row_sets(found, counted)):
+        step.begin_table()
         table = compared.table
         result.tables.append(table_result(table, compared.result, compared.detail))
         name = f"{prefix}{table.schema}.{table.name}"

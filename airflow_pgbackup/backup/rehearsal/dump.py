@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from airflow_pgbackup.backup.context import discard
+from airflow_pgbackup.backup.context import begin_silent_step, discard
+from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
@@ -19,6 +20,7 @@ class RehearsedDump:
     :ivar artifact: a private copy of the artifact, a file or directory, that programs in the sandbox may read.
     :ivar deadline: seconds, for each of the restore and the readings.
     :ivar cancel: stops all programs of the rehearsal.
+    :ivar begin: begins a step whose progress is shown, as :meth:`.RunContext.step`.
     """
 
     artifact: Path
@@ -27,6 +29,7 @@ class RehearsedDump:
     settings: Settings = field(default_factory=Settings)
     cancel: Cancel = field(default_factory=Cancel)
     log: Callable[[str], None] = discard
+    begin: Callable[..., Step] = begin_silent_step
 
     @property
     def database(self) -> str | None:

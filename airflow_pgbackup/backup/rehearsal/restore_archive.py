@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from airflow_pgbackup.backup.counters import RestoreCounter, restore_totals
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
 from airflow_pgbackup.backup.rehearsal.restore_steps import CopyRestore, RestoredCopy
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
@@ -92,8 +93,11 @@ class ArchiveRestore(CopyRestore):
         argv: list[os.PathLike[str] | str] = [self.server.loader.tool("pg_restore"), "--no-password", "--exit-on-error"]
         argv.append("--dbname=")  # pg_restore then uses PGDATABASE, and does not parse it as a connection string
         argv += ["--create"] * self._create + [f"--jobs={jobs}"] * (jobs > 1)
-        with self._list_file() as listed:
-            self.run_tool([*argv, *listed, self.dump.artifact], params)
+        argv.append("--verbose")  # names each entry when it begins
+        entries = [entry for entry in self._entries if entry.dump_id not in self.copy.skipped]
+        what = f"restoring {self.dump.manifest.artifact.name}"
+        with self._list_file() as listed, self.dump.begin(what, **restore_totals(entries)) as step:
+            self.run_tool([*argv, *listed, self.dump.artifact], params, on_line=RestoreCounter(step))
 
     @contextmanager
     def _list_file(self) -> Iterator[list[str]]:

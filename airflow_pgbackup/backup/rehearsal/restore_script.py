@@ -10,6 +10,7 @@ from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
 from airflow_pgbackup.backup.rehearsal.provisioning import with_bootstrap_superuser
 from airflow_pgbackup.backup.rehearsal.restore_steps import CopyRestore, RestoredCopy
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
+from airflow_pgbackup.byte_streams import CountingReader
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.definitions.script_scan import ScriptSummary
 from airflow_pgbackup.postgres.psql.guarded import guarded
@@ -69,8 +70,14 @@ class ScriptRestore(CopyRestore):
                 params = self.server.drop_database(database)
             else:
                 params = self.create_database(database, [], None)
-        with open_script(self.dump) as source:
-            for name, part in sessions(source, instead=self._globals.replacements):
+        manifest = self.dump.manifest
+        with (
+            open_script(self.dump) as source,
+            self.dump.begin(
+                f"restoring {manifest.artifact.name}", bytes_total=manifest.source.size_bytes, estimated=True
+            ) as step,
+        ):
+            for name, part in sessions(CountingReader(source, step.advance), instead=self._globals.replacements):
                 psql = guarded(self.server.loader, part)
                 target = params if name is None else self.copy.connection.with_database(os.fsdecode(name))
                 self.run_tool(psql.argv, target, psql.stdin, may_start_processes=False)

@@ -93,8 +93,11 @@ class CopyRestore:
         stdin: Readable | None = None,
         *,
         may_start_processes: bool = True,
+        on_line: Callable[[str], None] | None = None,
     ) -> None:
         """Run pg_restore or psql.
+
+        :param on_line: takes the lines of its stderr.
 
         :raises ToolError: it failed.
         """
@@ -108,6 +111,7 @@ class CopyRestore:
                 env=env,
                 cancel=self.dump.cancel,
                 deadline=self.dump.deadline,
+                on_line=on_line,
                 stdin=stdin,
                 stdout="devnull",
                 within=self.server.sandbox_command(Path(argv[0]).parent, self.dump.artifact),

@@ -66,6 +66,7 @@ def rehearse(
         settings=context.settings,
         cancel=Cancel(),
         log=context.log,
+        begin=context.step,
     )
     context.cancel.on_set(dump.cancel.set)
     definitions = read_definitions(dump)

@@ -13,11 +13,12 @@ from functools import cached_property
 from pathlib import Path
 
 from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.counters import restore_totals
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.progress import counted
+from airflow_pgbackup.backup.progress import Step, counted
 from airflow_pgbackup.backup.restore.client_programs import ToolOutput, pg_restore, pg_restore_to_psql, psql
 from airflow_pgbackup.backup.restore.context import RestoreContext
-from airflow_pgbackup.byte_streams import Readable
+from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, read_toc
@@ -131,8 +132,11 @@ class ArchiveLoader:
         :param public_exists: the database has a schema public, so the archive must not create it.
         :raises ToolError: an entry failed; the restore stops at the first error.
         """
-        tables = sum(entry.kind == "TABLE DATA" for entry in self.entries)
-        output = ToolOutput(self._run, f"restoring into {params.dbname}", tables=tables, verbose=self._options.verbose)
+        with self._run.step(f"restoring into {params.dbname}", **restore_totals(self.entries)) as step:
+            self._load(step, params, single_transaction, public_exists)
+
+    def _load(self, step: Step, params: ConnectionParams, single_transaction: bool, public_exists: bool) -> None:
+        output = ToolOutput(self._run, step, verbose=self._options.verbose)
         options = dataclasses.replace(
             self._options,
             verbose=True,  # reports each table when it begins
@@ -140,7 +144,7 @@ class ArchiveLoader:
             single_transaction=single_transaction and not self.by_script,
             jobs=None if self.by_script else self._options.jobs,
         )
-        with self._list_file(public_exists) as listed, self._opened() as (path, stream):
+        with self._list_file(public_exists) as listed, self._opened(step) as (path, stream):
             options = dataclasses.replace(options, use_list=listed or options.use_list)
             argv = [f"--format={self._format}", *options.argv(self.client), *path]
             if self.by_script:
@@ -153,13 +157,13 @@ class ArchiveLoader:
                 pg_restore(self._run, self.client, argv, params, output, stdin=stream)
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[list[str], Readable | None]]:
+    def _opened(self, step: Step) -> Iterator[tuple[list[str], Readable | None]]:
         """Open the archive: its path as an argument, or a stream for stdin."""
         if isinstance(self._source, Path):
             yield [str(self._source)], None
             return
         with self._source() as stream:
-            yield [], stream
+            yield [], CountingReader(stream, step.advance)
 
     def _selected(self, head: bytes) -> list[TocEntry]:
         """Return the entries that the options select, by ``pg_restore --list``: their meaning is pg_restore's."""

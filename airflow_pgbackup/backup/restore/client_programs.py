@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from airflow_pgbackup.backup.progress import human_seconds
+from airflow_pgbackup.backup.counters import RestoreCounter
+from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import ToolError, VerificationFailed
@@ -25,11 +25,9 @@ from airflow_pgbackup.postgres.tools.process import ToolProcess
 APPLICATION = "airflow-pgbackup restore"
 """application_name of the sessions of pg_restore and psql."""
 
-_TABLE = re.compile(r"^pg_restore: processing data for table ")
 _CHATTER = re.compile(r"^pg_restore: (?!warning|error|hint|detail|from TOC entry)")
 _BEGINNING = re.compile(r"^(?:pg_restore|psql): |^psql:.*:\d+: ")
 _WARNING = re.compile(r"^pg_restore: warning: |\bWARNING: ")
-_LOG_INTERVAL = 5.0  # seconds
 
 # Errors of a server or a role that is not the one of the dump, although the dump is valid, and what to do about them.
 _HINTS = [
@@ -53,20 +51,17 @@ _HINTS = [
 
 
 class ToolOutput:
-    """Logs the stderr of a program: a progress line every few seconds, warnings for the result, the rest if `verbose`.
+    """Takes the stderr of a program: counts tables and objects, keeps warnings for the result, logs the rest if
+    `verbose`.
 
-    :param what: begins each progress line.
-    :param tables: the number of tables to restore, 0 if unknown.
+    :param step: counts what pg_restore begins.
     """
 
-    def __init__(self, context: RestoreContext, what: str, *, tables: int = 0, verbose: bool = False) -> None:
+    def __init__(self, context: RestoreContext, step: Step, *, verbose: bool = False) -> None:
         self._context = context
-        self._what = what
-        self._tables = tables
+        self._count = RestoreCounter(step)
         self._verbose = verbose
         self._chatter = False
-        self._done = 0
-        self._start = self._last = time.monotonic()
 
     def __call__(self, line: str) -> None:
         if _BEGINNING.match(line):  # else it continues the last message: a name may contain a line break
@@ -75,13 +70,7 @@ class ToolOutput:
             self._context.warn(line)
         elif not self._chatter:
             self._context.say(line)
-        if _TABLE.match(line):
-            self._done += 1
-            now = time.monotonic()
-            if now - self._last >= _LOG_INTERVAL:
-                self._last = now
-                of = f" of {self._tables}" if self._tables else ""
-                self._context.say(f"{self._what}: table {self._done}{of}, {human_seconds(now - self._start)}")
+        self._count(line)
 
 
 def pg_restore(

@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
+from airflow_pgbackup.backup.context import begin_step
+from airflow_pgbackup.backup.progress import ProgressReporter, Step
 from airflow_pgbackup.errors import DeadlineExceeded
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.settings import Settings
@@ -25,8 +28,13 @@ class RestoreContext:
     settings: Settings
     log: Callable[[str], None]
     cancel: Cancel
+    progress: ProgressReporter | None = None
     deadline: float | None = None
     warnings: list[str] = field(default_factory=list)
+
+    def step(self, what: str, **totals: Any) -> Step:
+        """Begin a step; see :meth:`.RunContext.step`."""
+        return begin_step(self.progress, self.log, what, **totals)
 
     def say(self, line: str) -> None:
         """Log a line."""

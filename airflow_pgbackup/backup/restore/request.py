@@ -11,7 +11,7 @@ from airflow_pgbackup.backup.artifact import open_checked
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import session
-from airflow_pgbackup.backup.progress import Progress, human_bytes
+from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan, apply_globals, bootstrap_user, plan_globals
 from airflow_pgbackup.backup.restore.new_database import DatabaseCounts, analyze, count_contents
@@ -109,7 +109,7 @@ class RestoreRequest:
         :raises DiskError: not enough disk space for the copy.
         """
         artifact = manifest.artifact
-        progress = Progress(self.run.say, f"hashing {artifact.name}")
+        progress = self.run.step(f"hashing {artifact.name}", bytes_total=artifact.size)
         opening = open_checked(
             repository,
             manifest,

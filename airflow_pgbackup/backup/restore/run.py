@@ -80,6 +80,7 @@ def restore(
         settings=context.settings,
         log=context.log,
         cancel=context.cancel,
+        progress=context.progress,
         deadline=None if context.deadline is None else time.monotonic() + context.deadline,
     )
     sweep_leftovers(context)

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.progress import Progress, counted
+from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.client_programs import ToolOutput, psql
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.byte_streams import CountingReader, Readable
@@ -43,18 +43,19 @@ class ScriptLoader:
     """Restores a plain dump.
 
     :param opened: opens the script, decompressed.
-    :ivar contents: what the script contains, from the first reading.
+    :param read: what the script contains, and its size in bytes, from the first reading.
+    :ivar contents: what the script contains.
     :ivar client: the client whose psql runs the script.
     """
 
     def __init__(
-        self, run: RestoreContext, opened: Opener, contents: ScriptSummary, server: ServerInfo, *, verbose: bool
+        self, run: RestoreContext, opened: Opener, read: tuple[ScriptSummary, int], server: ServerInfo, *, verbose: bool
     ) -> None:
         self._run = run
         self._open = opened
         self._server = server
         self._verbose = verbose
-        self.contents = contents
+        self.contents, self._size = read
         self.client = choose_psql(find_clients(run.settings.client_dirs), server.major)
 
     @property
@@ -119,10 +120,11 @@ class ScriptLoader:
 
     def run_part(self, part: Readable, params: ConnectionParams, *, single_transaction: bool) -> None:
         """Run the part of one database."""
-        what = f"restoring into {params.dbname}"
-        log = ToolOutput(self._run, what, verbose=self._verbose)
-        source = CountingReader(part, Progress(self._run.say, what).advance)
-        psql(self._run, self.client, params, source, log, single_transaction=single_transaction)
+        total = self._size if len(self.contents.sections) == 1 else None
+        with self._run.step(f"restoring into {params.dbname}", bytes_total=total, estimated=True) as step:
+            output = ToolOutput(self._run, step, verbose=self._verbose)
+            script = CountingReader(part, step.advance)
+            psql(self._run, self.client, params, script, output, single_transaction=single_transaction)
 
     def _is_skipped(self, event: Event, single_transaction: bool, public_exists: bool) -> bool:
         """Return whether psql must skip a statement: it concerns the database itself, or its object exists already."""
@@ -160,7 +162,7 @@ def open_script(run: RestoreContext, checked: Checked, options: RestoreOptions, 
 
 def open_globals(run: RestoreContext, checked: Checked) -> list[str]:
     """Return the statements of a cluster backup before its first database."""
-    return read_through(run, script_opener(run, checked), checked.manifest).globals
+    return read_through(run, script_opener(run, checked), checked.manifest)[0].globals
 
 
 def script_opener(run: RestoreContext, checked: Checked) -> Opener:
@@ -176,16 +178,18 @@ def script_opener(run: RestoreContext, checked: Checked) -> Opener:
     return opened
 
 
-def read_through(run: RestoreContext, opened: Opener, manifest: Manifest) -> ScriptSummary:
-    """Read a script to its end.
+def read_through(run: RestoreContext, opened: Opener, manifest: Manifest) -> tuple[ScriptSummary, int]:
+    """Read a script to its end; return what it contains, and its size in bytes.
 
     :raises VerificationFailed: it is incomplete, or contains what pg_dump never writes.
     """
-    with opened() as stream:
-        progress = Progress(run.say, f"reading {manifest.artifact.name}")
+    artifact = manifest.artifact
+    size = None if artifact.compressed_around else artifact.size
+    with opened() as stream, run.step(f"reading {artifact.name}", bytes_total=size) as step:
 
         def on_read(size: int) -> None:
             run.check()
-            progress.advance(size)
+            step.advance(size)
 
-        return scan_script(CountingReader(stream, on_read))
+        source = CountingReader(stream, on_read)
+        return scan_script(source), source.size
