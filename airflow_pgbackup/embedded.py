@@ -25,7 +25,7 @@ from airflow_pgbackup.private_directory import PrivateDirectory
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_HINT = "pip install 'airflow-pgbackup[demo]'"
+_HINT = "Run pip install 'airflow-pgbackup[demo]'."
 START_SECONDS = 30.0
 REGION = "us-east-1"
 

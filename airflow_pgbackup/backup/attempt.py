@@ -1,13 +1,13 @@
-"""One attempt at a backup: an artifact below keys that only this attempt uses, then the one manifest.
+"""One attempt at a backup: write the artifact under keys that only this attempt uses, then the manifest.
 
-Two attempts may run at once: of a task that seems dead and of its retry, or of two uploads of one backup. Neither can
-overwrite or remove what the other writes; the attempt whose manifest is stored has made the backup. A store only has
-to write each key completely. If it also refuses a key that exists (``If-None-Match``), the second attempt learns that
-it is the second. If not, of two manifests written at the same instant one replaces the other; each names a complete
-artifact, and ``prune`` sweeps what the loser wrote.
+Two attempts at one backup may run at once, such as a task presumed dead and its retry, or two uploads. Neither can
+overwrite or remove what the other writes. The attempt whose manifest is stored has made the backup. The store must
+write each key completely or not at all. If it also refuses to overwrite a key (``If-None-Match``), the second attempt
+learns of the first when it writes its manifest. If not, the later of two simultaneous manifests replaces the earlier
+one; each names a complete artifact, and ``prune`` sweeps the other artifact.
 
-An attempt that fails removes what it wrote, as long as it has not begun to write its manifest. From then on others may
-see the backup, and another attempt may have returned it: nothing is removed unless the store reports that it wrote no
+An attempt that fails before it starts to write its manifest removes what it wrote. After that point others may see the
+backup, and another attempt may have returned it, so nothing is removed unless the store reports that it wrote no
 manifest.
 """
 
@@ -19,16 +19,16 @@ from contextlib import contextmanager
 from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, PgBackupError, RepositoryError
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.evidence import Evidence, is_whole, read_evidence
+from airflow_pgbackup.repository.evidence import Evidence, is_complete, read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
 
 
 class Attempt:
-    """One attempt.
+    """One attempt; made by :func:`attempt`.
 
     :ivar name: the folder of this attempt, for the manifest.
-    :ivar written: the keys that a failure removes; keys that do not exist do no harm.
+    :ivar written: the keys to remove on failure. The caller may add a key before it writes it.
     """
 
     def __init__(self, repository: Repository, series: Series, id: str, say: Callable[[str], None]) -> None:
@@ -44,12 +44,12 @@ class Attempt:
         return layout.artifact_key(self._series, self._id, artifact, self.name)
 
     def commit(self, manifest: Manifest, is_same: Callable[[Evidence], bool]) -> Evidence:
-        """Write the manifest, which makes a backup of what was written.
+        """Write the manifest, which turns the artifact into a backup.
 
         :param is_same: returns whether a complete backup of this id by another attempt serves as well as this one.
         :return: the backup that is stored now.
         :raises AlreadyExists: another backup has this id.
-        :raises RepositoryError: there is no such backup, or it is unknown whether there is; a retry finds out.
+        :raises RepositoryError: the backup was not made, or it is unknown whether it was; a retry finds out.
         """
         key = layout.manifest_key(self._series, self._id)
         self._may_be_seen = True
@@ -60,9 +60,9 @@ class Attempt:
         except AlreadyExists:
             self._may_be_seen = False
             evidence = read_evidence(self._repository, self._series, self._id)
-            if not (is_whole(evidence) and is_same(evidence)):
+            if not (is_complete(evidence) and is_same(evidence)):
                 raise
-            self.take_back()
+            self.remove_written()
             self._say(f"backup {self._series}/{self._id} was committed by another attempt")
             return evidence
         except PgBackupError:
@@ -70,21 +70,21 @@ class Attempt:
             raise
         evidence = read_evidence(self._repository, self._series, self._id)
         if evidence.backup.state == "incomplete" and self.has_made(evidence):
-            # Whoever finds a backup looks for its artifact, so no one has returned this one.
+            # Readers check that the artifact exists, so no other attempt has returned this backup.
             self._repository.delete([key])
             raise RepositoryError(
                 f"backup {self._series}/{self._id} was removed while it was being written: {evidence.backup.problem}",
-                hint="Give prune a grace period that is longer than a dump takes.",
+                hint="Set a grace period of prune that is longer than a dump takes.",
             )
-        evidence.require_whole()
+        evidence.require_complete()
         return evidence
 
     def has_made(self, evidence: Evidence) -> bool:
-        """Return whether this attempt made a backup."""
+        """Return whether the stored manifest is this attempt's."""
         return evidence.manifest is not None and evidence.manifest.artifact.attempt == self.name
 
-    def take_back(self) -> None:
-        """Remove what was written. Errors are only logged: the caller is raising a more important one."""
+    def remove_written(self) -> None:
+        """Remove the keys in :attr:`written`. Errors are only logged: the caller raises a more important one."""
         if self._may_be_seen:
             self._say(f"the outcome of {self._series}/{self._id} is unknown; prune sweeps it if it is not a backup")
             return
@@ -94,15 +94,15 @@ class Attempt:
             self._repository.delete(self.written)
         except PgBackupError as error:
             left = ", ".join(self.written)
-            self._say(f"could not remove {left}: {error}. Without a manifest it is not a backup, and prune sweeps it")
+            self._say(f"could not remove {left}: {error}; without a manifest it is not a backup, and prune sweeps it")
 
 
 @contextmanager
 def attempt(repository: Repository, series: Series, id: str, say: Callable[[str], None]) -> Iterator[Attempt]:
-    """Give an attempt; an error inside the ``with`` removes what it wrote."""
+    """Yield an attempt. If the ``with`` block raises, remove what the attempt wrote."""
     made = Attempt(repository, series, id, say)
     try:
         yield made
     except BaseException:
-        made.take_back()
+        made.remove_written()
         raise

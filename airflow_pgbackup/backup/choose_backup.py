@@ -1,13 +1,13 @@
-"""Choose a backup of a series by a selector, where no earlier task passes a reference.
+"""Choose a backup of a series by a selector, when no upstream task passes a reference.
 
-One rule for operators and the command line. A selector is
+Operators and the command line use the same rules. A selector is
 
-- ``latest``: the newest that its own files prove to be verified, or as the caller says;
-- ``latest-verified``: the same, whatever the caller says;
+- ``latest``: the newest backup whose files prove that it is verified, at the minimum level of the caller if it has one;
+- ``latest-verified``: the same, but never a backup that is not verified;
 - a date, ``2026-11-20``: the newest that started on that day, UTC;
-- an id, or the beginning of one that no other backup of the series has.
+- an id, or the beginning of an id if no other id of the series begins with it.
 
-A newer backup that failed or is not verified is named in the log; only a date or its id chooses it.
+The log names newer backups that failed or are not verified; only a date or an id chooses one of those.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from airflow_pgbackup.repository.retention import counts
 LATEST = "latest"
 LATEST_VERIFIED = "latest-verified"
 
-_NAMED = 3
+_MOST_NAMED = 3
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _BEGINNING = re.compile(r"\d[\dTZ]*(-[\da-f]*)?", re.ASCII | re.IGNORECASE)
 _LIST_HINT = "Run pgbackup list to see the backups of this repository."
@@ -60,15 +60,16 @@ def choose_evidence(
 ) -> Evidence:
     """Return a backup with the evidence of its state.
 
-    :param series: ``server/database``, or ``server/@cluster`` and its like, as in the repository's folders and
-        ``pgbackup list``. ``server/@roles`` also finds the roles that an earlier release put into ``server/@cluster``.
+    :param series: ``server/database``, or ``server/@cluster`` or another series of pg_dumpall, as in the repository's
+        folders and ``pgbackup list``. ``server/@roles`` also finds the roles that an earlier release put into
+        ``server/@cluster``.
     :param selector: see above. ``latest`` and ``latest-verified`` choose the newest that is verified at
         `minimum_level`; everything else chooses a backup in any state.
     :param minimum_level: None: ``latest`` is the newest that has not failed, verified or not.
-    :param log: takes a line for each backup that is newer than the chosen one, with the reason.
-    :raises BackupNotFound: there is no such backup; the message says which there are.
+    :param log: called with a line for each backup that is newer than the chosen one, with the reason.
+    :raises BackupNotFound: no backup matches; the message or hint names those that exist.
     :raises ManifestError: the backup with that id has an invalid manifest.
-    :raises ConfigurationError: not a series, not a selector, not a level, or several backups begin like this.
+    :raises ConfigurationError: the series, selector or level is invalid, or several ids begin with the selector.
     """
     check_level(minimum_level)
     wanted = parse_series(series)
@@ -82,24 +83,24 @@ def choose_evidence(
         return _latest(repository, wanted, listed, minimum_level, say)
     if _DATE.fullmatch(selector):
         return _of_day(repository, wanted, listed, selector, say)
-    return _believed(read_evidence(repository, *_beginning_with(wanted, listed, selector)))
+    return _readable(read_evidence(repository, *_beginning_with(wanted, listed, selector)))
 
 
 def newest_backup(repository: Repository, series: str) -> Evidence:
     """Return the newest backup in any state, as verify needs it; backups with an invalid manifest are skipped.
 
     :raises BackupNotFound: the series has no backup.
-    :raises ConfigurationError: not a series.
+    :raises ConfigurationError: the series is invalid.
     """
     wanted = parse_series(series)
-    for evidence in read_each(repository, _past(_listed(repository, wanted))):
+    for evidence in read_each(repository, _started(_listed(repository, wanted))):
         if evidence.manifest is not None:
             return evidence
     raise BackupNotFound(f"no backup of {wanted} in {repository.uri} has a valid manifest", hint=_LIST_HINT)
 
 
 def parse_series(text: str) -> Series:
-    """Parse ``server/database``, or ``server/@cluster`` and its like.
+    """Parse ``server/database``, or ``server/@cluster`` or another series of pg_dumpall.
 
     :raises ConfigurationError: the text is not a series.
     """
@@ -124,7 +125,7 @@ def _listed(repository: Repository, wanted: Series) -> Sequence[Backup]:
 
 
 def _of_earlier_releases(repository: Repository, wanted: Series) -> Sequence[Backup]:
-    """Return what belongs to ``@roles`` and its like, but was put into ``@cluster``: only the manifests tell."""
+    """Return backups that belong to ``@roles`` or the like but are in ``@cluster``; only the manifests show which."""
     if wanted.scope is None:
         return ()
     clusters = read_catalogue(repository, series=[Series(wanted.server, None)]).backups
@@ -134,11 +135,11 @@ def _of_earlier_releases(repository: Repository, wanted: Series) -> Sequence[Bac
 
 def _by_id(repository: Repository, wanted: Series, id: str) -> Evidence:
     try:
-        return _believed(read_evidence(repository, wanted, id))
+        return _readable(read_evidence(repository, wanted, id))
     except BackupNotFound:
         for backup in (listed := _listed(repository, wanted)):
             if backup.id == id:  # of an earlier release
-                return _believed(read_evidence(repository, backup.series, id))
+                return _readable(read_evidence(repository, backup.series, id))
         raise _unknown(wanted, listed, id) from None
 
 
@@ -149,7 +150,7 @@ def _beginning_with(wanted: Series, listed: Sequence[Backup], selector: str) -> 
     if not found:
         raise _unknown(wanted, listed, selector)
     if len(found) > 1:
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
         raise ConfigurationError(
             f"{len(found)} backups of {wanted} begin with {selector}",
             hint=f"Write more of the id: {_ids(found)}{more}.",
@@ -183,7 +184,7 @@ def _of_day(
             f"warning: the newest backup of {wanted} of that day, {chosen.backup.id}, {chosen.backup.standing}; "
             f"{last.backup.id} is verified at level {last.backup.level}"
         )
-    return _believed(chosen)
+    return _readable(chosen)
 
 
 def _latest(
@@ -198,21 +199,21 @@ def _latest(
         if read and _is_other(wanted, read):
             continue  # of an earlier release, which had one series for all that pg_dumpall makes
         if read and counts(read.backup, minimum_level):
-            for line in skipped[:_NAMED]:
+            for line in skipped[:_MOST_NAMED]:
                 say(f"warning: newer backup {wanted}/{line}; using {read.backup.id}")
-            if len(skipped) > _NAMED:
-                say(f"warning: {len(skipped) - _NAMED} more newer backups of {wanted} cannot be used")
+            if len(skipped) > _MOST_NAMED:
+                say(f"warning: {len(skipped) - _MOST_NAMED} more newer backups of {wanted} cannot be used")
             return read
-        skipped.append(f"{backup.id} {_why(backup, read)}")
+        skipped.append(f"{backup.id} {_reason(backup, read)}")
     if not skipped:
         raise BackupNotFound(
-            f"no backup of {wanted} in {repository.uri} is of a whole cluster; {_ids(listed)} hold less",
-            hint=f"Run pgbackup show to see what they hold; "
+            f"no backup of {wanted} in {repository.uri} is of a whole cluster; {_ids(listed)} contain less",
+            hint=f"Run pgbackup show to see what they contain; "
             f"{', '.join(f'{wanted.server}/@{scope}' for scope in SCOPES)} select them.",
         )
     state = f"is verified at level {minimum_level}" if minimum_level else "can be used"
     raise BackupNotFound(
-        f"no backup of {wanted} in {repository.uri} {state}; of {len(listed)}, the newest, {skipped[0]}",
+        f"no backup of {wanted} in {repository.uri} {state}; the newest of {len(listed)}, {skipped[0]}",
         hint=f"Verify a backup with pgbackup verify, or give its id, such as {listed[0].id}, to use it in any state.",
     )
 
@@ -221,30 +222,30 @@ def _newest_first(
     repository: Repository, listed: Sequence[Backup], minimum_level: str | None
 ) -> Iterator[tuple[Backup, Evidence | None]]:
     """Yield each backup with its evidence; None if its file names rule it out, or it starts in the future."""
-    readable = {backup.id for backup in _past(listed) if may_count(backup, minimum_level)}
+    readable = {backup.id for backup in _started(listed) if may_count(backup, minimum_level)}
     found = read_each(repository, [backup for backup in listed if backup.id in readable])
     for backup in listed:
         yield backup, next(found) if backup.id in readable else None
 
 
-def _past(listed: Sequence[Backup]) -> list[Backup]:
+def _started(listed: Sequence[Backup]) -> list[Backup]:
     soon = datetime.now(timezone.utc) + SKEW
     return [backup for backup in listed if backup.started_at <= soon]
 
 
 def _is_other(wanted: Series, evidence: Evidence) -> bool:
-    """Return whether a backup by pg_dumpall holds something else than the series that was asked for."""
+    """Return whether a backup by pg_dumpall contains something other than its series should."""
     return evidence.manifest is not None and evidence.manifest.contents_kind != wanted.kind
 
 
-def _believed(evidence: Evidence) -> Evidence:
+def _readable(evidence: Evidence) -> Evidence:
     evidence.require_manifest()
     return evidence
 
 
-def _why(backup: Backup, evidence: Evidence | None) -> str:
+def _reason(backup: Backup, evidence: Evidence | None) -> str:
     if evidence is None:
-        return backup.standing if _past([backup]) else "starts in the future; check the clocks"
+        return backup.standing if _started([backup]) else "starts in the future; check the clocks"
     ignored = f" ({evidence.ignored[0]})" if evidence.ignored else ""
     return f"{evidence.backup.standing}{ignored}"
 
@@ -256,13 +257,13 @@ def _unknown(wanted: Series, listed: Sequence[Backup], selector: str) -> BackupN
 
     nearest = sorted(listed, key=in_common, reverse=True)
     return BackupNotFound(
-        f"there is no backup {wanted}/{selector}",
+        f"backup {wanted}/{selector} does not exist",
         hint=f"The nearest of {len(nearest)} {'are' if len(nearest) > 1 else 'is'} {_ids(nearest)}.",
     )
 
 
 def _ids(backups: Sequence[Backup]) -> str:
-    return ", ".join(backup.id for backup in backups[:_NAMED])
+    return ", ".join(backup.id for backup in backups[:_MOST_NAMED])
 
 
 def _series_hint(repository: Repository, wanted: Series) -> str:
@@ -278,4 +279,6 @@ def _series_hint(repository: Repository, wanted: Series) -> str:
 
 
 def _nearest(name: str, names: Sequence[str]) -> list[str]:
-    return sorted(names, key=lambda other: difflib.SequenceMatcher(None, name, other).ratio(), reverse=True)[:_NAMED]
+    return sorted(names, key=lambda other: difflib.SequenceMatcher(None, name, other).ratio(), reverse=True)[
+        :_MOST_NAMED
+    ]

@@ -1,8 +1,9 @@
-"""freshness: check that each series has a young, verified backup, about as large as the previous ones.
+"""freshness: check that each series has a recent, verified backup, about as large as the previous ones.
 
-It notices what no alert on a run can: a paused or deleted DAG, a scheduler that was down, a database that is in no
-DAG, a table that was emptied before the dump. :mod:`airflow_pgbackup.backup.freshness_rules` decides; this module reads
-the repository. The result rests on the files of the newest backup that counts, never on their names.
+It reveals what an alert on a failed run cannot: a paused or deleted DAG, a scheduler that was down, a database that no
+DAG dumps, a table that was emptied before the dump. This module reads the repository, and
+:mod:`airflow_pgbackup.backup.freshness_rules` applies the rules. The newest backup that counts is judged by what its
+files contain, never by their names.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ def freshness(
 ) -> dict[str, object]:
     """Check the series of a repository.
 
-    :param series: the series that must be fresh. A database that it names and that has no backup is not fresh; where
-        it names none, the series that exist are checked, which cannot reveal a database that was never backed up.
-    :param exclude: series to ignore, ``server/database`` with ``*`` and ``?``: databases that no longer exist.
-    :param now: aware; by default the clock's time.
+    :param series: the series that must be fresh. A database named here that has no backup is not fresh. If none is
+        named, the existing series are checked, which cannot reveal a database that was never backed up.
+    :param exclude: series to ignore, such as those of databases that no longer exist: ``server/database``, with ``*``
+        and ``?`` as wildcards.
+    :param now: the time to measure ages from, with a time zone; by default the current time.
     :return: plain JSON::
 
         {"repository", "repository_uuid", "checked_at", "limits": {…}, "fresh": false,
@@ -58,7 +60,7 @@ def freshness(
     context, series = context or RunContext(), series or SeriesSelection()
     server, expected = series.server, series.named()
     if expected == []:
-        # Perhaps from a task that found no database. "Fresh" would be the wrong answer.
+        # Perhaps a task that lists databases found none. "Fresh" would be wrong.
         raise ConfigurationError("databases is empty", hint="Name databases, or pass None for all series.")
     listed = read_catalogue(repository, server=server, series=expected).by_series()
     wanted = expected if expected is not None else list(listed)
@@ -67,8 +69,8 @@ def freshness(
     def judge(series: Series) -> tuple[Series, SeriesFreshness]:
         backups = listed.get(series, [])
         read = _read(repository, backups, rules, now)
-        believed = [read[backup.id].backup if backup.id in read else backup for backup in backups]
-        found = judge_series(believed, _contents(read.values(), rules), rules, now)
+        checked = [read[backup.id].backup if backup.id in read else backup for backup in backups]
+        found = judge_series(checked, _contents(read.values(), rules), rules, now)
         ignored = [f"{each.backup.id}: ignored {line}" for each in read.values() for line in each.ignored]
         return series, replace(found, notes=(*found.notes, *ignored[:_NAMED]))
 
@@ -93,7 +95,7 @@ def freshness(
 def _read(
     repository: Repository, listed: Sequence[Backup], rules: FreshnessRules, now: datetime
 ) -> dict[str, Evidence]:
-    """Read the evidence of a series, newest first, until enough backups count: one, and those to compare it with."""
+    """Read the evidence of a series, newest first: the newest backup that counts, and those to compare it with."""
     claiming = [one for one in listed if one.started_at <= now + SKEW and may_count(one, rules.minimum_level)]
     wanted = 1 if rules.max_drop is None else 1 + rules.compare_with
     read: dict[str, Evidence] = {}
@@ -116,7 +118,8 @@ def _contents(read: Iterable[Evidence], rules: FreshnessRules) -> dict[str, Back
 
 
 def _kind(manifest: Manifest) -> object:
-    # A zstd dump is a tenth of a plain one, and one without data even smaller. jobs changes nothing.
+    # Sizes are comparable only between dumps made with the same options: a zstd dump is a tenth of a plain one, and
+    # one without data is smaller still. jobs and verbose do not affect the size.
     options = {name: value for name, value in manifest.options.items() if name not in ("jobs", "verbose")}
     artifact = manifest.artifact
     return (artifact.format, artifact.compression.method, artifact.compression.level, manifest.kind, options)

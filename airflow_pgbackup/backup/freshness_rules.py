@@ -108,9 +108,9 @@ def judge_series(
     past = [backup for backup in ordered if backup.started_at <= now + SKEW]
     level = f"verified at {rules.minimum_level}" if rules.minimum_level else "that has not failed"
     if not counting:
-        problem = "there is no backup"
+        problem = "no backup"
         if past:
-            problem += f" {level}; of {len(past)}, the newest, {past[0].id}, {past[0].standing}"
+            problem += f" {level}; the newest of {len(past)}, {past[0].id}, {past[0].standing}"
         return SeriesFreshness(problems=(problem,), notes=tuple(notes))
     for backup in past[: past.index(counting[0])][:3]:
         notes.append(f"newer backup {backup.id} {backup.standing}")

@@ -112,7 +112,7 @@ class _Prune:
     ignored: list[dict[str, object]] = field(default_factory=list)
 
     def decide(self, catalogue: Catalogue, grace: timedelta) -> None:
-        backups = self._believe(catalogue.backups)
+        backups = self._with_evidence(catalogue.backups)
         decisions = plan(backups, self.policy, self.now)
         if locks := self._locks([d.backup for d in decisions if not d.keep]):
             decisions = plan([replace(b, locked=locks.get((b.series, b.id))) for b in backups], self.policy, self.now)
@@ -212,7 +212,7 @@ class _Prune:
         else:
             self.log(f"deleted {name} ({human_bytes(one.size)})")
 
-    def _believe(self, listed: Sequence[Backup]) -> list[Backup]:
+    def _with_evidence(self, listed: Sequence[Backup]) -> list[Backup]:
         """Return the same backups; in a series that would lose one, as their files prove them.
 
         :raises Canceled: before each backup.

@@ -23,7 +23,7 @@ from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import read_manifest
-from airflow_pgbackup.repository.evidence import Evidence, is_whole, read_evidence
+from airflow_pgbackup.repository.evidence import Evidence, is_complete, read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
 
@@ -104,7 +104,7 @@ def find_committed(repository: Repository, series: Series, seed: str) -> Evidenc
 
 def is_of(evidence: Evidence, seed: str) -> bool:
     """Return whether this backup was made for the seed, is complete, and has not failed a verification since."""
-    if not is_whole(evidence) or evidence.backup.state == "failed":
+    if not is_complete(evidence) or evidence.backup.state == "failed":
         return False
     return evidence.require_manifest().origin.get(SEED) == seed_digest(seed)
 

@@ -56,7 +56,7 @@ def upload(
     """
     layout.check_level(minimum_level)
     evidence = load_evidence(source, reference)
-    manifest = evidence.require_whole()
+    manifest = evidence.require_complete()
     if destination.uuid == source.uuid:
         raise ConfigurationError(f"the backup is already in {destination.uri}", hint="Choose another destination.")
     _require_level(evidence, minimum_level)
@@ -70,7 +70,7 @@ def upload(
         job.run()
     job.copy_verifications()
     copied = read_evidence(destination, manifest.series, manifest.id)
-    copied.require_whole()
+    copied.require_complete()
     return reference_of(destination, copied)
 
 
@@ -180,7 +180,7 @@ class _Copy:
         if meter.sha256 != file.sha256:
             raise VerificationFailed(
                 f"{self.source.location(entry.key)}: checksum mismatch: expected {file.sha256}, found {meter.sha256}",
-                hint="choose another backup; this one was damaged after it was dumped",
+                hint="Choose another backup: this one was damaged after it was dumped.",
             )
 
     def _require_all(self, copied: Manifest, written: list[str]) -> None:
@@ -188,7 +188,7 @@ class _Copy:
         if set(written) != {copied.key(file) for file in artifact.files}:
             raise VerificationFailed(
                 f"the files of {artifact.name} in {self.source.uri} are not those of its manifest",
-                hint="verify the backup, or choose another one",
+                hint="Verify the backup, or choose another one.",
             )
 
     def _directory(self, progress: Step, mine: Attempt) -> None:

@@ -2,40 +2,127 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from airflow_pgbackup.backup.choose_backup import parse_series
+from airflow_pgbackup.backup.choose_backup import LATEST, choose_backup, parse_series
 from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.backup.reference import reference_of
-from airflow_pgbackup.backup.restore import restore
-from airflow_pgbackup.backup.restore.target import RestoreTarget
+from airflow_pgbackup.backup.restore import GlobalsBackup, restore
+from airflow_pgbackup.backup.restore.target import RestoreTarget, connect_for_cluster
 from airflow_pgbackup.cli.arguments import backup_argument, connection_argument
+from airflow_pgbackup.cli.options import options_of
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import RestoreOptions
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.manifest import Manifest
+
+# The flags that are options of pg_restore, by the option's name; the argument has the flag's name.
+_LISTS = {
+    "tables": "table",
+    "schemas": "schema",
+    "exclude_schemas": "exclude_schema",
+    "indexes": "index",
+    "functions": "function",
+    "sections": "section",
+}
+_VALUES = ("jobs", "use_list", "role")
+_SWITCHES = (
+    "data_only", "schema_only", "clean", "if_exists", "strict_names", "no_owner", "no_privileges", "no_tablespaces",
+)  # fmt: skip
 
 
 def run(session: Session) -> None:
     arguments = session.arguments
+    options = _options(session)
     repository, evidence, manifest = backup_argument(session)
-    connection = connection_argument(session)
-    if not arguments.dbname and not connection.dbname and manifest.series.database:
-        connection = connection.with_database(manifest.series.database)
+    target = RestoreTarget(
+        connection=_connection(session, manifest),
+        mode=arguments.mode,
+        keep_old=not arguments.drop_old,
+        terminate_sessions=not arguments.keep_sessions,
+        maintenance_database=arguments.maintenance_db,
+        allow_older_server=arguments.allow_older_server,
+    )
+    target.validate()
+    _confirm(session, manifest, target)
     with session.working(f"restoring {manifest.artifact.name}"):
         outcome = restore(
             reference=reference_of(repository, evidence),
             repository=repository,
             kind=parse_series(arguments.series).kind,
-            target=RestoreTarget(connection=connection, mode=arguments.mode),
-            options=RestoreOptions(
-                jobs=arguments.jobs, no_owner=arguments.no_owner, no_privileges=arguments.no_privileges
-            ),
+            target=target,
+            options=options,
+            globals_from=_globals(session, repository),
+            analyze=not arguments.no_analyze,
             dry_run=arguments.dry_run,
             # The plan of a dry run is its result; the log would print it twice.
             context=replace(session.context, log=discard) if arguments.dry_run else session.context,
         )
     session.result(outcome, *_lines(outcome))
+
+
+def _options(session: Session) -> RestoreOptions:
+    """Return pg_restore's options: those with flags of their own, and those of ``-o``."""
+    given = vars(session.arguments)
+    texts = [f"{name}={value}" for name, argument in _LISTS.items() for value in given[argument]]
+    texts += [f"{name}={given[name]}" for name in _VALUES if given[name] is not None]
+    texts += [name for name in _SWITCHES if given[name]]
+    return options_of(RestoreOptions, [*texts, *session.arguments.option])[0]
+
+
+def _connection(session: Session, manifest: Manifest) -> ConnectionParams:
+    """Return the target, after saying which it is.
+
+    The name of the database comes from ``--dbname`` or from the backup. PGDATABASE, or a service's dbname, may have
+    been set for other work: it would redirect the restore without a word.
+    """
+    arguments, connection = session.arguments, connection_argument(session)
+    ignored = connection.dbname if not arguments.dbname else ""
+    if manifest.kind == "cluster":
+        connection = connect_for_cluster(connection, arguments.dbname, session.cancel)
+        session.log(f"target: the server of {connection.label}; the backup creates its databases itself")
+        return connection
+    own = manifest.series.database or ""
+    connection = connection.with_database(arguments.dbname or own)
+    line = f"target: {connection.label}, mode {arguments.mode}"
+    if ignored and ignored != own:
+        line += f"; database {ignored} of the environment or service is ignored: --dbname names another target"
+    session.log(line)
+    return connection
+
+
+def _confirm(session: Session, manifest: Manifest, target: RestoreTarget) -> None:
+    """Ask before a database is replaced by a backup of a database of another name.
+
+    :raises ConfigurationError: the name was not typed, or nobody can be asked.
+    """
+    arguments, own = session.arguments, manifest.series.database
+    if target.mode != "replace" or target.database == own or arguments.dry_run or arguments.yes:
+        return
+    what = f'replacing database "{target.database}" by a backup of "{own}"'
+    if not (sys.stdin.isatty() and session.err.is_terminal):
+        raise ConfigurationError(f"{what} needs a confirmation", hint="Add --yes if that is meant.")
+    session.err.say(f"{what}: type the name of the database that will be replaced")
+    if sys.stdin.readline().rstrip("\n") != target.database:
+        raise ConfigurationError(
+            f'the name typed is not "{target.database}"; nothing was changed',
+            hint="Run the command again and type the name, or restore with --mode create.",
+        )
+
+
+def _globals(session: Session, repository: Repository) -> GlobalsBackup | None:
+    """Return the cluster backup of ``--globals``: SERVER/@cluster, or SERVER/@cluster/ID."""
+    if not (text := session.arguments.globals):
+        return None
+    server, _, rest = text.partition("/")
+    kind, _, id = rest.partition("/")
+    reference = choose_backup(repository, f"{server}/{kind}", id or LATEST, minimum_level="integrity", log=session.log)
+    return GlobalsBackup(reference, repository)
 
 
 def _lines(outcome: Mapping[str, Any]) -> list[str]:

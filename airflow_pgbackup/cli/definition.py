@@ -96,6 +96,10 @@ def _keep(period: str, help: str) -> Argument:
     return argument(f"--keep-{period}", type=int, default=0, metavar="N", help=help)
 
 
+def _several(*flags: str, metavar: str, help: str) -> Argument:
+    return argument(*flags, action="append", default=[], metavar=metavar, help=f"{help}; may be repeated")
+
+
 COMMANDS = (
     _command("init", "create a repository", _REPOSITORY, more=_S3),
     _command(
@@ -219,13 +223,51 @@ COMMANDS = (
             default="into_empty",
             metavar="MODE",
             help="into_empty (default): into an existing, empty database; create: into a new database; replace: swap a "
-            "new database with the existing one, which is kept under a dated name",
+            "new database with the existing one, which is kept under a dated name; into_existing: beside what the "
+            "database holds, in one transaction",
         ),
-        argument("--jobs", "-j", type=int, metavar="N", help="parallel processes, for custom and directory artifacts"),
-        argument("--no-owner", action="store_true", help="let the restoring user own everything"),
-        argument("--no-privileges", action="store_true", help="skip GRANT and REVOKE"),
+        argument("--yes", "-y", action="store_true", help="replace a database of another name without asking"),
         argument("--dry-run", action="store_true", help="only print what would be done"),
-        more=_CONNECT,
+        argument(
+            "--globals", metavar="SERIES", help="restore roles and tablespaces first: SERVER/@cluster, or with /ID"
+        ),
+        _several("--table", "-t", metavar="NAME", help="only this table, view or sequence; no indexes, as pg_restore"),
+        _several("--schema", "-n", metavar="NAME", help="only this schema"),
+        _several("--exclude-schema", "-N", metavar="NAME", help="not this schema"),
+        _several("--index", metavar="NAME", help="only this index"),
+        _several("--function", metavar="NAME(TYPES)", help="only this function"),
+        _several("--section", metavar="SECTION", help="only this section: pre-data, data or post-data"),
+        argument("--data-only", action="store_true", help="no definitions"),
+        argument("--schema-only", action="store_true", help="definitions, no data"),
+        argument("--clean", action="store_true", help="with --mode into_existing: drop objects first"),
+        argument("--if-exists", action="store_true", help="with --clean: only objects that exist"),
+        argument(
+            "--use-list", "-L", metavar="FILE", help="restore what this file lists, as pg_restore --list wrote it"
+        ),
+        argument("--strict-names", action="store_true", help="fail where a name matches nothing"),
+        argument("--jobs", "-j", type=int, metavar="N", help="parallel processes, for custom and directory artifacts"),
+        argument("--no-owner", "-O", action="store_true", help="let the restoring user own everything"),
+        argument("--no-privileges", "-x", action="store_true", help="skip GRANT and REVOKE"),
+        argument("--no-tablespaces", action="store_true", help="put everything into the default tablespace"),
+        argument("--role", metavar="NAME", help="SET ROLE before restoring"),
+        argument(
+            "--option",
+            "-o",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="any option of pg_restore, named as its flag: -o no_comments -o transaction_size=1000",
+        ),
+        argument("--drop-old", action="store_true", help="with --mode replace: drop the old database after the swap"),
+        argument("--keep-sessions", action="store_true", help="with --mode replace: fail if the database is in use"),
+        argument("--maintenance-db", metavar="NAME", help="connect here to manage databases (default: postgres)"),
+        argument("--allow-older-server", action="store_true", help="restore into an older version of PostgreSQL"),
+        argument("--no-analyze", action="store_true", help="skip ANALYZE, which gathers the planner's statistics"),
+        more="The target is the database named as the one that was dumped, or --dbname; never PGDATABASE or the\n"
+        "dbname of a service. It is printed before anything is done. To replace a database of another name,\n"
+        "give --dbname, and type the name again at the terminal, or add --yes. postgres and the templates are\n"
+        "never replaced.\n"
+        f"A cluster creates its databases itself.\n\n{_CONNECT}",
     ),
     _command(
         "prune",

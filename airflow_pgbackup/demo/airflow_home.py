@@ -98,5 +98,5 @@ class AirflowCommand(SupervisedProcess):
                 copy.write(self.log.read_bytes())
             raise PgBackupError(
                 f"{self.name} failed (exit {status})\n{self.log_tail(LOG_LINES)}",
-                hint=f"The complete log is in {kept}",
+                hint=f"The complete log is in {kept}.",
             )

@@ -1,4 +1,4 @@
-"""PgDumpAllOperator: run pg_dumpall into a repository.
+"""PgDumpAllOperator: dump a cluster into a repository with pg_dumpall.
 
 Every option of pg_dumpall is an explicit keyword argument; see :mod:`.dump` and
 :class:`~airflow_pgbackup.postgres.options.DumpAllOptions`.
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class PgDumpAllOperator(DumpOperator):
-    """Dump all databases of a cluster, or its global objects, with pg_dumpall into a repository.
+    """Dump all databases of a cluster, or only its global objects, into a repository with pg_dumpall.
 
-    As :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`, but always in plain format. The series is
-    ``<server>/@cluster``, with ``globals_only`` ``<server>/@globals``, with ``roles_only`` ``<server>/@roles``, with
-    ``tablespaces_only`` ``<server>/@tablespaces``. And:
+    The series is ``<server>/@cluster``; with ``globals_only`` it is ``<server>/@globals``, with ``roles_only``
+    ``<server>/@roles``, with ``tablespaces_only`` ``<server>/@tablespaces``. The format is always plain. The parameters
+    are those of :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`, with these differences:
 
     :param database: the database to connect to for roles and tablespaces. pg_dumpall dumps every database.
     :param compress: ``zstd`` or ``gzip``, with a level as in ``zstd:9``, or None. pg_dumpall has no such option:

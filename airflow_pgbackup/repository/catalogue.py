@@ -52,7 +52,7 @@ class Backup:
     :param committed_at: when its manifest was written, by the clock of the store.
     :param size: bytes of the artifact; from a listing, with those that other attempts at it have left.
     :param state: ``verified``, ``written`` (not verified yet), ``failed``, ``notproven``, or ``incomplete``: without an
-        artifact, or the manifest is empty or huge. From evidence also ``unreadable``: the manifest cannot be believed.
+        artifact, or the manifest is empty or huge. From evidence also ``unreadable``: the manifest is invalid.
     :param level: the highest level passed, None unless verified.
     :param verifications: oldest first.
     :param attempts: what attempts at it have written, if more than one has: the manifest names the one that counts.
@@ -171,12 +171,13 @@ def select_series(
         return None
     for name, value in (("databases", databases), ("scopes", scopes)):
         if isinstance(value, str):
-            raise ConfigurationError(f"{name} is {value!r}", hint="pass a list of names")
+            raise ConfigurationError(f"{name} is {value!r}", hint="Pass a list of names.")
     if unknown := [scope for scope in scopes if scope not in SCOPES]:
         raise ConfigurationError(f"unknown scope {unknown[0]!r}", hint=f"Choose from {', '.join(SCOPES)}.")
     if server is None:
         raise ConfigurationError(
-            "databases are named, but of no server", hint="pass server= as the dumps have it: the connection id"
+            "databases are named without their server",
+            hint="Pass server= as in the dumps; by default it is the connection id.",
         )
     named = [Series(server, database) for database in dict.fromkeys(databases or ())]
     named += [Series(server, None)] if cluster else []
@@ -187,7 +188,7 @@ def read_manifest(repository: Repository, series: Series, backup_id: str) -> Man
     """Return the manifest of one backup; its schema, its size and its folder are checked.
 
     :raises BackupNotFound: there is none.
-    :raises RepositoryError: it is too large, or (ManifestError) it cannot be believed.
+    :raises RepositoryError: it is too large, or (ManifestError) invalid.
     """
     key = manifest_key(series, backup_id)
     manifest = Manifest.from_json(repository.read_bytes(key, limit=MAX_BYTES))

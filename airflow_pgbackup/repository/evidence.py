@@ -1,18 +1,18 @@
-"""What a backup's own files prove: manifest, artifact and verifications, read and compared with each other.
+"""Read the files of a backup (manifest, artifact, verifications) and compare them, to find its proven state.
 
-The catalogue believes file names, which anybody who may put files can make. Here a backup counts for what its files
-say, as long as they are what we write:
+The catalogue relies on file names, which anyone who can write files can choose. This module relies on the contents of
+the files, and only on those that are valid:
 
-- the manifest keeps its schema, and lies in the folder of the backup that it describes;
-- every file of the artifact is there, in the size that the manifest gives;
-- a verification keeps its schema, says what its name says, is about this backup and this artifact, is neither from
-  before the backup nor from the future, and a pass has the checks of its level;
-- a pass of a dump that we compressed has read it to its end, whatever its level.
+- the manifest conforms to its schema, and is in the folder of the backup that it describes;
+- every file of the artifact exists, with the size that the manifest states;
+- a verification conforms to its schema, agrees with its name, this backup and this artifact, is neither older than the
+  backup nor from the future, and, if it is a pass, has the checks of its level;
+- a pass of a dump that this package compressed includes reading it to its end, whatever its level.
 
-What is not so is ignored, and named. A failure that cannot be believed is not proof of a failure, and the passes
-before it are proof of nothing any more: the backup is ``notproven`` until it passes again.
+Whatever violates this is ignored and listed. An invalid failure does not prove a failure, but the passes before it no
+longer prove anything either: the backup is ``notproven`` until it passes again.
 
-Nothing here is a signature. Somebody who forges a whole backup with all that belongs to it has made one.
+None of this is a signature. Anyone who forges all files of a backup consistently has made a valid backup.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from airflow_pgbackup.repository.verification import Verification
 SKEW = timedelta(minutes=5)
 """How far the clocks of two workers may disagree."""
 MOST_VERIFICATIONS = 200
-"""Of one backup, the newest; a weekly look for four years. Older ones are ignored."""
+"""The newest verifications of a backup that are read: four years of weekly ones. Older ones are ignored."""
 MOST_BYTES = 4 * MAX_BYTES
-"""Of the verifications of one backup together."""
+"""The limit for all verifications of one backup together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One backup, believed.
+    """One backup, in the state that its files prove.
 
     :param backup: with the state, level, verifications and size that its files prove; ``problem`` says why that is
         less than its file names claim.
-    :param manifest: None where it cannot be believed.
-    :param verifications: those that can be believed, oldest first.
-    :param ignored: what was not believed and why, ``verification-….json: …``.
+    :param manifest: None if it is invalid.
+    :param verifications: the valid ones, oldest first.
+    :param ignored: what is invalid and why, ``verification-….json: …``.
     """
 
     backup: Backup
@@ -56,35 +56,42 @@ class Evidence:
     ignored: tuple[str, ...] = ()
 
     def require_manifest(self) -> Manifest:
-        """:raises ManifestError: it cannot be believed."""
+        """Return the manifest.
+
+        :raises ManifestError: it is invalid.
+        """
         if self.manifest is None:
             raise ManifestError(
                 f"the manifest of backup {self.backup.series}/{self.backup.id} cannot be read: {self.backup.problem}",
-                hint="choose another backup; the artifact itself may still restore with PostgreSQL's own tools",
+                hint="Choose another backup, or restore the artifact with PostgreSQL's own tools.",
             )
         return self.manifest
 
-    def require_whole(self) -> Manifest:
-        """:raises ManifestError: see above. :raises VerificationFailed: the artifact is not there in its size."""
+    def require_complete(self) -> Manifest:
+        """Return the manifest of a backup with a complete artifact.
+
+        :raises ManifestError: the manifest is invalid.
+        :raises VerificationFailed: a file of the artifact is missing or has another size.
+        """
         manifest = self.require_manifest()
         if self.backup.state == "incomplete":
             raise VerificationFailed(
                 f"backup {manifest.series}/{manifest.id} is incomplete: {self.backup.problem}",
-                hint="choose another backup",
+                hint="Choose another backup.",
             )
         return manifest
 
 
-def is_whole(evidence: Evidence) -> bool:
-    """Whether its artifact is there, whatever else is known of it."""
+def is_complete(evidence: Evidence) -> bool:
+    """Return whether the manifest is valid and every file of the artifact exists with its size."""
     return evidence.manifest is not None and evidence.backup.state != "incomplete"
 
 
 def read_evidence(repository: Repository, series: Series, backup_id: str, *, now: datetime | None = None) -> Evidence:
-    """Read one backup: a listing of its folder, its manifest, its verifications.
+    """Return the evidence of one backup: list its folder, read its manifest and its verifications.
 
-    :param now: aware, by default the clock's.
-    :raises BackupNotFound: there is none, or it disappeared during the operation.
+    :param now: with a time zone; by default the current time.
+    :raises BackupNotFound: it does not exist, or disappeared during the operation.
     :raises RepositoryError: the store did not answer, which says nothing about the backup.
     """
     backup, entries = find_folder(repository, series, backup_id)
@@ -95,18 +102,18 @@ def read_evidence(repository: Repository, series: Series, backup_id: str, *, now
         manifest = read_manifest(repository, series, backup_id)
     except ManifestError as error:
         return unreadable(backup, error.message)
-    believed, doubted, ignored = _read_verifications(
+    valid, invalid_failures, ignored = _read_verifications(
         repository, backup, entries, manifest, now or datetime.now(timezone.utc)
     )
-    names = tuple(sorted(believed))
-    # A listing from before this manifest may show what another attempt wrote, and prune has removed meanwhile.
+    names = tuple(sorted(valid))
+    # A listing from before this manifest may show files of another attempt that prune has removed since.
     problem = _missing(manifest, entries) and _missing(manifest, find_folder(repository, series, backup_id)[1])
     if problem:
         state, level = "incomplete", None
     else:
-        state, level = standing([*names, *doubted])
+        state, level = standing([*names, *invalid_failures])
         if state == "failed" and standing(names)[0] != "failed":
-            state, problem = "notproven", f"{max(doubted).file} cannot be believed"
+            state, problem = "notproven", f"{max(invalid_failures).file} is invalid"
     backup = replace(
         backup,
         state=state,
@@ -116,15 +123,15 @@ def read_evidence(repository: Repository, series: Series, backup_id: str, *, now
         problem=problem,
         labels=manifest.labels,
     )
-    return Evidence(backup, manifest, tuple(believed[name] for name in names), tuple(ignored))
+    return Evidence(backup, manifest, tuple(valid[name] for name in names), tuple(ignored))
 
 
 def read_each(
     repository: Repository, backups: Sequence[Backup], *, now: datetime | None = None, ahead: int = THREADS
 ) -> Iterator[Evidence]:
-    """The evidence of these, in their order, read when it is asked for. One that disappeared meanwhile is unreadable.
+    """Yield the evidence of backups in their order, reading it on demand. A backup that has disappeared is unreadable.
 
-    :param ahead: after the first, which mostly is enough, so many are read at a time.
+    :param ahead: how many to read at a time after the first, which is usually enough.
     :raises RepositoryError: the store did not answer.
     """
 
@@ -132,7 +139,7 @@ def read_each(
         try:
             return read_evidence(repository, backup.series, backup.id, now=now)
         except BackupNotFound:
-            return unreadable(backup, "it disappeared meanwhile")
+            return unreadable(backup, "it disappeared during the operation")
 
     if backups:
         yield read(backups[0])
@@ -146,7 +153,7 @@ def unreadable(backup: Backup, problem: str) -> Evidence:
 
 
 def may_count(backup: Backup, minimum_level: str | None) -> bool:
-    """Whether a listed backup claims a pass at that level or above: if not, reading it can prove none.
+    """Return whether a listed backup claims a pass at that level or above; if not, reading it cannot prove one.
 
     :param minimum_level: None: anything may count.
     """
@@ -157,9 +164,9 @@ def may_count(backup: Backup, minimum_level: str | None) -> bool:
 
 
 def parse_verification(data: bytes, name: VerificationName, manifest: Manifest) -> Verification:
-    """A verification of this backup, of which only its time is not compared with anything but its name.
+    """Return a verification of this backup. Its time is compared only with its name.
 
-    :raises ManifestError: it cannot be believed; says why.
+    :raises ManifestError: it is invalid, for the reason in the message.
     """
     verification = Verification.from_json(data)
     if verification.backup_id != manifest.id:
@@ -184,9 +191,9 @@ def parse_verification(data: bytes, name: VerificationName, manifest: Manifest) 
 def _read_verifications(
     repository: Repository, backup: Backup, entries: Mapping[str, Entry], manifest: Manifest, now: datetime
 ) -> tuple[dict[VerificationName, Verification], list[VerificationName], list[str]]:
-    """Those to believe, the failures that cannot be, and why each that is ignored is."""
-    believed: dict[VerificationName, Verification] = {}
-    doubted: list[VerificationName] = []
+    """Return the valid verifications, the failures that are invalid, and a line for each file that is ignored."""
+    valid: dict[VerificationName, Verification] = {}
+    invalid_failures: list[VerificationName] = []
     ignored: list[str] = []
     room, unread = MOST_BYTES, 0
     for number, name in enumerate(sorted(backup.verifications, reverse=True)):
@@ -202,19 +209,19 @@ def _read_verifications(
             room -= size
             try:
                 data = repository.read_bytes(f"{backup.folder}/{name.file}", limit=size)
-                believed[name] = parse_verification(data, name, manifest)
+                valid[name] = parse_verification(data, name, manifest)
                 continue
             except BackupNotFound as error:
-                # With its backup, whose manifest went before it; or alone, and then it was not prune.
+                # Either the backup was deleted, manifest first, or only this file was, which prune does not do.
                 read_manifest(repository, manifest.series, manifest.id)
                 ignored.append(f"{name.file}: {error.message}")
             except ManifestError as error:
                 ignored.append(f"{name.file}: {error.message}")
         if name.result == "fail":
-            doubted.append(name)
+            invalid_failures.append(name)
     if unread:
         ignored.append(f"{unread} older verifications: too many, or too large, to be read")
-    return believed, doubted, ignored
+    return valid, invalid_failures, ignored
 
 
 def _out_of_time(name: VerificationName, manifest: Manifest, now: datetime) -> str | None:
@@ -226,7 +233,7 @@ def _out_of_time(name: VerificationName, manifest: Manifest, now: datetime) -> s
 
 
 def _missing(manifest: Manifest, entries: Mapping[str, Entry]) -> str | None:
-    """What of the artifact is not there, or not in its size; None where all is."""
+    """Summarize which files of the artifact are missing or have another size; None if there are none."""
     folder = f"{manifest.series.path}/{manifest.id}/"
     wrong = []
     for file in manifest.artifact.files:

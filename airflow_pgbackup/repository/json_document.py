@@ -1,9 +1,8 @@
-"""A JSON file of ours: written with a version, read with suspicion.
+"""The JSON files of a repository: written with a version, validated when read.
 
 Each has a JSON Schema (``schemas/``) and a ``format_version``. A newer minor version may add fields, which are read,
-kept (those on the top level) and written back; a newer major version is refused. What is read here may have been
-damaged or forged: size, syntax, numbers, schema, depth and what the fields say of each other are checked before
-anything believes it.
+kept (those on the top level) and written back; a newer major version is refused. A file may be damaged or forged, so
+its size, syntax, numbers, schema, depth and the consistency of its fields are checked before anything uses it.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ class Document(ABC):
 
 
 def moment(text: str) -> datetime:
-    """Return a time stamp of ours, ``2026-11-22T02:00:00Z``, as aware UTC."""
+    """Return a timestamp in the format of these files, ``2026-11-22T02:00:00Z``, as aware UTC."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc)
 
 
@@ -106,11 +105,11 @@ def _check_version(schema: str, content: object) -> None:
     version = content.get("format_version") if isinstance(content, dict) else None
     major, _, minor = version.partition(".") if isinstance(version, str) else ("", "", "")
     if not (major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
-        raise ManifestError(f"a {schema} without a format version: not one of ours")
+        raise ManifestError(f"a {schema} without a valid format version")
     if major != FORMAT_VERSION.partition(".")[0]:
         raise ManifestError(
             f"a {schema} of format version {version}, this release reads {FORMAT_VERSION.partition('.')[0]}.x",
-            hint="upgrade airflow-pgbackup; the artifact itself restores with PostgreSQL's own tools",
+            hint="Upgrade airflow-pgbackup, or restore the artifact with PostgreSQL's own tools.",
         )
 
 

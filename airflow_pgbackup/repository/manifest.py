@@ -166,7 +166,7 @@ class RowCount:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest(Document):
-    """A backup. Written last: it is there, or there is no backup."""
+    """The description of a backup. Written last: a folder without one is not a backup."""
 
     schema: ClassVar[str] = "manifest"
     format_version: str = "1.2"

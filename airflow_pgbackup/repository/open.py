@@ -13,7 +13,7 @@ from airflow_pgbackup.repository.layout import check_key
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.s3.options import S3Options
 
-_FORMS = "a repository is file:///absolute/folder or s3://bucket/prefix"
+_FORMS = "Write file:///absolute/directory or s3://bucket/prefix."
 
 
 def open_repository(uri: str, *, s3: S3Options | None = None, cancel: CancelFlag | None = None) -> Repository:
@@ -26,22 +26,22 @@ def open_repository(uri: str, *, s3: S3Options | None = None, cancel: CancelFlag
     scheme, separator, rest = uri.partition("://")
     scheme = scheme.lower()
     if not separator:
-        hint = f"write file://{uri}" if uri.startswith("/") else _FORMS
+        hint = f"Write file://{uri}." if uri.startswith("/") else _FORMS
         raise ConfigurationError(f"not a repository's URI: {uri!r}", hint=hint)
     authority, _, path = rest.partition("/")
     if "@" in authority:
         # Not echoed: it holds a secret.
         raise ConfigurationError(
-            "the repository's URI holds credentials", hint="they belong into the AWS connection, or the environment"
+            "the repository's URI holds credentials", hint="Put them in the AWS connection or the environment."
         )
     if scheme in ("s3a", "s3n"):
-        raise ConfigurationError(f"not a repository's URI: {uri!r}", hint=f"write s3://{rest}")
+        raise ConfigurationError(f"not a repository's URI: {uri!r}", hint=f"Write s3://{rest}.")
     if scheme not in ("file", "s3"):
         raise ConfigurationError(f"no repositories of kind {scheme}://", hint=_FORMS)
     if re.search(r"[?#\x00-\x1f\x7f]", uri):
         raise ConfigurationError(
             f"the repository's URI holds a '?', '#' or control character: {uri!r}",
-            hint="options do not belong there; in a folder's name '?' is %3F and '#' is %23",
+            hint="A URI has no options. In a directory's name, write %3F for '?' and %23 for '#'.",
         )
     if scheme == "file":
         return _local(uri, authority, path, cancel)
@@ -52,7 +52,7 @@ def _local(uri: str, host: str, path: str, cancel: CancelFlag | None) -> LocalRe
     if host not in ("", "localhost"):
         raise ConfigurationError(
             f"a file:// URI names a folder of this machine: {uri!r}",
-            hint=f"write file:///{host}/{path}, with three slashes, if that is the folder",
+            hint=f"Write file:///{host}/{path}, with three slashes, if that is the directory.",
         )
     return LocalRepository(Path("/") / _checked(uri, unquote(path)), cancel=cancel)
 
@@ -61,7 +61,7 @@ def _s3(uri: str, bucket: str, prefix: str, options: S3Options, cancel: CancelFl
     if ":" in bucket:
         raise ConfigurationError(
             f"a repository's URI holds no port: {uri!r}",
-            hint="an endpoint is set in the AWS connection (endpoint_url), or by AWS_ENDPOINT_URL_S3",
+            hint="Set the endpoint in the AWS connection (endpoint_url) or by AWS_ENDPOINT_URL_S3.",
         )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket):
         raise ConfigurationError(f"not the name of a bucket: {bucket!r} in {uri!r}", hint=_FORMS)

@@ -42,7 +42,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification(Document):
-    """One look at a backup. Appended beside it, never overwritten."""
+    """The result of one verification of a backup. Added to its folder, never overwritten."""
 
     schema: ClassVar[str] = "verification"
     format_version: str = "1.1"

@@ -1,4 +1,4 @@
-"""PgBackupFreshnessSensor: check that each series has a young, verified backup, about as large as the previous ones."""
+"""PgBackupFreshnessSensor: check that each series has a recent, verified backup of about the usual size."""
 
 from __future__ import annotations
 

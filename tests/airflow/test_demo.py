@@ -114,7 +114,7 @@ def test_a_dump_that_is_none_is_one_line_and_a_hint(environment: dict[str, str],
     assert done.returncode == 1
     assert re.fullmatch(
         r"the demo failed: cannot read \S*\[holiday\]\.jpg: pg_restore failed .*\n"
-        r"hint: give a dump made by pg_dump -Fc, -Ft or -Fd\n",
+        r"hint: Give a dump made by pg_dump -Fc, -Ft or -Fd\.\n",
         done.stderr,
     )
 
@@ -143,4 +143,7 @@ def test_a_failed_run_shows_the_end_of_its_log_and_keeps_it(tmp_path: Path, monk
         run.finish(tasks.append)
     assert tasks == ["fails"]
     assert "what went wrong" in caught.value.message
-    assert "what went wrong" in Path(str(caught.value.hint).removeprefix("The complete log is in ")).read_text()
+    assert (
+        "what went wrong"
+        in Path(str(caught.value.hint).removeprefix("The complete log is in ").removesuffix(".")).read_text()
+    )

@@ -112,7 +112,7 @@ def test_prune_of_named_databases_mapped(repository: Repository, run_case: Calla
     [
         ("delete=True", "the retention policy has no rule"),
         ("delete='perhaps', keep_last=1", "invalid delete 'perhaps'. HINT: "),
-        ("delete=True, keep_last=1, databases=['app']", "databases are named, but of no server"),
+        ("delete=True, keep_last=1, databases=['app']", "databases are named without their server"),
         ("delete=True, keep_last=1, grace=timedelta(0)", "invalid grace 0:00:00"),
         ("delete=True, keep_last=1, time_zone='Mars'", "time zone 'Mars' does not exist"),
     ],
@@ -174,7 +174,7 @@ def test_what_is_stale_fails_with_the_reason_and_no_retry(
     assert run.states == {"fresh": "failed"}
     assert re.fullmatch(
         rf"not fresh: prod/app: the newest backup verified at archive, {id}, is 48\.\d h old, more than 26\.0 h; "
-        r"prod/new: there is no backup",
+        r"prod/new: no backup",
         stale(run),
     )
 

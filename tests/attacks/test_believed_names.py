@@ -359,7 +359,7 @@ def test_a_failure_put_beside_a_real_one(repository: Repository, real: Evidence)
     put_beside(repository, real, claim(second(real, 2), result="fail"), b"")
     evidence = read_evidence(repository, SERIES, real.backup.id)
     assert (evidence.backup.state, evidence.backup.level) == ("notproven", None)
-    assert evidence.backup.problem == f"{claim(second(real, 2), result='fail')} cannot be believed"
+    assert evidence.backup.problem == f"{claim(second(real, 2), result='fail')} is invalid"
     assert pruned(repository, real, keep_last=1)["removed"] == 0
     write_verification(repository, real.require_manifest(), "restore", "pass", second(real, 30))
     assert read_evidence(repository, SERIES, real.backup.id).backup.level == "restore", "until it passes again"

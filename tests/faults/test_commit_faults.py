@@ -17,7 +17,7 @@ from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import OutcomeUnknown, RepositoryError
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.evidence import is_whole, read_evidence
+from airflow_pgbackup.repository.evidence import is_complete, read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.local import repository as local
 from airflow_pgbackup.repository.local.repository import LocalRepository
@@ -62,7 +62,7 @@ def test_a_folder_that_cannot_be_flushed(
     monkeypatch.setattr(local, "flush", fails)
     with pytest.raises(OutcomeUnknown, match=r"input/output error; .*manifest\.json may be lost in a crash"):
         copy(backup, source, there)
-    assert is_whole(read_evidence(there, APP, backup.id))
+    assert is_complete(read_evidence(there, APP, backup.id))
     monkeypatch.undo()
     assert copy(backup, source, there)["verified"] == "archive"
 
@@ -106,7 +106,7 @@ def test_no_answer_of_the_store(
     retried = copy(backup, source, there)
     assert retried["verified"] == "archive"
     assert (retried["key"] in artifacts) == (kind == "lose"), "it is found, or made anew"
-    assert is_whole(read_evidence(there, APP, backup.id))
+    assert is_complete(read_evidence(there, APP, backup.id))
 
 
 def test_a_lost_answer_whose_object_is_found(
@@ -115,7 +115,7 @@ def test_a_lost_answer_whose_object_is_found(
     with proxy.running():
         proxy.fault("PutObject", "lose", when=of_manifest)
         copy(backup, source, behind(proxy, there, s3))
-    assert is_whole(read_evidence(there, APP, backup.id))
+    assert is_complete(read_evidence(there, APP, backup.id))
 
 
 def test_a_head_that_fails_after_the_commit(
@@ -129,7 +129,7 @@ def test_a_head_that_fails_after_the_commit(
         proxy.fault("HeadObject", "answer", status=500, code="InternalError", when=is_after, times=FOR_EVER)
         with pytest.raises(OutcomeUnknown):
             copy(backup, source, behind(proxy, there, s3))
-    assert is_whole(read_evidence(there, APP, backup.id))
+    assert is_complete(read_evidence(there, APP, backup.id))
 
 
 def test_a_refusal_is_an_answer(

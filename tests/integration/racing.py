@@ -16,7 +16,7 @@ from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.errors import BackupNotFound, OutcomeUnknown, PgBackupError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import read_catalogue
-from airflow_pgbackup.repository.evidence import is_whole, read_evidence
+from airflow_pgbackup.repository.evidence import is_complete, read_evidence
 from airflow_pgbackup.repository.layout import Series, VerificationName, split_key
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import Policy
@@ -58,7 +58,7 @@ class Place(World):
         for reference in references(actor.value):
             if reference["id"] not in self.may_go:
                 evidence = read_evidence(self.repository, Series.parse(str(reference["series"])), str(reference["id"]))
-                assert is_whole(evidence), f"{actor.name} succeeded without a whole backup"
+                assert is_complete(evidence), f"{actor.name} succeeded without a complete backup"
 
     def check(self, done: Run) -> None:
         """Every listed backup is whole, each success is there, a retry succeeds, prune leaves nothing else behind."""
@@ -101,7 +101,7 @@ class Place(World):
         found = []
         for backup in read_catalogue(self.repository).backups:
             evidence = read_evidence(self.repository, backup.series, backup.id)
-            assert is_whole(evidence), f"{backup.folder} is listed, and {backup.standing}"
+            assert is_complete(evidence), f"{backup.folder} is listed, and {backup.standing}"
             found.append(evidence.require_manifest())
         return found
 

@@ -228,7 +228,7 @@ def test_latest_is_the_newest_verified_one_and_a_newer_one_is_named(
     first = dump()
     none = run("show", here, series)
     assert none.returncode == EXIT_STATUS["failed"]
-    assert f"is verified at level integrity; of 1, the newest, {first} is not verified yet" in none.stderr
+    assert f"is verified at level integrity; the newest of 1, {first} is not verified yet" in none.stderr
     assert f"such as {first}" in none.stderr
     assert as_json(run("show", here, series, first, "--json"))["state"] == "written"
     assert as_json(run("verify", here, series, "--json"))["id"] == first, "what is not verified yet is to be verified"
@@ -338,7 +338,7 @@ def test_check_finds_what_prevents_a_backup(run: Run, tmp_path: Path) -> None:
     [
         ((), 2, "commands:"),
         (("list",), 2, "required: REPOSITORY"),
-        (("list", "/var/backups"), 2, "write file:///var/backups"),
+        (("list", "/var/backups"), 2, "Write file:///var/backups"),
         (("list", "file:///no/such/folder"), 1, "pgbackup init"),
         (("dump", "file:///x", "-d", "postgres://u:p@h/x"), 2, "not a connection string"),
         (("dump", "file:///x", "--password", "p"), 2, "unrecognized arguments"),

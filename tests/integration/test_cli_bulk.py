@@ -228,7 +228,7 @@ def test_freshness_of_named_databases(run: Run, repository: Repository) -> None:
     run("freshness", repository.uri, "--server", "prod", "--database", "app")
     missing = run("freshness", repository.uri, "--server", "prod", "--database", "gone", status="not good")
     assert missing.stdout.splitlines()[1].split() == ["prod/gone", "-", "-", "-", "26h", "NOT", "FRESH"]
-    assert "prod/gone: there is no backup" in missing.stdout
+    assert "prod/gone: no backup" in missing.stdout
     assert (
         "prod/@cluster" in run("freshness", repository.uri, "--server", "prod", "--cluster", status="not good").stdout
     )

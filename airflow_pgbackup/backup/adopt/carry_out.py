@@ -24,7 +24,7 @@ from airflow_pgbackup.errors import (
     VerificationFailed,
 )
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.evidence import Evidence, is_whole, read_evidence
+from airflow_pgbackup.repository.evidence import Evidence, is_complete, read_evidence
 from airflow_pgbackup.repository.local.linking import link_into
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.manifest import FileDigest, Manifest
@@ -126,8 +126,8 @@ class _Adoption:
         planned = self.planned
         with suppress(BackupNotFound):
             found = read_evidence(self.repository, planned.series, planned.id)
-            if not (is_whole(found) and self._is_in(found)):
-                standing = "is another dump" if is_whole(found) else found.backup.standing
+            if not (is_complete(found) and self._is_in(found)):
+                standing = "is another dump" if is_complete(found) else found.backup.standing
                 raise AlreadyExists(
                     f"backup {planned.series}/{planned.id} exists already, and {standing}",
                     hint=f"Delete {self.repository.location(found.backup.folder)} and adopt it again.",
@@ -154,7 +154,8 @@ class _Adoption:
     def _bring_in(self, key: str, seen: Seen, file: FileDigest) -> None:
         source, cancel = self.planned.dump.source, self.context.cancel
         if isinstance(source, RepositorySource):
-            pin = source.pin(seen)
+            with source.open(seen.name, again=seen):  # its own error, if it was removed or has changed
+                pin = source.pin(seen)
             if self.repository.copy_from(source.store, seen.name, key, pin=pin, cancel=cancel) is not None:
                 self._compare(key, file)
                 return

@@ -252,7 +252,7 @@ class _Planner:
         same script every night. A copy that only has its file's time is not another night."""
         kept: list[PlannedDump] = []
         by_digest: dict[tuple[Series, str], list[PlannedDump]] = {}
-        for planned in sorted(self.plan.dumps, key=lambda p: (_SOURCES.index(p.time.source), p.time.at, p.dump.name)):
+        for planned in sorted(self.plan.dumps, key=_best_first):
             twins = by_digest.setdefault((planned.series, planned.dump.sha256), [])
             twin = next((t for t in twins if planned.time.source == MTIME or t.time.at == planned.time.at), None)
             if twin is not None:
@@ -275,6 +275,12 @@ class _Planner:
             else:
                 dumps.append(planned)
         self.plan.dumps = dumps
+
+
+def _best_first(planned: PlannedDump) -> tuple[int, datetime, int, str]:
+    # Of equal dumps of one time the one with the shortest name stays: the other is its " (copy)".
+    name = planned.dump.name
+    return _SOURCES.index(planned.time.source), planned.time.at, len(name), name
 
 
 def _with_conflicts(dumps: Iterable[PlannedDump]) -> Iterable[PlannedDump]:

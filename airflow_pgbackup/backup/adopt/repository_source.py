@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
 from airflow_pgbackup.backup.adopt.sources import TOC, Candidate, Seen, Source
@@ -60,11 +60,14 @@ class RepositorySource(Source):
     @contextmanager
     def open(self, name: str, *, again: Seen | None = None) -> Iterator[tuple[BinaryIO, Seen]]:
         entry = self._entry(name) if again is None else self.pin(again)
-        try:
-            with self.store.read(name, pin=entry) as stream:
-                yield stream, Seen(name, entry.size, entry.modified, entry)
-        except BackupNotFound:
-            raise FileNotFoundError(errno.ENOENT, "it was removed meanwhile", name) from None
+        with ExitStack() as stack:
+            try:
+                stream = stack.enter_context(self.store.read(name, pin=entry))
+            except BackupNotFound:
+                raise FileNotFoundError(errno.ENOENT, "it was removed meanwhile", name) from None
+            except RepositoryError as error:
+                raise OSError(errno.EIO, error.message, name) from None
+            yield stream, Seen(name, entry.size, entry.modified, entry)
 
     def pin(self, seen: Seen) -> Entry:
         """Return the version of an object that was read."""
@@ -80,11 +83,8 @@ class RepositorySource(Source):
 
     def remove(self, candidate: Candidate, seen: Sequence[Seen]) -> None:
         for file in seen:
-            try:
-                with self.store.read(file.name, pin=self.pin(file)):
-                    pass
-            except RepositoryError as error:
-                raise OSError(errno.EBUSY, f"it has changed since it was read: {error.message}") from None
+            with self.open(file.name, again=file):  # it has not changed
+                pass
         try:
             self.store.delete([file.name for file in seen])
         except RepositoryError as error:

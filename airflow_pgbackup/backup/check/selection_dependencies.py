@@ -1,4 +1,4 @@
-"""Objects that a dump of some schemas or tables depends on but does not contain."""
+"""Find objects that a dump of selected schemas or tables depends on but does not contain."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ select c.oid::int8, n.oid::int8 from pg_catalog.pg_class c join pg_catalog.pg_na
 _SCHEMAS: LiteralString = """
 select oid::int8 from pg_catalog.pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'
 """
-# The dump has relations (the first array) with what belongs to them, and functions and types of schemas (the second).
+# The parameters: the relations in the dump, which bring their indexes, defaults, constraints, triggers, rules and
+# policies; and the schemas whose functions and types are in the dump.
 _NEEDED: LiteralString = """
 with taken(relation) as (select pg_catalog.unnest(%s::oid[])),
 schemas(schema) as (select pg_catalog.unnest(%s::oid[])),
@@ -48,7 +49,7 @@ dumped(classid, objid) as (
     select distinct d.refclassid, d.refobjid from dumped x
       join pg_catalog.pg_depend d on d.classid = x.classid and d.objid = x.objid and d.deptype in ('n', 'a')
 ), found(classid, objid) as (
-    -- An array type comes with its element type, a row type with its table.
+    -- An array type is dumped with its element type, a row type with its table.
     select case when t.typrelid <> 0 and c.relkind <> 'c' then 'pg_catalog.pg_class'::pg_catalog.regclass::oid
                 else n.classid end,
            case when t.typrelid <> 0 and c.relkind <> 'c' then t.typrelid
@@ -74,7 +75,7 @@ select distinct coalesce('extension ' || pg_catalog.quote_ident(e.extname), obje
 
 
 def check_selection_dependencies(db: InspectedDatabase, selection: Selection, options: DumpOptions) -> None:
-    """Report what the dumped objects depend on and the dump lacks. A dump of a complete database lacks nothing."""
+    """Report objects that dumped objects depend on but the dump omits. A dump of a complete database omits none."""
     if selection.schemas is None and selection.tables is None and not (selection.no_tables or selection.no_schemas):
         return
     taken = [table for table, schema in db.optional_rows(_RELATIONS) if selection.takes(table, schema)]
@@ -82,7 +83,7 @@ def check_selection_dependencies(db: InspectedDatabase, selection: Selection, op
     if selection.tables is None:
         every = {schema for (schema,) in db.optional_rows(_SCHEMAS)}
         schemas = sorted((every if selection.schemas is None else selection.schemas) - selection.no_schemas)
-    # A dump has the extensions unless it selects schemas or tables, or if it names them.
+    # pg_dump omits extensions if schemas or tables are selected, unless --extension is given.
     with_extensions = (selection.schemas is None and selection.tables is None) or bool(options.extensions)
     needed = [
         name

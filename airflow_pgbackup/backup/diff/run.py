@@ -1,7 +1,7 @@
-"""diff: what changed between two backups? The first question after "what happened?".
+"""diff: report the changes between two backups.
 
-It is answered from manifests, verifications and tables of contents; no data is read, so it takes seconds whatever the
-size of the database. What cannot be compared is named with its reason.
+Only manifests, verifications and tables of contents are read, no data, so it takes seconds for a database of any size.
+The result lists what cannot be compared, and why.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from airflow_pgbackup.repository.manifest import Manifest
 
 
 def diff(*, repository: Repository, before: Evidence, after: Evidence, context: RunContext | None = None) -> Diff:
-    """Compare two backups of a repository; of one series, or of two.
+    """Compare two backups of a repository, of one series or of two.
 
-    :param before, after: in the order of the question, whichever is older.
-    :raises ManifestError: one of the manifests cannot be believed.
+    :param before, after: the result lists the changes from `before` to `after`; either may be the older one.
+    :raises ManifestError: a manifest is invalid.
     :raises RepositoryError: the store does not answer.
     """
     context = context or RunContext()
@@ -71,7 +71,7 @@ def diff(*, repository: Repository, before: Evidence, after: Evidence, context: 
 
 
 def last_two(repository: Repository, series: Series, *, before: str | None = None) -> tuple[Evidence, Evidence]:
-    """Return the newest two backups of a series whose manifests can be believed, the older one first.
+    """Return the newest two backups of a series whose manifests are valid, the older one first.
 
     :param before: the id of a backup that is not the newest; None: the one before the newest.
     :raises BackupNotFound: there are fewer than two, or none of that id.
@@ -88,7 +88,7 @@ def last_two(repository: Repository, series: Series, *, before: str | None = Non
     what = f"{len(found)} backup{'s' * (len(found) != 1)} of {series} that can be read; two are needed"
     if before is not None and found:
         what = f"no backup {series}/{before} before the newest"
-    raise BackupNotFound(f"{repository.uri} has {what}", hint="pgbackup list --all shows what there is.")
+    raise BackupNotFound(f"{repository.uri} has {what}", hint="Run pgbackup list --all to see the backups.")
 
 
 def _contents(repository: Repository, manifest: Manifest, context: RunContext) -> Contents | str:
@@ -132,8 +132,8 @@ def _notes(before: Evidence, after: Evidence, contents: list[Contents | str]) ->
     unchecked = [one.id for one, toc in ((old, contents[0]), (new, contents[1])) if _is_unchecked(toc)]
     if unchecked:
         yield (
-            f"the table of contents of {' and '.join(unchecked)} was read without comparing its digest, which is that "
-            "of the complete file; pgbackup verify compares it"
+            f"the table of contents of {' and '.join(unchecked)} was not checked against a digest, because the "
+            "manifest has only the digest of the complete file; pgbackup verify checks it"
         )
     for evidence in (before, after):
         for line in evidence.ignored[:3]:

@@ -38,7 +38,7 @@ def counted(evidence: Evidence, manifest: Manifest) -> Counted | None:
         digests: dict[Table, str | None] = {}
         for each in looks[-1].tables:
             table = (each.database, each.schema, each.name)
-            # Loaded by way of its root, a partitioned table has several blocks; their digests make no whole.
+            # --load-via-partition-root dumps a partitioned table in several blocks, whose digests cannot be combined.
             digests[table] = each.sha256 if table not in rows else None
             rows[table] = rows.get(table, 0) + each.rows
         return Counted(rows, digests, f"verification {looks[-1].level} of {looks[-1].finished_at:%Y-%m-%d %H:%M}Z")

@@ -50,7 +50,7 @@ MOST_PER_CODE = 1000
 class Finding:
     """One fault of a repository.
 
-    :param severity: ``error``: a backup cannot be restored or cannot be believed; ``warning``: somebody should act;
+    :param severity: ``error``: a backup cannot be restored or its files are invalid; ``warning``: a person should act;
         ``note``: nothing to do.
     :param code: one of :data:`CODES`.
     :param key: the file or folder, relative to the repository; empty for the repository itself.

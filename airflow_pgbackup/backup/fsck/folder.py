@@ -239,7 +239,7 @@ def _pin(key: str, findings: Findings) -> None:
     findings.error(
         "pin",
         key,
-        "is not a regular file: prune does not take it for a pin",
+        "is not a regular file, so prune ignores it as a pin",
         "Remove it, and pin the backup again.",
     )
 

@@ -103,7 +103,7 @@ def check_elsewhere(keys: tuple[str, ...], findings: Findings) -> None:
             findings.error(
                 "manifest_place",
                 key,
-                "a manifest where no backup is looked for",
+                "a manifest outside the folders of backups",
                 "Move its folder back to SERVER/DATABASE/ID; the manifest names the three (series, id).",
             )
         else:

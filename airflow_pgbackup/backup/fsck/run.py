@@ -202,7 +202,7 @@ class _Fsck:
                 self.findings.error(
                     "pin",
                     one.key,
-                    "is a directory: prune does not take it for a pin",
+                    "is a directory, so prune ignores it as a pin",
                     "Remove it, and pin the backup again.",
                 )
                 continue

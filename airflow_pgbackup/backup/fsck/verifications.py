@@ -25,7 +25,7 @@ def check_verification(
     now: datetime,
     findings: Findings,
 ) -> None:
-    """Read a verification and report why it is not believed.
+    """Read a verification and report why it is invalid.
 
     :raises BackupNotFound: it disappeared since it was listed.
     """
@@ -45,7 +45,7 @@ def check_verification(
 
 
 def _code(data: bytes, name: VerificationName, manifest: Manifest) -> str:
-    """Return the code of a verification that is not believed."""
+    """Return the code of an invalid verification."""
     try:
         found = Verification.from_json(data)
     except ManifestError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from airflow_pgbackup.backup.databases.sessions import session
@@ -18,6 +19,9 @@ MODES = {
 
 # The databases that createdb connects to (connectMaintenanceDatabase in src/fe_utils/connect_utils.c).
 _MAINTENANCE = ("postgres", "template1")
+
+# initdb creates them, and other programs expect them: a renamed postgres or template1 breaks more than it mends.
+_NEVER_REPLACED = ("postgres", "template0", "template1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,7 @@ class RestoreTarget:
     def validate(self) -> None:
         """Check the fields.
 
-        :raises ConfigurationError: unknown mode, or no valid database name.
+        :raises ConfigurationError: unknown mode, no valid database name, or a database that is never replaced.
         """
         if self.mode not in MODES:
             raise ConfigurationError(f"mode is {self.mode!r}", hint=f"Choose one of {', '.join(MODES)}.")
@@ -63,6 +67,12 @@ class RestoreTarget:
                 hint="PostgreSQL truncates names to 63 bytes: choose a shorter one.",
             )
 
+        if self.mode == "replace" and self.database in _NEVER_REPLACED:
+            raise ConfigurationError(
+                f'database "{self.database}" is never replaced, as programs connect to it to manage the others',
+                hint="Restore with mode create under another name, or with mode into_empty if it is empty.",
+            )
+
     def maintenance(self, cancel: Cancel | None = None) -> ConnectionParams:
         """Return a database to connect to while the target is created, renamed or dropped.
 
@@ -70,21 +80,43 @@ class RestoreTarget:
         :raises ConnectError: no connection to any of them.
         """
         names = [self.maintenance_database] if self.maintenance_database else list(_MAINTENANCE)
-        error: ConnectError | None = None
-        for name in names:
-            if name == self.database:
-                continue
-            params = self.connection.with_database(name)
-            try:
-                with session(params, cancel):
-                    return params
-            except ConnectError as refused:
-                error = error or refused
-        if error is None:
+        names = [name for name in names if name != self.database]
+        if not names:
             raise ConfigurationError(
                 f"maintenance_database {self.maintenance_database!r} is the target itself",
                 hint="Name another database of that server, one that always exists.",
             )
-        raise ConnectError(
-            error.message, hint=error.hint or "Set maintenance_database to a database that this user can connect to."
+        return _first_reachable(
+            self.connection, names, cancel, hint="Set maintenance_database to a database that this user can connect to."
         )
+
+
+def connect_for_cluster(
+    connection: ConnectionParams, database: str | None = None, cancel: Cancel | None = None
+) -> ConnectionParams:
+    """Return a database of a server for the restore of a cluster, which creates its databases itself.
+
+    :param database: this one; None tries ``postgres``, then ``template1``.
+    :raises ConnectError: no connection to any of them.
+    """
+    return _first_reachable(
+        connection, [database] if database else _MAINTENANCE, cancel, hint="Name a database that this user can use."
+    )
+
+
+def _first_reachable(
+    connection: ConnectionParams, names: Sequence[str], cancel: Cancel | None, *, hint: str
+) -> ConnectionParams:
+    """Return the first of the databases that accepts a connection.
+
+    :raises ConnectError: that of the first, with `hint` if it has none.
+    """
+    errors: list[ConnectError] = []
+    for name in names:
+        params = connection.with_database(name)
+        try:
+            with session(params, cancel):
+                return params
+        except ConnectError as refused:
+            errors.append(refused)
+    raise ConnectError(errors[0].message, hint=errors[0].hint or hint)

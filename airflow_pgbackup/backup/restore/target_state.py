@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
@@ -14,7 +17,7 @@ from airflow_pgbackup.backup.restore.preconditions import (
 )
 from airflow_pgbackup.backup.restore.request import RestoreRequest, require_may_create
 from airflow_pgbackup.backup.restore.retry_marker import RetryMarker, find_marker
-from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.errors import ConfigurationError, ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
 CREATEDB_HINT = "Grant it CREATEDB with ALTER ROLE, or restore with mode into_empty and without jobs."
@@ -43,7 +46,7 @@ def inspect_target(request: RestoreRequest) -> TargetState:
     """
     target, cancel = request.target, request.run.cancel
     if target.mode in ("into_empty", "into_existing"):
-        with session(target.connection, cancel) as connection:
+        with _create_hint(), session(target.connection, cancel) as connection:
             server = ServerInfo.read(connection, target.connection.label)
             if target.mode == "into_empty":
                 require_empty(connection, target.connection.label)
@@ -60,6 +63,17 @@ def inspect_target(request: RestoreRequest) -> TargetState:
                 for what in tied_to_database(connection, target.database):
                     request.run.warn(f"{what} stays with the old database")
     return TargetState(server, maintenance, earlier=earlier)
+
+
+@contextmanager
+def _create_hint() -> Iterator[None]:
+    """Name the mode that creates the database, if the server says that it does not exist."""
+    try:
+        yield
+    except ConnectError as error:
+        if re.search(r"database .* does not exist", error.message):
+            error.hint = "Use mode create to create it. The name of a database is case-sensitive."
+        raise
 
 
 def _require_existence(server: ServerInfo, request: RestoreRequest) -> bool:

@@ -1,10 +1,10 @@
 """Read an artifact to its last byte: prove that it is complete, and count and hash the rows of every table.
 
 PostgreSQL's own pg_restore decodes archives, with ``--section=data``. Its output has only entries with data, so no
-function body or comment can pass for a COPY. Nothing stays unread: the definitions are in the table of contents, which
-is parsed to its end first, and nothing follows the last data block of a custom archive. The same lexer reads plain
-dumps; it distinguishes strings, comments and function bodies from statements. Truncations that pg_restore does not
-notice are checked before it runs, see :mod:`airflow_pgbackup.postgres.archive`.
+function body or comment can be mistaken for a COPY. The whole archive is read: the definitions are in the table of
+contents, which is parsed to its end first, and nothing follows the last data block of a custom archive. Plain dumps are
+read by the same lexer, which tells statements from strings, comments and function bodies. Truncations that pg_restore
+does not notice are checked for before it runs; see :mod:`airflow_pgbackup.postgres.archive`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ArchiveReader:
     :param client: its pg_restore decodes archives; not used for plain dumps.
     :param deadline: seconds, for the complete pass.
     :param compression: of a plain dump: ``gzip`` or ``zstd``.
-    :param cancel: stops the reading when set.
+    :param cancel: stops reading when set.
     :param on_line: called with each line that pg_restore writes to stderr.
     :param progress: called with the bytes of SQL so far.
     :param in_process: decode a custom archive without pg_restore where possible, see :mod:`.custom_decoder`.
@@ -70,7 +70,7 @@ class ArchiveReader:
     :raises VerificationFailed: the artifact is truncated or damaged: what was found, and where.
     :raises NotProven: the artifact exceeds a limit of this reader, which does not prove it damaged.
     :raises ClientError: this client cannot read it: it is too old, or lacks the compression.
-    :raises DeadlineExceeded, Canceled, ToolKilled: the reading was stopped, which says nothing about the artifact.
+    :raises DeadlineExceeded, Canceled, ToolKilled: reading was stopped, which says nothing about the artifact.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class ArchiveReader:
         self._within = within
 
     def digest(self) -> ArchiveSummary:
-        """Return what the artifact contains, with rows, bytes and sha256 of every table."""
+        """Return the contents of the artifact, with the rows, bytes and SHA-256 of every table."""
         found: dict[TableKey, tuple[CopyBlock, TableDigester, int]] = {}
         with contextlib.closing(self.blocks()) as blocks:
             for block in blocks:
@@ -115,13 +115,12 @@ class ArchiveReader:
         return self.summary
 
     def row_sets(self, tables: Collection[TableKey], counted: Collection[TableKey] = ()) -> dict[TableKey, RowSet]:
-        """Return the rows of some tables as sets.
+        """Return the rows of some tables as sets, which can be compared whatever the order of the rows.
 
-        For tables whose digests differ, perhaps only by the order of their rows. It handles about a million rows a
-        second, which is too slow for all tables.
+        Use it only for tables whose digests differ: it handles about a million rows a second.
 
         :param tables: by :attr:`.TableDigest.key`.
-        :param counted: those of `tables` for which occurrences of each row are counted too.
+        :param counted: those of `tables` for which it also counts how often each row occurs.
         """
         hashers = {key: RowHasher(count=key in counted) for key in tables}
         with contextlib.closing(self.blocks()) as blocks:
@@ -135,7 +134,7 @@ class ArchiveReader:
     def blocks(self) -> Generator[CopyBlock, None, None]:
         """Yield COPY blocks in the order of the archive. Close the generator unless it is read to its end.
 
-        Data of a block that the caller does not read is skipped. The chunks of a block raise the same errors.
+        If the caller does not read a block's data, it is skipped. Reading the chunks of a block raises the same errors.
         """
         with contextlib.ExitStack() as stack:
             if self._in_process and self._format == "custom" and isinstance(self._source, Path):
@@ -175,7 +174,7 @@ class ArchiveReader:
                 check_directory(self._source, toc.entries, self._deadline.check)
             return toc, self._pg_restore(stack, toc, None)
         if self._format != "custom":
-            raise ConfigurationError(f"{self._format} format cannot be read from a stream", hint="Give its path.")
+            raise ConfigurationError(f"{self._format} format cannot be read from a stream", hint="Pass its path.")
         toc, head = self._toc(self._source)
         return toc, self._pg_restore(stack, toc, PrefixedReader(head, self._source))
 

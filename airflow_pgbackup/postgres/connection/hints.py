@@ -1,4 +1,4 @@
-"""What PostgreSQL's messages mean and what to do about them: one table for its programs and for our own sessions."""
+"""Hints for PostgreSQL's error messages: one table for its programs and for our own sessions."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 # (pattern, hint). The first pattern found anywhere in the text wins, so specific patterns stand above general ones.
 # The wordings are those of PostgreSQL 15 to 18: src/interfaces/libpq, src/backend, src/bin/pg_dump.
 _TABLE: list[tuple[str, str]] = [
-    # --- logging in
+    # --- authentication
     (
         r"password authentication failed for user",
-        "Check the user and the password of the connection; the server reports an unknown user the same way.",
+        "Check the connection's user and password; the server reports an unknown user the same way.",
     ),
     (
         r"no password supplied",
@@ -20,7 +20,7 @@ _TABLE: list[tuple[str, str]] = [
     (
         r"no pg_hba\.conf entry for .*no encryption",
         "The server's pg_hba.conf does not admit this user, database and address without TLS: "
-        "set sslmode=require (with a client that has TLS), or add a line there.",
+        "set sslmode=require (with a client built with TLS), or add a line there.",
     ),
     (
         r"no pg_hba\.conf entry for|pg_hba\.conf rejects connection",
@@ -51,7 +51,7 @@ _TABLE: list[tuple[str, str]] = [
     (
         r"timeout expired|[Cc]onnection timed out",
         "The server did not answer in time: check for a firewall that drops packets, a wrong host or port, "
-        "or an overloaded server; connect_timeout of the connection sets the limit.",
+        "or an overloaded server; the connection's connect_timeout sets the limit.",
     ),
     (
         r"unsupported startup parameter",
@@ -68,12 +68,12 @@ _TABLE: list[tuple[str, str]] = [
     ),
     (
         r"is not permitted to log in",
-        "Connect as another role, or ALTER ROLE … LOGIN.",
+        "Connect as another role, or allow this one to log in with ALTER ROLE … LOGIN.",
     ),
-    (r"FATAL: +role .* does not exist", "Check the user of the connection: the server has no such role."),
+    (r"FATAL: +role .* does not exist", "Check the connection's user: the server has no such role."),
     (
         r"permission denied for database|User does not have CONNECT privilege",
-        "GRANT CONNECT ON DATABASE … to the user of the connection.",
+        "Run GRANT CONNECT ON DATABASE … TO the connection's user.",
     ),
     (
         r"database .* is not currently accepting connections",
@@ -81,7 +81,7 @@ _TABLE: list[tuple[str, str]] = [
     ),
     (
         r"FATAL: +database .* does not exist",
-        "Check the database of the connection: its name is case-sensitive.",
+        "Check the connection's database: its name is case-sensitive.",
     ),
     # --- TLS
     (
@@ -107,16 +107,16 @@ _TABLE: list[tuple[str, str]] = [
     ),
     (
         r"private key file .* (?:has group or world access|must be owned)",
-        "chmod 0600 the file of sslkey; its owner must be the user that runs the task, or root.",
+        "Run chmod 0600 on the sslkey file; its owner must be the user that runs the task, or root.",
     ),
     (
         r"connection requires a valid client certificate|alert certificate required",
-        "The server requires a client certificate: set sslcert and sslkey of the connection.",
+        "The server requires a client certificate: set the connection's sslcert and sslkey.",
     ),
     (r"alert unknown ca", "The server does not trust the CA of the client certificate in sslcert."),
     (
         r"could not (?:load|read) (?:private key|certificate|root certificate) file",
-        "Check that the files of sslkey, sslcert and sslrootcert are readable PEM; an encrypted key needs sslpassword.",
+        "Check that the sslkey, sslcert and sslrootcert files are readable PEM; an encrypted key needs sslpassword.",
     ),
     (r"SSL error|SSL SYSCALL error", "TLS failed: check sslmode, the certificates, and the server's log."),
     (
@@ -130,16 +130,16 @@ _TABLE: list[tuple[str, str]] = [
     ),
     (
         r"query would be affected by row-level security",
-        "The user of the connection would see only some of the rows: dump as a role with BYPASSRLS, "
+        "The connection's user would see only some of the rows: dump as a role with BYPASSRLS, "
         "or accept an incomplete dump with enable_row_security.",
     ),
     (
         r"permission denied for (?:large object|foreign)",
-        "GRANT the right to read it to the user of the connection, dump as its owner, or exclude it.",
+        "Grant the connection's user the right to read it, dump as its owner, or exclude it.",
     ),
     (
         r"permission denied for (?:table|view|materialized view|sequence|schema|relation|function|type)",
-        "GRANT pg_read_all_data TO the user of the connection, or use exclude_tables or exclude_schemas.",
+        "Grant pg_read_all_data to the connection's user, or use exclude_tables or exclude_schemas.",
     ),
     (r"canceling statement due to lock timeout", "Another session holds a lock: see pg_locks, or raise lock_timeout."),
     (
@@ -152,7 +152,7 @@ _TABLE: list[tuple[str, str]] = [
         "A standby canceled the dump to continue replaying WAL: dump from the primary, "
         "or raise max_standby_streaming_delay on the standby.",
     ),
-    (r"deadlock detected", "This session and another one waited for each other: retry."),
+    (r"deadlock detected", "Two sessions waited for each other's locks: retry."),
     (
         r"server version mismatch|aborting because of server version",
         "The server is newer than this client: install the client of its major version, "
@@ -176,7 +176,7 @@ _TABLE: list[tuple[str, str]] = [
     ),
     (
         r"invalid memory alloc request size|out of memory|[Cc]annot allocate memory",
-        "A value as text exceeds PostgreSQL's limit of 1 GB, or that side is out of memory.",
+        "A value in text form exceeds PostgreSQL's limit of 1 GB, or the program that reports this is out of memory.",
     ),
     (
         r"terminating connection due to|server closed the connection unexpectedly|connection to server was lost",
@@ -214,7 +214,7 @@ _TABLE: list[tuple[str, str]] = [
         "dump in custom format, or with an older client.",
     ),
     (
-        # 17.12 keeps pg_attver in pg_attribute.attoptions, which pg_dump 18.6 takes for an option of the column
+        # 17.12 keeps pg_attver in pg_attribute.attoptions, which pg_dump 18.6 mistakes for a column option
         r"unrecognized parameter \"",
         "The dump sets an option of a table or column that this server does not have: restore into a server as new as "
         "the source, and dump with the newest patch release of the client.",
@@ -239,14 +239,14 @@ _TABLE: list[tuple[str, str]] = [
         r"error: could not connect to database",
         "Check that the database exists, and that the user can connect to it.",
     ),
-    (r"error: cannot run ", "The program does not exist there, or this machine cannot run it."),
+    (r"error: cannot run ", "Check that the program exists at that path and was built for this machine."),
 ]
 
 _COMPILED = [(re.compile(pattern), hint) for pattern, hint in _TABLE]
 
 
 def hint_for(text: str) -> str | None:
-    """Return what to do about a message of a tool or of libpq, in English; None for a message without a hint."""
+    """Return the hint for a message of a tool or of libpq, or None. The message must be in English."""
     for pattern, hint in _COMPILED:
         if pattern.search(text):
             return hint

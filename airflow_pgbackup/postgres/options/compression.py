@@ -58,7 +58,9 @@ class Compression:
             return cls("none")
         low, high = _LEVELS[method]
         if level is not None and level != _DEFAULT_LEVEL[method] and not low <= level <= high:
-            raise OptionError(f"compress {value!r} is out of range", hint=f"{method} has the levels {low} to {high}.")
+            raise OptionError(
+                f"compress {value!r} is out of range", hint=f"Choose a level of {method} from {low} to {high}."
+            )
         return cls(method, level, long)
 
     def argument(self, client: Client | Version) -> str:

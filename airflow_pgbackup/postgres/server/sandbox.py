@@ -43,8 +43,8 @@ _FILE_SIZE = 4 << 30  # PostgreSQL cuts its files at 1 GiB
 _LEAST_MEMORY = 4 << 30
 _PROBE_SECONDS = 20.0
 _HINT = (
-    "Run 'apt install bubblewrap' or pip install 'airflow-pgbackup[sandbox]', on a worker that may make namespaces: "
-    "a container needs CAP_SYS_ADMIN or unprivileged user namespaces for it."
+    "Run apt install bubblewrap, or pip install 'airflow-pgbackup[sandbox]'. The worker must be able to create "
+    "namespaces: a container needs CAP_SYS_ADMIN or unprivileged user namespaces."
 )
 
 

@@ -129,7 +129,7 @@ def translate(error: ClientError | BotoCoreError, what: str, *, bucket: str, end
     if isinstance(error, MissingDependencyException):
         return ConfigurationError(
             f"{what}: this checksum algorithm needs the AWS common runtime",
-            hint="Install it: pip install 'botocore[crt]'",
+            hint="Install it: pip install 'botocore[crt]'.",
         )
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         return RepositoryError(f"{what}: no AWS credentials: {line_of(error)}", hint=_CONNECTION)

@@ -111,7 +111,7 @@ class S3Options:
                 near = difflib.get_close_matches(str(name), EXTRA_ARGS, n=1)
                 raise ConfigurationError(
                     f"unknown S3 extra argument {name!r}",
-                    hint=f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(EXTRA_ARGS))}",
+                    hint=f"Did you mean {near[0]}?" if near else f"Choose from {', '.join(sorted(EXTRA_ARGS))}.",
                 )
         for name, low, high in (
             ("max_parts", 1, 10_000),

@@ -68,7 +68,7 @@ class ObjectReader(io.RawIOBase):
         raise RepositoryError(
             f"cannot read {self._what}: the connection broke {ATTEMPTS} times at byte {self._at} of {self._size}"
             f"{f', at last with {line_of(reason)}' if reason else ''}",
-            hint="look at the network between this worker and the store",
+            hint="Check the network between this worker and the store.",
         ) from reason
 
     def close(self) -> None:

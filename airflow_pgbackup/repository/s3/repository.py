@@ -148,8 +148,8 @@ class S3Repository(Repository):
     def _not_found(self) -> RepositoryNotFound:
         return RepositoryNotFound(
             f"no repository at {self.uri}: there is no repository.json at {self._bucket.endpoint}",
-            hint="is the prefix right, and the connection's endpoint? A new one is made by init_repository=True or "
-            "'pgbackup init'",
+            hint="Check the prefix and the endpoint of the connection, or create a repository with "
+            "init_repository=True or pgbackup init.",
         )
 
     def _make_root(self) -> None:

@@ -164,7 +164,7 @@ class Upload:
         if plan.number == plan.max_parts:
             raise RepositoryError(
                 f"{self.what} needs more than {plan.max_parts} parts",
-                hint="give a size hint near the real size, or raise max_parts if the store allows more",
+                hint="Pass a size hint close to the real size, or raise max_parts if the store allows more.",
             )
         plan.number += 1
         return plan.number
@@ -281,7 +281,8 @@ class Upload:
                     self._bucket.call("DeleteObject", Key=self._key)
             raise RepositoryError(
                 f"{self.what} is not what was sent: {head['ContentLength']} bytes of {size}, checksum {stored}",
-                hint="the store or a proxy in between damages data, or another tool writes to the same key",
+                hint="Check whether the store or a proxy in between damages data, or another tool writes to "
+                "the same key.",
             )
         return head
 

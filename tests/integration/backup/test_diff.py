@@ -152,7 +152,7 @@ def test_what_was_changed_is_what_is_found(repository: Repository, database: Con
     assert measures["rows"] == (1055, 904)
     assert measures["tables with rows counted"] == (6, 6)
     assert measures["artifact"] == (before.backup.size, after.backup.size)
-    assert any("without comparing its digest" in note for note in found.notes) == (format != "directory")
+    assert any("was not checked against a digest" in note for note in found.notes) == (format != "directory")
 
 
 def test_two_equal_backups(repository: Repository, database: ConnectionParams) -> None:

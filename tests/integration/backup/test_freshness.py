@@ -116,7 +116,7 @@ def test_a_verified_backup_is_fresh_until_it_is_too_old(
 def test_an_unverified_backup_is_not_fresh(repository: Repository, back_up: Callable[..., dict[str, Any]]) -> None:
     reference = back_up(verified=False)
     (problem,) = look(repository)["problems"]
-    assert problem.endswith(f"of 1, the newest, {reference['id']}, is not verified yet")
+    assert problem.endswith(f"the newest of 1, {reference['id']}, is not verified yet")
     assert look(repository, FreshnessRules(max_age=timedelta(hours=1), minimum_level=None))["fresh"]
 
 
@@ -167,13 +167,13 @@ def test_databases_without_a_backup(
         repository, series=SeriesSelection(server="prod", databases=[database.dbname, "forgotten", "for/gotten"])
     )
     assert result["problems"] == [
-        "prod/forgotten: there is no backup",
-        "prod/for/gotten: there is no backup",
+        "prod/forgotten: no backup",
+        "prod/for/gotten: no backup",
     ]
     assert [one["series"] for one in result["series"] if not one["fresh"]] == ["prod/forgotten", "prod/for%2Fgotten"]
     assert look(repository, series=SeriesSelection(server="prod", databases=[database.dbname]))["fresh"]
     assert look(repository, series=SeriesSelection(server="prod", cluster=True))["problems"] == [
-        "prod/@cluster: there is no backup"
+        "prod/@cluster: no backup"
     ]
     assert look(repository, series=SeriesSelection(server="other"))["problems"] == [
         f"no backup of other is in {repository.uri}"
@@ -192,10 +192,10 @@ def test_a_cluster(repository: Repository, server18: PostgresServer, client_dirs
     verify(reference=reference, repository=repository, context=RunContext(settings=settings))
     assert look(repository, series=SeriesSelection(server="prod", scopes=["globals"]))["fresh"]
     assert look(repository, series=SeriesSelection(server="prod", cluster=True))["problems"] == [
-        "prod/@cluster: there is no backup"
+        "prod/@cluster: no backup"
     ]
     assert look(repository, series=SeriesSelection(server="prod", scopes=["roles"]))["problems"] == [
-        "prod/@roles: there is no backup"
+        "prod/@roles: no backup"
     ]
     for scopes in ("globals", ["cluster"]):
         with pytest.raises(ConfigurationError, match="scope"):
@@ -219,11 +219,11 @@ def test_a_forged_manifest_is_a_problem_and_not_a_crash(
     assert path is not None
     path.write_bytes(b'{"format_version": "1.0", "artifact": {}}')
     (problem,) = look(repository)["problems"]
-    assert f"of 1, the newest, {reference['id']}, cannot be read: the manifest violates its schema at" in problem
+    assert f"the newest of 1, {reference['id']}, cannot be read: the manifest violates its schema at" in problem
 
 
 def test_an_invalid_selection_is_refused(repository: Repository, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="databases are named, but of no server"):
+    with pytest.raises(ConfigurationError, match="databases are named without their server"):
         look(repository, series=SeriesSelection(databases=["app"]))
     with pytest.raises(ConfigurationError, match="databases is empty"):
         look(repository, series=SeriesSelection(server="prod", databases=[]))

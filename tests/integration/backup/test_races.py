@@ -48,7 +48,7 @@ from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.byte_source import ByteSource
 from airflow_pgbackup.repository.entry import Entry
-from airflow_pgbackup.repository.evidence import is_whole, read_evidence
+from airflow_pgbackup.repository.evidence import is_complete, read_evidence
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import Policy
 
@@ -162,7 +162,7 @@ def upload_from_what_is_pruned() -> Place:
 
     def act(repository: Repository) -> None:
         copied = upload(reference=reference, source=repository, destination=destination)
-        assert is_whole(read_evidence(destination, APP, str(copied["id"])))
+        assert is_complete(read_evidence(destination, APP, str(copied["id"])))
 
     return Place(store, {"upload": act, "prune": remove}, may_go)
 

@@ -23,7 +23,7 @@ from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.entry import Entry
-from airflow_pgbackup.repository.evidence import is_whole, read_evidence
+from airflow_pgbackup.repository.evidence import is_complete, read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.local import repository as local
 from airflow_pgbackup.repository.local import root as local_root
@@ -174,8 +174,8 @@ def test_a_zombie_and_its_retry(database: ConnectionParams, tmp_path: Path) -> N
         here = LocalRepository(tmp_path / f"pg{number}")
         here.init()
         for made in race({"verb": "dump", "here": here.uri, **connection}):
-            assert is_whole(read_evidence(here, Series("prod", database.dbname), made["id"]))
-        assert all(is_whole(read_evidence(here, one.series, one.id)) for one in read_catalogue(here).backups)
+            assert is_complete(read_evidence(here, Series("prod", database.dbname), made["id"]))
+        assert all(is_complete(read_evidence(here, one.series, one.id)) for one in read_catalogue(here).backups)
 
 
 def test_two_uploads_of_one_backup(tmp_path: Path) -> None:
@@ -188,6 +188,6 @@ def test_two_uploads_of_one_backup(tmp_path: Path) -> None:
         here.init()
         one, other = race({"verb": "upload", "here": here.uri, "source": source.uri, "reference": reference})
         assert one == other
-        assert is_whole(read_evidence(here, APP, made.id))
+        assert is_complete(read_evidence(here, APP, made.id))
         (entry,) = [entry for entry in here.list() if entry.key.endswith("app.dump")]
         assert entry.key == one["key"], "the loser left nothing"

@@ -86,9 +86,14 @@ def test_a_date_is_the_newest_of_that_day_and_a_verified_one_is_named(
             "Write more of the id: {3}, {2}, {1}.",
         ),
         ("2", ConfigurationError, "5 backups of prod/app begin with 2", "{4}, {3}, {2} and 2 more."),
-        ("20261122", BackupNotFound, "there is no backup prod/app/20261122", "The nearest of 5 are {4}, {3}, {2}."),
+        ("20261122", BackupNotFound, "backup prod/app/20261122 does not exist", "The nearest of 5 are {4}, {3}, {2}."),
         ("20261119T02000", BackupNotFound, None, None),
-        ("20261119T020001Z-000000", BackupNotFound, "no backup prod/app/20261119T020001Z-000000", "are {0}, "),
+        (
+            "20261119T020001Z-000000",
+            BackupNotFound,
+            "backup prod/app/20261119T020001Z-000000 does not exist",
+            "are {0}, ",
+        ),
         ("2026-11-22", BackupNotFound, "started on 2026-11-22 (UTC)", "The nearest are {4}, {3}, {2}."),
         ("2026-02-30", ConfigurationError, "2026-02-30 is not a date", "Write year, month and day"),
         ("newest", ConfigurationError, "'newest' does not select a backup", "a date as 2026-11-20, latest or"),
@@ -156,7 +161,7 @@ def test_roles_of_an_earlier_release_are_no_backup_of_a_cluster(
         for selector in ("latest", "latest-verified", legacy[scope].id, legacy[scope].id[:13]):
             evidence = choose_evidence(repository, series, selector)
             assert evidence.require_manifest() == legacy[scope]
-        with pytest.raises(BackupNotFound, match=f"no backup {series}/{legacy['cluster'].id}"):
+        with pytest.raises(BackupNotFound, match=f"backup {series}/{legacy['cluster'].id} does not exist"):
             chosen(repository, legacy["cluster"].id, series)
     assert chosen(repository, "2026-11-20", "prod/@roles") == legacy["roles"].id
     with pytest.raises(BackupNotFound, match=r"no backup of prod/@cluster .* started on 2026-11-20"):
@@ -167,7 +172,7 @@ def test_roles_of_an_earlier_release_are_no_backup_of_a_cluster(
 
 def test_only_parts_of_a_cluster(repository: Repository) -> None:
     made = write_legacy(repository, TIMES[0], {"roles_only": True})
-    with pytest.raises(BackupNotFound, match=f"is of a whole cluster; {made.id} hold") as raised:
+    with pytest.raises(BackupNotFound, match=f"is of a whole cluster; {made.id} contain") as raised:
         chosen(repository, "latest", "prod/@cluster")
     assert "prod/@globals, prod/@roles, prod/@tablespaces" in str(raised.value.hint)
 

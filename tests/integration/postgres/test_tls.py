@@ -113,7 +113,7 @@ def test_verify_full_with_a_client_certificate(world: World, here: Repository) -
     [
         ({"sslrootcert": "theirs"}, "certificate verify failed", "not signed by a CA in sslrootcert"),
         ({"host": "127.0.0.1"}, "does not match host name", "connect by the name in the certificate"),
-        ({"sslcert": None, "sslkey": None}, "certificate", "set sslcert and sslkey of the connection"),
+        ({"sslcert": None, "sslkey": None}, "certificate", "set the connection's sslcert and sslkey"),
         (
             {"sslcert": "stranger", "sslkey": "stranger"},
             "unknown ca",

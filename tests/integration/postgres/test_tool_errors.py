@@ -74,7 +74,7 @@ def role(server: PostgresServer, attributes: str = "LOGIN") -> Iterator[Connecti
 
 
 def test_wrong_password(server18: PostgresServer, assert_no_canary: Callable[[object], None]) -> None:
-    refused(changed(server18.params, password="wrong"), "password authentication failed for user", "the password")
+    refused(changed(server18.params, password="wrong"), "password authentication failed for user", "user and password")
     with pytest.raises(ConnectError) as caught:
         changed(server18.params, user="nobody_here").connect()
     expect(caught.value, "password authentication failed", "reports an unknown user the same way")
@@ -112,7 +112,7 @@ def test_all_hosts_fail_and_each_is_named(server18: PostgresServer) -> None:
     params = changed(server18.params, host="127.0.0.1,localhost", port=port, password="wrong")
     with pytest.raises(ConnectError) as caught:
         params.connect()
-    expect(caught.value, "Connection refused; .*password authentication failed", "the user and the password")
+    expect(caught.value, "Connection refused; .*password authentication failed", "user and password")
 
 
 def test_no_pg_hba_entry(server18: PostgresServer) -> None:

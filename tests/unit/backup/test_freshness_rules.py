@@ -61,7 +61,7 @@ def test_the_age_is_that_of_the_data() -> None:
 
 
 def test_no_backup_at_all() -> None:
-    assert judge([]) == SeriesFreshness(problems=("there is no backup",))
+    assert judge([]) == SeriesFreshness(problems=("no backup",))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_no_backup_at_all() -> None:
 )
 def test_only_verified_backups_are_fresh(newer: Backup, standing: str) -> None:
     (problem,) = judge([newer, newer]).problems
-    assert problem == f"there is no backup verified at archive; of 2, the newest, {newer.id}, {standing}"
+    assert problem == f"no backup verified at archive; the newest of 2, {newer.id}, {standing}"
     result = judge([newer, backup(25)])
     assert result.problems == ()
     assert result.newest == backup(25)
@@ -88,13 +88,13 @@ def test_any_level_without_a_minimum_level() -> None:
     rules = FreshnessRules(max_age=timedelta(hours=26), minimum_level=None)
     assert judge([backup(1, state="written")], rules=rules).problems == ()
     (problem,) = judge([backup(1, state="failed")], rules=rules).problems
-    assert "there is no backup that has not failed; of 1, the newest" in problem
+    assert "no backup that has not failed; the newest of 1" in problem
 
 
 def test_a_backup_from_the_future_is_not_fresh() -> None:
     ahead = backup(-100)
     (problem,) = judge([ahead]).problems
-    assert problem == "there is no backup"
+    assert problem == "no backup"
     result = judge([ahead, backup(30)])
     assert "is 30.0 h old" in result.problems[0]
     assert result.notes == (f"{ahead.id} starts in the future and is ignored; check the clocks",)
@@ -168,8 +168,7 @@ def test_a_newest_backup_with_an_invalid_manifest() -> None:
     unreadable = replace(backup(10), state="unreadable", level=None, problem="a manifest that is not JSON")
     result = judge_series([unreadable], {}, RULES, NOW)
     assert result.problems == (
-        f"there is no backup verified at archive; of 1, the newest, {unreadable.id}, cannot be read: "
-        "a manifest that is not JSON",
+        f"no backup verified at archive; the newest of 1, {unreadable.id}, cannot be read: a manifest that is not JSON",
     )
     older = backup(20)
     result = judge_series([unreadable, older], {}, RULES, NOW)

@@ -16,7 +16,7 @@ AT = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
 @pytest.mark.parametrize(
     ("message", "hint"),
     [
-        (AT + 'FATAL:  password authentication failed for user "u"', "Check the user and the password"),
+        (AT + 'FATAL:  password authentication failed for user "u"', "Check the connection's user and password"),
         (AT + "fe_sendauth: no password supplied", "pgpass"),
         (AT + 'FATAL:  no pg_hba.conf entry for host "h", user "u", database "d", no encryption', "sslmode=require"),
         (AT + 'FATAL:  no pg_hba.conf entry for host "h", user "u", database "d", SSL encryption', "dd a line"),
@@ -68,7 +68,7 @@ AT = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
         ),
         (
             "pg_dump: error: query failed: ERROR:  permission denied for large object 16403",
-            "GRANT the right to read it",
+            "the right to read it",
         ),
         ("pg_dump: error: query failed: ERROR:  permission denied for table t", "pg_read_all_data"),
         ("pg_dump: error: query failed: ERROR:  permission denied for schema s", "pg_read_all_data"),
@@ -105,7 +105,7 @@ AT = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
         ('could not execute query: ERROR:  schema "public" already exists', "not empty"),
         ("ERROR:  cannot execute CREATE TABLE in a read-only transaction", "standby or read-only"),
         ('pg_dumpall: error: could not connect to database "d"', "database exists"),
-        ("pg_dump: error: cannot run /x/pg_dump: No such file or directory", "does not exist there"),
+        ("pg_dump: error: cannot run /x/pg_dump: No such file or directory", "exists at that path"),
     ],
 )
 def test_every_hint(message: str, hint: str) -> None:

@@ -242,7 +242,7 @@ def changed(**changes: Any) -> bytes:
 def test_another_major_version_is_refused(version: str) -> None:
     with pytest.raises(ManifestError, match=rf"version {version}, this release reads 1\.x") as caught:
         Manifest.from_json(changed(format_version=version))
-    assert "upgrade" in (caught.value.hint or "")
+    assert "Upgrade" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_s3_options_are_checked_at_once(options: dict[str, Any]) -> None:
 def test_a_near_miss_is_named() -> None:
     with pytest.raises(ConfigurationError) as caught:
         S3Options(extra_args={"StorageClas": "STANDARD_IA"})
-    assert caught.value.hint == "did you mean StorageClass?"
+    assert caught.value.hint == "Did you mean StorageClass?"
 
 
 def test_secrets_do_not_show() -> None:
