@@ -162,10 +162,10 @@ def find_folder(repository: Repository, series: Series, backup_id: str) -> tuple
 def select_series(
     server: str | None, databases: Sequence[str] | None, *, cluster: bool = False, scopes: Sequence[str] = ()
 ) -> list[Series] | None:
-    """The series that somebody names: these databases of a server, and its pg_dumpall. None: nobody named any.
+    """Return the series of the given databases of a server, and those of its pg_dumpall; None if none are given.
 
     :param scopes: those of pg_dumpall's series that hold less than the cluster, see :data:`.layout.SCOPES`.
-    :raises ConfigurationError: databases of no server, one name where a list is meant, or an unknown scope.
+    :raises ConfigurationError: databases without a server, a string instead of a list, or an unknown scope.
     """
     if databases is None and not cluster and not scopes:
         return None

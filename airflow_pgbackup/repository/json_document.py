@@ -132,8 +132,8 @@ def _validator(schema: str) -> Any:
 
 
 def _pattern(_: object, pattern: str, value: object, __: object) -> Iterator[Any]:
-    """A pattern as JSON Schema means it: in ECMA-262 ``$`` is the very end and ``\\d`` is 0 to 9. To Python's ``re``,
-    which jsonschema takes, a line feed may follow, and Arabic digits are digits."""
+    """Match a pattern as JSON Schema defines it: in ECMA-262 ``$`` is the very end and ``\\d`` is 0 to 9. In Python's
+    ``re``, which jsonschema uses, a line feed may follow ``$``, and ``\\d`` matches Arabic digits too."""
     from jsonschema import ValidationError
 
     if isinstance(value, str) and not re.search(pattern.replace("$", r"\Z"), value, re.ASCII):

@@ -230,13 +230,14 @@ class Manifest(Document):
         return artifact_key(self.series, self.id, self.artifact.name, self.artifact.attempt)
 
     def key(self, file: FileDigest) -> str:
-        """The key of one file of the artifact."""
+        """Return the key of one file of the artifact."""
         return f"{self.artifact_key}/{file.path}" if self.artifact.format == "directory" else self.artifact_key
 
     def moved(self, repository: str, attempt: str) -> Manifest:
-        """The manifest of a copy.
+        """Return the manifest of a copy.
 
-        :param repository: the UUID of that one. :param attempt: which has written the copy.
+        :param repository: the UUID of the repository of the copy.
+        :param attempt: the attempt that wrote the copy.
         """
         version = "1.2" if self.format_version in ("1.0", "1.1") else self.format_version
         return replace(
@@ -272,6 +273,6 @@ def scope_of(options: Mapping[str, object]) -> str | None:
 
 
 def directory_sha256(members: Iterable[FileDigest]) -> str:
-    """One digest for a directory: sha256 over its sorted ``path NUL size NUL sha256 LF`` lines."""
+    """Return one digest for a directory: SHA-256 over its sorted ``path NUL size NUL sha256 LF`` lines."""
     lines = (f"{m.path}\0{m.size}\0{m.sha256}\n" for m in sorted(members, key=lambda m: m.path.encode()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""From a URI to a repository."""
+"""Open a repository by its URI."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _FORMS = "Write file:///absolute/directory or s3://bucket/prefix."
 
 
 def open_repository(uri: str, *, s3: S3Options | None = None, cancel: CancelFlag | None = None) -> Repository:
-    """The repository at a URI. Touches nothing: what is not there shows when it is used.
+    """Return the repository at a URI. Nothing is opened yet: a missing repository is an error when it is used.
 
-    :param s3: how to reach an ``s3://`` one; None: boto3's own chain of credentials.
-    :param cancel: heeded while it is listed and, in S3, read.
-    :raises ConfigurationError: for anything but an absolute ``file://`` folder or an ``s3://`` bucket and prefix.
+    :param s3: how to reach an ``s3://`` repository; None: boto3's default credentials.
+    :param cancel: checked while the repository is listed and, in S3, read.
+    :raises ConfigurationError: not an absolute ``file://`` directory or an ``s3://`` bucket and prefix.
     """
     scheme, separator, rest = uri.partition("://")
     scheme = scheme.lower()

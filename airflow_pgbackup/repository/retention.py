@@ -157,7 +157,7 @@ def counts(backup: Backup, minimum_level: str | None) -> bool:
 
 
 def _decide(members: Sequence[Backup], policy: Policy, now: datetime) -> list[Decision]:
-    """One series, newest first."""
+    """Return the decisions for the backups of one series, which are ordered newest first."""
     reasons: defaultdict[str, list[str]] = defaultdict(list)
     level, zone = policy.minimum_level, policy.zone
     past: list[_Past] = []

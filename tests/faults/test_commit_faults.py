@@ -99,7 +99,7 @@ def test_no_answer_of_the_store(
     with proxy.running():
         put = proxy.fault("PutObject", kind, when=of_manifest)
         proxy.fault("HeadObject", "reset", when=lambda call: of_manifest(call) and put.hits > 0, times=FOR_EVER)
-        with pytest.raises(OutcomeUnknown, match="whether it was written is not known"):
+        with pytest.raises(OutcomeUnknown, match="it is unknown whether it was written"):
             copy(backup, source, behind(proxy, there, s3))
     artifacts = [entry.key for entry in there.list() if entry.key.endswith("app.dump")]
     assert len(artifacts) == 1

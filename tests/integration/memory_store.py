@@ -154,7 +154,7 @@ class MemoryRepository(Repository):
         if key not in self._store.objects:
             raise unknown
         if self._store.objects[key][1] is not entry:
-            raise AlreadyExists(f"{self.location(key)} was written by another in the same instant")
+            raise AlreadyExists(f"{self.location(key)} was written by another at the same time")
         return entry
 
     def _delete(self, keys: Sequence[str]) -> None:

@@ -138,7 +138,7 @@ def _sized(repository: Repository, key: str, file: FileDigest) -> Entry:
 
 
 def _sizes(entries: Iterable[TocEntry], files: Iterable[FileDigest]) -> dict[Table, int]:
-    """The files of a directory that hold the data of each table. A partitioned table's data may be in several."""
+    """Return the total file size of each table in a directory. A partitioned table may have several files."""
     by_stem = {_SUFFIX.sub("", file.path): file.size for file in files}
     sizes: dict[Table, int] = {}
     for entry in entries:

@@ -60,7 +60,11 @@ def _find_member(directory: Path, name: str, what: str) -> Path:
 
 
 def _check_member(path: Path, table: TocEntry | None, on_step: Callable[[], None]) -> None:
-    """:param table: None for a large object, which may be empty and has no end marker."""
+    """Check that a member is complete.
+
+    :param table: None for a large object, which may be empty and has no end marker.
+    :raises VerificationFailed: the member is empty or truncated.
+    """
     suffix = path.suffix.removeprefix(".")
     with path.open("rb") as file:
         size = file.seek(0, 2)
@@ -80,7 +84,7 @@ def _check_member(path: Path, table: TocEntry | None, on_step: Callable[[], None
 
 
 def _has_end_marker(tail: bytes, table: TocEntry) -> bool:
-    """As ``dumpTableData_copy`` and ``dumpTableData_insert`` in ``pg_dump.c`` end their data."""
+    """Return whether data ends as ``dumpTableData_copy`` or ``dumpTableData_insert`` in ``pg_dump.c`` ends it."""
     if table.copy_statement:
         return tail.endswith(b"\\.\n\n\n")
     return tail.endswith(b";\n\n\n") or tail == b"\n\n"

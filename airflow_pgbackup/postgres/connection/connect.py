@@ -135,7 +135,10 @@ def _without_variables() -> Iterator[None]:
 
 
 def _check_peer(session: psycopg.Connection[tuple[Any, ...]], expected: int, label: str) -> None:
-    """:raises ConnectError: the server runs as another user, by SO_PEERCRED of unix(7)."""
+    """Check that the server runs as the expected user, by SO_PEERCRED of unix(7).
+
+    :raises ConnectError: it runs as another user.
+    """
     with socket.socket(fileno=os.dup(session.fileno())) as pipe:
         _, uid, _ = struct.unpack("3i", pipe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     if uid != expected:

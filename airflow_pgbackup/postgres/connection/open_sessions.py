@@ -38,7 +38,10 @@ class OpenSessions:
         self.check()
 
     def check(self) -> None:
-        """:raises ConnectError: the sessions were broken off."""
+        """Check that :meth:`break_off` was not called.
+
+        :raises ConnectError: it was.
+        """
         if self.broken:
             raise ConnectError(self.broken)
 

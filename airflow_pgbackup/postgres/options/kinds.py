@@ -54,7 +54,10 @@ class Option:
         return since_text(self.since)
 
     def check(self, name: str, value: object) -> None:
-        """:raises OptionError: the value is not valid for this option."""
+        """Check a value.
+
+        :raises OptionError: the value is not valid for this option.
+        """
         if self.repeat:
             for item in as_list(name, value):
                 self.check_one(name, item)
@@ -187,7 +190,10 @@ class DatabaseName(Option):
 
 
 def check_text(name: str, value: object) -> None:
-    """:raises OptionError: the value is not a string, is empty, or cannot be an element of argv."""
+    """Check that a value can be an element of argv.
+
+    :raises OptionError: it is not a string, is empty, or cannot be passed to a program.
+    """
     if not isinstance(value, str):
         raise OptionError(f"{name} has {value!r} of type {type(value).__name__}", hint="Pass a string.")
     if not value:
@@ -209,7 +215,10 @@ def check_bool(name: str, value: object, wanted: str) -> None:
 
 
 def as_list(name: str, value: object) -> Sequence[object]:
-    """:raises OptionError: the value is not a list; a string, for example."""
+    """Return a value that is a list.
+
+    :raises OptionError: the value is not a list; a string, for example.
+    """
     if isinstance(value, str):
         more = " In PostgreSQL's tools a comma is part of the pattern." if "," in value else ""
         meant = [part.strip() for part in value.split(",")]

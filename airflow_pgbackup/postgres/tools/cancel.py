@@ -30,7 +30,10 @@ class Cancel:
         return self._set
 
     def check(self) -> None:
-        """:raises Canceled: the flag is set."""
+        """Check that the flag is not set.
+
+        :raises Canceled: it is.
+        """
         if self._set:
             raise Canceled("stopped: the task was asked to stop")
 

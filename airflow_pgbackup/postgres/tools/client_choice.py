@@ -143,7 +143,10 @@ def choose_loader(clients: Iterable[Client], archive: ReaderRequirements, server
 
 
 def check_can_read(client: Client, archive: ReaderRequirements) -> None:
-    """:raises ClientError: the client's pg_restore is too old for the archive, or lacks its compression."""
+    """Check that a client's pg_restore can read an archive.
+
+    :raises ClientError: it is too old for the archive, or lacks its compression.
+    """
     if client.major < archive.major:
         raise ClientError(
             f"pg_restore {client} cannot read an archive of pg_dump {archive.dump_version}",

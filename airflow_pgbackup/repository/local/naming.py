@@ -32,7 +32,7 @@ def name_exclusively(temporary: Path, path: Path, *, directory: int | None = Non
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        # A rename replaces, so check before: two writers in the same instant could both pass.
+        # A rename replaces, so check before: two simultaneous writers could both pass.
         try:
             os.stat(new, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:

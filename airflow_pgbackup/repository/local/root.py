@@ -51,7 +51,10 @@ class Root:
         return path.relative_to(self.directory).as_posix()
 
     def require(self) -> None:
-        """:raises RepositoryNotFound: the directory does not exist."""
+        """Check that the repository's directory exists.
+
+        :raises RepositoryNotFound: it does not.
+        """
         if not self.directory.is_dir():
             raise self.not_found()
 

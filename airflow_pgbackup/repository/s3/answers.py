@@ -58,9 +58,9 @@ class EndlessListing(BotoCoreError):
 
 
 def limit_answers(client: S3Client) -> None:
-    """From now on this client reads no more of an answer than :data:`MOST_BYTES`, and no XML that declares entities.
+    """Make a client read at most :data:`MOST_BYTES` of a response, and refuse XML that declares entities.
 
-    Objects themselves are not concerned: they are streams.
+    This does not limit the contents of objects, which are streams.
     """
     endpoint = cast("Any", client)._endpoint  # botocore has no event between an answer's headers and its body
     endpoint._response_parser_factory = _parsers()
@@ -78,7 +78,7 @@ def _end_redirects(response_dict: dict[str, Any] | None, **_: object) -> None:
 
 
 def check_answer(operation: str, answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer, if it has what its users rely on.
+    """Return a response after checking that it has every value that is used.
 
     :raises MalformedAnswer: it lacks a value, or has one out of range.
     """

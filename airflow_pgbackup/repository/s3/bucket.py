@@ -47,7 +47,7 @@ class Bucket:
     Thread-safe, as boto3's clients are.
 
     :param of: whose client this one uses, and renews.
-    :param cancel: heeded by listings and while objects are read; what is written has a flag of its own.
+    :param cancel: checked by listings and while objects are read; writers have a flag of their own.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Bucket:
         self._cancel = cancel
         self.options = options
         self.conditional = True
-        """Whether the store is believed to know ``If-None-Match``; turned off when it says that it does not."""
+        """Whether to send ``If-None-Match``; turned off when the store reports that it does not implement it."""
         self._lock = threading.Lock()
         self._current: S3Client | None = None
         self._members: dict[str, frozenset[str]] = {}
@@ -89,9 +89,11 @@ class Bucket:
         return "CRC32" if wanted or locked else None
 
     def call(self, operation: str, /, **params: Any) -> dict[str, Any]:
-        """One request. ``operation`` is S3's name, ``PutObject``; the bucket and the extra arguments are added.
+        """Send one request and return the response. The bucket and the extra arguments are added.
 
-        Raises botocore's own errors: whoever knows what was being done translates them with :meth:`errors`.
+        It raises botocore's own errors; the caller, which knows what failed, translates them with :meth:`errors`.
+
+        :param operation: S3's name, ``PutObject``.
         """
         params = {"Bucket": self.name, **self.extra_args(operation), **params}
         renewed, damaged = False, 0
@@ -152,19 +154,19 @@ class Bucket:
             self.check()
 
     def knows(self, operation: str, member: str) -> bool:
-        """Whether this botocore's request has such a member."""
+        """Return whether the installed botocore knows this member of a request."""
         return member in self._members_of(operation)
 
     def extra_args(self, operation: str) -> dict[str, Any]:
-        """The extra arguments which a request knows, by botocore's own model of it."""
+        """Return the extra arguments that a request accepts, by botocore's model of it."""
         members = self._members_of(operation)
         return {name: value for name, value in self.options.extra_args.items() if name in members}
 
     def head(self, key: str, *, checksum: bool = False) -> dict[str, Any] | None:
-        """What the store knows of a key, None when it is not there.
+        """Return the response to a HEAD of a key, or None if the key does not exist.
 
-        :param checksum: ask for the checksum, too. With SSE-KMS that takes a right to decrypt, which a role that only
-            writes may lack: then without.
+        :param checksum: also ask for the checksum. With SSE-KMS that needs the right to decrypt; a role that may only
+            write gets the response without the checksum.
         """
         if checksum:
             try:
@@ -181,7 +183,7 @@ class Bucket:
 
     @contextmanager
     def errors(self, what: str) -> Iterator[None]:
-        """The one place where botocore's errors become ours."""
+        """Translate errors of botocore into errors of this package."""
         try:
             yield
         except (ClientError, BotoCoreError) as error:

@@ -1,7 +1,7 @@
-"""A folder of files into S3, some at a time. Large ones may be sent while others are still being written.
+"""Write a directory of files to S3, several at a time. Large files can be sent before the directory is complete.
 
-What is sent early is the parts of a multipart upload. They are completed when the folder is whole, so that nobody ever
-sees a part of a dump that did not come to its end.
+Files that are sent early are multipart uploads, which are completed only when the directory is complete, so that no
+reader ever sees part of a dump that failed.
 """
 
 from __future__ import annotations
@@ -151,8 +151,10 @@ class DirectoryUpload:
 
 @contextmanager
 def _unless_swept() -> Iterator[None]:
-    """What was sent early may wait for hours. If it was taken for a leftover meanwhile, by prune or by a lifecycle
-    rule, it is sent again."""
+    """Ignore the error of completing an upload that no longer exists; the caller then sends the file again.
+
+    An early upload may wait for hours, and prune or a lifecycle rule may have removed it as a leftover.
+    """
     try:
         yield
     except ClientError as error:
@@ -163,6 +165,6 @@ def _unless_swept() -> Iterator[None]:
 def _drop(early: _Early) -> None:
     try:
         early.upload.drop(early.sent)
-    except Exception as error:  # noqa: BLE001  there is a reason why it is dropped, which is the one to tell
+    except Exception as error:  # noqa: BLE001  the error that caused this is the one to raise
         said = f"the parts of {early.upload.what} could not be removed ({error}); prune sweeps them later"
         log.warning("%s", printable(said))

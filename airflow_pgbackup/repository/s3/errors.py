@@ -1,4 +1,4 @@
-"""Errors of S3 and boto3 as errors of ours, with the cause and what to do."""
+"""Translate errors of S3 and boto3 into errors of this package, with the cause and a hint."""
 
 from __future__ import annotations
 
@@ -98,29 +98,31 @@ _CODES: dict[str, tuple[str, str | None]] = {
 
 
 def code_of(error: BaseException) -> str:
-    """S3's error code, empty for an error that is not its answer. A HEAD has no body: its code is the status."""
+    """Return S3's error code; empty for other errors. The response to a HEAD has no body, so its code is the status."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
 def status_of(error: BaseException) -> int:
-    """The HTTP status of an answer, else 0."""
+    """Return the HTTP status of an error response; 0 for other errors."""
     if not isinstance(error, ClientError):
         return 0
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def refused(error: BaseException) -> bool:
-    """Whether the store said that it does not do it, to the only request that was made: an earlier one, whose answer
-    was lost, may have done it, or do it yet."""
+    """Return whether the store refused the request, and it was sent only once.
+
+    An earlier attempt whose response was lost may have succeeded, or may still succeed.
+    """
     if not isinstance(error, ClientError):
         return False
     return 400 <= status_of(error) < 500 and not error.response.get("ResponseMetadata", {}).get("RetryAttempts")
 
 
 def translate(error: ClientError | BotoCoreError, what: str, *, bucket: str, endpoint: str) -> PgBackupError:
-    """The error to raise instead.
+    """Return the error to raise instead.
 
-    :param what: what was being done, ``cannot write s3://bucket/key``.
+    :param what: what failed, ``cannot write s3://bucket/key``.
     """
     if isinstance(error, ClientError):
         return _answer(error, what, bucket, endpoint)
@@ -189,6 +191,6 @@ def _region(response: Any) -> str | None:
 
 
 def line_of(error: BaseException | str) -> str:
-    """What an error says, as one line of at most some 300 characters."""
+    """Return the message of an error as one line of about 300 characters at most."""
     text = " ".join(str(error).split()).rstrip(".")
     return text if len(text) <= 300 else f"{text[:300]}…"

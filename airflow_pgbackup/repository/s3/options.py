@@ -51,19 +51,19 @@ EXTRA_ARGS = frozenset(
         "Tagging",
     }
 )
-"""What may stand in ``extra_args``: boto3's own ``ExtraArgs`` names, less those that only fit one object's bytes."""
+"""The names allowed in ``extra_args``: those of boto3's ``ExtraArgs``, without those that apply to one object only."""
 
 
 STORE_LIMITS = ("max_parts", "min_part_size", "max_concurrency", "memory")
 
 
 def default_client() -> S3Client:
-    """boto3's own chain: environment, ``~/.aws``, the machine's role. Its endpoint and retry settings hold, too."""
+    """Return a client with boto3's defaults: credentials, endpoint and retries from environment, ``~/.aws`` or role."""
     import boto3.session
     from botocore.config import Config
 
-    # Ten seconds instead of a minute: an endpoint that does not exist should be said soon. Keepalive, because a
-    # dump may pause for long while PostgreSQL builds something, and firewalls forget.
+    # Ten seconds instead of a minute, to report soon that an endpoint does not exist. Keepalive, because a dump may
+    # pause for a long time, and firewalls drop idle connections.
     config = Config(connect_timeout=10, read_timeout=READ_TIMEOUT, tcp_keepalive=True)
     return boto3.session.Session().client("s3", config=config)
 
@@ -94,9 +94,9 @@ class S3Options:
         extra_args: Mapping[str, Any] | None = None,
         client_factory: Callable[[], S3Client] = default_client,
     ) -> S3Options:
-        """From what is written down about a store: ``{"max_parts": 1000, "extra_args": {"StorageClass": "…"}}``.
+        """Return the options in a store's settings: ``{"max_parts": 1000, "extra_args": {"StorageClass": "…"}}``.
 
-        :param extra_args: over those of the store.
+        :param extra_args: override those of the store.
         :raises ConfigurationError: an extra argument that S3 does not know, a limit out of range.
         """
         store = mapping("service_config of s3", store)
@@ -121,13 +121,13 @@ class S3Options:
         ):
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
-                raise ConfigurationError(f"{name} is {value!r}, not a whole number between {low} and {high}")
+                raise ConfigurationError(f"{name} is {value!r}, not an integer between {low} and {high}")
 
 
 def mapping(name: str, value: object) -> Mapping[str, Any]:
-    """The value, if it is one of names to values; what a DAG or a connection holds may be anything.
+    """Return a value that is a mapping. DAGs and connections can contain anything.
 
-    :raises ConfigurationError: it is not.
+    :raises ConfigurationError: the value is not a mapping.
     """
     if not isinstance(value, Mapping):
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The parts of a multipart upload on their way."""
+"""Send the parts of a multipart upload in parallel."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from airflow_pgbackup.repository.s3.bucket import Bucket
 
-# How long an abort waits for requests in flight: Airflow kills a task five seconds after it asked it to stop.
+# How long an abort waits for requests in flight: Airflow kills a task five seconds after asking it to stop.
 STOP_SECONDS = 3.0
 
 
 class Parts:
-    """The parts of one multipart upload on their way: at most so many requests, and so many bytes, at a time."""
+    """The parts of one multipart upload being sent, with limits on parallel requests and on bytes in memory."""
 
     def __init__(self, bucket: Bucket, send: Callable[[int, Any], dict[str, Any]]) -> None:
         self._send = send
@@ -28,7 +28,7 @@ class Parts:
     def make_room(self, size: int) -> None:
         """Wait until one more part of this size may be held; raise when a part has failed."""
         with self._freed:
-            # The part to come and one on its way are always allowed, however large: else nothing would overlap.
+            # The next part and one in flight are always allowed, however large; otherwise nothing would overlap.
             while self._held > max(size, self._limit - size) and self._failed is None:
                 self._freed.wait()
         if self._failed is not None:
@@ -42,14 +42,14 @@ class Parts:
         self._futures.append(future)
 
     def finish(self) -> list[dict[str, Any]]:
-        """All parts, once all have arrived."""
+        """Wait for all parts, and return them."""
         try:
             return [future.result() for future in self._futures]
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def stop(self) -> bool:
-        """Send nothing more; whether requests are still in flight."""
+        """Stop sending, and return whether requests are still in flight."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         return any(not future.done() for future in self._futures)
 

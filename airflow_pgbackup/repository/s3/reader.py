@@ -1,4 +1,4 @@
-"""An S3 object as a stream that survives a broken connection."""
+"""Read an S3 object as a stream, reconnecting if the connection breaks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ ATTEMPTS = 5
 
 
 class ObjectReader(io.RawIOBase):
-    """:param version: a quoted ETag or a version id: only these very bytes. None: those that the first answer has;
-    a later request, after a broken connection or a long pause of whoever reads, never mixes in others.
+    """A stream of one version of an object.
+
+    :param version: a quoted ETag or a version id; None: the version of the first response. Later requests, after a
+        broken connection or a long pause of the reader, read the same version.
     """
 
     def __init__(self, bucket: Bucket, key: str, what: str, version: str | None) -> None:
@@ -67,7 +69,7 @@ class ObjectReader(io.RawIOBase):
                 time.sleep(0.2 * 4**attempt)
         raise RepositoryError(
             f"cannot read {self._what}: the connection broke {ATTEMPTS} times at byte {self._at} of {self._size}"
-            f"{f', at last with {line_of(reason)}' if reason else ''}",
+            f"{f'; the last error: {line_of(reason)}' if reason else ''}",
             hint="Check the network between this worker and the store.",
         ) from reason
 
@@ -102,7 +104,7 @@ class ObjectReader(io.RawIOBase):
 
 
 def _passing(error: Exception) -> bool:
-    """Whether the same request may succeed a moment later."""
+    """Return whether a retry of the request may succeed."""
     if isinstance(error, ClientError):
         return status_of(error) >= 500 or code_of(error) in THROTTLED
     return not isinstance(error, MalformedAnswer)

@@ -36,7 +36,10 @@ COPY_PART = 512 * MIB
 
 
 class S3Repository(Repository):
-    """:param prefix: without slashes at its ends; empty for a whole bucket."""
+    """A repository in an S3 bucket.
+
+    :param prefix: without leading or trailing slash; empty for the bucket itself.
+    """
 
     def __init__(self, bucket: str, prefix: str, options: S3Options, *, cancel: CancelFlag | None = None) -> None:
         super().__init__(f"s3://{bucket}/{prefix}".removesuffix("/"), cancel=cancel)
@@ -45,7 +48,7 @@ class S3Repository(Repository):
 
     def stat(self, key: str) -> Entry | None:
         check_key(key)
-        with self._bucket.errors(f"cannot look at {self.location(key)}"):
+        with self._bucket.errors(f"cannot read the metadata of {self.location(key)}"):
             head = self._bucket.head(self._root + key)
         return None if head is None else _entry(key, head)
 
@@ -65,10 +68,10 @@ class S3Repository(Repository):
         pin: Entry | None = None,
         cancel: CancelFlag | None = None,
     ) -> Entry | None:
-        """Within one endpoint, when these credentials may read the source; None otherwise.
+        """Copy an object within one endpoint; return None if these credentials cannot read the source.
 
-        What is copied is the version of `pin`, and the copy has its size, and its checksum where the store keeps one of
-        the whole object. Whether that version is what it should be is the caller's business.
+        The version of `pin` is copied. The copy is checked for its size, and for its checksum if the store keeps one of
+        the whole object. The caller must check that this version is the right one.
         """
         check_key(key)
         self.uuid  # noqa: B018  raises where there is no repository
@@ -98,9 +101,9 @@ class S3Repository(Repository):
         return _entry(key, head)
 
     def locked(self, key: str) -> str | None:
-        """S3's object lock. It is told to those who have s3:GetObjectRetention and s3:GetObjectLegalHold."""
+        """Return the object lock, which S3 reveals to roles with s3:GetObjectRetention and s3:GetObjectLegalHold."""
         check_key(key)
-        with self._bucket.errors(f"cannot look at {self.location(key)}"):
+        with self._bucket.errors(f"cannot read the metadata of {self.location(key)}"):
             head = self._bucket.head(self._root + key)
         if head is None:
             return None
@@ -153,7 +156,7 @@ class S3Repository(Repository):
         )
 
     def _make_root(self) -> None:
-        """A bucket is not ours to make: its region, encryption and lifecycle are somebody's decisions."""
+        """Do nothing: buckets are not created here, since their region, encryption and lifecycle must be chosen."""
 
     def _list(self, folder: str) -> Iterator[Entry]:
         with self._bucket.errors(f"cannot list {self.uri}"):
@@ -199,7 +202,7 @@ class S3Repository(Repository):
                     members = self._members(prefix, folder)
                     heads = directory.finish(members, digests, lambda member: done.append(f"{prefix}/{member}"))
                 except BaseException:
-                    self._take_back(done)
+                    self._remove_written(done)
                     raise
                 return [
                     replace(_entry(f"{prefix}/{member}", head), sha256=sha256)
@@ -208,10 +211,10 @@ class S3Repository(Repository):
 
             yield Incoming(finish, directory.offer)
 
-    def _take_back(self, keys: Sequence[str]) -> None:
+    def _remove_written(self, keys: Sequence[str]) -> None:
         try:
             self._delete(keys)
-        except PgBackupError as error:  # there is a reason why, which is the one to tell
+        except PgBackupError as error:  # the error that caused this is the one to raise
             log.warning("%s", error)
 
     def _delete(self, keys: Sequence[str]) -> None:

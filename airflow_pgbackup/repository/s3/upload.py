@@ -1,4 +1,4 @@
-"""A stream of unknown length into one S3 object, whole or not at all.
+"""Write a stream of unknown length to one S3 object, completely or not at all.
 
 Why not boto3's transfer manager (``upload_fileobj``, s3transfer 0.19), measured and read:
 
@@ -9,10 +9,10 @@ Why not boto3's transfer manager (``upload_fileobj``, s3transfer 0.19), measured
   (113 MiB for 10 GiB); nearly all of it is hashing, which botocore does for both.
 
 Requests, retries, signatures and checksums stay boto3's. What is added: parts are sent by a small pool while the
-next one is read, within a bound of bytes; and after a commit whose reply is lost or unclear, the object itself is
-asked whether it is ours (a random token in its metadata). So success means "there, and of this size and checksum", and
-an error means "not there", but for :class:`~airflow_pgbackup.errors.OutcomeUnknown`: the store did not answer, and a
-request that nobody waits for any more may still do its work.
+next one is read, within a bound of bytes; and after a commit whose response is lost or unclear, the
+object's metadata shows whether this upload wrote it (by a random token). So success means that the object exists with
+this size and checksum, and an error means that it does not, except for
+:class:`~airflow_pgbackup.errors.OutcomeUnknown`: the store did not answer, and an abandoned request may still succeed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TOKEN = "pgbackup-write"  # noqa: S105  the name of a metadata field
 
 @dataclass(frozen=True)
 class Sent:
-    """The parts of an object that is not there yet."""
+    """The uploaded parts of an object that is not complete yet."""
 
     upload: str
     parts: list[dict[str, Any]]
@@ -53,7 +53,7 @@ class Sent:
 class Upload:
     """One object being written.
 
-    :param key: the whole key in the bucket.
+    :param key: the complete key in the bucket.
     :param what: for messages, ``s3://bucket/key``.
     :param sha256: kept as metadata of the object.
     """
@@ -86,12 +86,12 @@ class Upload:
         return self._multipart([source.read(plan.next_size)], source, plan)
 
     def finish(self, sent: Sent) -> dict[str, Any]:
-        """As :meth:`run`, of what was sent."""
+        """Complete the object from the parts that were sent, and check it as :meth:`run` does."""
         self._complete(sent.upload, sent.parts)
         return self._confirm(sent.size, self._composite_of(sent.parts))
 
     def drop(self, sent: Sent) -> None:
-        """Remove what was sent."""
+        """Remove the parts that were sent."""
         self._abort(sent.upload)
 
     def copy(
@@ -131,7 +131,10 @@ class Upload:
     # -- multipart -----------------------------------------------------------------------------------------------
 
     def _plan(self, size_hint: int | None) -> PartPlan:
-        """:raises AlreadyExists: before a dump that may take hours; decided at its end."""
+        """Plan the parts.
+
+        :raises AlreadyExists: the key exists. Checked here to fail before a long dump; the commit checks it again.
+        """
         if self._bucket.head(self._key) is not None:
             raise AlreadyExists(f"{self.what} exists already")
         options = self._bucket.options
@@ -202,22 +205,23 @@ class Upload:
         try:
             self._commit("CompleteMultipartUpload", UploadId=upload, MultipartUpload={"Parts": parts})
         except BaseException as error:
-            # It may still be under way in the store: after the abort nothing changes any more, so ask once again.
+            # The store may still be completing it; the abort ends that, so look again.
             self._abort(upload)
             unclear = isinstance(error, ClientError | BotoCoreError | OutcomeUnknown)
             if not (unclear and self._is_ours(self._bucket.head(self._key))):
                 raise
 
     def _commit(self, operation: str, **params: Any) -> None:
-        """The request that makes the object visible. Returns when it is.
+        """Send the request that makes the object visible, and return when it is visible.
 
-        :raises AlreadyExists: when another object is there.
-        :raises OutcomeUnknown: the store did not say that it does not write it.
+        :raises AlreadyExists: another object has this key.
+        :raises OutcomeUnknown: the request failed, but may have been or may yet be executed.
         """
         try:
             self._unless_exists(operation, params)
         except (ClientError, BotoCoreError) as error:
-            # A retry after a lost reply ends as 412 or NoSuchUpload, a proxy's timeout as anything: the object knows.
+            # A retry after a lost response fails with 412 or NoSuchUpload, a proxy's timeout with any status. Only the
+            # object shows what happened.
             with self._sent():
                 head = self._bucket.head(self._key)
             if self._is_ours(head):
@@ -233,12 +237,12 @@ class Upload:
 
     @contextmanager
     def _sent(self) -> Iterator[None]:
-        """The request that makes the object visible has been sent: an error tells nothing of what came of it."""
+        """Raise errors as OutcomeUnknown, since the request that makes the object visible has been sent."""
         try:
             with self._bucket.errors(f"cannot write {self.what}"):
                 yield
         except PgBackupError as error:
-            raise OutcomeUnknown(f"{error.message}; whether it was written is not known", hint=error.hint) from error
+            raise OutcomeUnknown(f"{error.message}; it is unknown whether it was written", hint=error.hint) from error
 
     def _unless_exists(self, operation: str, params: dict[str, Any]) -> None:
         if self._bucket.conditional and self._bucket.knows(operation, "IfNoneMatch"):
@@ -250,7 +254,7 @@ class Upload:
                 self._bucket.conditional = False
             else:
                 return
-        # No If-None-Match here: two writers in the same instant could both pass.
+        # Without If-None-Match two simultaneous writers can both pass this check.
         if self._bucket.head(self._key) is not None:
             raise AlreadyExists(f"{self.what} exists already")
         self._bucket.call(operation, Key=self._key, **params)
@@ -259,9 +263,9 @@ class Upload:
         return head is not None and head.get("Metadata", {}).get(TOKEN) == self._token
 
     def _confirm(self, size: int, checksum: str | None) -> dict[str, Any]:
-        """Compare what the store has with what was sent.
+        """Compare the stored object with what was sent, and return the response to its HEAD.
 
-        :raises OutcomeUnknown: it does not show it.
+        :raises OutcomeUnknown: the store does not show the object.
         """
         for pause in (0.1, 0.4, 1.6, 0.0):
             with self._sent():
@@ -272,8 +276,8 @@ class Upload:
         else:
             raise OutcomeUnknown(f"{self.what} does not exist after the store confirmed it")
         if head.get("Metadata", {}).get(TOKEN, self._token) != self._token:
-            # SeaweedFS looks for If-None-Match before it joins the parts: of two in the same instant the later stays.
-            raise AlreadyExists(f"{self.what} was written by another writer in the same instant")
+            # SeaweedFS checks If-None-Match before it joins the parts: of two simultaneous uploads the later one wins.
+            raise AlreadyExists(f"{self.what} was written by another writer at the same time")
         stored = head.get(f"Checksum{self._bucket.algorithm}")
         if head["ContentLength"] != size or (checksum and stored and stored != checksum):
             if self._is_ours(head):
