@@ -24,6 +24,8 @@ _TRAILER = {
     False: b"-- PostgreSQL database dump complete",
     True: b"-- PostgreSQL database cluster dump complete",
 }
+# How the parts of a pg_dumpall begin: src/bin/pg_dump/pg_dumpall.c.
+_PARTS = {"databases": b"\n\\connect ", "roles": b"\n-- Roles\n", "tablespaces": b"\n-- Tablespaces\n"}
 _END_OF_TAR = bytes(1024)
 
 
@@ -33,6 +35,7 @@ class FoundDump:
 
     :ivar files: of a directory, or one.
     :ivar seen: the same files, as they were when they were read.
+    :ivar scope: of a script by pg_dumpall, one of :data:`.layout.SCOPES`; None: all of a cluster.
     """
 
     source: Source
@@ -40,6 +43,7 @@ class FoundDump:
     content: Dump
     files: tuple[FileDigest, ...]
     seen: tuple[Seen, ...]
+    scope: str | None = None
 
     @property
     def name(self) -> str:
@@ -87,12 +91,12 @@ def read_dump(source: Source, candidate: Candidate, context: RunContext) -> Foun
         names = [f"{candidate.name}/{member}" for member in candidate.members]
     if content is None:
         return None
-    files, seen = [], []
+    files, seen, scope = [], [], None
     with context.step(f"reading {last}") as step:
         for name in names:
             with source.open(name) as (stream, file):
                 meter = Meter(stream, on_bytes=step.advance)
-                _require_complete(meter, content, last, context)
+                scope = _require_complete(meter, content, last, context)
                 while meter.read(_CHUNK):
                     context.cancel.check()
             if content.format == "tar" and meter.tail[-len(_END_OF_TAR) :] != _END_OF_TAR:
@@ -101,42 +105,51 @@ def read_dump(source: Source, candidate: Candidate, context: RunContext) -> Foun
                 )
             files.append(FileDigest(name.rpartition("/")[2], meter.size, meter.sha256))
             seen.append(file)
-    return FoundDump(source, candidate, content, tuple(files), tuple(seen))
+    return FoundDump(source, candidate, content, tuple(files), tuple(seen), scope)
 
 
-def _require_complete(meter: Meter, content: Dump, what: str, context: RunContext) -> None:
+def _require_complete(meter: Meter, content: Dump, what: str, context: RunContext) -> str | None:
     """Check what one pass over the bytes shows: that a script has its trailer, and a custom archive its data.
 
     That is less than a verification: nothing of the data is decoded.
 
+    :return: the scope of a script by pg_dumpall.
     :raises VerificationFailed: the dump is truncated, or its compression is damaged.
     """
     if content.format == "plain":
         source = Decompressed(meter, content.compression, what) if content.compression else meter
-        _require_trailer(source, meter, content.cluster, what, context)
-    elif content.format == "custom":
+        return _require_trailer(source, meter, content.cluster, what, context)
+    if content.format == "custom":
         try:
             missing = _missing_data(CustomArchive(meter, what=what, only_data=True), context)
         except (ClientError, NotProven):  # of a layout that only its pg_restore knows
-            return
+            return None
         except VerificationFailed:
             if meter.read(1):  # not the end of the file: the layout is not what we expect, and verify reads it fully
-                return
+                return None
             raise VerificationFailed(f"{what} is truncated after {meter.size} bytes, inside its data") from None
         if missing:
             raise VerificationFailed(f"{what} is truncated after {meter.size} bytes: it lacks the data of {missing}")
+    return None
 
 
-def _require_trailer(source: Readable, meter: Meter, cluster: bool, what: str, context: RunContext) -> None:
-    tail, size = b"", 0
+def _require_trailer(source: Readable, meter: Meter, cluster: bool, what: str, context: RunContext) -> str | None:
+    tail, size, parts = b"", 0, set()
     while data := source.read(_CHUNK):
         context.cancel.check()
+        if cluster:
+            seam = tail[-32:] + data
+            parts |= {part for part, begin in _PARTS.items() if begin in seam}
         tail, size = (tail + data)[-4096:], size + len(data)
     if _TRAILER[cluster] not in tail:
         packed = f", {size} decompressed" if source is not meter else ""
         raise VerificationFailed(
             f"{what} is truncated after {meter.size} bytes{packed}: '{_TRAILER[cluster].decode()}' is missing"
         )
+    if not cluster or "databases" in parts:
+        return None
+    # Of a server without tablespaces --globals-only and --roles-only are the same.
+    return "globals" if "roles" in parts else "tablespaces" if "tablespaces" in parts else None
 
 
 def _missing_data(archive: CustomArchive, context: RunContext) -> str | None:

@@ -62,7 +62,7 @@ def manifest_of(planned: PlannedDump, repository: str, attempt: str, server: str
             host=None,
         ),
         client=ClientInfo("pg_dumpall" if content.cluster else "pg_dump", content.dump_version or _UNKNOWN, ""),
-        options={},
+        options={f"{series.scope}_only": True} if series.scope else {},
         origin=origin,
         restore_command=restore_command(
             artifact=artifact.name,
@@ -83,6 +83,7 @@ def _artifact_name(planned: PlannedDump, server: str) -> str:
     return layout.artifact_name(
         layout.DEFAULT_ARTIFACT,
         database=planned.series.database,
+        scope=planned.series.scope,
         server=server,
         started_at=planned.time.at,
         format=content.format,

@@ -210,7 +210,11 @@ class _Planner:
                     self._skip(dump.candidate, dump.source, label)
                     continue
             its_database = label.database if isinstance(label, Label) else content.database
-            series = Series(self.plan.server, None if content.cluster else its_database)
+            series = (
+                Series(self.plan.server, None, dump.scope)
+                if content.cluster
+                else Series(self.plan.server, its_database)
+            )
             try:
                 series.path  # noqa: B018  a name that is too long for a repository
             except PgBackupError as error:

@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import os
+import secrets
 import subprocess
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -157,12 +158,25 @@ def test_into_s3(s3: S3Server, folder: Path) -> None:
     assert {backup.state for backup in read_catalogue(repository).backups} == {"written"}
 
 
-def test_a_cluster(repository: LocalRepository, tmp_path: Path, server18: PostgresServer) -> None:
-    folder = tmp_path / "cluster"
+@pytest.mark.parametrize(
+    ("options", "series"),
+    [((), "old/@cluster"), (("--globals-only",), "old/@globals"), (("--tablespaces-only",), "old/@tablespaces")],
+    ids=["all", "globals", "tablespaces"],
+)
+def test_a_cluster(
+    options: tuple[str, ...], series: str, repository: LocalRepository, tmp_path: Path, server18: PostgresServer
+) -> None:
+    folder, space = tmp_path / "cluster", f"space_{secrets.token_hex(4)}"
     folder.mkdir()
-    (folder / "all.sql").write_bytes(tool(server18, server18.params, "pg_dumpall", "--globals-only"))
+    with server18.params.connect() as connection:
+        connection.execute("SET allow_in_place_tablespaces = on")
+        connection.execute(f"CREATE TABLESPACE {space} LOCATION ''")
+        try:
+            (folder / "all.sql").write_bytes(tool(server18, server18.params, "pg_dumpall", *options))
+        finally:
+            connection.execute(f"DROP TABLESPACE {space}")
     (reference,) = run(repository, folder)["adopted"]
-    assert reference["series"] == "old/@cluster"
+    assert reference["series"] == series
     manifest = load_manifest(repository, reference)
     assert (manifest.kind, manifest.client.tool) == ("cluster", "pg_dumpall")
     assert verify(reference=reference, repository=repository)["verified"] == "archive"
