@@ -128,6 +128,17 @@ def test_a_second_run_with_another_time_does_not_adopt_twice(repository: LocalRe
     assert again["skipped"][0]["reason"].startswith(f"adopted before as {first['id']}, with another time")
 
 
+def test_files_of_one_day_are_reported(repository: LocalRepository, tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"crm_{'abc'[number]}.sql").write_bytes(script(str(number)))
+    result: Any = adopt(
+        repository=repository, sources=[f"{tmp_path}/*.sql"], server="s", database_patterns=["crm_*=crm"], dry_run=True
+    )
+    first, second = result["warnings"]
+    assert first.startswith("the time of 3 of 3 dumps is that of the file")
+    assert second == "the files of 3 dumps of s/crm are of one day: a copy has lost their times"
+
+
 def test_links_share_the_bytes(repository: LocalRepository, dumps: Path) -> None:
     result: Any = adopt(repository=repository, sources=[dumps], server="s", link=True)
     assert len(result["adopted"]) == 4

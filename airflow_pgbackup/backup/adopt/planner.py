@@ -1,0 +1,198 @@
+"""Make the plan of an adoption. This reads every dump to its end once, and changes nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone, tzinfo
+
+from airflow_pgbackup.backup.adopt.backup_time import MTIME, choose_time
+from airflow_pgbackup.backup.adopt.database_names import DatabaseNames, Label, stem
+from airflow_pgbackup.backup.adopt.found_dump import FoundDump, read_dump
+from airflow_pgbackup.backup.adopt.known_backups import KnownBackups
+from airflow_pgbackup.backup.adopt.name_times import FUTURE, Ambiguous, NameTime, NameTimes
+from airflow_pgbackup.backup.adopt.plan import Plan, PlannedDump, Skipped
+from airflow_pgbackup.backup.adopt.sources import Candidate, Source, reason
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.errors import ConfigurationError, NotProven, PgBackupError, RepositoryError, VerificationFailed
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.calendar_time import find_zone
+from airflow_pgbackup.repository.layout import Series
+
+_SOURCES = ("header", "name", "mtime")
+
+
+def plan_adoption(
+    *,
+    repository: Repository,
+    sources: Sequence[Source],
+    server: str,
+    database: str | None = None,
+    database_patterns: Sequence[str] = (),
+    time_patterns: Sequence[str] = (),
+    time_zone: str = "UTC",
+    context: RunContext | None = None,
+) -> Plan:
+    """Return what an adoption would do.
+
+    :param sources: where the dumps are; a file that two of them reach counts once.
+    :param server: the first part of their series.
+    :param database: of the scripts that do not name theirs, and :param database_patterns: the same by file name; see
+        :class:`.DatabaseNames`. Archives and scripts made with ``--create`` name their database.
+    :param time_patterns: of the times in file names, instead of those that are detected; see :class:`.NameTimes`.
+    :param time_zone: of the machine that made and named the dumps.
+    :raises ConfigurationError: an invalid pattern or time zone.
+    :raises RepositoryError: the repository or a source cannot be read.
+    """
+    context = context or RunContext()
+    repository.uuid  # noqa: B018  raises if there is no repository, before hours of reading
+    planner = _Planner(repository, server, context, find_zone(time_zone))
+    NameTimes((), planner.zone, time_patterns)  # an invalid pattern is reported before hours of reading, too
+    DatabaseNames((), database, database_patterns)
+    planner.read(sources)
+    times = NameTimes((dump.name for dump in planner.found), planner.zone, time_patterns, planner.now)
+    planner.place(times, database, database_patterns)
+    planner.drop_duplicates()
+    planner.compare_with_repository()
+    return planner.plan
+
+
+class _Planner:
+    def __init__(self, repository: Repository, server: str, context: RunContext, zone: tzinfo) -> None:
+        self.plan = Plan(repository, server)
+        self.found: list[FoundDump] = []
+        self.zone = zone
+        self.now = datetime.now(timezone.utc)
+        self._context = context
+
+    def read(self, sources: Sequence[Source]) -> None:
+        seen: set[str] = set()
+        for source in sources:
+            for candidate in source.candidates():
+                self._context.cancel.check()
+                if (identity := source.identity(candidate)) not in seen:
+                    seen.add(identity)
+                    self._read(source, candidate)
+
+    def _read(self, source: Source, candidate: Candidate) -> None:
+        if candidate.error:
+            self._skip(candidate, source, candidate.error)
+            return
+        try:
+            dump = read_dump(source, candidate, self._context)
+        except (VerificationFailed, NotProven, ConfigurationError) as error:
+            self._skip(candidate, source, str(error))
+        except RepositoryError as error:
+            self._skip(candidate, source, f"cannot be read: {error}")
+        except OSError as error:
+            self._skip(candidate, source, f"cannot be read: {reason(error)}")
+        else:
+            if dump is None:
+                self._skip(candidate, source, "not a dump of PostgreSQL")
+            else:
+                self.found.append(dump)
+
+    def _skip(self, candidate: Candidate, source: Source, why: str) -> None:
+        self.plan.skipped.append(Skipped(candidate.name, source.label, why))
+        self._context.log(f"skipped {candidate.name}: {why}")
+
+    def place(self, times: NameTimes, database: str | None, patterns: Sequence[str]) -> None:
+        """Give each dump its series and its time."""
+        read = {id(dump): times.of(dump.name) for dump in self.found}
+        stems = {id(dump): stem(dump.name, found.span if (found := read[id(dump)]) else None) for dump in self.found}
+        nameless = [dump for dump in self.found if not dump.content.cluster and dump.content.database is None]
+        names = DatabaseNames([stems[id(dump)] for dump in nameless], database, patterns)
+        for dump in self.found:
+            name_time = read[id(dump)]
+            content, label = dump.content, None
+            if not content.cluster and content.database is None:
+                label = names.of(dump.name, stems[id(dump)])
+                if isinstance(label, str):
+                    self._skip(dump.candidate, dump.source, label)
+                    continue
+            its_database = label.database if isinstance(label, Label) else content.database
+            series = (
+                Series(self.plan.server, None, dump.scope)
+                if content.cluster
+                else Series(self.plan.server, its_database)
+            )
+            try:
+                series.path  # noqa: B018  a name that is too long for a repository
+            except PgBackupError as error:
+                self._skip(dump.candidate, dump.source, str(error))
+                continue
+            if isinstance(name_time, Ambiguous) and content.created is None:
+                either = " or ".join(name_time.patterns)
+                self._skip(dump.candidate, dump.source, f"its date can be {either}; --time-pattern says which one")
+                continue
+            exact = name_time if isinstance(name_time, NameTime) else None
+            time = choose_time(header=content.created, name=exact, modified=dump.modified, zone=self.zone, now=self.now)
+            if time.at > self.now + FUTURE:  # it would be the newest backup until then
+                why = f"the time of the file, {time.at:%Y-%m-%d %H:%M}, is in the future; --time-pattern reads its name"
+                self._skip(dump.candidate, dump.source, why)
+                continue
+            notes = [time.note] if time.note else []
+            its_stem = stems[id(dump)]
+            if (
+                label is None
+                and not content.cluster
+                and its_stem
+                and content.database
+                and (its_stem.lower() != content.database.lower())
+            ):
+                notes.append(f"its name says {its_stem}")
+            self.plan.dumps.append(
+                PlannedDump(
+                    dump,
+                    series,
+                    time,
+                    exact.pattern if exact else None,
+                    label.source if isinstance(label, Label) else "dump",
+                    notes=tuple(notes),
+                )
+            )
+
+    def drop_duplicates(self) -> None:
+        """Of equal dumps keep one for each time that a header or a name gives: a database that did not change has the
+        same script every night. A copy that only has its file's time is not another night."""
+        kept: list[PlannedDump] = []
+        by_digest: dict[tuple[Series, str], list[PlannedDump]] = {}
+        for planned in sorted(self.plan.dumps, key=_best_first):
+            twins = by_digest.setdefault((planned.series, planned.dump.sha256), [])
+            twin = next((t for t in twins if planned.time.source == MTIME or t.time.at == planned.time.at), None)
+            if twin is not None:
+                self._skip(planned.dump.candidate, planned.dump.source, f"the same bytes as {twin.dump.name}")
+                continue
+            twins.append(planned)
+            kept.append(planned)
+        kept.sort(key=lambda p: (p.series.path, p.time.at, p.dump.name))
+        self.plan.dumps = list(_with_conflicts(kept))
+
+    def compare_with_repository(self) -> None:
+        known = KnownBackups(self.plan.repository, {planned.series for planned in self.plan.dumps})
+        dumps = []
+        for planned in self.plan.dumps:
+            if other := known.other_time(planned.series, planned.id, planned.dump):
+                why = f"adopted before as {other}, with another time; delete that backup to adopt it again"
+                self._skip(planned.dump.candidate, planned.dump.source, why)
+            elif known.has(planned.series, planned.id):
+                dumps.append(replace(planned, present=True))
+            else:
+                dumps.append(planned)
+        self.plan.dumps = dumps
+
+
+def _best_first(planned: PlannedDump) -> tuple[int, datetime, int, str]:
+    # Of equal dumps of one time the one with the shortest name stays: the other is its " (copy)".
+    name = planned.dump.name
+    return _SOURCES.index(planned.time.source), planned.time.at, len(name), name
+
+
+def _with_conflicts(dumps: Iterable[PlannedDump]) -> Iterable[PlannedDump]:
+    dumps = list(dumps)
+    times = Counter((planned.series, planned.time.at) for planned in dumps)
+    for planned in dumps:
+        others = times[planned.series, planned.time.at] - 1
+        note = f"{others} other {'dump has' if others == 1 else 'dumps have'} the same time"
+        yield replace(planned, notes=(*planned.notes, note)) if others else planned
