@@ -17,6 +17,7 @@ from airflow_pgbackup.cli.options import options_of
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.definitions.database import quoted
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.manifest import Manifest
@@ -42,7 +43,8 @@ def run(session: Session) -> None:
     repository, evidence, manifest = backup_argument(session)
     target = RestoreTarget(
         connection=_connection(session, manifest),
-        mode=arguments.mode,
+        mode=_mode(session),
+        into_schema=arguments.into_schema,
         keep_old=not arguments.drop_old,
         terminate_sessions=not arguments.keep_sessions,
         maintenance_database=arguments.maintenance_db,
@@ -64,6 +66,12 @@ def run(session: Session) -> None:
             context=replace(session.context, log=discard) if arguments.dry_run else session.context,
         )
     session.result(outcome, *_lines(outcome))
+
+
+def _mode(session: Session) -> str:
+    """Return ``--mode``; a new schema is created in an existing database."""
+    mode: str | None = session.arguments.mode
+    return mode or ("into_existing" if session.arguments.into_schema is not None else "into_empty")
 
 
 def _options(session: Session) -> RestoreOptions:
@@ -89,7 +97,9 @@ def _connection(session: Session, manifest: Manifest) -> ConnectionParams:
         return connection
     own = manifest.series.database or ""
     connection = connection.with_database(arguments.dbname or own)
-    line = f"target: {connection.label}, mode {arguments.mode}"
+    line = f"target: {connection.label}, mode {_mode(session)}"
+    if arguments.into_schema:
+        line += f', new schema "{arguments.into_schema}"'
     if ignored and ignored != own:
         line += f"; database {ignored} of the environment or service is ignored: --dbname names another target"
     session.log(line)
@@ -137,5 +147,14 @@ def _lines(outcome: Mapping[str, Any]) -> list[str]:
         lines.append(f"roles created: {', '.join(outcome['roles_created']) or 'none'}")
     if outcome["replaced"]:
         lines.append(f"the old database is kept as {outcome['replaced']}: drop it when you no longer need it")
+    if outcome["statements"]:
+        schema = outcome["into_schema"]
+        return [
+            *lines,
+            f'the tables are in schema "{schema}", without foreign keys, triggers, rules, policies and privileges',
+            "to copy their rows into the live tables:",
+            *outcome["statements"],
+            f"then: DROP SCHEMA {quoted(schema)} CASCADE;",
+        ]
     lines.append("next: connect an application and check the data; then make the next backup, and verify it")
     return lines

@@ -220,7 +220,6 @@ COMMANDS = (
         *_CONNECTION,
         argument(
             "--mode",
-            default="into_empty",
             metavar="MODE",
             help="into_empty (default): into an existing, empty database; create: into a new database; replace: swap a "
             "new database with the existing one, which is kept under a dated name; into_existing: beside what the "
@@ -232,6 +231,12 @@ COMMANDS = (
             "--globals", metavar="SERIES", help="restore roles and tablespaces first: SERVER/@cluster, or with /ID"
         ),
         _several("--table", "-t", metavar="NAME", help="only this table, view or sequence; no indexes, as pg_restore"),
+        argument(
+            "--into-schema",
+            metavar="NAME",
+            help="with --table: into a new schema of the existing database, beside the live tables, with indexes and "
+            "without foreign keys; prints the INSERT ... SELECT that copies the rows back",
+        ),
         _several("--schema", "-n", metavar="NAME", help="only this schema"),
         _several("--exclude-schema", "-N", metavar="NAME", help="not this schema"),
         _several("--index", metavar="NAME", help="only this index"),

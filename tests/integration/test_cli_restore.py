@@ -251,3 +251,129 @@ def test_roles_are_restored_first(cli: Cli) -> None:
         done = other.restore("--mode", "create", "--globals", "prod/@cluster", "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["roles_created"] == ["admin"]
+
+
+def fingerprint(cli: Cli) -> str:
+    """What the live database holds outside of the new schema, and where it is stored: a rewrite would move it."""
+    return str(
+        cli.sql(
+            "crm",
+            "select jsonb_agg(to_jsonb(c) - 'relpages' - 'reltuples' - 'relallvisible' - 'relallfrozen' order by oid) "
+            "from (select c.* from pg_class c join pg_namespace n on n.oid = relnamespace "
+            "where nspname in ('public', 'other')) c",
+        )
+    )
+
+
+def test_one_table_beside_the_live_one(cli: Cli) -> None:
+    cli.sql("crm", "delete from film where film_id > 90", "update language set name = 'Latin'", "drop table plan")
+    cli.sql("crm", "alter table film add column since_then int", "alter table film disable trigger loud")
+    before, databases = fingerprint(cli), databases_of(cli.server)
+    into = ("--into-schema", 'recovered "26"', "--table", "film", "-t", "log", "-t", "plan", "--schema", "public")
+    plan = cli.restore(*into, "--dry-run")
+    assert plan.returncode == 0, plan.stderr
+    assert "without foreign keys, triggers, rules, policies and privileges" in plan.stdout
+    assert fingerprint(cli) == before
+
+    done = cli.restore(*into, PGDATABASE="postgres")
+    assert done.returncode == 0, done.stderr
+    assert "/crm, mode into_existing, new schema" in done.stderr
+    assert fingerprint(cli) == before
+    assert databases_of(cli.server) == databases
+    assert cli.sql("crm", 'select count(*) from "recovered ""26""".film') == 100
+    assert cli.sql("crm", 'select count(*) from "recovered ""26""".plan_1') == 50
+    indexes = "select string_agg(indexname, ',' order by indexname) from pg_indexes where schemaname like 'recovered%'"
+    assert cli.sql("crm", indexes) == "film_pkey,film_title,plan_1_pkey,plan_pkey"
+    assert cli.sql("crm", "select count(*) from pg_constraint where contype = 'f' and connamespace in "
+                          "(select oid from pg_namespace where nspname like 'recovered%')") == 0  # fmt: skip
+    tied = "select count(*) from pg_trigger where not tgisinternal and tgrelid = 'film'::regclass"
+    assert cli.sql("crm", tied) == 1
+    assert cli.sql("crm", tied.replace("'film'", '\'"recovered ""26""".film\'')) == 0
+    assert "the tables are in schema" in done.stdout
+    assert "without foreign keys" in done.stdout
+
+    statements = [line for line in done.stdout.splitlines() if line.startswith(("INSERT", "ALTER"))]
+    assert len(statements) == 3
+    assert "-- the backup lacks since_then" in done.stdout
+    assert '-- "public"."log" has no primary key' in done.stdout
+    cli.sql("crm", "delete from log", *statements)
+    assert cli.sql("crm", "select count(*) from film") == 100
+    assert cli.sql("crm", "select count(*) from log") == 10
+    assert cli.sql("crm", "select count(*) from plan") == 50
+    assert cli.sql("crm", "select name from language") == "Latin"
+
+    again = cli.restore(*into)
+    assert again.returncode == EXIT_STATUS["usage"]
+    assert "already exists in " in again.stderr
+    (drop,) = [line for line in done.stdout.splitlines() if line.startswith("then: ")]
+    cli.sql("crm", drop.removeprefix("then: "))
+    as_json = json.loads(cli.restore("--into-schema", "r", "-t", "log", "--json").stdout)
+    assert as_json["statements"][-1].startswith('INSERT INTO "public"."log" ("line") SELECT')
+    assert (as_json["rows"], as_json["into_schema"]) == (10, "r")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--table", "flim"], 'the backup has no table "flim"'),
+        (["--table", "film"], 'table "film" is in schemas other, public'),
+        ([], "into_schema needs tables"),
+        (["--table", "log", "--data-only"], "data_only cannot be combined with into_schema"),
+        (["--table", "log", "--mode", "create"], "into_schema cannot be combined with mode create"),
+        (["--table", "log", "--into-schema", "public"], 'schema "public" already exists'),
+        (["--table", "log", "--into-schema", "pg_new"], "invalid name of a new schema"),
+    ],
+)
+def test_what_a_new_schema_refuses(cli: Cli, arguments: list[str], said: str) -> None:
+    before = fingerprint(cli)
+    done = cli.restore("--into-schema", "recovered", *arguments)
+    assert done.returncode == EXIT_STATUS["usage"]
+    assert said in done.stderr
+    assert fingerprint(cli) == before
+    assert cli.sql("crm", "select count(*) from pg_namespace where nspname = 'recovered'") == 0
+
+
+def test_a_new_schema_is_all_or_nothing(cli: Cli) -> None:
+    cli.sql("crm", "alter type rating rename to other_rating")  # film cannot be created in the live database
+    before, databases = fingerprint(cli), databases_of(cli.server)
+    done = cli.restore("--into-schema", "recovered", "-t", "film", "-t", "log", "-n", "public")
+    assert done.returncode == EXIT_STATUS["failed"]
+    assert 'type "public.rating" does not exist' in done.stderr
+    assert 'database "crm" was not changed' in done.stderr
+    assert fingerprint(cli) == before
+    assert databases_of(cli.server) == databases
+    assert cli.sql("crm", "select count(*) from pg_namespace where nspname = 'recovered'") == 0
+
+
+@pytest.mark.parametrize("dumped", ["plain", "tar", "directory"])
+def test_a_new_schema_from_any_format(cli: Cli, dumped: str) -> None:
+    extra = (
+        "create table part (id int primary key) partition by range (id)",
+        "create table part_1 partition of part for values from (0) to (9)",
+        "insert into part values (1)",
+        "create function deep(text) returns text immutable language sql as $$ select left($1, 3) $$",
+        "create function short(a text) returns text immutable language plpgsql as "
+        "$$ begin return public.deep(a); end $$",
+        "create sequence numbers",
+        "create table event (id serial primary key, n int default nextval('numbers'), what text check (what <> ''))",
+        "create index event_short on event (short(what))",
+        "insert into event (what) values ('one'), ('two')",
+        "alter table event enable row level security",
+        "create policy none on event using (false)",
+        "create rule silent as on delete to event do instead nothing",
+    )
+    cli.create("more", *extra)
+    done = cli.run("dump", cli.uri, "--server", dumped, "--dbname", "more", "-o", f"format={dumped}")
+    assert done.returncode == 0, done.stderr
+    id = done.stdout.split()[1]
+    done = cli.restore(id, "--into-schema", "back", "-t", "event", "-t", "part_1", series=f"{dumped}/more")
+    assert done.returncode == 0, done.stderr
+    assert cli.sql("more", "select count(*) from back.event") == 2
+    assert cli.sql("more", "select count(*) from back.part_1") == 1
+    assert cli.sql("more", "select count(*) from pg_inherits where inhrelid = 'back.part_1'::regclass") == 0
+    assert cli.sql("more", "select count(*) from pg_inherits where inhparent = 'part'::regclass") == 1
+    assert cli.sql("more", "select count(*) from pg_indexes where schemaname = 'back' and tablename = 'event'") == 2
+    assert cli.sql("more", "insert into back.event (what) values ('three') returning id") == 3
+    assert cli.sql("more", "select n from back.event where what = 'three'") is None
+    assert cli.sql("more", "select last_value from numbers") == 2
+    assert cli.sql("more", "select relrowsecurity from pg_class where oid = 'back.event'::regclass") is False

@@ -38,6 +38,7 @@ _LIST_SECONDS = 600.0
 _CREATE_PUBLIC = re.compile(r'CREATE SCHEMA (?:public|"public");')
 
 Opener = Callable[[], AbstractContextManager[Readable]]
+Selection = Callable[[list[TocEntry]], list[TocEntry]]
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,21 @@ class OpenArchive:
 class ArchiveLoader:
     """Restores a custom, directory or tar archive into databases of one server.
 
+    :param select: returns the entries to restore, of those that the options select.
     :ivar entries: the entries to restore, in order.
     :ivar client: the client whose pg_restore does it.
     :raises ClientError, ConfigurationError: this machine has no suitable client.
     :raises OptionError: options that the client does not know, or that select nothing.
     """
 
-    def __init__(self, run: RestoreContext, archive: OpenArchive, options: RestoreOptions, server: ServerInfo) -> None:
+    def __init__(
+        self,
+        run: RestoreContext,
+        archive: OpenArchive,
+        options: RestoreOptions,
+        server: ServerInfo,
+        select: Selection | None = None,
+    ) -> None:
         self._run = run
         self._format = archive.format
         self._source = archive.source
@@ -74,7 +83,9 @@ class ArchiveLoader:
         self.client = choose_restorer(archive.toc, server, run.settings.client_dirs)
         if self.by_script:
             self._psql = choose_psql(find_clients(run.settings.client_dirs), server.major)
-        self.entries = self._selected(archive.head)
+        self._listed = select is not None
+        found = self._selected(archive.head)
+        self.entries = select(found) if select else found
 
     @property
     def dumped_from(self) -> int:
@@ -180,7 +191,7 @@ class ArchiveLoader:
         )
         by_id = {entry.dump_id: entry for entry in self._toc.entries}
         numbers = [int(line.partition(b";")[0]) for line in output.splitlines() if line[:1].isdigit()]
-        found = [by_id[number] for number in numbers if number in by_id and not _about_database(by_id[number])]
+        found = [by_id[number] for number in numbers if number in by_id and not is_about_database(by_id[number])]
         if not found:
             raise OptionError(
                 f"the options select none of the backup's {counted(len(by_id), 'entry', 'entries')}",
@@ -192,7 +203,7 @@ class ArchiveLoader:
     def _list_file(self, public_exists: bool) -> Iterator[str | None]:
         """Write a file for --use-list without the entries whose objects every database has; None if there are none."""
         skipped = {entry.dump_id: entry for entry in self.entries if self._collides(entry, public_exists)}
-        if not skipped:
+        if not skipped and not self._listed:
             yield None
             return
         for entry in skipped.values():
@@ -222,7 +233,11 @@ def needs_path(manifest: Manifest, options: RestoreOptions) -> bool:
 
 @contextmanager
 def open_archive(
-    run: RestoreContext, checked: Checked, options: RestoreOptions, server: ServerInfo
+    run: RestoreContext,
+    checked: Checked,
+    options: RestoreOptions,
+    server: ServerInfo,
+    select: Selection | None = None,
 ) -> Iterator[ArchiveLoader]:
     """Open an archive whose checksums were verified: its private copy, or a stream if there is none.
 
@@ -236,7 +251,7 @@ def open_archive(
         archive = OpenArchive(lambda: checked.stream(run.check), artifact.format, toc, head)
     else:
         archive = OpenArchive(checked.path, artifact.format, read_archive_toc(checked.path, artifact.format, run.check))
-    yield ArchiveLoader(run, archive, options, server)
+    yield ArchiveLoader(run, archive, options, server, select)
 
 
 def choose_restorer(toc: Toc, server: ServerInfo, client_dirs: Sequence[str]) -> Client:
@@ -253,7 +268,7 @@ def _creates_public(entry: TocEntry) -> bool:
     return entry.kind == "SCHEMA" and _CREATE_PUBLIC.match(entry.definition) is not None
 
 
-def _about_database(entry: TocEntry) -> bool:
+def is_about_database(entry: TocEntry) -> bool:
     """Return whether an entry concerns the database itself: pg_restore skips those without ``--create``."""
     return entry.kind in ("DATABASE", "DATABASE PROPERTIES") or entry.name.startswith("DATABASE ")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
+from airflow_pgbackup.backup.restore.beside_selection import check_beside
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import ConfigurationError, OptionError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -99,6 +100,8 @@ def check_request(target: RestoreTarget, options: RestoreOptions, manifest: Mani
             f"clean cannot be combined with mode {target.mode}, as there is nothing to drop",
             hint="Leave clean out, or use mode into_existing.",
         )
+    if target.into_schema is not None:
+        check_beside(target.into_schema, options, manifest)
     jobs = options.jobs or 1
     if jobs > 1 and manifest.artifact.format not in ("custom", "directory"):
         raise OptionError(

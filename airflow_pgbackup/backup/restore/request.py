@@ -32,6 +32,7 @@ class RestoreOutcome:
 
     :ivar plan: lines that say what is restored, and how.
     :ivar replaced: the new name of the old database, None if there is none.
+    :ivar statements: SQL that copies the restored rows of tables in a new schema into the live tables.
     :ivar earlier: the marker of an earlier attempt that completed this request.
     """
 
@@ -42,6 +43,7 @@ class RestoreOutcome:
     size: int = 0
     replaced: str | None = None
     earlier: RetryMarker | None = None
+    statements: list[str] = field(default_factory=list)
     roles_created: list[str] = field(default_factory=list)
     roles_existing: list[str] = field(default_factory=list)
 

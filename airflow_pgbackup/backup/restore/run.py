@@ -15,6 +15,7 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_evidence, load_manifest, reference_of
+from airflow_pgbackup.backup.restore.beside import restore_beside
 from airflow_pgbackup.backup.restore.cluster import restore_cluster
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.database import restore_database
@@ -69,7 +70,8 @@ def restore(
         (``user@host:port/database``), ``database`` (None for a cluster), ``databases`` (the restored ones), ``mode``,
         ``dry_run``, ``plan`` (lines for people), ``duration_seconds``, ``bytes`` (of the artifact), ``database_bytes``
         (on disk, after the restore), ``rows`` (None if the server does not count them), ``objects`` (of users),
-        ``replaced`` (the new name of the old database, or None), ``roles_created``, ``roles_existing``, ``warnings``.
+        ``replaced`` (the new name of the old database, or None), ``into_schema``, ``statements``
+        (SQL that copies from that schema into the live tables), ``roles_created``, ``roles_existing``, ``warnings``.
     :raises ConfigurationError: invalid request, the target does not fit the mode, or the server lacks what the backup
         needs. Nothing was changed.
     :raises VerificationFailed: the files differ from those that were dumped. Nothing was changed.
@@ -109,7 +111,10 @@ def restore(
         run.warn(f"backup {name} {evidence.backup.standing}")
     for line in evidence.ignored[:_NAMED]:
         run.warn(f"backup {name}: ignored {line}")
-    outcome = restore_cluster(request) if manifest.kind == "cluster" else restore_database(request)
+    if target.into_schema is not None:
+        outcome = restore_beside(request, target.into_schema)
+    else:
+        outcome = restore_cluster(request) if manifest.kind == "cluster" else restore_database(request)
     seconds = round(time.monotonic() - started, 3)
     restored = reference_of(repository, evidence)
     if (earlier := outcome.earlier) and (earlier.series, earlier.id) != (manifest.series.path, manifest.id):
@@ -138,6 +143,8 @@ def restore(
         "rows": outcome.rows,
         "objects": outcome.objects,
         "replaced": outcome.replaced,
+        "into_schema": target.into_schema,
+        "statements": outcome.statements,
         "roles_created": outcome.roles_created,
         "roles_existing": outcome.roles_existing,
         "warnings": run.warnings,

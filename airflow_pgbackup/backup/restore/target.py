@@ -30,6 +30,8 @@ class RestoreTarget:
 
     :param connection: the target database. For a cluster backup, any database of the target server.
     :param mode: one of :data:`MODES`.
+    :param into_schema: with ``into_existing``, restore tables into this new schema instead of their own, see
+        :mod:`.beside`.
     :param keep_old: with ``replace``, keep the old database under a name with the date; False drops it at the end.
     :param terminate_sessions: end the sessions of others in the database that is replaced. With False, the restore
         fails before it begins if there are any, or at the rename if some have connected since.
@@ -40,6 +42,7 @@ class RestoreTarget:
 
     connection: ConnectionParams
     mode: str = "into_empty"
+    into_schema: str | None = None
     keep_old: bool = True
     terminate_sessions: bool = True
     maintenance_database: str | None = None
@@ -60,6 +63,11 @@ class RestoreTarget:
             raise ConfigurationError(
                 f"no database given for {self.connection.label}",
                 hint="Set the connection's schema (its database), or the parameter database.",
+            )
+        if self.into_schema is not None and self.mode != "into_existing":
+            raise ConfigurationError(
+                f"into_schema cannot be combined with mode {self.mode}",
+                hint="Use mode into_existing: the schema is created in an existing database.",
             )
         if len(self.database.encode()) > 63:
             raise ConfigurationError(

@@ -1,0 +1,157 @@
+"""Move restored tables into a schema of their own, without what could touch other tables; and copy rows back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, fetch_value, translated_errors
+from airflow_pgbackup.backup.restore.beside_selection import require_one
+from airflow_pgbackup.errors import OptionError
+from airflow_pgbackup.postgres.definitions.database import quoted
+from airflow_pgbackup.postgres.sql.anybytes import encoded
+
+
+@dataclass(frozen=True)
+class MovedTable:
+    """A table that was moved. :ivar root: not a partition of another one that was moved. :ivar rows: its own rows."""
+
+    schema: str
+    name: str
+    root: bool
+    rows: int
+
+
+_NAMED = """
+SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.relname = %s AND c.relkind IN ('r', 'p') AND c.oid >= 16384 AND (n.nspname = ANY(%s) OR %s)
+"""
+
+# The tables that were named, and all their partitions.
+_TABLES = """
+WITH RECURSIVE moved(oid, root) AS (
+    SELECT c.oid, true FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE c.relname = ANY(%s) AND c.relkind IN ('r', 'p') AND c.oid >= 16384 AND (n.nspname = ANY(%s) OR %s)
+    UNION
+    SELECT i.inhrelid, false FROM moved JOIN pg_inherits AS i ON i.inhparent = moved.oid
+      JOIN pg_class AS c ON c.oid = i.inhrelid WHERE c.relispartition)
+SELECT moved.oid, n.nspname, c.relname, bool_and(moved.root), c.relkind = 'r'
+  FROM moved JOIN pg_class AS c ON c.oid = moved.oid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ GROUP BY moved.oid, n.nspname, c.relname, c.relkind ORDER BY 2, 3
+"""
+
+# Each query returns statements. regclass is qualified, as the session's search_path is pg_catalog.
+_DETACH = (
+    """SELECT format('ALTER TABLE %%s DROP CONSTRAINT %%I', conrelid::regclass, conname) FROM pg_constraint
+        WHERE contype = 'f' AND conparentid = 0 AND conrelid = ANY(%s)""",
+    """SELECT format('DROP TRIGGER %%I ON %%s', tgname, tgrelid::regclass) FROM pg_trigger
+        WHERE NOT tgisinternal AND tgparentid = 0 AND tgrelid = ANY(%s)""",
+    """SELECT format('DROP RULE %%I ON %%s', rulename, ev_class::regclass) FROM pg_rewrite WHERE ev_class = ANY(%s)""",
+    """SELECT format('DROP POLICY %%I ON %%s', polname, polrelid::regclass) FROM pg_policy WHERE polrelid = ANY(%s)""",
+    """SELECT format('ALTER TABLE %%s DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY', oid::regclass)
+         FROM pg_class WHERE (relrowsecurity OR relforcerowsecurity) AND oid = ANY(%s)""",
+    """SELECT CASE WHEN c.relispartition
+              THEN format('ALTER TABLE %%s DETACH PARTITION %%s', i.inhparent::regclass, i.inhrelid::regclass)
+              ELSE format('ALTER TABLE %%s NO INHERIT %%s', i.inhrelid::regclass, i.inhparent::regclass) END
+         FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhrelid = ANY(%s) AND NOT i.inhparent = ANY(%s)""",
+    # A default that draws from a sequence of another table would draw from the live one.
+    """SELECT format('ALTER TABLE %%s ALTER %%I DROP DEFAULT', d.adrelid::regclass, a.attname)
+         FROM pg_attrdef AS d JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+        WHERE d.adrelid = ANY(%s) AND EXISTS (
+              SELECT FROM pg_depend AS p JOIN pg_class AS s ON s.oid = p.refobjid AND s.relkind = 'S'
+               WHERE p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass
+                 AND NOT EXISTS (SELECT FROM pg_depend AS o
+                                  WHERE o.classid = 'pg_class'::regclass AND o.objid = s.oid
+                                    AND o.refclassid = 'pg_class'::regclass AND o.deptype IN ('a', 'i')
+                                    AND o.refobjid = ANY(%s)))""",
+)
+
+
+def move_tables(connection: Session, names: Sequence[str], schemas: Sequence[str], schema: str) -> list[MovedTable]:
+    """Move tables and their partitions into a new schema, without foreign keys, triggers, rules and policies.
+
+    :param schemas: of the tables; empty for any.
+    :raises OptionError: a table does not exist, or two would have the same name.
+    :raises RestoreError: a statement failed.
+    """
+    where = [list(schemas), not schemas]
+    for name in names:
+        require_one(name, fetch_column(connection, _NAMED, [name, *where]))
+    with translated_errors(f'moving tables to schema "{schema}"'):
+        found = connection.execute(_TABLES, [list(names), *where]).fetchall()
+        seen: set[str] = set()
+        for _, _, name, _, _ in found:
+            if name in seen:
+                raise OptionError(f'two tables or partitions are named "{name}"', hint="Restore them one by one.")
+            seen.add(name)
+        oids = [row[0] for row in found]
+        for query in _DETACH:
+            statements = fetch_column(connection, query.encode(), [oids] * query.count("%s)"))
+            for statement in statements:
+                connection.execute(encoded(statement))
+        connection.execute(encoded(f"CREATE SCHEMA {quoted(schema)}"))
+        tables = []
+        for _, old, name, root, has_rows in found:
+            connection.execute(encoded(f"ALTER TABLE {quoted(old)}.{quoted(name)} SET SCHEMA {quoted(schema)}"))
+            count = f"SELECT count(*) FROM {quoted(schema)}.{quoted(name)}"  # noqa: S608  quoted
+            rows = fetch_value(connection, encoded(count)) if has_rows else 0
+            tables.append(MovedTable(old, name, root, int(rows)))
+    return tables
+
+
+_COLUMNS = """
+SELECT a.attname, a.attgenerated <> '', a.attidentity <> ''
+  FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+_HAS_KEY = """
+SELECT count(*) FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indrelid
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE i.indisprimary AND n.nspname = %s AND c.relname = %s
+"""
+
+
+def copying_statements(connection: Session, tables: Sequence[MovedTable], schema: str) -> list[str]:
+    """Return, for each table, the statement that copies its rows into the live table.
+
+    Where the live table has a primary key, rows that exist there are not changed. Comments name what differs.
+    """
+    return [line for table in tables if table.root for line in _copying(connection, table, schema)]
+
+
+def _copying(connection: Session, table: MovedTable, schema: str) -> list[str]:
+    live = f"{quoted(table.schema)}.{quoted(table.name)}"
+    restored = f"{quoted(schema)}.{quoted(table.name)}"
+    there = {name: rest for name, *rest in connection.execute(_COLUMNS, [table.schema, table.name])}
+    if not there:
+        return [f"ALTER TABLE {restored} SET SCHEMA {quoted(table.schema)};  -- there is no table {_comment(live)} now"]
+    here = fetch_column(connection, _COLUMNS, [schema, table.name])
+    both = [name for name in here if name in there and not there[name][0]]
+    lines = []
+    if lost := [name for name in here if name not in there]:
+        lines.append(f"-- the live table lacks {_comment(', '.join(lost))}")
+    if new := [name for name in there if name not in here]:
+        lines.append(f"-- the backup lacks {_comment(', '.join(new))}")
+    if not both:
+        return [*lines, f"-- {_comment(live)} and {_comment(restored)} have no column in common"]
+    has_key = fetch_value(connection, _HAS_KEY, [table.schema, table.name])
+    if not has_key:
+        lines.append(f"-- {_comment(live)} has no primary key: this copies every row, also those that it still has")
+    columns = ", ".join(map(quoted, both))
+    overriding = " OVERRIDING SYSTEM VALUE" if any(there[name][1] for name in both) else ""
+    conflict = " ON CONFLICT DO NOTHING" if has_key else ""
+    copy = f"INSERT INTO {live} ({columns}){overriding} SELECT {columns} FROM {restored}{conflict};"  # noqa: S608
+    return [*lines, copy]
+
+
+def _comment(text: str) -> str:
+    """Return a text for a SQL comment, which a line break would end."""
+    return " ".join(text.split())
+
+
+def analyze_tables(connection: Session, tables: Sequence[MovedTable], schema: str) -> None:
+    """Gather planner statistics of the restored tables."""
+    names = ", ".join(f"{quoted(schema)}.{quoted(table.name)}" for table in tables if table.root)
+    with translated_errors(f'analyzing the tables of schema "{schema}"'):
+        connection.execute(encoded(f"ANALYZE {names}"))
