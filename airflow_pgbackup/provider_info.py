@@ -1,4 +1,4 @@
-"""What Airflow reads about this provider, as ``airflow providers get`` and ``airflow config`` show it.
+"""The description of this provider that Airflow reads, as ``airflow providers get`` and ``airflow config`` show it.
 
 Every Airflow process imports this module, so it imports nothing but the version.
 Its shape is Airflow's ``provider_info.schema.json``.

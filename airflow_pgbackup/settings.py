@@ -20,7 +20,7 @@ _WORDS = {"compress_by": ("airflow-pgbackup", "pg_dump"), "rehearsal_containment
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What an administrator can set for every task. Times are in seconds.
+    """The settings that apply to every task. Times are in seconds.
 
     The reasons for the numbers are in ``docs/reference/configuration.md``.
     """

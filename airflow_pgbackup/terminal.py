@@ -28,7 +28,7 @@ class Terminal(Console):
 
     @property
     def can_redraw(self) -> bool:
-        """Whether lines may be shown that change: not in a pipe, nor where control characters are unwanted."""
+        """Whether lines may be redrawn: not in a pipe, nor where control characters are unwanted."""
         return self.is_terminal and not self.is_dumb_terminal and not os.environ.get("NO_COLOR")
 
     def render_str(self, text: str, *, style: Any = "", justify: Any = None, overflow: Any = None, **_: Any) -> Text:

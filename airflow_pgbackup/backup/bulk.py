@@ -38,7 +38,7 @@ about the backup."""
 
 @dataclass(frozen=True, kw_only=True)
 class BackupResult:
-    """What became of one backup.
+    """The result for one backup.
 
     :param outcome: one of :data:`OUTCOMES`.
     :param reference: of the backup, as the verb returned it; None unless the outcome is ``done``.

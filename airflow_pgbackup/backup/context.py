@@ -1,4 +1,4 @@
-"""What surrounds a verb: settings, cancellation, the log, the deadline, and who asked for the run."""
+"""The context of a verb: settings, cancellation, the log, the deadline, and who asked for the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def discard(line: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """The surroundings of one call of a verb. Each verb takes one as ``context``; the default suits a library user.
+    """The context of one call of a verb. Each verb takes one as ``context``; the default suits a library user.
 
     :param settings: the administrator's settings; see :class:`~airflow_pgbackup.settings.Settings`.
     :param cancel: the flag that stops the verb; set from another thread or a signal handler.

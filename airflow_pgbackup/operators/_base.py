@@ -1,4 +1,4 @@
-"""What the operators share: settings, cancellation, errors as Airflow expects them."""
+"""The base of the operators: settings, cancellation, errors in the form that Airflow expects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What PgDumpOperator and PgDumpAllOperator share."""
+"""The common base of PgDumpOperator and PgDumpAllOperator."""
 
 from __future__ import annotations
 

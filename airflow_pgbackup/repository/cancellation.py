@@ -1,4 +1,4 @@
-"""How reading and writing learn that they should stop."""
+"""Cancel reading and writing."""
 
 from __future__ import annotations
 

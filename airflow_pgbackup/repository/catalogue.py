@@ -195,7 +195,7 @@ def read_manifest(repository: Repository, series: Series, backup_id: str) -> Man
     if (manifest.series, manifest.id) != (series, backup_id):
         raise ManifestError(
             f"{repository.location(key)} is the manifest of {manifest.series}/{manifest.id}",
-            hint="Somebody moved or copied it. Check which backup the artifact beside it belongs to.",
+            hint="The folder was moved or copied: check which backup the artifact beside it belongs to.",
         )
     return manifest
 

@@ -1,4 +1,4 @@
-"""Labels: names that somebody gives a backup when it is made, ``pre-migration``. The manifest keeps them."""
+"""Labels: names given to a backup when it is made, such as ``pre-migration``. The manifest contains them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from airflow_pgbackup.errors import ConfigurationError
 
 MOST_LABELS = 20
-"""Of one backup."""
+"""The limit for one backup."""
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _PATTERN = re.compile(r"[A-Za-z0-9._*?-]{1,63}", re.ASCII)

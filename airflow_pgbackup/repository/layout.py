@@ -34,7 +34,7 @@ from airflow_pgbackup.errors import ConfigurationError, OptionError
 REPOSITORY_FILE = "repository.json"
 MANIFEST_FILE = "manifest.json"
 SCOPES = ("globals", "roles", "tablespaces")
-"""What a pg_dumpall of less than the cluster holds: each is a series of its own."""
+"""The parts of a cluster that pg_dumpall can dump alone; each is a series of its own."""
 _FOLDERS: dict[str | None, str] = {None: "@cluster", **{scope: f"@{scope}" for scope in SCOPES}}
 SPECIAL_FOLDERS = {folder: scope for scope, folder in _FOLDERS.items()}
 """The folder names of pg_dumpall's series, with the scope of each; an encoded database name never begins with ``@``."""

@@ -1,4 +1,4 @@
-"""How much one listing may hold: it is kept in memory to be sorted, and a hostile store could send names endlessly."""
+"""Limits on one listing: it is kept in memory to be sorted, and a hostile store could send names endlessly."""
 
 from __future__ import annotations
 

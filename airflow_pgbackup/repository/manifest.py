@@ -52,7 +52,7 @@ US = "airflow-pgbackup"
 
 @dataclass(frozen=True)
 class Compression:
-    """How an artifact is compressed: inside its format, but around a plain dump.
+    """The compression of an artifact: inside its format, but around a plain dump.
 
     :param by: ``pg_dump`` or :data:`US`; None: nobody.
     """
@@ -93,7 +93,7 @@ class Artifact:
 
     @property
     def rewritten(self) -> bool:
-        """Whether the bytes are not those that PostgreSQL's tool wrote, since we compressed them.
+        """Whether this package compressed the artifact, so that its bytes are not those that PostgreSQL's tool wrote.
 
         Such an artifact is verified only once it was read to its end: its digest would hide a fault of ours.
         """
@@ -116,7 +116,7 @@ class Artifact:
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseSource:
-    """What was dumped. ``database`` is None for a cluster; sizes in bytes, None where the role could not see them."""
+    """The source of a dump. ``database`` is None for a cluster; sizes in bytes, None if the role cannot see them."""
 
     database: str | None
     server_version: str
@@ -186,9 +186,9 @@ class Manifest(Document):
     source_rows: tuple[RowCount, ...] | None = None
     """Rows per table in the dump's own snapshot of the source, where they were counted."""
     left_out: tuple[str, ...] | None = None
-    """What the database has and this dump's options leave out; None: not looked at."""
+    """Objects of the database that the options of this dump leave out; None: not determined."""
     labels: tuple[str, ...] = ()
-    """Names that somebody gave the backup when it was made, since version 1.2."""
+    """The names given to the backup when it was made; since version 1.2."""
 
     @classmethod
     def _decode(cls, content: Content, unknown: Content) -> Manifest:

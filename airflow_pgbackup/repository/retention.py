@@ -62,7 +62,7 @@ _NEWEST_FIRST = attrgetter("started_at", "id")
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What to keep. A count of 0 turns its rule off.
+    """The retention rules. A count of 0 turns its rule off.
 
     :param keep_labels: labels, with ``*`` and ``?``. Alone they are no policy: they say nothing of other backups.
     :param keep_within: above zero, at most 100 years.

@@ -1,4 +1,4 @@
-"""What one verification of a backup found: ``verification-….json``, beside the manifest."""
+"""The result of a verification: ``verification-….json``, beside the manifest."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TableResult:
 
 @dataclass(frozen=True)
 class Difference:
-    """One object that did not come back as it was dumped: ``index``, ``public.film_title_idx``, what is different."""
+    """An object that was not restored as it was dumped: ``index``, ``public.film_title_idx``, what is different."""
 
     kind: str
     name: str
@@ -60,7 +60,7 @@ class Verification(Document):
     client: ClientInfo | None = None
     origin: Mapping[str, object] = field(default_factory=dict)
     artifact_sha256: str | None = None
-    """The digest of the artifact that was looked at, as its manifest has it. None in version 1.0, which lacks it."""
+    """The digest of the verified artifact in its manifest; None in version 1.0, which lacks it."""
 
     @classmethod
     def _decode(cls, content: Content, unknown: Content) -> Verification:

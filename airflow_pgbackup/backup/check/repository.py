@@ -1,4 +1,4 @@
-"""Whether the repository can store the backup, and which databases have none."""
+"""Check that the repository can store the backup, and find databases that have none."""
 
 from __future__ import annotations
 

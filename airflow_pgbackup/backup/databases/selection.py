@@ -47,7 +47,7 @@ select oid from pg_catalog.pg_extension where extname operator(pg_catalog.~) %s 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a dump contains. Tables and schemas are OIDs; None stands for all.
+    """The contents of a dump. Tables and schemas are OIDs; None stands for all.
 
     :param no_rows: tables without their rows.
     :param owners: maps a sequence to the table that owns it, and whether it is an identity column's.

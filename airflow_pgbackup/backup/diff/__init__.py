@@ -1,4 +1,4 @@
-"""What changed between two backups, from what is known about them without reading their data."""
+"""Compare two backups without reading their data."""
 
 from airflow_pgbackup.backup.diff.run import diff, last_two
 

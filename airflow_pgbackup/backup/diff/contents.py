@@ -33,7 +33,7 @@ Table = tuple[str | None, str, str]
 
 @dataclass(frozen=True)
 class Contents:
-    """What a table of contents says.
+    """The data of a table of contents.
 
     :ivar tables: all of them, with data or without.
     :ivar sizes: bytes that each table's data takes in the artifact; None where only the artifact's data tells.

@@ -1,4 +1,4 @@
-"""What two manifests say: versions, encoding, options, sizes."""
+"""Compare two manifests: versions, encoding, options, sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What :func:`~airflow_pgbackup.backup.diff.run.diff` returns."""
+"""The result of :func:`~airflow_pgbackup.backup.diff.run.diff`."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class DefinitionChange:
 
 @dataclass(frozen=True)
 class NotCompared:
-    """What was not compared, and why."""
+    """Something that was not compared, and the reason."""
 
     what: str
     reason: str
@@ -148,7 +148,7 @@ class NotCompared:
 
 @dataclass(frozen=True, kw_only=True)
 class Diff:
-    """What changed from one backup to another.
+    """The differences between two backups.
 
     :param tables: dropped ones first, then added, then changed; in each by the size of the change.
     :param tables_unchanged, definitions_unchanged: how many are equal; None where they were not compared.
@@ -170,7 +170,7 @@ class Diff:
 
     @property
     def same(self) -> bool:
-        """Whether nothing differs of what was compared, but for sizes and durations."""
+        """Whether everything that was compared is equal, except sizes and durations."""
         return not (self.properties or self.extensions or self.tables or self.definitions)
 
     def as_json(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What :func:`~airflow_pgbackup.backup.fsck.run.fsck` finds and returns."""
+"""The findings and the report of :func:`~airflow_pgbackup.backup.fsck.run.fsck`."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Findings:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadShare:
-    """What was re-hashed.
+    """The share of the artifacts that was re-hashed.
 
     :param share: as it was given, ``5%`` or ``3/20``.
     :param files, size: what was read; size in bytes. :param of_files, of_size: what all sound artifacts have.
@@ -160,7 +160,7 @@ class ReadShare:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a run of fsck found.
+    """The report of a run of fsck.
 
     :param uuid: the repository's; None where repository.json does not give it.
     :param backups: folders with a manifest. :param series: that have one.

@@ -28,7 +28,7 @@ _REMOVE = "Look at it, and remove it by hand: fsck and prune remove only what is
 
 @dataclass(frozen=True)
 class FolderContext:
-    """What every folder is checked with.
+    """The context in which every folder is checked.
 
     :param uuid: the repository's; None where it is not known.
     :param grace: a leftover that has grown within it may belong to a running dump.

@@ -84,7 +84,7 @@ class _Fsck:
     to_read: list[tuple[str, FileDigest, Entry]] = field(default_factory=list)
     files: int = 0
     size: int = 0
-    """Of the files of artifacts that are there in their sizes."""
+    """Number and bytes of the files of artifacts that exist with the right size."""
 
     def check(self) -> None:
         problem = self._identify()

@@ -1,4 +1,4 @@
-"""What a dump defines, read before its server is started: some extensions need a server with certain settings."""
+"""Read what a dump defines before its server is started: some extensions need a server with certain settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a restored copy needs from its server: extensions, roles, tablespaces."""
+"""Provide what a restored copy needs from its server: extensions, roles, tablespaces."""
 
 from __future__ import annotations
 

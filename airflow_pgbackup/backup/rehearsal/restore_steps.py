@@ -1,4 +1,4 @@
-"""What restoring an archive and a script have in common in a rehearsal."""
+"""The steps that restoring an archive and restoring a script share in a rehearsal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ROLE_ATTEMPTS = 20
 
 @dataclass
 class RestoredCopy:
-    """What was restored.
+    """The restored copy.
 
     :ivar dump: the dump.
     :ivar server: the server that has the copy.

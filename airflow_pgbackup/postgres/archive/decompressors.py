@@ -15,11 +15,11 @@ from airflow_pgbackup.postgres.archive.zstd_blocks import MAX_WINDOW
 _WBITS = {"gzip": 31, "zlib": 15}
 
 METHODS = ("gzip", "zstd", "lz4", "bzip2", "xz")
-"""Those in which a script may be compressed as a whole."""
+"""The methods in which a complete script may be compressed."""
 
 
 class Decompressor(Protocol):
-    """As ``zlib.decompressobj``: ``unconsumed_tail`` is what it has not taken yet, ``unused_data`` what follows."""
+    """The interface of ``zlib.decompressobj``: ``unconsumed_tail`` is unread input, ``unused_data`` what follows."""
 
     @property
     def eof(self) -> bool: ...

@@ -1,4 +1,4 @@
-"""What one complete reading of an archive finds: digests of its tables, sequence values, large objects."""
+"""The result of reading an archive completely: digests of its tables, sequence values, large objects."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class LargeObjects:
 
 @dataclass
 class ArchiveSummary:
-    """What :class:`~airflow_pgbackup.postgres.archive.reader.ArchiveReader` found.
+    """The findings of :class:`~airflow_pgbackup.postgres.archive.reader.ArchiveReader`.
 
     :ivar entries: the table of contents; empty for plain dumps.
     :ivar tables: in the order of the archive.

@@ -1,4 +1,4 @@
-"""How a PostgreSQL server is reached: the same for its own tools and for our sessions.
+"""Connection parameters, which PostgreSQL's own tools and our sessions share.
 
 Everything that libpq would look up itself (service files, files in the home directory) is looked up once, in
 :meth:`ConnectionParams.resolve`, so that every libpq, whatever its build and home directory, gets the same parameters.

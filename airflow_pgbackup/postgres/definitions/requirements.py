@@ -1,4 +1,4 @@
-"""What a dump requires of the target server: roles, extensions, tablespaces, locks.
+"""The requirements of a dump on the target server: roles, extensions, tablespaces, locks.
 
 A restore checks them before it starts, rather than fail after hours.
 """

@@ -62,7 +62,7 @@ class ScriptSection:
 
 @dataclass
 class ScriptSummary:
-    """What a script contains.
+    """The contents of a script.
 
     :ivar cluster: pg_dumpall wrote it.
     :ivar globals: statements before the first database: roles, tablespaces. They may contain password hashes.

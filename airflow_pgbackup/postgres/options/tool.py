@@ -1,4 +1,4 @@
-"""What the options of pg_dump, pg_dumpall and pg_restore have in common: validate, render, describe."""
+"""The common base of the options of pg_dump, pg_dumpall and pg_restore: validate, render, describe."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ _HINT = (
 
 @dataclass(frozen=True)
 class Sandbox:
-    """How to start programs in a sandbox. Each gets namespaces of its own; they share only files bound into both.
+    """A sandbox to start programs in. Each gets namespaces of its own; they share only files bound into both.
 
     :ivar uid: the user of the programs, as seen from outside; `gid` is their group.
     """

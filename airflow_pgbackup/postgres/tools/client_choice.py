@@ -31,7 +31,7 @@ SERVER_TOOLS = ("initdb", "postgres", "psql")
 
 @dataclass(frozen=True)
 class ReaderRequirements:
-    """What a client needs to read an archive.
+    """The properties that a client needs to read an archive.
 
     :ivar dump_version: of the pg_dump that wrote the archive, ``18.4``.
     :ivar major: the lowest major version of pg_restore that can read it.

@@ -1,4 +1,4 @@
-"""How a tool ended, as an error to raise."""
+"""Turn the end of a tool into the error to raise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a complete file gets its name: unlike a rename, a hard link fails when the name is taken."""
+"""Give a complete file its name by a hard link, which, unlike a rename, fails when the name is taken."""
 
 from __future__ import annotations
 

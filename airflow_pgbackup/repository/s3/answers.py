@@ -1,4 +1,4 @@
-"""What a store may answer: so much and no more, and in the form that S3 documents.
+"""Limit and check the responses of a store: their size, and the form that S3 documents.
 
 botocore reads an answer into memory whatever its size, hands it to an XML parser whatever it declares, and fails with a
 ``ValueError`` or ``KeyError`` of its own where a value has another form than its model of S3 says.
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 MOST_BYTES = 8 * 1024**2
-"""Of an answer that is no object: a page of 1,000 keys of 1,024 bytes, percent-encoded, takes some 3.5 MB."""
+"""The limit for a response other than an object: a page of 1,000 percent-encoded keys of 1,024 bytes takes 3.5 MB."""
 MOST_TAGS = 100_000
-"""Of XML: a page of 1,000 keys has some 20,000."""
+"""The limit for the tags of an XML response: a page of 1,000 keys has about 20,000."""
 MOST_SECONDS = 900.0
-"""For an answer to arrive. S3 may take minutes to complete an upload, and sends white space meanwhile."""
+"""The deadline for a response. S3 may take minutes to complete an upload, and sends white space until then."""
 
 MALFORMED = (ResponseParserError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What botocore raises where an answer has another form than it expects."""
+"""The errors that botocore raises when a response does not have the expected form."""
 
 _CHUNK = 1 << 16
 

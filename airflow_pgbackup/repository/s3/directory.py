@@ -40,7 +40,7 @@ class _Early:
 
 
 class DirectoryUpload:
-    """For the length of a ``with``; what is not finished then is aborted.
+    """A directory being written; the end of the ``with`` aborts what is not finished.
 
     :param begin: the upload of a member through a bucket; its sha256, where that is known before.
     :param on_failure: called with the reason when a member that was offered could not be sent.

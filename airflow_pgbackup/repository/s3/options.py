@@ -1,4 +1,4 @@
-"""How an ``s3://`` repository is reached and written. Light to import: boto3 is loaded when a client is made."""
+"""Options for reaching and writing an ``s3://`` repository. boto3 is imported only when a client is made."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def mapping(name: str, value: object) -> Mapping[str, Any]:
 
 @dataclass
 class PartPlan:
-    """How large each part of a stream of unknown length is.
+    """The size of each part of a stream of unknown length.
 
     S3 counts parts, not bytes, and allows each its own size. Three quarters of the parts are one size, with which
     the expected bytes fit; from there it doubles every fortieth of the parts, so that a stream which outgrows its
