@@ -19,6 +19,7 @@ from datetime import date, datetime, timezone
 from itertools import takewhile
 
 from airflow_pgbackup.backup.context import discard
+from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.repository.base import Repository
@@ -202,7 +203,7 @@ def _latest(
             for line in skipped[:_MOST_NAMED]:
                 say(f"warning: newer backup {wanted}/{line}; using {read.backup.id}")
             if len(skipped) > _MOST_NAMED:
-                say(f"warning: {len(skipped) - _MOST_NAMED} more newer backups of {wanted} cannot be used")
+                say(f"warning: {counted(len(skipped) - _MOST_NAMED, 'more newer backup')} of {wanted} cannot be used")
             return read
         skipped.append(f"{backup.id} {_reason(backup, read)}")
     if not skipped:

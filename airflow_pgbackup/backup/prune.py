@@ -24,7 +24,7 @@ from itertools import groupby
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
-from airflow_pgbackup.backup.progress import human_bytes
+from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.removal import GRACE, LEAST_GRACE, is_abandoned, remove_backup, sweep
 from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, RepositoryError
@@ -227,7 +227,9 @@ class _Prune:
             for id, why in ignored[:_NAMED]:
                 self._note(f"{series}/{id}: its files do not prove its state: {why[0]}")
             if len(ignored) > _NAMED:
-                self._note(f"{series}: the files of {len(ignored) - _NAMED} more backups do not prove their states")
+                self._note(
+                    f"{series}: the files of {counted(len(ignored) - _NAMED, 'more backup')} do not prove their state"
+                )
         return [read[b.folder].backup if b.folder in read else b for b in listed]
 
     def _read(self, backup: Backup) -> tuple[str, _Read]:

@@ -134,7 +134,7 @@ class TemporaryDatabases:
                     return False
                 time.sleep(0.05)
         except PgBackupError as error:
-            self._say(f"cannot drop databases {PREFIX}{self._token}_*, the next restore will: {error.message}")
+            self._say(f"cannot drop databases {PREFIX}{self._token}_*; the next restore drops them: {error.message}")
             return False
         return True
 
