@@ -18,8 +18,9 @@ def run(session: Session) -> None:
         raise ConfigurationError(
             f"{directory} is not a directory", hint="Create it first, or choose another one with --into."
         )
-    with session.working(f"downloading {manifest.artifact.name}"):
-        path = download(repository, manifest, directory, cancel=session.cancel)
+    what = f"downloading {manifest.artifact.name}"
+    with session.working(what), session.context.step(what, bytes_total=manifest.artifact.size) as step:
+        path = download(repository, manifest, directory, cancel=session.cancel, progress=step)
     command = restore_command_of(manifest)
     session.result(
         {"path": str(path), "restore_command": command},
