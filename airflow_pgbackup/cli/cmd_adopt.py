@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.prompt import Confirm
-from rich.table import Table
 
-from airflow_pgbackup.backup.adopt import Plan, carry_out, open_sources, plan_adoption
+from airflow_pgbackup.backup.adopt import Plan, PlannedDump, carry_out, open_sources, plan_adoption
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.cli.arguments import repository_argument, repository_at
 from airflow_pgbackup.cli.definition import EXIT_STATUS
-from airflow_pgbackup.cli.display import count
+from airflow_pgbackup.cli.display import columns, count
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.base import Repository
@@ -48,7 +47,7 @@ def run(session: Session) -> None:
         return
     if not arguments.json:
         for each in _shown(plan):
-            session.out.say(each) if isinstance(each, str) else session.out.print(each)
+            session.out.say(each)
     if (plan.to_adopt or (arguments.move and plan.dumps)) and not arguments.yes:
         _ask(session, plan)
     _carry_out(session, plan, repository)
@@ -107,26 +106,12 @@ def _carry_out(session: Session, plan: Plan, repository: Repository) -> None:
     session.result(outcome, *lines)
 
 
-def _shown(plan: Plan) -> list[str | Table]:
-    """Return the plan for people: a table of dumps, skipped files, warnings, totals."""
-    shown: list[str | Table] = []
+def _shown(plan: Plan) -> list[str]:
+    """Return the plan for people: a line for each dump and each skipped file, warnings, totals."""
+    shown: list[str] = []
     if plan.dumps:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("file", "series", "time (UTC)", "from", "size", "notes"):
-            table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold")
-        for planned in plan.dumps:
-            notes = ["adopted before"] if planned.present else []
-            if planned.database_from not in ("dump",):
-                notes.append(f"database by {planned.database_from}")
-            table.add_row(
-                planned.dump.name,
-                str(planned.series),
-                f"{planned.time.at:%Y-%m-%d %H:%M}",
-                _HOW[planned.time.source],
-                human_bytes(planned.dump.size),
-                "; ".join((*notes, *planned.notes)),
-            )
-        shown.append(table)
+        rows = [("file", "series", "time (UTC)", "from", "size", "notes"), *map(_row, plan.dumps)]
+        shown += columns(rows, right=[4])
     shown += [f"skipped {skipped.name}: {skipped.reason}" for skipped in plan.skipped]
     shown += [f"time pattern {pattern}: {count(number, 'name')}" for pattern, number in plan.patterns.items()]
     shown += [f"warning: {warning}" for warning in plan.warnings]
@@ -137,3 +122,17 @@ def _shown(plan: Plan) -> list[str | Table]:
         f"{len(plan.dumps) - len(plan.to_adopt):,} adopted before; {len(plan.skipped):,} skipped"
     )
     return shown
+
+
+def _row(planned: PlannedDump) -> tuple[str, ...]:
+    notes = ["adopted before"] if planned.present else []
+    if planned.database_from != "dump":
+        notes.append(f"database by {planned.database_from}")
+    return (
+        planned.dump.name,
+        str(planned.series),
+        f"{planned.time.at:%Y-%m-%d %H:%M}",
+        _HOW[planned.time.source],
+        human_bytes(planned.dump.size),
+        "; ".join((*notes, *planned.notes)),
+    )

@@ -19,7 +19,7 @@ from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.local.repository import LocalRepository
 
 PROGRAM = [sys.executable, "-c", "import sys; from airflow_pgbackup.cli import main; sys.exit(main())"]
-ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "COLUMNS": "200", "TERM": "dumb"}
+ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "TERM": "dumb"}
 
 
 def script(text: str) -> bytes:
@@ -102,6 +102,7 @@ def test_the_plan_says_where_each_time_and_name_comes_from(repository: LocalRepo
     assert "time pattern %Y-%m-%d_%H%M: 1 name\n" in done.stdout
     assert "warning: the time of 1 of 3 dumps is that of the file, which a copy changes" in done.stdout
     assert done.stdout.rstrip().endswith("dry run: nothing was changed")
+    assert len(lines) == len([line for line in done.stdout.splitlines() if "old/crm" in line]) == 3, "a line for each"
     assert count(repository) == 0
     plan: Any = json.loads(run(repository, dumps, "--dry-run", "--json").stdout)
     assert [one["time_from"] for one in plan["found"]] == ["name", "name", "mtime"]

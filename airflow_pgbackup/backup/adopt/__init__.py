@@ -11,13 +11,13 @@ from pathlib import Path
 
 from airflow_pgbackup.backup.adopt.carry_out import Verify, carry_out
 from airflow_pgbackup.backup.adopt.open_sources import open_sources
-from airflow_pgbackup.backup.adopt.plan import Plan
+from airflow_pgbackup.backup.adopt.plan import Plan, PlannedDump
 from airflow_pgbackup.backup.adopt.planner import plan_adoption
 from airflow_pgbackup.backup.adopt.sources import Source
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.repository.base import Repository
 
-__all__ = ["Plan", "Source", "adopt", "carry_out", "open_sources", "plan_adoption"]
+__all__ = ["Plan", "PlannedDump", "Source", "adopt", "carry_out", "open_sources", "plan_adoption"]
 
 
 def adopt(

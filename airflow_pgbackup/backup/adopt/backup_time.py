@@ -50,7 +50,7 @@ def choose_time(
         return BackupTime(stated.replace(microsecond=0), HEADER)
     if name:
         return BackupTime(name.moment.at.replace(microsecond=0), NAME, doubt)
-    warning = "time of the file, which a copy changes; its name has no time"
+    warning = "time of the file, which a copy changes"
     return BackupTime(modified.replace(microsecond=0), MTIME, f"{doubt}; {warning}" if doubt else warning)
 
 
