@@ -167,6 +167,7 @@ class _Dump:
                     compression=plan.around,
                     database=series.database,
                     create=plan.create,
+                    kind=series.kind,
                 ),
                 source_rows=source_rows,
                 left_out=left_out,

@@ -11,12 +11,26 @@ from airflow_pgbackup.repository.manifest import Manifest
 
 _DECOMPRESS = {"zstd": "zstd -dc", "gzip": "gzip -dc", "lz4": "lz4 -dc", "bzip2": "bzip2 -dc", "xz": "xz -dc"}
 
+# A string instead of dollar quotes, which a shell would expand. Objects of users have OIDs from 16384 on
+# (FirstNormalObjectId in src/include/access/transam.h).
+_REQUIRE_NEW_SERVER = (
+    "psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --dbname postgres --command "
+    "\"DO 'BEGIN IF EXISTS (SELECT FROM pg_database WHERE datname NOT IN (''postgres'', ''template0'', ''template1'')) "
+    "OR EXISTS (SELECT FROM pg_class WHERE oid >= 16384) "
+    "THEN RAISE EXCEPTION ''this server already has databases: restore a cluster into a new server''; END IF; END'\""
+)
+"""A command that fails unless the server is new: it has no database but those of initdb, and postgres is empty."""
 
-def restore_command(*, artifact: str, format: str, compression: str | None, database: str | None, create: bool) -> str:
+
+def restore_command(
+    *, artifact: str, format: str, compression: str | None, database: str | None, create: bool, kind: str = "cluster"
+) -> str:
     """Return a shell line to run in the directory that holds the artifact; libpq's variables name the server.
 
     :param compression: the compression around a plain dump; None where pg_restore decompresses.
     :param database: the database that was dumped; None for a cluster.
+    :param kind: of a dump without `database`: ``cluster``, or what it is limited to (``globals``, ``roles``,
+        ``tablespaces``). Only a cluster needs a new server: roles and tablespaces that exist are reported.
     :param create: the dump creates the database itself (``--create`` in plain format).
     """
     name = shlex.quote(f"./{artifact}" if artifact.startswith("-") else artifact)
@@ -25,8 +39,11 @@ def restore_command(*, artifact: str, format: str, compression: str | None, data
         psql = f"psql --no-psqlrc --set ON_ERROR_STOP=1 --dbname {shlex.quote(_dbname(into))}"
         if database is None:
             # ON_ERROR_STOP would end at CREATE ROLE of the bootstrap superuser. psql reports existing roles.
+            # So it would also go on where databases exist already, and double the rows of tables without a key.
             psql = f"psql --no-psqlrc --dbname {into}"
         feed = f"{_DECOMPRESS[compression]} {name} | {psql}" if compression else f"{psql} --file {name}"
+        if database is None and kind == "cluster":
+            return f"{_REQUIRE_NEW_SERVER} && {feed}"
         return feed if into == "postgres" else f"{_createdb(into)} && {feed}"
     into = _restored(database or "")
     return f"{_createdb(into)} && pg_restore --exit-on-error --dbname {shlex.quote(_dbname(into))} {name}"
@@ -46,6 +63,7 @@ def restore_command_of(manifest: Manifest) -> str:
             compression=artifact.compressed_around,
             database=manifest.series.database,
             create=create,
+            kind=manifest.contents_kind,
         )
         for create in (False, True)
     )

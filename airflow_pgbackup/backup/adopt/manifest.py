@@ -70,6 +70,7 @@ def manifest_of(planned: PlannedDump, repository: str, attempt: str, server: str
             compression=content.compression if content.format == "plain" else None,
             database=series.database,
             create=content.create,
+            kind=series.kind,
         ),
     )
 

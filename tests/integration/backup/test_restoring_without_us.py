@@ -14,6 +14,8 @@ import pytest
 from restoring import ROW_COUNT, SCHEMA, fresh_server, local, make_roles, value
 
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
+from airflow_pgbackup.backup.reference import load_manifest
+from airflow_pgbackup.backup.restore_command import restore_command_of
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
@@ -38,7 +40,7 @@ def block(*words: str) -> str:
     return found
 
 
-def run(script: str, server: PostgresServer, folder: Path, tmp_path: Path) -> str:
+def run(script: str, server: PostgresServer, folder: Path, tmp_path: Path, *, status: int = 0) -> str:
     """As a person would, in the backup's folder, libpq's variables set."""
     if shutil.which("zstd") is None:  # not part of a bare machine
         (tmp_path / "zstd").write_text(f"#!{sys.executable}\n{ZSTD}")
@@ -47,7 +49,7 @@ def run(script: str, server: PostgresServer, folder: Path, tmp_path: Path) -> st
         env["PATH"] = f"{server.bin_dir}:{tmp_path}:{env.get('PATH', '/usr/bin:/bin')}"
         script = script.replace(FOLDER, str(folder)).replace(CLUSTER, str(folder))
         done = subprocess.run(["sh", "-e", "-c", script], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
     return done.stdout + done.stderr
 
 
@@ -130,6 +132,33 @@ def test_a_complete_cluster(tmp_path: Path) -> None:
         assert len(errors) == 1
         assert 'role "postgres" already exists' in errors[0]
         assert value(other.params.with_database("dvdrental"), "select a from t") == 1
+        # Twice would double the rows of t, which has no primary key.
+        again = run(block("cluster_2026-11-22_0200.sql"), other, folder, tmp_path, status=1)
+        assert "this server already has databases: restore a cluster into a new server" in again
+        assert value(other.params.with_database("dvdrental"), "select count(*) from t") == 1
+        assert restore_command_of(load_manifest(repository, reference)) in block("cluster_2026-11-22_0200.sql")
+
+
+def test_a_cluster_whose_rows_are_in_postgres_is_restored_once(tmp_path: Path) -> None:
+    repository = local(tmp_path / "repository")
+    with fresh_server(18, superuser="postgres") as server:
+        with server.params.connect() as session:
+            session.execute("create table public.t as select 1 as a")
+        references = [
+            dump_cluster(
+                connection=server.params, server="prod", repository=repository, options=DumpAllOptions(**options)
+            )
+            for options in ({}, {"globals_only": True})
+        ]
+    commands = [restore_command_of(load_manifest(repository, reference)) for reference in references]
+    folders = [folder_of(tmp_path / "repository", reference) for reference in references]
+    with fresh_server(18, superuser="postgres") as other:
+        run(f"cd {folders[0]}; {commands[0]}", other, folders[0], tmp_path)
+        run(f"cd {folders[0]}; {commands[0]}", other, folders[0], tmp_path, status=1)
+        assert value(other.params, "select count(*) from public.t") == 1
+        # Roles are restored into servers that have databases.
+        said = run(f"cd {folders[1]}; {commands[1]}", other, folders[1], tmp_path)
+        assert 'role "postgres" already exists' in said
 
 
 def test_every_command_is_tried() -> None:
