@@ -75,7 +75,7 @@ def open_below(root: Path, path: str) -> int:
 def parent_below(root: Path, path: str) -> Iterator[tuple[int, str]]:
     """Open the directory that holds a path below `root`; yield its descriptor and the last name, for a ``dir_fd``.
 
-    No link on the way is followed, and no link that somebody puts there later changes where the descriptor leads.
+    No link on the way is followed, and no link that is put there later changes where the descriptor leads.
 
     :param root, path: as for :func:`open_below`.
     :raises OSError: a segment is not a directory.

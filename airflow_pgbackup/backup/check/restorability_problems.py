@@ -353,7 +353,7 @@ _ALL = (
         message="extensions must be preloaded: {}",
         consequence="CREATE EXTENSION fails on a server that does not have them in shared_preload_libraries",
         hint="Add them to shared_preload_libraries on every server that restores, and restart it: {}.",
-        condition="for example pg_cron, timescaledb, citus, pgaudit",
+        condition="pg_cron, timescaledb, citus or pgaudit",
     ),
     RestorabilityProblem(
         code="extension_database",

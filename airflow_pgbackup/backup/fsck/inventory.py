@@ -122,7 +122,7 @@ def _is_temporary(key: str) -> bool:
 
 
 def _encoded(path: str) -> str:
-    """Return the encoded form of two segments that somebody has decoded, in whole or in part."""
+    """Return the encoded form of two segments that were decoded, completely or in part."""
     server, _, database = path.partition("/")
     try:
         encoded = database if database in SPECIAL_FOLDERS else encode_segment(unquote(database))

@@ -49,7 +49,7 @@ class StderrFilter:
 
         A DETAIL about a key keeps its columns, not their values.
 
-        The line is not escaped, so that names in it can be matched; whoever shows it must use
+        The line is not escaped, so that names in it can be matched; code that shows it must use
         :func:`airflow_pgbackup.text.printable`.
         """
         if _QUOTING.match(line):
