@@ -47,6 +47,8 @@ class PgRestoreOperator(PgBackupOperator):
     :param mode: ``into_empty``: the database exists and holds no user objects. ``create``: it does not exist.
         ``replace``: a new database takes the place of the existing one, by renames in one transaction.
         ``into_existing``: restore beside what the database holds, in one transaction.
+    :param into_schema: with ``into_existing`` and ``tables``: a new schema for them, beside the live tables; with their
+        indexes, without foreign keys, triggers and privileges. The result has the statements that copy the rows back.
     :param keep_old: with ``replace``: keep the old database under a dated name; False drops it after the swap.
     :param terminate_sessions: end the sessions in the database that is replaced; False fails if there are any.
     :param maintenance_database: the database to connect to while databases are created and renamed; None tries
@@ -65,9 +67,9 @@ class PgRestoreOperator(PgBackupOperator):
 
     template_fields = (
         "backup", "repository", "series", "backup_id", "minimum_level", "aws_conn_id", "postgres_conn_id", "database",
-        "mode", "keep_old", "terminate_sessions", "maintenance_database", "allow_older_server", "globals_backup",
-        "globals_aws_conn_id", "analyze", "plan_only", "indexes", "use_list", "schemas", "exclude_schemas", "functions",
-        "superuser", "tables", "triggers", "filters", "sections", "role", "extra_args",
+        "mode", "into_schema", "keep_old", "terminate_sessions", "maintenance_database", "allow_older_server",
+        "globals_backup", "globals_aws_conn_id", "analyze", "plan_only", "indexes", "use_list", "schemas",
+        "exclude_schemas", "functions", "superuser", "tables", "triggers", "filters", "sections", "role", "extra_args",
     )  # fmt: skip
 
     # Lists and mappings, which Airflow's page shows as JSON.
@@ -91,6 +93,7 @@ class PgRestoreOperator(PgBackupOperator):
         postgres_conn_id: str = "postgres_default",
         database: str | None = None,
         mode: str = "into_empty",
+        into_schema: str | None = None,
         keep_old: bool | str = True,
         terminate_sessions: bool | str = True,
         maintenance_database: str | None = None,
@@ -150,6 +153,7 @@ class PgRestoreOperator(PgBackupOperator):
         self.postgres_conn_id = postgres_conn_id
         self.database = database
         self.mode = mode
+        self.into_schema = into_schema
         self.keep_old = keep_old
         self.terminate_sessions = terminate_sessions
         self.maintenance_database = maintenance_database
@@ -219,6 +223,7 @@ class PgRestoreOperator(PgBackupOperator):
             target=RestoreTarget(
                 connection=PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(),
                 mode=self.mode,
+                into_schema=self.into_schema,
                 keep_old=is_true("keep_old", self.keep_old),
                 terminate_sessions=is_true("terminate_sessions", self.terminate_sessions),
                 maintenance_database=self.maintenance_database,
