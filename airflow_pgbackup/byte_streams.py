@@ -40,8 +40,7 @@ class CountingReader:
 class PieceReader:
     """Read an iterator of bytes as a stream. It takes a piece when it needs one, and holds no more than what was asked.
 
-    ``read(n)`` returns `n` bytes until the end, as :mod:`boto3`'s transfer manager needs: it takes a short read for the
-    end of a small file.
+    ``read(n)`` returns `n` bytes until the end, so that a reader may take a short read for the end.
     """
 
     def __init__(self, pieces: Iterator[bytes]) -> None:

@@ -1,8 +1,7 @@
 """The readers that a dump passes through between pg_dump and the repository.
 
-Each has ``read(n)`` that returns ``n`` bytes until the end, as :mod:`boto3`'s transfer manager needs (it takes a short
-read for a small file). Each passes on the error of the reader below: a failed tool is a read error at the end of its
-output, so no writer ever sees a clean end of a failed dump.
+Each has ``read(n)`` that returns ``n`` bytes until the end. Each passes on the error of the reader below: a failed tool
+is a read error at the end of its output, so no writer ever sees a clean end of a failed dump.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ _AT_ONCE = 4  # members hashed at a time, each on a core
 
 
 class ByteSource:
-    """Reads full chunks until the end, whatever the reader returns at once.
+    """Read full chunks until the end, also where the reader returns less at a time.
 
     :param sha256: the digest that the bytes must have.
     :param digest: compute the digest although none is expected.

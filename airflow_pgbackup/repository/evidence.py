@@ -149,13 +149,14 @@ def read_each(
 
 
 def unreadable(backup: Backup, problem: str) -> Evidence:
+    """Return the evidence of a backup whose manifest is invalid."""
     return Evidence(replace(backup, state="unreadable", level=None, problem=problem), None)
 
 
 def may_count(backup: Backup, minimum_level: str | None) -> bool:
     """Return whether a listed backup claims a pass at that level or above; if not, reading it cannot prove one.
 
-    :param minimum_level: None: anything may count.
+    :param minimum_level: None for any backup.
     """
     if minimum_level is None:
         return True
@@ -184,7 +185,7 @@ def parse_verification(data: bytes, name: VerificationName, manifest: Manifest) 
         if manifest.artifact.rewritten and not passed & {"archive", "restore"}:
             raise ManifestError(f"it did not read the dump, which {US} compressed")
         if verification.differences or any(check.result in ("fail", "notproven") for check in verification.checks):
-            raise ManifestError("it passed with a check that did not")
+            raise ManifestError("it passed, but one of its checks did not")
     return verification
 
 

@@ -22,9 +22,9 @@ from airflow_pgbackup.errors import ManifestError
 
 FORMAT_VERSION = "1.0"
 MAX_BYTES = 16 * 1024**2
-"""A directory dump of 100,000 members makes a manifest of about 14 MiB."""
+"""The largest file that is read: a directory dump of 100,000 members has a manifest of about 14 MiB."""
 MAX_DEPTH = 32
-"""Nesting of the fields that hold anything (``options``, ``origin``, unknown ones): ours is 2."""
+"""Levels of nesting in fields without a schema (``options``, ``origin``, unknown ones); this package writes 2."""
 
 D = TypeVar("D", bound="Document")
 Content = Mapping[str, Any]
@@ -42,21 +42,22 @@ class Document(ABC):
     schema: ClassVar[str]
 
     def to_json(self) -> bytes:
+        """Return the file's contents, UTF-8."""
         content = _encode(self)
         content.update(content.pop("unknown"))
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        # A lone surrogate, from a foreign manifest, becomes its \udXXX escape, which is JSON again.
+        # A lone surrogate in a foreign manifest cannot be encoded: it becomes the JSON escape \udXXX.
         return text.encode("utf-8", "backslashreplace")
 
     @classmethod
     def from_json(cls: type[D], data: bytes) -> D:
-        """Read and check.
+        """Return the checked document.
 
-        :raises ManifestError: for what is too large, not JSON, of another major version, against the schema, or
-            contradicts itself.
+        :raises ManifestError: too large, not JSON, of another major version, in violation of its schema, or
+            contradicting itself.
         """
         if len(data) > MAX_BYTES:
-            raise ManifestError(f"a {cls.schema} of {len(data)} bytes, at most {MAX_BYTES} are read")
+            raise ManifestError(f"a {cls.schema} of {len(data)} bytes, more than {MAX_BYTES}")
         try:
             content = json.loads(
                 data.decode("utf-8"), parse_constant=_no_constant, parse_int=_integer, parse_float=_real
@@ -71,8 +72,8 @@ class Document(ABC):
             raise ManifestError(f"a {cls.schema} nested more than {MAX_DEPTH} levels deep")
         try:
             document = cls._decode(content, unknown)
-        except (ValueError, OverflowError) as error:  # a date like the 31st of February
-            raise ManifestError(f"a {cls.schema} with a wrong value: {error}") from None
+        except (ValueError, OverflowError) as error:  # a date like February 31
+            raise ManifestError(f"a {cls.schema} with an invalid value: {error}") from None
         if contradiction := document._contradiction():
             raise ManifestError(f"a {cls.schema} that contradicts itself: {contradiction}")
         return document
@@ -83,11 +84,11 @@ class Document(ABC):
         """Return the document of JSON that has passed its schema.
 
         :param unknown: the top-level fields that this class does not have.
-        :raises ValueError, OverflowError: for a date that does not exist, or a number out of range.
+        :raises ValueError, OverflowError: a date does not exist, or a number is out of range.
         """
 
     def _contradiction(self) -> str | None:
-        """Return what contradicts itself in the fields, where no schema can express it; None for nothing."""
+        """Return a contradiction between fields that a schema cannot express; None if there is none."""
         return None
 
 
@@ -97,7 +98,7 @@ def moment(text: str) -> datetime:
 
 
 def integer(value: float | None) -> int | None:
-    """Return a number of JSON, to which 1.0 is an integer too, as Python's int; None for null."""
+    """Return a JSON integer as an int; None for null. JSON Schema takes 1.0 for an integer too."""
     return None if value is None else int(value)
 
 
@@ -122,7 +123,7 @@ def _validate(schema: str, content: object) -> None:
 
 @cache
 def _validator(schema: str) -> Any:
-    # Imported when first needed: it costs as much as the rest of this package together.
+    # Imported when first needed: its import takes as long as the rest of this package.
     from jsonschema import Draft202012Validator, validators
 
     path = files("airflow_pgbackup.repository") / "schemas" / f"{schema}.json"
@@ -132,8 +133,11 @@ def _validator(schema: str) -> Any:
 
 
 def _pattern(_: object, pattern: str, value: object, __: object) -> Iterator[Any]:
-    """Match a pattern as JSON Schema defines it: in ECMA-262 ``$`` is the very end and ``\\d`` is 0 to 9. In Python's
-    ``re``, which jsonschema uses, a line feed may follow ``$``, and ``\\d`` matches Arabic digits too."""
+    """Match a pattern as JSON Schema defines it, in the dialect of ECMA-262.
+
+    There ``$`` matches only at the end, and ``\\d`` only 0 to 9. jsonschema uses Python's ``re``, in which ``$`` also
+    matches before a final line feed, and ``\\d`` matches digits of all scripts.
+    """
     from jsonschema import ValidationError
 
     if isinstance(value, str) and not re.search(pattern.replace("$", r"\Z"), value, re.ASCII):
@@ -145,7 +149,7 @@ def _no_constant(name: str) -> object:
 
 
 def _integer(digits: str) -> int:
-    # A number of a thousand digits is an integer to JSON, and to nothing that we do with it.
+    # JSON allows a thousand digits, but every number in these files fits into 64 bits.
     if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
         raise ValueError(f"the number {digits[:20]}… does not fit into 64 bits")
     return int(digits)

@@ -30,14 +30,14 @@ def open_repository(uri: str, *, s3: S3Options | None = None, cancel: CancelFlag
         raise ConfigurationError(f"not a repository's URI: {uri!r}", hint=hint)
     authority, _, path = rest.partition("/")
     if "@" in authority:
-        # Not echoed: it holds a secret.
+        # The message does not quote the URI, which holds a secret.
         raise ConfigurationError(
             "the repository's URI holds credentials", hint="Put them in the AWS connection or the environment."
         )
     if scheme in ("s3a", "s3n"):
         raise ConfigurationError(f"not a repository's URI: {uri!r}", hint=f"Write s3://{rest}.")
     if scheme not in ("file", "s3"):
-        raise ConfigurationError(f"no repositories of kind {scheme}://", hint=_FORMS)
+        raise ConfigurationError(f"unsupported scheme {scheme}:// in the repository's URI", hint=_FORMS)
     if re.search(r"[?#\x00-\x1f\x7f]", uri):
         raise ConfigurationError(
             f"the repository's URI holds a '?', '#' or control character: {uri!r}",
@@ -51,8 +51,8 @@ def open_repository(uri: str, *, s3: S3Options | None = None, cancel: CancelFlag
 def _local(uri: str, host: str, path: str, cancel: CancelFlag | None) -> LocalRepository:
     if host not in ("", "localhost"):
         raise ConfigurationError(
-            f"a file:// URI names a folder of this machine: {uri!r}",
-            hint=f"Write file:///{host}/{path}, with three slashes, if that is the directory.",
+            f"a file:// URI with the host {host!r}: {uri!r}",
+            hint=f"For a directory of this machine, write three slashes: file:///{host}/{path}.",
         )
     return LocalRepository(Path("/") / _checked(uri, unquote(path)), cancel=cancel)
 
@@ -60,11 +60,11 @@ def _local(uri: str, host: str, path: str, cancel: CancelFlag | None) -> LocalRe
 def _s3(uri: str, bucket: str, prefix: str, options: S3Options, cancel: CancelFlag | None) -> Repository:
     if ":" in bucket:
         raise ConfigurationError(
-            f"a repository's URI holds no port: {uri!r}",
-            hint="Set the endpoint in the AWS connection (endpoint_url) or by AWS_ENDPOINT_URL_S3.",
+            f"the repository's URI holds a port: {uri!r}",
+            hint="Set the endpoint in the AWS connection (endpoint_url), or by AWS_ENDPOINT_URL_S3.",
         )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket):
-        raise ConfigurationError(f"not the name of a bucket: {bucket!r} in {uri!r}", hint=_FORMS)
+        raise ConfigurationError(f"invalid bucket name {bucket!r} in {uri!r}", hint=_FORMS)
     from airflow_pgbackup.repository.s3.repository import S3Repository  # boto3 takes 0.2 s to import
 
     return S3Repository(bucket, _checked(uri, prefix) if prefix.rstrip("/") else "", options, cancel=cancel)

@@ -20,7 +20,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class TableResult:
-    """``database`` only for a cluster; ``rows`` and ``sha256`` as read from the archive."""
+    """The result for one table: `rows` and `sha256` as read from the archive; `database` only for a cluster."""
 
     schema: str
     name: str
@@ -87,7 +87,7 @@ class Verification(Document):
 
     def _contradiction(self) -> str | None:
         if self.artifact_sha256 is None and self.format_version != "1.0":
-            return f"version {self.format_version} names the artifact that was looked at, and this does not"
+            return f"version {self.format_version} requires artifact_sha256, which is missing"
         return None
 
 

@@ -480,7 +480,7 @@ def test_a_store_that_copies_something_else(
         params.pop("CopySourceIfMatch", None)
 
     client.meta.events.register("provide-client-params.s3.CopyObject", divert)
-    with pytest.raises(RepositoryError, match="is not what was sent"):
+    with pytest.raises(RepositoryError, match="differs from what was sent"):
         upload(reference=made, source=source, destination=copying)
     assert [entry.key for entry in destination.list()] == ["repository.json"]
 

@@ -281,7 +281,7 @@ def test_overwritten_right_after_the_commit(store: Store, repository: Repository
 @pytest.mark.parametrize("data", ALL)
 def test_a_store_that_has_not_what_was_sent(store: Store, repository: Repository, data: bytes) -> None:
     store.proxy.fault("HeadObject", "shrink", skip=1, times=FOR_EVER)
-    with pytest.raises(RepositoryError, match=rf"not what was sent: 1 bytes of {len(data)}"):
+    with pytest.raises(RepositoryError, match=rf"differs from what was sent: 1 of {len(data)} bytes"):
         repository.write(KEY, io.BytesIO(data))
     assert store.visible() is None
 

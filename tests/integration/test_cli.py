@@ -338,7 +338,7 @@ def test_check_finds_what_prevents_a_backup(run: Run, tmp_path: Path) -> None:
     [
         ((), 2, "commands:"),
         (("list",), 2, "required: REPOSITORY"),
-        (("list", "/var/backups"), 2, "Write file:///var/backups"),
+        (("list", "/var/backups"), 2, "Write file:///var/backups."),
         (("list", "file:///no/such/folder"), 1, "pgbackup init"),
         (("dump", "file:///x", "-d", "postgres://u:p@h/x"), 2, "not a connection string"),
         (("dump", "file:///x", "--password", "p"), 2, "unrecognized arguments"),

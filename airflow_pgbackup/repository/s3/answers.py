@@ -1,7 +1,7 @@
 """Limit and check the responses of a store: their size, and the form that S3 documents.
 
-botocore reads an answer into memory whatever its size, hands it to an XML parser whatever it declares, and fails with a
-``ValueError`` or ``KeyError`` of its own where a value has another form than its model of S3 says.
+botocore itself reads an answer of any size into memory, hands any document type declaration to the XML parser, and
+raises a bare ``ValueError`` or ``KeyError`` when a value does not have the form that its model of S3 gives.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _EXPECTED: Mapping[str, tuple[str, ...]] = {
     "CreateMultipartUpload": ("UploadId",),
     "UploadPart": ("ETag",),
     "UploadPartCopy": ("CopyPartResult",),
-    # S3 always sends it. To botocore, any other XML is a listing without keys.
+    # S3 always sends it. botocore takes any other XML for a listing without keys.
     "ListObjectsV2": ("IsTruncated",),
 }
 _EXPECTED_ITEMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -62,7 +62,7 @@ def limit_answers(client: S3Client) -> None:
 
     This does not limit the contents of objects, which are streams.
     """
-    endpoint = cast("Any", client)._endpoint  # botocore has no event between an answer's headers and its body
+    endpoint = cast("Any", client)._endpoint  # botocore has no event between headers and body
     endpoint._response_parser_factory = _parsers()
     client.meta.events.register("response-received.s3.HeadBucket", _end_redirects, unique_id="pgbackup-redirect")
     if not isinstance(endpoint.http_session, _LimitedSession):
@@ -70,17 +70,17 @@ def limit_answers(client: S3Client) -> None:
 
 
 def _end_redirects(response_dict: dict[str, Any] | None, **_: object) -> None:
-    """botocore asks for a bucket's region by HeadBucket, and where that is redirected, by HeadBucket again."""
+    """Refuse a redirected HeadBucket without a region: botocore would send another one for the region, endlessly."""
     if response_dict is None or not 300 <= response_dict["status_code"] < 400:
         return
     if "x-amz-bucket-region" not in response_dict["headers"]:
-        raise MalformedAnswer(detail="the bucket is redirected, and no region is named")
+        raise MalformedAnswer(detail="it redirects to another region without naming it")
 
 
 def check_answer(operation: str, answer: dict[str, Any]) -> dict[str, Any]:
     """Return a response after checking that it has every value that is used.
 
-    :raises MalformedAnswer: it lacks a value, or has one out of range.
+    :raises MalformedAnswer: a value is missing or out of range.
     """
     try:
         _check(_EXPECTED.get(operation, ()), answer)
@@ -124,19 +124,19 @@ def _timestamp(value: Any) -> datetime:
 
 
 class _LimitedSession:
-    """In place of botocore's ``URLLib3Session``."""
+    """Wrap botocore's ``URLLib3Session``: read all answers but objects here, within the limits."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
-        is_object, request.stream_output = request.stream_output, True  # else the session reads all of it
+        is_object, request.stream_output = request.stream_output, True  # else the session reads the body
         response: AWSResponse = self._session.send(request)
         length = response.headers.get("Content-Length", "0")
         if not (length.isascii() and length.isdecimal() and len(length) < 20):
             response.raw.close()
             raise MalformedAnswer(detail=f"Content-Length is {length[:100]}")
-        # The body of an error is read by botocore, also where an object was asked for.
+        # botocore reads the body of an error into memory even for GetObject.
         if request.method != "HEAD" and not (is_object and response.status_code < 300):
             response.raw = _Body(_read(response.raw, request.url))
         return response
@@ -146,10 +146,10 @@ class _LimitedSession:
 
 
 class _Body:
-    """A body that was read, as botocore reads one."""
+    """A body that has been read and checked, with the method by which botocore reads it."""
 
     def __init__(self, data: bytes) -> None:
-        if b"<!DOCTYPE" in data or b"\0" in data:  # UTF-16, in which the first would look different
+        if b"<!DOCTYPE" in data or b"\0" in data:  # NUL: UTF-16, which would hide the first
             raise MalformedAnswer(detail="it declares a document type")
         if data.count(b"<") > MOST_TAGS:
             raise MalformedAnswer(detail=f"it has more than {MOST_TAGS:,} tags")
@@ -160,7 +160,7 @@ class _Body:
 
 
 def _read(raw: Any, url: str) -> bytes:
-    read = getattr(raw, "read1", raw.read)  # read() waits until it has all that it was asked for
+    read = getattr(raw, "read1", raw.read)  # read() would wait for the full size
     end, left, chunks = time.monotonic() + MOST_SECONDS, MOST_BYTES, []
     try:
         while data := read(_CHUNK):
@@ -168,13 +168,13 @@ def _read(raw: Any, url: str) -> bytes:
             left -= len(data)
             if left < 0 or time.monotonic() > end:
                 break
-    # As URLLib3Session translates them, whose names botocore's retries know.
+    # The same translation as in URLLib3Session: botocore retries these errors by their classes.
     except URLLib3ReadTimeoutError as error:
         raise ReadTimeoutError(endpoint_url=url, error=error) from error
     except (HTTPError, OSError) as error:
         raise ConnectionClosedError(endpoint_url=url, error=error) from error
     if data:
-        raw.close()  # the rest is nobody's next answer
+        raw.close()  # so that the rest is not read as the next answer
         raise MalformedAnswer(
             detail=f"it is longer than {MOST_BYTES:,} bytes"
             if left < 0

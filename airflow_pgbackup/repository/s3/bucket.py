@@ -1,4 +1,4 @@
-"""A bucket: the one way by which requests reach S3."""
+"""A bucket: all requests to S3 go through it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from airflow_pgbackup.repository.s3.options import S3Options
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-# botocore retries what the network and a busy store do, but not what a checksum has caught.
+# botocore retries network errors and throttling, but not an upload that the store refused for its checksum.
 DAMAGED_RETRIES = 2
 MOST_EMPTY_PAGES = 1000
-"""In a row, of a listing. A store may send some, where it looks through many deleted versions."""
+"""Empty pages of a listing in a row. A store may send some while it skips many deleted versions."""
 
-# Of each listing: the items of a page, and the tokens that begin the next one.
+# For each listing: the fields with a page's items, and those with the tokens for the next page.
 _LISTINGS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ListObjectsV2": (("Contents", "CommonPrefixes"), ("NextContinuationToken",)),
     "ListParts": (("Parts",), ("NextPartNumberMarker",)),
@@ -42,12 +42,12 @@ _LISTINGS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 class Bucket:
-    """Adds to every request what the extra arguments say about it, and renews credentials that have expired.
+    """A bucket that adds the extra arguments to every request and renews expired credentials.
 
     Thread-safe, as boto3's clients are.
 
-    :param of: whose client this one uses, and renews.
-    :param cancel: checked by listings and while objects are read; writers have a flag of their own.
+    :param of: another Bucket, whose client this one uses and renews.
+    :param cancel: checked while listing and while reading objects; writes have a flag of their own.
     """
 
     def __init__(
@@ -79,21 +79,21 @@ class Bucket:
 
     @cached_property
     def algorithm(self) -> str | None:
-        """The checksum that goes with every upload; None where the connection wants only what S3 requires."""
+        """The checksum algorithm of uploads; None if the client sends checksums only when S3 requires them."""
         extra = self.options.extra_args
         if chosen := extra.get("ChecksumAlgorithm"):
             return str(chosen).upper()
-        # S3 refuses a locked object without a checksum, and botocore does not know that it does.
+        # S3 refuses a locked object without a checksum; botocore's model does not mark it as required.
         locked = any(name.startswith("ObjectLock") for name in extra)
         wanted = getattr(self.client.meta.config, "request_checksum_calculation", None) != "when_required"
         return "CRC32" if wanted or locked else None
 
     def call(self, operation: str, /, **params: Any) -> dict[str, Any]:
-        """Send one request and return the response. The bucket and the extra arguments are added.
+        """Send one request and return its checked answer.
 
-        It raises botocore's own errors; the caller, which knows what failed, translates them with :meth:`errors`.
-
-        :param operation: S3's name, ``PutObject``.
+        :param operation: S3's name, like ``PutObject``.
+        :param params: the parameters of the request; the bucket and the extra arguments are added.
+        :raises ClientError, BotoCoreError: botocore's own errors; callers translate them with :meth:`errors`.
         """
         params = {"Bucket": self.name, **self.extra_args(operation), **params}
         renewed, damaged = False, 0
@@ -114,15 +114,18 @@ class Bucket:
                 raise MalformedAnswer(detail=f"{type(error).__name__}, {error}") from error
 
     def check(self) -> None:
-        """Raise when we were asked to stop."""
+        """Check the cancel flag.
+
+        :raises Canceled: the caller was asked to stop.
+        """
         if self._cancel is not None:
             self._cancel.check()
 
     def pages(self, operation: str, /, **params: Any) -> Iterator[dict[str, Any]]:
-        """All pages of a listing.
+        """Yield the pages of a listing.
 
-        :raises EndlessListing: it has more than :data:`MOST_KEYS` items, or shows otherwise that it does not end.
-        :raises MalformedAnswer: it holds what was not asked for.
+        :raises EndlessListing: more than :data:`MOST_KEYS` items, too many empty pages, or a repeated token.
+        :raises MalformedAnswer: an item outside of the requested prefix, or a truncated page without a token.
         """
         names, tokens = _LISTINGS[operation]
         start = params.get("Prefix", "")
@@ -132,7 +135,7 @@ class Bucket:
         for page in self._paginator(operation).paginate(**params):
             items = [item for name in names for item in page.get(name, ())]
             for item in items:
-                # prune deletes what was listed: a key outside of the prefix would belong to another backup.
+                # prune deletes the listed keys, and a key outside of the prefix belongs to something else.
                 key = item.get("Key", item.get("Prefix", start))
                 if not key.startswith(start):
                     raise MalformedAnswer(detail=f"a listing of {start[:200]!r} holds {key[:200]!r}")
@@ -145,10 +148,10 @@ class Bucket:
             if empty > MOST_EMPTY_PAGES:
                 raise EndlessListing(detail=f"the store sent more than {MOST_EMPTY_PAGES:,} empty pages in a row")
             for name in tokens:
-                if not page.get(name):  # the paginator would end without an error
+                if not page.get(name):  # the paginator would end here without an error
                     raise MalformedAnswer(detail=f"a listing is truncated, but lacks {name}")
             token = hash(tuple(page[name] for name in tokens))
-            if token in seen:  # the paginator notices only two in a row
+            if token in seen:  # the paginator notices only a repeat of the last one
                 raise EndlessListing(detail="the store sent the same continuation token twice")
             seen.add(token)
             self.check()
@@ -183,14 +186,17 @@ class Bucket:
 
     @contextmanager
     def errors(self, what: str) -> Iterator[None]:
-        """Translate errors of botocore into errors of this package."""
+        """Translate botocore's errors into errors of this package.
+
+        :param what: the beginning of the message, like ``cannot list s3://bucket/prefix``.
+        """
         try:
             yield
         except (ClientError, BotoCoreError) as error:
             raise translate(error, what, bucket=self.name, endpoint=self.endpoint) from error
 
     def require_absent(self, key: str, error: ClientError) -> None:
-        """Return when this answer to a HEAD or GET of a key means that the key does not exist, else raise.
+        """Return if this error of a HEAD or GET means that the key does not exist; otherwise raise it.
 
         S3 answers 403 for a missing key to a role without ``s3:ListBucket``, and so to one whose policy grants it under
         a condition on ``s3:prefix``, which a HEAD and a GET do not have. A listing has one.
@@ -199,7 +205,7 @@ class Bucket:
         if code_of(error) in MISSING:
             return
         if status_of(error) in (301, 400, 403):
-            # The answer to a HEAD has no body, so no reason: a listing fails for the same one, and says it.
+            # The answer to a HEAD has no body and so no reason. A listing fails for the same reason and reports it.
             found = self.call("ListObjectsV2", Prefix=key, MaxKeys=1)  # sorted, so the key itself comes first
             if status_of(error) == 403 and all(item["Key"] != key for item in found.get("Contents", ())):
                 return
@@ -222,7 +228,7 @@ class Bucket:
             self._of._renew(client)
             return
         with self._lock:
-            if self._current is client:  # else another thread has renewed it already
+            if self._current is client:  # otherwise another thread has renewed it
                 self._current = None
 
 

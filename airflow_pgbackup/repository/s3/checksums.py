@@ -1,4 +1,4 @@
-"""The checksums that S3 keeps of an object, computed here to compare them with.
+"""The checksums that S3 stores with an object, computed here for comparison.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
 """
@@ -22,20 +22,23 @@ _DIGESTS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def checksum_of(data: bytes, algorithm: str | None) -> str | None:
-    """Return the checksum of bytes as S3 writes it; None for no algorithm, or one that is not computed here."""
+    """Return the checksum of `data` as S3 writes it; None without an algorithm, or for one not supported here."""
     digest = _DIGESTS.get(algorithm or "")
     return base64.b64encode(digest(data)).decode() if digest else None
 
 
 def whole_checksum_of(head: dict[str, Any], algorithm: str | None) -> str | None:
-    """Return the checksum of all bytes of an object from its HEAD; None where the store keeps none of that kind."""
+    """Return the checksum of the complete object from its HEAD; None if the store has none of that algorithm."""
     checksum = head.get(f"Checksum{algorithm}")
     is_composite = not checksum or "-" in checksum or head.get("ChecksumType") == "COMPOSITE"
     return None if is_composite else str(checksum)
 
 
 def composite_of(parts: list[dict[str, Any]], algorithm: str | None) -> str | None:
-    """Return S3's checksum of a multipart object: that of its parts' checksums, and their number."""
+    """Return S3's composite checksum: the checksum of the parts' checksums, and the number of parts.
+
+    None if a part has no checksum of that algorithm.
+    """
     values = [part.get(f"Checksum{algorithm}") for part in parts]
     if not all(values):
         return None

@@ -22,14 +22,15 @@ from airflow_pgbackup.repository.cancellation import CancelFlag, Stop
 from airflow_pgbackup.repository.nofollow import open_member
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.errors import code_of
-from airflow_pgbackup.repository.s3.upload import Sent, Upload
+from airflow_pgbackup.repository.s3.parts import Sent
+from airflow_pgbackup.repository.s3.upload import Upload
 from airflow_pgbackup.text import printable
 
 log = logging.getLogger(__name__)
 
 MEMBERS = 4
 """Files at a time: each upload waits for answers, and hashes on a core."""
-_DROPS = 8
+_DROPS = 8  # aborts at a time
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,10 @@ class _Early:
 class DirectoryUpload:
     """A directory being written; the end of the ``with`` aborts what is not finished.
 
-    :param begin: the upload of a member through a bucket; its sha256, where that is known before.
-    :param on_failure: called with the reason when a member that was offered could not be sent.
+    :param folder: the directory.
+    :param begin: returns the Upload for a bucket, a member and its sha256 (None if unknown before).
+    :param cancel: stops the upload.
+    :param on_failure: called with the error when an offered member could not be sent.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class DirectoryUpload:
         self._stop = Stop(cancel)
         self._pool = ThreadPoolExecutor(MEMBERS, thread_name_prefix="pgbackup-member")
         self._early: dict[str, Future[_Early]] = {}
-        self._settled: set[str] = set()  # of these, those whose parts are an object or gone
+        self._settled: set[str] = set()  # members of _early whose upload has been completed or aborted
 
     def __enter__(self) -> DirectoryUpload:
         return self
@@ -84,7 +87,7 @@ class DirectoryUpload:
                     pool.submit(_drop, future.result())
 
     def offer(self, member: str) -> None:
-        """Begin to send a file that will not change any more, if it is large enough to be sent in parts."""
+        """Begin to send a file that will not change any more, if it is large enough for a multipart upload."""
         large = (self._folder / member).stat().st_size >= self._bucket.options.min_part_size
         if large and member not in self._early:
             self._early[member] = future = self._pool.submit(self._send, member)
@@ -93,11 +96,12 @@ class DirectoryUpload:
     def finish(
         self, members: Sequence[str], digests: Mapping[str, str], on_done: Callable[[str], None]
     ) -> list[tuple[dict[str, Any], str]]:
-        """Send what was not, and make all of it visible.
+        """Send the remaining members, and make all of them visible.
 
-        :param digests: what the sha256 of a member has to be.
-        :param on_done: called with each member that is visible.
-        :return: of each member what a HEAD says, and its sha256.
+        :param members: all members, paths relative to the directory.
+        :param digests: member to the sha256 that it must have.
+        :param on_done: called with each member once it is visible.
+        :return: for each member the answer to its HEAD, and its sha256.
         """
 
         def work(member: str) -> tuple[dict[str, Any], str]:
@@ -107,7 +111,8 @@ class DirectoryUpload:
 
         futures: list[Future[tuple[dict[str, Any], str]]] = []
         try:
-            # In the order in which they end: the first failure ends the others. First all parts, then any object.
+            # As they end, so that the first failure stops the others. All early parts first: until then no object
+            # becomes visible.
             for sent in as_completed(self._early.values()):
                 sent.result()
             for member in members:
@@ -141,7 +146,7 @@ class DirectoryUpload:
             if early.source.size == size and sha256 in (None, early.source.sha256):
                 with self._bucket.errors(f"cannot write {early.upload.what}"), _unless_swept():
                     return early.upload.finish(early.sent), early.source.sha256
-            else:  # it was not at its end
+            else:  # it has grown, or was not the expected file
                 early.upload.drop(early.sent)
         upload = self._begin(self._bucket, member, sha256)
         with open_member(path) as stream, self._bucket.errors(f"cannot write {upload.what}"):

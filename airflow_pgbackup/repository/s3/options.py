@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 MIB = 1024**2
 MAX_PART = 5 * 1024 * MIB
-"""S3's largest part."""
+"""Bytes of S3's largest part."""
 
 READ_TIMEOUT = 60
-"""Seconds within which a store must send something, botocore's own default."""
+"""Seconds without a byte from the store after which a request fails: botocore's own default."""
 
 EXTRA_ARGS = frozenset(
     {
@@ -70,13 +70,15 @@ def default_client() -> S3Client:
 
 @dataclass(frozen=True, kw_only=True)
 class S3Options:
-    """:param client_factory: makes the boto3 client; called again when credentials have expired in mid-stream.
-    :param extra_args: boto3's ``ExtraArgs`` (:data:`EXTRA_ARGS`); each goes to every call that knows it, so that
-        ``ExpectedBucketOwner`` holds for reading, listing and deleting as for writing.
-    :param max_parts: how many parts an object may have in that store; some allow 1,000 only.
-    :param min_part_size: bytes; S3 itself asks for 5 MiB.
+    """How to reach a store, and how to write to it.
+
+    :param client_factory: makes the boto3 client; called again when credentials expire during a transfer.
+    :param extra_args: boto3's ``ExtraArgs`` (:data:`EXTRA_ARGS`). Each is added to every request that has such a
+        parameter: ``ExpectedBucketOwner`` applies to reading, listing and deleting too.
+    :param max_parts: the largest number of parts of an object in that store; some allow only 1,000.
+    :param min_part_size: bytes; S3 itself requires 5 MiB.
     :param max_concurrency: requests at a time.
-    :param memory: bytes of parts held at a time; two parts are held even if larger, one sent while one is read.
+    :param memory: bytes of parts held at a time; two parts are held even if larger: one is sent while one is read.
     """
 
     client_factory: Callable[[], S3Client] = field(default=default_client, repr=False)
@@ -140,23 +142,24 @@ def mapping(name: str, value: object) -> Mapping[str, Any]:
 class PartPlan:
     """The size of each part of a stream of unknown length.
 
-    S3 counts parts, not bytes, and allows each its own size. Three quarters of the parts are one size, with which
-    the expected bytes fit; from there it doubles every fortieth of the parts, so that a stream which outgrows its
-    estimate still lands: at 8 MiB and 10,000 parts that is 58 GiB at the first size and 3 TiB in all, at the price
-    of more memory. A constant first size matters, too: Cloudflare R2 accepts no other (but for the last part).
+    S3 limits the number of parts, and each part may have its own size. The first three quarters of the parts have one
+    size, with which the expected bytes fit. After them the size doubles every fortieth of the parts, so that a stream
+    longer than expected still fits, at the price of more memory: with 8 MiB and 10,000 parts, 58 GiB are in parts of
+    the first size, and 3 TiB fit in all. Cloudflare R2 requires that all parts but the last have the same size.
 
-    :param expected: about how many bytes come; None: unknown.
+    :param expected: about how many bytes come; None if unknown.
+    :param max_parts, min_part_size: as in :class:`S3Options`.
     """
 
     expected: int | None
     max_parts: int
     min_part_size: int
     number: int = 0
-    """Parts cut so far."""
+    """Parts made so far."""
 
     @property
     def next_size(self) -> int:
-        """Bytes of the next part."""
+        """The size of the next part, in bytes."""
         constant = max(1, self.max_parts * 3 // 4)
         per_part = -(-(self.expected or 0) // constant)
         base = max(self.min_part_size, -(-per_part // MIB) * MIB)

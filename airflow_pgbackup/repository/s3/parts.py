@@ -5,16 +5,33 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any
 
 from airflow_pgbackup.repository.s3.bucket import Bucket
+from airflow_pgbackup.repository.s3.checksums import CHECKSUMS
 
 # How long an abort waits for requests in flight: Airflow kills a task five seconds after asking it to stop.
 STOP_SECONDS = 3.0
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A multipart upload whose parts have been sent, and which is not completed yet.
+
+    :param upload: its id. :param parts: their entries for CompleteMultipartUpload. :param size: bytes.
+    """
+
+    upload: str
+    parts: list[dict[str, Any]]
+    size: int
+
+
 class Parts:
-    """The parts of one multipart upload being sent, with limits on parallel requests and on bytes in memory."""
+    """The parts of one multipart upload, sent by a pool of threads within the bucket's limits of requests and memory.
+
+    :param send: sends the part of a number, and returns its entry for CompleteMultipartUpload.
+    """
 
     def __init__(self, bucket: Bucket, send: Callable[[int, Any], dict[str, Any]]) -> None:
         self._send = send
@@ -26,7 +43,7 @@ class Parts:
         self._failed: BaseException | None = None
 
     def make_room(self, size: int) -> None:
-        """Wait until one more part of this size may be held; raise when a part has failed."""
+        """Wait until a part of `size` bytes fits into the limit of memory; raise the error of a part that failed."""
         with self._freed:
             # The next part and one in flight are always allowed, however large; otherwise nothing would overlap.
             while self._held > max(size, self._limit - size) and self._failed is None:
@@ -35,6 +52,7 @@ class Parts:
             raise self._failed
 
     def add(self, number: int, data: Any, size: int) -> None:
+        """Send a part, which holds `size` bytes of memory until then."""
         with self._freed:
             self._held += size
         future = self._pool.submit(self._send, number, data)
@@ -42,7 +60,7 @@ class Parts:
         self._futures.append(future)
 
     def finish(self) -> list[dict[str, Any]]:
-        """Wait for all parts, and return them."""
+        """Wait for all parts and return their entries, or raise the error of one that failed."""
         try:
             return [future.result() for future in self._futures]
         finally:
@@ -54,7 +72,7 @@ class Parts:
         return any(not future.done() for future in self._futures)
 
     def settle(self) -> None:
-        """Wait a little for the requests in flight."""
+        """Wait for the requests in flight, at most :data:`STOP_SECONDS`."""
         wait(self._futures, timeout=STOP_SECONDS)
 
     def _done(self, future: Future[dict[str, Any]], size: int) -> None:
@@ -63,3 +81,9 @@ class Parts:
             if not future.cancelled() and future.exception() is not None and self._failed is None:
                 self._failed = future.exception()
             self._freed.notify_all()
+
+
+def part_entry(number: int, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the entry for CompleteMultipartUpload of a part, from the answer to its request."""
+    kept = {name: value for name, value in answer.items() if name == "ETag" or name in CHECKSUMS}
+    return {"PartNumber": number, **kept}

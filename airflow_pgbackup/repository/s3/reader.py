@@ -22,10 +22,13 @@ ATTEMPTS = 5
 
 
 class ObjectReader(io.RawIOBase):
-    """A stream of one version of an object.
+    """A stream of the bytes of one version of an object.
 
-    :param version: a quoted ETag or a version id; None: the version of the first response. Later requests, after a
-        broken connection or a long pause of the reader, read the same version.
+    After a broken connection it continues at the same byte of the same version.
+
+    :param what: the object's URI, for errors.
+    :param version: a quoted ETag or a version id; None for the version that the first request finds.
+    :raises BackupNotFound: the object does not exist.
     """
 
     def __init__(self, bucket: Bucket, key: str, what: str, version: str | None) -> None:

@@ -1,4 +1,4 @@
-"""A repository in a bucket: ``s3://bucket/prefix``. This package is the only one that knows boto3."""
+"""A repository in a bucket: ``s3://bucket/prefix``. Only this package uses boto3."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from airflow_pgbackup.text import printing
 log = logging.getLogger(__name__)
 
 BATCH = 1000  # keys in one DeleteObjects
-# Parts of a server-side copy take no memory here; larger ones are fewer requests, smaller ones more at a time.
+# Parts of a server-side copy take no memory here. Larger parts need fewer requests, smaller ones copy in parallel.
 COPY_PART = 512 * MIB
 
 
@@ -68,10 +68,10 @@ class S3Repository(Repository):
         pin: Entry | None = None,
         cancel: CancelFlag | None = None,
     ) -> Entry | None:
-        """Copy an object within one endpoint; return None if these credentials cannot read the source.
+        """Copy on the server, within one endpoint; return None if these credentials or this store cannot.
 
-        The version of `pin` is copied. The copy is checked for its size, and for its checksum if the store keeps one of
-        the whole object. The caller must check that this version is the right one.
+        Copies the version in `pin`, and compares the size of the copy, and its checksum if the store has one of the
+        complete object. The caller checks that this version is the expected one.
         """
         check_key(key)
         self.uuid  # noqa: B018  raises where there is no repository
@@ -94,7 +94,7 @@ class S3Repository(Repository):
             try:
                 head = upload.copy(source, source_head, part, cancel.check if cancel else lambda: None)
             except ClientError as error:
-                # Not these credentials, or not this store: the caller streams instead.
+                # Refused for these credentials or by this store: the caller streams instead.
                 if status_of(error) in (403, 405, 501):
                     return None
                 raise
@@ -233,11 +233,11 @@ class S3Repository(Repository):
                 objects = [{"Key": self._root + key} for key in keys]
                 answer = self._bucket.call("DeleteObjects", Delete={"Objects": objects, "Quiet": True})
             except ClientError as error:
-                # Stores without it (GCS), or which ask for a Content-MD5 that boto3 does not send any more.
+                # A store without DeleteObjects (GCS), or one that requires a Content-MD5, which boto3 no longer sends.
                 if status_of(error) not in (400, 405, 501):
                     raise
                 return [f"{key} ({reason})" for key in keys if (reason := self._delete_one(key))]
-        # 200 says nothing: each key has its own answer.
+        # A 200 does not mean success: each key has its own result.
         errors = [e for e in answer.get("Errors", []) if e.get("Code") not in MISSING]
         return [f"{str(e.get('Key'))[len(self._root) :]} ({_said(e)})" for e in errors]
 
@@ -252,7 +252,7 @@ class S3Repository(Repository):
 
 
 def _entry(key: str, head: dict[str, Any]) -> Entry:
-    # "null" is the version of what was written before a bucket was versioned.
+    # Objects written before versioning was enabled have the version "null".
     version = head.get("VersionId")
     return Entry(
         key=key,

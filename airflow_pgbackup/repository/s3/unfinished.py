@@ -1,4 +1,4 @@
-"""Writes into a bucket that were not finished: multipart uploads and probes that a crash has left."""
+"""Unfinished writes in a bucket: multipart uploads and probes that a crash left behind."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from airflow_pgbackup.repository.s3.errors import status_of
 def old_uploads(bucket: Bucket, root: str, folder: str, older_than: timedelta) -> Iterator[UnfinishedWrite]:
     """Yield the multipart uploads into a backup's folder that have not grown for that long.
 
-    :param root: what all keys of the repository begin with. :param folder: the same of the folder to list.
+    :param root: the prefix of the repository's keys. :param folder: the prefix to list, which begins with `root`.
     """
     for page in bucket.pages("ListMultipartUploads", Prefix=folder):
         limit = server_time(page) - older_than
         for upload in page.get("Uploads", []):
             key = str(upload["Key"])[len(root) :]
-            # In the root of a shared bucket others may have uploads.
+            # Others may upload into the root of a shared bucket.
             if split_key(key) is None or upload["Initiated"] > limit:
                 continue
             modified = _last_grown(bucket, upload)
@@ -34,7 +34,7 @@ def old_uploads(bucket: Bucket, root: str, folder: str, older_than: timedelta) -
 
 
 def old_probes(bucket: Bucket, root: str, older_than: timedelta) -> Iterator[UnfinishedWrite]:
-    """Yield the files of :meth:`~airflow_pgbackup.repository.base.Repository.probe` that are that old."""
+    """Yield the files that :meth:`~airflow_pgbackup.repository.base.Repository.probe` left, of at least that age."""
     for page in bucket.pages("ListObjectsV2", Prefix=f"{root}{TEMP_PREFIX}"):
         limit = server_time(page) - older_than
         for item in page.get("Contents", []):
@@ -43,7 +43,7 @@ def old_probes(bucket: Bucket, root: str, older_than: timedelta) -> Iterator[Unf
 
 
 def server_time(answer: dict[str, Any]) -> datetime:
-    """Return the store's time, from the Date header of an answer; ours where it has none.
+    """Return the store's time, from the Date header of an answer; without the header, this machine's.
 
     :raises MalformedAnswer: the header is not a date.
     """

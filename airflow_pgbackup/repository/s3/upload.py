@@ -1,12 +1,13 @@
 """Write a stream of unknown length to one S3 object, completely or not at all.
 
-Why not boto3's transfer manager (``upload_fileobj``, s3transfer 0.19), measured and read:
+It does not use boto3's transfer manager (``upload_fileobj``, s3transfer 0.19), for reasons found in its source and by
+measuring:
 
-- It reads the source in a thread of its own, which nothing can interrupt: a timeout of Airflow's, raised in the main
-  thread, waits for a read of a dump that hangs on a lock. Here the caller's own thread reads.
-- It has no ``If-None-Match``; a part size fixed before the first byte; an abort that fails is not reported.
-- It is no faster, and no lighter: for 1 GiB it takes 3.0 s of CPU time and 136 MiB where this takes 2.9 s and 107 MiB
-  (113 MiB for 10 GiB); nearly all of it is hashing, which botocore does for both.
+- It reads the source in a thread of its own, which nothing can interrupt: an Airflow timeout, raised in the main
+  thread, waits while the dump waits for a lock. Here the caller's own thread reads.
+- It does not support ``If-None-Match``, fixes the part size before the first byte, and does not report a failed abort.
+- It is neither faster nor smaller: for 1 GiB it takes 3.0 s of CPU time and 136 MiB, this module 2.9 s and 107 MiB
+  (113 MiB for 10 GiB). Nearly all of the time is hashing, which botocore does for both.
 
 Requests, retries, signatures and checksums stay boto3's. What is added: parts are sent by a small pool while the
 next one is read, within a bound of bytes; and after a commit whose response is lost or unclear, the
@@ -22,7 +23,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -30,10 +30,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, PgBackupError, RepositoryError
 from airflow_pgbackup.repository.byte_source import ByteSource
 from airflow_pgbackup.repository.s3.bucket import Bucket
-from airflow_pgbackup.repository.s3.checksums import CHECKSUMS, checksum_of, composite_of, whole_checksum_of
+from airflow_pgbackup.repository.s3.checksums import checksum_of, composite_of, whole_checksum_of
 from airflow_pgbackup.repository.s3.errors import code_of, refused, status_of
 from airflow_pgbackup.repository.s3.options import PartPlan
-from airflow_pgbackup.repository.s3.parts import Parts
+from airflow_pgbackup.repository.s3.parts import Parts, Sent, part_entry
 from airflow_pgbackup.text import printable
 
 log = logging.getLogger(__name__)
@@ -41,21 +41,12 @@ log = logging.getLogger(__name__)
 TOKEN = "pgbackup-write"  # noqa: S105  the name of a metadata field
 
 
-@dataclass(frozen=True)
-class Sent:
-    """The uploaded parts of an object that is not complete yet."""
-
-    upload: str
-    parts: list[dict[str, Any]]
-    size: int
-
-
 class Upload:
-    """One object being written.
+    """The upload of one object.
 
     :param key: the complete key in the bucket.
     :param what: for messages, ``s3://bucket/key``.
-    :param sha256: kept as metadata of the object.
+    :param sha256: stored as metadata of the object.
     """
 
     def __init__(self, bucket: Bucket, key: str, what: str, *, sha256: str | None = None) -> None:
@@ -69,7 +60,11 @@ class Upload:
         self._checksum = {"ChecksumAlgorithm": bucket.algorithm} if bucket.algorithm else {}
 
     def run(self, source: ByteSource, size_hint: int | None) -> dict[str, Any]:
-        """Send everything; what a HEAD says afterwards. Botocore's errors come through, the source's too."""
+        """Upload a source, and return the answer to a HEAD of the object.
+
+        :param size_hint: about how many bytes come; None if unknown.
+        :raises AlreadyExists, OutcomeUnknown, RepositoryError: see below. Errors of botocore and the source pass.
+        """
         plan = self._plan(size_hint)
         data = source.read(plan.next_size)
         if len(data) < plan.next_size:
@@ -77,11 +72,11 @@ class Upload:
             self._commit("PutObject", Body=data, Metadata=self._metadata, **self._checksum)
             return self._confirm(len(data), checksum_of(data, self._bucket.algorithm))
         first = [data]
-        del data  # this frame would hold it to the end
+        del data  # otherwise this frame would hold it until the end
         return self.finish(self._multipart(first, source, plan))
 
     def send(self, source: ByteSource, size_hint: int) -> Sent:
-        """Send everything in parts, which only :meth:`finish` makes an object."""
+        """Send a source as parts; :meth:`finish` makes them an object."""
         plan = self._plan(size_hint)
         return self._multipart([source.read(plan.next_size)], source, plan)
 
@@ -97,7 +92,13 @@ class Upload:
     def copy(
         self, source: dict[str, str], head: dict[str, Any], part_size: int, check: Callable[[], None]
     ) -> dict[str, Any]:
-        """Let the store copy. ``source``: botocore's CopySource and what else pins and opens it; ``head``: its HEAD."""
+        """Let the store copy an object; result and errors as for :meth:`run`.
+
+        :param source: CopySource, and the parameters that select the version and decrypt it.
+        :param head: the answer to a HEAD of the source.
+        :param part_size: bytes; a larger object is copied in parts.
+        :param check: raises when the copy should stop.
+        """
         size = int(head["ContentLength"])
         metadata = {**head.get("Metadata", {}), **self._metadata}
         if size <= part_size:
@@ -113,7 +114,7 @@ class Upload:
             answer = self._bucket.call(
                 "UploadPartCopy", Key=self._key, UploadId=upload, PartNumber=number, CopySourceRange=data, **source
             )
-            return _part(number, answer["CopyPartResult"])
+            return part_entry(number, answer["CopyPartResult"])
 
         upload = self._create(metadata)
         parts = Parts(self._bucket, send)
@@ -145,7 +146,7 @@ class Upload:
             answer = self._bucket.call(
                 "UploadPart", Key=self._key, UploadId=upload, PartNumber=number, Body=body, **self._checksum
             )
-            return _part(number, answer)
+            return part_entry(number, answer)
 
         upload = self._create(self._metadata)
         parts = Parts(self._bucket, send)
@@ -153,7 +154,7 @@ class Upload:
             data = first.pop()
             while data:
                 parts.add(self._next_number(plan), data, len(data))
-                del data  # the pool holds it as long as it is needed
+                del data  # the pool holds it until it is sent
                 parts.make_room(plan.next_size)
                 data = source.read(plan.next_size)
             done = parts.finish()
@@ -177,7 +178,7 @@ class Upload:
         return str(answer["UploadId"])
 
     def _abort(self, upload: str, parts: Parts | None = None) -> None:
-        """Remove the parts. Requests still in flight may leave one behind an abort, so then again (S3's manual)."""
+        """Abort an upload. A part in flight may outlive the abort (S3's manual), so wait for it and abort again."""
         try:
             in_flight = parts.stop() if parts is not None else False
             self._abort_once(upload)
@@ -186,8 +187,8 @@ class Upload:
                 self._abort_once(upload)
         except (ClientError, BotoCoreError) as error:
             log.warning(
-                "an incomplete multipart upload of %s could not be aborted (%s); nothing is visible, and prune sweeps "
-                "it later, as a lifecycle rule does",
+                "an incomplete multipart upload of %s could not be aborted (%s); nothing is visible, and prune or a "
+                "lifecycle rule removes it later",
                 printable(self.what),
                 printable(code_of(error) or type(error).__name__),
             )
@@ -263,30 +264,33 @@ class Upload:
         return head is not None and head.get("Metadata", {}).get(TOKEN) == self._token
 
     def _confirm(self, size: int, checksum: str | None) -> dict[str, Any]:
-        """Compare the stored object with what was sent, and return the response to its HEAD.
+        """Compare the stored object with what was sent, and return the answer to its HEAD.
 
-        :raises OutcomeUnknown: the store does not show the object.
+        :raises OutcomeUnknown: the store does not show the object, or does not answer.
+        :raises AlreadyExists: another writer has replaced it.
+        :raises RepositoryError: its size or checksum differs.
         """
         for pause in (0.1, 0.4, 1.6, 0.0):
             with self._sent():
                 head = self._bucket.head(self._key, checksum=checksum is not None)
             if head is not None:
                 break
-            time.sleep(pause)  # S3 is consistent, not every store is
+            time.sleep(pause)  # S3 is strongly consistent, but not every store is
         else:
             raise OutcomeUnknown(f"{self.what} does not exist after the store confirmed it")
         if head.get("Metadata", {}).get(TOKEN, self._token) != self._token:
             # SeaweedFS checks If-None-Match before it joins the parts: of two simultaneous uploads the later one wins.
             raise AlreadyExists(f"{self.what} was written by another writer at the same time")
         stored = head.get(f"Checksum{self._bucket.algorithm}")
-        if head["ContentLength"] != size or (checksum and stored and stored != checksum):
+        found = head["ContentLength"]
+        if found != size or (checksum and stored and stored != checksum):
             if self._is_ours(head):
                 with self._sent():
                     self._bucket.call("DeleteObject", Key=self._key)
             raise RepositoryError(
-                f"{self.what} is not what was sent: {head['ContentLength']} bytes of {size}, checksum {stored}",
-                hint="Check whether the store or a proxy in between damages data, or another tool writes to "
-                "the same key.",
+                f"{self.what} differs from what was sent: "
+                + (f"{found} of {size} bytes" if found != size else f"expected checksum {checksum}, found {stored}"),
+                hint="Check the store, and any proxy before it, for damage; no other tool may write to this key.",
             )
         return head
 
@@ -294,8 +298,3 @@ class Upload:
         if self._bucket.options.extra_args.get("ChecksumType") == "FULL_OBJECT":
             return None
         return composite_of(parts, self._bucket.algorithm)
-
-
-def _part(number: int, answer: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in answer.items() if name == "ETag" or name in CHECKSUMS}
-    return {"PartNumber": number, **kept}
