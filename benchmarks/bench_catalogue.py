@@ -1,10 +1,10 @@
-"""10,000 backups in 100 series on a real S3 server: how long a list takes, and how many requests it is; then a
-retention plan over 100,000 synthetic backups.
+"""Measure a list of 10,000 backups in 100 series on a real S3 server, in seconds and requests; then a retention plan
+over 100,000 synthetic backups.
 
     python benchmarks/bench_catalogue.py [--backups 10000] [--series 100]
 
 The goals: a list in at most 6 s, with at most one LIST per 1,000 keys and no GET of a backup; a plan in at most 1 s.
-Exit status 1 where one is missed.
+Exit status 1 if one is missed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def bench_list(backups: int, series: int) -> bool:
         seconds = []
         for _ in range(ROUNDS):
             requests.clear()
-            # As a new process does: repository.json is read once.
+            # Like a new process, which reads repository.json once.
             repository = open_repository(f"s3://{bucket}/pg", s3=S3Options(client_factory=lambda: client))
             started = time.perf_counter()
             catalogue = read_catalogue(repository)
@@ -101,7 +101,7 @@ def bench_plan() -> bool:
 
 
 def keys_of(backups: int, series: int) -> list[str]:
-    """Artifact, manifest and one verification for each backup."""
+    """Return the keys of each backup: artifact, manifest and one verification."""
     keys = []
     for number in range(backups):
         at = NOW - timedelta(days=number // series, seconds=number % series)

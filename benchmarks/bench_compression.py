@@ -1,8 +1,8 @@
-"""Level 3 of zstd as it is made here, beside zstd's own, on rows as COPY writes them.
+"""Compare our settings for level 3 of zstd with zstd's own, on rows as COPY writes them.
 
     python benchmarks/bench_compression.py [--mib 64] [--rounds 3]
 
-Blocks of 4 MiB by two threads, as in a dump. CPU time is the least of the rounds.
+Two threads compress blocks of 4 MiB, as in a dump. CPU time is the minimum of the rounds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 def text(rng: random.Random) -> Iterator[str]:
-    """The tables of the other benchmarks."""
+    """Yield rows of the tables of the other benchmarks."""
     yield from texty_database.rows(texty_database.words(2_000_000), 1 << 40, rng)
 
 
@@ -92,7 +92,7 @@ def blocks(rows: Iterator[str], size: int) -> list[bytes]:
 
 
 def measure(data: list[bytes], make: Callable[[], Any]) -> tuple[float, int]:
-    """CPU seconds and bytes."""
+    """Return CPU seconds and bytes."""
 
     def compress(half: list[bytes]) -> int:
         compressor = make()

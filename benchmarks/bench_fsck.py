@@ -1,9 +1,9 @@
-"""fsck of 1,000 backups in 100 series, on a local directory and on a real S3 server: seconds and requests.
+"""Measure fsck of 1,000 backups in 100 series, in a local directory and on a real S3 server, in seconds and requests.
 
     python benchmarks/bench_fsck.py [--backups 1000] [--series 100]
 
-The goals: one LIST per 1,000 keys, one GET for each manifest and verification, none of an artifact. Exit status 1 where
-one is missed, or where fsck finds a fault.
+The goals: one LIST per 1,000 keys, one GET for each manifest and verification, none of an artifact. Exit status 1 if
+one is missed, or fsck finds a fault.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the operators cost a DAG file: their import over that of airflow.sdk itself, and what they load.
+"""Measure the import of the operators in a DAG file, beyond that of airflow.sdk, and list the heavy modules it loads.
 
-Each figure is taken in a fresh interpreter, between two readings of the process's CPU clock: airflow.sdk is imported
-first, then the module. Rounds are interleaved, and the median and range shown.
+Each figure is the CPU time of one import in a new interpreter that has imported airflow.sdk before. The rounds are
+interleaved; the output has the median and range.
 
     python benchmarks/bench_import_time.py [rounds]
 """
@@ -52,7 +52,7 @@ def main() -> int:
             f"{module:45}{statistics.median(figures):8.0f}{spread:>12}  {', '.join(loads[module]) or 'nothing heavy'}"
         )
     worst = max(statistics.median(taken[module]) for module in OURS)
-    print(f"at most {LIMIT_MS} ms and nothing heavy are promised of our own")
+    print(f"goal: at most {LIMIT_MS} ms for each of our modules, and no heavy module")
     return int(worst > LIMIT_MS or any(loads[module] for module in OURS))
 
 

@@ -1,10 +1,10 @@
-"""Peak memory of a process that dumps to S3, over its start: the same for 1 GiB and for 10.
+"""Measure the peak memory of a dump to S3, beyond that of the process's start: it is the same for 1 GiB and 10 GiB.
 
     python benchmarks/bench_memory.py [--gib 1 10]
 
-A script in place of pg_dump supplies an archive whose one table is as large, of rows that hardly compress, as fast as
-they are taken; the default options compress it with zstd; a server that throws bodies away takes it. The goal: at most
-200 MiB. Exit status 1 where it is missed.
+A script in place of pg_dump writes an archive with one table of that size, whose rows hardly compress. The default
+options compress it with zstd, and a server that discards the bodies receives it. The goal: at most 200 MiB. Exit status
+1 if it is missed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import os, sys
 if "--version" in sys.argv:
     print("pg_dump (PostgreSQL) 18.99")
 elif "--dbname=no_such_keyword=1" in sys.argv:
-    sys.exit("pg_dump: error: no_such_keyword")  # asked before a dump for what it can compress with: anything
+    sys.exit("pg_dump: error: no_such_keyword")  # the probe for compression methods before a dump: it supports all
 else:
     letters = bytes(128 + byte % 64 + byte // 64 for byte in range(256))  # neither NUL nor a line end
     sys.stdout.buffer.write({head!r})
@@ -42,7 +42,7 @@ else:
 
 
 def head_of_a_table(server: PostgresServer) -> bytes:
-    """A real archive up to the first row of its one table."""
+    """Return a real archive up to the first row of its one table."""
     with server.params.connect() as session:
         session.execute("create table t (a text)")
     argv = [server.bin_dir / "pg_dump", "--format=custom", "--compress=none"]

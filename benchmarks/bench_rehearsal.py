@@ -1,10 +1,10 @@
-"""A rehearsal with its full comparison, against a bare ``pg_restore --jobs`` of the same file.
+"""Compare a rehearsal, including its full comparison, with a bare ``pg_restore --jobs`` of the same file.
 
-    python benchmarks/bench_rehearsal.py [--gib 1] [--rounds 3] [--jobs 2] [--compress gzip:1] [--bin-dir FOLDER]
+    python benchmarks/bench_rehearsal.py [--gib 1] [--rounds 3] [--jobs 2] [--compress gzip:1] [--bin-dir DIRECTORY]
 
-Both go into the same kind of server: the throwaway one, with its settings for loading, started and stopped within the
-time. The rounds are interleaved, and each runs in a process of its own. The goals: at most 1.4 times the wall time,
-and at most 150 MiB of memory over the start. Exit status 1 where one is missed.
+Both restore into a throwaway server with settings for loading; the time includes its start and stop. The rounds are
+interleaved, and each runs in a process of its own. The goals: at most 1.4 times the wall time, and at most 150 MiB of
+memory beyond that of the process's start. Exit status 1 if one is missed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--gib", type=float, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--compress", help="pg_dump's own word for it; default: the best that this pg_dump can")
+    parser.add_argument("--compress", help="as for pg_dump; default: the best method of this pg_dump")
     parser.add_argument("--bin-dir", type=Path, default=postgres_bin_dir(18), help="PostgreSQL; default: the wheel's")
     parser.add_argument("--once", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -104,7 +104,7 @@ def report(runs: dict[str, list[dict[str, float]]]) -> int:
 
 
 def once(name: str, artifact: str, uri: str, jobs: int, bin_dir: str, reference: dict[str, Any]) -> dict[str, float]:
-    """One run, in a process of its own. Seconds and bytes."""
+    """Measure one run, in a process of its own; return seconds and bytes."""
     found = bare(artifact, jobs, Path(bin_dir)) if name == "pg_restore" else rehearsal(uri, bin_dir, reference)
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]  # servers too
     return {**found, "processor": sum(usage.ru_utime + usage.ru_stime for usage in used)}
@@ -156,7 +156,7 @@ def rehearsal(uri: str, bin_dir: str, reference: dict[str, Any]) -> dict[str, fl
 
 
 def peak_memory() -> int:
-    """Of this process, bytes. ru_maxrss would begin with that of the process that forked us."""
+    """Return this process's peak memory in bytes. ru_maxrss would include that of the process that forked it."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 

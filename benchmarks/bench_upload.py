@@ -1,17 +1,16 @@
-"""A dump straight to S3, side by side with what people write into a BashOperator instead.
+"""Compare a dump directly to S3 with the usual shell commands of a BashOperator.
 
     python benchmarks/bench_upload.py [--size 1100] [--rounds 5] [--results FILE] [--plot FILE] [--quick]
     python benchmarks/bench_upload.py --draw FILE --plot FILE      table and plot of earlier results
 
-On a generated database of text, with PostgreSQL's newest client that has zstd (looked for in the folders of
-PGBACKUP_TEST_CLIENT_DIRS and in the usual ones), then with a gzip-only one, that of the wheel. Each candidate is a
-process of its own, started anew for each run and measured from its start to its end, imports and all; ours is also
-measured without, for a task's process has loaded most of it. Rounds are interleaved; Ctrl-C ends the measuring with
-those that are whole.
+The database is generated text. The clients are PostgreSQL's newest one with zstd (searched in the directories of
+PGBACKUP_TEST_CLIENT_DIRS and the standard locations), then the gzip-only one of the wheel. Each run of a candidate is a
+new process, measured from its start to its end, imports included; our dump is also measured without the imports, most
+of which an Airflow task's process has loaded. Rounds are interleaved; Ctrl-C stops after the completed rounds.
 
-The stores: ``weed mini``, which shares the cores with everything else; a server that throws bodies away; and the same
-at the end of a line of 40 MiB/s, for the directory format, whose upload begins while pg_dump still writes.
-Exit status 1 where a goal is missed.
+The stores are ``weed mini``, which shares the cores with everything else; a server that discards bodies; and the same
+server behind a line of 40 MiB/s, for the directory format, whose upload begins while pg_dump still writes.
+Exit status 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ from upload_candidates import (
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
 MIB = 1024**2
-# What is run where, with the client that has zstd and with the one that has gzip only.
+# The candidates and their stores, for the client with zstd and for the one with gzip only.
 PLAN = {
     "zstd": [(FLOOR, NULL)]
     + [(name, WEED) for name in (OURS, OURS_DIRECTORY, PIPE_ZSTD, DIRECTORY, TUTORIAL, PIPE)]
@@ -60,7 +59,7 @@ PLAN = {
     + [(name, LINE) for name in (OURS_DIRECTORY, DIRECTORY)],
     "gzip": [(FLOOR, NULL), (OURS, WEED), (PIPE, WEED), (OURS, DISCARD)],
 }
-# client; candidate and store; against which, and where; at most this share of its median
+# client; candidate and store; the candidate and store to compare with; the largest ratio of their medians
 GOALS = [
     ("zstd", OURS, WEED, PIPE, WEED, 0.24),
     ("gzip", OURS, WEED, PIPE, WEED, 0.35),
@@ -75,7 +74,7 @@ GOALS = [
 
 @dataclass
 class Race:
-    """One client's rounds. ``seconds`` and ``cpu``: by candidate, then by store; of each whole round."""
+    """The results of one client. ``seconds`` and ``cpu``: by candidate, then by store; of each complete round."""
 
     client: str
     database: int = 0
@@ -84,7 +83,7 @@ class Race:
     cpu: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     def round(self, kind: str, number: int, candidates: Candidates) -> None:
-        """Every candidate once, beginning with another one each time. Fresh stores, so that no disk fills up."""
+        """Run every candidate once, each round beginning with another one, on new stores, so that no disk fills up."""
         plan = PLAN[kind]
         start = number % len(plan)
         taken = []
@@ -92,7 +91,7 @@ class Race:
             stores = {WEED: stack.enter_context(weed()), DISCARD: stack.enter_context(discarding())}
             stores[LINE] = stack.enter_context(discarding("40"))
             for name, where in plan[start:] + plan[:start]:
-                os.sync()  # what an earlier one left unwritten is not this one's
+                os.sync()  # write the earlier candidate's dirty pages before the measurement
                 result = candidates.run(name, stores.get(where), series=f"{kind}-{number}")
                 taken.append((name, where, result))
                 print(f"  {kind} {number + 1}: {result['wall']:6.2f} s  {name}  [{where}]", flush=True)
@@ -120,9 +119,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=list(PLAN), help="one kind of client")
     parser.add_argument("--results", type=Path, help="JSON, written after each round")
-    parser.add_argument("--draw", type=Path, help="measure nothing: results of an earlier run")
+    parser.add_argument("--draw", type=Path, help="do not measure: use the results of an earlier run")
     parser.add_argument("--plot", type=Path, help="PNG")
-    parser.add_argument("--quick", action="store_true", help="8 MiB, one round: whether it works, not how fast")
+    parser.add_argument("--quick", action="store_true", help="8 MiB, one round: only to test that it works")
     arguments = parser.parse_args()
     if arguments.draw:
         races = {kind: Race(**race) for kind, race in json.loads(arguments.draw.read_text()).items()}
@@ -162,7 +161,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Race]:
 
 
 def table(race: Race) -> str:
-    """Markdown."""
+    """Return the results as a Markdown table."""
     lines = [
         f"pg_dump {race.client}; {race.database / MIB:.0f} MiB on disk, dumped as {race.dump / MIB:.0f} MiB; "
         f"at most {race.rounds} rounds",
@@ -197,7 +196,7 @@ def goals(races: dict[str, Race]) -> bool:
             share = races[kind].median(mine, my_store) / races[kind].median(other, store)
             good &= share <= most
             verdict = "reached" if share <= most else "MISSED "
-            print(f"{verdict} {share:.2f}, goal {most:.2f}: {kind}: {mine} [{my_store}] against {other} [{store}]")
+            print(f"{verdict} {share:.2f}, goal {most:.2f}: {kind}: {mine} [{my_store}], {other} [{store}]")
     return good
 
 
@@ -220,8 +219,8 @@ def plot(races: dict[str, Race], path: Path) -> None:
         [middle - min(bar[1]) for middle, bar in zip(middles, bars, strict=True)],
         [max(bar[1]) - middle for middle, bar in zip(middles, bars, strict=True)],
     ]
-    colours = ["#1b7f5c" if ours else "#888888" if where == NULL else "#c9c9c9" for _, _, ours, where in bars]
-    axes.barh([label for label, *_ in bars], middles, xerr=spread, color=colours, ecolor="#333333", capsize=2)
+    colors = ["#1b7f5c" if ours else "#888888" if where == NULL else "#c9c9c9" for _, _, ours, where in bars]
+    axes.barh([label for label, *_ in bars], middles, xerr=spread, color=colors, ecolor="#333333", capsize=2)
     for number, middle in enumerate(middles):
         axes.annotate(f"{middle:.1f} s", (max(bars[number][1]), number), (5, -4), textcoords="offset points")
     race = next(iter(races.values()))

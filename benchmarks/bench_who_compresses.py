@@ -1,10 +1,10 @@
-"""pg_dump's own compression beside ours (the setting ``compress_by``): seconds of a dump and bytes of the archive.
+"""Compare pg_dump's own compression with ours (the setting ``compress_by``): seconds of a dump, bytes of the archive.
 
     python benchmarks/bench_who_compresses.py [--mib 512] [--rounds 3] [--bin-dir DIRECTORY]
 
-The same database, dumped by ``dump_database()`` in custom format into a ``file://`` repository, once compressed by
-pg_dump and once by airflow-pgbackup, in turn. Last, ``pg_restore`` reads both archives: their scripts must be equal.
-Exit status 1 where they are not.
+``dump_database()`` dumps the same database in custom format into a ``file://`` repository, compressed by pg_dump and by
+airflow-pgbackup in turn. At the end, ``pg_restore`` reads both archives: their scripts must be equal. Exit status 1 if
+they are not.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def dump(server: PostgresServer, directory: Path, compress: str, by: str, bin_di
 
 
 def script(archive: Path, bin_dir: Path) -> str:
-    """The sha256 of the script that pg_restore makes of an archive, without its random ``\\restrict`` keys."""
+    """Return the sha256 of the script that pg_restore makes of an archive, without its random ``\\restrict`` keys."""
     command = [bin_dir / "pg_restore", "--file=-", archive]
     digest = hashlib.sha256()
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:

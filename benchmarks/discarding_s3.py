@@ -1,10 +1,10 @@
-"""An S3 server that throws bodies away: what is left of an upload's time is the client's own.
+"""An S3 server that discards bodies, so that the time of an upload is that of the client.
 
     python benchmarks/discarding_s3.py [MIB]      prints its address; ends with its standard input
 
-MIB: takes so many MiB in a second, as a store at the end of a line does.
+MIB: the rate of all uploads together, MiB/s, like a store behind a slow line.
 
-Answers what boto3 and the AWS CLI ask: small objects are kept, of large ones only the size. Checks nothing.
+It answers the requests of boto3 and the AWS CLI, keeps small objects and the sizes of large ones, and checks nothing.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Store:
 
 
 class Line:
-    """So many bytes in a second, shared by all who send."""
+    """A line of a rate in bytes per second, which all clients share."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
-        self._free = 0.0  # when
+        self._free = 0.0  # the time at which the line is free
         self._lock = threading.Lock()
 
     def carry(self, count: int) -> None:
@@ -134,7 +134,7 @@ class Handler(BaseHTTPRequestHandler):
         self.store.objects[self.key] = Stored(size, body, metadata)
 
     def _body(self) -> tuple[int, bytes | None]:
-        """The body's size, and itself when it is small."""
+        """Read the body; return its size, and its bytes if it is small."""
         size = int(self.headers.get("Content-Length") or 0)
         if size <= KEPT:
             return size, self.rfile.read(size)

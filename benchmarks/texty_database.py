@@ -1,6 +1,6 @@
-"""A database of text for the benchmarks: words of a natural frequency, which zstd 3 makes 2.9 times smaller.
+"""A database of text for the benchmarks: words with natural frequencies, which zstd at level 3 compresses 2.9 times.
 
-pgbench's own tables compress 25 times and would flatter every compressor.
+pgbench's own tables compress 25 times, and would make every compressor look too good.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import psycopg
 from psycopg import sql
 
-# Shares of the whole; none over a quarter of it.
+# The share of each table; none has over a quarter.
 TABLES = {
     "article": 0.18,
     "comment": 0.15,
@@ -32,9 +32,10 @@ _BLOCK = 1 << 20
 
 
 def fill(connection: psycopg.Connection, size: int) -> None:
-    """Make the tables. At least ``size`` bytes of rows: on disk it is a few percent more.
+    """Create the tables, the same ones for the same size.
 
-    The same for the same size."""
+    :param size: the bytes of their rows, at least; on disk they take a few percent more.
+    """
     text = words(max(200_000, min(10_000_000, size // 16)))
     for number, (name, share) in enumerate(TABLES.items()):
         table = sql.Identifier(name)
@@ -66,7 +67,7 @@ def rows(text: str, size: int, rng: random.Random) -> Iterator[str]:
 
 
 def words(count: int) -> str:
-    """Made-up words, the n-th most frequent one 1/n as often as the first (Zipf's law)."""
+    """Return made-up words, of which the n-th is 1/n as frequent as the first (Zipf's law)."""
     rng = random.Random(1)
     letters, weights = "etaoinshrdlucmfwypvbgkqjxz", [6, 5, 4, 4, 4, 4, 3, 3, 3, 2, 2, 2, 2, 2] + [1] * 12
     lengths = (2, 3, 4, 5, 6, 6, 7, 8, 9, 11)

@@ -1,4 +1,4 @@
-"""What ``bench_upload.py`` measures: our dump to S3, what people write into a BashOperator instead, and the floor."""
+"""The candidates of ``bench_upload.py``: our dump to S3, the usual shell commands, and pg_dump to ``/dev/null``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Store = dict[str, str]
 
 @dataclass
 class Candidates:
-    """:param work: a folder for what the scripts write to disk."""
+    """:param work: a directory for the files of the scripts."""
 
     source: ConnectionParams
     client: Client
@@ -41,11 +41,11 @@ class Candidates:
     work: Path
 
     def run(self, name: str, store: Store | None, *, series: str) -> dict[str, Any]:
-        """``wall``: seconds from the start of a process to its end, imports and all. ``cpu``: CPU seconds of it and of
-        all that it started: not the servers'.
+        """Run a candidate and return its measurements.
 
-        Where it is ours also ``seconds``, of the dump alone, as a task has it whose process has its libraries loaded,
-        and ``size``.
+        ``wall`` is the seconds from the start of the process to its end, imports included; ``cpu`` is its CPU seconds
+        and those of all its children, without the servers. For our dump, also ``seconds`` of the dump alone, as in a
+        task whose process has loaded the libraries, and ``size``.
         """
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         ours = name in (OURS, OURS_DIRECTORY)
@@ -123,7 +123,7 @@ def discarding(*mib_per_second: str) -> Iterator[Store]:
 
 
 def install_aws() -> Path:
-    """The AWS CLI of the package index, in an environment of its own; kept for the next time."""
+    """Return the AWS CLI from the package index, in an environment of its own that later runs reuse."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "airflow-pgbackup" / "awscli"
     if not (cache / "bin" / "aws").exists():
         print("installing awscli", flush=True)
@@ -133,10 +133,10 @@ def install_aws() -> Path:
 
 
 def choose_clients() -> dict[str, Client]:
-    """``zstd``: the newest client with it, ``gzip``: the newest with gzip only. One of them may be missing."""
-    folders = os.environ.get("PGBACKUP_TEST_CLIENT_DIRS", "").split(os.pathsep)
+    """Return the newest client with zstd as ``zstd``, the newest with gzip only as ``gzip``; one may be missing."""
+    directories = os.environ.get("PGBACKUP_TEST_CLIENT_DIRS", "").split(os.pathsep)
     chosen: dict[str, Client] = {}
-    for client in find_clients([*filter(None, folders), str(postgres_bin_dir(18))]):
+    for client in find_clients([*filter(None, directories), str(postgres_bin_dir(18))]):
         if client.version >= (16, 0) and client.has("initdb", "postgres"):
             chosen.setdefault("zstd" if "zstd" in client.compression_methods else "gzip", client)
     return chosen

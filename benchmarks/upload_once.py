@@ -1,6 +1,6 @@
-"""One dump into a repository, in a process of its own, as a task has one. Arguments: JSON on standard input.
+"""Dump once into a repository, in a process of its own like a task. Reads its arguments as JSON on standard input.
 
-Prints JSON: the seconds of the verb alone, this process's peak memory over its start, client and size.
+Prints JSON: the seconds of the dump alone, the peak memory beyond that of the process's start, client and size.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def peak() -> int:
-    """Bytes. Not ru_maxrss, which begins with the peak of the process that started this one."""
+    """Return this process's peak memory in bytes. ru_maxrss would include that of the process that forked it."""
     match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert match is not None
     return int(match[1]) * 1024

@@ -18,7 +18,7 @@ OBJECT = {**DATED, "Last-Modified": "Sun, 22 Nov 2026 02:00:00 GMT", "ETag": '"0
 
 @dataclass
 class Request:
-    """``operation``: ``list``, ``uploads``, ``parts``, ``get``, ``head`` or the method."""
+    """:ivar operation: ``list``, ``uploads``, ``parts``, ``get``, ``head`` or the method."""
 
     method: str
     operation: str
@@ -28,7 +28,7 @@ class Request:
 
 @dataclass
 class Answer:
-    """:param body: bytes, or pieces that need not end. :param length: what Content-Length says instead of the truth."""
+    """:param body: bytes, or pieces, possibly endless. :param length: a false Content-Length."""
 
     body: bytes | Iterable[bytes] = b""
     status: int = 200
@@ -40,9 +40,9 @@ Script = Callable[[Request], Answer | None]
 
 
 class HostileS3(LocalServer):
-    """``script`` may be set at any time; a request that it does not answer gets NoSuchKey.
+    """A server whose `script` may be set at any time; a request that it does not answer gets NoSuchKey.
 
-    :ivar requests: those that came.
+    :ivar requests: all requests so far.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class HostileS3(LocalServer):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What boto3's own chain needs to come here."""
+        """The variables by which boto3's own chain finds this server."""
         return {
             "AWS_ENDPOINT_URL_S3": self.url,
             "AWS_ACCESS_KEY_ID": "hostile",
@@ -63,7 +63,7 @@ class HostileS3(LocalServer):
 
 
 def listing(contents: str = "", *, truncated: bool = False, token: str | None = None) -> Answer:
-    """A page of ListObjectsV2."""
+    """Return a page of ListObjectsV2."""
     more = f"<NextContinuationToken>{token}</NextContinuationToken>" if token is not None else ""
     return Answer(
         f"<ListBucketResult><IsTruncated>{str(truncated).lower()}</IsTruncated>{more}{contents}</ListBucketResult>".encode(),
@@ -72,7 +72,7 @@ def listing(contents: str = "", *, truncated: bool = False, token: str | None = 
 
 
 def item(key: str, **other: str) -> str:
-    """An object in a listing; other values, or None to leave one out."""
+    """Return an object in a listing. `other` replaces values; None omits one."""
     fields: dict[str, Any] = {
         "Key": key,
         "Size": "1",

@@ -1,4 +1,4 @@
-"""What a store can make us hold or do: every bad answer ends soon, in little memory, in one line with a cause."""
+"""A hostile store: every invalid answer ends soon, in little memory, with an error of one line that has the cause."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def one_line(error: BaseException) -> str:
 
 
 def only(operation: str, answer: Callable[[], Answer]) -> Callable[[Request], Answer | None]:
-    """Whatever else is asked does not exist."""
+    """Return a script that answers one operation; all other keys do not exist."""
     return lambda request: answer() if request.operation == operation and request.key != "repository.json" else None
 
 
-# -- listings that do not end ------------------------------------------------------------------------------------------
+# -- endless listings --------------------------------------------------------------------------------------------------
 
 
 def endless(contents: bool, fresh: bool) -> Callable[[Request], Answer | None]:
@@ -101,7 +101,7 @@ def test_a_listing_without_an_end_ends(
     assert len(store.requests) < 1100
 
 
-def test_tokens_that_go_round_in_a_circle(store: HostileS3, repository: Repository) -> None:
+def test_tokens_that_repeat_in_a_cycle(store: HostileS3, repository: Repository) -> None:
     tokens = itertools.cycle("abc")
     store.script = only("list", lambda: listing(truncated=True, token=next(tokens)))
     with pytest.raises(RepositoryError, match="the same continuation token twice"):
@@ -132,7 +132,7 @@ def test_uploads_and_parts_without_an_end(store: HostileS3, repository: Reposito
     one_line(caught.value)
 
 
-def test_a_listing_heeds_the_flag(store: HostileS3) -> None:
+def test_a_listing_checks_the_cancel_flag(store: HostileS3) -> None:
     cancel = Cancel()
     repository = open_repository(URI, cancel=cancel)
     script = endless(contents=True, fresh=True)
@@ -197,7 +197,7 @@ def test_the_command_line_answers_a_signal(store: HostileS3, kind: str, number: 
     assert len(err.splitlines()) == 1
 
 
-# -- answers that S3 would never give ----------------------------------------------------------------------------------
+# -- answers that S3 never sends ---------------------------------------------------------------------------------------
 
 
 def flood() -> Iterator[bytes]:
@@ -276,7 +276,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("operation", "answer"), CASES)
-def test_an_answer_that_is_none(
+def test_an_invalid_answer(
     store: HostileS3, repository: Repository, operation: str, answer: Callable[[], Answer]
 ) -> None:
     store.script = only({"folders": "list"}.get(operation, operation), answer)
@@ -292,7 +292,7 @@ def test_an_answer_that_is_none(
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_redirect_to_nowhere(store: HostileS3, repository: Repository) -> None:
-    """urllib3 fails at the address, and leaves its socket to the garbage collector."""
+    """urllib3 fails to parse the address, and leaves its socket to the garbage collector."""
     store.script = only("list", lambda: Answer(status=307, headers={"Location": "http://[::1/"}))
     with pytest.raises(RepositoryError) as caught:
         list(repository.list())
@@ -311,7 +311,7 @@ def test_a_redirect_to_itself_is_followed_once(store: HostileS3, repository: Rep
 
 
 @pytest.mark.parametrize("kind", ["reset", "stall"])
-def test_an_answer_that_breaks_off_is_asked_for_again(
+def test_an_answer_that_breaks_off_is_requested_again(
     store: HostileS3, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(s3_options, "READ_TIMEOUT", 0.5)
@@ -332,8 +332,8 @@ def test_an_answer_that_breaks_off_is_asked_for_again(
     assert [entry.key for entry in open_repository(URI).list()] == ["a"]
 
 
-def test_a_date_that_is_none(store: HostileS3, repository: Repository) -> None:
-    """Of an answer: the store's clock decides what is old."""
+def test_an_invalid_date_header(store: HostileS3, repository: Repository) -> None:
+    """By the store's clock, prune decides which uploads are old."""
     body = b"<ListMultipartUploadsResult/>"
     store.script = only("uploads", lambda: Answer(body, headers={"Date": "yesterday"}))
     with pytest.raises(RepositoryError) as caught:
@@ -342,7 +342,7 @@ def test_a_date_that_is_none(store: HostileS3, repository: Repository) -> None:
 
 
 @pytest.mark.parametrize("field", ["Key", "ETag"])
-def test_long_names_are_not_held_without_end(
+def test_the_names_of_a_listing_have_a_limit(
     store: HostileS3, repository: Repository, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
     monkeypatch.setattr(listing_limits, "MOST_NAMES", 4 * MIB)
@@ -358,20 +358,20 @@ def test_long_names_are_not_held_without_end(
     assert len(store.requests) < 10
 
 
-def test_the_default_chain_waits_for_no_one_for_long(store: HostileS3) -> None:
+def test_the_default_client_has_short_timeouts(store: HostileS3) -> None:
     config = s3_options.default_client().meta.config
     assert config.connect_timeout <= 10
     assert config.read_timeout <= 60
 
 
-def test_what_is_kept_of_a_listing(store: HostileS3, repository: Repository) -> None:
-    """All backups, and the first hundred foreign names."""
+def test_a_catalogue_keeps_few_foreign_names(store: HostileS3, repository: Repository) -> None:
+    """The first hundred, and all backups."""
     foreign = [item(f"pg/elsewhere{n}") for n in range(5000)]
     store.script = only("list", lambda: listing("".join(foreign)))
     assert len(read_catalogue(repository).foreign) == 100
 
 
-def test_a_local_listing_has_the_same_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_listing_has_the_same_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository = open_repository(f"file://{tmp_path}/repository")
     repository.init()
     monkeypatch.setattr(listing_limits, "MOST_KEYS", 3)

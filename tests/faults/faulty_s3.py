@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of the real S3 server that does, on demand, what networks and stores do wrong."""
+"""An HTTP proxy before the real S3 server, which injects the faults of networks and stores on demand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from local_http import Handler, LocalServer
 
 @dataclass
 class Call:
-    """One request that passed. ``operation`` is S3's name for it."""
+    """One request that reached the proxy. ``operation`` is S3's name for it."""
 
     operation: str
     key: str
@@ -27,7 +27,7 @@ class Call:
 
 @dataclass
 class Fault:
-    """What happens to the n-th request of an operation, ``times`` times from there."""
+    """A fault for `times` requests of an operation, after the first `skip` of them."""
 
     operation: str
     kind: str
@@ -44,12 +44,13 @@ class Fault:
 
 
 class FaultyS3(LocalServer):
-    """``url``: what the client is given as its endpoint. The requests keep their Host header, so their signatures hold.
+    """``url`` is the endpoint for the client. The proxy keeps the Host header, so that signatures stay valid.
 
-    Kinds of faults: ``answer`` (an error without asking the server), ``reset`` (the connection breaks before the
-    request is passed on), ``lose`` (the server does it, the reply is lost), ``lie`` (200 with an error in the body;
-    the server is not asked), ``lie-after`` (the same after the server has done it), ``stall``, ``corrupt`` (a byte of
-    the body is flipped), ``cut`` (the answer's body ends early), ``shrink`` (the answer tells a length of 1).
+    Kinds of faults: ``answer`` (an error, and the server does not get the request), ``reset`` (the connection breaks
+    before the server gets the request), ``lose`` (the server executes it, the reply is lost), ``lie`` (200 with an
+    error in the body, and the server does not get the request), ``lie-after`` (the same after the server executed it),
+    ``stall``, ``corrupt`` (a bit of the body is flipped), ``cut`` (the answer's body ends early), ``shrink`` (the
+    answer gives a length of 1).
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -110,7 +111,7 @@ class _Handler(Handler):
         fault = self.proxy.due(call)
         kind = fault.kind if fault else ""
         if fault is not None:
-            # Stalled requests do arrive late, but not in the next test.
+            # A stalled request arrives late, but not during the next test.
             if self.proxy.closed.wait(fault.seconds):
                 return self._reset()
             if kind == "answer":
@@ -149,7 +150,7 @@ class _Handler(Handler):
 
     def _reply(self, status: int, headers: dict[str, str], body: bytes, send: int | None = None) -> None:
         self.send_response_only(status)
-        # What a HEAD says of the length is about the object.
+        # In the answer to a HEAD, Content-Length is the object's size.
         length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(body))
         skipped = ("content-length", "transfer-encoding", "connection")
         for name, value in headers.items():
@@ -162,7 +163,7 @@ class _Handler(Handler):
         self.wfile.flush()
 
     def _reset(self) -> None:
-        # Linger 0: closing sends RST, the other side sees a broken connection and no end.
+        # With linger 0, close() sends RST: the other side sees a broken connection, not its end.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.connection.close()

@@ -1,4 +1,4 @@
-"""A dump straight to S3 that dies on its way: whole or nothing is visible, and nothing of it stays in the store."""
+"""A dump directly to S3 is killed: the artifact is complete or not visible, and nothing else stays in the store."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 TIMES = 50
-# 20 MB that go out as they are: five parts.
+# 20 MB, not compressed: five parts.
 FILL = (
     "create table t (a int primary key, b text)",
     "insert into t select n, repeat(md5(n::text), 20) from generate_series(1, 30000) n",
@@ -68,7 +68,7 @@ def uploads(client: S3Client, bucket: str) -> list[str]:
 
 
 def sweep(repository: Repository) -> None:
-    time.sleep(1.1)  # the store's clock shows whole seconds
+    time.sleep(1.1)  # the store's times are in full seconds
     repository.remove_unfinished(repository.unfinished_writes(timedelta(0)))
 
 
@@ -98,7 +98,7 @@ def test_pg_dump_killed_at_any_point(
         wait_for(lambda: pg_dumps() or ended.is_set())
         ended.wait(after)
         for pid in pg_dumps():
-            with suppress(ProcessLookupError):  # it ended by itself just now
+            with suppress(ProcessLookupError):  # it has just ended
                 os.kill(pid, number)
 
     dump()
@@ -119,7 +119,7 @@ def test_pg_dump_killed_at_any_point(
         finally:
             ended.set()
             killer.join()
-        # The dump fails only after it has tidied up: nothing to sweep, unless the store lost an abort.
+        # The dump cleans up before it fails, so nothing is left to sweep, unless the store lost an abort.
         assert uploads(client, bucket) == []
         seen = {entry.key for entry in there.list()} - {"repository.json"}
         assert {key for key in seen if not key.startswith(tuple(committed))} == set()
@@ -132,7 +132,7 @@ def test_pg_dump_killed_at_any_point(
     assert {"/".join(entry.key.split("/")[:-1][:3]) + "/" for entry in there.list()} == {"/", *committed}
 
 
-# Says that it has written a member to its end, and goes on until there is a file.
+# Reports that it has written a member completely, and runs on until a file exists.
 SLOW = """#!{python}
 import os, sys, time
 if "--version" in sys.argv:
@@ -140,7 +140,7 @@ if "--version" in sys.argv:
     sys.exit()
 folder = next((word.removeprefix("--file=") for word in sys.argv if word.startswith("--file=")), None)
 if folder is None:
-    sys.exit('pg_dump: error: invalid connection option "no_such_keyword"')  # asked what it can compress
+    sys.exit('pg_dump: error: invalid connection option "no_such_keyword"')  # the probe for compression methods
 os.mkdir(folder)
 open(folder + "/5.dat", "wb").write(os.urandom(12 << 20))
 print("pg_dump: finished item 5 TABLE DATA t", file=sys.stderr, flush=True)
@@ -160,7 +160,7 @@ def slow_pg_dump(folder: Path, go: Path, *, status: int) -> Settings:
 DIRECTORY = DumpOptions(format="directory", jobs=2, compress="none")
 
 
-def test_a_directory_that_was_half_sent_when_pg_dump_failed(
+def test_a_directory_that_was_partly_sent_when_pg_dump_failed(
     server18: PostgresServer, client: S3Client, bucket: str, there: Repository, tmp_path: Path
 ) -> None:
     go, ended = tmp_path / "go", threading.Event()
@@ -213,7 +213,7 @@ def test_a_store_that_refuses_a_member_ends_the_dump_at_once(
                 context=RunContext(settings=slow_pg_dump(tmp_path, tmp_path / "never", status=0)),
             )
     assert "AccessDenied" in str(caught.value)
-    assert time.monotonic() - started < 60  # not at the end of pg_dump
+    assert time.monotonic() - started < 60  # long before pg_dump ends
     assert uploads(client, bucket) == []
     assert [entry.key for entry in there.list()] == ["repository.json"]
 
@@ -251,7 +251,7 @@ def test_a_worker_that_is_killed_leaves_an_upload_that_is_swept(
     bucket: str,
     there: Repository,
 ) -> None:
-    """SIGKILL in mid-stream: pg_dump goes, too; a retry makes the backup, and the sweep takes the rest."""
+    """SIGKILL during the upload: pg_dump ends too, a retry makes the backup, and the sweep removes the rest."""
     database = fresh_database(server18, None, *FILL, "create table z (a int)")
     prelude = PRELUDE.format(access=s3.access_key, secret=s3.secret_key, endpoint=s3.endpoint_url, uri=there.uri)
     code = WORKER.format(prelude=prelude, keywords=dict(database.keywords), password=database.password)
@@ -265,7 +265,7 @@ def test_a_worker_that_is_killed_leaves_an_upload_that_is_swept(
     wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in orphans), 10)
     assert [entry.key for entry in there.list()] == ["repository.json"]
     assert len(uploads(client, bucket)) == 1
-    assert there.unfinished_writes(timedelta(hours=1)) == []  # it may still run, for all that another worker knows
+    assert there.unfinished_writes(timedelta(hours=1)) == []  # another worker cannot know that it is dead
     reference = dump_database(
         connection=database, server="s", repository=there, options=OPTIONS, context=RunContext(seed="the same task")
     )

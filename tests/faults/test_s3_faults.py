@@ -1,4 +1,4 @@
-"""S3 misbehaves, in front of the real server. Each upload fails or recovers; what is visible is whole or nothing."""
+"""Faults between us and a real S3 server: each upload recovers or fails, and a visible object is always complete."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ALL = [pytest.param(SMALL, id="put"), pytest.param(LARGE, id="multipart")]
 
 
 class Store:
-    """The store as a client behind the proxy sees it, and (``direct``) as it is."""
+    """The store through the faulty proxy, and without it (``direct``)."""
 
     def __init__(self, server: S3Server, direct: S3Client, bucket: str, proxy: FaultyS3) -> None:
         self.server = server
@@ -109,9 +109,9 @@ def commit_of(data: bytes) -> str:
     return COMMITS[len(data)]
 
 
-# -- what it recovers from ---------------------------------------------------------------------------------------
+# -- faults to recover from --------------------------------------------------------------------------------------
 
-PASSING = [
+RECOVERABLE = [
     ("*", {"kind": "answer", "times": 2}),
     ("*", {"kind": "reset", "times": 2}),
     ("UploadPart", {"kind": "answer", "status": 500, "code": "InternalError", "skip": 1}),
@@ -131,7 +131,7 @@ PASSING = [
 ]
 
 
-@pytest.mark.parametrize(("operation", "how"), PASSING, ids=lambda value: str(value).replace(" ", ""))
+@pytest.mark.parametrize(("operation", "how"), RECOVERABLE, ids=lambda value: str(value).replace(" ", ""))
 def test_an_upload_survives(store: Store, repository: Repository, operation: str, how: dict[str, Any]) -> None:
     fault = store.proxy.fault(operation, **how)
     entry = repository.write(KEY, io.BytesIO(LARGE))
@@ -159,10 +159,10 @@ def test_a_small_write_survives(store: Store, repository: Repository, how: dict[
     assert store.visible() == SMALL
 
 
-# -- what it does not --------------------------------------------------------------------------------------------
+# -- faults that last --------------------------------------------------------------------------------------------
 
-FOR_EVER = 1_000_000
-FAILING = [
+ALWAYS = 1_000_000
+LASTING = [
     ("UploadPart", {"kind": "answer"}, "slow down"),
     ("UploadPart", {"kind": "answer", "skip": 2}, "slow down"),
     ("UploadPart", {"kind": "reset"}, "does not answer"),
@@ -178,11 +178,11 @@ FAILING = [
 ]
 
 
-@pytest.mark.parametrize(("operation", "how", "says"), FAILING, ids=lambda value: str(value).replace(" ", ""))
+@pytest.mark.parametrize(("operation", "how", "says"), LASTING, ids=lambda value: str(value).replace(" ", ""))
 def test_an_upload_fails_and_nothing_is_left(
     store: Store, repository: Repository, operation: str, how: dict[str, Any], says: str
 ) -> None:
-    store.proxy.fault(operation, times=FOR_EVER, **how)
+    store.proxy.fault(operation, times=ALWAYS, **how)
     with pytest.raises(RepositoryError, match=says) as caught:
         repository.write(KEY, io.BytesIO(LARGE))
     assert "\n" not in str(caught.value)
@@ -194,13 +194,13 @@ def test_an_upload_fails_and_nothing_is_left(
 
 @pytest.mark.parametrize("kind", ["answer", "reset", "corrupt"])
 def test_a_small_write_fails_and_nothing_is_left(store: Store, repository: Repository, kind: str) -> None:
-    store.proxy.fault("PutObject", kind, times=FOR_EVER)
+    store.proxy.fault("PutObject", kind, times=ALWAYS)
     with pytest.raises(RepositoryError):
         repository.write_bytes(KEY, SMALL)
     assert store.visible() is None
 
 
-def test_an_abort_that_fails_is_said_and_swept_later(
+def test_a_failed_abort_is_logged_and_swept_later(
     store: Store, repository: Repository, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Dies(io.BytesIO):
@@ -210,7 +210,7 @@ def test_an_abort_that_fails_is_said_and_swept_later(
                 raise RuntimeError("pg_dump failed (exit 1)")
             return data
 
-    store.proxy.fault("AbortMultipartUpload", "answer", times=FOR_EVER)
+    store.proxy.fault("AbortMultipartUpload", "answer", times=ALWAYS)
     with caplog.at_level(logging.WARNING), pytest.raises(RuntimeError, match="exit 1"):
         repository.write(KEY, Dies(LARGE))
     assert "could not be aborted (SlowDown)" in caplog.text
@@ -223,7 +223,7 @@ def test_an_abort_that_fails_is_said_and_swept_later(
 
 
 def test_a_lost_reply_to_the_first_request_leaves_only_what_is_swept(store: Store, repository: Repository) -> None:
-    """boto3 retries, the server has two uploads of the key; the first has no parts and nobody knows of it."""
+    """boto3 retries, so the server has two uploads of the key: the first has no parts, and its id is lost."""
     store.proxy.fault("CreateMultipartUpload", "lose")
     repository.write(KEY, io.BytesIO(LARGE))
     assert store.visible() == LARGE
@@ -234,18 +234,18 @@ def test_a_lost_reply_to_the_first_request_leaves_only_what_is_swept(store: Stor
 
 
 @pytest.mark.parametrize("data", ALL)
-def test_everything_gone_in_the_middle(store: Store, repository: Repository, data: bytes) -> None:
-    """The network goes at the commit and stays away: what happened is not known here, but it is whole or nothing."""
-    store.proxy.fault(commit_of(data), "lose", times=FOR_EVER)
-    store.proxy.fault("*", "reset", times=FOR_EVER, when=lambda call: store.proxy.count(commit_of(data)) > 1)
+def test_the_network_fails_at_the_commit(store: Store, repository: Repository, data: bytes) -> None:
+    """The outcome is unknown to the client; the object is complete or does not exist."""
+    store.proxy.fault(commit_of(data), "lose", times=ALWAYS)
+    store.proxy.fault("*", "reset", times=ALWAYS, when=lambda call: store.proxy.count(commit_of(data)) > 1)
     with pytest.raises(RepositoryError, match="does not answer"):
         repository.write(KEY, io.BytesIO(data))
     assert store.visible() in (None, data)
 
 
 @pytest.mark.parametrize("data", ALL)
-def test_somebody_else_was_first(store: Store, repository: Repository, data: bytes) -> None:
-    """Not to be mistaken for a reply of our own that was lost."""
+def test_another_writer_was_first(store: Store, repository: Repository, data: bytes) -> None:
+    """The 412 does not come from a retry after a lost reply."""
 
     class Overtaken(io.BytesIO):
         done = False
@@ -264,7 +264,7 @@ def test_somebody_else_was_first(store: Store, repository: Repository, data: byt
 
 @pytest.mark.parametrize("data", ALL)
 def test_overwritten_right_after_the_commit(store: Store, repository: Repository, data: bytes) -> None:
-    """By another tool, or on a store whose If-None-Match has a gap."""
+    """By another tool, or by a second writer on a store whose If-None-Match is not atomic."""
 
     def overwrite(call: Any) -> bool:
         if store.proxy.count(commit_of(data)) > before:
@@ -279,8 +279,8 @@ def test_overwritten_right_after_the_commit(store: Store, repository: Repository
 
 
 @pytest.mark.parametrize("data", ALL)
-def test_a_store_that_has_not_what_was_sent(store: Store, repository: Repository, data: bytes) -> None:
-    store.proxy.fault("HeadObject", "shrink", skip=1, times=FOR_EVER)
+def test_a_store_whose_object_differs_from_what_was_sent(store: Store, repository: Repository, data: bytes) -> None:
+    store.proxy.fault("HeadObject", "shrink", skip=1, times=ALWAYS)
     with pytest.raises(RepositoryError, match=rf"differs from what was sent: 1 of {len(data)} bytes"):
         repository.write(KEY, io.BytesIO(data))
     assert store.visible() is None
@@ -291,25 +291,25 @@ def test_a_store_without_if_none_match(store: Store, repository: Repository, dat
     def conditional(call: Any) -> bool:
         return "if-none-match" in call.headers
 
-    store.proxy.fault("*", "answer", status=501, code="NotImplemented", times=FOR_EVER, when=conditional)
+    store.proxy.fault("*", "answer", status=501, code="NotImplemented", times=ALWAYS, when=conditional)
     assert repository.write(KEY, io.BytesIO(data)).size == len(data)
     assert store.visible() == data
     with pytest.raises(AlreadyExists):
         repository.write(KEY, io.BytesIO(data))
     repository.write(f"{KEY}.2", io.BytesIO(data))
     asked = [call for call in store.proxy.calls if conditional(call) and not call.key.endswith("repository.json")]
-    assert len(asked) == 1, "it is asked once, then known"
+    assert len(asked) == 1, "after the first refusal no request has the header"
 
 
 # -- credentials -------------------------------------------------------------------------------------------------
 
 
 def expiring(store: Store) -> tuple[Callable[[], S3Client], list[S3Client]]:
-    """Makes clients, of which the first has credentials that expire after the first part; and those it made."""
+    """Return a factory, whose first client has credentials that expire after one part, and the list of its clients."""
     made: list[S3Client] = []
 
     def factory() -> S3Client:
-        # The server knows one key; by its other spelling, the proxy tells the first client's requests.
+        # The server has one key only, so the user agent shows the proxy which client sent a request.
         made.append(store.client(user_agent_extra=f"client/{len(made)}"))
         return made[-1]
 
@@ -318,14 +318,14 @@ def expiring(store: Store) -> tuple[Callable[[], S3Client], list[S3Client]]:
         "answer",
         status=400,
         code="ExpiredToken",
-        times=FOR_EVER,
+        times=ALWAYS,
         when=lambda call: "client/0" in call.headers["user-agent"] and store.proxy.count("UploadPart") > 1,
     )
     return factory, made
 
 
-def test_credentials_that_expire_in_mid_stream_are_renewed(store: Store) -> None:
-    """As with an assumed role: the factory's next client has new ones."""
+def test_credentials_that_expire_during_an_upload_are_renewed(store: Store) -> None:
+    """As with an assumed role: the next client of the factory has new credentials."""
     store.open().init()
     factory, made = expiring(store)
     repository = store.open(factory)
@@ -335,7 +335,7 @@ def test_credentials_that_expire_in_mid_stream_are_renewed(store: Store) -> None
     assert len(made) == 2
 
 
-def test_credentials_that_expire_among_the_members_are_renewed(store: Store, tmp_path: Path) -> None:
+def test_credentials_that_expire_between_members_are_renewed(store: Store, tmp_path: Path) -> None:
     store.open().init()
     factory, made = expiring(store)
     for number in range(3):
@@ -354,17 +354,17 @@ def test_credentials_that_expire_among_the_members_are_renewed(store: Store, tmp
 def wait_for_parts(store: Store) -> None:
     deadline = time.monotonic() + 20
     while store.proxy.count("UploadPart") < 3:
-        assert time.monotonic() < deadline, "they were not sent"
+        assert time.monotonic() < deadline, "the parts were not sent"
         time.sleep(0.05)
 
 
-def test_what_was_sent_early_and_swept_is_sent_again(store: Store, repository: Repository, tmp_path: Path) -> None:
-    """A member may wait for hours for the last one, and be taken for a leftover."""
+def test_a_member_sent_early_and_swept_is_sent_again(store: Store, repository: Repository, tmp_path: Path) -> None:
+    """A member may wait for hours until the last one is written, and look like a leftover."""
     (tmp_path / "0.dat").write_bytes(LARGE)
     with repository.incoming(FOLDER, tmp_path) as incoming:
         incoming.offer("0.dat")
         wait_for_parts(store)
-        time.sleep(1.5)  # the store's clock shows whole seconds; and the last part's reply is on its way
+        time.sleep(1.5)  # the store's times are in full seconds; and the last part must be confirmed
         repository.remove_unfinished(repository.unfinished_writes(timedelta(0)))
         assert store.uploads() == []
         incoming.finish({})
@@ -373,8 +373,8 @@ def test_what_was_sent_early_and_swept_is_sent_again(store: Store, repository: R
     assert store.uploads() == []
 
 
-def test_what_was_offered_and_has_grown_is_sent_whole(store: Store, repository: Repository, tmp_path: Path) -> None:
-    """What pg_dump says may have been said by the name of a table."""
+def test_an_offered_member_that_has_grown_is_sent_again(store: Store, repository: Repository, tmp_path: Path) -> None:
+    """A table's name in pg_dump's messages can make a member look finished."""
     (tmp_path / "0.dat").write_bytes(LARGE)
     with repository.incoming(FOLDER, tmp_path) as incoming:
         incoming.offer("0.dat")
@@ -388,7 +388,7 @@ def test_what_was_offered_and_has_grown_is_sent_whole(store: Store, repository: 
     assert store.uploads() == []
 
 
-def test_what_was_offered_and_is_not_wanted_leaves_nothing(
+def test_an_offered_member_of_an_unfinished_directory_leaves_nothing(
     store: Store, repository: Repository, tmp_path: Path
 ) -> None:
     (tmp_path / "0.dat").write_bytes(LARGE)
@@ -405,7 +405,7 @@ def test_credentials_that_stay_expired(store: Store, repository: Repository) -> 
         "answer",
         status=400,
         code="ExpiredToken",
-        times=FOR_EVER,
+        times=ALWAYS,
         when=lambda call: store.proxy.count("UploadPart") > 1,
     )
     with pytest.raises(RepositoryError, match="expired") as caught:
@@ -423,7 +423,7 @@ def test_credentials_that_stay_expired(store: Store, repository: Repository) -> 
 
 
 @pytest.mark.parametrize("kind", ["cut", "reset", "answer"])
-def test_a_read_goes_on_where_the_connection_broke(store: Store, repository: Repository, kind: str) -> None:
+def test_a_read_continues_where_the_connection_broke(store: Store, repository: Repository, kind: str) -> None:
     entry = repository.write(KEY, io.BytesIO(LARGE))
     fault = store.proxy.fault("GetObject", kind, times=2)
     with repository.read(KEY, pin=entry) as stream:
@@ -432,9 +432,7 @@ def test_a_read_goes_on_where_the_connection_broke(store: Store, repository: Rep
 
 
 @pytest.mark.parametrize("kind", ["answer", "reset"])
-def test_a_read_survives_a_store_that_is_away_for_longer_than_a_request_is_retried(
-    store: Store, repository: Repository, kind: str
-) -> None:
+def test_a_read_survives_an_outage_longer_than_botos_retries(store: Store, repository: Repository, kind: str) -> None:
     entry = repository.write(KEY, io.BytesIO(LARGE))
     store.proxy.fault("GetObject", "cut")
     with repository.read(KEY, pin=entry) as stream:
@@ -443,18 +441,18 @@ def test_a_read_survives_a_store_that_is_away_for_longer_than_a_request_is_retri
     assert again.hits == 4
 
 
-def test_a_read_that_is_refused_in_between_ends_at_once(store: Store, repository: Repository) -> None:
+def test_a_read_that_is_refused_midway_ends_at_once(store: Store, repository: Repository) -> None:
     repository.write(KEY, io.BytesIO(LARGE))
     store.proxy.fault("GetObject", "cut")
     with repository.read(KEY) as stream:
-        refusal = store.proxy.fault("GetObject", "answer", status=403, code="AccessDenied", times=FOR_EVER)
+        refusal = store.proxy.fault("GetObject", "answer", status=403, code="AccessDenied", times=ALWAYS)
         with pytest.raises(RepositoryError, match="access denied"):
             stream.read()
     assert refusal.hits == 1
 
 
 def test_a_read_never_mixes_two_objects(store: Store, repository: Repository) -> None:
-    """Replaced while it was read: with or without a pin, the rest comes from the same bytes or not at all."""
+    """The object is replaced during a read, with or without a pin: the rest is from the old version, or it fails."""
     repository.write(KEY, io.BytesIO(LARGE))
     store.proxy.fault("GetObject", "cut")
     with repository.read(KEY) as stream:
@@ -464,11 +462,13 @@ def test_a_read_never_mixes_two_objects(store: Store, repository: Repository) ->
             stream.read()
 
 
-def test_a_read_gives_up_in_the_end(store: Store, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_gives_up_after_its_attempts(
+    store: Store, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("airflow_pgbackup.repository.s3.reader.time.sleep", lambda seconds: None)
     repository.write(KEY, io.BytesIO(LARGE))
     store.proxy.fault("GetObject", "cut")
-    store.proxy.fault("GetObject", "reset", times=FOR_EVER, skip=0)
+    store.proxy.fault("GetObject", "reset", times=ALWAYS, skip=0)
     with (
         pytest.raises(RepositoryError, match=r"cannot read s3://.*does not answer|broke"),
         repository.read(KEY) as stream,
@@ -490,16 +490,16 @@ def test_deleting_reads_each_keys_answer(store: Store, repository: Repository) -
 def test_a_store_that_deletes_one_by_one(store: Store, repository: Repository, status: int, code: str) -> None:
     for name in ("a", "b"):
         repository.write_bytes(f"x/{name}", b"1")
-    store.proxy.fault("DeleteObjects", "answer", status=status, code=code, times=FOR_EVER)
+    store.proxy.fault("DeleteObjects", "answer", status=status, code=code, times=ALWAYS)
     repository.delete(["x/a", "x/b", "x/never"])
     assert list(repository.list("x")) == []
-    store.proxy.fault("DeleteObject", "answer", status=403, code="AccessDenied", times=FOR_EVER)
+    store.proxy.fault("DeleteObject", "answer", status=403, code="AccessDenied", times=ALWAYS)
     repository.write_bytes("x/c", b"1")
     with pytest.raises(RepositoryError, match=r"x/c \(AccessDenied: injected\)"):
         repository.delete(["x/c"])
 
 
-# -- what the store says of us -----------------------------------------------------------------------------------
+# -- refusals by the store ---------------------------------------------------------------------------------------
 
 REFUSALS = [
     (403, "RequestTimeTooSkewed", "", "clocks", "clock"),
@@ -515,11 +515,11 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("status", "code", "extra", "says", "hint"), REFUSALS, ids=[r[1] for r in REFUSALS])
-def test_refusals_are_one_line_with_a_way_out(
+def test_refusals_are_one_line_with_a_hint(
     store: Store, repository: Repository, status: int, code: str, extra: str, says: str, hint: str
 ) -> None:
     for operation in ("GetObject", "ListObjectsV2", "PutObject"):
-        store.proxy.fault(operation, "answer", status=status, code=code, extra=extra, times=FOR_EVER)
+        store.proxy.fault(operation, "answer", status=status, code=code, extra=extra, times=ALWAYS)
     fresh = store.open()
     calls: list[Callable[[], object]] = [
         lambda: fresh.uuid,
@@ -537,10 +537,10 @@ def test_refusals_are_one_line_with_a_way_out(
         assert store.server.secret_key not in str(caught.value)
 
 
-def test_a_refused_head_says_why(store: Store, repository: Repository) -> None:
-    """The answer to a HEAD has no body; the reason is asked for."""
-    store.proxy.fault("HeadObject", "answer", status=403, times=FOR_EVER)
-    store.proxy.fault("ListObjectsV2", "answer", status=403, code="RequestTimeTooSkewed", times=FOR_EVER)
+def test_a_refused_head_gives_the_reason(store: Store, repository: Repository) -> None:
+    """The answer to a HEAD has no body, so a listing finds the reason."""
+    store.proxy.fault("HeadObject", "answer", status=403, times=ALWAYS)
+    store.proxy.fault("ListObjectsV2", "answer", status=403, code="RequestTimeTooSkewed", times=ALWAYS)
     with pytest.raises(RepositoryError, match="clocks"):
         repository.stat(KEY)
 
@@ -555,7 +555,7 @@ def limit_listing_to_prefix(store: Store) -> None:
         return call.operation == "ListObjectsV2" and "prefix=pg%2F" not in call.query
 
     for when in (is_missing, lists_elsewhere):
-        store.proxy.fault("*", "answer", status=403, code="AccessDenied", times=FOR_EVER, when=when)
+        store.proxy.fault("*", "answer", status=403, code="AccessDenied", times=ALWAYS, when=when)
 
 
 def test_a_role_that_may_list_below_the_prefix_only(store: Store) -> None:
@@ -575,7 +575,7 @@ def test_a_role_that_may_list_below_the_prefix_only(store: Store) -> None:
 def test_a_key_that_exists_and_may_not_be_read_is_not_missing(store: Store, repository: Repository) -> None:
     repository.write(KEY, io.BytesIO(SMALL))
     for operation in ("HeadObject", "GetObject"):
-        store.proxy.fault(operation, "answer", status=403, code="AccessDenied", times=FOR_EVER)
+        store.proxy.fault(operation, "answer", status=403, code="AccessDenied", times=ALWAYS)
     with pytest.raises(RepositoryError, match="access denied"):
         repository.stat(KEY)
     with pytest.raises(RepositoryError, match="access denied") as caught:
@@ -607,11 +607,11 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("answer", "words", "hint"), WORDS, ids=[f"{w[0][1]}-{w[1][:8]}" for w in WORDS])
-def test_what_s3_itself_says_is_kept(
+def test_s3s_own_message_is_kept(
     store: Store, repository: Repository, answer: tuple[int, str], words: str, hint: str | None
 ) -> None:
     status, code = answer
-    store.proxy.fault("PutObject", "answer", status=status, code=code, message=words, times=FOR_EVER)
+    store.proxy.fault("PutObject", "answer", status=status, code=code, message=words, times=ALWAYS)
     with pytest.raises(RepositoryError) as caught:
         repository.write_bytes(KEY, SMALL)
     assert f"({code}: {words.rstrip('.')})" in caught.value.message
@@ -621,9 +621,9 @@ def test_what_s3_itself_says_is_kept(
         assert hint in (caught.value.hint or "")
 
 
-def test_a_role_without_deleteobject_is_named_the_right_it_lacks(store: Store, repository: Repository) -> None:
+def test_a_role_without_deleteobject_gets_a_hint(store: Store, repository: Repository) -> None:
     for operation in ("DeleteObject", "DeleteObjects"):
-        store.proxy.fault(operation, "answer", status=403, code="AccessDenied", times=FOR_EVER)
+        store.proxy.fault(operation, "answer", status=403, code="AccessDenied", times=ALWAYS)
     for call in (repository.probe, lambda: repository.delete(["a/b"])):
         with pytest.raises(RepositoryError, match="access denied") as caught:
             call()
@@ -634,10 +634,10 @@ def test_a_role_without_deleteobject_is_named_the_right_it_lacks(store: Store, r
 
 
 @pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (405, "MethodNotAllowed")])
-def test_prune_works_where_uploads_cannot_be_listed_and_says_so(
+def test_prune_works_where_uploads_cannot_be_listed_and_reports_it(
     store: Store, repository: Repository, status: int, code: str
 ) -> None:
-    store.proxy.fault("ListMultipartUploads", "answer", status=status, code=code, times=FOR_EVER)
+    store.proxy.fault("ListMultipartUploads", "answer", status=status, code=code, times=ALWAYS)
     policy = Policy(keep_last=1)
     result = prune(repository=repository, policy=policy, dry_run=False, grace=timedelta(hours=1))
     (note,) = cast("list[str]", result["notes"])

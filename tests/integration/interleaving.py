@@ -1,8 +1,8 @@
-"""Verbs that run at once, one step at a time, in an order that a test decides: every run of an order is the same.
+"""Run verbs concurrently, one step at a time, in an order that a test chooses, so that each run can be repeated.
 
-Each actor has a thread of its own, and no two of them ever run. What is a step says so by :func:`step`, as
-:mod:`memory_store` does before every look at, and change of, the store: there the thread waits for its turn. Pools of
-an actor are part of the step in which they were started.
+Each actor has a thread of its own, and only one of the threads runs at any time. A step begins at a call of
+:func:`step`, where the thread waits for its turn; :mod:`memory_store` calls it before each read and change of the
+store. Thread pools of an actor are part of the step that started them.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 KINDS = ("refused", "lost", "late", "killed")
-"""Not done, and an error; done, and an error; an error, and done after all; the actor does nothing any more."""
+"""Of a step: an error, not executed; an error, but executed; an error, executed later; the actor is killed."""
 
 _here = threading.local()
 
 
 class Killed(BaseException):
-    """As kill -9: what an actor does on its way out has no effect either."""
+    """Like SIGKILL: the actor's ``finally`` blocks change nothing either."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """:param at: the number of a step of one actor, from 1. :param kind: one of :data:`KINDS`."""
+    """:param at: the number of the actor's step, from 1. :param kind: one of :data:`KINDS`."""
 
     at: int
     kind: str
@@ -32,7 +32,7 @@ class Fault:
 
 @dataclass
 class Actor:
-    """:ivar steps: what it did. :ivar value: what it returned. :ivar error: what it raised."""
+    """:ivar steps: its steps so far. :ivar value: the result of its action. :ivar error: the error that it raised."""
 
     name: str
     action: Callable[[], Any]
@@ -51,7 +51,7 @@ class Actor:
 
 
 def step(what: str) -> str | None:
-    """Wait for the turn; the kind of fault that happens now, if one does. Outside of an actor's own thread, nothing."""
+    """Wait for this actor's turn, and return the kind of fault to inject, or None. Other threads do not wait."""
     actor: Actor | None = getattr(_here, "actor", None)
     if actor is None:
         return None
@@ -69,10 +69,10 @@ def step(what: str) -> str | None:
 
 @dataclass
 class World:
-    """What a run begins with.
+    """The start of a run.
 
-    :ivar actions: by the name of the actor.
-    :ivar at_success: gets what an action returned, in the moment when it does.
+    :ivar actions: actor's name to its action.
+    :ivar at_success: called with the actor when its action has returned, before any other actor runs.
     """
 
     actions: Mapping[str, Callable[[], Any]]
@@ -81,7 +81,7 @@ class World:
 
 @dataclass(frozen=True)
 class Run:
-    """:ivar order: who could go on, and who did, step by step."""
+    """:ivar order: for each step, the actors that could run, and the one that did."""
 
     actors: Mapping[str, Actor]
     order: Sequence[tuple[tuple[str, ...], str]]
@@ -96,7 +96,10 @@ class Run:
 def run(
     world: World, choose: Callable[[tuple[str, ...], str | None], str], faults: Mapping[str, Fault] | None = None
 ) -> Run:
-    """:param choose: who goes on, of those who can, and who went last."""
+    """Run all actors to their end.
+
+    :param choose: returns the next actor, given those that can run and the one that ran last.
+    """
     actors = {name: Actor(name, action, (faults or {}).get(name)) for name, action in world.actions.items()}
     threads = [threading.Thread(target=_act, args=(actor, world), daemon=True) for actor in actors.values()]
     for thread in threads:
@@ -136,7 +139,7 @@ def _act(actor: Actor, world: World) -> None:
 
 
 def every_order(make: Callable[[], World], *, switches: int) -> Iterator[Run]:
-    """A run in every order in which at most so many times another actor goes on although the last one could."""
+    """Yield a run for every order with at most `switches` changes to another actor while the last one could run."""
     pending: list[tuple[str, ...]] = [()]
     while pending:
         forced = pending.pop()
@@ -152,7 +155,7 @@ def every_order(make: Callable[[], World], *, switches: int) -> Iterator[Run]:
 
 
 def _first(names: Sequence[str]) -> Callable[[tuple[str, ...], str | None], str]:
-    """Chooses these; behind their end whoever went last goes on."""
+    """Return a chooser of these actors in order; after them, of the one that ran last."""
     todo = iter(names)
 
     def choose(options: tuple[str, ...], last: str | None) -> str:
@@ -162,7 +165,7 @@ def _first(names: Sequence[str]) -> Callable[[tuple[str, ...], str | None], str]
 
 
 def in_order(picks: Sequence[int]) -> Callable[[tuple[str, ...], str | None], str]:
-    """Chooses by numbers; behind their end whoever went last goes on."""
+    """Return a chooser by index, modulo the number of actors that can run; after them, of the one that ran last."""
     todo = iter(picks)
 
     def choose(options: tuple[str, ...], last: str | None) -> str:

@@ -1,4 +1,4 @@
-"""A repository in memory; each look and each change is a step of an :mod:`interleaving`, as a request to a store is."""
+"""A repository in memory. Each read and each change is a step of an :mod:`interleaving`, like a request to a store."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from airflow_pgbackup.repository.layout import TEMP_PREFIX
 
 @dataclass
 class Store:
-    """What is shared by all who work with it.
+    """The contents of the store, which all its repositories share.
 
-    :ivar conditional: a key that exists is refused, in the same moment; False: the later of two writers stays.
-    :ivar ahead: of the real time.
-    :ivar late: requests that somebody has given up, and that come through after all.
+    :ivar conditional: True if writing to an existing key fails atomically; False if the later of two writers wins.
+    :ivar ahead: how far the store's clock is ahead of the real time.
+    :ivar late: requests that their client gave up, and that the store executes later.
     """
 
     conditional: bool = True
@@ -45,7 +45,7 @@ class Store:
         return datetime.now(timezone.utc) + self.ahead
 
     def put(self, key: str, data: bytes) -> Entry | None:
-        """None: it exists, and this store refuses that."""
+        """Store an object; return None if the key exists and this store refuses to replace it."""
         if self.conditional and key in self.objects:
             return None
         entry = Entry(key=key, size=len(data), modified=self.now)
@@ -53,14 +53,14 @@ class Store:
         return entry
 
     def let_through(self) -> None:
-        """What was late comes."""
+        """Execute the late requests."""
         for request in self.late:
             request()
         self.late.clear()
 
 
 class MemoryRepository(Repository):
-    """One worker's view."""
+    """A repository in a :class:`Store`, as one worker opens it."""
 
     def __init__(self, store: Store, name: str = "store", *, cancel: CancelFlag | None = None) -> None:
         super().__init__(f"memory://{name}", cancel=cancel)
@@ -121,7 +121,7 @@ class MemoryRepository(Repository):
         return RepositoryNotFound(f"no repository at {self.uri}")
 
     def _make_root(self) -> None:
-        """There is one."""
+        """Do nothing: the store exists."""
 
     def _list(self, folder: str) -> Iterator[Entry]:
         self._step(f"list {folder}")

@@ -1,4 +1,4 @@
-"""Worlds for races: a store, verbs that work in it at once, and what must hold whatever became of them."""
+"""Worlds for races: a store, verbs that run in it concurrently, and what must hold in every order of their steps."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ LATER = timedelta(days=3)
 class Place(World):
     """A world around one store.
 
-    :param store: in memory, or what opens a real one.
-    :param actions: each gets the store as a worker of its own has it.
-    :param may_go: ids of backups that a prune of this world may remove.
+    :param store: in memory, or a function that opens a real repository.
+    :param actions: actor's name to its action, which gets a repository of its own.
+    :param may_go: ids of backups that a prune in this world may delete.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Place(World):
         self.may_go = may_go
 
     def seen(self, actor: Actor) -> None:
-        """In the moment of the success."""
+        """Check at an actor's success that the backups it returned are complete."""
         for reference in references(actor.value):
             if reference["id"] not in self.may_go:
                 evidence = read_evidence(self.repository, Series.parse(str(reference["series"])), str(reference["id"]))
                 assert is_complete(evidence), f"{actor.name} succeeded without a complete backup"
 
     def check(self, done: Run) -> None:
-        """Every listed backup is whole, each success is there, a retry succeeds, prune leaves nothing else behind."""
+        """Check that listed and returned backups are complete, retries succeed, and prune leaves no other file."""
         self.store.let_through()
         errors = [actor.error for actor in done.actors.values() if actor.error]
         assert all(isinstance(error, PgBackupError | Killed) for error in errors), errors
@@ -84,7 +84,7 @@ class Place(World):
     def _sweep(self) -> None:
         keys = {entry.key for entry in self.repository.list()}
         for series, id, path in filter(None, map(split_key, keys)):
-            # As prune says, it keeps what is pinned, and be it what a prune that was killed has left.
+            # prune keeps everything with a pin, even what is left of a backup when an earlier prune was killed.
             if path == "pin.json" and f"{series.path}/{id}/manifest.json" not in keys:
                 unpin(repository=self.repository, series=series, id=id)
         self.store.ahead = LATER
@@ -93,7 +93,7 @@ class Place(World):
     def _again(self, actor: Actor) -> Any:
         try:
             return self.actions[actor.name]()
-        except BackupNotFound:  # a verification, or a pin, of what a prune has removed
+        except BackupNotFound:  # it verified or pinned a backup that a prune deleted
             assert "prune" in self.actions
             return None
 
@@ -101,13 +101,13 @@ class Place(World):
         found = []
         for backup in read_catalogue(self.repository).backups:
             evidence = read_evidence(self.repository, backup.series, backup.id)
-            assert is_complete(evidence), f"{backup.folder} is listed, and {backup.standing}"
+            assert is_complete(evidence), f"{backup.folder} is listed, but {backup.standing}"
             found.append(evidence.require_manifest())
         return found
 
 
 def references(value: Any) -> Iterator[dict[str, object]]:
-    """Those in what a verb returned."""
+    """Yield the references of backups in the result of a verb."""
     if isinstance(value, dict) and "sha256" in value:
         yield value
     elif isinstance(value, dict) and "adopted" in value:
@@ -116,14 +116,14 @@ def references(value: Any) -> Iterator[dict[str, object]]:
 
 
 def fresh(*, conditional: bool = True) -> Store:
-    """A store that is a repository."""
+    """Return a store with an empty repository."""
     store = Store(conditional=conditional)
     MemoryRepository(store).init()
     return store
 
 
 class Still(MemoryRepository):
-    """The same without steps: what is only read of it is not what is raced about."""
+    """A repository whose operations are not steps, for a source that no actor changes."""
 
     def _step(self, what: str) -> None:
         pass
@@ -148,7 +148,7 @@ def do_prune(repository: Repository, policy: Policy = KEEP_ALL) -> dict[str, obj
 
 
 def looked_at(place: Place, done: Run) -> None:
-    """Check it; a failure shows the steps."""
+    """Check a run; a failure shows its steps."""
     try:
         place.check(done)
     except (AssertionError, PgBackupError) as error:
@@ -157,7 +157,7 @@ def looked_at(place: Place, done: Run) -> None:
 
 
 def in_every_order(make: Callable[[], Place], switches: int) -> int:
-    """How many there are; in each, everything succeeds, or finds that a prune has removed what it worked on."""
+    """Check every order, and return their number. Each actor succeeds, or finds that a prune deleted its backup."""
     places: list[Place] = []
 
     def begin() -> Place:
@@ -169,6 +169,6 @@ def in_every_order(make: Callable[[], Place], switches: int) -> int:
         count += 1
         looked_at(places.pop(), done)
         for actor in done.actors.values():
-            gone = isinstance(actor.error, BackupNotFound | OutcomeUnknown) and "prune" in done.actors
-            assert actor.succeeded or gone, f"nothing failed, and {actor.name} did: {actor.error!r}{done}"
+            pruned = isinstance(actor.error, BackupNotFound | OutcomeUnknown) and "prune" in done.actors
+            assert actor.succeeded or pruned, f"{actor.name} failed without a fault: {actor.error!r}{done}"
     return count
