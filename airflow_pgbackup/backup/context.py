@@ -12,7 +12,7 @@ from airflow_pgbackup.settings import Settings
 
 
 def discard(line: str) -> None:
-    """Drop a log line: the default where nobody reads the log."""
+    """Drop a log line: the default, for callers without a log."""
 
 
 @dataclass(frozen=True, kw_only=True)

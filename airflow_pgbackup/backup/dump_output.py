@@ -1,4 +1,4 @@
-"""The output of pg_dump or pg_dumpall on its way into a repository.
+"""The output of pg_dump or pg_dumpall while it is written to a repository.
 
 A single-file artifact streams from the tool's standard output into the repository: no local file, and its digest is of
 the bytes that the tool wrote. A directory artifact is written to a scratch directory beside the repository (a

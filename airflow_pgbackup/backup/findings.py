@@ -16,7 +16,7 @@ _SHOWN = 3  # objects that a message names; Finding.objects has all of them
 class Finding:
     """One problem that would prevent or compromise a backup.
 
-    :param severity: ``error``: the dump would fail or be incomplete; ``warning``: worth a look, the dump succeeds.
+    :param severity: ``error``: the dump would fail or be incomplete; ``warning``: the dump succeeds, but check this.
     :param code: identifies the kind of problem; ``docs/reference/findings.md`` lists all codes.
     :param message: what was found: lower case, no final period.
     :param hint: what to do about it.

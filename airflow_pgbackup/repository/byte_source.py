@@ -1,4 +1,4 @@
-"""Bytes on their way into a repository: counted, hashed, compared with the expected digest."""
+"""Count and hash the bytes written to a repository, and compare them with the expected digest."""
 
 from __future__ import annotations
 

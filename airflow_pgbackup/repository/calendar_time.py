@@ -1,4 +1,4 @@
-"""Time zones and time spans, as people write them."""
+"""Parse the names of time zones, and time spans like ``36h``."""
 
 from __future__ import annotations
 

@@ -10,7 +10,10 @@ from airflow_pgbackup.errors import Canceled
 
 class CancelFlag(Protocol):
     def check(self) -> None:
-        """Raise when the caller was asked to stop."""
+        """Raise if the caller was asked to stop.
+
+        :raises Canceled: it was.
+        """
 
 
 class Stop:

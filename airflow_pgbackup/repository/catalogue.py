@@ -125,7 +125,7 @@ def read_catalogue(
     """Return what a repository holds, in the states that file names claim.
 
     :param server: only the series of this server. :param series: only these.
-    :raises RepositoryNotFound: there is none, which is never taken for an empty one.
+    :raises RepositoryNotFound: there is no repository, which is not the same as an empty one.
     """
     repository.uuid  # noqa: B018  raises where there is no repository
     if series is not None:

@@ -1,4 +1,4 @@
-"""An entry of a repository, a directory on its way into one, and a write that was not finished."""
+"""An entry of a repository, a directory that is being written to one, and an unfinished write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One key.
+    """A key with its size and time.
 
     :param modified: aware, UTC, by the store's clock.
     :param version: pins a later read to these bytes: a quoted ETag, else a version id; None for local files.
@@ -25,7 +25,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Incoming:
-    """A directory on its way into a repository.
+    """A directory that is being written to a repository.
 
     :param finish: bring the complete directory in, as :meth:`Repository.write_directory` does.
     :param offer: called for a member that will not change any more. Returns at once.

@@ -54,7 +54,7 @@ US = "airflow-pgbackup"
 class Compression:
     """The compression of an artifact: inside its format, but around a plain dump.
 
-    :param by: ``pg_dump`` or :data:`US`; None: nobody.
+    :param by: ``pg_dump`` or :data:`US`; None if it is not compressed.
     """
 
     method: str | None
@@ -263,7 +263,7 @@ class Manifest(Document):
         else:
             whole = members[0]
         if whole != FileDigest(artifact.name, artifact.size, artifact.sha256):
-            return "name, size or digest of the artifact is not that of its files"
+            return "name, size or digest of the artifact differs from that of its files"
         return None
 
 

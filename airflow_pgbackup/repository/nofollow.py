@@ -1,4 +1,4 @@
-"""Files and directories opened without following links, where others may write: they may put a link or FIFO there."""
+"""Open files and directories without following links, where other users may put a link or a FIFO."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def open_regular(path: str | Path, *, dir_fd: int | None = None) -> int:
 
 
 def open_member(path: Path) -> BinaryIO:
-    """Open a file on its way into a repository, as :func:`open_regular` does.
+    """Open a file that is being written to a repository, as :func:`open_regular` does.
 
     :raises RepositoryError: it cannot be opened; it is a symbolic link, or not a regular file.
     """
@@ -47,7 +47,7 @@ def open_member(path: Path) -> BinaryIO:
 
 
 def members_of(directory: Path) -> list[str]:
-    """Return the paths of the files in a directory that is on its way into a repository, relative to it, sorted.
+    """Return the paths of the files in a directory to be written to a repository, relative to it, sorted.
 
     :raises RepositoryError: there are none, or something in it is neither a file nor a directory.
     """

@@ -43,7 +43,7 @@ class Period(NamedTuple):
     label: str
 
 
-# The hour that a clock repeats in autumn is two hours: fold tells them apart. Day 1 of toordinal() was a Monday.
+# The hour that a clock repeats in autumn is two hours, which differ in fold. Day 1 of toordinal() was a Monday.
 PERIODS = {
     "hourly": Period(lambda t: (t.toordinal() * 24 + t.hour) * 2 + t.fold, "%Y-%m-%d %H:00%z"),
     "daily": Period(lambda t: t.toordinal(), "%Y-%m-%d"),

@@ -166,7 +166,7 @@ LASTING = [
     ("UploadPart", {"kind": "answer"}, "slow down"),
     ("UploadPart", {"kind": "answer", "skip": 2}, "slow down"),
     ("UploadPart", {"kind": "reset"}, "does not answer"),
-    ("UploadPart", {"kind": "corrupt"}, "damaged on its way"),
+    ("UploadPart", {"kind": "corrupt"}, "damaged during the transfer"),
     ("UploadPart", {"kind": "stall", "seconds": 3}, "does not answer"),
     ("UploadPart", {"kind": "answer", "status": 403, "code": "AccessDenied"}, "access denied"),
     ("UploadPart", {"kind": "answer", "status": 507, "code": "InsufficientStorage"}, "full"),

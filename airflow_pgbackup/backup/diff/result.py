@@ -14,7 +14,7 @@ ADDED, DROPPED, CHANGED = "added", "dropped", "changed"
 class Side:
     """One of the two backups.
 
-    :param rows_from: where its row counts come from; None where nobody has counted rows.
+    :param rows_from: where its row counts come from; None if no rows were counted.
     """
 
     series: Series

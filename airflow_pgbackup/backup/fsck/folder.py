@@ -23,7 +23,7 @@ from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, 
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, FileDigest, Manifest
 
 _RESTORE_BY_HAND = "the artifact itself may still restore with PostgreSQL's own tools"
-_REMOVE = "Look at it, and remove it by hand: fsck and prune remove only what is certainly theirs."
+_REMOVE = "Check it, and remove it by hand: fsck and prune remove only files that are certainly ours."
 
 
 @dataclass(frozen=True)

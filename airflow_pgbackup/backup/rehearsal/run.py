@@ -137,7 +137,7 @@ def _not_proven_if_unreadable(server: RehearsalServer) -> Iterator[None]:
 def _require_definitions(manifest: Manifest) -> None:
     """Check that the dump contains definitions.
 
-    :raises NotProven: it was made with an option that excludes them, so it cannot be restored by itself.
+    :raises NotProven: it was made with an option that excludes them, so it cannot be restored alone.
     """
     options = manifest.options
     sections = options.get("sections")

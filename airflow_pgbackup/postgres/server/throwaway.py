@@ -55,7 +55,7 @@ class PostgresServer:
     :param directory: where the server's private directory is made; default the directory for temporary files.
     :param superuser: name of the bootstrap superuser; random unless given.
     :param password: its password, one line, for SCRAM on TCP and the socket. Without a password the server trusts
-        whoever reaches its private socket.
+        everybody who reaches its private socket.
     :param tcp: also listen on 127.0.0.1, at a free port. Needs a password.
     :param settings: server parameters; they override :data:`THROWAWAY_SETTINGS`.
     :param initdb_args: further arguments of initdb; the default locale is C, the encoding UTF8.

@@ -148,7 +148,7 @@ class StdinFeeder:
 
 
 def _write(pipe: IO[bytes], data: bytes) -> bool:
-    """Return False if the tool has closed its stdin; its exit status tells why."""
+    """Return False if the tool has closed its stdin; its exit status shows why."""
     view = memoryview(data)
     try:
         while view:

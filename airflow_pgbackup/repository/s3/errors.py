@@ -51,7 +51,7 @@ _REGION = "Set region_name in the AWS connection."
 _DELETES = frozenset({"DeleteObject", "DeleteObjects"})
 # "Unsupported header 'x-amz-checksum-crc32'", "aws-chunked encoding is not supported", "… trailer …"
 _ABOUT_CHECKSUMS = re.compile("checksum|chunked|trailer|content-?length|x-amz-sdk", re.IGNORECASE)
-_DAMAGED = "the data was damaged on its way: the checksum differs"
+_DAMAGED = "the data was damaged during the transfer: the checksum differs"
 
 # code -> (what was found, what to do)
 _CODES: dict[str, tuple[str, str | None]] = {
