@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def measure(module: str, home: str) -> tuple[float, list[str]]:
-    """CPU milliseconds for the import, and the heavy modules that it loads."""
+    """Return the CPU milliseconds of the import, and the heavy modules that it loads."""
     script = SCRIPT.format(base=BASE, module=module, heavy=HEAVY)
     env = {**os.environ, "AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)

@@ -1,9 +1,9 @@
-"""Where backups live: the contract of the local and the S3 repository.
+"""The contract of the local and the S3 repository.
 
 One suite of tests holds both to it (``tests/integration/repository/test_repository.py``):
 
 - A key is complete or absent. Nothing is ever overwritten: :class:`~airflow_pgbackup.errors.AlreadyExists`.
-- A source that raises leaves nothing visible, and its exception comes through unchanged.
+- A source that raises leaves nothing visible, and its exception passes through unchanged.
 - Nothing is written where there is no ``repository.json``: an unmounted volume, another worker's disk or a typo is
   never taken for an empty repository.
 - Errors of the store are raised as :class:`~airflow_pgbackup.errors.RepositoryError`, one line and a hint.
@@ -292,7 +292,7 @@ class Repository(ABC):
 
     @abstractmethod
     def remove_unfinished(self, writes: Iterable[UnfinishedWrite]) -> None:
-        """Remove them."""
+        """Remove unfinished writes that :meth:`unfinished_writes` returned."""
 
     # -- for implementations -------------------------------------------------------------------------------------
 

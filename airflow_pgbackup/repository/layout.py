@@ -1,4 +1,4 @@
-"""The keys of a repository: where each file lies, and its name.
+"""The keys of a repository: the names and places of its files.
 
 .. code-block:: text
 
@@ -10,12 +10,12 @@
             manifest.json                       written last: the commit point; names the attempt
             verification-20261122T021500.123456Z-archive-pass.json
 
-Two attempts at one backup (a task that was taken for dead, and its retry; two uploads of the same backup) write into
-separate folders, so neither can damage what the other writes. The manifest, of which there is only one, names the
-attempt that counts.
+Two attempts at one backup (a task that Airflow took for dead, and its retry; two uploads of the same backup) write into
+separate folders, so that neither can damage the other's files. There is only one manifest, which names the attempt that
+counts.
 
-Keys are ``/``-joined relative paths of encoded segments. Everything here is pure: no file, no network. It is one module
-of a little over 300 lines, so that the names of a repository stand in one place.
+Keys are ``/``-joined relative paths of encoded segments. The functions are pure: no file, no network. The module has
+a little over 300 lines, to keep all names of a repository in one place.
 """
 
 from __future__ import annotations
@@ -113,9 +113,9 @@ def decode_segment(segment: str) -> str:
 
 @dataclass(frozen=True, order=True)
 class Series:
-    """All backups of one thing: a database of a server, or (``database=None``) what pg_dumpall dumped of it.
+    """All backups of one database of a server, or (``database=None``) of one scope of pg_dumpall.
 
-    :param scope: of a pg_dumpall, one of :data:`SCOPES`; None: the whole cluster.
+    :param scope: of a pg_dumpall, one of :data:`SCOPES`; None for the complete cluster.
     """
 
     server: str
@@ -152,14 +152,14 @@ def backup_id(started_at: datetime, seed: str | None = None) -> str:
     """Return a backup id, ``20261122T020000Z-3f9ac1``: the UTC start time, and a suffix.
 
     :param started_at: aware.
-    :param seed: what requested it (dag, task, run, map index), so that a retry finds what its first try committed:
-        the same seed gives the same suffix (:func:`id_suffix`). None: random.
+    :param seed: the requester (dag, task, run, map index), so that a retry finds what an earlier attempt committed:
+        the same seed gives the same suffix (:func:`id_suffix`). None for a random suffix.
     """
     return f"{_utc(started_at):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3) if seed is None else id_suffix(seed)}"
 
 
 def id_suffix(seed: str) -> str:
-    """Return the six hex digits that the ids of all tries of one run share."""
+    """Return the six hex digits that the ids of all attempts of one run share."""
     return hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()[:6]
 
 

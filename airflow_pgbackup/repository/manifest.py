@@ -95,18 +95,18 @@ class Artifact:
     def rewritten(self) -> bool:
         """Whether this package compressed the artifact, so that its bytes are not those that PostgreSQL's tool wrote.
 
-        Such an artifact is verified only once it was read to its end: its digest would hide a fault of ours.
+        Only reading such an artifact to its end verifies it: its digest would not show a fault of our compression.
         """
         return self.compression.by == US
 
     @property
     def compressed_around(self) -> str | None:
-        """The method to undo before PostgreSQL's tools can read the artifact; None where they do that."""
+        """The method to decompress before PostgreSQL's tools can read the artifact; None if they decompress it."""
         return self._method if self.format == "plain" else None
 
     @property
     def compressed_inside(self) -> str | None:
-        """The method that the reading ``pg_restore`` must know; None for none."""
+        """The method that ``pg_restore`` must support to read the artifact; None if it is not compressed inside."""
         return self._method if self.format != "plain" else None
 
     @property
@@ -268,7 +268,7 @@ class Manifest(Document):
 
 
 def scope_of(options: Mapping[str, object]) -> str | None:
-    """Return which of :data:`.layout.SCOPES` the options of a pg_dumpall name; None: the whole cluster."""
+    """Return which of :data:`.layout.SCOPES` the options of a pg_dumpall name; None for the complete cluster."""
     return next((scope for scope in SCOPES if options.get(f"{scope}_only")), None)
 
 

@@ -73,7 +73,7 @@ class Root:
         raise RepositoryError(f"{folder} keeps being removed by another process")
 
     def was_replaced(self, key: str, directory: int) -> bool:
-        """Return whether the directory of a key is another one now. One that was removed since, by prune, is not."""
+        """Return whether the directory of a key has been replaced. False if it was removed, as by prune."""
         try:
             with parent_below(self.directory, key) as (now, _):
                 return not os.path.samestat(os.fstat(now), os.fstat(directory))
