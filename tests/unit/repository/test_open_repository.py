@@ -42,7 +42,7 @@ def test_uris_that_are_read(uri: str, canonical: str) -> None:
         ("./backups", "file:///absolute"),
         ("", "file:///absolute"),
         ("file:var/backups", "file:///absolute"),
-        ("file://var/backups", "file:///var/backups, with three slashes"),
+        ("file://var/backups", "three slashes: file:///var/backups"),
         ("file:///", "file:///absolute"),
         ("file:///var/../etc", "file:///absolute"),
         ("file:///var/%2e%2e/etc", "file:///absolute"),
