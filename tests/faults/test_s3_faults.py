@@ -273,7 +273,7 @@ def test_overwritten_right_after_the_commit(store: Store, repository: Repository
 
     before = store.proxy.count(commit_of(data))
     store.proxy.fault("HeadObject", "answer", when=overwrite)
-    with pytest.raises(AlreadyExists, match="same instant"):
+    with pytest.raises(AlreadyExists, match="at the same time"):
         repository.write(KEY, io.BytesIO(data))
     assert store.visible() == b"theirs"
 
