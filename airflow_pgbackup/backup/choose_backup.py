@@ -12,7 +12,6 @@ The log names newer backups that failed or are not verified; only a date or an i
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timezone
@@ -21,6 +20,7 @@ from itertools import takewhile
 from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.reference import reference_of
+from airflow_pgbackup.backup.series_selection import nearest
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_manifests
@@ -272,14 +272,8 @@ def _series_hint(repository: Repository, wanted: Series) -> str:
     server, _, folder = wanted.path.partition("/")
     servers = repository.folders("")
     if server in servers:
-        near = [f"{server}/{name}" for name in _nearest(folder, repository.folders(server))]
+        near = [f"{server}/{name}" for name in nearest(folder, repository.folders(server))]
     else:
-        near = [f"{name}/{folder}" for name in _nearest(server, servers) if folder in repository.folders(name)]
-        near = near or [f"{name}/…" for name in _nearest(server, servers)]
+        near = [f"{name}/{folder}" for name in nearest(server, servers) if folder in repository.folders(name)]
+        near = near or [f"{name}/…" for name in nearest(server, servers)]
     return f"There {'are' if len(near) > 1 else 'is'} {', '.join(near)}. {_LIST_HINT}" if near else _LIST_HINT
-
-
-def _nearest(name: str, names: Sequence[str]) -> list[str]:
-    return sorted(names, key=lambda other: difflib.SequenceMatcher(None, name, other).ratio(), reverse=True)[
-        :_MOST_NAMED
-    ]

@@ -233,6 +233,8 @@ def human_duration(seconds: float) -> str:
 
 def human_bytes(count: float) -> str:
     """Return a size for people: ``1536`` is ``1.5 KiB``."""
+    if round(count) == 1:
+        return "1 byte"
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
         if count < 1024 or unit == "TiB":
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"

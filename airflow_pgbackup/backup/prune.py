@@ -26,7 +26,7 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.removal import GRACE, LEAST_GRACE, is_abandoned, remove_backup, sweep
-from airflow_pgbackup.backup.series_selection import SeriesSelection
+from airflow_pgbackup.backup.series_selection import SeriesSelection, require_server
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, RepositoryError
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
@@ -75,7 +75,10 @@ def prune(
     named = series.named()
     swept = [] if dry_run else sweep_leftovers(context)
     job = _Prune(repository, policy, now or datetime.now(timezone.utc), context.cancel, context.log)
-    job.decide(read_catalogue(repository, server=series.server, series=named), grace)
+    catalogue = read_catalogue(repository, server=series.server, series=named)
+    if named is None:
+        require_server(repository, series.server, catalogue)
+    job.decide(catalogue, grace)
     job.find_temporary(_prefixes(series.server, named), grace)
     if dry_run:
         job.tell()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
-from airflow_pgbackup.repository.catalogue import select_series
+from airflow_pgbackup.errors import BackupNotFound
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import Catalogue, select_series
 from airflow_pgbackup.repository.layout import Series
 
 
@@ -30,3 +33,28 @@ class SeriesSelection:
         :raises ConfigurationError: databases without a server, or one name where a list is expected.
         """
         return select_series(self.server, self.databases, cluster=self.cluster, scopes=self.scopes)
+
+
+def require_server(repository: Repository, server: str | None, catalogue: Catalogue) -> None:
+    """Check that a repository has something of a server: a mistyped name is not an empty one.
+
+    :param server: None: no server was named.
+    :param catalogue: what was found of it.
+    :raises BackupNotFound: there is nothing.
+    """
+    if server is None or catalogue.backups or catalogue.leftovers or catalogue.foreign:
+        return
+    servers = nearest(server, repository.folders(""))
+    raise BackupNotFound(
+        f"no backup of server {server} is in {repository.uri}",
+        hint=f"The servers there include {', '.join(servers)}." if servers else "It has no backups.",
+    )
+
+
+def nearest(name: str, names: Sequence[str], *, most: int = 3) -> list[str]:
+    """Return the names that are most like a name."""
+
+    def likeness(other: str) -> float:
+        return SequenceMatcher(None, name, other).ratio()
+
+    return sorted(names, key=likeness, reverse=True)[:most]

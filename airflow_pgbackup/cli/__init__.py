@@ -6,20 +6,14 @@ Exit status: :data:`EXIT_STATUS`.
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-from airflow_pgbackup.cli.definition import COMMANDS, DESCRIPTION, EXIT_STATUS
-from airflow_pgbackup.text import printable
+from airflow_pgbackup.cli.definition import EXIT_STATUS
+from airflow_pgbackup.cli.parser import make_parser, with_default_repository
 
 __all__ = ["EXIT_STATUS", "main"]
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,20 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: without the program's name; by default those of this process.
     :return: the exit status, see :data:`EXIT_STATUS`.
     """
-    parser = _Parser(prog="pgbackup", description=DESCRIPTION, allow_abbrev=False)
-    subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")
-    for command in COMMANDS:
-        below = subparsers.add_parser(
-            command.name,
-            help=command.help,
-            description=command.description,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        for argument in command.arguments:
-            below.add_argument(*argument.flags, **argument.options)
-        below.set_defaults(command=command)
-    parsed = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = make_parser()
+    parsed = parser.parse_args(with_default_repository(given, os.environ))
     if not hasattr(parsed, "command"):
         parser.print_help(sys.stderr)
         return EXIT_STATUS["usage"]

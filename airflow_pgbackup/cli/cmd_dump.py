@@ -21,6 +21,7 @@ def run(session: Session) -> None:
     common: dict[str, Any] = {
         "connection": connection,
         "server": server_argument(session),
+        "labels": arguments.label,
         "repository": repository,
         "context": session.context,
     }

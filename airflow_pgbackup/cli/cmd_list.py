@@ -2,42 +2,68 @@
 
 from __future__ import annotations
 
-from rich.table import Table
+from collections.abc import Sequence
+
 from rich.text import Text
 
 from airflow_pgbackup.backup.progress import human_bytes
+from airflow_pgbackup.backup.series_selection import require_server
 from airflow_pgbackup.cli.arguments import repository_argument
 from airflow_pgbackup.cli.display import age, backup_as_json, count
+from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
-from airflow_pgbackup.repository.catalogue import read_catalogue
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_manifests
+from airflow_pgbackup.repository.labels import check_label_patterns, matching_labels
+from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.terminal import styled
 
 _STATE_STYLE = {"verified": "green", "written": "yellow", "notproven": "yellow"}
 
 
 def run(session: Session) -> None:
-    repository = repository_argument(session)
+    arguments, repository = session.arguments, repository_argument(session)
+    labels = check_label_patterns(arguments.label)
     with session.working(f"listing {repository.uri}"):
-        catalogue = read_catalogue(repository, server=session.arguments.server)
-    shown = [
-        backup
-        for members in catalogue.by_series().values()
-        for backup in (members if session.arguments.all else members[:1])
-    ]
-    table = Table("series", "backup", "age", "size", "state", box=None, pad_edge=False, header_style="bold")
+        catalogue = read_catalogue(repository, server=arguments.server)
+        require_server(repository, arguments.server, catalogue)
+        shown = [
+            backup
+            for members in catalogue.by_series().values()
+            for backup in (members if arguments.all or labels else members[:1])
+        ]
+        manifests = _manifests(repository, shown, all=bool(labels))
+    if labels:
+        shown = [one for one in shown if one in manifests and matching_labels(manifests[one].labels, labels)]
+    header = ["series", "backup", "kind", "age", "size", *(["labels"] if labels else []), "state"]
+    listing = Listing(header, names=2, right=(3, 4))
     for backup in shown:
         state = f"verified: {backup.level}" if backup.level else backup.state
-        style = _STATE_STYLE.get(backup.state, "bold red")
-        pinned = ", pinned" if backup.pinned else ""
-        table.add_row(
+        manifest = manifests.get(backup)
+        listing.add(
             backup.series.path,
             backup.id,
+            manifest.contents_kind if manifest else backup.series.kind,
             age(backup.started_at),
             human_bytes(backup.size),
-            Text.assemble(styled(state, style), pinned),
+            *([", ".join(manifest.labels)] if labels and manifest else []),
+            Text.assemble(
+                styled(state, _STATE_STYLE.get(backup.state, "bold red")), ", pinned" if backup.pinned else ""
+            ),
         )
     below = f"{count(len(catalogue.backups), 'backup')} in {count(len(catalogue.by_series()), 'series')}"
+    if labels:
+        below = f"{count(len(shown), 'backup')} of {below}"
     if catalogue.leftovers:
         below += f"; {count(len(catalogue.leftovers), 'incomplete folder')}: running dumps, or leftovers for prune"
     by_names = ["states are by file names; show, verify and restore read the files"] if shown else []
-    session.result([backup_as_json(backup) for backup in shown], *([table] if shown else []), below, *by_names)
+    found = [backup_as_json(backup, manifests.get(backup)) for backup in shown]
+    session.result(found, *([listing] if shown else []), below, *by_names)
+
+
+def _manifests(repository: Repository, shown: Sequence[Backup], *, all: bool) -> dict[Backup, Manifest]:
+    """Return the manifests that say more than the file names: of every backup, or of those in ``@cluster``, where
+    earlier releases put all that pg_dumpall makes."""
+    wanted = [backup for backup in shown if all or backup.series.kind == "cluster"]
+    read = zip(wanted, read_manifests(repository, wanted), strict=True)
+    return {backup: manifest for backup, manifest in read if isinstance(manifest, Manifest)}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from rich.table import Table
-
 from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.cli.arguments import minimum_level_argument, repository_argument
+from airflow_pgbackup.cli.display import count
+from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.repository.calendar_time import parse_duration
 from airflow_pgbackup.repository.retention import Policy
@@ -28,6 +28,7 @@ def run(session: Session) -> None:
         keep_yearly=arguments.keep_yearly,
         keep_within=parse_duration(arguments.keep_within) if arguments.keep_within else None,
         keep_at_least=arguments.keep_at_least,
+        keep_labels=arguments.keep_label,
         minimum_level=minimum_level_argument(session),
         time_zone=arguments.time_zone,
     )
@@ -39,11 +40,12 @@ def run(session: Session) -> None:
             series=SeriesSelection(server=arguments.server),
             context=replace(session.context, log=discard),  # the table below says the same
         )
-    table = Table("", "series", "backup", "why", box=None, pad_edge=False, header_style="bold")
+    listing = Listing(("", "series", "backup", "why"), names=3)
     for decision in outcome["decisions"]:
         delete = "deleted" if arguments.delete else "delete"
         mark = styled("keep", "green") if decision["keep"] else styled(delete, "red")
-        table.add_row(mark, decision["series"], decision["id"], "; ".join(decision["reasons"]))
+        listing.add(mark, decision["series"], decision["id"], "; ".join(decision["reasons"]))
     deleted = "deleted" if arguments.delete else "would be deleted (--delete)"
+    kept = f"{count(outcome['kept'], 'backup')} kept, {outcome['removed']:,} {deleted}"
     swept = [f"removed the leftovers of a killed process: {path}" for path in outcome["swept"]]
-    session.result(outcome, table, *outcome["notes"], *swept, f"{outcome['kept']} kept, {outcome['removed']} {deleted}")
+    session.result(outcome, *([listing] if listing.rows else []), *outcome["notes"], *swept, kept)

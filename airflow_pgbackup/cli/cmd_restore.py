@@ -11,6 +11,7 @@ from airflow_pgbackup.backup.choose_backup import LATEST, choose_backup, parse_s
 from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.restore import GlobalsBackup, restore
+from airflow_pgbackup.backup.restore.plan import require_kind
 from airflow_pgbackup.backup.restore.target import RestoreTarget, connect_for_cluster
 from airflow_pgbackup.cli.arguments import backup_argument, connection_argument
 from airflow_pgbackup.cli.options import options_of
@@ -41,6 +42,7 @@ def run(session: Session) -> None:
     arguments = session.arguments
     options = _options(session)
     repository, evidence, manifest = backup_argument(session)
+    require_kind(manifest, parse_series(arguments.series).kind)  # before anything connects, or is asked
     target = RestoreTarget(
         connection=_connection(session, manifest),
         mode=_mode(session),

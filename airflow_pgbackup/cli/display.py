@@ -8,10 +8,15 @@ from datetime import datetime, timezone
 from rich.cells import cell_len
 
 from airflow_pgbackup.repository.catalogue import Backup
+from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.text import printable
 
 
-def backup_as_json(backup: Backup) -> dict[str, object]:
+def backup_as_json(backup: Backup, manifest: Manifest | None = None) -> dict[str, object]:
+    """Return a backup as JSON.
+
+    :param manifest: it knows what file names do not: labels, and the kind of an old backup.
+    """
     return {
         "series": backup.series.path,
         "id": backup.id,
@@ -20,6 +25,8 @@ def backup_as_json(backup: Backup) -> dict[str, object]:
         "state": backup.state,
         "verified": backup.level,
         "pinned": backup.pinned,
+        "kind": manifest.contents_kind if manifest else backup.series.kind,
+        **({"labels": list(manifest.labels)} if manifest else {}),
     }
 
 

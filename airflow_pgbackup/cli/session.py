@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rich.table import Table
+from rich.text import Text
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.progress import LogProgress
 from airflow_pgbackup.cli.definition import EXIT_STATUS
+from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.settings import Settings
 from airflow_pgbackup.terminal import Terminal
@@ -61,18 +62,23 @@ class Session:
         """Print a log line to stderr."""
         self.err.say(line, style="dim")
 
-    def result(self, value: object, *shown: str | Table) -> None:
-        """Print the result: ``value`` as JSON with ``--json``, else the lines and tables for people."""
+    def result(self, value: object, *shown: str | Text | Listing) -> None:
+        """Print the result: ``value`` as JSON with ``--json``, else the lines and records for people."""
         if self.arguments.json:
             # Not by rich, which would wrap it.
             ascii_only = (sys.stdout.encoding or "").lower() != "utf-8"
             self.out.write(printable_json(json.dumps(value, indent=2, ensure_ascii=ascii_only, default=str)))
             return
+        self.show(*shown)
+
+    def show(self, *shown: str | Text | Listing) -> None:
+        """Print lines and records for people to stdout. None is broken, except records on a narrow terminal."""
         for each in shown:
-            if isinstance(each, str):
+            if isinstance(each, str | Text):
                 self.out.say(each)
             else:
-                self.out.print(each)
+                for line in each.lines(self.out.width if self.out.is_terminal else None):
+                    self.out.say(line)
 
     @contextmanager
     def working(self, what: str) -> Iterator[None]:

@@ -1,0 +1,79 @@
+"""The parser of ``pgbackup``, made from :mod:`.definition`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NoReturn
+
+from airflow_pgbackup import __version__
+from airflow_pgbackup.cli.definition import COMMANDS, DESCRIPTION, REPOSITORY_VARIABLE, Command
+from airflow_pgbackup.text import printable
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; a parsed namespace has ``command`` if one was given."""
+    parser = _Parser(prog="pgbackup", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"pgbackup {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for command in COMMANDS:
+        below = subparsers.add_parser(
+            command.name,
+            help=command.help,
+            description=command.description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        for argument in command.arguments:
+            below.add_argument(*argument.flags, **argument.options)
+        below.set_defaults(command=command)
+    return parser
+
+
+def with_default_repository(arguments: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+    """Return the arguments with the repository of the environment where REPOSITORY is left out.
+
+    argparse cannot decide that: ``show prod/crm 20261122`` would take ``prod/crm`` for the repository.
+    """
+    default = environ.get(REPOSITORY_VARIABLE)
+    command = next((one for one in COMMANDS if [one.name] == list(arguments[:1])), None)
+    if not default or command is None or command.arguments[0].flags != ("repository",):
+        return list(arguments)
+    positions = list(_positionals(command, arguments))
+    takes_paths = command.arguments[1].flags == ("sources",)
+    if positions and _is_repository(arguments[positions[0]], takes_paths) and not (takes_paths and len(positions) == 1):
+        return list(arguments)
+    at = positions[0] if positions else 1
+    if "--" in arguments[:at]:
+        at = list(arguments).index("--") + 1
+    return [*arguments[:at], default, *arguments[at:]]
+
+
+def _positionals(command: Command, arguments: Sequence[str]) -> Iterator[int]:
+    """Yield the numbers of the arguments that are neither options nor their values."""
+    with_value = {
+        flag
+        for argument in command.arguments
+        if not str(argument.options.get("action", "")).startswith("store_")
+        for flag in argument.flags
+    }
+    value_follows = only_positionals = False
+    for number, text in enumerate(arguments[1:], 1):
+        if value_follows:
+            value_follows = False
+        elif only_positionals or not text.startswith("-") or text == "-":
+            yield number
+        elif text == "--":
+            only_positionals = True
+        else:
+            value_follows = text in with_value  # not --to=…, nor -Uname
+
+
+def _is_repository(text: str, takes_paths: bool) -> bool:
+    """Return whether REPOSITORY was given. A path is none, but its error says what to write instead."""
+    return "://" in text or (not takes_paths and text.startswith(("/", ".", "~")))
