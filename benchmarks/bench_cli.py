@@ -51,7 +51,8 @@ def main() -> int:
     for name, seconds in medians.items():
         limit = f"  at most {LIMITS[name]} s" if name in LIMITS else ""
         print(f"{name:16}{seconds:8.3f}{seconds / nothing:8.1f} x{limit}")
-    return int(any(medians[name] > limit for name, limit in LIMITS.items()))
+    # An empty program takes 0.02 s; a busy machine stretches it as it does ours.
+    return int(any(medians[name] / nothing > limit / 0.02 for name, limit in LIMITS.items()))
 
 
 def fill(uri: str) -> None:

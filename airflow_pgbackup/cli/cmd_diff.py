@@ -19,7 +19,7 @@ from airflow_pgbackup.backup.diff.result import (
 )
 from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.cli.arguments import repository_argument
-from airflow_pgbackup.cli.display import columns
+from airflow_pgbackup.cli.listing import columns
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timezone
-
-from rich.cells import cell_len
 
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.manifest import Manifest
-from airflow_pgbackup.text import printable
 
 
 def backup_as_json(backup: Backup, manifest: Manifest | None = None) -> dict[str, object]:
@@ -42,17 +38,3 @@ def count(number: int, noun: str) -> str:
     """Return the number and its noun: ``1 backup``, ``2 backups``; ``1 series``, ``2 series``."""
     plural = noun if noun.endswith("s") else f"{noun}s"
     return f"{number:,} {noun if number == 1 else plural}"
-
-
-def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Return the rows as aligned lines of any length: one record is one line, also when piped."""
-    shown = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(cell_len, column)) for column in zip(*shown, strict=True)]
-    lines = []
-    for row in shown:
-        cells = [
-            " " * (width - cell_len(cell)) + cell if number in right else cell + " " * (width - cell_len(cell))
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from airflow_pgbackup.terminal import styled
+from airflow_pgbackup.text import printable
 
 _GAP = "  "
 _INDENT = "    "
@@ -32,26 +34,32 @@ class Listing:
     header: Sequence[str]
     names: int
     right: Sequence[int] = ()
-    rows: list[list[Text]] = field(default_factory=list)
+    rows: list[tuple[Cell, ...]] = field(default_factory=list)
 
     def add(self, *cells: Cell) -> None:
         """Add a record."""
-        self.rows.append([styled(cell, "") if isinstance(cell, str) else cell for cell in cells])
+        self.rows.append(cells)
 
-    def lines(self, width: int | None) -> Iterator[Text]:
-        """Yield the lines. :param width: of the terminal in characters; None: no limit."""
+    def plain(self) -> list[str]:
+        """Return the lines without styles, of any length: no terminal shows them, and rich takes its time."""
+        rows = [[cell if isinstance(cell, str) else cell.plain for cell in row] for row in self.rows]
+        return columns([self.header, *rows], self.right)
+
+    def lines(self, width: int) -> Iterator[Text]:
+        """Yield the lines. :param width: of the terminal in characters."""
         header = [styled(name, "bold") for name in self.header]
-        widths = [max(cell.cell_len for cell in column) for column in zip(header, *self.rows, strict=True)]
+        rows = [[styled(cell, "") if isinstance(cell, str) else cell for cell in row] for row in self.rows]
+        widths = [max(cell.cell_len for cell in column) for column in zip(header, *rows, strict=True)]
         before = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
-        if width is None or before + widths[-1] <= width:
+        if before + widths[-1] <= width:
             room = widths[-1]
-        elif width - before >= max(_LEAST, *(_longest_word(row[-1]) for row in self.rows)):
+        elif width - before >= max(_LEAST, *(_longest_word(row[-1]) for row in rows)):
             room = width - before
         else:
-            for row in self.rows:
+            for row in rows:
                 yield from self._folded(row, width)
             return
-        for row in (header, *self.rows):
+        for row in (header, *rows):
             first, *more = _wrapped(row[-1], room)
             cells = [self._aligned(number, cell, widths[number]) for number, cell in enumerate(row[:-1])]
             line = _joined(_GAP, [*cells, first])
@@ -75,6 +83,20 @@ class Listing:
         rest = _joined(", ", filter(None, row[self.names :]))
         for line in _wrapped(rest, width - len(_INDENT)):
             yield _joined("", [styled(_INDENT, ""), line])
+
+
+def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Return the rows as aligned lines of any length: one record is one line, also when piped."""
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*shown, strict=True)]
+    lines = []
+    for row in shown:
+        cells = [
+            " " * (width - cell_len(cell)) + cell if number in right else cell + " " * (width - cell_len(cell))
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def _joined(gap: str, parts: Iterable[Text]) -> Text:

@@ -76,9 +76,11 @@ class Session:
         for each in shown:
             if isinstance(each, str | Text):
                 self.out.say(each)
-            else:
-                for line in each.lines(self.out.width if self.out.is_terminal else None):
+            elif self.out.is_terminal:
+                for line in each.lines(self.out.width):
                     self.out.say(line)
+            else:
+                self.out.write("\n".join(each.plain()))
 
     @contextmanager
     def working(self, what: str) -> Iterator[None]:

@@ -12,7 +12,7 @@ ID = "20261122T020000Z-3f9ac1"
 
 
 def shown(listing: Listing, width: int | None) -> list[str]:
-    return [line.plain for line in listing.lines(width)]
+    return listing.plain() if width is None else [line.plain for line in listing.lines(width)]
 
 
 def retention(series: str = "prod/app") -> Listing:
