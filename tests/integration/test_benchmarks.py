@@ -48,3 +48,10 @@ def test_both_compressors_make_the_same_archive() -> None:
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert [line.split(" | ")[1] for line in run.stdout.splitlines()[4:]] == ["pg_dump", "airflow-pgbackup"]
+
+
+def test_the_command_line_beside_an_empty_program() -> None:
+    run = subprocess.run([sys.executable, BENCHMARKS / "bench_cli.py", "1"], capture_output=True, text=True)
+    assert run.stderr == ""
+    rows = [line[:16].strip() for line in run.stdout.splitlines()[1:]]
+    assert rows == ["python -c pass", "--help", "list", "list --all"]
