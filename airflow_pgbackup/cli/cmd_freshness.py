@@ -1,4 +1,4 @@
-"""``pgbackup freshness``: check that each series has a young, verified backup."""
+"""``pgbackup freshness``: check that each series has a recent verified backup."""
 
 from __future__ import annotations
 

@@ -319,7 +319,7 @@ COMMANDS = (
     ),
     _command(
         "freshness",
-        "check that each series has a young, verified backup, about as large as the previous ones",
+        "check that each series has a recent verified backup, about as large as the previous ones",
         _REPOSITORY,
         _ONLY_SERVER,
         argument(
