@@ -7,6 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from unittest.mock import ANY
@@ -165,25 +166,26 @@ def test_names_that_are_not_ours_are_passed_over(repository: Repository, root: P
         repository.stat(f"{BACKUP}/a\nb")
 
 
-def test_nothing_in_a_folder_keeps_the_rest_of_it_from_being_adopted(repository: Repository, tmp_path: Path) -> None:
-    """Folders deeper than Python's stack, a name that is too long for a repository, a window that is too large."""
-    folder = tmp_path / "dumps"
-    folder.mkdir()
-    inner = os.open(folder, os.O_RDONLY)
-    for _ in range(1500):
-        os.mkdir("a", dir_fd=inner)
-        outer, inner = inner, os.open("a", os.O_RDONLY, dir_fd=inner)
-        os.close(outer)
-    os.close(inner)
-    head = "--\n-- PostgreSQL database dump\n--\n\n"
-    end = "--\n-- PostgreSQL database dump complete\n--\n\n"
-    (folder / "b.sql").write_text(f"{head}\\connect {'x' * 300}\n{end}")
-    (folder / "c.sql.zst").write_bytes(bytes.fromhex("28b52ffd00f8") + bytes(20))
-    (folder / "d.sql").write_text(f"{head}\\connect app\n{end}")
-    done = adopt(repository=repository, sources=[folder], server="s", dry_run=True)
-    assert done["skipped"] == [
-        {"path": "c.sql.zst", "source": str(folder), "reason": ANY},
-        {"path": "b.sql", "source": str(folder), "reason": ANY},
-    ]
-    assert done["found"] == [ANY]
-    assert private_directory.remove(folder)  # pytest's own way of doing it is not for such depths
+def test_nothing_in_a_directory_keeps_the_rest_of_it_from_being_adopted(repository: Repository, tmp_path: Path) -> None:
+    """Directories deeper than Python's stack, a name that is too long for a repository, a window that is too large."""
+    directory = tmp_path / "dumps"
+    directory.mkdir()
+    with ExitStack() as at_the_end:
+        at_the_end.callback(private_directory.remove, directory)  # pytest cannot remove directories of such depth
+        inner = os.open(directory, os.O_RDONLY)
+        for _ in range(1500):
+            os.mkdir("a", dir_fd=inner)
+            outer, inner = inner, os.open("a", os.O_RDONLY, dir_fd=inner)
+            os.close(outer)
+        os.close(inner)
+        head = "--\n-- PostgreSQL database dump\n--\n\n"
+        end = "--\n-- PostgreSQL database dump complete\n--\n\n"
+        (directory / "b.sql").write_text(f"{head}\\connect {'x' * 300}\n{end}")
+        (directory / "c.sql.zst").write_bytes(bytes.fromhex("28b52ffd00f8") + bytes(20))
+        (directory / "d.sql").write_text(f"{head}\\connect app\n{end}")
+        done = adopt(repository=repository, sources=[directory], server="s", dry_run=True)
+        assert done["skipped"] == [
+            {"path": "c.sql.zst", "source": str(directory), "reason": ANY},
+            {"path": "b.sql", "source": str(directory), "reason": ANY},
+        ]
+        assert done["found"] == [ANY]
