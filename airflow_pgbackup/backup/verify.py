@@ -21,7 +21,7 @@ from airflow_pgbackup.backup.artifact import choose_reader, open_checked, requir
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
-from airflow_pgbackup.backup.progress import Step, human_bytes, human_seconds
+from airflow_pgbackup.backup.progress import Step, counted, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_manifest, reference_of
 from airflow_pgbackup.backup.rehearsal import rehearse
 from airflow_pgbackup.backup.source_rows import differences
@@ -198,7 +198,11 @@ class _VerifyRun:
         self.tables = [table_result(table, "pass") for table in contents.tables]
         rows = sum(table.rows for table in contents.tables)
         self.checks.append(
-            Check("archive", "pass", f"{len(contents.tables)} tables with {rows:,} rows read to the end")
+            Check(
+                "archive",
+                "pass",
+                f"{counted(len(contents.tables), 'table')} with {counted(rows, 'row')} read to the end",
+            )
         )
         self._source()
 
@@ -210,7 +214,9 @@ class _VerifyRun:
         self.checks += [Check("source", "fail", line) for line in wrong]
         if wrong:
             raise VerificationFailed(wrong[0], hint=_HINTS["source"])
-        self.checks.append(Check("source", "pass", f"{len(self.manifest.source_rows)} tables with the source's rows"))
+        self.checks.append(
+            Check("source", "pass", f"{counted(len(self.manifest.source_rows), 'table')} with the source's rows")
+        )
 
     def _restore(self, checked: Checked) -> None:
         try:
@@ -240,7 +246,7 @@ class _VerifyRun:
                 "restore",
                 "pass",
                 f"restored into PostgreSQL {found.server_version} in {human_seconds(found.restore_seconds)}, "
-                f"{len(found.tables)} tables with {rows:,} rows and every definition as dumped",
+                f"{counted(len(found.tables), 'table')} with {counted(rows, 'row')} and every definition as dumped",
             )
         )
 

@@ -71,7 +71,7 @@ verify >> [prune, fresh]
     assert set(run.states.values()) == {"success"}, run.output
     assert run.results["dump"]["database"] == HOSTILE  # data stays as it is
     assert_shown(run.output)
-    for line in (f"/{SHOWN}: server 18", f'"{SHOWN}" may not read public."{SHOWN}"', f"{SHOWN}2"):
+    for line in (f"/{SHOWN} (PostgreSQL 18", f'"{SHOWN}" lacks SELECT on table public."{SHOWN}"', f"{SHOWN}2"):
         assert line in run.output
 
 
