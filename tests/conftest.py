@@ -15,6 +15,8 @@ from psycopg import sql
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.open import open_repository
 
 # Everything a pgpass line, a URL, a shell and a log masker could stumble over.
 CANARY = "cañary:p\\a'ss \"w#rd%41&x=y"
@@ -51,6 +53,14 @@ def assert_no_canary() -> Callable[[object], None]:
                 pytest.fail(f"the canary password shows: …{text[max(0, at - 80) : at]}<HERE>")
 
     return check
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Repository:
+    """A new, empty repository in a local directory."""
+    repository = open_repository(f"file://{tmp_path / 'repository'}")
+    repository.init()
+    return repository
 
 
 @pytest.fixture(scope="session")

@@ -263,14 +263,4 @@ class _Prune:
 
 
 def _json(decision: Decision) -> dict[str, object]:
-    backup = decision.backup
-    return {
-        "series": backup.series.path,
-        "id": backup.id,
-        "started_at": backup.started_at.isoformat(),
-        "size": backup.size,
-        "state": backup.state,
-        "verified": backup.level,
-        "keep": decision.keep,
-        "reasons": list(decision.reasons),
-    }
+    return {**decision.backup.as_json(), "keep": decision.keep, "reasons": list(decision.reasons)}

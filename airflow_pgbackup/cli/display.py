@@ -14,12 +14,7 @@ def backup_as_json(backup: Backup, manifest: Manifest | None = None) -> dict[str
     :param manifest: it knows what file names do not: labels, and the kind of an old backup.
     """
     return {
-        "series": backup.series.path,
-        "id": backup.id,
-        "started_at": backup.started_at.isoformat(),
-        "size": backup.size,
-        "state": backup.state,
-        "verified": backup.level,
+        **backup.as_json(),
         "pinned": backup.pinned,
         "kind": manifest.contents_kind if manifest else backup.series.kind,
         **({"labels": list(manifest.labels)} if manifest else {}),

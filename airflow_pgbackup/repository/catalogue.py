@@ -86,6 +86,17 @@ class Backup:
         text = STATES[self.state].format(level=self.level)
         return f"{text}: {self.problem}" if self.problem else text
 
+    def as_json(self) -> dict[str, object]:
+        """Return ``series``, ``id``, ``started_at`` (ISO 8601), ``size`` (bytes), ``state``, ``verified`` (level)."""
+        return {
+            "series": self.series.path,
+            "id": self.id,
+            "started_at": self.started_at.isoformat(),
+            "size": self.size,
+            "state": self.state,
+            "verified": self.level,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:

@@ -23,7 +23,6 @@ from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server import sandbox
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.settings import Settings
 
 AS_ROOT = os.geteuid() == 0
@@ -265,13 +264,6 @@ MARKED = """create function marked(int) returns int language plpgsql as $f$ begi
     if current_setting('jit') = 'off' then
         copy (select 1) to program '{command}';
     end if; return $1; end $f$"""
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Repository:
-    repository = open_repository(f"file://{tmp_path / 'repository'}")
-    repository.init()
-    return repository
 
 
 def hostile(

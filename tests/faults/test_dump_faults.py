@@ -31,13 +31,6 @@ FILL = (
 )
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Repository:
-    repository = open_repository(f"file://{tmp_path / 'repository'}")
-    repository.init()
-    return repository
-
-
 def nothing_is_left(repository: Repository) -> None:
     root = repository.local_path("repository.json").parent  # type: ignore[union-attr]
     assert [path for path in root.rglob("*") if not path.is_dir()] == [root / "repository.json"]

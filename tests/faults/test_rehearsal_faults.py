@@ -31,7 +31,6 @@ from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.private_directory import sweep
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.open import open_repository
 
 # The index takes a minute to build: whatever happens meanwhile happens during the restore.
 SLOW = (
@@ -43,13 +42,6 @@ SLOW = (
     "create index slow_idx on t (slow(a))",
 )
 QUICK = ("create table t (a int)", "insert into t select n from generate_series(1, 600) n")
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Repository:
-    repository = open_repository(f"file://{tmp_path / 'repository'}")
-    repository.init()
-    return repository
 
 
 @pytest.fixture

@@ -97,8 +97,8 @@ def test_a_backup_of_another_series(repository: Repository, run: Run) -> None:
     ("arguments", "status", "said"),
     [
         (["prod/nosuch"], 1, "has 0 backups of prod/nosuch that can be read; two are needed"),
-        (["prod/app", "20200101T000000Z-abcdef"], 1, "no backup prod/app/20200101T000000Z-abcdef before the newest"),
-        (["prod/app", "nope", "nope"], 1, "nope"),
+        (["prod/app", "20200101T000000Z-abcdef"], 1, "backup prod/app/20200101T000000Z-abcdef does not exist"),
+        (["prod/app", "nope", "nope"], 2, "nope"),
         (["nothing"], 2, "nothing"),
     ],
 )

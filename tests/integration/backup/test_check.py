@@ -49,13 +49,6 @@ def own() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Repository:
-    repository = open_repository(f"file://{tmp_path / 'repository'}")
-    repository.init()
-    return repository
-
-
 def person(database: ConnectionParams, attributes: str = "", *grants: str) -> ConnectionParams:
     """A new role that may log in, and nothing else but what is granted; ``{}`` is its name."""
     name = f"reader_{secrets.token_hex(4)}"

@@ -18,7 +18,6 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.open import open_repository
 
 OLD = "0.1.0"
 SOUND = (
@@ -35,13 +34,6 @@ UNSOUND = (
 )
 
 Made = Callable[..., ConnectionParams]
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Repository:
-    repository = open_repository(f"file://{tmp_path / 'repository'}")
-    repository.init()
-    return repository
 
 
 def dumped(connection: ConnectionParams, repository: Repository, format: str = "custom") -> dict[str, object]:

@@ -26,7 +26,6 @@ from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools import clients
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.settings import Settings
 
 SMALL = (
@@ -82,13 +81,6 @@ def tortured() -> Iterator[Callable[[int], PostgresServer]]:
             return servers[major]
 
         yield get
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Repository:
-    repository = open_repository(f"file://{tmp_path / 'repository'}")
-    repository.init()
-    return repository
 
 
 def dump(connection: ConnectionParams, repository: Repository, **options: Any) -> dict[str, object]:

@@ -31,7 +31,6 @@ from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.open import open_repository
 
 NAME = "to'rture \"db"
 SETTINGS = {"allow_in_place_tablespaces": "on"}
@@ -79,13 +78,6 @@ def everything(server: ConnectionParams) -> list[Any]:
                 "select spcname from pg_tablespace order by 1",
             )
         ]
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Repository:
-    repository = open_repository(f"file://{tmp_path / 'repository'}")
-    repository.init()
-    return repository
 
 
 def dump(connection: ConnectionParams, repository: Repository, **options: Any) -> dict[str, object]:

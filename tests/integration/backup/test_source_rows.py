@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +23,6 @@ from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.manifest import Manifest, RowCount
-from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.settings import Settings
 
 SCHEMA = (
@@ -56,13 +54,6 @@ ALL = {
     "public.passing": 1,
     "public.empty": 0,
 }
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Repository:
-    repository = open_repository(f"file://{tmp_path / 'repository'}")
-    repository.init()
-    return repository
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +22,6 @@ from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence
 from airflow_pgbackup.repository.manifest import FileDigest, Manifest
-from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.verification import Check, Verification
 from airflow_pgbackup.settings import Settings
 
@@ -38,13 +36,6 @@ UNCHANGED = [
     pytest.param({"format": "plain"}, id="script"),
     pytest.param({"format": "directory"}, id="directory"),
 ]
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Repository:
-    repository = open_repository(f"file://{tmp_path / 'repository'}")
-    repository.init()
-    return repository
 
 
 @pytest.fixture
