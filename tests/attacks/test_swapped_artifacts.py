@@ -146,7 +146,7 @@ def test_copied(made: Victim, tmp_path: Path) -> None:
         reference = upload(reference=made.reference, source=made.repository, destination=other, minimum_level=None)
     assert verify(reference=reference, repository=other)["verified"] == "archive"
     assert all(STOLEN not in path.read_bytes() for path in Victim(other, reference).files)
-    with pytest.raises(VerificationFailed, match="sha256"):
+    with pytest.raises(VerificationFailed, match="checksum mismatch"):
         download(made.repository, made.manifest, tmp_path)
     assert not (tmp_path / made.manifest.artifact.name).exists()
 
@@ -157,7 +157,7 @@ def test_a_bad_artifact_is_not_uploaded(made: Victim, tmp_path: Path) -> None:
         swap(path, "written in place")
     other = open_repository(f"file://{tmp_path / 'other'}")
     other.init()
-    with pytest.raises((VerificationFailed, RepositoryError), match="sha256"):
+    with pytest.raises((VerificationFailed, RepositoryError), match="checksum mismatch"):
         upload(reference=made.reference, source=made.repository, destination=other, minimum_level=None)
     assert [entry.key for entry in other.list()] == ["repository.json"]
 
@@ -178,7 +178,7 @@ def test_in_a_bucket(s3: S3Server, source: ConnectionParams, server18: PostgresS
 
         with between_readings(repository, {key}, act), pytest.raises(RepositoryError, match="changed since"):
             verify(reference=reference, repository=repository)
-        with pytest.raises(VerificationFailed, match="sha256"):
+        with pytest.raises(VerificationFailed, match="checksum mismatch"):
             restored(reference, repository, fresh_database(server18))
 
 

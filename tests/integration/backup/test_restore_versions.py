@@ -296,7 +296,9 @@ def test_existing_roles_and_databases_are_not_changed(cluster: PostgresServer, t
             session.execute("create table precious (a int)")
         with pytest.raises(ConfigurationError, match=r"postgres is not empty: it has table public.precious"):
             restored(reference, repository, server.params)
-        with pytest.raises(ConfigurationError, match="mode replace cannot be used with the backup of a cluster"):
+        with pytest.raises(ConfigurationError, match="mode create cannot be used with the backup of a cluster"):
+            restored(reference, repository, server.params, mode="create")
+        with pytest.raises(ConfigurationError, match='database "postgres" is never replaced'):
             restored(reference, repository, server.params, mode="replace")
         assert value(server.params, "select count(*) from pg_roles where rolname = 'leader'") == 0
         assert databases_of(server) == set()
