@@ -29,18 +29,23 @@ class RestoreCounter:
 
     In ``restore_toc_entry`` of pg_backup_archiver.c, an entry with a definition is "creating", one with rows is
     "processing data for table", and one such as a sequence's value is "executing".
+
+    With several jobs, processes write to one pipe, each the name of the program and the message in writes of their own
+    (``pg_log_generic_v`` of logging.c), so a line may begin with the name twice and the next one without it.
     """
 
-    _TABLE = re.compile(r"^pg_restore: processing data for table ")
-    _ITEM = re.compile(r"^pg_restore: (?:creating|processing (?!item )|executing(?! SELECT)) ?")
+    _TABLE = "processing data for table"
+    _ITEM = re.compile(
+        rf"(?:pg_restore: ?)* ?({_TABLE}|creating|processing (?!(?:missed )?item |data for table)|executing(?! SELECT))"
+    )
 
     def __init__(self, step: Step) -> None:
         self._step = step
 
     def __call__(self, line: str) -> None:
-        if self._ITEM.match(line):
+        if begun := self._ITEM.match(line):
             self._step.begin_item()
-            if self._TABLE.match(line):
+            if begun[1] == self._TABLE:
                 self._step.begin_table()
 
 
