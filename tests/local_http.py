@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,14 +12,15 @@ from typing import TypeVar
 S = TypeVar("S", bound="LocalServer")
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler, ABC):
     """Every method is one :meth:`answer`; logs nothing."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
+    @abstractmethod
     def answer(self) -> None:
-        raise NotImplementedError
+        """Answer one request of any method."""
 
     def do_GET(self) -> None:
         self.answer()

@@ -28,7 +28,7 @@ class SeriesSelection:
     scopes: Sequence[str] = ()
 
     def named(self) -> list[Series] | None:
-        """Return the series that are named one by one, or None for every series of ``server``.
+        """Return the selected series, or None to select all series of ``server``.
 
         :raises ConfigurationError: databases without a server, or one name where a list is expected.
         """

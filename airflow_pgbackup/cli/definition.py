@@ -1,6 +1,7 @@
 """The commands and their arguments: data for argparse and for Airflow's own command line alike.
 
 Airflow imports this module whenever it runs a command, so it imports nothing of ours.
+The module is longer than others because it is one table.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def open_repository(
 
     The official ``S3Hook`` makes the client, so everything in the connection applies: endpoint_url, region_name,
     role_arn, verify, config_kwargs, service_config. A new client is made when its credentials have expired. The
-    connection also describes the store, for every task that uses it::
+    connection also describes the store. All tasks with that connection use it::
 
         {"service_config": {"s3": {"max_parts": 1000, "extra_args": {"ServerSideEncryption": "aws:kms"}}}}
 

@@ -9,7 +9,7 @@ from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.repository.manifest import Manifest
 
-# Options that say which tables, or that hold for every restore into a new schema.
+# Options that select the tables, and those that a restore into a new schema always uses.
 _ACCEPTED = frozenset(
     {"tables", "schemas", "role", "verbose", "no_owner", "no_privileges", "no_tablespaces", "strict_names"}
 )

@@ -17,9 +17,8 @@ What proves that the result is still pg_dump's archive:
 * While compressing, every block is checked against the layout and the table of contents. An unknown version, an
   unexpected block, a wrong length or missing data is an error, and there is no backup.
 * Level ``archive`` of a verification decodes the stored archive completely, with PostgreSQL's own pg_restore.
-* ``tests/integration/postgres/test_recompression.py`` compares, for every supported pg_dump and method: pg_restore of
-  the same version must produce the same SQL from the compressed archive as from the original, read from a file and from
-  a pipe.
+* ``tests/integration/postgres/test_recompression.py`` runs pg_restore on the original and on the compressed archive,
+  from a file and from a pipe, and compares the SQL. It covers each supported pg_dump version and compression method.
 """
 
 from __future__ import annotations
