@@ -10,8 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from airflow_pgbackup.cli.definition import EXIT_STATUS
 from airflow_pgbackup.cli.parser import make_parser, with_default_repository
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 
 __all__ = ["EXIT_STATUS", "main"]
 

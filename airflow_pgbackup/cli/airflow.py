@@ -8,7 +8,8 @@ from functools import partial
 
 from airflow.cli.cli_config import ActionCommand, Arg, CLICommand, GroupCommand
 
-from airflow_pgbackup.cli.definition import COMMANDS, DESCRIPTION, Argument, Command
+from airflow_pgbackup.cli.definition import COMMANDS
+from airflow_pgbackup.cli.vocabulary import DESCRIPTION, Argument, Command
 
 
 def get_cli_commands() -> list[CLICommand]:

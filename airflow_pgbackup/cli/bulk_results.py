@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from airflow_pgbackup.backup.bulk import DONE, ERROR, FAILED, NOT_PROVEN, BackupResult, summary, worst
-from airflow_pgbackup.cli.definition import EXIT_STATUS
 from airflow_pgbackup.cli.display import count
 from airflow_pgbackup.cli.listing import columns
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.errors import ConfigurationError
 
 _STATUS = {FAILED: "not good", ERROR: "failed", NOT_PROVEN: "not proven", DONE: "done"}

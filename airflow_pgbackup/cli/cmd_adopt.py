@@ -12,10 +12,10 @@ from airflow_pgbackup.backup.adopt import Plan, PlannedDump, carry_out, open_sou
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.cli.arguments import repository_argument, repository_at
-from airflow_pgbackup.cli.definition import EXIT_STATUS
 from airflow_pgbackup.cli.display import count
 from airflow_pgbackup.cli.listing import columns
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import check_level

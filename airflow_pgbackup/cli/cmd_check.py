@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from airflow_pgbackup.backup.check import check
 from airflow_pgbackup.cli.arguments import connection_argument, repository_argument, server_argument
-from airflow_pgbackup.cli.definition import EXIT_STATUS
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 
 
 def run(session: Session) -> None:

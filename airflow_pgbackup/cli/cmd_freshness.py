@@ -12,10 +12,10 @@ from airflow_pgbackup.backup.freshness import freshness
 from airflow_pgbackup.backup.freshness_rules import FreshnessRules
 from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.cli.arguments import minimum_level_argument, repository_argument
-from airflow_pgbackup.cli.definition import EXIT_STATUS
 from airflow_pgbackup.cli.display import age, count
 from airflow_pgbackup.cli.listing import columns
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.repository.calendar_time import parse_duration
 
 

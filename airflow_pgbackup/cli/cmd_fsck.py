@@ -6,9 +6,9 @@ from airflow_pgbackup.backup.fsck import fsck
 from airflow_pgbackup.backup.fsck.findings import ERROR, WARNING, Report
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.cli.arguments import repository_argument
-from airflow_pgbackup.cli.definition import EXIT_STATUS
 from airflow_pgbackup.cli.display import count
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 
 
 def run(session: Session) -> None:

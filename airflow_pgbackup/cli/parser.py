@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
 from airflow_pgbackup import __version__
-from airflow_pgbackup.cli.definition import COMMANDS, DESCRIPTION, REPOSITORY_VARIABLE, Command
+from airflow_pgbackup.cli.definition import COMMANDS
+from airflow_pgbackup.cli.vocabulary import DESCRIPTION, REPOSITORY_VARIABLE, Command
 from airflow_pgbackup.text import printable
 
 

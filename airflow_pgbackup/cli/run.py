@@ -12,8 +12,8 @@ from importlib import import_module
 from types import FrameType
 from typing import Any
 
-from airflow_pgbackup.cli.definition import EXIT_STATUS, Command
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS, Command
 from airflow_pgbackup.errors import Canceled, ConfigurationError, NotProven, PgBackupError, VerificationFailed
 from airflow_pgbackup.settings import load
 from airflow_pgbackup.terminal import LogLines, Terminal, styled

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.progress import LogProgress
-from airflow_pgbackup.cli.definition import EXIT_STATUS
 from airflow_pgbackup.cli.listing import Listing
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.settings import Settings
 from airflow_pgbackup.terminal import Terminal

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from airflow_pgbackup.cli.definition import EXIT_STATUS
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.text import printable
 
 Where = Literal["terminal", "pipes"]

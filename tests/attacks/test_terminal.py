@@ -20,8 +20,8 @@ import pytest
 from on_terminal import HOSTILE, SHOWN, Where, run, visible
 from psycopg import sql
 
-from airflow_pgbackup.cli.definition import EXIT_STATUS, Command
 from airflow_pgbackup.cli.run import run as run_command
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS, Command
 from airflow_pgbackup.demo.report import Outcome, print_report
 from airflow_pgbackup.demo.steps import Steps
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams

@@ -16,7 +16,8 @@ import pytest
 
 from airflow_pgbackup import cli
 from airflow_pgbackup.cli import main
-from airflow_pgbackup.cli.definition import COMMANDS, EXIT_STATUS
+from airflow_pgbackup.cli.definition import COMMANDS
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from airflow_pgbackup.cli.definition import EXIT_STATUS
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.local.repository import LocalRepository
 

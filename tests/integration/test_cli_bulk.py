@@ -16,7 +16,7 @@ import pytest
 from honest import write_backup
 
 from airflow_pgbackup.backup.dump import dump_database
-from airflow_pgbackup.cli.definition import EXIT_STATUS
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer

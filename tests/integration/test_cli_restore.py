@@ -15,7 +15,7 @@ import pytest
 from psycopg import sql
 from restoring import databases_of, fresh_server
 
-from airflow_pgbackup.cli.definition import EXIT_STATUS
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
 PROGRAM = [sys.executable, "-c", "import sys; from airflow_pgbackup.cli import main; sys.exit(main())"]

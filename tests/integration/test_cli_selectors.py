@@ -17,7 +17,7 @@ import pytest
 from honest import write_backup, write_verification
 
 from airflow_pgbackup import __version__
-from airflow_pgbackup.cli.definition import EXIT_STATUS
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.layout import Series, manifest_key

@@ -26,7 +26,7 @@ from airflow_pgbackup.backup.restore import restore
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.backup.verify import verify
-from airflow_pgbackup.cli.definition import EXIT_STATUS
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -177,7 +177,7 @@ NEVER = "(?!)"
 VERB = """
 import argparse, sys
 from airflow_pgbackup.cli import run as runner
-from airflow_pgbackup.cli.definition import Command
+from airflow_pgbackup.cli.vocabulary import Command
 
 class Module:
     @staticmethod

@@ -1,0 +1,119 @@
+"""What the commands are made of: exit statuses, and the arguments that several of them share.
+
+It is loaded whenever Airflow runs a command, so it imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DESCRIPTION = "PostgreSQL logical backups, proven restorable: make them, list them, verify them, restore them."
+
+EXIT_STATUS = {
+    "done": 0,
+    "failed": 1,  # a tool, a server or a repository failed
+    "usage": 2,  # invalid request; nothing was changed
+    "not good": 3,  # verify: a backup failed; check, fsck: there are errors; freshness: a series is not fresh
+    "not proven": 4,  # verify, drill: the rehearsal could not run here, which says nothing about the backup
+    "interrupted": 130,
+}
+"""0 done, 1 failed, 2 invalid request, 3 failed verification or check, 4 not proven, 130 interrupted.
+
+A bulk verb (``--all``, ``drill``) ends with the status of the worst result: 3, then 1, then 4, then 0.
+"""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument, as ``argparse.ArgumentParser.add_argument`` takes it."""
+
+    flags: tuple[str, ...]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command. :param module: the module in :mod:`airflow_pgbackup.cli` whose ``run`` runs it."""
+
+    name: str
+    help: str
+    module: str
+    arguments: tuple[Argument, ...]
+    description: str
+
+
+def argument(*flags: str, **options: Any) -> Argument:
+    """Return an argument with the options of ``add_argument``."""
+    return Argument(flags, options)
+
+
+def several(*flags: str, metavar: str, help: str) -> Argument:
+    """Return an option that takes a value and may be repeated."""
+    return argument(*flags, action="append", default=[], metavar=metavar, help=f"{help}; may be repeated")
+
+
+def label(flag: str, help: str) -> Argument:
+    """Return an option that takes a label and may be repeated."""
+    return argument(flag, action="append", default=[], metavar="LABEL", help=help)
+
+
+def keep(period: str, help: str) -> Argument:
+    """Return the retention rule ``--keep-PERIOD N``."""
+    return argument(f"--keep-{period}", type=int, default=0, metavar="N", help=help)
+
+
+def command(name: str, help: str, *arguments: Argument, more: str = "") -> Command:
+    """Return a command of the module ``cmd_NAME``; every command has ``--json``."""
+    description = f"{help[0].upper()}{help[1:]}.\n\n{more}".strip()
+    return Command(name, help, f"cmd_{name.replace('-', '_')}", (*arguments, JSON), description)
+
+
+REPOSITORY_VARIABLE = "PGBACKUP_REPOSITORY"
+REPOSITORY = argument(
+    "repository",
+    metavar="REPOSITORY",
+    help=f"file:///directory or s3://bucket/prefix; where it is left out, {REPOSITORY_VARIABLE}",
+)
+SERIES = argument(
+    "series",
+    metavar="SERIES",
+    help="SERVER/DATABASE, or SERVER/@cluster, @globals, @roles, @tablespaces, as 'list' shows it",
+)
+SELECTOR = "an id, its unique beginning, a date (the newest of that day, UTC), latest, or latest-verified"
+ID = argument("id", metavar="ID", nargs="?", default="latest", help=f"{SELECTOR} (default: the newest verified backup)")
+ID_TO_VERIFY = argument(
+    "id", metavar="ID", nargs="?", default="latest", help=f"{SELECTOR} (default: the newest backup in any state)"
+)
+ID_TO_PIN = argument("id", metavar="ID", help=SELECTOR)
+SERIES_OR_ALL = argument("series", metavar="SERIES", nargs="?", help="as 'list' shows it; with --all, only this one")
+BULK = (
+    argument("--all", action="store_true", help="every backup of the repository, or of SERIES; a failure stops none"),
+    argument("--newest", type=int, metavar="N", help="with --all: only the N newest of each series"),
+    argument("--server", metavar="NAME", help="with --all: only the series of this server"),
+)
+SCRATCH = (
+    "rehearse on the server that the connection names, as its superuser, in a temporary database that is dropped "
+    "afterwards (default: in a throwaway server on this machine)"
+)
+WORST = "With several backups the exit status is that of the worst result: 3, then 1, then 4, then 0."
+ONLY_SERVER = argument("--server", metavar="NAME", help="only the series of this server")
+SERVER = argument("--server", metavar="NAME", help="first part of the series (default: the host's name)")
+JSON = argument("--json", action="store_true", help="print JSON, for programs")
+CONNECTION = (
+    argument("--host", "-H", help="as PGHOST: a name, an address, or a socket directory"),
+    argument("--port", "-p", help="as PGPORT"),
+    argument("--username", "-U", help="as PGUSER"),
+    argument("--dbname", "-d", help="database name, as PGDATABASE; never a connection string"),
+    argument("--service", help="as PGSERVICE"),
+)
+CONNECT = (
+    "The connection is found as psql finds it: PGHOST, PGPORT, PGUSER, PGDATABASE, PGSERVICE, ~/.pgpass, PGPASSWORD.\n"
+    "There is no option for a password: everybody on the machine could read it."
+)
+S3 = (
+    "For s3://, boto3's own settings apply: AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL_S3, ~/.aws.\n"
+    "PGBACKUP_S3 holds what the store needs:\n"
+    '{"extra_args": {"ServerSideEncryption": "aws:kms"}, "max_parts": 1000}'
+)
