@@ -23,8 +23,9 @@ from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.series_selection import nearest
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_manifests
-from airflow_pgbackup.repository.evidence import SKEW, Evidence, may_count, read_each, read_evidence
+from airflow_pgbackup.repository.evidence import Evidence, may_count, read_each, read_evidence
 from airflow_pgbackup.repository.layout import LEVELS, SCOPES, Series, check_level, parse_backup_id
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import counts

@@ -8,8 +8,9 @@ from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
-from airflow_pgbackup.repository.evidence import SKEW, Evidence, read_each
+from airflow_pgbackup.repository.evidence import Evidence, read_each
 
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 _USABLE = frozenset({"verified", "written", "notproven"})

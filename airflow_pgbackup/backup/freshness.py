@@ -19,8 +19,9 @@ from airflow_pgbackup.backup.freshness_rules import BackupContents, FreshnessRul
 from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
-from airflow_pgbackup.repository.evidence import SKEW, Evidence, may_count, read_each
+from airflow_pgbackup.repository.evidence import Evidence, may_count, read_each
 from airflow_pgbackup.repository.layout import LEVELS, Series
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import counts

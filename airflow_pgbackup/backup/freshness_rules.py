@@ -11,8 +11,8 @@ from statistics import median
 
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import Backup
-from airflow_pgbackup.repository.evidence import SKEW
 from airflow_pgbackup.repository.layout import check_level
 from airflow_pgbackup.repository.retention import counts
 

@@ -1,4 +1,4 @@
-"""Parse the names of time zones, and time spans like ``36h``."""
+"""Names of time zones, time spans like ``36h``, and how far clocks may disagree."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from datetime import timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
 from airflow_pgbackup.errors import ConfigurationError
+
+SKEW = timedelta(minutes=5)
+"""How far the clocks of two workers may disagree."""
 
 _UNITS = {"h": 1, "d": 24, "w": 7 * 24}
 

@@ -7,8 +7,8 @@ One paginated listing covers the repository: one LIST per 1,000 keys is the mini
 would cost at least one each. A request for some series lists those in parallel. Manifests are read only for what is
 shown, see :func:`read_manifests`.
 
-Everything in a backup's folder belongs to the backup, or to another attempt at it. What lies elsewhere is foreign, and
-ignored.
+Everything in a backup's folder belongs to the backup, or to another attempt at it. Backup sets are no backups: see
+:mod:`.backup_set`. What lies elsewhere is foreign, and ignored.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from datetime import datetime
 from itertools import groupby
 
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, ManifestError, RepositoryError
+from airflow_pgbackup.repository.backup_set import is_set_key
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import (
@@ -239,7 +240,7 @@ def _catalogue(entries: Iterator[Entry]) -> Catalogue:
         members = list(group)
         split = split_key(members[0].key) if folder else None
         if split is None:
-            foreign += [e.key for e in members[:100] if e.key != REPOSITORY_FILE] if len(foreign) < 100 else []
+            foreign += [e.key for e in members if _is_foreign(e.key)][: 100 - len(foreign)]
             continue
         series, backup_id, _ = split
         names = {e.key.split("/", 3)[3]: e for e in members}
@@ -249,6 +250,10 @@ def _catalogue(entries: Iterator[Entry]) -> Catalogue:
         else:
             backups.append(_backup(series, backup_id, manifest, names))
     return Catalogue(tuple(backups), tuple(leftovers), tuple(foreign[:100]))
+
+
+def _is_foreign(key: str) -> bool:
+    return key != REPOSITORY_FILE and not is_set_key(key)
 
 
 def _backup(series: Series, backup_id: str, manifest: Entry, names: dict[str, Entry]) -> Backup:

@@ -20,10 +20,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 
 from airflow_pgbackup.errors import BackupNotFound, ManifestError, VerificationFailed
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Backup, find_folder, read_manifest
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import LEVELS, MANIFEST_FILE, Series, VerificationName
@@ -31,8 +32,6 @@ from airflow_pgbackup.repository.manifest import MAX_BYTES, US, Manifest
 from airflow_pgbackup.repository.state import standing
 from airflow_pgbackup.repository.verification import Verification
 
-SKEW = timedelta(minutes=5)
-"""How far the clocks of two workers may disagree."""
 MOST_VERIFICATIONS = 200
 """The newest verifications of a backup that are read: four years of weekly ones. Older ones are ignored."""
 MOST_BYTES = 4 * MAX_BYTES

@@ -9,13 +9,16 @@
                 dvdrental_2026-11-22_0200.dump  its artifact: a file, or a directory
             manifest.json                       written last: the commit point; names the attempt
             verification-20261122T021500.123456Z-archive-pass.json
+    <server>/@sets/                             not a series: what one run made of the databases of a server
+        20261122T020000Z-3f9ac1/                a backup set
+            set-20261122T023000.123456Z-complete.json
 
 Two attempts at one backup (a task that Airflow took for dead, and its retry; two uploads of the same backup) write into
 separate folders, so that neither can damage the other's files. There is only one manifest, which names the attempt that
 counts.
 
 Keys are ``/``-joined relative paths of encoded segments. The functions are pure: no file, no network. The module has
-a little over 300 lines, to keep all names of a repository in one place.
+more than 300 lines, to keep all names of a repository in one place.
 """
 
 from __future__ import annotations
@@ -39,6 +42,10 @@ _FOLDERS: dict[str | None, str] = {None: "@cluster", **{scope: f"@{scope}" for s
 SPECIAL_FOLDERS = {folder: scope for scope, folder in _FOLDERS.items()}
 """The folder names of pg_dumpall's series, with the scope of each; an encoded database name never begins with ``@``."""
 
+SETS_FOLDER = "@sets"
+"""The folder of a server's backup sets, beside its series; an encoded database name never begins with ``@``."""
+SET_STATUSES = ("complete", "partial")
+
 LEVELS = ("integrity", "archive", "restore")
 """Verification levels, weakest first."""
 RESULTS = ("pass", "fail", "notproven")
@@ -59,6 +66,7 @@ _ATTEMPT = re.compile("[0-9a-f]{8}")
 _VERIFICATION = re.compile(
     rf"verification-([0-9]{{8}}T[0-9]{{6}}\.[0-9]{{6}}Z)-({'|'.join(LEVELS)})-({'|'.join(RESULTS)})\.json"
 )
+_SET = re.compile(rf"set-([0-9]{{8}}T[0-9]{{6}}\.[0-9]{{6}}Z)-({'|'.join(SET_STATUSES)})\.json")
 
 
 def check_level(level: str | None, name: str = "minimum_level", *, required: bool = False, none: str = "None") -> None:
@@ -267,6 +275,47 @@ class VerificationName:
 
 def verification_key(series: Series, backup: str, *, at: datetime, level: str, result: str) -> str:
     return f"{backup_folder(series, backup)}/{VerificationName(at, level, result).file}"
+
+
+@dataclass(frozen=True, order=True)
+class SetName:
+    """The name of a file of a backup set, which shows its status, so that a listing suffices.
+
+    :param at: when the set was written, UTC. :param status: one of :data:`SET_STATUSES`.
+    """
+
+    at: datetime
+    status: str
+
+    @property
+    def file(self) -> str:
+        return f"set-{_utc(self.at):%Y%m%dT%H%M%S.%fZ}-{self.status}.json"
+
+    @classmethod
+    def parse(cls, name: str) -> SetName | None:
+        match = _SET.fullmatch(name)
+        at = _parse_time(match[1]) if match else None
+        return cls(at, match[2]) if match and at else None
+
+
+def sets_folder(server: str) -> str:
+    """Return the folder of all backup sets of a server."""
+    return f"{encode_segment(server)}/{SETS_FOLDER}"
+
+
+def set_folder(server: str, set_id: str) -> str:
+    return f"{sets_folder(server)}/{set_id}"
+
+
+def split_set_key(key: str) -> tuple[str, str, str] | None:
+    """Return server, set id and path in the set's folder of a key; None for a key outside of such a folder."""
+    segments = key.split("/", 3)
+    if len(segments) < 4 or segments[1] != SETS_FOLDER or not segments[3] or parse_backup_id(segments[2]) is None:
+        return None
+    try:
+        return decode_segment(segments[0]), segments[2], segments[3]
+    except ValueError:
+        return None
 
 
 def split_key(key: str) -> tuple[Series, str, str] | None:

@@ -24,8 +24,9 @@ from airflow_pgbackup.backup.diff.result import Diff, Measure, NotCompared, Prop
 from airflow_pgbackup.backup.diff.tables import Counted, compare_tables, counted
 from airflow_pgbackup.errors import BackupNotFound
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import read_catalogue
-from airflow_pgbackup.repository.evidence import SKEW, Evidence, read_each
+from airflow_pgbackup.repository.evidence import Evidence, read_each
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
 

@@ -15,9 +15,9 @@ from airflow_pgbackup.backup.fsck.verifications import check_verification
 from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.errors import ConfigurationError, ManifestError
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import PIN_FILE, Leftover
 from airflow_pgbackup.repository.entry import Entry
-from airflow_pgbackup.repository.evidence import SKEW
 from airflow_pgbackup.repository.json_document import MAX_BYTES
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of, backup_folder
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, FileDigest, Manifest

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from airflow_pgbackup.backup.fsck.findings import Findings
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.repository.backup_set import is_set_key
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import (
@@ -20,6 +21,7 @@ from airflow_pgbackup.repository.layout import (
     is_key,
     parse_backup_id,
     split_key,
+    split_set_key,
 )
 
 
@@ -47,7 +49,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Inventory:
-    """:ivar folders: by their keys, sorted. :ivar elsewhere: keys outside of them, but for repository.json."""
+    """:ivar folders: by their keys, sorted. :ivar elsewhere: other keys, but for repository.json and backup sets."""
 
     folders: Mapping[str, Folder]
     elsewhere: tuple[str, ...]
@@ -77,8 +79,8 @@ def take_inventory(repository: Repository, prefix: str = "") -> Inventory:
         return None
 
     for entry in repository.list_all(prefix):
-        if _is_temporary(entry.key):
-            continue  # listed as leftovers
+        if _is_temporary(entry.key) or is_set_key(entry.key):  # listed as leftovers; no file of a backup
+            continue
         if found := folder_of(entry.key):
             folder, path = found
             if is_key(entry.key):
@@ -96,7 +98,9 @@ def check_elsewhere(keys: tuple[str, ...], findings: Findings) -> None:
     undecodable: dict[str, str] = {}
     for key in keys:
         segments = key.split("/")
-        if len(segments) > 3 and parse_backup_id(segments[2]):
+        if split_set_key(key):
+            findings.warning("foreign_file", key, "not a file of a backup set", "Remove it, or keep it elsewhere.")
+        elif len(segments) > 3 and parse_backup_id(segments[2]):
             # A backup's folder in all but the names above it: no listing, prune or restore sees it.
             undecodable.setdefault("/".join(segments[:2]), segments[2])
         elif segments[-1] == MANIFEST_FILE:

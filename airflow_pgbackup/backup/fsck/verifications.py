@@ -8,7 +8,8 @@ from airflow_pgbackup.backup.fsck.findings import Findings
 from airflow_pgbackup.backup.fsck.inventory import Folder
 from airflow_pgbackup.errors import ManifestError
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.evidence import SKEW, parse_verification
+from airflow_pgbackup.repository.calendar_time import SKEW
+from airflow_pgbackup.repository.evidence import parse_verification
 from airflow_pgbackup.repository.json_document import MAX_BYTES
 from airflow_pgbackup.repository.layout import VerificationName
 from airflow_pgbackup.repository.manifest import Manifest

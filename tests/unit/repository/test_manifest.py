@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from airflow_pgbackup.errors import ConfigurationError, ManifestError
+from airflow_pgbackup.repository.backup_set import Absent, BackupSet, SetMember
 from airflow_pgbackup.repository.labels import check_labels
 from airflow_pgbackup.repository.layout import SCOPES, Series
 from airflow_pgbackup.repository.manifest import (
@@ -120,11 +121,55 @@ VERIFICATION = Verification(
     artifact_sha256=SHA,
 )
 
+SET_ID = "20261122T015900Z-a1b2c3"
+SET = BackupSet(
+    id=SET_ID,
+    server="postgres_default",
+    status="partial",
+    started_at=AT - timedelta(minutes=1),
+    finished_at=AT + timedelta(minutes=30, microseconds=123456),
+    server_version="18.4",
+    origin={"dag_id": "nightly", "task_id": "cluster.set", "run_id": "manual", "map_index": -1},
+    globals=SetMember(
+        series="postgres_default/@globals",
+        id="20261122T020000Z-0a0b0c",
+        database=None,
+        size=4096,
+        sha256=SHA,
+        key="postgres_default/@globals/20261122T020000Z-0a0b0c/7d41c09e/globals_2026-11-22_0200.sql",
+        level="archive",
+    ),
+    databases=(
+        SetMember(
+            series="postgres_default/dvdrental",
+            id=DATABASE.id,
+            database="dvdrental",
+            size=734003,
+            sha256=SHA,
+            key=DATABASE.artifact_key,
+            level="restore",
+        ),
+        SetMember(
+            series="postgres_default/%C3%84rger%20%22x%22",
+            id="20261122T020105Z-0d0e0f",
+            database='Ärger "x"',
+            size=0,
+            sha256=SHA,
+            key="postgres_default/%C3%84rger%20%22x%22/20261122T020105Z-0d0e0f/00c0ffee/x.dump",
+            level=None,
+        ),
+    ),
+    missing=(Absent("billing", "no backup of this run"),),
+    left_out=(Absent("template0", "accepts no connections"), Absent("template1", "a template")),
+    dropped=("old",),
+)
+
 DOCUMENTS: dict[str, Document] = {
     "manifest-database": DATABASE,
     "manifest-cluster": CLUSTER,
     "manifest-roles": ROLES,
     "verification": VERIFICATION,
+    "set": SET,
     "repository": RepositoryFile(uuid=UUID, created_at=AT),
 }
 
