@@ -70,11 +70,12 @@ LOWEST := --resolution lowest-direct --exclude-newer 2026-04-15 \
 LOCK := uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url --no-annotate
 LOCK_ALL := $(LOCK) pyproject.toml --extra demo
 
-# requirements-cli.txt is what the command line needs without Airflow, in the versions that the tests run with.
+# requirements-cli.txt is what the command line needs without Airflow, in the versions that the tests run with. pydantic
+# and PyYAML check a mapping of servers, which becomes DAGs.
 lock:
 	$(LOCK_ALL) --group dev --output-file constraints.txt
 	$(LOCK_ALL) --group lowest $(LOWEST) --output-file constraints-lowest.txt
-	sed -n '/^dependencies = \[/,/^\]/ s/^    "\(.*\)",$$/\1/p' pyproject.toml | grep -v '^apache-airflow' \
+	sed -n '/^dependencies = \[/,/^\]/ s/^    "\(.*\)",$$/\1/p' pyproject.toml | grep -vE '^(apache-airflow|pydantic|pyyaml)' \
 		| $(LOCK) --constraint constraints.txt --output-file requirements-cli.txt -
 
 clean:

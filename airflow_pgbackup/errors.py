@@ -6,6 +6,7 @@
      +-- ConfigurationError        invalid request; nothing was changed; a retry cannot help
      |    +-- OptionError          an invalid option of a tool, or options that cannot be combined
      |    +-- ClientError          no PostgreSQL client here supports the server or the option
+     |    +-- FleetError           an invalid mapping of servers; one line for each problem
      +-- ConnectError              PostgreSQL could not be reached, or refused the connection
      +-- ToolError                 one of PostgreSQL's programs failed
      |    +-- ToolKilled           killed by a signal that this package did not send
@@ -76,6 +77,20 @@ class OptionError(ConfigurationError):
 
 class ClientError(ConfigurationError):
     pass
+
+
+class FleetError(ConfigurationError):
+    """The mapping given to :func:`~airflow_pgbackup.pipelines.pgbackup_dags` is invalid. No DAG was made.
+
+    :param problems: all of them, each one printable line, ``fleet.yaml:12: servers.crm.schedule: …``.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class ConnectError(PgBackupError):

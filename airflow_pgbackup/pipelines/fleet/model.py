@@ -1,0 +1,206 @@
+"""The schema of a mapping of servers. Names are those of the operators' parameters wherever they mean the same."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from airflow.sdk import CronTriggerTimetable
+from airflow.sdk.exceptions import AirflowTimetableInvalid
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.repository.calendar_time import find_zone, parse_duration
+from airflow_pgbackup.repository.retention import Policy
+
+SERVER_NAME = r"^[A-Za-z0-9_.-]+$"
+LONGEST_NAME = 200  # Airflow's limit for the id of a DAG is 250 characters
+
+
+def _invalid(text: str) -> PydanticCustomError:
+    # The text is an argument of the template, as it may contain braces.
+    return PydanticCustomError("invalid", "{text}", {"text": text})
+
+
+def in_words(error: ConfigurationError) -> str:
+    """Return message and hint as one clause after another."""
+    hint = error.hint
+    return f"{error.message}; {hint[0].lower()}{hint[1:].removesuffix('.')}" if hint else error.message
+
+
+def _span(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return value
+    if not isinstance(value, str):
+        raise _invalid("not a time span; write 36h, 30d or 8w")
+    try:
+        return parse_duration(value)
+    except ConfigurationError as error:
+        raise _invalid(in_words(error)) from None
+
+
+def _zone(name: str) -> str:
+    try:
+        find_zone(name)
+    except ConfigurationError as error:
+        raise _invalid(in_words(error)) from None
+    return name
+
+
+def _cron(text: str) -> str:
+    try:
+        CronTriggerTimetable(text, timezone="UTC").validate()
+    except AirflowTimetableInvalid:
+        raise _invalid("not a cron expression; write \"0 2 * * *\" or '@daily', in quotes") from None
+    return text
+
+
+def _bytes(value: Any) -> int:
+    units = {"MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+    text = str(value).replace(" ", "")
+    number, unit = text[:-3], text[-3:]
+    if unit in units and number.isdecimal() and 0 < len(number) < 10:
+        return int(number) * units[unit]
+    raise _invalid("not a size; write 500MiB, 50GiB or 2TiB")
+
+
+def _callbacks(value: Any) -> Any:
+    """Return the functions of an alert; a dotted path is imported now, so that a wrong one is noticed now."""
+    return [_callback(each) for each in (value if isinstance(value, list | tuple) else [value])]
+
+
+def _callback(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = pkgutil.resolve_name(value)
+        except Exception as error:  # noqa: BLE001  whatever the author's module raises
+            raise _invalid(f"cannot import {value!r}: {type(error).__name__}: {error}") from None
+    if isinstance(value, type) or not callable(value):
+        raise _invalid("not a function or a notifier; name one that is made in a module, like alerts.on_call")
+    return value
+
+
+Span = Annotated[
+    timedelta,
+    BeforeValidator(_span),
+    WithJsonSchema({"type": "string", "pattern": "^([0-9]+[hdw])+$", "examples": ["36h", "30d"]}),
+]
+Size = Annotated[
+    int,
+    PlainValidator(_bytes),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]+ ?(MiB|GiB|TiB)$", "examples": ["50GiB"]}),
+]
+Zone = Annotated[str, AfterValidator(_zone)]
+Cron = Annotated[str, AfterValidator(_cron)]
+Name = Annotated[str, StringConstraints(min_length=1)]
+ServerName = Annotated[str, StringConstraints(pattern=SERVER_NAME, max_length=LONGEST_NAME)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Callbacks = Annotated[
+    list[Callable[..., Any]],
+    PlainValidator(_callbacks),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+
+
+class Part(BaseModel):
+    """A mapping in the file: no other keys than its fields, and no value of another type than theirs."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+
+class Retention(Part):
+    """Which backups prune keeps; see docs/reference/retention.md."""
+
+    keep_last: Count = 0
+    keep_hourly: Count = 0
+    keep_daily: Count = 0
+    keep_weekly: Count = 0
+    keep_monthly: Count = 0
+    keep_yearly: Count = 0
+    keep_within: Span | None = None
+    keep_at_least: Positive = 1
+    keep_labels: list[Name] = []
+    minimum_level: Literal["integrity", "archive", "restore"] | None = "archive"
+
+    @model_validator(mode="after")
+    def _is_a_policy(self) -> Retention:
+        try:
+            Policy(**self.model_dump())
+        except ConfigurationError as error:
+            raise _invalid(in_words(error)) from None
+        return self
+
+
+class Drill(Part):
+    """A DAG of its own that rehearses the server's backups in turn; see docs/guides/drill.md."""
+
+    schedule: Cron = Field(description="cron expression, in the server's time zone")
+    max_size: Size = Field(
+        default=50 << 30,
+        description="rehearse as many backups as fit into this",
+        json_schema_extra={"default": "50GiB"},
+    )
+    scratch_conn_id: Name | None = Field(default=None, description="rehearse on this server instead of on the worker")
+    queue: Name | None = Field(default=None, description="queue of the workers that have PostgreSQL's server programs")
+    pool: Name | None = Field(default=None, description="an existing Airflow pool; {server} is the server's name")
+
+
+class Alerts(Part):
+    """Whom to notify when a run ends, once for each run."""
+
+    on_failure: Callbacks = Field(default=[], description="dotted paths of functions or notifiers")
+    on_success: Callbacks = Field(default=[], description="the same, for runs that succeed")
+
+
+class Settings(Part):
+    """What defaults, a group or a server may set. A group overrides the defaults, a server its group."""
+
+    postgres_conn_id: Name | None = Field(default=None, description="Airflow connection; by default the server's name")
+    databases: list[Name] = Field(default=["*"], min_length=1, description="names of databases, with * and ?")
+    exclude_databases: list[Name] = Field(default=[], description="names of databases to leave out, with * and ?")
+    repository: Name | None = Field(default=None, description="s3://bucket/prefix or file:///directory")
+    aws_conn_id: Name | None = Field(default="aws_default", description="for the repository; null: boto's own chain")
+    upload_to: Name | None = Field(default=None, description="a second repository, for copies")
+    upload_aws_conn_id: Name | None = Field(default="aws_default", description="for upload_to")
+    schedule: Cron | None = Field(default=None, description="cron expression; null: only by hand")
+    time_zone: Zone = Field(default="UTC", description="of the schedules, and of retention's days")
+    level: Literal["integrity", "archive", "restore"] = Field(default="archive", description="of the verification")
+    retention: Retention | None = Field(default=None, description="null: nothing is deleted")
+    upload_retention: Retention | None = Field(default=None, description="of the copies; null: the same as retention")
+    drill: Drill | None = Field(default=None, description="null: no rehearsals")
+    alerts: Alerts = Field(default_factory=Alerts)
+    parallel: Positive = Field(default=2, description="how many databases of the server are dumped at once")
+    pool: Name | None = Field(default=None, description="an existing Airflow pool; {server} is the server's name")
+    queue: Name | None = Field(default=None, description="queue of the workers for dumps, verifications and copies")
+    retries: Count = 2
+    deadline: Span | None = Field(default=None, description="the longest that one dump may run")
+    dump: dict[str, Any] = Field(default={}, description="other parameters of PgDumpOperator, for every database")
+    tags: list[Name] = Field(default=["backup"], description="tags of the DAGs")
+
+
+class Server(Settings):
+    """A server, and what differs from its group."""
+
+    group: Name | None = Field(default=None, description="one of the groups")
+
+
+class Fleet(Part):
+    """The whole mapping."""
+
+    defaults: Settings = Settings()
+    groups: dict[Name, Settings] = {}
+    servers: dict[ServerName, Server | None] = Field(min_length=1)

@@ -1,0 +1,215 @@
+"""Read a mapping of servers: from a file or from Python, checked in full before the first DAG is made."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from airflow_pgbackup.errors import OptionError
+from airflow_pgbackup.pipelines.fleet.model import (
+    Alerts,
+    Drill,
+    Fleet,
+    Retention,
+    Server,
+    Settings,
+    in_words,
+)
+from airflow_pgbackup.pipelines.fleet.problem import Origin, Problem, did_you_mean
+from airflow_pgbackup.pipelines.fleet.problem import Path as Keys
+from airflow_pgbackup.pipelines.fleet.yaml_file import read_yaml
+
+_PARTS: dict[str, type[BaseModel]] = {
+    "retention": Retention,
+    "upload_retention": Retention,
+    "drill": Drill,
+    "alerts": Alerts,
+}
+# What belongs to the Airflow connection.
+_ADDRESS = {"host", "hostname", "port", "user", "username", "login", "sslmode", "uri", "url", "conninfo", "extra"}
+_SECRET_KEY = re.compile(
+    r"(?i)passw|passphrase|secret|token|credential|private_?key|api_?key|access_key|pgpass|\bdsn\b|^pwd$"
+)
+_SECRET_VALUE = re.compile(
+    r"""(?ix) ://[^/\s:@]*:[^/\s@]+@            # user:password@ in a URI
+    | \b(passw(or)?d|secret\w*|token)\s*[=:]\s*\S   # password=…, as in a conninfo
+    | \bA(KI|SI)A[0-9A-Z]{16}\b                 # an access key of AWS
+    | -----BEGIN\ [A-Z\ ]*PRIVATE\ KEY """
+)
+_NO_SECRETS = "secrets do not belong in this mapping; put them into the Airflow connection that it names"
+_TYPES = {
+    bool: "true or false",
+    str: "text",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "a mapping",
+    type(None): "nothing",
+}
+_WANTED = {
+    "bool_type": "true or false",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+# Parameters of PgDumpOperator that have a key of their own here, or that differ from task to task.
+_NOT_IN_DUMP = {
+    "repository",
+    "postgres_conn_id",
+    "database",
+    "aws_conn_id",
+    "server",
+    "deadline",
+    "init_repository",
+    "snapshot",
+    "restrict_key",
+}
+
+
+def read_fleet(source: Path | Mapping[str, Any]) -> dict[str, Server]:
+    """Return the servers by name, each with its group's settings and the defaults filled in.
+
+    Nothing but the file is read: no connection, no repository.
+
+    :raises FleetError: the mapping is invalid; the error lists every problem.
+    """
+    content, origin = read_yaml(source) if isinstance(source, Path) else (source, Origin())
+    secrets = list(_secrets(content))
+    layers = _layers(content)
+    problems = [*_check_dump(layers), *_check_groups(layers)]
+    try:
+        fleet = Fleet.model_validate({} if content is None else content)
+    except ValidationError as error:
+        problems += _translate(error)
+    # The value of a secret is named once, and a key that is one is not repeated.
+    named = {problem.path for problem in secrets}
+    problems = [each for each in problems if each.path not in named and not any(map(_is_secret, each.path))]
+    if secrets or problems:
+        raise origin.error([*secrets, *problems])
+    servers = {name: _resolve(fleet, name, server or Server()) for name, server in fleet.servers.items()}
+    if problems := list(_check_servers(servers)):
+        raise origin.error(problems)
+    return servers
+
+
+def _layers(content: Any) -> dict[Keys, Mapping[str, Any]]:
+    """Return defaults, groups and servers by their paths, as far as they are mappings."""
+    if not isinstance(content, Mapping):
+        return {}
+    found: dict[Keys, Any] = {("defaults",): content.get("defaults")}
+    for part in ("groups", "servers"):
+        if isinstance(members := content.get(part), Mapping):
+            found |= {(part, name): member for name, member in members.items()}
+    return {path: layer for path, layer in found.items() if isinstance(layer, Mapping)}
+
+
+def _resolve(fleet: Fleet, name: str, server: Server) -> Server:
+    """Return the server with what it does not set itself. A setting given again replaces the other as a whole."""
+    given: dict[str, Any] = {"postgres_conn_id": name}
+    for layer in (fleet.defaults, fleet.groups.get(server.group or ""), server):
+        if layer is not None:
+            given |= {field: getattr(layer, field) for field in layer.model_fields_set}
+    return Server.model_construct(**given)
+
+
+def _check_servers(servers: Mapping[str, Server]) -> Iterator[Problem]:
+    for name, server in servers.items():
+        if server.repository is None:
+            yield Problem(("servers", name), "no repository; set it here, in the group or in defaults")
+        if (drill := f"{name}_drill") in servers and server.drill is not None:
+            yield Problem(("servers", drill), f"its DAG would have the id of the drill of {name}; rename it")
+
+
+def _check_groups(layers: Mapping[Keys, Mapping[str, Any]]) -> Iterator[Problem]:
+    groups = [str(path[1]) for path in layers if path[0] == "groups"]
+    for path, layer in layers.items():
+        if path[0] == "servers" and isinstance(group := layer.get("group"), str) and group not in groups:
+            yield Problem((*path, "group"), f"no such group{did_you_mean(group, groups)}")
+
+
+def _is_secret(text: object) -> bool:
+    return isinstance(text, str) and _SECRET_VALUE.search(text) is not None
+
+
+def _secrets(content: Any) -> Iterator[Problem]:
+    """Find values and keys that are secrets, without repeating them."""
+    waiting: list[tuple[Keys, Any]] = [((), content)]
+    while waiting:
+        path, value = waiting.pop()
+        if _is_secret(value):
+            yield Problem(path, _NO_SECRETS)
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                if _is_secret(key):
+                    yield Problem(path, _NO_SECRETS)
+                else:
+                    waiting.append(((*path, key), item))
+        elif isinstance(value, list | tuple):
+            waiting += [((*path, index), item) for index, item in enumerate(value)]
+
+
+def _check_dump(layers: Mapping[Keys, Mapping[str, Any]]) -> Iterator[Problem]:
+    """Check the parameters for PgDumpOperator by its own signature and pg_dump's options."""
+    for path, layer in layers.items():
+        if isinstance(dump := layer.get("dump"), Mapping) and dump:
+            yield from _check_parameters((*path, "dump"), dump)
+
+
+def _check_parameters(path: Keys, dump: Mapping[str, Any]) -> Iterator[Problem]:
+    from airflow_pgbackup.operators.dump import PgDumpOperator
+    from airflow_pgbackup.postgres.options import DumpOptions
+
+    known = set(inspect.signature(PgDumpOperator.__init__).parameters) - _NOT_IN_DUMP - {"self", "kwargs"}
+    unknown = [name for name in dump if name not in known]
+    yield from (Problem((*path, name), _unknown_key(name, known)) for name in unknown)
+    options = {name: value for name, value in dump.items() if name in DumpOptions.table() or name == "extra_args"}
+    try:
+        DumpOptions(**{name: value for name, value in options.items() if name in known}).validate()
+    except OptionError as error:
+        yield Problem(path, in_words(error))
+
+
+def _translate(error: ValidationError) -> Iterator[Problem]:
+    for found in error.errors(include_url=False):
+        path: Keys = tuple(part for part in found["loc"] if part != "[key]")
+        yield Problem(path, _text(path, found["type"], found["msg"], found["input"]))
+
+
+def _text(path: Keys, kind: str, message: str, value: Any) -> str:
+    if kind == "extra_forbidden":
+        return _unknown_key(str(path[-1]), _fields_at(path[:-1]))
+    if kind == "missing":
+        return "missing"
+    if kind == "string_pattern_mismatch":
+        return "the name is part of a DAG's id; use letters, digits, '_', '-' and '.'"
+    if kind == "too_short":
+        return "empty"
+    if kind in _WANTED:
+        found = next((text for cls, text in _TYPES.items() if isinstance(value, cls)), type(value).__name__)
+        quote = "; quote it" if kind == "string_type" and not isinstance(value, list | dict) else ""
+        return f"expected {_WANTED[kind]}, found {found}{quote}"
+    return message.replace("Input should be", "must be")
+
+
+def _unknown_key(name: str, known: set[str]) -> str:
+    if _SECRET_KEY.search(name):
+        return _NO_SECRETS
+    if name in _ADDRESS:
+        return "unknown key; the server's address and user belong to the Airflow connection named by postgres_conn_id"
+    return "unknown key" + did_you_mean(name, sorted(known))
+
+
+def _fields_at(path: Keys) -> set[str]:
+    """Return the keys that the mapping at a path may have."""
+    model: type[BaseModel] = Fleet
+    if path:
+        model = _PARTS.get(str(path[-1]), Server if path[0] == "servers" else Settings)
+    return set(model.model_fields)

@@ -1,0 +1,254 @@
+"""A mapping of servers is checked in full: every problem at once, with its line, its path and what to do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_pgbackup.errors import ConfigurationError, FleetError
+from airflow_pgbackup.pipelines.fleet.read import read_fleet
+from airflow_pgbackup.pipelines.fleet.yaml_file import MAX_BYTES, MAX_DEPTH
+
+Problems = Callable[[str], list[str]]
+
+MINIMAL = {"servers": {"crm": {"repository": "s3://my-backups/pg"}}}
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> Problems:
+    """``problems(text)``: the lines of the error that a file with this text is refused with."""
+
+    def read(text: str | bytes) -> list[str]:
+        file = tmp_path / "fleet.yaml"
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        with pytest.raises(FleetError) as caught:
+            read_fleet(file)
+        assert str(caught.value) == "\n".join(caught.value.problems)
+        return caught.value.problems
+
+    return read
+
+
+def problems_of(mapping: Any) -> list[str]:
+    with pytest.raises(FleetError) as caught:
+        read_fleet(mapping)
+    return caught.value.problems
+
+
+def test_a_server_has_the_settings_of_its_group_and_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "fleet.yaml"
+    file.write_text(
+        """
+        defaults:
+          repository: s3://my-backups/pg
+          schedule: "0 2 * * *"
+          retention: {keep_daily: 7, keep_monthly: 12}
+        groups:
+          small: {schedule: "@weekly", retention: {keep_last: 3}, aws_conn_id: null}
+        servers:
+          crm: {databases: [app, "tenant_*"], postgres_conn_id: crm_db, deadline: 36h}
+          wiki: {group: small, schedule: "0 5 * * 0"}
+          empty:
+        """
+    )
+    servers = read_fleet(file)
+    assert list(servers) == ["crm", "wiki", "empty"]
+    crm, wiki, empty = servers.values()
+    assert (crm.postgres_conn_id, crm.databases, crm.schedule) == ("crm_db", ["app", "tenant_*"], "0 2 * * *")
+    assert crm.deadline == timedelta(hours=36)
+    assert crm.aws_conn_id == "aws_default"
+    assert (wiki.schedule, wiki.repository, wiki.aws_conn_id) == ("0 5 * * 0", "s3://my-backups/pg", None)
+    assert wiki.retention is not None
+    assert (wiki.retention.keep_last, wiki.retention.keep_daily) == (3, 0), "the whole of it is replaced"
+    assert (empty.postgres_conn_id, empty.databases, empty.level) == ("empty", ["*"], "archive")
+
+
+def test_a_python_mapping_is_checked_too() -> None:
+    assert read_fleet(MINIMAL)["crm"].repository == "s3://my-backups/pg"
+    assert problems_of({"servers": {"crm": {"repo": "s3://a/b"}}}) == [
+        "servers.crm.repo: unknown key; did you mean 'repository'?"
+    ]
+    assert problems_of({"servers": {"crm": {}}}) == [
+        "servers.crm: no repository; set it here, in the group or in defaults"
+    ]
+
+
+def test_every_problem_is_named_at_once_with_its_line(problems: Problems) -> None:
+    assert problems(
+        """defaults:
+  repository: s3://my-backups/pg
+  schedul: "0 2 * * *"
+  level: archived
+  retention:
+    keep_daily: "7"
+    keep_weeky: 5
+groups:
+  critical:
+    alerts: {on_failure: no_such_module.page}
+servers:
+  crm:
+    group: critcal
+    databases: [app, 12, yes]
+    time_zone: Mars
+    schedule: 0 25 * * *
+    drill: {max_size: 50 GB}
+    dump:
+      exclude_table: [x]
+  "bad name":
+"""
+    ) == [
+        "fleet.yaml:3: defaults.schedul: unknown key; did you mean 'schedule'?",
+        "fleet.yaml:4: defaults.level: must be 'integrity', 'archive' or 'restore'",
+        "fleet.yaml:6: defaults.retention.keep_daily: expected a whole number, found text",
+        "fleet.yaml:7: defaults.retention.keep_weeky: unknown key; did you mean 'keep_weekly'?",
+        "fleet.yaml:10: groups.critical.alerts.on_failure: cannot import 'no_such_module.page': "
+        "ModuleNotFoundError: No module named 'no_such_module'",
+        "fleet.yaml:13: servers.crm.group: no such group; did you mean 'critical'?",
+        "fleet.yaml:14: servers.crm.databases[1]: expected text, found a number; quote it",
+        "fleet.yaml:14: servers.crm.databases[2]: expected text, found true or false; quote it",
+        "fleet.yaml:15: servers.crm.time_zone: time zone 'Mars' does not exist; use an IANA name like 'Europe/Berlin'. "
+        "On a system without time zones, pip install tzdata",
+        "fleet.yaml:16: servers.crm.schedule: not a cron expression; write \"0 2 * * *\" or '@daily', in quotes",
+        "fleet.yaml:17: servers.crm.drill.schedule: missing",
+        "fleet.yaml:17: servers.crm.drill.max_size: not a size; write 500MiB, 50GiB or 2TiB",
+        "fleet.yaml:19: servers.crm.dump.exclude_table: unknown key; did you mean 'exclude_tables'?",
+        "fleet.yaml:20: servers.bad name: the name is part of a DAG's id; use letters, digits, '_', '-' and '.'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ({"retention": {}}, "retention: the retention policy has no rule"),
+        ({"retention": {"keep_daily": True}}, "retention.keep_daily: expected a whole number, found true or false"),
+        ({"retention": {"keep_last": -1}}, "retention.keep_last: must be greater than or equal to 0"),
+        ({"retention": {"keep_within": "1 year"}}, "retention.keep_within: '1 year' is not a time span"),
+        ({"databases": []}, "databases: empty"),
+        ({"databases": "app"}, "databases: expected a list, found text"),
+        ({"parallel": 0}, "parallel: must be greater than or equal to 1"),
+        ({"deadline": 6}, "deadline: not a time span; write 36h, 30d or 8w"),
+        ({"dump": {"jobs": 4}}, "dump: jobs=4 and format='custom' cannot be combined"),
+        ({"dump": {"repository": "s3://x/y"}}, "dump.repository: unknown key"),
+        ({"alerts": {"on_failure": "os.path"}}, "alerts.on_failure: not a function or a notifier"),
+        (
+            {"alerts": {"on_failure": ["airflow.sdk.BaseNotifier"]}},
+            "alerts.on_failure: not a function or a notifier",
+        ),
+        ({"host": "db1"}, "host: unknown key; the server's address and user belong to the Airflow connection"),
+    ],
+    ids=str,
+)
+def test_a_setting_is_refused(setting: dict[str, Any], problem: str) -> None:
+    (found,) = problems_of({"servers": {"crm": {"repository": "s3://a/b", **setting}}})
+    assert found.startswith(f"servers.crm.{problem}")
+
+
+SECRET = "hunter2-1234"
+
+
+@pytest.mark.parametrize(
+    ("path", "setting"),
+    [
+        ("servers.crm.password", {"password": SECRET}),
+        ("servers.crm.db_passwd", {"db_passwd": SECRET}),
+        ("servers.crm.aws_secret_access_key", {"aws_secret_access_key": SECRET}),
+        ("servers.crm.dump.password", {"dump": {"password": SECRET}}),
+        ("servers.crm.postgres_conn_id", {"postgres_conn_id": f"postgresql://backup:{SECRET}@db1/app"}),
+        ("servers.crm.upload_to", {"upload_to": f"s3://AKIAX:{SECRET}@bucket/pg"}),
+        ("servers.crm.dump.extra_args[0]", {"dump": {"extra_args": [f"--dbname=host=db1 password={SECRET}"]}}),
+        ("servers.crm.time_zone", {"time_zone": f"password: {SECRET}"}),
+        ("servers.crm.databases[0]", {"databases": [f"host=a password={SECRET}"]}),
+        ("servers", {"crm": {}, f"postgres://backup:{SECRET}@db1/app": {}}),
+    ],
+)
+def test_a_secret_is_refused_and_not_repeated(path: str, setting: dict[str, Any]) -> None:
+    servers = setting if path == "servers" else {"crm": {"repository": "s3://a/b", **setting}}
+    found = problems_of({"servers": servers})
+    assert f"{path}: secrets do not belong in this mapping; put them into the Airflow connection that it names" in found
+    assert SECRET not in str(found)
+
+
+def test_a_server_may_be_named_after_a_secret() -> None:
+    assert list(read_fleet({"servers": {"token_service": {"repository": "s3://a/b"}}})) == ["token_service"]
+
+
+def test_two_dags_of_one_id_are_refused(problems: Problems) -> None:
+    assert problems(
+        """
+defaults: {repository: "s3://a/b", drill: {schedule: "@weekly"}}
+servers:
+  crm:
+  crm_drill:
+"""
+    ) == ["fleet.yaml:5: servers.crm_drill: its DAG would have the id of the drill of crm; rename it"]
+
+
+QUOTE = "quote a value that begins with one of * & ! @ % `"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", "fleet.yaml: servers: missing"),
+        ("- crm", "fleet.yaml: expected a mapping, found a list"),
+        ("servers:\n  crm: [", "fleet.yaml:3: not valid YAML: did not find expected node content"),
+        (
+            "servers:\n  crm: {schedule: @daily}",
+            f"fleet.yaml:2: not valid YAML: found character that cannot start any token; {QUOTE}",
+        ),
+        (
+            "servers:\n  crm: {databases: *}",
+            f"fleet.yaml:2: not valid YAML: did not find expected alphabetic or numeric character; {QUOTE}",
+        ),
+        ("a: &a [1]\nb: *a", f"fleet.yaml:1: an anchor is not supported; {QUOTE}"),
+        ("a: 1\nb: *tenants", f"fleet.yaml:2: an alias is not supported; {QUOTE}"),
+        ("a:\n  !!python/object/apply:os.system [id]", f"fleet.yaml:2: a tag is not supported; {QUOTE}"),
+        ("a: 1\nb: 2\na: 3", "fleet.yaml:3: a: exists already in line 1"),
+        ("servers:\n  5: {}", "fleet.yaml:2: servers: the key 5 is not text; quote it"),
+        ("? [a, b]\n: c", "fleet.yaml:1: a key is not text; quote it"),
+        ("a: 2026-02-31", "fleet.yaml: not valid YAML: day is out of range for month"),
+        ("[" * 1_000_000, f"fleet.yaml:1: nested more than {MAX_DEPTH} levels deep"),
+        ("{a: " * 200_000, f"fleet.yaml:1: nested more than {MAX_DEPTH} levels deep"),
+        ("#" * (MAX_BYTES + 1), f"fleet.yaml: larger than {MAX_BYTES} bytes"),
+        (b"\xff\xfe\xff", "fleet.yaml: not UTF-8"),
+    ],
+    ids=range(16),
+)
+def test_hostile_and_broken_yaml(problems: Problems, text: str, found: str) -> None:
+    assert problems(text) == [found]
+
+
+def test_a_control_character_is_refused_and_not_printed(problems: Problems) -> None:
+    (found,) = problems("a: \x1b[31m")
+    assert found.startswith("fleet.yaml: not valid YAML: unacceptable character #x001b")
+    assert problems('servers: {"\\e[31m": {repository: "s3://a/b"}}')[0].startswith("fleet.yaml:1: servers.\\x1b[31m: ")
+
+
+def test_a_missing_file_is_named_with_its_directory(tmp_path: Path) -> None:
+    assert problems_of(tmp_path / "fleet.yaml") == [
+        f"fleet.yaml: cannot read {tmp_path}/fleet.yaml: No such file or directory"
+    ]
+
+
+def test_it_is_an_error_of_this_package() -> None:
+    import pickle
+
+    with pytest.raises(ConfigurationError) as caught:
+        read_fleet({})
+    assert pickle.loads(pickle.dumps(caught.value)).problems == ["servers: missing"]  # type: ignore[attr-defined]
+
+
+def test_alerts_are_functions_of_modules_or_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fleet_alerts.py").write_text("def page(context): ...\ndef mail(context): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    server = {"repository": "s3://a/b", "alerts": {"on_failure": ["fleet_alerts.page", "fleet_alerts.mail"]}}
+    alerts = read_fleet({"servers": {"crm": server}})["crm"].alerts
+    module = sys.modules.pop("fleet_alerts")
+    assert alerts.on_failure == [module.page, module.mail]
+    server = {"repository": "s3://a/b", "alerts": {"on_success": module.page}}
+    assert read_fleet({"servers": {"crm": server}})["crm"].alerts.on_success == [module.page]
