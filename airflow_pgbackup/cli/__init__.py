@@ -1,7 +1,7 @@
 """The command line: ``pgbackup …``, which works without Airflow, and the same commands as ``airflow pgbackup …``.
 
 Each command calls one verb of :mod:`airflow_pgbackup.backup`; ``cmd_<verb>.py`` holds it.
-Exit status: :data:`EXIT_STATUS`.
+Exit status: :data:`.vocabulary.EXIT_STATUS`.
 """
 
 from __future__ import annotations
@@ -10,24 +10,31 @@ import os
 import sys
 from collections.abc import Sequence
 
-from airflow_pgbackup.cli.parser import make_parser, with_default_repository
-from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
+__all__ = ["main"]
 
-__all__ = ["EXIT_STATUS", "main"]
+_INTERRUPTED = 130  # as in EXIT_STATUS, which may not be loaded yet
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     :param arguments: without the program's name; by default those of this process.
-    :return: the exit status, see :data:`EXIT_STATUS`.
+    :return: the exit status, see :data:`.vocabulary.EXIT_STATUS`.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    parser = make_parser()
-    parsed = parser.parse_args(with_default_repository(given, os.environ))
-    if not hasattr(parsed, "command"):
-        parser.print_help(sys.stderr)
-        return EXIT_STATUS["usage"]
-    from airflow_pgbackup.cli.run import run
+    try:
+        # Here, and not above, so that Ctrl-C ends the program properly while it loads its modules, too.
+        from airflow_pgbackup.cli.parser import make_parser, with_default_repository
+        from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 
-    return run(parsed.command, parsed)
+        given = sys.argv[1:] if arguments is None else arguments
+        parser = make_parser()
+        parsed = parser.parse_args(with_default_repository(given, os.environ))
+        if not hasattr(parsed, "command"):
+            parser.print_help(sys.stderr)
+            return EXIT_STATUS["usage"]
+        from airflow_pgbackup.cli.run import run
+
+        return run(parsed.command, parsed)
+    except KeyboardInterrupt:
+        sys.stderr.write("pgbackup: interrupted\n")
+        return _INTERRUPTED

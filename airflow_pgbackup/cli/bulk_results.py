@@ -25,7 +25,7 @@ def show_results(
     """
     found: list[BackupResult] = []
     try:
-        with session.working(doing):
+        with session.working(doing, makes=True):
             for one in results:
                 found.append(one)
                 if one.outcome != DONE:

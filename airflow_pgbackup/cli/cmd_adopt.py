@@ -82,7 +82,7 @@ def _carry_out(session: Session, plan: Plan, repository: Repository) -> None:
     def verified(reference: Mapping[str, object]) -> dict[str, object]:
         return verify(reference=reference, repository=repository, level=arguments.verify, context=session.context)
 
-    with session.working("adopting"):
+    with session.working("adopting", makes=True):
         outcome: Any = carry_out(
             plan,
             link=arguments.link,

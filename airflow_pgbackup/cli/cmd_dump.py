@@ -25,7 +25,7 @@ def run(session: Session) -> None:
         "repository": repository,
         "context": session.context,
     }
-    with session.working(f"dumping {connection.label}"):
+    with session.working(f"dumping {connection.label}", makes=True):
         if arguments.cluster:
             cluster_options, beside = options_of(DumpAllOptions, arguments.option, also=("compress",))
             reference = dump_cluster(options=cluster_options, compress=beside.get("compress"), **common)

@@ -19,7 +19,7 @@ def run(session: Session) -> None:
             f"{directory} is not a directory", hint="Create it first, or choose another one with --into."
         )
     what = f"downloading {manifest.artifact.name}"
-    with session.working(what), session.context.step(what, bytes_total=manifest.artifact.size) as step:
+    with session.working(what, makes=True), session.context.step(what, bytes_total=manifest.artifact.size) as step:
         path = download(repository, manifest, directory, cancel=session.cancel, progress=step)
     command = restore_command_of(manifest)
     session.result(

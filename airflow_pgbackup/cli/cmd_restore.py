@@ -54,7 +54,7 @@ def run(session: Session) -> None:
     )
     target.validate()
     _confirm(session, manifest, target)
-    with session.working(f"restoring {manifest.artifact.name}"):
+    with session.working(f"restoring {manifest.artifact.name}", makes=True):
         outcome = restore(
             reference=reference_of(repository, evidence),
             repository=repository,

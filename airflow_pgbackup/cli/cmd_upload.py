@@ -23,7 +23,7 @@ def run(session: Session) -> None:
         return
     repository, evidence, manifest = backup_argument(session, minimum_level=minimum_level)
     destination = repository_at(session, session.arguments.destination)
-    with session.working(f"uploading {manifest.artifact.name}"):
+    with session.working(f"uploading {manifest.artifact.name}", makes=True):
         reference = upload(
             reference=reference_of(repository, evidence),
             source=repository,

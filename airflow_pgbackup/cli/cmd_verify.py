@@ -22,7 +22,7 @@ def run(session: Session) -> None:
     if arguments.unverified:
         raise ConfigurationError("--unverified is only for --all", hint="Add --all, or omit --unverified.")
     repository, evidence, manifest = backup_to_verify_argument(session)
-    with session.working(f"verifying {manifest.artifact.name}"):
+    with session.working(f"verifying {manifest.artifact.name}", makes=True):
         reference = verify(
             reference=reference_of(repository, evidence),
             repository=repository,

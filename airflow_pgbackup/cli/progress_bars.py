@@ -21,6 +21,7 @@ from airflow_pgbackup.text import printable
 
 _SHOWN = 4  # steps at a time
 _REDRAWS = 5  # a second
+_ECHO = 3  # cells at the right for the ^C that the terminal shows: if it began a line, that could not be erased
 _GAP = 2  # between the columns
 _LEAST_NAME, _LEAST_BAR, _MOST_BAR = 16, 8, 40  # cells
 
@@ -58,7 +59,7 @@ class Bars:
             self._terminal.show_cursor(True)  # also where a second Ctrl-C interrupted rich's own cleanup
 
     def _draw(self) -> RenderableType:
-        width = self._terminal.width - 1
+        width = self._terminal.width - _ECHO
         elapsed = f" {human_duration(time.monotonic() - self._start)}"
         name = fitted(self._what, width - cell_len(elapsed) - 2)
         self._spinner.update(text=Text.assemble(name, (elapsed, "dim")))

@@ -35,6 +35,7 @@ class Session:
 
     :param arguments: as parsed.
     :ivar status: the exit status of a command that raises no error.
+    :ivar makes: whether the work that was begun makes something, which is removed when it is interrupted.
     """
 
     arguments: argparse.Namespace
@@ -43,6 +44,7 @@ class Session:
     err: Terminal
     cancel: Cancel = field(default_factory=Cancel)
     status: int = EXIT_STATUS["done"]
+    makes: bool = False
 
     def __post_init__(self) -> None:
         self._bars: Bars | None = None
@@ -83,9 +85,13 @@ class Session:
                 self.out.write("\n".join(each.plain()))
 
     @contextmanager
-    def working(self, what: str) -> Iterator[None]:
+    def working(self, what: str, *, makes: bool = False) -> Iterator[None]:
         """Show ``what`` and bars of the verb's steps while the ``with`` lasts, where stderr is a terminal; log lines
-        pass above them."""
+        pass above them.
+
+        :param makes: whether this makes something that is removed when it is interrupted.
+        """
+        self.makes = makes
         if self._bars:
             with self._bars.shown(what):
                 yield

@@ -182,7 +182,7 @@ from airflow_pgbackup.cli.vocabulary import Command
 class Module:
     @staticmethod
     def run(session):
-        with session.working("doing something"):
+        with session.working("doing something", makes=True):
             with session.context.step("reading a_dump.dump", bytes_total=1 << 30, tables_total=9) as step:
                 step.advance(1 << 29)
                 step.begin_table()
