@@ -21,6 +21,7 @@
      |    +-- OutcomeUnknown       unknown whether a write succeeded; the file may appear later
      |    +-- ManifestError        an invalid manifest or verification, or one of a newer major version
      +-- VerificationFailed        the backup differs from its manifest, or cannot be read to its end
+     +-- PartialSet               a backup set lacks databases, or its globals
      +-- NotProven                 the rehearsal could not run, which says nothing about the backup
      +-- RestoreError              the restore failed; the message says what the target holds now
 
@@ -159,6 +160,10 @@ class ManifestError(RepositoryError):
 
 
 class VerificationFailed(PgBackupError):
+    permanent = True
+
+
+class PartialSet(PgBackupError):
     permanent = True
 
 

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.attempt import attempt
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.databases.role_passwords import may_read_role_passwords
 from airflow_pgbackup.backup.dump_output import DumpOutput
 from airflow_pgbackup.backup.dump_plan import plan_dump
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
@@ -69,6 +70,7 @@ def dump_cluster(
     compress: str | int | None = None,
     artifact_template: str = layout.DEFAULT_ARTIFACT,
     labels: Sequence[str] = (),
+    passwords_if_allowed: bool = False,
     context: RunContext | None = None,
 ) -> dict[str, object]:
     """Dump all databases of a cluster, or its global objects, with pg_dumpall. As :func:`dump_database`, but:
@@ -77,10 +79,16 @@ def dump_cluster(
 
     :param compress: ``zstd[:level]``, ``gzip[:level]`` or None. pg_dumpall has no such option: airflow-pgbackup
         compresses its output.
+    :param passwords_if_allowed: set ``no_role_passwords`` where the server does not let this role read them, and log
+        it, instead of failing.
     """
+    context = context or RunContext()
     # libpq's own default would be the user's name.
     connection = connection if connection.dbname else connection.with_database(options.database or "postgres")
-    dump = _Dump("pg_dumpall", server, repository, artifact_template, check_labels(labels), context or RunContext())
+    if passwords_if_allowed and not may_read_role_passwords(connection, options.role):
+        context.log(f"{connection.label}: this role may not read role passwords; dumping roles without them")
+        options = replace(options, no_role_passwords=True)
+    dump = _Dump("pg_dumpall", server, repository, artifact_template, check_labels(labels), context)
     return dump.run(connection, options, compress)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
+from airflow_pgbackup.backup.databases.role_passwords import MAY_READ_PASSWORDS
 from airflow_pgbackup.backup.dump_plan import plan_dump
 from airflow_pgbackup.backup.findings import Findings, named
 from airflow_pgbackup.backup.progress import counted
@@ -44,7 +45,6 @@ _STANDBY: LiteralString = """
 select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('hot_standby_feedback')::bool,
        pg_catalog.current_setting('max_standby_streaming_delay')
 """
-_MAY_READ_PASSWORDS: LiteralString = "select pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'select')"
 # -2 marks a database whose DROP was interrupted (src/include/catalog/pg_database.h); pg_dumpall skips those.
 _DATABASES: LiteralString = """
 select datname, pg_catalog.has_database_privilege(oid, 'connect'), datname operator(pg_catalog.~) any (%s::text[])
@@ -138,7 +138,7 @@ def check_server(db: InspectedDatabase, connection: ConnectionParams, options: D
     _standby(db, options)
     _role(db, connection, options)
     if isinstance(options, DumpAllOptions) and not (options.no_role_passwords or options.tablespaces_only):
-        for (may,) in db.rows(_MAY_READ_PASSWORDS):
+        for (may,) in db.rows(MAY_READ_PASSWORDS):
             if not may:
                 db.findings.error(
                     "role_passwords",

@@ -1,0 +1,31 @@
+"""Whether a role may read the passwords of roles, which pg_dumpall does unless ``--no-role-passwords`` is given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from airflow_pgbackup.errors import ConnectError
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
+MAY_READ_PASSWORDS: LiteralString = "select pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'select')"
+
+
+def may_read_role_passwords(connection: ConnectionParams, role: str | None = None) -> bool:
+    """Return whether the user of a connection may read ``pg_authid``. Managed services grant that to no one.
+
+    :param role: the role that the dump assumes with SET ROLE.
+    :raises ConnectError: the server is unreachable, or refuses the connection or the role.
+    """
+    with connection.connect() as session:
+        try:
+            if role:
+                session.execute("select pg_catalog.set_config('role', %s, false)", [role])
+            row = session.execute(MAY_READ_PASSWORDS).fetchone()
+        except psycopg.Error as error:
+            raise ConnectError(f"{connection.label}: {error.diag.message_primary or error}") from None
+    return row is not None and bool(row[0])
