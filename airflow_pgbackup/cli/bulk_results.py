@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from airflow_pgbackup.backup.bulk import DONE, ERROR, FAILED, NOT_PROVEN, BackupResult, summary, worst
 from airflow_pgbackup.cli.display import count
-from airflow_pgbackup.cli.listing import columns
+from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.errors import ConfigurationError
@@ -39,10 +39,13 @@ def show_results(
     session.result(document, *_lines(found), _counts(found, done))
 
 
-def _lines(found: Sequence[BackupResult]) -> list[str]:
-    rows = [[one.outcome, one.name, one.reason or ""] for one in found if one.outcome != DONE]
+def _lines(found: Sequence[BackupResult]) -> list[str | Listing]:
+    listing = Listing(("", "backup", "reason"), names=2)
+    for one in found:
+        if one.outcome != DONE:
+            listing.add(one.outcome, one.name, one.reason or "")
     hints = dict.fromkeys(one.hint for one in found if one.hint and one.outcome != DONE)
-    return [*(columns(rows) if rows else []), *(f"hint: {hint}" for hint in hints)]
+    return [*([listing] if listing.rows else []), *(f"hint: {hint}" for hint in hints)]
 
 
 def _counts(found: Sequence[BackupResult], done: str) -> str:

@@ -19,7 +19,7 @@ from airflow_pgbackup.backup.diff.result import (
 )
 from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.cli.arguments import repository_argument
-from airflow_pgbackup.cli.listing import columns
+from airflow_pgbackup.cli.listing import Listing, columns
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence
@@ -50,11 +50,14 @@ def _chosen(
     return named(before), named(after)
 
 
-def _lines(found: Diff) -> list[str]:
+def _lines(found: Diff) -> list[str | Listing]:
     before, after = found.before, found.after
-    lines = [f"before: {_side(before)}", f"after:  {_side(after)}", *(f"note: {note}" for note in found.notes)]
-    numbers = [["", "before", "after", "change"], *map(_measure, found.measures)]
-    lines += ["", *columns(numbers, right=(1, 2))]
+    lines: list[str | Listing] = [f"before: {_side(before)}", f"after:  {_side(after)}"]
+    lines += [f"note: {note}" for note in found.notes]
+    numbers = Listing(("", "before", "after", "change"), names=1, right=(1, 2), labeled=(1, 2, 3))
+    for measure in found.measures:
+        numbers.add(*_measure(measure))
+    lines += ["", numbers]
     if found.properties:
         lines += ["", "properties:", *columns([*map(_property, found.properties)])]
     if found.extensions:
@@ -62,7 +65,10 @@ def _lines(found: Diff) -> list[str]:
     if found.tables_unchanged is not None:
         changes = Counter(one.change for one in found.tables)
         lines += ["", f"tables: {_counts(changes, found.tables_unchanged)}"]
-        lines += columns([*map(_table, found.tables)], right=(2, 3)) if found.tables else []
+        tables = Listing(("", "", "rows before", "rows after", "change"), names=2, right=(2, 3), labeled=(2, 3))
+        for table in found.tables:
+            tables.add(*_table(table))
+        lines += [tables] if found.tables else []
     if found.definitions_unchanged is not None:
         changes = Counter(one.change for one in found.definitions)
         lines += ["", f"definitions: {_counts(changes, found.definitions_unchanged)}"]

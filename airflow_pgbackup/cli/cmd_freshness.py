@@ -13,7 +13,7 @@ from airflow_pgbackup.backup.freshness_rules import FreshnessRules
 from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.cli.arguments import minimum_level_argument, repository_argument
 from airflow_pgbackup.cli.display import age, count
-from airflow_pgbackup.cli.listing import columns
+from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.repository.calendar_time import parse_duration
@@ -45,14 +45,14 @@ def _databases(arguments: Any) -> Sequence[str] | None:
     return arguments.database or ([] if arguments.cluster else None)
 
 
-def _lines(found: Mapping[str, Any], target: str) -> list[str]:
+def _lines(found: Mapping[str, Any], target: str) -> list[str | Listing]:
     series: list[Mapping[str, Any]] = found["series"]
-    rows = [["series", "newest verified", "age", "level", "target", "state"]]
+    listing = Listing(("series", "newest verified", "age", "level", "target", "state"), names=2, labeled=(2, 3, 4))
     for one in series:
         taken = age(datetime.fromisoformat(one["started_at"])) if one["id"] else "-"
         state = "fresh" if one["fresh"] else "NOT FRESH"
-        rows.append([one["series"], one["id"] or "-", taken, one["verified"] or "-", target, state])
-    lines = columns(rows) if series else []
+        listing.add(one["series"], one["id"] or "-", taken, one["verified"] or "-", target, state)
+    lines: list[str | Listing] = [listing] if series else []
     lines += [*found["problems"], *(f"{one['series']}: note: {note}" for one in series for note in one["notes"])]
     stale = sum(not one["fresh"] for one in series)
     return [*lines, f"{count(len(series), 'series')}: {len(series) - stale} fresh, {stale} not fresh"]

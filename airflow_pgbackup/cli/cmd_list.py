@@ -36,7 +36,7 @@ def run(session: Session) -> None:
     if labels:
         shown = [one for one in shown if one in manifests and matching_labels(manifests[one].labels, labels)]
     header = ["series", "backup", "kind", "age", "size", *(["labels"] if labels else []), "state"]
-    listing = Listing(header, names=2, right=(3, 4))
+    listing = Listing(header, names=2, right=(3, 4), labeled=(3,))
     for backup in shown:
         state = f"verified: {backup.level}" if backup.level else backup.state
         manifest = manifests.get(backup)

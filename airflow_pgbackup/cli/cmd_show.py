@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rich.text import Text
 
-from airflow_pgbackup.backup.progress import human_bytes
+from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.backup.restore_command import restore_command_of
 from airflow_pgbackup.cli.arguments import backup_argument
 from airflow_pgbackup.cli.display import age, backup_as_json
@@ -23,7 +23,7 @@ def run(session: Session) -> None:
     _, evidence, manifest = backup_argument(session)
     backup, reports = evidence.backup, evidence.verifications
     command = restore_command_of(manifest)
-    state = f"verified at level {backup.level}" if backup.level else backup.standing
+    state = f"verified at level {backup.level}" if backup.level else backup.standing.removeprefix("is ")
     details = {
         **backup_as_json(backup, manifest),
         "problem": backup.problem,
@@ -39,17 +39,18 @@ def run(session: Session) -> None:
 
 def _summary(manifest: Manifest, state: str, command: str) -> list[Text]:
     """Return one line for each property, of any length: a command that is copied must not be broken."""
+    size, seconds = manifest.source.size_bytes, manifest.duration_seconds  # an adopted dump has neither
     shown = (
         ("backup", f"{manifest.series.path} {manifest.id}"),
         ("kind", manifest.contents_kind),
         ("labels", ", ".join(manifest.labels) or "none"),
         ("artifact", f"{manifest.artifact.name}, {human_bytes(manifest.artifact.size)}, {manifest.artifact.format}"),
         ("sha256", manifest.artifact.sha256),
-        ("source", f"PostgreSQL {manifest.source.server_version}, {human_bytes(manifest.source.size_bytes or 0)}"),
+        ("source", f"PostgreSQL {manifest.source.server_version}{f', {human_bytes(size)}' if size else ''}"),
         (
             "dumped",
-            f"{age(manifest.started_at)} ago in {manifest.duration_seconds:.1f} s, by {manifest.client.tool} "
-            f"{manifest.client.version}",
+            f"{age(manifest.started_at)} ago{f' in {human_seconds(seconds)}' if seconds else ''}, "
+            f"by {manifest.client.tool} {manifest.client.version}",
         ),
         ("options", shlex.join(f"{n}={v}" for n, v in manifest.options.items()) or "none"),
         ("state", state),
@@ -59,7 +60,9 @@ def _summary(manifest: Manifest, state: str, command: str) -> list[Text]:
 
 
 def _history(reports: tuple[Verification, ...]) -> Listing:
-    listing = Listing(("when", "level", "result", "tables", "rows", "recovery time"), names=3, right=(3, 4))
+    listing = Listing(
+        ("when", "level", "result", "tables", "rows", "recovery time"), names=3, right=(3, 4), labeled=(3, 4, 5)
+    )
     for report in reports:
         seconds = f"{report.restore_seconds:.1f} s" if report.restore_seconds is not None else ""
         rows = f"{sum(each.rows for each in report.tables):,}"

@@ -29,11 +29,14 @@ class Listing:
     :param header: one name for each column.
     :param names: how many of the first columns name the record; they begin it when it is folded.
     :param right: numbers of the columns that are aligned to the right.
+    :param labeled: numbers of the columns whose value says nothing without its name, which then precedes it where the
+        record is folded: ``rows 3``.
     """
 
     header: Sequence[str]
     names: int
     right: Sequence[int] = ()
+    labeled: Sequence[int] = ()
     rows: list[tuple[Cell, ...]] = field(default_factory=list)
 
     def add(self, *cells: Cell) -> None:
@@ -80,7 +83,11 @@ class Listing:
             else:
                 names.append(cell)
         yield from names
-        rest = _joined(", ", filter(None, row[self.names :]))
+        cells = [(number, cell) for number, cell in enumerate(row) if number >= self.names and cell]
+        rest = _joined(
+            ", ",
+            [_joined(" ", [styled(self.header[n], ""), cell]) if n in self.labeled else cell for n, cell in cells],
+        )
         for line in _wrapped(rest, width - len(_INDENT)):
             yield _joined("", [styled(_INDENT, ""), line])
 

@@ -94,8 +94,8 @@ def test_verify_all_continues_after_failures_and_ends_with_the_worst(
     assert f"not proven: {name['data only']}: " in done.stderr
     lines = done.stdout.splitlines()
     assert lines[-1] == "4 backups: 2 verified, 1 failed, 1 not proven, 0 skipped"
-    assert lines[0].startswith(f"failed      {name['damaged']}")
-    assert lines[1].startswith(f"not proven  {name['data only']}")
+    assert lines[1].startswith(f"failed      {name['damaged']}")
+    assert lines[2].startswith(f"not proven  {name['data only']}")
 
     again = run("verify", repository.uri, "--all", "--unverified", "--level", "restore", "--json", status="not good")
     document = json.loads(again.stdout)
@@ -179,9 +179,9 @@ def test_upload_all(run: Run, repository: Repository, tmp_path: Path) -> None:
     done = run("upload", repository.uri, "--all", "--to", there.uri, status="not good")
     lines = done.stdout.splitlines()
     assert lines[-1] == "4 backups: 2 uploaded, 1 failed, 1 skipped"
-    assert f"prod/other/{damaged.id}" in lines[1]
-    assert f"skipped  prod/other/{unverified.id}" in lines[0]
-    assert "it is not verified yet, and archive is required" in lines[0]
+    assert f"prod/other/{damaged.id}" in lines[2]
+    assert f"skipped  prod/other/{unverified.id}" in lines[1]
+    assert "it is not verified yet, and archive is required" in lines[1]
     for manifest in good:
         assert there.folders(manifest.series.path) == [manifest.id]
     again = json.loads(run("upload", repository.uri, "--all", "--to", there.uri, "--server", "test", "--json").stdout)

@@ -24,9 +24,14 @@ class Root:
         self._uri = uri
 
     def not_found(self) -> RepositoryNotFound:
-        found = "holds no repository.json" if self.directory.is_dir() else "does not exist"
+        if self.directory.is_dir():
+            found = f"the directory {self.directory} holds no repository.json"
+        elif self.directory.exists():
+            found = f"{self.directory} is not a directory"
+        else:
+            found = f"the directory {self.directory} does not exist"
         return RepositoryNotFound(
-            f"no repository at {self._uri}: on host {socket.gethostname()} the directory {self.directory} {found}",
+            f"no repository at {self._uri}: on host {socket.gethostname()} {found}",
             hint="Check that the volume is mounted on this worker. Several workers need a shared volume, or an s3:// "
             "repository. Make a new repository with init_repository=True or 'pgbackup init'.",
         )

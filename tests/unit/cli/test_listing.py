@@ -54,6 +54,21 @@ def test_records_are_folded_where_it_has_none() -> None:
     ]
 
 
+def test_a_number_has_its_name_where_its_record_is_folded() -> None:
+    listing = Listing(("level", "rows", "recovery time"), names=1, labeled=(1, 2))
+    listing.add("restore", "1,000", "0.5 s")
+    listing.add("archive", "1,000", "")
+    assert shown(listing, 18) == [
+        "restore",
+        "    rows 1,000,",
+        "    recovery time",
+        "    0.5 s",
+        "archive",
+        "    rows 1,000",
+    ]
+    assert shown(listing, None)[1] == "restore  1,000  0.5 s"
+
+
 def test_numbers_are_aligned_to_the_right() -> None:
     listing = Listing(("name", "size", "state"), names=1, right=(1,))
     listing.add("a", "9 bytes", "x")
