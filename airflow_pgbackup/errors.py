@@ -3,7 +3,7 @@
 .. code-block:: text
 
     PgBackupError                  message and, where one exists, a hint
-     +-- ConfigurationError        invalid request; nothing was changed; a retry cannot help
+     +-- ConfigurationError        invalid request; nothing was changed
      |    +-- OptionError          an invalid option of a tool, or options that cannot be combined
      |    +-- ClientError          no PostgreSQL client here supports the server or the option
      |    +-- FleetError           an invalid mapping of servers; one line for each problem
@@ -25,6 +25,10 @@
      +-- NotProven                 the rehearsal could not run, which says nothing about the backup
      +-- RestoreError              the restore failed; the message says what the target holds now
 
+:attr:`PgBackupError.retry` says whether a retry can help: never after an invalid request, a damaged manifest or a
+failed verification; by PostgreSQL's message (:mod:`airflow_pgbackup.retry`) after an error of a connection, a tool or a
+restore; else later, unless the code that raises the error knows better.
+
 Messages follow PostgreSQL's Error Message Style Guide: lower case, no final period, what failed and on what. The hint
 is a full sentence that says what to do. No error holds a secret: messages never contain connection strings.
 https://www.postgresql.org/docs/current/error-style-guide.html
@@ -34,6 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from airflow_pgbackup.retry import Retry, retry_after
 from airflow_pgbackup.text import printable
 
 
@@ -44,15 +49,22 @@ class PgBackupError(Exception):
 
     :param message: what failed and on what: one line, lower case, no final period.
     :param hint: what to do about it, or None.
-    :cvar permanent: True if a retry cannot help; operators then fail without one.
+    :param retry: whether a retry can help; None: as for all errors of this class.
+    :ivar retry: see :data:`airflow_pgbackup.retry.Retry`.
     """
 
-    permanent = False
+    _retry: Retry | None = "later"  # None: by the message
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, retry: Retry | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.retry: Retry = retry or self._retry or retry_after(message)
+
+    @property
+    def permanent(self) -> bool:
+        """Whether a retry cannot help; operators then fail without one."""
+        return self.retry == "never"
 
     def __str__(self) -> str:
         return printable(f"{self.message}. HINT: {self.hint}" if self.hint else self.message)
@@ -69,7 +81,7 @@ def _rebuild(cls: type[PgBackupError], state: dict[str, object]) -> PgBackupErro
 
 
 class ConfigurationError(PgBackupError):
-    permanent = True
+    _retry = "never"
 
 
 class OptionError(ConfigurationError):
@@ -95,7 +107,7 @@ class FleetError(ConfigurationError):
 
 
 class ConnectError(PgBackupError):
-    pass
+    _retry = None
 
 
 class ToolError(PgBackupError):
@@ -105,6 +117,8 @@ class ToolError(PgBackupError):
     :param exit_code: its exit status; a negative number is a signal, as in :mod:`subprocess`.
     :param stderr: the last lines of its stderr, with row data removed.
     """
+
+    _retry = None
 
     def __init__(
         self, message: str, *, tool: str, exit_code: int | None, stderr: Sequence[str] = (), hint: str | None = None
@@ -140,7 +154,7 @@ class RepositoryNotFound(RepositoryError):
 
 
 class RepositoryMismatch(RepositoryError):
-    permanent = True
+    _retry = "never"
 
 
 class AlreadyExists(RepositoryError):
@@ -156,11 +170,11 @@ class OutcomeUnknown(RepositoryError):
 
 
 class ManifestError(RepositoryError):
-    permanent = True
+    _retry = "never"
 
 
 class VerificationFailed(PgBackupError):
-    permanent = True
+    _retry = "never"
 
 
 class PartialSet(PgBackupError):
@@ -172,4 +186,4 @@ class NotProven(PgBackupError):
 
 
 class RestoreError(PgBackupError):
-    pass
+    _retry = None

@@ -92,6 +92,7 @@ class Attempt:
             return
         try:
             self._repository.delete(self.written)
+            self._say(f"removed what was written of {self._series}/{self._id}; it is not a backup")
         except PgBackupError as error:
             left = ", ".join(self.written)
             self._say(f"could not remove {left}: {error}; without a manifest it is not a backup, and prune sweeps it")

@@ -142,8 +142,8 @@ class _Dump:
         self.repository.probe()
         context.log(
             f"dumping {connection.label} (PostgreSQL {source.server_version}, {human_bytes(source.size_bytes)}) with "
-            f"{self.tool} {client.version_text} in {client.bin_dir}; format {plan.format}, "
-            f"compression {plan.compression_text}"
+            f"{self.tool} {client.version_text}; format {plan.format}, compression {plan.compression_text}; "
+            f"client in {client.bin_dir}"
         )
         id = layout.backup_id(started, seed)
         source_rows = left_out = None
@@ -186,9 +186,10 @@ class _Dump:
         if not mine.has_made(found):
             return reference_of(self.repository, found)
         context.log(
-            f"backup {series}/{id} in {self.repository.uri}: {name}, {human_bytes(artifact.size)} in "
-            f"{human_seconds(manifest.duration_seconds)}; restores with: {manifest.restore_command}"
+            f"made backup {series}/{id}: {human_bytes(artifact.size)} in {human_seconds(manifest.duration_seconds)}"
         )
+        context.log(f"stored {name} in {self.repository.uri}")
+        context.log(f"restores with: {manifest.restore_command}")
         return reference_of(self.repository, found)
 
     def _series(self, connection: ConnectionParams, options: DumpOptions | DumpAllOptions) -> layout.Series:

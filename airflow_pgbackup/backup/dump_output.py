@@ -31,6 +31,9 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Incoming
 from airflow_pgbackup.repository.manifest import Artifact, FileDigest, directory_sha256
 
+_RATIO = 3
+"""Of text to its gzip or zstd, about: ``benchmarks/bench_compression.py``."""
+
 
 @dataclass(frozen=True)
 class DumpOutput:
@@ -88,14 +91,16 @@ class DumpOutput:
         )
 
     def _totals(self) -> dict[str, Any]:
-        """Return what is known before of the output: the size is that of the database, with its indexes."""
+        """Return what is known before of the output: the size is about that of the rows on the server's disk."""
+        source = self.source
         if self.plan.selective:
             return {}
         compressed_by_tool = self.plan.compression.method != "none" and not self.plan.ours
+        rows = source.size_bytes if source.rows_bytes is None else source.rows_bytes
         return {
-            "bytes_total": self.source.size_bytes // (2 if compressed_by_tool else 1),
+            "bytes_total": rows // (_RATIO if compressed_by_tool else 1),
             "estimated": True,
-            "tables_total": self.source.tables,
+            "tables_total": source.tables,
         }
 
     def _stream(self, stdout: Readable, mine: Attempt, size_hint: int, progress: Step) -> tuple[FileDigest, ...]:

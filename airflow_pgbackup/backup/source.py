@@ -33,6 +33,15 @@ select pg_catalog.current_setting('server_version'), pg_catalog.current_setting(
        pg_catalog.pg_database_size(pg_catalog.current_database())
 """
 
+# What a dump does not write: indexes, and the rows of system catalogs. relpages is of the last VACUUM, ANALYZE or
+# CREATE INDEX; pg_relation_size() is exact, but waits for a table that another session has locked.
+_NOT_DUMPED = """
+select coalesce(sum(c.relpages::bigint), 0) * pg_catalog.current_setting('block_size')::bigint
+  from pg_catalog.pg_class c
+ where c.relkind = 'i'
+    or c.relkind = 'r' and c.relnamespace = 'pg_catalog'::regnamespace and c.relname <> 'pg_largeobject'
+"""
+
 _CLUSTER_SIZE = """
 select coalesce(sum(pg_catalog.pg_database_size(oid)), 0)::bigint from pg_catalog.pg_database
  where datallowconn and pg_catalog.has_database_privilege(oid, 'connect')
@@ -44,6 +53,7 @@ class Source:
     """The source as the server describes it.
 
     :param size_bytes: of the database, or of all databases that allow a connection, by ``pg_database_size``.
+    :param rows_bytes: an estimate of what the rows take of that, without indexes; None for a cluster.
     :param tables: the number of ordinary tables outside system schemas and extensions; None for a cluster.
     :param extensions: of the database, with their versions; None for a cluster.
     """
@@ -56,6 +66,7 @@ class Source:
     size_bytes: int
     tables: int | None
     extensions: Mapping[str, str] | None = None
+    rows_bytes: int | None = None
 
     def for_manifest(self, connection: ConnectionParams) -> DatabaseSource:
         return DatabaseSource(
@@ -78,18 +89,20 @@ def describe_source(connection: ConnectionParams, *, cluster: bool = False) -> S
         try:
             session.execute("set statement_timeout = 0")  # as pg_dump does: the size of a large database takes a while
             version, number, database, encoding, in_recovery, size = _one(session, _DATABASE)
-            tables = extensions = None
+            tables = extensions = rows = None
             if cluster:
                 (size,) = _one(session, _CLUSTER_SIZE)
             else:
                 (tables,) = _one(session, _TABLES)
+                (not_dumped,) = _one(session, _NOT_DUMPED)
+                rows = max(size - not_dumped, 0)
                 extensions = installed_versions(session)
         except psycopg.Error as error:
             raise ConnectError(
                 f"{connection.label}: cannot read the server's version and size: {error.diag.message_primary or error}",
                 hint="Grant the user CONNECT on the database, and undo any REVOKE on pg_catalog.",
             ) from None
-    return Source(version.split(" ")[0], number, database, encoding, in_recovery, size, tables, extensions)
+    return Source(version.split(" ")[0], number, database, encoding, in_recovery, size, tables, extensions, rows)
 
 
 def _one(session: psycopg.Connection[Any], query: LiteralString) -> tuple[Any, ...]:

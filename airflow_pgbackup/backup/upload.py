@@ -7,9 +7,10 @@ it is, so a task may run again. What another try has left, or is writing, is not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
+from pathlib import Path
 
 from airflow_pgbackup.backup.artifact import download, require_not_removed
 from airflow_pgbackup.backup.attempt import Attempt, attempt
@@ -197,13 +198,21 @@ class _Copy:
         digests = {file.path: file.sha256 for file in artifact.files}
         local = self.source.local_path(manifest.artifact_key)
         if local is not None and self.destination.local_path(key) is None:
-            entries = self.destination.write_directory(key, local, digests=digests, cancel=self.cancel)
+            entries = self._write_directory(progress, key, local, digests)
         else:
             with self.destination.scratch(key, temp_dir=self.temp_dir) as scratch:
                 # A local destination moves the directory in, so it needs a copy.
                 folder = download(self.source, manifest, scratch, cancel=self.cancel, progress=progress)
-                entries = self.destination.write_directory(key, folder, digests=digests, cancel=self.cancel)
+                progress.end()
+                with self.context.step(f"writing {artifact.name}", bytes_total=artifact.size) as second:
+                    entries = self._write_directory(second, key, folder, digests)
         mine.written += [entry.key for entry in entries]
+
+    def _write_directory(self, progress: Step, key: str, folder: Path, digests: Mapping[str, str]) -> Sequence[Entry]:
+        sizes: dict[str, int] = {}  # of each member, so that one that is sent twice counts once
+        progress.measure = lambda: sum(sizes.copy().values())
+        on_read = sizes.__setitem__
+        return self.destination.write_directory(key, folder, digests=digests, cancel=self.cancel, on_read=on_read)
 
     def copy_verifications(self) -> None:
         """Copy the valid verifications that the destination lacks: they are about the same bytes."""

@@ -41,9 +41,12 @@ def open_repository(
 
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
+    hook = S3Hook(aws_conn_id=aws_conn_id)
+    unused = [hook]  # a hook makes its client once, and Airflow is asked for the connection once per hook
+
     def client() -> S3Client:
-        made: S3Client = S3Hook(aws_conn_id=aws_conn_id).get_conn()
+        made: S3Client = (unused.pop() if unused else S3Hook(aws_conn_id=aws_conn_id)).get_conn()
         return made
 
-    store = S3Hook(aws_conn_id=aws_conn_id).service_config
-    return open_uri(uri, s3=S3Options.of_store(store, extra_args=extra_args, client_factory=client), cancel=cancel)
+    store = S3Options.of_store(hook.service_config, extra_args=extra_args, client_factory=client)
+    return open_uri(uri, s3=store, cancel=cancel)

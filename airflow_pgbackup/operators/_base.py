@@ -10,10 +10,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
-from airflow_pgbackup.text import encodable, printing
+from airflow_pgbackup.operators._map_label import MapLabel
+from airflow_pgbackup.operators._retries import airflow_error, retry_soon, with_second_try
+from airflow_pgbackup.operators._task_log import TaskLog, wrapped
+from airflow_pgbackup.text import encodable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -22,12 +25,14 @@ if TYPE_CHECKING:
     from airflow_pgbackup.postgres.tools.cancel import Cancel
 
 
-class PgBackupOperator(BaseOperator):
+class PgBackupOperator(MapLabel, BaseOperator):
     """The base of the operators: each translates its arguments into one call of a verb in
     :mod:`airflow_pgbackup.backup`.
 
-    A failure is one line, ``message. HINT: what to do``, without the errors that caused it. Where a retry cannot help,
-    the task fails without its retries.
+    A failure is logged as a message and a hint, then raised as an exception with the message alone, without the errors
+    that caused it. :attr:`.PgBackupError.retry` decides about retries: where none can help, the task fails without
+    them. The task's ``retries`` and ``retry_delay`` apply otherwise; after a lock timeout, where Airflow has retry
+    policies (3.3) and the task has none, a shorter delay.
     """
 
     ui_color = "#cfe2f3"
@@ -44,19 +49,29 @@ class PgBackupOperator(BaseOperator):
         from airflow_pgbackup.settings import load
 
         self._cancel = cancel = Cancel()
+        log = TaskLog(self.log)
         try:
             if self._killed:
                 raise Canceled("canceled before it started")
             run = RunContext(
                 settings=load(airflow=True),
                 cancel=cancel,
-                log=printing(self.log.info),
+                log=log.line,
                 deadline=seconds(self.deadline),
                 origin=origin(context),
                 seed=seed(context),
             )
-            return dict(encodable(self._run(context, run)))
+            return dict(encodable(with_second_try(lambda: self._run(context, run), log, cancel)))
+        except AirflowTaskTimeout:
+            # The verb has ended its programs and removed its files on the way here, and has logged what became of the
+            # backup or the target.
+            limit = f"execution_timeout of {self.execution_timeout}"
+            wrapped(self.log.error, f"stopped at its {limit}: its programs were ended, its temporary files removed")
+            wrapped(self.log.error, "hint: Raise execution_timeout, or find out what the task waited for.")
+            raise
         except PgBackupError as error:
+            log.failure(error)
+            retry_soon(self, error)
             failure = airflow_error(error)
         # Raised outside the handler, so that the log shows one error.
         raise failure
@@ -73,11 +88,6 @@ class PgBackupOperator(BaseOperator):
         self._killed = True
         if self._cancel is not None:
             self._cancel.set()
-
-
-def airflow_error(error: PgBackupError) -> AirflowException:
-    """Return the error for Airflow: one line, with or without retries."""
-    return (AirflowFailException if error.permanent else AirflowException)(str(error))
 
 
 def seconds(deadline: float | timedelta | None) -> float | None:

@@ -80,6 +80,9 @@ class PgBackupCheckOperator(PgBackupOperator):
         self.scan_rows = scan_rows
         self.fail_on = fail_on
 
+    def _map_label(self) -> str:
+        return "/".join(filter(None, (self.server or self.postgres_conn_id, self.database)))
+
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
 

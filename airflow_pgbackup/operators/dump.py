@@ -230,6 +230,9 @@ class PgDumpOperator(DumpOperator):
         self.role = role
         self.extra_args = extra_args
 
+    def _map_label(self) -> str:
+        return "/".join(filter(None, (self.server or self.postgres_conn_id, self.database)))
+
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.dump import dump_database
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook

@@ -160,6 +160,9 @@ class PgDumpAllOperator(DumpOperator):
         self.role = role
         self.extra_args = extra_args
 
+    def _map_label(self) -> str:
+        return f"{self.server or self.postgres_conn_id}/@cluster"
+
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.dump import dump_cluster
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook

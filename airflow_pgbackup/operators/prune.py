@@ -105,6 +105,9 @@ class PgBackupPruneOperator(PgBackupOperator):
         self.time_zone = time_zone
         self.grace = grace
 
+    def _map_label(self) -> str:
+        return self.server or self.repository
+
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.prune import prune
         from airflow_pgbackup.backup.series_selection import SeriesSelection

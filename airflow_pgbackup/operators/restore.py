@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of, with_lists
+from airflow_pgbackup.operators._map_label import series_label
 from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
@@ -200,6 +201,10 @@ class PgRestoreOperator(PgBackupOperator):
         self.use_set_session_authorization = use_set_session_authorization
         self.role = role
         self.extra_args = extra_args
+
+    def _map_label(self) -> str:
+        series = series_label(self.series or self.backup)
+        return f"{series} into {self.database}" if self.database else series
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.choose_backup import parse_series

@@ -34,7 +34,7 @@ from airflow_pgbackup.errors import (
     RepositoryNotFound,
 )
 from airflow_pgbackup.private_directory import PrivateDirectory
-from airflow_pgbackup.repository.byte_source import ByteSource
+from airflow_pgbackup.repository.byte_source import ByteSource, OnRead
 from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
 from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX, check_key, is_key
@@ -182,6 +182,7 @@ class Repository(ABC):
         *,
         digests: Mapping[str, str] | None = None,
         cancel: CancelFlag | None = None,
+        on_read: OnRead | None = None,
     ) -> Sequence[Entry]:
         """Bring a finished local directory in as ``prefix/…``.
 
@@ -189,10 +190,11 @@ class Repository(ABC):
         members in parallel. A failure removes what was already brought in.
 
         :param digests: member path to the sha256 that it must have.
+        :param on_read: as for :meth:`incoming`.
         :return: an entry for each member, with its sha256.
         :raises AlreadyExists: something exists under ``prefix``.
         """
-        with self.incoming(prefix, folder, cancel=cancel) as incoming:
+        with self.incoming(prefix, folder, cancel=cancel, on_read=on_read) as incoming:
             return incoming.finish(digests or {})
 
     @abstractmethod
@@ -203,6 +205,7 @@ class Repository(ABC):
         *,
         cancel: CancelFlag | None = None,
         on_failure: Callable[[BaseException], None] = lambda error: None,
+        on_read: OnRead | None = None,
     ) -> AbstractContextManager[Incoming]:
         """Bring in a directory that is still being written: its finished members may be sent already.
 
@@ -210,6 +213,8 @@ class Repository(ABC):
 
         :param on_failure: called, in some thread, with the reason why an offered member could not be sent. ``finish``
             raises it, too.
+        :param on_read: called, in some thread, with a member's path and the bytes read of it so far, where members are
+            copied or uploaded.
         """
 
     def _members(self, prefix: str, folder: Path) -> Sequence[str]:

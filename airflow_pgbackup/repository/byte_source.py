@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from airflow_pgbackup.byte_streams import Readable
+from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.repository.cancellation import CancelFlag, Stop
 from airflow_pgbackup.repository.nofollow import open_member
 
 CHUNK = 1024**2
+OnRead = Callable[[str, int], None]
+"""Called with the path of a member and the bytes read of it so far."""
 _AT_ONCE = 4  # members hashed at a time, each on a core
 
 
@@ -67,6 +69,11 @@ class ByteSource:
             )
         if self._cancel is not None:
             self._cancel.check()
+
+
+def counted(reader: Readable, member: str, on_read: OnRead | None) -> Readable:
+    """Return a reader of a member that reports what was read."""
+    return reader if on_read is None else CountingReader(reader, lambda size: on_read(member, size))
 
 
 def digest(path: Path, expected: str | None, cancel: CancelFlag | None) -> str:

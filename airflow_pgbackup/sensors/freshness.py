@@ -9,22 +9,30 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSensorTimeout
+from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError
-from airflow_pgbackup.operators._base import airflow_error, is_true, seconds
-from airflow_pgbackup.text import printable, printing
+from airflow_pgbackup.operators._base import is_true, seconds
+from airflow_pgbackup.operators._map_label import MapLabel, series_label
+from airflow_pgbackup.operators._retries import airflow_error, with_second_try
+from airflow_pgbackup.operators._task_log import TaskLog, wrapped
+from airflow_pgbackup.retry import Retry
+from airflow_pgbackup.text import printable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
 
-class PgBackupFreshnessSensor(BaseSensorOperator):
+_MOST_ROWS = 40
+
+
+class PgBackupFreshnessSensor(MapLabel, BaseSensorOperator):
     """Succeed when every series is fresh. By default it checks once, and fails at once when a series is not fresh.
 
     It reads only the repository, so it depends on no other run: in a DAG with its own schedule it notices a backup DAG
     that is paused, deleted or was never written. ``docs/reference/freshness.md`` compares it with Airflow's deadline
-    alerts. The task returns what :func:`airflow_pgbackup.backup.freshness.freshness` does.
+    alerts. The log has a table of the series, and each problem; the exception names the first three. The task returns
+    what :func:`airflow_pgbackup.backup.freshness.freshness` does.
 
     :param repository: ``s3://bucket/prefix`` or ``file:///directory``.
     :param max_age: the greatest time, in seconds or as a timedelta, between the start of the newest backup that counts
@@ -116,32 +124,53 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         try:
             return super().execute(context)
         except AirflowSensorTimeout:
-            failure = AirflowSensorTimeout(not_fresh(self._found or {}))
+            failure = self._not_fresh(self._found or {})
         # Airflow's own message says how long it took, this one which series are not fresh.
         raise failure
 
     def poke(self, context: Context) -> PokeReturnValue:
         from airflow_pgbackup.triggers.freshness import check_freshness
 
+        log = TaskLog(self.log)
         try:
-            self._found = check_freshness(**self._arguments(), log=printing(self.log.info))
+            found = with_second_try(lambda: check_freshness(**self._arguments(), log=log.line), log)
         except PgBackupError as error:
+            log.failure(error)
             failure = airflow_error(error)
         else:
-            return PokeReturnValue(is_done=bool(self._found["fresh"]), xcom_value=self._found)
+            self._found = found
+            if found["fresh"]:
+                self._log_table(found)
+            return PokeReturnValue(is_done=bool(found["fresh"]), xcom_value=found)
         # Raised outside the handler, so that the traceback shows one error.
         raise failure
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Finish the task with the trigger's event."""
         if "error" in event:
-            raise (AirflowFailException if event["permanent"] else AirflowException)(event["error"])
+            retry: Retry = "never" if event["permanent"] else "later"
+            error = PgBackupError(event["error"], hint=event.get("hint"), retry=retry)
+            TaskLog(self.log).failure(error)
+            raise airflow_error(error)
         found: dict[str, Any] = event["result"]
-        for problem in found["problems"]:
-            printing(self.log.error)(problem)
         if not found["fresh"]:
-            raise AirflowSensorTimeout(not_fresh(found))
+            raise self._not_fresh(found)
+        self._log_table(found)
         return found
+
+    def _not_fresh(self, found: dict[str, Any]) -> AirflowSensorTimeout:
+        """Log the table and every problem, and return the error for Airflow."""
+        self._log_table(found)
+        for problem in found.get("problems", []):
+            wrapped(self.log.error, problem)
+        return AirflowSensorTimeout(not_fresh(found))
+
+    def _log_table(self, found: dict[str, Any]) -> None:
+        for line in freshness_table(found):
+            self.log.info(line)
+
+    def _map_label(self) -> str:
+        return self.server or self.repository
 
     def _arguments(self) -> dict[str, Any]:
         """Return the arguments of ``check_freshness`` as plain JSON, rendered."""
@@ -170,6 +199,29 @@ def not_fresh(found: dict[str, Any]) -> str:
     problems: list[str] = found.get("problems", [])
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
     return printable(f"not fresh: {'; '.join(problems[:3])}{more}")
+
+
+def freshness_table(found: dict[str, Any]) -> list[str]:
+    """Return the series that a check found as lines: those that are not fresh first, at most 40."""
+    from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
+
+    rows = [("series", "age", "level", "size", "")]
+    series = sorted(found.get("series", []), key=lambda one: bool(one["fresh"]))
+    for one in series[:_MOST_ROWS]:
+        rows.append(
+            (
+                printable(series_label(one["series"])),
+                "-" if one["age_seconds"] is None else human_seconds(one["age_seconds"]),
+                one["verified"] or "-",
+                "-" if one["size"] is None else human_bytes(one["size"]),
+                "" if one["fresh"] else "not fresh",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if len(series) > _MOST_ROWS:
+        lines.append(f"and {counted(len(series) - _MOST_ROWS, 'more series', 'more series')}")
+    return lines
 
 
 def _names(name: str, value: Any) -> list[str]:

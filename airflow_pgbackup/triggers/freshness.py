@@ -12,12 +12,13 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from airflow_pgbackup.errors import PgBackupError
+from airflow_pgbackup.operators._retries import SECOND_TRY_AFTER
 from airflow_pgbackup.text import encodable, printing
 
 
 class FreshnessTrigger(BaseTrigger):
-    """Fire once: ``{"result": …}`` when every series is fresh or the time is up, ``{"error": line, "permanent": bool}``
-    when the repository could not be checked.
+    """Fire once: ``{"result": …}`` when every series is fresh or the time is up; ``{"error": message, "hint": …,
+    "permanent": bool}`` when the repository could not be checked.
 
     :param arguments: of :func:`check_freshness`, plain JSON.
     :param poke_interval: seconds between two checks.
@@ -36,12 +37,21 @@ class FreshnessTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         check = sync_to_async(check_freshness, thread_sensitive=False)
+        refused = False
         while True:
             try:
                 # In a thread: boto3 and Airflow's connections are not async, and other triggers share this event loop.
                 result = await check(**self.arguments, log=printing(self.log.info))
             except PgBackupError as error:
-                failure = {"error": str(error), "permanent": error.permanent}
+                if error.retry == "once" and not refused:
+                    refused = True
+                    await asyncio.sleep(SECOND_TRY_AFTER)
+                    continue
+                failure = {
+                    "error": error.message,
+                    "hint": error.hint,
+                    "permanent": error.retry in ("never", "once"),
+                }
                 yield TriggerEvent(failure)  # type: ignore[no-untyped-call]
                 return
             left = self.end - time.time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Airflow reads its configuration when it is first imported, so this cannot wait for a fixture.
 if "airflow" in sys.modules:
     raise RuntimeError("airflow was imported before tests/airflow/conftest.py could give it a home of its own")
+_ERROR_LINE = re.compile(r"\[error *\] (.*?) *\[(?:task|airflow\.task[\w.]*)\]")
 HOME = Path(tempfile.mkdtemp(prefix="pgbackup-airflow-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 DAGS = HOME / "dags"
@@ -75,13 +77,29 @@ class Run:
 
     @property
     def failure(self) -> str:
-        """The one line of the one task that failed."""
+        """The message of the exception of the one task that failed, and the hint in the log, as ``str(error)`` is."""
         prefix = "airflow.sdk.exceptions.Airflow"
         lines = [line for line in self.output.splitlines() if line.startswith(prefix)]
         assert len(lines) == 1, self.output
         assert "During handling" not in self.output
         assert "direct cause" not in self.output
-        return lines[0].partition(": ")[2]
+        message = lines[0].partition(": ")[2]
+        return f"{message}. HINT: {hint}" if (hint := self.hint) else message
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines at level ERROR, without those of Airflow itself."""
+        found = [_ERROR_LINE.search(line) for line in self.output.splitlines()]
+        return [match[1] for match in found if match and match[1] != "Task failed with exception"]
+
+    @property
+    def hint(self) -> str:
+        """The hint of a failure, from its lines in the log."""
+        hint: list[str] = []
+        for line in self.errors:
+            if line.startswith("hint: ") or (hint and line.startswith("  ")):
+                hint.append(line.removeprefix("hint: ").strip())
+        return " ".join(hint)
 
 
 _CASE = """

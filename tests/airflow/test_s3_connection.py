@@ -31,6 +31,26 @@ def test_limits_and_extra_arguments_of_the_connection(s3: S3Server, aws_connecti
     assert tags == [{"Key": "a", "Value": "task"}]
 
 
+def test_airflow_is_asked_once_until_credentials_expire(
+    s3: S3Server, aws_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+    from airflow_pgbackup.hooks.repository import open_repository
+
+    asked: list[str] = []
+    get_connection = S3Hook.get_connection
+    monkeypatch.setattr(S3Hook, "get_connection", lambda id: asked.append(id) or get_connection(id))  # type: ignore[func-returns-value]
+    aws_connection()
+    repository: Any = open_repository(f"s3://{s3.bucket()}/pg")
+    repository.init()
+    repository.write("s/d/a.dump", io.BytesIO(b"a"), size_hint=1)
+    assert asked == ["aws_default"]
+    first, second = (repository._bucket.options.client_factory() for _ in "12")
+    assert first is not second
+    assert asked == ["aws_default"] * 3
+
+
 @pytest.mark.parametrize("store", [{"max_parts": 0}, {"max_parts": "1000"}, {"extra_args": {"StorageClas": "GLACIER"}}])
 def test_nonsense_in_the_connection_is_said(store: dict[str, object], aws_connection: Callable[..., None]) -> None:
     from airflow_pgbackup.hooks.repository import open_repository

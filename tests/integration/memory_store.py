@@ -20,7 +20,7 @@ from airflow_pgbackup.errors import (
     RepositoryNotFound,
 )
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.byte_source import ByteSource
+from airflow_pgbackup.repository.byte_source import ByteSource, OnRead
 from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
 from airflow_pgbackup.repository.layout import TEMP_PREFIX
@@ -86,6 +86,7 @@ class MemoryRepository(Repository):
         *,
         cancel: CancelFlag | None = None,
         on_failure: Callable[[BaseException], None] = lambda error: None,
+        on_read: OnRead | None = None,
     ) -> Iterator[Incoming]:
         def finish(digests: Mapping[str, str]) -> Sequence[Entry]:
             done: list[Entry] = []

@@ -111,7 +111,7 @@ class _BesideRestore:
         request, run, target, schema = self._request, self._run, self._request.target, self._schema
         maintenance = target.maintenance(run.cancel)
         with (
-            state_in_errors(f'database "{target.database}" was not changed'),
+            state_in_errors(f'database "{target.database}" was not changed', run.say),
             PrivateDirectory(run.settings.temp_dir) as directory,
             TemporaryDatabases(maintenance, cancel=run.cancel, say=run.say) as temporary,
         ):

@@ -129,7 +129,7 @@ class _ClusterRestore:
         renames: list[tuple[str, str]] = []
         maintenance = request.target.maintenance(run.cancel)
         with (
-            state_in_errors("its roles and tablespaces were created, but none of its databases"),
+            state_in_errors("its roles and tablespaces were created, but none of its databases", run.say),
             TemporaryDatabases(maintenance, cancel=run.cancel, say=run.say) as temporary,
             self._loader.parts(lambda number: _how(parts.get(number))) as streams,
         ):

@@ -155,7 +155,7 @@ class _DatabaseRestore:
     def _in_place(self, outcome: RestoreOutcome) -> None:
         target = self._target
         before = count_contents(self._run, target.connection)
-        with state_in_errors(f'database "{target.database}" was not changed'):
+        with state_in_errors(f'database "{target.database}" was not changed', self._run.say):
             self._loader.load(target.connection, single_transaction=True, public_exists=self._state.public_exists)
         self._run.say(f"restored objects and rows into {target.database}")
         after = self._request.finish(target.connection)
@@ -167,7 +167,7 @@ class _DatabaseRestore:
         exists = target.mode != "create"
         state = "was not changed" if exists else "was not created"
         with (
-            state_in_errors(f'database "{target.database}" {state}'),
+            state_in_errors(f'database "{target.database}" {state}', run.say),
             TemporaryDatabases(self._maintenance, cancel=run.cancel, say=run.say) as temporary,
         ):
             properties = self._properties()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -174,10 +174,14 @@ def require_may_create(server: ServerInfo, hint: str) -> None:
 
 
 @contextmanager
-def state_in_errors(state: str) -> Iterator[None]:
-    """Append to the message of an error what the state of the target is now."""
+def state_in_errors(state: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Append to the message of an error what the state of the target is now; say it if something else ends the run,
+    such as Airflow's ``execution_timeout``."""
     try:
         yield
     except PgBackupError as error:
         error.message = f"{error.message}; {state}"
+        raise
+    except BaseException:
+        say(state)
         raise

@@ -33,7 +33,7 @@ from airflow_pgbackup.errors import (
     RepositoryNotFound,
 )
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.byte_source import CHUNK, ByteSource, digest_all
+from airflow_pgbackup.repository.byte_source import CHUNK, ByteSource, OnRead, counted, digest_all
 from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, is_key, split_key
@@ -218,18 +218,24 @@ class LocalRepository(Repository):
         *,
         cancel: CancelFlag | None = None,
         on_failure: Callable[[BaseException], None] = lambda error: None,
+        on_read: OnRead | None = None,
     ) -> Iterator[Incoming]:
-        yield Incoming(lambda digests: self._bring_in(prefix, folder, digests, cancel))
+        yield Incoming(lambda digests: self._bring_in(prefix, folder, digests, cancel, on_read))
 
     def _bring_in(
-        self, prefix: str, folder: Path, digests: Mapping[str, str], cancel: CancelFlag | None
+        self,
+        prefix: str,
+        folder: Path,
+        digests: Mapping[str, str],
+        cancel: CancelFlag | None,
+        on_read: OnRead | None,
     ) -> list[Entry]:
         members = self._members(prefix, folder)
         target = self._root.path(prefix)
         # scratch() makes the parent, holds a copy where a rename is not possible, and removes both again.
         with self._root.errors("cannot write", target), self.scratch(prefix) as copy:
             if folder.stat().st_dev != copy.stat().st_dev:
-                self._copy(folder, copy, members, cancel)
+                self._copy(folder, copy, members, cancel, on_read)
                 folder = copy
             sums = digest_all(folder, members, digests, cancel)
             for path in [folder, *folder.rglob("*")]:
@@ -253,11 +259,13 @@ class LocalRepository(Repository):
                 if (entry := entry_of(f"{prefix}/{member}", (target / member).lstat())) is not None
             ]
 
-    def _copy(self, folder: Path, copy: Path, members: Sequence[str], cancel: CancelFlag | None) -> None:
+    def _copy(
+        self, folder: Path, copy: Path, members: Sequence[str], cancel: CancelFlag | None, on_read: OnRead | None
+    ) -> None:
         for member in members:
             (copy / member).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with open_member(folder / member) as reader, (copy / member).open("xb") as writer:
-                source = ByteSource(reader, cancel=cancel)
+                source = ByteSource(counted(reader, member, on_read), cancel=cancel)
                 while data := source.read(CHUNK):
                     writer.write(data)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from airflow_pgbackup.repository.byte_source import ByteSource
+from airflow_pgbackup.repository.byte_source import ByteSource, OnRead, counted
 from airflow_pgbackup.repository.cancellation import CancelFlag, Stop
 from airflow_pgbackup.repository.nofollow import open_member
 from airflow_pgbackup.repository.s3.bucket import Bucket
@@ -47,6 +47,7 @@ class DirectoryUpload:
     :param begin: returns the Upload for a bucket, a member and its sha256 (None if unknown before).
     :param cancel: stops the upload.
     :param on_failure: called with the error when an offered member could not be sent.
+    :param on_read: called with a member and the bytes read of it so far.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class DirectoryUpload:
         *,
         cancel: CancelFlag | None,
         on_failure: Callable[[BaseException], None],
+        on_read: OnRead | None = None,
     ) -> None:
         options = bucket.options
         share = replace(
@@ -68,6 +70,7 @@ class DirectoryUpload:
         self._folder = folder
         self._begin = begin
         self._on_failure = on_failure
+        self._on_read = on_read
         self._stop = Stop(cancel)
         self._pool = ThreadPoolExecutor(MEMBERS, thread_name_prefix="pgbackup-member")
         self._early: dict[str, Future[_Early]] = {}
@@ -129,7 +132,7 @@ class DirectoryUpload:
         path = self._folder / member
         upload = self._begin(self._bucket, member, None)
         with open_member(path) as stream, self._bucket.errors(f"cannot write {upload.what}"):
-            source = ByteSource(stream, digest=True, cancel=self._stop)
+            source = ByteSource(counted(stream, member, self._on_read), digest=True, cancel=self._stop)
             return _Early(upload, source, upload.send(source, path.stat().st_size))
 
     def _sent(self, future: Future[_Early]) -> None:
@@ -150,7 +153,8 @@ class DirectoryUpload:
                 early.upload.drop(early.sent)
         upload = self._begin(self._bucket, member, sha256)
         with open_member(path) as stream, self._bucket.errors(f"cannot write {upload.what}"):
-            source = ByteSource(stream, sha256=sha256, digest=True, cancel=self._stop)
+            reader = counted(stream, member, self._on_read)
+            source = ByteSource(reader, sha256=sha256, digest=True, cancel=self._stop)
             return upload.run(source, size), source.sha256
 
 

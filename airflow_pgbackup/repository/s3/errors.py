@@ -48,6 +48,8 @@ _CHECKSUMS = (
 _CLOCK = "Set the clock of this machine: S3 allows a difference of 15 minutes."
 _CONNECTION = "Check key and secret of the AWS connection, or the environment of this worker."
 _REGION = "Set region_name in the AWS connection."
+# A new key or policy takes a moment to be valid everywhere.
+_ABOUT_ACCESS = frozenset({_PERMISSIONS, _KMS, _CONNECTION})
 _DELETES = frozenset({"DeleteObject", "DeleteObjects"})
 # "Unsupported header 'x-amz-checksum-crc32'", "aws-chunked encoding is not supported", "… trailer …"
 _ABOUT_CHECKSUMS = re.compile("checksum|chunked|trailer|content-?length|x-amz-sdk", re.IGNORECASE)
@@ -134,7 +136,7 @@ def translate(error: ClientError | BotoCoreError, what: str, *, bucket: str, end
             hint="Install it: pip install 'botocore[crt]'.",
         )
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
-        return RepositoryError(f"{what}: no AWS credentials: {line_of(error)}", hint=_CONNECTION)
+        return RepositoryError(f"{what}: no AWS credentials: {line_of(error)}", hint=_CONNECTION, retry="once")
     if isinstance(error, SSLError):
         return RepositoryError(
             f"{what}: no trusted TLS connection to {endpoint}: {line_of(error)}",
@@ -159,6 +161,7 @@ def _answer(error: ClientError, what: str, bucket: str, endpoint: str) -> PgBack
         return RepositoryError(
             f"{what}: the credentials have expired",
             hint="A static session token cannot be renewed: let the AWS connection assume a role.",
+            retry="once",
         )
     words = _words(error)
     found, hint = _CODES.get(code, ("the store refuses it", None))
@@ -174,7 +177,9 @@ def _answer(error: ClientError, what: str, bucket: str, endpoint: str) -> PgBack
     if hint == _REGION and region:
         hint = f"Set region_name={region} in the AWS connection."
     return RepositoryError(
-        f"{what}: {found} ({': '.join(filter(None, [code or str(status_of(error)), words]))})", hint=hint
+        f"{what}: {found} ({': '.join(filter(None, [code or str(status_of(error)), words]))})",
+        hint=hint,
+        retry="once" if hint in _ABOUT_ACCESS else None,
     )
 
 

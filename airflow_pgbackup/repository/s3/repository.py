@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, PgBackupError, RepositoryError, RepositoryNotFound
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.byte_source import ByteSource
+from airflow_pgbackup.repository.byte_source import ByteSource, OnRead
 from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
 from airflow_pgbackup.repository.layout import check_key
@@ -189,12 +189,15 @@ class S3Repository(Repository):
         *,
         cancel: CancelFlag | None = None,
         on_failure: Callable[[BaseException], None] = lambda error: None,
+        on_read: OnRead | None = None,
     ) -> Iterator[Incoming]:
         def begin(bucket: Bucket, member: str, sha256: str | None) -> Upload:
             key = f"{prefix}/{member}"
             return Upload(bucket, self._root + key, self.location(key), sha256=sha256)
 
-        with DirectoryUpload(self._bucket, folder, begin, cancel=cancel, on_failure=on_failure) as directory:
+        with DirectoryUpload(
+            self._bucket, folder, begin, cancel=cancel, on_failure=on_failure, on_read=on_read
+        ) as directory:
 
             def finish(digests: Mapping[str, str]) -> Sequence[Entry]:
                 done: list[str] = []
