@@ -13,7 +13,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
-from airflow_pgbackup.operators._map_label import MapLabel
+from airflow_pgbackup.operators._map_label import as_label, use_map_label
 from airflow_pgbackup.operators._retries import airflow_error, retry_soon, with_second_try
 from airflow_pgbackup.operators._task_log import TaskLog, wrapped
 from airflow_pgbackup.text import encodable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_pgbackup.postgres.tools.cancel import Cancel
 
 
-class PgBackupOperator(MapLabel, BaseOperator):
+class PgBackupOperator(BaseOperator):
     """The base of the operators: each translates its arguments into one call of a verb in
     :mod:`airflow_pgbackup.backup`.
 
@@ -79,6 +79,15 @@ class PgBackupOperator(MapLabel, BaseOperator):
     @abstractmethod
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         """Call the verb with ``run`` as its context. The result goes to XCom: a reference, plain JSON."""
+
+    @property
+    def map_label(self) -> str:
+        """What the task works on, from its rendered fields: the name of a mapped task."""
+        return as_label(getattr(self, "server", None) or getattr(self, "postgres_conn_id", None) or self.task_id)
+
+    def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
+        super()._do_render_template_fields(*args, **kwargs)
+        use_map_label(kwargs["context"] if "context" in kwargs else args[2])
 
     def on_kill(self) -> None:
         """Stop the tool and return at once; ``execute``, which is still running, then fails and cleans up.

@@ -1,4 +1,9 @@
-"""The name of a mapped task: Airflow shows the map index unless a task has a ``map_index_template``."""
+"""The names of mapped tasks: Airflow shows ``[37]`` unless a task has a ``map_index_template``.
+
+Our operators name what they work on, ``server/database``, also in mapped task groups. A ``map_index_template`` of the
+DAG takes precedence. This is no mixin: Airflow's metaclass takes the defaults of a mapped operator from the first base
+class that defines ``__init__``.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +16,18 @@ _TEMPLATE = "{{ task.map_label }}"
 _LONGEST = 250  # characters: Airflow's column rendered_map_index
 
 
-class MapLabel:
-    """Gives mapped tasks, also those of mapped task groups, a name instead of ``[37]``: what they work on.
+def use_map_label(context: Any) -> None:
+    """Give a mapped task its ``map_label`` as its name, after its template fields have been rendered.
 
-    A ``map_index_template`` of the DAG takes precedence.
+    Airflow renders the template of the context right afterwards, and again at the end of the task.
     """
+    if context.get("map_index_template") is None and context["ti"].map_index >= 0:
+        context["map_index_template"] = _TEMPLATE
 
-    @property
-    def map_label(self) -> str:
-        """What the task works on, from its rendered fields: ``server/database``, the series of a backup."""
-        return printable(self._map_label())[:_LONGEST]
 
-    def _map_label(self) -> str:
-        raise NotImplementedError
-
-    def _do_render_template_fields(
-        self, parent: Any, template_fields: Any, context: Any, *rest: Any, **more: Any
-    ) -> None:
-        # Airflow calls this for operators, mapped ones, and those of mapped task groups, and renders the template of
-        # the context right afterwards, and again at the end of the task.
-        super()._do_render_template_fields(parent, template_fields, context, *rest, **more)  # type: ignore[misc]
-        if parent is self and context.get("map_index_template") is None and context["ti"].map_index >= 0:
-            context["map_index_template"] = _TEMPLATE
+def as_label(*parts: str | None) -> str:
+    """Return the name for a mapped task: the parts that are known, with ``/`` between them."""
+    return printable("/".join(filter(None, parts)))[:_LONGEST]
 
 
 def series_label(backup: object) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.errors import ConfigurationError, OptionError, PgBackupError
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, with_lists
+from airflow_pgbackup.operators._map_label import as_label
 from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
@@ -80,8 +81,9 @@ class PgBackupCheckOperator(PgBackupOperator):
         self.scan_rows = scan_rows
         self.fail_on = fail_on
 
-    def _map_label(self) -> str:
-        return "/".join(filter(None, (self.server or self.postgres_conn_id, self.database)))
+    @property
+    def map_label(self) -> str:
+        return as_label(self.server or self.postgres_conn_id, self.database)
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.operators._dump import COMMON_FIELDS, DumpOperator
+from airflow_pgbackup.operators._map_label import as_label
 from airflow_pgbackup.operators.dump_all import PgDumpAllOperator
 
 if TYPE_CHECKING:
@@ -230,8 +231,9 @@ class PgDumpOperator(DumpOperator):
         self.role = role
         self.extra_args = extra_args
 
-    def _map_label(self) -> str:
-        return "/".join(filter(None, (self.server or self.postgres_conn_id, self.database)))
+    @property
+    def map_label(self) -> str:
+        return as_label(self.server or self.postgres_conn_id, self.database)
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.dump import dump_database

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.operators._dump import COMMON_FIELDS, DumpOperator
+from airflow_pgbackup.operators._map_label import as_label
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -160,8 +161,9 @@ class PgDumpAllOperator(DumpOperator):
         self.role = role
         self.extra_args = extra_args
 
-    def _map_label(self) -> str:
-        return f"{self.server or self.postgres_conn_id}/@cluster"
+    @property
+    def map_label(self) -> str:
+        return as_label(self.server or self.postgres_conn_id, "@cluster")
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.dump import dump_cluster

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true
+from airflow_pgbackup.operators._map_label import as_label
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -105,8 +106,9 @@ class PgBackupPruneOperator(PgBackupOperator):
         self.time_zone = time_zone
         self.grace = grace
 
-    def _map_label(self) -> str:
-        return self.server or self.repository
+    @property
+    def map_label(self) -> str:
+        return as_label(self.server or self.repository)
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.prune import prune

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of, with_lists
-from airflow_pgbackup.operators._map_label import series_label
+from airflow_pgbackup.operators._map_label import as_label, series_label
 from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
@@ -202,9 +202,10 @@ class PgRestoreOperator(PgBackupOperator):
         self.role = role
         self.extra_args = extra_args
 
-    def _map_label(self) -> str:
+    @property
+    def map_label(self) -> str:
         series = series_label(self.series or self.backup)
-        return f"{series} into {self.database}" if self.database else series
+        return as_label(f"{series} into {self.database}" if self.database else series)
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.choose_backup import parse_series

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of
-from airflow_pgbackup.operators._map_label import series_label
+from airflow_pgbackup.operators._map_label import as_label, series_label
 from airflow_pgbackup.repository.s3.options import mapping
 
 if TYPE_CHECKING:
@@ -69,8 +69,9 @@ class PgBackupUploadOperator(PgBackupOperator):
         self.minimum_level = minimum_level
         self.init_repository = init_repository
 
-    def _map_label(self) -> str:
-        return series_label(self.backup)
+    @property
+    def map_label(self) -> str:
+        return as_label(series_label(self.backup))
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.upload import upload

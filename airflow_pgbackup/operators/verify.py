@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.operators._base import PgBackupOperator, repository_of
-from airflow_pgbackup.operators._map_label import series_label
+from airflow_pgbackup.operators._map_label import as_label, series_label
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -54,8 +54,9 @@ class PgBackupVerifyOperator(PgBackupOperator):
         self.aws_conn_id = aws_conn_id
         self.deadline = deadline
 
-    def _map_label(self) -> str:
-        return series_label(self.backup)
+    @property
+    def map_label(self) -> str:
+        return as_label(series_label(self.backup))
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.verify import verify

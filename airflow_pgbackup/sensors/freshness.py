@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError
 from airflow_pgbackup.operators._base import is_true, seconds
-from airflow_pgbackup.operators._map_label import MapLabel, series_label
+from airflow_pgbackup.operators._map_label import as_label, series_label, use_map_label
 from airflow_pgbackup.operators._retries import airflow_error, with_second_try
 from airflow_pgbackup.operators._task_log import TaskLog, wrapped
 from airflow_pgbackup.retry import Retry
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _MOST_ROWS = 40
 
 
-class PgBackupFreshnessSensor(MapLabel, BaseSensorOperator):
+class PgBackupFreshnessSensor(BaseSensorOperator):
     """Succeed when every series is fresh. By default it checks once, and fails at once when a series is not fresh.
 
     It reads only the repository, so it depends on no other run: in a DAG with its own schedule it notices a backup DAG
@@ -169,8 +169,14 @@ class PgBackupFreshnessSensor(MapLabel, BaseSensorOperator):
         for line in freshness_table(found):
             self.log.info(line)
 
-    def _map_label(self) -> str:
-        return self.server or self.repository
+    @property
+    def map_label(self) -> str:
+        """What the task checks: the name of a mapped task."""
+        return as_label(self.server or self.repository)
+
+    def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
+        super()._do_render_template_fields(*args, **kwargs)
+        use_map_label(kwargs["context"] if "context" in kwargs else args[2])
 
     def _arguments(self) -> dict[str, Any]:
         """Return the arguments of ``check_freshness`` as plain JSON, rendered."""

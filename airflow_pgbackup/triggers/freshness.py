@@ -12,7 +12,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from airflow_pgbackup.errors import PgBackupError
-from airflow_pgbackup.operators._retries import SECOND_TRY_AFTER
+from airflow_pgbackup.operators import _retries
 from airflow_pgbackup.text import encodable, printing
 
 
@@ -45,7 +45,7 @@ class FreshnessTrigger(BaseTrigger):
             except PgBackupError as error:
                 if error.retry == "once" and not refused:
                     refused = True
-                    await asyncio.sleep(SECOND_TRY_AFTER)
+                    await asyncio.sleep(_retries.SECOND_TRY_AFTER)
                     continue
                 failure = {
                     "error": error.message,

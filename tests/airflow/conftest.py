@@ -51,6 +51,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("ignore", "error:::airflow_pgbackup", "error:::unusual_prefix_"))
 
 
+@pytest.fixture(autouse=True)
+def second_try_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second try with a refused password or key follows at once."""
+    monkeypatch.setattr("airflow_pgbackup.operators._retries.SECOND_TRY_AFTER", 0.1)
+
+
 @pytest.fixture(scope="session")
 def airflow_db() -> Path:
     """Airflow's metadata database, made once; its file."""

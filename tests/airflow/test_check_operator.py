@@ -139,5 +139,5 @@ def test_what_makes_no_sense(
     connection = "" if "conn_id" in arguments else 'postgres_conn_id="db", '
     run = run_dag(f'{IMPORT}PgBackupCheckOperator(task_id="check", {connection}{arguments})')
     assert run.states == {"check": "failed"}
-    assert message in run.output
+    assert message in run.output + run.failure
     assert "HINT: " in run.failure

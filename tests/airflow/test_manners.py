@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_pgbackup.errors import ConnectError, PgBackupError, ToolError
+from airflow_pgbackup.operators._retries import retry_soon, with_second_try
+from airflow_pgbackup.operators._task_log import TaskLog
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
@@ -111,3 +115,94 @@ dump >> [fresh, stale]
     assert re.fullmatch(rf"db/{database.dbname} +\d+\.\d s +archive +\d+\.\d KiB *", table[start + 1])
     assert run.errors == [f"db/{name}: no backup" for name in "abcd"]
     assert run.failure == "not fresh: db/a: no backup; db/b: no backup; db/c: no backup; and 1 more"
+
+
+class Log:
+    """Keeps the lines at each level."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+    def info(self, line: str) -> None:
+        self.lines.append(("info", line))
+
+    def warning(self, line: str) -> None:
+        self.lines.append(("warning", line))
+
+    def error(self, line: str) -> None:
+        self.lines.append(("error", line))
+
+
+def test_levels_of_lines() -> None:
+    logger = Log()
+    log = TaskLog(logger)
+    for line in (
+        "dumping app",
+        "pg_dump: error: query failed: ERROR:  permission denied for table film",
+        "pg_dump: detail: Query was: …",
+        "dumped app",
+        "pg_restore: warning: errors ignored on restore: 1",
+        "psql:<stdin>:12: ERROR:  relation exists",
+        "HINT:  Drop it.",
+        "warning: newer backup x",
+        "pg_dump: dumping contents of table error: x",
+        "a\x1b[31m line",
+    ):
+        log.line(line)
+    assert [level for level, _ in logger.lines] == [
+        *("info", "error", "error", "info", "warning", "error", "error", "warning", "info", "info")
+    ]
+    assert logger.lines[-1][1] == r"a\x1b[31m line"
+
+
+def test_a_long_failure_is_wrapped() -> None:
+    logger = Log()
+    path = "/var/lib/" + "x" * 120
+    TaskLog(logger).failure(PgBackupError(f"the program {path} " + "word " * 30 + "failed", hint="Mend it."))
+    lines = [line for _, line in logger.lines]
+    assert all(len(line) <= 100 or path in line for line in lines)
+    assert path in "".join(lines)
+    assert lines[-1] == "hint: Mend it."
+    assert lines[1].startswith("  ")
+
+
+def test_one_second_try_with_a_new_password() -> None:
+    refused = ConnectError('cannot connect: password authentication failed for user "x"')
+    outcomes: list[object] = [refused, "done"]
+
+    def work() -> object:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    logger = Log()
+    assert with_second_try(work, TaskLog(logger)) == "done"
+    assert [level for level, _ in logger.lines] == ["warning", "info"]
+    outcomes += [refused, ConnectError(refused.message)]
+    with pytest.raises(ConnectError) as caught:
+        with_second_try(work, TaskLog(logger))
+    assert caught.value.permanent
+    outcomes += [ConnectError("cannot connect: Connection refused"), "never reached"]
+    with pytest.raises(ConnectError, match="refused"):
+        with_second_try(work, TaskLog(logger))
+    assert outcomes == ["never reached"]
+
+
+def test_a_retry_after_a_lock_timeout_is_soon(load_dag: Callable[..., Any]) -> None:
+    """Where Airflow has retry policies (3.3): and one of the DAG stays."""
+    import airflow.sdk
+
+    error = ToolError("pg_dump failed: canceling statement due to lock timeout", tool="pg_dump", exit_code=1)
+    task = load_dag('PgDumpOperator(task_id="dump", repository="file:///x")').task_dict["dump"]
+    retry_soon(task, ToolError("pg_dump failed: other", tool="pg_dump", exit_code=1))
+    assert getattr(task, "retry_policy", None) is None
+    retry_soon(task, error)
+    if not hasattr(airflow.sdk, "RetryPolicy"):
+        assert not hasattr(task, "retry_policy")
+        return
+    decision = task.retry_policy.evaluate(exception=ValueError(), try_number=1, max_tries=2, context=None)
+    assert (decision.action.value, decision.retry_delay) == ("retry", timedelta(minutes=1))
+    task.retry_policy = own = object()
+    retry_soon(task, error)
+    assert task.retry_policy is own

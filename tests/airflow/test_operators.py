@@ -237,6 +237,8 @@ def test_a_connection_that_fails(
     postgres_connection("db", database, **fields)
     run = run_dag(f'PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})')
     assert run.states == {"dump": "failed"}
+    assert ("retrying once in" in run.output) == ("password" in found)
+    assert ("AirflowFailException" in run.output) == (found not in ("Connection refused", "nowhere.invalid"))
     message, _, given = run.failure.partition(". HINT: ")
     assert found in message
     assert hint in given

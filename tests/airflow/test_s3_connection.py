@@ -40,7 +40,7 @@ def test_airflow_is_asked_once_until_credentials_expire(
 
     asked: list[str] = []
     get_connection = S3Hook.get_connection
-    monkeypatch.setattr(S3Hook, "get_connection", lambda id: asked.append(id) or get_connection(id))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(S3Hook, "get_connection", staticmethod(lambda id: asked.append(id) or get_connection(id)))  # type: ignore[func-returns-value]
     aws_connection()
     repository: Any = open_repository(f"s3://{s3.bucket()}/pg")
     repository.init()

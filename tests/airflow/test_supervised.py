@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -192,6 +193,10 @@ PgDumpOperator(
 """)
         assert run.states == {"dump": "failed"}
         assert "AirflowTaskTimeout" in run.output
+        said = " ".join(line.strip() for line in run.errors)
+        assert "stopped at its execution_timeout of 0:00:04: its programs were ended, its temporary files" in said
+        assert "hint: Raise execution_timeout, or find out what the task waited for." in said
+        assert re.search(r"removed what was written of db/\w+/\w+-\w+; it is not a backup", run.output)
         wait_for(lambda: not waiting(), seconds=3)
     assert files(folder) == ["repository.json"]
 
