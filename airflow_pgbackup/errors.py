@@ -174,7 +174,16 @@ class ManifestError(RepositoryError):
 
 
 class VerificationFailed(PgBackupError):
+    """The backup differs from its manifest, or cannot be read to its end.
+
+    :param problems: everything that was found; the message names the first. Empty if the message says it all.
+    """
+
     _retry = "never"
+
+    def __init__(self, message: str, *, hint: str | None = None, problems: Sequence[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = list(problems)
 
 
 class PartialSet(PgBackupError):

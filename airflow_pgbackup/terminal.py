@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any, Literal
 
 from rich.console import Console
 from rich.text import Text
 
+from airflow_pgbackup.errors import DiskError
 from airflow_pgbackup.text import printable
 
 
@@ -17,14 +20,17 @@ class Terminal(Console):
 
     That includes a str in the cell of a table. Styles come from arguments and from :func:`styled`.
     After its reader has closed the pipe (``| head``), output is dropped and the program continues: neither the work nor
-    its exit status depends on the reader.
+    its exit status depends on the reader. The same holds for all that cannot be written to stderr, such as a log on a
+    full disk.
 
     :param stderr: write to stderr, not to stdout.
+    :param file: write to this file instead of stdout.
     """
 
-    def __init__(self, *, stderr: bool = False) -> None:
+    def __init__(self, *, stderr: bool = False, file: IO[str] | None = None) -> None:
         # rich drops only colors for NO_COLOR, and keeps bold; a reader who sets it wants neither.
-        super().__init__(stderr=stderr, highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
+        color_system: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+        super().__init__(stderr=stderr, file=file, highlight=False, color_system=color_system)
 
     @property
     def can_redraw(self) -> bool:
@@ -36,20 +42,35 @@ class Terminal(Console):
         return Text(printable(text), style=style, justify=justify, overflow=overflow)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        try:
+        """Print as rich does.
+
+        :raises DiskError: stdout cannot be written, for another reason than that its reader has left.
+        """
+        with self._dropping():
             super().print(*objects, **options)
-        except BrokenPipeError:  # of a version of rich without on_broken_pipe
-            self.on_broken_pipe()
 
     def write(self, line: str) -> None:
-        """Write a line without wrapping it, as rich would."""
+        """Write a line without wrapping it, as rich would.
+
+        :raises DiskError: as :meth:`print`.
+        """
         if self.quiet:
             return
-        try:
+        with self._dropping():
             self.file.write(f"{line}\n")
             self.file.flush()
-        except BrokenPipeError:
+
+    @contextmanager
+    def _dropping(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
             self.on_broken_pipe()
+            if not (self.stderr or isinstance(error, BrokenPipeError)):
+                why = (error.strerror or type(error).__name__).lower()
+                raise DiskError(
+                    f"cannot write to stdout: {why}", hint="Free some space, or send the output elsewhere."
+                ) from error
 
     def on_broken_pipe(self) -> None:
         """Drop all further output. rich calls this; its own version ends the process."""

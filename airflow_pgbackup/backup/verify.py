@@ -98,6 +98,7 @@ def verify(
         raise VerificationFailed(
             f"backup {name} in {repository.uri} failed verification at level {level}: {wrong[0]}{more}",
             hint=verification.hint,
+            problems=wrong,
         )
     context.log(
         f"backup {name} verified at level {level} in {human_seconds(report.duration_seconds)}: "

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
-_INTERRUPTED = 130  # as in EXIT_STATUS, which may not be loaded yet
+_FAILED, _INTERRUPTED = 1, 130  # as in EXIT_STATUS, which may not be loaded yet
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,18 +23,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         # Here, and not above, so that Ctrl-C ends the program properly while it loads its modules, too.
-        from airflow_pgbackup.cli.parser import make_parser, with_default_repository
-        from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
+        from airflow_pgbackup.cli.parser import parse
 
-        given = sys.argv[1:] if arguments is None else arguments
-        parser = make_parser()
-        parsed = parser.parse_args(with_default_repository(given, os.environ))
-        if not hasattr(parsed, "command"):
-            parser.print_help(sys.stderr)
-            return EXIT_STATUS["usage"]
+        parsed = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+        if isinstance(parsed, int):
+            return parsed
         from airflow_pgbackup.cli.run import run
 
         return run(parsed.command, parsed)
     except KeyboardInterrupt:
         sys.stderr.write("pgbackup: interrupted\n")
         return _INTERRUPTED
+    except (ImportError, OSError, MemoryError) as error:  # while modules are loaded
+        sys.stderr.write(f"pgbackup: cannot start: {' '.join(str(error).split()) or type(error).__name__}\n")
+        return _FAILED

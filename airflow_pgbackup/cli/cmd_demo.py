@@ -5,14 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from airflow_pgbackup.cli.session import Session
-from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.errors import ConfigurationError, PgBackupError
 
 
 def run(session: Session) -> None:
     try:
-        from airflow_pgbackup.demo.flow import run as run_demo
+        from airflow_pgbackup.demo.flow import demonstrate
     except ImportError as error:
         raise ConfigurationError(
             f"cannot import {error.name}, which the demo needs", hint="Run pip install 'airflow-pgbackup[demo]'."
         ) from None
-    session.status = run_demo(dump=Path(session.arguments.dump) if session.arguments.dump else None)
+    arguments = session.arguments
+    try:
+        outcome = demonstrate(
+            Path(arguments.dump) if arguments.dump else None, session.err if arguments.json else session.out
+        )
+    except PgBackupError as error:
+        error.message, *log = error.message.split("\n")
+        for line in log:
+            session.log(line)
+        raise
+    if arguments.json:
+        session.result(outcome.as_json())

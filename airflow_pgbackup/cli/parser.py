@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
 from airflow_pgbackup import __version__
 from airflow_pgbackup.cli.definition import COMMANDS
-from airflow_pgbackup.cli.vocabulary import DESCRIPTION, REPOSITORY_VARIABLE, Command
-from airflow_pgbackup.text import printable
+from airflow_pgbackup.cli.usage import UsageError, show_usage_error, write
+from airflow_pgbackup.cli.vocabulary import DEBUG, DESCRIPTION, EXIT_STATUS, REPOSITORY_VARIABLE, Command
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
+        raise UsageError(self, message)
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; a parsed namespace has ``command`` if one was given."""
     parser = _Parser(prog="pgbackup", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"pgbackup {__version__}")
+    parser.add_argument(*DEBUG.flags, **DEBUG.options)
     subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")
     for command in COMMANDS:
         below = subparsers.add_parser(
@@ -34,6 +36,29 @@ def make_parser() -> argparse.ArgumentParser:
             below.add_argument(*argument.flags, **argument.options)
         below.set_defaults(command=command)
     return parser
+
+
+def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> argparse.Namespace | int:
+    """Return the parsed arguments; the exit status if they are wrong, or no command is among them."""
+    given = debug_behind_command(arguments)
+    parser = make_parser()
+    try:
+        parsed = parser.parse_args(with_default_repository(given, environ))
+    except UsageError as error:
+        return show_usage_error(error, given)
+    except SystemExit:  # --help and --version
+        write(sys.stdout)
+        raise
+    if not hasattr(parsed, "command"):
+        write(sys.stderr, parser.format_help())
+        return EXIT_STATUS["usage"]
+    return parsed
+
+
+def debug_behind_command(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with ``--debug`` behind the command, where argparse keeps it."""
+    first, rest = list(arguments[:1]), list(arguments[1:])
+    return [*rest[:1], *first, *rest[1:]] if first == [*DEBUG.flags] else [*first, *rest]
 
 
 def with_default_repository(arguments: Sequence[str], environ: Mapping[str, str]) -> list[str]:

@@ -1,54 +1,67 @@
-"""Run one command: signals, errors as two lines, the exit status."""
+"""Run one command: signals, an error as two lines or as JSON, the exit status."""
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import logging
+import os
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib import import_module
+from typing import IO, Any
 
+from airflow_pgbackup.cli.failure import INTERRUPTED, failure_of
 from airflow_pgbackup.cli.interruption import Interruption
+from airflow_pgbackup.cli.program import Program
 from airflow_pgbackup.cli.session import Session
-from airflow_pgbackup.cli.vocabulary import EXIT_STATUS, Command
-from airflow_pgbackup.errors import Canceled, ConfigurationError, NotProven, PgBackupError, VerificationFailed
-from airflow_pgbackup.settings import load
+from airflow_pgbackup.cli.vocabulary import DEBUG_VARIABLE, Command
+from airflow_pgbackup.errors import DiskError
 from airflow_pgbackup.terminal import LogLines, Terminal, styled
+from airflow_pgbackup.text import printable_json
 
 
-def run(command: Command, arguments: argparse.Namespace) -> int:
+def run(
+    command: Command, arguments: argparse.Namespace, program: Program | None = None, stdout: IO[str] | None = None
+) -> int:
     """Run a command and print its errors.
 
+    :param program: the one whose command line was typed; None: ``pgbackup``.
+    :param stdout: where results go; None: stdout.
     :return: the exit status.
     """
-    err = Terminal(stderr=True)
+    program = program or Program()
     if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr does: the locale may lack the letters of a name
         sys.stdout.reconfigure(errors="backslashreplace")
-    last_resort = logging.lastResort
+    out, err = Terminal(file=stdout), Terminal(stderr=True)
+    debug = getattr(arguments, "debug", False) or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+    session = Session(arguments, out, err, program)
+    interruption = Interruption(session.cancel, session.log)
     try:
-        logging.lastResort = LogLines(err)
-        session = Session(arguments, load(), Terminal(), err)
-        interruption = Interruption(session.cancel, session.log)
-        try:
+        with _stray_errors(err, debug):
+            session.settings = program.settings()
             with interruption:
                 # Imported by name, so that a command loads only what its own verb needs.
                 import_module(f"airflow_pgbackup.cli.{command.module}").run(session)
-        except (KeyboardInterrupt, Canceled):
-            err.say(f"pgbackup {command.name}: {_interrupted(session, interruption)}")
-            return EXIT_STATUS["interrupted"]
-        return session.status
-    except PgBackupError as error:
-        err.say(styled(f"pgbackup {command.name}:", "bold red"), " ", error.message)
-        if error.hint:
-            err.say(styled("hint:", "bold"), " ", error.hint)
-        return _status(error)
-    except Exception:  # noqa: BLE001  a bug; its traceback may quote text from outside
-        for line in traceback.format_exc().rstrip().split("\n"):
-            err.say(line)
-        return EXIT_STATUS["failed"]
-    finally:
-        logging.lastResort = last_resort
+            return session.status
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  none reaches the user
+        if debug:
+            _trace(err, error)
+        failure = failure_of(error)
+        if failure.kind == INTERRUPTED:
+            failure = replace(failure, message=_interrupted(session, interruption))
+        err.say(styled(f"{program.name} {command.name}:", "bold red"), " ", failure.message)
+        if failure.hint:
+            err.say(styled("hint:", "bold"), " ", failure.hint)
+        if arguments.json:
+            with suppress(DiskError):  # it is the error, or a second one
+                out.write(printable_json(json.dumps(failure.as_json(), indent=2)))
+        return failure.status
 
 
 def _interrupted(session: Session, interruption: Interruption) -> str:
@@ -57,12 +70,27 @@ def _interrupted(session: Session, interruption: Interruption) -> str:
     return "interrupted; incomplete work was removed" if session.makes else "interrupted"
 
 
-def _status(error: PgBackupError) -> int:
-    for kind, name in (
-        (NotProven, "not proven"),
-        (VerificationFailed, "not good"),
-        (ConfigurationError, "usage"),
-    ):
-        if isinstance(error, kind):
-            return EXIT_STATUS[name]
-    return EXIT_STATUS["failed"]
+@contextmanager
+def _stray_errors(err: Terminal, debug: bool) -> Iterator[None]:
+    """Show errors that no caller gets, those in threads and destructors, and warnings of libraries, as single lines."""
+    hooks, last_resort = (threading.excepthook, sys.unraisablehook), logging.lastResort
+
+    def stray(found: Any) -> None:
+        if found.exc_value is None:
+            return
+        if debug:
+            _trace(err, found.exc_value)
+        err.say(f"warning: {failure_of(found.exc_value).message}", style="dim")
+
+    logging.lastResort = LogLines(err)
+    threading.excepthook = sys.unraisablehook = stray
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.unraisablehook = hooks
+        logging.lastResort = last_resort
+
+
+def _trace(err: Terminal, error: BaseException) -> None:
+    for line in "".join(traceback.format_exception(error)).rstrip().split("\n"):
+        err.say(line)  # a line may quote text from outside

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from rich.text import Text
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.progress import LogProgress
 from airflow_pgbackup.cli.listing import Listing
+from airflow_pgbackup.cli.program import Program
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.settings import Settings
@@ -34,14 +34,16 @@ class Session:
     """What a command works with. Results go to stdout, progress and warnings to stderr.
 
     :param arguments: as parsed.
+    :param program: the one whose command line was typed.
     :ivar status: the exit status of a command that raises no error.
     :ivar makes: whether the work that was begun makes something, which is removed when it is interrupted.
     """
 
     arguments: argparse.Namespace
-    settings: Settings
     out: Terminal
     err: Terminal
+    program: Program = field(default_factory=Program)
+    settings: Settings = field(default_factory=Settings)
     cancel: Cancel = field(default_factory=Cancel)
     status: int = EXIT_STATUS["done"]
     makes: bool = False
@@ -56,7 +58,7 @@ class Session:
     @property
     def context(self) -> RunContext:
         """The context for a verb."""
-        origin = {"command": "pgbackup", "hostname": socket.gethostname(), "uid": os.geteuid()}
+        origin = {"command": self.program.name, "hostname": socket.gethostname(), "uid": os.geteuid()}
         progress = self._bars or LogProgress(self.log, interval=_INTERVAL)
         return RunContext(settings=self.settings, cancel=self.cancel, log=self.log, progress=progress, origin=origin)
 
@@ -68,7 +70,7 @@ class Session:
         """Print the result: ``value`` as JSON with ``--json``, else the lines and records for people."""
         if self.arguments.json:
             # Not by rich, which would wrap it.
-            ascii_only = (sys.stdout.encoding or "").lower() != "utf-8"
+            ascii_only = (self.out.encoding or "").lower() != "utf-8"
             self.out.write(printable_json(json.dumps(value, indent=2, ensure_ascii=ascii_only, default=str)))
             return
         self.show(*shown)

@@ -17,9 +17,11 @@ EXIT_STATUS = {
     "usage": 2,  # invalid request; nothing was changed
     "not good": 3,  # verify: a backup failed; check, fsck: there are errors; freshness: a series is not fresh
     "not proven": 4,  # verify, drill: the rehearsal could not run here, which says nothing about the backup
+    "internal error": 70,  # a defect of this package; EX_SOFTWARE of sysexits(3)
     "interrupted": 130,
 }
-"""0 done, 1 failed, 2 invalid request, 3 failed verification or check, 4 not proven, 130 interrupted.
+"""0 done, 1 failed, 2 invalid request, 3 failed verification or check, 4 not proven, 70 internal error,
+130 interrupted.
 
 A bulk verb (``--all``, ``drill``) ends with the status of the worst result: 3, then 1, then 4, then 0.
 """
@@ -65,9 +67,9 @@ def keep(period: str, help: str) -> Argument:
 
 
 def command(name: str, help: str, *arguments: Argument, more: str = "") -> Command:
-    """Return a command of the module ``cmd_NAME``; every command has ``--json``."""
+    """Return a command of the module ``cmd_NAME``; every command has ``--json`` and ``--debug``."""
     description = f"{help[0].upper()}{help[1:]}.\n\n{more}".strip()
-    return Command(name, help, f"cmd_{name.replace('-', '_')}", (*arguments, JSON), description)
+    return Command(name, help, f"cmd_{name.replace('-', '_')}", (*arguments, JSON, DEBUG), description)
 
 
 REPOSITORY_VARIABLE = "PGBACKUP_REPOSITORY"
@@ -100,7 +102,11 @@ SCRATCH = (
 WORST = "With several backups the exit status is that of the worst result: 3, then 1, then 4, then 0."
 ONLY_SERVER = argument("--server", metavar="NAME", help="only the series of this server")
 SERVER = argument("--server", metavar="NAME", help="first part of the series (default: the host's name)")
-JSON = argument("--json", action="store_true", help="print JSON, for programs")
+JSON = argument("--json", action="store_true", help="print one JSON document, for programs, also after an error")
+DEBUG_VARIABLE = "PGBACKUP_DEBUG"
+DEBUG = argument(
+    "--debug", action="store_true", help=f"show the Python traceback of an error, as does {DEBUG_VARIABLE}=1"
+)
 CONNECTION = (
     argument("--host", "-H", help="as PGHOST: a name, an address, or a socket directory"),
     argument("--port", "-p", help="as PGPORT"),

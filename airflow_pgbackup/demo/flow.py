@@ -39,15 +39,14 @@ POSTGRES = 18
 
 
 def run(*, dump: Path | None = None) -> int:
-    """Run the demo.
+    """Run the demo and print its errors.
 
-    :param dump: restore this dump and back up its database, instead of the sample.
+    :param dump: as for :func:`demonstrate`.
     :return: the exit status: 0; 1 after a failure, with a message; 130 after Ctrl-C.
     """
     errors = Terminal(stderr=True)
     try:
-        with _terminated_is_interrupted():
-            _run(dump, Terminal())
+        demonstrate(dump, Terminal())
     except KeyboardInterrupt:
         errors.say("stopped; all servers and files were removed")
         return 130
@@ -73,7 +72,21 @@ def _terminated_is_interrupted() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _run(dump: Path | None, terminal: Terminal) -> None:
+def demonstrate(dump: Path | None, terminal: Terminal) -> Outcome:
+    """Run the demo and show its steps and its report on a terminal.
+
+    :param dump: restore this dump and back up its database, instead of the sample.
+    :raises PgBackupError: a step failed. Further lines of its message are the end of a log.
+    """
+    with _terminated_is_interrupted():
+        outcome = _run(dump, terminal)
+    print_report(outcome, terminal)
+    if problem := outcome.problem:
+        raise VerificationFailed(problem)
+    return outcome
+
+
+def _run(dump: Path | None, terminal: Terminal) -> Outcome:
     steps = Steps(terminal)
     bin_dir = postgres_bin_dir(POSTGRES)
     with ExitStack() as stack:
@@ -106,7 +119,7 @@ def _run(dump: Path | None, terminal: Terminal) -> None:
         with steps("downloading the backup and restoring it with PostgreSQL's own tools"):
             backup = _find(s3)
             restored = _restore(s3, backup, server.params, directory)
-        outcome = Outcome(
+        return Outcome(
             uri=f"s3://{BUCKET}/{backup.key}",
             manifest=backup.manifest,
             verification=backup.verification,
@@ -114,9 +127,6 @@ def _run(dump: Path | None, terminal: Terminal) -> None:
             restored=restored,
             seconds=time.monotonic() - steps.started,
         )
-    print_report(outcome, terminal)
-    if problem := outcome.problem:
-        raise VerificationFailed(problem)
 
 
 def _connections(database: ConnectionParams, password: str, s3: S3Server) -> dict[str, dict[str, object]]:

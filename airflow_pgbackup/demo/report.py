@@ -46,6 +46,18 @@ class Outcome:
         )
         return f"row counts of source, archive and restored copy differ: {', '.join(differing)}" if differing else None
 
+    def as_json(self) -> dict[str, object]:
+        """Return the report as JSON."""
+        return {
+            "artifact": self.uri,
+            "series": self.manifest.series.path,
+            "id": self.manifest.id,
+            "verified": self.verification.level,
+            "rows": {"source": dict(self.source), "verified": self.verified, "restored": dict(self.restored)},
+            "restore_command": restore_command_of(self.manifest),
+            "duration_seconds": round(self.seconds, 3),
+        }
+
 
 def print_report(outcome: Outcome, terminal: Terminal) -> None:
     manifest, verification = outcome.manifest, outcome.verification

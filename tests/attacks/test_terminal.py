@@ -287,10 +287,14 @@ def test_the_traceback_of_a_bug(capsys: pytest.CaptureFixture[str], monkeypatch:
 
     monkeypatch.setitem(sys.modules, "airflow_pgbackup.cli.cmd_bug", SimpleNamespace(run=fail))  # type: ignore[arg-type]
     command = Command(name="bug", help="", module="cmd_bug", arguments=(), description="")
-    assert run_command(command, Namespace()) == EXIT_STATUS["failed"]
+    assert run_command(command, Namespace(json=False, debug=False)) == EXIT_STATUS["internal error"]
+    message, hint = visible(capsys.readouterr().err, "pipes").splitlines()
+    assert message == f"pgbackup bug: internal error: RuntimeError: {SHOWN}"
+    assert hint.startswith("hint: This is a defect. Run the command again with --debug")
+    assert run_command(command, Namespace(json=False, debug=True)) == EXIT_STATUS["internal error"]
     err = visible(capsys.readouterr().err, "pipes")
     assert err.startswith("Traceback")
-    assert f"RuntimeError: {SHOWN}" in err
+    assert f"\nRuntimeError: {SHOWN}\n" in err
 
 
 def test_the_steps_of_the_demo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -209,11 +210,11 @@ def test_a_broken_pipe_of_the_work_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(session: object) -> None:
-        raise BrokenPipeError
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
     monkeypatch.setattr("airflow_pgbackup.cli.cmd_list.run", broken)
     assert main(["list", f"file://{tmp_path}"]) == EXIT_STATUS["failed"]
-    assert "BrokenPipeError" in capsys.readouterr().err
+    assert capsys.readouterr().err == "pgbackup list: broken pipe\n"
 
 
 def test_latest_is_the_newest_verified_one_and_a_newer_one_is_named(

@@ -45,8 +45,24 @@ def hint(number: int | None) -> str | None:
         except KeyError:  # a container's arbitrary user
             user = str(os.geteuid())
         return f"User {user} (uid {os.geteuid()}) lacks read and write access: grant it."
-    if number == errno.EROFS:
-        return "The volume is mounted read-only: mount it read-write."
-    if number in (errno.ESTALE, errno.EIO, errno.ETIMEDOUT):
-        return "The volume does not answer: check its mount."
-    return None
+    return _HINTS.get(number or 0)
+
+
+_DEAD = "The volume does not answer: check its mount."
+_HINTS = {
+    errno.EROFS: "The volume is mounted read-only: mount it read-write.",
+    errno.ESTALE: _DEAD,
+    errno.EIO: _DEAD,
+    errno.ETIMEDOUT: _DEAD,
+    errno.EHOSTDOWN: _DEAD,
+    errno.ENOTCONN: _DEAD,
+    errno.ENOENT: "Check the name, and that the volume is mounted.",
+    errno.ENOTDIR: "A file is where a directory is expected: remove it, or choose another directory.",
+    errno.EISDIR: "A directory is where a file is expected: remove it, or choose another name.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n).",
+    errno.ENFILE: "Raise the system's limit of open files (fs.file-max).",
+    errno.ENAMETOOLONG: "Choose a shorter path: file systems limit names to 255 bytes and paths to 4096.",
+    errno.ELOOP: "Replace the symbolic link by a directory, or choose the directory it leads to.",
+    errno.EBUSY: "Another process uses it: end that process, or wait for it.",
+    errno.ENOMEM: "Give the process more memory.",
+}

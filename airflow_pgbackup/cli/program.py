@@ -1,0 +1,28 @@
+"""The program whose command line was typed: ``pgbackup``, or ``airflow pgbackup`` with settings and connections."""
+
+from __future__ import annotations
+
+import argparse
+
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.settings import Settings, load
+
+
+class Program:
+    """``pgbackup``."""
+
+    name = "pgbackup"
+
+    def settings(self) -> Settings:
+        """Return the settings that hold here."""
+        return load()
+
+    def connection(self, arguments: argparse.Namespace) -> ConnectionParams | None:
+        """Return the connection that the arguments name by an id, None without one."""
+        return None
+
+    def repository(self, uri: str, arguments: argparse.Namespace, cancel: Cancel) -> Repository | None:
+        """Return the repository at a URI if the arguments name a connection for it, else None."""
+        return None
