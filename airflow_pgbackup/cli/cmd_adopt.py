@@ -43,7 +43,7 @@ def run(session: Session) -> None:
             context=session.context,
         )
     if arguments.dry_run:
-        empty: dict[str, object] = {"adopted": [], "present": [], "failed": [], "removed": []}
+        empty: dict[str, object] = {"adopted": [], "present": [], "failed": [], "removed": [], "kept": []}
         session.result({**plan.describe(), **empty}, *_shown(plan), "dry run: nothing was changed")
         return
     if not arguments.json:
@@ -90,10 +90,16 @@ def _carry_out(session: Session, plan: Plan, repository: Repository) -> None:
             verify=verified if arguments.verify else None,
             context=session.context,
         )
+    undone = outcome["skipped"][len(plan.skipped) :]
     statuses = {one["status"] for one in outcome["failed"]}
-    if statuses:
-        session.status = EXIT_STATUS["not good" if "failed" in statuses else "not proven"]
-    lines = [f"{one['path']}: skipped: {one['reason']}" for one in outcome["skipped"][len(plan.skipped) :]]
+    if "failed" in statuses:
+        session.status = EXIT_STATUS["not good"]
+    elif undone or outcome["kept"]:
+        session.status = EXIT_STATUS["failed"]
+    elif statuses:
+        session.status = EXIT_STATUS["not proven"]
+    lines = [f"{one['path']}: skipped: {one['reason']}" for one in undone]
+    lines += [f"{one['path']}: adopted, but its source was not removed: {one['reason']}" for one in outcome["kept"]]
     lines += [f"{one['path']}: {one['status']} at verification: {one['reason']}" for one in outcome["failed"]]
     summary = [f"{count(len(outcome['adopted']), 'dump')} adopted"]
     for name, word in (("present", "adopted before"), ("skipped", "skipped"), ("failed", "not verified")):

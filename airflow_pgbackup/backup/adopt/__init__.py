@@ -55,5 +55,5 @@ def adopt(
         context=context,
     )
     if dry_run:
-        return {**plan.describe(), "adopted": [], "present": [], "failed": [], "removed": []}
+        return {**plan.describe(), "adopted": [], "present": [], "failed": [], "removed": [], "kept": []}
     return carry_out(plan, link=link, move=move, verify=verify, context=context)

@@ -52,12 +52,13 @@ def carry_out(
     :return: plain JSON, :meth:`.Plan.describe` and::
 
         {"adopted": [reference, …], "present": [reference, …] (adopted before), "failed": [{"path", "series", "id",
-         "reason", "status"}] (adopted, but not verified; status "failed" or "not proven"), "removed": [path, …]}
+         "reason", "status"}] (adopted, but not verified; status "failed" or "not proven"), "removed": [path, …],
+         "kept": [{"path", "reason"}] (adopted, but its source could not be removed)}
 
     :raises RepositoryError: the repository failed; what was adopted before stays.
     """
     context = context or RunContext()
-    result: dict[str, Any] = {**plan.describe(), "adopted": [], "present": [], "failed": [], "removed": []}
+    result: dict[str, Any] = {**plan.describe(), "adopted": [], "present": [], "failed": [], "removed": [], "kept": []}
 
     def skip(planned: PlannedDump, why: str) -> None:
         result["skipped"].append({"path": planned.dump.name, "source": planned.dump.source.label, "reason": why})
@@ -72,7 +73,7 @@ def carry_out(
             skip(planned, str(error))
             continue
         except OSError as error:
-            skip(planned, f"changed during the operation: {reason(error)}")
+            skip(planned, f"not adopted: {reason(error)}")
             continue
         reference = reference_of(plan.repository, evidence)
         failure: PgBackupError | None = None
@@ -98,6 +99,7 @@ def carry_out(
                 result["removed"].append(planned.dump.name)
             except (OSError, VerificationFailed) as error:
                 why = reason(error) if isinstance(error, OSError) else str(error)
+                result["kept"].append({"path": planned.dump.name, "reason": why})
                 context.log(f"warning: {planned.dump.name} was adopted, but not removed: {why}")
     return result
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO
 
+from airflow_pgbackup.backup.adopt.directory_members import DirectoryMembers
 from airflow_pgbackup.backup.adopt.sources import TOC, Candidate, Seen, Source
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.streams import Meter
@@ -15,8 +16,8 @@ from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import ClientError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive.custom_format import BLOBS, DATA, INT, ZERO, CustomArchive
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
-from airflow_pgbackup.postgres.archive.member_names import check_member_names
 from airflow_pgbackup.postgres.archive.sniff import Dump, sniff_directory, sniff_file
+from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.repository.manifest import FileDigest, directory_sha256
 
 _CHUNK = 1 << 20
@@ -74,8 +75,8 @@ class FoundDump:
 def read_dump(source: Source, candidate: Candidate, context: RunContext) -> FoundDump | None:
     """Read a dump to its end. None: it is not a dump.
 
-    :raises VerificationFailed: its header is damaged, it is truncated, or a directory has files that pg_dump never
-        writes.
+    :raises VerificationFailed: its header is damaged, it is truncated, or a directory lacks files or has some that
+        pg_dump never writes.
     :raises NotProven, ClientError: as :func:`.sniff_file`.
     :raises OSError: a file of it cannot be opened, or is not a regular file.
     """
@@ -87,16 +88,19 @@ def read_dump(source: Source, candidate: Candidate, context: RunContext) -> Foun
     else:
         with source.open(f"{candidate.name}/{TOC}") as (stream, _):
             content = sniff_directory(stream)
-        check_member_names(list(candidate.members))
         names = [f"{candidate.name}/{member}" for member in candidate.members]
     if content is None:
         return None
+    members = _members(source, candidate, context)
     files, seen, scope = [], [], None
     with context.step(f"reading {last}") as step:
         for name in names:
             with source.open(name) as (stream, file):
                 meter = Meter(stream, on_bytes=step.advance)
-                scope = _require_complete(meter, content, last, context)
+                if members:
+                    members.check(meter, name.rpartition("/")[2])
+                else:
+                    scope = _require_complete(meter, content, last, context)
                 while meter.read(_CHUNK):
                     context.cancel.check()
             if content.format == "tar" and meter.tail[-len(_END_OF_TAR) :] != _END_OF_TAR:
@@ -106,6 +110,14 @@ def read_dump(source: Source, candidate: Candidate, context: RunContext) -> Foun
             files.append(FileDigest(name.rpartition("/")[2], meter.size, meter.sha256))
             seen.append(file)
     return FoundDump(source, candidate, content, tuple(files), tuple(seen), scope)
+
+
+def _members(source: Source, candidate: Candidate, context: RunContext) -> DirectoryMembers | None:
+    if candidate.members is None:
+        return None
+    with source.open(f"{candidate.name}/{TOC}") as (stream, _):
+        toc, _ = read_toc(stream, what=TOC)
+    return DirectoryMembers(toc, candidate.members, context.cancel.check)
 
 
 def _require_complete(meter: Meter, content: Dump, what: str, context: RunContext) -> str | None:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
+from airflow_pgbackup.backup.adopt.enclosing import Enclosing
+from airflow_pgbackup.backup.adopt.globs import Glob
 from airflow_pgbackup.backup.adopt.repository_source import RepositorySource
-from airflow_pgbackup.backup.adopt.sources import Source, glob_expression, local_source
+from airflow_pgbackup.backup.adopt.sources import Source, local_source
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.base import Repository
@@ -50,12 +52,19 @@ def _source(text: str, open_store: Callable[[str], Repository]) -> Source:
 def _store_source(uri: str, open_store: Callable[[str], Repository]) -> Source:
     scheme, _, rest = uri.partition("://")
     bucket, *parts = rest.rstrip("/").split("/")
+
+    def store(above: Sequence[str]) -> Repository:
+        return open_store("/".join((f"{scheme}://{bucket}", *above)))
+
+    def enclosing(prefix: Sequence[str]) -> Enclosing:
+        return Enclosing.of_prefix(prefix, store)
+
     fixed = next((number for number, part in enumerate(parts) if _GLOB.search(part)), None)
     if fixed is not None:
-        store = open_store("/".join((f"{scheme}://{bucket}", *parts[:fixed])))
-        return RepositorySource(store, glob_expression(parts[fixed:]))
+        prefix = parts[:fixed]
+        return RepositorySource(store(prefix), Glob(parts[fixed:]), enclosing=enclosing(prefix))
     if parts and not uri.endswith("/"):
-        above = open_store("/".join((f"{scheme}://{bucket}", *parts[:-1])))
-        if above.stat(parts[-1]) is not None:  # one object
-            return RepositorySource(above, one=parts[-1])
-    return RepositorySource(open_store("/".join((f"{scheme}://{bucket}", *parts))))
+        *prefix, name = parts
+        if store(prefix).stat(name) is not None:  # one object
+            return RepositorySource(store(prefix), one=name, enclosing=enclosing(prefix))
+    return RepositorySource(store(parts), enclosing=enclosing(parts))

@@ -3,41 +3,73 @@
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
+from airflow_pgbackup.backup.adopt.enclosing import IS_BACKUP, IS_REPOSITORY, Enclosing
+from airflow_pgbackup.backup.adopt.globs import Glob
 from airflow_pgbackup.backup.adopt.sources import TOC, Candidate, Seen, Source
 from airflow_pgbackup.errors import BackupNotFound, RepositoryError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Entry
-from airflow_pgbackup.repository.layout import REPOSITORY_FILE
+from airflow_pgbackup.repository.layout import REPOSITORY_FILE, is_key
+
+_ODD_NAME = "its name has a control character, more than 255 bytes, or a segment that is empty, '.' or '..'; rename it"
 
 
 class RepositorySource(Source):
     """Keys of a store.
 
     :param store: opened at a prefix.
-    :param matches: of the keys below; None for all.
+    :param glob: of the keys below; None for all.
     :param one: the only key; nothing is listed then.
+    :param enclosing: the repositories that hold the prefix.
     """
 
-    def __init__(self, store: Repository, matches: re.Pattern[str] | None = None, *, one: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Repository,
+        glob: Glob | None = None,
+        *,
+        one: str | None = None,
+        enclosing: Enclosing | None = None,
+    ) -> None:
         self.store = store
         self.label = store.uri
-        self._matches = matches
+        self._glob = glob
         self._one = one
+        self._enclosing = enclosing or Enclosing()
         self._entries: dict[str, Entry] = {}
 
     def candidates(self) -> Iterator[Candidate]:
-        if self._one is not None:
+        if self._enclosing.has_backup_at(""):
+            yield Candidate(self._one or ".", error=IS_BACKUP)
+        elif self._one is not None:
             yield Candidate(self._one)
-            return
-        entries = {entry.key: entry for entry in self.store.list()}
-        if REPOSITORY_FILE in entries:
-            yield Candidate(".", error="a repository of backups; pgbackup upload copies from one")
-            return
+        else:
+            yield from self._listed()
+
+    def _listed(self) -> Iterator[Candidate]:
+        entries: dict[str, Entry] = {}
+        skipped: dict[str, str] = {}
+        listed = {entry.key: entry for entry in self.store.list_all()}
+        repositories = {
+            key.removesuffix(REPOSITORY_FILE) for key in listed if f"/{key}".endswith(f"/{REPOSITORY_FILE}")
+        }
+        for key in sorted(listed):
+            directories = [key[:end] for end, character in enumerate(key) if character == "/"]
+            repository = next((each for each in ("", *(f"{d}/" for d in directories)) if each in repositories), None)
+            backup = next((each for each in directories if self._enclosing.has_backup_at(each)), None)
+            if repository is not None:
+                skipped[repository.rstrip("/") or "."] = IS_REPOSITORY
+            elif backup is not None:
+                skipped[backup] = IS_BACKUP
+            elif is_key(key):
+                entries[key] = listed[key]
+            elif not key.endswith("/") and self._selects(key):  # such a key only shows a directory in S3's console
+                skipped[key] = _ODD_NAME
+        yield from (Candidate(name, error=why) for name, why in skipped.items())
         self._entries = entries
         dumps = {key.rpartition("/")[0] for key in entries if key.endswith(f"/{TOC}")}
         members: dict[str, list[str]] = {}
@@ -52,10 +84,7 @@ class RepositorySource(Source):
                 yield Candidate(directory, tuple(names))
 
     def _selects(self, key: str) -> bool:
-        parts = key.split("/")
-        return self._matches is None or any(
-            self._matches.fullmatch("/".join(parts[:count])) for count in range(1, len(parts) + 1)
-        )
+        return self._glob is None or self._glob.selects(key)
 
     @contextmanager
     def open(self, name: str, *, again: Seen | None = None) -> Iterator[tuple[BinaryIO, Seen]]:

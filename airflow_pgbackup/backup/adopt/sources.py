@@ -17,6 +17,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
+from airflow_pgbackup.backup.adopt.enclosing import IS_BACKUP, IS_REPOSITORY, Enclosing
+from airflow_pgbackup.backup.adopt.globs import Glob
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.layout import REPOSITORY_FILE
 from airflow_pgbackup.repository.nofollow import open_below, parent_below
@@ -45,7 +47,7 @@ class Candidate:
     name: str
     members: tuple[str, ...] | None = None
     error: str | None = None
-    """Why it cannot be looked into."""
+    """Why it is not read."""
 
 
 class Source(ABC):
@@ -55,7 +57,7 @@ class Source(ABC):
 
     @abstractmethod
     def candidates(self) -> Iterator[Candidate]:
-        """Yield regular files, directories that are directory dumps, and what cannot be read."""
+        """Yield regular files, directories that are directory dumps, and what is skipped unread, with the reason."""
 
     @abstractmethod
     def open(self, name: str, *, again: Seen | None = None) -> AbstractContextManager[tuple[BinaryIO, Seen]]:
@@ -80,13 +82,13 @@ class Source(ABC):
 class LocalSource(Source):
     """Files below a directory.
 
-    :param root: may be a symbolic link. :param matches: of what is below; None for all.
+    :param root: may be a symbolic link. :param glob: of what is below; None for all.
     """
 
-    def __init__(self, root: Path, label: str, matches: re.Pattern[str] | None = None) -> None:
+    def __init__(self, root: Path, label: str, glob: Glob | None = None) -> None:
         self.label = label
         self._root = root
-        self._matches = matches
+        self._glob = glob
 
     @property
     def root(self) -> Path:
@@ -94,35 +96,36 @@ class LocalSource(Source):
         return self._root
 
     def candidates(self) -> Iterator[Candidate]:
+        enclosing = Enclosing.of_directory(self._root)
         left = [""]
         while left:
             name = left.pop()
             path = self._root / name if name else self._root
             try:
                 status = path.stat(follow_symlinks=not name)
-                if stat.S_ISDIR(status.st_mode):
-                    is_dump = bool(name) and os.path.lexists(path / TOC)
-                    if os.path.lexists(path / REPOSITORY_FILE):
-                        yield Candidate(name or ".", error="a repository of backups; pgbackup upload copies from one")
-                    elif not is_dump:
-                        prefix = f"{name}/" if name else ""
-                        left += sorted((prefix + child for child in os.listdir(path)), reverse=True)  # noqa: PTH208
-                    elif self._selects(name):
-                        yield Candidate(name, tuple(sorted(os.listdir(path))))  # noqa: PTH208
-                elif stat.S_ISREG(status.st_mode) and self._selects(name):
-                    yield Candidate(name)
-                elif stat.S_ISLNK(status.st_mode) and self._matches and self._matches.fullmatch(name):
-                    yield Candidate(name, error="a symbolic link, which is not followed")
+                if not stat.S_ISDIR(status.st_mode):
+                    if self._selects(name):
+                        yield Candidate(name, error=_why_not(status.st_mode))
+                elif not self._leads_into(name):
+                    continue
+                elif enclosing.has_backup_at(name):
+                    yield Candidate(name or ".", error=IS_BACKUP)
+                elif os.path.lexists(path / REPOSITORY_FILE):
+                    yield Candidate(name or ".", error=IS_REPOSITORY)
+                elif not (name and os.path.lexists(path / TOC)):
+                    prefix = f"{name}/" if name else ""
+                    left += sorted((prefix + child for child in os.listdir(path)), reverse=True)  # noqa: PTH208
+                elif self._selects(name):
+                    yield Candidate(name, tuple(sorted(os.listdir(path))))  # noqa: PTH208
             except OSError as error:
-                if self._selects(name):
+                if self._leads_into(name):
                     yield Candidate(name or ".", error=f"cannot be read: {reason(error)}")
 
     def _selects(self, name: str) -> bool:
-        """Return whether the name, or a directory above it, matches."""
-        if self._matches is None:
-            return True
-        parts = name.split("/")
-        return any(self._matches.fullmatch("/".join(parts[:count])) for count in range(1, len(parts) + 1))
+        return self._glob is None or self._glob.selects(name)
+
+    def _leads_into(self, name: str) -> bool:
+        return self._glob is None or self._glob.leads_into(name)
 
     @contextmanager
     def open(self, name: str, *, again: Seen | None = None) -> Iterator[tuple[BinaryIO, Seen]]:
@@ -145,7 +148,14 @@ class LocalSource(Source):
                 os.rmdir(last, dir_fd=directory)
 
     def identity(self, candidate: Candidate) -> str:
-        return os.path.realpath(self._root / candidate.name)
+        return os.path.join(os.path.realpath(self._root), candidate.name)  # noqa: PTH118  a link is not its target
+
+
+def _why_not(mode: int) -> str | None:
+    """Return why a file that is not a directory is not read; None for a regular file."""
+    if stat.S_ISREG(mode):
+        return None
+    return "a symbolic link, which is not followed" if stat.S_ISLNK(mode) else "not a regular file"
 
 
 def _seen(name: str, status: os.stat_result) -> Seen:
@@ -166,9 +176,9 @@ def local_source(path: str) -> LocalSource:
     if os.path.lexists(given):
         if given.is_dir():
             if os.path.lexists(given / TOC):  # itself a dump
-                return LocalSource(given.parent, str(given.parent), re.compile(re.escape(given.name)))
+                return LocalSource(given.parent, str(given.parent), Glob.literal(given.name))
             return LocalSource(given, str(given))
-        return LocalSource(given.parent, str(given.parent), re.compile(re.escape(given.name)))
+        return LocalSource(given.parent, str(given.parent), Glob.literal(given.name))
     parts = given.parts
     fixed = next((number for number, part in enumerate(parts) if _MAGIC.search(part)), None)
     if fixed is None:
@@ -178,34 +188,10 @@ def local_source(path: str) -> LocalSource:
     root = Path(*parts[:fixed])
     if not root.is_dir():
         raise ConfigurationError(f"{root} is not a directory on this machine")
-    return LocalSource(root, str(root), glob_expression(parts[fixed:]))
-
-
-def glob_expression(parts: Sequence[str]) -> re.Pattern[str]:
-    """Return the regular expression for a glob's path segments."""
-    *directories, last = parts
-    expression = ""
-    for part in directories:
-        expression += "(?:[^/]+/)*" if part == "**" else f"{_segment(part)}/"
-    return re.compile(expression + ("(?:[^/]+/)*[^/]+" if last == "**" else _segment(last)), re.DOTALL)
-
-
-_GLOB = re.compile(r"(?P<any>\*+)|(?P<one>\?)|\[(?P<not>!?)(?P<set>\]?[^\]]*)\]|(?P<literal>.)", re.DOTALL)
-
-
-def _segment(part: str) -> str:
-    expression = "" if part.startswith(".") else r"(?!\.)"
-    for token in _GLOB.finditer(part):
-        if token["literal"]:
-            expression += re.escape(token["literal"])
-        elif token["set"] is not None:
-            characters = re.sub(r"([\\\]\[^&~|])", r"\\\1", token["set"])
-            expression += f"[{'^' if token['not'] else ''}{characters}]"
-        else:
-            expression += "[^/]*" if token["any"] else "[^/]"
-    return expression
+    return LocalSource(root, str(root), Glob(parts[fixed:]))
 
 
 def reason(error: OSError) -> str:
-    """Return what the operating system says, in lower case."""
-    return (error.strerror or type(error).__name__).lower()
+    """Return what the operating system says, as messages begin; names in it stay as they are."""
+    text = error.strerror or type(error).__name__
+    return text[:1].lower() + text[1:]

@@ -35,9 +35,10 @@ def check_directory(directory: Path, entries: Iterable[TocEntry], on_step: Calla
         check_data_name(entry)
         member = _find_member(directory, entry.file, entry.label)
         if entry.kind == "BLOBS":
-            for blob in listed_large_objects(member):
-                listed.add(blob)
-                _check_member(_find_member(directory, blob, "a large object"), None, on_step)
+            with member.open("rb") as file:
+                for blob in listed_large_objects(file, member.name):
+                    listed.add(blob)
+                    _check_member(_find_member(directory, blob, "a large object"), None, on_step)
         else:
             _check_member(member, entry, on_step)
     for path in directory.iterdir():
@@ -77,13 +78,13 @@ def _check_member(path: Path, table: TocEntry | None, on_step: Callable[[], None
             tail = check_complete(file, suffix, path.name, on_step)
         else:
             tail = b""
-    if table and tail is not None and not _has_end_marker(tail, table):
+    if table and tail is not None and not has_end_marker(tail, table):
         raise VerificationFailed(
             f"{path.name} is empty" if not size else f"{path.name}, the data of {table.label}, is truncated"
         )
 
 
-def _has_end_marker(tail: bytes, table: TocEntry) -> bool:
+def has_end_marker(tail: bytes, table: TocEntry) -> bool:
     """Return whether data ends as ``dumpTableData_copy`` or ``dumpTableData_insert`` in ``pg_dump.c`` ends it."""
     if table.copy_statement:
         return tail.endswith(b"\\.\n\n\n")

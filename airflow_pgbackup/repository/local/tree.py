@@ -50,13 +50,19 @@ def entry_of(key: str, status: os.stat_result) -> Entry | None:
     """Return the entry of a regular file; None for anything else."""
     if not stat.S_ISREG(status.st_mode):
         return None
-    modified = datetime.fromtimestamp(status.st_mtime, timezone.utc)
+    modified = datetime.fromtimestamp(_grown(status), timezone.utc)
     return Entry(key=key, size=status.st_size, modified=modified)
 
 
 def last_grown(path: Path) -> float:
     """Return when a temporary file or directory last grew; infinity when its owner has just removed it."""
     try:
-        return max([path.lstat().st_mtime, *(status.st_mtime for _, status in walk(path))])
+        return max([_grown(path.lstat()), *(_grown(status) for _, status in walk(path))])
     except FileNotFoundError:
         return math.inf
+
+
+def _grown(status: os.stat_result) -> float:
+    """Return when a file was last written; of a hard link, as adopt makes them of old files, also when it was made."""
+    linked = stat.S_ISREG(status.st_mode) and status.st_nlink > 1
+    return max(status.st_mtime, status.st_ctime) if linked else status.st_mtime
