@@ -10,15 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from airflow_pgbackup.backup.progress import Step
-from airflow_pgbackup.postgres.archive.toc import TocEntry
-
-_SETTINGS = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
+from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, TocEntry
 
 
 def restore_totals(entries: Collection[TocEntry]) -> dict[str, int]:
     """Return the totals of a step that restores these entries, as :class:`RestoreCounter` counts them."""
     return {
-        "items_total": sum(entry.kind not in _SETTINGS for entry in entries),
+        "items_total": sum(entry.kind not in SETTING_KINDS for entry in entries),
         "tables_total": sum(entry.kind == "TABLE DATA" for entry in entries),
     }
 

@@ -21,7 +21,7 @@ from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
-from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, read_toc
+from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, Toc, TocEntry, read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, is_standard_comment, statements
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
@@ -192,7 +192,7 @@ class ArchiveLoader:
         by_id = {entry.dump_id: entry for entry in self._toc.entries}
         numbers = [int(line.partition(b";")[0]) for line in output.splitlines() if line[:1].isdigit()]
         found = [by_id[number] for number in numbers if number in by_id and not is_about_database(by_id[number])]
-        if not found:
+        if not (found or all(each.kind in SETTING_KINDS or is_about_database(each) for each in by_id.values())):
             raise OptionError(
                 f"the options select none of the backup's {counted(len(by_id), 'entry', 'entries')}",
                 hint="Names are case-sensitive and must match exactly; pg_restore --list shows them.",

@@ -32,7 +32,7 @@ from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreReque
 from airflow_pgbackup.backup.restore.script import open_script
 from airflow_pgbackup.errors import ConfigurationError, RestoreError
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
-from airflow_pgbackup.postgres.archive.toc import Toc
+from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, Toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.definitions.database import quoted
@@ -42,7 +42,6 @@ from airflow_pgbackup.postgres.tools.process import run_tool
 from airflow_pgbackup.private_directory import PrivateDirectory
 
 _ALONE = {"no_owner": True, "no_privileges": True, "no_tablespaces": True}
-_SETTINGS = frozenset({"ENCODING", "STDSTRINGS", "SEARCHPATH"})
 
 
 def restore_beside(request: RestoreRequest, schema: str) -> RestoreOutcome:
@@ -146,7 +145,7 @@ class _BesideRestore:
         toc = read_archive_toc(file, "custom", run.check)
         for entry in toc.entries:
             inside = entry.schema == self._schema or (entry.kind, entry.name) == ("SCHEMA", self._schema)
-            if not (inside or entry.kind in _SETTINGS or is_about_database(entry)):  # the last are not restored
+            if not (inside or entry.kind in SETTING_KINDS or is_about_database(entry)):  # the last are not restored
                 raise RestoreError(f'{entry.label} is not in schema "{self._schema}"', hint=_REPORT)
         return toc
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from airflow_pgbackup.errors import ConfigurationError, OptionError
-from airflow_pgbackup.postgres.archive.toc import TocEntry
+from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, TocEntry
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.repository.manifest import Manifest
 
@@ -21,8 +21,6 @@ _PARTS = frozenset(
         "INDEX ATTACH", "TABLE ATTACH", "COMMENT",
     }
 )  # fmt: skip
-
-_FIRST = frozenset({"ENCODING", "STDSTRINGS", "SEARCHPATH"})
 
 
 def check_beside(schema: str, options: RestoreOptions, manifest: Manifest) -> None:
@@ -78,7 +76,7 @@ def select_tables(entries: Sequence[TocEntry], tables: Sequence[str], schemas: C
     kept = _closure(kept | belonging, by_id)
     if any(by_id[number].kind == "FUNCTION" for number in kept):
         kept = _closure(kept | {e.dump_id for e in entries if e.kind in ("FUNCTION", "EXTENSION")}, by_id)
-    return [entry for entry in entries if entry.dump_id in kept or entry.kind in _FIRST]
+    return [entry for entry in entries if entry.dump_id in kept or entry.kind in SETTING_KINDS]
 
 
 def _chosen(entries: Sequence[TocEntry], tables: Sequence[str], schemas: Collection[str]) -> set[int]:

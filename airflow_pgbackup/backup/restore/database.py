@@ -64,15 +64,25 @@ def _completed_earlier(request: RestoreRequest, state: TargetState, marker: Retr
     )
     run.say(line)
     outcome = RestoreOutcome(plan=[line], earlier=marker)
-    if request.dry_run or state.maintenance is None:
+    if request.dry_run:
         return outcome
-    with session(state.maintenance, run.cancel) as connection:
-        if database_oids(connection, [marker.replaced]).get(marker.replaced) == marker.oid:
-            outcome.replaced = marker.replaced
-    if outcome.replaced and not target.keep_old:
-        outcome.replaced = drop_replaced(run, state.maintenance, outcome.replaced, only_if_empty=False)
+    if marker.replaced:
+        maintenance = state.maintenance or target.maintenance(run.cancel)
+        with session(maintenance, run.cancel) as connection:
+            if database_oids(connection, [marker.replaced]).get(marker.replaced) == marker.oid:
+                outcome.replaced = marker.replaced
+        _drop_replaced(request, maintenance, outcome)
     outcome.add(target.database, count_contents(run, target.connection))
     return outcome
+
+
+def _drop_replaced(request: RestoreRequest, maintenance: ConnectionParams, outcome: RestoreOutcome) -> None:
+    """Drop the database that the restored one has replaced, unless it is to be kept."""
+    target = request.target
+    if outcome.replaced and not (target.mode == "replace" and target.keep_old):
+        outcome.replaced = drop_replaced(
+            request.run, maintenance, outcome.replaced, only_if_empty=target.mode == "into_empty"
+        )
 
 
 @contextmanager
@@ -158,6 +168,8 @@ class _DatabaseRestore:
         with state_in_errors(f'database "{target.database}" was not changed', self._run.say):
             self._loader.load(target.connection, single_transaction=True, public_exists=self._state.public_exists)
         self._run.say(f"restored objects and rows into {target.database}")
+        if target.mode == "into_empty" and (marker := self._marker()):
+            set_marker(self._run, target.connection, marker)
         after = self._request.finish(target.connection)
         rows = None if after.rows is None else after.rows - (before.rows or 0)
         outcome.add(target.database, replace(after, objects=after.objects - before.objects, rows=rows))
@@ -181,10 +193,7 @@ class _DatabaseRestore:
             run.say("applied privileges, comment and limits of the database")
             outcome.replaced = self._rename(new, exists=exists)
         outcome.add(target.database, counts)
-        if outcome.replaced and not (target.mode == "replace" and target.keep_old):
-            outcome.replaced = drop_replaced(
-                run, self._maintenance, outcome.replaced, only_if_empty=target.mode == "into_empty"
-            )
+        _drop_replaced(request, self._maintenance, outcome)
 
     def _fill(self, temporary: TemporaryDatabases, properties: DatabaseProperties) -> ConnectionParams:
         """Restore into a new database.
@@ -215,6 +224,11 @@ class _DatabaseRestore:
             return self._loader.properties
         return read_properties(self._run, self._target.connection, self._state.server.version_num)
 
+    def _marker(self, replaced: str = "", oid: int = 0) -> RetryMarker | None:
+        """Return the marker for the restored database, None if nobody will retry."""
+        digest, manifest = self._request.retry_digest, self._request.manifest
+        return RetryMarker(digest, manifest.series.path, manifest.id, replaced, oid) if digest else None
+
     def _rename(self, new: ConnectionParams, *, exists: bool) -> str | None:
         """Give the new database its final name.
 
@@ -223,7 +237,7 @@ class _DatabaseRestore:
         run, target = self._run, self._target
         run.check()
         if not exists:
-            set_marker(run, new, None)
+            set_marker(run, new, self._marker())
             renames = [(new.dbname, target.database)]
             rename_databases(self._maintenance, renames, end_sessions_in=[new.dbname], cancel=run.cancel)
             run.say_after_commit(f"renamed {new.dbname} to {target.database}")
@@ -232,16 +246,12 @@ class _DatabaseRestore:
             oids = database_oids(connection, [target.database])
             found = find_marker(connection, target.database)
             old = dated_name(connection, target.database, datetime.now(timezone.utc))
-        digest, manifest = self._request.retry_digest, self._request.manifest
-        if found and found.request == digest:
+        if found and found.request == self._request.retry_digest:
             raise RestoreError(
                 f'another attempt of this task has replaced database "{target.database}" in the meantime',
                 hint="Retry the task: it recognizes the completed restore.",
             )
-        marker = None
-        if digest and target.mode == "replace":
-            marker = RetryMarker(digest, manifest.series.path, manifest.id, old, oids[target.database])
-        set_marker(run, new, marker)
+        set_marker(run, new, self._marker(old, oids[target.database]))
         rename_databases(
             self._maintenance,
             [(target.database, old), (new.dbname, target.database)],

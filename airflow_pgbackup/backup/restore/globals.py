@@ -36,6 +36,7 @@ _ABOUT_TABLESPACE = re.compile(
 _PARAMETER = re.compile(
     rf"(?:GRANT|REVOKE) [A-Z, ]+ ON PARAMETER [^ ]+ (?:TO|FROM) ({IDENTIFIER})(?: WITH GRANT OPTION)?;"
 )
+_PASSWORD = re.compile(rf"ALTER ROLE ({IDENTIFIER}) WITH [^']*?(PASSWORD '(?:[^']|'')*').*")
 _SKIPPED = ("SET ", "DROP ", "SELECT pg_catalog.set_config")
 _SECRET = re.compile(r"'(?:[^']|'')*'")
 
@@ -44,7 +45,8 @@ _SECRET = re.compile(r"'(?:[^']|'')*'")
 class GlobalsPlan:
     """The global objects to create.
 
-    :ivar created: roles to create. :ivar existing: roles that exist and stay as they are.
+    :ivar created: roles to create. :ivar existing: roles that exist and stay as they are, but for their password if
+        they are in `passwords`.
     :ivar tablespaces: tablespaces to create. :ivar existing_tablespaces: tablespaces that exist and stay as they are.
     """
 
@@ -52,6 +54,7 @@ class GlobalsPlan:
     existing: list[str] = field(default_factory=list)
     tablespaces: list[str] = field(default_factory=list)
     existing_tablespaces: list[str] = field(default_factory=list)
+    passwords: list[str] = field(default_factory=list)
     role_statements: list[str] = field(default_factory=list, repr=False)
     tablespace_statements: list[str] = field(default_factory=list, repr=False)
 
@@ -64,19 +67,27 @@ class GlobalsPlan:
         ):
             if new:
                 found.append(f"{what} to create: {', '.join(new)}")
-            if old:
-                found.append(f"{what} that exist and stay as they are: {', '.join(old)}")
+            if kept := [name for name in old if what != "roles" or name not in self.passwords]:
+                found.append(f"{what} that exist and stay as they are: {', '.join(kept)}")
+        if self.passwords:
+            found.append(f"existing roles whose password is set to that of the backup: {', '.join(self.passwords)}")
         return found
 
 
 def plan_globals(
-    statements: Sequence[str], server: ServerInfo, *, bootstrap: str, tablespaces: bool = True
+    statements: Sequence[str],
+    server: ServerInfo,
+    *,
+    bootstrap: str,
+    tablespaces: bool = True,
+    update_passwords: bool = False,
 ) -> GlobalsPlan:
     """Return the statements to run on a server, chosen by the names of the objects.
 
     :param statements: the statements of a pg_dumpall script before its first database.
     :param bootstrap: the server's bootstrap superuser, see :func:`bootstrap_user`.
     :param tablespaces: False skips tablespaces.
+    :param update_passwords: set the passwords of existing roles, except that of the connection's role.
     """
     plan = GlobalsPlan()
     admins = {
@@ -93,8 +104,12 @@ def plan_globals(
             if name not in server.roles:
                 plan.role_statements.append(statement)
         elif match := _ABOUT_ROLE.match(statement):
-            if unquoted(match[1]) not in server.roles:
+            name = unquoted(match[1])
+            if name not in server.roles:
                 plan.role_statements.append(statement)
+            elif update_passwords and name != server.user and (password := _PASSWORD.fullmatch(statement)):
+                plan.passwords.append(name)
+                plan.role_statements.append(f"ALTER ROLE {password[1]} WITH {password[2]};")
         elif match := _MEMBER.fullmatch(statement):
             if {unquoted(match["role"]), unquoted(match["member"])} - server.roles:
                 plan.role_statements.append(_grant(match, admins, bootstrap))

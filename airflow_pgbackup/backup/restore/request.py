@@ -137,7 +137,13 @@ class RestoreRequest:
         """
         with session(params, self.run.cancel) as connection:
             bootstrap = bootstrap_user(connection)
-        return plan_globals(statements, server, bootstrap=bootstrap, tablespaces=not self.options.no_tablespaces)
+        return plan_globals(
+            statements,
+            server,
+            bootstrap=bootstrap,
+            tablespaces=not self.options.no_tablespaces,
+            update_passwords=self.target.update_passwords,
+        )
 
     def check_needs(self, needs: Requirements, server: ServerInfo, planned: GlobalsPlan) -> None:
         """Check that the server has what the backup needs, or will have it.
@@ -153,8 +159,8 @@ class RestoreRequest:
         outcome.roles_created, outcome.roles_existing = plan.created, plan.existing
         with session(params, self.run.cancel) as connection:
             apply_globals(connection, plan, self.run.say)
-        if plan.existing:
-            self.run.warn(f"existing roles were not changed: {', '.join(plan.existing)}")
+        if kept := [name for name in plan.existing if name not in plan.passwords]:
+            self.run.warn(f"existing roles were not changed: {', '.join(kept)}")
 
     def finish(self, params: ConnectionParams) -> DatabaseCounts:
         """Count the objects and rows of a restored database, and gather planner statistics."""

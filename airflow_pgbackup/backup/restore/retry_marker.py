@@ -1,9 +1,10 @@
-"""The marker that mode ``replace`` leaves on the new database, by which a retry sees that the restore is complete.
+"""The marker that a restore leaves on the database, by which a retry sees that the restore is complete.
 
-The result of a successful task can be lost, and its retry would replace the database again, and with it what
-applications have written since. So the comment of the new database gets a line: the request, the backup, and the name
-of the old database. The line is written before the rename and takes effect with it, as it belongs to the database. The
-next restore of that database removes it.
+The result of a successful task can be lost. Its retry would replace the database again, and with it what applications
+have written since; or it would fail, as the database exists. So the comment of the restored database gets a line: the
+request, the backup, and the name of the old database. Where the restore ends with a rename, the line is written before
+and takes effect with it, as it belongs to the database; a database that was filled in place is marked after the commit.
+The next restore of that database removes the line.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class RetryMarker:
 
     :ivar request: digest of the request, see :func:`request_digest`.
     :ivar series: the path of the backup's series in the repository; `id` is the backup's.
-    :ivar replaced: the new name of the old database; `oid` is its OID.
+    :ivar replaced: the new name of the old database, empty if there was none; `oid` is its OID.
     """
 
     request: str
@@ -76,4 +77,4 @@ def set_marker(run: RestoreContext, database: ConnectionParams, marker: RetryMar
         except psycopg.errors.QueryCanceled:
             raise
         except psycopg.Error as error:
-            run.warn(f"a retry would restore again, as the database cannot be marked: {server_message(error)}")
+            run.warn(f"a retry cannot know that the restore is complete: {server_message(error)}")

@@ -64,8 +64,8 @@ def restore(
     :param analyze: gather planner statistics afterwards.
     :param dry_run: make all checks, return the plan, and change nothing.
     :param context: its deadline limits the complete restore; the default is none, since there is no good moment to give
-        up on a restore. With mode ``replace``, a second call with the same seed finds what the first one completed and
-        returns that; without a seed each call replaces.
+        up on a restore. A second call with the same seed finds what the first one completed and returns that,
+        except with mode ``into_existing`` and for a cluster; without a seed each call restores.
     :return: plain JSON: ``backup`` (series and id), ``reference`` (of that backup), ``target``
         (``user@host:port/database``), ``database`` (None for a cluster), ``databases`` (the restored ones), ``mode``,
         ``dry_run``, ``plan`` (lines for people), ``duration_seconds``, ``bytes`` (of the artifact), ``database_bytes``

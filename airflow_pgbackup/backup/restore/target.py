@@ -37,6 +37,8 @@ class RestoreTarget:
         fails before it begins if there are any, or at the rename if some have connected since.
     :param maintenance_database: the database to connect to while the target is created, renamed or dropped; None tries
         ``postgres``, then ``template1``.
+    :param update_passwords: roles of the backup that exist on the server get the passwords they have in the backup,
+        except the role of the connection; nothing else about existing roles is changed.
     :param allow_older_server: restore into an older major version than the dump's, which PostgreSQL does not support.
     """
 
@@ -47,6 +49,7 @@ class RestoreTarget:
     terminate_sessions: bool = True
     maintenance_database: str | None = None
     allow_older_server: bool = False
+    update_passwords: bool = False
 
     @property
     def database(self) -> str:

@@ -48,15 +48,20 @@ def inspect_target(request: RestoreRequest) -> TargetState:
     if target.mode in ("into_empty", "into_existing"):
         with _create_hint(), session(target.connection, cancel) as connection:
             server = ServerInfo.read(connection, target.connection.label)
+            earlier = None
             if target.mode == "into_empty":
-                require_empty(connection, target.connection.label)
-            return TargetState(server, None, has_public_schema(connection))
+                try:
+                    require_empty(connection, target.connection.label)
+                except ConfigurationError:
+                    if (earlier := _completed_earlier(connection, request)) is None:
+                        raise
+            return TargetState(server, None, has_public_schema(connection), earlier)
     maintenance = target.maintenance(cancel)
     with session(maintenance, cancel) as connection:
         server = ServerInfo.read(connection, target.connection.label)
-        exists = _require_existence(server, request)
         earlier = _completed_earlier(connection, request)
         if earlier is None:
+            exists = _require_existence(server, request)
             require_may_create(server, CREATEDB_HINT)
             if exists:
                 require_replaceable(connection, server, target)
@@ -91,7 +96,7 @@ def _require_existence(server: ServerInfo, request: RestoreRequest) -> bool:
 
 
 def _completed_earlier(connection: Session, request: RestoreRequest) -> RetryMarker | None:
-    if request.target.mode != "replace" or not request.retry_digest:
+    if not request.retry_digest:
         return None
     marker = find_marker(connection, request.target.database)
     return marker if marker and marker.request == request.retry_digest else None

@@ -26,6 +26,8 @@ _COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
 MAX_BYTES = 1 << 29
 """A table of contents with 100,000 tables has about 350 MB. Parsed, it takes up to six times as much memory."""
 MAX_ENTRIES = 1 << 21
+SETTING_KINDS = frozenset({"ENCODING", "STDSTRINGS", "SEARCHPATH"})
+"""Kinds of entries that say how to read the archive. Every archive has them, that of an empty database too."""
 _INT, _INT_MAX = 4, 2**31 - 1  # C's int
 _READ = 1 << 16
 _ENCODING = re.compile(r"SET client_encoding = '([^']*)'")

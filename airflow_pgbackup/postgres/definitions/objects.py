@@ -13,23 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from airflow_pgbackup.byte_streams import Readable
-from airflow_pgbackup.postgres.archive.toc import TocEntry
+from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, TocEntry
 from airflow_pgbackup.postgres.sql.lexer import Comment, MetaCommand, SqlLexer, Statement
 from airflow_pgbackup.postgres.sql.names import NameDecoder, client_encoding, connected_database
 
-_DATA_KINDS = frozenset(
-    {
-        "TABLE DATA",
-        "BLOBS",
-        "SEQUENCE SET",
-        "STATISTICS DATA",
-        "MATERIALIZED VIEW DATA",
-        # how to read the archive itself
-        "ENCODING",
-        "STDSTRINGS",
-        "SEARCHPATH",
-    }
-)
+_DATA_KINDS = SETTING_KINDS | {"TABLE DATA", "BLOBS", "SEQUENCE SET", "STATISTICS DATA", "MATERIALIZED VIEW DATA"}
 """Not definitions: rows and values, which are compared separately."""
 
 _IN_ANY_ORDER = frozenset({"TABLE", "FOREIGN TABLE", "ACL", "DEFAULT ACL", "BLOB METADATA", "DATABASE PROPERTIES"})

@@ -1,0 +1,205 @@
+"""The plan of restore_set: which backups of a set to restore, under which names; read before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from airflow_pgbackup.backup.databases.server_info import ServerInfo
+from airflow_pgbackup.backup.databases.sessions import session
+from airflow_pgbackup.backup.progress import counted, human_bytes
+from airflow_pgbackup.backup.reference import reference_of
+from airflow_pgbackup.backup.restore.plan import check_versions
+from airflow_pgbackup.backup.restore.preconditions import require_empty
+from airflow_pgbackup.backup.restore.request import require_may_create
+from airflow_pgbackup.backup.restore.retry_marker import find_marker, request_digest
+from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.evidence import Evidence, read_evidence
+
+MAX_NAME = 63  # bytes, NAMEDATALEN - 1
+NAMED = 5
+_THREADS = 8
+
+# initdb creates them, so every server has them.
+_ALWAYS_EXIST = ("postgres", "template1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetTarget:
+    """Where a set is restored, and what may happen there.
+
+    :param connection: the server; any of its databases.
+    :param prefix: the names of the databases get it: ``restored_`` restores beside what the server has.
+    :param databases: only these databases of the set; empty: all.
+    :param with_globals: restore the roles and tablespaces first; those that exist stay as they are.
+    :param update_passwords: set the passwords of existing roles to those of the backup, except that of the
+        connection's role.
+    :param jobs: databases to restore at the same time. :param jobs_per_database: of pg_restore.
+    :param allow_older_server: restore into an older major version than the dumps', which PostgreSQL does not support.
+    """
+
+    connection: ConnectionParams
+    prefix: str = ""
+    databases: Sequence[str] = ()
+    with_globals: bool = True
+    update_passwords: bool = False
+    jobs: int = 2
+    jobs_per_database: int = 1
+    allow_older_server: bool = False
+
+    def validate(self) -> None:
+        """Check the fields.
+
+        :raises ConfigurationError: a number of jobs below 1, or a NUL in the prefix.
+        """
+        for name, value in {"jobs": self.jobs, "jobs_per_database": self.jobs_per_database}.items():
+            if value < 1:
+                raise ConfigurationError(f"invalid {name} {value}", hint="Give one or more.")
+        if "\0" in self.prefix:
+            raise ConfigurationError("the prefix has a NUL, which no database name can have", hint="Leave it out.")
+
+
+@dataclass(frozen=True)
+class PlannedDatabase:
+    """A database of the set.
+
+    :ivar name: its name on the target server. :ivar mode: how to restore it; None: an earlier call did.
+    """
+
+    member: SetMember
+    reference: Mapping[str, object]
+    name: str
+    mode: str | None
+
+    @property
+    def database(self) -> str:
+        return str(self.member.database)
+
+    def line(self) -> str:
+        renamed = f" as {self.name}" if self.name != self.database else ""
+        state = {"create": "new", "into_empty": "existing, empty", None: "restored by an earlier call"}[self.mode]
+        return f"database {self.database}{renamed}, {state}: {human_bytes(self.member.size)}, {self.member.id}"
+
+    def result(self, outcome: str, **more: object) -> dict[str, object]:
+        known: dict[str, object] = {"database": self.database, "name": self.name, "outcome": outcome}
+        return known | {"reason": None, "hint": None, "duration_seconds": None, "bytes": None, "rows": None} | more
+
+
+@dataclass(frozen=True)
+class SetBackups:
+    """The backups of a set to restore.
+
+    :ivar globals: the reference of the roles and tablespaces; None restores none.
+    :ivar databases: each member with its reference, in the order of the set.
+    """
+
+    globals: Mapping[str, object] | None
+    databases: Sequence[tuple[SetMember, Mapping[str, object]]]
+
+
+def read_backups(repository: Repository, found: BackupSet, target: SetTarget) -> SetBackups:
+    """Return the backups of a set that are to be restored, after checking that each exists and is the one named.
+
+    :raises BackupNotFound: a backup of the set was removed.
+    :raises ConfigurationError: a database is not in the set, or a backup is not the one that the set names.
+    """
+    if unknown := sorted(set(target.databases) - {str(each.database) for each in found.databases}):
+        raise ConfigurationError(
+            f"backup set {found.location} has no database {', '.join(unknown)}",
+            hint=f"It has {', '.join(str(each.database) for each in found.databases[:NAMED])}.",
+        )
+    members = [each for each in found.databases if not target.databases or each.database in target.databases]
+    if target.with_globals and found.globals:
+        members.insert(0, found.globals)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        read = list(pool.map(lambda member: _read(repository, found, member), members))
+    if gone := [f"{each.series}/{each.id}" for each, evidence in zip(members, read, strict=True) if not evidence]:
+        raise BackupNotFound(
+            f"{counted(len(gone), 'backup')} of set {found.location} {'does' if len(gone) == 1 else 'do'} not exist: "
+            f"{', '.join(gone[:NAMED])}",
+            hint="Retention may have removed them. Name the databases to restore, or choose another set.",
+        )
+    references: list[Mapping[str, object]] = [reference_of(repository, evidence) for evidence in read if evidence]
+    backups = list(zip(members, references, strict=True))
+    if found.globals in members:
+        return SetBackups(references[0], backups[1:])
+    return SetBackups(None, backups)
+
+
+def _read(repository: Repository, found: BackupSet, member: SetMember) -> Evidence | None:
+    """Return what a member's own files prove, None if it was removed."""
+    try:
+        evidence = read_evidence(repository, member.parsed_series, member.id)
+    except BackupNotFound:
+        return None
+    artifact = evidence.require_manifest().artifact
+    if (artifact.sha256, artifact.size) != (member.sha256, member.size):
+        raise ConfigurationError(
+            f"backup {member.series}/{member.id} is not the one that set {found.location} names: "
+            "its SHA-256 or its size differs",
+            hint="Check who wrote to the repository, and restore another set.",
+        )
+    return evidence
+
+
+def plan_databases(
+    backups: SetBackups, found: BackupSet, target: SetTarget, connection: ConnectionParams, seed: str, cancel: Cancel
+) -> list[PlannedDatabase]:
+    """Return what to do for each database.
+
+    :param connection: a database of the server. :param seed: with which earlier calls marked what they restored.
+    :raises ConfigurationError: the server is too old or has databases of the same names, or the role may not create
+        databases.
+    """
+    label = connection.with_database("").label
+    names = {str(member.database): _name(member, target.prefix) for member, _ in backups.databases}
+    with session(connection, cancel) as opened:
+        server = ServerInfo.read(opened, label)
+        markers = {name: find_marker(opened, name) for name in names.values() if name in server.databases}
+    major = int(found.server_version.partition(".")[0])
+    check_versions(major, server, allow_older=target.allow_older_server, label=label)
+    require_may_create(server, "Connect as a superuser, or grant the role CREATEDB with ALTER ROLE.")
+    planned, taken = [], []
+    for member, reference in backups.databases:
+        name = names[str(member.database)]
+        marker = markers.get(name)
+        mode: str | None = "create"
+        if marker and marker.request == request_digest(seed):
+            mode = None
+        elif name in _ALWAYS_EXIST and _is_empty(connection.with_database(name), cancel):
+            mode = "into_empty"
+        elif name in markers:
+            taken.append(name)
+        planned.append(PlannedDatabase(member, reference, name, mode))
+    if taken:
+        more = f" and {len(taken) - NAMED} more" if len(taken) > NAMED else ""
+        raise ConfigurationError(
+            f"{label} already has {'databases' if len(taken) > 1 else 'database'} {', '.join(taken[:NAMED])}{more}",
+            hint="Give a prefix to restore beside them, name the databases to restore, or use an empty server. "
+            "Nothing is ever replaced.",
+        )
+    return planned
+
+
+def _name(member: SetMember, prefix: str) -> str:
+    name = f"{prefix}{member.database}"
+    if len(name.encode()) > MAX_NAME:
+        raise ConfigurationError(
+            f"database name {name!r} is too long",
+            hint="PostgreSQL truncates names to 63 bytes: choose a shorter prefix.",
+        )
+    return name
+
+
+def _is_empty(connection: ConnectionParams, cancel: Cancel) -> bool:
+    with session(connection, cancel) as opened:
+        try:
+            require_empty(opened, connection.label)
+        except ConfigurationError:
+            return False
+    return True
