@@ -31,7 +31,9 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": _modules("hooks", "pgbackup", "repository"),
-        "operators": _modules("operators", "check", "dump", "dump_all", "prune", "restore", "upload", "verify"),
+        "operators": _modules(
+            "operators", "check", "dump", "dump_all", "prune", "restore", "restore_set", "upload", "verify"
+        ),
         "sensors": _modules("sensors", "freshness"),
         "triggers": _modules("triggers", "freshness"),
         "cli": ["airflow_pgbackup.cli.airflow.get_cli_commands"],

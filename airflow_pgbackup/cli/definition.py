@@ -205,6 +205,36 @@ COMMANDS = (
         f"A cluster creates its databases itself.\n\n{CONNECT}",
     ),
     command(
+        "restore-set",
+        "restore the roles and databases of a backup set",
+        REPOSITORY,
+        argument("server", metavar="SERVER", help="the server's name in the repository"),
+        argument(
+            "id",
+            metavar="ID",
+            nargs="?",
+            default="latest",
+            help="a set's id, its unique beginning, or a date (default: the newest complete set)",
+        ),
+        *CONNECTION,
+        argument("--prefix", default="", metavar="TEXT", help="put this before the names of the databases"),
+        several("--database", metavar="NAME", help="only this database of the set"),
+        argument("--no-globals", action="store_true", help="restore no roles and tablespaces"),
+        argument(
+            "--update-passwords",
+            action="store_true",
+            help="set the passwords of existing roles to those of the backup; without, existing roles are not changed",
+        ),
+        argument("--jobs", "-j", type=int, default=2, metavar="N", help="databases at the same time (default: 2)"),
+        argument("--jobs-per-database", type=int, default=1, metavar="N", help="processes of pg_restore (default: 1)"),
+        argument("--dry-run", action="store_true", help="only print what would be done"),
+        argument("--allow-older-server", action="store_true", help="restore into an older version of PostgreSQL"),
+        argument("--no-analyze", action="store_true", help="skip ANALYZE, which gathers the planner's statistics"),
+        more="Nothing is replaced: a database of the same name stops it before anything is changed.\n"
+        "Each database is restored completely or not at all; the same command run again restores the rest.\n"
+        f"The databases of a set are not one snapshot.\n\n{CONNECT}",
+    ),
+    command(
         "prune",
         "delete the backups that no rule keeps; without --delete, only list them",
         REPOSITORY,

@@ -130,6 +130,7 @@ def test_the_operators_are_found() -> None:
         "PgDumpAllOperator",
         "PgDumpOperator",
         "PgRestoreOperator",
+        "PgRestoreSetOperator",
     ]
 
 
@@ -179,7 +180,7 @@ OTHERS = {"delete": False, "max_age": 60}
 def test_a_constructor_only_stores() -> None:
     backup = {"repository": "file:///r"}
     for name, operator in operators().items():
-        required = {"repository": "nonsense://", "backup": backup, "destination": "nonsense://", **OTHERS}
+        required = {"repository": "nonsense://", "backup": backup, "destination": "nonsense://", "server": "s", **OTHERS}
         parameters = inspect.signature(operator.__init__).parameters
         task = operator(task_id="t", **{key: value for key, value in required.items() if key in parameters})
         for parameter in parameters.values():
@@ -196,7 +197,7 @@ def test_operators_survive_serialization() -> None:
     with DAG("d", schedule=None) as dag:
         for name, operator in operators().items():
             parameters = inspect.signature(operator.__init__).parameters
-            required = {"repository": "file:///r", "backup": {"id": "x"}, "destination": "file:///s", **OTHERS}
+            required = {"repository": "file:///r", "backup": {"id": "x"}, "destination": "file:///s", "server": "s", **OTHERS}
             task = operator(task_id=name, **{key: value for key, value in required.items() if key in parameters})
             copy.deepcopy(task)
     DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -13,19 +17,17 @@ from typing import Any
 import pytest
 from psycopg import sql
 from restoring import fresh_server, script_of
+from sets import back_up_set
 
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.dump import dump_cluster, dump_database
-from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.removal import remove_backup
 from airflow_pgbackup.backup.sets.restore_set import restore_set
 from airflow_pgbackup.backup.sets.restore_set_plan import SetTarget
 from airflow_pgbackup.errors import BackupNotFound, Canceled, ConfigurationError, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.cancel import Cancel
-from airflow_pgbackup.repository.backup_set import Absent, BackupSet, SetMember, write_set
+from airflow_pgbackup.repository.backup_set import Absent, BackupSet, write_set
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import read_evidence
 
@@ -86,46 +88,8 @@ def target(other_server: PostgresServer, source: PostgresServer) -> Iterator[Pos
 def make_set(source: PostgresServer, here: Repository) -> Callable[..., BackupSet]:
     """``make_set()``: dump all databases of the source, and write their set."""
 
-    def member(reference: dict[str, object]) -> SetMember:
-        manifest = load_manifest(here, reference)
-        return SetMember(
-            series=manifest.series.path,
-            id=manifest.id,
-            database=manifest.series.database,
-            size=manifest.artifact.size,
-            sha256=manifest.artifact.sha256,
-            key=manifest.artifact_key,
-            level=None,
-        )
-
     def make(databases: Sequence[str] = DATABASES, missing: Sequence[Absent] = ()) -> BackupSet:
-        roles = dump_cluster(
-            connection=source.params, repository=here, options=DumpAllOptions(globals_only=True), server="prod"
-        )
-        dumps = [
-            dump_database(
-                connection=source.params.with_database(name),
-                repository=here,
-                options=DumpOptions(format="custom"),
-                server="prod",
-            )
-            for name in databases
-        ]
-        now = datetime.now(timezone.utc).replace(microsecond=0)
-        return write_set(
-            here,
-            BackupSet(
-                id=f"{now:%Y%m%dT%H%M%SZ}-{len(missing):06x}",
-                server="prod",
-                status="partial" if missing else "complete",
-                started_at=now,
-                finished_at=now,
-                server_version="18.4",
-                globals=member(roles),
-                databases=tuple(map(member, dumps)),
-                missing=tuple(missing),
-            ),
-        )
+        return back_up_set(source, here, databases, missing)
 
     return make
 
@@ -329,3 +293,33 @@ def test_databases_are_restored_side_by_side(
 
     outcome = restored(here, target, jobs=3, context=RunContext(log=meet))
     assert [one["outcome"] for one in outcome["databases"]] == ["restored"] * 3
+
+
+def pgbackup(server: PostgresServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    params = server.params
+    program = [sys.executable, "-c", "import sys; from airflow_pgbackup.cli import main; sys.exit(main())"]
+    env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PGPASSWORD": str(params.password)}
+    env |= {"PGHOST": params.host, "PGPORT": params.port, "PGUSER": params.user}
+    return subprocess.run([*program, *arguments], env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def test_the_command(
+    target: PostgresServer, here: Repository, make_set: Callable[..., BackupSet], assert_no_canary: Callable[..., None]
+) -> None:
+    location = make_set().location
+    done = pgbackup(target, "restore-set", here.uri, "prod", "--dry-run")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "this would be done:")
+    assert 'database Odd "Näme", new: ' in done.stdout
+    assert names(target) == {"postgres"}
+    done = pgbackup(target, "restore-set", here.uri, "prod", "--database", "app", "--json")
+    assert [one["name"] for one in json.loads(done.stdout)["databases"]] == ["app"]
+    done = pgbackup(target, "restore-set", here.uri, "prod", "--jobs", "3")
+    assert done.returncode == 0
+    assert re.match(
+        rf"restored {re.escape(location)} into \S+ in [\d.]+ s: 2 databases, 1 by an earlier call\n", done.stdout
+    )
+    assert names(target) == {"postgres", *DATABASES}
+    done = pgbackup(target, "restore-set", here.uri, "other")
+    assert done.returncode == 1
+    assert "has no backup set of other\nhint: It has sets of prod." in done.stderr
+    assert_no_canary(done.stderr)
