@@ -174,13 +174,13 @@ def test_no_argument_hides_one_of_airflow_s() -> None:
         assert own & taken == set(), name
 
 
-OTHERS = {"delete": False, "max_age": 60}
+OTHERS = {"delete": False, "max_age": 60, "server": "s"}
 
 
 def test_a_constructor_only_stores() -> None:
     backup = {"repository": "file:///r"}
     for name, operator in operators().items():
-        required = {"repository": "nonsense://", "backup": backup, "destination": "nonsense://", "server": "s", **OTHERS}
+        required = {"repository": "nonsense://", "backup": backup, "destination": "nonsense://", **OTHERS}
         parameters = inspect.signature(operator.__init__).parameters
         task = operator(task_id="t", **{key: value for key, value in required.items() if key in parameters})
         for parameter in parameters.values():
@@ -197,7 +197,7 @@ def test_operators_survive_serialization() -> None:
     with DAG("d", schedule=None) as dag:
         for name, operator in operators().items():
             parameters = inspect.signature(operator.__init__).parameters
-            required = {"repository": "file:///r", "backup": {"id": "x"}, "destination": "file:///s", "server": "s", **OTHERS}
+            required = {"repository": "file:///r", "backup": {"id": "x"}, "destination": "file:///s", **OTHERS}
             task = operator(task_id=name, **{key: value for key, value in required.items() if key in parameters})
             copy.deepcopy(task)
     DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
