@@ -8,7 +8,7 @@ one; each names a complete artifact, and ``prune`` sweeps the other artifact.
 
 An attempt that fails before it starts to write its manifest removes what it wrote. After that point others may see the
 backup, and another attempt may have returned it, so nothing is removed unless the store reports that it wrote no
-manifest.
+manifest, or the manifest would be a file that this process was writing and that does not exist.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Attempt:
         self._id = id
         self._say = say
         self._may_be_seen = False
+        self._is_seen = False
 
     def key(self, artifact: str) -> str:
         return layout.artifact_key(self._series, self._id, artifact, self.name)
@@ -68,6 +69,10 @@ class Attempt:
         except PgBackupError:
             self._may_be_seen = False
             raise
+        except BaseException:  # such as KeyboardInterrupt
+            if self._repository.local_path(key) is not None:  # no request is on its way that could still succeed
+                self._is_seen = self._may_be_seen = self._repository.stat(key) is not None
+            raise
         evidence = read_evidence(self._repository, self._series, self._id)
         if evidence.backup.state == "incomplete" and self.has_made(evidence):
             # Readers check that the artifact exists, so no other attempt has returned this backup.
@@ -77,6 +82,7 @@ class Attempt:
                 hint="Set a grace period of prune that is longer than a dump takes.",
             )
         evidence.require_complete()
+        self._is_seen = True
         return evidence
 
     def has_made(self, evidence: Evidence) -> bool:
@@ -85,6 +91,9 @@ class Attempt:
 
     def remove_written(self) -> None:
         """Remove the keys in :attr:`written`. Errors are only logged: the caller raises a more important one."""
+        if self._is_seen:
+            self._say(f"backup {self._series}/{self._id} was complete already, and stays")
+            return
         if self._may_be_seen:
             self._say(f"the outcome of {self._series}/{self._id} is unknown; prune sweeps it if it is not a backup")
             return

@@ -30,6 +30,8 @@ _REMOVED = "was deleted by another prune"
 def remove_backup(repository: Repository, backup: Backup) -> str | None:
     """Delete a backup: its manifest by a call of its own, then its artifact and its verifications.
 
+    A KeyboardInterrupt after the manifest is deleted is raised when the rest is deleted, too.
+
     :return: why it was not deleted; None if it was.
     :raises RepositoryError: a key cannot be deleted.
     """
@@ -44,20 +46,31 @@ def remove_backup(repository: Repository, backup: Backup) -> str | None:
     except BackupNotFound:
         return _REMOVED
     attempt = Manifest.from_json(data).artifact.attempt
+    rest = [entry.key for path, entry in entries.items() if attempt_of(path) in (None, attempt)]
     pin_key = f"{backup.folder}/{PIN_FILE}"
     try:
-        repository.delete([manifest_key])
-    except RepositoryError:
-        # The store may have deleted it, and its answer was lost.
-        if repository.stat(pin_key) is not None:
-            with suppress(AlreadyExists):
-                repository.write_bytes(manifest_key, data)
+        try:
+            repository.delete([manifest_key])
+        except RepositoryError:
+            # The store may have deleted it, and its answer was lost.
+            if repository.stat(pin_key) is not None:
+                with suppress(AlreadyExists):
+                    repository.write_bytes(manifest_key, data)
+            raise
+        return _finish(repository, manifest_key, data, pin_key, rest)
+    except KeyboardInterrupt:
+        if repository.stat(manifest_key) is None:
+            _finish(repository, manifest_key, data, pin_key, rest)
         raise
+
+
+def _finish(repository: Repository, manifest_key: str, manifest: bytes, pin_key: str, rest: list[str]) -> str | None:
+    """Delete the rest of a backup whose manifest is deleted, or write the manifest again if it was pinned meanwhile."""
     if repository.stat(pin_key) is not None:
         with suppress(AlreadyExists):
-            repository.write_bytes(manifest_key, data)
+            repository.write_bytes(manifest_key, manifest)
         return _PINNED
-    repository.delete([entry.key for path, entry in entries.items() if attempt_of(path) in (None, attempt)])
+    repository.delete(rest)
     return None
 
 

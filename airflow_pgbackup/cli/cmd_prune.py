@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.cli.arguments import minimum_level_argument, repository_argument
@@ -32,14 +31,20 @@ def run(session: Session) -> None:
         minimum_level=minimum_level_argument(session),
         time_zone=arguments.time_zone,
     )
-    with session.working(f"pruning {repository.uri}"):
-        outcome: Any = prune(
-            repository=repository,
-            policy=policy,
-            dry_run=not arguments.delete,
-            series=SeriesSelection(server=arguments.server),
-            context=replace(session.context, log=discard),  # the table below says the same
-        )
+    done: list[str] = []
+    try:
+        with session.working(f"pruning {repository.uri}"):
+            outcome: Any = prune(
+                repository=repository,
+                policy=policy,
+                dry_run=not arguments.delete,
+                series=SeriesSelection(server=arguments.server),
+                context=replace(session.context, log=done.append),
+            )
+    except BaseException:
+        for line in done:  # the table below, which says the same, does not appear
+            session.log(line)
+        raise
     listing = Listing(("", "series", "backup", "why"), names=3)
     for decision in outcome["decisions"]:
         delete = "deleted" if arguments.delete else "delete"

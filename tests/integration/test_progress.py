@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import re
-import select
-import struct
 import subprocess
 import sys
 import termios
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ptys import HIDE, NEVER, SHOW, on_terminal, read_until, screen
 
 from airflow_pgbackup.backup.bulk import verify_all
 from airflow_pgbackup.backup.context import RunContext
@@ -170,9 +164,6 @@ def test_a_dump_that_waits_is_logged(database: ConnectionParams, tmp_path: Path)
 
 # -- on a terminal -----------------------------------------------------------------------------------------------------
 
-HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
-NEVER = "(?!)"
-
 # A verb that has read half of its bytes, and goes on when the terminal says so.
 VERB = """
 import argparse, sys
@@ -194,64 +185,6 @@ sys.modules["airflow_pgbackup.cli.cmd_something"] = Module
 command = Command("something", "", "cmd_something", (), "")
 sys.exit(runner.run(command, argparse.Namespace(json=False)))
 """
-
-
-@contextmanager
-def on_terminal(
-    argv: list[str], env: Mapping[str, str], columns: int = 100
-) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Run a program as the foreground of a terminal; the process, and the other end of the terminal."""
-    ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 30, columns, 0, 0))
-
-    def become_foreground() -> None:
-        os.setsid()
-        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
-
-    base = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "TERM": "xterm-256color"}
-    with subprocess.Popen(
-        argv, env={**base, **env}, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=become_foreground
-    ) as process:
-        os.close(theirs)
-        try:
-            yield process, ours
-        finally:
-            process.kill()
-            os.close(ours)
-
-
-def read_until(terminal: int, pattern: str, seconds: float = 60) -> str:
-    """Read until a pattern is seen; :data:`NEVER` reads to the end."""
-    text, end = "", time.monotonic() + seconds
-    with contextlib.suppress(OSError):  # EIO: the program has ended
-        while not re.search(pattern, text):
-            assert time.monotonic() < end, text
-            if select.select([terminal], [], [], 1)[0]:
-                piece = os.read(terminal, 1 << 16).decode(errors="replace")
-                if not piece:
-                    break
-                text += piece
-    return text
-
-
-def screen(text: str, columns: int) -> list[str]:
-    """Return what a terminal shows at the end: of the controls, those that rich writes."""
-    lines, row, column = [""], 0, 0
-    for token in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x1b]", text):
-        if token == "\r":
-            column = 0
-        elif token == "\n":
-            row, column = row + 1, 0
-            lines += [""] * (row + 1 - len(lines))
-        elif token.endswith("A") and token.startswith("\x1b"):
-            row = max(row - int(token[2:-1] or 1), 0)
-        elif token == "\x1b[2K":
-            lines[row] = ""
-        elif not token.startswith("\x1b"):
-            lines[row] = f"{lines[row][:column]:<{column}}{token}{lines[row][column + 1 :]}"
-            column += 1
-            assert column <= columns, lines[row]
-    return [line.rstrip() for line in lines if line.strip()]
 
 
 @pytest.mark.parametrize("columns", [100, 60, 30])
