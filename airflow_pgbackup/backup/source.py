@@ -36,7 +36,7 @@ select pg_catalog.current_setting('server_version'), pg_catalog.current_setting(
 # What a dump does not write: indexes, and the rows of system catalogs. relpages is of the last VACUUM, ANALYZE or
 # CREATE INDEX; pg_relation_size() is exact, but waits for a table that another session has locked.
 _NOT_DUMPED = """
-select coalesce(sum(c.relpages::bigint), 0) * pg_catalog.current_setting('block_size')::bigint
+select coalesce(sum(c.relpages::bigint), 0)::bigint * pg_catalog.current_setting('block_size')::bigint
   from pg_catalog.pg_class c
  where c.relkind = 'i'
     or c.relkind = 'r' and c.relnamespace = 'pg_catalog'::regnamespace and c.relname <> 'pg_largeobject'

@@ -263,7 +263,8 @@ def test_a_second_ctrl_c_does_not_interrupt_the_cleanup(world: World) -> None:
         session.execute("begin")
         session.execute("lock table film in access exclusive mode")
         lines = interrupted(world, "dump", CLEANUP, [r"dumping world_\w+ .*~0%", REACHED])
-    assert lines[-2:] == ["removing incomplete work; a third Ctrl-C leaves it", said("dump")]
+    assert "removing incomplete work; a third Ctrl-C leaves it" in lines
+    assert lines[-1] == said("dump")
     assert world.files() == files
 
 
