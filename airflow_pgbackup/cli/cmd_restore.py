@@ -141,12 +141,17 @@ def _lines(outcome: Mapping[str, Any]) -> list[str]:
     """What happened, and what to do next."""
     if outcome["dry_run"]:
         return ["this would be done:", *outcome["plan"]]
+    of_cluster = outcome["database"] is None
     lines = [
-        f"restored into {outcome['target']} in {outcome['duration_seconds']:.1f} s",
+        f"restored into {'the server of ' if of_cluster else ''}{outcome['target']} "
+        f"in {outcome['duration_seconds']:.1f} s",
         *(f"warning: {line}" for line in outcome["warnings"]),
     ]
-    if outcome["database"] is None:
+    if of_cluster:
         lines.append(f"roles created: {', '.join(outcome['roles_created']) or 'none'}")
+        lines.append(f"databases restored: {', '.join(outcome['databases']) or 'none'}")
+        if not outcome["databases"]:
+            return [*lines, "next: restore the databases"]
     if outcome["replaced"]:
         lines.append(f"the old database is kept as {outcome['replaced']}: drop it when you no longer need it")
     if outcome["statements"]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.errors import Canceled, ConfigurationError, NotProven, PgBackupError, VerificationFailed
@@ -19,6 +20,7 @@ _STATUS: tuple[tuple[type[PgBackupError], str], ...] = (
 _REPORT = "This is a defect. Run the command again with --debug and report what it prints, with the command."
 _UTF8 = "Use a UTF-8 locale, such as LC_ALL=C.UTF-8, and names in UTF-8."
 _LONGEST = 300
+_PARAMETER = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
 
 INTERRUPTED = "Interrupted"
 
@@ -37,6 +39,17 @@ class Failure:
     hint: str | None
     status: int
     problems: Sequence[str] = ()
+
+    def with_flags(self, names: Container[str]) -> Failure:
+        """Return this failure with a hint for the command line: ``no_owner``, an operator's parameter, is
+        ``--no-owner`` there.
+
+        :param names: the command's own arguments.
+        """
+        hint = self.hint and _PARAMETER.sub(
+            lambda found: f"--{found[0].replace('_', '-')}" if found[0] in names else found[0], self.hint
+        )
+        return replace(self, hint=hint)
 
     def as_json(self) -> dict[str, object]:
         """Return the document that ``--json`` prints."""

@@ -52,7 +52,7 @@ def run(
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  none reaches the user
         if debug:
             _trace(err, error)
-        failure = failure_of(error)
+        failure = failure_of(error).with_flags(vars(arguments))
         if failure.kind == INTERRUPTED:
             failure = replace(failure, message=_interrupted(session, interruption))
         err.say(styled(f"{program.name} {command.name}:", "bold red"), " ", failure.message)

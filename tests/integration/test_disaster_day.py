@@ -299,6 +299,7 @@ class Day:
     def restored(self, printed: str) -> None:
         assert "roles created: app_owner, readers, reports" in printed
         assert "existing roles were not changed: postgres" in printed
+        assert "\nnext: restore the databases\n" in printed
         assert databases_of(self._new) == {"app"}
 
     def checked(self, printed: str) -> None:
@@ -329,6 +330,7 @@ class Day:
 
     def cluster(self, printed: str) -> None:
         assert "new database app: 1 table with 1,000 rows" in printed
+        assert "\ndatabases restored: app, shop\n" in printed
         assert databases_of(self._other) == {"app", "shop"}
         assert_usable(self._other)
 
@@ -370,11 +372,17 @@ def test_the_page(place: str, left: Repositories, kit: Path, machine: dict[str, 
 
 @dataclass(frozen=True)
 class Trouble:
-    """A restore that fails. :ivar environment: what differs from a good one. :ivar server: of :func:`servers`."""
+    """A restore that fails.
+
+    :ivar server: of :func:`servers`.
+    :ivar environment: what differs from a good one.
+    :ivar hint: words of it.
+    """
 
     arguments: tuple[str, ...] = ("restore", "prod/app", "--mode", "create")
     server: str = "empty"
     environment: Callable[[Repositories, Path], dict[str, str]] = lambda _left, _directory: {}
+    hint: str = ""
 
 
 def altered(left: Repositories, directory: Path) -> dict[str, str]:
@@ -399,8 +407,10 @@ TROUBLES = {
     ),
     "no repository at …": Trouble(environment=lambda _, directory: {"PGBACKUP_REPOSITORY": f"file://{directory}"}),
     "checksum mismatch: expected …, found …": Trouble(environment=altered),
-    "the backup is of PostgreSQL 18, but the server of … is version 16": Trouble(server="old"),
-    "lacks what the backup needs: roles app_owner, readers": Trouble(server="empty"),
+    "the backup is of PostgreSQL 18, but the server of … is version 16": Trouble(
+        server="old", hint="--allow-older-server tries it"
+    ),
+    "lacks what the backup needs: roles app_owner, readers": Trouble(hint="--no-owner and --no-privileges"),
     "lacks what the backup needs: extension vector": Trouble(
         ("restore", "prod/app", "--mode", "create", "--no-owner", "--no-privileges"), server="bare"
     ),
@@ -453,5 +463,7 @@ def test_when_it_goes_wrong(
     )
     assert done.returncode in (1, 2, 3), done.stderr
     assert re.search(".*".join(map(re.escape, message.split("…"))), done.stderr), done.stderr
-    assert "\nhint: " in done.stderr
+    _, _, hint = done.stderr.partition("\nhint: ")
+    assert hint
+    assert trouble.hint in hint
     assert databases_of(server) == before

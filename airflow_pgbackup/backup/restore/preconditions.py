@@ -65,7 +65,7 @@ def require_replaceable(connection: Session, server: ServerInfo, target: Restore
     if remaining:
         raise ConfigurationError(
             f'database "{name}" is in use by {_first([str(other) for other in remaining])}',
-            hint="Set terminate_sessions, or end these sessions."
+            hint="Set terminate_sessions (on the command line, omit --keep-sessions), or end these sessions."
             if not target.terminate_sessions
             else f"User {server.user} may not end these sessions: GRANT pg_signal_backend, or connect as a superuser.",
         )
