@@ -8,6 +8,7 @@
      |    +-- ClientError          no PostgreSQL client here supports the server or the option
      |    +-- FleetError           an invalid mapping of servers; one line for each problem
      +-- ConnectError              PostgreSQL could not be reached, or refused the connection
+     +-- ReplayLagError            a standby is too far behind its primary to be dumped
      +-- ToolError                 one of PostgreSQL's programs failed
      |    +-- ToolKilled           killed by a signal that this package did not send
      |    +-- DeadlineExceeded     still running at its deadline, and stopped
@@ -108,6 +109,10 @@ class FleetError(ConfigurationError):
 
 class ConnectError(PgBackupError):
     _retry = None
+
+
+class ReplayLagError(PgBackupError):
+    pass
 
 
 class ToolError(PgBackupError):

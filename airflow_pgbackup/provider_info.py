@@ -54,6 +54,11 @@ def get_provider_info() -> dict[str, Any]:
                         type="float",
                         default="120",
                     ),
+                    "max_replay_lag": _option(
+                        "Seconds: a standby that is further behind its primary is not dumped; 0 is no limit.",
+                        type="float",
+                        default="0",
+                    ),
                     "dump_deadline": _option(
                         "Seconds after which a running dump is stopped. Until it ends, it holds its locks and an old "
                         "snapshot, which keeps VACUUM from removing dead rows.",

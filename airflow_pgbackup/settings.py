@@ -31,6 +31,9 @@ class Settings:
     lock_wait_timeout: float = 120.0
     """``--lock-wait-timeout`` unless the DAG sets it: pg_dump gives up instead of waiting for DDL without limit."""
 
+    max_replay_lag: float = 0.0
+    """A standby further behind its primary is not dumped, unless the DAG sets another limit; 0 is no limit."""
+
     dump_deadline: float = 12 * 3600.0
     """After this time a dump is stopped: while it runs, it holds ACCESS SHARE locks and an old snapshot."""
 
@@ -82,7 +85,8 @@ def _parse(name: str, text: str, default: object) -> object:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not _LEAST <= number <= most:
+    no_limit = default == 0 and number == 0
+    if not (_LEAST <= number <= most or no_limit):
         raise ConfigurationError(
             f"setting {name} is {text!r}",
             hint=f"Give PGBACKUP_{name.upper()} or [pgbackup] {name} a number between {_LEAST:g} and {most:.0f}.",

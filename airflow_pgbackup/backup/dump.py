@@ -11,23 +11,29 @@ from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.attempt import attempt
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.databases.replay import seconds_of_lag
 from airflow_pgbackup.backup.databases.role_passwords import may_read_role_passwords
 from airflow_pgbackup.backup.dump_output import DumpOutput
 from airflow_pgbackup.backup.dump_plan import plan_dump
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
-from airflow_pgbackup.backup.progress import human_bytes, human_seconds
+from airflow_pgbackup.backup.prepare_source import check_source, fit_options
+from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import SEED, find_committed, is_of, reference_of, seed_digest
 from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.source import describe_source
 from airflow_pgbackup.backup.source_rows import hold_source
-from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.errors import ConfigurationError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
+from airflow_pgbackup.postgres.tools.deadline import Deadline
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.labels import check_labels
 from airflow_pgbackup.repository.manifest import ClientInfo, Manifest, scope_of
+
+CONFLICT_TRIES = 3
+"""How often a dump from a standby is tried when WAL replay cancels it."""
 
 
 def dump_database(
@@ -39,6 +45,7 @@ def dump_database(
     artifact_template: str = layout.DEFAULT_ARTIFACT,
     labels: Sequence[str] = (),
     count_rows: bool = False,
+    max_replay_lag: float | None = None,
     context: RunContext | None = None,
 ) -> dict[str, object]:
     """Dump one database with pg_dump and commit it as a backup.
@@ -48,16 +55,22 @@ def dump_database(
     :param labels: names for this backup, ``pre-migration``; retention can keep them.
     :param count_rows: also count every table of the source, in the dump's own snapshot, so that verifications compare
         the archive with its source; and list the tables that the options leave out. It reads the tables twice.
+    :param max_replay_lag: of a standby, in seconds; by default that of the settings. One that is further behind its
+        primary is not dumped.
     :param context: its deadline limits pg_dump's run, instead of the settings' ``dump_deadline``. A second call with
         the same seed finds what the first one committed and returns that; without a seed each call makes a backup.
     :return: a reference, see :mod:`airflow_pgbackup.backup.reference`.
     :raises OptionError: options that cannot be combined, or one that the client here is too old for.
+    :raises ConfigurationError: a connection pooler would mix the dump's session with others.
     :raises ConnectError: PostgreSQL is unreachable or refuses the connection.
+    :raises ReplayLagError: the server is a standby that is too far behind its primary.
     :raises ClientError: no pg_dump here can dump that server.
     :raises RepositoryError: the repository is not initialized or not writable.
     :raises ToolError: pg_dump failed, or ended with exit status 0 and an incomplete output. No backup is visible.
     """
-    dump = _Dump("pg_dump", server, repository, artifact_template, check_labels(labels), context or RunContext())
+    context = context or RunContext()
+    max_lag = seconds_of_lag(max_replay_lag)
+    dump = _Dump("pg_dump", server, repository, artifact_template, check_labels(labels), context, max_lag)
     return dump.run(connection, options, count_rows=count_rows)
 
 
@@ -71,11 +84,13 @@ def dump_cluster(
     artifact_template: str = layout.DEFAULT_ARTIFACT,
     labels: Sequence[str] = (),
     passwords_if_allowed: bool = False,
+    max_replay_lag: float | None = None,
     context: RunContext | None = None,
 ) -> dict[str, object]:
     """Dump all databases of a cluster, or its global objects, with pg_dumpall. As :func:`dump_database`, but:
 
-    A dump of globals, of roles or of tablespaces only is of another series than that of the whole cluster.
+    A dump of globals, of roles or of tablespaces only is of another series than that of the whole cluster. On a managed
+    service, what its users may not read is left out, logged, and listed in the manifest's ``left_out``.
 
     :param compress: ``zstd[:level]``, ``gzip[:level]`` or None. pg_dumpall has no such option: airflow-pgbackup
         compresses its output.
@@ -88,8 +103,17 @@ def dump_cluster(
     if passwords_if_allowed and not may_read_role_passwords(connection, options.role):
         context.log(f"{connection.label}: this role may not read role passwords; dumping roles without them")
         options = replace(options, no_role_passwords=True)
-    dump = _Dump("pg_dumpall", server, repository, artifact_template, check_labels(labels), context)
+    max_lag = seconds_of_lag(max_replay_lag)
+    dump = _Dump("pg_dumpall", server, repository, artifact_template, check_labels(labels), context, max_lag)
     return dump.run(connection, options, compress)
+
+
+def _is_conflict(error: ToolError) -> bool:
+    """Return whether a standby canceled the dump, whose WAL replay may not wait any longer.
+
+    "The canceled query should be retried", says the manual, "Hot Standby", "Handling Query Conflicts".
+    """
+    return any("conflict with recovery" in line for line in error.stderr)
 
 
 @dataclass
@@ -100,6 +124,7 @@ class _Dump:
     template: str
     labels: tuple[str, ...]
     context: RunContext
+    max_replay_lag: float | None
 
     def run(
         self,
@@ -110,15 +135,44 @@ class _Dump:
         count_rows: bool = False,
     ) -> dict[str, object]:
         options.validate()
-        context, settings, seed = self.context, self.context.settings, self.context.seed
+        context, seed = self.context, self.context.seed
         sweep_leftovers(context)
         uuid = self.repository.uuid
         series = self._series(connection, options)
         if seed is not None and (found := find_committed(self.repository, series, seed)):
             context.log(f"backup {found.backup.id} was committed by an earlier try of this task; nothing to do")
             return reference_of(self.repository, found)
+        deadline = Deadline(context.deadline or context.settings.dump_deadline, context.cancel, work="the dump")
+        for tries_left in range(CONFLICT_TRIES - 1, -1, -1):
+            self.context = replace(context, deadline=deadline.remaining())
+            try:
+                return self._dump(connection, options, compress, series=series, uuid=uuid, count_rows=count_rows)
+            except ToolError as error:
+                if not (tries_left and _is_conflict(error)):
+                    raise
+                tries = counted(tries_left, "more try", "more tries")
+                context.log(f"{connection.label}: replay canceled the dump (conflict with recovery); {tries}")
+        raise AssertionError
+
+    def _dump(
+        self,
+        connection: ConnectionParams,
+        options: DumpOptions | DumpAllOptions,
+        compress: str | int | None,
+        *,
+        series: layout.Series,
+        uuid: str,
+        count_rows: bool,
+    ) -> dict[str, object]:
+        context, settings, seed = self.context, self.context.settings, self.context.seed
         started = datetime.now(timezone.utc)
         source = describe_source(connection, cluster=series.database is None)
+        max_lag = settings.max_replay_lag or None if self.max_replay_lag is None else self.max_replay_lag
+        check_source(connection, source, context.log, max_replay_lag=max_lag)
+        left_out: tuple[str, ...] | None = None
+        if isinstance(options, DumpAllOptions):
+            options, kept = fit_options(options, source.limits, context.log)
+            left_out = kept or None
         client = choose_client(
             source.server_version_num, tools=("pg_dump", self.tool), client_dirs=settings.client_dirs
         )
@@ -146,7 +200,7 @@ class _Dump:
             f"client in {client.bin_dir}"
         )
         id = layout.backup_id(started, seed)
-        source_rows = left_out = None
+        source_rows = None
         with attempt(self.repository, series, id, context.log) as mine:
             output = DumpOutput(self.tool, client, connection, source, plan, name, self.repository, context)
             if count_rows and isinstance(options, DumpOptions):

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from airflow_pgbackup.backup.databases.extensions import installed_versions
+from airflow_pgbackup.backup.databases.replay import Replay, read_replay
+from airflow_pgbackup.backup.databases.server_limits import ORDINARY_SERVER, ServerLimits, read_limits
 from airflow_pgbackup.errors import ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.repository.manifest import DatabaseSource
+from airflow_pgbackup.postgres.connection.pooler import is_pooled
+from airflow_pgbackup.repository.manifest import DatabaseSource, StandbyReplay
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -56,6 +59,9 @@ class Source:
     :param rows_bytes: an estimate of what the rows take of that, without indexes; None for a cluster.
     :param tables: the number of ordinary tables outside system schemas and extensions; None for a cluster.
     :param extensions: of the database, with their versions; None for a cluster.
+    :param limits: what the user cannot dump there.
+    :param replay: how far behind its primary a standby is; None for a primary.
+    :param pooled: a connection pooler is between this worker and the server.
     """
 
     server_version: str
@@ -67,6 +73,9 @@ class Source:
     tables: int | None
     extensions: Mapping[str, str] | None = None
     rows_bytes: int | None = None
+    limits: ServerLimits = ORDINARY_SERVER
+    replay: Replay | None = None
+    pooled: bool = False
 
     def for_manifest(self, connection: ConnectionParams) -> DatabaseSource:
         return DatabaseSource(
@@ -77,6 +86,8 @@ class Source:
             encoding=self.encoding,
             host=connection.host or None,
             extensions=self.extensions,
+            service=self.limits.service.name if self.limits.service else None,
+            replay=StandbyReplay(self.replay.lag_bytes, self.replay.lag_seconds) if self.replay else None,
         )
 
 
@@ -97,12 +108,28 @@ def describe_source(connection: ConnectionParams, *, cluster: bool = False) -> S
                 (not_dumped,) = _one(session, _NOT_DUMPED)
                 rows = max(size - not_dumped, 0)
                 extensions = installed_versions(session)
+            limits = read_limits(session)
+            replay = read_replay(session) if in_recovery else None
+            pooled = is_pooled(session)
         except psycopg.Error as error:
             raise ConnectError(
                 f"{connection.label}: cannot read the server's version and size: {error.diag.message_primary or error}",
                 hint="Grant the user CONNECT on the database, and undo any REVOKE on pg_catalog.",
             ) from None
-    return Source(version.split(" ")[0], number, database, encoding, in_recovery, size, tables, extensions, rows)
+    return Source(
+        version.split(" ")[0],
+        number,
+        database,
+        encoding,
+        in_recovery,
+        size,
+        tables,
+        extensions,
+        rows_bytes=rows,
+        limits=limits,
+        replay=replay,
+        pooled=pooled,
+    )
 
 
 def _one(session: psycopg.Connection[Any], query: LiteralString) -> tuple[Any, ...]:

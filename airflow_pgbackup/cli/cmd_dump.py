@@ -23,6 +23,7 @@ def run(session: Session) -> None:
         "server": server_argument(session),
         "labels": arguments.label,
         "repository": repository,
+        "max_replay_lag": arguments.max_replay_lag,
         "context": session.context,
     }
     with session.working(f"dumping {connection.label}", makes=True):

@@ -81,6 +81,11 @@ COMMANDS = (
         ),
         label("--label", "a name for the backup, such as pre-migration; may be repeated"),
         argument("--verify", metavar="LEVEL", help="verify afterwards: integrity, archive or restore"),
+        argument(
+            "--max-replay-lag",
+            metavar="SECONDS",
+            help="do not dump a standby that is further behind its primary (default: PGBACKUP_MAX_REPLAY_LAG, or any)",
+        ),
         more=f"{CONNECT}\n{S3}",
     ),
     command(

@@ -24,6 +24,7 @@ COMMON_FIELDS = (
     "artifact_template",
     "labels",
     "init_repository",
+    "max_replay_lag",
 )
 
 
@@ -39,6 +40,7 @@ class DumpOperator(PgBackupOperator):
     labels: Sequence[str]
     deadline: float | timedelta | None
     init_repository: bool | str
+    max_replay_lag: float | str | timedelta | None
 
     def _repository(self) -> Repository:
         from airflow_pgbackup.hooks.repository import open_repository
@@ -61,5 +63,6 @@ class DumpOperator(PgBackupOperator):
             "repository": self._repository(),
             "artifact_template": self.artifact_template,
             "labels": self.labels,
+            "max_replay_lag": lag.total_seconds() if isinstance(lag := self.max_replay_lag, timedelta) else lag,
             "context": run,
         }

@@ -44,6 +44,8 @@ class PgDumpOperator(DumpOperator):
     :param deadline: how long pg_dump may run, in seconds or as a timedelta; by default ``[pgbackup] dump_deadline``.
     :param init_repository: create the repository if it does not exist. For its first use only: while it is set, an
         unmounted volume becomes a new repository instead of an error.
+    :param max_replay_lag: of a standby, in seconds or as a timedelta; one that is further behind its primary is not
+        dumped. By default `[pgbackup] max_replay_lag`, which has no limit.
     :param count_rows: count every table of the source in the dump's own snapshot while pg_dump reads it, so that each
         verification compares the archive with its source; the manifest lists what the options leave out. It reads the
         tables twice.
@@ -93,6 +95,7 @@ class PgDumpOperator(DumpOperator):
         labels: Sequence[str] = (),
         deadline: float | timedelta | None = None,
         init_repository: bool | str = False,
+        max_replay_lag: float | str | timedelta | None = None,
         count_rows: bool = False,
         # pg_dump's options, in the order of its --help
         format: str = "custom",
@@ -168,6 +171,7 @@ class PgDumpOperator(DumpOperator):
         self.labels = labels
         self.deadline = deadline
         self.init_repository = init_repository
+        self.max_replay_lag = max_replay_lag
         self.count_rows = count_rows
         self.format = format
         self.jobs = jobs

@@ -57,6 +57,7 @@ class PgDumpAllOperator(DumpOperator):
         labels: Sequence[str] = (),
         deadline: float | timedelta | None = None,
         init_repository: bool | str = False,
+        max_replay_lag: float | str | timedelta | None = None,
         compress: int | str | None = None,
         # pg_dumpall's options, in the order of its --help
         verbose: bool = False,
@@ -115,6 +116,7 @@ class PgDumpAllOperator(DumpOperator):
         self.labels = labels
         self.deadline = deadline
         self.init_repository = init_repository
+        self.max_replay_lag = max_replay_lag
         self.compress = compress
         self.verbose = verbose
         self.lock_wait_timeout = lock_wait_timeout

@@ -114,6 +114,19 @@ class Artifact:
         return None if self.compression.method == "none" else self.compression.method
 
 
+@dataclass(frozen=True)
+class StandbyReplay:
+    """How far a standby was behind its primary when the dump started; None where it could not be determined."""
+
+    lag_bytes: int | None
+    lag_seconds: float | None
+
+    @classmethod
+    def decode(cls, content: Content) -> StandbyReplay:
+        seconds = content["lag_seconds"]
+        return cls(integer(content["lag_bytes"]), None if seconds is None else float(seconds))
+
+
 @dataclass(frozen=True, kw_only=True)
 class DatabaseSource:
     """The source of a dump. ``database`` is None for a cluster; sizes in bytes, None if the role cannot see them."""
@@ -126,6 +139,10 @@ class DatabaseSource:
     host: str | None
     extensions: Mapping[str, str] | None = None
     """Version of each extension of the database; None for a cluster, a foreign dump, and before version 1.1."""
+    service: str | None = None
+    """The managed service of the server, ``Amazon RDS for PostgreSQL``; since version 1.3."""
+    replay: StandbyReplay | None = None
+    """Of a dump from a standby; since version 1.3."""
 
     @classmethod
     def decode(cls, content: Content) -> DatabaseSource:
@@ -137,6 +154,8 @@ class DatabaseSource:
             encoding=content["encoding"],
             host=content["host"],
             extensions=content.get("extensions"),
+            service=content.get("service"),
+            replay=StandbyReplay.decode(content["replay"]) if content.get("replay") else None,
         )
 
 
@@ -169,7 +188,7 @@ class Manifest(Document):
     """The description of a backup. Written last: a folder without one is not a backup."""
 
     schema: ClassVar[str] = "manifest"
-    format_version: str = "1.2"
+    format_version: str = "1.3"
     repository: str
     series: Series
     id: str

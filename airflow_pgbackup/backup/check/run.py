@@ -24,6 +24,7 @@ from airflow_pgbackup.backup.databases.inspection import inspect_database
 from airflow_pgbackup.backup.databases.selection import select
 from airflow_pgbackup.backup.findings import Finding, Findings
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
+from airflow_pgbackup.backup.prepare_source import fit_options
 from airflow_pgbackup.backup.source import Source, describe_source
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -136,12 +137,14 @@ class _Check:
         major = client.major if client else source.server_version_num // 10000
         installed = rehearsal_extensions(major, self.settings, self.findings)
         with inspect_database(self.connection, self.findings, cancel=self.cancel) as db:
-            check_server(db, self.connection, self.options)
+            if isinstance(self.options, DumpAllOptions):
+                self.options, _ = fit_options(self.options, source.limits, self.say)
+            check_server(db, self.connection, self.options, source)
             check_server_restorability(db, self.connection)
             databases = [self.connection.dbname]
             if isinstance(self.options, DumpAllOptions):
                 databases = dumped_databases(db, self.options)
-            existing = server_databases(db)
+            existing = [name for name in server_databases(db) if name not in source.limits.service_databases]
         if self.repository is not None and backups is not None:
             check_coverage(existing, self.connection, self.repository, backups, databases, self.findings)
         for name in filter(is_utf8, databases):  # we pass names to libpq as UTF-8; the others are findings already

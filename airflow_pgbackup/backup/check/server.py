@@ -15,6 +15,7 @@ from airflow_pgbackup.backup.source import Source
 from airflow_pgbackup.errors import Canceled, ClientError, ConnectError, OptionError, PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.connection.pooler import DIRECT_HINT, described, pooler_mode
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.sql.patterns import pattern_regexes
 from airflow_pgbackup.postgres.tools.cancel import Cancel
@@ -34,7 +35,6 @@ TRIAL_SECONDS = 120.0
 EXPIRES = "14 days"
 """How early an expiring password is reported: longer than most vacations."""
 
-_PID: LiteralString = "select pg_catalog.pg_backend_pid()"
 _ROLE: LiteralString = """
 select pg_catalog.quote_ident(rolname), rolconnlimit, rolsuper,
        pg_catalog.to_char(rolvaliduntil at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
@@ -102,50 +102,53 @@ def _try_tool(connection: ConnectionParams, client: Client, role: str | None, ca
 
 
 def check_pooler(connection: ConnectionParams, findings: Findings) -> None:
-    """Detect a connection pooler by the process ids of the server.
-
-    PostgreSQL sends each client the id of its server process, for cancel requests; a pooler sends an invented one. In
-    transaction mode, two sessions get the same server process, or one session gets different ones.
-    """
+    """Check for a connection pooler; see :mod:`airflow_pgbackup.postgres.connection.pooler`."""
     try:
-        with connection.connect() as one, connection.connect() as two:
-            first = one.execute(_PID).fetchone()
-            two.execute("begin")
-            other = two.execute(_PID).fetchone()
-            again = one.execute(_PID).fetchone()
-            announced = (one.info.backend_pid,)
+        mode = pooler_mode(connection)
     except (ConnectError, psycopg.Error):
         return  # the role may have one session only, which is all that a dump needs
-    if first == other or first != again:
-        findings.error(
-            "pooler_transactions",
-            f"{connection.label} is a connection pooler in transaction mode: session settings of the dump, such as "
-            "search_path, would end up in other sessions, and theirs in the dump's",
-            "Connect to PostgreSQL directly, or to a pool in session mode.",
-        )
-    elif first != announced:
+    if mode == "session":
         findings.warning(
             "pooler",
-            f"{connection.label} is a connection pooler: a dump occupies one of its connections until it ends, and may "
-            "exceed its time limits",
+            f"{connection.label} is {described(mode)}",
             "Connect to PostgreSQL directly. If that is impossible, set query_timeout, idle_transaction_timeout and "
             "server_lifetime of the pooler to more than a dump takes.",
         )
+    elif mode is not None:
+        findings.error("pooler_transactions", f"{connection.label} is {described(mode)}", DIRECT_HINT)
 
 
-def check_server(db: InspectedDatabase, connection: ConnectionParams, options: DumpOptions | DumpAllOptions) -> None:
+def check_server(
+    db: InspectedDatabase, connection: ConnectionParams, options: DumpOptions | DumpAllOptions, source: Source
+) -> None:
     """Check for a standby, the limits of the role, and for pg_dumpall the privilege to read passwords."""
     _standby(db, options)
     _role(db, connection, options)
+    _service(db, options, source)
     if isinstance(options, DumpAllOptions) and not (options.no_role_passwords or options.tablespaces_only):
         for (may,) in db.rows(MAY_READ_PASSWORDS):
             if not may:
                 db.findings.error(
                     "role_passwords",
                     "pg_dumpall reads the roles' passwords from pg_authid, but this user may not",
-                    "Set no_role_passwords, or dump as a superuser; managed services grant this privilege to no one.",
+                    "Set no_role_passwords, or dump as a superuser.",
                     ("pg_catalog.pg_authid",),
                 )
+
+
+def _service(db: InspectedDatabase, options: DumpOptions | DumpAllOptions, source: Source) -> None:
+    service, cluster = source.limits.service, isinstance(options, DumpAllOptions)
+    missing = source.limits.left_out() if cluster else source.limits.missing_elsewhere(source.extensions)
+    if service and missing:
+        db.findings.warning(
+            "managed_service",
+            f"{service.name}: {'a dump of the cluster leaves out' if cluster else 'a restore elsewhere lacks'} "
+            f"{named(missing)}",
+            "Set passwords for the roles after a restore; the service's databases hold nothing of yours."
+            if cluster
+            else "Restore on the same service, or remove what depends on these extensions first.",
+            missing,
+        )
 
 
 def _standby(db: InspectedDatabase, options: DumpOptions | DumpAllOptions) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
 MAY_READ_PASSWORDS: LiteralString = "select pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'select')"
+# Read, because a managed service can refuse it although has_table_privilege() says yes to pg_read_all_data.
+_READ: LiteralString = "select rolpassword is null from pg_catalog.pg_authid limit 1"
 
 
 def may_read_role_passwords(connection: ConnectionParams, role: str | None = None) -> bool:
@@ -25,7 +27,19 @@ def may_read_role_passwords(connection: ConnectionParams, role: str | None = Non
         try:
             if role:
                 session.execute("select pg_catalog.set_config('role', %s, false)", [role])
-            row = session.execute(MAY_READ_PASSWORDS).fetchone()
+            return reads_role_passwords(session)
         except psycopg.Error as error:
             raise ConnectError(f"{connection.label}: {error.diag.message_primary or error}") from None
-    return row is not None and bool(row[0])
+
+
+def reads_role_passwords(session: psycopg.Connection[Any]) -> bool:
+    """Return whether the user of a session can read ``pg_authid``.
+
+    :param session: in autocommit mode.
+    :raises psycopg.Error: the query failed for another reason.
+    """
+    try:
+        session.execute(_READ)
+    except psycopg.errors.InsufficientPrivilege:
+        return False
+    return True

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.databases.managed_service import SERVICES
 from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, OptionError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -23,12 +24,7 @@ if TYPE_CHECKING:
 
 ALL = ("*",)
 
-SERVICE_DATABASES = {
-    "rdsadmin": "Amazon RDS",
-    "cloudsqladmin": "Google Cloud SQL",
-    "azure_maintenance": "Azure Database for PostgreSQL",
-    "azure_sys": "Azure Database for PostgreSQL",
-}
+SERVICE_DATABASES = {database: service.name for service in reversed(SERVICES) for database in service.databases}
 """Databases that managed services keep for themselves, and which their users may not connect to."""
 
 _SPECIAL = frozenset('*?"|+()[]{}^$\\')

@@ -26,6 +26,7 @@ from airflow_pgbackup.repository.manifest import (
     Manifest,
     RepositoryFile,
     RowCount,
+    StandbyReplay,
     directory_sha256,
 )
 from airflow_pgbackup.repository.verification import Check, Difference, TableResult, Verification
@@ -61,6 +62,8 @@ DATABASE = Manifest(
         encoding="UTF8",
         host="db.example",
         extensions={"plpgsql": "1.0", "postgis": "3.4.2"},
+        service="Amazon RDS for PostgreSQL",
+        replay=StandbyReplay(1024, 0.25),
     ),
     client=PG_DUMP,
     options={"exclude_tables": ["public.log_*"], "no_owner": True, "compress": "zstd:3"},
@@ -207,7 +210,7 @@ def test_a_manifest_of_version_1_0_has_its_artifact_beside_it(name: str) -> None
         newer,
         format_version="1.0",
         artifact=replace(newer.artifact, attempt=None),
-        source=replace(newer.source, extensions=None),
+        source=replace(newer.source, extensions=None, service=None, replay=None),
         labels=(),
     )
     file = manifest.artifact.files[0]
@@ -222,8 +225,23 @@ def test_a_manifest_of_version_1_1_has_no_labels(name: str) -> None:
     newer = DOCUMENTS[name]
     assert isinstance(newer, Manifest)
     manifest = Manifest.from_json((GOLDEN / f"{name}-1.1.json").read_bytes())
-    assert manifest == replace(newer, format_version="1.1", labels=())
+    source = replace(newer.source, service=None, replay=None)
+    assert manifest == replace(newer, format_version="1.1", labels=(), source=source)
     assert manifest.moved(UUID, "0123abcd").format_version == "1.2"
+
+
+@pytest.mark.parametrize("name", ["manifest-database", "manifest-cluster", "manifest-roles"])
+def test_a_manifest_of_version_1_2_names_no_service_and_no_standby(name: str) -> None:
+    newer = DOCUMENTS[name]
+    assert isinstance(newer, Manifest)
+    manifest = Manifest.from_json((GOLDEN / f"{name}-1.2.json").read_bytes())
+    assert manifest == replace(newer, format_version="1.2", source=replace(newer.source, service=None, replay=None))
+
+
+@pytest.mark.parametrize("replay", [{}, {"lag_bytes": -1, "lag_seconds": 0}, {"lag_bytes": 0, "lag_seconds": "1"}])
+def test_an_impossible_replay_lag_is_refused(replay: dict[str, object]) -> None:
+    with pytest.raises(ManifestError, match="violates its schema at source"):
+        Manifest.from_json(changed(source__replay=replay))
 
 
 @pytest.mark.parametrize("scope", SCOPES)

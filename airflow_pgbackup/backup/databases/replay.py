@@ -1,0 +1,103 @@
+"""How far a standby is behind its primary.
+
+Sources: "Recovery Information Functions" and ``pg_stat_wal_receiver`` in PostgreSQL's manual. A user without
+``pg_read_all_stats`` sees that a WAL receiver runs, but not the primary's position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from airflow_pgbackup.errors import ConfigurationError, ReplayLagError
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
+# latest_end_lsn is the end of WAL on the primary as of its last message, which comes with WAL, or as a keepalive.
+_REPLAY: LiteralString = """
+select (select count(*) > 0 from pg_catalog.pg_stat_wal_receiver),
+       pg_catalog.pg_wal_lsn_diff(
+           greatest(pg_catalog.pg_last_wal_receive_lsn(), (select latest_end_lsn from pg_catalog.pg_stat_wal_receiver)),
+           pg_catalog.pg_last_wal_replay_lsn())::int8,
+       extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8
+"""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The replay of a standby.
+
+    :ivar lag_bytes: WAL that the primary has written, as far as the standby knows, and the standby has not replayed;
+        None if it knows nothing, as one that reads archived WAL only.
+    :ivar lag_seconds: age of the data. It is 0 if all WAL is replayed while the WAL receiver is connected, however long
+        ago the primary last wrote; else the time since the last replayed transaction; None if none was replayed.
+    """
+
+    lag_bytes: int | None
+    lag_seconds: float | None
+
+    def __str__(self) -> str:
+        lag = "unknown" if self.lag_seconds is None else f"{self.lag_seconds:.1f} s"
+        return lag if self.lag_bytes is None else f"{lag}, {self.lag_bytes:,} bytes"
+
+    def require_at_most(self, max_replay_lag: float, label: str) -> None:
+        """Check the lag.
+
+        :param max_replay_lag: in seconds.
+        :param label: the connection's name.
+        :raises ReplayLagError: the lag is longer, or unknown.
+        """
+        if self.lag_seconds is None:
+            raise ReplayLagError(
+                f"the replay lag of {label} is unknown: this standby has replayed no transaction since its start",
+                hint="Retry later. If this stays so, check primary_conninfo and the log of the standby.",
+            )
+        if self.lag_seconds > max_replay_lag:
+            raise ReplayLagError(
+                f"{label} is a standby with a replay lag of {self}, more than max_replay_lag = {max_replay_lag:g} s",
+                hint="Retry when the standby has caught up (see pg_stat_wal_receiver there), or dump from the primary.",
+            )
+
+
+def read_replay(session: psycopg.Connection[Any]) -> Replay:
+    """Query the replay of a standby.
+
+    :raises psycopg.Error: the query failed.
+    """
+    row = session.execute(_REPLAY).fetchone()
+    assert row is not None  # noqa: S101  a select without FROM has one row
+    return replay_of(*row)
+
+
+def replay_of(receiving: bool, lag_bytes: int | None, since_last: float | None) -> Replay:
+    """Return the lag from what the server reports.
+
+    :param receiving: a WAL receiver runs.
+    :param since_last: seconds since the last replayed transaction was committed on the primary.
+    """
+    if lag_bytes is not None:
+        lag_bytes = max(lag_bytes, 0)
+    if receiving and lag_bytes == 0:
+        return Replay(0, 0.0)
+    return Replay(lag_bytes, None if since_last is None else round(max(since_last, 0.0), 3))
+
+
+def seconds_of_lag(max_replay_lag: object) -> float | None:
+    """Return the limit as a number of seconds; None for no limit.
+
+    :raises ConfigurationError: not a number, or negative.
+    """
+    if max_replay_lag is None:
+        return None
+    try:
+        seconds = float(max_replay_lag)  # type: ignore[arg-type]  # anything else raises
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise ConfigurationError(
+            f"invalid max_replay_lag {max_replay_lag!r}", hint="Give a number of seconds that is not negative."
+        )
+    return seconds

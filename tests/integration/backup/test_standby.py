@@ -1,0 +1,215 @@
+"""Dumps from a real streaming standby: its replay lag, and recovery conflicts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from standby import PRIMARY_SETTINGS, streaming_standby
+
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.databases.replay import Replay, read_replay, replay_of
+from airflow_pgbackup.backup.dump import CONFLICT_TRIES, dump_cluster, dump_database
+from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.embedded import postgres_bin_dir
+from airflow_pgbackup.errors import ConfigurationError, ReplayLagError, ToolError
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.settings import Settings
+
+FILL = (
+    "create table film (id int, note text)",
+    # more than the buffers between the server and the repository hold
+    "insert into film select n, md5(n::text) || md5((-n)::text) from generate_series(1, 200000) n",
+)
+
+
+@pytest.fixture
+def primary() -> Iterator[PostgresServer]:
+    with PostgresServer(postgres_bin_dir(18), settings=PRIMARY_SETTINGS) as server:
+        execute(server.params, "create table t (a int)", *FILL)
+        yield server
+
+
+@pytest.fixture
+def standby(primary: PostgresServer, tmp_path: Path) -> Iterator[PostgresServer]:
+    settings = {"max_standby_streaming_delay": "0", "hot_standby_feedback": "off"}
+    with streaming_standby(primary, tmp_path / "programs", settings) as server:
+        wait_until(lambda: replay(server).lag_bytes == 0)
+        yield server
+
+
+def execute(connection: ConnectionParams, *statements: str) -> Any:
+    """The first row of the last statement that returns rows."""
+    row = None
+    with connection.connect() as session:
+        for statement in statements:
+            found = session.execute(statement)
+            row = found.fetchone() if found.description else row
+    return row
+
+
+def replay(server: PostgresServer) -> Replay:
+    with server.params.connect() as session:
+        return read_replay(session)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def dump(server: PostgresServer, here: Repository, lines: list[str] | None = None, **more: Any) -> dict[str, object]:
+    log = print if lines is None else lines.append
+    context = RunContext(log=log, settings=more.pop("settings", Settings()))
+    options = DumpOptions(compress="none")  # nothing reads ahead to compress
+    return dump_database(
+        connection=server.params, server="db", repository=here, options=options, context=context, **more
+    )
+
+
+def manifest(here: Repository, reference: dict[str, object]) -> Any:
+    return json.loads(here.read_bytes(f"{reference['series']}/{reference['id']}/manifest.json"))
+
+
+def test_a_lagging_standby_is_refused_until_it_has_caught_up(
+    primary: PostgresServer, standby: PostgresServer, here: Repository
+) -> None:
+    execute(primary.params, "insert into t values (0)")
+    wait_until(lambda: execute(standby.params, "select count(*) from t") == (1,))
+    execute(standby.params, "select pg_wal_replay_pause()")
+    execute(primary.params, "insert into t select generate_series(1, 1000)")
+    wait_until(lambda: (replay(standby).lag_bytes or 0) > 0)
+    for limit in ({"max_replay_lag": 0}, {"settings": Settings(max_replay_lag=0.001)}):
+        with pytest.raises(
+            ReplayLagError, match=r"is a standby with a replay lag of .* s, [\d,]+ bytes, more"
+        ) as error:
+            dump(standby, here, **limit)
+        assert "Retry when the standby has caught up" in (error.value.hint or "")
+        assert not error.value.permanent
+    assert [entry.key for entry in here.list("db")] == [], "refused before the dump"
+
+    lagging = dump(standby, here)  # without a limit
+    assert manifest(here, lagging)["source"]["replay"]["lag_bytes"] > 0
+    assert manifest(here, lagging)["source"]["replay"]["lag_seconds"] > 0
+
+    execute(standby.params, "select pg_wal_replay_resume()")
+    wait_until(lambda: replay(standby).lag_bytes == 0)
+    lines: list[str] = []
+    current = dump(standby, here, lines, max_replay_lag=0)
+    assert manifest(here, current)["source"]["replay"] == {"lag_bytes": 0, "lag_seconds": 0.0}, "no writes, no lag"
+    assert any(line.endswith("is a standby; replay lag: 0.0 s, 0 bytes") for line in lines)
+    assert manifest(here, dump(primary, here, max_replay_lag=0))["source"]["replay"] is None
+    globals = dump_cluster(
+        connection=standby.params, server="db", repository=here, options=DumpAllOptions(globals_only=True)
+    )
+    assert manifest(here, globals)["source"]["replay"]["lag_bytes"] == 0
+
+
+def test_a_standby_without_its_primary_lags(primary: PostgresServer, standby: PostgresServer, here: Repository) -> None:
+    execute(primary.params, "insert into t values (1)")
+    wait_until(lambda: execute(standby.params, "select count(*) from t") == (1,))
+    primary.stop()
+    wait_until(lambda: execute(standby.params, "select count(*) from pg_stat_wal_receiver") == (0,))
+    assert (replay(standby).lag_seconds or 0) > 0
+    with pytest.raises(ReplayLagError):
+        dump(standby, here, max_replay_lag=0)
+
+
+def test_what_a_standby_knows_of_its_lag() -> None:
+    assert replay_of(True, 0, 86400.0) == Replay(0, 0.0), "nothing was written for a day"
+    assert replay_of(True, -8, 5.0) == Replay(0, 0.0)
+    assert replay_of(True, 100, 5.0) == Replay(100, 5.0)
+    assert replay_of(False, 0, 5.0) == Replay(0, 5.0), "the primary may have written more"
+    assert replay_of(False, None, 5.0) == Replay(None, 5.0), "it reads archived WAL"
+    with pytest.raises(ReplayLagError, match=r"the replay lag of db is unknown"):
+        replay_of(False, None, None).require_at_most(5, "db")
+
+
+@pytest.mark.parametrize("limit", [-1, "soon", float("nan"), float("inf")])
+def test_an_impossible_limit_is_refused(limit: object, here: Repository) -> None:
+    with pytest.raises(ConfigurationError, match="invalid max_replay_lag") as error:
+        dump_database(
+            connection=ConnectionParams({"host": "/nowhere", "dbname": "a"}),
+            server="db",
+            repository=here,
+            options=DumpOptions(),
+            max_replay_lag=limit,  # type: ignore[arg-type]
+        )
+    assert "Give a number of seconds" in (error.value.hint or "")
+
+
+class Conflicting:
+    """A repository whose first readings of a dump wait until replay on the standby conflicts with it."""
+
+    def __init__(self, primary: PostgresServer, standby: PostgresServer, times: int) -> None:
+        self.primary, self.standby, self.times = primary, standby, times
+
+    def on(self, here: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+        write = here.write
+
+        def waiting(key: str, source: Any, **more: Any) -> Any:
+            if self.times:
+                self.times -= 1
+                source = Paused(source, self.conflict)
+            return write(key, source, **more)
+
+        monkeypatch.setattr(here, "write", waiting)
+
+    def conflict(self) -> None:
+        execute(self.primary.params, f"delete from film where id % 7 = {self.times}", "vacuum film")
+        aborted = "select count(*) from pg_stat_activity where state = 'idle in transaction (aborted)'"
+        seen: list[int | None] = [None]
+
+        def canceled() -> bool:
+            """Either it is, or replay waits for it, since it is canceled only when it can send to its client again."""
+            seen.append(replay(self.standby).lag_bytes)
+            waits = bool(seen[-1]) and seen[-6:] == [seen[-1]] * 6
+            return waits or execute(self.standby.params, aborted) == (1,)
+
+        wait_until(canceled)
+
+
+class Paused:
+    def __init__(self, source: Any, act: Callable[[], None]) -> None:
+        self.source, self.act, self.done = source, act, False
+
+    def read(self, size: int = -1, /) -> bytes:
+        data: bytes = self.source.read(min(size, 1000) if size > 0 else size)
+        if not self.done:
+            self.done = True
+            self.act()
+        return data
+
+
+def test_a_dump_that_replay_cancels_is_tried_again(
+    primary: PostgresServer, standby: PostgresServer, here: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Conflicting(primary, standby, times=1).on(here, monkeypatch)
+    lines: list[str] = []
+    reference = dump(standby, here, lines)
+    (again,) = [line for line in lines if "replay canceled the dump" in line]
+    assert again.endswith(f"(conflict with recovery); {CONFLICT_TRIES - 1} more tries")
+    assert verify(reference=reference, repository=here, level="archive")["verified"] == "archive"
+    folders = {entry.key.split("/")[2] for entry in here.list("db")}
+    assert folders == {reference["id"]}, "nothing is left of the canceled try"
+
+
+def test_a_dump_that_replay_always_cancels_fails(
+    primary: PostgresServer, standby: PostgresServer, here: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Conflicting(primary, standby, times=CONFLICT_TRIES).on(here, monkeypatch)
+    lines: list[str] = []
+    with pytest.raises(ToolError, match="conflict with recovery") as error:
+        dump(standby, here, lines)
+    assert "max_standby_streaming_delay" in (error.value.hint or "")
+    assert sum("replay canceled the dump" in line for line in lines) == CONFLICT_TRIES - 1
+    assert [entry.key for entry in here.list("db")] == []
