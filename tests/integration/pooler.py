@@ -13,6 +13,8 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
+# As PgBouncer 1.18 words it, src/server.c.
+_NO_TRANSACTIONS = b"SERROR\0VERROR\0C08P01\0Mtransaction blocks not allowed in statement pooling mode\0\0"
 SSL_OR_GSS = (80877103, 80877104)
 
 
@@ -72,10 +74,13 @@ class Pooler:
                 if kind == b"X":
                     return
                 server = server or self._lend()
+                if self._mode == "statement" and kind == b"Q" and body.lower().startswith(b"begin"):
+                    client.sendall(_message(b"E", _NO_TRANSACTIONS) + _message(b"Z", b"I"))
+                    continue
                 server.sendall(_message(kind, body))
                 while server and kind in (b"Q", b"S"):
                     answer, body = _receive(server)
-                    if answer + body == b"ZI" and self._mode == "transaction":
+                    if answer + body == b"ZI" and self._mode != "session":
                         self._idle.append(server)  # before the client knows that its transaction has ended
                         server = None
                     client.sendall(_message(answer, body))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ALL = ("*",)
 
-SERVICE_DATABASES = {database: service.name for service in reversed(SERVICES) for database in service.databases}
+SERVICE_DATABASES = {database: service.name for service in SERVICES for database in service.databases}
 """Databases that managed services keep for themselves, and which their users may not connect to."""
 
 _SPECIAL = frozenset('*?"|+()[]{}^$\\')
