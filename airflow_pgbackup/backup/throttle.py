@@ -1,7 +1,7 @@
 """Limit the rate at which a dump reads from the server, for production primaries.
 
-The reader of pg_dump's output waits, so the pipe fills, pg_dump waits, and then the server waits to send. pg_dump itself
-has no such option.
+The reader of pg_dump's output waits, so the pipe fills, pg_dump waits, and then the server waits to send. pg_dump
+itself has no such option.
 """
 
 from __future__ import annotations
