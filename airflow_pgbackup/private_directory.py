@@ -105,6 +105,8 @@ def remove(path: str | os.PathLike[str]) -> bool:
         return False
     try:
         return _remove(directory, path)
+    except OSError:  # a bad disk
+        return False
     finally:
         os.close(directory)
 

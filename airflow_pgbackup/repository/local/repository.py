@@ -186,7 +186,8 @@ class LocalRepository(Repository):
             stack.callback(self._root.remove_empty, path.parent)
             stack.callback(_unlink, temporary.name, directory)
             with io.FileIO(descriptor, "wb") as target:
-                os.fchmod(descriptor, 0o600)
+                with self._root.errors("cannot write", path):
+                    os.fchmod(descriptor, 0o600)
                 while data := source.read(CHUNK):
                     with self._root.errors("cannot write", path):
                         view = memoryview(data)
@@ -293,5 +294,5 @@ class LocalRepository(Repository):
 
 
 def _unlink(name: str, directory: int) -> None:
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # prune sweeps what cannot be removed now
         os.unlink(name, dir_fd=directory)

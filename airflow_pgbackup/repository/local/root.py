@@ -39,12 +39,14 @@ class Root:
     def path(self, key: str) -> Path:
         """Return the path of a key.
 
-        :raises RepositoryError: a segment of it is a symbolic link.
+        :raises RepositoryError: a segment of it is a symbolic link, or cannot be read.
         """
         path = self.directory
         for segment in key.split("/"):
             path /= segment
-            if path.is_symlink():
+            with self.errors("cannot read", path):
+                is_link = path.is_symlink()
+            if is_link:
                 raise RepositoryError(
                     f"{path} is a symbolic link, which a repository does not follow",
                     hint="To spread a repository over volumes, mount them at its directories.",
@@ -60,8 +62,12 @@ class Root:
 
         :raises RepositoryNotFound: it does not.
         """
-        if not self.directory.is_dir():
+        if not self._exists():
             raise self.not_found()
+
+    def _exists(self) -> bool:
+        with self.errors("cannot read", self.directory):
+            return self.directory.is_dir()
 
     def in_directory(self, folder: Path, action: Callable[[], T]) -> T:
         """Make a directory and run an action that needs it. A writer that gives up may remove it in between.
