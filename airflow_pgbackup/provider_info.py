@@ -32,7 +32,17 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": _modules("hooks", "pgbackup", "repository"),
         "operators": _modules(
-            "operators", "check", "dump", "dump_all", "prune", "restore", "restore_set", "upload", "verify"
+            "operators",
+            "backup_set",
+            "check",
+            "discover",
+            "dump",
+            "dump_all",
+            "prune",
+            "restore",
+            "restore_set",
+            "upload",
+            "verify",
         ),
         "sensors": _modules("sensors", "freshness"),
         "triggers": _modules("triggers", "freshness"),

@@ -1,6 +1,9 @@
-"""Every night: all databases of a server, with its roles and tablespaces, with pg_dumpall.
+"""Every night: all databases of a server, each in a backup of its own, and its roles and tablespaces.
 
-Connections: ``postgres_default`` (a superuser; managed servers have none, see below) and ``aws_default``.
+A backup set ties the backups of a night together. The databases are found when the run starts, so a new one needs no
+change here. They are not one snapshot: each is dumped at its own time.
+
+Connections: ``postgres_default``, whose role may connect to every database and read its tables, and ``aws_default``.
 Trigger the first run manually with the parameter ``init``, which creates the repositories.
 """
 
@@ -26,14 +29,13 @@ with DAG(
     tags=["backup"],
     doc_md=__doc__,
 ):
-    # One file holds everything. It is not one snapshot: pg_dumpall dumps the databases one after the other.
     pg_cluster_backup(
         postgres_conn_id="postgres_default",
-        server="main",  # the series is main/@cluster
+        server="main",  # the series are main/<database> and main/@globals, the sets main/@sets/<id>
         repository=LOCAL,
         upload_to=REMOTE,
-        compress="gzip",  # pg_dumpall itself does not compress
         init_repository="{{ params.init }}",
-        # no_role_passwords=True,           # for RDS, Cloud SQL and others that hide them
-        # exclude_databases=["rdsadmin"],
+        exclude=["scratch_*"],
+        max_active_tis_per_dagrun=2,  # databases dumped at once; or pool="…", a pool for the server
+        # discover={"retries": 5},
     )

@@ -25,6 +25,7 @@ COMMON_FIELDS = (
     "labels",
     "init_repository",
     "max_replay_lag",
+    "repository_uuid",
 )
 
 
@@ -41,6 +42,7 @@ class DumpOperator(PgBackupOperator):
     deadline: float | timedelta | None
     init_repository: bool | str
     max_replay_lag: float | str | timedelta | None
+    repository_uuid: str | None
 
     def _repository(self) -> Repository:
         from airflow_pgbackup.hooks.repository import open_repository
@@ -48,6 +50,8 @@ class DumpOperator(PgBackupOperator):
         repository = open_repository(self.repository, self.aws_conn_id, cancel=self._cancel)
         if is_true("init_repository", self.init_repository):
             repository.init()
+        if self.repository_uuid:
+            repository.require(self.repository_uuid)
         return repository
 
     def _options(self, kind: type[Options]) -> Options:

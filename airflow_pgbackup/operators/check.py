@@ -39,6 +39,7 @@ class PgBackupCheckOperator(PgBackupOperator):
     :param options: of the dump, named as in the dump operators: ``{"schemas": ["app"], "jobs": 4}``.
     :param scan_rows: also read every table, for rows that no restore accepts; this takes as long and loads the server
         as much as a few dumps.
+    :param init_repository: create the repository if it does not exist, as the dump would. For its first use only.
     :param fail_on: ``error``: fail on errors; ``warning``: also on warnings; ``never``.
     """
 
@@ -51,6 +52,7 @@ class PgBackupCheckOperator(PgBackupOperator):
         "cluster",
         "options",
         "scan_rows",
+        "init_repository",
         "fail_on",
     )
 
@@ -67,6 +69,7 @@ class PgBackupCheckOperator(PgBackupOperator):
         cluster: bool | str = False,
         options: Mapping[str, Any] | None = None,
         scan_rows: bool | str = False,
+        init_repository: bool | str = False,
         fail_on: str = "error",
         **kwargs: Any,
     ) -> None:
@@ -79,6 +82,7 @@ class PgBackupCheckOperator(PgBackupOperator):
         self.cluster = cluster
         self.options = options
         self.scan_rows = scan_rows
+        self.init_repository = init_repository
         self.fail_on = fail_on
 
     @property
@@ -119,7 +123,12 @@ class PgBackupCheckOperator(PgBackupOperator):
     def _repository(self, cancel: Cancel) -> Repository | None:
         from airflow_pgbackup.hooks.repository import open_repository
 
-        return open_repository(self.repository, self.aws_conn_id, cancel=cancel) if self.repository else None
+        if not self.repository:
+            return None
+        repository = open_repository(self.repository, self.aws_conn_id, cancel=cancel)
+        if is_true("init_repository", self.init_repository):
+            repository.init()
+        return repository
 
     def _dump_options(self) -> DumpOptions | DumpAllOptions:
         from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions

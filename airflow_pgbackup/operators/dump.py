@@ -46,6 +46,8 @@ class PgDumpOperator(DumpOperator):
         unmounted volume becomes a new repository instead of an error.
     :param max_replay_lag: of a standby, in seconds or as a timedelta; one that is further behind its primary is not
         dumped. By default `[pgbackup] max_replay_lag`, which has no limit.
+    :param repository_uuid: the UUID that the repository must have, as PgDiscoverOperator found it. A worker that sees
+        another one, such as its own disk, fails before it dumps.
     :param count_rows: count every table of the source in the dump's own snapshot while pg_dump reads it, so that each
         verification compares the archive with its source; the manifest lists what the options leave out. It reads the
         tables twice.
@@ -96,6 +98,7 @@ class PgDumpOperator(DumpOperator):
         deadline: float | timedelta | None = None,
         init_repository: bool | str = False,
         max_replay_lag: float | str | timedelta | None = None,
+        repository_uuid: str | None = None,
         count_rows: bool = False,
         # pg_dump's options, in the order of its --help
         format: str = "custom",
@@ -172,6 +175,7 @@ class PgDumpOperator(DumpOperator):
         self.deadline = deadline
         self.init_repository = init_repository
         self.max_replay_lag = max_replay_lag
+        self.repository_uuid = repository_uuid
         self.count_rows = count_rows
         self.format = format
         self.jobs = jobs

@@ -30,6 +30,8 @@ class PgDumpAllOperator(DumpOperator):
     :param database: the database to connect to for roles and tablespaces. pg_dumpall dumps every database.
     :param compress: ``zstd`` or ``gzip``, with a level as in ``zstd:9``, or None. pg_dumpall has no such option:
         airflow-pgbackup compresses its output on the way into the repository.
+    :param passwords_if_allowed: omit the roles' passwords where the server does not let this role read them, and log
+        it, instead of failing.
 
     The other parameters are pg_dumpall's options; see :class:`~airflow_pgbackup.postgres.options.DumpAllOptions`.
     There is no ``create``: pg_dumpall always writes CREATE DATABASE.
@@ -58,6 +60,8 @@ class PgDumpAllOperator(DumpOperator):
         deadline: float | timedelta | None = None,
         init_repository: bool | str = False,
         max_replay_lag: float | str | timedelta | None = None,
+        repository_uuid: str | None = None,
+        passwords_if_allowed: bool = False,
         compress: int | str | None = None,
         # pg_dumpall's options, in the order of its --help
         verbose: bool = False,
@@ -117,6 +121,8 @@ class PgDumpAllOperator(DumpOperator):
         self.deadline = deadline
         self.init_repository = init_repository
         self.max_replay_lag = max_replay_lag
+        self.repository_uuid = repository_uuid
+        self.passwords_if_allowed = passwords_if_allowed
         self.compress = compress
         self.verbose = verbose
         self.lock_wait_timeout = lock_wait_timeout
@@ -177,5 +183,6 @@ class PgDumpAllOperator(DumpOperator):
             connection=PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(),
             options=options,
             compress=self.compress,
+            passwords_if_allowed=self.passwords_if_allowed,
             **self._common(run),
         )

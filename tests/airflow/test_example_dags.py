@@ -102,11 +102,16 @@ def test_without_init_a_missing_repository_is_an_error(world: str, run_dag: Call
 def test_all_databases_nightly(world: str, s3: S3Server, run_dag: Callable[..., Any]) -> None:
     run = run_dag(EXAMPLES / "all_databases_nightly.py", conf={"init": True})
     assert set(run.states.values()) == {"success"}, run.output
-    reference = run.results["pg_cluster_backup.upload"]
-    assert reference["series"] == "main/@cluster"
-    assert reference["database"] is None
-    assert reference["artifact"].endswith(".sql.gz")
-    assert rows_of(s3, world, reference)["rental"] == 1000
+    result = run.results["pg_cluster_backup.set"]
+    assert (result["status"], result["server"]) == ("complete", "main")
+    uploads = {run.results[task]["series"]: run.results[task] for task in run.states if ".upload" in task}
+    assert len(uploads) == result["databases"] + 1
+    assert uploads["main/@globals"]["verified"] == "archive"
+    (rental,) = [one for one in uploads.values() if rows_of(s3, world, one).get("rental")]
+    assert rental["format"] == "custom"
+    listed = s3.client().list_objects_v2(Bucket=world, Prefix=f"pg/{result['set']}/")["Contents"]
+    (copy,) = [read_json(s3, world, each["Key"]) for each in listed]
+    assert (copy["status"], len(copy["databases"])) == ("complete", result["databases"])
 
 
 def test_definitions_weekly(world: str, s3: S3Server, run_dag: Callable[..., Any]) -> None:

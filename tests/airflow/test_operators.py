@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def backups(folder: Path, series: str) -> list[str]:
+    """The ids of a series' backups."""
+    return sorted(path.parent.name for path in (folder / series).glob("*/manifest.json"))
 
 
 def manifest(folder: Path, reference: dict[str, Any]) -> Any:
@@ -147,6 +153,48 @@ pg_backup.partial(
     assert [upload["database"] for upload in uploads] == [database.dbname, other.dbname]
     assert {upload["repository"] for upload in uploads} == {second}
     assert {upload["verified"] for upload in uploads} == {"archive"}
+
+
+def test_a_pipeline_checks_first_and_prunes_in_the_end(
+    server18: PostgresServer,
+    database: ConnectionParams,
+    fresh_database: Callable[..., Any],
+    folder: Path,
+    run_dag: RunDag,
+) -> None:
+    other = fresh_database(server18, None, "CREATE TABLE t (id int)")
+    source = f"""
+pg_backup.partial(
+    postgres_conn_id="db", server="prod", repository={folder.as_uri()!r}, check={{"fail_on": "never"}},
+    prune={{"keep_last": 1}}, init_repository=True, lock_wait_timeout="1s",
+).expand(database=[{database.dbname!r}, {other.dbname!r}])
+"""
+    first = run_dag(source)
+    second = run_dag(source)
+    tasks = ("check", "dump", "verify", "prune")
+    for run in (first, second):
+        assert run.states == {f"pg_backup.{task}[{i}]": "success" for task in tasks for i in (0, 1)}, run.output
+    for i, name in enumerate((database.dbname, other.dbname)):
+        removed = [one["id"] for one in second.results[f"pg_backup.prune[{i}]"]["decisions"]]
+        assert removed == [first.results[f"pg_backup.dump[{i}]"]["id"]]
+        assert backups(folder, f"prod/{name}") == [second.results[f"pg_backup.dump[{i}]"]["id"]]
+    # A database that cannot be dumped: its run still prunes, and the run fails.
+    with closing(other.connect()) as session:
+        session.execute("BEGIN")
+        session.execute("LOCK TABLE t")
+        third = run_dag(source)
+    assert third.states["pg_backup.dump[1]"] == "failed"
+    assert third.states["pg_backup.verify[1]"] == "upstream_failed"
+    assert third.states["pg_backup.prune[1]"] == third.states["pg_backup.prune[0]"] == "success"
+    assert backups(folder, f"prod/{other.dbname}") == [second.results["pg_backup.dump[1]"]["id"]]
+
+
+def test_a_check_with_errors_stops_the_pipeline(folder: Path, database: ConnectionParams, run_dag: RunDag) -> None:
+    nowhere = (folder / "unmounted").as_uri()
+    run = run_dag(f"pg_backup(postgres_conn_id='db', repository={nowhere!r})")
+    assert run.states["pg_backup.check"] == "failed"
+    assert run.states["pg_backup.dump"] == run.states["pg_backup.verify"] == "upstream_failed"
+    assert f"no repository at {nowhere}" in run.output
 
 
 def test_lists_of_options_from_tasks(database: ConnectionParams, folder: Path, run_dag: RunDag) -> None:

@@ -125,8 +125,10 @@ def test_the_operators_are_found() -> None:
         "PgBackupCheckOperator",
         "PgBackupFreshnessSensor",
         "PgBackupPruneOperator",
+        "PgBackupSetOperator",
         "PgBackupUploadOperator",
         "PgBackupVerifyOperator",
+        "PgDiscoverOperator",
         "PgDumpAllOperator",
         "PgDumpOperator",
         "PgRestoreOperator",
@@ -174,7 +176,7 @@ def test_no_argument_hides_one_of_airflow_s() -> None:
         assert own & taken == set(), name
 
 
-OTHERS = {"delete": False, "max_age": 60, "server": "s"}
+OTHERS = {"delete": False, "max_age": 60, "server": "s", "discovery": {}, "backups": []}
 
 
 def test_a_constructor_only_stores() -> None:

@@ -247,7 +247,8 @@ def test_the_password_appears_nowhere(
     run = supervised(f"""
 one, two = {folder.as_uri()!r}, "s3://{bucket}/pg"
 pg_backup(postgres_conn_id="db", repository=one, upload_to=two, init_repository=True)
-pg_cluster_backup(postgres_conn_id="cluster", repository=two, init_repository=True)
+all = PgDumpAllOperator(task_id="all", postgres_conn_id="cluster", repository=two, init_repository=True)
+PgBackupVerifyOperator(task_id="verify", backup=all.output)
 PgDumpOperator(task_id="fails", postgres_conn_id="broken", repository=one)
 
 @task

@@ -1,0 +1,137 @@
+"""pg_backup: check, dump, verify, upload and prune one database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import BaseOperator, task_group
+
+from airflow_pgbackup.operators.check import PgBackupCheckOperator
+from airflow_pgbackup.operators.dump import PgDumpAllOperator, PgDumpOperator
+from airflow_pgbackup.operators.prune import PgBackupPruneOperator
+from airflow_pgbackup.operators.upload import PgBackupUploadOperator
+from airflow_pgbackup.operators.verify import PgBackupVerifyOperator
+from airflow_pgbackup.postgres.options import DumpOptions
+
+Parameters = Mapping[str, Any]
+"""Further parameters of the operator of one task: ``{"retries": 0, "pool": "small"}``."""
+
+
+@task_group(tooltip="check, pg_dump, verify, upload, prune")
+def pg_backup(
+    *,
+    repository: str,
+    aws_conn_id: str | None = "aws_default",
+    check: bool | Parameters = True,
+    level: str = "archive",
+    verify_deadline: float | timedelta | None = None,
+    verify: Parameters | None = None,
+    upload_to: str | None = None,
+    upload_aws_conn_id: str | None = "aws_default",
+    upload_extra_args: Mapping[str, Any] | None = None,
+    upload: Parameters | None = None,
+    prune: Parameters | None = None,
+    **dump: Any,
+) -> BaseOperator:
+    """Check the server and the repository, dump one database, verify the backup, copy it to a second repository if one
+    is given, and prune its series if a policy is given.
+
+    The task ``prune`` is a teardown: it also runs after a failure, to sweep what a killed dump left behind. While no
+    backup counts, it deletes none.
+
+    :param repository: the repository for the dump.
+    :param aws_conn_id: for ``repository``, if it is on S3.
+    :param check: False omits the check; a mapping gives further parameters of
+        :class:`~airflow_pgbackup.operators.check.PgBackupCheckOperator`, ``{"fail_on": "never"}``.
+    :param level: the level of the verification; only a verified backup is uploaded.
+    :param verify_deadline: the deadline of the verification.
+    :param verify: further parameters of :class:`~airflow_pgbackup.operators.verify.PgBackupVerifyOperator`.
+    :param upload_to: the second repository; None copies nothing.
+    :param upload_aws_conn_id: for ``upload_to``.
+    :param upload_extra_args: boto3's ``ExtraArgs`` for the upload.
+    :param upload: further parameters of :class:`~airflow_pgbackup.operators.upload.PgBackupUploadOperator`.
+    :param prune: the retention policy of the database's backups in ``repository``, ``{"keep_daily": 7}``, and further
+        parameters of :class:`~airflow_pgbackup.operators.prune.PgBackupPruneOperator`; None deletes nothing.
+    :param dump: all other parameters of :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`.
+    :return: the last task but the pruning; its ``.output`` is the reference of the backup.
+    """
+    made = PgDumpOperator(task_id="dump", repository=repository, aws_conn_id=aws_conn_id, **dump)
+    if check is not False:
+        options = {name: dump[name] for name in (*DumpOptions.table(), "extra_args") if name in dump}
+        checked = PgBackupCheckOperator(
+            **{
+                "task_id": "check",
+                "postgres_conn_id": made.postgres_conn_id,
+                "database": made.database,
+                "repository": repository,
+                "aws_conn_id": aws_conn_id,
+                "server": made.server,
+                "options": options,
+                "init_repository": made.init_repository,
+                **({} if check is True else check),
+            }
+        )
+        checked >> made
+    last = verified_and_uploaded(
+        made,
+        level=level,
+        verify={"deadline": verify_deadline, **(verify or {})},
+        upload_to=upload_to,
+        upload={"destination_aws_conn_id": upload_aws_conn_id, "extra_args": upload_extra_args, **(upload or {})},
+    )[-1]
+    if prune is not None:
+        server = made.server or made.postgres_conn_id
+        pruned = PgBackupPruneOperator(
+            **{
+                "task_id": "prune",
+                "repository": repository,
+                "aws_conn_id": aws_conn_id,
+                "server": server,
+                "databases": None if made.database is None else [made.database],
+                "minimum_level": level,
+                "delete": True,
+                **prune,
+            }
+        )
+        last >> pruned.as_teardown(on_failure_fail_dagrun=True)
+    return last
+
+
+def verified_and_uploaded(
+    made: PgDumpOperator | PgDumpAllOperator,
+    *,
+    level: str,
+    verify: Parameters,
+    upload_to: str | None,
+    upload: Parameters,
+) -> list[BaseOperator]:
+    """Verify and upload what a dump task makes.
+
+    :param verify: further parameters of the verification. :param upload: those of the upload.
+    :return: the task ``verify``, and ``upload`` if there is a second repository.
+    """
+    verified = PgBackupVerifyOperator(
+        **{
+            "task_id": "verify",
+            "backup": made.output,
+            "level": level,
+            "aws_conn_id": made.aws_conn_id,
+            **verify,
+        }
+    )
+    if upload_to is None:
+        return [verified]
+    uploaded = PgBackupUploadOperator(
+        **{
+            "task_id": "upload",
+            "backup": verified.output,
+            "destination": upload_to,
+            "aws_conn_id": made.aws_conn_id,
+            "minimum_level": level,
+            "init_repository": made.init_repository,
+            **upload,
+        }
+    )
+    return [verified, uploaded]
