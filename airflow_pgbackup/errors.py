@@ -192,7 +192,7 @@ class VerificationFailed(PgBackupError):
 
 
 class PartialSet(PgBackupError):
-    permanent = True
+    _retry = "never"
 
 
 class NotProven(PgBackupError):

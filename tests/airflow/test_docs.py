@@ -54,6 +54,8 @@ def test_tables_are_up_to_date(page: Path) -> None:
         ("check", "check", "PgBackupCheckOperator"),
         ("dump", "dump", "PgDumpOperator"),
         ("dump_all", "dump", "PgDumpAllOperator"),
+        ("discover", "discover", "PgDiscoverOperator"),
+        ("backup_set", "backup_set", "PgBackupSetOperator"),
         ("verify", "verify", "PgBackupVerifyOperator"),
         ("upload", "upload", "PgBackupUploadOperator"),
         ("restore", "restore", "PgRestoreOperator"),
