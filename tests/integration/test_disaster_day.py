@@ -12,22 +12,27 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 import psycopg
 import pytest
 from restoring import databases_of, fresh_server, value
+from sets import back_up_set, member
 
-from airflow_pgbackup.backup.dump import dump_cluster, dump_database
+from airflow_pgbackup.backup.dump import dump_cluster
+from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
-from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.postgres.options import DumpAllOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.repository.backup_set import write_set
+from airflow_pgbackup.repository.catalogue import read_catalogue
+from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.options import S3Options
 
@@ -94,7 +99,7 @@ class Shell:
             ["sh", "-e"], cwd=self._directory, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
-        self._limit = threading.Timer(300, self._process.kill)
+        self._limit = threading.Timer(600, self._process.kill)
         self._limit.start()
 
     def __enter__(self) -> Shell:
@@ -172,20 +177,22 @@ def left(tmp_path_factory: pytest.TempPathFactory, s3: S3Server) -> Repositories
             with server.params.with_database(database).connect() as session:
                 for statement in statements:
                     session.execute(statement)
-        made = [
-            dump_cluster(connection=server.params, server="prod", repository=repository, options=options)
-            for options in (DumpAllOptions(), DumpAllOptions(globals_only=True))
-        ] + [
-            dump_database(
-                connection=server.params.with_database(database),
-                server="prod",
-                repository=repository,
-                options=DumpOptions(),
-            )
-            for database in TABLES
-        ]
-    for reference in made:
-        upload(reference=verify(reference=reference, repository=repository), source=repository, destination=second)
+        tied = back_up_set(server, repository, list(TABLES))
+        dump_cluster(connection=server.params, server="prod", repository=repository, options=DumpAllOptions())
+    copies = {}
+    for each in read_catalogue(repository).backups:
+        evidence = read_evidence(repository, each.series, each.id)
+        verified = verify(reference=reference_of(repository, evidence), repository=repository)
+        copies[each.series.path] = upload(reference=verified, source=repository, destination=second)
+    assert tied.globals is not None
+    write_set(
+        second,
+        replace(
+            tied,
+            globals=member(second, copies[tied.globals.series]),
+            databases=tuple(member(second, copies[each.series]) for each in tied.databases),
+        ),
+    )
     return Repositories(directory, s3, in_s3)
 
 
@@ -253,11 +260,10 @@ def assert_usable(server: PostgresServer) -> None:
 class Day:
     """The page, from top to bottom: what is typed, what is looked at after each section, what happens in between."""
 
-    def __init__(self, shell: Shell, values: dict[str, list[str]], new: PostgresServer, other: PostgresServer) -> None:
+    def __init__(self, shell: Shell, values: dict[str, list[str]], servers: Sequence[PostgresServer]) -> None:
         self._shell = shell
         self._values = values
-        self._new = new
-        self._other = other
+        self._new, self._of_set, self._of_cluster = servers
 
     def run(self, heading: str) -> str:
         """Type the blocks of a section; return what they printed."""
@@ -274,7 +280,7 @@ class Day:
     def through(self) -> None:
         looks = {
             "1": lambda _: None, "2": self.installed, "3": self.chosen, "4": self.restored, "5": self.checked,
-            "6": self.one_table, "7": self.cluster, "8": lambda _: None, "9": self.by_hand,
+            "6": self.one_table, "7": self.everything, "8": lambda _: None, "9": self.by_hand,
         }  # fmt: skip
         numbered = {heading[0]: heading for heading in SECTIONS if heading[0].isdigit()}
         assert list(numbered) == list(looks)
@@ -328,16 +334,17 @@ class Day:
             session.execute(drop.encode())
         assert value(app, "SELECT count(*) FROM film") == 1000
 
-    def cluster(self, printed: str) -> None:
+    def everything(self, printed: str) -> None:
         assert "new database app: 1 table with 1,000 rows" in printed
         assert "\ndatabases restored: app, shop\n" in printed
-        assert databases_of(self._other) == {"app", "shop"}
-        assert_usable(self._other)
+        for server in (self._of_set, self._of_cluster):
+            assert databases_of(server) == {"app", "shop"}
+            assert_usable(server)
 
     def by_hand(self, printed: str) -> None:
         (digest,) = re.findall(r"^([0-9a-f]{64})  \./app_\S+\.dump$", printed, re.MULTILINE)
         assert f'"sha256": "{digest}"' in printed
-        restored = self._other.params.with_database("app_restored")
+        restored = self._of_cluster.params.with_database("app_restored")
         assert value(restored, "SELECT count(*) FROM film") == 1000
         assert value(restored, "SELECT relowner::regrole::text FROM pg_class WHERE relname = 'film'") == "app_owner"
 
@@ -345,14 +352,14 @@ class Day:
 @pytest.mark.parametrize("place", ["directory", "s3"])
 def test_the_page(place: str, left: Repositories, kit: Path, machine: dict[str, str], tmp_path: Path) -> None:
     with ExitStack() as stack:
-        new, other = (
-            stack.enter_context(fresh_server(18, superuser="postgres", password=NEW, tcp=True)) for _ in range(2)
-        )
+        servers = [
+            stack.enter_context(fresh_server(18, superuser="postgres", password=NEW, tcp=True)) for _ in range(3)
+        ]
         values = {
             "KIT": [str(kit)],
             "PGBACKUP_REPOSITORY": [left.in_s3 if place == "s3" else f"file://{left.directory}"],
-            "PGHOST": [new.params.host, other.params.host],
-            "PGPORT": [new.params.port, other.params.port],
+            "PGHOST": [server.params.host for server in servers],
+            "PGPORT": [server.params.port for server in servers],
             "PGUSER": ["postgres"],
             "PGPASSWORD": [NEW],
             "SERVER": ["prod"],
@@ -367,7 +374,7 @@ def test_the_page(place: str, left: Repositories, kit: Path, machine: dict[str, 
         else:
             values["BACKUP"] = [str(path) for path in (left.directory / "prod" / "app").iterdir()]
         shell = stack.enter_context(Shell(machine))
-        Day(shell, values, new, other).through()
+        Day(shell, values, servers).through()
 
 
 @dataclass(frozen=True)
