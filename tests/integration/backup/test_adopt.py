@@ -223,7 +223,6 @@ def test_a_file_that_is_not_a_dump_is_skipped_and_reported(repository: LocalRepo
     for name, (data, _) in odd.items():
         (folder / name).write_bytes(data)
     odd["link.dump"] = (b"", "a symbolic link, which is not followed")
-    (folder / "link.dump").unlink()
     (folder / "link.dump").symlink_to(folder / "backup.sh")
     logged: list[str] = []
     result = run(repository, folder, log=logged.append)
