@@ -11,6 +11,7 @@ from airflow_pgbackup.backup.choose_backup import LATEST, choose_backup, parse_s
 from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.restore import GlobalsBackup, restore
+from airflow_pgbackup.backup.restore.beside import LEFT_OUT
 from airflow_pgbackup.backup.restore.plan import require_kind
 from airflow_pgbackup.backup.restore.target import RestoreTarget, connect_for_cluster
 from airflow_pgbackup.cli.arguments import backup_argument, connection_argument
@@ -158,7 +159,7 @@ def _lines(outcome: Mapping[str, Any]) -> list[str]:
         schema = outcome["into_schema"]
         return [
             *lines,
-            f'the tables are in schema "{schema}", without foreign keys, triggers, rules, policies and privileges',
+            f'the tables are in schema "{schema}", without {LEFT_OUT}',
             "to copy their rows into the live tables:",
             *outcome["statements"],
             f"then: DROP SCHEMA {quoted(schema)} CASCADE;",

@@ -358,3 +358,30 @@ def test_other_params_change_nothing(example: Example, run_dag: RunDag) -> None:
 
 if not ASKS:
     del test_restore_with_approval, test_somebody_else_may_not_approve
+
+
+def test_a_table_is_restored_beside_the_live_one(
+    databases: tuple[ConnectionParams, ConnectionParams], folder: str, run_dag: RunDag
+) -> None:
+    source = databases[0]
+    dumped = run_dag(f"PgDumpOperator(task_id='dump', postgres_conn_id='source', repository={folder!r})")
+    with source.connect() as session:
+        session.execute("delete from film where id > 10")
+    run = run_dag(
+        f"""
+{IMPORT}
+PgRestoreOperator(
+    task_id="restore", backup={dumped.results["dump"]!r}, postgres_conn_id="source", mode="into_existing",
+    tables=["film"], into_schema="{{{{ 'recovered' ~ '_1' }}}}",
+)
+""",
+        logical_date=None,
+    )
+    assert run.states == {"restore": "success"}, run.output
+    result = run.results["restore"]
+    assert (result["rows"], result["into_schema"], result["mode"]) == (300, "recovered_1", "into_existing")
+    assert films(source) == 10
+    with source.connect() as session:
+        for statement in result["statements"]:
+            session.execute(statement)
+    assert films(source) == 300

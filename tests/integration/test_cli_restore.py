@@ -272,7 +272,7 @@ def test_one_table_beside_the_live_one(cli: Cli) -> None:
     into = ("--into-schema", 'recovered "26"', "--table", "film", "-t", "log", "-t", "plan", "--schema", "public")
     plan = cli.restore(*into, "--dry-run")
     assert plan.returncode == 0, plan.stderr
-    assert "without foreign keys, triggers, rules, policies and privileges" in plan.stdout
+    assert "without foreign keys, triggers, rules, policies, extended statistics and privileges" in plan.stdout
     assert fingerprint(cli) == before
 
     done = cli.restore(*into, PGDATABASE="postgres")

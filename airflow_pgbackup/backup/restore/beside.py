@@ -30,7 +30,7 @@ from airflow_pgbackup.backup.restore.new_database import create_like, drop_publi
 from airflow_pgbackup.backup.restore.plan import Loader, check_versions
 from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest, require_may_create, state_in_errors
 from airflow_pgbackup.backup.restore.script import open_script
-from airflow_pgbackup.errors import ConfigurationError, RestoreError
+from airflow_pgbackup.errors import ConfigurationError, RestoreError, ToolError
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
 from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, Toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -41,6 +41,7 @@ from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.process import run_tool
 from airflow_pgbackup.private_directory import PrivateDirectory
 
+LEFT_OUT = "foreign keys, triggers, rules, policies, extended statistics and privileges"
 _ALONE = {"no_owner": True, "no_privileges": True, "no_tablespaces": True}
 
 
@@ -61,13 +62,13 @@ def restore_beside(request: RestoreRequest, schema: str) -> RestoreOutcome:
     as_path = request.manifest.artifact.format not in ("plain", "custom")
     with (
         request.checked(request.repository, request.manifest, as_path=as_path) as checked,
-        _open(request, checked, server) as loader,
+        _open(request, schema, checked, server) as loader,
     ):
         return request.execute(_BesideRestore(request, schema, server, loader))
 
 
 @contextmanager
-def _open(request: RestoreRequest, checked: Checked, server: ServerInfo) -> Iterator[Loader]:
+def _open(request: RestoreRequest, schema: str, checked: Checked, server: ServerInfo) -> Iterator[Loader]:
     options = request.options
     if request.manifest.artifact.format == "plain":
         yield open_script(request.run, checked, RestoreOptions(), server)
@@ -78,7 +79,7 @@ def _open(request: RestoreRequest, checked: Checked, server: ServerInfo) -> Iter
         checked,
         RestoreOptions(**_ALONE),  # type: ignore[arg-type]
         server,
-        lambda entries: select_tables(entries, options.tables, options.schemas),
+        lambda entries: select_tables(entries, options.tables, options.schemas, schema),
     ) as loader:
         yield loader
 
@@ -101,7 +102,7 @@ class _BesideRestore:
         return [
             f'restoring {counted(len(request.options.tables), "table")} into new schema "{self._schema}" of '
             f"{target.connection.label}: {', '.join(request.options.tables)}",
-            "with their rows, indexes, keys and checks; without foreign keys, triggers, rules, policies and privileges",
+            f"with their rows, indexes, keys and checks; without {LEFT_OUT}",
             *loader.lines(),
             "through a temporary database, then in a single transaction; the live tables are not touched",
         ]
@@ -120,13 +121,16 @@ class _BesideRestore:
             public_exists = drop_public_schema(run, new, makes_public=self._loader.makes_public)
             self._loader.load(new, single_transaction=False, public_exists=public_exists)
             with session(new, run.cancel) as connection:
-                tables = move_tables(connection, request.options.tables, request.options.schemas, schema)
+                tables, lost = move_tables(connection, request.options.tables, request.options.schemas, schema)
+            for line in lost:
+                run.warn(line)
             toc = self._dump(new, directory / "tables.dump")
             run.check()
             archive = OpenArchive(directory / "tables.dump", "custom", toc)
             options = RestoreOptions(**_ALONE, role=request.options.role)  # type: ignore[arg-type]
             final = ArchiveLoader(run, archive, options, self._server)
-            final.load(target.connection, single_transaction=True, public_exists=True)
+            with _hinting(schema):
+                final.load(target.connection, single_transaction=True, public_exists=True)
         self._finish(outcome, tables, objects=len(toc.entries))
 
     def _dump(self, params: ConnectionParams, file: Path) -> Toc:
@@ -161,6 +165,22 @@ class _BesideRestore:
                 outcome.statements = copying_statements(connection, tables, self._schema)
             if request.analyze:
                 analyze_tables(connection, tables, self._schema)
+
+
+@contextmanager
+def _hinting(schema: str) -> Iterator[None]:
+    """Say what to do about an error of the last step, where the target does not have what the tables need."""
+    try:
+        yield
+    except ToolError as error:
+        if f'schema "{schema}" already exists' in error.message:
+            error.hint = "Choose another name: the schema was created during the restore."
+        elif "does not exist" in error.message:
+            error.hint = (
+                "The tables use a type, function or schema that this database lacks: restore that first, or restore "
+                "the backup into a database of its own (mode create)."
+            )
+        raise
 
 
 _REPORT = "Restore into a database of its own (mode create), and report this: it should not happen."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, fetch_value, translated_errors
-from airflow_pgbackup.backup.restore.beside_selection import require_one
+from airflow_pgbackup.backup.restore.beside_selection import own_schema, require_one
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.definitions.database import quoted
 from airflow_pgbackup.postgres.sql.anybytes import encoded
@@ -14,11 +14,16 @@ from airflow_pgbackup.postgres.sql.anybytes import encoded
 
 @dataclass(frozen=True)
 class MovedTable:
-    """A table that was moved. :ivar root: not a partition of another one that was moved. :ivar rows: its own rows."""
+    """A table that was moved.
+
+    :ivar root: not a partition of another one that was moved. :ivar is_parent: others inherit from it, and it is
+        not partitioned. :ivar rows: its own.
+    """
 
     schema: str
     name: str
     root: bool
+    is_parent: bool
     rows: int
 
 
@@ -35,7 +40,8 @@ WITH RECURSIVE moved(oid, root) AS (
     UNION
     SELECT i.inhrelid, false FROM moved JOIN pg_inherits AS i ON i.inhparent = moved.oid
       JOIN pg_class AS c ON c.oid = i.inhrelid WHERE c.relispartition)
-SELECT moved.oid, n.nspname, c.relname, bool_and(moved.root), c.relkind = 'r'
+SELECT moved.oid, n.nspname, c.relname, bool_and(moved.root),
+       c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = moved.oid)
   FROM moved JOIN pg_class AS c ON c.oid = moved.oid JOIN pg_namespace AS n ON n.oid = c.relnamespace
  GROUP BY moved.oid, n.nspname, c.relname, c.relkind ORDER BY 2, 3
 """
@@ -55,24 +61,31 @@ _DETACH = (
               ELSE format('ALTER TABLE %%s NO INHERIT %%s', i.inhrelid::regclass, i.inhparent::regclass) END
          FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
         WHERE i.inhrelid = ANY(%s) AND NOT i.inhparent = ANY(%s)""",
-    # A default that draws from a sequence of another table would draw from the live one.
-    """SELECT format('ALTER TABLE %%s ALTER %%I DROP DEFAULT', d.adrelid::regclass, a.attname)
-         FROM pg_attrdef AS d JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-        WHERE d.adrelid = ANY(%s) AND EXISTS (
-              SELECT FROM pg_depend AS p JOIN pg_class AS s ON s.oid = p.refobjid AND s.relkind = 'S'
-               WHERE p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass
-                 AND NOT EXISTS (SELECT FROM pg_depend AS o
-                                  WHERE o.classid = 'pg_class'::regclass AND o.objid = s.oid
-                                    AND o.refclassid = 'pg_class'::regclass AND o.deptype IN ('a', 'i')
-                                    AND o.refobjid = ANY(%s)))""",
 )
 
+# A default that draws from a sequence of another table would draw from the live one.
+_DEFAULTS = """
+SELECT d.adrelid::regclass::text, a.attname
+  FROM pg_attrdef AS d JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+ WHERE d.adrelid = ANY(%s) AND EXISTS (
+       SELECT FROM pg_depend AS p JOIN pg_class AS s ON s.oid = p.refobjid AND s.relkind = 'S'
+        WHERE p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass
+          AND NOT EXISTS (SELECT FROM pg_depend AS o
+                           WHERE o.classid = 'pg_class'::regclass AND o.objid = s.oid
+                             AND o.refclassid = 'pg_class'::regclass AND o.deptype IN ('a', 'i')
+                             AND o.refobjid = ANY(%s)))
+"""
 
-def move_tables(connection: Session, names: Sequence[str], schemas: Sequence[str], schema: str) -> list[MovedTable]:
+
+def move_tables(
+    connection: Session, names: Sequence[str], schemas: Sequence[str], schema: str
+) -> tuple[list[MovedTable], list[str]]:
     """Move tables and their partitions into a new schema, without foreign keys, triggers, rules and policies.
 
     :param schemas: of the tables; empty for any.
+    :return: the tables, and a line for each default that they lost too.
     :raises OptionError: a table does not exist, or two would have the same name.
+    :raises ConfigurationError: the schema exists.
     :raises RestoreError: a statement failed.
     """
     where = [list(schemas), not schemas]
@@ -90,19 +103,31 @@ def move_tables(connection: Session, names: Sequence[str], schemas: Sequence[str
             statements = fetch_column(connection, query.encode(), [oids] * query.count("%s)"))
             for statement in statements:
                 connection.execute(encoded(statement))
+        lost = []
+        for table, column in connection.execute(_DEFAULTS, [oids, oids]).fetchall():
+            connection.execute(encoded(f"ALTER TABLE {table} ALTER {quoted(column)} DROP DEFAULT"))
+            lost.append(f"column {column} of {table} is restored without its default, a sequence of another table")
+        if fetch_value(connection, "SELECT count(*) FROM pg_namespace WHERE nspname = %s", [schema]):
+            raise own_schema(schema)
         connection.execute(encoded(f"CREATE SCHEMA {quoted(schema)}"))
         tables = []
-        for _, old, name, root, has_rows in found:
+        for _, old, name, root, is_parent in found:
             connection.execute(encoded(f"ALTER TABLE {quoted(old)}.{quoted(name)} SET SCHEMA {quoted(schema)}"))
-            count = f"SELECT count(*) FROM {quoted(schema)}.{quoted(name)}"  # noqa: S608  quoted
-            rows = fetch_value(connection, encoded(count)) if has_rows else 0
-            tables.append(MovedTable(old, name, root, int(rows)))
-    return tables
+            count = f"SELECT count(*) FROM ONLY {quoted(schema)}.{quoted(name)}"  # noqa: S608  quoted
+            rows = fetch_value(connection, encoded(count))
+            tables.append(MovedTable(old, name, root, is_parent, int(rows)))
+    return tables, lost
 
 
+_EXISTS = """
+SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE n.nspname = %s AND c.relname = %s
+"""
 _COLUMNS = """
-SELECT a.attname, a.attgenerated <> '', a.attidentity <> ''
+SELECT a.attname, a.attgenerated <> '', a.attidentity <> '', format_type(a.atttypid, a.atttypmod),
+       t.typnamespace = c.relnamespace
   FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  JOIN pg_type AS t ON t.oid = a.atttypid
  WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 _HAS_KEY = """
@@ -124,9 +149,9 @@ def _copying(connection: Session, table: MovedTable, schema: str) -> list[str]:
     live = f"{quoted(table.schema)}.{quoted(table.name)}"
     restored = f"{quoted(schema)}.{quoted(table.name)}"
     there = {name: rest for name, *rest in connection.execute(_COLUMNS, [table.schema, table.name])}
-    if not there:
+    if not fetch_value(connection, _EXISTS, [table.schema, table.name]):
         return [f"ALTER TABLE {restored} SET SCHEMA {quoted(table.schema)};  -- there is no table {_comment(live)} now"]
-    here = fetch_column(connection, _COLUMNS, [schema, table.name])
+    here = {name: rest for name, *rest in connection.execute(_COLUMNS, [schema, table.name])}
     both = [name for name in here if name in there and not there[name][0]]
     lines = []
     if lost := [name for name in here if name not in there]:
@@ -139,9 +164,13 @@ def _copying(connection: Session, table: MovedTable, schema: str) -> list[str]:
     if not has_key:
         lines.append(f"-- {_comment(live)} has no primary key: this copies every row, also those that it still has")
     columns = ", ".join(map(quoted, both))
+    # A column may have the row type of a table that was restored too: of that in the new schema.
+    values = ", ".join(f"{quoted(name)}::text::{there[name][2]}" if here[name][3] else quoted(name) for name in both)
     overriding = " OVERRIDING SYSTEM VALUE" if any(there[name][1] for name in both) else ""
     conflict = " ON CONFLICT DO NOTHING" if has_key else ""
-    copy = f"INSERT INTO {live} ({columns}){overriding} SELECT {columns} FROM {restored}{conflict};"  # noqa: S608
+    # The rows of tables that inherit from it are not its own, and have statements of their own.
+    source = f"ONLY {restored}" if table.is_parent else restored
+    copy = f"INSERT INTO {live} ({columns}){overriding} SELECT {values} FROM {source}{conflict};"  # noqa: S608
     return [*lines, copy]
 
 
