@@ -95,7 +95,8 @@ def pg_backup(
                 **prune,
             }
         )
-        last >> pruned.as_teardown(on_failure_fail_dagrun=True)
+        # Without on_failure_fail_dagrun, which would hide a failed backup: see pg_cluster_backup.
+        last >> pruned.as_teardown()
     return last
 
 

@@ -70,12 +70,14 @@ def airflow_db() -> Path:
 class Run:
     """What a DAG run left behind.
 
+    :ivar state: of the run, which alerts and the list of runs show.
     :ivar states: task id (``task[0]`` for a mapped one) to state.
     :ivar results: what the tasks returned, from XCom.
     :ivar rendered: their rendered template fields.
     :ivar output: all that was printed, the task logs among it.
     """
 
+    state: str = ""
     states: dict[str, str | None] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     rendered: dict[str, Any] = field(default_factory=dict)
@@ -121,16 +123,21 @@ with DAG("case", schedule=None):
 
 @pytest.fixture
 def load_dag(airflow_db: Path) -> Iterator[Callable[[str | Path], DAG]]:
-    """``load_dag(source)``: the DAG of a file, or of a text that is the body of its ``with DAG(…):``."""
+    """``load_dag(source, dag_id=None)``: the DAG of a file, or of a text that is the body of its ``with DAG(…):``.
+
+    A file may have several, of which ``dag_id`` is one.
+    """
     from airflow.dag_processing.dagbag import DagBag
 
-    def load(source: str | Path) -> DAG:
+    def load(source: str | Path, dag_id: str | None = None) -> DAG:
         for path in DAGS.glob("*.py"):
             path.unlink()
         file = DAGS / (source.name if isinstance(source, Path) else "case.py")
         file.write_text(source.read_text() if isinstance(source, Path) else _CASE + textwrap.indent(source, "    "))
         bag = DagBag(file)
         assert not bag.import_errors, bag.import_errors
+        if dag_id is not None:
+            return bag.dags[dag_id]
         (dag,) = bag.dags.values()
         return dag
 
@@ -140,11 +147,13 @@ def load_dag(airflow_db: Path) -> Iterator[Callable[[str | Path], DAG]]:
 
 
 @pytest.fixture
-def run_dag(load_dag: Callable[[str | Path], DAG], capfd: pytest.CaptureFixture[str]) -> Callable[..., Run]:
-    """``run_dag(source, conf=None, **kwargs)``: load a DAG and run it to its end, whatever that is."""
+def run_dag(load_dag: Callable[..., DAG], capfd: pytest.CaptureFixture[str]) -> Callable[..., Run]:
+    """``run_dag(source, conf=None, dag_id=None, **kwargs)``: load a DAG and run it to its end, whatever that is."""
 
-    def run(source: str | Path, conf: Mapping[str, object] | None = None, **kwargs: object) -> Run:
-        dag = load_dag(source)
+    def run(
+        source: str | Path, conf: Mapping[str, object] | None = None, dag_id: str | None = None, **kwargs: object
+    ) -> Run:
+        dag = load_dag(source, dag_id)
         for task in dag.tasks:
             task.retries = 0  # dag.test() would wait for them
         capfd.readouterr()
@@ -190,7 +199,7 @@ def _look(dag_run: Any, output: str) -> Run:
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    run = Run(output=output)
+    run = Run(state=str(dag_run.state), output=output)
 
     def name(row: Any) -> str:
         return str(row.task_id) if row.map_index < 0 else f"{row.task_id}[{row.map_index}]"

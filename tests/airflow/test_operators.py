@@ -186,6 +186,7 @@ pg_backup.partial(
     assert third.states["pg_backup.dump[1]"] == "failed"
     assert third.states["pg_backup.verify[1]"] == "upstream_failed"
     assert third.states["pg_backup.prune[1]"] == third.states["pg_backup.prune[0]"] == "success"
+    assert third.state == "failed"
     assert backups(folder, f"prod/{other.dbname}") == [second.results["pg_backup.dump[1]"]["id"]]
 
 
