@@ -14,24 +14,29 @@ A page asks for a table by a pair of comments; the text between them is replaced
     <!-- end -->
     <!-- generated: awkward databases -->
     <!-- end -->
+    <!-- generated: settings Settings -->
+    <!-- end -->
 
 ``parameters`` are those of the first class's constructor; each is described by the first of the classes whose docstring
 mentions it. ``options`` are the tables of :mod:`airflow_pgbackup.postgres.options`, without the fields named after the
 class. ``excluded`` are the flags that are not offered as parameters. ``restorability`` are the problems of
 :mod:`airflow_pgbackup.backup.check.restorability_problems`, as a table and one by one. ``awkward`` is the table of the
-tests of awkward databases.
+tests of awkward databases. ``settings`` are the keys of a part of a mapping of servers, whose JSON Schema is written,
+too.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import runpy
 from collections.abc import Iterable
 from pathlib import Path
 
 from airflow_pgbackup.backup.check.restorability_problems import PROBLEMS, RestorabilityProblem
+from airflow_pgbackup.pipelines.fleet import model
 from airflow_pgbackup.postgres import options
 from airflow_pgbackup.postgres.options.kinds import Choice, Integer, Option, Pair
 from airflow_pgbackup.postgres.options.tool import ToolOptions
@@ -54,6 +59,8 @@ def _table(kind: str, arguments: list[str]) -> str:
         return _rows(("flag", "reason"), ((f"`{flag}`", _markdown(why)) for flag, why in sorted(excluded.items())))
     if kind == "awkward":
         return _awkward()
+    if kind == "settings":
+        return _settings(getattr(model, arguments[0]))
     if kind == "restorability":
         return _problems() if arguments == ["table"] else "".join(map(_problem, PROBLEMS.values()))
     module = importlib.import_module(arguments[0])
@@ -76,6 +83,22 @@ def _awkward() -> str:
             for kind in kinds.values()
         ),
     )
+
+
+def _settings(part: type[model.Part]) -> str:
+    def default(name: str) -> str:
+        schema = part.model_json_schema()["properties"][name]
+        return f"`{json.dumps(schema['default'])}`" if "default" in schema else "required"
+
+    return _rows(
+        ("key", "default", "meaning"),
+        ((f"`{name}`", default(name), _markdown(field.description or "")) for name, field in part.model_fields.items()),
+    )
+
+
+def schema_text() -> str:
+    """Return the JSON Schema of a mapping of servers."""
+    return json.dumps(model.json_schema(), indent=2) + "\n"
 
 
 def _parameters(classes: list[type]) -> str:
@@ -181,3 +204,4 @@ if __name__ == "__main__":
         before = path.read_text()
         if (after := generated(before)) != before:
             path.write_text(after)
+    (Path(__file__).parent / "reference" / "fleet.schema.json").write_text(schema_text())

@@ -16,18 +16,19 @@ _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 _USABLE = frozenset({"verified", "written", "notproven"})
 
 
-def choose_drill(repository: Repository, *, max_bytes: int) -> list[dict[str, object]]:
+def choose_drill(repository: Repository, *, max_bytes: int, server: str | None = None) -> list[dict[str, object]]:
     """Return the backups to rehearse now: the newest of each series whose turn it is.
 
     File names alone decide nothing: of each series the newest backups are read until one is usable, and those with the
     newest rehearsals until the files confirm one.
 
     :param max_bytes: the sum of the artifacts' sizes. A larger series is rehearsed alone.
+    :param server: only the series of this server.
     :return: references, for level ``restore``.
     :raises RepositoryError: the repository cannot be read.
     """
     now = datetime.now(timezone.utc)
-    members = list(read_catalogue(repository).by_series().values())
+    members = list(read_catalogue(repository, server=server).by_series().values())
     with ThreadPoolExecutor(THREADS) as pool:
         read = [one for found in pool.map(lambda each: _read(repository, each, now), members) for one in found]
     found = {one.backup.folder: one for one in read}

@@ -13,5 +13,6 @@ from __future__ import annotations
 
 from airflow_pgbackup.pipelines.cluster import pg_cluster_backup
 from airflow_pgbackup.pipelines.database import pg_backup
+from airflow_pgbackup.pipelines.fleet import pgbackup_dags
 
-__all__ = ["pg_backup", "pg_cluster_backup"]
+__all__ = ["pg_backup", "pg_cluster_backup", "pgbackup_dags"]

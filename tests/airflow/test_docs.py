@@ -38,14 +38,33 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT).with_suffix(""))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_tables_are_up_to_date(page: Path) -> None:
+@pytest.fixture(scope="module")
+def generate() -> Any:
+    """The module that writes the tables."""
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "_generate.py")
     assert spec is not None
     assert spec.loader is not None
-    generate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generate)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_tables_are_up_to_date(page: Path, generate: Any) -> None:
     assert generate.generated(page.read_text()) == page.read_text(), "run: make docs"
+
+
+def test_the_schema_of_a_mapping_is_up_to_date_and_knows_the_example(generate: Any) -> None:
+    import jsonschema
+
+    text = (DOCS / "reference" / "fleet.schema.json").read_text()
+    assert generate.schema_text() == text, "run: make docs"
+    schema = json.loads(text)
+    example = yaml.safe_load((ROOT / "dags" / "fleet.yaml").read_text())
+    jsonschema.validate(example, schema)
+    example["servers"]["shop"]["schedul"] = "@daily"
+    with pytest.raises(jsonschema.ValidationError, match="schedul"):
+        jsonschema.validate(example, schema)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +223,19 @@ def test_json_examples_are_json(page: Path, text: str) -> None:
 @pytest.mark.parametrize(("page", "text"), blocks("yaml"))
 def test_yaml_examples_are_yaml(page: Path, text: str) -> None:
     assert isinstance(yaml.safe_load(text), dict)
+
+
+@pytest.mark.parametrize(("page", "text"), [block for block in blocks("yaml") if block.values[0].stem == "fleet"])
+def test_a_mapping_of_the_documentation_is_valid(
+    page: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_pgbackup.pipelines.fleet.read import read_fleet
+
+    monkeypatch.syspath_prepend(ROOT / "dags")
+    mapping = yaml.safe_load(text)
+    mapping.setdefault("defaults", {}).setdefault("repository", "s3://my-backups/pg")
+    mapping.setdefault("servers", {"crm": None})
+    assert read_fleet(mapping)
 
 
 @pytest.mark.parametrize("page", [DOCS / "explanation" / "architecture.md", ROOT / "CONTRIBUTING.md"], ids=name_of)

@@ -63,12 +63,16 @@ def rows_of(s3: S3Server, bucket: str, reference: dict[str, Any]) -> dict[str, i
     return {table["name"]: table["rows"] for table in tables}
 
 
-def test_examples_load_without_error(airflow_db: Path) -> None:
+def test_examples_load_without_error(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.dag_processing.dagbag import DagBag
 
+    monkeypatch.syspath_prepend(EXAMPLES)  # as Airflow does
     bag = DagBag(EXAMPLES)
     assert bag.import_errors == {}
-    assert sorted(bag.dags) == sorted(path.stem for path in EXAMPLES.glob("*.py"))
+    of_fleet = {"fleet", "fleet_alerts"}  # test_fleet has its DAGs
+    assert {dag_id for dag_id in bag.dags if not dag_id.startswith("pgbackup_")} == {
+        path.stem for path in EXAMPLES.glob("*.py")
+    } - of_fleet
 
 
 def test_dvdrental_nightly(world: str, s3: S3Server, run_dag: Callable[..., Any]) -> None:

@@ -159,6 +159,13 @@ class Drill(Part):
     pool: Name | None = Field(default=None, description="an existing Airflow pool; {server} is the server's name")
 
 
+class Freshness(Part):
+    """A DAG of its own that fails when the server has no recent verified backups; see docs/reference/freshness.md."""
+
+    schedule: Cron = Field(description="cron expression, in the server's time zone")
+    max_age: Span = Field(description="the greatest age of the newest verified backups, like 26h")
+
+
 class Alerts(Part):
     """Whom to notify when a run ends, once for each run."""
 
@@ -170,23 +177,26 @@ class Settings(Part):
     """What defaults, a group or a server may set. A group overrides the defaults, a server its group."""
 
     postgres_conn_id: Name | None = Field(default=None, description="Airflow connection; by default the server's name")
-    databases: list[Name] = Field(default=["*"], min_length=1, description="names of databases, with * and ?")
-    exclude_databases: list[Name] = Field(default=[], description="names of databases to leave out, with * and ?")
+    databases: list[Name] = Field(
+        default=["*"], min_length=1, description="names and patterns of databases, with * and ?"
+    )
+    exclude: list[Name] = Field(default=[], description="names and patterns of databases to leave out")
     repository: Name | None = Field(default=None, description="s3://bucket/prefix or file:///directory")
     aws_conn_id: Name | None = Field(default="aws_default", description="for the repository; null: boto's own chain")
     upload_to: Name | None = Field(default=None, description="a second repository, for copies")
     upload_aws_conn_id: Name | None = Field(default="aws_default", description="for upload_to")
     schedule: Cron | None = Field(default=None, description="cron expression; null: only by hand")
-    time_zone: Zone = Field(default="UTC", description="of the schedules, and of retention's days")
+    time_zone: Zone = Field(default="UTC", description="of the schedules, and of the days of retention")
     level: Literal["integrity", "archive", "restore"] = Field(default="archive", description="of the verification")
     retention: Retention | None = Field(default=None, description="null: nothing is deleted")
     upload_retention: Retention | None = Field(default=None, description="of the copies; null: the same as retention")
     drill: Drill | None = Field(default=None, description="null: no rehearsals")
-    alerts: Alerts = Field(default_factory=Alerts)
+    freshness: Freshness | None = Field(default=None, description="null: no check that recent backups exist")
+    alerts: Alerts = Field(default=Alerts(), description="whom to notify, once for each run")
     parallel: Positive = Field(default=2, description="how many databases of the server are dumped at once")
     pool: Name | None = Field(default=None, description="an existing Airflow pool; {server} is the server's name")
     queue: Name | None = Field(default=None, description="queue of the workers for dumps, verifications and copies")
-    retries: Count = 2
+    retries: Count = Field(default=2, description="of each task, ten minutes apart")
     deadline: Span | None = Field(default=None, description="the longest that one dump may run")
     dump: dict[str, Any] = Field(default={}, description="other parameters of PgDumpOperator, for every database")
     tags: list[Name] = Field(default=["backup"], description="tags of the DAGs")
@@ -199,8 +209,18 @@ class Server(Settings):
 
 
 class Fleet(Part):
-    """The whole mapping."""
+    """The mapping: servers, groups of servers, and defaults for all."""
 
-    defaults: Settings = Settings()
-    groups: dict[Name, Settings] = {}
-    servers: dict[ServerName, Server | None] = Field(min_length=1)
+    defaults: Settings = Field(default=Settings(), description="settings of every server")
+    groups: dict[Name, Settings] = Field(default={}, description="settings of the servers that name the group")
+    servers: dict[ServerName, Server | None] = Field(min_length=1, description="by the names of their series and DAGs")
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the mapping, for editors: ``docs/reference/fleet.schema.json``."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Fleet.model_json_schema()}
+
+
+def pool_of(pool: str, server: str) -> str:
+    """Return the name of a server's pool."""
+    return pool.replace("{server}", server)

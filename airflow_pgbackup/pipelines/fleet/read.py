@@ -15,6 +15,7 @@ from airflow_pgbackup.pipelines.fleet.model import (
     Alerts,
     Drill,
     Fleet,
+    Freshness,
     Retention,
     Server,
     Settings,
@@ -28,6 +29,7 @@ _PARTS: dict[str, type[BaseModel]] = {
     "retention": Retention,
     "upload_retention": Retention,
     "drill": Drill,
+    "freshness": Freshness,
     "alerts": Alerts,
 }
 # What belongs to the Airflow connection.
@@ -124,8 +126,9 @@ def _check_servers(servers: Mapping[str, Server]) -> Iterator[Problem]:
     for name, server in servers.items():
         if server.repository is None:
             yield Problem(("servers", name), "no repository; set it here, in the group or in defaults")
-        if (drill := f"{name}_drill") in servers and server.drill is not None:
-            yield Problem(("servers", drill), f"its DAG would have the id of the drill of {name}; rename it")
+        for part in ("drill", "freshness"):
+            if (other := f"{name}_{part}") in servers and getattr(server, part) is not None:
+                yield Problem(("servers", other), f"its DAG would have the id of the {part} of {name}; rename it")
 
 
 def _check_groups(layers: Mapping[Keys, Mapping[str, Any]]) -> Iterator[Problem]:
