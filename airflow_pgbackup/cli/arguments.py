@@ -31,6 +31,8 @@ def repository_at(session: Session, uri: str) -> Repository:
 
     :raises ConfigurationError: not a repository's URI, or PGBACKUP_S3 is invalid.
     """
+    if (named := session.program.repository(uri, session.arguments, session.cancel)) is not None:
+        return named
     store: object = {}
     if text := os.environ.get(S3_VARIABLE):
         try:
@@ -84,6 +86,8 @@ def connection_argument(session: Session) -> ConnectionParams:
             "--dbname takes a database name, not a connection string",
             hint="Use --host, --port, --username, or --service; passwords come from ~/.pgpass or PGPASSWORD.",
         )
+    if (named := session.program.connection(arguments)) is not None:
+        return named
     found = {
         "host": arguments.host,
         "port": arguments.port,
@@ -95,11 +99,14 @@ def connection_argument(session: Session) -> ConnectionParams:
 
 
 def server_argument(session: Session) -> str:
-    """Return the first part of the series: ``--server``, else the host's name; this machine's for a socket."""
-    connection = connection_argument(session)
-    host = connection.host.partition(",")[0]
-    name: str = session.arguments.server or (host if host and not host.startswith("/") else socket.gethostname())
-    return name
+    """Return the first part of the series: ``--server``, else the id of an Airflow connection, else the host's name;
+    this machine's for a socket."""
+    given = vars(session.arguments)
+    named: str | None = given["server"] or given.get("postgres_conn_id")
+    if named:
+        return named
+    host = connection_argument(session).host.partition(",")[0]
+    return host if host and not host.startswith("/") else socket.gethostname()
 
 
 def minimum_level_argument(session: Session) -> str | None:

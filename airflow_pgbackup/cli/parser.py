@@ -64,17 +64,27 @@ def debug_behind_command(arguments: Sequence[str]) -> list[str]:
 def with_default_repository(arguments: Sequence[str], environ: Mapping[str, str]) -> list[str]:
     """Return the arguments with the repository of the environment where REPOSITORY is left out.
 
+    :param arguments: the command, and its arguments.
+    """
+    command = next((one for one in COMMANDS if [one.name] == list(arguments[:1])), None)
+    if command is None:
+        return list(arguments)
+    return [command.name, *fill_in_repository(command, arguments[1:], environ)]
+
+
+def fill_in_repository(command: Command, arguments: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+    """Return the arguments of a command with the repository of the environment where REPOSITORY is left out.
+
     argparse cannot decide that: ``show prod/crm 20261122`` would take ``prod/crm`` for the repository.
     """
     default = environ.get(REPOSITORY_VARIABLE)
-    command = next((one for one in COMMANDS if [one.name] == list(arguments[:1])), None)
-    if not default or command is None or command.arguments[0].flags != ("repository",):
+    if not default or command.arguments[0].flags != ("repository",):
         return list(arguments)
     positions = list(_positionals(command, arguments))
     takes_paths = command.arguments[1].flags == ("sources",)
     if positions and _is_repository(arguments[positions[0]], takes_paths) and not (takes_paths and len(positions) == 1):
         return list(arguments)
-    at = positions[0] if positions else 1
+    at = positions[0] if positions else 0
     if "--" in arguments[:at]:
         at = list(arguments).index("--") + 1
     return [*arguments[:at], default, *arguments[at:]]
@@ -89,7 +99,7 @@ def _positionals(command: Command, arguments: Sequence[str]) -> Iterator[int]:
         for flag in argument.flags
     }
     value_follows = only_positionals = False
-    for number, text in enumerate(arguments[1:], 1):
+    for number, text in enumerate(arguments):
         if value_follows:
             value_follows = False
         elif only_positionals or not text.startswith("-") or text == "-":

@@ -114,6 +114,19 @@ CONNECTION = (
     argument("--dbname", "-d", help="database name, as PGDATABASE; never a connection string"),
     argument("--service", help="as PGSERVICE"),
 )
+POSTGRES_CONN_ID = argument(
+    "--postgres-conn-id",
+    metavar="ID",
+    help="an Airflow connection of type postgres, instead of PGHOST and the like; --dbname names another database",
+)
+AWS_CONN_ID = argument(
+    "--aws-conn-id",
+    metavar="ID",
+    help="an Airflow connection of type aws for s3://, instead of boto3's own settings and PGBACKUP_S3",
+)
+DESTINATION_AWS_CONN_ID = argument(
+    "--destination-aws-conn-id", metavar="ID", help="the same for the other repository (default: as --aws-conn-id)"
+)
 CONNECT = (
     "The connection is found as psql finds it: PGHOST, PGPORT, PGUSER, PGDATABASE, PGSERVICE, ~/.pgpass, PGPASSWORD.\n"
     "There is no option for a password: everybody on the machine could read it."
