@@ -6,6 +6,7 @@
      +-- ConfigurationError        invalid request; nothing was changed
      |    +-- OptionError          an invalid option of a tool, or options that cannot be combined
      |    +-- ClientError          no PostgreSQL client here supports the server or the option
+     |         +-- ArchiveVersionError    an archive of a newer PostgreSQL than this release knows
      |    +-- FleetError           an invalid mapping of servers; one line for each problem
      +-- ConnectError              PostgreSQL could not be reached, or refused the connection
      +-- ReplayLagError            a standby is too far behind its primary to be dumped
@@ -90,6 +91,10 @@ class OptionError(ConfigurationError):
 
 
 class ClientError(ConfigurationError):
+    pass
+
+
+class ArchiveVersionError(ClientError):
     pass
 
 

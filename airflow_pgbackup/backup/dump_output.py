@@ -20,8 +20,9 @@ from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.source import Source
 from airflow_pgbackup.backup.streams import Meter, compressed, compressed_inside
 from airflow_pgbackup.byte_streams import Readable
-from airflow_pgbackup.errors import Canceled, VerificationFailed
+from airflow_pgbackup.errors import ArchiveVersionError, Canceled, VerificationFailed
 from airflow_pgbackup.postgres.archive.directory_format import check_directory, member_of
+from airflow_pgbackup.postgres.archive.tar_format import TOC
 from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
@@ -151,9 +152,12 @@ class DumpOutput:
     def _move_in(self, directory: Path, mine: Attempt, incoming: Incoming, stop: Cancel) -> tuple[FileDigest, ...]:
         # pg_dump wrote these files itself. If the disk filled up in a last page, only this check finds it: pg_dump ends
         # with exit status 0.
-        with (directory / "toc.dat").open("rb") as toc:
-            entries = read_toc(toc, what="toc.dat")[0].entries
-        check_directory(directory, entries, stop.check)
+        try:
+            with (directory / TOC).open("rb") as toc:
+                entries = read_toc(toc, what=TOC)[0].entries
+            check_directory(directory, entries, stop.check)
+        except ArchiveVersionError as error:
+            self.context.log(f"warning: {error.message}: {self.tool} {self.client.version_text} alone has checked it")
         stored = incoming.finish({})
         mine.written += [entry.key for entry in stored]
         prefix = f"{mine.key(directory.name)}/"

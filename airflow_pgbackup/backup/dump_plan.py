@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from airflow_pgbackup.backup.progress import Step
@@ -14,6 +14,7 @@ from airflow_pgbackup.postgres.archive.recompression import NEWEST_CLIENT, OLDES
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.options.compression import Compression as Spec
 from airflow_pgbackup.postgres.options.compression import default_compression
+from airflow_pgbackup.postgres.tools.capabilities import NEWEST_MAJOR, OLDEST_MAJOR
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.manifest import US, Compression
 
@@ -191,14 +192,32 @@ def _plan(
             f"a plain dump cannot be compressed with {spec.method}",
             hint="Use zstd, gzip or none, or an archive format.",
         )
+    # A task cannot answer a prompt: without --no-password a missing password hangs the tool.
+    argv = ("--no-password", *options.argv(client))
+    if client.major > NEWEST_MAJOR:
+        _check_flags(tool, client, argv)
     by = None if spec.method == "none" else US if by_us else "pg_dump"
     return DumpPlan(
         tool=tool,
-        # A task cannot answer a prompt: without --no-password a missing password hangs the tool.
-        argv=("--no-password", *options.argv(client)),
+        argv=argv,
         format=format,
         compression=Compression(method=spec.method, level=spec.level, by=by),
         create=create,
         selective=any(getattr(options, name, None) for name in _SELECTING),
         verbose=options.verbose,
     )
+
+
+def _check_flags(tool: str, client: Client, argv: Sequence[str]) -> None:
+    """Check the flags against the ``--help`` of a client that is newer than this package knows.
+
+    :raises OptionError: it has no such flag any more.
+    """
+    unknown = [flag for word in argv if (flag := word.partition("=")[0]).startswith("--")]
+    unknown = [flag for flag in unknown if flag not in client.flags(tool)]
+    if unknown:
+        raise OptionError(
+            f"{tool} {client} has no option {unknown[0]}, by its --help",
+            hint="Leave the option out, or use an older client that supports the server. "
+            f"This release knows the options of versions {OLDEST_MAJOR} to {NEWEST_MAJOR}.",
+        )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
-from airflow_pgbackup.errors import DeadlineExceeded, ToolError, ToolKilled, VerificationFailed
+from airflow_pgbackup.errors import ArchiveVersionError, DeadlineExceeded, ToolError, ToolKilled, VerificationFailed
+from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import ToolProcess
 
+_TOO_NEW = re.compile(r"unsupported version \([\d.]+\) in file header")  # ReadHead() in pg_backup_archiver.c
 # The archive made pg_restore crash. Other signals come from outside.
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 
@@ -14,12 +17,15 @@ _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal
 class PgRestoreOutput:
     """Read the SQL that pg_restore writes. That it cannot read an archive is a fault of the archive.
 
+    :param client: whose pg_restore it is.
+    :raises ArchiveVersionError: by ``read``, where this pg_restore is too old for the archive.
     :raises VerificationFailed: by ``read``, where pg_restore exited 1 or crashed.
     :raises ToolError: by ``read``, where it did not start or was stopped: killed, canceled, at its deadline.
     """
 
-    def __init__(self, process: ToolProcess) -> None:
+    def __init__(self, process: ToolProcess, *, client: Client) -> None:
         self._process = process
+        self._client = client
 
     def read(self, size: int = -1, /) -> bytes:
         try:
@@ -33,4 +39,9 @@ class PgRestoreOutput:
         except ToolError as error:
             if error.exit_code != 1:  # it did not start: a missing library, for instance
                 raise
+            if any(_TOO_NEW.search(line) for line in error.stderr):
+                raise ArchiveVersionError(
+                    f"pg_restore {self._client} does not know the version of the archive",
+                    hint="Install the pg_restore of the PostgreSQL that made it; 'pgbackup show' names its version.",
+                ) from error
             raise VerificationFailed(f"the archive cannot be read to its end: {error.message}") from error

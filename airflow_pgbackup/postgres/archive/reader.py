@@ -4,7 +4,8 @@ PostgreSQL's own pg_restore decodes archives, with ``--section=data``. Its outpu
 function body or comment can be mistaken for a COPY. The whole archive is read: the definitions are in the table of
 contents, which is parsed to its end first, and nothing follows the last data block of a custom archive. Plain dumps are
 read by the same lexer, which tells statements from strings, comments and function bodies. Truncations that pg_restore
-does not notice are checked for before it runs; see :mod:`airflow_pgbackup.postgres.archive`.
+does not notice are checked for before it runs; see :mod:`airflow_pgbackup.postgres.archive`. A custom or tar archive of
+an unknown version is left to pg_restore alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from pathlib import Path
 
 from airflow_pgbackup.byte_streams import CountingReader, PrefixedReader, Readable
-from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.errors import ArchiveVersionError, ConfigurationError
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
 from airflow_pgbackup.postgres.archive.custom_decoder import copy_blocks, decodable
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
@@ -29,7 +30,7 @@ from airflow_pgbackup.postgres.archive.summary import (
     TableDigest,
     TableKey,
 )
-from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, read_toc
+from airflow_pgbackup.postgres.archive.toc import VERSION_SIZE, Toc, TocEntry, read_toc, unknown_version
 from airflow_pgbackup.postgres.tools.client_choice import ReaderRequirements, check_can_read
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.deadline import Deadline
@@ -46,6 +47,7 @@ __all__ = [
     "TocEntry",
 ]
 
+_WHAT = "the archive"
 _ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC"}
 
 
@@ -139,8 +141,9 @@ class ArchiveReader:
         with contextlib.ExitStack() as stack:
             if self._in_process and self._format == "custom" and isinstance(self._source, Path):
                 file = stack.enter_context(self._source.open("rb"))
-                head, _ = self._toc(file)
-                if decodable(head):
+                unknown = unknown_version(file.read(VERSION_SIZE), _WHAT)
+                file.seek(0)
+                if not unknown and decodable(head := self._toc(file)[0]):
                     self._note(head)
                     file.seek(0)
                     yield from copy_blocks(file, self.summary, self._deadline)
@@ -169,14 +172,36 @@ class ArchiveReader:
         if self._format not in ("custom", "directory", "tar"):
             raise ConfigurationError(f"invalid format {self._format!r}", hint="Choose custom, directory, tar or plain.")
         if isinstance(self._source, Path):
-            toc = read_archive_toc(self._source, self._format, self._deadline.check)
+            try:
+                toc = read_archive_toc(self._source, self._format, self._deadline.check)
+            except ArchiveVersionError as error:
+                return None, self._pg_restore_alone(stack, error, None)
             if self._format == "directory":
                 check_directory(self._source, toc.entries, self._deadline.check)
             return toc, self._pg_restore(stack, toc, None)
         if self._format != "custom":
             raise ConfigurationError(f"{self._format} format cannot be read from a stream", hint="Pass its path.")
-        toc, head = self._toc(self._source)
-        return toc, self._pg_restore(stack, toc, PrefixedReader(head, self._source))
+        first = b""
+        while len(first) < VERSION_SIZE and (data := self._source.read(VERSION_SIZE - len(first))):
+            first += data
+        source = PrefixedReader(first, self._source)
+        if unknown := unknown_version(first, _WHAT):
+            return None, self._pg_restore_alone(stack, unknown, source)
+        toc, head = self._toc(source)
+        return toc, self._pg_restore(stack, toc, PrefixedReader(head, source))
+
+    def _pg_restore_alone(
+        self, stack: contextlib.ExitStack, error: ArchiveVersionError, stdin: Readable | None
+    ) -> Readable:
+        """Leave an archive of an unknown version to pg_restore: no table of contents says what its output must have.
+
+        pg_restore opens the members of a directory by the names in its ``toc.dat``, which nobody could check.
+        """
+        if self._format == "directory":
+            raise error
+        if self._on_line:
+            self._on_line(f"warning: {error.message}: pg_restore {self._client.version_text} alone reads it")
+        return PgRestoreOutput(self._run_pg_restore(stack, stdin), client=self._client)
 
     def _open_plain(self, stack: contextlib.ExitStack) -> Readable:
         source = self._source
@@ -187,10 +212,13 @@ class ArchiveReader:
         return Decompressed(source, str(self._compression), "the dump", on_step=self._deadline.check)
 
     def _toc(self, source: Readable) -> tuple[Toc, bytes]:
-        return read_toc(CountingReader(source, lambda size: self._deadline.check()), what="the archive")
+        return read_toc(CountingReader(source, lambda size: self._deadline.check()), what=_WHAT)
 
     def _pg_restore(self, stack: contextlib.ExitStack, toc: Toc, stdin: Readable | None) -> Readable:
         self._check_client(toc)
+        return PgRestoreOutput(self._run_pg_restore(stack, stdin), client=self._client)
+
+    def _run_pg_restore(self, stack: contextlib.ExitStack, stdin: Readable | None) -> ToolProcess:
         argv = [str(self._client.tool("pg_restore")), "--section=data", f"--format={self._format}", "--file=-"]
         reads = [self._source] if isinstance(self._source, Path) else []
         if stdin is None:
@@ -204,7 +232,7 @@ class ArchiveReader:
             stdin=stdin,
             within=self._within(self._client.bin_dir, *reads),
         )
-        return PgRestoreOutput(stack.enter_context(process))
+        return stack.enter_context(process)
 
     def _check_client(self, toc: Toc) -> None:
         compression = None if toc.compression == "none" else toc.compression

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from airflow_pgbackup.byte_streams import Readable
-from airflow_pgbackup.errors import ClientError, NotProven, VerificationFailed
+from airflow_pgbackup.errors import ArchiveVersionError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.sql.names import NameDecoder
 
 _OLDEST = (1, 10)
@@ -23,6 +23,8 @@ _NEEDS_CLIENT = {(1, 15): 16, (1, 16): 17}
 
 _FORMATS = {1: "custom", 3: "tar", 5: "directory"}
 _COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
+VERSION_SIZE = 8
+"""The bytes that :func:`unknown_version` needs: ``PGDMP`` and the version."""
 MAX_BYTES = 1 << 29
 """A table of contents with 100,000 tables has about 350 MB. Parsed, it takes up to six times as much memory."""
 MAX_ENTRIES = 1 << 21
@@ -106,9 +108,24 @@ def read_toc(source: Readable, *, what: str, only_data: bool = False) -> tuple[T
     :return: the table of contents, and all bytes that were read, which may extend beyond it.
     :raises VerificationFailed: not a table of contents, or truncated or damaged.
     :raises NotProven: larger than :data:`MAX_BYTES`, or more entries than :data:`MAX_ENTRIES`.
-    :raises ClientError: a version that is not supported.
+    :raises ArchiveVersionError: a version that is not supported.
     """
     return _TocReader(source, what).read(only_data)
+
+
+def unknown_version(head: bytes, what: str) -> ArchiveVersionError | None:
+    """Return the error for an archive whose version this module does not know; None for all others.
+
+    :param head: the first 8 bytes of the archive. :param what: names it in the error.
+    """
+    if not head.startswith(b"PGDMP") or len(head) < 8 or _OLDEST <= (head[5], head[6]) <= _NEWEST:
+        return None
+    return ArchiveVersionError(
+        f"{what} has archive version {head[5]}.{head[6]}, supported are {_OLDEST[0]}.{_OLDEST[1]} to "
+        f"{_NEWEST[0]}.{_NEWEST[1]}",
+        hint="Update airflow-pgbackup to read an archive of a newer PostgreSQL. The command that 'pgbackup show' "
+        "prints needs PostgreSQL's pg_restore only.",
+    )
 
 
 class _TocReader:
@@ -128,14 +145,10 @@ class _TocReader:
                 if self._buffer
                 else f"{self._what} is empty"
             )
-        major, minor, _revision = self._take(3)
-        version = (major, minor)
-        if not _OLDEST <= version <= _NEWEST:
-            raise ClientError(
-                f"{self._what} has archive version {major}.{minor}, supported are {_OLDEST[0]}.{_OLDEST[1]} to "
-                f"{_NEWEST[0]}.{_NEWEST[1]}",
-                hint="Update airflow-pgbackup to read an archive of a newer PostgreSQL.",
-            )
+        version_bytes = self._take(3)
+        if unknown := unknown_version(b"PGDMP" + version_bytes, self._what):
+            raise unknown
+        version = (version_bytes[0], version_bytes[1])
         self._int_size, offset_size, format_code = self._take(3)
         # pg_restore reads an integer of another size differently from us, and so everything after it.
         if self._int_size != _INT or not 1 <= offset_size <= 16 or format_code not in _FORMATS:

@@ -13,6 +13,9 @@ Version = tuple[int, int]
 OLDEST_MAJOR = 15
 """The oldest major version of clients and servers that this package supports."""
 
+NEWEST_MAJOR = 18
+"""The newest major version whose options and output this package knows; newer clients are asked by ``--help``."""
+
 RESTRICT_SINCE: tuple[Version, ...] = ((15, 14), (16, 10), (17, 6), (18, 0))
 """psql's ``\\restrict`` and the option ``--restrict-key``: the fix of CVE-2025-8714 went to every branch.
 

@@ -45,6 +45,7 @@ WELL_KNOWN: tuple[tuple[str, str], ...] = (
 
 _SERVER_TOOLS = frozenset({"initdb", "pg_ctl", "postgres"})
 _VERSION = re.compile(r"^\w+ \([^)]*\) (\d+)(?:\.(\d+))?", re.ASCII)
+_FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 _PROBE_SECONDS = 30.0
 _AT_ONCE = 4
 
@@ -99,6 +100,14 @@ class Client:
         """
         path = self.tool("pg_dump")
         return _compression_methods(str(path), path.stat().st_mtime_ns, self.version)
+
+    def flags(self, tool: str) -> frozenset[str]:
+        """Return the long flags that a program's ``--help`` names: ``--format``. Runs it once, without a server.
+
+        :raises ToolError: the program does not run.
+        """
+        path = self.tool(tool)
+        return _flags(str(path), path.stat().st_mtime_ns)
 
 
 def find_clients(
@@ -212,6 +221,12 @@ def _probe_version(program: str, mtime: int) -> Version:
     if match is None:
         raise ToolError(f"unexpected output of --version: {output[:80]!r}", tool="pg_dump", exit_code=0)
     return int(match[1]), int(match[2] or 0)
+
+
+@functools.lru_cache(maxsize=256)
+def _flags(program: str, mtime: int) -> frozenset[str]:
+    output = run_tool([program, "--help"], env=_environment(), deadline=_PROBE_SECONDS).decode("utf-8", "replace")
+    return frozenset(_FLAG.findall(output))
 
 
 @functools.lru_cache(maxsize=256)
