@@ -69,6 +69,17 @@ def get_provider_info() -> dict[str, Any]:
                         type="float",
                         default="0",
                     ),
+                    "max_bytes_per_second": _option(
+                        "Bytes per second that pg_dump writes at most, which limits the load of the source; 0 is no "
+                        "limit. Dumps in format directory are refused with it.",
+                        type="float",
+                        default="0",
+                    ),
+                    "lock_holder_query": _option(
+                        "While a dump waits for a lock, its log names the session that holds it: hide or show the "
+                        "first words of that session's query.",
+                        default="hide",
+                    ),
                     "dump_deadline": _option(
                         "Seconds after which a running dump is stopped. Until it ends, it holds its locks and an old "
                         "snapshot, which keeps VACUUM from removing dead rows.",

@@ -15,7 +15,11 @@ from airflow_pgbackup.errors import ConfigurationError
 
 _LEAST, _MOST = 0.001, 1e9
 _LONGEST_LOCK_WAIT = 2_147_483.0  # seconds: PostgreSQL's lock_timeout is an int of milliseconds
-_WORDS = {"compress_by": ("airflow-pgbackup", "pg_dump"), "rehearsal_containment": ("prefer", "require")}
+_WORDS = {
+    "compress_by": ("airflow-pgbackup", "pg_dump"),
+    "rehearsal_containment": ("prefer", "require"),
+    "lock_holder_query": ("hide", "show"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,12 @@ class Settings:
 
     max_replay_lag: float = 0.0
     """A standby further behind its primary is not dumped, unless the DAG sets another limit; 0 is no limit."""
+
+    max_bytes_per_second: float = 0.0
+    """The rate of pg_dump's output, which limits the load of the source, unless the DAG sets another; 0 is no limit."""
+
+    lock_holder_query: str = "hide"
+    """Whether the log of a dump that waits for a lock has the first words of its holder's query: ``hide``, ``show``."""
 
     dump_deadline: float = 12 * 3600.0
     """After this time a dump is stopped: while it runs, it holds ACCESS SHARE locks and an old snapshot."""

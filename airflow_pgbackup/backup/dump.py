@@ -22,6 +22,7 @@ from airflow_pgbackup.backup.reference import SEED, find_committed, is_of, refer
 from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.source import describe_source
 from airflow_pgbackup.backup.source_rows import hold_source
+from airflow_pgbackup.backup.throttle import rate_of
 from airflow_pgbackup.errors import ConfigurationError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
@@ -46,6 +47,7 @@ def dump_database(
     labels: Sequence[str] = (),
     count_rows: bool = False,
     max_replay_lag: float | None = None,
+    max_bytes_per_second: float | None = None,
     context: RunContext | None = None,
 ) -> dict[str, object]:
     """Dump one database with pg_dump and commit it as a backup.
@@ -57,6 +59,8 @@ def dump_database(
         the archive with its source; and list the tables that the options leave out. It reads the tables twice.
     :param max_replay_lag: of a standby, in seconds; by default that of the settings. One that is further behind its
         primary is not dumped.
+    :param max_bytes_per_second: of pg_dump's output, before airflow-pgbackup compresses it; by default that of the
+        settings. The server sends no faster. Not for format directory.
     :param context: its deadline limits pg_dump's run, instead of the settings' ``dump_deadline``. A second call with
         the same seed finds what the first one committed and returns that; without a seed each call makes a backup.
     :return: a reference, see :mod:`airflow_pgbackup.backup.reference`.
@@ -69,8 +73,8 @@ def dump_database(
     :raises ToolError: pg_dump failed, or ended with exit status 0 and an incomplete output. No backup is visible.
     """
     context = context or RunContext()
-    max_lag = seconds_of_lag(max_replay_lag)
-    dump = _Dump("pg_dump", server, repository, artifact_template, check_labels(labels), context, max_lag)
+    limits = _Limits(seconds_of_lag(max_replay_lag), max_bytes_per_second)
+    dump = _Dump("pg_dump", server, repository, artifact_template, check_labels(labels), context, limits)
     return dump.run(connection, options, count_rows=count_rows)
 
 
@@ -85,6 +89,7 @@ def dump_cluster(
     labels: Sequence[str] = (),
     passwords_if_allowed: bool = False,
     max_replay_lag: float | None = None,
+    max_bytes_per_second: float | None = None,
     context: RunContext | None = None,
 ) -> dict[str, object]:
     """Dump all databases of a cluster, or its global objects, with pg_dumpall. As :func:`dump_database`, but:
@@ -103,8 +108,8 @@ def dump_cluster(
     if passwords_if_allowed and not may_read_role_passwords(connection, options.role):
         context.log(f"{connection.label}: this role may not read role passwords; dumping roles without them")
         options = replace(options, no_role_passwords=True)
-    max_lag = seconds_of_lag(max_replay_lag)
-    dump = _Dump("pg_dumpall", server, repository, artifact_template, check_labels(labels), context, max_lag)
+    limits = _Limits(seconds_of_lag(max_replay_lag), max_bytes_per_second)
+    dump = _Dump("pg_dumpall", server, repository, artifact_template, check_labels(labels), context, limits)
     return dump.run(connection, options, compress)
 
 
@@ -116,6 +121,14 @@ def _is_conflict(error: ToolError) -> bool:
     return any("conflict with recovery" in line for line in error.stderr)
 
 
+@dataclass(frozen=True)
+class _Limits:
+    """What the caller gave; None takes the settings'."""
+
+    replay_lag: float | None
+    bytes_per_second: float | None
+
+
 @dataclass
 class _Dump:
     tool: str
@@ -124,7 +137,7 @@ class _Dump:
     template: str
     labels: tuple[str, ...]
     context: RunContext
-    max_replay_lag: float | None
+    limits: _Limits
 
     def run(
         self,
@@ -135,6 +148,7 @@ class _Dump:
         count_rows: bool = False,
     ) -> dict[str, object]:
         options.validate()
+        rate_of(self.limits.bytes_per_second, self.context.settings, format=getattr(options, "format", "plain"))
         context, seed = self.context, self.context.seed
         sweep_leftovers(context)
         uuid = self.repository.uuid
@@ -167,7 +181,7 @@ class _Dump:
         context, settings, seed = self.context, self.context.settings, self.context.seed
         started = datetime.now(timezone.utc)
         source = describe_source(connection, cluster=series.database is None)
-        max_lag = settings.max_replay_lag or None if self.max_replay_lag is None else self.max_replay_lag
+        max_lag = settings.max_replay_lag or None if self.limits.replay_lag is None else self.limits.replay_lag
         check_source(connection, source, context.log, max_replay_lag=max_lag)
         left_out: tuple[str, ...] | None = None
         if isinstance(options, DumpAllOptions):
@@ -202,7 +216,8 @@ class _Dump:
         id = layout.backup_id(started, seed)
         source_rows = None
         with attempt(self.repository, series, id, context.log) as mine:
-            output = DumpOutput(self.tool, client, connection, source, plan, name, self.repository, context)
+            rate = rate_of(self.limits.bytes_per_second, settings, format=plan.format)
+            output = DumpOutput(self.tool, client, connection, source, plan, name, self.repository, context, rate)
             if count_rows and isinstance(options, DumpOptions):
                 with hold_source(connection, options, context=context) as held:
                     artifact = output.with_snapshot(held.snapshot).write(mine)

@@ -7,7 +7,8 @@ temporary one, for S3) and moved in as one; for S3, each member is uploaded as s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from airflow_pgbackup.backup.attempt import Attempt
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.counters import DirectorySize
 from airflow_pgbackup.backup.dump_plan import DumpPlan
+from airflow_pgbackup.backup.lock_watch import LockWatch
 from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.source import Source
 from airflow_pgbackup.backup.streams import Meter, compressed, compressed_inside
+from airflow_pgbackup.backup.throttle import Throttled
 from airflow_pgbackup.byte_streams import Readable
-from airflow_pgbackup.errors import ArchiveVersionError, Canceled, VerificationFailed
+from airflow_pgbackup.errors import ArchiveVersionError, Canceled, ToolError, VerificationFailed
 from airflow_pgbackup.postgres.archive.directory_format import check_directory, member_of
 from airflow_pgbackup.postgres.archive.tar_format import TOC
 from airflow_pgbackup.postgres.archive.toc import read_toc
@@ -38,7 +41,10 @@ _RATIO = 3
 
 @dataclass(frozen=True)
 class DumpOutput:
-    """A planned run of the tool, and where its output goes. :param name: of the artifact."""
+    """A planned run of the tool, and where its output goes.
+
+    :param name: of the artifact. :param rate: of the tool's output, bytes per second; None for no limit.
+    """
 
     tool: str
     client: Client
@@ -48,6 +54,7 @@ class DumpOutput:
     name: str
     repository: Repository
     context: RunContext
+    rate: float | None = None
 
     def with_snapshot(self, snapshot: str) -> DumpOutput:
         """Return the same run in an exported snapshot."""
@@ -71,7 +78,7 @@ class DumpOutput:
         if plan.format != "directory":
             with self.context.step(f"dumping {what}", **totals) as step:
                 on_line = plan.listener(self.context.log, step)
-                with ToolProcess(argv, on_line=on_line, **options) as process:
+                with self._locks_watched(step), ToolProcess(argv, on_line=on_line, **options) as process:
                     # Parts are planned for the expected size: no indexes, and compressed half the size or less.
                     expected = self.source.size_bytes // (1 if plan.compression.method == "none" else 2)
                     files = self._stream(process.stdout, mine, expected, step)
@@ -79,7 +86,8 @@ class DumpOutput:
             with self.repository.scratch(mine.key(self.name), temp_dir=settings.temp_dir) as scratch:
                 directory = scratch / self.name
                 argv += [f"--file={directory}", "--no-sync"]  # the repository syncs the files where they stay
-                with self.context.step(f"dumping {what}", measure=DirectorySize(directory), **totals) as step:
+                step = self.context.step(f"dumping {what}", measure=DirectorySize(directory), **totals)
+                with step, self._locks_watched(step):
                     files = self._directory(argv, directory, mine, step, **options)
         return Artifact(
             name=self.name,
@@ -90,6 +98,22 @@ class DumpOutput:
             files=files,
             attempt=mine.name,
         )
+
+    @contextmanager
+    def _locks_watched(self, step: Step) -> Iterator[None]:
+        """Log who holds the lock that the dump waits for, and name that session in the error of a timeout."""
+
+        def still_locking() -> bool:
+            # pg_dump has all its locks before it writes. pg_dumpall runs it for one database after the other.
+            return self.tool == "pg_dumpall" or not (step.bytes or step.tables)
+
+        with LockWatch(self.connection, self.context, still_locking) as watch:
+            try:
+                yield
+            except ToolError as error:
+                if watch.holder and any("canceling statement due to" in line for line in error.stderr):
+                    error.hint = f"{error.hint or ''} The dump waited for a lock{watch.holder}.".strip()
+                raise
 
     def _totals(self) -> dict[str, Any]:
         """Return what is known before of the output: the size is about that of the rows on the server's disk."""
@@ -106,6 +130,8 @@ class DumpOutput:
 
     def _stream(self, stdout: Readable, mine: Attempt, size_hint: int, progress: Step) -> tuple[FileDigest, ...]:
         plan, key = self.plan, mine.key(self.name)
+        if self.rate:
+            stdout = Throttled(stdout, self.rate, self.context.cancel)
         raw = _ToolOutput(stdout, plan, on_bytes=progress.advance)
         stored: Meter = raw
         if plan.ours:

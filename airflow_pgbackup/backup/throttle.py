@@ -12,6 +12,7 @@ from collections.abc import Callable
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.settings import Settings
 
 BURST = 1.0
 """Seconds of the rate that may be made up for after a pause of the dump."""
@@ -52,14 +53,14 @@ class Throttled:
         return data
 
 
-def rate_of(max_bytes_per_second: object, default: float, *, format: str) -> float | None:
+def rate_of(max_bytes_per_second: object, settings: Settings, *, format: str) -> float | None:
     """Return the limit for a dump; None for none.
 
-    :param max_bytes_per_second: the task's; None takes the default. :param default: the setting; 0 is no limit.
+    :param max_bytes_per_second: the task's; None takes that of the settings.
     :raises OptionError: not a positive number, or the format cannot be throttled.
     """
     if max_bytes_per_second is None:
-        rate = default
+        rate = settings.max_bytes_per_second
         if not rate:
             return None
     else:
@@ -74,6 +75,6 @@ def rate_of(max_bytes_per_second: object, default: float, *, format: str) -> flo
     if format == "directory":
         raise OptionError(
             "max_bytes_per_second cannot be combined with format directory, whose files pg_dump writes itself",
-            hint="Choose format custom, or leave the limit out (0 in the settings) and use fewer jobs.",
+            hint="Choose format custom, or leave the limit out (in the settings too) and use fewer jobs.",
         )
     return rate

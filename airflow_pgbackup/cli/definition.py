@@ -86,6 +86,11 @@ COMMANDS = (
             metavar="SECONDS",
             help="do not dump a standby that is further behind its primary (default: PGBACKUP_MAX_REPLAY_LAG, or any)",
         ),
+        argument(
+            "--max-bytes-per-second",
+            metavar="SIZE",
+            help="read from the server no faster: 20MiB (default: PGBACKUP_MAX_BYTES_PER_SECOND, or no limit)",
+        ),
         more=f"{CONNECT}\n{S3}",
     ),
     command(

@@ -26,6 +26,7 @@ COMMON_FIELDS = (
     "init_repository",
     "max_replay_lag",
     "repository_uuid",
+    "max_bytes_per_second",
 )
 
 
@@ -43,6 +44,7 @@ class DumpOperator(PgBackupOperator):
     init_repository: bool | str
     max_replay_lag: float | str | timedelta | None
     repository_uuid: str | None
+    max_bytes_per_second: float | str | None
 
     def _repository(self) -> Repository:
         from airflow_pgbackup.hooks.repository import open_repository
@@ -67,6 +69,7 @@ class DumpOperator(PgBackupOperator):
             "repository": self._repository(),
             "artifact_template": self.artifact_template,
             "labels": self.labels,
+            "max_bytes_per_second": self.max_bytes_per_second,
             "max_replay_lag": lag.total_seconds() if isinstance(lag := self.max_replay_lag, timedelta) else lag,
             "context": run,
         }

@@ -48,6 +48,8 @@ class PgDumpOperator(DumpOperator):
         dumped. By default `[pgbackup] max_replay_lag`, which has no limit.
     :param repository_uuid: the UUID that the repository must have, as PgDiscoverOperator found it. A worker that sees
         another one, such as its own disk, fails before it dumps.
+    :param max_bytes_per_second: of pg_dump's output, before this package compresses it: the server sends no faster. By
+        default `[pgbackup] max_bytes_per_second`, which has no limit. Not for format directory.
     :param count_rows: count every table of the source in the dump's own snapshot while pg_dump reads it, so that each
         verification compares the archive with its source; the manifest lists what the options leave out. It reads the
         tables twice.
@@ -99,6 +101,7 @@ class PgDumpOperator(DumpOperator):
         init_repository: bool | str = False,
         max_replay_lag: float | str | timedelta | None = None,
         repository_uuid: str | None = None,
+        max_bytes_per_second: float | str | None = None,
         count_rows: bool = False,
         # pg_dump's options, in the order of its --help
         format: str = "custom",
@@ -176,6 +179,7 @@ class PgDumpOperator(DumpOperator):
         self.init_repository = init_repository
         self.max_replay_lag = max_replay_lag
         self.repository_uuid = repository_uuid
+        self.max_bytes_per_second = max_bytes_per_second
         self.count_rows = count_rows
         self.format = format
         self.jobs = jobs

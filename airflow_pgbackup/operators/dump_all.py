@@ -62,6 +62,7 @@ class PgDumpAllOperator(DumpOperator):
         max_replay_lag: float | str | timedelta | None = None,
         repository_uuid: str | None = None,
         passwords_if_allowed: bool = False,
+        max_bytes_per_second: float | str | None = None,
         compress: int | str | None = None,
         # pg_dumpall's options, in the order of its --help
         verbose: bool = False,
@@ -123,6 +124,7 @@ class PgDumpAllOperator(DumpOperator):
         self.max_replay_lag = max_replay_lag
         self.repository_uuid = repository_uuid
         self.passwords_if_allowed = passwords_if_allowed
+        self.max_bytes_per_second = max_bytes_per_second
         self.compress = compress
         self.verbose = verbose
         self.lock_wait_timeout = lock_wait_timeout

@@ -9,7 +9,7 @@ from airflow_pgbackup.errors import ArchiveVersionError, DeadlineExceeded, ToolE
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import ToolProcess
 
-_TOO_NEW = re.compile(r"unsupported version \([\d.]+\) in file header")  # ReadHead() in pg_backup_archiver.c
+_TOO_NEW = re.compile(r"unsupported version \(([\d.]+)\) in file header")  # ReadHead() in pg_backup_archiver.c
 # The archive made pg_restore crash. Other signals come from outside.
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 
@@ -39,9 +39,9 @@ class PgRestoreOutput:
         except ToolError as error:
             if error.exit_code != 1:  # it did not start: a missing library, for instance
                 raise
-            if any(_TOO_NEW.search(line) for line in error.stderr):
+            if too_new := _TOO_NEW.search("\n".join(error.stderr)):
                 raise ArchiveVersionError(
-                    f"pg_restore {self._client} does not know the version of the archive",
+                    f"pg_restore {self._client} does not know archive version {too_new[1]}",
                     hint="Install the pg_restore of the PostgreSQL that made it; 'pgbackup show' names its version.",
                 ) from error
             raise VerificationFailed(f"the archive cannot be read to its end: {error.message}") from error

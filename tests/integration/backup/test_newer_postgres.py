@@ -122,6 +122,6 @@ def test_a_pg_restore_that_is_too_old_for_the_archive_condemns_nothing(
 ) -> None:
     context = only_newer([], archive_version=NEWER, old_pg_restore=True)
     reference = dump(database, here, context)
-    with pytest.raises(ArchiveVersionError, match=r"pg_restore 19\.1 \(.*\) does not know the version of the archive"):
+    with pytest.raises(ArchiveVersionError, match=r"pg_restore 19\.1 \(.*\) does not know archive version 1\.17"):
         verify(reference=reference, repository=here, level="archive", context=context)
     assert not [entry for entry in here.list("db") if "/verification-" in entry.key]
