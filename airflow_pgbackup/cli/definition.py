@@ -208,9 +208,9 @@ COMMANDS = (
         argument("--maintenance-db", metavar="NAME", help="connect here to manage databases (default: postgres)"),
         argument("--allow-older-server", action="store_true", help="restore into an older version of PostgreSQL"),
         argument("--no-analyze", action="store_true", help="skip ANALYZE, which gathers the planner's statistics"),
-        more="The target is the database named as the one that was dumped, or --dbname; never PGDATABASE or the\n"
-        "dbname of a service. It is printed before anything is done. To replace a database of another name,\n"
-        "give --dbname, and type the name again at the terminal, or add --yes. postgres and the templates are\n"
+        more="The target is the database named as the one that was dumped, or --dbname; never PGDATABASE or the "
+        "dbname of a service. It is printed before anything is done. To replace a database of another name, "
+        "give --dbname, and type the name again at the terminal, or add --yes. postgres and the templates are "
         "never replaced.\n"
         f"A cluster creates its databases itself.\n\n{CONNECT}",
     ),
@@ -379,7 +379,7 @@ COMMANDS = (
         argument("--yes", action="store_true", help="carry out the plan without a question"),
         argument("--dry-run", action="store_true", help="only show the plan"),
         more="Shows a plan first: file, series, time and where it came from, what is skipped and why. Then it asks; a "
-        "script\nneeds --yes. The time comes from the archive's header, else from the file's name, else from the "
+        "script needs --yes. The time comes from the archive's header, else from the file's name, else from the "
         "file itself.",
     ),
     command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
@@ -18,9 +19,27 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(self, message)
 
 
+class _Help(argparse.HelpFormatter):
+    """Fills each line of a description, and breaks none inside a word; argparse's own classes do one or the other."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        wrapper = textwrap.TextWrapper(
+            width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+        return "\n".join(wrapper.fill(line) for line in text.split("\n"))
+
+
+class _CommandList(_Help):
+    """Has room for the longest command; argparse forgets that commands are indented."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = max(len(command.name) for command in COMMANDS) + 2 * self._indent_increment
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; a parsed namespace has ``command`` if one was given."""
-    parser = _Parser(prog="pgbackup", description=DESCRIPTION, allow_abbrev=False)
+    parser = _Parser(prog="pgbackup", description=DESCRIPTION, allow_abbrev=False, formatter_class=_CommandList)
     parser.add_argument("--version", action="version", version=f"pgbackup {__version__}")
     parser.add_argument(*DEBUG.flags, **DEBUG.options)
     subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")
@@ -30,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
             help=command.help,
             description=command.description,
             allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Help,
         )
         for argument in command.arguments:
             below.add_argument(*argument.flags, **argument.options)
@@ -43,6 +62,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> argparse.Name
     given = debug_behind_command(arguments)
     parser = make_parser()
     try:
+        if given and not given[0].startswith("-"):
+            _require_command(parser, given[0])
         parsed = parser.parse_args(with_default_repository(given, environ))
     except UsageError as error:
         return show_usage_error(error, given)
@@ -53,6 +74,15 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> argparse.Name
         write(sys.stderr, parser.format_help())
         return EXIT_STATUS["usage"]
     return parsed
+
+
+def _require_command(parser: argparse.ArgumentParser, name: str) -> None:
+    names = [command.name for command in COMMANDS]
+    if name not in names:
+        import difflib  # takes its time to load
+
+        near = difflib.get_close_matches(name, names, n=1)
+        raise UsageError(parser, f"unknown command {name!r}", hint=f"Did you mean {near[0]}?" if near else None)
 
 
 def debug_behind_command(arguments: Sequence[str]) -> list[str]:

@@ -17,8 +17,8 @@ from airflow_pgbackup.text import printable, printable_json
 class UsageError(ConfigurationError):
     """:param parser: the one that refused the arguments."""
 
-    def __init__(self, parser: argparse.ArgumentParser, message: str) -> None:
-        super().__init__(message, hint=f"Run {parser.prog} --help to see the arguments.")
+    def __init__(self, parser: argparse.ArgumentParser, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint or f"Run {parser.prog} --help to see the arguments.")
         self.prog, self.usage = parser.prog, parser.format_usage()
 
 
@@ -29,7 +29,7 @@ def show_usage_error(error: UsageError, arguments: Sequence[str]) -> int:
     """
     from airflow_pgbackup.cli.failure import failure_of
 
-    write(sys.stderr, f"{error.usage}{error.prog}: error: {printable(error.message)}\n")
+    write(sys.stderr, f"{error.usage}{error.prog}: {printable(error.message)}\nhint: {error.hint}\n")
     if "--json" in arguments:
         write(sys.stdout, printable_json(json.dumps(failure_of(error).as_json(), indent=2)) + "\n")
     return EXIT_STATUS["usage"]
