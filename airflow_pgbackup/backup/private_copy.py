@@ -53,7 +53,8 @@ def require_room(directory: Path, size: int, source: BinaryIO) -> None:
             return
     raise DiskError(
         f"a private copy needs {human_bytes(size)} in {directory.parent}, which has {human_bytes(free)} free",
-        hint="Free some space, or choose a directory on a larger disk: [pgbackup] temp_dir, or PGBACKUP_TEMP_DIR.",
+        hint="Free some space, or choose a directory on a larger disk: [pgbackup] temp_dir or PGBACKUP_TEMP_DIR; for "
+        "pgbackup get, --into.",
     )
 
 

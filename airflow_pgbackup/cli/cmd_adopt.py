@@ -13,7 +13,7 @@ from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.cli.arguments import repository_argument, repository_at
 from airflow_pgbackup.cli.display import count
-from airflow_pgbackup.cli.listing import columns
+from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.errors import ConfigurationError
@@ -47,8 +47,7 @@ def run(session: Session) -> None:
         session.result({**plan.describe(), **empty}, *_shown(plan), "dry run: nothing was changed")
         return
     if not arguments.json:
-        for each in _shown(plan):
-            session.out.say(each)
+        session.show(*_shown(plan))
     if (plan.to_adopt or (arguments.move and plan.dumps)) and not arguments.yes:
         _ask(session, plan)
     _carry_out(session, plan, repository)
@@ -113,12 +112,14 @@ def _carry_out(session: Session, plan: Plan, repository: Repository) -> None:
     session.result(outcome, *lines)
 
 
-def _shown(plan: Plan) -> list[str]:
+def _shown(plan: Plan) -> list[str | Listing]:
     """Return the plan for people: a line for each dump and each skipped file, warnings, totals."""
-    shown: list[str] = []
+    shown: list[str | Listing] = []
     if plan.dumps:
-        rows = [("file", "series", "time (UTC)", "from", "size", "notes"), *map(_row, plan.dumps)]
-        shown += columns(rows, right=[4])
+        listing = Listing(("file", "series", "time (UTC)", "from", "size", "notes"), names=2, right=(4,), labeled=(3,))
+        for planned in plan.dumps:
+            listing.add(*_row(planned))
+        shown.append(listing)
     shown += [f"skipped {skipped.name}: {skipped.reason}" for skipped in plan.skipped]
     shown += [f"time pattern {pattern}: {count(number, 'name')}" for pattern, number in plan.patterns.items()]
     shown += [f"warning: {warning}" for warning in plan.warnings]

@@ -38,6 +38,7 @@ VERBS = {
     "upload": "upload {here} {series} --to {there}",
     "get": "get {here} {series} --into {empty}",
     "restore": "restore {here} {series} --mode create -d {copy}",
+    "restore-set": "restore-set {here} prod --dry-run",
     "prune": "prune {here} --keep-last 1",
     "freshness": "freshness {here}",
     "pin": "pin {here} {series} {id}",
@@ -102,7 +103,7 @@ class World:
 
 
 @contextmanager
-def make_world(server: PostgresServer, directory: Path) -> Iterator[World]:
+def make_world(server: PostgresServer) -> Iterator[World]:
     name = f"world_{secrets.token_hex(4)}"
     with server.params.connect() as session:
         session.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
@@ -111,7 +112,10 @@ def make_world(server: PostgresServer, directory: Path) -> Iterator[World]:
         session.execute("create table film (film_id int primary key, title text)")
         session.execute("insert into film select n, 'film ' || n from generate_series(1, 1000) n")
         session.execute("create table wide as select n, repeat(md5(n::text), 9) t from generate_series(1, 2000) n")
-    tmp = Path(tempfile.mkdtemp(prefix="verb-", dir="/tmp"))
+    top = Path(tempfile.mkdtemp(prefix="verb-", dir="/tmp"))
+    top.chmod(0o755)  # another user meets a closed door at the repository, not above it
+    directory, tmp = top / "w", top / "t"
+    directory.mkdir(), tmp.mkdir()
     try:
         here, there = (open_repository(f"file://{directory}/{one}") for one in ("here", "there"))
         here.init(), there.init()
@@ -138,7 +142,7 @@ def make_world(server: PostgresServer, directory: Path) -> Iterator[World]:
         }
         yield world
     finally:
-        shutil.rmtree(tmp)
+        shutil.rmtree(top)
         with server.params.connect() as session:
             session.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 

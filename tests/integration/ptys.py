@@ -11,7 +11,7 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
@@ -20,15 +20,20 @@ NEVER = "(?!)"
 
 @contextmanager
 def on_terminal(
-    argv: list[str], env: Mapping[str, str], columns: int = 100
+    argv: list[str], env: Mapping[str, str], columns: int = 100, *, before_exec: Callable[[], None] | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Run a program as the foreground of a terminal; the process, and the other end of the terminal."""
+    """Run a program as the foreground of a terminal; the process, and the other end of the terminal.
+
+    :param before_exec: called in the new process before the program starts.
+    """
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 30, columns, 0, 0))
 
     def become_foreground() -> None:
         os.setsid()
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+        if before_exec:
+            before_exec()
 
     base = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "TERM": "xterm-256color"}
     with subprocess.Popen(

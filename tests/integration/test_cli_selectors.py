@@ -231,6 +231,12 @@ def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
     assert completed("pgbackup", "unp") == ["unpin"]
     assert completed("pgbackup", "prune", "--keep-l") == ["--keep-last", "--keep-label"]
     assert set(completed("pgbackup", "completion", "")) >= {"bash", "zsh", "fish"}
+    assert completed("pgbackup", "verify", "--level", "") == ["integrity", "archive", "restore"]
+    assert completed("pgbackup", "prune", "--minimum-level", "n") == ["none"]
+    assert completed("pgbackup", "restore", "--mode", "into") == ["into_empty", "into_existing"]
+    (tmp_path / "dumps").mkdir()
+    assert completed("pgbackup", "get", "r", "s", "--into", f"{tmp_path}/d") == [f"{tmp_path}/dumps"]
+    assert completed("pgbackup", "adopt", "r", f"{tmp_path}/d") == [f"{tmp_path}/dumps"]
 
 
 def test_a_repository_is_required_somewhere(here: str, backups: list[Manifest]) -> None:

@@ -92,8 +92,8 @@ REHEARSE = "verify {here} {series} --level restore"
 
 
 @pytest.fixture(scope="module")
-def world(server18: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with make_world(server18, tmp_path_factory.mktemp("world")) as world:
+def world(server18: PostgresServer) -> Iterator[World]:
+    with make_world(server18) as world:
         yield world
 
 
