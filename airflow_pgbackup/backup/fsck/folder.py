@@ -54,7 +54,7 @@ def check_folder(folder: Folder, context: FolderContext) -> Checked:
     """Check what a listing shows of a folder, and read its small files.
 
     :raises BackupNotFound: a file of it disappeared since it was listed.
-    :raises RepositoryError: the store does not answer.
+    :raises RepositoryError: a file of it cannot be read.
     """
     checked = Checked()
     if not folder.is_backup:

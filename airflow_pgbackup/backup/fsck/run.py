@@ -181,13 +181,18 @@ class _Fsck:
             checked = check_folder(folder, context)
             if not checked.findings.sorted():
                 return checked
-        except BackupNotFound:
+        except RepositoryError:
             pass
         again = take_inventory(self.repository, folder.key).folders.get(folder.key)
         try:
             return check_folder(again, context) if again else Checked()
         except BackupNotFound:  # prune is removing it at this moment
             return Checked()
+        except RepositoryError as error:  # of one file: the store has just listed the folder
+            unread = Checked()
+            hint = error.hint or "Check the repository's storage for faults."
+            unread.findings.error("read", folder.key, error.message, hint)
+            return unread
 
     def _check_temporary(self) -> None:
         """Report temporary files, empty directories and multipart uploads of ours."""

@@ -112,7 +112,9 @@ class Root:
             self.require()
             raise RepositoryError(f"{what} {path}: it disappeared during the operation") from None
         except OSError as error:
-            message = f"{what} {path}: {reason(error)}"
+            # Of a listing, the directory below `path` that cannot be read.
+            named = error.filename if isinstance(error.filename, str) and Path(error.filename).is_absolute() else path
+            message = f"{what} {named}: {reason(error)}"
             if error.errno in FULL:
                 message = f"the repository is full: {message}"
             raise RepositoryError(message, hint=hint(error.errno)) from error

@@ -345,6 +345,46 @@ def test_a_file_that_cannot_be_read(local: Place, monkeypatch: pytest.MonkeyPatc
     assert (finding.severity, finding.code, finding.key) == ("error", "read", manifest.artifact_key)
 
 
+@pytest.mark.parametrize("file", ["manifest.json", "verification-"])
+def test_one_file_that_cannot_be_read_does_not_end_the_check(
+    place: Place, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """Such as a bad sector, or an object that is encrypted with a key of somebody else."""
+    unreadable, missing = add(place, night=1), add(place, night=2)
+    write_verification(place.repository, unreadable, "integrity", "pass", NOW - timedelta(hours=1))
+    place.remove(missing.artifact_key)
+    read = type(place.repository).read
+
+    def broken(repository: Repository, key: str, **options: Any) -> Any:
+        if key.startswith(f"{folder_of(unreadable)}/{file}"):
+            raise RepositoryError(f"cannot read {key}: input/output error")
+        return read(repository, key, **options)
+
+    monkeypatch.setattr(type(place.repository), "read", broken)
+    report = run(place)
+    assert (
+        found(report)
+        == [
+            ("error", "read", folder_of(unreadable)),
+            ("error", "artifact_missing", missing.artifact_key),
+        ][:: 1 if folder_of(unreadable) < missing.artifact_key else -1]
+    )
+
+
+def test_a_directory_that_cannot_be_listed_is_named(local: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of(add(local))
+    scandir = os.scandir
+
+    def refused(path: str) -> Any:
+        if path.endswith(folder):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(RepositoryError, match=rf"cannot list .*/{folder}: permission denied"):
+        run(local)
+
+
 def test_a_share_that_is_none(local: Place) -> None:
     with pytest.raises(ConfigurationError, match="invalid share"):
         fsck(repository=local.repository, read="a few")
