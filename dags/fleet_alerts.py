@@ -13,9 +13,9 @@ log = logging.getLogger(__name__)
 
 def mail(context: Mapping[str, Any]) -> None:
     """Send mail to those who look after backups; SmtpNotifier of apache-airflow-providers-smtp does it."""
-    log.warning("would send mail: %s", context["dag_run"].dag_id)
+    log.warning("would send mail: run %s of %s", context["run_id"], context["dag"].dag_id)
 
 
 def page(context: Mapping[str, Any]) -> None:
     """Wake somebody."""
-    log.warning("would page: %s", context["dag_run"].dag_id)
+    log.warning("would page: run %s of %s", context["run_id"], context["dag"].dag_id)

@@ -126,7 +126,7 @@ def test_one_database_that_fails_alerts_once_and_the_rest_is_pruned(
         "from pathlib import Path\n"
         "def page(context):\n"
         f"    with Path({str(tmp_path / 'alerts')!r}).open('a') as file:\n"
-        "        print(context['dag_run'].dag_id, file=file)\n"
+        "        print(context['dag'].dag_id, file=file)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     database = fresh_database(server18, None, *FILM)

@@ -133,7 +133,8 @@ servers:
         ({"parallel": 0}, "parallel: must be greater than or equal to 1"),
         ({"deadline": 6}, "deadline: not a time span; write 36h, 30d or 8w"),
         ({"dump": {"jobs": 4}}, "dump: jobs=4 and format='custom' cannot be combined"),
-        ({"dump": {"repository": "s3://x/y"}}, "dump.repository: unknown key"),
+        ({"dump": {"repository": "s3://x/y"}}, "dump.repository: belongs beside dump, not in it"),
+        ({"dump": {"snapshot": "00000003"}}, "dump.snapshot: unknown key"),
         ({"alerts": {"on_failure": "os.path"}}, "alerts.on_failure: not a function or a notifier"),
         (
             {"alerts": {"on_failure": ["airflow.sdk.BaseNotifier"]}},

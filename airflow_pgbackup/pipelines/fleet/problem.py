@@ -12,6 +12,8 @@ from airflow_pgbackup.text import printable
 Path = tuple[str | int, ...]
 """Keys and list indexes from the top of the mapping."""
 
+_MOST_NAMES = 30
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -60,7 +62,9 @@ def _dotted(path: Path) -> str:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return ``; did you mean 'schedule'?``, or the names that are known if none is similar."""
+    """Return ``; did you mean 'schedule'?``, or the names that are known if none is similar and they are few."""
     known = list(names)
     near = difflib.get_close_matches(name, known, n=1) or [each for each in known if name and each.startswith(name)]
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}"
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(known) or 'none'}" if len(known) <= _MOST_NAMES else ""

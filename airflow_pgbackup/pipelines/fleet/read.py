@@ -171,8 +171,11 @@ def _check_parameters(path: Keys, dump: Mapping[str, Any]) -> Iterator[Problem]:
     from airflow_pgbackup.postgres.options import DumpOptions
 
     known = set(inspect.signature(PgDumpOperator.__init__).parameters) - _NOT_IN_DUMP - {"self", "kwargs"}
-    unknown = [name for name in dump if name not in known]
-    yield from (Problem((*path, name), _unknown_key(name, known)) for name in unknown)
+    for name in dump:
+        if name in Settings.model_fields and name not in known:
+            yield Problem((*path, name), "belongs beside dump, not in it")
+        elif name not in known:
+            yield Problem((*path, name), _unknown_key(str(name), known))
     options = {name: value for name, value in dump.items() if name in DumpOptions.table() or name == "extra_args"}
     try:
         DumpOptions(**{name: value for name, value in options.items() if name in known}).validate()
