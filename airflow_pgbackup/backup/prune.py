@@ -2,7 +2,8 @@
 
 :mod:`airflow_pgbackup.repository.retention` decides. A plan from file names shows in which series a backup would be
 deleted; every backup of those series is read, and its files decide (:mod:`.evidence`). A backup whose file names claim
-more than its files prove is ignored by the retention rules, and one that cannot be read is kept.
+more than its files prove is ignored by the retention rules, and one that cannot be read is kept. So is each member of
+the newest complete backup set of a server (:mod:`.set_retention`).
 
 The deletions are ordered so that a crash between any two leaves every remaining backup complete: the manifest is
 deleted first, by a call of its own, which ends the backup; then the artifact and the verifications. What a crash leaves
@@ -15,7 +16,7 @@ period.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
@@ -27,8 +28,10 @@ from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.removal import GRACE, LEAST_GRACE, is_abandoned, remove_backup, sweep
 from airflow_pgbackup.backup.series_selection import SeriesSelection, require_server
+from airflow_pgbackup.backup.set_retention import ServerSets, remove_set
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, RepositoryError
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.repository.backup_set import ListedSet
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import THREADS, Backup, Catalogue, Leftover, read_catalogue
 from airflow_pgbackup.repository.entry import UnfinishedWrite
@@ -59,7 +62,9 @@ def prune(
 
         {"repository", "repository_uuid", "dry_run", "now", "policy": {…}, "kept": 12, "removed": 3, "bytes": 4096,
          "decisions": [{"series" (its folder), "id", "started_at", "size", "state", "verified", "keep", "reasons": []}],
-         "leftovers": [{"key", "modified", "size" (None where not known)}], "notes": ["a series that …"],
+         "leftovers": [{"key", "modified", "size" (None where not known)}],
+         "sets": ["prod/@sets/…"] (backup sets without any backup left, removed unless only some series are pruned),
+         "notes": ["a series that …"],
          "swept": ["/tmp/pgbackup-private-…"] (leftovers of killed processes on this machine)}
 
     :raises ConfigurationError: the grace period is too short.
@@ -78,7 +83,7 @@ def prune(
     catalogue = read_catalogue(repository, server=series.server, series=named)
     if named is None:
         require_server(repository, series.server, catalogue)
-    job.decide(catalogue, grace)
+    job.decide(catalogue, grace, complete=named is None)
     job.find_temporary(_prefixes(series.server, named), grace)
     if dry_run:
         job.tell()
@@ -111,15 +116,25 @@ class _Prune:
     decisions: list[Decision] = field(default_factory=list)
     leftovers: list[Leftover] = field(default_factory=list)
     temporary: list[UnfinishedWrite] = field(default_factory=list)
+    sets: list[ListedSet] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     ignored: list[dict[str, object]] = field(default_factory=list)
 
-    def decide(self, catalogue: Catalogue, grace: timedelta) -> None:
-        backups = self._with_evidence(catalogue.backups)
-        decisions = plan(backups, self.policy, self.now)
+    def decide(self, catalogue: Catalogue, grace: timedelta, *, complete: bool) -> None:
+        """Decide about the backups of a catalogue.
+
+        :param complete: it has all series of its servers.
+        """
+        servers = {backup.series.server for backup in catalogue.backups}
+        sets = ServerSets.of(self.repository, servers, self.now, self._note)
+        in_sets = sets.kept()
+        backups = self._with_evidence(catalogue.backups, in_sets)
+        decisions = plan(backups, self.policy, self.now, in_sets)
         if locks := self._locks([d.backup for d in decisions if not d.keep]):
-            decisions = plan([replace(b, locked=locks.get((b.series, b.id))) for b in backups], self.policy, self.now)
+            locked = [replace(b, locked=locks.get((b.series, b.id))) for b in backups]
+            decisions = plan(locked, self.policy, self.now, in_sets)
         self.decisions = decisions
+        self.sets = sets.without_backups(d.backup for d in decisions if d.keep) if complete else []
         found = [*catalogue.leftovers, *(one for backup in catalogue.backups for one in backup.attempts)]
         old = [one for one in found if self.now - one.modified >= grace]
         self.leftovers = [one for one in old if is_abandoned(self.repository, one)]
@@ -144,6 +159,8 @@ class _Prune:
             self.log(
                 f"sweep {one.folder}: incomplete, {human_bytes(one.size)}, unchanged since {one.modified.isoformat()}"
             )
+        for empty in self.sets:
+            self.log(f"delete {empty.location}: no backup of this set remains")
         for item in self.temporary:
             self.log(f"sweep {item.key}: a temporary file or upload, unchanged since {item.modified.isoformat()}")
 
@@ -156,6 +173,7 @@ class _Prune:
         steps: list[tuple[str, Callable[[], None]]] = []
         steps += [(f"{one.series}/{one.id}", partial(self._remove, one)) for one in removals]
         steps += [(f"{one.series}/{one.id}", partial(self._remove, one)) for one in self.leftovers]
+        steps += [(one.location, partial(self._remove_set, one)) for one in self.sets]
         steps += [(one.key, partial(self.repository.remove_unfinished, [one])) for one in self.temporary]
         failed: list[tuple[str, RepositoryError]] = []
         for name, step in steps:
@@ -200,6 +218,7 @@ class _Prune:
                 ),
                 *({"key": one.key, "modified": one.modified.isoformat(), "size": None} for one in self.temporary),
             ],
+            "sets": [one.location for one in self.sets],
             "notes": self.notes,
             "ignored": self.ignored,
         }
@@ -215,12 +234,17 @@ class _Prune:
         else:
             self.log(f"deleted {name} ({human_bytes(one.size)})")
 
-    def _with_evidence(self, listed: Sequence[Backup]) -> list[Backup]:
+    def _remove_set(self, one: ListedSet) -> None:
+        remove_set(self.repository, one)
+        self.log(f"deleted {one.location}: no backup of this set remains")
+
+    def _with_evidence(self, listed: Sequence[Backup], in_sets: Mapping[tuple[Series, str], str]) -> list[Backup]:
         """Return the same backups; in a series that would lose one, as their files prove them.
 
         :raises Canceled: before each backup.
         """
-        touched = {decision.backup.series for decision in plan(listed, self.policy, self.now) if not decision.keep}
+        planned = plan(listed, self.policy, self.now, in_sets)
+        touched = {decision.backup.series for decision in planned if not decision.keep}
         with ThreadPoolExecutor(THREADS) as pool:
             read = dict(pool.map(self._read, [backup for backup in listed if backup.series in touched]))
         for series, members in groupby(listed, key=lambda backup: backup.series):

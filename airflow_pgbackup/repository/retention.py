@@ -13,20 +13,21 @@ Only a backup that counts can replace an older one: one verified at ``minimum_le
 long as the rules would keep it if it counted, failed ones ranking behind unverified ones; and always until there are
 ``keep_at_least`` newer ones that count. So without a verified backup nothing is deleted.
 
-Never deleted: the newest backup of a series, the newest ``keep_at_least`` that count, one that is pinned or locked by
-the store, one that starts in the future, one whose manifest cannot be read. The rules ignore the last two kinds: a
-clock was wrong, or the backup is unknown.
+Never deleted: the newest backup of a series, the newest ``keep_at_least`` that count, one that is pinned, locked by the
+store, or in the newest complete backup set of its server, one that starts in the future, one whose manifest cannot be
+read. The rules ignore the last two kinds: a clock was wrong, or the backup is unknown.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, tzinfo
 from functools import cache, cached_property
 from itertools import islice
 from operator import attrgetter
+from types import MappingProxyType
 from typing import NamedTuple
 
 from airflow_pgbackup.errors import ConfigurationError
@@ -134,10 +135,16 @@ class Decision:
     reasons: tuple[str, ...]
 
 
-def plan(backups: Iterable[Backup], policy: Policy, now: datetime) -> list[Decision]:
+def plan(
+    backups: Iterable[Backup],
+    policy: Policy,
+    now: datetime,
+    in_sets: Mapping[tuple[Series, str], str] = MappingProxyType({}),
+) -> list[Decision]:
     """Return a decision for every backup: series sorted, newest first; at the same instant the higher id is newer.
 
     :param now: aware; a backup that starts later starts in the future.
+    :param in_sets: the reason to keep a backup that a set needs.
     """
     if now.tzinfo is None:
         raise ValueError("now has no time zone")
@@ -147,7 +154,7 @@ def plan(backups: Iterable[Backup], policy: Policy, now: datetime) -> list[Decis
     decisions: list[Decision] = []
     for _, members in sorted(by_series.items(), key=lambda item: series_order(item[0])):
         members.sort(key=_NEWEST_FIRST, reverse=True)
-        decisions += _decide(members, policy, now)
+        decisions += _decide(members, policy, now, in_sets)
     return decisions
 
 
@@ -156,7 +163,9 @@ def counts(backup: Backup, minimum_level: str | None) -> bool:
     return _rank(backup.state, backup.level, minimum_level) == 0
 
 
-def _decide(members: Sequence[Backup], policy: Policy, now: datetime) -> list[Decision]:
+def _decide(
+    members: Sequence[Backup], policy: Policy, now: datetime, in_sets: Mapping[tuple[Series, str], str]
+) -> list[Decision]:
     """Return the decisions for the backups of one series, which are ordered newest first."""
     reasons: defaultdict[str, list[str]] = defaultdict(list)
     level, zone = policy.minimum_level, policy.zone
@@ -191,6 +200,8 @@ def _decide(members: Sequence[Backup], policy: Policy, now: datetime) -> list[De
     for backup in members:
         if backup.pinned:
             reasons[backup.id].append("pinned")
+        if needed := in_sets.get((backup.series, backup.id)):
+            reasons[backup.id].append(needed)
         if labels := matching_labels(backup.labels, policy.keep_labels):
             reasons[backup.id].append(f"label {', '.join(labels)}")
         if backup.locked:
