@@ -12,6 +12,7 @@ from airflow_pgbackup.cli.arguments import repository_argument
 from airflow_pgbackup.cli.display import age, backup_as_json, count
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.cli.set_listing import list_backup_sets
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_manifests
 from airflow_pgbackup.repository.labels import check_label_patterns, matching_labels
@@ -23,6 +24,10 @@ _STATE_STYLE = {"verified": "green", "written": "yellow", "notproven": "yellow"}
 
 def run(session: Session) -> None:
     arguments, repository = session.arguments, repository_argument(session)
+    if arguments.sets:
+        with session.working(f"listing {repository.uri}"):
+            list_backup_sets(session, repository)
+        return
     labels = check_label_patterns(arguments.label)
     with session.working(f"listing {repository.uri}"):
         catalogue = read_catalogue(repository, server=arguments.server)

@@ -10,16 +10,20 @@ from rich.text import Text
 
 from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.backup.restore_command import restore_command_of
-from airflow_pgbackup.cli.arguments import backup_argument
+from airflow_pgbackup.cli.arguments import backup_argument, repository_argument
 from airflow_pgbackup.cli.display import age, backup_as_json
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.cli.set_listing import show_backup_set
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.verification import Verification
 from airflow_pgbackup.terminal import styled
 
 
 def run(session: Session) -> None:
+    arguments = session.arguments
+    if show_backup_set(session, repository_argument(session), arguments.series, arguments.id):
+        return
     _, evidence, manifest = backup_argument(session)
     backup, reports = evidence.backup, evidence.verifications
     command = restore_command_of(manifest)

@@ -127,6 +127,24 @@ AWS_CONN_ID = argument(
 DESTINATION_AWS_CONN_ID = argument(
     "--destination-aws-conn-id", metavar="ID", help="the same for the other repository (default: as --aws-conn-id)"
 )
+DUMP_OPTION = argument(
+    "--option",
+    "-o",
+    action="append",
+    default=[],
+    metavar="NAME=VALUE",
+    help="option of the tool, named as its flag: -o format=directory -o jobs=4 -o tables=film -o no_owner",
+)
+MAX_REPLAY_LAG = argument(
+    "--max-replay-lag",
+    metavar="SECONDS",
+    help="do not dump a standby that is further behind its primary (default: PGBACKUP_MAX_REPLAY_LAG, or any)",
+)
+MAX_BYTES_PER_SECOND = argument(
+    "--max-bytes-per-second",
+    metavar="SIZE",
+    help="read from the server no faster: 20MiB (default: PGBACKUP_MAX_BYTES_PER_SECOND, or no limit)",
+)
 CONNECT = (
     "The connection is found as psql finds it: PGHOST, PGPORT, PGUSER, PGDATABASE, PGSERVICE, ~/.pgpass, PGPASSWORD.\n"
     "There is no option for a password: everybody on the machine could read it."

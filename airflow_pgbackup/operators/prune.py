@@ -19,8 +19,8 @@ class PgBackupPruneOperator(PgBackupOperator):
     """Delete the backups that no rule keeps, for each series separately, and sweep the leftovers of crashes.
 
     Only backups verified at ``minimum_level`` count; while none counts, none is deleted. Never deleted are the newest
-    backup of a series, the newest ``keep_at_least`` that count, and what is pinned or locked by the store.
-    ``docs/reference/retention.md`` explains the rules.
+    backup of a series, the newest ``keep_at_least`` that count, what is pinned or locked by the store, and what is in
+    the newest complete backup set of a server. ``docs/reference/retention.md`` explains the rules.
 
     The task returns the plan without the backups that are kept:
     ``{"kept": 12, "removed": 3, "bytes": 4096, "decisions": [{"series", "id", "started_at", "size", "state",

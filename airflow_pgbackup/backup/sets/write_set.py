@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.progress import counted, human_bytes
@@ -26,6 +27,7 @@ from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.text import printable
 
+NOT_MADE = "no backup was made"
 NAMED = 5
 """Missing databases that an error names; the set lists all."""
 
@@ -39,6 +41,7 @@ def write_set(
     globals_backup: Mapping[str, object] | None = None,
     with_globals: bool = True,
     minimum_level: str | None = "archive",
+    reasons: Mapping[str | None, str] = MappingProxyType({}),
     set_id: str | None = None,
     context: RunContext | None = None,
 ) -> BackupSet:
@@ -53,6 +56,7 @@ def write_set(
     :param globals_backup: the reference to the backup of roles and tablespaces; None: it failed.
     :param with_globals: whether the globals are part of the set.
     :param minimum_level: None accepts each complete backup that has not failed a verification.
+    :param reasons: why a database, or None for the globals, has no reference.
     :param set_id: of the set, as for a copy in another repository; by default from the seed and the discovery.
     :raises RepositoryMismatch: a reference was made in another repository.
     :raises RepositoryError: the repository does not answer, or cannot be written.
@@ -68,11 +72,12 @@ def write_set(
         if judged is not None and judged.reason is None:
             members.append(judged.member())
         else:
-            missing.append(Absent(found.name, judged.reason or "" if judged else "no backup was made"))
+            absent = reasons.get(found.name, NOT_MADE)
+            missing.append(Absent(found.name, absent if judged is None else judged.reason or ""))
     globals_member = globals_missing = None
     if with_globals:
         judged = made.get(Series(server, None, "globals"))
-        globals_missing = judged.reason if judged else "no backup was made"
+        globals_missing = judged.reason if judged else reasons.get(None, NOT_MADE)
         globals_member = judged.member() if judged and judged.reason is None else None
     others = list_sets(repository, server)
     id = set_id or _id(repository, others, discovery, context)

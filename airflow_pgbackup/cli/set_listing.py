@@ -1,0 +1,104 @@
+"""What several commands show of backup sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from rich.text import Text
+
+from airflow_pgbackup.backup.progress import human_bytes
+from airflow_pgbackup.backup.sets.choose_set import choose_set
+from airflow_pgbackup.cli.display import age, count
+from airflow_pgbackup.cli.listing import Listing
+from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.errors import BackupNotFound, ManifestError
+from airflow_pgbackup.repository.backup_set import BackupSet, ListedSet, list_sets, read_listed_set
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import THREADS
+from airflow_pgbackup.repository.layout import SETS_FOLDER, decode_segment
+from airflow_pgbackup.terminal import styled
+
+_STYLES = {"complete": "green", "partial": "yellow"}
+NOT_ONE_SNAPSHOT = "the databases of a set are not one snapshot: each was dumped at its own time"
+
+
+def list_backup_sets(session: Session, repository: Repository) -> None:
+    """Show the sets of a repository: the newest of each server, or all."""
+    arguments = session.arguments
+    listed = list_sets(repository, arguments.server)
+    newest = {one.server: one for one in reversed(listed)}
+    shown = listed if arguments.all else [one for one in listed if newest[one.server] is one]
+    with ThreadPoolExecutor(THREADS) as pool:
+        read = list(pool.map(lambda one: _read(repository, one), shown))
+    listing = Listing(["set", "age", "databases", "missing", "size", "status"], names=1, right=(1, 2, 3, 4))
+    documents: list[dict[str, object]] = []
+    for one, found in zip(shown, read, strict=True):
+        if isinstance(found, str):
+            listing.add(one.location, age(one.started_at), "?", "?", "?", styled("unreadable", "bold red"))
+            documents.append({"set": one.location, "status": "unreadable", "problem": found})
+            continue
+        size = sum(member.size for member in found.members)
+        missing = len(found.missing) + bool(found.globals_missing)
+        status = styled(found.status, _STYLES[found.status])
+        databases = f"{len(found.databases):,}"
+        listing.add(one.location, age(one.started_at), databases, f"{missing:,}", human_bytes(size), status)
+        documents.append({**_document(found), "set": one.location})
+    servers = len(newest)
+    below = f"{count(len(listed), 'backup set')} of {count(servers, 'server')}"
+    session.result(documents, *([listing] if shown else []), below)
+
+
+def show_backup_set(session: Session, repository: Repository, series: str, selector: str) -> bool:
+    """Show the set that ``SERVER/@sets`` or ``SERVER/@sets/ID`` names; return False for the name of a series."""
+    folder, slash, id = series.partition(f"/{SETS_FOLDER}")
+    if not slash or "/" in folder or not (id == "" or id.startswith("/")):
+        return False
+    try:
+        server = decode_segment(folder)
+    except ValueError:
+        server = folder
+    listed = choose_set(repository, server, id.removeprefix("/") or selector, log=session.log)
+    found = read_listed_set(repository, listed)
+    session.result(_document(found), *set_lines(found))
+    return True
+
+
+def set_lines(found: BackupSet) -> list[str | Text | Listing]:
+    """Return a set for people: what it is, its members in the order of a restore, what is missing and why."""
+    size = human_bytes(sum(member.size for member in found.members))
+    facts = (
+        ("set", f"{found.location}, {found.status}"),
+        ("server", f"PostgreSQL {found.server_version}"),
+        ("started", f"{found.started_at:%Y-%m-%d %H:%M:%S}Z, {age(found.started_at)} ago"),
+        ("size", f"{count(len(found.databases), 'database')}{' and globals' if found.globals else ''}, {size}"),
+    )
+    listing = Listing(("member", "backup", "size", "level"), names=2, right=(2,))
+    for member in found.members:
+        listing.add(member.series, member.id, human_bytes(member.size), member.level or "not verified")
+    lines: list[str | Text | Listing] = [
+        Text.assemble(styled(f"{name:<10}", "bold"), styled(value, "")) for name, value in facts
+    ]
+    lines += [listing] if found.members else []
+    lines += [f"missing: the globals ({found.globals_missing})"] if found.globals_missing else []
+    lines += _absences("missing", [(each.database, each.reason) for each in found.missing])
+    lines += _absences("left out", [(each.database, each.reason) for each in found.left_out])
+    lines += [f"dropped since the previous set: {name}" for name in found.dropped]
+    return [*lines, NOT_ONE_SNAPSHOT]
+
+
+def _absences(what: str, absences: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"{what}: {name} ({reason})" for name, reason in absences]
+
+
+def _document(found: BackupSet) -> dict[str, object]:
+    document: dict[str, object] = json.loads(found.to_json())
+    return document
+
+
+def _read(repository: Repository, one: ListedSet) -> BackupSet | str:
+    try:
+        return read_listed_set(repository, one)
+    except (BackupNotFound, ManifestError) as error:
+        return error.message
