@@ -21,6 +21,14 @@ _REPORT = "This is a defect. Run the command again with --debug and report what 
 _UTF8 = "Use a UTF-8 locale, such as LC_ALL=C.UTF-8, and names in UTF-8."
 _LONGEST = 300
 _PARAMETER = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
+_MODE = re.compile(r"(?<!--)\bmode (into_empty|into_existing|create|replace)\b")
+# Parameters of operators that the command line has under another name, or as the opposite.
+_PHRASES = (
+    ("init_repository=True or ", ""),
+    ("pass minimum_level=None", "give --minimum-level none"),
+    ("set terminate_sessions", "omit --keep-sessions"),
+    ("Set terminate_sessions", "Omit --keep-sessions"),
+)
 
 INTERRUPTED = "Interrupted"
 
@@ -46,10 +54,13 @@ class Failure:
 
         :param names: the command's own arguments.
         """
-        hint = self.hint and _PARAMETER.sub(
-            lambda found: f"--{found[0].replace('_', '-')}" if found[0] in names else found[0], self.hint
-        )
-        return replace(self, hint=hint)
+        if self.hint is None:
+            return self
+        hint = self.hint
+        for phrase, ours in _PHRASES:
+            hint = hint.replace(phrase, ours)
+        hint = _PARAMETER.sub(lambda found: f"--{found[0].replace('_', '-')}" if found[0] in names else found[0], hint)
+        return replace(self, hint=_MODE.sub(r"--mode \1", hint) if "mode" in names else hint)
 
     def as_json(self) -> dict[str, object]:
         """Return the document that ``--json`` prints."""

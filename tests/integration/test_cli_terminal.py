@@ -128,6 +128,7 @@ def test_a_wrong_repository(world: World, verb: str) -> None:
     error = seen.error(verb)
     assert f"no repository at {here}: on host " in error
     assert f"the directory {world.directory}/nowhere does not exist\nhint: " in error
+    assert "init_repository" not in error, "an operator's parameter"
     assert seen.status == EXIT_STATUS["failed"]
 
 
@@ -211,6 +212,20 @@ def test_no_rights(world: World, as_nobody: Callable[[], None], verb: str) -> No
     error = seen.error(verb)
     assert "permission denied" in error
     assert "\nhint: " in error
+
+
+def test_sources_that_cannot_be_read(world: World, as_nobody: Callable[[], None]) -> None:
+    """No dumps found is another thing, and no failure."""
+    mine = world.directory / "mine"
+    with put_back(world):
+        shutil.copytree(world.directory / "there", mine)
+        for path in (mine, *mine.rglob("*")):
+            if os.geteuid() == 0:
+                os.chown(path, NOBODY, NOBODY)
+        arguments = world.arguments("adopt", here=f"file://{mine}", old=world.directory / "here" / "prod")
+        seen = at_terminal(world, arguments, before_exec=as_nobody)
+    assert seen.status == EXIT_STATUS["failed"]
+    assert f"cannot read {world.directory}/here/prod: permission denied\nhint: " in seen.error("adopt")
 
 
 def test_check_without_rights(world: World, as_nobody: Callable[[], None]) -> None:

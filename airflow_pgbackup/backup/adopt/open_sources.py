@@ -30,6 +30,7 @@ def open_sources(
     :param given: paths, globs, ``file:///directory`` or ``s3://bucket/prefix``, which may end in a glob.
     :param open_store: opens an ``s3://`` URI; by default with boto3's own chain of credentials.
     :raises ConfigurationError: nothing is given, or there is no such file or directory.
+    :raises RepositoryError: this user may not look there.
     """
     if not given:
         raise ConfigurationError("no dumps to adopt are named", hint="Name files, globs, directories, or s3://….")

@@ -19,8 +19,9 @@ from typing import BinaryIO
 
 from airflow_pgbackup.backup.adopt.enclosing import IS_BACKUP, IS_REPOSITORY, Enclosing
 from airflow_pgbackup.backup.adopt.globs import Glob
-from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.errors import ConfigurationError, RepositoryError
 from airflow_pgbackup.repository.layout import REPOSITORY_FILE
+from airflow_pgbackup.repository.local.errors import hint
 from airflow_pgbackup.repository.nofollow import open_below, parent_below
 
 TOC = "toc.dat"
@@ -118,8 +119,10 @@ class LocalSource(Source):
                 elif self._selects(name):
                     yield Candidate(name, tuple(sorted(os.listdir(path))))  # noqa: PTH208
             except OSError as error:
+                if not name:  # what was asked for, not one of its files
+                    raise _unreadable(self.label, error) from error
                 if self._leads_into(name):
-                    yield Candidate(name or ".", error=f"cannot be read: {reason(error)}")
+                    yield Candidate(name, error=f"cannot be read: {reason(error)}")
 
     def _selects(self, name: str) -> bool:
         return self._glob is None or self._glob.selects(name)
@@ -171,9 +174,17 @@ def local_source(path: str) -> LocalSource:
     A glob takes the directories that it matches with everything below them; ``*`` does not match a leading dot.
 
     :raises ConfigurationError: there is nothing of this name.
+    :raises RepositoryError: this user may not look.
     """
     given = Path(path).absolute()
-    if os.path.lexists(given):
+    try:
+        given.lstat()
+        exists = True
+    except PermissionError as error:
+        raise _unreadable(path, error) from error
+    except OSError:
+        exists = False
+    if exists:
         if given.is_dir():
             if os.path.lexists(given / TOC):  # itself a dump
                 return LocalSource(given.parent, str(given.parent), Glob.literal(given.name))
@@ -189,6 +200,10 @@ def local_source(path: str) -> LocalSource:
     if not root.is_dir():
         raise ConfigurationError(f"{root} is not a directory on this machine")
     return LocalSource(root, str(root), Glob(parts[fixed:]))
+
+
+def _unreadable(what: str, error: OSError) -> RepositoryError:
+    return RepositoryError(f"cannot read {what}: {reason(error)}", hint=hint(error.errno))
 
 
 def reason(error: OSError) -> str:
