@@ -23,7 +23,7 @@ from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.source import describe_source
 from airflow_pgbackup.backup.source_rows import hold_source
 from airflow_pgbackup.backup.throttle import rate_of
-from airflow_pgbackup.errors import ConfigurationError, ToolError
+from airflow_pgbackup.errors import ConfigurationError, ConnectError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
@@ -113,12 +113,13 @@ def dump_cluster(
     return dump.run(connection, options, compress)
 
 
-def _is_conflict(error: ToolError) -> bool:
+def _is_conflict(error: ToolError | ConnectError) -> bool:
     """Return whether a standby canceled the dump, whose WAL replay may not wait any longer.
 
     "The canceled query should be retried", says the manual, "Hot Standby", "Handling Query Conflicts".
     """
-    return any("conflict with recovery" in line for line in error.stderr)
+    lines = [error.message, *(error.stderr if isinstance(error, ToolError) else ())]
+    return any("conflict with recovery" in line for line in lines)
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class _Dump:
             self.context = replace(context, deadline=deadline.remaining())
             try:
                 return self._dump(connection, options, compress, series=series, uuid=uuid, count_rows=count_rows)
-            except ToolError as error:
+            except (ToolError, ConnectError) as error:
                 if not (tries_left and _is_conflict(error)):
                     raise
                 tries = counted(tries_left, "more try", "more tries")

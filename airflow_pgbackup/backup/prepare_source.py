@@ -32,6 +32,9 @@ def check_source(
         log(f"{connection.label} is a standby; replay lag: {source.replay}")
     if source.limits.service:
         log(f"{connection.label} is on {source.limits.service.name}")
+        if source.tables is None and source.limits.service_roles:
+            roles = ", ".join(source.limits.service_roles)
+            log(f"roles of the service are in the dump; drop them after a restore elsewhere: {roles}")
     for line in source.limits.missing_elsewhere(source.extensions):
         log(f"a restore elsewhere lacks {line}")
 

@@ -15,7 +15,7 @@ from airflow_pgbackup.cli.display import age, backup_as_json
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.set_listing import show_backup_set
-from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.manifest import DatabaseSource, Manifest
 from airflow_pgbackup.repository.verification import Verification
 from airflow_pgbackup.terminal import styled
 
@@ -43,14 +43,14 @@ def run(session: Session) -> None:
 
 def _summary(manifest: Manifest, state: str, command: str) -> list[Text]:
     """Return one line for each property, of any length: a command that is copied must not be broken."""
-    size, seconds = manifest.source.size_bytes, manifest.duration_seconds  # an adopted dump has neither
+    seconds = manifest.duration_seconds  # an adopted dump has none
     shown = (
         ("backup", f"{manifest.series.path} {manifest.id}"),
         ("kind", manifest.contents_kind),
         ("labels", ", ".join(manifest.labels) or "none"),
         ("artifact", f"{manifest.artifact.name}, {human_bytes(manifest.artifact.size)}, {manifest.artifact.format}"),
         ("sha256", manifest.artifact.sha256),
-        ("source", f"PostgreSQL {manifest.source.server_version}{f', {human_bytes(size)}' if size else ''}"),
+        ("source", source_text(manifest.source)),
         (
             "dumped",
             f"{age(manifest.started_at)} ago{f' in {human_seconds(seconds)}' if seconds else ''}, "
@@ -61,6 +61,19 @@ def _summary(manifest: Manifest, state: str, command: str) -> list[Text]:
         ("restore", command),
     )
     return [Text.assemble(styled(f"{name:<10}", "bold"), styled(value, "")) for name, value in shown]
+
+
+def source_text(source: DatabaseSource) -> str:
+    """Return one line about a source: ``PostgreSQL 18.4, 12.3 GiB, standby 2.5 s behind, on Amazon RDS …``."""
+    parts = [f"PostgreSQL {source.server_version}"]
+    if source.size_bytes:  # an adopted dump has none
+        parts.append(human_bytes(source.size_bytes))
+    if source.replay:
+        seconds = source.replay.lag_seconds
+        parts.append("standby, lag unknown" if seconds is None else f"standby {seconds:.1f} s behind")
+    if source.service:
+        parts.append(f"on {source.service}")
+    return ", ".join(parts)
 
 
 def _history(reports: tuple[Verification, ...]) -> Listing:

@@ -38,6 +38,9 @@ def reads_role_passwords(session: psycopg.Connection[Any]) -> bool:
     :param session: in autocommit mode.
     :raises psycopg.Error: the query failed for another reason.
     """
+    row = session.execute(MAY_READ_PASSWORDS).fetchone()
+    if row is None or not row[0]:
+        return False  # without an error in the server's log
     try:
         session.execute(_READ)
     except psycopg.errors.InsufficientPrivilege:

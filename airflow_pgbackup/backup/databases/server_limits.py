@@ -25,7 +25,7 @@ class ServerLimits:
     """The parts of a server that a dump has to leave out.
 
     :ivar service: the managed service; None for an ordinary server, of which nothing is left out.
-    :ivar role_passwords: whether the user may read the roles' passwords.
+    :ivar role_passwords: whether the user may read the roles' passwords; not asked of an ordinary server.
     :ivar service_databases: databases of this server that belong to the service.
     :ivar service_roles: roles of this server that belong to the service.
     """
@@ -66,11 +66,13 @@ def read_limits(session: psycopg.Connection[Any]) -> ServerLimits:
     :raises psycopg.Error: a query failed.
     """
     service = recognize_service(session)
-    passwords = reads_role_passwords(session)
     if service is None:
-        return ServerLimits(None, passwords)
+        return ORDINARY_SERVER
     databases = session.execute(_DATABASES, [list(service.databases)]).fetchall()
     roles = session.execute(_ROLES, [list(service.roles)]).fetchall()
     return ServerLimits(
-        service, passwords, tuple(str(name) for (name,) in databases), tuple(str(name) for (name,) in roles)
+        service,
+        reads_role_passwords(session),
+        tuple(str(name) for (name,) in databases),
+        tuple(str(name) for (name,) in roles),
     )

@@ -93,6 +93,8 @@ def test_a_cluster_dump_lists_what_the_service_keeps(server: PostgresServer, her
     assert manifest["left_out"] == kept
     assert [line.removeprefix("left out: ") for line in lines if line.startswith("left out: ")] == kept
     assert manifest["source"]["service"] == name
+    (roles,) = [line for line in lines if line.startswith("roles of the service are in the dump; drop them after")]
+    assert roles.endswith(", ".join(sorted(service.roles)))
     assert manifest["options"]["no_role_passwords"] is True
     assert verify(reference=reference, repository=here, level="archive")["verified"] == "archive"
     script = here.read_bytes(str(reference["key"])).decode()

@@ -190,12 +190,17 @@ class Paused:
         return data
 
 
+@pytest.mark.parametrize("count_rows", [False, True])
 def test_a_dump_that_replay_cancels_is_tried_again(
-    primary: PostgresServer, standby: PostgresServer, here: Repository, monkeypatch: pytest.MonkeyPatch
+    primary: PostgresServer,
+    standby: PostgresServer,
+    here: Repository,
+    monkeypatch: pytest.MonkeyPatch,
+    count_rows: bool,
 ) -> None:
     Conflicting(primary, standby, times=1).on(here, monkeypatch)
     lines: list[str] = []
-    reference = dump(standby, here, lines)
+    reference = dump(standby, here, lines, count_rows=count_rows)
     (again,) = [line for line in lines if "replay canceled the dump" in line]
     assert again.endswith(f"(conflict with recovery); {CONFLICT_TRIES - 1} more tries")
     assert verify(reference=reference, repository=here, level="archive")["verified"] == "archive"
