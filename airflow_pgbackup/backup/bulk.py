@@ -111,7 +111,7 @@ def verify_all(
         reference = reference_of(repository, evidence)
         return verify(reference=reference, repository=repository, level=level, scratch=scratch, context=context)
 
-    yield from _each(_chosen(repository, newest, server, series), work, "verifying", context)
+    yield from _each(_chosen(repository, newest, server, series), work, "verifying", context, repository)
 
 
 def upload_all(
@@ -158,7 +158,7 @@ def upload_all(
             raise _Skip(f"it is already in {destination.uri}")
         return copied
 
-    yield from _each(backups, work, "uploading", context)
+    yield from _each(backups, work, "uploading", context, source, destination)
 
 
 def drill(
@@ -185,7 +185,7 @@ def drill(
         reference = references[series, id]
         return verify(reference=reference, repository=repository, level="restore", scratch=scratch, context=context)
 
-    yield from _each([*references], work, "rehearsing", context)
+    yield from _each([*references], work, "rehearsing", context, repository)
 
 
 def _chosen(
@@ -213,15 +213,17 @@ def worst(results: Sequence[BackupResult]) -> str:
     return next((outcome for outcome in OUTCOMES[:3] if outcome in found), DONE)
 
 
-def _each(names: Sequence[_Name], work: _Work, doing: str, context: RunContext) -> Iterator[BackupResult]:
+def _each(
+    names: Sequence[_Name], work: _Work, doing: str, context: RunContext, *repositories: Repository
+) -> Iterator[BackupResult]:
     with context.step(f"{doing} backups", items_total=len(names), noun="backup") as step:
         for name in names:
             context.cancel.check()
             step.begin_item()
-            yield _result(name, work)
+            yield _result(name, work, repositories)
 
 
-def _result(name: _Name, work: _Work) -> BackupResult:
+def _result(name: _Name, work: _Work, repositories: Sequence[Repository]) -> BackupResult:
     started = time.monotonic()
 
     def result(outcome: str, error: PgBackupError | None = None, **more: object) -> BackupResult:
@@ -229,14 +231,21 @@ def _result(name: _Name, work: _Work) -> BackupResult:
         known = {"series": name[0], "id": name[1], "seconds": time.monotonic() - started}
         return BackupResult(outcome=outcome, **known, **reason, **more)  # type: ignore[arg-type]
 
+    def confirm() -> None:
+        for repository in repositories:
+            repository.confirm()
+
     try:
-        return result(DONE, reference=work(*name))
+        confirm()
+        try:
+            return result(DONE, reference=work(*name))
+        except BackupNotFound as error:  # removed since it was listed, but not with its repository
+            confirm()
+            return result(SKIPPED, error)
     except _Skip as why:
         return result(SKIPPED, reason=str(why))
     except Canceled:
         raise
-    except BackupNotFound as error:  # removed since it was listed
-        return result(SKIPPED, error)
     except VerificationFailed as error:
         return result(FAILED, error)
     except NotProven as error:

@@ -93,6 +93,19 @@ class Repository(ABC):
                 hint="Check which volume is mounted here, and where the URI leads on this worker.",
             )
 
+    def confirm(self) -> None:
+        """Check that this is the repository that it was at the first use: a long run outlives a mount, and an empty
+        mount point would take what is written.
+
+        :raises RepositoryNotFound: there is none any more. :raises RepositoryMismatch: there is another one.
+        """
+        known, self._uuid = self._uuid, None
+        try:
+            if known is not None:
+                self.require(known)
+        finally:
+            self._uuid = known
+
     # -- reading -------------------------------------------------------------------------------------------------
 
     def list(self, prefix: str = "") -> Iterator[Entry]:

@@ -66,6 +66,7 @@ def carry_out(
 
     for planned in plan.dumps:
         context.cancel.check()
+        plan.repository.confirm()
         adoption = _Adoption(plan.repository, planned, plan.server, link, context)
         try:
             is_new, evidence = adoption.run()
@@ -181,8 +182,10 @@ class _Adoption:
 
         :raises VerificationFailed: the backup does not have the bytes of its source.
         :raises OSError: the source has changed, or cannot be removed.
+        :raises RepositoryError: the backup cannot be read, or its repository has disappeared.
         """
         dump = self.planned.dump
+        self.repository.confirm()
         for file, named in zip(dump.files, manifest.artifact.files, strict=True):
             self._compare(manifest.key(named), file)
         dump.source.remove(dump.candidate, dump.seen)
