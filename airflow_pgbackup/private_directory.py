@@ -55,11 +55,12 @@ class PrivateDirectory:
             self._lock = _make_lock(path)
         except OSError as error:
             from airflow_pgbackup.errors import DiskError
+            from airflow_pgbackup.wording import setting
 
             self.remove()
             raise DiskError(
                 f"cannot make a private directory in {parent}: {error.strerror}",
-                hint="Set [pgbackup] temp_dir, or TMPDIR, to a writable directory on a file system with locks.",
+                hint=f"Set {setting('temp_dir')}, or TMPDIR, to a writable directory on a file system with locks.",
             ) from error
         except BaseException:
             self.remove()

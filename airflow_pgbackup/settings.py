@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.wording import setting
 
 _LEAST, _MOST = 0.001, 1e9
 _LONGEST_LOCK_WAIT = 2_147_483.0  # seconds: PostgreSQL's lock_timeout is an int of milliseconds
@@ -99,7 +100,7 @@ def _parse(name: str, text: str, default: object) -> object:
     if not (_LEAST <= number <= most or no_limit):
         raise ConfigurationError(
             f"setting {name} is {text!r}",
-            hint=f"Give PGBACKUP_{name.upper()} or [pgbackup] {name} a number between {_LEAST:g} and {most:.0f}.",
+            hint=f"Give {setting(name)} a number between {_LEAST:g} and {most:.0f}.",
         )
     return number
 

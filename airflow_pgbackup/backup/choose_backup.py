@@ -29,6 +29,7 @@ from airflow_pgbackup.repository.evidence import Evidence, may_count, read_each,
 from airflow_pgbackup.repository.layout import LEVELS, SCOPES, Series, check_level, parse_backup_id
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import counts
+from airflow_pgbackup.wording import command
 
 LATEST = "latest"
 LATEST_VERIFIED = "latest-verified"
@@ -36,7 +37,12 @@ LATEST_VERIFIED = "latest-verified"
 _MOST_NAMED = 3
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _BEGINNING = re.compile(r"\d[\dTZ]*(-[\da-f]*)?", re.ASCII | re.IGNORECASE)
-_LIST_HINT = "Run pgbackup list to see the backups of this repository."
+
+
+def _list_hint() -> str:
+    return f"Run {command('list')} to see the backups of this repository."
+
+
 _SELECTOR_HINT = f"Write an id or the beginning of one, a date as 2026-11-20, {LATEST} or {LATEST_VERIFIED}."
 
 
@@ -98,7 +104,7 @@ def newest_backup(repository: Repository, series: str) -> Evidence:
     for evidence in read_each(repository, _started(_listed(repository, wanted))):
         if evidence.manifest is not None:
             return evidence
-    raise BackupNotFound(f"no backup of {wanted} in {repository.uri} has a valid manifest", hint=_LIST_HINT)
+    raise BackupNotFound(f"no backup of {wanted} in {repository.uri} has a valid manifest", hint=_list_hint())
 
 
 def parse_series(text: str) -> Series:
@@ -210,13 +216,14 @@ def _latest(
     if not skipped:
         raise BackupNotFound(
             f"no backup of {wanted} in {repository.uri} is of a whole cluster; {_ids(listed)} contain less",
-            hint=f"Run pgbackup show to see what they contain; "
+            hint=f"Run {command('show')} to see what they contain; "
             f"{', '.join(f'{wanted.server}/@{scope}' for scope in SCOPES)} select them.",
         )
     state = f"is verified at level {minimum_level}" if minimum_level else "can be used"
     raise BackupNotFound(
         f"no backup of {wanted} in {repository.uri} {state}; the newest of {len(listed)}, {skipped[0]}",
-        hint=f"Verify a backup with pgbackup verify, or give its id, such as {listed[0].id}, to use it in any state.",
+        hint=f"Verify a backup with {command('verify')}, or give its id, such as {listed[0].id}, to use it in any "
+        "state.",
     )
 
 
@@ -277,4 +284,4 @@ def _series_hint(repository: Repository, wanted: Series) -> str:
     else:
         near = [f"{name}/{folder}" for name in nearest(server, servers) if folder in repository.folders(name)]
         near = near or [f"{name}/…" for name in nearest(server, servers)]
-    return f"There {'are' if len(near) > 1 else 'is'} {', '.join(near)}. {_LIST_HINT}" if near else _LIST_HINT
+    return f"There {'are' if len(near) > 1 else 'is'} {', '.join(near)}. {_list_hint()}" if near else _list_hint()

@@ -32,6 +32,7 @@ from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.labels import check_labels
 from airflow_pgbackup.repository.manifest import ClientInfo, Manifest, scope_of
+from airflow_pgbackup.wording import database
 
 CONFLICT_TRIES = 3
 """How often a dump from a standby is tried when WAL replay cancels it."""
@@ -269,6 +270,6 @@ class _Dump:
         if not connection.dbname:
             raise ConfigurationError(
                 f"no database given for {connection.label}",
-                hint="Set the connection's schema (its database), the operator's database=, or --dbname.",
+                hint=f"Set {database()}.",
             )
         return layout.Series(self.server, connection.dbname)

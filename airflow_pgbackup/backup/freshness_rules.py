@@ -15,6 +15,7 @@ from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.layout import check_level
 from airflow_pgbackup.repository.retention import counts
+from airflow_pgbackup.wording import parameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +44,21 @@ class FreshnessRules:
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_age, timedelta) or self.max_age <= timedelta(0):
-            raise ConfigurationError(f"invalid max_age {self.max_age!r}", hint="Give a datetime.timedelta above zero.")
+            raise ConfigurationError(
+                f"invalid {parameter('max_age')} {self.max_age!r}", hint="Give a span of time above zero."
+            )
         check_level(self.minimum_level)
         if self.max_drop is not None and not (_is_number(self.max_drop) and 0 < self.max_drop <= 1):
             raise ConfigurationError(
-                f"invalid max_drop {self.max_drop!r}", hint="Give a share such as 0.9, or None for no comparison."
+                f"invalid {parameter('max_drop')} {self.max_drop!r}",
+                hint="Give a share above 0 and of at most 1, such as 0.9.",
             )
         for name, least in (("compare_with", 1), ("minimum_rows", 1)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
-                raise ConfigurationError(f"invalid {name} {value!r}", hint=f"Give a whole number, {least} or more.")
+                raise ConfigurationError(
+                    f"invalid {parameter(name)} {value!r}", hint=f"Give a whole number, {least} or more."
+                )
         if isinstance(self.allow_drop, str):
             raise ConfigurationError(f"invalid allow_drop {self.allow_drop!r}", hint="Pass a list of tables.")
 

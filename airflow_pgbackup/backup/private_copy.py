@@ -14,6 +14,7 @@ from typing import BinaryIO
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.errors import DiskError
 from airflow_pgbackup.repository.local.errors import FULL
+from airflow_pgbackup.wording import command, setting
 
 _FICLONE = 0x40049409  # ioctl_ficlone(2) on x86 and ARM; elsewhere it fails, and the bytes are copied
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -53,8 +54,8 @@ def require_room(directory: Path, size: int, source: BinaryIO) -> None:
             return
     raise DiskError(
         f"a private copy needs {human_bytes(size)} in {directory.parent}, which has {human_bytes(free)} free",
-        hint="Free some space, or choose a directory on a larger disk: [pgbackup] temp_dir or PGBACKUP_TEMP_DIR; for "
-        "pgbackup get, --into.",
+        hint=f"Free some space, or choose a directory on a larger disk: {setting('temp_dir')}; for {command('get')}, "
+        "--into.",
     )
 
 

@@ -33,6 +33,7 @@ from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.evidence import Evidence, parse_verification, read_evidence
 from airflow_pgbackup.repository.layout import VerificationName
 from airflow_pgbackup.repository.manifest import MAX_BYTES, FileDigest, Manifest
+from airflow_pgbackup.wording import parameter
 
 _CHUNK = 1 << 20
 
@@ -85,7 +86,8 @@ def _require_level(evidence: Evidence, minimum: str | None) -> None:
             f"backup {backup.series}/{backup.id} is "
             + (f"verified only at {level}, but {minimum} is required" if level else "not verified")
             + ignored,
-            hint=f"Verify it at level {minimum} first, or pass minimum_level=None to upload it unverified.",
+            hint=f"Verify it at level {minimum} first, or set {parameter('minimum_level', None)} to upload it "
+            "unverified.",
         )
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 
 from airflow_pgbackup.cli.program import Program
+from airflow_pgbackup.cli.vocabulary import Command
+from airflow_pgbackup.cli.wording import CommandWording
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.settings import Settings, load
+from airflow_pgbackup.wording import Wording
 
 _FOUND_OTHERWISE = ("host", "port", "username", "service")
 
@@ -18,6 +21,11 @@ class AirflowProgram(Program):
     """``airflow pgbackup``."""
 
     name = "airflow pgbackup"
+
+    def wording(self, command: Command, arguments: argparse.Namespace) -> Wording:
+        given = vars(arguments)
+        postgres, aws = bool(given.get("postgres_conn_id")), bool(given.get("aws_conn_id"))
+        return CommandWording(command, program=self.name, airflow=True, postgres=postgres, aws=aws)
 
     def settings(self) -> Settings:
         return load(airflow=True)

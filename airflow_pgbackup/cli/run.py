@@ -24,6 +24,7 @@ from airflow_pgbackup.cli.vocabulary import DEBUG_VARIABLE, Command
 from airflow_pgbackup.errors import DiskError
 from airflow_pgbackup.terminal import LogLines, Terminal, styled
 from airflow_pgbackup.text import printable_json
+from airflow_pgbackup.wording import spoken
 
 
 def run(
@@ -43,7 +44,7 @@ def run(
     session = Session(arguments, out, err, program)
     interruption = Interruption(session.cancel, session.log)
     try:
-        with _stray_errors(err, debug):
+        with _stray_errors(err, debug), spoken(program.wording(command, arguments)):
             session.settings = program.settings()
             with interruption:
                 # Imported by name, so that a command loads only what its own verb needs.

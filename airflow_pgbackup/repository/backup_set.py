@@ -30,6 +30,7 @@ from airflow_pgbackup.repository.layout import (
     sets_folder,
     split_set_key,
 )
+from airflow_pgbackup.wording import command
 
 KIND = "pgbackup set"
 THREADS = 8
@@ -241,7 +242,8 @@ def find_set(repository: Repository, server: str, set_id: str) -> ListedSet:
         for found in group_sets(repository.list(set_folder(server, set_id))):
             return found
     raise BackupNotFound(
-        f"{repository.uri} has no backup set {server}/@sets/{set_id}", hint="List the sets with pgbackup list --sets."
+        f"{repository.uri} has no backup set {server}/@sets/{set_id}",
+        hint=f"List the sets with {command('list --sets')}.",
     )
 
 

@@ -38,6 +38,7 @@ from airflow_pgbackup.repository.layout import (
 )
 from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest
 from airflow_pgbackup.repository.state import STATES, standing
+from airflow_pgbackup.wording import command
 
 PIN_FILE = "pin.json"
 """A file of this name in a backup's folder keeps ``prune`` from it."""
@@ -167,7 +168,7 @@ def find_folder(repository: Repository, series: Series, backup_id: str) -> tuple
         for backup in _catalogue(iter(entries)).backups:
             return backup, {entry.key.removeprefix(f"{folder}/"): entry for entry in entries}
     raise BackupNotFound(
-        f"{repository.uri} has no backup {series}/{backup_id}", hint="List its backups with pgbackup list."
+        f"{repository.uri} has no backup {series}/{backup_id}", hint=f"List its backups with {command('list')}."
     )
 
 

@@ -12,6 +12,7 @@ from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.layout import check_key
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.s3.options import S3Options
+from airflow_pgbackup.wording import store
 
 _FORMS = "Write file:///absolute/directory or s3://bucket/prefix."
 
@@ -31,9 +32,7 @@ def open_repository(uri: str, *, s3: S3Options | None = None, cancel: CancelFlag
     authority, _, path = rest.partition("/")
     if "@" in authority:
         # The message does not quote the URI, which holds a secret.
-        raise ConfigurationError(
-            "the repository's URI holds credentials", hint="Put them in the AWS connection or the environment."
-        )
+        raise ConfigurationError("the repository's URI holds credentials", hint=f"Set {store('credentials')}.")
     if scheme in ("s3a", "s3n"):
         raise ConfigurationError(f"not a repository's URI: {uri!r}", hint=f"Write s3://{rest}.")
     if scheme not in ("file", "s3"):
@@ -61,7 +60,7 @@ def _s3(uri: str, bucket: str, prefix: str, options: S3Options, cancel: CancelFl
     if ":" in bucket:
         raise ConfigurationError(
             f"the repository's URI holds a port: {uri!r}",
-            hint="Set the endpoint in the AWS connection (endpoint_url), or by AWS_ENDPOINT_URL_S3.",
+            hint=f"Set {store('endpoint_url')}.",
         )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket):
         raise ConfigurationError(f"invalid bucket name {bucket!r} in {uri!r}", hint=_FORMS)

@@ -35,6 +35,7 @@ from airflow_pgbackup.repository.calendar_time import find_zone
 from airflow_pgbackup.repository.catalogue import Backup, series_order
 from airflow_pgbackup.repository.labels import check_label_patterns, matching_labels
 from airflow_pgbackup.repository.layout import LEVELS, Series, check_level
+from airflow_pgbackup.wording import parameter, parameters
 
 
 class Period(NamedTuple):
@@ -57,6 +58,7 @@ PERIODS = {
 _Past = tuple[int, Backup, datetime]
 
 _MOST_DAYS = 36_525
+_RULES = ("keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within")
 _BAD = ("failed", "incomplete", "unreadable")
 _NEWEST_FIRST = attrgetter("started_at", "id")
 
@@ -91,19 +93,20 @@ class Policy:
             # keep_daily=True is a mistake, although bool is a subclass of int.
             if type(value) is not int or value < (name == "keep_at_least"):
                 least = "1 or more, since prune never empties a series" if name == "keep_at_least" else "0 or more"
-                raise ConfigurationError(f"invalid {name} {value!r}", hint=f"Use an integer, {least}.")
+                raise ConfigurationError(f"invalid {parameter(name)} {value!r}", hint=f"Use an integer, {least}.")
         if self.keep_within is not None:
             if not isinstance(self.keep_within, timedelta):
                 raise ConfigurationError(f"invalid keep_within {self.keep_within!r}", hint="Use a datetime.timedelta.")
             if not timedelta(0) < self.keep_within <= timedelta(days=_MOST_DAYS):
                 raise ConfigurationError(
-                    f"invalid keep_within {self.keep_within}", hint="Use a span above 0 and of at most 100 years."
+                    f"invalid {parameter('keep_within')} {self.keep_within}",
+                    hint="Use a span above 0 and of at most 100 years.",
                 )
         if self.keep_within is None and not any(n for name, n in counts.items() if name != "keep_at_least"):
             raise ConfigurationError(
                 "the retention policy has no rule: it would delete all but the newest backups",
-                hint="Set at least one of keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly, "
-                "keep_within" + (" beside keep_labels." if self.keep_labels else "."),
+                hint=f"Set at least one of {parameters(*_RULES)}"
+                + (f" beside {parameter('keep_labels')}." if self.keep_labels else "."),
             )
         check_label_patterns(self.keep_labels)
         check_level(self.minimum_level)

@@ -173,7 +173,7 @@ PgRestoreOperator(
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
-        ('mode="overwrite"', "mode is 'overwrite'"),
+        ('mode="overwrite"', "invalid mode 'overwrite'"),
         ('tables="film,actor"', "HINT: Pass a list: ['film', 'actor']"),
         ('keep_old="perhaps"', "invalid keep_old 'perhaps'"),
         ("data_only=True, clean=True", "data_only and clean"),
@@ -320,7 +320,7 @@ def test_somebody_else_may_not_approve(example: Example, run_dag: RunDag) -> Non
 def test_a_step_marked_as_successful_is_no_approval(example: Example, run_dag: RunDag) -> None:
     run = run_dag(EXAMPLE, mark_success_pattern="approve")
     assert run.states == {"plan": "success", "approve": "success", "restore": "failed"}
-    assert "mode is 'not approved'" in run.failure
+    assert "invalid mode 'not approved'" in run.failure
     assert films(example.database) == 10
 
 

@@ -317,9 +317,9 @@ def test_one_table_beside_the_live_one(cli: Cli) -> None:
     [
         (["--table", "flim"], 'the backup has no table "flim"'),
         (["--table", "film"], 'table "film" is in schemas other, public'),
-        ([], "into_schema needs tables"),
-        (["--table", "log", "--data-only"], "data_only cannot be combined with into_schema"),
-        (["--table", "log", "--mode", "create"], "into_schema cannot be combined with mode create"),
+        ([], "--into-schema needs --table"),
+        (["--table", "log", "--data-only"], "--data-only cannot be combined with --into-schema"),
+        (["--table", "log", "--mode", "create"], "--into-schema cannot be combined with --mode create"),
         (["--table", "log", "--into-schema", "public"], 'schema "public" already exists'),
         (["--table", "log", "--into-schema", "pg_new"], "invalid name of a new schema"),
     ],

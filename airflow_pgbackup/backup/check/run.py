@@ -34,6 +34,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import scope_of
+from airflow_pgbackup.wording import database
 
 __all__ = ["Finding", "check"]
 
@@ -113,13 +114,13 @@ class _Check:
         try:
             self.options.validate()
         except ConfigurationError as error:
-            self.findings.add_error("options", error, "See the operator's page in the documentation.")
+            self.findings.add_error("options", error, "See the page of the dump in the documentation.")
             self.options = DumpAllOptions() if self.cluster else DumpOptions()
         if not self.cluster and not self.connection.dbname:
             self.findings.error(
                 "database",
                 f"no database given for {self.connection.label}",
-                "Set the connection's schema (its database), or the operator's parameter database.",
+                f"Set {database()}.",
             )
 
     def _source(self) -> Source | None:

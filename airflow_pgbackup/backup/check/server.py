@@ -74,7 +74,7 @@ def check_client(
     try:
         plan_dump(options, client, lock_wait_timeout=settings.lock_wait_timeout, connect_to=connection.dbname)
     except OptionError as error:
-        findings.add_error("options", error, "See the operator's page in the documentation.")
+        findings.add_error("options", error, "See the page of the dump in the documentation.")
     server_major = source.server_version_num // 10000
     plain = isinstance(options, DumpAllOptions) or options.format == "plain"
     if plain and not runs_scripts_of(server_major, client.major):

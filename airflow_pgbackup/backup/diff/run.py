@@ -29,6 +29,7 @@ from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.evidence import Evidence, read_each
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.wording import command
 
 
 def diff(*, repository: Repository, before: Evidence, after: Evidence, context: RunContext | None = None) -> Diff:
@@ -89,7 +90,7 @@ def last_two(repository: Repository, series: Series, *, before: str | None = Non
     what = f"{len(found)} backup{'s' * (len(found) != 1)} of {series} that can be read; two are needed"
     if before is not None and found:
         what = f"no backup {series}/{before} before the newest"
-    raise BackupNotFound(f"{repository.uri} has {what}", hint="Run pgbackup list --all to see the backups.")
+    raise BackupNotFound(f"{repository.uri} has {what}", hint=f"Run {command('list --all')} to see the backups.")
 
 
 def _contents(repository: Repository, manifest: Manifest, context: RunContext) -> Contents | str:

@@ -15,6 +15,7 @@ from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.definitions.script_scan import ScriptSummary
 from airflow_pgbackup.postgres.psql.guarded import guarded
 from airflow_pgbackup.postgres.psql.script_filter import sessions
+from airflow_pgbackup.wording import parameter
 
 
 class ScriptRestore(CopyRestore):
@@ -52,7 +53,7 @@ class ScriptRestore(CopyRestore):
         if options.get("clean") and not options.get("if_exists"):
             raise NotProven(
                 "the dump drops objects before it creates them, which fails in an empty database",
-                hint="Dump with if_exists=True beside clean=True, or without clean.",
+                hint=f"Dump with {parameter('if_exists', True)} beside {parameter('clean', True)}, or without it.",
             )
         if self.server.keeps_database_name:
             return
@@ -60,7 +61,7 @@ class ScriptRestore(CopyRestore):
         if self._summary.cluster or any(section.database for section in self._summary.sections):
             raise NotProven(
                 "a plain dump that contains the name of its database cannot be rehearsed on a scratch server",
-                hint="Dump without create=True, or rehearse in a throwaway server.",
+                hint=f"Dump without {parameter('create', True)}, or rehearse in a throwaway server.",
             )
 
     def _attempt(self) -> None:

@@ -16,6 +16,7 @@ from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
+from airflow_pgbackup.wording import setting
 
 ROOM = 1.3
 """Bytes of disk needed for each byte of the dumped database: the copy is smaller, but there is WAL."""
@@ -72,7 +73,7 @@ def check_disk_space(manifest: Manifest, settings: Settings) -> None:
         raise NotProven(
             f"a rehearsal of {human_bytes(manifest.source.size_bytes or 0)} needs about {human_bytes(needed)} in "
             f"{directory}, but {human_bytes(free)} are free",
-            hint="Set [pgbackup] temp_dir to a directory on a larger disk.",
+            hint=f"Set {setting('temp_dir')} to a directory on a larger disk.",
         )
 
 

@@ -8,6 +8,7 @@ from airflow_pgbackup.errors import ConfigurationError, OptionError
 from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, TocEntry
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.wording import parameter, parameters
 
 # Options that select the tables, and those that a restore into a new schema always uses.
 _ACCEPTED = frozenset(
@@ -30,7 +31,8 @@ def check_beside(schema: str, options: RestoreOptions, manifest: Manifest) -> No
     """
     if manifest.kind == "cluster":
         raise ConfigurationError(
-            "into_schema cannot be used with the backup of a cluster", hint="Choose the backup of one database."
+            f"{parameter('into_schema')} cannot be used with the backup of a cluster",
+            hint="Choose the backup of one database.",
         )
     if not schema or len(schema.encode()) > 63 or schema.startswith("pg_"):
         raise ConfigurationError(
@@ -38,10 +40,11 @@ def check_beside(schema: str, options: RestoreOptions, manifest: Manifest) -> No
             hint="Give 1 to 63 bytes that do not begin with pg_, which PostgreSQL reserves.",
         )
     if not options.tables:
-        raise OptionError("into_schema needs tables", hint="Name the tables to restore.")
+        raise OptionError(f"{parameter('into_schema')} needs {parameter('tables')}", hint="Name the tables to restore.")
     if others := sorted(options.describe().keys() - _ACCEPTED):
         raise OptionError(
-            f"{others[0]} cannot be combined with into_schema", hint="Only tables, schemas and role can be given."
+            f"{parameter(others[0])} cannot be combined with {parameter('into_schema')}",
+            hint=f"Only {parameters('tables', 'schemas', 'role')} can be given.",
         )
 
 

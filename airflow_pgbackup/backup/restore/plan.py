@@ -18,10 +18,10 @@ from airflow_pgbackup.postgres.tools.capabilities import runs_scripts_of
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.layout import SCOPES
 from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.wording import parameter
 
 # Options of pg_restore that a restore does not accept, and why.
 _REJECTED = {
-    "create": "Use mode create instead.",
     "restrict_key": "It is meant for scripts that are kept.",
     "no_data_for_failed_tables": "A restore stops at the first error.",
 }
@@ -92,13 +92,18 @@ def check_request(target: RestoreTarget, options: RestoreOptions, manifest: Mani
     """
     target.validate()
     options.validate()
+    if options.create:
+        raise OptionError(
+            f"{parameter('create')} cannot be used in a restore", hint=f"Use {parameter('mode', 'create')} instead."
+        )
     for name, hint in _REJECTED.items():
         if getattr(options, name):
-            raise OptionError(f"{name} cannot be used in a restore", hint=hint)
+            raise OptionError(f"{parameter(name)} cannot be used in a restore", hint=hint)
     if options.clean and target.mode != "into_existing":
         raise OptionError(
-            f"clean cannot be combined with mode {target.mode}, as there is nothing to drop",
-            hint="Leave clean out, or use mode into_existing.",
+            f"{parameter('clean')} cannot be combined with {parameter('mode', target.mode)}, as there is nothing to "
+            "drop",
+            hint=f"Leave {parameter('clean')} out, or use {parameter('mode', 'into_existing')}.",
         )
     if target.into_schema is not None:
         check_beside(target.into_schema, options, manifest)
@@ -106,22 +111,25 @@ def check_request(target: RestoreTarget, options: RestoreOptions, manifest: Mani
     if jobs > 1 and manifest.artifact.format not in ("custom", "directory"):
         raise OptionError(
             f"a backup in {manifest.artifact.format} format cannot be restored with {jobs} jobs",
-            hint="Leave jobs out: only custom and directory archives can be restored in parallel.",
+            hint=f"Leave {parameter('jobs')} out: only custom and directory archives can be restored in parallel.",
         )
     if jobs > 1 and target.mode == "into_existing":
         raise OptionError(
-            "jobs cannot be combined with mode into_existing, which uses a single transaction",
-            hint="Leave jobs out, or restore into a database of its own.",
+            f"{parameter('jobs')} cannot be combined with {parameter('mode', 'into_existing')}, which uses a single "
+            "transaction",
+            hint=f"Leave {parameter('jobs')} out, or restore into a database of its own.",
         )
     if options.transaction_size and target.mode == "into_existing":
         raise OptionError(
-            "transaction_size cannot be combined with mode into_existing, which uses a single transaction",
-            hint="Leave transaction_size out, or restore into a database of its own.",
+            f"{parameter('transaction_size')} cannot be combined with {parameter('mode', 'into_existing')}, which uses "
+            "a single transaction",
+            hint=f"Leave {parameter('transaction_size')} out, or restore into a database of its own.",
         )
     if manifest.kind == "cluster" and target.mode != "into_empty":
         raise ConfigurationError(
-            f"mode {target.mode} cannot be used with the backup of a cluster",
-            hint="Use mode into_empty, with any database of the server: a cluster backup creates its databases itself.",
+            f"{parameter('mode', target.mode)} cannot be used with the backup of a cluster",
+            hint=f"Use {parameter('mode', 'into_empty')}, with any database of the server: a cluster backup creates "
+            "its databases itself.",
         )
 
 
@@ -162,7 +170,7 @@ def check_versions(dumped_from: int, server: ServerInfo, *, allow_older: bool, l
         raise ConfigurationError(
             f"the backup is of PostgreSQL {dumped_from}, but {label} is version {server.major}{timeout}",
             hint=f"Restore into PostgreSQL {dumped_from} or newer. PostgreSQL does not support the opposite direction; "
-            "allow_older_server tries it.",
+            f"{parameter('allow_older_server')} tries it.",
         )
 
 
@@ -185,13 +193,14 @@ def check_needs(
     if roles := sorted(needs.roles - server.roles - set(new_roles)):
         missing.append(f"{'roles' if len(roles) > 1 else 'role'} {', '.join(roles)}")
         hints.append(
-            "Create the roles, restore them from a cluster backup (globals), or set no_owner and no_privileges."
+            "Create the roles, restore them from a cluster backup (globals), or set "
+            f"{parameter('no_owner')} and {parameter('no_privileges')}."
         )
     if extensions := sorted(needs.extensions - server.extensions.keys()):
         missing.append(f"{'extensions' if len(extensions) > 1 else 'extension'} {', '.join(extensions)}")
-        hints.append("Install the extensions' packages on the server, or exclude them with use_list.")
+        hints.append(f"Install the extensions' packages on the server, or exclude them with {parameter('use_list')}.")
     if tablespaces := sorted(needs.tablespaces - server.tablespaces - set(new_tablespaces)):
         missing.append(f"{'tablespaces' if len(tablespaces) > 1 else 'tablespace'} {', '.join(tablespaces)}")
-        hints.append("Create the tablespaces, or set no_tablespaces.")
+        hints.append(f"Create the tablespaces, or set {parameter('no_tablespaces')}.")
     if missing:
         raise ConfigurationError(f"{label} lacks what the backup needs: {'; '.join(missing)}", hint=" ".join(hints))

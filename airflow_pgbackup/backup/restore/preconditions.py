@@ -11,6 +11,7 @@ from airflow_pgbackup.backup.databases.user_objects import user_objects
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.wording import parameter
 
 
 def require_empty(connection: Session, label: str) -> None:
@@ -65,7 +66,7 @@ def require_replaceable(connection: Session, server: ServerInfo, target: Restore
     if remaining:
         raise ConfigurationError(
             f'database "{name}" is in use by {_first([str(other) for other in remaining])}',
-            hint="Set terminate_sessions (on the command line, omit --keep-sessions), or end these sessions."
+            hint=f"End these sessions, or restore with {parameter('terminate_sessions', True)}."
             if not target.terminate_sessions
             else f"User {server.user} may not end these sessions: GRANT pg_signal_backend, or connect as a superuser.",
         )

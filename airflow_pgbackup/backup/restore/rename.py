@@ -27,6 +27,7 @@ from airflow_pgbackup.errors import PgBackupError, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.wording import parameter
 
 _PAUSE = 0.2  # seconds between two attempts to end sessions
 _ATTEMPTS = 3  # in each, PostgreSQL waits up to 5 s for the sessions to end (CountOtherDBBackends)
@@ -76,7 +77,7 @@ def rename_databases(
             if number == _ATTEMPTS:
                 raise RestoreError(
                     f"cannot rename the new database: {server_message(error)}",
-                    hint="End the sessions of others, or set terminate_sessions, and restore again.",
+                    hint=f"End the sessions of others, or restore again with {parameter('terminate_sessions', True)}.",
                 ) from None
         except psycopg.Error as error:
             # The connection may have been lost after the server received the COMMIT.

@@ -9,6 +9,7 @@ from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.errors import ConfigurationError, ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.wording import database, parameter
 
 MODES = {
     "into_empty": "into an existing database without user objects",
@@ -61,16 +62,18 @@ class RestoreTarget:
         :raises ConfigurationError: unknown mode, no valid database name, or a database that is never replaced.
         """
         if self.mode not in MODES:
-            raise ConfigurationError(f"mode is {self.mode!r}", hint=f"Choose one of {', '.join(MODES)}.")
+            raise ConfigurationError(
+                f"invalid {parameter('mode')} {self.mode!r}", hint=f"Choose one of {', '.join(MODES)}."
+            )
         if not self.database:
             raise ConfigurationError(
                 f"no database given for {self.connection.label}",
-                hint="Set the connection's schema (its database), or the parameter database.",
+                hint=f"Set {database()}.",
             )
         if self.into_schema is not None and self.mode != "into_existing":
             raise ConfigurationError(
-                f"into_schema cannot be combined with mode {self.mode}",
-                hint="Use mode into_existing: the schema is created in an existing database.",
+                f"{parameter('into_schema')} cannot be combined with {parameter('mode', self.mode)}",
+                hint=f"Use {parameter('mode', 'into_existing')}: the schema is created in an existing database.",
             )
         if len(self.database.encode()) > 63:
             raise ConfigurationError(
@@ -81,7 +84,8 @@ class RestoreTarget:
         if self.mode == "replace" and self.database in _NEVER_REPLACED:
             raise ConfigurationError(
                 f'database "{self.database}" is never replaced, as programs connect to it to manage the others',
-                hint="Restore with mode create under another name, or with mode into_empty if it is empty.",
+                hint=f"Restore with {parameter('mode', 'create')} under another name, or with "
+                f"{parameter('mode', 'into_empty')} if it is empty.",
             )
 
     def maintenance(self, cancel: Cancel | None = None) -> ConnectionParams:
@@ -94,11 +98,14 @@ class RestoreTarget:
         names = [name for name in names if name != self.database]
         if not names:
             raise ConfigurationError(
-                f"maintenance_database {self.maintenance_database!r} is the target itself",
+                f"{parameter('maintenance_database')} {self.maintenance_database!r} is the target itself",
                 hint="Name another database of that server, one that always exists.",
             )
         return _first_reachable(
-            self.connection, names, cancel, hint="Set maintenance_database to a database that this user can connect to."
+            self.connection,
+            names,
+            cancel,
+            hint=f"Set {parameter('maintenance_database')} to a database that this user can connect to.",
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.tools.capabilities import Version, has_compression_methods
 from airflow_pgbackup.postgres.tools.clients import Client, label_of, version_of, where_to_get
+from airflow_pgbackup.wording import parameter
 
 _LEVELS = {"gzip": (1, 9), "lz4": (1, 12), "zstd": (-131072, 22)}
 # The number of each method's default level, which is allowed although it can be out of range.
@@ -72,7 +73,7 @@ class Compression:
         if not has_compression_methods(version_of(client)[0]):
             if self.method not in ("none", "gzip"):
                 raise OptionError(
-                    f"compress={self.method!r} needs pg_dump 16 or newer; this is {label_of(client)}",
+                    f"{parameter('compress', self.method)} needs pg_dump 16 or newer; this is {label_of(client)}",
                     hint=f"Use gzip, or a newer client. {where_to_get(16)}",
                 )
             if self.method == "none":
@@ -80,8 +81,8 @@ class Compression:
             return str(_ZLIB_DEFAULT if self.level in (None, -1) else self.level)
         if isinstance(client, Client) and self.method not in client.compression_methods | {"none"}:
             raise OptionError(
-                f"compress={self.method!r} needs a pg_dump built with {self.method}; this is {label_of(client)}, "
-                f"which has {', '.join(sorted(client.compression_methods)) or 'none at all'}",
+                f"{parameter('compress', self.method)} needs a pg_dump built with {self.method}; this is "
+                f"{label_of(client)}, which has {', '.join(sorted(client.compression_methods)) or 'none at all'}",
                 hint=f"Choose another method, or another client. {where_to_get(client.major, embedded=False)}",
             )
         details = [f"level={self.level}"] if self.level is not None and self.long else []
@@ -104,7 +105,7 @@ def _parse_detail(value: int | str, detail: str) -> tuple[int | None, bool]:
         elif key == "workers":
             raise OptionError(
                 f"compress {value!r}: pg_dump ignores workers",
-                hint="Leave them out, or use format='directory' with jobs.",
+                hint=f"Leave them out, or use {parameter('format', 'directory')} with {parameter('jobs')}.",
             )
         else:
             raise OptionError(f"unknown detail {part!r} in compress {value!r}", hint=_SYNTAX_HINT)

@@ -11,6 +11,7 @@ from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.options.kinds import Integer, Option, Pair, as_list, check_text
 from airflow_pgbackup.postgres.tools.capabilities import OLDEST_MAJOR, Version
 from airflow_pgbackup.postgres.tools.clients import Client, label_of, version_of, where_to_get
+from airflow_pgbackup.wording import parameter
 
 _CONNECTION = "it belongs to the connection"
 _ASKING = "a task cannot prompt: give the connection a password, a pgpass file or a token"
@@ -115,11 +116,14 @@ class ToolOptions:
         given = self._given()
         for one, other in self.conflicts:
             if one in given and other in given:
-                raise OptionError(f"{one} and {other} cannot be combined", hint="Leave one of them out.")
+                raise OptionError(
+                    f"{parameter(one)} and {parameter(other)} cannot be combined", hint="Leave one of them out."
+                )
         for name, needed in self.requires.items():
             if name in given and not given.intersection(needed):
                 raise OptionError(
-                    f"{name} needs {' or '.join(needed)}", hint=f"Add it: without it, {name} has no effect."
+                    f"{parameter(name)} needs {' or '.join(map(parameter, needed))}",
+                    hint=f"Add it: without it, {parameter(name)} has no effect.",
                 )
         for message, hint in self._contradictions(given):
             raise OptionError(message, hint=hint)
@@ -154,7 +158,7 @@ class ToolOptions:
         nearest = next(major for major, _ in option.since if major >= version_of(client)[0])
         return OptionError(
             f"{flag} needs {self.tool} {option.since_text}; this is {label_of(client)}",
-            hint=f"Leave {name} out, or use a newer client. {where_to_get(nearest, tools=(self.tool,))}",
+            hint=f"Leave {parameter(name)} out, or use a newer client. {where_to_get(nearest, tools=(self.tool,))}",
         )
 
     def _check_extra(self, element: object) -> None:
@@ -186,8 +190,12 @@ def nothing_left(given: set[str], sections: Sequence[str] = ()) -> Iterator[tupl
     if given.intersection(("statistics", "statistics_only", "sequence_data")):
         return
     if {"no_data", "no_schema"} <= given:
-        yield "no_data and no_schema leave nothing", "Leave one of them out."
+        yield f"{parameter('no_data')} and {parameter('no_schema')} leave nothing", "Leave one of them out."
     if "data_only" in given and sections and "data" not in sections:
-        yield f"data_only and sections={list(sections)!r} leave nothing", "Leave one of them out."
+        yield f"{parameter('data_only')} and {_named(sections)} leave nothing", "Leave one of them out."
     if given.intersection(("schema_only", "no_data")) and set(sections) == {"data"}:
-        yield f"no data and sections={list(sections)!r} leave nothing", "Leave one of them out."
+        yield f"no data and {_named(sections)} leave nothing", "Leave one of them out."
+
+
+def _named(sections: Sequence[str]) -> str:
+    return f"{parameter('sections')} {', '.join(sections)}"

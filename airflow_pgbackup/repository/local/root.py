@@ -12,6 +12,7 @@ from typing import TypeVar
 from airflow_pgbackup.errors import RepositoryError, RepositoryNotFound
 from airflow_pgbackup.repository.local.errors import FULL, hint, reason
 from airflow_pgbackup.repository.nofollow import make_directories_below, parent_below
+from airflow_pgbackup.wording import new_repository
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Root:
         return RepositoryNotFound(
             f"no repository at {self._uri}: on host {socket.gethostname()} {found}",
             hint="Check that the volume is mounted on this worker. Several workers need a shared volume, or an s3:// "
-            "repository. Make a new repository with init_repository=True or 'pgbackup init'.",
+            f"repository. Make a new repository {new_repository()}.",
         )
 
     def path(self, key: str) -> Path:

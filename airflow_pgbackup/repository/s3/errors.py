@@ -21,6 +21,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as S3ConnectionError
 
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.wording import store
 
 EXPIRED = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired", "ExpiredCredentials"}
@@ -47,7 +48,7 @@ _CHECKSUMS = (
 )
 _CLOCK = "Set the clock of this machine: S3 allows a difference of 15 minutes."
 _CONNECTION = "Check key and secret of the AWS connection, or the environment of this worker."
-_REGION = "Set region_name in the AWS connection."
+_REGION = "region"  # replaced by what to set
 # A new key or policy takes a moment to be valid everywhere.
 _ABOUT_ACCESS = frozenset({_PERMISSIONS, _KMS, _CONNECTION})
 _DELETES = frozenset({"DeleteObject", "DeleteObjects"})
@@ -140,12 +141,12 @@ def translate(error: ClientError | BotoCoreError, what: str, *, bucket: str, end
     if isinstance(error, SSLError):
         return RepositoryError(
             f"{what}: no trusted TLS connection to {endpoint}: {line_of(error)}",
-            hint="For a private certificate authority set verify to its file in the AWS connection.",
+            hint=f"For a private certificate authority, set {store('verify')} to its file.",
         )
     if isinstance(error, HTTPClientError | S3ConnectionError):
         return RepositoryError(
             f"{what}: {endpoint} does not answer: {line_of(error)}",
-            hint="Check endpoint_url in the AWS connection, the network, and the proxy settings of this worker.",
+            hint=f"Check {store('endpoint_url')}, the network, and the proxy settings of this worker.",
         )
     return RepositoryError(f"{what}: {line_of(error)}")
 
@@ -174,8 +175,8 @@ def _answer(error: ClientError, what: str, bucket: str, endpoint: str) -> PgBack
     elif code not in _CODES and status_of(error) in (400, 411, 501) and _ABOUT_CHECKSUMS.search(words):
         hint = _CHECKSUMS
     region = _region(error.response)
-    if hint == _REGION and region:
-        hint = f"Set region_name={region} in the AWS connection."
+    if hint == _REGION:
+        hint = f"Set {store('region_name')}{f' to {region}' if region else ''}."
     return RepositoryError(
         f"{what}: {found} ({': '.join(filter(None, [code or str(status_of(error)), words]))})",
         hint=hint,

@@ -27,6 +27,7 @@ from airflow_pgbackup.repository.s3.reader import ObjectReader
 from airflow_pgbackup.repository.s3.unfinished import old_probes, old_uploads, server_time
 from airflow_pgbackup.repository.s3.upload import Upload
 from airflow_pgbackup.text import printing
+from airflow_pgbackup.wording import new_repository, store
 
 log = logging.getLogger(__name__)
 
@@ -151,8 +152,7 @@ class S3Repository(Repository):
     def _not_found(self) -> RepositoryNotFound:
         return RepositoryNotFound(
             f"no repository at {self.uri}: there is no repository.json at {self._bucket.endpoint}",
-            hint="Check the prefix and the endpoint of the connection, or create a repository with "
-            "init_repository=True or pgbackup init.",
+            hint=f"Check the prefix and {store('endpoint_url')}, or create a repository {new_repository()}.",
         )
 
     def _make_root(self) -> None:

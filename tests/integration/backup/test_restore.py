@@ -92,7 +92,7 @@ def test_a_target_that_is_not_empty_is_refused_with_its_objects(
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"mode": "overwrite"}, "mode is 'overwrite'"),
+        ({"mode": "overwrite"}, "invalid mode 'overwrite'"),
         ({"options": {"jobs": 2}, "mode": "into_existing"}, "jobs cannot be combined with mode into_existing"),
         ({"options": {"clean": True}}, "clean cannot be combined with mode into_empty"),
         ({"options": {"create": True}}, "create cannot be used"),
