@@ -58,9 +58,21 @@ class DumpOperator(PgBackupOperator):
 
     def _options(self, kind: type[Options]) -> Options:
         """Return the tool's options, from the attributes of the same names."""
+        from airflow_pgbackup.backup.databases.replay import seconds_of_lag
+        from airflow_pgbackup.backup.throttle import rate_of
+        from airflow_pgbackup.settings import Settings
+
         options = kind(**with_lists({name: getattr(self, name) for name in (*kind.table(), "extra_args")}))
-        options.validate()  # invalid options are refused before a server is asked or a repository created
+        # Invalid ones are refused before a server is asked or a repository created.
+        options.validate()
+        rate_of(self.max_bytes_per_second, Settings(), format=getattr(options, "format", "plain"))
+        seconds_of_lag(self._max_replay_lag)
         return options
+
+    @property
+    def _max_replay_lag(self) -> float | str | None:
+        lag = self.max_replay_lag
+        return lag.total_seconds() if isinstance(lag, timedelta) else lag
 
     def _common(self, run: RunContext) -> dict[str, Any]:
         """Return the arguments that ``dump_database`` and ``dump_cluster`` share."""
@@ -70,6 +82,6 @@ class DumpOperator(PgBackupOperator):
             "artifact_template": self.artifact_template,
             "labels": self.labels,
             "max_bytes_per_second": self.max_bytes_per_second,
-            "max_replay_lag": lag.total_seconds() if isinstance(lag := self.max_replay_lag, timedelta) else lag,
+            "max_replay_lag": self._max_replay_lag,
             "context": run,
         }

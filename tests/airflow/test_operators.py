@@ -112,6 +112,25 @@ PgDumpOperator(
     assert run.rendered["dump"]["schemas"] == ["staging"]
 
 
+def test_limits_of_the_source_reach_the_dump(
+    database: ConnectionParams, server18: PostgresServer, folder: Path, run_dag: RunDag
+) -> None:
+    run = run_dag(f"""
+from datetime import timedelta
+
+PgDumpOperator(
+    task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r}, max_replay_lag=timedelta(minutes=5),
+    max_bytes_per_second="{{{{ 10 ** 9 }}}}",
+)
+PgDumpAllOperator(
+    task_id="globals", postgres_conn_id="db", repository={folder.as_uri()!r}, globals_only=True,
+    max_replay_lag="{{{{ 60 }}}}", max_bytes_per_second=10**9,
+)
+""")
+    assert run.states == {"dump": "success", "globals": "success"}, run.output
+    assert manifest(folder, run.results["dump"])["source"]["replay"] is None, "a primary has no lag"
+
+
 def test_mapped_over_databases(
     server18: PostgresServer,
     database: ConnectionParams,
@@ -235,6 +254,9 @@ PgDumpOperator.partial(task_id="mapped", default_args=common).expand(database=["
         ("extra_args=['--dbn=x']", "extra_args has --dbn"),
         ("format='zip'", "format is 'zip'"),
         ("compress='zip'", "unknown compression method"),
+        ("format='directory', max_bytes_per_second='1000'", "max_bytes_per_second cannot be combined with format dir"),
+        ("max_bytes_per_second='fast'", "invalid max_bytes_per_second 'fast'"),
+        ("max_replay_lag='soon'", "invalid max_replay_lag 'soon'"),
     ],
 )
 def test_options_that_make_no_sense(options: str, found: str, tmp_path: Path, run_dag: RunDag) -> None:
