@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _TRAILER = {
 }
 # How the parts of a pg_dumpall begin: src/bin/pg_dump/pg_dumpall.c.
 _PARTS = {"databases": b"\n\\connect ", "roles": b"\n-- Roles\n", "tablespaces": b"\n-- Tablespaces\n"}
+_ROLES_ONLY = re.compile(r"^(?!.*global).*(?<![a-z])roles?(?![a-z])", re.IGNORECASE | re.DOTALL)
 _END_OF_TAR = bytes(1024)
 
 
@@ -160,8 +162,10 @@ def _require_trailer(source: Readable, meter: Meter, cluster: bool, what: str, c
         )
     if not cluster or "databases" in parts:
         return None
-    # Of a server without tablespaces --globals-only and --roles-only are the same.
-    return "globals" if "roles" in parts else "tablespaces" if "tablespaces" in parts else None
+    if "roles" not in parts:
+        return "tablespaces" if "tablespaces" in parts else None
+    # Of a server without tablespaces --globals-only and --roles-only write the same; then the name decides.
+    return "roles" if "tablespaces" not in parts and _ROLES_ONLY.search(what) else "globals"
 
 
 def _missing_data(archive: CustomArchive, context: RunContext) -> str | None:

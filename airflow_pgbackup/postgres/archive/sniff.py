@@ -102,7 +102,7 @@ def sniff_file(file: Readable, what: str) -> Dump | None:
     if method is None:
         return _script(_exactly(everything, _HEAD), None)
     text = _exactly(Decompressed(everything, method, what), _HEAD)
-    if text.startswith(b"PGDMP"):
+    if text.startswith(b"PGDMP") or is_tar(text[:BLOCK]):
         raise ClientError(
             f"pg_restore cannot read an archive of pg_dump that is compressed with {method}",
             hint="Decompress the file: pg_dump has compressed the data in the archive already.",

@@ -159,12 +159,24 @@ def test_into_s3(s3: S3Server, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "series"),
-    [((), "old/@cluster"), (("--globals-only",), "old/@globals"), (("--tablespaces-only",), "old/@tablespaces")],
-    ids=["all", "globals", "tablespaces"],
+    ("options", "name", "series"),
+    [
+        ((), "all.sql", "old/@cluster"),
+        (("--globals-only",), "all.sql", "old/@globals"),
+        (("--globals-only",), "roles.sql", "old/@globals"),  # it has tablespaces
+        (("--tablespaces-only",), "all.sql", "old/@tablespaces"),
+        (("--roles-only",), "roles_2025-03-01.sql", "old/@roles"),
+        (("--roles-only",), "all.sql", "old/@globals"),  # what --globals-only writes without tablespaces
+        (("--roles-only",), "globals_and_roles.sql", "old/@globals"),
+    ],
 )
 def test_a_cluster(
-    options: tuple[str, ...], series: str, repository: LocalRepository, tmp_path: Path, server18: PostgresServer
+    options: tuple[str, ...],
+    name: str,
+    series: str,
+    repository: LocalRepository,
+    tmp_path: Path,
+    server18: PostgresServer,
 ) -> None:
     folder, space = tmp_path / "cluster", f"space_{secrets.token_hex(4)}"
     folder.mkdir()
@@ -172,7 +184,7 @@ def test_a_cluster(
         connection.execute("SET allow_in_place_tablespaces = on")
         connection.execute(f"CREATE TABLESPACE {space} LOCATION ''")
         try:
-            (folder / "all.sql").write_bytes(tool(server18, server18.params, "pg_dumpall", *options))
+            (folder / name).write_bytes(tool(server18, server18.params, "pg_dumpall", *options))
         finally:
             connection.execute(f"DROP TABLESPACE {space}")
     (reference,) = run(repository, folder)["adopted"]
@@ -205,6 +217,7 @@ def test_a_time_after_the_files_own_is_of_another_zone(repository: LocalReposito
 
 def test_a_file_that_is_not_a_dump_is_skipped_and_reported(repository: LocalRepository, folder: Path) -> None:
     custom, script = (folder / "custom.dump").read_bytes(), (folder / "with_create.sql").read_bytes()
+    tar = (folder / "tar.tar").read_bytes()
     for path in (folder / "older/directory").iterdir():
         path.unlink()
     (folder / "older/directory").rmdir()
@@ -216,6 +229,7 @@ def test_a_file_that_is_not_a_dump_is_skipped_and_reported(repository: LocalRepo
         "cut.dump": (custom[:200], "is truncated inside its table of contents"),
         "future.dump": (b"PGDMP\x01\x63" + custom[7:], "has archive version 1.99"),
         "custom.dump.gz": (gzip.compress(custom), "an archive of pg_dump that is compressed with gzip"),
+        "tar.dump.gz": (gzip.compress(tar), "an archive of pg_dump that is compressed with gzip"),
         "cut.sql.gz": (gzip.compress(script)[:100], "is truncated"),
         "other.gz": (gzip.compress(b"something else"), "not a dump of PostgreSQL"),
         "toc.dat.tar": (b"toc.dat".ljust(512, b"\0"), "not a dump of PostgreSQL"),
