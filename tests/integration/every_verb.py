@@ -33,6 +33,7 @@ VERBS = {
     "diff": "diff {here} {series}",
     "check": "check {here} --server prod",
     "dump": "dump {here} --server prod",
+    "dump-set": "dump-set {here} --server sets",
     "verify": "verify {here} {series}",
     "drill": "drill {here}",
     "upload": "upload {here} {series} --to {there}",

@@ -162,7 +162,7 @@ def test_a_wrong_id(world: World, verb: str) -> None:
     assert world.id in error
 
 
-@pytest.mark.parametrize("verb", ["check", "dump", "restore", "verify", "drill"])
+@pytest.mark.parametrize("verb", ["check", "dump", "dump-set", "restore", "verify", "drill"])
 def test_a_wrong_password(world: World, verb: str) -> None:
     arguments = world.arguments(verb)
     if verb in ("verify", "drill"):
@@ -178,8 +178,14 @@ def test_a_wrong_password(world: World, verb: str) -> None:
 
 def test_every_verb_that_connects_has_had_a_wrong_password() -> None:
     assert {verb for verb in VERBS if takes(verb, "--host")} == {
-        "check", "dump", "restore", "verify", "drill", "restore-set",
-    }  # fmt: skip
+        "check",
+        "dump",
+        "dump-set",
+        "restore",
+        "verify",
+        "drill",
+        "restore-set",
+    }  # fmt: skip  restore-set needs a set first
 
 
 # -- no rights, a full disk --------------------------------------------------------------------------------------------
@@ -302,7 +308,9 @@ def fill(path: Path) -> None:
 
 # -- in a pipe, narrow, without colors ---------------------------------------------------------------------------------
 
-TRIED = [verb for verb in VERBS if verb not in ("demo", "drill", "restore-set")]  # elsewhere; they take their time
+TRIED = [
+    verb for verb in VERBS if verb not in ("demo", "drill", "dump-set", "restore-set")
+]  # elsewhere; they take their time
 
 
 @contextmanager
