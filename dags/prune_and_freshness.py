@@ -1,7 +1,8 @@
 """Every morning: check that last night's backup exists and has the usual size, then delete backups no longer kept.
 
 It is a separate DAG, so that it notices a backup DAG that did not run at all: the sensor reads the repository, not the
-runs. ``prune`` runs after it: while no verified backups arrive, no old one is deleted.
+runs. ``prune`` runs after it: while no verified backups arrive, no old one is deleted. ``sweep`` does not wait: it
+removes what killed dumps have left, which would fill the store just then.
 
 It cannot notice that it does not run itself. For that, monitor it from outside Airflow, or add one of Airflow's
 deadline alerts, as in docs/reference/freshness.md.
@@ -51,3 +52,5 @@ with DAG(
         time_zone="Europe/Berlin",
     )
     fresh >> prune
+    # Files of killed dumps, a day after they were written to last:
+    PgBackupPruneOperator(task_id="sweep", sweep_only=True, delete="{{ params.delete }}")

@@ -1,8 +1,8 @@
 """Manually: restore a backup, after a person has read the plan and approved it.
 
 Trigger it with one of the series allowed below and the id of the backup; by default, the newest verified one.
-``plan`` reads the complete backup, compares it with its digests, checks the target, and reports what would be done;
-nothing is changed. Then the run waits for one of the approvers, in Airflow's *Required actions*. ``restore`` restores
+``plan`` reads the complete backup, compares it with its digests, checks the target, and reports what would be done and
+lost; nothing is changed. Then the run waits for one of the approvers, in Airflow's *Required actions*. ``restore`` restores
 the planned backup into a new database, which takes the old one's place in one transaction. The old database is kept
 under a dated name.
 
@@ -35,6 +35,12 @@ BODY = """
 **Restore {{ params.series }}?** Triggered by {{ dag_run.triggering_user_name or "an unnamed user" }}.
 
     {{ ti.xcom_pull(task_ids="plan", key="backup") }} would be restored:
+{% for line in ti.xcom_pull(task_ids="plan", key="about") %}
+    - {{ line }}
+{%- endfor %}
+{% for line in ti.xcom_pull(task_ids="plan", key="loss") %}
+    - now: {{ line }}
+{%- endfor %}
 {% for line in ti.xcom_pull(task_ids="plan", key="plan") %}
     - {{ line }}
 {%- endfor %}
@@ -69,7 +75,7 @@ with DAG(
         backup_id="{{ params.backup_id }}",
         postgres_conn_id="dvdrental",
         mode=MODE,
-        jobs=2,
+        # jobs=4,  # here and below, if the backups are in custom or directory format
         plan_only=True,
         multiple_outputs=True,
     )
@@ -81,6 +87,6 @@ with DAG(
         response_timeout=timedelta(hours=12),  # without an answer the run fails, and nothing was changed
     )
     restore = PgRestoreOperator(
-        task_id="restore", backup=plan.output["reference"], postgres_conn_id="dvdrental", mode=APPROVED, jobs=2
+        task_id="restore", backup=plan.output["reference"], postgres_conn_id="dvdrental", mode=APPROVED
     )
     plan >> approve >> restore

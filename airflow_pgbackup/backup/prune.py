@@ -46,7 +46,7 @@ _NAMED = 3
 def prune(
     *,
     repository: Repository,
-    policy: Policy,
+    policy: Policy | None,
     dry_run: bool,
     series: SeriesSelection | None = None,
     grace: timedelta = GRACE,
@@ -55,6 +55,7 @@ def prune(
 ) -> dict[str, object]:
     """Decide which backups to keep, and delete the others unless ``dry_run``.
 
+    :param policy: None keeps every backup and backup set: only leftovers are swept.
     :param series: only these series; names match exactly: ``app`` never means ``app_staging``.
     :param grace: how long a leftover must not have grown before it is swept; at least an hour.
     :param now: aware; by default the clock's time.
@@ -109,7 +110,7 @@ class _Read:
 @dataclass
 class _Prune:
     repository: Repository
-    policy: Policy
+    policy: Policy | None
     now: datetime
     cancel: Cancel
     log: Callable[[str], None]
@@ -125,27 +126,31 @@ class _Prune:
 
         :param complete: it has all series of its servers.
         """
-        servers = {backup.series.server for backup in catalogue.backups}
-        sets = ServerSets.of(self.repository, servers, self.now, self._note)
-        in_sets = sets.kept()
-        backups = self._with_evidence(catalogue.backups, in_sets)
-        decisions = plan(backups, self.policy, self.now, in_sets)
-        if locks := self._locks([d.backup for d in decisions if not d.keep]):
-            locked = [replace(b, locked=locks.get((b.series, b.id))) for b in backups]
-            decisions = plan(locked, self.policy, self.now, in_sets)
-        self.decisions = decisions
-        self.sets = sets.without_backups(d.backup for d in decisions if d.keep) if complete else []
+        if self.policy is not None:
+            self._apply(self.policy, catalogue, complete=complete)
         found = [*catalogue.leftovers, *(one for backup in catalogue.backups for one in backup.attempts)]
         old = [one for one in found if self.now - one.modified >= grace]
         self.leftovers = [one for one in old if is_abandoned(self.repository, one)]
-        for series, members in Catalogue(tuple(backups)).by_series().items():
-            if not any(self.policy.counts(backup) for backup in members):
-                level = self.policy.minimum_level
-                why = f"no backup verified at {level}" if level else "no complete backup"
-                self._note(f"{series}: {why}: nothing is deleted")
         if catalogue.foreign:
             more = " …" if len(catalogue.foreign) > 3 else ""
             self._note(f"ignored files of others: {', '.join(catalogue.foreign[:3])}{more}")
+
+    def _apply(self, policy: Policy, catalogue: Catalogue, *, complete: bool) -> None:
+        servers = {backup.series.server for backup in catalogue.backups}
+        sets = ServerSets.of(self.repository, servers, self.now, self._note)
+        in_sets = sets.kept()
+        backups = self._with_evidence(policy, catalogue.backups, in_sets)
+        decisions = plan(backups, policy, self.now, in_sets)
+        if locks := self._locks([d.backup for d in decisions if not d.keep]):
+            locked = [replace(b, locked=locks.get((b.series, b.id))) for b in backups]
+            decisions = plan(locked, policy, self.now, in_sets)
+        self.decisions = decisions
+        self.sets = sets.without_backups(d.backup for d in decisions if d.keep) if complete else []
+        for series, members in Catalogue(tuple(backups)).by_series().items():
+            if not any(policy.counts(backup) for backup in members):
+                level = policy.minimum_level
+                why = f"no backup verified at {level}" if level else "no complete backup"
+                self._note(f"{series}: {why}: nothing is deleted")
 
     def find_temporary(self, prefixes: Iterable[str], grace: timedelta) -> None:
         for prefix in prefixes:
@@ -199,14 +204,17 @@ class _Prune:
                     f"{series}: {len(mine) - len(deleted)} of {len(mine)} backups "
                     f"{'would be ' if dry_run else ''}kept, {len(deleted)} deleted ({size})"
                 )
-        if not removed:
+        if self.policy is None:
+            swept = counted(len(self.leftovers) + len(self.temporary), "leftover")
+            self.log(f"{'would sweep' if dry_run else 'swept'} {swept}; no backup is deleted")
+        elif not removed:
             self.log(f"nothing to delete: {len(self.decisions)} kept")
         return {
             "repository": self.repository.uri,
             "repository_uuid": self.repository.uuid,
             "dry_run": dry_run,
             "now": self.now.isoformat(),
-            "policy": self.policy.describe(),
+            "policy": None if self.policy is None else self.policy.describe(),
             "kept": len(self.decisions) - len(removed),
             "removed": len(removed),
             "bytes": sum(backup.size for backup in removed),
@@ -238,12 +246,14 @@ class _Prune:
         remove_set(self.repository, one)
         self.log(f"deleted {one.location}: no backup of this set remains")
 
-    def _with_evidence(self, listed: Sequence[Backup], in_sets: Mapping[tuple[Series, str], str]) -> list[Backup]:
+    def _with_evidence(
+        self, policy: Policy, listed: Sequence[Backup], in_sets: Mapping[tuple[Series, str], str]
+    ) -> list[Backup]:
         """Return the same backups; in a series that would lose one, as their files prove them.
 
         :raises Canceled: before each backup.
         """
-        planned = plan(listed, self.policy, self.now, in_sets)
+        planned = plan(listed, policy, self.now, in_sets)
         touched = {decision.backup.series for decision in planned if not decision.keep}
         with ThreadPoolExecutor(THREADS) as pool:
             read = dict(pool.map(self._read, [backup for backup in listed if backup.series in touched]))

@@ -141,7 +141,8 @@ def _globals(session: Session, repository: Repository) -> GlobalsBackup | None:
 def _lines(outcome: Mapping[str, Any]) -> list[str]:
     """What happened, and what to do next."""
     if outcome["dry_run"]:
-        return ["this would be done:", *outcome["plan"]]
+        loss = ["the target now:", *outcome["loss"]] if outcome["loss"] else []
+        return ["the backup:", *outcome["about"], *loss, "this would be done:", *outcome["plan"]]
     of_cluster = outcome["database"] is None
     lines = [
         f"restored into {'the server of ' if of_cluster else ''}{outcome['target']} "

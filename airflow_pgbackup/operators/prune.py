@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true
 from airflow_pgbackup.operators._map_label import as_label
 
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
     from airflow_pgbackup.backup.context import RunContext
+    from airflow_pgbackup.repository.retention import Policy
+
+
+_RULES = (
+    *("keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within"),
+    "keep_labels",
+)
 
 
 class PgBackupPruneOperator(PgBackupOperator):
@@ -30,6 +38,8 @@ class PgBackupPruneOperator(PgBackupOperator):
     :param repository: ``s3://bucket/prefix`` or ``file:///directory``.
     :param delete: True deletes; False only reports what would be deleted. There is no default. (It is not called
         ``dry_run``, which is a method of every operator.)
+    :param sweep_only: delete no backup, only sweep the leftovers of crashes; takes no ``keep_…``. For a task that does
+        not wait for a freshness sensor.
     :param server: only the series of this server, as the dump operators name it: a connection id by default.
     :param databases: only these databases of ``server``. An empty list is none.
     :param cluster: only, or also, the pg_dumpall backups of ``server``.
@@ -50,6 +60,7 @@ class PgBackupPruneOperator(PgBackupOperator):
     template_fields = (
         "repository",
         "delete",
+        "sweep_only",
         "server",
         "databases",
         "cluster",
@@ -66,6 +77,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         *,
         repository: str,
         delete: bool | str,
+        sweep_only: bool | str = False,
         server: str | None = None,
         databases: Sequence[str] | XComArg | None = None,
         cluster: bool | str = False,
@@ -88,6 +100,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         super().__init__(**kwargs)
         self.repository = repository
         self.delete = delete
+        self.sweep_only = sweep_only
         self.server = server
         self.databases = databases
         self.cluster = cluster
@@ -114,23 +127,10 @@ class PgBackupPruneOperator(PgBackupOperator):
         from airflow_pgbackup.backup.prune import prune
         from airflow_pgbackup.backup.series_selection import SeriesSelection
         from airflow_pgbackup.hooks.repository import open_repository
-        from airflow_pgbackup.repository.retention import Policy
 
         plan = prune(
             repository=open_repository(self.repository, self.aws_conn_id, cancel=run.cancel),
-            policy=Policy(
-                keep_last=self.keep_last,
-                keep_hourly=self.keep_hourly,
-                keep_daily=self.keep_daily,
-                keep_weekly=self.keep_weekly,
-                keep_monthly=self.keep_monthly,
-                keep_yearly=self.keep_yearly,
-                keep_within=self.keep_within,
-                keep_at_least=self.keep_at_least,
-                keep_labels=self.keep_labels,
-                minimum_level=self.minimum_level,
-                time_zone=self.time_zone,
-            ),
+            policy=self._policy(),
             dry_run=not is_true("delete", self.delete),
             series=SeriesSelection(
                 server=self.server,
@@ -144,3 +144,27 @@ class PgBackupPruneOperator(PgBackupOperator):
         # Most backups are kept, and the same every day: they do not belong in Airflow's database.
         decisions: list[dict[str, object]] = plan.pop("decisions")  # type: ignore[assignment]
         return {**plan, "decisions": [decision for decision in decisions if not decision["keep"]]}
+
+    def _policy(self) -> Policy | None:
+        from airflow_pgbackup.repository.retention import Policy
+
+        if is_true("sweep_only", self.sweep_only):
+            if given := sorted(name for name in _RULES if getattr(self, name)):
+                raise ConfigurationError(
+                    f"{given[0]} cannot be combined with sweep_only",
+                    hint="Leave it out, or use a separate task: sweep_only deletes no backup.",
+                )
+            return None
+        return Policy(
+            keep_last=self.keep_last,
+            keep_hourly=self.keep_hourly,
+            keep_daily=self.keep_daily,
+            keep_weekly=self.keep_weekly,
+            keep_monthly=self.keep_monthly,
+            keep_yearly=self.keep_yearly,
+            keep_within=self.keep_within,
+            keep_at_least=self.keep_at_least,
+            keep_labels=self.keep_labels,
+            minimum_level=self.minimum_level,
+            time_zone=self.time_zone,
+        )

@@ -111,6 +111,7 @@ def test_prune_of_named_databases_mapped(repository: Repository, run_case: Calla
     ("arguments", "message"),
     [
         ("delete=True", "the retention policy has no rule"),
+        ("delete=True, sweep_only=True, keep_daily=7", "keep_daily cannot be combined with sweep_only. HINT: "),
         ("delete='perhaps', keep_last=1", "invalid delete 'perhaps'. HINT: "),
         ("delete=True, keep_last=1, databases=['app']", "databases are named without their server"),
         ("delete=True, keep_last=1, grace=timedelta(0)", "invalid grace 0:00:00"),
@@ -297,7 +298,7 @@ def test_example(backed_up: Repository, run_dag: Callable[..., Any]) -> None:
     for nights in (2, 4, 6, 10, 12):  # with today six days, whatever daylight saving does, and at most three weeks
         older(backed_up, newest, nights)
     run = run_dag(EXAMPLES / "prune_and_freshness.py")
-    assert run.states == {"fresh": "success", "prune": "success"}, run.output
+    assert run.states == {"fresh": "success", "prune": "success", "sweep": "success"}, run.output
     assert run.results["fresh"]["series"][0]["rows"] == 2000
     # Every policy of days, weeks and months that is not full yet keeps the oldest; nothing goes so soon.
     assert (run.results["prune"]["dry_run"], run.results["prune"]["removed"]) == (False, 0)
@@ -311,16 +312,32 @@ def test_example(backed_up: Repository, run_dag: Callable[..., Any]) -> None:
 
 
 def test_example_deletes_nothing_while_no_good_backups_arrive(
-    backed_up: Repository, run_dag: Callable[..., Any]
+    backed_up: Repository,
+    run_dag: Callable[..., Any],
+    run_case: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (newest,) = read_catalogue(backed_up).backups
     for nights in (2, 3, 500, 501):
         older(backed_up, newest, nights)
+    left = f"{newest.series.path}/{backup_id(datetime(2025, 1, 1, tzinfo=timezone.utc))}/abc/left.dump"
+    backed_up.write_bytes(left, b"of a killed dump")
     backed_up.delete([entry.key for entry in list(backed_up.list(newest.folder))])
     run = run_dag(EXAMPLES / "prune_and_freshness.py")
-    assert run.states == {"fresh": "failed", "prune": "upstream_failed"}
+    assert run.states == {"fresh": "failed", "prune": "upstream_failed", "sweep": "success"}
     assert "the newest backup verified at archive" in stale(run)
     assert len(ids(backed_up)) == 4
+    assert run.results["sweep"]["leftovers"] == []  # it is not a day old
+    monkeypatch.setattr("airflow_pgbackup.backup.prune.LEAST_GRACE", timedelta(0))
+    run = run_case(f"""
+        PgBackupPruneOperator(
+            task_id="sweep", repository={backed_up.uri!r}, sweep_only=True, delete=True, grace=timedelta(0)
+        )
+        """)
+    assert run.states == {"sweep": "success"}, run.output
+    assert "swept 1 leftover; no backup is deleted" in run.output
+    assert len(ids(backed_up)) == 4
+    assert backed_up.stat(left) is None
 
 
 def test_the_deadline_alert_of_the_documentation(tmp_path: Path, load_dag: Callable[..., Any]) -> None:

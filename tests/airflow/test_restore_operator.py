@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -250,7 +251,7 @@ ASKS = not version("apache-airflow-core").startswith("3.2.")
 
 @dataclass
 class Example:
-    """A backup in S3, and the database that has lost most of its rows since."""
+    """A backup in S3, made by the other example, and the database that has lost most of its rows since."""
 
     database: ConnectionParams
     series: str
@@ -265,6 +266,7 @@ def example(
     postgres_connection: Callable[..., None],
     aws_connection: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     run_dag: RunDag,
 ) -> Example:
     database = fresh_database(server18, None, *STATEMENTS)
@@ -272,16 +274,16 @@ def example(
     aws_connection()
     remote = f"s3://{s3.bucket()}/pg"
     series = f"dvdrental/{database.dbname}"
+    monkeypatch.setenv("PGBACKUP_LOCAL", (tmp_path / "local").as_uri())
     monkeypatch.setenv("PGBACKUP_REMOTE", remote)
     monkeypatch.setenv("PGBACKUP_RESTORABLE", series)
     monkeypatch.setenv("PGBACKUP_APPROVERS", "dba,head")
-    made = run_dag(f"""
-dump = PgDumpOperator(task_id="dump", postgres_conn_id="dvdrental", repository={remote!r}, init_repository=True)
-PgBackupVerifyOperator(task_id="verify", backup=dump.output)
-""")
+    made = run_dag(EXAMPLE.with_name("dvdrental_nightly.py"), conf={"init": True})
     assert set(made.states.values()) == {"success"}, made.output
     with database.connect() as session:
         session.execute("delete from film where id > 10")
+        session.execute("insert into actor values (2)")
+        session.execute("create table added (id int)")
     return Example(database, series, made.results["dump"]["id"])
 
 
@@ -294,6 +296,12 @@ def test_restore_with_approval(choice: str, example: Example, server18: Postgres
     assert seen["subject"].startswith(f"Restore {example.series} into {server18.superuser}@127.0.0.1")
     assert f"    {example.series}/{example.backup_id} would be restored:\n" in seen["body"]
     assert "\n    - the old database is renamed, with the date" in seen["body"]
+    assert re.search(r"\n    - taken 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC, \d+\.\d s ago\n", seen["body"])
+    assert "\n    - verified at level archive\n" in seen["body"]
+    assert re.search(r"\n    - \d+\.\d KiB in tar format, \d+ rows in \d+ tables?\n", seen["body"])
+    assert re.search(rf'\n    - now: database "{database.dbname}" holds \d+ tables, about \d+ rows, ', seen["body"])
+    assert "\n    - now: not in the backup: 1 table: public.added\n" in seen["body"]
+    assert "\n    - now: public.actor: about 2 rows, 1 in the backup\n" in seen["body"]
     if choice == "Reject":
         assert run.states == {"plan": "success", "approve": "success", "restore": "skipped"}, run.output
         assert films(database) == 10

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
@@ -19,6 +20,7 @@ from airflow_pgbackup.backup.restore.beside import restore_beside
 from airflow_pgbackup.backup.restore.cluster import restore_cluster
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.database import restore_database
+from airflow_pgbackup.backup.restore.loss import describe_backup, describe_loss
 from airflow_pgbackup.backup.restore.plan import check_request, require_kind
 from airflow_pgbackup.backup.restore.request import RestoreRequest
 from airflow_pgbackup.backup.restore.retry_marker import request_digest
@@ -68,7 +70,9 @@ def restore(
         except with mode ``into_existing`` and for a cluster; without a seed each call restores.
     :return: plain JSON: ``backup`` (series and id), ``reference`` (of that backup), ``target``
         (``user@host:port/database``), ``database`` (None for a cluster), ``databases`` (the restored ones), ``mode``,
-        ``dry_run``, ``plan`` (lines for people), ``duration_seconds``, ``bytes`` (of the artifact), ``database_bytes``
+        ``dry_run``, ``about`` (lines for people, of a dry run: the backup's time, age, level, size and rows), ``loss``
+        (the same: what the target holds now and would lose), ``plan`` (the same: what would be done),
+        ``duration_seconds``, ``bytes`` (of the artifact), ``database_bytes``
         (on disk, after the restore), ``rows`` (None if the server does not count them), ``objects`` (of users),
         ``replaced`` (the new name of the old database, or None), ``into_schema``, ``statements``
         (SQL that copies from that schema into the live tables), ``roles_created``, ``roles_existing``, ``warnings``.
@@ -136,6 +140,8 @@ def restore(
         "databases": outcome.databases,
         "mode": target.mode,
         "dry_run": dry_run,
+        "about": describe_backup(evidence, datetime.now(timezone.utc)) if dry_run else [],
+        "loss": describe_loss(run, evidence, target) if dry_run and not earlier else [],
         "plan": outcome.plan,
         "duration_seconds": seconds,
         "bytes": manifest.artifact.size,

@@ -1,0 +1,90 @@
+"""A live scheduler: an example's scheduled run, and how failures look and are retried."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# The directory of this file is on sys.path (pytest's rootdir mode "prepend").
+from live import LiveAirflow
+
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3.options import S3Options
+
+EXAMPLE = Path(__file__).parents[2] / "dags" / "dvdrental_nightly.py"
+
+FAILING = """
+from datetime import timedelta
+from airflow.sdk import DAG
+from airflow_pgbackup.operators.dump import PgDumpOperator
+
+ARGS = dict(repository={repository!r}, retries=2, retry_delay=timedelta(minutes=10))
+with DAG("failing", schedule="@once", start_date=__import__("pendulum").datetime(2026, 1, 1), catchup=False):
+    PgDumpOperator(task_id="no_table", postgres_conn_id="dvdrental", tables=["nosuch"], **ARGS)
+    PgDumpOperator(task_id="locked", postgres_conn_id="dvdrental", lock_wait_timeout="500ms", **ARGS)
+    PgDumpOperator(task_id="unreachable", postgres_conn_id="nowhere", **ARGS)
+"""
+
+
+def test_a_scheduled_run_and_failures(
+    tmp_path: Path,
+    server18: PostgresServer,
+    s3: S3Server,
+    fresh_database: Callable[..., Any],
+    postgres_connection: Callable[..., None],
+    aws_connection: Callable[..., None],
+) -> None:
+    database = fresh_database(server18, None, "CREATE TABLE rental (id int)", "CREATE TABLE locked (id int)")
+    postgres_connection("dvdrental", database)
+    postgres_connection("nowhere", database, port=1)
+    aws_connection()
+    local, remote = (tmp_path / "repository").as_uri(), f"s3://{s3.bucket()}/pg"
+    open_repository(local).init()
+    copies = open_repository(remote, s3=S3Options(client_factory=s3.client))
+    copies.init()
+    airflow = LiveAirflow(tmp_path / "airflow", {"PGBACKUP_LOCAL": local, "PGBACKUP_REMOTE": remote})
+    text = EXAMPLE.read_text()
+    assert text.count('schedule="0 2 * * *"') == 1
+    (airflow.dags / EXAMPLE.name).write_text(text.replace('schedule="0 2 * * *"', 'schedule="* * * * *"'))
+    with airflow, database.connect(autocommit=False) as session:
+        (run,) = airflow.wait_for(
+            "SELECT * FROM dag_run WHERE dag_id = 'dvdrental_nightly' AND state IN ('success', 'failed') "
+            "ORDER BY id LIMIT 1"
+        )
+        assert (run["run_type"], run["state"]) == ("scheduled", "success"), airflow.said()
+        tasks = airflow.rows("SELECT task_id, state, try_number FROM task_instance WHERE run_id = ?", run["run_id"])
+        assert {(one["task_id"], one["state"], one["try_number"]) for one in tasks} == {
+            *(("dump", "success", 1), ("verify", "success", 1), ("upload", "success", 1))
+        }
+        assert len(list(copies.folders(f"dvdrental/{database.dbname}"))) >= 1
+
+        session.execute("LOCK TABLE locked")
+        (airflow.dags / "failing.py").write_text(FAILING.format(repository=local))
+        airflow.wait_for(
+            "SELECT count(*) FROM task_instance WHERE dag_id = 'failing' AND state IN ('failed', 'up_for_retry') "
+            "HAVING count(*) = 3"
+        )
+        states = airflow.rows("SELECT * FROM task_instance WHERE dag_id = 'failing'")
+        found = {one["task_id"]: (one["state"], one.get("retry_delay_override", "unknown")) for one in states}
+        # Airflow 3.2 has no retry policies: the delay is the task's own.
+        soon = 60.0 if "retry_delay_override" in states[0] else "unknown"
+        never = None if "retry_delay_override" in states[0] else "unknown"
+        assert found == {
+            "no_table": ("failed", never),
+            "locked": ("up_for_retry", soon),
+            "unreachable": ("up_for_retry", never),
+        }
+    errors = [text for level, text in airflow.log("failing", "no_table") if level == "error"]
+    assert errors[:3] == [
+        "pg_dump: error: no matching tables were found",
+        "pg_dump failed (exit 1): no matching tables were found",
+        "hint: Check the patterns; they are those of psql's \\d.",
+    ]
+    (dag_run,) = airflow.rows("SELECT state FROM dag_run WHERE dag_id = 'failing'")
+    assert dag_run["state"] == "running"
+    lines = [text for _, text in airflow.log("failing", "unreachable")]
+    assert any(re.match("cannot connect to .*Connection refused", line) for line in lines)
