@@ -116,14 +116,15 @@ class DumpOutput:
                 raise
 
     def _totals(self) -> dict[str, Any]:
-        """Return what is known before of the output: the size is about that of the rows on the server's disk."""
+        """Return what is known before of the output: the size is about that of the rows on the server's disk, with a
+        margin, as beyond its estimate a step has no percent."""
         source = self.source
         if self.plan.selective:
             return {}
         compressed_by_tool = self.plan.compression.method != "none" and not self.plan.ours
         rows = source.size_bytes if source.rows_bytes is None else source.rows_bytes
         return {
-            "bytes_total": rows // (_RATIO if compressed_by_tool else 1),
+            "bytes_total": (rows // _RATIO if compressed_by_tool else rows + rows // 10),
             "estimated": True,
             "tables_total": source.tables,
         }

@@ -21,11 +21,13 @@ from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
+from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3.options import S3Options
 
 TABLES = [
     statement
@@ -102,6 +104,43 @@ def test_the_steps_of_every_verb(
     with server18.params.connect() as session:
         session.execute(f'drop database "{database.dbname}_copy"')
     assert seen.open == 0
+
+
+def test_a_directory_that_is_uploaded_from_disk(database: ConnectionParams, s3: S3Server, tmp_path: Path) -> None:
+    here = repository_at(tmp_path / "here")
+    there = open_repository(f"s3://{s3.bucket()}/pg", s3=S3Options(client_factory=s3.client))
+    there.init()
+    back = repository_at(tmp_path / "back")
+    reference = dump_database(connection=database, server="p", repository=here, options=DumpOptions(format="directory"))
+    for source, destination, what in ((here, there, "uploading"), (there, back, "uploading")):
+        seen = Recorder()
+        reference = upload(
+            reference=reference,
+            source=source,
+            destination=destination,
+            minimum_level=None,
+            context=RunContext(progress=seen),
+        )
+        assert (seen.ended[what].bytes, seen.ended[what].percent) == (reference["size"], "100%")
+
+
+def test_the_estimate_of_a_dump_leaves_out_indexes(database: ConnectionParams, tmp_path: Path) -> None:
+    """It is above the size, so that there is a percent until the end, and below that of the database."""
+    with database.connect() as session:
+        session.execute("insert into t0 select n, repeat(md5(n::text), 9) from generate_series(10000, 40000) n")
+        for _ in range(5):
+            session.execute("create index on t0 (t)")
+    seen = Recorder()
+    dump_database(
+        connection=database,
+        server="p",
+        repository=repository_at(tmp_path),
+        options=DumpOptions(format="plain", compress="none"),
+        context=RunContext(progress=seen),
+    )
+    dumped = seen.ended["dumping"]
+    assert dumped.fraction is not None
+    assert dumped.fraction > 0.6
 
 
 @pytest.mark.parametrize("format", ["custom", "directory", "plain"])
