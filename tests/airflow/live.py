@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class LiveAirflow:
         self.dags = home / "dags"
         self.dags.mkdir(parents=True)
         port, secret = free_port(), secrets.token_hex(32)
+        self._api = f"http://127.0.0.1:{port}/execution/"
         self._env = {
             **os.environ,
             "AIRFLOW_HOME": str(home),
@@ -41,10 +43,11 @@ class LiveAirflow:
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": "2",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": self._api,
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "AIRFLOW__API__SECRET_KEY": secret,
             "AIRFLOW__API_AUTH__JWT_SECRET": secret,
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
@@ -55,9 +58,26 @@ class LiveAirflow:
 
     def __enter__(self) -> LiveAirflow:
         self._airflow("db", "migrate").wait()
-        for name in PROCESSES:
-            self._started.append(self._airflow(name))
+        try:
+            for name in PROCESSES:
+                self._started.append(self._airflow(name))
+                if name == "api-server":
+                    self._wait_ready()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
+
+    def _wait_ready(self) -> None:
+        """Wait for the API that tasks talk to: its first answer takes longer than a task waits for one."""
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until and self._started[-1].poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self._api}health", timeout=120):
+                    return
+            except OSError:
+                time.sleep(0.5)
+        raise AssertionError(f"the API server does not answer: {self.said()}")
 
     def __exit__(self, *_: object) -> None:
         for process in reversed(self._started):

@@ -296,7 +296,7 @@ def test_restore_with_approval(choice: str, example: Example, server18: Postgres
     assert seen["subject"].startswith(f"Restore {example.series} into {server18.superuser}@127.0.0.1")
     assert f"    {example.series}/{example.backup_id} would be restored:\n" in seen["body"]
     assert "\n    - the old database is renamed, with the date" in seen["body"]
-    assert re.search(r"\n    - taken 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC, \d+\.\d s ago\n", seen["body"])
+    assert re.search(r"\n    - taken 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC, [\w. ]+ ago\n", seen["body"])
     assert "\n    - verified at level archive\n" in seen["body"]
     assert re.search(r"\n    - \d+\.\d KiB in tar format, \d+ rows in \d+ tables?\n", seen["body"])
     assert re.search(rf'\n    - now: database "{database.dbname}" holds \d+ tables, about \d+ rows, ', seen["body"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 # The directory of this file is on sys.path (pytest's rootdir mode "prepend").
+import pytest
 from live import LiveAirflow
 
 from airflow_pgbackup.embedded import S3Server
@@ -30,6 +31,7 @@ with DAG("failing", schedule="@once", start_date=__import__("pendulum").datetime
 """
 
 
+@pytest.mark.timeout(900)
 def test_a_scheduled_run_and_failures(
     tmp_path: Path,
     server18: PostgresServer,
