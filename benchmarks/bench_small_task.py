@@ -5,7 +5,8 @@
 Airflow's own part of a task (its queue, its process, its API server) is left out: the operators are executed in a
 process that has imported them, against a real PostgreSQL and a real S3 server on this machine. "cold" is the first
 task of a process, which also imports psycopg, boto3 and Airflow's hooks; "warm" are the next ones. The goal: a warm
-dump takes at most 1.0 s longer than ``pg_dump --file``. Exit status 1 if it does not.
+dump takes at most 1.0 s longer than ``pg_dump --file``. Exit status 1 if it takes longer. The CPU time of the task's
+process says more than seconds on a busy machine.
 """
 
 from __future__ import annotations
@@ -72,11 +73,13 @@ def measure(arguments: argparse.Namespace, directory: Path) -> int:
         done = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True)
     figures = json.loads(done.stdout.splitlines()[-1])
     print(f"seconds, median (range) of {arguments.rounds} rounds; a database of 1 MiB, repositories on S3")
-    print(f"{'':10}{'bare':>22}{'first task (cold)':>20}{'next tasks (warm)':>24}{'our part':>10}")
+    print(f"{'':10}{'bare':>22}{'first task (cold)':>20}{'next tasks (warm)':>24}{'our part':>10}{'CPU':>7}")
     for verb, taken in figures.items():
         cold, *warm = taken["task"]
         ours = statistics.median(warm) - statistics.median(taken["bare"] or [0])
-        print(f"{verb:10}{spread(taken['bare']):>22}{cold:20.2f}{spread(warm):>24}{ours:10.2f}")
+        print(
+            f"{verb:10}{spread(taken['bare']):>22}{cold:20.2f}{spread(warm):>24}{ours:10.2f}{statistics.median(taken['cpu'][1:]):7.2f}"
+        )
     over = statistics.median(figures["dump"]["task"][1:]) - statistics.median(figures["dump"]["bare"])
     print(f"goal: a warm dump takes at most {MOST} s over the bare pg_dump")
     return int(over > MOST)
@@ -109,7 +112,7 @@ def run_tasks(order: dict[str, Any], profile: bool) -> None:
     one, two = (f"s3://{order['bucket']}/{name}" for name in ("one", "two"))
     env = {**os.environ, "PGPASSWORD": order["password"]}
     figures: dict[str, dict[str, list[float]]] = {
-        verb: {"bare": [], "task": []} for verb in ("dump", "verify", "upload")
+        verb: {"bare": [], "task": [], "cpu": []} for verb in ("dump", "verify", "upload")
     }
     profiler = cProfile.Profile()
     for number in range(order["rounds"]):
@@ -120,13 +123,13 @@ def run_tasks(order: dict[str, Any], profile: bool) -> None:
             profiler.enable()
         common = {"init_repository": number == 0}
         dump = PgDumpOperator(task_id=f"dump{number}", postgres_conn_id="db", repository=one, **common)
-        with clock(figures["dump"]["task"]):
+        with clock(figures["dump"]["task"]), clock(figures["dump"]["cpu"], time.process_time):
             backup = dump.execute(context_of(dump))
         verify = PgBackupVerifyOperator(task_id=f"verify{number}", backup=backup)
-        with clock(figures["verify"]["task"]):
+        with clock(figures["verify"]["task"]), clock(figures["verify"]["cpu"], time.process_time):
             backup = verify.execute(context_of(verify))
         upload = PgBackupUploadOperator(task_id=f"upload{number}", backup=backup, destination=two, **common)
-        with clock(figures["upload"]["task"]):
+        with clock(figures["upload"]["task"]), clock(figures["upload"]["cpu"], time.process_time):
             upload.execute(context_of(upload))
     profiler.disable()
     if profile:

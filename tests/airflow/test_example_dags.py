@@ -151,3 +151,25 @@ def test_selection_daily(world: str, s3: S3Server, run_dag: Callable[..., Any]) 
     assert tables["format"] == schemas["format"] == "custom"
     assert rows_of(s3, world, tables) == {"rental": 1000, "payment": 500}
     assert rows_of(s3, world, schemas) == {"rental": 1000, "payment": 500, "payment_archive": 200}
+
+
+def test_the_drill_and_the_retention_work_on_what_the_others_make(
+    world: str, s3: S3Server, run_dag: Callable[..., Any]
+) -> None:
+    made = 0
+    for name, backups in (
+        ("dvdrental_nightly", 1),
+        ("all_databases_nightly", 1),
+        ("definitions_weekly", 3),
+        ("selection_daily", 2),
+    ):
+        run = run_dag(EXAMPLES / f"{name}.py", conf={"init": True})
+        assert set(run.states.values()) == {"success"}, run.output
+        made += backups
+    run = run_dag(EXAMPLES / "weekly_drill.py")
+    rehearsed = {task: state for task, state in run.states.items() if task.startswith("rehearse")}
+    assert set(rehearsed.values()) == {"success"}, run.output
+    # A cluster's roles and tablespaces are not rehearsed alone.
+    assert {run.results[task]["verified"] for task in rehearsed} == {"restore"}
+    run = run_dag(EXAMPLES / "prune_and_freshness.py", conf={"delete": False})
+    assert run.states["sweep"] == "success", run.output

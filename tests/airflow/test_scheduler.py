@@ -88,5 +88,5 @@ def test_a_scheduled_run_and_failures(
     ]
     (dag_run,) = airflow.rows("SELECT state FROM dag_run WHERE dag_id = 'failing'")
     assert dag_run["state"] == "running"
-    lines = [text for _, text in airflow.log("failing", "unreachable")]
-    assert any(re.match("cannot connect to .*Connection refused", line) for line in lines)
+    failure = " ".join(text.strip() for level, text in airflow.log("failing", "unreachable") if level == "error")
+    assert re.match(r"cannot connect to .* failed: Connection refused hint: .*\. Task failed with exception$", failure)

@@ -55,3 +55,11 @@ def test_the_command_line_beside_an_empty_program() -> None:
     assert run.stderr == ""
     rows = [line[:16].strip() for line in run.stdout.splitlines()[1:]]
     assert rows == ["python -c pass", "--help", "list", "list --all"]
+
+
+def test_a_small_task_beside_the_bare_programs() -> None:
+    run = subprocess.run(
+        [sys.executable, BENCHMARKS / "bench_small_task.py", "--rounds", "2"], capture_output=True, text=True
+    )
+    rows = [line[:10].strip() for line in run.stdout.splitlines()[2:-1]]
+    assert rows == ["dump", "verify", "upload"], run.stderr

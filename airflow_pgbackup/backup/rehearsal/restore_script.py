@@ -12,7 +12,7 @@ from airflow_pgbackup.backup.rehearsal.restore_steps import CopyRestore, Restore
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.byte_streams import CountingReader
 from airflow_pgbackup.errors import NotProven
-from airflow_pgbackup.postgres.definitions.script_scan import ScriptSummary
+from airflow_pgbackup.postgres.definitions.script_scan import CREATE_PUBLIC, ScriptSummary
 from airflow_pgbackup.postgres.psql.guarded import guarded
 from airflow_pgbackup.postgres.psql.script_filter import sessions
 from airflow_pgbackup.wording import parameter
@@ -72,13 +72,17 @@ class ScriptRestore(CopyRestore):
             else:
                 params = self.create_database(database, [], None)
         manifest = self.dump.manifest
+        instead = dict(self._globals.replacements)
+        if manifest.options.get("schemas"):
+            # Where an option names schema public, pg_dump writes its creation although every new database has it.
+            instead |= dict.fromkeys(CREATE_PUBLIC, b"")
         with (
             open_script(self.dump) as source,
             self.dump.begin(
                 f"restoring {manifest.artifact.name}", bytes_total=manifest.source.size_bytes, estimated=True
             ) as step,
         ):
-            for name, part in sessions(CountingReader(source, step.advance), instead=self._globals.replacements):
+            for name, part in sessions(CountingReader(source, step.advance), instead=instead):
                 psql = guarded(self.server.loader, part)
                 target = params if name is None else self.copy.connection.with_database(os.fsdecode(name))
                 self.run_tool(psql.argv, target, psql.stdin, may_start_processes=False)

@@ -23,7 +23,7 @@ _HEAD = b"-- PostgreSQL database dump"
 _END = b"-- PostgreSQL database dump complete"
 _DUMPED_FROM = re.compile(rb"-- Dumped from database version (\d{1,4})")
 _SECTION = 2048  # bytes of an empty section in memory
-_PUBLIC = (b"CREATE SCHEMA public;", b'CREATE SCHEMA "public";')
+CREATE_PUBLIC = (b"CREATE SCHEMA public;", b'CREATE SCHEMA "public";')
 
 
 @dataclass
@@ -201,7 +201,7 @@ def database_statement(text: str, statement: Statement) -> DatabaseStatement | N
 
 def makes_public(statement: Statement) -> bool:
     """Return whether a statement is CREATE SCHEMA public."""
-    return statement.text in _PUBLIC
+    return statement.text in CREATE_PUBLIC
 
 
 def is_setup(statement: Statement) -> bool:

@@ -350,3 +350,13 @@ def test_a_dump_that_cannot_be_restored_fails(
         verify(reference=reference, repository=here, level="restore")
     result_of(here, "fail")
     assert verified_level(reference, here) is None
+
+
+@pytest.mark.parametrize("format", ["custom", "directory", "plain"])
+def test_schema_public_by_its_name(
+    format: str, server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository
+) -> None:
+    """pg_dump then writes CREATE SCHEMA public, although every new database has it."""
+    database = fresh_database(server18, None, "create table film (id int)", "insert into film values (1)")
+    found = proven(dump(database, here, format=format, schemas=["public"]), here)
+    assert compared(found) == {"same"}
