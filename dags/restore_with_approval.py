@@ -2,9 +2,9 @@
 
 Trigger it with one of the series allowed below and the id of the backup; by default, the newest verified one.
 ``plan`` reads the complete backup, compares it with its digests, checks the target, and reports what would be done and
-lost; nothing is changed. Then the run waits for one of the approvers, in Airflow's *Required actions*. ``restore`` restores
-the planned backup into a new database, which takes the old one's place in one transaction. The old database is kept
-under a dated name.
+lost; nothing is changed. Then the run waits for one of the approvers, in Airflow's *Required actions*. ``restore``
+restores the planned backup into a new database, which takes the old one's place in one transaction. The old database is
+kept under a dated name.
 
 Whoever triggers the run chooses only the backup: the DAG's author sets the repository, the series that may be restored,
 the target and the mode. ``restore`` checks the approval itself, so marking the task as successful approves nothing.
