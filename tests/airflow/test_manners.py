@@ -109,10 +109,12 @@ stale = PgBackupFreshnessSensor(task_id="stale", databases=names, **common)
 dump >> [fresh, stale]
 """)
     assert run.states["fresh"] == "success", run.output
-    table = [line.split(" [airflow.")[0].split("] ", 1)[1] for line in run.output.splitlines() if "[info" in line]
-    start = next(number for number, line in enumerate(table) if line.startswith("series "))
-    assert table[start].split() == ["series", "age", "level", "size"]
-    assert re.fullmatch(rf"db/{database.dbname} +\d+\.\d s +archive +\d+\.\d KiB *", table[start + 1])
+    lines = [line.split(" [airflow.")[0].split("] ", 1)[1] for line in run.output.splitlines() if "[info" in line]
+    tables = [line.split() for line in lines if line.startswith("series ")]
+    assert tables == [["series", "age", "level", "size"]] * 2
+    row = rf"db/{database.dbname} +[\w. ]+ +archive +\d+\.\d KiB *"
+    assert sum(bool(re.fullmatch(row, line)) for line in lines) == 2
+    assert [line.split()[-2:] for line in lines if re.match("db/a ", line)] == [["not", "fresh"]]
     assert run.errors == [f"db/{name}: no backup" for name in "abcd"]
     assert run.failure == "not fresh: db/a: no backup; db/b: no backup; db/c: no backup; and 1 more"
 
