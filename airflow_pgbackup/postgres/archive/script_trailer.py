@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from airflow_pgbackup.errors import VerificationFailed
+from airflow_pgbackup.errors import NotProven, VerificationFailed
 from airflow_pgbackup.postgres.sql.lexer import Comment, Event, MetaCommand
 from airflow_pgbackup.postgres.sql.names import connected_name
 
@@ -41,6 +41,7 @@ class ScriptTrailerCheck:
 
         :raises VerificationFailed: the script does not begin like a dump, goes on after its trailer, or has a psql
             command that pg_dump never writes.
+        :raises NotProven: it has Windows line ends, as pg_dump's output has when it is redirected there.
         """
         self._last = event
         if isinstance(event, Comment):
@@ -56,6 +57,11 @@ class ScriptTrailerCheck:
 
     def _comment(self, event: Comment) -> None:
         text = event.text
+        if not self._seen and text in (_DATABASE_HEAD + b"\r", _CLUSTER_HEAD + b"\r"):
+            raise NotProven(
+                "the script has Windows line ends (CR LF), with which its rows cannot be compared",
+                hint="psql restores it as it is. Convert it to line ends of LF, as dos2unix does, to verify it.",
+            )
         if text in (_DATABASE_HEAD, _CLUSTER_HEAD):
             # Only a cluster's dump contains others, one after another.
             if self._seen and (text == _CLUSTER_HEAD or self._expected != [_CLUSTER_END]):

@@ -18,7 +18,7 @@ from airflow_pgbackup.backup.restore import restore
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
+from airflow_pgbackup.errors import ConfigurationError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -282,3 +282,15 @@ def test_a_script_in_xz_is_restored(
             [server18.bin_dir / "psql", "-wAtc", "select count(*) from t"], env=env, check=True, capture_output=True
         )
     assert counted.stdout == b"100\n"
+
+
+def test_a_script_with_windows_line_ends_is_adopted_and_not_called_failed(
+    repository: LocalRepository, tmp_path: Path
+) -> None:
+    source = tmp_path / "crm_2025-03-01.sql"
+    source.write_bytes(script("x").replace(b"\n", b"\r\n"))
+    (reference,) = adopt(repository=repository, sources=[source], server="s")["adopted"]  # type: ignore[misc]
+    with pytest.raises(NotProven, match="Windows line ends"):
+        verify(reference=reference, repository=repository)
+    (backup,) = read_catalogue(repository).backups
+    assert backup.state == "notproven"
