@@ -27,7 +27,7 @@ def run(session: Session) -> None:
         allow_older_server=arguments.allow_older_server,
     )
     repository = repository_argument(session)
-    with session.working(f"restoring a backup set of {arguments.server}"):
+    with session.working(f"restoring a backup set of {arguments.server}", makes=True):
         outcome = restore_set(
             repository=repository,
             server=arguments.server,
