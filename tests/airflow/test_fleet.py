@@ -252,7 +252,7 @@ def test_the_settings_reach_the_tasks() -> None:
                     "dump": {"exclude_table_data": ["public.log"], "compress": "gzip"},
                     "tags": ["team-crm"],
                     "drill": {"schedule": "@weekly", "queue": "rehearsals", "scratch_conn_id": "pg_scratch"},
-                    "freshness": {"schedule": "@hourly", "max_age": "26h"},
+                    "freshness": {"schedule": "@hourly", "max_age": "26h", "exclude": ["crm/old_*"]},
                 }
             }
         }
@@ -271,6 +271,8 @@ def test_the_settings_reach_the_tasks() -> None:
     rehearse: Any = dags["pgbackup_crm_drill"].task_dict["rehearse"]
     assert rehearse.partial_kwargs["queue"] == "rehearsals"
     assert rehearse.partial_kwargs["scratch_conn_id"] == "pg_scratch"
+    fresh: Any = dags["pgbackup_crm_freshness"].task_dict["fresh"]
+    assert (fresh.max_age.total_seconds(), fresh.exclude) == (26 * 3600, ["crm/old_*"])
     schedules: list[Any] = [dag.schedule for dag in dags.values()]
     assert schedules[0] is None
     assert [each.timezone for each in schedules[1:]] == ["Europe/Berlin"] * 2

@@ -135,6 +135,7 @@ servers:
         ({"dump": {"jobs": 4}}, "dump: jobs=4 and format='custom' cannot be combined"),
         ({"dump": {"repository": "s3://x/y"}}, "dump.repository: belongs beside dump, not in it"),
         ({"dump": {"snapshot": "00000003"}}, "dump.snapshot: unknown key"),
+        ({"dump": {"repository_uuid": "x"}}, "dump.repository_uuid: unknown key"),
         ({"alerts": {"on_failure": "os.path"}}, "alerts.on_failure: not a function or a notifier"),
         (
             {"alerts": {"on_failure": ["airflow.sdk.BaseNotifier"]}},

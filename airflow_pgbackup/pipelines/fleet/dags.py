@@ -116,6 +116,7 @@ def _freshness(name: str, server: Server, source: str) -> DAG:
             server=name,
             databases=named,
             scopes=["globals"] if named else [],
+            exclude=freshness.exclude,
             max_age=freshness.max_age,
         )
     return dag

@@ -62,6 +62,7 @@ def describe_freshness(name: str, server: Server, source: str) -> str:
         "schedule": _schedule(freshness.schedule, server),
         "repository": _repository(server.repository, server.aws_conn_id),
         "greatest age": _span(freshness.max_age),
+        "ignored": codes(freshness.exclude),
         **_alerts(server),
     }
     return (

@@ -164,6 +164,9 @@ class Freshness(Part):
 
     schedule: Cron = Field(description="cron expression, in the server's time zone")
     max_age: Span = Field(description="the greatest age of the newest verified backups, like 26h")
+    exclude: list[Name] = Field(
+        default=[], description="series to ignore, like crm/old_app of a database that was dropped, with * and ?"
+    )
 
 
 class Alerts(Part):

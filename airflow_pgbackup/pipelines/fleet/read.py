@@ -71,6 +71,7 @@ _NOT_IN_DUMP = {
     "server",
     "deadline",
     "init_repository",
+    "repository_uuid",
     "snapshot",
     "restrict_key",
 }
