@@ -8,6 +8,7 @@ import signal
 from airflow_pgbackup.errors import ArchiveVersionError, DeadlineExceeded, ToolError, ToolKilled, VerificationFailed
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import ToolProcess
+from airflow_pgbackup.wording import command
 
 _TOO_NEW = re.compile(r"unsupported version \(([\d.]+)\) in file header")  # ReadHead() in pg_backup_archiver.c
 # The archive made pg_restore crash. Other signals come from outside.
@@ -42,6 +43,7 @@ class PgRestoreOutput:
             if too_new := _TOO_NEW.search("\n".join(error.stderr)):
                 raise ArchiveVersionError(
                     f"pg_restore {self._client} does not know archive version {too_new[1]}",
-                    hint="Install the pg_restore of the PostgreSQL that made it; 'pgbackup show' names its version.",
+                    hint=f"Install the pg_restore of the PostgreSQL that made it; '{command('show')}' names its "
+                    "version.",
                 ) from error
             raise VerificationFailed(f"the archive cannot be read to its end: {error.message}") from error

@@ -15,6 +15,7 @@ from typing import NoReturn
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import ArchiveVersionError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.sql.names import NameDecoder
+from airflow_pgbackup.wording import command
 
 _OLDEST = (1, 10)
 _NEWEST = (1, 16)
@@ -123,7 +124,7 @@ def unknown_version(head: bytes, what: str) -> ArchiveVersionError | None:
     return ArchiveVersionError(
         f"{what} has archive version {head[5]}.{head[6]}, supported are {_OLDEST[0]}.{_OLDEST[1]} to "
         f"{_NEWEST[0]}.{_NEWEST[1]}",
-        hint="Update airflow-pgbackup to read an archive of a newer PostgreSQL. The command that 'pgbackup show' "
+        hint=f"Update airflow-pgbackup to read an archive of a newer PostgreSQL. The command that '{command('show')}' "
         "prints needs PostgreSQL's pg_restore only.",
     )
 
