@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.freshness_rules import BackupContents, FreshnessRules, SeriesFreshness, judge_series
 from airflow_pgbackup.backup.series_selection import SeriesSelection
+from airflow_pgbackup.backup.set_freshness import judge_sets
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
@@ -36,6 +37,7 @@ def freshness(
     rules: FreshnessRules,
     series: SeriesSelection | None = None,
     exclude: Sequence[str] = (),
+    sets: bool = False,
     now: datetime | None = None,
     context: RunContext | None = None,
 ) -> dict[str, object]:
@@ -45,13 +47,16 @@ def freshness(
         named, the existing series are checked, which cannot reveal a database that was never backed up.
     :param exclude: series to ignore, such as those of databases that no longer exist: ``server/database``, with ``*``
         and ``?`` as wildcards.
+    :param sets: also check that the server, or each server with backup sets, has a complete set that is recent, and all
+        of whose backups exist.
     :param now: the time to measure ages from, with a time zone; by default the current time.
     :return: plain JSON::
 
         {"repository", "repository_uuid", "checked_at", "limits": {…}, "fresh": false,
          "problems": ["prod/app: the newest backup … is 30.0 h old, more than 26.0 h"],
          "series": [{"series" (its folder), "fresh", "id", "started_at", "age_seconds", "verified", "size", "rows",
-                     "problems": [], "notes": []}]}
+                     "problems": [], "notes": []}],
+         "sets": [{"server", "fresh", "id", "started_at", "age_seconds", "databases", "problems": [], "notes": []}]}
 
         Unknown values are None.
     :raises ConfigurationError: databases without a server, or an empty list of databases.
@@ -78,9 +83,18 @@ def freshness(
     with ThreadPoolExecutor(THREADS) as pool:
         results = list(pool.map(judge, wanted))
     problems = [f"{each}: {problem}" for each, result in results for problem in result.problems]
+    set_results = []
+    if sets:
+        there = {(one.series, one.id) for members in listed.values() for one in members} if expected is None else None
+        set_results = judge_sets(repository, server, rules.max_age, there, now)
+        problems += [f"{each.server}: {problem}" for each in set_results for problem in each.problems]
+        if not set_results:
+            problems.append(f"no backup set is in {repository.uri}")
     if not results:
         problems.append(f"no backup{f' of {server}' if server else ''} is in {repository.uri}")
-    for line in problems + [f"{each}: {note}" for each, result in results for note in result.notes]:
+    notes = [f"{each}: {note}" for each, result in results for note in result.notes]
+    notes += [f"{each.server}: {note}" for each in set_results for note in each.notes]
+    for line in problems + notes:
         context.log(line)
     return {
         "repository": repository.uri,
@@ -90,6 +104,7 @@ def freshness(
         "fresh": not problems,
         "problems": problems,
         "series": [_json(each, result, now) for each, result in results],
+        "sets": [each.as_json(now) for each in set_results],
     }
 
 

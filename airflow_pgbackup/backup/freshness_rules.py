@@ -124,7 +124,7 @@ def judge_series(
     age = now - newest.started_at
     if age > rules.max_age:
         problems.append(
-            f"the newest backup {level}, {newest.id}, is {_hours(age)} old, more than {_hours(rules.max_age)}"
+            f"the newest backup {level}, {newest.id}, is {hours(age)} old, more than {hours(rules.max_age)}"
         )
     rows = None
     if rules.max_drop is not None:
@@ -195,7 +195,7 @@ def _newest_first(backups: Iterable[Backup]) -> list[Backup]:
     return sorted(backups, key=lambda backup: (backup.started_at, backup.id), reverse=True)
 
 
-def _hours(span: timedelta) -> str:
+def hours(span: timedelta) -> str:
     hours = span.total_seconds() / 3600
     return f"{hours / 24:.1f} days" if hours >= 72 else f"{hours:.1f} h"
 

@@ -16,7 +16,7 @@ period.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
@@ -138,12 +138,17 @@ class _Prune:
     def _apply(self, policy: Policy, catalogue: Catalogue, *, complete: bool) -> None:
         servers = {backup.series.server for backup in catalogue.backups}
         sets = ServerSets.of(self.repository, servers, self.now, self._note)
-        in_sets = sets.kept()
-        backups = self._with_evidence(policy, catalogue.backups, in_sets)
-        decisions = plan(backups, policy, self.now, in_sets)
+        decide = partial(
+            plan,
+            policy=policy,
+            now=self.now,
+            in_sets=sets.kept(),
+            gone_since=sets.gone_since(catalogue.by_series()),
+        )
+        backups = self._with_evidence(catalogue.backups, decide)
+        decisions = decide(backups)
         if locks := self._locks([d.backup for d in decisions if not d.keep]):
-            locked = [replace(b, locked=locks.get((b.series, b.id))) for b in backups]
-            decisions = plan(locked, policy, self.now, in_sets)
+            decisions = decide([replace(b, locked=locks.get((b.series, b.id))) for b in backups])
         self.decisions = decisions
         self.sets = sets.without_backups(d.backup for d in decisions if d.keep) if complete else []
         for series, members in Catalogue(tuple(backups)).by_series().items():
@@ -247,14 +252,13 @@ class _Prune:
         self.log(f"deleted {one.location}: no backup of this set remains")
 
     def _with_evidence(
-        self, policy: Policy, listed: Sequence[Backup], in_sets: Mapping[tuple[Series, str], str]
+        self, listed: Sequence[Backup], decide: Callable[[Sequence[Backup]], list[Decision]]
     ) -> list[Backup]:
         """Return the same backups; in a series that would lose one, as their files prove them.
 
         :raises Canceled: before each backup.
         """
-        planned = plan(listed, policy, self.now, in_sets)
-        touched = {decision.backup.series for decision in planned if not decision.keep}
+        touched = {decision.backup.series for decision in decide(listed) if not decision.keep}
         with ThreadPoolExecutor(THREADS) as pool:
             read = dict(pool.map(self._read, [backup for backup in listed if backup.series in touched]))
         for series, members in groupby(listed, key=lambda backup: backup.series):

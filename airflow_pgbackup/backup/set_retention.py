@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -27,6 +27,7 @@ class ServerSets:
     note: Callable[[str], None]
     listed: Mapping[str, Sequence[ListedSet]]
     newest_complete: dict[str, BackupSet] = field(default_factory=dict)
+    _contents: dict[str, BackupSet | None] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -50,37 +51,60 @@ class ServerSets:
             for member in one.members
         }
 
+    def gone_since(self, series: Collection[Series]) -> dict[Series, list[datetime]]:
+        """Return, for the series of databases that were in a set and do not exist any more, when complete sets of the
+        server were made without them since, newest first.
+
+        :param series: those of these servers that have backups.
+        """
+        found: dict[Series, list[datetime]] = {}
+        for server, newest in self.newest_complete.items():
+            here = _names(newest)
+            absent = {one for one in series if one.server == server and one.database and one.database not in here}
+            since: list[datetime] = []
+            for one in self.listed[server]:
+                if not absent:
+                    break
+                if one.started_at > newest.started_at or (content := self._read(one)) is None:
+                    continue
+                members = {member.parsed_series for member in content.databases}
+                found |= {each: list(since) for each in absent & members}
+                absent -= members
+                if content.status == "complete":
+                    since.append(content.started_at)
+        return found
+
     def without_backups(self, remaining: Iterable[Backup]) -> list[ListedSet]:
         """Return the sets of which no member remains, oldest first. The newest set, and the newest complete one, stay.
 
         :param remaining: all backups of these servers that are not deleted.
         """
-        there: dict[str, set[tuple[Series, str]]] = {}
-        starts: dict[str, list[datetime]] = {}
-        for backup in remaining:
-            there.setdefault(backup.series.server, set()).add((backup.series, backup.id))
-            starts.setdefault(backup.series.server, []).append(backup.started_at)
-        empty: list[ListedSet] = []
+        there = {(backup.series, backup.id) for backup in remaining}
+        empty = []
         for server, sets in self.listed.items():
             complete = self.newest_complete.get(server)
             for one in sets[1:]:
-                # A backup that started during the run of the set is a member, or near enough: no file needs to be read.
-                during = (one.started_at - SKEW <= at <= one.names[0].at for at in starts.get(server, ()))
-                if (complete is not None and one.id == complete.id) or any(during):
+                if complete is not None and one.id == complete.id:
                     continue
                 content = self._read(one)
-                if content is None:
-                    continue
-                if not any((m.parsed_series, m.id) in there.get(server, ()) for m in content.members):
+                if content and not any((m.parsed_series, m.id) in there for m in content.members):
                     empty.append(one)
         return sorted(empty, key=lambda one: one.id)
 
     def _read(self, one: ListedSet) -> BackupSet | None:
-        try:
-            return read_listed_set(self.repository, one, now=self.now)
-        except (BackupNotFound, ManifestError) as error:
-            self.note(f"{one.location}: {error.message}")
-            return None
+        if one.location not in self._contents:
+            try:
+                self._contents[one.location] = read_listed_set(self.repository, one, now=self.now)
+            except (BackupNotFound, ManifestError) as error:
+                self.note(f"{one.location}: {error.message}")
+                self._contents[one.location] = None
+        return self._contents[one.location]
+
+
+def _names(one: BackupSet) -> set[str | None]:
+    """Return the names of all databases that a server had when a set was made."""
+    names = {each.database for each in one.databases}
+    return names | {each.database for each in (*one.missing, *one.left_out)}
 
 
 def remove_set(repository: Repository, one: ListedSet) -> None:

@@ -33,6 +33,7 @@ def run(session: Session) -> None:
             rules=rules,
             series=SeriesSelection(server=arguments.server, databases=_databases(arguments), cluster=arguments.cluster),
             exclude=arguments.exclude,
+            sets=arguments.sets,
             context=replace(session.context, log=discard),  # the lines below say the same
         )
     if not found["fresh"]:
@@ -54,5 +55,6 @@ def _lines(found: Mapping[str, Any], target: str) -> list[str | Listing]:
         listing.add(one["series"], one["id"] or "-", taken, one["verified"] or "-", target, state)
     lines: list[str | Listing] = [listing] if series else []
     lines += [*found["problems"], *(f"{one['series']}: note: {note}" for one in series for note in one["notes"])]
+    lines += [f"{one['server']}: note: {note}" for one in found["sets"] for note in one["notes"]]
     stale = sum(not one["fresh"] for one in series)
     return [*lines, f"{count(len(series), 'series')}: {len(series) - stale} fresh, {stale} not fresh"]

@@ -312,6 +312,7 @@ COMMANDS = (
             metavar="SERIES",
             help="ignore these series, with * and ?; may be repeated",
         ),
+        argument("--sets", action="store_true", help="each server with backup sets must have a recent complete one"),
         argument("--max-age", default="26h", metavar="SPAN", help="12h, 2d, 1w (default: 26h, for nightly backups)"),
         argument(
             "--minimum-level",

@@ -16,13 +16,16 @@ long as the rules would keep it if it counted, failed ones ranking behind unveri
 Never deleted: the newest backup of a series, the newest ``keep_at_least`` that count, one that is pinned, locked by the
 store, or in the newest complete backup set of its server, one that starts in the future, one whose manifest cannot be
 read. The rules ignore the last two kinds: a clock was wrong, or the backup is unknown.
+
+A database that was dropped gets no new backups. Where backup sets show that its server was backed up without it, its
+backups age all the same, down to those that are never deleted.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta, tzinfo
 from functools import cache, cached_property
 from itertools import islice
@@ -143,11 +146,14 @@ def plan(
     policy: Policy,
     now: datetime,
     in_sets: Mapping[tuple[Series, str], str] = MappingProxyType({}),
+    gone_since: Mapping[Series, Sequence[datetime]] = MappingProxyType({}),
 ) -> list[Decision]:
     """Return a decision for every backup: series sorted, newest first; at the same instant the higher id is newer.
 
     :param now: aware; a backup that starts later starts in the future.
     :param in_sets: the reason to keep a backup that a set needs.
+    :param gone_since: for the series of a database that does not exist any more, when its server was backed up
+        without it. The rules count these times as backups that take the place of older ones, so that the series ages.
     """
     if now.tzinfo is None:
         raise ValueError("now has no time zone")
@@ -157,7 +163,7 @@ def plan(
     decisions: list[Decision] = []
     for _, members in sorted(by_series.items(), key=lambda item: series_order(item[0])):
         members.sort(key=_NEWEST_FIRST, reverse=True)
-        decisions += _decide(members, policy, now, in_sets)
+        decisions += _decide(members, policy, now, in_sets, gone_since.get(members[0].series, ()))
     return decisions
 
 
@@ -167,7 +173,11 @@ def counts(backup: Backup, minimum_level: str | None) -> bool:
 
 
 def _decide(
-    members: Sequence[Backup], policy: Policy, now: datetime, in_sets: Mapping[tuple[Series, str], str]
+    members: Sequence[Backup],
+    policy: Policy,
+    now: datetime,
+    in_sets: Mapping[tuple[Series, str], str],
+    gone: Sequence[datetime],
 ) -> list[Decision]:
     """Return the decisions for the backups of one series, which are ordered newest first."""
     reasons: defaultdict[str, list[str]] = defaultdict(list)
@@ -195,7 +205,9 @@ def _decide(
         if rank and (enough is None or _NEWEST_FIRST(backup) > enough):
             reasons[backup.id].append(f"{_shortcoming(backup.state, level)}, and too few newer {kind} backups")
 
-    for rank in sorted({rank for rank, _, _ in past}):
+    ranks = sorted({rank for rank, _, _ in past})
+    past = sorted([*past, *_without(members[0], gone, zone)], key=lambda item: _NEWEST_FIRST(item[1]), reverse=True)
+    for rank in ranks:
         for backup, reason in _apply([item for item in past if item[0] <= rank], rank, policy):
             reasons[backup.id].append(f"{reason}, {_shortcoming(backup.state, level)}" if rank else reason)
 
@@ -214,6 +226,11 @@ def _decide(
         else:
             decisions.append(Decision(backup, False, _expired(backup.state, backup.level, level)))
     return decisions
+
+
+def _without(member: Backup, gone: Sequence[datetime], zone: tzinfo) -> list[_Past]:
+    """Return the times at which a server was backed up without a database, as backups that count."""
+    return [(0, replace(member, id="", started_at=at), _local(at, zone)) for at in gone]
 
 
 def _apply(eligible: Sequence[_Past], mine: int, policy: Policy) -> Iterator[tuple[Backup, str]]:

@@ -43,6 +43,8 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
     :param cluster: the pg_dumpall backups of ``server`` must be fresh.
     :param scopes: so must its pg_dumpall backups of ``globals``, ``roles`` or ``tablespaces`` alone.
     :param exclude: series to ignore, ``server/database`` with ``*`` and ``?``.
+    :param sets: ``server``, or each server with backup sets, must have a complete set that is no older than
+        ``max_age``, and all of its backups.
     :param minimum_level: the level at which a backup must be verified to count: ``integrity``, ``archive`` or
         ``restore``; None: every backup counts that has not failed.
     :param max_drop: the share by which the size, the sum of all rows, or the rows of a table may not fall below the
@@ -62,6 +64,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         "cluster",
         "scopes",
         "exclude",
+        "sets",
         "minimum_level",
         "allow_drop",
         "aws_conn_id",
@@ -81,6 +84,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         cluster: bool | str = False,
         scopes: Sequence[str] = (),
         exclude: Sequence[str] = (),
+        sets: bool | str = False,
         minimum_level: str | None = "archive",
         max_drop: float | None = 0.9,
         compare_with: int = 5,
@@ -98,6 +102,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         self.cluster = cluster
         self.scopes = scopes
         self.exclude = exclude
+        self.sets = sets
         self.minimum_level = minimum_level
         self.max_drop = max_drop
         self.compare_with = compare_with
@@ -190,6 +195,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
                 "scopes": _names("scopes", self.scopes),
             },
             "exclude": _names("exclude", self.exclude),
+            "sets": is_true("sets", self.sets),
             "rules": {
                 "max_age": seconds(self.max_age),
                 "minimum_level": self.minimum_level,

@@ -67,6 +67,7 @@ def check_freshness(
     aws_conn_id: str | None,
     series: dict[str, Any],
     exclude: list[str],
+    sets: bool,
     rules: dict[str, Any],
     log: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -89,6 +90,7 @@ def check_freshness(
         rules=FreshnessRules(**{**rules, "max_age": max_age, "allow_drop": allow_drop}),
         series=SeriesSelection(**series),
         exclude=exclude,
+        sets=sets,
         context=RunContext(log=log),
     )
     return dict(encodable(found))

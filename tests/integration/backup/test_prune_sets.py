@@ -2,61 +2,30 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from honest import write_backup
+from nights import NOW, night
 
 from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.backup.series_selection import SeriesSelection
-from airflow_pgbackup.repository.backup_set import Absent, BackupSet, SetMember, list_sets
+from airflow_pgbackup.repository.backup_set import list_sets
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import read_catalogue
-from airflow_pgbackup.repository.evidence import read_evidence
-from airflow_pgbackup.repository.layout import Series, backup_id
+from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.retention import Policy
 
-NOW = datetime.now(timezone.utc).replace(microsecond=0)
+
+def add_series(repository: Repository, database: str, *nights: int) -> None:
+    for number in nights:
+        start = NOW - timedelta(days=number, hours=1)
+        write_backup(repository, Series("prod", database), start, looks=["archive-pass"], seed=f"{database}{number}")
 
 
-def night(repository: Repository, number: int, *databases: str, missing: tuple[str, ...] = ()) -> BackupSet:
-    """The backups and the set of that many nights ago, written at its time."""
-    start = NOW - timedelta(days=number, hours=1)
-    members = []
-    for name in databases:
-        backup = write_backup(
-            repository,
-            Series("prod", name),
-            start + timedelta(minutes=1),
-            looks=["archive-pass"],
-            seed=f"{name}{number}",
-        )
-        manifest = read_evidence(repository, Series("prod", name), backup.id, now=NOW).require_manifest()
-        members.append(
-            SetMember(
-                series=manifest.series.path,
-                id=manifest.id,
-                database=name,
-                size=manifest.artifact.size,
-                sha256=manifest.artifact.sha256,
-                key=manifest.artifact_key,
-                level="archive",
-            )
-        )
-    made = BackupSet(
-        id=backup_id(start, f"set {number}"),
-        server="prod",
-        status="partial" if missing else "complete",
-        started_at=start,
-        finished_at=start + timedelta(minutes=30),
-        server_version="18.1",
-        globals=None,
-        databases=tuple(members),
-        missing=tuple(Absent(name, "no backup was made") for name in missing),
-    )
-    repository.write_bytes(f"{made.location}/{made.name.file}", made.to_json())
-    return made
+def backups(repository: Repository, database: str) -> list[str]:
+    return [one.id for one in read_catalogue(repository, series=[Series("prod", database)]).backups]
 
 
 def run(repository: Repository, policy: Policy, **arguments: Any) -> dict[str, Any]:
@@ -100,6 +69,29 @@ def test_a_set_with_one_backup_left_stays(here: Repository) -> None:
     result = run(here, Policy(keep_last=1))
     assert sets(here) == [last.id, first.id], "rare has no newer backup, so its last one is kept, and the set with it"
     assert len(result["sets"]) == 1
+
+
+def test_the_backups_of_a_dropped_database_age_down_to_the_last(here: Repository) -> None:
+    for number in range(9, 4, -1):
+        night(here, number, "app", "old")
+    add_series(here, "beside", 8, 7, 6)  # not in any set: nothing says that it was dropped
+    assert len(backups(here, "old")) == 5
+    for number, left in ((4, 3), (3, 2), (2, 1), (1, 1), (0, 1)):
+        night(here, number, "app")
+        run(here, Policy(keep_daily=4), now=NOW - timedelta(days=number))
+        assert len(backups(here, "old")) == left, f"{number} days ago"
+    assert len(backups(here, "app")) == 4
+    assert len(backups(here, "beside")) == 3
+    assert len(sets(here)) == 5, "the last set that has it stays with its last backup"
+
+
+def test_a_database_that_is_excluded_or_failed_is_not_dropped(here: Repository) -> None:
+    for number in (5, 4, 3):
+        night(here, number, "app", "crm", "excluded")
+    for number in (2, 1, 0):
+        night(here, number, "app", missing=("crm",))
+    run(here, Policy(keep_daily=3))
+    assert len(backups(here, "crm")) == len(backups(here, "excluded")) == 3, "no later set is complete"
 
 
 def test_a_prune_of_some_series_removes_no_set(here: Repository) -> None:
