@@ -138,13 +138,8 @@ class _Prune:
     def _apply(self, policy: Policy, catalogue: Catalogue, *, complete: bool) -> None:
         servers = {backup.series.server for backup in catalogue.backups}
         sets = ServerSets.of(self.repository, servers, self.now, self._note)
-        decide = partial(
-            plan,
-            policy=policy,
-            now=self.now,
-            in_sets=sets.kept(),
-            gone_since=sets.gone_since(catalogue.by_series()),
-        )
+        gone = sets.gone_since(catalogue.by_series())
+        decide = partial(plan, policy=policy, now=self.now, in_sets=sets.kept(), gone_since=gone)
         backups = self._with_evidence(catalogue.backups, decide)
         decisions = decide(backups)
         if locks := self._locks([d.backup for d in decisions if not d.keep]):
