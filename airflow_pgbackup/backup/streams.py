@@ -7,7 +7,6 @@ is a read error at the end of its output, so no writer ever sees a clean end of 
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 
 from airflow_pgbackup.byte_streams import CountingReader, PieceReader, Readable
 from airflow_pgbackup.postgres.archive.recompression import Codec, compress_archive
+from airflow_pgbackup.processors import usable_processors
 
 KEEP = 4096
 """The bytes of each end that a :class:`Meter` keeps: more than any header or trailer that is checked."""
@@ -165,7 +165,7 @@ def zstd_compressor(level: int, *, threads: int = 0) -> Any:
 
 
 def _threads() -> int:
-    return min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    return min(usable_processors(), _MOST_THREADS)
 
 
 def _gzip(level: int | None, *, wbits: int) -> Compressor:

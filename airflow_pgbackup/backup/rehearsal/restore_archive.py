@@ -16,6 +16,7 @@ from airflow_pgbackup.errors import DeadlineExceeded, ToolError, ToolKilled
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
+from airflow_pgbackup.processors import usable_processors
 
 OTHER_NAME = "the copy has another name: settings, privileges and comment of the database were not rehearsed"
 _ON_LOGIN = re.compile(r' ON "?login"?\s+(?:WHEN|EXECUTE) ')
@@ -82,7 +83,7 @@ class ArchiveRestore(CopyRestore):
             return 1
         if self.dump.manifest.artifact.format == "tar":
             return 1
-        return max(1, min(len(os.sched_getaffinity(0)), self.server.most_jobs()))
+        return max(1, min(usable_processors(), self.server.most_jobs()))
 
     def _attempt(self, jobs: int) -> None:
         if self._create:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -14,6 +13,7 @@ from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.clients import Client
+from airflow_pgbackup.processors import usable_processors
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
 from airflow_pgbackup.wording import setting
@@ -88,7 +88,7 @@ def throwaway_server(
     """
     check_disk_space(manifest, settings)
     directory = Path(settings.temp_dir) if settings.temp_dir else None
-    jobs = str(len(os.sched_getaffinity(0)))
+    jobs = str(usable_processors())
     settings_ = {**BULK_LOAD, "max_parallel_maintenance_workers": jobs, **_preload(programs, manifest, extensions)}
     with PostgresServer(programs.bin_dir, directory=directory, settings=settings_, contained=True) as server:
         yield server

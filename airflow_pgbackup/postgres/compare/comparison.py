@@ -6,7 +6,6 @@ are compared as a multiset: the same rows in another order pass, and the result 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TypeVar
 from airflow_pgbackup.postgres.archive.row_digests import RowHasher, RowSet, TableDigester
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary, LargeObjects, SequenceValue, TableDigest, TableKey
 from airflow_pgbackup.postgres.compare.database_reader import DatabaseReader, Relation, Rows
+from airflow_pgbackup.processors import usable_processors
 
 ArchiveRowSets = Callable[[Collection[TableKey], Collection[TableKey]], dict[TableKey, RowSet]]
 """Read the archive again, and return the rows of some tables as sets, see :meth:`.ArchiveReader.row_sets`."""
@@ -130,7 +130,7 @@ def _each(
         return made
 
     by_size = sorted(range(len(tables)), key=lambda number: -tables[number][0].bytes)
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="compare") as pool:
+    with ThreadPoolExecutor(usable_processors(), thread_name_prefix="compare") as pool:
         try:
             readers = dict(zip(by_size, pool.map(read, by_size), strict=True))
         except BaseException:
