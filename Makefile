@@ -7,7 +7,7 @@
 #   make bench              the measurements behind the numbers in the documentation
 #   make docs               the tables of parameters and options in docs/, after a change of them
 #   make site               the documentation as a site, in .site/html; a warning is an error
-#   make lock               constraints.txt, constraints-lowest.txt and requirements-cli.txt anew (needs uv)
+#   make lock               constraints*.txt, requirements-cli.txt and docker/requirements-*.txt anew (needs uv)
 
 BIN := .venv/bin
 
@@ -71,12 +71,16 @@ LOCK := uv pip compile --universal --python-version 3.10 --generate-hashes --no-
 LOCK_ALL := $(LOCK) pyproject.toml --extra demo
 
 # requirements-cli.txt is what the command line needs without Airflow, in the versions that the tests run with. pydantic
-# and PyYAML check a mapping of servers, which becomes DAGs.
+# and PyYAML check a mapping of servers, which becomes DAGs. docker/ has what the images need: to build the wheel, and to
+# run tasks, whose DAG files may import kubernetes for an executor_config.
+LOCK_PART := $(LOCK) --constraint constraints.txt --output-file
 lock:
 	$(LOCK_ALL) --group dev --output-file constraints.txt
 	$(LOCK_ALL) --group lowest $(LOWEST) --output-file constraints-lowest.txt
 	sed -n '/^dependencies = \[/,/^\]/ s/^    "\(.*\)",$$/\1/p' pyproject.toml | grep -vE '^(apache-airflow|pydantic|pyyaml)' \
-		| $(LOCK) --constraint constraints.txt --output-file requirements-cli.txt -
+		| $(LOCK_PART) requirements-cli.txt -
+	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | $(LOCK_PART) docker/requirements-build.txt -
+	echo kubernetes | $(LOCK_PART) docker/requirements-worker.txt pyproject.toml -
 
 clean:
 	rm -rf .venv .lowest .site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

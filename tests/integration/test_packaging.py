@@ -19,8 +19,16 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("airflow_pgbackup", "benchmarks", "dags", "docs", "tests")
-FILES = ("Makefile", "pyproject.toml", "requirements-cli.txt", "constraints.txt", "constraints-lowest.txt", "LICENSE")
+PARTS = ("airflow_pgbackup", "benchmarks", "dags", "docker", "docs", "tests")
+FILES = (
+    "Makefile",
+    "pyproject.toml",
+    "requirements-cli.txt",
+    "constraints.txt",
+    "constraints-lowest.txt",
+    "LICENSE",
+    ".dockerignore",
+)
 PIP = ("-m", "pip", "install", "--quiet", "--no-deps")
 
 
