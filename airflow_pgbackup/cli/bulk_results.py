@@ -11,7 +11,7 @@ from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.errors import ConfigurationError
 
-_STATUS = {FAILED: "not good", ERROR: "failed", NOT_PROVEN: "not proven", DONE: "done"}
+_STATUS = {FAILED: "check failed", ERROR: "failed", NOT_PROVEN: "not proven", DONE: "done"}
 
 
 def show_results(

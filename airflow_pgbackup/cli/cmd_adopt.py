@@ -92,7 +92,7 @@ def _carry_out(session: Session, plan: Plan, repository: Repository) -> None:
     undone = outcome["skipped"][len(plan.skipped) :]
     statuses = {one["status"] for one in outcome["failed"]}
     if "failed" in statuses:
-        session.status = EXIT_STATUS["not good"]
+        session.status = EXIT_STATUS["check failed"]
     elif undone or outcome["kept"]:
         session.status = EXIT_STATUS["failed"]
     elif statuses:

@@ -20,6 +20,6 @@ def run(session: Session) -> None:
             context=session.context,
         )
     if any(finding.severity == "error" for finding in findings):
-        session.status = EXIT_STATUS["not good"]
+        session.status = EXIT_STATUS["check failed"]
     lines = [str(finding) for finding in findings]
     session.result([finding.as_json() for finding in findings], *(lines or ["no problems found"]))

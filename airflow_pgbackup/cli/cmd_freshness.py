@@ -37,7 +37,7 @@ def run(session: Session) -> None:
             context=replace(session.context, log=discard),  # the lines below say the same
         )
     if not found["fresh"]:
-        session.status = EXIT_STATUS["not good"]
+        session.status = EXIT_STATUS["check failed"]
     session.result(found, *_lines(found, arguments.max_age))
 
 

@@ -16,7 +16,7 @@ def run(session: Session) -> None:
     with session.working(f"checking {repository.uri}"):
         report = fsck(repository=repository, read=arguments.read, repair=arguments.repair, context=session.context)
     if not report.sound:
-        session.status = EXIT_STATUS["not good"]
+        session.status = EXIT_STATUS["check failed"]
     session.result(report.as_json(), *map(str, report.findings), *_summary(report))
 
 

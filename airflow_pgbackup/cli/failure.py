@@ -14,7 +14,7 @@ from airflow_pgbackup.repository.local.errors import hint, reason
 
 _STATUS: tuple[tuple[type[PgBackupError], str], ...] = (
     (NotProven, "not proven"),
-    (VerificationFailed, "not good"),
+    (VerificationFailed, "check failed"),
     (ConfigurationError, "usage"),
 )
 _REPORT = "This is a defect. Run the command again with --debug and report what it prints, with the command."

@@ -82,7 +82,7 @@ def test_airflows_connections(
 
     artifact = next(tmp_path.glob("*/*/*/*/*.dump"))
     artifact.write_bytes(artifact.read_bytes()[:-1])
-    error = as_json(run("verify", local, reference["series"], "--json"), "not good")["error"]
+    error = as_json(run("verify", local, reference["series"], "--json"), "check failed")["error"]
     assert (error["kind"], error["exit_status"]) == ("VerificationFailed", 3)
     assert error["problems"] and error["problems"][0].startswith("integrity: ")
 

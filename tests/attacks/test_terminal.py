@@ -89,7 +89,7 @@ def test_names_of_databases_and_tables(where: Where, database: ConnectionParams,
 
 @both
 def test_names_in_findings_and_refusals(where: Where, as_hostile_role: dict[str, str], here: str) -> None:
-    checked = run(where, ["check"], as_hostile_role, EXIT_STATUS["not good"])
+    checked = run(where, ["check"], as_hostile_role, EXIT_STATUS["check failed"])
     assert f'"{SHOWN}"' in checked.text  # the table, which this role may not read
     refused = run(where, ["dump", here, "--server", "prod"], as_hostile_role, EXIT_STATUS["failed"])
     assert f"permission denied for table {SHOWN}" in refused.text
@@ -154,7 +154,7 @@ def refusing_server() -> Iterator[dict[str, str]]:
 
 @both
 def test_a_server_that_refuses(where: Where, refusing_server: dict[str, str], here: str) -> None:
-    for command, status in ((["check"], "not good"), (["dump", here, "--server", "prod"], "failed")):
+    for command, status in ((["check"], "check failed"), (["dump", here, "--server", "prod"], "failed")):
         seen = run(where, command, refusing_server, EXIT_STATUS[status])
         assert f"{SHOWN}; and more" in seen.text
 

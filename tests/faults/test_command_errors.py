@@ -161,7 +161,7 @@ def check_end(ended: Ended, what: str) -> None:
         assert "Errno" not in error["message"], seen
         assert f": {error['message']}\n" in ended.err, seen
     else:
-        assert ended.status in (EXIT_STATUS[name] for name in ("done", "failed", "not good", "not proven")), seen
+        assert ended.status in (EXIT_STATUS[name] for name in ("done", "failed", "check failed", "not proven")), seen
 
 
 @pytest.mark.parametrize("command", ARGUMENTS)

@@ -203,7 +203,7 @@ def test_a_reader_of_the_output_may_leave(run: Run, tmp_path: Path, database: Co
         assert (done.returncode, done.stderr) == (0, "")
     (artifact,) = tmp_path.glob("here/*/*/*/*/*.dump")
     artifact.write_bytes(b"")
-    assert unread("verify", here, backup["series"]).returncode == EXIT_STATUS["not good"]
+    assert unread("verify", here, backup["series"]).returncode == EXIT_STATUS["check failed"]
 
 
 def test_a_broken_pipe_of_the_work_is_a_failure(
@@ -244,7 +244,7 @@ def test_latest_is_the_newest_verified_one_and_a_newer_one_is_named(
         assert second not in done.stdout
     (artifact,) = (tmp_path / f"here/{series}/{second}").glob("*/*.dump")
     artifact.write_bytes(artifact.read_bytes()[:-1])
-    assert run("verify", here, series).returncode == EXIT_STATUS["not good"], "the newest, whatever its state"
+    assert run("verify", here, series).returncode == EXIT_STATUS["check failed"], "the newest, whatever its state"
     plan = run("restore", here, series, "-d", "copy", "--mode", "create", "--dry-run")
     assert plan.returncode == 0, plan.stderr
     assert f"warning: newer backup {series}/{second} failed verification; using {first}" in plan.stderr
@@ -331,7 +331,7 @@ def test_check_finds_what_prevents_a_backup(run: Run, tmp_path: Path) -> None:
     fine = run("check", "--server", "prod")
     assert fine.returncode == 0
     stopped = run("check", f"file://{tmp_path}", "--server", "prod")
-    assert stopped.returncode == EXIT_STATUS["not good"]
+    assert stopped.returncode == EXIT_STATUS["check failed"]
     assert "HINT: " in stopped.stdout
 
 

@@ -130,7 +130,7 @@ def test_verified_in_the_same_run(repository: LocalRepository, dumps: Path) -> N
     bad.write_bytes(b"--\n-- PostgreSQL database dump\n--\n\n\\! id\n" + script("x")[-60:])
     done = run(repository, good, bad, "--yes", "--move", "--verify", "archive", "--json")
     result: Any = json.loads(done.stdout)
-    assert done.returncode == EXIT_STATUS["not good"]
+    assert done.returncode == EXIT_STATUS["check failed"]
     assert [(one["path"], one["status"]) for one in result["failed"]] == [(bad.name, "failed")]
     assert {one["artifact"]: one["verified"] for one in result["adopted"]} == {good.name: "archive", bad.name: None}
     assert result["removed"] == [good.name]

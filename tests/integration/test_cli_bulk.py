@@ -89,7 +89,7 @@ def test_verify_all_continues_after_failures_and_ends_with_the_worst(
     run: Run, repository: Repository, dumped: dict[str, dict[str, Any]]
 ) -> None:
     name = {key: f"{one['series']}/{one['id']}" for key, one in dumped.items()}
-    done = run("verify", repository.uri, "--all", "--level", "restore", status="not good")
+    done = run("verify", repository.uri, "--all", "--level", "restore", status="check failed")
     assert f"failed: {name['damaged']}: backup" in done.stderr
     assert f"not proven: {name['data only']}: " in done.stderr
     lines = done.stdout.splitlines()
@@ -97,7 +97,9 @@ def test_verify_all_continues_after_failures_and_ends_with_the_worst(
     assert lines[1].startswith(f"failed      {name['damaged']}")
     assert lines[2].startswith(f"not proven  {name['data only']}")
 
-    again = run("verify", repository.uri, "--all", "--unverified", "--level", "restore", "--json", status="not good")
+    again = run(
+        "verify", repository.uri, "--all", "--unverified", "--level", "restore", "--json", status="check failed"
+    )
     document = json.loads(again.stdout)
     assert document["summary"] == {"failed": 1, "error": 0, "not proven": 1, "done": 0, "skipped": 2}
     assert set(of_outcome(document, "skipped")) == {name["good"], name["small"]}
@@ -121,7 +123,7 @@ def test_a_drill_comes_round_to_every_series(
     seen: dict[str, str] = {}
     sizes = {name: int(one["size"]) for name, one in dumped.items()}
     for name in sorted(sizes, key=lambda name: sizes[name]):
-        status = {"damaged": "not good", "data only": "not proven"}.get(name, "done")
+        status = {"damaged": "check failed", "data only": "not proven"}.get(name, "done")
         # This size lets one series in at a time: the smallest of those that were never rehearsed.
         done = run("drill", repository.uri, "--max-size", "1", "--json", status=status)
         (result,) = json.loads(done.stdout)["results"]
@@ -144,7 +146,7 @@ def test_newest_is_counted_in_each_series(run: Run, repository: Repository) -> N
         write_backup(repository, SHOP, NOW - timedelta(hours=hours))
     found = json.loads(
         run(
-            "verify", repository.uri, "--all", "--newest", "2", "--level", "integrity", "--json", status="not good"
+            "verify", repository.uri, "--all", "--newest", "2", "--level", "integrity", "--json", status="check failed"
         ).stdout
     )
     ids = {series: sorted(repository.folders(series.path))[1:] for series in (APP, SHOP)}
@@ -176,7 +178,7 @@ def test_upload_all(run: Run, repository: Repository, tmp_path: Path) -> None:
     path = repository.local_path(damaged.artifact_key)
     assert path is not None
     path.write_bytes(b"54321")
-    done = run("upload", repository.uri, "--all", "--to", there.uri, status="not good")
+    done = run("upload", repository.uri, "--all", "--to", there.uri, status="check failed")
     lines = done.stdout.splitlines()
     assert lines[-1] == "4 backups: 2 uploaded, 1 failed, 1 skipped"
     assert f"prod/other/{damaged.id}" in lines[2]
@@ -210,7 +212,7 @@ def test_an_error_of_one_backup_is_not_that_of_the_run(run: Run, repository: Rep
 def test_freshness(run: Run, repository: Repository) -> None:
     fresh = write_backup(repository, APP, NOW - timedelta(hours=5))
     stale = write_backup(repository, SHOP, NOW - timedelta(hours=50))
-    done = run("freshness", repository.uri, status="not good")
+    done = run("freshness", repository.uri, status="check failed")
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[0] == ["series", "newest", "verified", "age", "level", "target", "state"]
     assert lines[1] == ["prod/app", fresh.id, "5", "h", "archive", "26h", "fresh"]
@@ -220,27 +222,28 @@ def test_freshness(run: Run, repository: Repository) -> None:
     run("freshness", repository.uri, "--max-age", "3d")
     run("freshness", repository.uri, "--server", "prod")
     run("freshness", repository.uri, "--exclude", "test/*")
-    found = json.loads(run("freshness", repository.uri, "--json", status="not good").stdout)
+    found = json.loads(run("freshness", repository.uri, "--json", status="check failed").stdout)
     assert [one["fresh"] for one in found["series"]] == [True, False]
 
 
 def test_freshness_of_named_databases(run: Run, repository: Repository) -> None:
     write_backup(repository, APP, NOW - timedelta(hours=5))
     run("freshness", repository.uri, "--server", "prod", "--database", "app")
-    missing = run("freshness", repository.uri, "--server", "prod", "--database", "gone", status="not good")
+    missing = run("freshness", repository.uri, "--server", "prod", "--database", "gone", status="check failed")
     assert missing.stdout.splitlines()[1].split() == ["prod/gone", "-", "-", "-", "26h", "NOT", "FRESH"]
     assert "prod/gone: no backup" in missing.stdout
     assert (
-        "prod/@cluster" in run("freshness", repository.uri, "--server", "prod", "--cluster", status="not good").stdout
+        "prod/@cluster"
+        in run("freshness", repository.uri, "--server", "prod", "--cluster", status="check failed").stdout
     )
-    run("freshness", repository.uri, "--minimum-level", "restore", status="not good")
+    run("freshness", repository.uri, "--minimum-level", "restore", status="check failed")
     run("freshness", repository.uri, "--max-age", "soon", status="usage")
     run("freshness", repository.uri, "--max-drop", "2", status="usage")
     run("freshness", repository.uri, "--database", "app", status="usage")
 
 
 def test_freshness_of_an_empty_repository(run: Run, repository: Repository) -> None:
-    done = run("freshness", repository.uri, status="not good")
+    done = run("freshness", repository.uri, status="check failed")
     assert f"no backup is in {repository.uri}" in done.stdout
 
 

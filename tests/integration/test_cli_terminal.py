@@ -143,7 +143,7 @@ def test_a_wrong_repository_of_the_others(world: World) -> None:
         seen.error("list") == "pgbackup list: not a repository's URI: '/var/backups'\nhint: Write file:///var/backups."
     )
     seen = at_terminal(world, ["check", f"file://{world.directory}/nowhere", "--server", "prod"])
-    assert seen.status == EXIT_STATUS["not good"]
+    assert seen.status == EXIT_STATUS["check failed"]
     assert f"no repository at file://{world.directory}/nowhere" in seen.text
     upload = at_terminal(world, world.arguments("upload", there=f"file://{file}"))
     assert f"{file} is not a directory" in upload.error("upload")
@@ -171,7 +171,7 @@ def test_a_wrong_password(world: World, verb: str) -> None:
     assert "password authentication failed" in seen.text
     assert re.search("(?i)hint: ", "\n".join(seen.lines))
     assert "wr0ng" not in seen.text
-    status = {"check": "not good", "verify": "not proven", "drill": "not proven"}.get(verb, "failed")
+    status = {"check": "check failed", "verify": "not proven", "drill": "not proven"}.get(verb, "failed")
     assert seen.status == EXIT_STATUS[status]
     assert world.databases() >= {world.database.dbname}
 
@@ -236,7 +236,7 @@ def test_sources_that_cannot_be_read(world: World, as_nobody: Callable[[], None]
 
 def test_check_without_rights(world: World, as_nobody: Callable[[], None]) -> None:
     seen = at_terminal(world, world.arguments("check"), before_exec=as_nobody)
-    assert seen.status in (EXIT_STATUS["failed"], EXIT_STATUS["not good"])
+    assert seen.status in (EXIT_STATUS["failed"], EXIT_STATUS["check failed"])
     assert "permission denied" in seen.text
 
 
@@ -333,7 +333,7 @@ def test_no_control_characters_where_none_are_wanted(world: World, number: int) 
     env = {"NO_COLOR": "1"} if number % 2 else {"TERM": "dumb"}  # Terminal.can_redraw treats them alike
     with put_back(world):
         seen = at_terminal(world, world.arguments(TRIED[number]), **env)
-    assert seen.status in (EXIT_STATUS["done"], EXIT_STATUS["not good"])
+    assert seen.status in (EXIT_STATUS["done"], EXIT_STATUS["check failed"])
     assert not [character for character in seen.text if character < " " and character not in "\r\n"]
 
 
@@ -359,7 +359,7 @@ def test_in_a_pipe(world: World, verb: str) -> None:
         script = f"{command} | tee {everything} | head -1; exit ${{PIPESTATUS[0]}}"
         done = subprocess.run(["bash", "-c", script], env=world.env, capture_output=True, text=True, timeout=120)
         lines = everything.read_text().splitlines()
-    assert done.returncode in (EXIT_STATUS["done"], EXIT_STATUS["not good"]), done.stderr
+    assert done.returncode in (EXIT_STATUS["done"], EXIT_STATUS["check failed"]), done.stderr
     assert done.stdout.splitlines() == lines[:1], "each says something"
     assert not re.search(r"[^\x20-\U0010ffff\n]", "\n".join([*lines, done.stderr]))
     assert "Traceback" not in done.stderr
