@@ -117,6 +117,7 @@ def _freshness(name: str, server: Server, source: str) -> DAG:
             databases=named,
             scopes=["globals"] if named else [],
             exclude=freshness.exclude,
+            sets=True,
             max_age=freshness.max_age,
         )
     return dag

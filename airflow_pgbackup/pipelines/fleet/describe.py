@@ -66,8 +66,9 @@ def describe_freshness(name: str, server: Server, source: str) -> str:
         **_alerts(server),
     }
     return (
-        f"Fails when a series of {code(name)} has no recent verified backup. It reads the repository, so it notices a "
-        f"backup DAG that is paused or broken.\n\n{_table(rows)}\n{_made(name, server, source)}"
+        f"Fails when a series of {code(name)} has no recent verified backup, or the server no recent complete backup "
+        "set. It reads the repository, so it notices a backup DAG that is paused or broken.\n\n"
+        f"{_table(rows)}\n{_made(name, server, source)}"
     )
 
 
