@@ -6,7 +6,7 @@ import argparse
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from airflow_pgbackup import __version__
 from airflow_pgbackup.cli.definition import COMMANDS
@@ -15,6 +15,12 @@ from airflow_pgbackup.cli.vocabulary import DEBUG, DESCRIPTION, EXIT_STATUS, REP
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:  # here, where the command is known, and not in the parser above it
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(self, message)
 

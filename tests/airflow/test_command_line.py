@@ -126,7 +126,7 @@ def test_wrong_arguments(run: Run, tmp_path: Path) -> None:
         error = as_json(done, "usage")["error"]
         assert (error["kind"], error["message"]) == ("UsageError", message)
         assert error["hint"] == f"Run airflow pgbackup {arguments[0]} --help to see the arguments."
-        assert done.stderr.endswith(f"airflow pgbackup {arguments[0]}: error: {message}\n")
+        assert done.stderr.endswith(f"airflow pgbackup {arguments[0]}: {message}\nhint: {error['hint']}\n")
     here = f"file://{tmp_path}"
     as_json(run("init", "--json", PGBACKUP_REPOSITORY=here))
     assert as_json(run("list", "--aws-conn-id", "aws_default", "--json", PGBACKUP_REPOSITORY=here)) == []

@@ -49,11 +49,13 @@ ARGUMENTS: dict[str, str] = {
     "unpin": "{here} prod/app latest",
     "fsck": "{here} --read 100% --repair",
     "adopt": "{here} {directory}/old --server old --yes --verify integrity",
+    "dump-set": "{here} --server prod --database app --verify integrity",
+    "restore-set": "{here} prod --prefix copy_ --dry-run",
     "demo": "--dump {directory}/use.list",
     "completion": "bash",
 }
 # Commands that talk to servers meet the errors at fewer calls.
-SLOW = {"drill": 6, "dump": 20, "restore": 20, "check": 15}
+SLOW = {"drill": 6, "dump": 20, "dump-set": 10, "restore": 20, "restore-set": 10, "check": 15}
 
 
 def test_every_command_is_tried() -> None:
@@ -100,6 +102,7 @@ def original(database: ConnectionParams, tmp_path_factory: pytest.TempPathFactor
         assert main(["init", here]) == main(["init", there]) == 0
         for _ in range(2):
             assert main(["dump", here, "--server", "prod", "--verify", "archive"]) == 0
+        assert main(["dump-set", here, "--server", "prod", "--database", "app"]) == 0
     (directory / "into").mkdir()
     dump = next(directory.glob("here/prod/app/*/*/*.dump"))
     listed = subprocess.run([postgres_bin_dir(18) / "pg_restore", "--list", dump], capture_output=True, check=True)
