@@ -31,13 +31,13 @@ from airflow_pgbackup.backup.series_selection import SeriesSelection, require_se
 from airflow_pgbackup.backup.set_retention import ServerSets, remove_set
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, RepositoryError
 from airflow_pgbackup.postgres.tools.cancel import Cancel
-from airflow_pgbackup.repository.backup_set import ListedSet
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import THREADS, Backup, Catalogue, Leftover, read_catalogue
 from airflow_pgbackup.repository.entry import UnfinishedWrite
 from airflow_pgbackup.repository.evidence import read_evidence, unreadable
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, encode_segment
 from airflow_pgbackup.repository.retention import Decision, Policy, plan
+from airflow_pgbackup.repository.set_files import ListedSet
 
 _MOST_IGNORED = 100
 _NAMED = 3

@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from airflow_pgbackup.backup.freshness_rules import hours
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.errors import BackupNotFound, ManifestError
-from airflow_pgbackup.repository.backup_set import BackupSet, ListedSet, list_sets, read_listed_set
+from airflow_pgbackup.repository.backup_set import BackupSet
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.set_files import ListedSet, list_sets, read_listed_set
 
 _NAMED = 3
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from airflow_pgbackup.errors import BackupNotFound, ManifestError
-from airflow_pgbackup.repository.backup_set import BackupSet, ListedSet, list_sets, read_listed_set
+from airflow_pgbackup.repository.backup_set import BackupSet
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.set_files import ListedSet, list_sets, read_listed_set
 
 
 @dataclass

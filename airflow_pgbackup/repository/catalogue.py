@@ -8,7 +8,7 @@ would cost at least one each. A request for some series lists those in parallel.
 shown, see :func:`read_manifests`.
 
 Everything in a backup's folder belongs to the backup, or to another attempt at it. Backup sets are no backups: see
-:mod:`.backup_set`. What lies elsewhere is foreign, and ignored.
+:mod:`.set_files`. What lies elsewhere is foreign, and ignored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from datetime import datetime
 from itertools import groupby
 
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, ManifestError, RepositoryError
-from airflow_pgbackup.repository.backup_set import is_set_key
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import (
@@ -37,6 +36,7 @@ from airflow_pgbackup.repository.layout import (
     split_key,
 )
 from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest
+from airflow_pgbackup.repository.set_files import is_set_key
 from airflow_pgbackup.repository.state import STATES, standing
 from airflow_pgbackup.wording import command
 

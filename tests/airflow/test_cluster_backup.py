@@ -12,8 +12,9 @@ from psycopg import sql
 
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
-from airflow_pgbackup.repository.backup_set import BackupSet, list_sets, read_set
+from airflow_pgbackup.repository.backup_set import BackupSet
 from airflow_pgbackup.repository.local.repository import LocalRepository
+from airflow_pgbackup.repository.set_files import list_sets, read_set
 
 ODD = ['Odd "Name"', "Ünï {{ 1 }}"]
 

@@ -20,8 +20,8 @@ from airflow_pgbackup.hooks.repository import open_repository
 from airflow_pgbackup.pipelines import pgbackup_dags
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
-from airflow_pgbackup.repository.backup_set import list_sets, read_set
 from airflow_pgbackup.repository.catalogue import read_catalogue
+from airflow_pgbackup.repository.set_files import list_sets, read_set
 
 EXAMPLES = Path(__file__).parents[2] / "dags"
 EXAMPLE = EXAMPLES / "fleet.yaml"

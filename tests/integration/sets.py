@@ -9,8 +9,9 @@ from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
-from airflow_pgbackup.repository.backup_set import Absent, BackupSet, SetMember, write_set
+from airflow_pgbackup.repository.backup_set import Absent, BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.set_files import write_set
 
 
 def member(repository: Repository, reference: dict[str, object]) -> SetMember:

@@ -16,8 +16,8 @@ from psycopg import sql
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
-from airflow_pgbackup.repository.backup_set import list_sets
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.set_files import list_sets
 
 PROGRAM = [sys.executable, "-c", "import sys; from airflow_pgbackup.cli import main; sys.exit(main())"]
 ODD = 'Odd "n\'me" 数'

@@ -30,11 +30,11 @@ from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
 from airflow_pgbackup.postgres.options import DumpAllOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
-from airflow_pgbackup.repository.backup_set import write_set
 from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.options import S3Options
+from airflow_pgbackup.repository.set_files import write_set
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "guides" / "disaster-day.md"

@@ -8,7 +8,6 @@ from urllib.parse import unquote
 
 from airflow_pgbackup.backup.fsck.findings import Findings
 from airflow_pgbackup.errors import ConfigurationError
-from airflow_pgbackup.repository.backup_set import is_set_key
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import (
@@ -23,6 +22,7 @@ from airflow_pgbackup.repository.layout import (
     split_key,
     split_set_key,
 )
+from airflow_pgbackup.repository.set_files import is_set_key
 
 
 @dataclass(frozen=True)

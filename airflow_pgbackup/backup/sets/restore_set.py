@@ -27,8 +27,8 @@ from airflow_pgbackup.backup.sets.restore_set_plan import (
 )
 from airflow_pgbackup.errors import Canceled, PgBackupError, RestoreError
 from airflow_pgbackup.postgres.options import RestoreOptions
-from airflow_pgbackup.repository.backup_set import read_listed_set
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.set_files import read_listed_set
 
 RESTORED, EARLIER, FAILED, NOT_STARTED = "restored", "earlier", "failed", "not started"
 

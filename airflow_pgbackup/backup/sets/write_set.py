@@ -12,19 +12,13 @@ from airflow_pgbackup.backup.reference import SEED, load_evidence, seed_digest
 from airflow_pgbackup.backup.sets.discover import Discovery
 from airflow_pgbackup.errors import BackupNotFound, ManifestError, PartialSet
 from airflow_pgbackup.repository import layout
-from airflow_pgbackup.repository.backup_set import (
-    Absent,
-    BackupSet,
-    ListedSet,
-    SetMember,
-    list_sets,
-    read_listed_set,
-)
-from airflow_pgbackup.repository.backup_set import write_set as store_set
+from airflow_pgbackup.repository.backup_set import Absent, BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import THREADS
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.set_files import ListedSet, list_sets, read_listed_set
+from airflow_pgbackup.repository.set_files import write_set as store_set
 from airflow_pgbackup.text import printable
 
 NOT_MADE = "no backup was made"

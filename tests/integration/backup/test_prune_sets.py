@@ -11,11 +11,11 @@ from nights import NOW, night
 
 from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.backup.series_selection import SeriesSelection
-from airflow_pgbackup.repository.backup_set import list_sets
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.retention import Policy
+from airflow_pgbackup.repository.set_files import list_sets
 
 
 def add_series(repository: Repository, database: str, *nights: int) -> None:

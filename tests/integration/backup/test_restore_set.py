@@ -27,9 +27,10 @@ from airflow_pgbackup.errors import BackupNotFound, Canceled, ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.cancel import Cancel
-from airflow_pgbackup.repository.backup_set import Absent, BackupSet, write_set
+from airflow_pgbackup.repository.backup_set import Absent, BackupSet
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import read_evidence
+from airflow_pgbackup.repository.set_files import write_set
 
 DATABASES = ["app", 'Odd "Näme"', "billing"]
 PASSWORD = "a login's secret"

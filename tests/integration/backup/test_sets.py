@@ -23,10 +23,11 @@ from airflow_pgbackup.errors import ConfigurationError, OptionError, PartialSet,
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
-from airflow_pgbackup.repository.backup_set import Absent, list_sets, read_set
+from airflow_pgbackup.repository.backup_set import Absent
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import parse_backup_id
 from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.set_files import list_sets, read_set
 
 ODD_NAMES = [
     'quo\'te "d" `x`',
