@@ -4,6 +4,7 @@
 #   make demo DUMP=x.tar    the same with a database of yours, from a dump of it
 #   make test  check        the tests; formatting, types, layers
 #   make test-lowest        the tests that touch Airflow or boto3, with the lowest versions that pyproject.toml admits
+#   make test-distributed   backups on two Celery workers that share no disk; needs Linux, unshare and ip
 #   make bench              the measurements behind the numbers in the documentation
 #   make docs               the tables of parameters and options in docs/, after a change of them
 #   make site               the documentation as a site, in .site/html; a warning is an error
@@ -17,7 +18,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-lowest check bench docs site format lock clean
+.PHONY: demo test test-lowest test-distributed check bench docs site format lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.installed
@@ -29,6 +30,9 @@ test: .venv/.installed
 test-lowest: .lowest/.installed
 	.lowest/bin/python -m pytest -n 3 --dist worksteal tests/unit tests/airflow \
 		tests/integration/repository/test_repository.py tests/integration/repository/test_s3_repository.py $(PYTEST)
+
+test-distributed: .venv/.installed
+	tests/distributed/in_own_network $(BIN)/python -m pytest tests/distributed $(PYTEST)
 
 check: .venv/.installed
 	$(BIN)/ruff check .
