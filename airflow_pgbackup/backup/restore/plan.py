@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
@@ -92,6 +93,8 @@ def check_request(target: RestoreTarget, options: RestoreOptions, manifest: Mani
     """
     target.validate()
     options.validate()
+    if options.use_list is not None:
+        _check_readable(Path(options.use_list))
     if options.create:
         raise OptionError(
             f"{parameter('create')} cannot be used in a restore", hint=f"Use {parameter('mode', 'create')} instead."
@@ -131,6 +134,17 @@ def check_request(target: RestoreTarget, options: RestoreOptions, manifest: Mani
             hint=f"Use {parameter('mode', 'into_empty')}, with any database of the server: a cluster backup creates "
             "its databases itself.",
         )
+
+
+def _check_readable(use_list: Path) -> None:
+    try:
+        with use_list.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise OptionError(
+            f"cannot read {use_list}, given with {parameter('use_list')}: {(error.strerror or str(error)).lower()}",
+            hint="Give a file that pg_restore --list wrote.",
+        ) from None
 
 
 def choose_strategy(
