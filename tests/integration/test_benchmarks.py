@@ -63,3 +63,16 @@ def test_a_small_task_beside_the_bare_programs() -> None:
     )
     rows = [line[:10].strip() for line in run.stdout.splitlines()[2:-1]]
     assert rows == ["dump", "verify", "upload"], run.stderr
+
+
+def test_requests_of_a_backup_s_life() -> None:
+    """docs/deployment/sizing.md has these numbers."""
+    run = subprocess.run(
+        [sys.executable, BENCHMARKS / "bench_s3_requests.py", "--mib", "0.1"], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    cells = [row.strip("| ").split(" | ") for row in run.stdout.splitlines()[2:]]
+    page = (BENCHMARKS.parent / "docs" / "deployment" / "sizing.md").read_text()
+    assert len(cells) == 5
+    for _, _, what, puts, gets, free, _ in cells:
+        assert f"| {what} | {puts} | {gets} | {free} |" in page
