@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar
 
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.json_document import Content, Document, moment
 from airflow_pgbackup.repository.layout import (
     Series,
     SetName,
     backup_folder,
+    encode_segment,
     is_key,
     parse_backup_id,
     set_folder,
@@ -141,6 +143,10 @@ class BackupSet(Document):
         return SetName(self.finished_at, self.status)
 
     def _contradiction(self) -> str | None:
+        try:
+            encode_segment(self.server)
+        except ConfigurationError as error:
+            return error.message
         if self.started_at != parse_backup_id(self.id):
             return f"{self.id} did not start at {self.started_at.isoformat()}"
         if (self.status == "partial") != bool(self.missing or self.globals_missing):

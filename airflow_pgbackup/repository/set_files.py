@@ -47,12 +47,9 @@ class ListedSet:
 
     @property
     def status(self) -> str:
-        """``complete`` or ``partial``: that of the newest file."""
-        return self.names[-1].status
-
-    @property
-    def finished_at(self) -> datetime:
-        return self.names[-1].at
+        """``complete`` or ``partial``: that of the newest file. Files from the future are ignored."""
+        newest = _newest(self, datetime.now(timezone.utc))
+        return newest.status if newest else "partial"
 
 
 def list_sets(repository: Repository, server: str | None = None) -> list[ListedSet]:

@@ -82,7 +82,7 @@ def test_a_set_is_read_as_it_was_written(repository: LocalRepository) -> None:
     assert written.members[2].parsed_series == Series("prod", ODD)
     (listed,) = list_sets(repository)
     assert (listed.server, listed.id, listed.status) == ("prod", ID, "complete")
-    assert (listed.started_at, listed.finished_at) == (NIGHT, written.finished_at)
+    assert (listed.started_at, listed.names[-1].at) == (NIGHT, written.finished_at)
 
 
 def test_the_same_set_adds_no_file_whoever_writes_it(repository: LocalRepository) -> None:
@@ -139,8 +139,10 @@ def test_files_from_the_future_are_ignored(repository: LocalRepository, put: Cal
     future = replace(a_set(), finished_at=datetime.now(timezone.utc) + timedelta(days=1000))
     put(future.to_json(), future.name.file)
     assert read_set(repository, "prod", ID) == written
+    assert list_sets(repository)[0].status == "partial"
     assert write_set(repository, a_set()).finished_at < future.finished_at
     put(future.to_json(), future.name.file, id="20261123T020000Z-3f9ac1")
+    assert list_sets(repository)[0].status == "partial", "no file of it counts"
     with pytest.raises(ManifestError, match="is from the future"):
         read_set(repository, "prod", "20261123T020000Z-3f9ac1")
 
@@ -158,6 +160,8 @@ FORGERIES = {
     "deep": (forged(x=json.loads("[" * 100 + "]" * 100)), "nested more than 32 levels deep"),
     "another kind": (forged(kind="manifest"), "violates its schema at kind"),
     "another place": (forged(server="other", databases=[], globals=None), "is set-.* of other/@sets/"),
+    "a server that no folder has": (forged(server="\ud800", databases=[], globals=None), "is not valid unicode"),
+    "a server that is too long": (forged(server="x" * 300, databases=[], globals=None), "takes 300 bytes"),
     "another time": (forged(finished_at="2026-11-22T03:00:01Z"), "is set-20261122T030001"),
     "another start": (forged(started_at="2026-11-22T02:00:01Z"), "did not start at"),
     "complete with a gap": (
