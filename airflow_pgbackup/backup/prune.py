@@ -136,8 +136,7 @@ class _Prune:
             self._note(f"ignored files of others: {', '.join(catalogue.foreign[:3])}{more}")
 
     def _apply(self, policy: Policy, catalogue: Catalogue, *, complete: bool) -> None:
-        servers = {backup.series.server for backup in catalogue.backups}
-        sets = ServerSets.of(self.repository, servers, self.now, self._note)
+        sets = ServerSets.of(self.repository, catalogue, self.now, self._note, complete=complete)
         gone = sets.gone_since(catalogue.by_series())
         decide = partial(plan, policy=policy, now=self.now, in_sets=sets.kept(), gone_since=gone)
         backups = self._with_evidence(catalogue.backups, decide)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from airflow_pgbackup.errors import BackupNotFound, ManifestError
-from airflow_pgbackup.repository.backup_set import BackupSet
+from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
-from airflow_pgbackup.repository.catalogue import Backup
+from airflow_pgbackup.repository.catalogue import Backup, Catalogue
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.set_files import ListedSet, list_sets, read_listed_set
 
@@ -21,6 +21,8 @@ class ServerSets:
 
     :param note: takes a line for people about a set that cannot be read.
     :ivar newest_complete: by server, the newest set that is complete.
+    :ivar newest_whole: by server, the newest complete set whose backups all exist: an older one, if somebody removed a
+        backup of the newest.
     """
 
     repository: Repository
@@ -28,25 +30,51 @@ class ServerSets:
     note: Callable[[str], None]
     listed: Mapping[str, Sequence[ListedSet]]
     newest_complete: dict[str, BackupSet] = field(default_factory=dict)
+    newest_whole: dict[str, BackupSet] = field(default_factory=dict)
     _contents: dict[str, BackupSet | None] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, repository: Repository, servers: Iterable[str], now: datetime, note: Callable[[str], None]
+        cls,
+        repository: Repository,
+        catalogue: Catalogue,
+        now: datetime,
+        note: Callable[[str], None],
+        *,
+        complete: bool,
     ) -> ServerSets:
-        """List the sets of these servers, and find the newest complete one of each."""
-        found = cls(repository, now, note, {server: list_sets(repository, server) for server in sorted(set(servers))})
+        """List the sets of the servers of a catalogue, and find the newest complete ones of each.
+
+        :param complete: the catalogue has all series of its servers; those that it lacks may exist otherwise.
+        """
+        there = {(backup.series, backup.id) for backup in catalogue.backups}
+        known = catalogue.by_series()
+
+        def exists(member: SetMember) -> bool:
+            unknown = not complete and member.parsed_series not in known
+            return unknown or (member.parsed_series, member.id) in there
+
+        servers = {series.server for series in known}
+        found = cls(repository, now, note, {server: list_sets(repository, server) for server in sorted(servers)})
         for server, sets in found.listed.items():
             for one in sets:
                 content = found._read(one) if one.started_at <= now + SKEW else None
-                if content is not None and content.status == "complete":
-                    found.newest_complete[server] = content
+                if content is None or content.status != "complete":
+                    continue
+                found.newest_complete.setdefault(server, content)
+                if content.members and all(map(exists, content.members)):
+                    found.newest_whole[server] = content
                     break
         return found
 
     def kept(self) -> dict[tuple[Series, str], str]:
-        """Return the members of the newest complete set of each server, with the reason why they are kept."""
-        return {
+        """Return the members of the newest complete sets of each server, with the reason why they are kept."""
+        kept = {
+            (member.parsed_series, member.id): f"in the newest complete set {one.id} that has all its backups"
+            for one in self.newest_whole.values()
+            for member in one.members
+        }
+        return kept | {
             (member.parsed_series, member.id): f"in the newest complete set {one.id}"
             for one in self.newest_complete.values()
             for member in one.members

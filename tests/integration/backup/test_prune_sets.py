@@ -10,9 +10,11 @@ from honest import write_backup
 from nights import NOW, night
 
 from airflow_pgbackup.backup.prune import prune
+from airflow_pgbackup.backup.removal import remove_backup
 from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import read_catalogue
+from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.repository.set_files import list_sets
@@ -49,6 +51,20 @@ def test_the_newest_complete_set_keeps_its_members(here: Repository) -> None:
         one for one in result["decisions"] if one["series"] == "prod/app" and one["id"] == complete.databases[0].id
     ]
     assert decision["reasons"] == [f"in the newest complete set {complete.id}"]
+
+
+def test_a_set_that_lost_a_backup_is_not_the_only_one_that_is_kept(here: Repository) -> None:
+    night(here, 3, "app", "crm")
+    whole = night(here, 2, "app", "crm")
+    newest = night(here, 0, "app", "crm")
+    lost = newest.databases[1]
+    remove_backup(here, read_evidence(here, lost.parsed_series, lost.id).backup)
+    result = run(here, Policy(keep_last=1))
+    kept = {(one["series"], one["id"]): one["reasons"] for one in result["decisions"] if one["keep"]}
+    assert set(kept) == {(one.series, one.id) for one in (*whole.databases, newest.databases[0])}
+    assert kept["prod/app", whole.databases[0].id] == [
+        f"in the newest complete set {whole.id} that has all its backups"
+    ]
 
 
 def test_a_set_without_backups_is_removed_with_its_last_one(here: Repository) -> None:
