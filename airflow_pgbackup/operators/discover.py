@@ -91,6 +91,8 @@ class PgDiscoverOperator(PgBackupOperator):
         return [{"database": each["database"]} for each in found["databases"]]
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
+        from airflow.sdk.configuration import conf
+
         from airflow_pgbackup.backup.sets.discover import discover
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
 
@@ -101,6 +103,12 @@ class PgDiscoverOperator(PgBackupOperator):
             **with_lists({"databases": self.databases, "exclude": self.exclude}),
             context=run,
         )
+        if len(found.databases) > (limit := conf.getint("core", "max_map_length", fallback=1024)):
+            # The limit of the API server counts. Where it is exceeded, Airflow's error does not name the setting.
+            run.log(
+                f"warning: {len(found.databases)} databases exceed [core] max_map_length {limit}; raise it on the API "
+                "server, or select fewer databases"
+            )
         return {"server": self.server or self.postgres_conn_id, **found.as_json(), REPOSITORY_UUID: uuid}
 
     def _ready(self, uri: str | None, aws_conn_id: str | None, run: RunContext) -> str | None:

@@ -126,6 +126,22 @@ def test_a_failed_discovery_is_the_only_failure(
     assert "dumping " not in run.output
 
 
+def test_more_databases_than_airflow_maps_over_are_announced(
+    server: PostgresServer,
+    postgres_connection: Callable[..., None],
+    run_dag: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    postgres_connection("main", server.params)
+    source = "from airflow_pgbackup.operators.discover import PgDiscoverOperator\n"
+    source += "PgDiscoverOperator(task_id='discover', postgres_conn_id='main', exclude=['postgres'])"
+    assert "max_map_length" not in run_dag(source).output
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "2")
+    run = run_dag(source)
+    assert run.states == {"discover": "success"}
+    assert "warning: 3 databases exceed [core] max_map_length 2; raise it on the API server, " in run.output
+
+
 def test_a_worker_with_a_disk_of_its_own_fails_before_it_dumps(
     tmp_path: Path, server: PostgresServer, postgres_connection: Callable[..., None], run_dag: Callable[..., Any]
 ) -> None:
