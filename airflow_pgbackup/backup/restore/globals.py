@@ -37,6 +37,7 @@ _PARAMETER = re.compile(
     rf"(?:GRANT|REVOKE) [A-Z, ]+ ON PARAMETER [^ ]+ (?:TO|FROM) ({IDENTIFIER})(?: WITH GRANT OPTION)?;"
 )
 _PASSWORD = re.compile(rf"ALTER ROLE ({IDENTIFIER}) WITH [^']*?(PASSWORD '(?:[^']|'')*').*")
+_SUPERUSER = re.compile(rf"ALTER ROLE {IDENTIFIER} WITH SUPERUSER ")
 _SKIPPED = ("SET ", "DROP ", "SELECT pg_catalog.set_config")
 _SECRET = re.compile(r"'(?:[^']|'')*'")
 
@@ -47,11 +48,13 @@ class GlobalsPlan:
 
     :ivar created: roles to create. :ivar existing: roles that exist and stay as they are, but for their password if
         they are in `passwords`.
+    :ivar superusers: those of `created` that are superusers.
     :ivar tablespaces: tablespaces to create. :ivar existing_tablespaces: tablespaces that exist and stay as they are.
     """
 
     created: list[str] = field(default_factory=list)
     existing: list[str] = field(default_factory=list)
+    superusers: list[str] = field(default_factory=list)
     tablespaces: list[str] = field(default_factory=list)
     existing_tablespaces: list[str] = field(default_factory=list)
     passwords: list[str] = field(default_factory=list)
@@ -69,6 +72,8 @@ class GlobalsPlan:
                 found.append(f"{what} to create: {', '.join(new)}")
             if kept := [name for name in old if what != "roles" or name not in self.passwords]:
                 found.append(f"{what} that exist and stay as they are: {', '.join(kept)}")
+        if self.superusers:
+            found.append(f"superusers among the new roles: {', '.join(self.superusers)}")
         if self.passwords:
             found.append(f"existing roles whose password is set to that of the backup: {', '.join(self.passwords)}")
         return found
@@ -107,6 +112,8 @@ def plan_globals(
             name = unquoted(match[1])
             if name not in server.roles:
                 plan.role_statements.append(statement)
+                if _SUPERUSER.match(statement):
+                    plan.superusers.append(name)
             elif update_passwords and name != server.user and (password := _PASSWORD.fullmatch(statement)):
                 plan.passwords.append(name)
                 plan.role_statements.append(f"ALTER ROLE {password[1]} WITH {password[2]};")
