@@ -8,6 +8,7 @@ from airflow_pgbackup.wording import Wording
 # Where the option is not the parameter's name with hyphens.
 _OPTIONS = {
     "tables": "--table",
+    "databases": "--database",
     "schemas": "--schema",
     "exclude_schemas": "--exclude-schema",
     "indexes": "--index",

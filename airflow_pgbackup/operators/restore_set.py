@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.errors import ConfigurationError
-from airflow_pgbackup.operators._base import PgBackupOperator, is_true
+from airflow_pgbackup.operators._base import PgBackupOperator, is_true, with_lists
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -96,7 +96,7 @@ class PgRestoreSetOperator(PgBackupOperator):
         target = SetTarget(
             connection=PgBackupHook(self.postgres_conn_id).get_conninfo(),
             prefix=self.prefix,
-            databases=list(self.databases),
+            **with_lists({"databases": self.databases}),
             with_globals=is_true("with_globals", self.with_globals),
             update_passwords=is_true("update_passwords", self.update_passwords),
             jobs=_number("parallel_databases", self.parallel_databases),
@@ -115,11 +115,14 @@ class PgRestoreSetOperator(PgBackupOperator):
 
 
 def _number(name: str, value: int | str) -> int:
-    """Return a number; rendered from a template it is text.
+    """Return a number of 1 or more; rendered from a template it is text.
 
     :raises ConfigurationError: it is none.
     """
     try:
-        return int(value)
+        number = int(value)
     except (TypeError, ValueError):
-        raise ConfigurationError(f"invalid {name} {value!r}", hint="Pass a number.") from None
+        number = 0
+    if number < 1:
+        raise ConfigurationError(f"invalid {name} {value!r}", hint="Pass a number, 1 or more.")
+    return number

@@ -18,6 +18,7 @@ from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.progress import Step, counted
 from airflow_pgbackup.backup.restore.client_programs import ToolOutput, pg_restore, pg_restore_to_psql, psql
 from airflow_pgbackup.backup.restore.context import RestoreContext
+from airflow_pgbackup.backup.restore.plan import major_version
 from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
@@ -90,7 +91,7 @@ class ArchiveLoader:
     @property
     def dumped_from(self) -> int:
         """Major version of the dumped server."""
-        return _major(self._toc.server_version)
+        return major_version(self._toc.server_version)
 
     @property
     def by_script(self) -> bool:
@@ -259,7 +260,7 @@ def choose_restorer(toc: Toc, server: ServerInfo, client_dirs: Sequence[str]) ->
 
     :raises ClientError: this machine has none.
     """
-    oldest = max(_major(toc.dump_version), toc.needs_client)
+    oldest = max(major_version(toc.dump_version), toc.needs_client)
     archive = ReaderRequirements(toc.dump_version, oldest, None if toc.compression == "none" else toc.compression)
     return client_choice.choose_restorer(find_clients(client_dirs), archive, server.major)
 
@@ -271,8 +272,3 @@ def _creates_public(entry: TocEntry) -> bool:
 def is_about_database(entry: TocEntry) -> bool:
     """Return whether an entry concerns the database itself: pg_restore skips those without ``--create``."""
     return entry.kind in ("DATABASE", "DATABASE PROPERTIES") or entry.name.startswith("DATABASE ")
-
-
-def _major(version: str) -> int:
-    match = re.match(r"\d+", version)
-    return int(match[0]) if match else 0

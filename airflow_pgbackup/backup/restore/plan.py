@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -169,6 +170,12 @@ def choose_strategy(
         else f"a single transaction would take about {needs.locks:,} locks, more than half of the lock table"
     )
     return RestoreStrategy(new_database=True, single_transaction=False, reason=reason)
+
+
+def major_version(version: str) -> int:
+    """Return 19 for ``19beta1`` and for ``19.2 (Debian 19.2-1)``; 0 for what is not a version."""
+    match = re.match(r"\d{1,4}", version, re.ASCII)
+    return int(match[0]) if match else 0
 
 
 def check_versions(dumped_from: int, server: ServerInfo, *, allow_older: bool, label: str) -> None:

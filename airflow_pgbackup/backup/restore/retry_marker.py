@@ -20,7 +20,8 @@ from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, ser
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
-_LINE = re.compile(r"\n?airflow-pgbackup: (\{.*\})\Z")
+# Each line is tried once, from its beginning: a comment is a user's text of any size.
+_LINE = re.compile(r"(?:\A|\n)airflow-pgbackup: (\{.*\})\Z")
 _COMMENT = (
     "SELECT pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database WHERE datname = %s",
     # COMMENT takes no parameters, and quoting on the client would depend on the encoding.
@@ -57,7 +58,7 @@ def find_marker(connection: Session, database: str) -> RetryMarker | None:
     found = _LINE.search(comment or "")
     try:
         return RetryMarker(**json.loads(found[1])) if found else None
-    except (ValueError, TypeError):  # a user's own comment
+    except (ValueError, TypeError, RecursionError):  # a user's own comment
         return None
 
 

@@ -96,6 +96,7 @@ def dump_set(
     with (
         context.step("dumping databases", items_total=len(names), noun="database") as step,
         ThreadPoolExecutor(jobs) as pool,
+        context.cancel.set_on_error(),
     ):
 
         def work(name: str) -> Mapping[str, object] | None:

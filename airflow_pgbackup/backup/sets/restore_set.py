@@ -84,8 +84,6 @@ class _SetRestore:
         self._analyze = analyze
         self._context = context
         self._set = read_listed_set(repository, choose_set(repository, server, selector, log=context.log))
-        # Not the caller's seed: a second call, from wherever, must find what the first one restored.
-        self._seed = f"restore_set {repository.uuid} {self._set.location} {target.prefix}"
         self._connection = connect_for_cluster(target.connection, cancel=context.cancel)
         self._warnings: list[str] = []
 
@@ -94,7 +92,7 @@ class _SetRestore:
         if target.with_globals and found.globals is None:
             self._warn(f"the set has no roles and tablespaces: {found.globals_missing or 'they were not requested'}")
         backups = read_backups(self._repository, found, target)
-        planned = plan_databases(backups, found, target, self._connection, self._seed, self._context.cancel)
+        planned = plan_databases(backups, found, target, self._connection, self._repository.uuid, self._context.cancel)
         roles = backups.globals
         planned_roles = self._restore_globals(roles, dry_run=True) if roles else None
         plan = [
@@ -160,6 +158,7 @@ class _SetRestore:
         with (
             self._context.step("restoring databases", items_total=len(planned), noun="database") as step,
             ThreadPoolExecutor(self._target.jobs) as pool,
+            self._context.cancel.set_on_error(),
         ):
             results = list(pool.map(lambda each: self._result(each, step), planned))
         done = [one for one in results if one["outcome"] in (RESTORED, EARLIER)]
@@ -200,7 +199,7 @@ class _SetRestore:
                     jobs=self._target.jobs_per_database if self._target.jobs_per_database > 1 else None
                 ),
                 analyze=self._analyze,
-                context=replace(context, log=log, seed=self._seed),
+                context=replace(context, log=log, seed=planned.seed),
             )
         except Canceled:
             return planned.result(NOT_STARTED)

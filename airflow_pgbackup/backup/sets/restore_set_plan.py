@@ -10,7 +10,7 @@ from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.reference import reference_of
-from airflow_pgbackup.backup.restore.plan import check_versions
+from airflow_pgbackup.backup.restore.plan import check_versions, major_version
 from airflow_pgbackup.backup.restore.preconditions import require_empty
 from airflow_pgbackup.backup.restore.request import require_may_create
 from airflow_pgbackup.backup.restore.retry_marker import find_marker, request_digest
@@ -20,6 +20,7 @@ from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence
+from airflow_pgbackup.wording import parameter
 
 MAX_NAME = 63  # bytes, NAMEDATALEN - 1
 NAMED = 5
@@ -55,8 +56,12 @@ class SetTarget:
     def validate(self) -> None:
         """Check the fields.
 
-        :raises ConfigurationError: a number of jobs below 1, or a NUL in the prefix.
+        :raises ConfigurationError: a number of jobs below 1, a NUL in the prefix, or databases that are no list.
         """
+        if isinstance(self.databases, str):
+            raise ConfigurationError(
+                f"databases is the string {self.databases!r}", hint=f"Pass a list: [{self.databases!r}]."
+            )
         for name, value in {"jobs": self.jobs, "jobs_per_database": self.jobs_per_database}.items():
             if value < 1:
                 raise ConfigurationError(f"invalid {name} {value}", hint="Give one or more.")
@@ -69,12 +74,15 @@ class PlannedDatabase:
     """A database of the set.
 
     :ivar name: its name on the target server. :ivar mode: how to restore it; None: an earlier call did.
+    :ivar seed: of the request to restore it, the same in every call for the set, from wherever. It has the database's
+        name, as a restored database keeps its marker when it is renamed.
     """
 
     member: SetMember
     reference: Mapping[str, object]
     name: str
     mode: str | None
+    seed: str
 
     @property
     def database(self) -> str:
@@ -148,11 +156,11 @@ def _read(repository: Repository, found: BackupSet, member: SetMember) -> Eviden
 
 
 def plan_databases(
-    backups: SetBackups, found: BackupSet, target: SetTarget, connection: ConnectionParams, seed: str, cancel: Cancel
+    backups: SetBackups, found: BackupSet, target: SetTarget, connection: ConnectionParams, uuid: str, cancel: Cancel
 ) -> list[PlannedDatabase]:
     """Return what to do for each database.
 
-    :param connection: a database of the server. :param seed: with which earlier calls marked what they restored.
+    :param connection: a database of the server. :param uuid: of the repository.
     :raises ConfigurationError: the server is too old or has databases of the same names, or the role may not create
         databases.
     """
@@ -161,7 +169,7 @@ def plan_databases(
     with session(connection, cancel) as opened:
         server = ServerInfo.read(opened, label)
         markers = {name: find_marker(opened, name) for name in names.values() if name in server.databases}
-    major = int(found.server_version.partition(".")[0])
+    major = major_version(found.server_version)
     check_versions(major, server, allow_older=target.allow_older_server, label=label)
     require_may_create(server, "Connect as a superuser, or grant the role CREATEDB with ALTER ROLE.")
     planned, taken = [], []
@@ -169,19 +177,20 @@ def plan_databases(
         name = names[str(member.database)]
         marker = markers.get(name)
         mode: str | None = "create"
+        seed = f"restore_set {(uuid, found.location, target.prefix, member.database)}"
         if marker and marker.request == request_digest(seed):
             mode = None
         elif name in _ALWAYS_EXIST and _is_empty(connection.with_database(name), cancel):
             mode = "into_empty"
         elif name in markers:
             taken.append(name)
-        planned.append(PlannedDatabase(member, reference, name, mode))
+        planned.append(PlannedDatabase(member, reference, name, mode, seed))
     if taken:
         more = f" and {len(taken) - NAMED} more" if len(taken) > NAMED else ""
         raise ConfigurationError(
             f"{label} already has {'databases' if len(taken) > 1 else 'database'} {', '.join(taken[:NAMED])}{more}",
-            hint="Give a prefix to restore beside them, name the databases to restore, or use an empty server. "
-            "Nothing is ever replaced.",
+            hint=f"Give {parameter('prefix')} to restore beside them, name the databases to restore, or use an empty "
+            "server. Nothing is ever replaced.",
         )
     return planned
 
@@ -191,7 +200,7 @@ def _name(member: SetMember, prefix: str) -> str:
     if len(name.encode()) > MAX_NAME:
         raise ConfigurationError(
             f"database name {name!r} is too long",
-            hint="PostgreSQL truncates names to 63 bytes: choose a shorter prefix.",
+            hint=f"PostgreSQL truncates names to 63 bytes: choose a shorter {parameter('prefix')}.",
         )
     return name
 

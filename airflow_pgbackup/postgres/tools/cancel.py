@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from airflow_pgbackup.errors import Canceled
 
@@ -36,6 +36,16 @@ class Cancel:
         """
         if self._set:
             raise Canceled("stopped: the task was asked to stop")
+
+    @contextlib.contextmanager
+    def set_on_error(self) -> Iterator[None]:
+        """Set the flag if the block raises: the threads that work for it must not go on for hours after Airflow's
+        ``execution_timeout``, which is raised in the main thread only."""
+        try:
+            yield
+        except BaseException:
+            self.set()
+            raise
 
     def on_set(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` when the flag is set, or at once if it is set already; in a race, twice.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -182,6 +183,7 @@ def test_the_plan_changes_nothing_and_names_everything(
     day = f"{datetime.now(timezone.utc):%Y-%m-%d}"
     plan = "\n".join(restored(here, target, selector=day, dry_run=True)["plan"])
     assert f"roles to create: keeper, {source.superuser}" in plan
+    assert f"superusers among the new roles: {source.superuser}" in plan
     assert "database app, new: " in plan
     assert "missing in the set: crm (its dump failed)" in plan
     assert "not one snapshot" in plan
@@ -263,11 +265,73 @@ def test_a_backup_that_was_removed_or_exchanged_is_noticed_first(
     assert names(target) == {"postgres", "billing"}
 
 
+def test_a_database_that_was_restored_and_renamed_is_not_taken_for_another(
+    target: PostgresServer, here: Repository, make_set: Callable[..., BackupSet]
+) -> None:
+    make_set(["app", "billing"])
+    restored(here, target, databases=["billing"])
+    run(target.params, "alter database billing rename to app")
+    with pytest.raises(ConfigurationError, match=r"already has database app\."):
+        restored(here, target)
+
+
+@pytest.mark.parametrize(
+    "comment", ["[" * 100_000 + "]" * 100_000, "airflow-pgbackup: {" * 40_000, '"request": 1', '{"x": ' + "9" * 5000]
+)
+def test_a_comment_of_a_database_is_not_trusted(
+    comment: str, target: PostgresServer, here: Repository, make_set: Callable[..., BackupSet]
+) -> None:
+    make_set(["app"])
+    run(target.params, "create database app")
+    text = sql.Literal(f'text\nairflow-pgbackup: {{"request": {comment}}}')
+    run(target.params, sql.SQL("comment on database app is {}").format(text))
+    with pytest.raises(ConfigurationError, match=r"already has database app\."):
+        restored(here, target)
+
+
+@pytest.mark.parametrize("version", ["18beta1", "18devel", "9" * 5000, "no version"])
+def test_the_version_in_a_set_is_a_text(
+    version: str, target: PostgresServer, here: Repository, make_set: Callable[..., BackupSet]
+) -> None:
+    write_set(here, replace(make_set(["app"]), server_version=version))
+    outcome = restored(here, target, dry_run=True, allow_older_server=True)
+    assert any(line.startswith("database app, new: ") for line in outcome["plan"])
+
+
+def test_a_timeout_ends_the_restores_that_are_running(
+    target: PostgresServer, here: Repository, make_set: Callable[..., BackupSet]
+) -> None:
+    """Airflow's ``execution_timeout`` is an exception in the main thread, in a signal handler."""
+    make_set()
+    cancel, stopped = Cancel(), threading.Event()
+    cancel.on_set(stopped.set)
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def expire(*_: object) -> None:
+        raise TimeoutError("execution_timeout")
+
+    def log(line: str) -> None:
+        if "created database" in line:
+            signal.pthread_kill(main, signal.SIGUSR1)
+            assert stopped.wait(60), "the restore was left running"
+
+    before = signal.signal(signal.SIGUSR1, expire)
+    try:
+        with pytest.raises(TimeoutError, match="execution_timeout"):
+            restored(here, target, jobs=1, context=RunContext(cancel=cancel, log=log))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert stopped.is_set()
+    assert names(target) == {"postgres"}
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         ({"jobs": 0}, "invalid jobs 0"),
         ({"databases": ["nosuch"]}, "has no database nosuch"),
+        ({"databases": "app"}, "databases is the string 'app'"),
         ({"prefix": "x" * 62}, "is too long"),
         ({"selector": "yesterday"}, "does not select a backup set"),
     ],
@@ -320,6 +384,10 @@ def test_the_command(
         rf"restored {re.escape(location)} into \S+ in [\d.]+ s: 2 databases, 1 by an earlier call\n", done.stdout
     )
     assert names(target) == {"postgres", *DATABASES}
+    run(target.params, "comment on database app is null")
+    done = pgbackup(target, "restore-set", here.uri, "prod")
+    assert done.returncode == 2
+    assert "already has database app\nhint: Give --prefix to restore beside them, " in done.stderr
     done = pgbackup(target, "restore-set", here.uri, "other")
     assert done.returncode == 1
     assert "has no backup set of other\nhint: It has sets of prod." in done.stderr
