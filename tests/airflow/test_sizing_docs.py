@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_pgbackup.repository.catalogue import Backup
+from airflow_pgbackup.repository.layout import Series, backup_id
+from airflow_pgbackup.repository.retention import Policy, plan
 from airflow_pgbackup.repository.s3.options import PartPlan
 
 if TYPE_CHECKING:
@@ -35,12 +39,32 @@ def row(first: str) -> list[str]:
     ],
 )
 def test_parts_of_a_dump(database: int, cells: str) -> None:
-    plan = PartPlan(database // 2, 10_000, 8 * MIB)
-    part, left = plan.next_size, database // 3
+    parts = PartPlan(database // 2, 10_000, 8 * MIB)
+    part, left = parts.next_size, database // 3
     while left > 0:
-        left -= plan.next_size
-        plan.number += 1
-    assert f"{cells} {part // MIB} MiB | {plan.number} |" in PAGE.read_text()
+        left -= parts.next_size
+        parts.number += 1
+    assert f"{cells} {part // MIB} MiB | {parts.number} |" in PAGE.read_text()
+
+
+def test_backups_that_the_policy_keeps() -> None:
+    policy, kept, counts = Policy(keep_daily=7, keep_weekly=4, keep_monthly=12), list[Backup](), []
+    for night in range(800):
+        at = datetime(2025, 1, 1, 2, tzinfo=timezone.utc) + timedelta(days=night)
+        new = Backup(
+            series=Series("prod", "app"),
+            id=backup_id(at, seed=str(night)),
+            started_at=at,
+            committed_at=at,
+            size=1,
+            state="verified",
+            level="archive",
+        )
+        kept = [decision.backup for decision in plan([*kept, new], policy, at + timedelta(hours=2)) if decision.keep]
+        counts.append(len(kept))
+    last = counts[-300:]
+    assert f"{min(last)} to {max(last)} in the last 300" in PAGE.read_text()
+    assert round(sum(last) / 300) == 20
 
 
 @pytest.mark.parametrize(("copy", "column"), [(False, 0), (True, 1)])
