@@ -338,6 +338,24 @@ COMMANDS = (
         more=f"The rules are those of PgBackupFreshnessSensor. The exit status is 3 if a series is not fresh.\n\n{S3}",
     ),
     command(
+        "metrics",
+        "print metrics of a repository for Prometheus",
+        REPOSITORY,
+        argument(
+            "--format",
+            choices=("openmetrics",),
+            default="openmetrics",
+            metavar="FORMAT",
+            help="openmetrics (default), which node_exporter's textfile collector reads too",
+        ),
+        argument(
+            "--output", metavar="FILE", help="replace this file atomically instead of printing, such as pgbackup.prom"
+        ),
+        more="Times are Unix times; 0 means never. What counts as verified is judged by the contents of files: of each "
+        "series, those of the newest backup, of the newest one verified at each level, and of the one rehearsed last.\n"
+        f"If the repository cannot be read, FILE stays as it is.\n\n{S3}",
+    ),
+    command(
         "pin",
         "keep prune from deleting a backup",
         REPOSITORY,

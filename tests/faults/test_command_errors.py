@@ -45,6 +45,7 @@ ARGUMENTS: dict[str, str] = {
     "restore": "{here} prod/app -d postgres --mode into_existing --use-list {directory}/use.list --dry-run",
     "prune": "{here} --keep-last 1 --minimum-level integrity --delete",
     "freshness": "{here}",
+    "metrics": "{here} --output {directory}/pgbackup.prom",
     "pin": "{here} prod/app latest --reason why",
     "unpin": "{here} prod/app latest",
     "fsck": "{here} --read 100% --repair",

@@ -42,6 +42,7 @@ VERBS = {
     "restore-set": "restore-set {here} prod --dry-run",
     "prune": "prune {here} --keep-last 1",
     "freshness": "freshness {here}",
+    "metrics": "metrics {here}",
     "pin": "pin {here} {series} {id}",
     "unpin": "unpin {here} {series} {id}",
     "fsck": "fsck {here}",

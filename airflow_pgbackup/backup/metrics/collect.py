@@ -1,0 +1,194 @@
+"""Read a repository and return the metrics of its series, servers and of itself.
+
+Times are Unix times and never ages: Prometheus subtracts them from the time of the query, so they stay true when this
+is not run any more. What never happened has time 0, so that an alert on its age fires.
+
+What counts as verified is judged by the contents of files, as freshness does; only the number of backups in each state
+is taken from file names. It reads one listing of the repository, and for each series the files of few backups: the
+newest one, the newest that is verified at each level, and the one that was rehearsed last, which are often the same.
+Each costs one listing of its folder, its manifest, and its verifications.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+
+from airflow_pgbackup.backup.metrics.exposition import Family
+from airflow_pgbackup.backup.set_freshness import judge_sets
+from airflow_pgbackup.errors import BackupNotFound
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.calendar_time import SKEW
+from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
+from airflow_pgbackup.repository.evidence import Evidence, may_count, read_evidence, unreadable
+from airflow_pgbackup.repository.layout import LEVELS, Series
+from airflow_pgbackup.repository.retention import counts
+from airflow_pgbackup.repository.state import STATES
+from airflow_pgbackup.repository.verification import Verification
+
+MOST_READ = 10
+"""How many backups of a series are read for one question. Only file names that claim what the files do not prove need
+more than one; a series in which ten do so counts as never verified."""
+
+_HELP = {
+    "pgbackup_repository_listed_timestamp_seconds": "When the repository was read.",
+    "pgbackup_repository_backups": "Number of backups in the repository, in any state.",
+    "pgbackup_repository_size_bytes": "Size of all artifacts in the repository.",
+    "pgbackup_backups": "Number of backups of the series by state, as file names show it.",
+    "pgbackup_series_size_bytes": "Size of all artifacts of the series.",
+    "pgbackup_newest_backup_timestamp_seconds": "When the newest backup started, in any state.",
+    "pgbackup_newest_backup_state": "1 for the state of the newest backup, 0 for the other states.",
+    "pgbackup_verified_backup_timestamp_seconds": "When the newest backup verified at this level or a higher one "
+    "started; 0: there is none.",
+    "pgbackup_verified_backup_level": "Level of the newest verified backup: 1 integrity, 2 archive, 3 restore; 0: "
+    "there is none.",
+    "pgbackup_verified_backup_size_bytes": "Size of the artifact of the newest verified backup.",
+    "pgbackup_verified_backup_rows": "Rows in the newest verified backup, where its verification counted them.",
+    "pgbackup_verified_backup_dump_duration_seconds": "How long the dump of the newest verified backup took.",
+    "pgbackup_rehearsal_timestamp_seconds": "When the last passed rehearsal ended; 0: there is none.",
+    "pgbackup_rehearsal_restore_duration_seconds": "How long the restore of the last passed rehearsal took.",
+    "pgbackup_complete_set_timestamp_seconds": "When the newest complete backup set of the server started; 0: there is "
+    "none.",
+    "pgbackup_complete_set_databases": "Number of databases in the newest complete backup set.",
+    "pgbackup_complete_set_missing_backups": "Number of backups of the newest complete backup set that do not exist.",
+}
+"""Each metric in the order of the output, with its help."""
+
+_Samples = list[tuple[str, dict[str, str], float]]
+
+
+def metrics(*, repository: Repository, now: datetime | None = None) -> list[Family]:
+    """Return the metrics of a repository. Only those with samples are returned.
+
+    :param now: the current time, with a time zone; by default the clock's. Later backups are ignored.
+    :raises RepositoryError: the repository could not be read, which says nothing about the backups.
+    """
+    now = now or datetime.now(timezone.utc)
+    listed = read_catalogue(repository).by_series()
+    samples: _Samples = [
+        ("pgbackup_repository_listed_timestamp_seconds", {}, _unix(now)),
+        ("pgbackup_repository_backups", {}, sum(map(len, listed.values()))),
+        ("pgbackup_repository_size_bytes", {}, sum(one.size for backups in listed.values() for one in backups)),
+    ]
+    with ThreadPoolExecutor(THREADS) as pool:
+        for each in pool.map(lambda item: _of_series(repository, item[0], item[1], now), listed.items()):
+            samples += each
+    samples += _of_sets(repository, {(one.series, one.id) for backups in listed.values() for one in backups}, now)
+    families = {name: Family(name, help) for name, help in _HELP.items()}
+    for name, labels, value in samples:
+        families[name].samples.append(({"repository": repository.uri, **labels}, value))
+    return [family for family in families.values() if family.samples]
+
+
+def _of_series(repository: Repository, series: Series, listed: Sequence[Backup], now: datetime) -> _Samples:
+    # The folder names the series exactly; the other two are for people, and two names may look the same in them.
+    labels = {"series": series.path, "server": series.server, "database": series.database or f"@{series.kind}"}
+    reader = _Reader(repository, now)
+    past = [one for one in listed if one.started_at <= now + SKEW]
+    by_state = Counter(one.state for one in listed)
+    samples: _Samples = [
+        ("pgbackup_series_size_bytes", labels, sum(one.size for one in listed)),
+        *(
+            ("pgbackup_backups", {**labels, "state": state}, by_state[state])
+            for state in STATES
+            if state != "unreadable"  # which file names do not show
+        ),
+    ]
+    if past:
+        newest = reader.read(past[0]).backup
+        samples.append(("pgbackup_newest_backup_timestamp_seconds", labels, _unix(newest.started_at)))
+        for state in STATES:
+            samples.append(("pgbackup_newest_backup_state", {**labels, "state": state}, int(newest.state == state)))
+    verified = {level: reader.newest_verified(past, level) for level in LEVELS}
+    for level, evidence in verified.items():
+        time = _unix(evidence.backup.started_at) if evidence else 0
+        samples.append(("pgbackup_verified_backup_timestamp_seconds", {**labels, "level": level}, time))
+    samples += _of_verified(verified[LEVELS[0]], labels)
+    rehearsal = reader.last_rehearsal(past)
+    time = _unix(rehearsal.finished_at) if rehearsal else 0
+    samples.append(("pgbackup_rehearsal_timestamp_seconds", labels, time))
+    if rehearsal and rehearsal.restore_seconds is not None:
+        samples.append(("pgbackup_rehearsal_restore_duration_seconds", labels, rehearsal.restore_seconds))
+    return samples
+
+
+def _of_verified(evidence: Evidence | None, labels: dict[str, str]) -> _Samples:
+    level = evidence.backup.level if evidence else None
+    samples: _Samples = [("pgbackup_verified_backup_level", labels, LEVELS.index(level) + 1 if level else 0)]
+    if evidence is not None:
+        manifest = evidence.require_manifest()
+        samples += [
+            ("pgbackup_verified_backup_size_bytes", labels, manifest.artifact.size),
+            ("pgbackup_verified_backup_dump_duration_seconds", labels, manifest.duration_seconds),
+        ]
+        if (rows := _rows(evidence.verifications)) is not None:
+            samples.append(("pgbackup_verified_backup_rows", labels, rows))
+    return samples
+
+
+def _of_sets(repository: Repository, existing: set[tuple[Series, str]], now: datetime) -> _Samples:
+    samples: _Samples = []
+    for one in judge_sets(repository, None, timedelta.max, None, now):
+        labels, newest = {"server": one.server}, one.newest
+        time = _unix(newest.started_at) if newest else 0
+        samples.append(("pgbackup_complete_set_timestamp_seconds", labels, time))
+        if newest:
+            missing = sum((member.parsed_series, member.id) not in existing for member in newest.members)
+            samples += [
+                ("pgbackup_complete_set_databases", labels, len(newest.databases)),
+                ("pgbackup_complete_set_missing_backups", labels, missing),
+            ]
+    return samples
+
+
+class _Reader:
+    """Reads the backups of one series, each once."""
+
+    def __init__(self, repository: Repository, now: datetime) -> None:
+        self._repository, self._now = repository, now
+        self._found: dict[str, Evidence] = {}
+
+    def read(self, backup: Backup) -> Evidence:
+        if backup.id not in self._found:
+            try:
+                found = read_evidence(self._repository, backup.series, backup.id, now=self._now)
+            except BackupNotFound:
+                found = unreadable(backup, "it disappeared during the operation")
+            self._found[backup.id] = found
+        return self._found[backup.id]
+
+    def newest_verified(self, listed: Iterable[Backup], level: str) -> Evidence | None:
+        """Return the newest backup that its files prove to be verified at this level or above."""
+        claiming = [one for one in listed if may_count(one, level)]
+        return next((found for found in map(self.read, claiming[:MOST_READ]) if counts(found.backup, level)), None)
+
+    def last_rehearsal(self, listed: Iterable[Backup]) -> Verification | None:
+        """Return the last verification at level ``restore`` that passed, of whichever backup."""
+        claiming = [
+            (max(times), one)
+            for one in listed
+            if (times := [seen.at for seen in one.verifications if _is_rehearsal(seen.level, seen.result)])
+        ]
+        claiming.sort(key=lambda each: each[0], reverse=True)
+        for _, backup in claiming[:MOST_READ]:
+            for seen in reversed(self.read(backup).verifications):
+                if _is_rehearsal(seen.level, seen.result):
+                    return seen
+        return None
+
+
+def _is_rehearsal(level: str, result: str) -> bool:
+    return (level, result) == ("restore", "pass")
+
+
+def _rows(verifications: Sequence[Verification]) -> int | None:
+    for seen in reversed(verifications):
+        if seen.result == "pass" and LEVELS.index(seen.level) >= LEVELS.index("archive"):
+            return sum(table.rows for table in seen.tables)
+    return None
+
+
+def _unix(time: datetime) -> int:
+    return int(time.timestamp())
