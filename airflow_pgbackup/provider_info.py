@@ -46,6 +46,7 @@ def get_provider_info() -> dict[str, Any]:
         ),
         "sensors": _modules("sensors", "freshness"),
         "triggers": _modules("triggers", "freshness"),
+        "asset-uris": [{"schemes": ["pgbackup"], "handler": "airflow_pgbackup.assets.normalize_uri"}],
         "cli": ["airflow_pgbackup.cli.airflow.get_cli_commands"],
         "config": {
             "pgbackup": {

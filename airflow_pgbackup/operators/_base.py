@@ -7,11 +7,12 @@ import socket
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
+from airflow_pgbackup.assets import emit, with_alias
 from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
 from airflow_pgbackup.operators._map_label import as_label, use_map_label
 from airflow_pgbackup.operators._retries import airflow_error, retry_soon, with_second_try
@@ -19,7 +20,7 @@ from airflow_pgbackup.operators._task_log import TaskLog, wrapped
 from airflow_pgbackup.text import encodable
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import AssetAlias, Context
 
     from airflow_pgbackup.backup.context import RunContext
     from airflow_pgbackup.postgres.tools.cancel import Cancel
@@ -38,6 +39,9 @@ class PgBackupOperator(BaseOperator):
     ui_color = "#cfe2f3"
 
     deadline: float | timedelta | None = None
+
+    _emits: ClassVar[AssetAlias | None] = None
+    """The alias of the asset events that the task emits, one for the backup it returns."""
 
     # Only a running task has one: operators are copied and pickled.
     _cancel: Cancel | None = None
@@ -61,7 +65,10 @@ class PgBackupOperator(BaseOperator):
                 origin=origin(context),
                 seed=seed(context),
             )
-            return dict(encodable(with_second_try(lambda: self._run(context, run), log, cancel)))
+            result = dict(encodable(with_second_try(lambda: self._run(context, run), log, cancel)))
+            if self._emits is not None:
+                emit(context, self._emits, result, self._emitted_level)
+            return result
         except AirflowTaskTimeout:
             # The verb has ended its programs and removed its files on the way here, and has logged what became of the
             # backup or the target.
@@ -79,6 +86,22 @@ class PgBackupOperator(BaseOperator):
     @abstractmethod
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         """Call the verb with ``run`` as its context. The result goes to XCom: a reference, plain JSON."""
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """As of every operator. The mapped operator takes its outlets from here, and not from the constructor."""
+        made: Any = super().partial(**kwargs)
+        made.kwargs["outlets"] = cls._with_outlet(made.kwargs.get("outlets") or [])
+        return made
+
+    @classmethod
+    def _with_outlet(cls, outlets: Any) -> list[Any]:
+        return list(outlets) if cls._emits is None else with_alias(outlets, cls._emits)
+
+    @property
+    def _emitted_level(self) -> str | None:
+        """The level of the asset that the event is for; None: of the unverified backup."""
+        return None
 
     @property
     def map_label(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_pgbackup.assets import DUMPED
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, with_lists
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ COMMON_FIELDS = (
 
 class DumpOperator(PgBackupOperator):
     """The base of the two dump operators."""
+
+    _emits = DUMPED
 
     postgres_conn_id: str
     database: str | None

@@ -168,6 +168,7 @@ class PgDumpOperator(DumpOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.outlets = self._with_outlet(self.outlets)
         self.repository = repository
         self.postgres_conn_id = postgres_conn_id
         self.database = database

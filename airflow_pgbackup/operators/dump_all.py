@@ -112,6 +112,7 @@ class PgDumpAllOperator(DumpOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.outlets = self._with_outlet(self.outlets)
         self.repository = repository
         self.postgres_conn_id = postgres_conn_id
         self.database = database

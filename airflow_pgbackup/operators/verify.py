@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_pgbackup.assets import VERIFIED
 from airflow_pgbackup.operators._base import PgBackupOperator, repository_of
 from airflow_pgbackup.operators._map_label import as_label, series_label
 
@@ -20,7 +21,8 @@ class PgBackupVerifyOperator(PgBackupOperator):
     """Verify a backup and record the result beside it in its repository.
 
     If the backup fails, the task fails without a retry; if a rehearsal could not run on this worker, it fails and may
-    be retried. The task returns the reference, with ``verified`` as the repository has it now.
+    be retried. The task returns the reference, with ``verified`` as the repository has it now, and emits an event of
+    the asset that :func:`~airflow_pgbackup.assets.backup_asset` returns for this database and level.
 
     :param backup: a reference: what a dump, verify or upload task returned, ``backup=dump.output``.
     :param level: ``integrity``: the bytes are those that were dumped; a dump that airflow-pgbackup compressed is
@@ -33,6 +35,8 @@ class PgBackupVerifyOperator(PgBackupOperator):
     :param deadline: how long reading the archive may take, in seconds or as a timedelta; by default what the
         ``[pgbackup]`` section gives for its size.
     """
+
+    _emits = VERIFIED
 
     template_fields = ("backup", "level", "scratch_conn_id", "aws_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"backup": "json"}
@@ -48,11 +52,16 @@ class PgBackupVerifyOperator(PgBackupOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.outlets = self._with_outlet(self.outlets)
         self.backup = backup
         self.level = level
         self.scratch_conn_id = scratch_conn_id
         self.aws_conn_id = aws_conn_id
         self.deadline = deadline
+
+    @property
+    def _emitted_level(self) -> str:
+        return self.level
 
     @property
     def map_label(self) -> str:

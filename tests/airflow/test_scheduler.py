@@ -1,4 +1,5 @@
-"""A live scheduler: an example's scheduled run, and how failures look and are retried."""
+"""A live scheduler: an example's scheduled run, the DAG that its verified backup starts, and how failures look and are
+retried."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.options import S3Options
 
 EXAMPLE = Path(__file__).parents[2] / "dags" / "dvdrental_nightly.py"
+FOLLOWING = EXAMPLE.with_name("on_verified_backup.py")
 
 FAILING = """
 from datetime import timedelta
@@ -48,10 +50,12 @@ def test_a_scheduled_run_and_failures(
     open_repository(local).init()
     copies = open_repository(remote, s3=S3Options(client_factory=s3.client))
     copies.init()
-    airflow = LiveAirflow(tmp_path / "airflow", {"PGBACKUP_LOCAL": local, "PGBACKUP_REMOTE": remote})
+    environment = {"PGBACKUP_LOCAL": local, "PGBACKUP_REMOTE": remote, "PGBACKUP_DATABASE": database.dbname}
+    airflow = LiveAirflow(tmp_path / "airflow", environment)
     text = EXAMPLE.read_text()
     assert text.count('schedule="0 2 * * *"') == 1
     (airflow.dags / EXAMPLE.name).write_text(text.replace('schedule="0 2 * * *"', 'schedule="* * * * *"'))
+    (airflow.dags / FOLLOWING.name).write_text(FOLLOWING.read_text())
     with airflow, database.connect(autocommit=False) as session:
         (run,) = airflow.wait_for(
             "SELECT * FROM dag_run WHERE dag_id = 'dvdrental_nightly' AND state IN ('success', 'failed') "
@@ -63,6 +67,14 @@ def test_a_scheduled_run_and_failures(
             *(("dump", "success", 1), ("verify", "success", 1), ("upload", "success", 1))
         }
         assert len(list(copies.folders(f"dvdrental/{database.dbname}"))) >= 1
+
+        (following,) = airflow.wait_for(
+            "SELECT * FROM dag_run WHERE dag_id = 'on_verified_backup' AND state IN ('success', 'failed') "
+            "ORDER BY id LIMIT 1"
+        )
+        assert (following["run_type"], following["state"]) == ("asset_triggered", "success"), airflow.said()
+        (used,) = airflow.rows("SELECT value FROM xcom WHERE run_id = ? AND task_id = 'use'", following["run_id"])
+        assert f"{local}/dvdrental/{database.dbname}/" in used["value"]
 
         session.execute("LOCK TABLE locked")
         (airflow.dags / "failing.py").write_text(FAILING.format(repository=local))

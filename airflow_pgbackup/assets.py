@@ -1,0 +1,94 @@
+"""Assets: what dump and verify tasks emit, and what a DAG that waits for a backup is scheduled on.
+
+.. code-block:: text
+
+    pgbackup://prod/app                      each backup of the database app of the server prod, unverified
+    pgbackup://prod/app?verified=archive     each backup of it that was verified at level archive
+    pgbackup://prod/@globals                 the same for a series of pg_dumpall
+
+The path is that of the series in a repository, its names percent-encoded, so the URI is ASCII and short. A task learns
+the database from its connection or from an earlier task, so it declares an alias when its DAG is parsed, and names the
+asset when it succeeds.
+
+The DAG processor and the API server import this module, so it imports no provider and no verb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult
+
+from airflow.sdk import Asset, AssetAlias
+
+from airflow_pgbackup.repository.layout import LEVELS, Series, check_level
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+__all__ = ["DUMPED", "VERIFIED", "backup_asset"]
+
+DUMPED = AssetAlias("pgbackup-dumped")
+"""Any backup that a dump task made, unverified."""
+
+VERIFIED = AssetAlias("pgbackup-verified")
+"""Any backup that a verify task verified, at any level. A DAG scheduled on it starts after each."""
+
+_SCHEME = "pgbackup"
+
+
+def backup_asset(
+    server: str, database: str | None = None, level: str | None = "archive", *, scope: str | None = None
+) -> Asset:
+    """Return the asset of a series, for the ``schedule`` of a DAG.
+
+    It has one event for each task that verified a backup of the series at this level, and none for a backup that failed
+    or could not be proven. A level does not include the higher ones: combine assets with ``|`` for that.
+
+    :param server: the server name of the dump task, by default its connection id.
+    :param database: the database; None for pg_dumpall.
+    :param level: the ``level`` of the verify task; None for the event of the dump task.
+    :param scope: of a pg_dumpall: ``globals``, ``roles`` or ``tablespaces``; None for the complete cluster.
+    :raises ConfigurationError: an invalid name or level.
+    """
+    check_level(level, "level")
+    return _asset(Series(server, database, scope), level)
+
+
+def _asset(series: Series, level: str | None) -> Asset:
+    return Asset(f"{_SCHEME}://{series.path}" + (f"?verified={level}" if level else ""))
+
+
+def normalize_uri(uri: SplitResult) -> SplitResult:
+    """Check the URI of an asset: Airflow calls this for each with the scheme ``pgbackup``.
+
+    It corrects nothing: an asset under another URI would have no events.
+
+    :raises ValueError: :func:`backup_asset` does not make such a URI.
+    """
+    try:
+        Series.parse(f"{uri.netloc}{uri.path}")
+    except ValueError:
+        known = False
+    else:
+        known = uri.query in ("", *(f"verified={level}" for level in LEVELS))
+    if not known:
+        raise ValueError(
+            f"not the URI of a backup asset: {uri.geturl()[:200]!r}. HINT: Use backup_asset(server, database, level)."
+        )
+    return uri
+
+
+def with_alias(outlets: Iterable[Any], alias: AssetAlias) -> list[Any]:
+    """Return the outlets of a task with an alias, which may be among them already."""
+    return [*(outlet for outlet in outlets if outlet != alias), alias]
+
+
+def emit(context: Context, alias: AssetAlias, backup: Mapping[str, object], level: str | None) -> None:
+    """Let the task emit the event of a backup. Airflow records it when the task succeeds, and never before.
+
+    :param backup: its reference, which holds no secret: the ``extra`` of the event has it, and the level.
+    """
+    asset = _asset(Series.parse(str(backup["series"])), level)
+    extra: dict[str, Any] = {"backup": dict(backup), "level": level}
+    context["outlet_events"][alias].add(asset, extra=extra)

@@ -1,0 +1,232 @@
+"""Assets: which tasks emit an event for which backup, as the metadata database has it, and which URIs are valid."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from airflow.sdk import Asset
+
+from airflow_pgbackup.assets import DUMPED, VERIFIED, backup_asset, normalize_uri
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.provider_info import get_provider_info
+from airflow_pgbackup.repository.open import open_repository
+
+RunDag = Callable[..., Any]
+EVERY_NAME = [
+    "app",
+    "App",
+    "..",
+    "a/b",
+    "@cluster",
+    "a b?verified=restore#x",
+    "ä 'quoted\"",
+    "\u202e",
+    "user:pw@x",
+    "[::1",
+]
+
+
+@pytest.fixture
+def database(
+    server18: PostgresServer, fresh_database: Callable[..., Any], postgres_connection: Any
+) -> ConnectionParams:
+    params = fresh_database(server18, None, "CREATE TABLE film (id int)", "INSERT INTO film VALUES (1), (2)")
+    postgres_connection("db", params)
+    assert isinstance(params, ConnectionParams)
+    return params
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "repository"
+    open_repository(folder.as_uri()).init()
+    return folder
+
+
+@pytest.fixture
+def events(airflow_db: Path) -> Callable[[], list[tuple[str, dict[str, Any]]]]:
+    """Return a function that returns URI and extra of each event since the test began."""
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+    from sqlalchemy import func, select
+
+    with create_session() as session:
+        before = session.scalar(select(func.max(AssetEvent.id))) or 0
+
+    def read() -> list[tuple[str, dict[str, Any]]]:
+        with create_session() as session:
+            found = session.scalars(select(AssetEvent).where(AssetEvent.id > before).order_by(AssetEvent.id))
+            return [(str(event.uri), dict(event.extra)) for event in found]
+
+    return read
+
+
+@pytest.mark.parametrize("name", EVERY_NAME)
+def test_every_name_has_a_uri_of_its_own(name: str) -> None:
+    asset = backup_asset(name, name)
+    assert asset.uri == asset.name
+    assert asset.uri.isascii()
+    assert normalize_uri(urlsplit(asset.uri)).geturl() == asset.uri
+    assert len({backup_asset(one, other).uri for one in EVERY_NAME for other in EVERY_NAME}) == len(EVERY_NAME) ** 2
+
+
+def test_the_uri_is_that_of_the_series() -> None:
+    assert backup_asset("prod", "app").uri == "pgbackup://prod/app?verified=archive"
+    assert backup_asset("prod", "app", None).uri == "pgbackup://prod/app"
+    assert backup_asset("prod", "a/b", "restore").uri == "pgbackup://prod/a%2Fb?verified=restore"
+    assert backup_asset("prod", scope="globals").uri == "pgbackup://prod/@globals?verified=archive"
+    assert backup_asset("prod", "@globals").uri == "pgbackup://prod/%40globals?verified=archive"
+    with pytest.raises(ConfigurationError, match="invalid level 'restored'"):
+        backup_asset("prod", "app", "restored")
+    with pytest.raises(ConfigurationError, match="name is empty"):
+        backup_asset("prod", "")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "pgbackup://prod",
+        "pgbackup://prod/a b",
+        "pgbackup://prod/a/b",
+        "pgbackup://prod/a?verified=yes",
+        "pgbackup://prod/a?level=archive",
+        "pgbackup:///a",
+    ],
+)
+def test_airflow_refuses_a_uri_that_would_have_no_events(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"not the URI of a backup asset.*HINT: Use backup_asset"):
+        Asset(uri)
+
+
+def test_the_handler_is_registered() -> None:
+    (entry,) = get_provider_info()["asset-uris"]
+    assert (entry["schemes"], entry["handler"]) == (["pgbackup"], "airflow_pgbackup.assets.normalize_uri")
+
+
+def test_tasks_declare_their_outlets_when_the_dag_is_parsed(load_dag: Callable[..., Any]) -> None:
+    dag = load_dag("""
+from airflow.sdk import Asset
+mine = Asset("x-mine://asset")
+PgDumpOperator(task_id="dump", repository="file:///r")
+PgDumpAllOperator(task_id="cluster", repository="file:///r", outlets=[mine])
+PgBackupVerifyOperator(task_id="verify", backup={})
+PgBackupVerifyOperator.partial(task_id="mapped", outlets=[mine]).expand(backup=[{}])
+PgBackupVerifyOperator.partial(task_id="plain").expand(backup=[{}])
+PgBackupUploadOperator(task_id="upload", backup={}, destination="file:///s")
+""")
+    mine = Asset("x-mine://asset")
+    assert {task.task_id: task.outlets for task in dag.tasks} == {
+        "dump": [DUMPED],
+        "cluster": [mine, DUMPED],
+        "verify": [VERIFIED],
+        "mapped": [mine, VERIFIED],
+        "plain": [VERIFIED],
+        "upload": [],
+    }
+
+
+def test_one_event_for_each_dump_and_each_verification(
+    database: ConnectionParams, folder: Path, run_dag: RunDag, events: Callable[[], Any]
+) -> None:
+    run = run_dag(f"""
+dump = PgDumpOperator(task_id="dump", postgres_conn_id="db", server="prod", repository={folder.as_uri()!r})
+verify = PgBackupVerifyOperator(task_id="verify", backup=dump.output)
+PgBackupVerifyOperator(task_id="again", backup=verify.output, level="integrity")
+roles = PgDumpAllOperator(task_id="roles", postgres_conn_id="db", repository={folder.as_uri()!r}, roles_only=True)
+""")
+    assert set(run.states.values()) == {"success"}, run.output
+    name = database.dbname
+    assert sorted(events(), key=lambda event: event[0]) == [
+        ("pgbackup://db/@roles", {"backup": run.results["roles"], "level": None}),
+        (f"pgbackup://prod/{name}", {"backup": run.results["dump"], "level": None}),
+        (f"pgbackup://prod/{name}?verified=archive", {"backup": run.results["verify"], "level": "archive"}),
+        (f"pgbackup://prod/{name}?verified=integrity", {"backup": run.results["again"], "level": "integrity"}),
+    ]
+    password = database.get_password()
+    assert password is None or password not in json.dumps(events())
+
+
+def test_no_event_for_a_failed_or_unproven_backup(
+    database: ConnectionParams, folder: Path, run_dag: RunDag, events: Callable[[], Any], postgres_connection: Any
+) -> None:
+    postgres_connection("nowhere", database, port=1)
+    run = run_dag(f"""
+from airflow_pgbackup.assets import backup_asset
+PgDumpOperator(task_id="refused", postgres_conn_id="nowhere", repository={folder.as_uri()!r})
+dump = PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})
+
+@task
+def spoil(backup):
+    from pathlib import Path
+    artifact = Path({str(folder)!r}) / backup["key"]
+    artifact.chmod(0o600)
+    artifact.write_bytes(artifact.read_bytes()[:-1] + b"x")
+    return backup
+
+spoiled = spoil(dump.output)
+PgBackupVerifyOperator(task_id="failed", backup=spoiled)
+PgBackupVerifyOperator(task_id="unproven", backup=dump.output, level="restore", scratch_conn_id="nowhere")
+""")
+    assert (run.states["failed"], run.states["unproven"], run.states["refused"]) == ("failed",) * 3, run.output
+    assert [uri for uri, _ in events()] == [f"pgbackup://db/{database.dbname}"]
+
+
+def test_a_retry_that_finds_the_backup_emits_one_event(
+    database: ConnectionParams, folder: Path, run_clear_run: Callable[..., Any], events: Callable[[], Any]
+) -> None:
+    first, _ = run_clear_run(f"""
+from datetime import timedelta
+
+def die_once(context, result):
+    if context["ti"].try_number == 1:
+        raise RuntimeError("killed after the commit")
+
+dump = PgDumpOperator(
+    task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r}, retries=1, retry_delay=timedelta(0),
+    post_execute=die_once,
+)
+PgBackupVerifyOperator(
+    task_id="verify", backup=dump.output, retries=1, retry_delay=timedelta(0), post_execute=die_once
+)
+""")
+    assert set(first.states.values()) == {"success"}, first.output
+    assert first.output.count("killed after the commit") >= 2
+    found = events()
+    of_first = [uri for uri, extra in found if extra["backup"]["id"] == first.results["dump"]["id"]]
+    name = database.dbname
+    assert sorted(of_first) == [f"pgbackup://db/{name}", f"pgbackup://db/{name}?verified=archive"]
+    # A person who clears the run asks for another backup, which has its own events.
+    assert len(found) == 4
+
+
+def test_one_event_for_each_of_100_mapped_series(
+    database: ConnectionParams, folder: Path, run_dag: RunDag, events: Callable[[], Any], tmp_path: Path
+) -> None:
+    run = run_dag(f'PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})')
+    made = run.results["dump"]
+    series = [f"s{number}" for number in range(100)]
+    source = folder / made["series"] / made["id"]
+    references = []
+    for server in series:
+        copy = folder / server / database.dbname / made["id"]
+        shutil.copytree(source, copy)
+        manifest = json.loads((copy / "manifest.json").read_text())
+        manifest["series"]["server"] = server
+        (copy / "manifest.json").chmod(0o600)
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+        references.append({**made, "series": f"{server}/{database.dbname}"})
+    run = run_dag(f"""
+from airflow_pgbackup.assets import VERIFIED
+PgBackupVerifyOperator.partial(task_id="verify", level="integrity").expand(backup={references!r})
+""")
+    assert set(run.states.values()) == {"success"}, run.output
+    verified = sorted(uri for uri, extra in events() if extra["level"])
+    assert verified == sorted(f"pgbackup://{server}/{database.dbname}?verified=integrity" for server in series)
