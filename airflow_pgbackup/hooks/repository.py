@@ -1,4 +1,4 @@
-"""Open a repository with an Airflow connection."""
+"""Open repositories with Airflow connections."""
 
 from __future__ import annotations
 
@@ -6,10 +6,60 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
     from mypy_boto3_s3.client import S3Client
 
     from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.repository.base import Repository
+    from airflow_pgbackup.repository.s3.options import S3Options
+
+
+class Repositories:
+    """Open the repositories of one task.
+
+    Those of one connection share it: Airflow is asked for it once, and boto3 makes one client, which takes longer than
+    the requests of a small backup.
+
+    :param cancel: stops listings and, in S3, reads.
+    """
+
+    def __init__(self, *, cancel: Cancel | None = None) -> None:
+        self._cancel = cancel
+        self._hooks: dict[str, S3Hook] = {}
+        self._opened: dict[str | None, Repository] = {}
+
+    def open(
+        self, uri: str, aws_conn_id: str | None = "aws_default", *, extra_args: Mapping[str, Any] | None = None
+    ) -> Repository:
+        """Open a repository; parameters and errors as for :func:`open_repository`."""
+        from airflow_pgbackup.repository.open import open_repository as open_uri
+        from airflow_pgbackup.repository.s3.options import S3Options
+
+        in_s3 = uri.lower().startswith("s3://")
+        if aws_conn_id is None or not in_s3:
+            options = S3Options(extra_args=extra_args or {})
+        else:
+            options = self._options(aws_conn_id, extra_args)
+        opened = open_uri(uri, s3=options, cancel=self._cancel, client_of=self._opened.get(aws_conn_id))
+        if in_s3:
+            self._opened.setdefault(aws_conn_id, opened)
+        return opened
+
+    def _options(self, aws_conn_id: str, extra_args: Mapping[str, Any] | None) -> S3Options:
+        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+        from airflow_pgbackup.repository.s3.options import S3Options
+
+        if aws_conn_id not in self._hooks:
+            self._hooks[aws_conn_id] = S3Hook(aws_conn_id=aws_conn_id)
+        hook = self._hooks[aws_conn_id]
+        unused = [hook]  # a hook makes its client once, and Airflow is asked for the connection once per hook
+
+        def client() -> S3Client:
+            made: S3Client = (unused.pop() if unused else S3Hook(aws_conn_id=aws_conn_id)).get_conn()
+            return made
+
+        return S3Options.of_store(hook.service_config, extra_args=extra_args, client_factory=client)
 
 
 def open_repository(
@@ -33,20 +83,4 @@ def open_repository(
     :param cancel: stops listings and, in S3, reads.
     :raises ConfigurationError: an unknown kind of URI or extra argument, or a limit out of range.
     """
-    from airflow_pgbackup.repository.open import open_repository as open_uri
-    from airflow_pgbackup.repository.s3.options import S3Options
-
-    if aws_conn_id is None or not uri.lower().startswith("s3://"):
-        return open_uri(uri, s3=S3Options(extra_args=extra_args or {}), cancel=cancel)
-
-    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-
-    hook = S3Hook(aws_conn_id=aws_conn_id)
-    unused = [hook]  # a hook makes its client once, and Airflow is asked for the connection once per hook
-
-    def client() -> S3Client:
-        made: S3Client = (unused.pop() if unused else S3Hook(aws_conn_id=aws_conn_id)).get_conn()
-        return made
-
-    store = S3Options.of_store(hook.service_config, extra_args=extra_args, client_factory=client)
-    return open_uri(uri, s3=store, cancel=cancel)
+    return Repositories(cancel=cancel).open(uri, aws_conn_id, extra_args=extra_args)

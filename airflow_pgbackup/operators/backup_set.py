@@ -92,15 +92,16 @@ class PgBackupSetOperator(PgBackupOperator):
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.sets.write_set import as_json, require_complete
-        from airflow_pgbackup.hooks.repository import open_repository
+        from airflow_pgbackup.hooks.repository import Repositories
 
         ti = context["ti"]
         # Without the number of clears, which the seeds of backups have: a cleared run completes the set that it made.
         run = replace(run, seed=json.dumps([ti.dag_id, ti.task_id, ti.run_id, ti.map_index]))
-        here = open_repository(self.repository, self.aws_conn_id, cancel=run.cancel)
+        repositories = Repositories(cancel=run.cancel)
+        here = repositories.open(self.repository, self.aws_conn_id)
         written = [(here, self._write(here, self.backups, self.globals_backup, None, run))]
         if self.destination is not None:
-            there = open_repository(self.destination, self.destination_aws_conn_id, cancel=run.cancel)
+            there = repositories.open(self.destination, self.destination_aws_conn_id)
             id = written[0][1].id
             written.append((there, self._write(there, self.copies, self.globals_copy, id, run)))
         require_complete(*written)

@@ -75,19 +75,18 @@ class PgBackupUploadOperator(PgBackupOperator):
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.upload import upload
-        from airflow_pgbackup.hooks.repository import open_repository
+        from airflow_pgbackup.hooks.repository import Repositories
 
         extra_args: Mapping[str, Any] = self.extra_args or {}
         if self.checksum_algorithm is not None:
             extra_args = {**mapping("extra_args", extra_args), "ChecksumAlgorithm": self.checksum_algorithm}
-        destination = open_repository(
-            self.destination, self.destination_aws_conn_id, extra_args=extra_args, cancel=run.cancel
-        )
+        repositories = Repositories(cancel=run.cancel)
+        destination = repositories.open(self.destination, self.destination_aws_conn_id, extra_args=extra_args)
         if is_true("init_repository", self.init_repository):
             destination.init()
         return upload(
             reference=self.backup,  # type: ignore[arg-type]  # rendered: the XComArg is a reference now
-            source=open_repository(repository_of(self.backup), self.aws_conn_id, cancel=run.cancel),
+            source=repositories.open(repository_of(self.backup), self.aws_conn_id),
             destination=destination,
             minimum_level=self.minimum_level,
             context=run,

@@ -17,11 +17,18 @@ from airflow_pgbackup.wording import store
 _FORMS = "Write file:///absolute/directory or s3://bucket/prefix."
 
 
-def open_repository(uri: str, *, s3: S3Options | None = None, cancel: CancelFlag | None = None) -> Repository:
+def open_repository(
+    uri: str,
+    *,
+    s3: S3Options | None = None,
+    cancel: CancelFlag | None = None,
+    client_of: Repository | None = None,
+) -> Repository:
     """Return the repository at a URI. Nothing is opened yet: a missing repository is an error when it is used.
 
     :param s3: how to reach an ``s3://`` repository; None: boto3's default credentials.
     :param cancel: checked while the repository is listed and, in S3, read.
+    :param client_of: another ``s3://`` repository, whose boto3 client this one uses instead of making its own.
     :raises ConfigurationError: not an absolute ``file://`` directory or an ``s3://`` bucket and prefix.
     """
     scheme, separator, rest = uri.partition("://")
@@ -44,7 +51,7 @@ def open_repository(uri: str, *, s3: S3Options | None = None, cancel: CancelFlag
         )
     if scheme == "file":
         return _local(uri, authority, path, cancel)
-    return _s3(uri, authority, path, s3 or S3Options(), cancel)
+    return _s3(uri, authority, path, s3 or S3Options(), cancel, client_of)
 
 
 def _local(uri: str, host: str, path: str, cancel: CancelFlag | None) -> LocalRepository:
@@ -56,7 +63,14 @@ def _local(uri: str, host: str, path: str, cancel: CancelFlag | None) -> LocalRe
     return LocalRepository(Path("/") / _checked(uri, unquote(path)), cancel=cancel)
 
 
-def _s3(uri: str, bucket: str, prefix: str, options: S3Options, cancel: CancelFlag | None) -> Repository:
+def _s3(
+    uri: str,
+    bucket: str,
+    prefix: str,
+    options: S3Options,
+    cancel: CancelFlag | None,
+    client_of: Repository | None,
+) -> Repository:
     if ":" in bucket:
         raise ConfigurationError(
             f"the repository's URI holds a port: {uri!r}",
@@ -66,7 +80,8 @@ def _s3(uri: str, bucket: str, prefix: str, options: S3Options, cancel: CancelFl
         raise ConfigurationError(f"invalid bucket name {bucket!r} in {uri!r}", hint=_FORMS)
     from airflow_pgbackup.repository.s3.repository import S3Repository  # boto3 takes 0.2 s to import
 
-    return S3Repository(bucket, _checked(uri, prefix) if prefix.rstrip("/") else "", options, cancel=cancel)
+    root = _checked(uri, prefix) if prefix.rstrip("/") else ""
+    return S3Repository(bucket, root, options, cancel=cancel, client_of=client_of)
 
 
 def _checked(uri: str, path: str) -> str:

@@ -51,6 +51,30 @@ def test_airflow_is_asked_once_until_credentials_expire(
     assert asked == ["aws_default"] * 3
 
 
+def test_repositories_of_one_connection_share_its_client(
+    s3: S3Server, aws_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+    from airflow_pgbackup.hooks.repository import Repositories
+
+    made: list[str] = []
+    get_conn = S3Hook.get_conn
+    monkeypatch.setattr(S3Hook, "get_conn", lambda hook: made.append(hook.aws_conn_id) or get_conn(hook))  # type: ignore[func-returns-value]
+    aws_connection()
+    aws_connection("other")
+    bucket, client = s3.bucket(), s3.client()
+    opened = Repositories()
+    one = opened.open(f"s3://{bucket}/one")
+    two = opened.open(f"s3://{bucket}/two", extra_args={"ContentType": "x/y"})
+    three = opened.open(f"s3://{bucket}/three", "other")
+    for repository in (one, two, three):
+        repository.init()
+    assert made == ["aws_default", "other"]
+    types = [client.head_object(Bucket=bucket, Key=f"{name}/repository.json")["ContentType"] for name in ("one", "two")]
+    assert types[0] != types[1] == "x/y", "extra arguments are of one repository only"
+
+
 @pytest.mark.parametrize("store", [{"max_parts": 0}, {"max_parts": "1000"}, {"extra_args": {"StorageClas": "GLACIER"}}])
 def test_nonsense_in_the_connection_is_said(store: dict[str, object], aws_connection: Callable[..., None]) -> None:
     from airflow_pgbackup.hooks.repository import open_repository

@@ -335,6 +335,17 @@ def test_credentials_that_expire_during_an_upload_are_renewed(store: Store) -> N
     assert len(made) == 2
 
 
+def test_credentials_of_a_shared_client_are_renewed_once(store: Store) -> None:
+    store.open().init()
+    factory, made = expiring(store)
+    first = store.open(factory)
+    second = open_repository(f"s3://{store.bucket}/pg", client_of=first)
+    second.write(KEY, io.BytesIO(LARGE))
+    assert store.visible() == LARGE
+    assert first.read_bytes(KEY, limit=len(LARGE)) == LARGE
+    assert len(made) == 2
+
+
 def test_credentials_that_expire_between_members_are_renewed(store: Store, tmp_path: Path) -> None:
     store.open().init()
     factory, made = expiring(store)

@@ -40,12 +40,22 @@ class S3Repository(Repository):
     """A repository in an S3 bucket.
 
     :param prefix: without leading or trailing slash; empty for the bucket itself.
+    :param client_of: another such repository, whose client this one uses and renews.
     """
 
-    def __init__(self, bucket: str, prefix: str, options: S3Options, *, cancel: CancelFlag | None = None) -> None:
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str,
+        options: S3Options,
+        *,
+        cancel: CancelFlag | None = None,
+        client_of: Repository | None = None,
+    ) -> None:
         super().__init__(f"s3://{bucket}/{prefix}".removesuffix("/"), cancel=cancel)
         self._root = f"{prefix}/" if prefix else ""
-        self._bucket = Bucket(bucket, options, cancel=cancel)
+        of = client_of._bucket if isinstance(client_of, S3Repository) else None
+        self._bucket: Bucket = Bucket(bucket, options, of=of, cancel=cancel)
 
     def stat(self, key: str) -> Entry | None:
         check_key(key)
