@@ -130,7 +130,8 @@ def read_backups(repository: Repository, found: BackupSet, target: SetTarget) ->
         raise BackupNotFound(
             f"{counted(len(gone), 'backup')} of set {found.location} {'does' if len(gone) == 1 else 'do'} not exist: "
             f"{', '.join(gone[:NAMED])}",
-            hint="Retention may have removed them. Name the databases to restore, or choose another set.",
+            hint=f"Retention may have removed them. Select others with {parameter('databases')}, or "
+            "choose another set.",
         )
     references: list[Mapping[str, object]] = [reference_of(repository, evidence) for evidence in read if evidence]
     backups = list(zip(members, references, strict=True))

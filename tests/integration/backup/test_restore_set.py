@@ -260,6 +260,7 @@ def test_a_backup_that_was_removed_or_exchanged_is_noticed_first(
     remove_backup(here, read_evidence(here, first.parsed_series, first.id).backup)
     with pytest.raises(BackupNotFound, match=r"1 backup of set prod/@sets/\S+ does not exist: prod/app/"):
         restored(here, target)
+    assert "Select others with --database, or" in pgbackup(target, "restore-set", here.uri, "prod").stderr
     assert names(target) == {"postgres"}
     restored(here, target, databases=["billing"])
     assert names(target) == {"postgres", "billing"}
