@@ -16,6 +16,7 @@ from airflow_pgbackup.assets import emit, with_alias
 from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
 from airflow_pgbackup.operators._map_label import as_label, use_map_label
 from airflow_pgbackup.operators._retries import airflow_error, retry_soon, with_second_try
+from airflow_pgbackup.operators._stats import measured
 from airflow_pgbackup.operators._task_log import TaskLog, wrapped
 from airflow_pgbackup.text import encodable
 
@@ -65,7 +66,8 @@ class PgBackupOperator(BaseOperator):
                 origin=origin(context),
                 seed=seed(context),
             )
-            result = dict(encodable(with_second_try(lambda: self._run(context, run), log, cancel)))
+            with measured(self) as result:
+                result.update(encodable(with_second_try(lambda: self._run(context, run), log, cancel)))
             if self._emits is not None:
                 emit(context, self._emits, result, self._emitted_level)
             return result
