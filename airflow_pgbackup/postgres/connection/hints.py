@@ -55,8 +55,9 @@ _TABLE: list[tuple[str, str]] = [
     ),
     (
         r"unsupported startup parameter",
-        "This is a connection pooler that refuses session options: connect to PostgreSQL itself, "
-        "or let the pooler ignore them (PgBouncer: ignore_startup_parameters = options).",
+        "This is a connection pooler that refuses session options: connect to PostgreSQL itself. "
+        "A pooler that ignores them (PgBouncer: ignore_startup_parameters = options) also drops bytea_output = hex, "
+        "which a dump needs: set it for the role then (ALTER ROLE … SET bytea_output = hex).",
     ),
     (
         r"too many clients already|remaining connection slots are reserved|too many connections for",

@@ -35,7 +35,8 @@ AT = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
         (AT + "timeout expired", "did not answer in time"),
         ("connection timeout expired", "did not answer in time"),
         (AT + "Connection timed out", "did not answer in time"),
-        (AT + "FATAL:  unsupported startup parameter: options", "pooler"),
+        (AT + "FATAL:  unsupported startup parameter: options", "connect to PostgreSQL itself"),
+        (AT + "FATAL:  unsupported startup parameter: options", "SET bytea_output = hex"),
         (AT + "FATAL:  sorry, too many clients already", "out of connections"),
         (
             AT + "FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute",
