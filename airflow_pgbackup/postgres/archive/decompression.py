@@ -19,6 +19,9 @@ _ZSTD_MAGIC = 0xFD2FB528
 _LZ4_MAGIC = 0x184D2204
 _SKIPPABLE_MAGIC = 0x184D2A50  # and the next fifteen values, in both formats
 _INPUT = 32 << 10
+_PADDED = ("gzip", "xz")
+"""Methods whose streams may be followed by zero bytes: gzip ignores them, as of tapes (its manual, "Invoking gzip"); in
+xz, they are Stream Padding (The .xz File Format, section 2.2)."""
 _STEP = 4096  # integers read between two calls of on_step
 
 
@@ -158,6 +161,7 @@ class Decompressed:
         self._left = b""  # compressed bytes not yet passed to the decompressor
         self._more = False  # the decompressor may have more output than it was asked for
         self._output = memoryview(b"")
+        self._padding = 0  # zero bytes since the last stream
         self.streams = 0
 
     def read(self, size: int = -1, /) -> bytes:
@@ -173,6 +177,8 @@ class Decompressed:
 
     def _decompress(self) -> bytes:
         if self._decompressor is None:
+            if self.streams and self._method in _PADDED and not self._skip_padding():
+                return b""
             self._decompressor = decompressor(self._method)
         try:
             output = self._decompressor.decompress(self._left, CHUNK)
@@ -188,9 +194,33 @@ class Decompressed:
             self._left, self._more = self._decompressor.unconsumed_tail, len(output) >= CHUNK
         return output
 
+    def _skip_padding(self) -> bool:
+        """Skip zero bytes after a stream. Return whether another stream follows in what has been read."""
+        rest = self._left.lstrip(b"\0")
+        self._padding += len(self._left) - len(rest)
+        self._left = rest
+        if not rest:
+            return False
+        if self._padding and self._method == "gzip":
+            raise VerificationFailed(
+                f"{self._what} is corrupt before byte {self._counted.size}: its gzip stream is followed by zero bytes "
+                "and then by others, which gzip ignores"
+            )
+        self._check_padding()
+        self._padding = 0
+        return True
+
+    def _check_padding(self) -> None:
+        if self._method == "xz" and self._padding % 4:
+            raise VerificationFailed(
+                f"{self._what} is corrupt before byte {self._counted.size}: its xz stream is followed by "
+                f"{self._padding} zero bytes, not by a multiple of 4"
+            )
+
     def _end(self) -> bytes:
         if self._decompressor is not None:
             raise VerificationFailed(
                 f"{self._what} is truncated after {self._counted.size} bytes: its {self._method} stream does not end"
             )
+        self._check_padding()
         return b""

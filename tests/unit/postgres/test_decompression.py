@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import subprocess
 import sys
 import tracemalloc
 
@@ -109,6 +110,37 @@ def test_what_follows_a_compressed_script_is_corrupt(method: str) -> None:
     reader = Decompressed(io.BytesIO(COMPRESS[method](DATA) + b"not compressed" * 10), method, "the dump")
     with pytest.raises(VerificationFailed, match="the dump is corrupt"):
         list(iter(lambda: reader.read(1 << 20), b""))
+
+
+@pytest.mark.parametrize("zeros", [4, 512, 100_000])
+@pytest.mark.parametrize("method", ["gzip", "xz"])
+def test_zero_bytes_at_the_end_are_no_fault(method: str, zeros: int) -> None:
+    content = COMPRESS[method](DATA) + bytes(zeros)
+    reader = Decompressed(io.BytesIO(content), method, "the dump")
+    assert b"".join(iter(lambda: reader.read(1 << 20), b"")) == DATA
+    assert reader.streams == 1
+    done = subprocess.run([method, "-dc"], input=content, capture_output=True, check=True)
+    assert done.stdout == DATA, "the program agrees"
+
+
+def test_zero_bytes_in_front_of_another_stream() -> None:
+    """xz decompresses both streams; gzip ignores the second, which must not pass as complete."""
+    both = {method: COMPRESS[method](DATA) + bytes(8) + COMPRESS[method](DATA) for method in ("gzip", "xz")}
+    reader = Decompressed(io.BytesIO(both["xz"]), "xz", "the dump")
+    assert b"".join(iter(lambda: reader.read(1 << 20), b"")) == DATA * 2
+    assert subprocess.run(["xz", "-dc"], input=both["xz"], capture_output=True, check=True).stdout == DATA * 2
+    with pytest.raises(VerificationFailed, match="followed by zero bytes and then by others, which gzip ignores"):
+        check_complete(io.BytesIO(both["gzip"]), "gz", "the dump", nothing)
+    assert subprocess.run(["gzip", "-dc"], input=both["gzip"], capture_output=True).stdout == DATA
+
+
+@pytest.mark.parametrize("follows", [b"", lzma.compress(DATA)])
+def test_invalid_padding_of_xz(follows: bytes) -> None:
+    content = lzma.compress(DATA) + bytes(3) + follows
+    reader = Decompressed(io.BytesIO(content), "xz", "the dump")
+    with pytest.raises(VerificationFailed, match="followed by 3 zero bytes, not by a multiple of 4"):
+        list(iter(lambda: reader.read(1 << 20), b""))
+    assert subprocess.run(["xz", "-dc"], input=content, capture_output=True).returncode == 1, "xz refuses it"
 
 
 @pytest.mark.parametrize("method", METHODS)
