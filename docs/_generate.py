@@ -180,7 +180,7 @@ def _problems() -> str:
 def _problem(problem: RestorabilityProblem) -> str:
     objects = ", ".join(problem.objects) or "…"
     text = f"### {problem.code}\n\n{problem.severity}: `{problem.message.format(objects)}`\n\n"
-    text += f"At restore: {problem.consequence}.\n\n{problem.hint.format(objects)}\n\n"
+    text += f"At restore: {problem.consequence}.\n\n{problem.hint_about(objects)}\n\n"
     if problem.condition:
         text += f"Example: {problem.condition}{':' if problem.example else '.'}\n\n"
     if problem.example:

@@ -7,6 +7,7 @@ from airflow_pgbackup.wording import Wording
 
 # Where the option is not the parameter's name with hyphens.
 _OPTIONS = {
+    "databases": "--database",
     "tables": "--table",
     "databases": "--database",
     "schemas": "--schema",
@@ -40,6 +41,8 @@ class CommandWording(Wording):
     ) -> None:
         self._program, self._airflow, self._postgres, self._aws = program, airflow, postgres, aws
         self._flags = {flag for argument in command.arguments for flag in argument.flags}
+        if command.name == "check":  # its hints name options of the dump
+            self._flags.add("--option")
 
     def parameter(self, name: str, value: object = True) -> str:
         if name in _NEGATED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ def server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def run(server: PostgresServer, here: Repository) -> Run:
-    def run(*arguments: str, status: str = "done") -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, status: str = "done", **more: str) -> subprocess.CompletedProcess[str]:
         env = {
             "PATH": os.environ["PATH"],
             "HOME": "/nonexistent",
@@ -49,6 +50,7 @@ def run(server: PostgresServer, here: Repository) -> Run:
             "PGPASSWORD": "secret",
             "PGBACKUP_REPOSITORY": here.uri,
             "PGBACKUP_CLIENT_DIRS": str(postgres_bin_dir(18)),
+            **more,
         }
         done = subprocess.run([*PROGRAM, *arguments], env=env, capture_output=True, text=True, timeout=180)
         assert done.returncode == EXIT_STATUS[status], done.stderr
@@ -113,6 +115,34 @@ def test_one_that_fails_holds_up_no_other_and_is_named(run: Run, here: Repositor
 def test_invalid_requests(run: Run, here: Repository, arguments: list[str], message: str) -> None:
     assert message in run("dump-set", "--server", "prod", *arguments, status="usage").stderr
     assert list_sets(here) == []
+
+
+def test_a_set_restored_beside_the_databases_and_what_stops_it(
+    run: Run, here: Repository, server: PostgresServer
+) -> None:
+    run("dump-set", "--server", "prod", "--database", "app", "--verify", "none")
+    wrong = run("restore-set", "prod", status="failed", PGPASSWORD="wr0ng")
+    assert "password authentication failed" in wrong.stderr
+    assert "\nhint: " in wrong.stderr
+    assert "wr0ng" not in wrong.stdout + wrong.stderr
+    taken = run("restore-set", "prod", status="usage")
+    assert "already has database app\n" in taken.stderr
+    assert "hint: Give --prefix to restore beside them, name the databases to restore, or use " in taken.stderr
+    assert "hint: PostgreSQL truncates names to 63 bytes: choose a shorter --prefix." in run(
+        "restore-set", "prod", "--prefix", "x" * 61, status="usage"
+    ).stderr  # fmt: skip
+    for arguments, env in (("dump-set", {"NO_COLOR": "1"}), ("restore-set", {"TERM": "dumb"})):
+        piped = run(*PLAIN[arguments], **env)
+        assert piped.stdout
+        assert not re.search(r"[^\x20-\U0010ffff\n]", piped.stdout + piped.stderr)
+    with closing(server.params.with_database("restored_app").connect()) as session:
+        assert session.execute("SELECT count(*) FROM film").fetchone() == (5000,)
+
+
+PLAIN = {
+    "dump-set": ["dump-set", "--server", "prod", "--database", "app", "--verify", "none"],
+    "restore-set": ["restore-set", "prod", "--prefix", "restored_"],
+}
 
 
 def test_without_a_repository_nothing_is_dumped(run: Run, tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_every_verb_that_connects_has_had_a_wrong_password() -> None:
         "verify",
         "drill",
         "restore-set",
-    }  # fmt: skip  restore-set needs a set first
+    }  # fmt: skip  restore-set needs a set: test_cli_sets.py
 
 
 # -- no rights, a full disk --------------------------------------------------------------------------------------------

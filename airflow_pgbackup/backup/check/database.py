@@ -10,6 +10,7 @@ from airflow_pgbackup.backup.findings import named
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.settings import Settings
+from airflow_pgbackup.wording import parameter
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -105,7 +106,7 @@ def _client_encoding(db: InspectedDatabase, options: DumpOptions | DumpAllOption
             "client_encoding",
             f"{db.where}: the user's client_encoding is {client}, but the database's encoding is {server}: "
             "the dump fails at the first character that the former lacks",
-            f"Set encoding={server!r}, or run ALTER ROLE ... RESET client_encoding.",
+            f"Dump with {parameter('encoding', server)}, or run ALTER ROLE ... RESET client_encoding.",
             (client,),
         )
 
@@ -144,8 +145,8 @@ def _not_in_plain(db: InspectedDatabase) -> None:
     if properties:
         db.warning(
             "database_properties",
-            f"{db.where}: a plain dump without create does not contain {', '.join(properties)}",
-            "Set create=True, or use another format: pg_restore --create restores them.",
+            f"{db.where}: a plain dump without {parameter('create')} does not contain {', '.join(properties)}",
+            f"Dump with {parameter('create', True)}, or in another format: pg_restore --create restores them.",
             properties,
         )
 

@@ -14,6 +14,7 @@ from airflow_pgbackup.backup.findings import named
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.tools.capabilities import lock_table_privileges
+from airflow_pgbackup.wording import parameter
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -114,7 +115,8 @@ def _tables(db: InspectedDatabase, user: str, relations: list[_Relation], with_r
         db.error(
             "schema_usage",
             f"{db.where}: {user} lacks USAGE on {'schemas' if len(schemas) > 1 else 'schema'} {named(schemas)}",
-            f"Run GRANT USAGE ON SCHEMA {', '.join(schemas)} TO {user}, or {everything}, or set exclude_schemas.",
+            f"Run GRANT USAGE ON SCHEMA {', '.join(schemas)} TO {user}, or {everything}, or dump with "
+            f"{parameter('exclude_schemas')}.",
             schemas,
         )
     tables = [one.name for one in needed if one.kind in "rp" and not (one.select if one.oid in rows else one.lock)]
@@ -122,8 +124,8 @@ def _tables(db: InspectedDatabase, user: str, relations: list[_Relation], with_r
         db.error(
             "table_select",
             f"{db.where}: {user} lacks SELECT on {'tables' if len(tables) > 1 else 'table'} {named(tables)}",
-            f"Run GRANT SELECT ON {named(tables)} TO {user}, or {everything}, or set exclude_tables; ALTER DEFAULT "
-            "PRIVILEGES covers future tables.",
+            f"Run GRANT SELECT ON {named(tables)} TO {user}, or {everything}, or dump with "
+            f"{parameter('exclude_tables')}; ALTER DEFAULT PRIVILEGES covers future tables.",
             tables,
         )
     sequences = [one.name for one in needed if one.kind == "S" and not one.select]
@@ -132,8 +134,8 @@ def _tables(db: InspectedDatabase, user: str, relations: list[_Relation], with_r
             "sequence_select",
             f"{db.where}: {user} lacks SELECT on {'sequences' if len(sequences) > 1 else 'sequence'} "
             f"{named(sequences)}",
-            f"Run GRANT SELECT ON SEQUENCE {named(sequences)} TO {user}, or {everything}, or set exclude_tables, which "
-            "excludes sequences too.",
+            f"Run GRANT SELECT ON SEQUENCE {named(sequences)} TO {user}, or {everything}, or dump with "
+            f"{parameter('exclude_tables')}, which excludes sequences too.",
             sequences,
         )
 
@@ -143,17 +145,17 @@ def _row_security(db: InspectedDatabase, user: str, with_rows: list[_Relation], 
     if filtered and enabled:
         db.warning(
             "row_security",
-            f"{db.where}: with enable_row_security, the dump contains only those rows of {named(filtered)} that {user} "
-            "may see",
-            f"Run ALTER ROLE {user} BYPASSRLS, and leave enable_row_security out.",
+            f"{db.where}: with {parameter('enable_row_security')}, the dump contains only those rows of "
+            f"{named(filtered)} that {user} may see",
+            f"Run ALTER ROLE {user} BYPASSRLS, and dump without {parameter('enable_row_security')}.",
             filtered,
         )
     elif filtered:
         db.error(
             "row_security",
             f"{db.where}: row-level security hides rows of {named(filtered)} from {user}, so pg_dump would fail",
-            f"Run ALTER ROLE {user} BYPASSRLS, or dump as the tables' owner. With enable_row_security, the dump would "
-            "contain only the visible rows.",
+            f"Run ALTER ROLE {user} BYPASSRLS, or dump as the tables' owner. With "
+            f"{parameter('enable_row_security')}, the dump would contain only the visible rows.",
             filtered,
         )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.findings import ERROR, WARNING, Finding, Findings, named
+from airflow_pgbackup.wording import parameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,8 @@ class RestorabilityProblem:
         ``warning``: it does so under conditions that the catalogs do not show.
     :ivar message: what was found; ``{}`` stands for the objects.
     :ivar consequence: what happens in a restore.
-    :ivar hint: what to do, with the statement; ``{}`` stands for the objects.
+    :ivar hint: what to do, with the statement; ``{}`` stands for the objects,
+        ``{options[no_comments]}`` for an option.
     :ivar example: statements that create the problem; () if that takes more than SQL, which `condition` then describes.
     :ivar fix: statements that remove the problem of the example.
     :ivar objects: the finding's objects in the example.
@@ -38,6 +40,15 @@ class RestorabilityProblem:
     fix: tuple[str, ...] = ()
     objects: tuple[str, ...] = ()
     condition: str = ""
+
+    def hint_about(self, objects: str) -> str:
+        """Return the hint, with options as the running program writes them."""
+        return self.hint.format(objects, options=_Options())
+
+
+class _Options:
+    def __getitem__(self, name: str) -> str:
+        return parameter(name)
 
 
 def report_problem(
@@ -58,7 +69,7 @@ def report_problem(
         problem.severity,
         problem.code,
         f"{about}{message or problem.message.format(list_)}; {problem.consequence}",
-        hint or problem.hint.format(list_),
+        hint or problem.hint_about(list_),
         tuple(objects),
         where.name if isinstance(where, InspectedDatabase) else None,
     )
@@ -311,7 +322,8 @@ _ALL = (
         code="publications",
         message="publications are FOR ALL TABLES or FOR TABLES IN SCHEMA: {}",
         consequence="only a superuser can restore them",
-        hint="Restore as a superuser, exclude publications (no_publications), or publish individual tables: {}.",
+        hint="Restore as a superuser, exclude publications ({options[no_publications]}), or publish individual "
+        "tables: {}.",
         example=("CREATE PUBLICATION everything FOR ALL TABLES",),
         fix=("DROP PUBLICATION everything",),
         objects=("everything",),
@@ -321,7 +333,7 @@ _ALL = (
         message="subscriptions are active: {}",
         consequence="they are restored disabled and without a replication slot, so nothing is replicated",
         hint="Plan to run ALTER SUBSCRIPTION ... ENABLE and ... REFRESH PUBLICATION after a restore, or dump with "
-        "no_subscriptions: {}.",
+        "{options[no_subscriptions]}: {}.",
         example=(
             "CREATE SUBSCRIPTION followed CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false)",
             "UPDATE pg_subscription SET subenabled = true WHERE subname = 'followed'",
@@ -412,8 +424,8 @@ _ALL = (
         message="text may not be valid in every encoding: {}",
         consequence="a restore into an SQL_ASCII database accepts any bytes, but one into a UTF8 database rejects "
         "invalid ones",
-        hint="Set the option encoding to the text's real encoding and restore into a UTF8 database; rename roles and "
-        "databases whose names are not UTF-8.",
+        hint="Dump with {options[encoding]}, the text's real encoding, and restore into a UTF8 database; rename "
+        "roles and databases whose names are not UTF-8.",
         example=("CREATE DATABASE old ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",),
         objects=("old",),
         condition="a database with encoding SQL_ASCII",

@@ -25,6 +25,7 @@ from airflow_pgbackup.postgres.tools.clients import Client, find_clients, where_
 from airflow_pgbackup.postgres.tools.extensions import installed_extensions
 from airflow_pgbackup.postgres.tools.process import run_tool
 from airflow_pgbackup.settings import Settings
+from airflow_pgbackup.wording import parameter
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -131,7 +132,7 @@ def check_server(
                 db.findings.error(
                     "role_passwords",
                     "pg_dumpall reads the roles' passwords from pg_authid, but this user may not",
-                    "Set no_role_passwords, or dump as a superuser.",
+                    f"Dump with {parameter('no_role_passwords')}, or as a superuser.",
                     ("pg_catalog.pg_authid",),
                 )
 
@@ -158,8 +159,8 @@ def _standby(db: InspectedDatabase, options: DumpOptions | DumpAllOptions) -> No
         if getattr(options, "serializable_deferrable", False):
             db.findings.error(
                 "standby_serializable",
-                "the server is a standby, which does not support serializable_deferrable",
-                "Leave serializable_deferrable out, or dump from the primary.",
+                f"the server is a standby, which does not support {parameter('serializable_deferrable')}",
+                f"Dump without {parameter('serializable_deferrable')}, or dump from the primary.",
             )
         if not feedback and delay != "-1":
             db.findings.warning(
@@ -200,7 +201,7 @@ def dumped_databases(db: InspectedDatabase, options: DumpAllOptions) -> list[str
         db.findings.error(
             "database_connect",
             f"pg_dumpall would fail, as this user may not connect to {named(shut)}",
-            "GRANT CONNECT ON DATABASE ... TO the user, or set exclude_databases.",
+            f"Run GRANT CONNECT ON DATABASE ... TO the user, or dump with {parameter('exclude_databases')}.",
             shut,
         )
     # It runs pg_dump through a shell (appendShellString in src/fe_utils/string_utils.c).
@@ -209,7 +210,7 @@ def dumped_databases(db: InspectedDatabase, options: DumpAllOptions) -> list[str
         db.findings.error(
             "database_name",
             f"pg_dumpall cannot dump databases with a line break in their names: {named([repr(n) for n in broken])}",
-            "Set exclude_databases, and dump each of them with pg_dump.",
+            f"Dump with {parameter('exclude_databases')}, and each of them with pg_dump.",
             broken,
         )
     return [name for name, may_enter in dumped if may_enter]

@@ -64,9 +64,11 @@ class SetTarget:
             )
         for name, value in {"jobs": self.jobs, "jobs_per_database": self.jobs_per_database}.items():
             if value < 1:
-                raise ConfigurationError(f"invalid {name} {value}", hint="Give one or more.")
+                raise ConfigurationError(f"invalid {parameter(name)} {value}", hint="Give one or more.")
         if "\0" in self.prefix:
-            raise ConfigurationError("the prefix has a NUL, which no database name can have", hint="Leave it out.")
+            raise ConfigurationError(
+                f"{parameter('prefix')} has a NUL, which no database name can have", hint="Omit it."
+            )
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,9 @@ def plan_databases(
         databases.
     """
     label = connection.with_database("").label
-    names = {str(member.database): _name(member, target.prefix) for member, _ in backups.databases}
+    names = {
+        str(member.database): database_name(str(member.database), target.prefix) for member, _ in backups.databases
+    }
     with session(connection, cancel) as opened:
         server = ServerInfo.read(opened, label)
         markers = {name: find_marker(opened, name) for name in names.values() if name in server.databases}
@@ -196,8 +200,12 @@ def plan_databases(
     return planned
 
 
-def _name(member: SetMember, prefix: str) -> str:
-    name = f"{prefix}{member.database}"
+def database_name(database: str, prefix: str) -> str:
+    """Return the name on the target server.
+
+    :raises ConfigurationError: longer than PostgreSQL's names.
+    """
+    name = f"{prefix}{database}"
     if len(name.encode()) > MAX_NAME:
         raise ConfigurationError(
             f"database name {name!r} is too long",

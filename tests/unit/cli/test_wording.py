@@ -13,6 +13,7 @@ import pytest
 
 import airflow_pgbackup
 from airflow_pgbackup.backup.restore.target import RestoreTarget
+from airflow_pgbackup.backup.sets.restore_set_plan import SetTarget, database_name
 from airflow_pgbackup.cli.airflow_program import AirflowProgram
 from airflow_pgbackup.cli.definition import COMMANDS
 from airflow_pgbackup.cli.program import Program
@@ -67,6 +68,18 @@ def of(program: Program, command: str, **arguments: object) -> Wording:
             "invalid --keep-within 0:00:00",
         ),
         (
+            "restore-set",
+            lambda: SetTarget(connection=CONNECTION, jobs_per_database=0).validate(),
+            "invalid jobs_per_database 0",
+            "invalid --jobs-per-database 0",
+        ),
+        (
+            "restore-set",
+            lambda: database_name("crm", "restored_" * 8),
+            "PostgreSQL truncates names to 63 bytes: choose a shorter prefix.",
+            "PostgreSQL truncates names to 63 bytes: choose a shorter --prefix.",
+        ),
+        (
             "list",
             lambda: load(environ={"PGBACKUP_VERIFY_DEADLINE": "soon"}),
             "Give [pgbackup] verify_deadline (PGBACKUP_VERIFY_DEADLINE) a number",
@@ -112,6 +125,11 @@ def test_values_and_negations() -> None:
         "minimum_level=None",
         "terminate_sessions=True",
     )
+    with spoken(of(Program(), "check")):
+        assert parameter("exclude_tables") == "-o exclude_tables", "of the dump"
+        assert parameter("create", True) == "-o create"
+    with spoken(of(Program(), "restore-set")):
+        assert parameter("databases") == "--database"
     with spoken(of(Program(), "upload")):
         assert parameter("minimum_level", None) == "--minimum-level none"
     with spoken(of(Program(), "restore")):
