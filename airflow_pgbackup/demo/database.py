@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,7 +11,7 @@ from psycopg import sql
 
 from airflow_pgbackup.errors import ConfigurationError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.connection.environment import INHERITED, client_environment
 from airflow_pgbackup.postgres.tools.process import run_tool
 
 if TYPE_CHECKING:
@@ -39,6 +40,21 @@ def load_sample(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
     connection.execute("VACUUM ANALYZE")
 
 
+def table_of_contents(dump: Path, bin_dir: Path) -> str:
+    """Return the list of a dump's entries, as ``pg_restore --list`` writes it.
+
+    :param bin_dir: the directory with the ``pg_restore`` to use.
+    :raises ConfigurationError: not a custom, tar or directory dump.
+    """
+    env = {"LC_MESSAGES": "C", **{name: os.environ[name] for name in INHERITED if name in os.environ}}
+    try:
+        return run_tool([bin_dir / "pg_restore", "--list", dump.absolute()], env=env, deadline=LOAD_DEADLINE).decode()
+    except ToolError as error:
+        raise ConfigurationError(
+            f"cannot read {dump}: {error.message}", hint="Give a dump made by pg_dump -Fc, -Ft or -Fd."
+        ) from error
+
+
 def load_dump(dump: Path, params: ConnectionParams, bin_dir: Path, directory: Path) -> None:
     """Restore a dump by any version of pg_dump into an empty database, without owners and privileges.
 
@@ -49,12 +65,7 @@ def load_dump(dump: Path, params: ConnectionParams, bin_dir: Path, directory: Pa
     """
     pg_restore = bin_dir / "pg_restore"
     env = client_environment(params)
-    try:
-        toc = run_tool([pg_restore, "--list", dump.absolute()], env=env, deadline=LOAD_DEADLINE).decode()
-    except ToolError as error:
-        raise ConfigurationError(
-            f"cannot read {dump}: {error.message}", hint="Give a dump made by pg_dump -Fc, -Ft or -Fd."
-        ) from error
+    toc = table_of_contents(dump, bin_dir)
     chosen = directory / "toc.list"
     chosen.write_text("".join(line for line in toc.splitlines(keepends=True) if not _is_schema_public(line)))
     options = ["--no-password", "--no-owner", "--no-privileges", "--exit-on-error", f"--use-list={chosen}"]

@@ -15,7 +15,7 @@ from pathlib import Path
 import airflow_pgbackup
 from airflow_pgbackup.backup.restore_command import restore_command_of
 from airflow_pgbackup.demo.airflow_home import AirflowHome
-from airflow_pgbackup.demo.database import count_rows, create_database, load_dump, load_sample
+from airflow_pgbackup.demo.database import count_rows, create_database, load_dump, load_sample, table_of_contents
 from airflow_pgbackup.demo.report import Outcome, print_report
 from airflow_pgbackup.demo.steps import Steps
 from airflow_pgbackup.embedded import REGION, S3Server, postgres_bin_dir
@@ -89,6 +89,8 @@ def demonstrate(dump: Path | None, terminal: Terminal) -> Outcome:
 def _run(dump: Path | None, terminal: Terminal) -> Outcome:
     steps = Steps(terminal)
     bin_dir = postgres_bin_dir(POSTGRES)
+    if dump is not None:
+        table_of_contents(dump, bin_dir)  # before any server starts
     with ExitStack() as stack:
         directory = stack.enter_context(PrivateDirectory())
         guard = SupervisedProcess(env={}, log=directory / "guard.log", remove=[directory])

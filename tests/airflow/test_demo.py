@@ -117,6 +117,7 @@ def test_a_dump_that_is_none_is_one_line_and_a_hint(environment: dict[str, str],
         r"hint: Give a dump made by pg_dump -Fc, -Ft or -Fd\.\n",
         done.stderr,
     )
+    assert done.stdout == "", "no server was started"
 
 
 def test_a_failed_run_shows_the_end_of_its_log_and_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
