@@ -14,8 +14,8 @@ from airflow_pgbackup.operators.dump import PgDumpAllOperator, PgDumpOperator
 from airflow_pgbackup.operators.prune import PgBackupPruneOperator
 from airflow_pgbackup.pipelines.database import Parameters, verified_and_uploaded
 
-DUMPS_AT_ONCE = 4
-"""How many databases of a run are dumped at once, unless a pool or another limit is given."""
+AT_ONCE = 4
+"""How many databases of a run are dumped, verified or uploaded at once, unless a pool or another limit is given."""
 
 _LIMITS = ("pool", "max_active_tis_per_dag", "max_active_tis_per_dagrun")
 
@@ -66,8 +66,9 @@ def pg_cluster_backup(
     :param upload_aws_conn_id: for ``upload_to``. :param upload_extra_args: boto3's ``ExtraArgs`` for the upload.
     :param discover: further parameters of :class:`~airflow_pgbackup.operators.discover.PgDiscoverOperator`.
     :param globals: of the :class:`~airflow_pgbackup.operators.dump_all.PgDumpAllOperator` for the globals.
-    :param verify: of each :class:`~airflow_pgbackup.operators.verify.PgBackupVerifyOperator`.
-    :param upload: of each :class:`~airflow_pgbackup.operators.upload.PgBackupUploadOperator`.
+    :param verify: of each :class:`~airflow_pgbackup.operators.verify.PgBackupVerifyOperator`;
+        ``{"max_active_tis_per_dagrun": 2}`` verifies 2 databases of a run at once, by default 4.
+    :param upload: of each :class:`~airflow_pgbackup.operators.upload.PgBackupUploadOperator`, limited in the same way.
     :param backup_set: of :class:`~airflow_pgbackup.operators.backup_set.PgBackupSetOperator`.
     :param prune: the retention policy of the server's backups and sets in ``repository``, ``{"keep_daily": 7}``, and
         further parameters of :class:`~airflow_pgbackup.operators.prune.PgBackupPruneOperator`. The task is a teardown:
@@ -124,9 +125,9 @@ def pg_cluster_backup(
 
     @task_group(group_id="databases", tooltip="one database")
     def dump_database(database: str) -> None:
-        limit = {} if any(name in dump for name in _LIMITS) else {"max_active_tis_per_dagrun": DUMPS_AT_ONCE}
-        made = PgDumpOperator(task_id="dump", database=database, **{**limit, **common, **dump})
-        rest = verified_and_uploaded(made, **after)
+        made = PgDumpOperator(task_id="dump", database=database, **{**common, **_limited(dump)})
+        limited = {name: _limited(after[name]) for name in ("verify", "upload")}
+        rest = verified_and_uploaded(made, **{**after, **limited})
         of_set["backups"] = made.output
         of_set["copies"] = rest[1].output if upload_to else ()
 
@@ -164,3 +165,10 @@ def pg_cluster_backup(
         # set (DagRun._tis_for_dagrun_state), so that a run without its backups would be a success.
         tied >> pruned.as_teardown()
     return tied
+
+
+def _limited(parameters: Parameters) -> Parameters:
+    """Return the parameters of a mapped task, with the default limit unless they have one."""
+    if any(name in parameters for name in _LIMITS):
+        return parameters
+    return {"max_active_tis_per_dagrun": AT_ONCE, **parameters}

@@ -216,5 +216,13 @@ pg_cluster_backup.override(group_id="all")(
 
 
 def test_four_databases_at_once_unless_limited(repository: LocalRepository, load_dag: Callable[..., Any]) -> None:
-    dump = load_dag(pipeline(repository)).task_dict["all.databases.dump"]
-    assert (dump.pool, dump.max_active_tis_per_dagrun) == ("default_pool", 4)
+    tasks = load_dag(pipeline(repository, 'upload_to="s3://b/x"')).task_dict
+    for name in ("dump", "verify", "upload"):
+        task = tasks[f"all.databases.{name}"]
+        assert (task.pool, task.max_active_tis_per_dagrun) == ("default_pool", 4), name
+    assert tasks["all.globals.verify"].max_active_tis_per_dagrun is None
+    limited = 'upload_to="s3://b/x", verify={"max_active_tis_per_dagrun": 2}, upload={"pool": "s3"}'
+    tasks = load_dag(pipeline(repository, limited)).task_dict
+    assert tasks["all.databases.dump"].max_active_tis_per_dagrun == 4
+    assert tasks["all.databases.verify"].max_active_tis_per_dagrun == 2
+    assert tasks["all.databases.upload"].max_active_tis_per_dagrun is None
