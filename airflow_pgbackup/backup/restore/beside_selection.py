@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from airflow_pgbackup.errors import ConfigurationError, OptionError
 from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, TocEntry
 from airflow_pgbackup.postgres.options import RestoreOptions
+from airflow_pgbackup.postgres.sql.anybytes import is_utf8
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.wording import parameter, parameters
 
@@ -34,10 +35,10 @@ def check_beside(schema: str, options: RestoreOptions, manifest: Manifest) -> No
             f"{parameter('into_schema')} cannot be used with the backup of a cluster",
             hint="Choose the backup of one database.",
         )
-    if not schema or len(schema.encode()) > 63 or schema.startswith("pg_"):
+    if not (is_utf8(schema) and 0 < len(schema.encode()) <= 63) or "\0" in schema or schema.startswith("pg_"):
         raise ConfigurationError(
             f"invalid name of a new schema: {schema!r}",
-            hint="Give 1 to 63 bytes that do not begin with pg_, which PostgreSQL reserves.",
+            hint="Give 1 to 63 bytes of UTF-8 that do not begin with pg_, which PostgreSQL reserves.",
         )
     if not options.tables:
         raise OptionError(f"{parameter('into_schema')} needs {parameter('tables')}", hint="Name the tables to restore.")

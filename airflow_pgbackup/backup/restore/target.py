@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.errors import ConfigurationError, ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.sql.anybytes import encoded
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.wording import database, parameter
 
@@ -75,7 +76,7 @@ class RestoreTarget:
                 f"{parameter('into_schema')} cannot be combined with {parameter('mode', self.mode)}",
                 hint=f"Use {parameter('mode', 'into_existing')}: the schema is created in an existing database.",
             )
-        if len(self.database.encode()) > 63:
+        if len(encoded(self.database)) > 63:
             raise ConfigurationError(
                 f"database name {self.database!r} is too long",
                 hint="PostgreSQL truncates names to 63 bytes: choose a shorter one.",

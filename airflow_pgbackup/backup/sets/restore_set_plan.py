@@ -16,6 +16,7 @@ from airflow_pgbackup.backup.restore.request import require_may_create
 from airflow_pgbackup.backup.restore.retry_marker import find_marker, request_digest
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.sql.anybytes import encoded
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
@@ -206,7 +207,7 @@ def database_name(database: str, prefix: str) -> str:
     :raises ConfigurationError: longer than PostgreSQL's names.
     """
     name = f"{prefix}{database}"
-    if len(name.encode()) > MAX_NAME:
+    if len(encoded(name)) > MAX_NAME:
         raise ConfigurationError(
             f"database name {name!r} is too long",
             hint=f"PostgreSQL truncates names to 63 bytes: choose a shorter {parameter('prefix')}.",
