@@ -15,8 +15,9 @@ def run(session: Session) -> None:
     repository, _, manifest = backup_argument(session)
     directory = Path(session.arguments.into)
     if not directory.is_dir():
+        found = "is not a directory" if directory.exists() else "does not exist"
         raise ConfigurationError(
-            f"{directory} is not a directory", hint="Create it first, or choose another one with --into."
+            f"directory {directory} {found}", hint="Create it first, or choose another one with --into."
         )
     what = f"downloading {manifest.artifact.name}"
     with session.working(what, makes=True), session.context.step(what, bytes_total=manifest.artifact.size) as step:

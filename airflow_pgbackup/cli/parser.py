@@ -11,7 +11,14 @@ from typing import Any, NoReturn
 from airflow_pgbackup import __version__
 from airflow_pgbackup.cli.definition import COMMANDS
 from airflow_pgbackup.cli.usage import UsageError, show_usage_error, write
-from airflow_pgbackup.cli.vocabulary import DEBUG, DESCRIPTION, EXIT_STATUS, REPOSITORY_VARIABLE, Command
+from airflow_pgbackup.cli.vocabulary import (
+    DEBUG,
+    DESCRIPTION,
+    EXIT_STATUS,
+    REPOSITORY,
+    REPOSITORY_VARIABLE,
+    Command,
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,6 +79,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> argparse.Name
             _require_command(parser, given[0])
         parsed = parser.parse_args(with_default_repository(given, environ))
     except UsageError as error:
+        if "arguments are required" in error.message and _lacks_default_repository(given, environ):
+            error.hint = f"Set {REPOSITORY_VARIABLE} to leave out REPOSITORY. {error.hint}"
         return show_usage_error(error, given)
     except SystemExit:  # --help and --version
         write(sys.stdout)
@@ -80,6 +89,11 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> argparse.Name
         write(sys.stderr, parser.format_help())
         return EXIT_STATUS["usage"]
     return parsed
+
+
+def _lacks_default_repository(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:
+    command = next((one for one in COMMANDS if [one.name] == list(arguments[:1])), None)
+    return command is not None and command.arguments[0] is REPOSITORY and not environ.get(REPOSITORY_VARIABLE)
 
 
 def _require_command(parser: argparse.ArgumentParser, name: str) -> None:

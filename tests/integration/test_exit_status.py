@@ -24,6 +24,7 @@ from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.open import open_repository
 
 DOCS = Path(__file__).parents[2] / "docs/reference/cli.md"
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
@@ -51,7 +52,16 @@ def damage(repository: Repository) -> None:
     path.write_bytes(b"other")
 
 
-# What ends each way: the arguments, with REPOSITORY for its URI, and what is done before.
+def copy_of(repository: Repository) -> str:
+    return f"{repository.uri}-copy"
+
+
+def damage_and_make_copy(repository: Repository) -> None:
+    damage(repository)
+    open_repository(copy_of(repository)).init()
+
+
+# What ends each way: the arguments, with names for places, and what is done before.
 ROWS: dict[str, list[tuple[str, Callable[[Patch, Repository], object]]]] = {
     "done": [("list REPOSITORY", lambda patch, repository: None)],
     "failed": [
@@ -63,11 +73,13 @@ ROWS: dict[str, list[tuple[str, Callable[[Patch, Repository], object]]]] = {
         ("list REPOSITORY --nonsense", lambda patch, repository: None),
         ("list", lambda patch, repository: None),
     ],
-    "not good": [
+    "check failed": [
         ("verify REPOSITORY prod/app", lambda patch, repository: damage(repository)),
         ("verify REPOSITORY --all", lambda patch, repository: damage(repository)),
         ("drill REPOSITORY", lambda patch, repository: damage(repository)),
         ("fsck REPOSITORY --read 100%", lambda patch, repository: damage(repository)),
+        ("get REPOSITORY prod/app 20 --into DIRECTORY", lambda patch, repository: damage(repository)),
+        ("upload REPOSITORY prod/app 20 --to COPY", lambda patch, repository: damage_and_make_copy(repository)),
         ("freshness REPOSITORY --max-age 1h", lambda patch, repository: None),
         ("check REPOSITORY -H 127.0.0.1 -p 1 -d app -U u", lambda patch, repository: None),
     ],
@@ -109,7 +121,9 @@ def test_each_row_has_a_test() -> None:
 def test_each_row(row: str, case: int, repository: Repository, monkeypatch: Patch, capsys: Capture) -> None:
     arguments, before = ROWS[row][case]
     before(monkeypatch, repository)
-    given = [repository.uri if part == "REPOSITORY" else part for part in arguments.split()]
+    named = {"REPOSITORY": repository.uri, "DIRECTORY": repository.uri.removeprefix("file://")}
+    named["COPY"] = copy_of(repository)
+    given = [named.get(part, part) for part in arguments.split()]
     status = main([*given, "--json"])
     out, err = capsys.readouterr()
     assert status == EXIT_STATUS[row], (out, err)
@@ -125,7 +139,7 @@ def test_each_row(row: str, case: int, repository: Repository, monkeypatch: Patc
 
 def test_a_failed_verification_has_its_problems(repository: Repository, capsys: Capture) -> None:
     damage(repository)
-    assert main(["verify", repository.uri, "prod/app", "--json"]) == EXIT_STATUS["not good"]
+    assert main(["verify", repository.uri, "prod/app", "--json"]) == EXIT_STATUS["check failed"]
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["kind"] == "VerificationFailed"
     (problem,) = error["problems"]
@@ -139,7 +153,7 @@ def test_wrong_arguments_of_each_command(command: str, capsys: Capture) -> None:
     out, err = capsys.readouterr()
     error = json.loads(out)["error"]
     assert (error["kind"], error["exit_status"]) == ("UsageError", 2)
-    assert error["hint"] == f"Run pgbackup {command} --help to see the arguments."
+    assert error["hint"].endswith(f"Run pgbackup {command} --help to see the arguments.")
     assert err.endswith(f"pgbackup {command}: {error['message']}\nhint: {error['hint']}\n")
 
 
