@@ -9,7 +9,6 @@ from airflow_pgbackup.wording import Wording
 _OPTIONS = {
     "databases": "--database",
     "tables": "--table",
-    "databases": "--database",
     "schemas": "--schema",
     "exclude_schemas": "--exclude-schema",
     "indexes": "--index",
