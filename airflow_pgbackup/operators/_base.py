@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_pgbackup.assets import emit, with_alias
 from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
+from airflow_pgbackup.links import S3ConsoleLink
 from airflow_pgbackup.operators._map_label import as_label, use_map_label
 from airflow_pgbackup.operators._retries import airflow_error, retry_soon, with_second_try
 from airflow_pgbackup.operators._stats import measured
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from airflow_pgbackup.backup.context import RunContext
     from airflow_pgbackup.postgres.tools.cancel import Cancel
+    from airflow_pgbackup.repository.base import Repository
 
 
 class PgBackupOperator(BaseOperator):
@@ -43,6 +45,11 @@ class PgBackupOperator(BaseOperator):
 
     _emits: ClassVar[AssetAlias | None] = None
     """The alias of the asset events that the task emits, one for the backup it returns."""
+
+    operator_extra_links = (S3ConsoleLink(),)
+
+    console_url: str | None = None
+    """The backup's folder in the S3 console, once the task knows it."""
 
     # Only a running task has one: operators are copied and pickled.
     _cancel: Cancel | None = None
@@ -88,6 +95,10 @@ class PgBackupOperator(BaseOperator):
     @abstractmethod
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         """Call the verb with ``run`` as its context. The result goes to XCom: a reference, plain JSON."""
+
+    def _link_to(self, repository: Repository, backup: Mapping[str, object]) -> None:
+        """Let the task's page link to the folder of a backup, given by its reference."""
+        self.console_url = repository.console_url(f"{backup.get('series')}/{backup.get('id')}")
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:

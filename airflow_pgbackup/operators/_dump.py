@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -76,6 +76,12 @@ class DumpOperator(PgBackupOperator):
     def _max_replay_lag(self) -> float | str | None:
         lag = self.max_replay_lag
         return lag.total_seconds() if isinstance(lag, timedelta) else lag
+
+    def _linked(self, verb: Callable[..., dict[str, object]], **arguments: Any) -> dict[str, object]:
+        """Call the verb and let the task's page link to the backup that it made."""
+        backup = verb(**arguments)
+        self._link_to(arguments["repository"], backup)
+        return backup
 
     def _common(self, run: RunContext) -> dict[str, Any]:
         """Return the arguments that ``dump_database`` and ``dump_cluster`` share."""

@@ -253,8 +253,6 @@ class PgDumpOperator(DumpOperator):
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
         from airflow_pgbackup.postgres.options import DumpOptions
 
-        return dump_database(
-            options=self._options(DumpOptions),
-            connection=PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(),
-            **self._common(run),
-        )
+        options = self._options(DumpOptions)
+        connection = PgBackupHook(self.postgres_conn_id, self.database).get_conninfo()
+        return self._linked(dump_database, options=options, connection=connection, **self._common(run))

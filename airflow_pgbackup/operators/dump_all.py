@@ -182,7 +182,8 @@ class PgDumpAllOperator(DumpOperator):
         from airflow_pgbackup.postgres.options import DumpAllOptions
 
         options = self._options(DumpAllOptions)
-        return dump_cluster(
+        return self._linked(
+            dump_cluster,
             connection=PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(),
             options=options,
             compress=self.compress,

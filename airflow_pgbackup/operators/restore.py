@@ -216,6 +216,7 @@ class PgRestoreOperator(PgBackupOperator):
 
         options = self._options()
         repository, reference = self._backup(run.cancel)
+        self._link_to(repository, reference)
         globals_from = None
         if self.globals_backup is not None:
             uri = repository_of(self.globals_backup)

@@ -84,10 +84,12 @@ class PgBackupUploadOperator(PgBackupOperator):
         destination = repositories.open(self.destination, self.destination_aws_conn_id, extra_args=extra_args)
         if is_true("init_repository", self.init_repository):
             destination.init()
-        return upload(
+        uploaded = upload(
             reference=self.backup,  # type: ignore[arg-type]  # rendered: the XComArg is a reference now
             source=repositories.open(repository_of(self.backup), self.aws_conn_id),
             destination=destination,
             minimum_level=self.minimum_level,
             context=run,
         )
+        self._link_to(destination, uploaded)
+        return uploaded

@@ -71,9 +71,12 @@ class PgBackupVerifyOperator(PgBackupOperator):
         from airflow_pgbackup.backup.verify import verify
         from airflow_pgbackup.hooks.repository import open_repository
 
+        backup: Any = self.backup  # rendered: the XComArg is a reference now
+        repository = open_repository(repository_of(backup), self.aws_conn_id, cancel=run.cancel)
+        self._link_to(repository, backup)
         return verify(
-            reference=self.backup,  # type: ignore[arg-type]  # rendered: the XComArg is a reference now
-            repository=open_repository(repository_of(self.backup), self.aws_conn_id, cancel=run.cancel),
+            reference=backup,
+            repository=repository,
             level=self.level,
             scratch=self._scratch(),
             context=run,

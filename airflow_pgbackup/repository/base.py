@@ -270,6 +270,10 @@ class Repository(ABC):
         """Return the key for people: ``s3://bucket/prefix/key``."""
         return f"{self.uri}/{key}"
 
+    def console_url(self, folder: str) -> str | None:
+        """Return the address of a folder in the store's own console; None where there is none. Sends no request."""
+        return None
+
     def local_path(self, key: str) -> Path | None:
         """Return its path where keys are files, else None."""
         return None

@@ -20,6 +20,7 @@ from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
 from airflow_pgbackup.repository.layout import check_key
 from airflow_pgbackup.repository.s3.bucket import Bucket
+from airflow_pgbackup.repository.s3.console import console_url
 from airflow_pgbackup.repository.s3.directory import DirectoryUpload
 from airflow_pgbackup.repository.s3.errors import KEPT, MISSING, code_of, line_of, status_of
 from airflow_pgbackup.repository.s3.options import MIB, S3Options
@@ -56,6 +57,9 @@ class S3Repository(Repository):
         self._root = f"{prefix}/" if prefix else ""
         of = client_of._bucket if isinstance(client_of, S3Repository) else None
         self._bucket: Bucket = Bucket(bucket, options, of=of, cancel=cancel)
+
+    def console_url(self, folder: str) -> str | None:
+        return console_url(self._bucket.client, self._bucket.name, f"{self._root}{folder}/")
 
     def stat(self, key: str) -> Entry | None:
         check_key(key)
