@@ -55,7 +55,7 @@ def processes_with(word: str) -> list[int]:
     return found
 
 
-def started(word: str, besides: int = 0, seconds: float = 10.0) -> bool:
+def started(word: str, besides: int = 0, seconds: float = 60.0) -> bool:
     limit = time.monotonic() + seconds
     while len(processes_with(word)) <= besides:
         if time.monotonic() > limit:
@@ -64,7 +64,7 @@ def started(word: str, besides: int = 0, seconds: float = 10.0) -> bool:
     return True
 
 
-def ended(word: str, seconds: float = 10.0) -> bool:
+def ended(word: str, seconds: float = 60.0) -> bool:
     limit = time.monotonic() + seconds
     while processes_with(word):
         if time.monotonic() > limit:
