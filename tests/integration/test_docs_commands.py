@@ -153,6 +153,11 @@ def sound(_reader: Reader, output: str) -> None:
     assert output.count("no problems found") == 4
 
 
+def measured(reader: Reader, output: str) -> None:
+    assert re.fullmatch(r"wrote \d+ samples to pgbackup.prom\n", output)
+    assert 'series="prod/app"' in reader.run("cat pgbackup.prom")
+
+
 CASES: dict[str, tuple[Callable[[Reader], None], Callable[[Reader, str], None]]] = {
     "first-backup": (empty, restored_as("app_copy")),
     "restore": (with_backups, replaced),
@@ -160,6 +165,7 @@ CASES: dict[str, tuple[Callable[[Reader], None], Callable[[Reader, str], None]]]
     "moving-in": (with_old_dumps, adopted),
     "diff": (with_two_nights, compared),
     "fsck": (with_backups, sound),
+    "monitoring": (with_backups, measured),
 }
 
 
