@@ -322,6 +322,7 @@ def test_one_table_beside_the_live_one(cli: Cli) -> None:
         (["--table", "log", "--mode", "create"], "--into-schema cannot be combined with --mode create"),
         (["--table", "log", "--into-schema", "public"], 'schema "public" already exists'),
         (["--table", "log", "--into-schema", "pg_new"], "invalid name of a new schema"),
+        (["--table", "log", "--into-schema", "a\udcff"], r"invalid name of a new schema: 'a\udcff'"),
     ],
 )
 def test_what_a_new_schema_refuses(cli: Cli, arguments: list[str], said: str) -> None:

@@ -120,6 +120,14 @@ def test_the_restored_rows_are_the_dumped_ones(
     assert len(found["tables"]) == (2 if database == "small" else {16: 105, 18: 107}[major])
 
 
+def test_a_plain_dump_that_creates_its_database_and_schema_public(
+    tortured: Callable[[int], PostgresServer], here: Repository
+) -> None:
+    connection = tortured(18).params.with_database("small")
+    found = proven(dump(connection, here, format="plain", create=True, schemas=["public"]), here)
+    assert compared(found) == {"same"}
+
+
 def test_a_worker_with_many_open_files(server18: PostgresServer, here: Repository) -> None:
     """select() takes no descriptor above 1023."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
