@@ -90,9 +90,8 @@ def test_no_arguments(world: World, verb: str) -> None:
     seen = at_terminal(world, [verb], columns=60)
     assert seen.status == EXIT_STATUS["usage"]
     assert seen.lines[0].startswith(f"usage: pgbackup {verb} ")
-    hint = " ".join(seen.lines[[line[:6] for line in seen.lines].index("hint: ") :])
     where = "Set PGBACKUP_REPOSITORY to leave out REPOSITORY. " if takes(verb, "repository") else ""
-    assert hint == f"hint: {where}Run pgbackup {verb} --help to see the arguments."
+    assert seen.error(verb).split("\n")[-1] == f"hint: {where}Run pgbackup {verb} --help to see the arguments."
     (error,) = re.findall(f"pgbackup {verb}: the following arguments are required: (.*)", seen.text)
     for word in required(verb):
         assert word in error or verb in ("upload", "adopt"), "there, an option is named by its flag"
