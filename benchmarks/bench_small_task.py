@@ -153,9 +153,11 @@ class clock:
 
 def context_of(task: Any) -> Any:
     """Return the part of a task's context that the operators read."""
+    from airflow.sdk.execution_time.context import OutletEventAccessors
+
     ti = SimpleNamespace(dag_id="bench", task_id=task.task_id, run_id="run", map_index=-1, try_number=1, max_tries=0)
     ti.task = task
-    return {"ti": ti}
+    return {"ti": ti, "outlet_events": OutletEventAccessors()}
 
 
 if __name__ == "__main__":
