@@ -65,12 +65,13 @@ def upload(
     context = context or RunContext()
     sweep_leftovers(context)
     job = _Copy(source, destination, evidence, context)
-    if job.is_there():
+    there = job.find_copy()
+    if there is not None:
         context.log(f"backup {manifest.series}/{manifest.id} is already in {destination.uri}")
     else:
         destination.probe()
-        job.run()
-    job.copy_verifications()
+        there = job.run()
+    job.copy_verifications(there)
     copied = read_evidence(destination, manifest.series, manifest.id)
     copied.require_complete()
     return reference_of(destination, copied)
@@ -108,8 +109,8 @@ class _Copy:
         self.cancel = context.cancel
         self.say = context.log
 
-    def is_there(self) -> bool:
-        """Return whether an earlier try has committed the same, complete backup.
+    def find_copy(self) -> Evidence | None:
+        """Return the same, complete backup if an earlier try has committed it.
 
         :raises AlreadyExists: another backup has that id.
         :raises RepositoryError: the manifest exists, but its artifact does not.
@@ -117,7 +118,7 @@ class _Copy:
         try:
             found = read_evidence(self.destination, self.manifest.series, self.manifest.id)
         except BackupNotFound:
-            return False
+            return None
         there = found.require_manifest()
         if not self._is_same(found):
             raise AlreadyExists(
@@ -130,9 +131,10 @@ class _Copy:
                 f"backup {there.series}/{there.id} in {self.destination.uri} is incomplete: {found.backup.problem}",
                 hint=f"Delete {self.destination.location(found.backup.folder)} and upload it again.",
             )
-        return True
+        return found
 
-    def run(self) -> None:
+    def run(self) -> Evidence:
+        """Copy the backup; return what is stored then."""
         started = datetime.now(timezone.utc)
         manifest, artifact = self.manifest, self.manifest.artifact
         with (
@@ -148,12 +150,13 @@ class _Copy:
             self.cancel.check()
             found = mine.commit(copied, self._is_same)
         if not mine.has_made(found):
-            return
+            return found
         seconds = (datetime.now(timezone.utc) - started).total_seconds()
         self.say(
             f"backup {manifest.series}/{manifest.id} uploaded to {self.destination.uri}: "
             f"{human_bytes(artifact.size)} in {human_seconds(seconds)}"
         )
+        return found
 
     def _is_same(self, other: Evidence) -> bool:
         return other.require_manifest().artifact.sha256 == self.manifest.artifact.sha256
@@ -216,14 +219,16 @@ class _Copy:
         on_read = sizes.__setitem__
         return self.destination.write_directory(key, folder, digests=digests, cancel=self.cancel, on_read=on_read)
 
-    def copy_verifications(self) -> None:
-        """Copy the valid verifications that the destination lacks: they are about the same bytes."""
+    def copy_verifications(self, there: Evidence) -> None:
+        """Copy the valid verifications that the destination lacks: they are about the same bytes.
+
+        :param there: the backup in the destination.
+        """
         folder = layout.backup_folder(self.manifest.series, self.manifest.id)
-        there = {entry.key for entry in self.destination.list(folder)}
         for seen in self.evidence.verifications:
             name = VerificationName(seen.finished_at, seen.level, seen.result)
             key = f"{folder}/{name.file}"
-            if key in there:
+            if name in there.backup.verifications:
                 continue
             data = self.source.read_bytes(key, limit=MAX_BYTES)
             try:
