@@ -301,6 +301,13 @@ def test_a_store_without_if_none_match(store: Store, repository: Repository, dat
     assert len(asked) == 1, "after the first refusal no request has the header"
 
 
+def test_a_probe_sends_three_requests(store: Store) -> None:
+    """Its name is random, so it is not looked up before it is written."""
+    store.open().probe()
+    assert [call.operation for call in store.proxy.calls] == ["PutObject", "HeadObject", "DeleteObjects"]
+    assert store.proxy.calls[0].headers["if-none-match"] == "*"
+
+
 # -- credentials -------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.byte_source import ByteSource, OnRead
 from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
-from airflow_pgbackup.repository.layout import check_key
+from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.console import console_url
 from airflow_pgbackup.repository.s3.directory import DirectoryUpload
@@ -191,7 +191,8 @@ class S3Repository(Repository):
                     yield item["Prefix"][len(start) : -1]
 
     def _write(self, key: str, source: ByteSource, *, size_hint: int | None, sha256: str | None) -> Entry:
-        upload = Upload(self._bucket, self._root + key, self.location(key), sha256=sha256)
+        probe = key.startswith(TEMP_PREFIX)  # its name is random
+        upload = Upload(self._bucket, self._root + key, self.location(key), sha256=sha256, fresh=probe)
         with self._bucket.errors(f"cannot write {upload.what}"):
             return _entry(key, upload.run(source, size_hint))
 

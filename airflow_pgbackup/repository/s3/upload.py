@@ -47,11 +47,14 @@ class Upload:
     :param key: the complete key in the bucket.
     :param what: for messages, ``s3://bucket/key``.
     :param sha256: stored as metadata of the object.
+    :param fresh: the caller knows that the key does not exist, so it is not looked up before the upload. The commit
+        refuses to overwrite it all the same.
     """
 
-    def __init__(self, bucket: Bucket, key: str, what: str, *, sha256: str | None = None) -> None:
+    def __init__(self, bucket: Bucket, key: str, what: str, *, sha256: str | None = None, fresh: bool = False) -> None:
         self._bucket = bucket
         self._key = key
+        self._fresh = fresh
         self.what = what
         self._token = secrets.token_hex(16)
         self._metadata = {**bucket.options.extra_args.get("Metadata", {}), TOKEN: self._token}
@@ -136,7 +139,7 @@ class Upload:
 
         :raises AlreadyExists: the key exists. Checked here to fail before a long dump; the commit checks it again.
         """
-        if self._bucket.head(self._key) is not None:
+        if not self._fresh and self._bucket.head(self._key) is not None:
             raise AlreadyExists(f"{self.what} exists already")
         options = self._bucket.options
         return PartPlan(size_hint, options.max_parts, options.min_part_size)
