@@ -102,7 +102,7 @@ class PgBackupOperator(BaseOperator):
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """As of every operator. The mapped operator takes its outlets from here, and not from the constructor."""
+        """Return a mapped operator, which takes its outlets from here and not from the constructor."""
         made: Any = super().partial(**kwargs)
         made.kwargs["outlets"] = cls._with_outlet(made.kwargs.get("outlets") or [])
         return made

@@ -28,7 +28,7 @@ CODES = {
     "manifest_repository": "a manifest written in another repository",
     "not_regular": "a link, FIFO, device or directory where a file of a backup belongs",
     "pin": "a pin that is not a regular file, which prune ignores",
-    "read": "a file could not be read, or not to its end",
+    "read": "a file could not be read, or not to its end, or a directory not be listed",
     "repository_file": "repository.json is missing, damaged, or of a newer major version",
     "running": "work in progress, or a leftover younger than the grace period",
     "temporary": "a temporary file or directory that a killed process left",

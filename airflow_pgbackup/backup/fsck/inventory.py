@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from airflow_pgbackup.backup.fsck.findings import Findings
-from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.errors import ConfigurationError, RepositoryError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import (
@@ -49,21 +49,34 @@ class Folder:
 
 @dataclass(frozen=True)
 class Inventory:
-    """:ivar folders: by their keys, sorted. :ivar elsewhere: other keys, but for repository.json and backup sets."""
+    """What a repository holds.
+
+    :ivar folders: by their keys, sorted. :ivar elsewhere: other keys, but for repository.json and backup sets.
+    :ivar listed: the folders that were listed with all that is below them; the root, which is ``""``, if nothing
+        failed.
+    """
 
     folders: Mapping[str, Folder]
     elsewhere: tuple[str, ...]
+    listed: tuple[str, ...] = ("",)
 
     @property
     def backups(self) -> int:
         return sum(folder.is_backup for folder in self.folders.values())
 
 
-def take_inventory(repository: Repository, prefix: str = "") -> Inventory:
+_Failed = Callable[[str, RepositoryError], None]
+
+
+def take_inventory(repository: Repository, prefix: str = "", failed: _Failed | None = None) -> Inventory:
     """List a repository, or one folder of it.
 
+    :param failed: called for each folder that cannot be listed, with the error; the others are listed one by one. By
+        default the first error is raised.
     :raises RepositoryError: it cannot be listed.
     """
+    listed: list[str] = []
+    entries, strangers = _list(repository, prefix, failed, listed)
     folders: dict[str, Folder] = {}
     elsewhere: list[str] = []
 
@@ -78,7 +91,7 @@ def take_inventory(repository: Repository, prefix: str = "") -> Inventory:
             elsewhere.append(key)
         return None
 
-    for entry in repository.list_all(prefix):
+    for entry in entries:
         if _is_temporary(entry.key) or is_set_key(entry.key):  # listed as leftovers; no file of a backup
             continue
         if found := folder_of(entry.key):
@@ -87,10 +100,41 @@ def take_inventory(repository: Repository, prefix: str = "") -> Inventory:
                 folder.entries[path] = entry
             else:
                 folder.special.append(path)
-    for key in repository.strangers(prefix):
+    for key in strangers:
         if not _is_temporary(key) and (found := folder_of(key)) and found[1] not in found[0].special:
             found[0].special.append(found[1])
-    return Inventory(dict(sorted(folders.items())), tuple(sorted(set(elsewhere))))
+    return Inventory(dict(sorted(folders.items())), tuple(sorted(set(elsewhere))), tuple(listed))
+
+
+def _list(
+    repository: Repository, prefix: str, failed: _Failed | None, listed: list[str]
+) -> tuple[list[Entry], list[str]]:
+    """Return the entries and the strangers below a folder, and add the folders that were listed to `listed`.
+
+    A folder that cannot be listed is listed by its subfolders, down to those of backups: half a backup would look like
+    a damaged one.
+    """
+    try:
+        found = list(repository.list_all(prefix)), list(repository.strangers(prefix))
+    except RepositoryError as error:
+        if failed is None:
+            raise
+        try:
+            below = repository.folders(prefix) if prefix.count("/") < 2 else []
+        except RepositoryError:
+            below = []
+        if not below:
+            failed(prefix, error)
+            return [], []
+        entries: list[Entry] = []
+        strangers: list[str] = []
+        for name in below:
+            more = _list(repository, f"{prefix}/{name}" if prefix else name, failed, listed)
+            entries += more[0]
+            strangers += more[1]
+        return entries, strangers
+    listed.append(prefix)
+    return found
 
 
 def check_elsewhere(keys: tuple[str, ...], findings: Findings) -> None:

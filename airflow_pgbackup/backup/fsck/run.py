@@ -88,7 +88,7 @@ class _Fsck:
 
     def check(self) -> None:
         problem = self._identify()
-        self.inventory = take_inventory(self.repository)
+        self.inventory = take_inventory(self.repository, failed=self._unlistable)
         if isinstance(problem, BackupNotFound) and not self.inventory.folders:
             self.repository.uuid  # noqa: B018  raises RepositoryNotFound: an unmounted volume, a wrong URI
         uuids = self._check_folders()
@@ -183,20 +183,28 @@ class _Fsck:
                 return checked
         except RepositoryError:
             pass
-        again = take_inventory(self.repository, folder.key).folders.get(folder.key)
         try:
+            again = take_inventory(self.repository, folder.key).folders.get(folder.key)
             return check_folder(again, context) if again else Checked()
         except BackupNotFound:  # prune is removing it at this moment
             return Checked()
-        except RepositoryError as error:  # of one file: the store has just listed the folder
+        except RepositoryError as error:
             unread = Checked()
             hint = error.hint or "Check the repository's storage for faults."
             unread.findings.error("read", folder.key, error.message, hint)
             return unread
 
+    def _unlistable(self, folder: str, error: RepositoryError) -> None:
+        hint = error.hint or "Check the rights to the folder, and the repository's storage for faults."
+        self.findings.error("read", folder or self.repository.uri, error.message, hint)
+
+    def _unfinished(self) -> Iterable[UnfinishedWrite]:
+        for folder in self.inventory.listed:
+            yield from self.repository.unfinished_writes(timedelta(0), prefix=folder, say=self._unlisted)
+
     def _check_temporary(self) -> None:
         """Report temporary files, empty directories and multipart uploads of ours."""
-        for one in self.repository.unfinished_writes(timedelta(0), say=self._unlisted):
+        for one in self._unfinished():
             age = self.now - one.modified
             old = human_seconds(max(0.0, age.total_seconds()))
             if one.upload_id is not None:

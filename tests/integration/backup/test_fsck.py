@@ -3,6 +3,7 @@ and found no more; a sound repository has no findings."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -371,18 +372,26 @@ def test_one_file_that_cannot_be_read_does_not_end_the_check(
     )
 
 
-def test_a_directory_that_cannot_be_listed_is_named(local: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = folder_of(add(local))
+def test_a_directory_that_cannot_be_listed_does_not_end_the_check(
+    local: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreadable, missing = add(local, night=1), add(local, night=2)
+    add(local, series=Series("other", "crm"))
+    local.remove(missing.artifact_key)
+    folder, attempt = folder_of(unreadable), unreadable.artifact_key.rpartition("/")[0]
     scandir = os.scandir
 
-    def refused(path: str) -> Any:
-        if path.endswith(folder):
-            raise PermissionError(13, "Permission denied", path)
+    def denied(path: Any) -> Any:
+        if os.fspath(path).endswith(attempt):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(os, "scandir", refused)
-    with pytest.raises(RepositoryError, match=rf"cannot list .*/{folder}: permission denied"):
-        run(local)
+    monkeypatch.setattr(os, "scandir", denied)
+    report = run(local)
+    assert sorted(found(report)) == [("error", "artifact_missing", missing.artifact_key), ("error", "read", folder)]
+    (message,) = [finding.message for finding in report.findings if finding.code == "read"]
+    assert re.search(rf"cannot list \S+{folder}: permission denied", message)
+    assert report.backups == 2  # those that could be listed
 
 
 def test_a_share_that_is_none(local: Place) -> None:
