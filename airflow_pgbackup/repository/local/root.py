@@ -17,6 +17,9 @@ from airflow_pgbackup.wording import new_repository
 T = TypeVar("T")
 
 
+_LONGEST_NAMED = 300  # characters of a path in an error
+
+
 class Root:
     """:param directory: absolute; may be a symbolic link. :param uri: for messages."""
 
@@ -114,7 +117,8 @@ class Root:
             raise RepositoryError(f"{what} {path}: it disappeared during the operation") from None
         except OSError as error:
             # Of a listing, the directory below `path` that cannot be read.
-            named = error.filename if isinstance(error.filename, str) and Path(error.filename).is_absolute() else path
+            below = error.filename if isinstance(error.filename, str) and len(error.filename) <= _LONGEST_NAMED else ""
+            named = below if below.startswith("/") else path
             message = f"{what} {named}: {reason(error)}"
             if error.errno in FULL:
                 message = f"the repository is full: {message}"

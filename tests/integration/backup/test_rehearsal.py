@@ -326,7 +326,7 @@ def test_too_little_disk_space(
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100 * 1024**2))
     said = not_proven(reference, here)
-    assert "100.0 MiB are free. HINT: Set [pgbackup] temp_dir to a directory on a larger disk" in said
+    assert "100.0 MiB are free. HINT: Set [pgbackup] temp_dir (PGBACKUP_TEMP_DIR) to a directory on a larger" in said
 
 
 @pytest.mark.parametrize("options", [{"data_only": True}, {"sections": ["data"]}, {"statistics_only": True}])
