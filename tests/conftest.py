@@ -113,6 +113,13 @@ def fresh_database() -> Iterator[Callable[..., ConnectionParams]]:
 
 
 @pytest.fixture(autouse=True)
+def _ctrl_c_works() -> Iterator[None]:
+    """A command that was interrupted ignores Ctrl-C from then on, as its process ends; that of the tests does not."""
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
 def _no_inherited_postgres(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The developer's own PG* variables, ~/.pgpass and AWS settings take no part."""
     home: Path = tmp_path_factory.getbasetemp() / "home"
