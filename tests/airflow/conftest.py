@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import json
 import os
 import re
@@ -60,9 +61,13 @@ def second_try_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def airflow_db() -> Path:
     """Airflow's metadata database, made once; its file."""
+    from airflow.sdk.execution_time import supervisor
     from airflow.utils.db import initdb
 
     initdb()
+    # Airflow 3.2 builds the API of a DAG test anew for each task, which takes seconds; 3.3 keeps it, as this does.
+    if not hasattr(supervisor.in_process_api_server, "cache_info"):
+        supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)
     return HOME / "airflow.db"
 
 
