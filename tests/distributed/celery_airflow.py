@@ -180,7 +180,7 @@ class CeleryAirflow:
         """Ask Airflow's metadata database."""
         params = ConnectionParams({**self.metadata.params.keywords, "dbname": "airflow"}, password=self.password)
         with params.connect() as session:
-            return session.execute(statement, values).fetchall()  # type: ignore[call-overload,no-any-return]
+            return session.execute(statement, values).fetchall()
 
     def trigger(self, dag_id: str) -> str:
         """Start a run as a person does; return its id."""

@@ -25,13 +25,13 @@ from airflow_pgbackup.backup.sets.restore_set_plan import SetTarget
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
-from airflow_pgbackup.repository.backup_set import list_sets, read_listed_set
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.evidence import is_complete, read_evidence
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.repository.s3.options import S3Options
+from airflow_pgbackup.repository.set_files import list_sets, read_listed_set
 
 NUMBER = 20
 LARGE = ("large_1", "large_2")
@@ -63,7 +63,7 @@ with DAG(
 def run_sql(params: ConnectionParams, *statements: str | sql.Composed) -> list[tuple[Any, ...]]:
     with closing(params.connect()) as session:
         for statement in statements:
-            cursor = session.execute(statement)  # type: ignore[arg-type]
+            cursor = session.execute(statement)
         return cursor.fetchall() if cursor.description else []
 
 
