@@ -23,6 +23,7 @@ from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
 PORT_API, PORT_REDIS = 8080, 6379
 SECONDS_TO_START = 180.0
+READY = " ready."  # as celery says it when it takes tasks
 HEARTBEAT_TIMEOUT = 30  # seconds after which the scheduler takes a task for dead
 
 
@@ -114,11 +115,13 @@ class CeleryAirflow:
         return self.serve(name, [sys.executable, "-m", "airflow", *arguments], self._env(self.hub))
 
     def start_worker(self, machine: Machine) -> None:
-        """Boot a machine with its Celery worker."""
+        """Boot a machine with its Celery worker, and wait until it takes tasks."""
         self._copy_dags(machine.directory)
         env = self._env(machine.directory) | self._connections
         argv = [sys.executable, "-m", "airflow", "celery", "worker", "--concurrency", str(self.concurrency)]
+        boots = machine.log.read_text(errors="replace").count(READY) if machine.log.exists() else 0
         machine.start([*argv, "--celery-hostname", machine.name, "--skip-serve-logs", "--without-mingle"], env)
+        self.wait(lambda: machine.log.read_text(errors="replace").count(READY) > boots, f"{machine.name} takes tasks")
 
     def _copy_dags(self, home: Path) -> None:
         (home / "dags").mkdir(exist_ok=True)
