@@ -17,8 +17,9 @@ from airflow_pgbackup.errors import BackupNotFound, ManifestError
 from airflow_pgbackup.repository.backup_set import BackupSet
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import THREADS
-from airflow_pgbackup.repository.layout import SETS_FOLDER, decode_segment
+from airflow_pgbackup.repository.layout import decode_segment
 from airflow_pgbackup.repository.set_files import ListedSet, list_sets, read_listed_set
+from airflow_pgbackup.repository.set_layout import SETS_FOLDER
 from airflow_pgbackup.terminal import styled
 
 _STYLES = {"complete": "green", "partial": "yellow"}

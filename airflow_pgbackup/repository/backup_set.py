@@ -14,15 +14,9 @@ from typing import ClassVar
 
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.json_document import Content, Document, moment
-from airflow_pgbackup.repository.layout import (
-    Series,
-    SetName,
-    backup_folder,
-    encode_segment,
-    is_key,
-    parse_backup_id,
-    set_folder,
-)
+from airflow_pgbackup.repository.layout import Series, backup_folder, encode_segment, is_key, parse_backup_id
+from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.set_layout import SetName, set_folder
 
 KIND = "pgbackup set"
 
@@ -48,6 +42,22 @@ class SetMember:
     @property
     def parsed_series(self) -> Series:
         return Series.parse(self.series)
+
+    @classmethod
+    def of(cls, manifest: Manifest, level: str | None) -> SetMember:
+        """Return a backup as a member of a set.
+
+        :param level: at which it is verified; None: it is not.
+        """
+        return cls(
+            series=manifest.series.path,
+            id=manifest.id,
+            database=manifest.series.database,
+            size=manifest.artifact.size,
+            sha256=manifest.artifact.sha256,
+            key=manifest.artifact_key,
+            level=level,
+        )
 
     @classmethod
     def decode(cls, content: Content) -> SetMember:

@@ -11,14 +11,14 @@
             verification-20261122T021500.123456Z-archive-pass.json
     <server>/@sets/                             not a series: what one run made of the databases of a server
         20261122T020000Z-3f9ac1/                a backup set
-            set-20261122T023000.123456Z-complete.json
+            set-20261122T023000.123456Z-complete.json  see set_layout
 
 Two attempts at one backup (a task that Airflow took for dead, and its retry; two uploads of the same backup) write into
 separate folders, so that neither can damage the other's files. There is only one manifest, which names the attempt that
 counts.
 
 Keys are ``/``-joined relative paths of encoded segments. The functions are pure: no file, no network. The module has
-more than 300 lines, to keep all names of a repository in one place.
+a little over 300 lines, to keep the names of backups in one place.
 """
 
 from __future__ import annotations
@@ -42,10 +42,6 @@ _FOLDERS: dict[str | None, str] = {None: "@cluster", **{scope: f"@{scope}" for s
 SPECIAL_FOLDERS = {folder: scope for scope, folder in _FOLDERS.items()}
 """The folder names of pg_dumpall's series, with the scope of each; an encoded database name never begins with ``@``."""
 
-SETS_FOLDER = "@sets"
-"""The folder of a server's backup sets, beside its series; an encoded database name never begins with ``@``."""
-SET_STATUSES = ("complete", "partial")
-
 LEVELS = ("integrity", "archive", "restore")
 """Verification levels, weakest first."""
 RESULTS = ("pass", "fail", "notproven")
@@ -66,7 +62,6 @@ _ATTEMPT = re.compile("[0-9a-f]{8}")
 _VERIFICATION = re.compile(
     rf"verification-([0-9]{{8}}T[0-9]{{6}}\.[0-9]{{6}}Z)-({'|'.join(LEVELS)})-({'|'.join(RESULTS)})\.json"
 )
-_SET = re.compile(rf"set-([0-9]{{8}}T[0-9]{{6}}\.[0-9]{{6}}Z)-({'|'.join(SET_STATUSES)})\.json")
 
 
 def check_level(level: str | None, name: str = "minimum_level", *, required: bool = False, none: str = "None") -> None:
@@ -163,7 +158,7 @@ def backup_id(started_at: datetime, seed: str | None = None) -> str:
     :param seed: the requester (dag, task, run, map index), so that a retry finds what an earlier attempt committed:
         the same seed gives the same suffix (:func:`id_suffix`). None for a random suffix.
     """
-    return f"{_utc(started_at):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3) if seed is None else id_suffix(seed)}"
+    return f"{utc(started_at):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3) if seed is None else id_suffix(seed)}"
 
 
 def id_suffix(seed: str) -> str:
@@ -174,7 +169,7 @@ def id_suffix(seed: str) -> str:
 def parse_backup_id(name: str) -> datetime | None:
     """Return the start time in a backup id, aware UTC; None for a folder that is not a backup's."""
     match = _ID.fullmatch(name)
-    return _parse_time(match[1]) if match else None
+    return parse_time(match[1]) if match else None
 
 
 def artifact_name(
@@ -198,7 +193,7 @@ def artifact_name(
     :param scope: of a pg_dumpall, see :class:`Series`.
     :raises OptionError: the template has an unknown placeholder, or its result cannot be a file name.
     """
-    at = _utc(started_at)
+    at = utc(started_at)
     values = {
         "database": scope or "cluster" if database is None else encode_segment(database),
         "server": encode_segment(server),
@@ -264,58 +259,17 @@ class VerificationName:
 
     @property
     def file(self) -> str:
-        return f"verification-{_utc(self.at):%Y%m%dT%H%M%S.%fZ}-{self.level}-{self.result}.json"
+        return f"verification-{utc(self.at):%Y%m%dT%H%M%S.%fZ}-{self.level}-{self.result}.json"
 
     @classmethod
     def parse(cls, name: str) -> VerificationName | None:
         match = _VERIFICATION.fullmatch(name)
-        at = _parse_time(match[1]) if match else None
+        at = parse_time(match[1]) if match else None
         return cls(at, match[2], match[3]) if match and at else None
 
 
 def verification_key(series: Series, backup: str, *, at: datetime, level: str, result: str) -> str:
     return f"{backup_folder(series, backup)}/{VerificationName(at, level, result).file}"
-
-
-@dataclass(frozen=True, order=True)
-class SetName:
-    """The name of a file of a backup set, which shows its status, so that a listing suffices.
-
-    :param at: when the set was written, UTC. :param status: one of :data:`SET_STATUSES`.
-    """
-
-    at: datetime
-    status: str
-
-    @property
-    def file(self) -> str:
-        return f"set-{_utc(self.at):%Y%m%dT%H%M%S.%fZ}-{self.status}.json"
-
-    @classmethod
-    def parse(cls, name: str) -> SetName | None:
-        match = _SET.fullmatch(name)
-        at = _parse_time(match[1]) if match else None
-        return cls(at, match[2]) if match and at else None
-
-
-def sets_folder(server: str) -> str:
-    """Return the folder of all backup sets of a server."""
-    return f"{encode_segment(server)}/{SETS_FOLDER}"
-
-
-def set_folder(server: str, set_id: str) -> str:
-    return f"{sets_folder(server)}/{set_id}"
-
-
-def split_set_key(key: str) -> tuple[str, str, str] | None:
-    """Return server, set id and path in the set's folder of a key; None for a key outside of such a folder."""
-    segments = key.split("/", 3)
-    if len(segments) < 4 or segments[1] != SETS_FOLDER or not segments[3] or parse_backup_id(segments[2]) is None:
-        return None
-    try:
-        return decode_segment(segments[0]), segments[2], segments[3]
-    except ValueError:
-        return None
 
 
 def split_key(key: str) -> tuple[Series, str, str] | None:
@@ -359,13 +313,17 @@ def _encode(name: str) -> str:
     return "%2E" + segment[1:] if segment.startswith(".") else segment
 
 
-def _utc(moment: datetime) -> datetime:
+def utc(moment: datetime) -> datetime:
+    """Return a time in UTC.
+
+    :raises ValueError: it has no time zone.
+    """
     if moment.tzinfo is None:
         raise ValueError("a time without a time zone")
     return moment.astimezone(timezone.utc)
 
 
-def _parse_time(text: str) -> datetime | None:
+def parse_time(text: str) -> datetime | None:
     """Return the time of ``20261122T021500Z``, or with microseconds. By hand: strptime would take half of a listing."""
     date = int(text[0:4]), int(text[4:6]), int(text[6:8])
     time = int(text[9:11]), int(text[11:13]), int(text[13:15]), int(text[16:22] or 0)

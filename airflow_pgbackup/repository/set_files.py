@@ -14,14 +14,8 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.json_document import MAX_BYTES
-from airflow_pgbackup.repository.layout import (
-    SetName,
-    decode_segment,
-    parse_backup_id,
-    set_folder,
-    sets_folder,
-    split_set_key,
-)
+from airflow_pgbackup.repository.layout import decode_segment, parse_backup_id
+from airflow_pgbackup.repository.set_layout import SetName, set_folder, sets_folder, split_set_key
 from airflow_pgbackup.wording import command
 
 THREADS = 8

@@ -16,16 +16,7 @@ from airflow_pgbackup.repository.set_files import write_set
 
 def member(repository: Repository, reference: dict[str, object]) -> SetMember:
     """Return a backup as a member of a set."""
-    manifest = load_manifest(repository, reference)
-    return SetMember(
-        series=manifest.series.path,
-        id=manifest.id,
-        database=manifest.series.database,
-        size=manifest.artifact.size,
-        sha256=manifest.artifact.sha256,
-        key=manifest.artifact_key,
-        level=None,
-    )
+    return SetMember.of(load_manifest(repository, reference), None)
 
 
 def back_up_set(

@@ -20,9 +20,9 @@ from airflow_pgbackup.repository.layout import (
     is_key,
     parse_backup_id,
     split_key,
-    split_set_key,
 )
 from airflow_pgbackup.repository.set_files import is_set_key
+from airflow_pgbackup.repository.set_layout import split_set_key
 
 
 @dataclass(frozen=True)

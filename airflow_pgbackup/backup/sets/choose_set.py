@@ -14,8 +14,8 @@ from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
-from airflow_pgbackup.repository.layout import sets_folder
 from airflow_pgbackup.repository.set_files import ListedSet, list_sets
+from airflow_pgbackup.repository.set_layout import sets_folder
 
 LATEST = "latest"
 

@@ -138,16 +138,7 @@ class _Judged:
 
     def member(self) -> SetMember:
         assert isinstance(self.evidence, Evidence)  # noqa: S101
-        manifest = self.evidence.require_manifest()
-        return SetMember(
-            series=manifest.series.path,
-            id=manifest.id,
-            database=manifest.series.database,
-            size=manifest.artifact.size,
-            sha256=manifest.artifact.sha256,
-            key=manifest.artifact_key,
-            level=self.evidence.backup.level,
-        )
+        return SetMember.of(self.evidence.require_manifest(), self.evidence.backup.level)
 
 
 def _too_little(evidence: Evidence, minimum: str | None) -> str | None:

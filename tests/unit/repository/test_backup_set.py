@@ -16,10 +16,11 @@ from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryNotFound
 from airflow_pgbackup.repository.backup_set import Absent, BackupSet, SetMember
 from airflow_pgbackup.repository.catalogue import read_catalogue
-from airflow_pgbackup.repository.layout import Series, SetName, set_folder, split_key, split_set_key
+from airflow_pgbackup.repository.layout import Series, split_key
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.repository.set_files import find_set, list_sets, read_set, write_set
+from airflow_pgbackup.repository.set_layout import SetName, set_folder, split_set_key
 
 NIGHT = datetime(2026, 11, 22, 2, 0, tzinfo=timezone.utc)
 ID = "20261122T020000Z-3f9ac1"
