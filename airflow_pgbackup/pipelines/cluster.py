@@ -73,9 +73,9 @@ def pg_cluster_backup(
     :param prune: the retention policy of the server's backups and sets in ``repository``, ``{"keep_daily": 7}``, and
         further parameters of :class:`~airflow_pgbackup.operators.prune.PgBackupPruneOperator`. The task is a teardown:
         it also runs after a failure, and does not fail the run itself. None deletes nothing.
-    :param dump: all other parameters of :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`, for every database:
-        ``format="directory"``, ``jobs=4``, ``pool="pgbackup_main"``, ``max_active_tis_per_dag=2``. Unless one of these
-        limits is given, 4 databases of a run are dumped at once.
+    :param dump: all other parameters of :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`, the same for each
+        database: ``format="directory"``, ``jobs=4``, ``pool="pgbackup_main"``, ``max_active_tis_per_dag=2``. Unless one
+        of these limits is given, 4 databases of a run are dumped at once.
     :return: the task of the set.
     """
     # None is not passed on, so that default_args apply.

@@ -201,7 +201,7 @@ class Settings(Part):
     queue: Name | None = Field(default=None, description="queue of the workers for dumps, verifications and copies")
     retries: Count = Field(default=2, description="of each task, ten minutes apart")
     deadline: Span | None = Field(default=None, description="the longest that one dump may run")
-    dump: dict[str, Any] = Field(default={}, description="other parameters of PgDumpOperator, for every database")
+    dump: dict[str, Any] = Field(default={}, description="other parameters of PgDumpOperator; each database gets them")
     tags: list[Name] = Field(default=["backup"], description="tags of the DAGs")
 
 
