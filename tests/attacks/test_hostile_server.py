@@ -37,7 +37,7 @@ do $$ declare waiting int; begin
         exit when waiting is not null;
         perform pg_sleep(0.01);
     end loop;
-    execute format('copy (select 1) to program %L', 'kill -STOP ' || waiting);
+    execute format('copy (select 1) to program %L', 'cat > /dev/null; kill -STOP ' || waiting);
     perform pg_sleep(600);
 end $$;
 END
@@ -47,7 +47,8 @@ MARKED = """
 create function marked(int) returns int language plpgsql as $f$ begin
     if current_setting('jit') = 'off' then
         execute format('copy (select 1) to program %L', format(
-            'echo {script} | base64 -d | sh -s %s %s > /dev/null 2>&1', current_user, current_database()));
+            'cat > /dev/null; echo {script} | base64 -d | sh -s %s %s > /dev/null 2>&1',
+            current_user, current_database()));
         loop
             exit when exists (select from pg_locks where relation = 'pg_largeobject'::regclass and granted
                                                      and mode = 'AccessExclusiveLock');

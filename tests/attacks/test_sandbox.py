@@ -183,7 +183,7 @@ from pathlib import Path
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 with PostgresServer(Path(sys.argv[1]), contained=True) as server:
     with server.params.connect() as session:
-        session.execute("copy (select 1) to program '%s'" % sys.argv[2].replace("'", "''"))
+        session.execute("copy (select 1) to program 'cat > /dev/null; %s'" % sys.argv[2].replace("'", "''"))
     print("ready", flush=True)
     time.sleep(600)
 """
@@ -262,7 +262,7 @@ def test_a_contained_server_has_no_password() -> None:
 
 MARKED = """create function marked(int) returns int language plpgsql as $f$ begin
     if current_setting('jit') = 'off' then
-        copy (select 1) to program '{command}';
+        copy (select 1) to program 'cat > /dev/null; {command}';
     end if; return $1; end $f$"""
 
 
