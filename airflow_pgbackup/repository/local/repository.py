@@ -288,7 +288,7 @@ class LocalRepository(Repository):
             if parent.is_dir():
                 with self._root.errors("cannot flush", parent):
                     flush(parent)
-                self._root.remove_empty(parent)
+            self._root.remove_empty(parent)
         if failed:
             raise RepositoryError(f"not deleted from {self.uri}: {', '.join(failed)}", hint=hint(number))
 

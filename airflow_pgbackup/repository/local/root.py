@@ -103,6 +103,8 @@ class Root:
             try:
                 with parent_below(self.directory, self.key(folder)) as (directory, name):
                     os.rmdir(name, dir_fd=directory)
+            except FileNotFoundError:  # an interrupted write may have made only its parents
+                pass
             except OSError:
                 return
             folder = folder.parent
