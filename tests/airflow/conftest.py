@@ -222,6 +222,16 @@ def _look(dag_run: Any, output: str) -> Run:
 
 
 @pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The directory of a new repository."""
+    from airflow_pgbackup.repository.open import open_repository
+
+    folder = tmp_path / "repository"
+    open_repository(folder.as_uri()).init()
+    return folder
+
+
+@pytest.fixture
 def postgres_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``postgres_connection(id, params, **fields)``: an Airflow connection by environment, fields replaced."""
 

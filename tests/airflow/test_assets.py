@@ -17,7 +17,6 @@ from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.provider_info import get_provider_info
-from airflow_pgbackup.repository.open import open_repository
 
 RunDag = Callable[..., Any]
 EVERY_NAME = [
@@ -42,13 +41,6 @@ def database(
     postgres_connection("db", params)
     assert isinstance(params, ConnectionParams)
     return params
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "repository"
-    open_repository(folder.as_uri()).init()
-    return folder
 
 
 @pytest.fixture

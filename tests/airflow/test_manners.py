@@ -29,15 +29,6 @@ def database(
     return params
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    from airflow_pgbackup.repository.open import open_repository
-
-    folder = tmp_path / "repository"
-    open_repository(folder.as_uri()).init()
-    return folder
-
-
 def test_a_failure(database: ConnectionParams, folder: Path, run_dag: RunDag) -> None:
     run = run_dag(
         f'PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r}, tables=["nosuch"])'

@@ -20,7 +20,6 @@ import pytest
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
-from airflow_pgbackup.repository.open import open_repository
 
 SCRIPT = Path(__file__).with_name("supervised.py")
 
@@ -107,13 +106,6 @@ def database(
     postgres_connection("db", params)
     assert isinstance(params, ConnectionParams)
     return params
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "repository"
-    open_repository(folder.as_uri()).init()
-    return folder
 
 
 @contextmanager
