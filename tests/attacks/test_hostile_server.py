@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from airflow_pgbackup.backup.context import RunContext
@@ -86,12 +87,12 @@ def rehearsed(
 
 
 def stopped_backend() -> bool:
-    for process in Path("/proc").glob("[0-9]*"):
+    """Whether a session of a server of this process is stopped; other workers run this test's kind too."""
+    for process in psutil.Process().children(recursive=True):
         try:
-            stopped = (process / "stat").read_text().rpartition(")")[2].split()[0] == "T"
-            if stopped and b"postgres: pgb_" in (process / "cmdline").read_bytes():
+            if process.status() == psutil.STATUS_STOPPED and "".join(process.cmdline()).startswith("postgres: pgb_"):
                 return True
-        except OSError:
+        except psutil.NoSuchProcess:
             continue
     return False
 

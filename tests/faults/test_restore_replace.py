@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from contexts import in_context
@@ -120,18 +120,21 @@ def steps_of(setting: Setting) -> list[str]:
     return lines
 
 
-def guards() -> set[int]:
-    """Processes of ours that would drop temporary databases."""
-    found = set()
-    for process in Path("/proc").glob("[0-9]*"):
+def descendants(word: str) -> list[psutil.Process]:
+    """Processes below this one with the word in an argument; those of other workers of pytest are not ours."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
         try:
-            command = (process / "cmdline").read_bytes().split(b"\0")
-            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
+            if any(word in argument for argument in process.cmdline()):
+                found.append(process)
+        except psutil.NoSuchProcess:
             continue
-        if any(word.endswith(b"_drop_guard.py") for word in command) and parent in (os.getpid(), 1):
-            found.add(int(process.name))
     return found
+
+
+def guards() -> list[psutil.Process]:
+    """Processes of ours that would drop temporary databases."""
+    return descendants("_drop_guard.py")
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> bool:
@@ -164,7 +167,7 @@ def fail() -> None:
 
 
 def test_a_failure_at_any_step_leaves_the_old_database(setting: Setting) -> None:
-    steps, before = steps_of(setting), guards()
+    steps = steps_of(setting)
     done = next(number for number, line in enumerate(steps, 1) if line.startswith("renamed pgbackup_tmp_"))
     assert done > 10
     for number in range(1, done):
@@ -172,7 +175,7 @@ def test_a_failure_at_any_step_leaves_the_old_database(setting: Setting) -> None
             setting.replace(at(number, fail))
         assert setting.is_as_it_was(), steps[number - 1]
         assert setting.temporary() == []
-    assert guards() <= before
+    assert guards() == []
     # From the swap on it has happened, and a log that fails is no failure of the restore.
     for number in range(done, len(steps) + 1):
         result = setting.replace(at(number, fail))
@@ -274,21 +277,17 @@ def test_killed_while_pg_restore_runs(slow: Setting) -> None:
 
 
 def test_the_next_restore_drops_what_a_killed_machine_left(slow: Setting) -> None:
-    before = guards()
     with restoring_process(slow, 0) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("created database "):
                 break
-        (guard,) = [
-            int(child)
-            for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            if b"_drop_guard" in Path(f"/proc/{child}/cmdline").read_bytes()
-        ]
-        os.kill(guard, signal.SIGKILL)
+        (guard,) = guards()
+        guard.kill()
         process.kill()
     (left,) = slow.temporary()
-    assert guards() <= before
+    psutil.wait_procs([guard], timeout=30)
+    assert not guard.is_running()
     # its sessions end when the server notices
     with slow.server.params.connect() as connection:
         query = "select count(*) from pg_stat_activity where datname = %s"
@@ -313,14 +312,9 @@ def test_pg_restore_killed_by_another_process(slow: Setting) -> None:
     def kill() -> None:
         def run() -> None:
             time.sleep(1.0)
-            for process in Path("/proc").glob("[0-9]*"):
-                try:
-                    environment = (process / "environ").read_bytes()
-                    command = (process / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                if b"pg_restore\0" in command and PREFIX.encode() in environment and b"_leader.py" not in command:
-                    os.kill(int(process.name), signal.SIGKILL)
+            for process in descendants("pg_restore"):
+                if Path(process.exe()).name == "pg_restore":
+                    process.kill()
 
         threading.Thread(target=run).start()
 
