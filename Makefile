@@ -5,7 +5,7 @@
 #   make test  check        the tests; formatting, types, layers
 #   make test-lowest        the tests that touch Airflow or boto3, with the lowest versions that pyproject.toml admits
 #   make test-distributed   backups on two Celery workers that share no disk; needs Linux, unshare and ip
-#   make bench              the measurements behind the numbers in the documentation
+#   make bench              the measurements behind the numbers in the documentation; bench_fleet.py needs more, see there
 #   make docs               the tables of parameters and options in docs/, after a change of them
 #   make site               the documentation as a site, in .site/html; a warning is an error
 #   make lock               constraints*.txt, requirements-cli.txt and docker/requirements-*.txt anew (needs uv)
@@ -45,7 +45,7 @@ format: .venv/.installed
 	$(BIN)/ruff format .
 
 bench: .venv/.installed
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit; done
+	@for script in $(filter-out benchmarks/bench_fleet.py,$(wildcard benchmarks/bench_*.py)); do echo "== $$script"; $(BIN)/python "$$script" || exit; done
 
 docs: .venv/.installed
 	@$(BIN)/python docs/_generate.py
