@@ -111,7 +111,16 @@ def read_listed_set(repository: Repository, listed: ListedSet, *, now: datetime 
             f"every file of backup set {listed.location} is from the future",
             hint="Check the clocks of the workers, and who wrote the files.",
         )
-    key = f"{listed.location}/{newest.file}"
+    return read_set_file(repository, listed, newest)
+
+
+def read_set_file(repository: Repository, listed: ListedSet, name: SetName) -> BackupSet:
+    """Return what one file of a listed set says.
+
+    :raises BackupNotFound: the file disappeared.
+    :raises ManifestError: it is invalid, or that of another set.
+    """
+    key = f"{listed.location}/{name.file}"
     hint = f"Check who wrote {repository.location(key)}. If you remove it, the file before it counts."
     try:
         with repository.read(key) as stream:
@@ -119,9 +128,9 @@ def read_listed_set(repository: Repository, listed: ListedSet, *, now: datetime 
     except ManifestError as error:
         message = f"backup set {listed.location} cannot be read: {error.message}"
         raise ManifestError(message, hint=error.hint or hint) from None
-    if (found.server, found.id, found.name) != (listed.server, listed.id, newest):
+    if (found.server, found.id, found.name) != (listed.server, listed.id, name):
         raise ManifestError(
-            f"backup set {listed.location} cannot be read: {newest.file} is {found.name.file} of {found.location}",
+            f"backup set {listed.location} cannot be read: {name.file} is {found.name.file} of {found.location}",
             hint=hint,
         )
     return found

@@ -54,11 +54,13 @@ class Inventory:
     :ivar folders: by their keys, sorted. :ivar elsewhere: other keys, but for repository.json and backup sets.
     :ivar listed: the folders that were listed with all that is below them; the root, which is ``""``, if nothing
         failed.
+    :ivar sets: the files of backup sets, sorted by key.
     """
 
     folders: Mapping[str, Folder]
     elsewhere: tuple[str, ...]
     listed: tuple[str, ...] = ("",)
+    sets: tuple[Entry, ...] = ()
 
     @property
     def backups(self) -> int:
@@ -79,6 +81,7 @@ def take_inventory(repository: Repository, prefix: str = "", failed: _Failed | N
     entries, strangers = _list(repository, prefix, failed, listed)
     folders: dict[str, Folder] = {}
     elsewhere: list[str] = []
+    sets: list[Entry] = []
 
     def folder_of(key: str) -> tuple[Folder, str] | None:
         split = split_key(key)
@@ -92,9 +95,11 @@ def take_inventory(repository: Repository, prefix: str = "", failed: _Failed | N
         return None
 
     for entry in entries:
-        if _is_temporary(entry.key) or is_set_key(entry.key):  # listed as leftovers; no file of a backup
+        if _is_temporary(entry.key):  # listed as leftovers
             continue
-        if found := folder_of(entry.key):
+        if is_set_key(entry.key):
+            sets.append(entry)
+        elif found := folder_of(entry.key):
             folder, path = found
             if is_key(entry.key):
                 folder.entries[path] = entry
@@ -103,7 +108,11 @@ def take_inventory(repository: Repository, prefix: str = "", failed: _Failed | N
     for key in strangers:
         if not _is_temporary(key) and (found := folder_of(key)) and found[1] not in found[0].special:
             found[0].special.append(found[1])
-    return Inventory(dict(sorted(folders.items())), tuple(sorted(set(elsewhere))), tuple(listed))
+    return Inventory(dict(sorted(folders.items())), tuple(sorted(set(elsewhere))), tuple(listed), _by_key(sets))
+
+
+def _by_key(entries: list[Entry]) -> tuple[Entry, ...]:
+    return tuple(sorted(entries, key=lambda entry: entry.key))
 
 
 def _list(

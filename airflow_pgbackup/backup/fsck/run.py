@@ -1,6 +1,7 @@
 """fsck: is a repository what its files say? Structure, sizes and manifests, without reading artifacts.
 
-One listing of the repository, then each manifest and verification is read once, several at a time. Nothing is written.
+One listing of the repository, then each manifest, verification and file of a backup set is read once, several at a
+time. Nothing is written.
 A fault that a listing shows may be a dump, upload or prune at work, so the folder of a faulty backup is listed and
 checked a second time, and only what is found then counts.
 
@@ -21,6 +22,7 @@ from airflow_pgbackup.backup.fsck.findings import Findings, ReadShare, Report
 from airflow_pgbackup.backup.fsck.folder import Checked, FolderContext, check_folder, is_newer
 from airflow_pgbackup.backup.fsck.inventory import Folder, Inventory, check_elsewhere, take_inventory
 from airflow_pgbackup.backup.fsck.rehash import rehash
+from airflow_pgbackup.backup.fsck.sets import check_sets
 from airflow_pgbackup.backup.fsck.share import Share
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Step, human_bytes, human_seconds
@@ -95,6 +97,14 @@ class _Fsck:
         if problem is not None:
             self._no_identity(problem, uuids)
         check_elsewhere(self.inventory.elsewhere, self.findings)
+        check_sets(
+            self.repository,
+            self.inventory.sets,
+            self.inventory.folders,
+            self.now,
+            self.findings,
+            self.cancel.check,
+        )
         self._check_temporary()
         if self.share is not None and self.to_read:
             size = sum(file.size for _, file, _ in self.to_read)
