@@ -269,7 +269,7 @@ def test_every_command_is_in_the_reference() -> None:
 
 def test_every_dependency_has_its_reason() -> None:
     sections = re.findall(
-        r"^(?:dependencies|dev|sandbox|embedded|demo) = \[(.*?)\]$",
+        r"^(?:dependencies|dev|sandbox|embedded|report|demo) = \[(.*?)\]$",
         (ROOT / "pyproject.toml").read_text(),
         re.DOTALL | re.MULTILINE,
     )
