@@ -42,14 +42,16 @@ def in_words(error: ConfigurationError) -> str:
 
 
 def _span(value: Any) -> Any:
-    if isinstance(value, timedelta):
-        return value
-    if not isinstance(value, str):
+    if isinstance(value, str):
+        try:
+            value = parse_duration(value)
+        except ConfigurationError as error:
+            raise _invalid(in_words(error)) from None
+    if not isinstance(value, timedelta):
         raise _invalid("not a time span; write 36h, 30d or 8w")
-    try:
-        return parse_duration(value)
-    except ConfigurationError as error:
-        raise _invalid(in_words(error)) from None
+    if value <= timedelta(0):
+        raise _invalid("not longer than zero; write 36h, 30d or 8w")
+    return value
 
 
 def _zone(name: str) -> str:
@@ -109,6 +111,7 @@ Name = Annotated[str, StringConstraints(min_length=1)]
 ServerName = Annotated[str, StringConstraints(pattern=SERVER_NAME, max_length=LONGEST_NAME)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Parallel = Annotated[int, Field(ge=1, le=1000)]
 Callbacks = Annotated[
     list[Callable[..., Any]],
     PlainValidator(_callbacks),
@@ -196,7 +199,7 @@ class Settings(Part):
     drill: Drill | None = Field(default=None, description="null: no rehearsals")
     freshness: Freshness | None = Field(default=None, description="null: no check that recent backups exist")
     alerts: Alerts = Field(default=Alerts(), description="whom to notify, once for each run")
-    parallel: Positive = Field(default=2, description="how many databases of the server are dumped at once")
+    parallel: Parallel = Field(default=2, description="how many databases of the server are dumped at once")
     pool: Name | None = Field(default=None, description="an existing Airflow pool; {server} is the server's name")
     queue: Name | None = Field(default=None, description="queue of the workers for dumps, verifications and copies")
     retries: Count = Field(default=2, description="of each task, ten minutes apart")
