@@ -80,6 +80,20 @@ class ServerSets:
             for member in one.members
         }
 
+    def newest(self, server: str) -> BackupSet | None:
+        """Return the newest set of a server that can be read, complete or not; None: there is none."""
+        past = (one for one in self.listed[server] if one.started_at <= self.now + SKEW)
+        return next((content for one in past if (content := self._read(one)) is not None), None)
+
+    def dropped(self, series: Collection[Series]) -> set[Series]:
+        """Return the series of databases that were not on their server when its newest complete set was made."""
+        return {
+            one
+            for server, newest in self.newest_complete.items()
+            for one in series
+            if one.server == server and one.database and one.database not in _names(newest)
+        }
+
     def gone_since(self, series: Collection[Series]) -> dict[Series, list[datetime]]:
         """Return, for the series of databases that were in a set and do not exist any more, when complete sets of the
         server were made without them since, newest first.
@@ -87,9 +101,9 @@ class ServerSets:
         :param series: those of these servers that have backups.
         """
         found: dict[Series, list[datetime]] = {}
+        dropped = self.dropped(series)
         for server, newest in self.newest_complete.items():
-            here = _names(newest)
-            absent = {one for one in series if one.server == server and one.database and one.database not in here}
+            absent = {one for one in dropped if one.server == server}
             since: list[datetime] = []
             for one in self.listed[server]:
                 if not absent:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from airflow_pgbackup.backup.metrics.collect import MOST_READ as MOST_READ
 from airflow_pgbackup.backup.metrics.collect import metrics as metrics
 from airflow_pgbackup.backup.metrics.exposition import Family as Family
 from airflow_pgbackup.backup.metrics.exposition import render as render

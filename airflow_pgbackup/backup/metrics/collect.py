@@ -12,25 +12,19 @@ Each costs one listing of its folder, its manifest, and its verifications.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 from airflow_pgbackup.backup.metrics.exposition import Family
+from airflow_pgbackup.backup.series_reader import SeriesReader, rows_of
 from airflow_pgbackup.backup.set_freshness import judge_sets
-from airflow_pgbackup.errors import BackupNotFound
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
-from airflow_pgbackup.repository.evidence import Evidence, may_count, read_evidence, unreadable
+from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import LEVELS, Series
-from airflow_pgbackup.repository.retention import counts
 from airflow_pgbackup.repository.state import STATES
-from airflow_pgbackup.repository.verification import Verification
-
-MOST_READ = 10
-"""How many backups of a series are read for one question. Only file names that claim what the files do not prove need
-more than one; a series in which ten do so counts as never verified."""
 
 _HELP = {
     "pgbackup_repository_listed_timestamp_seconds": "When the repository was read.",
@@ -85,7 +79,7 @@ def metrics(*, repository: Repository, now: datetime | None = None) -> list[Fami
 def _of_series(repository: Repository, series: Series, listed: Sequence[Backup], now: datetime) -> _Samples:
     # The folder names the series exactly; the other two are for people, and two names may look the same in them.
     labels = {"series": series.path, "server": series.server, "database": series.database or f"@{series.kind}"}
-    reader = _Reader(repository, now)
+    reader = SeriesReader(repository, now)
     past = [one for one in listed if one.started_at <= now + SKEW]
     by_state = Counter(one.state for one in listed)
     samples: _Samples = [
@@ -123,7 +117,7 @@ def _of_verified(evidence: Evidence | None, labels: dict[str, str]) -> _Samples:
             ("pgbackup_verified_backup_size_bytes", labels, manifest.artifact.size),
             ("pgbackup_verified_backup_dump_duration_seconds", labels, manifest.duration_seconds),
         ]
-        if (rows := _rows(evidence.verifications)) is not None:
+        if (rows := rows_of(evidence.verifications)) is not None:
             samples.append(("pgbackup_verified_backup_rows", labels, rows))
     return samples
 
@@ -141,53 +135,6 @@ def _of_sets(repository: Repository, existing: set[tuple[Series, str]], now: dat
                 ("pgbackup_complete_set_missing_backups", labels, missing),
             ]
     return samples
-
-
-class _Reader:
-    """Reads the backups of one series, each once."""
-
-    def __init__(self, repository: Repository, now: datetime) -> None:
-        self._repository, self._now = repository, now
-        self._found: dict[str, Evidence] = {}
-
-    def read(self, backup: Backup) -> Evidence:
-        if backup.id not in self._found:
-            try:
-                found = read_evidence(self._repository, backup.series, backup.id, now=self._now)
-            except BackupNotFound:
-                found = unreadable(backup, "it disappeared during the operation")
-            self._found[backup.id] = found
-        return self._found[backup.id]
-
-    def newest_verified(self, listed: Iterable[Backup], level: str) -> Evidence | None:
-        """Return the newest backup that its files prove to be verified at this level or above."""
-        claiming = [one for one in listed if may_count(one, level)]
-        return next((found for found in map(self.read, claiming[:MOST_READ]) if counts(found.backup, level)), None)
-
-    def last_rehearsal(self, listed: Iterable[Backup]) -> Verification | None:
-        """Return the last verification at level ``restore`` that passed, of whichever backup."""
-        claiming = [
-            (max(times), one)
-            for one in listed
-            if (times := [seen.at for seen in one.verifications if _is_rehearsal(seen.level, seen.result)])
-        ]
-        claiming.sort(key=lambda each: each[0], reverse=True)
-        for _, backup in claiming[:MOST_READ]:
-            for seen in reversed(self.read(backup).verifications):
-                if _is_rehearsal(seen.level, seen.result):
-                    return seen
-        return None
-
-
-def _is_rehearsal(level: str, result: str) -> bool:
-    return (level, result) == ("restore", "pass")
-
-
-def _rows(verifications: Sequence[Verification]) -> int | None:
-    for seen in reversed(verifications):
-        if seen.result == "pass" and LEVELS.index(seen.level) >= LEVELS.index("archive"):
-            return sum(table.rows for table in seen.tables)
-    return None
 
 
 def _unix(time: datetime) -> int:

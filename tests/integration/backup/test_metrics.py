@@ -12,8 +12,9 @@ import pytest
 from honest import write_backup
 from sets import back_up_set
 
-from airflow_pgbackup.backup.metrics import MOST_READ, Family, metrics, render
+from airflow_pgbackup.backup.metrics import Family, metrics, render
 from airflow_pgbackup.backup.reference import load_evidence
+from airflow_pgbackup.backup.series_reader import MOST_READ
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.cli import main
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS

@@ -1,0 +1,179 @@
+"""Read a repository and return its overview.
+
+One listing of the repository shows how many backups there are, their sizes and ages. Whether a backup counts is decided
+by its files, as freshness decides it: for each series, those of the newest backup, of the newest verified one, and of
+the one that was rehearsed last, which are often the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+
+from airflow_pgbackup.backup.freshness_rules import hours
+from airflow_pgbackup.backup.overview.model import STATUSES, BackupFacts, Overview, SeriesStatus, SetStatus
+from airflow_pgbackup.backup.overview.targets import Target, Targets
+from airflow_pgbackup.backup.series_reader import SeriesReader, rows_of
+from airflow_pgbackup.backup.set_retention import ServerSets
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.calendar_time import SKEW
+from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
+from airflow_pgbackup.repository.evidence import Evidence
+from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.retention import plan
+
+RECENT = 30
+"""How many backups of a series the trends show."""
+
+_MOST_NOTES = 20
+
+
+def overview(
+    *, repository: Repository, targets: Targets | None = None, now: datetime | None = None, cancel: Cancel | None = None
+) -> Overview:
+    """Return the state of each series of a repository, worst first, and of its backup sets.
+
+    :param now: the current time, with a time zone; by default the clock's. Later backups are ignored.
+    :raises RepositoryNotFound: there is no repository, which is not the same as an empty one.
+    :raises RepositoryError: it could not be read, which says nothing about the backups.
+    """
+    now = now or datetime.now(timezone.utc)
+    targets = targets or Targets()
+    cancel = cancel or Cancel()
+    notes: list[str] = []
+    catalogue = read_catalogue(repository)
+    listed = catalogue.by_series()
+    sets = ServerSets.of(repository, catalogue, now, notes.append, complete=True)
+    dropped = sets.dropped(listed)
+    kept = sets.kept()
+
+    def judge(item: tuple[Series, list[Backup]]) -> SeriesStatus:
+        cancel.check()
+        series, backups = item
+        target = targets.of(series)
+        expiring = None
+        if target.policy is not None:
+            expiring = sum(not decision.keep for decision in plan(backups, target.policy, now, kept))
+        return _Judge(repository, series, target, now).judge(backups, series in dropped, expiring)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        series = list(pool.map(judge, listed.items()))
+    newest = {server: content for server in sets.listed if (content := sets.newest(server)) is not None}
+    for server, content in newest.items():
+        for absent in content.missing:
+            missing = Series(server, absent.database)
+            if missing not in listed:
+                series.append(_without_backup(missing, targets.of(missing), absent.reason))
+    return Overview(
+        uri=repository.uri,
+        now=now,
+        series=tuple(sorted(series, key=lambda one: _badness(one, now))),
+        sets=tuple(_of_sets(sets, server) for server in newest),
+        notes=tuple(notes[:_MOST_NOTES]),
+    )
+
+
+class _Judge:
+    def __init__(self, repository: Repository, series: Series, target: Target, now: datetime) -> None:
+        self._series, self._target, self._now = series, target, now
+        self._reader = SeriesReader(repository, now)
+
+    def judge(self, listed: Sequence[Backup], dropped: bool, expiring: int | None) -> SeriesStatus:
+        past = [one for one in listed if one.started_at <= self._now + SKEW]
+        verified = self._reader.newest_verified(past, self._target.level)
+        newest = self._reader.read(past[0]) if past else None
+        status, reason = self._status(newest, verified)
+        if dropped:
+            status, reason = "dropped", STATUSES["dropped"]
+        rehearsal = self._reader.last_rehearsal(past)
+        return SeriesStatus(
+            series=self._series.path,
+            server=self._series.server,
+            database=self._series.database or f"@{self._series.kind}",
+            status=status,
+            reason=reason,
+            max_age=self._target.max_age.total_seconds(),
+            level=self._target.level,
+            newest=_proven(newest),
+            verified=_proven(verified),
+            rehearsed_at=rehearsal.finished_at if rehearsal else None,
+            restore_seconds=rehearsal.restore_seconds if rehearsal else None,
+            backups=len(listed),
+            size=sum(one.size for one in listed),
+            recent=tuple(map(facts, reversed(past[:RECENT]))),
+            expiring=expiring,
+        )
+
+    def _status(self, newest: Evidence | None, verified: Evidence | None) -> tuple[str, str]:
+        target = self._target
+        allowed = hours(target.max_age)
+        if newest is None:
+            return "not verified", "every backup starts in the future; check the clocks"
+        age = self._now - verified.backup.started_at if verified else None
+        later = "" if verified and newest.backup.id == verified.backup.id else f"; the newest {newest.backup.standing}"
+        if age is not None and age <= target.max_age:
+            return "restorable", f"verified at {_level(verified)}, {hours(age)} old{later}"
+        status = "failed" if newest.backup.state == "failed" else "late" if verified else "not verified"
+        if age is not None:
+            return status, f"the newest verified backup is {hours(age)} old, more than {allowed}{later}"
+        return status, f"no backup is verified at {target.level}; the newest {newest.backup.standing}"
+
+
+def facts(backup: Backup, rows: int | None = None) -> BackupFacts:
+    """Return a backup as an overview shows it."""
+    seconds = (backup.committed_at - backup.started_at).total_seconds()
+    return BackupFacts(
+        id=backup.id,
+        started_at=backup.started_at,
+        state=backup.state,
+        level=backup.level,
+        size=backup.size,
+        rows=rows,
+        # Of an adopted or copied backup, that is no duration.
+        seconds=seconds if 0 <= seconds < timedelta(days=2).total_seconds() else None,
+    )
+
+
+def _proven(evidence: Evidence | None) -> BackupFacts | None:
+    return facts(evidence.backup, rows_of(evidence.verifications)) if evidence else None
+
+
+def _level(evidence: Evidence | None) -> str:
+    return (evidence and evidence.backup.level) or "no level"
+
+
+def _without_backup(series: Series, target: Target, reason: str) -> SeriesStatus:
+    return SeriesStatus(
+        series=series.path,
+        server=series.server,
+        database=series.database or "",
+        status="no backup",
+        reason=f"the newest backup set of {series.server} misses it: {reason}",
+        max_age=target.max_age.total_seconds(),
+        level=target.level,
+    )
+
+
+def _of_sets(sets: ServerSets, server: str) -> SetStatus:
+    newest, complete = sets.newest(server), sets.newest_complete.get(server)
+    assert newest is not None  # noqa: S101  the caller has it
+    missing: Iterable[tuple[str, str]] = ((one.database, one.reason) for one in newest.missing)
+    if newest.globals_missing:
+        missing = [("@globals", newest.globals_missing), *missing]
+    return SetStatus(
+        server=server,
+        newest=newest.id,
+        status=newest.status,
+        complete=complete.id if complete else None,
+        complete_at=complete.started_at if complete else None,
+        databases=len(complete.databases) if complete else 0,
+        missing=tuple(missing),
+    )
+
+
+def _badness(one: SeriesStatus, now: datetime) -> tuple[object, ...]:
+    """Sort by whether somebody must act; without any verified backup first, then by age over the target."""
+    age = (now - one.verified.started_at).total_seconds() / one.max_age if one.verified else float("inf")
+    return one.status == "dropped", one.fine, -age, list(STATUSES).index(one.status), one.server, one.database

@@ -1,0 +1,163 @@
+"""The overview of a repository as data, and as one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+from airflow_pgbackup.backup.freshness_rules import hours
+from airflow_pgbackup.backup.progress import counted
+
+STATUSES = {
+    "no backup": "its server's newest backup set names the database, and there is no backup of it",
+    "failed": "its newest backup failed its verification, and no verified one is young enough",
+    "not verified": "no backup is verified at the required level",
+    "late": "the newest verified backup is older than the target",
+    "restorable": "there is a verified backup that is younger than the target",
+    "dropped": "the database is not on its server any more; its backups age out",
+}
+"""Each status of a series and what it means, worst first."""
+
+FINE = ("restorable", "dropped")
+_NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupFacts:
+    """A backup in an overview.
+
+    :param state: one of :data:`.state.STATES`. :param level: the highest level passed; None unless verified.
+    :param size: of its artifact, bytes. :param rows: where a verification counted them.
+    :param seconds: from the start of the dump until the backup was complete; None where clocks disagree.
+    """
+
+    id: str
+    started_at: datetime
+    state: str
+    level: str | None
+    size: int
+    rows: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesStatus:
+    """A series, and whether it could be restored now.
+
+    :param series: its folder. :param database: for people: its name, or ``@globals`` and so on.
+    :param status: one of :data:`STATUSES`. :param reason: why it has it, a clause.
+    :param max_age: of the target, seconds. :param level: of the target.
+    :param newest: the newest backup, in any state. :param verified: the newest one verified at the target's level.
+    :param rehearsed_at: when the last passed rehearsal ended. :param restore_seconds: how long its restore took.
+    :param backups, size: number and bytes of all its backups.
+    :param recent: the newest backups, oldest first, as file names show them.
+    :param expiring: how many backups the next prune would delete, as file names show it; None: retention unknown.
+    """
+
+    series: str
+    server: str
+    database: str
+    status: str
+    reason: str
+    max_age: float
+    level: str
+    newest: BackupFacts | None = None
+    verified: BackupFacts | None = None
+    rehearsed_at: datetime | None = None
+    restore_seconds: float | None = None
+    backups: int = 0
+    size: int = 0
+    recent: tuple[BackupFacts, ...] = ()
+    expiring: int | None = None
+
+    @property
+    def fine(self) -> bool:
+        """Whether nobody needs to act."""
+        return self.status in FINE
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetStatus:
+    """The backup sets of a server.
+
+    :param newest: id of the newest set, with its status. :param complete: id of the newest complete one.
+    :param databases: of the newest complete set. :param missing: databases of the newest set without a backup, with
+        the reason.
+    """
+
+    server: str
+    newest: str
+    status: str
+    complete: str | None
+    complete_at: datetime | None
+    databases: int
+    missing: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """What a repository proves at one moment.
+
+    :param uri: of the repository. :param now: when it was read. :param series: worst first.
+    :param notes: what could not be read, for people.
+    """
+
+    uri: str
+    now: datetime
+    series: tuple[SeriesStatus, ...]
+    sets: tuple[SetStatus, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def in_danger(self) -> tuple[SeriesStatus, ...]:
+        """The series that could not be restored to a point within their target, worst first."""
+        return tuple(one for one in self.series if not one.fine)
+
+    @property
+    def sentence(self) -> str:
+        """The overview in one sentence."""
+        return sentence(self.series, self.now)
+
+    def as_json(self) -> dict[str, object]:
+        """Return plain JSON: times as ISO 8601, spans in seconds."""
+        document = asdict(self) | {"sentence": self.sentence}
+        return {name: _plain(value) for name, value in document.items()}
+
+
+def sentence(series: Sequence[SeriesStatus], now: datetime) -> str:
+    """Return how many databases can be restored and which cannot: ``48 of 50 databases can be restored to a point less
+    than 26 h old; 2 cannot: …``.
+
+    :param series: worst first; dropped databases do not count.
+    """
+    counting = [one for one in series if one.status != "dropped"]
+    fine = [one for one in counting if one.fine]
+    danger = [one for one in counting if not one.fine]
+    if not counting:
+        return "There is no backup."
+    spans = {one.max_age for one in counting}
+    point = f"less than {hours(timedelta(seconds=spans.pop()))} old" if len(spans) == 1 else "within their targets"
+    point = point.replace(".0 ", " ")
+    text = f"{len(fine)} of {counted(len(counting), 'database')} can be restored to a point {point}"
+    if danger:
+        names = ", ".join(f"{one.server}/{one.database} ({_brief(one, now)})" for one in danger[:_NAMED])
+        more = f" and {len(danger) - _NAMED} more" if len(danger) > _NAMED else ""
+        text += f"; {len(danger)} cannot: {names}{more}"
+    return text + "."
+
+
+def _brief(one: SeriesStatus, now: datetime) -> str:
+    if one.verified is not None:
+        return f"last verified backup is {hours(now - one.verified.started_at)} old"
+    return {"no backup": "no backup", "failed": "verification failed"}.get(one.status, "never verified")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value

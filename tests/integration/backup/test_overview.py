@@ -1,0 +1,161 @@
+"""The overview of a repository: each status, the worst first, one sentence."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from honest import write_backup
+from nights import NOW, night
+
+from airflow_pgbackup.backup.overview import Overview, Target, Targets, overview
+from airflow_pgbackup.errors import ConfigurationError, RepositoryNotFound
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.layout import Series, backup_folder
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.retention import Policy
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    made = open_repository(f"file://{tmp_path / 'pg'}")
+    made.init()
+    return made
+
+
+def see(repository: Repository, targets: Targets | None = None) -> Overview:
+    found = overview(repository=repository, targets=targets, now=NOW)
+    json.dumps(found.as_json(), allow_nan=False)
+    return found
+
+
+def statuses(found: Overview) -> dict[str, str]:
+    return {one.database: one.status for one in found.series}
+
+
+def add(repository: Repository, database: str | None, age: timedelta, *looks: str) -> str:
+    return write_backup(repository, Series("prod", database), NOW - age, looks=looks, seed=f"{database}{age}").id
+
+
+def test_each_status_the_worst_first(repository: Repository) -> None:
+    add(repository, "late", 3 * DAY, "archive-pass")
+    add(repository, "fine", HOUR, "archive-pass")
+    add(repository, "broken", 2 * DAY, "archive-pass")
+    add(repository, "broken", HOUR, "archive-pass", "restore-fail")
+    add(repository, "never", HOUR)
+    add(repository, "weak", HOUR, "integrity-pass")
+    add(repository, "unproven", HOUR, "archive-notproven")
+    add(repository, "lost", HOUR, "archive-fail")
+    add(repository, None, HOUR, "restore-pass")
+    found = see(repository)
+    assert [(one.database, one.status) for one in found.series] == [
+        ("lost", "failed"),
+        ("never", "not verified"),
+        ("unproven", "not verified"),
+        ("weak", "not verified"),
+        ("late", "late"),
+        ("broken", "failed"),
+        ("@cluster", "restorable"),
+        ("fine", "restorable"),
+    ]
+    assert [one.database for one in found.in_danger] == ["lost", "never", "unproven", "weak", "late", "broken"]
+    assert found.sentence == (
+        "2 of 8 databases can be restored to a point less than 26 h old; 6 cannot: prod/lost (verification failed), "
+        "prod/never (never verified), prod/unproven (never verified) and 3 more."
+    )
+    reasons = {one.database: one.reason for one in found.series}
+    assert reasons["late"] == "the newest verified backup is 3.0 days old, more than 26.0 h"
+    assert reasons["broken"] == (
+        "the newest verified backup is 48.0 h old, more than 26.0 h; the newest failed verification"
+    )
+    assert reasons["weak"] == "no backup is verified at archive; the newest is verified at integrity only"
+    assert reasons["fine"] == "verified at archive, 1.0 h old"
+
+
+def test_a_failed_newest_backup_beside_a_young_verified_one(repository: Repository) -> None:
+    good = add(repository, "app", 20 * HOUR, "archive-pass")
+    bad = add(repository, "app", HOUR, "archive-fail")
+    (one,) = see(repository).series
+    assert one.status == "restorable"
+    assert one.reason == "verified at archive, 20.0 h old; the newest failed verification"
+    assert (one.verified and one.verified.id, one.newest and one.newest.id) == (good, bad)
+    assert (one.backups, one.size) == (2, 10)
+    assert [each.id for each in one.recent] == [good, bad]
+
+
+def test_names_of_files_prove_nothing(repository: Repository, tmp_path: Path) -> None:
+    forged = add(repository, "app", HOUR, "archive-pass")
+    folder = tmp_path / "pg" / backup_folder(Series("prod", "app"), forged)
+    (verification,) = folder.glob("verification-*")
+    verification.write_bytes(b"{}")
+    (one,) = see(repository).series
+    assert (one.status, one.verified) == ("not verified", None)
+
+
+def test_targets_of_some_series(repository: Repository) -> None:
+    add(repository, "app", 30 * HOUR, "archive-pass")
+    add(repository, "log", 30 * HOUR, "archive-pass")
+    loose = Target(max_age=7 * DAY, level="integrity")
+    targets = Targets(rules=((lambda series: series.database == "log", loose),))
+    found = see(repository, targets)
+    assert statuses(found) == {"app": "late", "log": "restorable"}
+    assert found.sentence == (
+        "1 of 2 databases can be restored to a point within their targets; 1 cannot: "
+        "prod/app (last verified backup is 30.0 h old)."
+    )
+    with pytest.raises(ConfigurationError):
+        Target(max_age=timedelta(0))
+    with pytest.raises(ConfigurationError):
+        Target(level="certain")
+
+
+def test_figures_of_a_rehearsal_and_of_retention(repository: Repository) -> None:
+    for number in range(5):
+        add(repository, "app", number * DAY + HOUR, "archive-pass")
+    rehearsed = add(repository, "app", 6 * DAY, "restore-pass")
+    (one,) = see(repository, Targets(Target(policy=Policy(keep_last=3)))).series
+    assert rehearsed
+    assert one.rehearsed_at == NOW - 6 * DAY + timedelta(minutes=1)
+    assert one.expiring == 3
+    assert see(repository).series[0].expiring is None
+
+
+def test_sets_show_databases_without_a_backup_and_dropped_ones(repository: Repository) -> None:
+    night(repository, 3, "app", "old")
+    night(repository, 1, "app")
+    night(repository, 0, "app", missing=("new",))
+    found = see(repository)
+    assert statuses(found) == {"new": "no backup", "app": "restorable", "old": "dropped"}
+    assert found.sentence.startswith(
+        "1 of 2 databases can be restored to a point less than 26 h old; 1 cannot: prod/new"
+    )
+    (sets,) = found.sets
+    assert (sets.server, sets.status, sets.databases) == ("prod", "partial", 1)
+    assert sets.missing == (("new", "no backup was made"),)
+    assert sets.complete != sets.newest
+
+
+def test_an_empty_repository_and_none(repository: Repository, tmp_path: Path) -> None:
+    assert see(repository).sentence == "There is no backup."
+    with pytest.raises(RepositoryNotFound):
+        see(open_repository(f"file://{tmp_path / 'elsewhere'}"))
+
+
+def test_backups_from_the_future_count_for_nothing(repository: Repository) -> None:
+    add(repository, "app", -2 * DAY, "archive-pass")
+    (one,) = see(repository).series
+    assert (one.status, one.newest) == ("not verified", None)
+    assert "clocks" in one.reason
+
+
+def test_a_set_that_cannot_be_read_is_noted(repository: Repository, tmp_path: Path) -> None:
+    made = night(repository, 1, "app")
+    (tmp_path / "pg" / made.location / made.name.file).write_bytes(b"{")
+    found = see(repository)
+    assert statuses(found) == {"app": "restorable"}
+    assert found.sets == ()
+    assert "cannot be read" in found.notes[0]
