@@ -57,6 +57,8 @@ with DAG(
     catchup=False,
     max_active_runs=1,  # two restores into one database would replace each other
     params={
+        # One value: the Backups page passes the repository that it shows, and another one must be refused.
+        "repository": Param(REMOTE, enum=[REMOTE]),
         "series": Param(SERIES[0], enum=SERIES, description="server/database, as in the repository"),
         "backup_id": Param(
             "latest",
@@ -70,7 +72,7 @@ with DAG(
 ):
     plan = PgRestoreOperator(
         task_id="plan",
-        repository=REMOTE,
+        repository="{{ params.repository }}",
         series="{{ params.series }}",
         backup_id="{{ params.backup_id }}",
         postgres_conn_id="dvdrental",

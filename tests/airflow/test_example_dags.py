@@ -153,6 +153,41 @@ def test_selection_daily(world: str, s3: S3Server, run_dag: Callable[..., Any]) 
     assert rows_of(s3, world, schemas) == {"rental": 1000, "payment": 500, "payment_archive": 200}
 
 
+@pytest.mark.parametrize(("task", "level"), [("verify", "archive"), ("rehearse", "restore")])
+def test_one_named_backup(
+    task: str,
+    level: str,
+    world: str,
+    s3: S3Server,
+    run_dag: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By hand and from the Backups page: verify_backup.py and rehearse_backup.py."""
+    repository = f"s3://{world}/pg"
+    monkeypatch.setenv("PGBACKUP_REPOSITORIES", f"s3://another/pg,{repository}")
+    made = run_dag(EXAMPLES / "dvdrental_nightly.py", conf={"init": True}).results["upload"]
+    conf = {"repository": repository, "series": made["series"], "backup_id": made["id"]}
+    run = run_dag(EXAMPLES / f"{task}_backup.py", conf=conf)
+    assert run.states == {"choose": "success", task: "success"}, run.output
+    assert (run.results[task]["id"], run.results[task]["verified"]) == (made["id"], level)
+
+    for wrong in (
+        {"repository": "file:///etc"},
+        {"series": "../../other"},
+        {"series": "x" * 2000 + "/y"},
+        {"backup_id": "latest"},
+        {"backup_id": "../../x"},
+        {"backup_id": f"{made['id']}/.."},
+    ):
+        with pytest.raises(Exception, match="Invalid input for param"):
+            run_dag(EXAMPLES / f"{task}_backup.py", conf=conf | wrong)
+    with pytest.raises(Exception, match="No value passed"):
+        run_dag(EXAMPLES / f"{task}_backup.py", conf={"repository": repository})
+    unknown = run_dag(EXAMPLES / f"{task}_backup.py", conf=conf | {"series": "no/such"})
+    assert unknown.states == {"choose": "failed", task: "upstream_failed"}
+    assert f"no backup of no/such is in {repository}" in unknown.output
+
+
 def test_the_drill_and_the_retention_work_on_what_the_others_make(
     world: str, s3: S3Server, run_dag: Callable[..., Any]
 ) -> None:

@@ -339,6 +339,7 @@ def test_a_step_marked_as_successful_is_no_approval(example: Example, run_dag: R
         {"series": "{{ 7 * 6 }}"},
         {"backup_id": "../../other"},
         {"backup_id": "{{ 7 * 6 }}"},
+        {"repository": "file:///"},
     ],
     ids=str,
 )
@@ -356,7 +357,6 @@ def test_other_params_change_nothing(example: Example, run_dag: RunDag) -> None:
         "database": "postgres",
         "mode": "into_existing",
         "postgres_conn_id": "postgres_default",
-        "repository": "file:///",
     }
     run = run_dag(EXAMPLE, conf=conf, mark_success_pattern="approve")
     assert run.states["plan"] == "success"

@@ -1,0 +1,43 @@
+"""Manually, or from the Backups page: verify one backup, named by its repository, series and id.
+
+``verify`` reads the complete backup with PostgreSQL's own reader and records the result beside it. Whoever triggers the
+run chooses only the backup: the DAG's author lists the repositories. Triggered from the Backups page if ``[pgbackup]
+verify_dag_id = verify_backup``; see docs/guides/backups-page.md.
+
+Connection: ``aws_default``.
+"""
+
+from __future__ import annotations
+
+import os
+
+from airflow.sdk import DAG, Param, task
+
+from airflow_pgbackup.operators.verify import PgBackupVerifyOperator
+
+REPOSITORIES = os.environ.get("PGBACKUP_REPOSITORIES", "s3://my-backups/pg").split(",")
+ID = "^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$"
+
+with DAG(
+    dag_id="verify_backup",
+    schedule=None,
+    catchup=False,
+    params={
+        "repository": Param(REPOSITORIES[0], enum=REPOSITORIES),
+        "series": Param(type="string", pattern="^[^/]+/[^/]+$", maxLength=1000),
+        "backup_id": Param(type="string", pattern=ID),
+    },
+    tags=["backup"],
+    doc_md=__doc__,
+):
+
+    @task
+    def choose(repository: str, series: str, backup_id: str) -> dict[str, object]:
+        """Return the reference of the backup."""
+        from airflow_pgbackup.backup.choose_backup import choose_backup
+        from airflow_pgbackup.hooks.repository import open_repository
+
+        return choose_backup(open_repository(repository), series, backup_id)
+
+    chosen = choose("{{ params.repository }}", "{{ params.series }}", "{{ params.backup_id }}")
+    PgBackupVerifyOperator(task_id="verify", backup=chosen)
