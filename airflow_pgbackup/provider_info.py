@@ -119,6 +119,37 @@ def get_provider_info() -> dict[str, Any]:
                         default="",
                         example="/var/lib/pgbackup",
                     ),
+                    "page_repositories": _option(
+                        "The repositories that the Backups page of Airflow's UI shows: their URIs, separated by "
+                        "commas.",
+                        default="",
+                        example="s3://my-backups/pg",
+                    ),
+                    "page_aws_conn_id": _option(
+                        "The Airflow connection with which the page reads them in S3. Empty: boto3's own chain.",
+                        default="aws_default",
+                    ),
+                    "page_fleet": _option(
+                        "The file with the mapping of pgbackup_dags: the page also shows its repositories, and takes "
+                        "ages, levels and retention from it.",
+                        default="",
+                        example="/opt/airflow/dags/fleet.yaml",
+                    ),
+                    "page_max_age": _option(
+                        "Seconds: the page calls a series late when its newest verified backup is older, unless the "
+                        "mapping has a freshness for its server.",
+                        type="float",
+                        default="93600",
+                    ),
+                    "page_level": _option(
+                        "The level at which that backup must be verified: integrity, archive or restore.",
+                        default="archive",
+                    ),
+                    "page_retention": _option(
+                        "The parameters of prune as JSON. The page then tells what the next prune would delete.",
+                        default="",
+                        example='{"keep_daily": 7, "keep_weekly": 4}',
+                    ),
                 },
             }
         },

@@ -20,6 +20,7 @@ _WORDS = {
     "compress_by": ("airflow-pgbackup", "pg_dump"),
     "rehearsal_containment": ("prefer", "require"),
     "lock_holder_query": ("hide", "show"),
+    "page_level": ("integrity", "archive", "restore"),
 }
 
 
@@ -62,6 +63,24 @@ class Settings:
 
     rehearsal_containment: str = "prefer"
     """If no sandbox can be made: ``prefer`` rehearses *uncontained*, ``require`` does not rehearse (not proven)."""
+
+    page_repositories: str = ""
+    """URIs of the repositories that the Backups page shows, separated by commas."""
+
+    page_aws_conn_id: str = "aws_default"
+    """The Airflow connection of those in S3."""
+
+    page_fleet: str = ""
+    """The file with a fleet's mapping: the page also shows its repositories, with its targets."""
+
+    page_max_age: float = 26 * 3600.0
+    """How old the newest verified backup of a series may be, unless the mapping says otherwise."""
+
+    page_level: str = "archive"
+    """The level at which it must be verified, unless the mapping says otherwise."""
+
+    page_retention: str = ""
+    """The parameters of ``prune`` as JSON, from which the page tells what the next prune would delete."""
 
     def read_deadline(self, size: int) -> float:
         """Return the seconds within which an artifact of ``size`` bytes must be read to its end."""

@@ -1,0 +1,47 @@
+"""The "Backups" page in Airflow's UI: an entry of its navigation, and the app behind it.
+
+Every Airflow process imports this module, so the app itself is imported with its first request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from airflow.plugins_manager import AirflowPlugin
+
+PREFIX = "/pgbackup"
+"""Where the app is mounted, below Airflow's base URL."""
+ROUTE = "backups"
+"""The page's place in Airflow's navigation, ``/plugin/backups``."""
+
+_Scope = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class _LazyApp:
+    """Import the app with the first request."""
+
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+        from airflow_pgbackup.plugin.app import app
+
+        await app()(scope, receive, send)
+
+
+class BackupsPlugin(AirflowPlugin):
+    """What Airflow registers; see "Plugins" and "External views" in Airflow's documentation."""
+
+    name = "pgbackup"
+    fastapi_apps = [{"name": "pgbackup", "app": _LazyApp(), "url_prefix": PREFIX}]  # noqa: RUF012
+    external_views = [  # noqa: RUF012
+        {
+            "name": "Backups",
+            "href": f"{PREFIX[1:]}/",  # relative to Airflow's base URL
+            "destination": "nav",
+            "nav_top_level": True,
+            "url_route": ROUTE,
+            "icon": f"{PREFIX[1:]}/static/icon-light.svg",
+            "icon_dark_mode": f"{PREFIX[1:]}/static/icon-dark.svg",
+        }
+    ]

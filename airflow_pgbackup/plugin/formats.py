@@ -1,0 +1,55 @@
+"""How the page writes values: the filters of its templates. Each returns one line of visible characters."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from urllib.parse import quote
+
+from airflow_pgbackup.backup.freshness_rules import hours
+from airflow_pgbackup.backup.progress import human_bytes, human_seconds
+from airflow_pgbackup.text import printable
+
+LONGEST = 300
+UNKNOWN = "\N{EN DASH}"
+
+
+def text(value: object, longest: int = LONGEST) -> str:
+    """Return text from outside, with all characters visible, cut at a length."""
+    shown = printable(str(value)[: 4 * longest])
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
+def age(then: datetime | None, now: datetime) -> str:
+    """Return how long ago it was: ``3.5 h``, ``4.0 days``."""
+    return "never" if then is None else hours(max(now - then, timedelta(0)))
+
+
+def when(then: datetime | None) -> str:
+    """Return a time to the minute: ``2026-11-27 02:00 UTC``."""
+    return "" if then is None else f"{then:%Y-%m-%d %H:%M} UTC"
+
+
+def span(seconds: float | None) -> str:
+    """Return a duration: ``4 min 12 s``; a dash where it is not known."""
+    return UNKNOWN if seconds is None else human_seconds(seconds)
+
+
+def size(count: float | None) -> str:
+    return UNKNOWN if count is None else human_bytes(count)
+
+
+def number(value: int | None) -> str:
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def part(value: str) -> str:
+    """Return text as one part of a URL's query."""
+    return quote(value, safe="")
+
+
+def slug(value: str) -> str:
+    """Return a status as the name of a class of the style sheet."""
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in value)
+
+
+FILTERS = {"text": text, "when": when, "span": span, "size": size, "number": number, "part": part, "slug": slug}

@@ -1,0 +1,128 @@
+"""The pages: what is read for each, and given to its template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import lru_cache
+from typing import Any
+
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from airflow_pgbackup.backup.overview import Overview, SeriesStatus, overview
+from airflow_pgbackup.backup.overview.model import STATUSES, sentence
+from airflow_pgbackup.errors import ConfigurationError, PgBackupError
+from airflow_pgbackup.plugin import formats
+from airflow_pgbackup.plugin.cache import Cache, Reading
+from airflow_pgbackup.plugin.charts import Trend, trend
+from airflow_pgbackup.plugin.sources import Source, read_sources
+
+OVERVIEWS: Cache[Overview] = Cache()
+"""The overviews of the repositories, for all requests of this process."""
+
+MOST_ROWS = 500
+"""Series of a repository that the first view lists, worst first."""
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    made = Environment(
+        loader=PackageLoader("airflow_pgbackup.plugin"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= formats.FILTERS
+    made.globals["statuses"] = STATUSES
+    return made
+
+
+def render(
+    template: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any
+) -> HTMLResponse:
+    """Return a page."""
+    text = _templates().get_template(template).render(**values)
+    return HTMLResponse(text, status, dict(headers) if headers else None)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A series on the first view."""
+
+    source: Source
+    series: SeriesStatus
+    age: str
+    share: int
+    """Age of the newest verified backup, in percent of the target; 100 at most."""
+    sizes: Trend | None
+    seconds: Trend | None
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A repository on the first view."""
+
+    source: Source
+    reading: Reading[Overview]
+    rows: tuple[_Row, ...]
+
+    @property
+    def overview(self) -> Overview | None:
+        return self.reading.value
+
+
+async def overview_page() -> HTMLResponse:
+    """The first view: every series of every repository, worst first."""
+    try:
+        sources = read_sources()
+    except ConfigurationError as error:
+        return _problem("The configuration of this page is invalid", error)
+    if not sources:
+        return render("unconfigured.html", title="Backups")
+    sections = []
+    for source in sources:
+        reading = await OVERVIEWS.get((source.uri, source.aws_conn_id), _read(source))
+        series = reading.value.series[:MOST_ROWS] if reading.value else ()
+        rows = tuple(_row(source, one, reading.value.now) for one in series) if reading.value else ()
+        sections.append(_Section(source, reading, rows))
+    read = [section.overview for section in sections if section.overview]
+    every = sorted(
+        (one for found in read for one in found.series), key=lambda one: (one.fine, one.verified is not None)
+    )
+    waiting = any(section.reading.running and section.overview is None for section in sections)
+    now = min((found.now for found in read), default=datetime.now(timezone.utc))
+    return render(
+        "overview.html",
+        title="Backups",
+        sections=sections,
+        sentence=sentence(every, now) if read else None,
+        danger=sum(not one.fine for one in every),
+        waiting=waiting,
+        now=now,
+    )
+
+
+def _read(source: Source) -> Any:
+    return lambda: overview(repository=source.open(), targets=source.targets)
+
+
+def _row(source: Source, one: SeriesStatus, now: datetime) -> _Row:
+    sizes = [each.size for each in one.recent]
+    seconds = [each.seconds for each in one.recent]
+    known = [value for value in seconds if value is not None]
+    age = (now - one.verified.started_at).total_seconds() if one.verified else None
+    return _Row(
+        source=source,
+        series=one,
+        age=formats.age(one.verified.started_at if one.verified else None, now),
+        share=100 if age is None else min(100, max(1, round(100 * age / one.max_age))),
+        sizes=trend(sizes, (formats.size(sizes[0]), formats.size(sizes[-1]))) if sizes else None,
+        seconds=trend(seconds, (formats.span(known[0]), formats.span(known[-1]))) if known else None,
+    )
+
+
+def _problem(title: str, error: PgBackupError) -> HTMLResponse:
+    return render("problem.html", status=500, title=title, problem=error)

@@ -1,0 +1,250 @@
+"""The first view of the Backups page: who may see it, what it says, and that what a repository holds is inert."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from honest import write_backup
+
+from airflow_pgbackup.plugin import PREFIX, BackupsPlugin, pages
+from airflow_pgbackup.plugin.cache import Cache
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.layout import Series
+
+Visitor = Callable[[str | None], TestClient]
+NOW = datetime.now(timezone.utc).replace(microsecond=0)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+EVERY = ("/", "/static/backups.css", "/static/backups.js", "/series", "/backup", "/nothing", "/../../etc/passwd")
+HOSTILE = ["<script>alert(1)</script>", "../../etc/passwd", "a'b\"c", "\u202egnp.exe", "{{ 7*7 }}", "x" * 80]
+
+
+def see(visitor: Visitor, role: str | None = "viewer", path: str = "/") -> str:
+    answer = visitor(role).get(f"{PREFIX}{path}")
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def words(html: str) -> str:
+    """The text of a page, without tags."""
+    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
+
+
+def add(repository: Repository, database: str, age: timedelta, *looks: str) -> None:
+    write_backup(repository, Series("prod", database), NOW - age, looks=looks, seed=f"{database}{age}")
+
+
+@pytest.mark.parametrize("path", EVERY)
+def test_nobody_sees_anything_without_a_login(visitor: Visitor, repository: Repository, path: str) -> None:
+    add(repository, "payroll", HOUR, "archive-pass")
+    answer = visitor(None).get(f"{PREFIX}{path}")
+    assert answer.status_code in (401, 404)
+    assert "payroll" not in answer.text
+    if not path.startswith("/.."):  # which a client resolves to a path outside of the app
+        assert answer.status_code == 401
+        assert "Log in to Airflow" in answer.text
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b.c"])
+def test_a_forged_login(visitor: Visitor, repository: Repository, token: str) -> None:
+    client = visitor(None)
+    client.cookies.set("_token", token)
+    assert client.get(f"{PREFIX}/").status_code in (401, 403)
+
+
+@pytest.mark.parametrize("role", ["viewer", "user", "op", "admin"])
+def test_who_may_see_assets_sees_the_page(visitor: Visitor, repository: Repository, role: str) -> None:
+    add(repository, "app", HOUR, "archive-pass")
+    assert "1 of 1 database can be restored to a point less than 26 h old." in words(see(visitor, role))
+
+
+def test_every_response_forbids_what_the_page_does_not_need(visitor: Visitor, repository: Repository) -> None:
+    for role in ("viewer", None):
+        for path in EVERY[:-1]:
+            headers = visitor(role).get(f"{PREFIX}{path}").headers
+            policy = headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "script-src 'self'" in policy
+            assert "unsafe" not in policy
+            assert headers["x-content-type-options"] == "nosniff"
+    page = see(visitor)
+    assert not re.search(r"<script(?! src=\"static/backups\.js\"></script>)|<style|style=|\son\w+=|javascript:", page)
+
+
+def test_the_worst_comes_first_with_its_reason(visitor: Visitor, repository: Repository) -> None:
+    add(repository, "fine", HOUR, "restore-pass")
+    add(repository, "late", 3 * DAY, "archive-pass")
+    add(repository, "lost", HOUR, "archive-fail")
+    page = see(visitor)
+    text = words(page)
+    assert "1 of 3 databases can be restored to a point less than 26 h old; 2 cannot: prod/lost" in text
+    assert re.findall(r'class="server">prod/</span>(\w+)</a>', page) == ["lost", "late", "fine"]
+    assert "the newest verified backup is 3.0 days old, more than 26.0 h" in text
+    assert 'class="lead bad"' in page
+
+
+def test_a_repository_in_which_all_is_well(visitor: Visitor, repository: Repository) -> None:
+    add(repository, "app", HOUR, "archive-pass")
+    assert 'class="lead good"' in see(visitor)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_text(visitor: Visitor, repository: Repository, name: str) -> None:
+    add(repository, name, HOUR, "archive-pass")
+    page = see(visitor)
+    assert "<script>alert" not in page
+    assert "\u202e" not in page
+    assert ">49<" not in page
+    links = re.findall(r'href="(series[^"]*)"', page)
+    assert len(links) == 1
+    assert re.fullmatch(r"series\?repository=0&amp;series=[\w.%~-]+", links[0])
+
+
+def test_without_configuration_the_page_says_how(visitor: Visitor) -> None:
+    assert "page_repositories = s3://my-backups/pg" in see(visitor)
+
+
+def test_an_empty_repository(visitor: Visitor, repository: Repository) -> None:
+    text = words(see(visitor))
+    assert "There is no backup." in text
+    assert "The repository is empty." in text
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("file:///nowhere/at/all", "no repository"),
+        ("ftp://somewhere/pg", "ftp"),
+        ("file:///nowhere/a, file:///nowhere/b", "nowhere/b"),
+    ],
+)
+def test_a_repository_that_is_not_there(visitor: Visitor, monkeypatch: pytest.MonkeyPatch, uri: str, says: str) -> None:
+    monkeypatch.setenv("PGBACKUP_PAGE_REPOSITORIES", uri)
+    page = see(visitor)
+    assert says in page
+    assert 'role="alert"' in page
+
+
+def test_a_newer_repository_and_one_that_is_damaged(visitor: Visitor, repository: Repository, tmp_path: Path) -> None:
+    (tmp_path / "pg" / "repository.json").write_text('{"format_version": "9.0", "uuid": "x"}')
+    assert 'role="alert"' in see(visitor)
+
+
+def test_the_other_repositories_are_shown_beside_one_that_is_lost(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(repository, "app", HOUR, "archive-pass")
+    monkeypatch.setenv("PGBACKUP_PAGE_REPOSITORIES", f"file:///nowhere,{repository.uri}")
+    page = see(visitor)
+    assert "1 of 1 database can be restored" in words(page)
+    assert 'role="alert"' in page
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("PAGE_LEVEL", "certain", "page_level"),
+        ("PAGE_MAX_AGE", "soon", "page_max_age"),
+        ("PAGE_RETENTION", "{", "page_retention"),
+        ("PAGE_RETENTION", '{"keep_daly": 7}', "keep_daly"),
+        ("PAGE_RETENTION", "[7]", "page_retention"),
+        ("PAGE_FLEET", "/nowhere/fleet.yaml", "/nowhere/fleet.yaml"),
+    ],
+)
+def test_an_invalid_setting_is_named(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(f"PGBACKUP_{name}", value)
+    answer = visitor("viewer").get(f"{PREFIX}/")
+    assert answer.status_code == 500
+    assert says in words(answer.text)
+    assert "HINT" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_a_fleet_gives_repositories_and_targets(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_backup(repository, Series("crm", "app"), NOW - 30 * HOUR)
+    write_backup(repository, Series("erp", "app"), NOW - 30 * HOUR)
+    (tmp_path / "fleet.yaml").write_text(
+        f"""
+        defaults: {{repository: "{repository.uri}", retention: {{keep_last: 1}}}}
+        servers:
+          crm: {{freshness: {{schedule: "@daily", max_age: 36h}}}}
+          erp: {{}}
+        """
+    )
+    monkeypatch.delenv("PGBACKUP_PAGE_REPOSITORIES")
+    monkeypatch.setenv("PGBACKUP_PAGE_FLEET", str(tmp_path / "fleet.yaml"))
+    text = words(see(visitor))
+    assert "1 of 2 databases can be restored to a point within their targets; 1 cannot: erp/app" in text
+    assert "deletes none of 1" in text
+
+
+def test_a_slow_repository_is_read_once_and_the_page_says_so(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    go, calls = threading.Event(), []
+    read = pages.overview
+
+    def slow(**arguments: Any) -> Any:
+        calls.append(arguments)
+        assert go.wait(60)
+        return read(**arguments)
+
+    add(repository, "app", HOUR, "archive-pass")
+    monkeypatch.setattr(pages, "overview", slow)
+    monkeypatch.setattr(pages, "OVERVIEWS", Cache(patience=0.2))
+    for _ in range(3):
+        page = see(visitor)
+        assert "Reading the repository" in page
+        assert 'http-equiv="refresh"' in page
+    assert len(calls) == 1
+    monkeypatch.setattr(pages.OVERVIEWS, "_patience", 60.0)
+    go.set()
+    assert "1 of 1 database can be restored" in words(see(visitor))
+
+
+def test_a_reading_that_fails_leaves_the_last_one_in_view(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    add(repository, "app", HOUR, "archive-pass")
+    monkeypatch.setattr(pages, "OVERVIEWS", Cache(lifetime=0.0))
+    see(visitor)
+    shutil.move(tmp_path / "pg", tmp_path / "unmounted")
+    limit = datetime.now(timezone.utc) + timedelta(seconds=60)
+    while 'role="alert"' not in (page := see(visitor)):
+        assert datetime.now(timezone.utc) < limit
+    assert "1 of 1 database can be restored" in words(page)
+    assert "What follows was read" in page
+
+
+def test_a_defect_is_in_the_log_and_not_on_the_page(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(**arguments: Any) -> Any:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr(pages, "overview", broken)
+    page = see(visitor)
+    assert "internal error: ZeroDivisionError" in page
+    assert "secret detail" not in page
+    assert "secret detail" in caplog.text
+
+
+def test_airflow_knows_the_page() -> None:
+    from importlib.metadata import entry_points
+
+    (point,) = [one for one in entry_points(group="airflow.plugins") if one.name == "pgbackup"]
+    assert point.load() is BackupsPlugin
+    (view,) = BackupsPlugin.external_views
+    assert (view["url_route"], view["href"]) == ("backups", "pgbackup/")
