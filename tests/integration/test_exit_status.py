@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +100,16 @@ ROWS: dict[str, list[tuple[str, Callable[[Patch, Repository], object]]]] = {
         for command, number in (("init", signal.SIGINT), ("list", signal.SIGTERM), ("fsck", signal.SIGHUP))
     ],
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_signal_is_ignored() -> Iterator[None]:
+    """As on a terminal: under nohup SIGHUP is ignored, and in the background of a shell SIGINT."""
+    wanted = {signal.SIGHUP: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    previous = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+    yield
+    for number, handler in previous.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
