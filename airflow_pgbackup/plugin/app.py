@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from airflow_pgbackup.plugin import pages
+from airflow_pgbackup.plugin import details, pages
 from airflow_pgbackup.plugin.security import may_see, with_headers
 
 _STATIC = {
@@ -34,7 +34,10 @@ def app() -> FastAPI:
     )
     made.middleware("http")(with_headers)
     made.add_exception_handler(AnyHTTPException, _refused)
+    made.add_exception_handler(pages.ProblemPage, _problem)
     made.add_api_route("/", pages.overview_page, response_class=HTMLResponse)
+    made.add_api_route("/series", details.series_page, response_class=HTMLResponse)
+    made.add_api_route("/backup", details.backup_page, response_class=HTMLResponse)
     made.add_api_route("/static/{name}", _static)
     made.add_api_route("/{path:path}", _nothing)
     return made
@@ -60,3 +63,8 @@ async def _refused(request: Request, error: Exception) -> HTMLResponse:
     }.get(error.status_code, ("Not possible", "The request was refused."))
     problem: dict[str, Any] = {"title": title, "say": say, "login": error.status_code == 401}
     return pages.render("message.html", status=error.status_code, headers=error.headers, **problem)
+
+
+async def _problem(request: Request, error: Exception) -> HTMLResponse:
+    assert isinstance(error, pages.ProblemPage)  # noqa: S101
+    return error.page

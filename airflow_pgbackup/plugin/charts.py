@@ -20,11 +20,13 @@ class Trend:
     points: str
     last: tuple[float, float]
     words: str
-    width: int = WIDTH
-    height: int = HEIGHT
+    width: int
+    height: int
 
 
-def trend(values: Sequence[float | None], words: tuple[str, str]) -> Trend | None:
+def trend(
+    values: Sequence[float | None], words: tuple[str, str], *, width: int = WIDTH, height: int = HEIGHT
+) -> Trend | None:
     """Return the trend of values; None for fewer than two. The axis begins at zero, so that a small change looks small.
 
     :param words: the first and the last value in words.
@@ -33,10 +35,10 @@ def trend(values: Sequence[float | None], words: tuple[str, str]) -> Trend | Non
     if len(known) < 2:
         return None
     most = max(value for _, value in known) or 1.0
-    step = (WIDTH - 2 * _MARGIN) / (len(values) - 1)
+    step = (width - 2 * _MARGIN) / (len(values) - 1)
     places = [
-        (round(_MARGIN + position * step, 1), round(HEIGHT - _MARGIN - value / most * (HEIGHT - 2 * _MARGIN), 1))
+        (round(_MARGIN + position * step, 1), round(height - _MARGIN - value / most * (height - 2 * _MARGIN), 1))
         for position, value in known
     ]
     points = " ".join(f"{x},{y}" for x, y in places)
-    return Trend(points, places[-1], f"from {words[0]} to {words[1]}")
+    return Trend(points, places[-1], f"from {words[0]} to {words[1]}", width, height)

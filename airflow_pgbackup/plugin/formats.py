@@ -52,4 +52,20 @@ def slug(value: str) -> str:
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in value)
 
 
-FILTERS = {"text": text, "when": when, "span": span, "size": size, "number": number, "part": part, "slug": slug}
+def measure(value: float, unit: str) -> str:
+    """Return a number with its unit, one of ``bytes``, ``seconds``, ``rows``, ``tables``."""
+    if unit == "bytes":
+        return size(value)
+    return span(value) if unit == "seconds" else f"{value:,.0f}"
+
+
+FILTERS = {
+    "measure": measure,
+    "text": text,
+    "when": when,
+    "span": span,
+    "size": size,
+    "number": number,
+    "part": part,
+    "slug": slug,
+}

@@ -79,7 +79,7 @@ async def overview_page() -> HTMLResponse:
     try:
         sources = read_sources()
     except ConfigurationError as error:
-        return _problem("The configuration of this page is invalid", error)
+        raise problem_page("The configuration of this page is invalid", error) from None
     if not sources:
         return render("unconfigured.html", title="Backups")
     sections = []
@@ -124,5 +124,14 @@ def _row(source: Source, one: SeriesStatus, now: datetime) -> _Row:
     )
 
 
-def _problem(title: str, error: PgBackupError) -> HTMLResponse:
-    return render("problem.html", status=500, title=title, problem=error)
+def problem_page(title: str, error: PgBackupError) -> ProblemPage:
+    """Return the exception that answers a request with an error and its hint."""
+    return ProblemPage(render("problem.html", status=500, title=title, problem=error))
+
+
+class ProblemPage(Exception):
+    """Ends a request with a page."""
+
+    def __init__(self, page: HTMLResponse) -> None:
+        super().__init__("problem page")
+        self.page = page

@@ -31,17 +31,29 @@ from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.wording import command
 
+_UNREAD = "tables of contents are not read here"
 
-def diff(*, repository: Repository, before: Evidence, after: Evidence, context: RunContext | None = None) -> Diff:
+
+def diff(
+    *,
+    repository: Repository,
+    before: Evidence,
+    after: Evidence,
+    read_artifacts: bool = True,
+    context: RunContext | None = None,
+) -> Diff:
     """Compare two backups of a repository, of one series or of two.
 
     :param before, after: the result lists the changes from `before` to `after`; either may be the older one.
+    :param read_artifacts: whether to read their tables of contents; without them, definitions are not compared.
     :raises ManifestError: a manifest is invalid.
     :raises RepositoryError: the store does not answer.
     """
     context = context or RunContext()
     old, new = before.require_manifest(), after.require_manifest()
-    contents = [_contents(repository, manifest, context) for manifest in (old, new)]
+    contents: list[Contents | str] = (
+        [_contents(repository, manifest, context) for manifest in (old, new)] if read_artifacts else [_UNREAD, _UNREAD]
+    )
     rows = [counted(before, old), counted(after, new)]
     tables = compare_tables((rows[0], contents[0]), (rows[1], contents[1]), (old.id, new.id))
     definitions = compare_definitions(contents[0], contents[1], (versions(old), versions(new)))

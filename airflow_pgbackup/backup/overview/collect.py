@@ -75,6 +75,16 @@ def overview(
     )
 
 
+def series_status(
+    repository: Repository, series: Series, backups: Sequence[Backup], target: Target, now: datetime
+) -> SeriesStatus:
+    """Return the state of one series.
+
+    :param backups: all of the series, newest first, as a listing shows them.
+    """
+    return _Judge(repository, series, target, now).judge(backups, dropped=False, expiring=None)
+
+
 class _Judge:
     def __init__(self, repository: Repository, series: Series, target: Target, now: datetime) -> None:
         self._series, self._target, self._now = series, target, now

@@ -29,3 +29,21 @@ document.addEventListener("click", (event) => {
   outside.click();
   outside.remove();
 });
+// Copy buttons: shown only where this script runs.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const button of document.querySelectorAll("button[data-copy]")) {
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      const shown = document.getElementById(button.dataset.copy);
+      let done = true;
+      try {
+        await navigator.clipboard.writeText(shown.textContent);
+      } catch (error) {
+        // without the right to write the clipboard, the line is selected for Ctrl-C
+        done = false;
+        window.getSelection().selectAllChildren(shown);
+      }
+      button.textContent = done ? "Copied" : "Press Ctrl-C";
+    });
+  }
+});

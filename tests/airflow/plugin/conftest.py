@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from airflow_pgbackup.plugin import BackupsPlugin, pages
+from airflow_pgbackup.plugin import BackupsPlugin, details, pages
 from airflow_pgbackup.plugin.cache import Cache
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
@@ -33,6 +33,7 @@ def visitor(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Visitor:
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
     monkeypatch.setattr(pages, "OVERVIEWS", Cache())
+    monkeypatch.setattr(details, "DETAILS", Cache())
     airflow = FastAPI()
     for each in BackupsPlugin.fastapi_apps:
         airflow.mount(each["url_prefix"], each["app"])

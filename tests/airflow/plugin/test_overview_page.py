@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def see(visitor: Visitor, role: str | None = "viewer", path: str = "/") -> str:
 
 def words(html: str) -> str:
     """The text of a page, without tags."""
-    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
+    return unescape(" ".join(re.sub(r"<[^>]*>", " ", html).split()))
 
 
 def add(repository: Repository, database: str, age: timedelta, *looks: str) -> None:

