@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,17 @@ class LiveAirflow:
 
     :param home: an empty directory; its ``dags`` folder is watched.
     :param env: variables of the processes, besides those of this one.
+    :param processes: which of them run.
     """
 
-    def __init__(self, home: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, env: Mapping[str, str], processes: Sequence[str] = PROCESSES) -> None:
         self.home = home
+        self._processes = processes
         self.dags = home / "dags"
         self.dags.mkdir(parents=True)
         port, secret = free_port(), secrets.token_hex(32)
-        self._api = f"http://127.0.0.1:{port}/execution/"
+        self.url = f"http://127.0.0.1:{port}"
+        self._api = f"{self.url}/execution/"
         self._env = {
             **os.environ,
             "AIRFLOW_HOME": str(home),
@@ -59,7 +62,7 @@ class LiveAirflow:
     def __enter__(self) -> LiveAirflow:
         self._airflow("db", "migrate").wait()
         try:
-            for name in PROCESSES:
+            for name in self._processes:
                 self._started.append(self._airflow(name))
                 if name == "api-server":
                     self._wait_ready()
@@ -99,6 +102,10 @@ class LiveAirflow:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def run(self, *arguments: str) -> None:
+        """Run a command of Airflow to its end."""
+        assert self._airflow(*arguments).wait(SECONDS) == 0, self.said()
 
     def rows(self, query: str, *parameters: object) -> list[dict[str, Any]]:
         """Return what the metadata database has."""
