@@ -150,6 +150,23 @@ def get_provider_info() -> dict[str, Any]:
                         default="",
                         example='{"keep_daily": 7, "keep_weekly": 4}',
                     ),
+                    "page_verify_dag_id": _option(
+                        "The DAG that the button Verify now of the Backups page triggers, with the params repository, "
+                        "series and backup_id. Empty: no such button.",
+                        default="",
+                        example="verify_backup",
+                    ),
+                    "page_rehearse_dag_id": _option(
+                        "The DAG that the button Rehearse now of the Backups page triggers. Empty: no such button.",
+                        default="",
+                        example="rehearse_backup",
+                    ),
+                    "page_restore_dag_id": _option(
+                        "The DAG that the button Plan a restore of the Backups page triggers; it should ask for an "
+                        "approval before it changes anything. Empty: no such button.",
+                        default="",
+                        example="restore_with_approval",
+                    ),
                 },
             }
         },

@@ -82,6 +82,15 @@ class Settings:
     page_retention: str = ""
     """The parameters of ``prune`` as JSON, from which the page tells what the next prune would delete."""
 
+    page_verify_dag_id: str = ""
+    """The DAG that *Verify now* on the Backups page triggers; empty: no such button."""
+
+    page_rehearse_dag_id: str = ""
+    """The DAG that *Rehearse now* triggers; empty: no such button."""
+
+    page_restore_dag_id: str = ""
+    """The DAG that *Plan a restore* triggers, which should ask for an approval; empty: no such button."""
+
     def read_deadline(self, size: int) -> float:
         """Return the seconds within which an artifact of ``size`` bytes must be read to its end."""
         return self.verify_deadline + size / self.verify_bytes_per_second

@@ -2,8 +2,8 @@
 
 ``rehearse`` restores the backup into a throwaway PostgreSQL server on the worker, compares everything that came back
 with what was dumped, and records the result, and how long the restore took, beside the backup. Runs wait for each
-other: each takes the disk and the processors of its worker. Triggered from the Backups page if ``[pgbackup]
-rehearse_dag_id = rehearse_backup``; see docs/guides/backups-page.md.
+other: each takes the disk and the processors of its worker. With ``[pgbackup] page_rehearse_dag_id = rehearse_backup``
+the Backups page has a button for it; see docs/guides/backups-page.md.
 
 Connection: ``aws_default``. The worker needs the programs of a PostgreSQL server, with the extensions of your
 databases: see docs/explanation/verification.md.

@@ -1,8 +1,8 @@
 """Manually, or from the Backups page: verify one backup, named by its repository, series and id.
 
 ``verify`` reads the complete backup with PostgreSQL's own reader and records the result beside it. Whoever triggers the
-run chooses only the backup: the DAG's author lists the repositories. Triggered from the Backups page if ``[pgbackup]
-verify_dag_id = verify_backup``; see docs/guides/backups-page.md.
+run chooses only the backup: the DAG's author lists the repositories. With ``[pgbackup] page_verify_dag_id =
+verify_backup`` the Backups page has a button for it; see docs/guides/backups-page.md.
 
 Connection: ``aws_default``.
 """

@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from airflow_pgbackup.plugin import details, pages
+from airflow_pgbackup.plugin import actions, details, pages
 from airflow_pgbackup.plugin.security import may_see, with_headers
 
 _STATIC = {
@@ -38,6 +38,7 @@ def app() -> FastAPI:
     made.add_api_route("/", pages.overview_page, response_class=HTMLResponse)
     made.add_api_route("/series", details.series_page, response_class=HTMLResponse)
     made.add_api_route("/backup", details.backup_page, response_class=HTMLResponse)
+    actions.add_to(made)
     made.add_api_route("/static/{name}", _static)
     made.add_api_route("/{path:path}", _nothing)
     return made

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import HTTPException
+from airflow.api_fastapi.core_api.security import GetUserDep
+from fastapi import HTTPException, Request
 from fastapi.responses import HTMLResponse
+from starlette.concurrency import run_in_threadpool
 
 from airflow_pgbackup.backup.overview import BackupDetail, SeriesDetail, backup_detail, series_detail
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.plugin import formats
 from airflow_pgbackup.plugin.cache import Cache, Reading
 from airflow_pgbackup.plugin.charts import Trend, trend
+from airflow_pgbackup.plugin.forms import Chosen, buttons
 from airflow_pgbackup.plugin.pages import problem_page, render
 from airflow_pgbackup.plugin.sources import Source, read_sources
 from airflow_pgbackup.repository.layout import Series, parse_backup_id
@@ -42,8 +45,10 @@ async def series_page(repository: str = "", series: str = "") -> HTMLResponse:
     )
 
 
-async def backup_page(repository: str = "", series: str = "", id: str = "") -> HTMLResponse:
-    """A backup: manifest, verifications, restore commands, and what changed since the one before."""
+async def backup_page(
+    request: Request, user: GetUserDep, repository: str = "", series: str = "", id: str = ""
+) -> HTMLResponse:
+    """A backup: actions, manifest, verifications, restore commands, and what changed since the one before."""
     source, parsed = _asked(repository, series)
     if parse_backup_id(id) is None:
         raise HTTPException(404)
@@ -64,6 +69,7 @@ async def backup_page(repository: str = "", series: str = "", id: str = "") -> H
         manifest=manifest,
         run=run_link(manifest.origin) if manifest else None,
         most=MOST_TABLES,
+        buttons=await run_in_threadpool(buttons, request, user, Chosen(source, parsed, id)) if found else [],
     )
 
 

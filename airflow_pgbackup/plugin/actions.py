@@ -1,0 +1,78 @@
+"""The routes of the actions: a form is posted, and its answer leads to a page about the run that it made."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from airflow.api_fastapi.core_api.security import GetUserDep
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import RedirectResponse, Response
+from starlette.concurrency import run_in_threadpool
+
+from airflow_pgbackup.errors import BackupNotFound, PgBackupError
+from airflow_pgbackup.plugin import forms, pages
+from airflow_pgbackup.plugin.cache import Cache
+from airflow_pgbackup.plugin.dag_runs import Refused
+from airflow_pgbackup.plugin.forms import Chosen
+from airflow_pgbackup.repository.catalogue import find_backup
+
+FOUND: Cache[bool] = Cache()
+"""Which backups were found in their repositories, for a minute."""
+
+Body = Annotated[bytes | None, Depends(forms.read_body)]
+
+
+def add_to(app: FastAPI) -> None:
+    """Add the routes of the actions."""
+    app.add_api_route("/actions/{name}", _post, methods=["POST"])
+    app.add_api_route("/run", _run)
+
+
+async def _post(request: Request, name: str, user: GetUserDep, body: Body) -> Response:
+    """Trigger the DAG of an action, then show the run."""
+    try:
+        # Airflow's database is read in the threads in which Airflow's own routes read it.
+        action, chosen, nonce = await run_in_threadpool(forms.check, request, user, name, body)
+        await _find(chosen)
+        await run_in_threadpool(forms.start, action, chosen, nonce, user)
+    except Refused as refused:
+        return _refusal(refused, root="../")
+    # Relative: Airflow may be below a path of its host. 303: loading the next page again posts nothing.
+    return RedirectResponse(f"../run?action={action.name}&form={nonce}", 303)
+
+
+def _run(request: Request, user: GetUserDep, action: str = "", form: str = "") -> Response:
+    """Show the run that a form made."""
+    try:
+        known, run = forms.started(request, user, action, form)
+    except Refused as refused:
+        return _refusal(refused)
+    return pages.render("run.html", title=known.noun, action=known, run=run)
+
+
+def _refusal(refused: Refused, root: str = "") -> Response:
+    problem = PgBackupError(refused.message, hint=refused.hint)
+    return pages.render("refused.html", status=refused.status, title="Not started", problem=problem, root=root)
+
+
+async def _find(chosen: Chosen) -> None:
+    """Read in its repository whether it holds a backup.
+
+    :raises Refused: it does not, or it cannot be read.
+    """
+    source = chosen.source
+    reading = await FOUND.get((source.uri, source.aws_conn_id, chosen.series, chosen.id), lambda: _holds(chosen))
+    if reading.value is None and reading.problem is not None:
+        raise Refused(502, reading.problem.message, reading.problem.hint or "Check that the repository can be reached.")
+    if reading.value is None:
+        raise Refused(504, f"{source.uri} has not answered yet", "Press the button again in a minute.")
+    if not reading.value:
+        raise forms.unknown()
+
+
+def _holds(chosen: Chosen) -> bool:
+    try:
+        find_backup(chosen.source.open(), chosen.series, chosen.id)
+    except BackupNotFound:
+        return False
+    return True
