@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 from airflow_pgbackup.assets import emit, with_alias
 from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
 from airflow_pgbackup.links import S3ConsoleLink
+from airflow_pgbackup.notifications.cause import Cause, leave_cause
 from airflow_pgbackup.operators._map_label import as_label, use_map_label
 from airflow_pgbackup.operators._retries import airflow_error, retry_soon, with_second_try
 from airflow_pgbackup.operators._stats import measured
@@ -78,17 +79,20 @@ class PgBackupOperator(BaseOperator):
             if self._emits is not None:
                 emit(context, self._emits, result, self._emitted_level)
             return result
-        except AirflowTaskTimeout:
+        except AirflowTaskTimeout as error:
             # The verb has ended its programs and removed its files on the way here, and has logged what became of the
             # backup or the target.
             limit = f"execution_timeout of {self.execution_timeout}"
             wrapped(self.log.error, f"stopped at its {limit}: its programs were ended, its temporary files removed")
-            wrapped(self.log.error, "hint: Raise execution_timeout, or find out what the task waited for.")
+            hint = "Raise execution_timeout, or find out what the task waited for."
+            wrapped(self.log.error, f"hint: {hint}")
+            leave_cause(context, error, Cause(f"stopped at its {limit}", hint))
             raise
         except PgBackupError as error:
             log.failure(error)
             retry_soon(self, error)
             failure = airflow_error(error)
+            leave_cause(context, failure, Cause(error.message, error.hint))
         # Raised outside the handler, so that the log shows one error.
         raise failure
 

@@ -12,6 +12,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError
+from airflow_pgbackup.notifications.cause import Cause, leave_cause
 from airflow_pgbackup.operators._base import is_true, seconds
 from airflow_pgbackup.operators._map_label import as_label, series_label, use_map_label
 from airflow_pgbackup.operators._retries import airflow_error, with_second_try
@@ -129,7 +130,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         try:
             return super().execute(context)
         except AirflowSensorTimeout:
-            failure = self._not_fresh(self._found or {})
+            failure = self._not_fresh(context, self._found or {})
         # Airflow's own message says how long it took, this one which series are not fresh.
         raise failure
 
@@ -142,6 +143,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         except PgBackupError as error:
             log.failure(error)
             failure = airflow_error(error)
+            leave_cause(context, failure, Cause(error.message, error.hint))
         else:
             self._found = found
             if found["fresh"]:
@@ -156,19 +158,23 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
             retry: Retry = "never" if event["permanent"] else "later"
             error = PgBackupError(event["error"], hint=event.get("hint"), retry=retry)
             TaskLog(self.log).failure(error)
-            raise airflow_error(error)
+            failure = airflow_error(error)
+            leave_cause(context, failure, Cause(error.message, error.hint))
+            raise failure
         found: dict[str, Any] = event["result"]
         if not found["fresh"]:
-            raise self._not_fresh(found)
+            raise self._not_fresh(context, found)
         self._log_table(found)
         return found
 
-    def _not_fresh(self, found: dict[str, Any]) -> AirflowSensorTimeout:
+    def _not_fresh(self, context: Context, found: dict[str, Any]) -> AirflowSensorTimeout:
         """Log the table and every problem, and return the error for Airflow."""
         self._log_table(found)
         for problem in found.get("problems", []):
             wrapped(self.log.error, problem)
-        return AirflowSensorTimeout(not_fresh(found))
+        error = AirflowSensorTimeout(not_fresh(found))
+        leave_cause(context, error, Cause(not_fresh(found)))
+        return error
 
     def _log_table(self, found: dict[str, Any]) -> None:
         for line in freshness_table(found):

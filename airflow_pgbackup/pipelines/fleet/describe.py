@@ -113,6 +113,7 @@ def _alerts(server: Server) -> dict[str, str]:
 
 
 def _callback(callback: Any) -> str:
+    callback = getattr(callback, "notifier", callback)  # of a FailureAlert
     kind = callback if hasattr(callback, "__qualname__") else type(callback)
     return f"{kind.__module__}.{kind.__qualname__}"
 

@@ -1,0 +1,167 @@
+"""The last verified backup of what has failed, read from the repository within a limited time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_pgbackup.errors import PgBackupError
+from airflow_pgbackup.notifications.targets import Target
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.repository.layout import Series
+
+if TYPE_CHECKING:
+    from airflow_pgbackup.repository.base import Repository
+
+TIMEOUT = 20.0
+"""Seconds that all look-ups of an alert may take together: perhaps the repository is what has failed."""
+
+BACKUP, SET = "verified backup", "complete backup set"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastBackup:
+    """The last verified backup of a series, or the last complete backup set of a server.
+
+    :param of: the series or server, for people.
+    :param started_at: None: there is none, or it could not be looked up.
+    :param detail: its level, or the number of its databases.
+    :param problem: why it could not be looked up.
+    """
+
+    kind: str
+    of: str
+    started_at: datetime | None = None
+    age: timedelta | None = None
+    detail: str = ""
+    problem: str | None = None
+
+    @property
+    def short(self) -> str:
+        """A few words, for a subject."""
+        if self.problem is not None:
+            return f"last {self.kind} unknown"
+        return f"last {self.kind} {human_age(self.age)} old" if self.age is not None else f"no {self.kind}"
+
+    @property
+    def sentence(self) -> str:
+        if self.problem is not None:
+            return f"the last {self.kind} of {self.of} could not be looked up: {self.problem}"
+        if self.started_at is None or self.age is None:
+            return f"there is no {self.kind} of {self.of}"
+        return (
+            f"last {self.kind} of {self.of}: {self.started_at:%Y-%m-%d %H:%M} UTC, {human_age(self.age)} old, "
+            f"{self.detail}"
+        )
+
+    @property
+    def urgency(self) -> tuple[int, timedelta]:
+        """The greater, the worse: none at all before one that is unknown, and that before the oldest."""
+        if self.problem is not None:
+            return 1, timedelta(0)
+        return (2, timedelta(0)) if self.age is None else (0, self.age)
+
+
+def human_age(age: timedelta) -> str:
+    """Return an age for people: ``35 min``, ``4 h 10 min``, ``1 d 4 h``."""
+    minutes = max(0, int(age.total_seconds() // 60))
+    if minutes < 60:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+
+
+def last_backups(
+    targets: Sequence[Target], *, timeout: float | None = None, now: datetime | None = None
+) -> list[LastBackup]:
+    """Look up the last verified backups; of many series the worst first. Never raises.
+
+    :param timeout: seconds for all together; by default :data:`TIMEOUT`.
+    """
+    now, timeout = now or datetime.now(timezone.utc), TIMEOUT if timeout is None else timeout
+    cancel, found = Cancel(), {}
+
+    def look_up() -> None:
+        for target in targets:
+            try:
+                found[target] = _look_up(target, cancel, now)
+            except PgBackupError as error:
+                found[target] = [_unknown(target, error.message)]
+            except Exception as error:  # noqa: BLE001  # its message might quote a secret
+                found[target] = [_unknown(target, type(error).__name__)]
+
+    # In a thread, since neither a mount nor a store that does not answer can be interrupted.
+    thread = threading.Thread(target=look_up, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    cancel.set()
+    late = f"no answer within {timeout:g} s"
+    return [one for target in targets for one in found.get(target) or [_unknown(target, late)]]
+
+
+def _unknown(target: Target, problem: str) -> LastBackup:
+    return LastBackup(kind=BACKUP, of=target.name, problem=problem)
+
+
+def _look_up(target: Target, cancel: Cancel, now: datetime) -> list[LastBackup]:
+    from airflow_pgbackup.hooks.pgbackup import PgBackupHook
+    from airflow_pgbackup.hooks.repository import open_repository
+
+    if target.postgres_conn_id is not None:
+        database = PgBackupHook(target.postgres_conn_id).get_conninfo().dbname
+        if not database:
+            raise PgBackupError(f"connection {target.postgres_conn_id} names no database")
+        target = replace(target, postgres_conn_id=None, databases=(database,))
+    repository = open_repository(target.repository, target.aws_conn_id, cancel=cancel)
+    sets = [] if target.is_one_series else _sets(repository, target, now)
+    if sets and not target.each:
+        return sets
+    return sets + _series(repository, target, now)
+
+
+def _series(repository: Repository, target: Target, now: datetime) -> list[LastBackup]:
+    from airflow_pgbackup.backup.freshness import freshness
+    from airflow_pgbackup.backup.freshness_rules import FreshnessRules
+    from airflow_pgbackup.backup.series_selection import SeriesSelection
+
+    found: dict[str, Any] = freshness(
+        repository=repository,
+        rules=FreshnessRules(max_age=timedelta.max, minimum_level="integrity", max_drop=None),
+        series=SeriesSelection(
+            server=target.server, databases=target.databases, cluster=target.cluster, scopes=target.scopes
+        ),
+        exclude=target.exclude,
+        now=now,
+    )
+    if not found["series"]:
+        return [LastBackup(kind=BACKUP, of=target.name)]
+    return sorted((_of_series(each, now) for each in found["series"]), key=lambda one: one.urgency, reverse=True)
+
+
+def _of_series(found: dict[str, Any], now: datetime) -> LastBackup:
+    name = str(Series.parse(found["series"]))
+    if found["started_at"] is None:
+        return LastBackup(kind=BACKUP, of=name)
+    started = datetime.fromisoformat(found["started_at"]).astimezone(timezone.utc)
+    return LastBackup(kind=BACKUP, of=name, started_at=started, age=now - started, detail=f"level {found['verified']}")
+
+
+def _sets(repository: Repository, target: Target, now: datetime) -> list[LastBackup]:
+    from airflow_pgbackup.backup.progress import counted
+    from airflow_pgbackup.backup.set_freshness import judge_sets
+    from airflow_pgbackup.repository.set_files import list_sets
+
+    if not list_sets(repository, target.server):
+        return []
+    found = []
+    for each in judge_sets(repository, target.server, timedelta.max, None, now):
+        if each.newest is None:
+            found.append(LastBackup(kind=SET, of=each.server))
+            continue
+        started = each.newest.started_at.astimezone(timezone.utc)
+        detail = counted(len(each.newest.databases), "database")
+        found.append(LastBackup(kind=SET, of=each.server, started_at=started, age=now - started, detail=detail))
+    return sorted(found, key=lambda one: one.urgency, reverse=True)

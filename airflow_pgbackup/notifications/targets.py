@@ -1,0 +1,175 @@
+"""Which backups a failed task or run is about: its repository, and there a series, a server's series, or all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_pgbackup.repository.layout import SCOPES, Series
+
+_OURS = ("airflow_pgbackup.operators.", "airflow_pgbackup.sensors.")
+_MOST = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Series of a repository.
+
+    :param server: None: every server's. :param databases: only these of the server; None: all.
+    :param postgres_conn_id: only the database of this connection.
+    :param cluster: only, or also, the server's pg_dumpall backups. :param scopes: those of these scopes.
+    :param exclude: patterns of series to ignore.
+    :param each: its series count, and not only its backup sets.
+    """
+
+    repository: str
+    aws_conn_id: str | None
+    server: str | None = None
+    databases: tuple[str, ...] | None = None
+    postgres_conn_id: str | None = None
+    cluster: bool = False
+    scopes: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    each: bool = False
+
+    @property
+    def is_one_series(self) -> bool:
+        number = len(self.databases or ()) + self.cluster + len(self.scopes) + (self.postgres_conn_id is not None)
+        return number == 1 and not self.each
+
+    @property
+    def name(self) -> str:
+        """The series, the server or the repository, for people."""
+        if not self.is_one_series or self.postgres_conn_id is not None:
+            return self.server or self.repository
+        database = self.databases[0] if self.databases else None
+        return str(Series(self.server or "", database, self.scopes[0] if self.scopes else None))
+
+
+def targets_of(context: Mapping[str, Any]) -> list[Target]:
+    """Return what a callback is about, at most five: what its task works on, or what the tasks of its DAG do.
+
+    Nothing for a task that is not of this package.
+    """
+    task = getattr(context.get("ti"), "task", None)
+    # Airflow has rendered the task's fields in its own process, and not in the DAG processor.
+    render = None if "exception" in context else _renderer(context)
+    if task is not None and "reason" not in context:
+        if _kind(task) is None:
+            return []
+        if target := _target(task, render):
+            return [target]
+    tasks = getattr(context.get("dag"), "tasks", [])
+    return _merged(filter(None, (_target(one, _renderer(context)) for one in tasks)))[:_MOST]
+
+
+def _kind(task: Any) -> str | None:
+    """Return the name of the operator's module; None for one that is not ours."""
+    kind = getattr(task, "operator_class", type(task))
+    modules = [one.__module__ for one in getattr(kind, "__mro__", ())]
+    return next((name.rpartition(".")[2] for name in modules if name.startswith(_OURS)), None)
+
+
+def _renderer(context: Mapping[str, Any]) -> Callable[[Any, str], str]:
+    return lambda task, text: str(task.render_template(text, context))
+
+
+def _target(task: Any, render: Callable[[Any, str], str] | None) -> Target | None:
+    kind = _kind(task)
+    if kind is None:
+        return None
+    mapped = hasattr(task, "partial_kwargs")
+
+    def argument(name: str, default: Any = None) -> Any:
+        value = task.partial_kwargs.get(name, default) if mapped else getattr(task, name, default)
+        if render is None or not isinstance(value, str) or "{" not in value:
+            return value
+        with suppress(Exception):  # of the author's template
+            return render(task, value)
+        return None
+
+    def text(name: str, default: str | None = None) -> str | None:
+        value = argument(name, default)
+        return value if isinstance(value, str) and value else None
+
+    repository, aws_conn_id = text("repository"), text("aws_conn_id", "aws_default")
+    backup = argument("backup")
+    if isinstance(backup, Mapping):
+        return _of_series(backup.get("repository"), aws_conn_id, backup.get("series"))
+    if repository is None:
+        return None
+    server = text("server") or text("postgres_conn_id")
+    everything = Target(repository=repository, aws_conn_id=aws_conn_id, server=server)
+    if mapped:
+        return everything
+    if kind == "restore":
+        return _of_series(repository, aws_conn_id, argument("series"))
+    if kind == "backup_set":
+        discovery = argument("discovery")
+        server = discovery.get("server") if isinstance(discovery, Mapping) else None
+        return Target(repository=repository, aws_conn_id=aws_conn_id, server=server)
+    known: dict[str, Any] = {"repository": repository, "aws_conn_id": aws_conn_id, "server": server}
+    if kind == "dump_all":
+        scopes = tuple(scope for scope in SCOPES if argument(f"{scope}_only"))
+        return Target(**known, scopes=scopes, cluster=not scopes)
+    if kind in ("dump", "check") and argument("cluster") is not True:
+        database = text("database")
+        named: dict[str, Any] = (
+            {"databases": (database,)} if database else {"postgres_conn_id": argument("postgres_conn_id")}
+        )
+        return Target(**known, **named)
+    if kind == "freshness":
+        databases = argument("databases")
+        return Target(
+            **known,
+            databases=_names(databases) if databases is not None else None,
+            cluster=argument("cluster") is True,
+            scopes=_names(argument("scopes")) or (),
+            exclude=_names(argument("exclude")) or (),
+            each=True,
+        )
+    return everything
+
+
+def _of_series(repository: object, aws_conn_id: str | None, path: object) -> Target | None:
+    if not isinstance(repository, str):
+        return None
+    try:
+        series = Series.parse(str(path))
+    except ValueError:
+        return None
+    return Target(
+        repository=repository,
+        aws_conn_id=aws_conn_id,
+        server=series.server,
+        databases=None if series.database is None else (series.database,),
+        cluster=series.database is None and series.scope is None,
+        scopes=(series.scope,) if series.scope else (),
+    )
+
+
+def _names(value: object) -> tuple[str, ...] | None:
+    """Return a list of names; None for anything else, such as the result of a task that is not known here."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(one, str) for one in value):
+        return tuple(value) or None
+    return None
+
+
+def _merged(targets: Iterable[Target]) -> list[Target]:
+    """Return one target for each server of a repository, where the tasks of a DAG work on more than one series."""
+    of_repository: dict[tuple[str, str | None], list[Target]] = {}
+    for one in targets:
+        of_repository.setdefault((one.repository, one.aws_conn_id), []).append(one)
+    merged: list[Target] = []
+    for (repository, aws_conn_id), found in of_repository.items():
+        distinct = list(dict.fromkeys(found))
+        if len(distinct) == 1:
+            merged += distinct
+            continue
+        servers: list[str | None] = [*dict.fromkeys(one.server for one in distinct if one.server)]
+        merged += [
+            Target(repository=repository, aws_conn_id=aws_conn_id, server=server) for server in servers or [None]
+        ]
+    return merged

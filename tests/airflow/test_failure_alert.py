@@ -1,0 +1,319 @@
+"""Alerts: what real notifiers send to a mail server and a webhook when tasks and runs fail."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live import SECONDS, LiveAirflow
+from sinks import chat_sink, mail_sink
+
+from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.backup.sets.dump_set import dump_set
+from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.notifications import last_backup
+from airflow_pgbackup.notifications.failure import FailureAlert, FailureMessage
+from airflow_pgbackup.notifications.last_backup import LastBackup, human_age
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import DumpOptions
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.repository.open import open_repository
+
+RunDag = Callable[..., Any]
+EXAMPLE = Path(__file__).parents[2] / "dags" / "alert_on_failure.py"
+FILM = ("CREATE TABLE film (id int)", "INSERT INTO film VALUES (1), (2)")
+ALERTS = """
+from airflow.providers.slack.notifications.slack_webhook import SlackWebhookNotifier
+from airflow_pgbackup.notifications.failure import FailureAlert
+CHAT = FailureAlert(SlackWebhookNotifier(slack_webhook_conn_id="slack_default", text="{{ pgbackup.slack }}"))
+"""
+AGE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC, \d+ min old")
+
+
+@pytest.fixture
+def mail(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    with mail_sink() as sink:
+        extra = {"disable_ssl": True, "disable_tls": True}
+        connection = {"conn_type": "smtp", "host": "127.0.0.1", "port": sink.port, "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(connection))
+        yield sink
+
+
+@pytest.fixture
+def chat(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    with chat_sink() as sink:
+        connection = {"conn_type": "slackwebhook", "host": sink.url, "password": "T0/B0/secret"}
+        monkeypatch.setenv("AIRFLOW_CONN_SLACK_DEFAULT", json.dumps(connection))
+        yield sink
+
+
+@pytest.fixture
+def database(
+    server18: PostgresServer, fresh_database: Callable[..., Any], postgres_connection: Callable[..., None]
+) -> ConnectionParams:
+    params = fresh_database(server18, None, *FILM)
+    postgres_connection("db", params)
+    assert isinstance(params, ConnectionParams)
+    return params
+
+
+def back_up(folder: Path, database: ConnectionParams, server: str, level: str | None = "archive") -> None:
+    repository = open_repository(folder.as_uri())
+    reference = dump_database(connection=database, server=server, repository=repository, options=DumpOptions())
+    if level:
+        verify(reference=reference, repository=repository, level=level)
+
+
+def normal(text: str) -> str:
+    """Return an alert with its times and run replaced."""
+    return re.sub(r"run [^,)]+", "run RUN", AGE.sub("TIME", text))
+
+
+def html_of(mail: EmailMessage) -> str:
+    body = mail.get_body(("html",))
+    assert body is not None
+    return str(body.get_content())
+
+
+def test_the_example_by_mail_and_slack(
+    database: ConnectionParams,
+    mail: Any,
+    chat: Any,
+    run_dag: RunDag,
+    postgres_connection: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("PGBACKUP_LOCAL", (tmp_path / "repository").as_uri())
+    postgres_connection("dvdrental", database)
+    first = run_dag(EXAMPLE, conf={"init": True})
+    assert set(first.states.values()) == {"success"}, first.output
+    assert (mail.mails, chat.messages) == ([], [])
+
+    postgres_connection("dvdrental", database, port=1)
+    run = run_dag(EXAMPLE)
+    assert run.states["pg_backup.check"] == "failed"
+    (received,) = mail.mails
+    task, name = "alert_on_failure.pg_backup.check", database.dbname
+    assert (received["To"], received["From"]) == ("dba@example.com", "airflow@example.com")
+    assert re.fullmatch(rf"{task} failed: last verified backup \d+ min old", received["Subject"])
+    text = normal(html_of(received))
+    assert text.startswith(f"<p><b>{task} failed</b> (run RUN, try 1)</p><p>cause: ")
+    assert "Connection refused" in text
+    assert "<p>hint: " in text
+    assert f"<p>last verified backup of dvdrental/{name}: TIME, level archive</p>" in text
+    (message,) = chat.messages
+    lines = normal(message["text"]).splitlines()
+    assert lines[0] == f"*{task} failed* (run RUN, try 1)"
+    assert lines[1].startswith("cause: ")
+    assert f"last verified backup of dvdrental/{name}: TIME, level archive" in lines
+    password = database.get_password()
+    assert password is None or password not in received.as_string() + json.dumps(message)
+
+
+def test_a_series_without_a_verified_backup(
+    database: ConnectionParams, folder: Path, chat: Any, run_dag: RunDag, postgres_connection: Callable[..., None]
+) -> None:
+    back_up(folder, database, "prod", level=None)
+    postgres_connection("nowhere", database, port=1)
+    run_dag(f"""
+{ALERTS}
+PgDumpOperator(task_id="dump", postgres_conn_id="nowhere", server="prod", repository={folder.as_uri()!r},
+               on_failure_callback=CHAT)
+""")
+    (message,) = chat.messages
+    assert f"there is no verified backup of prod/{database.dbname}" in message["text"].splitlines()
+
+
+def test_a_repository_that_cannot_be_read(chat: Any, run_dag: RunDag, tmp_path: Path) -> None:
+    reference = {"repository": (tmp_path / "missing").as_uri(), "repository_uuid": "x", "series": "prod/app", "id": "y"}
+    run_dag(f"""
+{ALERTS}
+PgBackupVerifyOperator(task_id="verify", backup={reference!r}, on_failure_callback=CHAT)
+""")
+    (message,) = chat.messages
+    (line,) = [line for line in message["text"].splitlines() if "last" in line]
+    assert line.startswith("the last verified backup of prod/app could not be looked up: no repository at file://")
+
+
+def test_a_repository_that_does_not_answer(
+    folder: Path, chat: Any, run_dag: RunDag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(last_backup, "_look_up", lambda *_: released.wait(60))
+    monkeypatch.setattr(last_backup, "TIMEOUT", 0.2)
+    reference = {"repository": folder.as_uri(), "repository_uuid": "x", "series": "prod/app", "id": "y"}
+    run_dag(f"""
+{ALERTS}
+PgBackupVerifyOperator(task_id="verify", backup={reference!r}, on_failure_callback=CHAT)
+""")
+    released.set()
+    (message,) = chat.messages
+    late = "the last verified backup of prod/app could not be looked up: no answer within 0.2 s"
+    assert late in message["text"].splitlines()
+
+
+def test_mapped_tasks_each_with_their_series(
+    database: ConnectionParams, folder: Path, chat: Any, run_dag: RunDag
+) -> None:
+    back_up(folder, database, "prod", level="integrity")
+    references = [
+        {"repository": folder.as_uri(), "repository_uuid": "x", "series": f"prod/{name}", "id": "y"}
+        for name in (database.dbname, "other")
+    ]
+    run_dag(f"""
+{ALERTS}
+PgBackupVerifyOperator.partial(task_id="verify", on_failure_callback=CHAT).expand(backup={references!r})
+""")
+    first, second = sorted(normal(message["text"]) for message in chat.messages)
+    assert first.startswith("*case.verify[0] failed*")
+    # Compressed by this package, so level integrity reads it to its end.
+    assert f"last verified backup of prod/{database.dbname}: TIME, level archive" in first.splitlines()
+    assert second.startswith("*case.verify[1] failed*")
+    assert "there is no verified backup of prod/other" in second.splitlines()
+
+
+def test_a_task_of_another_package_has_its_error_only(chat: Any, run_dag: RunDag) -> None:
+    run_dag(f"""
+{ALERTS}
+@task(on_failure_callback=CHAT)
+def other():
+    from airflow.sdk.log import mask_secret
+    mask_secret("hunter2-secret")
+    raise ValueError("<!channel> & \\n at postgres://me:pass-word@db with hunter2-secret " + "x" * 5000)
+
+other()
+""")
+    (message,) = chat.messages
+    lines = message["text"].splitlines()
+    assert lines[1].startswith("cause: ValueError: &lt;!channel&gt; &amp; \\n at postgres://***@db with *** xxx")
+    assert len(lines[1]) < 1100
+    assert not [line for line in lines if "backup" in line]
+
+
+def test_the_sensor_and_its_series_the_worst_first(
+    database: ConnectionParams, folder: Path, chat: Any, run_dag: RunDag
+) -> None:
+    back_up(folder, database, "prod")
+    run_dag(f"""
+from datetime import timedelta
+from airflow_pgbackup.sensors.freshness import PgBackupFreshnessSensor
+{ALERTS}
+PgBackupFreshnessSensor(task_id="fresh", repository={folder.as_uri()!r}, server="prod", max_age=timedelta(hours=26),
+                        databases=[{database.dbname!r}, "missing"], on_failure_callback=CHAT)
+""")
+    (message,) = chat.messages
+    lines = normal(message["text"]).splitlines()
+    assert lines[1] == "cause: not fresh: prod/missing: no backup"
+    assert lines[2:4] == [
+        "there is no verified backup of prod/missing",
+        f"last verified backup of prod/{database.dbname}: TIME, level archive",
+    ]
+
+
+@pytest.mark.timeout(900)
+def test_a_run_of_a_fleet_in_a_live_airflow(
+    server18: PostgresServer,
+    database: ConnectionParams,
+    folder: Path,
+    chat: Any,
+    postgres_connection: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    """Airflow calls the callbacks of a DAG in its DAG processor, without the exception."""
+    made = dump_set(
+        connection=server18.params,
+        server="crm",
+        repository=open_repository(folder.as_uri()),
+        options=DumpOptions(),
+        databases=[database.dbname],
+    )
+    assert made.status == "complete"
+    postgres_connection("crm", database, port=1)
+    mapping = {
+        "defaults": {"repository": folder.as_uri(), "retries": 0, "alerts": {"on_failure": "case_alerts.CHAT"}},
+        "servers": {"crm": {"schedule": "* * * * *", "databases": [database.dbname]}},
+    }
+    airflow = LiveAirflow(tmp_path / "airflow", {})
+    (airflow.dags / "case_alerts.py").write_text(ALERTS)
+    (airflow.dags / "fleet_case.py").write_text(
+        f"from airflow_pgbackup.pipelines import pgbackup_dags\npgbackup_dags({mapping!r})\n"
+    )
+    with airflow:
+        airflow.wait_for("SELECT * FROM dag_run WHERE dag_id = 'pgbackup_crm' AND state = 'failed'")
+        until = time.monotonic() + SECONDS
+        while not chat.messages and time.monotonic() < until:
+            time.sleep(0.5)
+    assert chat.messages, airflow.said()
+    lines = normal(chat.messages[0]["text"]).splitlines()
+    assert lines[0] == "*DAG pgbackup_crm failed* (run RUN, last failed task backup.discover)"
+    assert re.match(r"cause: cannot connect to .* failed: Connection refused$", lines[1])
+    assert lines[2].startswith("hint: ")
+    assert lines[3] == "last complete backup set of crm: TIME, 1 database"
+    assert re.fullmatch(r"<http://[^|]*/dags/pgbackup_crm/runs/[^|]*/tasks/backup.discover[^|]*\|log>", lines[4])
+
+
+def test_the_alerts_of_the_fleet_example(mail: Any, chat: Any) -> None:
+    alerts = runpy.run_path(str(EXAMPLE.with_name("fleet_alerts.py")))
+    for name in ("mail", "page"):
+        alerts[name]({"exception": ValueError("failed on purpose")})
+    (received,) = mail.mails
+    assert "cause: ValueError: failed on purpose" in html_of(received)
+    (message,) = chat.messages
+    assert "cause: ValueError: failed on purpose" in message["text"]
+
+
+def test_an_alert_never_raises() -> None:
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError("broken")
+
+    for context in ({}, {"ti": Broken(), "dag": Broken(), "exception": ValueError()}, {"dag": Broken(), "reason": "x"}):
+        message = FailureMessage(context)
+        assert "failed" in message.subject
+        assert "failed" in message.text
+        assert "failed" in message.html
+        assert "failed" in message.slack
+        assert message.last_backup == ""
+
+
+def test_html_and_slack_are_escaped() -> None:
+    class Hostile(Exception):
+        def __str__(self) -> str:
+            return "<script>alert('x')</script> & <@everyone|x> \u202e \x1b[31m"
+
+    message = FailureMessage({"exception": Hostile()})
+    assert "<script>" not in message.html
+    assert "&lt;script&gt;" in message.html
+    assert "<@everyone" not in message.slack
+    assert "\\u202e \\x1b[31m" in message.text
+
+
+def test_each_call_renders_anew(mail: Any) -> None:
+    from airflow.providers.smtp.notifications.smtp import SmtpNotifier
+
+    alert = FailureAlert(SmtpNotifier(to="a@b", from_email="c@d", subject="{{ pgbackup.cause }}", html_content="x"))
+    for text in ("one", "two"):
+        alert({"exception": ValueError(text)})
+    assert [each["Subject"] for each in mail.mails] == ["ValueError: one", "ValueError: two"]
+
+
+def test_ages_and_subjects() -> None:
+    assert [human_age(timedelta(minutes=each)) for each in (0, 59, 60, 250, 24 * 60, 1690)] == [
+        *("0 min", "59 min", "1 h 0 min", "4 h 10 min", "1 d 0 h", "1 d 4 h")
+    ]
+    at = datetime(2026, 11, 26, 2, tzinfo=timezone.utc)
+    last = LastBackup(
+        kind="verified backup", of="prod/app", started_at=at, age=timedelta(hours=28), detail="level archive"
+    )
+    assert last.sentence == "last verified backup of prod/app: 2026-11-26 02:00 UTC, 1 d 4 h old, level archive"
+    assert last.short == "last verified backup 1 d 4 h old"
