@@ -48,7 +48,7 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": _modules("triggers", "freshness"),
         "asset-uris": [{"schemes": ["pgbackup"], "handler": "airflow_pgbackup.assets.normalize_uri"}],
         "notifications": ["airflow_pgbackup.notifications.heartbeat.HeartbeatNotifier"],
-        "extra-links": ["airflow_pgbackup.links.S3ConsoleLink"],
+        "extra-links": ["airflow_pgbackup.links.BackupPageLink", "airflow_pgbackup.links.S3ConsoleLink"],
         "cli": ["airflow_pgbackup.cli.airflow.get_cli_commands"],
         "config": {
             "pgbackup": {

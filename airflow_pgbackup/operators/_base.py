@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_pgbackup.assets import emit, with_alias
 from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
-from airflow_pgbackup.links import S3ConsoleLink
+from airflow_pgbackup.links import BackupPageLink, PlaceOnPage, S3ConsoleLink
 from airflow_pgbackup.notifications.cause import Cause, leave_cause
 from airflow_pgbackup.operators._map_label import as_label, use_map_label
 from airflow_pgbackup.operators._retries import airflow_error, retry_soon, with_second_try
@@ -47,7 +47,10 @@ class PgBackupOperator(BaseOperator):
     _emits: ClassVar[AssetAlias | None] = None
     """The alias of the asset events that the task emits, one for the backup it returns."""
 
-    operator_extra_links = (S3ConsoleLink(),)
+    operator_extra_links = (BackupPageLink(), S3ConsoleLink())
+
+    place_on_page: PlaceOnPage | None = None
+    """What the Backups page shows of the task's work, once the task knows it."""
 
     console_url: str | None = None
     """The backup's folder in the S3 console, once the task knows it."""
@@ -102,7 +105,9 @@ class PgBackupOperator(BaseOperator):
 
     def _link_to(self, repository: Repository, backup: Mapping[str, object]) -> None:
         """Let the task's page link to the folder of a backup, given by its reference."""
-        self.console_url = repository.console_url(f"{backup.get('series')}/{backup.get('id')}")
+        series, id = str(backup.get("series")), str(backup.get("id"))
+        self.place_on_page = PlaceOnPage(repository.uri, series, id)
+        self.console_url = repository.console_url(f"{series}/{id}")
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:

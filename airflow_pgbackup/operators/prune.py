@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.links import PlaceOnPage
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true
 from airflow_pgbackup.operators._map_label import as_label
 
@@ -128,16 +129,20 @@ class PgBackupPruneOperator(PgBackupOperator):
         from airflow_pgbackup.backup.series_selection import SeriesSelection
         from airflow_pgbackup.hooks.repository import open_repository
 
+        repository = open_repository(self.repository, self.aws_conn_id, cancel=run.cancel)
+        selected = SeriesSelection(
+            server=self.server,
+            databases=self.databases,  # type: ignore[arg-type]  # rendered: an XComArg is a list now
+            cluster=is_true("cluster", self.cluster),
+            scopes=self.scopes,
+        )
+        named = selected.named() or []
+        self.place_on_page = PlaceOnPage(repository.uri, named[0].path if len(named) == 1 else None)
         plan = prune(
-            repository=open_repository(self.repository, self.aws_conn_id, cancel=run.cancel),
+            repository=repository,
             policy=self._policy(),
             dry_run=not is_true("delete", self.delete),
-            series=SeriesSelection(
-                server=self.server,
-                databases=self.databases,  # type: ignore[arg-type]  # rendered: an XComArg is a list now
-                cluster=is_true("cluster", self.cluster),
-                scopes=self.scopes,
-            ),
+            series=selected,
             grace=self.grace,
             context=run,
         )
