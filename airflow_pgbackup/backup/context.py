@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.backup.progress import LogProgress, NoProgress, ProgressReporter, Step
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.settings import Settings
 
+if TYPE_CHECKING:
+    from airflow_pgbackup.repository.verification import Verification
 
-def discard(line: str) -> None:
-    """Drop a log line: the default, for callers without a log."""
+
+def discard(what: object) -> None:
+    """Drop a log line, or what else a caller does not want."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,7 @@ class RunContext:
     :param deadline: seconds that the verb's long step may take, instead of what the settings give; each verb's
         docstring names that step.
     :param origin: who asked: goes into manifests and verifications as it is.
+    :param on_verification: takes each verification that the verb has recorded, whatever its result.
     :param seed: identifies the request. A second ``dump`` or ``restore`` with the same seed finds what the first one
         completed and returns that; None does the work each time.
     """
@@ -36,6 +40,7 @@ class RunContext:
     progress: ProgressReporter | None = None
     deadline: float | None = None
     origin: Mapping[str, object] = field(default_factory=dict)
+    on_verification: Callable[[Verification], None] = discard
     seed: str | None = None
 
     def step(self, what: str, **totals: Any) -> Step:

@@ -89,6 +89,7 @@ def verify(
     except BackupNotFound:
         repository.delete([key])
         raise
+    context.on_verification(report)
     name = f"{manifest.series}/{manifest.id}"
     if verification.not_proven:
         raise verification.not_proven

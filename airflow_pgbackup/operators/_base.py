@@ -16,6 +16,7 @@ from airflow_pgbackup.assets import emit, with_alias
 from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
 from airflow_pgbackup.links import BackupPageLink, PlaceOnPage, S3ConsoleLink
 from airflow_pgbackup.notifications.cause import Cause, leave_cause
+from airflow_pgbackup.operators._lineage import Work, lineage
 from airflow_pgbackup.operators._map_label import as_label, use_map_label
 from airflow_pgbackup.operators._retries import airflow_error, retry_soon, with_second_try
 from airflow_pgbackup.operators._stats import measured
@@ -23,11 +24,14 @@ from airflow_pgbackup.operators._task_log import TaskLog, wrapped
 from airflow_pgbackup.text import encodable
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors.base import OperatorLineage
     from airflow.sdk import AssetAlias, Context
 
     from airflow_pgbackup.backup.context import RunContext
+    from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
     from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.repository.base import Repository
+    from airflow_pgbackup.repository.verification import Verification
 
 
 class PgBackupOperator(BaseOperator):
@@ -55,6 +59,8 @@ class PgBackupOperator(BaseOperator):
     console_url: str | None = None
     """The backup's folder in the S3 console, once the task knows it."""
 
+    _work: Work | None = None
+
     # Only a running task has one: operators are copied and pickled.
     _cancel: Cancel | None = None
     _killed = False
@@ -65,6 +71,7 @@ class PgBackupOperator(BaseOperator):
         from airflow_pgbackup.settings import load
 
         self._cancel = cancel = Cancel()
+        self._work = Work()
         log = TaskLog(self.log)
         try:
             if self._killed:
@@ -76,9 +83,11 @@ class PgBackupOperator(BaseOperator):
                 deadline=seconds(self.deadline),
                 origin=origin(context),
                 seed=seed(context),
+                on_verification=self._note_verification,
             )
             with measured(self) as result:
                 result.update(encodable(with_second_try(lambda: self._run(context, run), log, cancel)))
+            self._work.finish(result)
             if self._emits is not None:
                 emit(context, self._emits, result, self._emitted_level)
             return result
@@ -92,6 +101,7 @@ class PgBackupOperator(BaseOperator):
             leave_cause(context, error, Cause(f"stopped at its {limit}", hint))
             raise
         except PgBackupError as error:
+            self._work.failure = error
             log.failure(error)
             retry_soon(self, error)
             failure = airflow_error(error)
@@ -108,6 +118,28 @@ class PgBackupOperator(BaseOperator):
         series, id = str(backup.get("series")), str(backup.get("id"))
         self.place_on_page = PlaceOnPage(repository.uri, series, id)
         self.console_url = repository.console_url(f"{series}/{id}")
+
+    def _connected(self, connection: ConnectionParams, *, reads: bool) -> ConnectionParams:
+        """Return the connection, and note for the lineage that the task dumps its database, or restores into it."""
+        return self._work.connects(connection, reads=reads) if self._work else connection
+
+    def _noted(self, *, read: object = None, wrote: object = None) -> None:
+        """Note the references of the backups that the task reads and writes."""
+        if self._work is not None:
+            self._work.read = read if isinstance(read, Mapping) else self._work.read
+            self._work.wrote = wrote if isinstance(wrote, Mapping) else self._work.wrote
+
+    def _note_verification(self, verification: Verification) -> None:
+        if self._work is not None:
+            self._work.verification = verification
+
+    def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:
+        """Return what the task read and wrote. The OpenLineage provider calls this, where it is installed."""
+        return lineage(self._work) if self._work is not None else None
+
+    def get_openlineage_facets_on_failure(self, task_instance: object) -> OperatorLineage[Any, Any] | None:
+        """Return what a failed task read, with the assertion that a verification failed."""
+        return lineage(self._work) if self._work is not None else None
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:

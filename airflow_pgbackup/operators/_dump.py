@@ -81,6 +81,7 @@ class DumpOperator(PgBackupOperator):
         """Call the verb and let the task's page link to the backup that it made."""
         backup = verb(**arguments)
         self._link_to(arguments["repository"], backup)
+        self._noted(wrote=backup)
         return backup
 
     def _common(self, run: RunContext) -> dict[str, Any]:

@@ -254,5 +254,5 @@ class PgDumpOperator(DumpOperator):
         from airflow_pgbackup.postgres.options import DumpOptions
 
         options = self._options(DumpOptions)
-        connection = PgBackupHook(self.postgres_conn_id, self.database).get_conninfo()
+        connection = self._connected(PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(), reads=True)
         return self._linked(dump_database, options=options, connection=connection, **self._common(run))

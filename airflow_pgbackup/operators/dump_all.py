@@ -184,7 +184,7 @@ class PgDumpAllOperator(DumpOperator):
         options = self._options(DumpAllOptions)
         return self._linked(
             dump_cluster,
-            connection=PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(),
+            connection=self._connected(PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(), reads=True),
             options=options,
             compress=self.compress,
             passwords_if_allowed=self.passwords_if_allowed,

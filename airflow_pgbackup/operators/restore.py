@@ -217,6 +217,7 @@ class PgRestoreOperator(PgBackupOperator):
         options = self._options()
         repository, reference = self._backup(run.cancel)
         self._link_to(repository, reference)
+        self._noted(read=reference)
         globals_from = None
         if self.globals_backup is not None:
             uri = repository_of(self.globals_backup)
@@ -228,7 +229,9 @@ class PgRestoreOperator(PgBackupOperator):
             reference=reference,
             repository=repository,
             target=RestoreTarget(
-                connection=PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(),
+                connection=self._connected(
+                    PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(), reads=False
+                ),
                 mode=self.mode,
                 into_schema=self.into_schema,
                 keep_old=is_true("keep_old", self.keep_old),

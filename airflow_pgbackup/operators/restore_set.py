@@ -94,7 +94,7 @@ class PgRestoreSetOperator(PgBackupOperator):
         from airflow_pgbackup.hooks.repository import open_repository
 
         target = SetTarget(
-            connection=PgBackupHook(self.postgres_conn_id).get_conninfo(),
+            connection=self._connected(PgBackupHook(self.postgres_conn_id).get_conninfo(), reads=False),
             prefix=self.prefix,
             **with_lists({"databases": self.databases}),
             with_globals=is_true("with_globals", self.with_globals),
