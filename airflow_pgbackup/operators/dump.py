@@ -255,4 +255,10 @@ class PgDumpOperator(DumpOperator):
 
         options = self._options(DumpOptions)
         connection = self._connected(PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(), reads=True)
-        return self._linked(dump_database, options=options, connection=connection, **self._common(run))
+        return self._linked(
+            dump_database,
+            options=options,
+            connection=connection,
+            count_rows=self.count_rows,
+            **self._common(run),
+        )
