@@ -84,11 +84,25 @@ def with_alias(outlets: Iterable[Any], alias: AssetAlias) -> list[Any]:
     return [*(outlet for outlet in outlets if outlet != alias), alias]
 
 
-def emit(context: Context, alias: AssetAlias, backup: Mapping[str, object], level: str | None) -> None:
+def emit(
+    context: Context,
+    alias: AssetAlias,
+    backup: Mapping[str, object],
+    level: str | None,
+    figures: Mapping[str, object],
+) -> None:
     """Let the task emit the event of a backup. Airflow records it when the task succeeds, and never before.
 
-    :param backup: its reference, which holds no secret: the ``extra`` of the event has it, and the level.
+    :param backup: its reference, which holds no secret: the ``extra`` of the event has it, the level, and the figures.
+    :param figures: what the verb measured, see :class:`~airflow_pgbackup.backup.context.RunContext`.
     """
     asset = _asset(Series.parse(str(backup["series"])), level)
-    extra: dict[str, Any] = {"backup": dict(backup), "level": level}
+    measured = {name: figures.get(name) for name in ("rows", "duration_seconds", "restore_seconds")}
+    extra: dict[str, Any] = {
+        "backup": dict(backup),
+        "level": level,
+        "size": backup.get("size"),
+        "sha256": backup.get("sha256"),
+        **measured,
+    }
     context["outlet_events"][alias].add(asset, extra=extra)

@@ -32,6 +32,8 @@ class RunContext:
     :param on_verification: takes each verification that the verb has recorded, whatever its result.
     :param seed: identifies the request. A second ``dump`` or ``restore`` with the same seed finds what the first one
         completed and returns that; None does the work each time.
+    :param figures: what a verb that works on one backup measured, for metrics and events: ``duration_seconds``,
+        ``rows`` (where they were counted), ``restore_seconds`` (of a rehearsal). The verb fills it.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -42,6 +44,7 @@ class RunContext:
     origin: Mapping[str, object] = field(default_factory=dict)
     on_verification: Callable[[Verification], None] = discard
     seed: str | None = None
+    figures: dict[str, object] = field(default_factory=dict)
 
     def step(self, what: str, **totals: Any) -> Step:
         """Begin a step and show its progress until it ends.

@@ -30,6 +30,7 @@ from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.deadline import Deadline
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.labels import check_labels
 from airflow_pgbackup.repository.manifest import ClientInfo, Manifest, scope_of
 from airflow_pgbackup.wording import database
@@ -157,7 +158,7 @@ class _Dump:
         series = self._series(connection, options)
         if seed is not None and (found := find_committed(self.repository, series, seed)):
             context.log(f"backup {found.backup.id} was committed by an earlier try of this task; nothing to do")
-            return reference_of(self.repository, found)
+            return self._result(found)
         deadline = Deadline(context.deadline or context.settings.dump_deadline, context.cancel, work="the dump")
         for tries_left in range(CONFLICT_TRIES - 1, -1, -1):
             self.context = replace(context, deadline=deadline.remaining())
@@ -255,12 +256,21 @@ class _Dump:
             context.cancel.check()
             found = mine.commit(manifest, lambda other: seed is not None and is_of(other, seed))
         if not mine.has_made(found):
-            return reference_of(self.repository, found)
+            return self._result(found)
         context.log(
             f"made backup {series}/{id}: {human_bytes(artifact.size)} in {human_seconds(manifest.duration_seconds)}"
         )
         context.log(f"stored {name} in {self.repository.uri}")
         context.log(f"restores with: {manifest.restore_command}")
+        return self._result(found)
+
+    def _result(self, found: Evidence) -> dict[str, object]:
+        manifest = found.require_manifest()
+        counted = manifest.source_rows
+        self.context.figures.update(
+            duration_seconds=manifest.duration_seconds,
+            rows=None if counted is None else sum(table.rows for table in counted),
+        )
         return reference_of(self.repository, found)
 
     def _series(self, connection: ConnectionParams, options: DumpOptions | DumpAllOptions) -> layout.Series:

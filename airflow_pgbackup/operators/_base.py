@@ -85,11 +85,11 @@ class PgBackupOperator(BaseOperator):
                 seed=seed(context),
                 on_verification=self._note_verification,
             )
-            with measured(self) as result:
+            with measured(self, run.figures) as result:
                 result.update(encodable(with_second_try(lambda: self._run(context, run), log, cancel)))
             self._work.finish(result)
             if self._emits is not None:
-                emit(context, self._emits, result, self._emitted_level)
+                emit(context, self._emits, result, self._emitted_level, run.figures)
             return result
         except AirflowTaskTimeout as error:
             # The verb has ended its programs and removed its files on the way here, and has logged what became of the

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from time import monotonic
@@ -17,20 +17,23 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_pgbackup.errors import PgBackupError
+from airflow_pgbackup.repository.layout import LEVELS, Series
 
 log = logging.getLogger(__name__)
 
-_PACKAGE = "airflow_pgbackup.operators."
+_PACKAGES = ("airflow_pgbackup.operators.", "airflow_pgbackup.sensors.")
 _NOT_IN_TAGS = re.compile(r"[^\w.@/+-]", re.ASCII)  # StatsD's separators are among them
 _LONGEST = 100
 
 
 @contextmanager
-def measured(task: Any) -> Iterator[dict[str, object]]:
+def measured(task: Any, figures: Mapping[str, object]) -> Iterator[dict[str, object]]:
     """Count and time the work of a task in the ``with``, which puts the result into the yielded dict.
 
-    Sends ``pgbackup.dump.success`` or ``.failure`` (with tag ``cause``), ``.duration``, and after a success ``.bytes``;
-    ``dump`` is the name of the operator's module.
+    Sends ``pgbackup.dump.success`` or ``.failure`` (with tag ``cause``), ``.duration``, and after a success ``.bytes``,
+    and ``.rows`` and ``.restore_duration`` where they were measured; ``dump`` is the name of the operator's module.
+
+    :param figures: what the work measures, see :class:`~airflow_pgbackup.backup.context.RunContext`.
 
     :raises BaseException: what the work raises.
     """
@@ -39,26 +42,72 @@ def measured(task: Any) -> Iterator[dict[str, object]]:
     try:
         yield result
     except BaseException as error:
-        _send(task, {}, timedelta(seconds=monotonic() - start), cause=_cause(error))
+        _send_work(task, {}, {}, timedelta(seconds=monotonic() - start), cause=_cause(error))
         raise
-    _send(task, result, timedelta(seconds=monotonic() - start))
+    _send_work(task, result, figures, timedelta(seconds=monotonic() - start))
 
 
-def _send(task: Any, result: Mapping[str, object], duration: timedelta, cause: str | None = None) -> None:
-    if result.get("dry_run"):
-        return  # a plan is not the work
-    try:
-        from airflow.sdk.observability.stats import Stats
+def send_failure(task: Any, cause: str) -> None:
+    """Count a failure of a task whose work is not timed."""
+    _send(lambda stats: stats.incr(f"pgbackup.{_verb(task)}.failure", tags={**_tags(task, {}), "cause": cause}))
 
+
+def send_freshness(found: Mapping[str, Any]) -> None:
+    """Send gauges for each series that a freshness check found, with tags ``server`` and ``database``.
+
+    ``pgbackup.freshness.fresh`` is 1 or 0; ``.level`` is 1 ``integrity``, 2 ``archive``, 3 ``restore``, 0 for none;
+    ``.age`` in seconds and ``.bytes`` are those of the newest backup that counts, and missing where there is none.
+
+    :param found: as :func:`airflow_pgbackup.backup.freshness.freshness` returns it.
+    """
+
+    def send(stats: Any) -> None:
+        for series in found["series"]:
+            level = series["verified"]
+            gauges = {
+                "fresh": int(series["fresh"]),
+                "level": LEVELS.index(level) + 1 if level else 0,
+                "age": series["age_seconds"],
+                "bytes": series["size"],
+            }
+            for name, value in gauges.items():
+                if value is not None:
+                    stats.gauge(f"pgbackup.freshness.{name}", value, tags=_tags(None, series))
+
+    _send(send)
+
+
+def _send_work(
+    task: Any,
+    result: Mapping[str, object],
+    figures: Mapping[str, object],
+    duration: timedelta,
+    cause: str | None = None,
+) -> None:
+    def send(stats: Any) -> None:
         prefix = f"pgbackup.{_verb(task)}"
         tags = _tags(task, result)
         if cause is not None:
-            Stats.incr(f"{prefix}.failure", tags={**tags, "cause": cause})
+            stats.incr(f"{prefix}.failure", tags={**tags, "cause": cause})
         else:
-            Stats.incr(f"{prefix}.success", tags=tags)
-            if type(size := result.get("size", result.get("bytes"))) is int:
-                Stats.incr(f"{prefix}.bytes", size, tags=tags)
-        Stats.timing(f"{prefix}.duration", duration, tags=tags)
+            stats.incr(f"{prefix}.success", tags=tags)
+            for name, count in (("bytes", result.get("size", result.get("bytes"))), ("rows", figures.get("rows"))):
+                if type(count) is int:
+                    stats.incr(f"{prefix}.{name}", count, tags=tags)
+            if isinstance(seconds := figures.get("restore_seconds"), float):
+                stats.timing(f"{prefix}.restore_duration", timedelta(seconds=seconds), tags=tags)
+        stats.timing(f"{prefix}.duration", duration, tags=tags)
+
+    if not result.get("dry_run"):  # a plan is not the work
+        _send(send)
+
+
+def _send(send: Callable[[Any], None]) -> None:
+    """Call a function with Airflow's ``Stats``; what goes wrong fails no task."""
+    try:
+        from airflow.sdk.observability.stats import Stats
+
+        send(Stats)
     except Exception as error:  # noqa: BLE001  the work is done, or has failed for another reason
         log.debug("no metrics were sent: %r", error)
 
@@ -66,12 +115,10 @@ def _send(task: Any, result: Mapping[str, object], duration: timedelta, cause: s
 def _verb(task: Any) -> str:
     """Return the name of the operator's module, also for a class derived from it."""
     modules = (kind.__module__ for kind in type(task).__mro__)
-    return next(module.removeprefix(_PACKAGE) for module in modules if module.startswith(_PACKAGE))
+    return next(module.rpartition(".")[2] for module in modules if module.startswith(_PACKAGES))
 
 
 def _tags(task: Any, result: Mapping[str, object]) -> dict[str, str]:
-    from airflow_pgbackup.repository.layout import Series
-
     tags: dict[str, object] = {}
     for reference in (result, result.get("reference"), getattr(task, "backup", None)):
         if isinstance(reference, Mapping) and isinstance(path := reference.get("series"), str):

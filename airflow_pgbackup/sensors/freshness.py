@@ -16,6 +16,7 @@ from airflow_pgbackup.notifications.cause import Cause, leave_cause
 from airflow_pgbackup.operators._base import is_true, seconds
 from airflow_pgbackup.operators._map_label import as_label, series_label, use_map_label
 from airflow_pgbackup.operators._retries import airflow_error, with_second_try
+from airflow_pgbackup.operators._stats import send_failure, send_freshness
 from airflow_pgbackup.operators._task_log import TaskLog, wrapped
 from airflow_pgbackup.retry import Retry
 from airflow_pgbackup.text import printable
@@ -144,8 +145,10 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
             log.failure(error)
             failure = airflow_error(error)
             leave_cause(context, failure, Cause(error.message, error.hint))
+            send_failure(self, type(error).__name__)
         else:
             self._found = found
+            send_freshness(found)
             if found["fresh"]:
                 self._log_table(found)
             return PokeReturnValue(is_done=bool(found["fresh"]), xcom_value=found)
@@ -160,8 +163,10 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
             TaskLog(self.log).failure(error)
             failure = airflow_error(error)
             leave_cause(context, failure, Cause(error.message, error.hint))
+            send_failure(self, str(event.get("class", "other")))
             raise failure
         found: dict[str, Any] = event["result"]
+        send_freshness(found)
         if not found["fresh"]:
             raise self._not_fresh(context, found)
         self._log_table(found)
@@ -174,6 +179,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
             wrapped(self.log.error, problem)
         error = AirflowSensorTimeout(not_fresh(found))
         leave_cause(context, error, Cause(not_fresh(found)))
+        send_failure(self, "NotFresh")
         return error
 
     def _log_table(self, found: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from airflow_pgbackup.text import encodable, printing
 
 class FreshnessTrigger(BaseTrigger):
     """Fire once: ``{"result": …}`` when every series is fresh or the time is up; ``{"error": message, "hint": …,
-    "permanent": bool}`` when the repository could not be checked.
+    "class": its class, "permanent": bool}`` when the repository could not be checked.
 
     :param arguments: of :func:`check_freshness`, plain JSON.
     :param poke_interval: seconds between two checks.
@@ -50,6 +50,7 @@ class FreshnessTrigger(BaseTrigger):
                 failure = {
                     "error": error.message,
                     "hint": error.hint,
+                    "class": type(error).__name__,
                     "permanent": error.retry in ("never", "once"),
                 }
                 yield TriggerEvent(failure)  # type: ignore[no-untyped-call]

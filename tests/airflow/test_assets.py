@@ -129,21 +129,47 @@ def test_one_event_for_each_dump_and_each_verification(
     database: ConnectionParams, folder: Path, run_dag: RunDag, events: Callable[[], Any]
 ) -> None:
     run = run_dag(f"""
-dump = PgDumpOperator(task_id="dump", postgres_conn_id="db", server="prod", repository={folder.as_uri()!r})
+dump = PgDumpOperator(
+    task_id="dump", postgres_conn_id="db", server="prod", repository={folder.as_uri()!r}, count_rows=True
+)
 verify = PgBackupVerifyOperator(task_id="verify", backup=dump.output)
 PgBackupVerifyOperator(task_id="again", backup=verify.output, level="integrity")
 roles = PgDumpAllOperator(task_id="roles", postgres_conn_id="db", repository={folder.as_uri()!r}, roles_only=True)
 """)
     assert set(run.states.values()) == {"success"}, run.output
     name = database.dbname
-    assert sorted(events(), key=lambda event: event[0]) == [
-        ("pgbackup://db/@roles", {"backup": run.results["roles"], "level": None}),
-        (f"pgbackup://prod/{name}", {"backup": run.results["dump"], "level": None}),
-        (f"pgbackup://prod/{name}?verified=archive", {"backup": run.results["verify"], "level": "archive"}),
-        (f"pgbackup://prod/{name}?verified=integrity", {"backup": run.results["again"], "level": "integrity"}),
-    ]
+    found = dict(events())
+    assert len(events()) == len(found)
+    assert {uri: (extra["backup"], extra["level"]) for uri, extra in found.items()} == {
+        "pgbackup://db/@roles": (run.results["roles"], None),
+        f"pgbackup://prod/{name}": (run.results["dump"], None),
+        f"pgbackup://prod/{name}?verified=archive": (run.results["verify"], "archive"),
+        f"pgbackup://prod/{name}?verified=integrity": (run.results["again"], "integrity"),
+    }
+    for extra in found.values():
+        assert (extra["size"], extra["sha256"]) == (extra["backup"]["size"], extra["backup"]["sha256"])
+        assert 0 < extra["duration_seconds"] < 60
+        assert extra["restore_seconds"] is None
+    rows = {uri.partition("?")[2] or "dump": extra["rows"] for uri, extra in found.items() if "prod" in uri}
+    # Compressed by this package, so level integrity reads it to its end, too.
+    assert rows == {"dump": 2, "verified=archive": 2, "verified=integrity": 2}
     password = database.get_password()
     assert password is None or password not in json.dumps(events())
+
+
+def test_a_rehearsal_emits_its_event_with_the_restore_time(
+    database: ConnectionParams, folder: Path, run_dag: RunDag, events: Callable[[], Any]
+) -> None:
+    run = run_dag(f"""
+dump = PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})
+PgBackupVerifyOperator(task_id="rehearse", backup=dump.output, level="restore", scratch_conn_id="db")
+""")
+    assert set(run.states.values()) == {"success"}, run.output
+    extra = dict(events())[f"pgbackup://db/{database.dbname}?verified=restore"]
+    assert (extra["level"], extra["rows"], extra["backup"]["verified"]) == ("restore", 2, "restore")
+    assert 0 < extra["restore_seconds"] <= extra["duration_seconds"]
+    (report,) = folder.glob(f"db/{database.dbname}/*/verification-*.json")
+    assert json.loads(report.read_text())["restore_seconds"] == extra["restore_seconds"]
 
 
 def test_no_event_for_a_failed_or_unproven_backup(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from inspect import signature
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from local_http import Handler, LocalServer
 
 from airflow_pgbackup import errors
 from airflow_pgbackup.operators import _stats
@@ -106,6 +110,7 @@ def test_what_a_run_sends(
             f"airflow.pgbackup.dump.bytes{tags}:{size}|c",
             f"airflow.pgbackup.verify.success{tags},level=archive:1|c",
             f"airflow.pgbackup.verify.bytes{tags},level=archive:{size}|c",
+            f"airflow.pgbackup.verify.rows{tags},level=archive:300|c",
         ]
     )
     timings = [re.sub(r":[\d.]+\|ms$", "", line) for line in lines if line not in counters]
@@ -115,6 +120,60 @@ def test_what_a_run_sends(
     ]
     milliseconds = [float(found[1]) for line in lines if (found := re.search(r":([\d.]+)\|ms$", line))]
     assert all(10 < each < 60_000 for each in milliseconds)
+
+
+def test_a_rehearsal_sends_its_restore_time(
+    database: ConnectionParams, repository: str, run_dag: RunDag, received: Callable[[], list[str]]
+) -> None:
+    run = run_dag(f"""
+dump = PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={repository!r})
+PgBackupVerifyOperator(task_id="rehearse", backup=dump.output, level="restore", scratch_conn_id="db")
+""")
+    assert set(run.states.values()) == {"success"}, run.output
+    (restore,) = [line for line in received() if ".restore_duration" in line]
+    name = f"airflow.pgbackup.verify.restore_duration,server=db,database={database.dbname},level=restore"
+    assert (found := re.fullmatch(rf"{re.escape(name)}:([\d.]+)\|ms", restore)), restore
+    assert 1 < float(found[1]) < 60_000
+
+
+FRESHNESS = """
+from datetime import timedelta
+from airflow_pgbackup.sensors.freshness import PgBackupFreshnessSensor
+PgBackupFreshnessSensor(task_id="fresh", repository={repository!r}, server="db", max_age=timedelta(hours=26),
+                        databases={databases!r})
+"""
+
+
+def test_the_freshness_of_each_series(
+    database: ConnectionParams, repository: str, run_dag: RunDag, received: Callable[[], list[str]]
+) -> None:
+    made = run_dag(flow(repository))
+    received()
+    run = run_dag(FRESHNESS.format(repository=repository, databases=[database.dbname, "missing"]))
+    assert run.states == {"fresh": "failed"}
+    lines = received()
+    ours, missing = f",server=db,database={database.dbname}", ",server=db,database=missing"
+    (age,) = [line for line in lines if line.startswith("airflow.pgbackup.freshness.age")]
+    assert (found := re.fullmatch(rf"airflow\.pgbackup\.freshness\.age{re.escape(ours)}:([\d.]+)\|g", age)), age
+    assert 0 < float(found[1]) < 600
+    assert sorted(line for line in lines if line != age) == sorted(
+        [
+            f"airflow.pgbackup.freshness.fresh{ours}:1|g",
+            f"airflow.pgbackup.freshness.level{ours}:2|g",
+            f"airflow.pgbackup.freshness.bytes{ours}:{made.results['dump']['size']}|g",
+            f"airflow.pgbackup.freshness.fresh{missing}:0|g",
+            f"airflow.pgbackup.freshness.level{missing}:0|g",
+            "airflow.pgbackup.freshness.failure,server=db,cause=NotFresh:1|c",
+        ]
+    )
+
+
+def test_a_repository_that_freshness_cannot_read(
+    run_dag: RunDag, received: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    run = run_dag(FRESHNESS.format(repository=(tmp_path / "missing").as_uri(), databases=["app"]))
+    assert run.states == {"fresh": "failed"}
+    assert received() == ["airflow.pgbackup.freshness.failure,server=db,cause=RepositoryNotFound:1|c"]
 
 
 def test_a_failure_has_its_cause(
@@ -128,6 +187,51 @@ def test_a_failure_has_its_cause(
     assert counter == "airflow.pgbackup.dump.failure,server=db,database=a_b_c_d,cause=ConnectError:1|c"
     assert timing.startswith("airflow.pgbackup.dump.duration,server=db,database=a_b_c_d:")
     assert 'database "a,b=c d" does not exist' in run.failure
+
+
+def test_gauges_by_opentelemetry(airflow_db: Path) -> None:
+    """In a process of its own: OpenTelemetry's exporter lives as long as the process."""
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+    bodies: list[bytes] = []
+
+    class Collector(Handler):
+        def answer(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    found = {"series": [{"series": "db/app", "fresh": True, "verified": "archive", "age_seconds": 61.5, "size": 7}]}
+    script = f"""
+from inspect import signature
+from typing import Any
+{inspect.getsource(initialize)}
+initialize()
+from airflow_pgbackup.operators._stats import send_freshness
+send_freshness({found!r})
+from opentelemetry import metrics
+metrics.get_meter_provider().force_flush()
+"""
+    with LocalServer(Collector).running() as collector:
+        host, port = collector.url.removeprefix("http://").split(":")
+        metrics = {"OTEL_ON": "True", "OTEL_HOST": host, "OTEL_PORT": port, "OTEL_SSL_ACTIVE": "False"}
+        env = {**os.environ, **{f"AIRFLOW__METRICS__{name}": value for name, value in metrics.items()}}
+        subprocess.run([sys.executable, "-c", script], env=env, check=True, timeout=300)
+    sent: dict[str, Any] = {}
+    for body in bodies:
+        for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+            for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
+                for point in metric.gauge.data_points:
+                    tags = {each.key: each.value.string_value for each in point.attributes}
+                    sent[metric.name] = (point.as_double or point.as_int, tags)
+    of_app = {"server": "db", "database": "app"}
+    assert {name: value for name, value in sent.items() if "pgbackup" in name} == {
+        "airflow.pgbackup.freshness.fresh": (1, of_app),
+        "airflow.pgbackup.freshness.level": (2, of_app),
+        "airflow.pgbackup.freshness.age": (61.5, of_app),
+        "airflow.pgbackup.freshness.bytes": (7, of_app),
+    }
 
 
 def test_a_metric_that_cannot_be_sent_fails_no_task(
