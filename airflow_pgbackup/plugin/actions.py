@@ -44,10 +44,10 @@ async def _post(request: Request, name: str, user: GetUserDep, body: Body) -> Re
 def _run(request: Request, user: GetUserDep, action: str = "", form: str = "") -> Response:
     """Show the run that a form made."""
     try:
-        known, run = forms.started(request, user, action, form)
+        known, chosen, run = forms.started(request, user, action, form)
     except Refused as refused:
         return _refusal(refused)
-    return pages.render("run.html", title=known.noun, action=known, run=run)
+    return pages.render("run.html", title=known.noun, action=known, chosen=chosen, run=run)
 
 
 def _refusal(refused: Refused, root: str = "") -> Response:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from airflow.api.common.trigger_dag import trigger_dag
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import requires_access_dag
-from airflow.exceptions import DagRunAlreadyExists, ParamValidationError
+from airflow.exceptions import DagRunAlreadyExists
 from airflow.models.dag import DagModel
 from airflow.models.dagbag import DBDagBag
 from airflow.models.dagrun import DagRun
@@ -86,7 +86,7 @@ def trigger(dag_id: str, run_id: str, conf: Mapping[str, str], user: BaseUser, *
     except IntegrityError:  # the same form, sent twice at the same moment
         if find(dag_id, run_id) is None:
             raise
-    except (ParamValidationError, ValueError) as error:
+    except ValueError as error:  # params that the DAG's schema refuses
         reason = printable(str(error).strip().partition("\n")[0])[:500]
         raise Refused(
             400,

@@ -153,8 +153,8 @@ def start(action: Action, chosen: Chosen, nonce: str, user: BaseUser) -> None:
     dag_runs.trigger(action.dag_id, action.run_id(nonce), conf, user, setting=f"[pgbackup] {action.setting}")
 
 
-def started(request: Request, user: BaseUser, name: str, nonce: str) -> tuple[Action, StartedRun]:
-    """Return an action and the run that its form made, for a user who may see runs of the DAG.
+def started(request: Request, user: BaseUser, name: str, nonce: str) -> tuple[Action, Chosen, StartedRun]:
+    """Return an action, and the backup and the run of its form, for a user who may see runs of the DAG.
 
     :raises Refused: there is none, or the user may not see it.
     """
@@ -167,7 +167,11 @@ def started(request: Request, user: BaseUser, name: str, nonce: str) -> tuple[Ac
     run = dag_runs.find(action.dag_id, action.run_id(nonce))
     if run is None:
         raise missing
-    return action, run
+    # Whoever may trigger the DAG can give a run this id, and any conf.
+    conf = {name: str(run.conf.get(name)) for name in ("repository", "series", "backup_id")}
+    source = next((str(one.number) for one in read_sources() if one.uri == conf["repository"]), "")
+    chosen = _chosen({"repository": source, "series": conf["series"], "id": conf["backup_id"]})
+    return action, chosen, run
 
 
 def _parse(body: bytes | None) -> Mapping[str, str]:

@@ -238,6 +238,45 @@ def commands_can_be_copied(world: World) -> None:
         assert copied.startswith("pgbackup restore file://")
 
 
+def a_task_links_to_its_backup(world: World) -> None:
+    ((run_id,),) = [
+        tuple(row.values()) for row in world.airflow.rows("select run_id from dag_run where dag_id = ?", EXAMPLE.stem)
+    ]
+    with world.page() as page:
+        page.goto(f"{world.airflow.url}/dags/{EXAMPLE.stem}/runs/{run_id}/tasks/dump/details")
+        page.get_by_role("link", name="Backup", exact=True).click()
+        page.wait_for_url("**/plugin/backups/pgbackup/backup?**")
+        frame = page.frame_locator("iframe[title=Backups]")
+        frame.get_by_role("link", name="dvdrental_nightly / dump").wait_for()
+        world.said.clear()  # what Airflow's own pages say is not ours
+
+
+def who_may_trigger_the_dag_can_have_a_backup_verified(world: World) -> None:
+    with world.page("viewer") as page:
+        world.open(page, backup_of_crm(world, page))
+        assert page.locator("form").count() == 0
+    with world.page("admin") as page:
+        address = backup_of_crm(world, page)
+        page.goto(f"{world.airflow.url}/plugin/backups/pgbackup/{address.removeprefix(world.start)}")
+        frame = page.frame_locator("iframe[title=Backups]")
+        frame.get_by_role("button", name="Verify now").dblclick()
+        frame.get_by_text("the run is queued").wait_for()
+        (made,) = world.airflow.rows("select * from dag_run where dag_id = 'verify_backup'")
+        assert (made["triggering_user_name"], made["state"]) == ("admin", "queued")
+        conf = json.loads(made["conf"])
+        assert (conf["series"], conf["backup_id"]) == ("main/crm", address.rpartition("=")[2])
+        frame.get_by_role("link", name="The run in Airflow").click()
+        page.wait_for_url(f"**/dags/verify_backup/runs/{made['run_id']}**")
+        world.said.clear()  # what Airflow's own pages say is not ours
+
+
+def backup_of_crm(world: World, page: Page) -> str:
+    """The address of the newest backup of a series."""
+    world.open(page, world.start)
+    page.get_by_role("link", name="crm").first.click()
+    return str(page.locator("tbody a").first.evaluate("link => link.href"))
+
+
 CHECKS = (
     logged_out_sees_nothing,
     a_login_leads_to_the_page_in_airflows_navigation,
@@ -249,6 +288,8 @@ CHECKS = (
     a_phone_needs_no_scrolling_sideways,
     the_keyboard_reaches_each_link_and_shows_where_it_is,
     commands_can_be_copied,
+    a_task_links_to_its_backup,
+    who_may_trigger_the_dag_can_have_a_backup_verified,
 )
 
 
@@ -271,8 +312,10 @@ def test_the_page_in_a_browser(
     airflow = LiveAirflow(
         tmp_path / "airflow", environment(tmp_path, database, s3, local.uri, remote), processes=("api-server",)
     )
-    shutil.copy(EXAMPLE, airflow.dags)
+    for example in (EXAMPLE, EXAMPLE.with_name("verify_backup.py")):
+        shutil.copy(example, airflow.dags)
     with airflow:
+        airflow.run("dags", "reserialize")
         airflow.run("dags", "test", EXAMPLE.stem)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -329,6 +372,8 @@ def environment(directory: Path, database: ConnectionParams, s3: S3Server, local
         "PGBACKUP_LOCAL": local,
         "PGBACKUP_REMOTE": remote,
         "PGBACKUP_PAGE_REPOSITORIES": f"{local}, {remote}",
+        "PGBACKUP_REPOSITORIES": f"{local},{remote}",
+        "PGBACKUP_PAGE_VERIFY_DAG_ID": "verify_backup",
         "PGBACKUP_PAGE_RETENTION": '{"keep_daily": 2}',
         **{f"AIRFLOW_CONN_{name}": json.dumps(value) for name, value in connections.items()},
     }

@@ -84,8 +84,8 @@ def configured(dags: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def backup(repository: Repository) -> str:
-    """The id of a backup of prod/app."""
+def backup(repository: Repository, configured: None) -> str:
+    """The id of a backup of prod/app, for which all actions are configured."""
     return add(repository, APP)
 
 
@@ -124,7 +124,7 @@ def words(answer: Any) -> str:
 
 @pytest.mark.parametrize("action", forms.ACTIONS)
 def test_an_action_triggers_its_dag_for_that_backup(
-    action: str, visitor: Visitor, repository: Repository, backup: str, configured: None
+    action: str, visitor: Visitor, repository: Repository, backup: str
 ) -> None:
     client = visitor("user")
     answer = post(client, form(visitor("user"), backup, action), action)
@@ -142,9 +142,7 @@ def query(answer: Any) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(answer.headers["location"]).query).items()}
 
 
-def test_a_form_makes_one_run_however_often_it_is_sent(
-    visitor: Visitor, repository: Repository, backup: str, configured: None
-) -> None:
+def test_a_form_makes_one_run_however_often_it_is_sent(visitor: Visitor, backup: str) -> None:
     client, fields = visitor("user"), form(visitor("user"), backup)
     first, second = post(client, fields), post(client, fields)
     assert first.status_code == second.status_code == 303
@@ -154,7 +152,7 @@ def test_a_form_makes_one_run_however_often_it_is_sent(
     assert len(runs()) == 2
 
 
-def test_a_double_click_makes_one_run(visitor: Visitor, repository: Repository, backup: str, configured: None) -> None:
+def test_a_double_click_makes_one_run(visitor: Visitor, backup: str) -> None:
     fields = form(visitor("user"), backup)
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda client: post(client, fields), (visitor("user"), visitor("user"))))
@@ -163,16 +161,12 @@ def test_a_double_click_makes_one_run(visitor: Visitor, repository: Repository, 
 
 
 @pytest.mark.parametrize("role", ["user", "op", "admin"])
-def test_who_may_trigger_the_dag_may_act(
-    role: str, visitor: Visitor, repository: Repository, backup: str, configured: None
-) -> None:
+def test_who_may_trigger_the_dag_may_act(role: str, visitor: Visitor, backup: str) -> None:
     assert post(visitor(role), form(visitor(role), backup)).status_code == 303
     assert [run[3] for run in runs()] == [role]
 
 
-def test_a_viewer_has_no_button_and_may_not_act(
-    visitor: Visitor, repository: Repository, backup: str, configured: None
-) -> None:
+def test_a_viewer_has_no_button_and_may_not_act(visitor: Visitor, repository: Repository, backup: str) -> None:
     assert buttons(visitor("user"), backup) == ["Verify now", "Rehearse now", "Plan a restore"]
     assert buttons(visitor("viewer"), backup) == []
     token = csrf.issue("viewer", "verify", repository.uri, "prod/app", backup)
@@ -203,7 +197,6 @@ def test_a_form_that_the_page_did_not_make(
     visitor: Visitor,
     repository: Repository,
     backup: str,
-    configured: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from itsdangerous import URLSafeTimedSerializer
@@ -224,9 +217,7 @@ def test_a_form_that_the_page_did_not_make(
     assert runs() == []
 
 
-def test_a_form_expires(
-    visitor: Visitor, repository: Repository, backup: str, configured: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_form_expires(visitor: Visitor, backup: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = form(visitor("user"), backup)
     monkeypatch.setattr(csrf, "MAX_AGE", -1)
     answer = post(visitor("user"), fields)
@@ -246,9 +237,7 @@ def test_a_form_expires(
     ],
     ids=str,
 )
-def test_a_request_from_another_site(
-    headers: dict[str, str], visitor: Visitor, repository: Repository, backup: str, configured: None
-) -> None:
+def test_a_request_from_another_site(headers: dict[str, str], visitor: Visitor, backup: str) -> None:
     answer = post(visitor("user"), form(visitor("user"), backup), **headers)
     assert answer.status_code == 403
     assert "the request comes from another site" in words(answer)
@@ -256,14 +245,7 @@ def test_a_request_from_another_site(
 
 
 @pytest.mark.parametrize("origin", ["null", "https://airflow.example.org"])
-def test_the_origin_behind_a_proxy(
-    origin: str,
-    visitor: Visitor,
-    repository: Repository,
-    backup: str,
-    configured: None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_origin_behind_a_proxy(origin: str, visitor: Visitor, backup: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.org/sub")
     headers = {"Origin": origin, "Sec-Fetch-Site": "same-origin"}
     assert post(visitor("user"), form(visitor("user"), backup), **headers).status_code == 303
@@ -287,7 +269,7 @@ def test_the_origin_behind_a_proxy(
     ids=lambda change: str(change)[:40],
 )
 def test_a_backup_that_the_repository_does_not_list(
-    change: dict[str, str], visitor: Visitor, repository: Repository, backup: str, configured: None
+    change: dict[str, str], visitor: Visitor, repository: Repository, backup: str
 ) -> None:
     """Even with a token for it."""
     fields = form(visitor("user"), backup) | change
@@ -305,9 +287,7 @@ def test_a_backup_that_the_repository_does_not_list(
     "body",
     [b"", b"repository", b"\xff=1", b"series=a&series=b", b"&".join(b"a%d=1" % i for i in range(99)), b"x" * 99_999],
 )
-def test_a_body_that_is_no_form(
-    body: bytes, visitor: Visitor, repository: Repository, backup: str, configured: None
-) -> None:
+def test_a_body_that_is_no_form(body: bytes, visitor: Visitor, backup: str) -> None:
     answer = visitor("user").post(f"{PREFIX}/actions/verify", content=body)
     assert answer.status_code == 400
     assert "the request is not a form of this page" in words(answer)
@@ -342,15 +322,7 @@ def test_hostile_names_reach_the_dag_as_their_folder(
     ],
 )
 def test_a_dag_that_cannot_be_triggered(
-    dag_id: str,
-    status: int,
-    says: str,
-    hint: str,
-    visitor: Visitor,
-    repository: Repository,
-    backup: str,
-    configured: None,
-    monkeypatch: pytest.MonkeyPatch,
+    dag_id: str, status: int, says: str, hint: str, visitor: Visitor, backup: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGBACKUP_PAGE_VERIFY_DAG_ID", dag_id)
     answer = post(visitor("user"), form(visitor("user"), backup))
@@ -361,7 +333,7 @@ def test_a_dag_that_cannot_be_triggered(
 
 
 def test_nothing_can_be_done_unless_it_is_configured(
-    visitor: Visitor, repository: Repository, backup: str, configured: None, monkeypatch: pytest.MonkeyPatch
+    visitor: Visitor, backup: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields = form(visitor("user"), backup)
     monkeypatch.delenv("PGBACKUP_PAGE_VERIFY_DAG_ID")
@@ -389,7 +361,45 @@ def test_a_run_that_no_form_made(
     assert "there is no such run" in words(answer)
 
 
-def test_get_does_nothing(visitor: Visitor, repository: Repository, backup: str, configured: None) -> None:
+@pytest.mark.parametrize(
+    "conf", [{}, {"series": 7}, {"repository": "file:///etc", "series": "a/b", "backup_id": "x"}], ids=str
+)
+def test_a_run_with_the_id_of_a_form_and_another_conf(
+    conf: dict[str, Any], visitor: Visitor, repository: Repository, configured: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As whoever may trigger the DAG can make one through Airflow's API."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import update
+
+    backup = add(repository, APP)
+    answer = post(visitor("user"), form(visitor("user"), backup))
+    with create_session() as session:
+        session.execute(update(DagRun).values(conf=conf))
+    shown = visitor("user").get(f"{PREFIX}/run", params=query(answer))
+    assert (shown.status_code, "there is no such backup" in words(shown)) == (404, True)
+
+
+def test_the_state_of_a_run_shows(visitor: Visitor, backup: str) -> None:
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import update
+
+    client = visitor("user")
+    answer = post(client, form(client, backup))
+    assert 'http-equiv="refresh"' in client.get(f"{PREFIX}/run", params=query(answer)).text
+    for state, look in (("success", "lead good"), ("failed", "lead bad")):
+        with create_session() as session:
+            session.execute(update(DagRun).values(state=state))
+        shown = client.get(f"{PREFIX}/run", params=query(answer))
+        assert f"the run is {state}." in words(shown)
+        assert f'class="{look}"' in shown.text
+        assert "refresh" not in shown.text
+        back = html.unescape(re.findall(r'href="(backup[^"]*)"', shown.text)[0])
+        assert client.get(f"{PREFIX}/{back}").status_code == 200
+
+
+def test_get_does_nothing(visitor: Visitor, backup: str) -> None:
     answer = visitor("admin").get(f"{PREFIX}/actions/verify", params=form(visitor("admin"), backup))
     assert answer.status_code in (404, 405)
     assert runs() == []
