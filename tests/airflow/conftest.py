@@ -153,13 +153,20 @@ def load_dag(airflow_db: Path) -> Iterator[Callable[[str | Path], DAG]]:
 
 @pytest.fixture
 def run_dag(load_dag: Callable[..., DAG], capfd: pytest.CaptureFixture[str]) -> Callable[..., Run]:
-    """``run_dag(source, conf=None, dag_id=None, **kwargs)``: load a DAG and run it to its end, whatever that is."""
+    """``run_dag(source, conf=None, dag_id=None, **kwargs)``: load a DAG and run it to its end, whatever that is.
+
+    With ``retries=True`` its tasks have their retries; their ``retry_delay`` should be zero, since it is waited for.
+    """
 
     def run(
-        source: str | Path, conf: Mapping[str, object] | None = None, dag_id: str | None = None, **kwargs: object
+        source: str | Path,
+        conf: Mapping[str, object] | None = None,
+        dag_id: str | None = None,
+        retries: bool = False,
+        **kwargs: object,
     ) -> Run:
         dag = load_dag(source, dag_id)
-        for task in dag.tasks:
+        for task in [] if retries else dag.tasks:
             task.retries = 0  # dag.test() would wait for them
         capfd.readouterr()
         dag_run = dag.test(run_conf=dict(conf or {}), **kwargs)

@@ -225,7 +225,7 @@ PgBackupVerifyOperator(
     assert len(found) == 4
 
 
-def test_one_event_for_each_of_100_mapped_series(
+def test_one_event_for_each_of_100_mapped_series_also_after_retries(
     database: ConnectionParams, folder: Path, run_dag: RunDag, events: Callable[[], Any], tmp_path: Path
 ) -> None:
     run = run_dag(f'PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})')
@@ -241,10 +241,29 @@ def test_one_event_for_each_of_100_mapped_series(
         (copy / "manifest.json").chmod(0o600)
         (copy / "manifest.json").write_text(json.dumps(manifest))
         references.append({**made, "series": f"{server}/{database.dbname}"})
-    run = run_dag(f"""
-from airflow_pgbackup.assets import VERIFIED
-PgBackupVerifyOperator.partial(task_id="verify", level="integrity").expand(backup={references!r})
-""")
-    assert set(run.states.values()) == {"success"}, run.output
+    damaged, retried = range(0, 100, 20), range(1, 100, 20)
+    for number in damaged:
+        artifact = folder / series[number] / made["key"].partition("/")[2]
+        artifact.chmod(0o600)
+        artifact.write_bytes(artifact.read_bytes()[:-1] + b"x")
+    run = run_dag(
+        f"""
+from datetime import timedelta
+
+def die_once(context, result):
+    ti = context["ti"]
+    if ti.try_number == 1 and ti.map_index in {[*retried]!r}:
+        raise RuntimeError("killed after the verification")
+
+PgBackupVerifyOperator.partial(
+    task_id="verify", level="integrity", retries=1, retry_delay=timedelta(0), post_execute=die_once
+).expand(backup={references!r})
+""",
+        retries=True,
+    )
+    failed = [task for task, state in run.states.items() if state != "success"]
+    assert sorted(failed) == sorted(f"verify[{number}]" for number in damaged), run.output
+    assert run.output.count("RuntimeError: killed after the verification") == len(retried)
     verified = sorted(uri for uri, extra in events() if extra["level"])
-    assert verified == sorted(f"pgbackup://{server}/{database.dbname}?verified=integrity" for server in series)
+    proven = [server for number, server in enumerate(series) if number not in damaged]
+    assert verified == sorted(f"pgbackup://{server}/{database.dbname}?verified=integrity" for server in proven)
