@@ -54,15 +54,29 @@ def targets_of(context: Mapping[str, Any]) -> list[Target]:
     Nothing for a task that is not of this package.
     """
     task = getattr(context.get("ti"), "task", None)
-    # Airflow has rendered the task's fields in its own process, and not in the DAG processor.
-    render = None if "exception" in context else _renderer(context)
     if task is not None and "reason" not in context:
         if _kind(task) is None:
             return []
-        if target := _target(task, render):
+        # Without an exception this is the DAG processor, where the task's fields are not rendered.
+        if target := _target(task, _keep if "exception" in context else _unless_template):
             return [target]
+
+    def render(task: Any, text: str) -> str | None:
+        with suppress(Exception):  # of the author's template
+            return str(task.render_template(text, context))
+        return None
+
     tasks = getattr(context.get("dag"), "tasks", [])
-    return _merged(filter(None, (_target(one, _renderer(context)) for one in tasks)))[:_MOST]
+    return _merged(filter(None, (_target(one, render) for one in tasks)))[:_MOST]
+
+
+def _keep(task: Any, text: str) -> str | None:
+    """Return a rendered text as it is: rendered again, a name from outside would be a template."""
+    return text
+
+
+def _unless_template(task: Any, text: str) -> str | None:
+    return None if "{" in text else text
 
 
 def _kind(task: Any) -> str | None:
@@ -72,11 +86,7 @@ def _kind(task: Any) -> str | None:
     return next((name.rpartition(".")[2] for name in modules if name.startswith(_OURS)), None)
 
 
-def _renderer(context: Mapping[str, Any]) -> Callable[[Any, str], str]:
-    return lambda task, text: str(task.render_template(text, context))
-
-
-def _target(task: Any, render: Callable[[Any, str], str] | None) -> Target | None:
+def _target(task: Any, render: Callable[[Any, str], str | None]) -> Target | None:
     kind = _kind(task)
     if kind is None:
         return None
@@ -84,11 +94,7 @@ def _target(task: Any, render: Callable[[Any, str], str] | None) -> Target | Non
 
     def argument(name: str, default: Any = None) -> Any:
         value = task.partial_kwargs.get(name, default) if mapped else getattr(task, name, default)
-        if render is None or not isinstance(value, str) or "{" not in value:
-            return value
-        with suppress(Exception):  # of the author's template
-            return render(task, value)
-        return None
+        return render(task, value) if isinstance(value, str) else value
 
     def text(name: str, default: str | None = None) -> str | None:
         value = argument(name, default)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from email.message import EmailMessage
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,13 +21,16 @@ from sinks import chat_sink, mail_sink
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.sets.dump_set import dump_set
 from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.notifications import last_backup
 from airflow_pgbackup.notifications.failure import FailureAlert, FailureMessage
 from airflow_pgbackup.notifications.last_backup import LastBackup, human_age
+from airflow_pgbackup.notifications.targets import targets_of
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3.options import S3Options
 
 RunDag = Callable[..., Any]
 EXAMPLE = Path(__file__).parents[2] / "dags" / "alert_on_failure.py"
@@ -37,6 +41,19 @@ from airflow_pgbackup.notifications.failure import FailureAlert
 CHAT = FailureAlert(SlackWebhookNotifier(slack_webhook_conn_id="slack_default", text="{{ pgbackup.slack }}"))
 """
 AGE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC, \d+ min old")
+
+
+@pytest.fixture(autouse=True)
+def exception_in_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give callbacks the exception as a worker does: ``airflow dags test`` of Airflow 3.2 does not."""
+    from airflow.sdk.execution_time import task_runner
+
+    finalize: Any = task_runner.finalize
+
+    def with_exception(ti: Any, state: Any, context: Any, log: Any, error: Any = None) -> None:
+        finalize(ti, state, {**context, "exception": error}, log, error)
+
+    monkeypatch.setattr(task_runner, "finalize", with_exception)
 
 
 @pytest.fixture
@@ -160,6 +177,42 @@ PgBackupVerifyOperator(task_id="verify", backup={reference!r}, on_failure_callba
     (message,) = chat.messages
     late = "the last verified backup of prod/app could not be looked up: no answer within 0.2 s"
     assert late in message["text"].splitlines()
+
+
+def test_a_repository_on_s3_that_works_and_one_that_is_down(
+    database: ConnectionParams, s3: S3Server, aws_connection: Callable[..., None], chat: Any, run_dag: RunDag
+) -> None:
+    aws_connection()
+    aws_connection("down", extra={"endpoint_url": "http://127.0.0.1:1", "region_name": "us-east-1"})
+    uri = f"s3://{s3.bucket()}/pg"
+    repository = open_repository(uri, s3=S3Options(client_factory=s3.client))
+    repository.init()
+    made = dump_database(connection=database, server="prod", repository=repository, options=DumpOptions())
+    verify(reference=made, repository=repository, level="archive")
+    broken = {**made, "repository_uuid": "another"}
+    run_dag(f"""
+{ALERTS}
+PgBackupVerifyOperator(task_id="a", backup={broken!r}, on_failure_callback=CHAT)
+PgBackupVerifyOperator(task_id="b", backup={broken!r}, aws_conn_id="down", on_failure_callback=CHAT)
+""")
+    first, second = sorted(normal(message["text"]) for message in chat.messages)
+    assert f"last verified backup of prod/{database.dbname}: TIME, level archive" in first.splitlines()
+    assert f"the last verified backup of prod/{database.dbname} could not be looked up: " in second
+
+
+def test_templates_are_rendered_for_a_run_and_names_from_outside_never(load_dag: Callable[..., Any]) -> None:
+    dag = load_dag("""
+PgDumpOperator(task_id="dump", postgres_conn_id="db", database="app", repository="file://{{ params.place }}")
+""")
+    (task,) = dag.tasks
+    context = {"dag": dag, "run_id": "r", "params": {"place": "/backups"}}
+    # Airflow calls the callback of a killed task in the DAG processor, with its fields not rendered.
+    for more in ({"reason": "task_failure"}, {"ti": SimpleNamespace(task=task)}):
+        (target,) = targets_of({**context, **more})
+        assert (target.repository, target.name) == ("file:///backups", "db/app")
+    task.repository, task.database = "file:///backups", "{{ 7 * 7 }}"
+    (target,) = targets_of({**context, "ti": SimpleNamespace(task=task), "exception": ValueError()})
+    assert target.name == "db/{{ 7 * 7 }}"
 
 
 def test_mapped_tasks_each_with_their_series(
