@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from airflow_pgbackup.errors import BackupNotFound, PgBackupError
+from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.plugin import forms, pages
 from airflow_pgbackup.plugin.cache import Cache
 from airflow_pgbackup.plugin.dag_runs import Refused
@@ -35,7 +35,7 @@ async def _post(request: Request, name: str, user: GetUserDep, body: Body) -> Re
         action, chosen, nonce = await run_in_threadpool(forms.check, request, user, name, body)
         await _find(chosen)
         await run_in_threadpool(forms.start, action, chosen, nonce, user)
-    except Refused as refused:
+    except (Refused, ConfigurationError) as refused:
         return _refusal(refused, root="../")
     # Relative: Airflow may be below a path of its host. 303: loading the next page again posts nothing.
     return RedirectResponse(f"../run?action={action.name}&form={nonce}", 303)
@@ -45,14 +45,14 @@ def _run(request: Request, user: GetUserDep, action: str = "", form: str = "") -
     """Show the run that a form made."""
     try:
         known, chosen, run = forms.started(request, user, action, form)
-    except Refused as refused:
+    except (Refused, ConfigurationError) as refused:
         return _refusal(refused)
     return pages.render("run.html", title=known.noun, action=known, chosen=chosen, run=run)
 
 
-def _refusal(refused: Refused, root: str = "") -> Response:
-    problem = PgBackupError(refused.message, hint=refused.hint)
-    return pages.render("refused.html", status=refused.status, title="Not started", problem=problem, root=root)
+def _refusal(problem: Refused | ConfigurationError, root: str = "") -> Response:
+    status = problem.status if isinstance(problem, Refused) else 500
+    return pages.render("refused.html", status=status, title="Not started", problem=problem, root=root)
 
 
 async def _find(chosen: Chosen) -> None:

@@ -16,7 +16,6 @@ from urllib.parse import parse_qs
 
 from starlette.requests import Request  # FastAPI looks the annotations of a dependency up
 
-from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.plugin import csrf, dag_runs
 from airflow_pgbackup.plugin.dag_runs import Refused, StartedRun
 from airflow_pgbackup.plugin.sources import Source, read_sources
@@ -202,8 +201,6 @@ def _chosen(form: Mapping[str, str]) -> Chosen:
     try:
         source = {str(one.number): one for one in read_sources()}[form["repository"]]
         chosen = Chosen(source, Series.parse(form["series"]), form["id"])
-    except ConfigurationError as error:
-        raise Refused(500, error.message, error.hint or "Check [pgbackup] in Airflow's configuration.") from None
     except (KeyError, ValueError):
         raise unknown() from None
     if parse_backup_id(chosen.id) is None:
