@@ -25,6 +25,7 @@ Body = Annotated[bytes | None, Depends(forms.read_body)]
 def add_to(app: FastAPI) -> None:
     """Add the routes of the actions."""
     app.add_api_route("/actions/{name}", _post, methods=["POST"])
+    app.add_api_route("/actions/{name}", _back)
     app.add_api_route("/run", _run)
 
 
@@ -36,9 +37,14 @@ async def _post(request: Request, name: str, user: GetUserDep, body: Body) -> Re
         await _find(chosen)
         await run_in_threadpool(forms.start, action, chosen, nonce, user)
     except (Refused, ConfigurationError) as refused:
-        return _refusal(refused, root="../")
+        return _refusal(refused, "Not started", root="../")
     # Relative: Airflow may be below a path of its host. 303: loading the next page again posts nothing.
     return RedirectResponse(f"../run?action={action.name}&form={nonce}", 303)
+
+
+def _back(name: str) -> Response:
+    """Lead to the overview: a reload of Airflow's page around a refused form asks for its address with GET."""
+    return RedirectResponse("../", 303)
 
 
 def _run(request: Request, user: GetUserDep, action: str = "", form: str = "") -> Response:
@@ -46,13 +52,13 @@ def _run(request: Request, user: GetUserDep, action: str = "", form: str = "") -
     try:
         known, chosen, run = forms.started(request, user, action, form)
     except (Refused, ConfigurationError) as refused:
-        return _refusal(refused)
+        return _refusal(refused, "No run")
     return pages.render("run.html", title=known.noun, action=known, chosen=chosen, run=run)
 
 
-def _refusal(problem: Refused | ConfigurationError, root: str = "") -> Response:
+def _refusal(problem: Refused | ConfigurationError, title: str, root: str = "") -> Response:
     status = problem.status if isinstance(problem, Refused) else 500
-    return pages.render("refused.html", status=status, title="Not started", problem=problem, root=root)
+    return pages.render("refused.html", status=status, title=title, problem=problem, root=root)
 
 
 async def _find(chosen: Chosen) -> None:
