@@ -356,6 +356,18 @@ COMMANDS = (
         f"If the repository cannot be read, FILE stays as it is.\n\n{S3}",
     ),
     command(
+        "report",
+        "tell what was proven of a repository's backups in the last days",
+        REPOSITORY,
+        argument("--days", type=int, default=7, metavar="N", help="length of the period (default: 7)"),
+        argument("--max-age", default="26h", metavar="SPAN", help="12h, 2d, 1w (default: 26h, for nightly backups)"),
+        argument("--level", default="archive", metavar="LEVEL", help="at which backups must be verified (archive)"),
+        argument("--html", metavar="FILE", help="also write the report as HTML, for a mail"),
+        argument("--plot", metavar="FILE", help="also write a picture of it as PNG; needs matplotlib"),
+        more="The states now are decided by the contents of files; the numbers of backups come from file names.\n\n"
+        f"{S3}",
+    ),
+    command(
         "pin",
         "keep prune from deleting a backup",
         REPOSITORY,

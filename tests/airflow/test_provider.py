@@ -125,6 +125,7 @@ def test_the_operators_are_found() -> None:
         "PgBackupCheckOperator",
         "PgBackupFreshnessSensor",
         "PgBackupPruneOperator",
+        "PgBackupReportOperator",
         "PgBackupSetOperator",
         "PgBackupUploadOperator",
         "PgBackupVerifyOperator",
@@ -176,7 +177,7 @@ def test_no_argument_hides_one_of_airflow_s() -> None:
         assert own & taken == set(), name
 
 
-OTHERS = {"delete": False, "max_age": 60, "server": "s", "discovery": {}, "backups": []}
+OTHERS = {"delete": False, "max_age": 60, "server": "s", "discovery": {}, "backups": [], "repositories": []}
 
 
 def test_a_constructor_only_stores() -> None:

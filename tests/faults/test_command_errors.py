@@ -46,6 +46,7 @@ ARGUMENTS: dict[str, str] = {
     "prune": "{here} --keep-last 1 --minimum-level integrity --delete",
     "freshness": "{here}",
     "metrics": "{here} --output {directory}/pgbackup.prom",
+    "report": "{here} --html {directory}/report.html --plot {directory}/report.png",
     "pin": "{here} prod/app latest --reason why",
     "unpin": "{here} prod/app latest",
     "fsck": "{here} --read 100% --repair",

@@ -44,6 +44,7 @@ VERBS = {
     "prune": "prune {here} --keep-last 1",
     "freshness": "freshness {here}",
     "metrics": "metrics {here}",
+    "report": "report {here}",
     "pin": "pin {here} {series} {id}",
     "unpin": "unpin {here} {series} {id}",
     "fsck": "fsck {here}",

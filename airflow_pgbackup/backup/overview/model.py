@@ -122,7 +122,7 @@ class Overview:
     def as_json(self) -> dict[str, object]:
         """Return plain JSON: times as ISO 8601, spans in seconds."""
         document = asdict(self) | {"sentence": self.sentence}
-        return {name: _plain(value) for name, value in document.items()}
+        return {name: plain(value) for name, value in document.items()}
 
 
 def sentence(series: Sequence[SeriesStatus], now: datetime) -> str:
@@ -153,11 +153,12 @@ def _brief(one: SeriesStatus, now: datetime) -> str:
     return {"no backup": "no backup", "failed": "verification failed"}.get(one.status, "never verified")
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """Return a value with its times as ISO 8601."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return value

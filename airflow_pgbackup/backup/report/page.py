@@ -1,0 +1,108 @@
+"""The report for people: lines of text, and one HTML file for mail clients, which keep no style sheet and no script."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from airflow_pgbackup.backup.freshness_rules import hours
+from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
+from airflow_pgbackup.text import printable
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from airflow_pgbackup.backup.report.collect import Report, RepositoryReport, SeriesPeriod
+
+MOST_ROWS = 300
+"""Series of a repository that the report lists, worst first: mail servers refuse what is too long."""
+_LONGEST = 300
+_UNKNOWN = "-"
+
+
+def as_text(report: Report) -> list[str]:
+    """Return the report as lines."""
+    lines = [report.sentence, f"Period: {_when(report.start)} to {_when(report.end)}."]
+    for each in report.repositories:
+        lines += ["", cut(each.uri)]
+        if each.overview is None:
+            lines.append(f"  could not be read: {cut(each.problem or '')}")
+            continue
+        for one in each.series[:MOST_ROWS]:
+            status = one.status
+            facts = f"{counted(one.made, 'backup')}, {counts(one)}"
+            lines.append(
+                f"  {status.status}: {cut(f'{status.server}/{status.database}')}: {cut(status.reason)}; {facts}"
+            )
+        lines += more(each)
+        if each.complete_sets or each.partial_sets:
+            lines.append(f"  backup sets: {each.complete_sets} complete, {each.partial_sets} partial")
+    return lines
+
+
+def as_html(report: Report, *, picture: str | None = None) -> str:
+    """Return the report as one HTML document, without scripts and without anything from elsewhere.
+
+    :param picture: the address of the picture of :func:`.plot.plot`, such as ``cid:plot`` of a mail; None: without.
+    """
+    return _templates().get_template("report.html").render(report=report, picture=picture, most=MOST_ROWS)
+
+
+def counts(one: SeriesPeriod) -> str:
+    """Return how many backups of the period are in each state: ``6 verified, 1 failed``."""
+    parts = [
+        f"{number} {name}"
+        for number, name in (
+            (one.verified, "verified"),
+            (one.failed, "failed"),
+            (one.not_proven, "not proven"),
+            (one.unverified, "not verified"),
+        )
+        if number
+    ]
+    return ", ".join([*parts, f"{one.rehearsals} rehearsed"] if one.rehearsals else parts) or "none verified"
+
+
+def more(each: RepositoryReport) -> list[str]:
+    """Return a line that says how many series are not listed."""
+    left = len(each.series) - MOST_ROWS
+    return [f"  {left} more series are not listed"] if left > 0 else []
+
+
+def cut(text: str) -> str:
+    """Return text from outside as one line of bounded length, with all characters visible."""
+    shown = printable(text[: 4 * _LONGEST])
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
+
+
+def _when(time: datetime | None) -> str:
+    return _UNKNOWN if time is None else f"{time:%Y-%m-%d %H:%M} UTC"
+
+
+def _size(count: int | None) -> str:
+    return _UNKNOWN if count is None else human_bytes(count)
+
+
+def _span(seconds: float | None) -> str:
+    return _UNKNOWN if seconds is None else human_seconds(seconds)
+
+
+def _growth(percent: float | None) -> str:
+    return "" if percent is None else f"{percent:+.1f} %"
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("airflow_pgbackup.backup.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"cut": cut, "when": _when, "size": _size, "span": _span, "growth": _growth, "counts": counts}
+    made.globals["hours"] = hours
+    return made

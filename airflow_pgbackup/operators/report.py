@@ -1,0 +1,141 @@
+"""PgBackupReportOperator: tell people what was proven of their backups in the last days, by mail."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_pgbackup.errors import ConfigurationError, PgBackupError
+from airflow_pgbackup.operators._base import PgBackupOperator, is_true, with_lists
+from airflow_pgbackup.text import printable
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_pgbackup.backup.context import RunContext
+    from airflow_pgbackup.backup.report import Report
+
+_MOST_NAMED = 100
+
+
+class PgBackupReportOperator(PgBackupOperator):
+    """Report what was proven of the backups in some repositories, and mail it.
+
+    The log has the report as text. The task succeeds whatever the report says: it informs, and the freshness sensor
+    alarms. It fails if the mail cannot be sent. It returns ``{"sentence", "start", "end" (ISO 8601), "in_danger":
+    ["server/database", …] (the worst 100), "unread": [URI, …], "mailed_to": [address, …]}``.
+
+    :param repositories: URIs. One that cannot be read is in the report as such.
+    :param days: length of the period that ends now, 1 to 366.
+    :param max_age: the greatest age of the newest verified backup of a series that could be restored in time.
+    :param level: the level at which it must be verified.
+    :param aws_conn_id: for ``s3://`` repositories; None is boto3's own chain.
+    :param to: addresses; none: no mail. It needs the SMTP provider, ``apache-airflow-providers-smtp``.
+    :param smtp_conn_id: the connection of the mail server, which also gives the sender.
+    :param subject: of the mail, before the first words of the report.
+    :param picture: attach the picture as PNG. It needs matplotlib: ``airflow-pgbackup[report]``.
+    """
+
+    template_fields = (
+        "repositories",
+        "days",
+        "level",
+        "aws_conn_id",
+        "to",
+        "smtp_conn_id",
+        "subject",
+        "picture",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"repositories": "json", "to": "json"}
+
+    def __init__(
+        self,
+        *,
+        repositories: Sequence[str],
+        days: int | str = 7,
+        max_age: timedelta = timedelta(hours=26),
+        level: str = "archive",
+        aws_conn_id: str | None = "aws_default",
+        to: Sequence[str] = (),
+        smtp_conn_id: str = "smtp_default",
+        subject: str = "PostgreSQL backups",
+        picture: bool | str = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.repositories = repositories
+        self.days = days
+        self.max_age = max_age
+        self.level = level
+        self.aws_conn_id = aws_conn_id
+        self.to = to
+        self.smtp_conn_id = smtp_conn_id
+        self.subject = subject
+        self.picture = picture
+
+    def _run(self, context: Context, run: RunContext) -> dict[str, object]:
+        from airflow_pgbackup.backup.overview import Target, Targets
+        from airflow_pgbackup.backup.report import as_text, report
+        from airflow_pgbackup.hooks.repository import Repositories
+
+        given = with_lists({"repositories": self.repositories, "to": self.to})
+        if any(isinstance(value, str) for value in given.values()):
+            raise ConfigurationError("repositories or to is one text", hint="Pass lists.")
+        opened = Repositories(cancel=run.cancel)
+        found = report(
+            repositories=[opened.open(uri, self.aws_conn_id) for uri in given["repositories"]],
+            days=_whole(self.days),
+            targets=Targets(Target(max_age=self.max_age, level=self.level)),
+            context=run,
+        )
+        for line in as_text(found):
+            run.log(line)
+        if given["to"]:
+            self._mail(found, list(given["to"]))
+        return {
+            "sentence": found.sentence,
+            "start": found.start.isoformat(),
+            "end": found.end.isoformat(),
+            "in_danger": [f"{one.server}/{one.database}" for one in found.in_danger[:_MOST_NAMED]],
+            "unread": [each.uri for each in found.unread],
+            "mailed_to": list(given["to"]),
+        }
+
+    def _mail(self, found: Report, to: list[str]) -> None:
+        try:
+            from airflow.providers.smtp.hooks.smtp import SmtpHook
+        except ImportError:
+            raise ConfigurationError(
+                "the mail needs the SMTP provider, which is not installed",
+                hint="Install apache-airflow-providers-smtp, or pass no addresses.",
+            ) from None
+        from airflow_pgbackup.backup.report import as_html
+
+        danger = len(found.in_danger) + len(found.unread)
+        subject = f"{self.subject}: {f'{danger} in danger' if danger else 'all restorable'}"
+        with tempfile.TemporaryDirectory(prefix="pgbackup-report-") as directory:
+            files = []
+            if is_true("picture", self.picture):
+                from airflow_pgbackup.backup.report.plot import plot
+
+                files.append(str(Path(directory, "backups.png")))
+                Path(files[0]).write_bytes(plot(found))
+            try:
+                with SmtpHook(smtp_conn_id=self.smtp_conn_id) as smtp:
+                    smtp.send_email_smtp(to=to, subject=printable(subject), html_content=as_html(found), files=files)
+            except Exception as error:  # noqa: BLE001  smtplib's, the hook's, or the network's
+                raise PgBackupError(
+                    f"cannot mail the report by connection {self.smtp_conn_id}: {type(error).__name__}: "
+                    f"{printable(str(error))[:300]}",
+                    hint="Check the connection: its host, port, login, and from_email in its extra.",
+                ) from None
+
+
+def _whole(value: int | str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise ConfigurationError(f"invalid days {value!r}", hint="Pass a whole number.") from None

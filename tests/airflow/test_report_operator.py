@@ -1,0 +1,94 @@
+"""PgBackupReportOperator: the mail that it sends, and what happens when it cannot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from honest import write_backup
+from sinks import mail_sink
+
+from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.open import open_repository
+
+EXAMPLE = Path(__file__).parents[2] / "dags" / "backup_report.py"
+NOW = datetime.now(timezone.utc).replace(microsecond=0)
+
+
+@pytest.fixture
+def mail(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    with mail_sink() as sink:
+        extra = {"disable_ssl": True, "disable_tls": True, "from_email": "airflow@example.com"}
+        connection = {"conn_type": "smtp", "host": "127.0.0.1", "port": sink.port, "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(connection))
+        yield sink
+
+
+@pytest.fixture
+def filled(folder: Path) -> str:
+    """The URI of a repository with a good and a failed series."""
+    repository = open_repository(folder.as_uri())
+    write_backup(repository, Series("prod", "app"), NOW - timedelta(hours=1), looks=["archive-pass"])
+    write_backup(repository, Series("prod", "lost"), NOW - timedelta(hours=1), looks=["archive-fail"])
+    return folder.as_uri()
+
+
+def test_the_example(run_dag: Callable[..., Any], mail: Any, filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGBACKUP_REMOTE", filled)
+    monkeypatch.setenv("PGBACKUP_REPORT_TO", "dba@example.com")
+    run = run_dag(EXAMPLE)
+    assert run.state == "success", run.output
+    (sent,) = mail.mails
+    assert sent["Subject"] == "PostgreSQL backups: 1 in danger"
+    assert sent["To"] == "dba@example.com"
+    html = sent.get_body(("html",)).get_content()
+    assert "1 of 2 databases can be restored to a point less than 26 h old; 1 cannot: prod/lost" in html
+    (picture,) = [part for part in sent.walk() if part.get_filename() == "backups.png"]
+    assert picture.get_payload(decode=True).startswith(b"\x89PNG")
+    assert "1 of 2 databases can be restored" in run.output
+
+
+def test_without_addresses_nothing_is_sent_and_a_lost_repository_is_reported(
+    run_dag: Callable[..., Any], mail: Any, filled: str
+) -> None:
+    repositories = [f"{{{{ '{filled}' }}}}", "file:///nowhere"]
+    run = run_dag(
+        f"""
+        from airflow_pgbackup.operators.report import PgBackupReportOperator
+        PgBackupReportOperator(task_id="report", repositories={repositories!r}, days="{{{{ 30 }}}}")
+        """
+    )
+    assert run.state == "success", run.output
+    assert mail.mails == []
+    assert "1 of 2 repositories could not be read." in run.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"to": ["a@example.com"], "smtp_conn_id": "nowhere"}, "cannot mail the report by connection nowhere"),
+        ({"days": "soon"}, "invalid days 'soon'"),
+        ({"days": 0}, "invalid number of days 0"),
+        ({"level": "certain"}, "invalid level 'certain'"),
+        ({"to": "a@example.com"}, "repositories or to is one text"),
+        ({"repositories": []}, "no repository given"),
+    ],
+)
+def test_what_fails(
+    run_dag: Callable[..., Any], filled: str, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], says: str
+) -> None:
+    closed = {"conn_type": "smtp", "host": "127.0.0.1", "port": 1, "extra": {"disable_ssl": True, "retry_limit": 1}}
+    monkeypatch.setenv("AIRFLOW_CONN_NOWHERE", json.dumps(closed))
+    given = {"repositories": [filled], **arguments}
+    run = run_dag(
+        f"""
+        from airflow_pgbackup.operators.report import PgBackupReportOperator
+        PgBackupReportOperator(task_id="report", **{given!r})
+        """
+    )
+    assert run.state == "failed"
+    assert says in run.output

@@ -1,0 +1,152 @@
+"""The report of a period: what it counts, its sentence, its HTML and its picture."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from honest import write_backup, write_verification
+from nights import NOW, night
+
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.report import Report, as_html, as_text, page, report
+from airflow_pgbackup.backup.report import plot as picture
+from airflow_pgbackup.backup.report.plot import plot
+from airflow_pgbackup.errors import Canceled, ConfigurationError, RepositoryNotFound
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.open import open_repository
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+HOSTILE = "<script>alert(1)</script>\u202e'\"../{{ 7*7 }}$x^2$"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    made = open_repository(f"file://{tmp_path / 'pg'}")
+    made.init()
+    return made
+
+
+def add(repository: Repository, database: str, age: timedelta, *looks: str, size: int = 5) -> Manifest:
+    members = {"app.dump": b"x" * size}
+    return write_backup(
+        repository, Series("prod", database), NOW - age, looks=looks, members=members, seed=f"{database}{age}"
+    )
+
+
+def see(*repositories: Repository, **options: Any) -> Report:
+    found = report(repositories=repositories, now=NOW, **options)
+    json.dumps(found.as_json(), allow_nan=False)
+    return found
+
+
+def test_a_week(repository: Repository) -> None:
+    add(repository, "app", 9 * DAY, "archive-pass", size=100)
+    for number in range(6):
+        add(repository, "app", number * DAY + HOUR, "archive-pass", size=150)
+    rehearsed = add(repository, "app", 6 * DAY + HOUR, "archive-pass", size=150)
+    write_verification(repository, rehearsed, "restore", "pass", NOW - DAY)
+    add(repository, "lost", 2 * HOUR, "archive-fail")
+    add(repository, "lost", 3 * DAY, "archive-notproven")
+    add(repository, "lost", 4 * DAY)
+    (found,) = see(repository).repositories
+    lost, app = found.series
+    assert (app.made, app.verified, app.rehearsals, app.size_before, app.growth) == (7, 7, 1, 100, 50.0)
+    assert app.days == ("rehearsed", *["verified"] * 6)
+    assert (lost.made, lost.failed, lost.not_proven, lost.unverified) == (3, 1, 1, 1)
+    assert lost.days == ("none", "none", "none", "unverified", "unverified", "none", "failed")
+    assert lost.growth is None
+
+
+def test_sets_and_databases_without_a_backup(repository: Repository) -> None:
+    night(repository, 30, "app")
+    night(repository, 3, "app")
+    night(repository, 0, "app", missing=("new",))
+    found = see(repository)
+    assert (found.repositories[0].complete_sets, found.repositories[0].partial_sets) == (1, 1)
+    assert [one.status.status for one in found.repositories[0].series] == ["no backup", "restorable"]
+    assert "  backup sets: 1 complete, 1 partial" in as_text(found)
+
+
+def test_a_repository_that_cannot_be_read(repository: Repository, tmp_path: Path) -> None:
+    add(repository, "app", HOUR, "archive-pass")
+    lost = open_repository(f"file://{tmp_path / 'unmounted'}")
+    found = see(lost, repository)
+    assert found.sentence == (
+        "1 of 2 repositories could not be read. 1 of 1 database can be restored to a point less than 26 h old."
+    )
+    assert [each.uri for each in found.unread] == [lost.uri]
+    assert "Of its backups, nothing is known." in as_html(found)
+    assert see(lost).sentence == "The repository could not be read."
+    with pytest.raises(RepositoryNotFound):
+        see(lost, skip_unreadable=False)
+
+
+def test_an_empty_repository(repository: Repository) -> None:
+    found = see(repository)
+    assert found.sentence == "There is no backup."
+    assert "It has no backup." in as_html(found)
+    assert plot(found).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("days", [0, -1, 367, True, "7", 1.5])
+def test_an_invalid_period(repository: Repository, days: Any) -> None:
+    with pytest.raises(ConfigurationError, match="invalid number of days"):
+        see(repository, days=days)
+    with pytest.raises(ConfigurationError, match="no repository given"):
+        see()
+
+
+def test_a_canceled_report(repository: Repository) -> None:
+    cancel = Cancel()
+    cancel.set()
+    with pytest.raises(Canceled):
+        see(repository, context=RunContext(cancel=cancel))
+
+
+def test_the_html_is_fit_for_mail_and_hostile_names_are_text(repository: Repository) -> None:
+    add(repository, HOSTILE, HOUR, "archive-pass")
+    found = see(repository)
+    html = as_html(found, picture="cid:plot")
+    assert "<script" not in html
+    assert "\u202e" not in html
+    assert ">49<" not in html
+    assert not re.search(r"<link|<style|\son\w+=|javascript:|https?://", html)
+    assert 'src="cid:plot"' in html
+    assert "\u202e" not in "\n".join(as_text(found))
+    assert plot(found).startswith(b"\x89PNG")
+
+
+def test_a_long_report_is_bounded(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "MOST_ROWS", 2)
+    monkeypatch.setattr(picture, "MOST_SERIES", 2)
+    for name in "abcde":
+        add(repository, name, HOUR, "archive-pass")
+    found = see(repository, days=60)
+    assert "3 more series are not listed." in as_html(found)
+    assert "  3 more series are not listed" in as_text(found)
+    assert plot(found).startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_the_error_says_what_to_install(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, real = see(repository), builtins.__import__
+
+    def without(name: str, *arguments: Any, **options: Any) -> Any:
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigurationError, match="matplotlib") as raised:
+        plot(found)
+    assert "airflow-pgbackup[report]" in str(raised.value.hint)
