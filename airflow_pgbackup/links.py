@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BackupPageLink", "S3ConsoleLink"]
 
+PAGE_PREFIX = "/pgbackup"
+"""Where the app of the Backups page is mounted, below Airflow's base URL."""
+PAGE_ROUTE = "backups"
+"""The page's place in Airflow's navigation, ``/plugin/backups``."""
+
 
 class S3ConsoleLink(BaseOperatorLink):
     """The folder of the task's backup in the S3 console of AWS.
@@ -57,24 +62,27 @@ class BackupPageLink(BaseOperatorLink):
 
 
 def _address(place: PlaceOnPage) -> str:
-    # Above this module, and only here: operators name the link, which asks the page what it shows.
-    from airflow_pgbackup.plugin import PREFIX, ROUTE
-    from airflow_pgbackup.plugin.sources import read_sources
+    from airflow_pgbackup.settings import load
 
     try:
-        number = next((one.number for one in read_sources() if _plain(one.uri) == _plain(place.repository)), None)
+        given = load(airflow=True)
     except PgBackupError:  # the configuration of the page is no concern of a task; the page reports it
         return ""
-    if number is None:
+    named = [plain_uri(uri) for uri in given.page_repositories.replace(",", " ").split()]
+    # What a fleet's file names is for the page to read: a link to a repository that is not among it is "Not found".
+    if plain_uri(place.repository) not in named and not given.page_fleet:
         return ""
     page = "backup" if place.id else "series" if place.series else ""
-    named = {"repository": number, "series": place.series, "id": place.id} if page else {}
-    query = urlencode({name: value for name, value in named.items() if value is not None})
-    return f"plugin/{ROUTE}{PREFIX}/{page}{'?' if query else ''}{query}"
+    asked = {"repository": place.repository, "series": place.series, "id": place.id} if page else {}
+    query = urlencode({name: value for name, value in asked.items() if value is not None})
+    return f"plugin/{PAGE_ROUTE}{PAGE_PREFIX}/{page}{'?' if query else ''}{query}"
 
 
-def _plain(uri: str) -> str:
-    """Return the URI of a repository as its references have it."""
+def plain_uri(uri: str) -> str:
+    """Return the URI of a repository as its references have it, for a comparison."""
     from airflow_pgbackup.repository.open import open_repository
 
-    return open_repository(uri).uri if uri.startswith("file:") else uri.rstrip("/")
+    try:
+        return open_repository(uri).uri if uri.startswith("file:") else uri.rstrip("/")
+    except PgBackupError:
+        return uri

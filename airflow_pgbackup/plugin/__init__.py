@@ -10,10 +10,9 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-PREFIX = "/pgbackup"
-"""Where the app is mounted, below Airflow's base URL."""
-ROUTE = "backups"
-"""The page's place in Airflow's navigation, ``/plugin/backups``."""
+from airflow_pgbackup.links import PAGE_PREFIX, PAGE_ROUTE
+
+PREFIX, ROUTE = PAGE_PREFIX, PAGE_ROUTE
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

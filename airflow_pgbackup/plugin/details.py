@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +33,7 @@ _DAG_ID = re.compile(r"[\w.-]{1,250}", re.ASCII)
 
 async def series_page(repository: str = "", series: str = "") -> HTMLResponse:
     """A series: its backups over time, and what the next prune would do with each."""
-    source, parsed = _asked(repository, series)
+    source, parsed = await _asked(repository, series)
     target = source.targets.of(parsed)
     reading: Reading[SeriesDetail] = await DETAILS.get(
         (source.uri, source.aws_conn_id, parsed),
@@ -49,7 +50,7 @@ async def backup_page(
     request: Request, user: GetUserDep, repository: str = "", series: str = "", id: str = ""
 ) -> HTMLResponse:
     """A backup: actions, manifest, verifications, restore commands, and what changed since the one before."""
-    source, parsed = _asked(repository, series)
+    source, parsed = await _asked(repository, series)
     if parse_backup_id(id) is None:
         raise HTTPException(404)
     reading: Reading[BackupDetail] = await DETAILS.get(
@@ -73,13 +74,14 @@ async def backup_page(
     )
 
 
-def _asked(repository: str, series: str) -> tuple[Source, Series]:
-    """Return what a request names: a repository by its number, a series by its folder."""
+async def _asked(repository: str, series: str) -> tuple[Source, Series]:
+    """Return what a request names: a repository that is configured, a series by its folder."""
     try:
-        sources = read_sources()
+        sources = await asyncio.to_thread(read_sources)
     except ConfigurationError as error:
         raise problem_page("The configuration of this page is invalid", error) from None
-    source = next((one for one in sources if str(one.number) == repository), None)
+    # By its number in links of the page, by its URI in those of tasks.
+    source = next((one for one in sources if repository in (str(one.number), one.plain_uri)), None)
     if source is None or len(series) > _LONGEST_PARAMETER:
         raise HTTPException(404)
     try:

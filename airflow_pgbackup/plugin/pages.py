@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -77,7 +78,7 @@ class _Section:
 async def overview_page() -> HTMLResponse:
     """The first view: every series of every repository, worst first."""
     try:
-        sources = read_sources()
+        sources = await asyncio.to_thread(read_sources)  # which may read a fleet's file
     except ConfigurationError as error:
         raise problem_page("The configuration of this page is invalid", error) from None
     if not sources:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from airflow_pgbackup import settings
 from airflow_pgbackup.backup.overview import Target, Targets
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.links import plain_uri
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.wording import setting
@@ -34,6 +35,11 @@ class Source:
     uri: str
     aws_conn_id: str | None
     targets: Targets
+
+    @property
+    def plain_uri(self) -> str:
+        """The URI as references have it."""
+        return plain_uri(self.uri)
 
     def open(self, cancel: Cancel | None = None) -> Repository:
         """Open the repository. No request is sent to S3 yet.

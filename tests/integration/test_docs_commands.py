@@ -144,6 +144,11 @@ def rehearsed(reader: Reader, _output: str) -> None:
     assert "verified: restore" in reader.run(f"pgbackup list file://{reader.backups}")
 
 
+def reported(reader: Reader, output: str) -> None:
+    assert "2 of 2 databases can be restored to a point less than 26 h old." in output
+    reader.run("test -s report.html && test -s report.png")
+
+
 def compared(_reader: Reader, output: str) -> None:
     assert "tables: 0 dropped, 0 added, 1 changed, 0 unchanged" in output
     assert "100 rows (" in output
@@ -166,6 +171,7 @@ CASES: dict[str, tuple[Callable[[Reader], None], Callable[[Reader, str], None]]]
     "diff": (with_two_nights, compared),
     "fsck": (with_backups, sound),
     "monitoring": (with_backups, measured),
+    "weekly-report": (with_backups, reported),
 }
 
 

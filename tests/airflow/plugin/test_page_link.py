@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from fastapi.testclient import TestClient
@@ -47,12 +47,21 @@ def test_the_link_is_registered() -> None:
     assert f"{BackupPageLink.__module__}.{BackupPageLink.__name__}" in get_provider_info()["extra-links"]
 
 
-def test_each_repository_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_repository_is_named_as_references_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGBACKUP_PAGE_REPOSITORIES", "s3://a/pg/, file:///var/my%20backups, file://localhost/other/")
     assert link("s3://a/pg") == START
-    assert link("s3://a/pg", "prod/app") == f"{START}series?repository=0&series=prod%2Fapp"
-    assert link("file:///var/my%20backups", "a/b", "i") == f"{START}backup?repository=1&series=a%2Fb&id=i"
-    assert link("file:///other", "a/b").startswith(f"{START}series?repository=2&")
+    assert link("s3://a/pg", "prod/app") == f"{START}series?repository=s3%3A%2F%2Fa%2Fpg&series=prod%2Fapp"
+    assert parse_qs(urlsplit(link("file:///var/my%20backups", "a/b", "i")).query) == {
+        "repository": ["file:///var/my%20backups"],
+        "series": ["a/b"],
+        "id": ["i"],
+    }
+    assert link("file:///other", "a/b").startswith(f"{START}series?repository=file%3A%2F%2F%2Fother&")
+
+
+def test_a_fleet_may_name_any_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGBACKUP_PAGE_FLEET", "/opt/fleet.yaml")  # which only the API server may have
+    assert link("s3://a/pg") == START
 
 
 @pytest.mark.parametrize("configured", ["", "s3://b/pg", "s3://a/pg-copy", "s3://a", "/var/backups", "file://host/x"])
@@ -62,7 +71,7 @@ def test_what_the_page_does_not_show_has_no_link(configured: str, monkeypatch: p
     assert link() == ""
 
 
-@pytest.mark.parametrize("setting", ["PAGE_FLEET", "PAGE_RETENTION", "PAGE_LEVEL"])
+@pytest.mark.parametrize("setting", ["PAGE_MAX_AGE", "PAGE_LEVEL"])
 def test_an_invalid_configuration_of_the_page_gives_no_link(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGBACKUP_PAGE_REPOSITORIES", "s3://a/pg")
     monkeypatch.setenv(f"PGBACKUP_{setting}", "/no/such")
@@ -74,7 +83,7 @@ def test_a_hostile_name_is_encoded(name: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PGBACKUP_PAGE_REPOSITORIES", "s3://a/pg")
     found = urlsplit(link("s3://a/pg", name, "i"))
     assert (found.scheme, found.netloc, found.path, found.fragment) == ("", "", f"{START}backup", "")
-    assert parse_qs(found.query) == {"repository": ["0"], "series": [name], "id": ["i"]}
+    assert parse_qs(found.query) == {"repository": ["s3://a/pg"], "series": [name], "id": ["i"]}
     assert not set(found.geturl()) & set("\"<>' ")
 
 
@@ -113,13 +122,14 @@ dump >> [one, every, roles]
     run = run_dag(source)
     assert set(run.states.values()) == {"success"}, run.output
     found = links()
-    backup = f"backup?repository=0&series=db%2F{database.dbname}&id={run.results['dump']['id']}"
+    where = urlencode({"repository": shown})
+    backup = f"backup?{where}&series=db%2F{database.dbname}&id={run.results['dump']['id']}"
     assert {task: found[task] for task in run.states if task in found} == {
         **dict.fromkeys(("dump", "verify", "restore"), START + backup),
         "upload": "",
-        "prune_one": f"{START}series?repository=0&series=db%2F{database.dbname}",
+        "prune_one": f"{START}series?{where}&series=db%2F{database.dbname}",
         "prune": START,
-        "roles": f"{START}backup?repository=0&series=db%2F%40roles&id={run.results['roles']['id']}",
+        "roles": f"{START}backup?{where}&series=db%2F%40roles&id={run.results['roles']['id']}",
     }
     assert found["mapped"] == START + backup
     for address in {*found.values()} - {""}:
