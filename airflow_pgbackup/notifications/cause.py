@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from airflow_pgbackup.text import encodable
+
 XCOM_KEY = "pgbackup_failure"
 _ATTRIBUTE = "pgbackup_cause"
+_LONGEST = 2000
 
 
 class Cause(NamedTuple):
@@ -28,7 +31,8 @@ def leave_cause(context: Any, error: BaseException, cause: Cause) -> None:
     setattr(error, _ATTRIBUTE, cause)
     try:
         if context["dag"].on_failure_callback:
-            context["ti"].xcom_push(XCOM_KEY, cause._asdict())
+            short = {name: text and text[:_LONGEST] for name, text in cause._asdict().items()}
+            context["ti"].xcom_push(XCOM_KEY, encodable(short))
     except Exception:  # noqa: BLE001, S110  # the task has failed for another reason, which its log has
         pass
 

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LONGEST, _LONGEST_SUBJECT = 1000, 200
+_MOST_MASKED = 20 * _LONGEST
 _MOST_BACKUPS = 5
 _AIRFLOW_ERRORS = ("AirflowException", "AirflowFailException", "AirflowSensorTimeout")
 _USER_INFO = re.compile(r"(?<=://)[^/\s@]+@")
@@ -203,8 +204,8 @@ def _clean(text: str) -> str:
 def _masked(text: str) -> str:
     from airflow.sdk.log import redact  # type: ignore[attr-defined]
 
-    # Masked before it is cut, which could leave a part of a secret.
-    shown = printable(str(redact(_USER_INFO.sub("***@", text))))
+    # Masked before it is cut, which could leave a part of a secret; an error's message may have any length.
+    shown = printable(str(redact(_USER_INFO.sub("***@", text[:_MOST_MASKED]))))
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
 

@@ -26,6 +26,7 @@ from airflow_pgbackup.notifications import last_backup
 from airflow_pgbackup.notifications.failure import FailureAlert, FailureMessage
 from airflow_pgbackup.notifications.last_backup import LastBackup, human_age
 from airflow_pgbackup.notifications.targets import targets_of
+from airflow_pgbackup.pipelines import pgbackup_dags
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -349,6 +350,20 @@ def test_html_and_slack_are_escaped() -> None:
     assert "&lt;script&gt;" in message.html
     assert "<@everyone" not in message.slack
     assert "\\u202e \\x1b[31m" in message.text
+
+
+def test_the_page_of_a_fleets_dag_names_the_notifier() -> None:
+    from airflow.providers.smtp.notifications.smtp import SmtpNotifier
+
+    alert = FailureAlert(SmtpNotifier(to="a@b", from_email="c@d"))
+    dags = pgbackup_dags({"servers": {"crm": {"repository": "file:///r", "alerts": {"on_failure": alert}}}})
+    assert "`airflow.providers.smtp.notifications.smtp.SmtpNotifier`" in str(dags["pgbackup_crm"].doc_md)
+
+
+def test_an_error_of_any_length_becomes_a_short_cause() -> None:
+    message = FailureMessage({"exception": ValueError("long " * 10_000_000)})
+    assert 1000 < len(message.cause) < 1010
+    assert len(message.html) < 1200
 
 
 def test_each_call_renders_anew(mail: Any) -> None:
