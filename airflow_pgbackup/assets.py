@@ -94,15 +94,14 @@ def emit(
     """Let the task emit the event of a backup. Airflow records it when the task succeeds, and never before.
 
     :param backup: its reference, which holds no secret: the ``extra`` of the event has it, the level, and the figures.
-    :param figures: what the verb measured, see :class:`~airflow_pgbackup.backup.context.RunContext`.
+    :param figures: ``rows``, ``duration_seconds`` and ``restore_seconds``, for the ``extra``.
     """
     asset = _asset(Series.parse(str(backup["series"])), level)
-    measured = {name: figures.get(name) for name in ("rows", "duration_seconds", "restore_seconds")}
     extra: dict[str, Any] = {
         "backup": dict(backup),
         "level": level,
         "size": backup.get("size"),
         "sha256": backup.get("sha256"),
-        **measured,
+        **figures,
     }
     context["outlet_events"][alias].add(asset, extra=extra)

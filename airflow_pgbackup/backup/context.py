@@ -11,6 +11,7 @@ from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.settings import Settings
 
 if TYPE_CHECKING:
+    from airflow_pgbackup.repository.manifest import Manifest
     from airflow_pgbackup.repository.verification import Verification
 
 
@@ -29,11 +30,10 @@ class RunContext:
     :param deadline: seconds that the verb's long step may take, instead of what the settings give; each verb's
         docstring names that step.
     :param origin: who asked: goes into manifests and verifications as it is.
+    :param on_backup: takes the manifest of each backup that a dump has made, or found as that of an earlier try.
     :param on_verification: takes each verification that the verb has recorded, whatever its result.
     :param seed: identifies the request. A second ``dump`` or ``restore`` with the same seed finds what the first one
         completed and returns that; None does the work each time.
-    :param figures: what a verb that works on one backup measured, for metrics and events: ``duration_seconds``,
-        ``rows`` (where they were counted), ``restore_seconds`` (of a rehearsal). The verb fills it.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -42,9 +42,9 @@ class RunContext:
     progress: ProgressReporter | None = None
     deadline: float | None = None
     origin: Mapping[str, object] = field(default_factory=dict)
+    on_backup: Callable[[Manifest], None] = discard
     on_verification: Callable[[Verification], None] = discard
     seed: str | None = None
-    figures: dict[str, object] = field(default_factory=dict)
 
     def step(self, what: str, **totals: Any) -> Step:
         """Begin a step and show its progress until it ends.

@@ -265,12 +265,7 @@ class _Dump:
         return self._result(found)
 
     def _result(self, found: Evidence) -> dict[str, object]:
-        manifest = found.require_manifest()
-        counted = manifest.source_rows
-        self.context.figures.update(
-            duration_seconds=manifest.duration_seconds,
-            rows=None if counted is None else sum(table.rows for table in counted),
-        )
+        self.context.on_backup(found.require_manifest())
         return reference_of(self.repository, found)
 
     def _series(self, connection: ConnectionParams, options: DumpOptions | DumpAllOptions) -> layout.Series:

@@ -79,11 +79,6 @@ def verify(
     sweep_leftovers(context)
     verification = _VerifyRun(repository, manifest, level, scratch, context)
     report = verification.run()
-    context.figures.update(
-        duration_seconds=report.duration_seconds,
-        rows=sum(table.rows for table in report.tables) if level != "integrity" else None,
-        restore_seconds=report.restore_seconds,
-    )
     context.cancel.check()
     key = layout.verification_key(
         manifest.series, manifest.id, at=report.finished_at, level=level, result=report.result

@@ -6,6 +6,7 @@ import json
 import socket
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +17,7 @@ from airflow_pgbackup.assets import emit, with_alias
 from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
 from airflow_pgbackup.links import BackupPageLink, PlaceOnPage, S3ConsoleLink
 from airflow_pgbackup.notifications.cause import Cause, leave_cause
+from airflow_pgbackup.operators._figures import Figures
 from airflow_pgbackup.operators._lineage import Work, lineage
 from airflow_pgbackup.operators._map_label import as_label, use_map_label
 from airflow_pgbackup.operators._retries import airflow_error, retry_soon, with_second_try
@@ -60,6 +62,7 @@ class PgBackupOperator(BaseOperator):
     """The backup's folder in the S3 console, once the task knows it."""
 
     _work: Work | None = None
+    _figures: Figures
 
     # Only a running task has one: operators are copied and pickled.
     _cancel: Cancel | None = None
@@ -71,7 +74,7 @@ class PgBackupOperator(BaseOperator):
         from airflow_pgbackup.settings import load
 
         self._cancel = cancel = Cancel()
-        self._work = Work()
+        self._work, self._figures = Work(), Figures()
         log = TaskLog(self.log)
         try:
             if self._killed:
@@ -83,13 +86,14 @@ class PgBackupOperator(BaseOperator):
                 deadline=seconds(self.deadline),
                 origin=origin(context),
                 seed=seed(context),
+                on_backup=self._figures.take_backup,
                 on_verification=self._note_verification,
             )
-            with measured(self, run.figures) as result:
+            with measured(self, self._figures) as result:
                 result.update(encodable(with_second_try(lambda: self._run(context, run), log, cancel)))
             self._work.finish(result)
             if self._emits is not None:
-                emit(context, self._emits, result, self._emitted_level, run.figures)
+                emit(context, self._emits, result, self._emitted_level, asdict(self._figures))
             return result
         except AirflowTaskTimeout as error:
             # The verb has ended its programs and removed its files on the way here, and has logged what became of the
@@ -130,6 +134,7 @@ class PgBackupOperator(BaseOperator):
             self._work.wrote = wrote if isinstance(wrote, Mapping) else self._work.wrote
 
     def _note_verification(self, verification: Verification) -> None:
+        self._figures.take_verification(verification)
         if self._work is not None:
             self._work.verification = verification
 

@@ -17,6 +17,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_pgbackup.errors import PgBackupError
+from airflow_pgbackup.operators._figures import Figures
 from airflow_pgbackup.repository.layout import LEVELS, Series
 
 log = logging.getLogger(__name__)
@@ -27,13 +28,13 @@ _LONGEST = 100
 
 
 @contextmanager
-def measured(task: Any, figures: Mapping[str, object]) -> Iterator[dict[str, object]]:
+def measured(task: Any, figures: Figures) -> Iterator[dict[str, object]]:
     """Count and time the work of a task in the ``with``, which puts the result into the yielded dict.
 
     Sends ``pgbackup.dump.success`` or ``.failure`` (with tag ``cause``), ``.duration``, and after a success ``.bytes``,
     and ``.rows`` and ``.restore_duration`` where they were measured; ``dump`` is the name of the operator's module.
 
-    :param figures: what the work measures, see :class:`~airflow_pgbackup.backup.context.RunContext`.
+    :param figures: what the work measures; complete when it has succeeded.
 
     :raises BaseException: what the work raises.
     """
@@ -42,7 +43,7 @@ def measured(task: Any, figures: Mapping[str, object]) -> Iterator[dict[str, obj
     try:
         yield result
     except BaseException as error:
-        _send_work(task, {}, {}, timedelta(seconds=monotonic() - start), cause=_cause(error))
+        _send_work(task, {}, figures, timedelta(seconds=monotonic() - start), cause=_cause(error))
         raise
     _send_work(task, result, figures, timedelta(seconds=monotonic() - start))
 
@@ -80,7 +81,7 @@ def send_freshness(found: Mapping[str, Any]) -> None:
 def _send_work(
     task: Any,
     result: Mapping[str, object],
-    figures: Mapping[str, object],
+    figures: Figures,
     duration: timedelta,
     cause: str | None = None,
 ) -> None:
@@ -91,11 +92,12 @@ def _send_work(
             stats.incr(f"{prefix}.failure", tags={**tags, "cause": cause})
         else:
             stats.incr(f"{prefix}.success", tags=tags)
-            for name, count in (("bytes", result.get("size", result.get("bytes"))), ("rows", figures.get("rows"))):
+            for name, count in (("bytes", result.get("size", result.get("bytes"))), ("rows", figures.rows)):
                 if type(count) is int:
                     stats.incr(f"{prefix}.{name}", count, tags=tags)
-            if isinstance(seconds := figures.get("restore_seconds"), float):
-                stats.timing(f"{prefix}.restore_duration", timedelta(seconds=seconds), tags=tags)
+            if figures.restore_seconds is not None:
+                restore = timedelta(seconds=figures.restore_seconds)
+                stats.timing(f"{prefix}.restore_duration", restore, tags=tags)
         stats.timing(f"{prefix}.duration", duration, tags=tags)
 
     if not result.get("dry_run"):  # a plan is not the work
