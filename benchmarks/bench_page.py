@@ -34,6 +34,7 @@ from airflow_pgbackup.repository.s3.options import S3Options
 
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
 ROUNDS = 3
+WANTED = "databases can be restored"
 
 
 def main() -> None:
@@ -91,14 +92,16 @@ def measure(url: str, backups: int, series: int) -> None:
         if number == 0:
             watcher = threading.Thread(target=watch)
             watcher.start()
-            seconds, text = fetch(f"{url}/pgbackup/")
+            started = time.perf_counter()
+            while WANTED not in (text := fetch(f"{url}/pgbackup/")[1]):
+                pass  # the page says that the repository is being read
+            cold.append(time.perf_counter() - started)
             reading.set()
             watcher.join()
-            cold.append(seconds)
         else:  # shown from the cache, while it is read again
             seconds, text = fetch(f"{url}/pgbackup/")
             cached.append(seconds)
-        assert f"{series} of {series} databases can be restored" in text, text[:2000]
+        assert f"{series} of {series} {WANTED}" in text, text[:2000]
         cached += [fetch(f"{url}/pgbackup/")[0] for _ in range(5)]
     print(f"{backups:,} backups in {series} series, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
     print("| | seconds: median (range) |\n|---|---|")

@@ -31,6 +31,8 @@ PATIENCE = 8.0
 THREADS = 2
 MOST = 200
 """Readings that are kept."""
+MOST_WAITING = 30
+"""Readings that wait for a thread; whoever asks for another one is told to come back."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,13 @@ class _Entry(Generic[T]):
     valued: float = 0.0
     used: float = 0.0
     future: Future[None] | None = field(default=None, repr=False)
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.future is not None and not self.future.done()
+
+
+_BUSY = PgBackupError("too many pages are being read", hint="Load the page again in a moment.")
 
 
 class Cache(Generic[T]):
@@ -85,12 +94,17 @@ class Cache(Generic[T]):
             entry = self._entries.setdefault(key, _Entry(read))
             entry.used = now
             if len(self._entries) > MOST:
-                oldest = min(self._entries, key=lambda one: self._entries[one].used)
-                del self._entries[oldest]
+                idle = [name for name, one in self._entries.items() if not one.is_waiting and one is not entry]
+                if idle:
+                    del self._entries[min(idle, key=lambda name: self._entries[name].used)]
             if entry.future is not None and not entry.future.done():
                 return entry, entry.future
             lifetime = self._lifetime if entry.problem is None else min(self._lifetime, AFTER_A_PROBLEM)
             if entry.finished is None or now - entry.finished > lifetime:
+                if sum(one.is_waiting for one in self._entries.values()) > MOST_WAITING:
+                    if entry.value is None:
+                        entry.problem = _BUSY
+                    return entry, None
                 entry.read = read
                 entry.future = self._pool.submit(self._read, entry)
             return entry, entry.future

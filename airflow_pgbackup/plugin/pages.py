@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from airflow_pgbackup.backup.overview import Overview, SeriesStatus, overview
-from airflow_pgbackup.backup.overview.model import STATUSES, sentence
+from airflow_pgbackup.backup.overview.model import STATUSES, by_database, sentence
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError
 from airflow_pgbackup.plugin import formats
 from airflow_pgbackup.plugin.cache import Cache, Reading
@@ -90,9 +90,7 @@ async def overview_page() -> HTMLResponse:
         rows = tuple(_row(source, one, reading.value.now) for one in series) if reading.value else ()
         sections.append(_Section(source, reading, rows))
     read = [section.overview for section in sections if section.overview]
-    every = sorted(
-        (one for found in read for one in found.series), key=lambda one: (one.fine, one.verified is not None)
-    )
+    every = by_database(one for found in read for one in found.series)
     waiting = any(section.reading.running and section.overview is None for section in sections)
     now = min((found.now for found in read), default=datetime.now(timezone.utc))
     return render(

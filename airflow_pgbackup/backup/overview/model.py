@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
@@ -123,6 +123,24 @@ class Overview:
         """Return plain JSON: times as ISO 8601, spans in seconds."""
         document = asdict(self) | {"sentence": self.sentence}
         return {name: plain(value) for name, value in document.items()}
+
+
+def by_database(series: Iterable[SeriesStatus]) -> list[SeriesStatus]:
+    """Return one status for each database, the best of those in several repositories: a copy restores it, too.
+
+    :return: worst first: what is not fine, without any verified backup first.
+    """
+    best: dict[tuple[str, str], SeriesStatus] = {}
+    for one in series:
+        name = one.server, one.database
+        best[name] = min(best.get(name, one), one, key=_distance)
+    return sorted(best.values(), key=_distance, reverse=True)
+
+
+def _distance(one: SeriesStatus) -> tuple[bool, bool, float]:
+    """How far a series is from being restorable."""
+    age = -one.verified.started_at.timestamp() if one.verified else 0.0
+    return not one.fine, one.verified is None, age
 
 
 def sentence(series: Sequence[SeriesStatus], now: datetime) -> str:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.overview import Overview, SeriesStatus, Targets, overview
-from airflow_pgbackup.backup.overview.model import plain, sentence
+from airflow_pgbackup.backup.overview.model import by_database, plain, sentence
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
@@ -85,8 +85,9 @@ class Report:
 
     @property
     def in_danger(self) -> tuple[SeriesStatus, ...]:
-        """The series that could not be restored to a point within their target."""
-        return tuple(one.status for each in self.repositories for one in each.series if not one.status.fine)
+        """The databases that could be restored from no repository to a point within their target, worst first."""
+        every = by_database(one.status for each in self.repositories for one in each.series)
+        return tuple(one for one in every if not one.fine)
 
     @property
     def unread(self) -> tuple[RepositoryReport, ...]:
@@ -96,8 +97,7 @@ class Report:
     @property
     def sentence(self) -> str:
         """The report in one sentence or two."""
-        every = [one.status for each in self.repositories for one in each.series]
-        every.sort(key=lambda one: one.fine)
+        every = by_database(one.status for each in self.repositories for one in each.series)
         if not (unread := self.unread):
             return sentence(every, self.end)
         which = (

@@ -11,6 +11,7 @@ from honest import write_backup
 from nights import NOW, night
 
 from airflow_pgbackup.backup.overview import Overview, Target, Targets, overview
+from airflow_pgbackup.backup.overview.model import by_database, sentence
 from airflow_pgbackup.errors import ConfigurationError, RepositoryNotFound
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series, backup_folder
@@ -137,6 +138,24 @@ def test_sets_show_databases_without_a_backup_and_dropped_ones(repository: Repos
     assert (sets.server, sets.status, sets.databases) == ("prod", "partial", 1)
     assert sets.missing == (("new", "no backup was made"),)
     assert sets.complete != sets.newest
+
+
+def test_a_database_with_a_copy_counts_once(repository: Repository, tmp_path: Path) -> None:
+    copies = open_repository(f"file://{tmp_path / 'copies'}")
+    copies.init()
+    add(repository, "app", HOUR, "archive-pass")
+    add(copies, "app", 3 * DAY, "archive-pass")
+    add(copies, "lost", HOUR)
+    add(repository, "lost", 3 * DAY, "archive-pass")
+    add(copies, "never", HOUR)
+    every = [*see(repository).series, *see(copies).series]
+    best = by_database(every)
+    assert [(one.database, one.status) for one in best] == [
+        ("never", "not verified"),
+        ("lost", "late"),
+        ("app", "restorable"),
+    ]
+    assert sentence(best, NOW).startswith("1 of 3 databases can be restored to a point less than 26 h old; 2 cannot: ")
 
 
 def test_an_empty_repository_and_none(repository: Repository, tmp_path: Path) -> None:
