@@ -86,19 +86,32 @@ def _kind(task: Any) -> str | None:
     return next((name.rpartition(".")[2] for name in modules if name.startswith(_OURS)), None)
 
 
+class _Unknown(Exception):
+    """An argument is a template or the result of a task, which is not known here."""
+
+
 def _target(task: Any, render: Callable[[Any, str], str | None]) -> Target | None:
-    kind = _kind(task)
-    if kind is None:
-        return None
+    """Return what a task works on; None for one that is not ours, or where that is not known."""
+    with suppress(_Unknown):
+        if kind := _kind(task):
+            return _target_of(task, kind, render)
+    return None
+
+
+def _target_of(task: Any, kind: str, render: Callable[[Any, str], str | None]) -> Target | None:
     mapped = hasattr(task, "partial_kwargs")
 
     def argument(name: str, default: Any = None) -> Any:
         value = task.partial_kwargs.get(name, default) if mapped else getattr(task, name, default)
-        return render(task, value) if isinstance(value, str) else value
+        if isinstance(value, str) and (value := render(task, value)) is None:
+            raise _Unknown
+        return value
 
     def text(name: str, default: str | None = None) -> str | None:
         value = argument(name, default)
-        return value if isinstance(value, str) and value else None
+        if value is not None and not isinstance(value, str):
+            raise _Unknown
+        return value or None
 
     repository, aws_conn_id = text("repository"), text("aws_conn_id", "aws_default")
     backup = argument("backup")
@@ -121,9 +134,12 @@ def _target(task: Any, render: Callable[[Any, str], str | None]) -> Target | Non
         scopes = tuple(scope for scope in SCOPES if argument(f"{scope}_only"))
         return Target(**known, scopes=scopes, cluster=not scopes)
     if kind in ("dump", "check") and argument("cluster") is not True:
-        database = text("database")
+        try:
+            database = text("database")
+        except _Unknown:
+            return everything
         named: dict[str, Any] = (
-            {"databases": (database,)} if database else {"postgres_conn_id": argument("postgres_conn_id")}
+            {"databases": (database,)} if database else {"postgres_conn_id": text("postgres_conn_id")}
         )
         return Target(**known, **named)
     if kind == "freshness":

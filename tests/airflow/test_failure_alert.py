@@ -216,6 +216,20 @@ PgDumpOperator(task_id="dump", postgres_conn_id="db", database="app", repository
     assert target.name == "db/{{ 7 * 7 }}"
 
 
+def test_an_argument_that_is_not_known_is_not_guessed(load_dag: Callable[..., Any]) -> None:
+    dag = load_dag("""
+@task
+def name():
+    return "app"
+
+PgDumpOperator(task_id="a", postgres_conn_id="db", database=name(), repository="file:///r")
+PgDumpOperator(task_id="b", postgres_conn_id="db", server="{{ no.such }}", repository="file:///s")
+PgBackupVerifyOperator(task_id="c", backup=name())
+""")
+    run = targets_of({"dag": dag, "run_id": "r", "reason": "task_failure"})
+    assert [(one.repository, one.name, one.is_one_series) for one in run] == [("file:///r", "db", False)]
+
+
 def test_mapped_tasks_each_with_their_series(
     database: ConnectionParams, folder: Path, chat: Any, run_dag: RunDag
 ) -> None:
