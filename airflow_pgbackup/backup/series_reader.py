@@ -11,7 +11,7 @@ from datetime import datetime
 from airflow_pgbackup.errors import BackupNotFound
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup
-from airflow_pgbackup.repository.evidence import Evidence, may_count, read_evidence, unreadable
+from airflow_pgbackup.repository.evidence import MOST_BYTES, Evidence, may_count, read_evidence, unreadable
 from airflow_pgbackup.repository.layout import LEVELS
 from airflow_pgbackup.repository.retention import counts
 from airflow_pgbackup.repository.verification import Verification
@@ -24,14 +24,14 @@ more than one; a series in which ten do so counts as never verified."""
 class SeriesReader:
     """Reads the backups of one series, each once."""
 
-    def __init__(self, repository: Repository, now: datetime) -> None:
-        self._repository, self._now = repository, now
+    def __init__(self, repository: Repository, now: datetime, *, limit: int = MOST_BYTES) -> None:
+        self._repository, self._now, self._limit = repository, now, limit
         self._found: dict[str, Evidence] = {}
 
     def read(self, backup: Backup) -> Evidence:
         if backup.id not in self._found:
             try:
-                found = read_evidence(self._repository, backup.series, backup.id, now=self._now)
+                found = read_evidence(self._repository, backup.series, backup.id, now=self._now, limit=self._limit)
             except BackupNotFound:
                 found = unreadable(backup, "it disappeared during the operation")
             self._found[backup.id] = found

@@ -86,15 +86,21 @@ def is_complete(evidence: Evidence) -> bool:
     return evidence.manifest is not None and evidence.backup.state != "incomplete"
 
 
-def read_evidence(repository: Repository, series: Series, backup_id: str, *, now: datetime | None = None) -> Evidence:
+def read_evidence(
+    repository: Repository, series: Series, backup_id: str, *, now: datetime | None = None, limit: int = MOST_BYTES
+) -> Evidence:
     """Return the evidence of one backup: list its folder, read its manifest and its verifications.
 
+    :param limit: bytes of the manifest, and of all verifications together; a larger manifest is unreadable, and of the
+        verifications the newest within the limit are read.
     :param now: with a time zone; by default the current time.
     :raises BackupNotFound: it does not exist, or disappeared during the operation.
     :raises RepositoryError: the store did not answer, which says nothing about the backup.
     """
     backup, entries = find_folder(repository, series, backup_id)
     size = entries[MANIFEST_FILE].size
+    if limit < size <= MAX_BYTES:
+        return unreadable(backup, f"its manifest has {size} bytes")
     if not 0 < size <= MAX_BYTES:
         return Evidence(replace(backup, problem=f"its manifest has {size} bytes"), None)
     try:
@@ -102,7 +108,7 @@ def read_evidence(repository: Repository, series: Series, backup_id: str, *, now
     except ManifestError as error:
         return unreadable(backup, error.message)
     valid, invalid_failures, ignored = _read_verifications(
-        repository, backup, entries, manifest, now or datetime.now(timezone.utc)
+        repository, backup, entries, manifest, now or datetime.now(timezone.utc), limit
     )
     names = tuple(sorted(valid))
     # A listing from before this manifest may show files of another attempt that prune has removed since.
@@ -126,17 +132,23 @@ def read_evidence(repository: Repository, series: Series, backup_id: str, *, now
 
 
 def read_each(
-    repository: Repository, backups: Sequence[Backup], *, now: datetime | None = None, ahead: int = THREADS
+    repository: Repository,
+    backups: Sequence[Backup],
+    *,
+    now: datetime | None = None,
+    ahead: int = THREADS,
+    limit: int = MOST_BYTES,
 ) -> Iterator[Evidence]:
     """Yield the evidence of backups in their order, reading it on demand. A backup that has disappeared is unreadable.
 
-    :param ahead: how many to read at a time after the first, which is usually enough.
+    :param ahead: how many to read at a time after the first, which is usually enough. :param limit: of each, see
+        :func:`read_evidence`.
     :raises RepositoryError: the store did not answer.
     """
 
     def read(backup: Backup) -> Evidence:
         try:
-            return read_evidence(repository, backup.series, backup.id, now=now)
+            return read_evidence(repository, backup.series, backup.id, now=now, limit=limit)
         except BackupNotFound:
             return unreadable(backup, "it disappeared during the operation")
 
@@ -189,13 +201,18 @@ def parse_verification(data: bytes, name: VerificationName, manifest: Manifest) 
 
 
 def _read_verifications(
-    repository: Repository, backup: Backup, entries: Mapping[str, Entry], manifest: Manifest, now: datetime
+    repository: Repository,
+    backup: Backup,
+    entries: Mapping[str, Entry],
+    manifest: Manifest,
+    now: datetime,
+    limit: int,
 ) -> tuple[dict[VerificationName, Verification], list[VerificationName], list[str]]:
     """Return the valid verifications, the failures that are invalid, and a line for each file that is ignored."""
     valid: dict[VerificationName, Verification] = {}
     invalid_failures: list[VerificationName] = []
     ignored: list[str] = []
-    room, unread = MOST_BYTES, 0
+    room, unread = limit, 0
     for number, name in enumerate(sorted(backup.verifications, reverse=True)):
         size = entries[name.file].size
         if why := _out_of_time(name, manifest, now):

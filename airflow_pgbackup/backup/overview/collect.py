@@ -12,14 +12,22 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 from airflow_pgbackup.backup.freshness_rules import hours
-from airflow_pgbackup.backup.overview.model import STATUSES, BackupFacts, Overview, SeriesStatus, SetStatus
+from airflow_pgbackup.backup.overview.model import (
+    LIMIT,
+    STATUSES,
+    THREADS,
+    BackupFacts,
+    Overview,
+    SeriesStatus,
+    SetStatus,
+)
 from airflow_pgbackup.backup.overview.targets import Target, Targets
 from airflow_pgbackup.backup.series_reader import SeriesReader, rows_of
 from airflow_pgbackup.backup.set_retention import ServerSets
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
-from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
+from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.retention import plan
@@ -88,7 +96,7 @@ def series_status(
 class _Judge:
     def __init__(self, repository: Repository, series: Series, target: Target, now: datetime) -> None:
         self._series, self._target, self._now = series, target, now
-        self._reader = SeriesReader(repository, now)
+        self._reader = SeriesReader(repository, now, limit=LIMIT)
 
     def judge(self, listed: Sequence[Backup], dropped: bool, expiring: int | None) -> SeriesStatus:
         past = [one for one in listed if one.started_at <= self._now + SKEW]

@@ -19,6 +19,11 @@ STATUSES = {
 }
 """Each status of a series and what it means, worst first."""
 
+LIMIT = 8 << 20
+"""Bytes of a manifest, and of a backup's verifications, that an overview reads: some 30,000 tables. Airflow's API
+server reads many backups of a repository that somebody else may own."""
+THREADS = 4
+
 FINE = ("restorable", "dropped")
 _NAMED = 3
 

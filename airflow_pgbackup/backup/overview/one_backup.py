@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.diff import diff
 from airflow_pgbackup.backup.diff.result import Diff
+from airflow_pgbackup.backup.overview.model import LIMIT
 from airflow_pgbackup.backup.restore_command import restore_command_of
 from airflow_pgbackup.errors import BackupNotFound, ManifestError
 from airflow_pgbackup.repository.base import Repository
@@ -47,7 +48,7 @@ def backup_detail(*, repository: Repository, series: Series, id: str, now: datet
     """
     now = now or datetime.now(timezone.utc)
     find_backup(repository, series, id)
-    evidence = read_evidence(repository, series, id, now=now)
+    evidence = read_evidence(repository, series, id, now=now, limit=LIMIT)
     return BackupDetail(
         uri=repository.uri,
         now=now,
@@ -65,7 +66,9 @@ def _changes(repository: Repository, after: Evidence, now: datetime) -> Diff | N
         return None
     listed = read_catalogue(repository, series=[after.backup.series]).backups
     earlier = [one for one in listed if (one.started_at, one.id) < (after.backup.started_at, after.backup.id)]
-    before = next((one for one in read_each(repository, earlier[:3], now=now, ahead=1) if one.manifest), None)
+    before = next(
+        (one for one in read_each(repository, earlier[:3], now=now, ahead=1, limit=LIMIT) if one.manifest), None
+    )
     return diff(repository=repository, before=before, after=after, read_artifacts=False) if before else None
 
 

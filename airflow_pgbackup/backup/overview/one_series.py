@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.overview.collect import facts, series_status
-from airflow_pgbackup.backup.overview.model import BackupFacts, SeriesStatus
+from airflow_pgbackup.backup.overview.model import LIMIT, THREADS, BackupFacts, SeriesStatus
 from airflow_pgbackup.backup.overview.targets import Target
 from airflow_pgbackup.backup.series_reader import rows_of
 from airflow_pgbackup.backup.set_retention import ServerSets
@@ -70,18 +70,20 @@ def series_detail(
         gone = sets.gone_since([series])
         decisions = {one.backup.id: one for one in plan(listed, target.policy, now, sets.kept(), gone)}
     shown = listed[:MOST]
-    read = {one.backup.id: one for one in read_each(repository, shown[:READ], now=now)}
+    # Each evidence is dropped once its entry is made: it may have as many tables as a forger likes.
+    evidence = read_each(repository, shown[:READ], now=now, ahead=THREADS, limit=LIMIT)
+    entries = [_entry(one.backup, one, decisions.get(one.backup.id)) for one in evidence]
+    entries += [_entry(one, None, decisions.get(one.id)) for one in shown[READ:]]
     return SeriesDetail(
         uri=repository.uri,
         now=now,
         status=series_status(repository, series, listed, target, now),
-        timeline=tuple(_entry(one, read.get(one.id), decisions.get(one.id)) for one in shown),
+        timeline=tuple(entries),
         total=len(listed),
     )
 
 
-def _entry(listed: Backup, evidence: Evidence | None, decision: Decision | None) -> TimelineEntry:
-    backup = evidence.backup if evidence else listed
+def _entry(backup: Backup, evidence: Evidence | None, decision: Decision | None) -> TimelineEntry:
     seconds, rows = None, None
     if evidence:
         rows = rows_of(evidence.verifications)
@@ -92,7 +94,7 @@ def _entry(listed: Backup, evidence: Evidence | None, decision: Decision | None)
         shown = replace(shown, seconds=evidence.manifest.duration_seconds)
     return TimelineEntry(
         backup=shown,
-        pinned=listed.pinned,
+        pinned=backup.pinned,
         proven=evidence is not None,
         problem=backup.problem,
         restore_seconds=seconds,

@@ -11,7 +11,7 @@ from honest import write_backup
 from nights import NOW, night
 
 from airflow_pgbackup.backup.overview import Overview, Target, Targets, overview
-from airflow_pgbackup.backup.overview.model import by_database, sentence
+from airflow_pgbackup.backup.overview.model import LIMIT, by_database, sentence
 from airflow_pgbackup.errors import ConfigurationError, RepositoryNotFound
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series, backup_folder
@@ -156,6 +156,22 @@ def test_a_database_with_a_copy_counts_once(repository: Repository, tmp_path: Pa
         ("app", "restorable"),
     ]
     assert sentence(best, NOW).startswith("1 of 3 databases can be restored to a point less than 26 h old; 2 cannot: ")
+
+
+def test_files_of_any_size_are_not_read(repository: Repository, tmp_path: Path) -> None:
+    add(repository, "app", 2 * HOUR, "archive-pass")
+    huge = add(repository, "app", HOUR, "archive-pass")
+    folder = tmp_path / "pg" / backup_folder(Series("prod", "app"), huge)
+    manifest = (folder / "manifest.json").read_bytes()
+    (folder / "manifest.json").write_bytes(manifest + b" " * LIMIT)
+    (one,) = see(repository).series
+    assert (one.status, one.reason[:32]) == ("restorable", "verified at archive, 2.0 h old; ")  # the older one
+    assert f"its manifest has {len(manifest) + LIMIT} bytes" in one.reason
+    (folder / "manifest.json").write_bytes(manifest)
+    (verification,) = folder.glob("verification-*")
+    verification.write_bytes(verification.read_bytes() + b" " * LIMIT)
+    (one,) = see(repository).series
+    assert one.reason == "verified at archive, 2.0 h old; the newest is not verified yet"
 
 
 def test_an_empty_repository_and_none(repository: Repository, tmp_path: Path) -> None:
