@@ -83,9 +83,10 @@ async def overview_page() -> HTMLResponse:
         raise problem_page("The configuration of this page is invalid", error) from None
     if not sources:
         return render("unconfigured.html", title="Backups")
+    # At the same time, so that several repositories that do not answer cost the patience of one.
+    readings = await asyncio.gather(*(OVERVIEWS.get((one.uri, one.aws_conn_id), _read(one)) for one in sources))
     sections = []
-    for source in sources:
-        reading = await OVERVIEWS.get((source.uri, source.aws_conn_id), _read(source))
+    for source, reading in zip(sources, readings, strict=True):
         series = reading.value.series[:MOST_ROWS] if reading.value else ()
         rows = tuple(_row(source, one, reading.value.now) for one in series) if reading.value else ()
         sections.append(_Section(source, reading, rows))

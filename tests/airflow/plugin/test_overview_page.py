@@ -18,6 +18,7 @@ from airflow_pgbackup.plugin import PREFIX, BackupsPlugin, pages
 from airflow_pgbackup.plugin.cache import Cache
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.open import open_repository
 
 Visitor = Callable[[str | None], TestClient]
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
@@ -213,6 +214,27 @@ def test_a_slow_repository_is_read_once_and_the_page_says_so(
     monkeypatch.setattr(pages.OVERVIEWS, "_patience", 60.0)
     go.set()
     assert "1 of 1 database can be restored" in words(see(visitor))
+
+
+def test_repositories_are_read_at_the_same_time(
+    visitor: Visitor, repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    other = open_repository(f"file://{tmp_path / 'other'}")
+    other.init()
+    monkeypatch.setenv("PGBACKUP_PAGE_REPOSITORIES", f"{repository.uri} {other.uri}")
+    add(repository, "app", HOUR, "archive-pass")
+    add(other, "crm", HOUR, "archive-pass")
+    both, read = threading.Barrier(2), pages.overview
+
+    def meet(**arguments: Any) -> Any:
+        both.wait(60)  # broken unless the other repository is being read, too
+        return read(**arguments)
+
+    monkeypatch.setattr(pages, "overview", meet)
+    monkeypatch.setattr(pages, "OVERVIEWS", Cache(patience=60.0))
+    assert "2 of 2 databases can be restored" in words(see(visitor))
 
 
 def test_a_reading_that_fails_leaves_the_last_one_in_view(
