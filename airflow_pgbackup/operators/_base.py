@@ -140,11 +140,11 @@ class PgBackupOperator(BaseOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:
         """Return what the task read and wrote. The OpenLineage provider calls this, where it is installed."""
-        return lineage(self._work) if self._work is not None else None
+        return lineage(self._work, rows=self._figures.rows) if self._work is not None else None
 
     def get_openlineage_facets_on_failure(self, task_instance: object) -> OperatorLineage[Any, Any] | None:
         """Return what a failed task read, with the assertion that a verification failed."""
-        return lineage(self._work) if self._work is not None else None
+        return lineage(self._work, failed=True) if self._work is not None else None
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:

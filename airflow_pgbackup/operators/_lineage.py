@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.text import printable
@@ -51,9 +52,11 @@ class Work:
 
         :param reads: whether the task dumps it; else it restores into it.
         """
-        host = connection.host.partition(",")[0]
+        host = (connection.host or connection.keywords.get("hostaddr", "")).partition(",")[0]
         if not host or host.startswith(("/", "@")):  # a socket of this machine
             host = "localhost"
+        elif ":" in host:
+            host = f"[{host}]"
         self.database = host, connection.port.partition(",")[0] or "5432", connection.dbname
         self.reads_database = reads
         return connection
@@ -68,15 +71,19 @@ class Work:
         self.rows = _whole(result.get("rows"))
 
 
-def lineage(work: Work) -> OperatorLineage[Any, Any]:
-    """Return the datasets of a task that has ended, also of one that failed."""
+def lineage(work: Work, *, rows: int | None = None, failed: bool = False) -> OperatorLineage[Any, Any]:
+    """Return the datasets of a task that has ended.
+
+    :param rows: in the backup that the task wrote; None where nothing counted them.
+    :param failed: whether the task failed, for whatever reason: it wrote no backup then.
+    """
     from airflow.providers.openlineage.extractors.base import OperatorLineage
     from openlineage.client.event_v2 import InputDataset, OutputDataset
     from openlineage.client.facet_v2 import output_statistics_output_dataset as statistics
 
     inputs: list[Any] = []
     outputs: list[Any] = []
-    failed = work.failure is not None
+    failed = failed or work.failure is not None
     if work.read is not None:
         namespace, name = artifact(work.read)
         inputs.append(InputDataset(namespace, name, inputFacets=_quality(work), facets=_schema(work)))
@@ -84,7 +91,7 @@ def lineage(work: Work) -> OperatorLineage[Any, Any]:
         namespace, name = artifact(work.wrote)
         size = work.wrote.get("size")
         files = None if work.wrote.get("format") == "directory" else 1
-        facet = statistics.OutputStatisticsOutputDatasetFacet(size=_whole(size), fileCount=files)
+        facet = statistics.OutputStatisticsOutputDatasetFacet(rowCount=rows, size=_whole(size), fileCount=files)
         outputs.append(OutputDataset(namespace, name, outputFacets={"outputStatistics": facet}, facets=_schema(work)))
     if work.database is not None:
         host, port, database = work.database
@@ -102,11 +109,10 @@ def lineage(work: Work) -> OperatorLineage[Any, Any]:
 def artifact(reference: Mapping[str, object]) -> tuple[str, str]:
     """Return namespace and name of the artifact of a backup."""
     scheme, _, place = str(reference["repository"]).partition("://")
-    path = f"{place.rstrip('/')}/{reference['key']}"
     if scheme == "s3":
-        bucket, _, key = path.partition("/")
+        bucket, _, key = f"{place.rstrip('/')}/{reference['key']}".partition("/")
         return f"s3://{bucket}", key
-    return scheme, path
+    return scheme, f"{unquote(place).rstrip('/')}/{reference['key']}"  # as the repository decodes its URI
 
 
 def _quality(work: Work) -> dict[str, Any]:

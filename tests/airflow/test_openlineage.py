@@ -17,6 +17,7 @@ from live import LiveAirflow
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import NotProven, VerificationFailed
 from airflow_pgbackup.operators._lineage import MOST_TABLES, Work, artifact, lineage
+from airflow_pgbackup.operators.check import PgBackupCheckOperator
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.open import open_repository
@@ -168,7 +169,21 @@ def test_a_verification_is_asserted_only_where_it_found_something_out(
 def test_what_failed_wrote_nothing() -> None:
     work = Work(wrote=REFERENCE, database=("h", "5432", "app"), failure=RuntimeError())
     assert lineage(work).outputs == []
+    assert lineage(replace(work, failure=None), failed=True).outputs == []
     assert lineage(replace(work, failure=None, reads_database=True)).inputs[0].name == "app"
+
+
+def test_a_task_that_was_stopped_wrote_nothing() -> None:
+    task = PgBackupCheckOperator(task_id="stopped", postgres_conn_id="p")
+    task._work = Work(wrote=REFERENCE)
+    found = task.get_openlineage_facets_on_failure(None)
+    assert found is not None
+    assert found.outputs == []
+
+
+def test_rows_of_a_dump_where_they_were_counted() -> None:
+    (dataset,) = lineage(Work(wrote=REFERENCE), rows=3).outputs
+    assert (dataset.outputFacets or {})["outputStatistics"].rowCount == 3
 
 
 def test_tables_are_bounded_and_printable() -> None:
@@ -185,6 +200,8 @@ def test_tables_are_bounded_and_printable() -> None:
         ({"host": "db1", "port": "6000", "dbname": "app"}, ("db1", "6000", "app")),
         ({"host": "db1,db2", "port": "1,2", "dbname": "app"}, ("db1", "1", "app")),
         ({"host": "/run/postgresql", "dbname": "app"}, ("localhost", "5432", "app")),
+        ({"hostaddr": "10.0.0.7", "dbname": "app"}, ("10.0.0.7", "5432", "app")),
+        ({"host": "::1", "dbname": "app"}, ("[::1]", "5432", "app")),
     ],
 )
 def test_the_name_of_a_server(keywords: dict[str, str], database: tuple[str, str, str]) -> None:
@@ -199,6 +216,7 @@ def test_the_name_of_a_server(keywords: dict[str, str], database: tuple[str, str
         ("s3://b", ("s3://b", "k")),
         ("s3://b/p/q/", ("s3://b", "p/q/k")),
         ("file:///var/pg", ("file", "/var/pg/k")),
+        ("file:///var/my%20pg/", ("file", "/var/my pg/k")),
     ],
 )
 def test_the_name_of_an_artifact(repository: str, expected: tuple[str, str]) -> None:
