@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import sys
+import time
 import traceback
 import urllib.error
 import urllib.request
@@ -85,13 +86,24 @@ class World:
             context.close()
 
     def open(self, page: Page, address: str) -> str:
-        """Open an address of the page; return its text."""
-        answer = page.goto(address)
-        assert answer is not None
-        assert answer.status == 200, (address, answer.status)
-        content = page.content()
-        self.canary(content)
-        return content
+        """Open an address of the page, when the repository has been read; return its text."""
+        until = time.monotonic() + PATIENCE / 1000
+        while True:
+            answer = page.goto(address)
+            assert answer is not None
+            assert answer.status == 200, (address, answer.status)
+            content = page.content()
+            self.canary(content)
+            if "Reading the repository" not in content:
+                return content
+            assert time.monotonic() < until, content
+
+    def backup(self, page: Page) -> str:
+        """Follow the first backup of a series' page; return the text of its page."""
+        page.wait_for_url("**/series?**")
+        page.locator("tbody a").first.click()
+        page.locator(".facts").wait_for()
+        return page.inner_text("main")
 
     def addresses(self, page: Page) -> list[str]:
         """Every page that can be reached from the first one by links of ours, each once."""
@@ -135,6 +147,7 @@ def a_login_leads_to_the_page_in_airflows_navigation(world: World) -> None:
         frame.get_by_role("heading", name="main/crm").wait_for()
         frame.get_by_role("link", name="Backups").click()
         frame.locator("tr", has_text=world.database).first.get_by_role("link").click()
+        frame.get_by_role("heading", name=f"dvdrental/{world.database}").wait_for()
         frame.locator("tbody a").first.click()
         frame.get_by_role("link", name="dvdrental_nightly / dump").click()  # a page of Airflow, around the frame
         page.wait_for_url("**/dags/dvdrental_nightly/runs/**")
@@ -148,8 +161,7 @@ def the_series_of_the_example_dag_is_there(world: World) -> None:
         assert rows.count() == 2  # the dump, and its copy in S3
         assert "restorable" in rows.first.inner_text()
         rows.first.get_by_role("link").click()
-        page.locator("tbody a").first.click()
-        text = page.inner_text("main")
+        text = world.backup(page)
         assert "dvdrental_nightly / dump" in text
         assert "rental" in text
         link = page.locator("a[data-airflow]").first
@@ -180,8 +192,7 @@ def hostile_names_are_inert(world: World) -> None:
         assert row.count() == 1
         assert "\u202e" not in page.content()
         row.get_by_role("link").click()
-        page.locator("tbody a").first.click()
-        assert "alert(1)" in page.inner_text("main")
+        assert "alert(1)" in world.backup(page)
     assert world.said == []
 
 
@@ -230,7 +241,7 @@ def commands_can_be_copied(world: World) -> None:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         world.open(page, world.start)
         page.get_by_role("link", name="crm").first.click()
-        page.locator("tbody a").first.click()
+        world.backup(page)
         page.get_by_role("button", name="Copy").first.press("Enter")
         page.get_by_role("button", name="Copied").wait_for()
         copied = page.evaluate("navigator.clipboard.readText()")
@@ -274,6 +285,7 @@ def backup_of_crm(world: World, page: Page) -> str:
     """The address of the newest backup of a series."""
     world.open(page, world.start)
     page.get_by_role("link", name="crm").first.click()
+    page.get_by_role("heading", name="main/crm").wait_for()
     return str(page.locator("tbody a").first.evaluate("link => link.href"))
 
 
