@@ -65,11 +65,11 @@ def fill(repository: LocalRepository, root: Path) -> None:
             repository, series, NOW - age, looks=looks, members={"app.dump": bytes(size)}, seed=f"{database}{age}"
         )
         folder = root / backup_folder(series, made.id)
-        finished = (NOW - age).timestamp() + size / 1000 * chance.uniform(0.8, 1.2)
+        finished = (NOW - age).timestamp() + size / 40_000 * chance.uniform(0.8, 1.2)
         os.utime(folder / "manifest.json", (finished, finished))
         for path in folder.glob("*-restore-pass.json"):
             seen = Verification.from_json(path.read_bytes())
-            path.write_bytes(replace(seen, restore_seconds=size / 900).to_json())
+            path.write_bytes(replace(seen, restore_seconds=size / 55_000).to_json())
 
     for database in HEALTHY:
         for night in range(14):

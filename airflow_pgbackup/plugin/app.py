@@ -40,7 +40,7 @@ def app() -> FastAPI:
     made.add_api_route("/backup", details.backup_page, response_class=HTMLResponse)
     actions.add_to(made)
     made.add_api_route("/static/{name}", _static)
-    made.add_api_route("/{path:path}", _nothing)
+    made.add_api_route("/{path:path}", _nothing, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
     return made
 
 

@@ -94,7 +94,8 @@ async def overview_page() -> HTMLResponse:
     every = by_database(one for found in read for one in found.series)
     waiting = any(section.reading.running and section.overview is None for section in sections)
     now = min((found.now for found in read), default=datetime.now(timezone.utc))
-    return render(
+    return await asyncio.to_thread(  # hundreds of rows
+        render,
         "overview.html",
         title="Backups",
         sections=sections,

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
-from airflow_pgbackup.backup.freshness_rules import hours
 from airflow_pgbackup.backup.overview.model import (
     LIMIT,
     STATUSES,
@@ -20,6 +19,8 @@ from airflow_pgbackup.backup.overview.model import (
     Overview,
     SeriesStatus,
     SetStatus,
+    badness,
+    span,
 )
 from airflow_pgbackup.backup.overview.targets import Target, Targets
 from airflow_pgbackup.backup.series_reader import SeriesReader, rows_of
@@ -77,7 +78,7 @@ def overview(
     return Overview(
         uri=repository.uri,
         now=now,
-        series=tuple(sorted(series, key=lambda one: _badness(one, now))),
+        series=tuple(sorted(series, key=badness)),
         sets=tuple(_of_sets(sets, server) for server in newest),
         notes=tuple(notes[:_MOST_NOTES]),
     )
@@ -126,16 +127,16 @@ class _Judge:
 
     def _status(self, newest: Evidence | None, verified: Evidence | None) -> tuple[str, str]:
         target = self._target
-        allowed = hours(target.max_age)
+        allowed = span(target.max_age)
         if newest is None:
             return "not verified", "every backup starts in the future; check the clocks"
         age = self._now - verified.backup.started_at if verified else None
         later = "" if verified and newest.backup.id == verified.backup.id else f"; the newest {newest.backup.standing}"
         if age is not None and age <= target.max_age:
-            return "restorable", f"verified at {_level(verified)}, {hours(age)} old{later}"
+            return "restorable", f"verified at {_level(verified)}, {span(age)} old{later}"
         status = "failed" if newest.backup.state == "failed" else "late" if verified else "not verified"
         if age is not None:
-            return status, f"the newest verified backup is {hours(age)} old, more than {allowed}{later}"
+            return status, f"the newest verified backup is {span(age)} old, more than {allowed}{later}"
         return status, f"no backup is verified at {target.level}; the newest {newest.backup.standing}"
 
 
@@ -189,9 +190,3 @@ def _of_sets(sets: ServerSets, server: str) -> SetStatus:
         databases=len(complete.databases) if complete else 0,
         missing=tuple(missing),
     )
-
-
-def _badness(one: SeriesStatus, now: datetime) -> tuple[object, ...]:
-    """Sort by whether somebody must act; without any verified backup first, then by age over the target."""
-    age = (now - one.verified.started_at).total_seconds() / one.max_age if one.verified else float("inf")
-    return one.status == "dropped", one.fine, -age, list(STATUSES).index(one.status), one.server, one.database

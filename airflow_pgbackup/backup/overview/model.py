@@ -139,13 +139,26 @@ def by_database(series: Iterable[SeriesStatus]) -> list[SeriesStatus]:
     for one in series:
         name = one.server, one.database
         best[name] = min(best.get(name, one), one, key=_distance)
-    return sorted(best.values(), key=_distance, reverse=True)
+    return sorted(best.values(), key=badness)
 
 
 def _distance(one: SeriesStatus) -> tuple[bool, bool, float]:
     """How far a series is from being restorable."""
     age = -one.verified.started_at.timestamp() if one.verified else 0.0
     return not one.fine, one.verified is None, age
+
+
+def badness(one: SeriesStatus) -> tuple[object, ...]:
+    """Return the key by which series are sorted, worst first: without any verified backup, then by status, then by the
+    age of the newest verified backup."""
+    started = one.verified.started_at.timestamp() if one.verified else 0.0
+    status = list(STATUSES).index(one.status)
+    return one.status == "dropped", one.fine, one.verified is not None, status, started, one.server, one.database
+
+
+def span(time: timedelta) -> str:
+    """Return a span of time for people: ``26 h``, ``5.5 h``, ``3 days``."""
+    return hours(time).replace(".0 ", " ")
 
 
 def sentence(series: Sequence[SeriesStatus], now: datetime) -> str:
@@ -160,8 +173,7 @@ def sentence(series: Sequence[SeriesStatus], now: datetime) -> str:
     if not counting:
         return "There is no backup."
     spans = {one.max_age for one in counting}
-    point = f"less than {hours(timedelta(seconds=spans.pop()))} old" if len(spans) == 1 else "within their targets"
-    point = point.replace(".0 ", " ")
+    point = f"less than {span(timedelta(seconds=spans.pop()))} old" if len(spans) == 1 else "within their targets"
     text = f"{len(fine)} of {counted(len(counting), 'database')} can be restored to a point {point}"
     if danger:
         names = ", ".join(f"{one.server}/{one.database} ({_brief(one, now)})" for one in danger[:_NAMED])
@@ -172,7 +184,7 @@ def sentence(series: Sequence[SeriesStatus], now: datetime) -> str:
 
 def _brief(one: SeriesStatus, now: datetime) -> str:
     if one.verified is not None:
-        return f"last verified backup is {hours(now - one.verified.started_at)} old"
+        return f"last verified backup is {span(now - one.verified.started_at)} old"
     return {"no backup": "no backup", "failed": "verification failed"}.get(one.status, "never verified")
 
 

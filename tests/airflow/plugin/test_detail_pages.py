@@ -63,7 +63,7 @@ def test_a_series_over_time(visitor: Visitor, repository: Repository, monkeypatc
     pin(repository=repository, series=APP, id=made[3].id)
     page = get(visitor, series_path())
     text = words(page)
-    assert "restorable verified at archive, 1.0 h old." in text
+    assert "restorable verified at archive, 1 h old." in text
     rows = re.findall(r"<tr>\n<th scope=\"row\">.*?</tr>", page, re.DOTALL)
     assert [bool(re.search("<strong>keeps", row)) for row in rows] == [True, True, False, True]
     assert "pinned" in words(rows[3])

@@ -53,6 +53,13 @@ def test_nobody_sees_anything_without_a_login(visitor: Visitor, repository: Repo
         assert "Log in to Airflow" in answer.text
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD"])
+def test_no_method_without_a_login(visitor: Visitor, repository: Repository, method: str) -> None:
+    for path in EVERY[:-1]:
+        assert visitor(None).request(method, f"{PREFIX}{path}").status_code == 401
+        assert visitor("admin").request(method, f"{PREFIX}{path}").status_code == 404
+
+
 @pytest.mark.parametrize("token", ["", "x", "a.b.c"])
 def test_a_forged_login(visitor: Visitor, repository: Repository, token: str) -> None:
     client = visitor(None)
@@ -87,7 +94,7 @@ def test_the_worst_comes_first_with_its_reason(visitor: Visitor, repository: Rep
     text = words(page)
     assert "1 of 3 databases can be restored to a point less than 26 h old; 2 cannot: prod/lost" in text
     assert re.findall(r'class="server">prod/</span>(\w+)</a>', page) == ["lost", "late", "fine"]
-    assert "the newest verified backup is 3.0 days old, more than 26.0 h" in text
+    assert "the newest verified backup is 3 days old, more than 26 h" in text
     assert 'class="lead bad"' in page
 
 
@@ -187,7 +194,7 @@ def test_a_fleet_gives_repositories_and_targets(
     monkeypatch.setenv("PGBACKUP_PAGE_FLEET", str(tmp_path / "fleet.yaml"))
     text = words(see(visitor))
     assert "1 of 2 databases can be restored to a point within their targets; 1 cannot: erp/app" in text
-    assert "deletes none of 1" in text
+    assert "keeps all 1" in text
 
 
 def test_a_slow_repository_is_read_once_and_the_page_says_so(
