@@ -46,7 +46,7 @@ def knowing(folder: Path) -> list[str]:
     return found
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 15.0) -> bool:
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -90,7 +90,7 @@ def test_ctrl_c_leaves_nothing(moment: Callable[[Path], bool], environment: dict
     with started(environment) as demo:
         assert wait_until(lambda: moment(Path(environment["TMPDIR"])), 120)
         os.killpg(demo.pid, signal.SIGINT)  # as the terminal does: to all of the foreground group
-        _, errors = demo.communicate(timeout=30)
+        _, errors = demo.communicate(timeout=120)
     assert demo.returncode == 130
     assert errors == "stopped; all servers and files were removed\n"
 
@@ -100,7 +100,7 @@ def test_killed_it_leaves_nothing(number: signal.Signals, environment: dict[str,
     with started(environment) as demo:
         assert wait_until(lambda: dag_runs(Path(environment["TMPDIR"])), 120)
         demo.send_signal(number)
-        demo.communicate(timeout=30)
+        demo.communicate(timeout=120)
     assert demo.returncode == (130 if number == signal.SIGTERM else -number)
     # and for what a KILL leaves to others, the fixture waits
     assert wait_until(lambda: not list(Path(environment["TMPDIR"]).iterdir()))

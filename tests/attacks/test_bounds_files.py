@@ -62,7 +62,7 @@ def test_what_is_no_file_is_not_opened(repository: Repository, root: Path, kind:
         DOINGS[doing](repository, key)
     assert "\n" not in str(caught.value)
     assert str(root / key) in str(caught.value)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 30  # and not until somebody writes to it
 
 
 @pytest.mark.parametrize("kind", SPECIAL)

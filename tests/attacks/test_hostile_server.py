@@ -120,7 +120,7 @@ def test_a_rehearsal_on_a_stopped_server_can_be_canceled(rehearsed: Callable[[fl
     thread.start()
     with pytest.raises(Canceled):
         rehearsed(600.0, cancel)
-    assert time.monotonic() - asked[0] < 3.0
+    assert time.monotonic() - asked[0] < 60  # of 600
     thread.join()
 
 

@@ -257,12 +257,12 @@ def test_a_worker_that_is_killed_leaves_an_upload_that_is_swept(
     code = WORKER.format(prelude=prelude, keywords=dict(database.keywords), password=database.password)
     worker = subprocess.Popen([sys.executable, "-c", code])
     try:
-        wait_for(lambda: uploads(client, bucket) or worker.poll() is not None, 30)
+        wait_for(lambda: uploads(client, bucket) or worker.poll() is not None)
         orphans = children_of(worker.pid)
     finally:
         worker.kill()
         worker.wait()
-    wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in orphans), 10)
+    wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in orphans))
     assert [entry.key for entry in there.list()] == ["repository.json"]
     assert len(uploads(client, bucket)) == 1
     assert there.unfinished_writes(timedelta(hours=1)) == []  # another worker cannot know that it is dead

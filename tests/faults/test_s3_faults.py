@@ -370,7 +370,7 @@ def test_credentials_that_expire_between_members_are_renewed(store: Store, tmp_p
 
 
 def wait_for_parts(store: Store) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while store.proxy.count("UploadPart") < 3:
         assert time.monotonic() < deadline, "the parts were not sent"
         time.sleep(0.05)

@@ -378,12 +378,12 @@ def test_interrupted_half_way(database: ConnectionParams, tmp_path: Path, run: R
         )
         with database.connect() as other:
             waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = %s"
-            end = time.monotonic() + 30
+            end = time.monotonic() + 60
             while other.execute(waiting, [database.dbname]).fetchone() == (0,):
                 assert time.monotonic() < end
                 time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == EXIT_STATUS["interrupted"]
     assert "Traceback" not in said
     assert as_json(run("list", here, "--all", "--json")) == []

@@ -264,21 +264,26 @@ def test_ctrl_c_leaves_the_terminal_as_it_was() -> None:
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
 def test_no_control_characters_where_none_are_wanted(env: dict[str, str]) -> None:
-    code = VERB.replace("sys.stdin.readline()", "__import__('time').sleep(0.5)")
-    code = f"import airflow_pgbackup.cli.session as s; s._INTERVAL = 0.1\n{code}"
+    code = f"import airflow_pgbackup.cli.session as s; s._INTERVAL = 0.1\n{VERB}"
     with on_terminal([sys.executable, "-c", code], env) as (process, terminal):
-        seen = read_until(terminal, NEVER)
+        seen = read_until(terminal, "reading a_dump")
+        os.write(terminal, b"\n")
+        seen += read_until(terminal, NEVER)
         assert process.wait(60) == 0
     assert not [character for character in seen if character < " " and character not in "\r\n"]
     assert "reading a_dump.dump: 50%, 512.0 MiB of 1.0 GiB, table 1 of 9" in seen
 
 
 def test_lines_in_a_pipe() -> None:
-    code = VERB.replace("sys.stdin.readline()", "__import__('time').sleep(0.5)")
-    code = f"import airflow_pgbackup.cli.session as s; s._INTERVAL = 0.1\n{code}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "done\n"
-    lines = done.stderr.splitlines()
+    code = f"import airflow_pgbackup.cli.session as s; s._INTERVAL = 0.1\n{VERB}"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as process:
+        assert process.stderr is not None
+        lines = [process.stderr.readline(), process.stderr.readline()]
+        out, errors = process.communicate("\n", timeout=60)
+    assert process.returncode == 0
+    assert out == "done\n"
+    lines = [line.rstrip("\n") for line in lines] + errors.splitlines()
     assert lines[0] == "half of it"
     assert all(line.startswith("reading a_dump.dump: 50%, 512.0 MiB of 1.0 GiB, table 1 of 9") for line in lines[1:])
     assert lines[1:]

@@ -255,11 +255,17 @@ def standby() -> Iterator[PostgresServer]:
         with pytest.raises(psycopg.OperationalError):
             # its own child processes lie in the data folder; after a crash it looks for standby.signal anew
             run(server.params, "copy (select 1) to program 'touch standby.signal; kill -9 $PPID'")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not in_recovery(server):
             assert time.monotonic() < deadline, server.log_path.read_text()
             time.sleep(0.1)
         yield server
+
+
+def feeds_back(server: PostgresServer) -> bool:
+    """Whether new sessions have the setting: a server reads its configuration some time after it is asked to."""
+    with server.params.connect() as session:
+        return session.execute("show hot_standby_feedback").fetchone() == ("on",)
 
 
 def test_a_standby(standby: PostgresServer, here: Repository) -> None:
@@ -274,7 +280,10 @@ def test_a_standby(standby: PostgresServer, here: Repository) -> None:
     assert "serializable" in dump_fails(standby.params, here, options)
 
     run(standby.params, "alter system set hot_standby_feedback = on", "select pg_reload_conf()")
-    time.sleep(0.2)
+    deadline = time.monotonic() + 60
+    while not feeds_back(standby):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert list(checked(standby.params, here)) == ["standby_unlogged"]
 
 

@@ -122,18 +122,19 @@ def verification(repository: Repository) -> dict[str, Any]:
 
 def test_rows_that_come_while_it_runs_are_in_neither(database: ConnectionParams, here: Repository) -> None:
     """One snapshot for both: somebody writes all the time."""
-    stop = threading.Event()
+    begun, stop = threading.Event(), threading.Event()
 
     def write() -> None:
         with database.connect() as session:
             while not stop.is_set():
                 session.execute("insert into film values (0)")
                 session.execute("insert into other.film values (0)")
+                begun.set()
 
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        time.sleep(0.2)
+        assert begun.wait(60)
         reference, manifest = dump(database, here)
     finally:
         stop.set()

@@ -48,7 +48,7 @@ def test_a_query_that_waits_ends_at_its_deadline(database: ConnectionParams, wha
         start = time.monotonic()
         with DatabaseReader(database, None, deadline=1.0) as reader, pytest.raises(DeadlineExceeded):
             query(reader)
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 50
         other.rollback()
     with DatabaseReader(database, None, deadline=60.0) as reader:
         query(reader)

@@ -206,11 +206,11 @@ def tls_server(certificates: Path, *, client_certificate: bool = False) -> Itera
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(certificates / "ca.crt")
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(10)
+        listener.settimeout(60)
 
         def serve() -> None:
             peer = listener.accept()[0]
-            peer.settimeout(10)
+            peer.settimeout(60)
             with peer:
                 peer.recv(8)
                 peer.sendall(b"S")
@@ -252,12 +252,12 @@ def test_certificates(certificates: Path) -> None:
 def test_a_pooler_that_refuses_session_options(server18: PostgresServer) -> None:
     """A server that answers every startup message as PgBouncer answers one with options."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(10)
+        listener.settimeout(60)
 
         def refuse() -> None:
             for _ in range(2):
                 with listener.accept()[0] as peer:
-                    peer.settimeout(10)
+                    peer.settimeout(60)
                     while True:
                         length = int.from_bytes(peer.recv(4), "big")
                         body = peer.recv(length - 4)

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 import zlib
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -412,10 +413,10 @@ def test_an_upload_that_grows_is_no_leftover(client: S3Client, bucket: str) -> N
     repository = made(f"s3://{bucket}", client)
     upload = client.create_multipart_upload(Bucket=bucket, Key=KEY)
     begun = client.list_multipart_uploads(Bucket=bucket)["Uploads"][0]["Initiated"]
-    while datetime.now(timezone.utc) < begun + timedelta(seconds=4):
-        pass
+    while datetime.now(timezone.utc) < begun + timedelta(seconds=9):
+        time.sleep(0.1)
     client.upload_part(Bucket=bucket, Key=KEY, UploadId=upload["UploadId"], PartNumber=1, Body=bytes(5 * MIB))
-    assert repository.unfinished_writes(timedelta(seconds=3)) == []
+    assert repository.unfinished_writes(timedelta(seconds=8)) == []
     assert [leftover.key for leftover in repository.unfinished_writes(timedelta(seconds=-5))] == [KEY]
 
 
