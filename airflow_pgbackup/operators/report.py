@@ -96,10 +96,10 @@ class PgBackupReportOperator(PgBackupOperator):
         if given["to"]:
             self._mail(found, list(given["to"]))
         return {
-            "sentence": found.sentence,
+            "sentence": printable(found.sentence),
             "start": found.start.isoformat(),
             "end": found.end.isoformat(),
-            "in_danger": [f"{one.server}/{one.database}" for one in found.in_danger[:_MOST_NAMED]],
+            "in_danger": [printable(f"{one.server}/{one.database}") for one in found.in_danger[:_MOST_NAMED]],
             "unread": [each.uri for each in found.unread],
             "mailed_to": list(given["to"]),
         }
@@ -115,7 +115,8 @@ class PgBackupReportOperator(PgBackupOperator):
         from airflow_pgbackup.backup.report import as_html
 
         danger = len(found.in_danger) + len(found.unread)
-        subject = f"{self.subject}: {f'{danger} in danger' if danger else 'all restorable'}"
+        state = f"{danger} in danger" if danger else "all restorable" if found.all_restorable else "no backup"
+        subject = f"{self.subject}: {state}"
         with tempfile.TemporaryDirectory(prefix="pgbackup-report-") as directory:
             files = []
             if is_true("picture", self.picture):

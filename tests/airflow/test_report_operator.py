@@ -52,6 +52,19 @@ def test_the_example(run_dag: Callable[..., Any], mail: Any, filled: str, monkey
     assert "1 of 2 databases can be restored" in run.output
 
 
+def test_the_subject_for_an_empty_repository(run_dag: Callable[..., Any], mail: Any, folder: Path) -> None:
+    open_repository(folder.as_uri()).init()
+    run = run_dag(
+        f"""
+        from airflow_pgbackup.operators.report import PgBackupReportOperator
+        PgBackupReportOperator(task_id="report", repositories=[{folder.as_uri()!r}], to=["dba@example.com"])
+        """
+    )
+    assert run.state == "success", run.output
+    (sent,) = mail.mails
+    assert sent["Subject"] == "PostgreSQL backups: no backup"
+
+
 def test_without_addresses_nothing_is_sent_and_a_lost_repository_is_reported(
     run_dag: Callable[..., Any], mail: Any, filled: str
 ) -> None:

@@ -86,8 +86,13 @@ class Report:
     @property
     def in_danger(self) -> tuple[SeriesStatus, ...]:
         """The databases that could be restored from no repository to a point within their target, worst first."""
-        every = by_database(one.status for each in self.repositories for one in each.series)
-        return tuple(one for one in every if not one.fine)
+        return tuple(one for one in self._databases if not one.fine)
+
+    @property
+    def all_restorable(self) -> bool:
+        """Whether every repository was read and every database can be restored. Not if there is no backup at all."""
+        some = any(one.status == "restorable" for one in self._databases)
+        return some and not self.in_danger and not self.unread
 
     @property
     def unread(self) -> tuple[RepositoryReport, ...]:
@@ -97,7 +102,7 @@ class Report:
     @property
     def sentence(self) -> str:
         """The report in one sentence or two."""
-        every = by_database(one.status for each in self.repositories for one in each.series)
+        every = self._databases
         if not (unread := self.unread):
             return sentence(every, self.end)
         which = (
@@ -107,6 +112,10 @@ class Report:
         )
         start = f"{which} could not be read."
         return f"{start} {sentence(every, self.end)}" if len(unread) < len(self.repositories) else start
+
+    @property
+    def _databases(self) -> list[SeriesStatus]:
+        return by_database(one.status for each in self.repositories for one in each.series)
 
     def as_json(self) -> dict[str, object]:
         """Return plain JSON: times as ISO 8601, spans in seconds."""

@@ -23,7 +23,7 @@ _UNKNOWN = "-"
 
 def as_text(report: Report) -> list[str]:
     """Return the report as lines."""
-    lines = [report.sentence, f"Period: {_when(report.start)} to {_when(report.end)}."]
+    lines = [printable(report.sentence), f"Period: {_when(report.start)} to {_when(report.end)}."]
     for each in report.repositories:
         lines += ["", cut(each.uri)]
         if each.overview is None:
@@ -38,6 +38,8 @@ def as_text(report: Report) -> list[str]:
         lines += more(each)
         if each.complete_sets or each.partial_sets:
             lines.append(f"  backup sets: {each.complete_sets} complete, {each.partial_sets} partial")
+    if open_points := not_proven(report):
+        lines += ["", "Not proven:", *(f"  {point}" for point in open_points)]
     return lines
 
 
@@ -46,7 +48,29 @@ def as_html(report: Report, *, picture: str | None = None) -> str:
 
     :param picture: the address of the picture of :func:`.plot.plot`, such as ``cid:plot`` of a mail; None: without.
     """
-    return _templates().get_template("report.html").render(report=report, picture=picture, most=MOST_ROWS)
+    return (
+        _templates()
+        .get_template("report.html")
+        .render(report=report, picture=picture, most=MOST_ROWS, not_proven=not_proven(report))
+    )
+
+
+def not_proven(report: Report) -> list[str]:
+    """Return what the backups of the period do not prove, one clause for each kind; empty if nothing is open."""
+    series = [one for each in report.repositories for one in each.series if one.status.status != "dropped"]
+    failed = sum(one.failed for one in series)
+    undecided = sum(one.not_proven for one in series)
+    unseen = sum(one.unverified for one in series)
+    unrehearsed = sum(not one.rehearsals for one in series)
+    unread = len(report.unread)
+    points = (
+        (unread, f"{counted(unread, 'repository', 'repositories')} could not be read: nothing is known of the backups"),
+        (failed, f"{counted(failed, 'backup')} failed verification"),
+        (undecided, f"{counted(undecided, 'backup')} could not be verified: the verification had no verdict"),
+        (unseen, f"{counted(unseen, 'backup')} not verified"),
+        (unrehearsed, f"{unrehearsed} of {len(series)} series not rehearsed in this period"),
+    )
+    return [says for number, says in points if number]
 
 
 def counts(one: SeriesPeriod) -> str:

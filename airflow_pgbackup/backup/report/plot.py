@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from airflow_pgbackup.backup.report.collect import DAY_STATES
@@ -33,6 +34,7 @@ def plot(report: Report) -> bytes:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.font_manager import findfont, get_font
         from matplotlib.patches import Patch, Rectangle
     except ImportError:
         raise ConfigurationError(
@@ -42,7 +44,7 @@ def plot(report: Report) -> bytes:
     series = [one for each in report.repositories for one in each.series]
     series.sort(key=lambda one: one.status.fine)
     shown = series[:MOST_SERIES]
-    figure = Figure(figsize=(9, 1.4 + 0.28 * max(1, len(shown))), dpi=110)
+    figure = Figure(figsize=(9, 1.1 + 0.28 * max(1, len(shown))), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for row, one in enumerate(shown):
@@ -56,7 +58,8 @@ def plot(report: Report) -> bytes:
                 axes.text(day + 0.5, row + 0.5, _MARKS[state], color="white", ha="center", va="center", fontsize=8)
     axes.set_xlim(0, report.days)
     axes.set_ylim(max(1, len(shown)), 0)
-    names = [_name(f"{one.status.server}/{one.status.database}") for one in shown]
+    drawn = get_font(findfont("sans")).get_charmap()
+    names = [_name(f"{one.status.server}/{one.status.database}", drawn) for one in shown]
     axes.set_yticks([row + 0.5 for row in range(len(shown))], names, fontsize=8, parse_math=False)
     step = max(1, report.days // 12)
     dates = [report.start + (report.end - report.start) * ((day + 0.5) / report.days) for day in range(report.days)]
@@ -73,19 +76,13 @@ def plot(report: Report) -> bytes:
     axes.set_title(title, fontsize=10, loc="left")
     words = {"none": "no backup", "unverified": "not verified"}
     patches = [Patch(facecolor=_COLORS[one], edgecolor="#d5d9e0", label=words.get(one, one)) for one in DAY_STATES]
-    axes.legend(
-        handles=patches,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.6 / (0.28 * max(1, len(shown)) + 0.6)),
-        ncols=5,
-        fontsize=8,
-        frameon=False,
-    )
+    figure.legend(handles=patches, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     out = io.BytesIO()
     figure.savefig(out, format="png", bbox_inches="tight")
     return out.getvalue()
 
 
-def _name(text: str) -> str:
-    shown = cut(text)
+def _name(text: str, drawn: Container[int]) -> str:
+    """Return a name of bounded length. Characters that the font lacks are escaped, as all would be the same box."""
+    shown = "".join(one if ord(one) in drawn else one.encode("unicode_escape").decode() for one in cut(text))
     return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"

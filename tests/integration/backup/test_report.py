@@ -94,6 +94,8 @@ def test_an_empty_repository(repository: Repository) -> None:
     found = see(repository)
     assert found.sentence == "There is no backup."
     assert "It has no backup." in as_html(found)
+    assert not found.all_restorable
+    assert "#1a6334" not in as_html(found)  # the color of good news
     assert plot(found).startswith(b"\x89PNG")
 
 
@@ -123,6 +125,44 @@ def test_the_html_is_fit_for_mail_and_hostile_names_are_text(repository: Reposit
     assert 'src="cid:plot"' in html
     assert "\u202e" not in "\n".join(as_text(found))
     assert plot(found).startswith(b"\x89PNG")
+
+
+def test_a_hostile_name_in_the_sentence_is_escaped(repository: Repository) -> None:
+    add(repository, HOSTILE, HOUR, "archive-fail")
+    found = see(repository)
+    assert "prod/<script>alert(1)</script>\\u202e" in as_text(found)[0]
+    assert "\u202e" not in as_html(found)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_name_that_the_font_lacks_is_drawn_escaped(repository: Repository) -> None:
+    add(repository, "数据库", HOUR, "archive-pass")
+    assert plot(see(repository)).startswith(b"\x89PNG")
+
+
+def test_what_was_not_proven_comes_last(repository: Repository, tmp_path: Path) -> None:
+    add(repository, "app", HOUR, "archive-pass")
+    add(repository, "lost", HOUR, "archive-fail")
+    add(repository, "lost", DAY, "archive-notproven")
+    add(repository, "lost", 2 * DAY)
+    found = see(repository, open_repository(f"file://{tmp_path / 'unmounted'}"))
+    says = [
+        "1 repository could not be read: nothing is known of the backups",
+        "1 backup failed verification",
+        "1 backup could not be verified: the verification had no verdict",
+        "1 backup not verified",
+        "2 of 2 series not rehearsed in this period",
+    ]
+    assert as_text(found)[-6:] == ["Not proven:", *(f"  {one}" for one in says)]
+    assert all(f"<li>{one}</li>" in as_html(found) for one in says)
+
+
+def test_nothing_is_left_to_prove(repository: Repository) -> None:
+    add(repository, "app", HOUR, "archive-pass", "restore-pass")
+    found = see(repository)
+    assert found.all_restorable
+    assert "Not proven" not in as_html(found)
+    assert "Not proven:" not in as_text(found)
 
 
 def test_a_long_report_is_bounded(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
