@@ -100,7 +100,9 @@ async def overview_page() -> HTMLResponse:
         title="Backups",
         sections=sections,
         sentence=sentence(every, now) if read else None,
-        danger=sum(not one.fine for one in every),
+        good=any(one.status == "restorable" for one in every)
+        and all(one.fine for one in every)
+        and len(read) == len(sections),
         waiting=waiting,
         now=now,
     )

@@ -123,6 +123,7 @@ def test_an_empty_repository(visitor: Visitor, repository: Repository) -> None:
     text = words(see(visitor))
     assert "There is no backup." in text
     assert "The repository is empty." in text
+    assert 'class="lead bad"' in see(visitor)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,7 @@ def test_the_other_repositories_are_shown_beside_one_that_is_lost(
     page = see(visitor)
     assert "1 of 1 database can be restored" in words(page)
     assert 'role="alert"' in page
+    assert 'class="lead bad"' in page  # of the lost one, nothing is known
 
 
 @pytest.mark.parametrize(
