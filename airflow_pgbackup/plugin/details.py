@@ -28,7 +28,7 @@ DETAILS: Cache[Any] = Cache()
 
 MOST_TABLES = 500
 _LONGEST_PARAMETER = 1000
-_DAG_ID = re.compile(r"[\w.-]{1,250}", re.ASCII)
+_DAG_ID = re.compile(r"[\w.-]{1,250}")  # Airflow's own rule
 
 
 async def series_page(repository: str = "", series: str = "") -> HTMLResponse:
@@ -124,11 +124,13 @@ def run_link(origin: Any) -> str | None:
     dag_id, run_id, task_id = (origin.get(name) for name in ("dag_id", "run_id", "task_id"))
     if not (isinstance(dag_id, str) and _DAG_ID.fullmatch(dag_id) and dag_id.strip(".")):
         return None
-    if not (isinstance(run_id, str) and 0 < len(run_id) <= 250 and run_id.strip(".")):
-        return f"../dags/{dag_id}"
-    link = f"../dags/{dag_id}/runs/{quote(run_id, safe='')}"
+    link = f"../dags/{quote(dag_id, safe='')}"
+    # Not printable: a lone surrogate, for one, which no URL can hold.
+    if not (isinstance(run_id, str) and 0 < len(run_id) <= 250 and run_id.strip(".") and run_id.isprintable()):
+        return link
+    link += f"/runs/{quote(run_id, safe='')}"
     if isinstance(task_id, str) and _DAG_ID.fullmatch(task_id) and task_id.strip("."):
         index = origin.get("map_index")
         mapped = f"/mapped/{index}" if type(index) is int and index >= 0 else ""
-        link += f"/tasks/{task_id}{mapped}"
+        link += f"/tasks/{quote(task_id, safe='')}{mapped}"
     return link

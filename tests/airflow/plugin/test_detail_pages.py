@@ -12,13 +12,13 @@ from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
-from honest import write_backup
+from honest import verification_of, write_backup
 from nights import night
 
 from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.plugin import PREFIX, details
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.layout import Series, backup_folder
+from airflow_pgbackup.repository.layout import Series, VerificationName, backup_folder
 from airflow_pgbackup.repository.manifest import Manifest
 
 Visitor = Callable[[str | None], TestClient]
@@ -114,6 +114,14 @@ def test_a_backup_that_does_not_count(visitor: Visitor, repository: Repository, 
     assert 'class="lead bad"' in page
 
 
+def test_rows_stay_in_view_when_a_later_verification_counted_none(visitor: Visitor, repository: Repository) -> None:
+    manifest = add(repository, 2 * HOUR, "archive-pass")
+    empty = replace(verification_of(manifest, "integrity", "pass", NOW - HOUR), tables=())
+    name = VerificationName(NOW - HOUR, "integrity", "pass").file
+    repository.write_bytes(f"{backup_folder(APP, manifest.id)}/{name}", empty.to_json())
+    assert "public.t 7 pass" in words(get(visitor, backup_path(manifest)))
+
+
 def test_the_set_and_the_dag_run_that_made_it(visitor: Visitor, repository: Repository, tmp_path: Path) -> None:
     made = night(repository, 1, "app")
     (member,) = made.databases
@@ -141,6 +149,8 @@ def test_the_set_and_the_dag_run_that_made_it(visitor: Visitor, repository: Repo
         ({"dag_id": "javascript:alert(1)", "run_id": "x"}, None),
         ({"dag_id": ["a"], "run_id": "x"}, None),
         ({"dag_id": "a", "run_id": ".."}, "../dags/a"),
+        ({"dag_id": "a", "run_id": "x\ud800"}, "../dags/a"),
+        ({"dag_id": "täglich", "run_id": "x"}, "../dags/t%C3%A4glich/runs/x"),
         ({"dag_id": "a", "run_id": "//evil.test/x"}, "../dags/a/runs/%2F%2Fevil.test%2Fx"),
         ({"dag_id": "a", "run_id": 'x"onclick=', "task_id": "../t"}, "../dags/a/runs/x%22onclick%3D"),
         ({"dag_id": "a", "run_id": "x", "task_id": "t", "map_index": True}, "../dags/a/runs/x/tasks/t"),
