@@ -56,7 +56,7 @@ def overview(
     listed = catalogue.by_series()
     sets = ServerSets.of(repository, catalogue, now, notes.append, complete=True)
     dropped = sets.dropped(listed)
-    kept = sets.kept()
+    kept, gone = sets.kept(), sets.gone_since(listed)
 
     def judge(item: tuple[Series, list[Backup]]) -> SeriesStatus:
         cancel.check()
@@ -64,7 +64,7 @@ def overview(
         target = targets.of(series)
         expiring = None
         if target.policy is not None:
-            expiring = sum(not decision.keep for decision in plan(backups, target.policy, now, kept))
+            expiring = sum(not decision.keep for decision in plan(backups, target.policy, now, kept, gone))
         return _Judge(repository, series, target, now).judge(backups, series in dropped, expiring)
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -85,13 +85,14 @@ def overview(
 
 
 def series_status(
-    repository: Repository, series: Series, backups: Sequence[Backup], target: Target, now: datetime
+    repository: Repository, series: Series, backups: Sequence[Backup], target: Target, now: datetime, *, dropped: bool
 ) -> SeriesStatus:
     """Return the state of one series.
 
     :param backups: all of the series, newest first, as a listing shows them.
+    :param dropped: whether the database is not on its server any more.
     """
-    return _Judge(repository, series, target, now).judge(backups, dropped=False, expiring=None)
+    return _Judge(repository, series, target, now).judge(backups, dropped, expiring=None)
 
 
 class _Judge:

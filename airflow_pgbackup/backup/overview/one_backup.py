@@ -13,7 +13,7 @@ from airflow_pgbackup.backup.restore_command import restore_command_of
 from airflow_pgbackup.errors import BackupNotFound, ManifestError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
-from airflow_pgbackup.repository.catalogue import find_backup, read_catalogue
+from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.evidence import Evidence, read_each, read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.set_files import list_sets, read_listed_set
@@ -47,7 +47,6 @@ def backup_detail(*, repository: Repository, series: Series, id: str, now: datet
     :raises RepositoryError: the repository could not be read.
     """
     now = now or datetime.now(timezone.utc)
-    find_backup(repository, series, id)
     evidence = read_evidence(repository, series, id, now=now, limit=LIMIT)
     return BackupDetail(
         uri=repository.uri,

@@ -65,8 +65,8 @@ def series_detail(
     if not listed:
         raise BackupNotFound(f"{repository.uri} has no backup of {series}", hint="Choose a series that is listed.")
     decisions: dict[str, Decision] = {}
+    sets = ServerSets.of(repository, catalogue, now, lambda line: None, complete=False)
     if target.policy is not None:
-        sets = ServerSets.of(repository, catalogue, now, lambda line: None, complete=False)
         gone = sets.gone_since([series])
         decisions = {one.backup.id: one for one in plan(listed, target.policy, now, sets.kept(), gone)}
     shown = listed[:MOST]
@@ -77,7 +77,7 @@ def series_detail(
     return SeriesDetail(
         uri=repository.uri,
         now=now,
-        status=series_status(repository, series, listed, target, now),
+        status=series_status(repository, series, listed, target, now, dropped=series in sets.dropped([series])),
         timeline=tuple(entries),
         total=len(listed),
     )

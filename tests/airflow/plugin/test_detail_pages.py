@@ -160,6 +160,22 @@ def test_links_from_a_manifest_stay_on_airflow(origin: dict[str, object], link: 
     assert details.run_link(origin) == link
 
 
+def test_a_dropped_database_is_called_so_on_its_page_too(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGBACKUP_PAGE_RETENTION", '{"keep_last": 1}')
+    for number in (4, 3):
+        night(repository, number, "app", "old")
+    for number in (2, 1):
+        night(repository, number, "app")
+    page = words(get(visitor, series_path(Series("prod", "old"))))
+    assert "dropped the database is not on its server any more" in page
+    # What the first view says is what the page of the series says.
+    assert page.count("deletes") == 1
+    row = next(row for row in get(visitor, "").split("<tr") if "/</span>old</a>" in row)
+    assert "1 of 2 expires" in words(row)
+
+
 def test_hostile_manifests_are_text(visitor: Visitor, repository: Repository, tmp_path: Path) -> None:
     manifest = add(repository, HOUR, "archive-pass")
     rewrite(
