@@ -11,6 +11,7 @@ from pathlib import Path
 
 from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, TocEntry
+from airflow_pgbackup.postgres.tools.stderr import INTERLEAVED
 
 
 def restore_totals(entries: Collection[TocEntry]) -> dict[str, int]:
@@ -27,14 +28,11 @@ class RestoreCounter:
 
     In ``restore_toc_entry`` of pg_backup_archiver.c, an entry with a definition is "creating", one with rows is
     "processing data for table", and one such as a sequence's value is "executing".
-
-    With several jobs, processes write to one pipe, each the name of the program and the message in writes of their own
-    (``pg_log_generic_v`` of logging.c), so a line may begin with the name twice and the next one without it.
     """
 
     _TABLE = "processing data for table"
     _ITEM = re.compile(
-        rf"(?:pg_restore: ?)* ?({_TABLE}|creating|processing (?!(?:missed )?item |data for table)|executing(?! SELECT))"
+        rf"{INTERLEAVED} ?({_TABLE}|creating|processing (?!(?:missed )?item |data for table)|executing(?! SELECT))"
     )
 
     def __init__(self, step: Step) -> None:

@@ -16,14 +16,18 @@ from airflow_pgbackup.postgres.options.compression import Compression as Spec
 from airflow_pgbackup.postgres.options.compression import default_compression
 from airflow_pgbackup.postgres.tools.capabilities import NEWEST_MAJOR, OLDEST_MAJOR
 from airflow_pgbackup.postgres.tools.clients import Client
+from airflow_pgbackup.postgres.tools.stderr import INTERLEAVED
 from airflow_pgbackup.repository.manifest import US, Compression
 
 _OURS = ("none", "zstd", "gzip")
 
 # With --verbose pg_dump names each table when it starts it. Its other verbose lines are chatter.
-_TABLE = re.compile(r"^pg_dump: dumping contents of table ")
-_ITEM = re.compile(r"^pg_dump: finished item (\d+) ", re.ASCII)
-_CHATTER = re.compile(r"^pg_dump(all)?: (?!warning|error|hint|detail)")
+_TABLE = re.compile(rf"{INTERLEAVED} ?dumping contents of table ")
+_ITEM = re.compile(rf"{INTERLEAVED} ?finished item (\d+) ", re.ASCII)
+_CHATTER = re.compile(
+    r"(?:pg_dump(?:all)?: ?)+(?! ?(?:pg_dump|warning|error|hint|detail))"
+    r"| ?(?:dumping contents of table|(?:launching|processing|finished) item|executing SELECT) "
+)
 
 _TRAILERS = {
     "pg_dump": b"-- PostgreSQL database dump complete",

@@ -21,13 +21,14 @@ from airflow_pgbackup.postgres.psql.script_filter import ScriptFilter
 from airflow_pgbackup.postgres.sql.lexer import Event, MetaCommand, Statement
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import ToolProcess
+from airflow_pgbackup.postgres.tools.stderr import INTERLEAVED
 
 APPLICATION = "airflow-pgbackup restore"
 """application_name of the sessions of pg_restore and psql."""
 
-_CHATTER = re.compile(r"^pg_restore: (?!warning|error|hint|detail|from TOC entry)")
+_CHATTER = re.compile(r"^(?:pg_restore: ?)+(?! ?(?:pg_restore|warning|error|hint|detail|from TOC entry))")
 _BEGINNING = re.compile(r"^(?:pg_restore|psql): |^psql:.*:\d+: ")
-_WARNING = re.compile(r"^pg_restore: warning: |\bWARNING: ")
+_WARNING = re.compile(rf"^{INTERLEAVED} ?warning: |\bWARNING: ")
 
 # Errors of a server or a role that is not the one of the dump, although the dump is valid, and what to do about them.
 _HINTS = [

@@ -9,6 +9,13 @@ from airflow_pgbackup.postgres.connection.hints import hint_for
 
 LONGEST_LINE = 2000  # characters: long enough for any message, short enough for a log
 
+INTERLEAVED = r"(?:(?:pg_\w+): ?)*"
+"""The names of programs before a message, as a pattern.
+
+With several jobs, processes write to one pipe, each the name of the program and the message in writes of their own
+(``pg_log_generic_v`` of logging.c), so a line may begin with the name twice and the next one without it.
+"""
+
 # A message of a tool begins with its name (src/common/logging.c), one of psql about a script with file and line, and a
 # message of the server through libpq with a severity.
 _MESSAGE = re.compile(
@@ -19,7 +26,7 @@ _MESSAGE = re.compile(
 # "Command was:" and "Query was:" of pg_dump and pg_restore; and the server's fields that quote rows and statements, as
 # libpq writes them (PQresultErrorMessage, also after "Error message from server:").
 _QUOTING = re.compile(
-    r"(?:[\w.-]+: )?(?:detail: )?(?:Command|Query) was: "
+    rf"{INTERLEAVED}(?:[\w.-]+: )?(?:detail: )?(?:Command|Query) was: "
     r"|(?:psql:.*:\d+: )?(?:DETAIL|CONTEXT|QUERY|STATEMENT|LINE \d+): "
 )
 # The columns of a key, without their values: ri_ReportViolation() and _bt_check_unique() in src/backend.
@@ -35,7 +42,9 @@ _CONSEQUENCE = re.compile(
     r"pg_dump failed on database|worker process died unexpectedly|errors ignored on restore"
     r"|PQgetResult\(\) failed|PQgetCopyData\(\) failed|query failed: *$|could not execute query: *$"
 )
-_PREFIX = re.compile(r"^[\w.-]+: (?:(?:error|fatal|detail|warning): )?(?:Error message from server: )?")
+_PREFIX = re.compile(
+    r"^(?:pg_\w+: ?(?=pg_))*[\w.-]+: (?:(?:error|fatal|detail|warning): )?(?:Error message from server: )?"
+)
 
 
 class StderrFilter:

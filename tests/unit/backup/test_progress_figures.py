@@ -10,7 +10,9 @@ import pytest
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.counters import DirectorySize, RestoreCounter, restore_totals
+from airflow_pgbackup.backup.dump_plan import DumpPlan
 from airflow_pgbackup.backup.progress import Figures, LogProgress, NoProgress, Step, human_duration
+from airflow_pgbackup.repository.manifest import Compression
 
 GIB = 1 << 30
 
@@ -136,6 +138,28 @@ def test_lines_of_pg_restore() -> None:
         count(line)
     assert (step.items, step.tables) == (6, 2)
     assert restore_totals([]) == {"items_total": 0, "tables_total": 0}
+
+
+def test_lines_of_pg_dump_whose_processes_write_at_once() -> None:
+    """pg_dump 18 with two jobs wrote 260 of 3,265 lines of 300 tables so."""
+    step, said, items = Step("dumping", NoProgress()), list[str](), list[int]()
+    plan = DumpPlan("pg_dump", (), "directory", Compression("none", None, "postgresql"), False, False, False)
+    listen = plan.listener(said.append, step, items.append)
+    warnings = ["pg_dump: pg_dump: warning: odd", "pg_dump:pg_dump: error: boom", "pg_dump: error: bad", "warning: odd"]
+    for line in (
+        'pg_dump: dumping contents of table "public.t9"',
+        'pg_dump: pg_dump: dumping contents of table "public.t10"',
+        'dumping contents of table "public.t11"',
+        "pg_dump:pg_dump: finished item 3770 TABLE DATA t9",
+        "finished item 3771 TABLE DATA t10",
+        " finished item 3772 TABLE DATA t11",
+        "executing SELECT pg_catalog.set_config('search_path', '', false);",
+        *warnings,
+    ):
+        listen(line)
+    assert step.tables == 3
+    assert items == [3770, 3771, 3772]
+    assert said == warnings
 
 
 def test_the_size_of_a_directory(tmp_path: Path) -> None:

@@ -165,6 +165,18 @@ pg_dump: warning: there are circular foreign-key constraints
     ]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pg_dump: pg_dump: detail: Command was: COPY public.t (secret) TO stdout;",
+        "pg_dump:pg_dump: pg_dump: detail: Query was: SELECT 'secret'",
+        "detail: Query was: SELECT 'secret'",
+    ],
+)
+def test_statements_are_dropped_where_processes_write_at_once(line: str) -> None:
+    assert shown(line) == []
+
+
 def test_continuations_of_other_messages_are_kept() -> None:
     text = 'psql: error: connection to server at "h" failed: Connection refused\n\tIs the server running?'
     assert shown(text) == [line.strip() for line in text.splitlines()]
@@ -192,6 +204,7 @@ def test_a_line_is_stripped_and_bounded() -> None:
             ],
             "ERROR:  invalid page",
         ),
+        (["pg_dump: pg_dump: error: boom", 'dumping contents of table "public.t"'], "boom"),
         (["pg_restore: error: boom", "pg_restore: warning: errors ignored on restore: 1"], "boom"),
         (
             ['psql: error: x failed: FATAL:  database "d" does not exist'],
