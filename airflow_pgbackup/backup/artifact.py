@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from airflow_pgbackup.backup.checked import PIECE, Checked, Marks
+from airflow_pgbackup.backup.decrypted_copy import decrypt_copy
 from airflow_pgbackup.backup.private_copy import clone, create, disk_errors, require_room
 from airflow_pgbackup.backup.progress import Step
+from airflow_pgbackup.encryption.identities import Identities
+from airflow_pgbackup.encryption.streams import MAGIC
 from airflow_pgbackup.errors import (
     AlreadyExists,
     BackupNotFound,
@@ -49,6 +52,7 @@ def open_checked(
     *,
     as_path: bool,
     temp_dir: str = "",
+    identities: Identities | None = None,
     cancel: Cancel | None = None,
     progress: Step | None = None,
 ) -> Iterator[tuple[list[str], Checked]]:
@@ -56,13 +60,19 @@ def open_checked(
 
     :param as_path: make the private copy.
     :param temp_dir: where; empty for the system's directory of temporary files.
+    :param identities: decrypt the copy and the stream. Without one, there is no copy of an encrypted artifact.
     :raises DiskError: the copy does not fit, or cannot be written.
+    :raises NotProven: no identity decrypts the copy.
     :raises VerificationFailed: names inside the artifact lead out of it, so PostgreSQL's tools must not open it.
     """
     with ExitStack() as stack:
+        identities = identities or Identities()
+        as_path = as_path and bool(identities or not manifest.artifact.encryption)
         into = stack.enter_context(PrivateDirectory(temp_dir or None)) if as_path else None
         with progress or nullcontext():
-            wrong, checked = check_bytes(repository, manifest, into=into, cancel=cancel, progress=progress)
+            wrong, checked = check_bytes(
+                repository, manifest, into=into, identities=identities, cancel=cancel, progress=progress
+            )
         if checked.path is not None and not wrong:
             _check_names(checked.path, manifest.artifact.format, cancel.check if cancel else lambda: None)
         yield wrong, checked
@@ -73,6 +83,7 @@ def check_bytes(
     manifest: Manifest,
     *,
     into: Path | None = None,
+    identities: Identities | None = None,
     cancel: Cancel | None = None,
     progress: Step | None = None,
 ) -> tuple[list[str], Checked]:
@@ -81,11 +92,15 @@ def check_bytes(
 
     :param into: a directory that nobody else writes to; it gets a copy of what was hashed, under the artifact's name,
         files with mode 0600 and a directory with 0700.
+    :param identities: decrypt the copy of an encrypted artifact; without one it stays encrypted.
     :return: the problems, a line each, after which the copy must not be used; and the artifact, to read it again.
     :raises DiskError: the copy does not fit, or cannot be written.
+    :raises NotProven: no identity decrypts the copy.
     """
-    artifact = manifest.artifact
-    path = into and into / artifact.name
+    artifact, identities = manifest.artifact, identities or Identities()
+    copied = artifact.plain if identities else artifact
+    path = into and into / copied.name
+    as_copied = {stored.path: each for stored, each in zip(artifact.files, copied.files, strict=True)}
     lock = threading.Lock()
     done = 0
 
@@ -103,19 +118,38 @@ def check_bytes(
             return f"{file.path} is missing", None
         if entry.size != file.size:
             return f"{file.path}: size mismatch: expected {file.size} bytes, found {entry.size}", None
-        marks, size, head = Marks(entry), 0, b""
+        marks, head, problem = Marks(entry), b"", None
+        plain = as_copied[file.path]
+
+        def hashed(read: Callable[[int], bytes]) -> Iterator[bytes]:
+            nonlocal head
+            size = 0
+            while size <= file.size and (piece := read(PIECE)):
+                stop.check()
+                marks.add(piece)
+                size += len(piece)
+                head = head or piece[:_HEAD]
+                advance(len(piece))
+                yield piece
+
+        target = path and (path / plain.path if artifact.format == "directory" else path)
         try:
-            with repository.read(key, pin=entry) as stream, _copying(stream, path, manifest, file) as source:
-                while size <= file.size and (piece := source(PIECE)):
-                    stop.check()
-                    marks.add(piece)
-                    size += len(piece)
-                    head = head or piece[:_HEAD]
-                    advance(len(piece))
+            with repository.read(key, pin=entry) as stream:
+                if target is not None and copied is not artifact:
+                    pieces = hashed(stream.read)
+                    head, problem = decrypt_copy(pieces, target, plain, identities, file.path)
+                else:
+                    with _copying(stream, target) as source:
+                        for _ in hashed(source):
+                            pass
         except BackupNotFound:
             return f"{file.path} disappeared or changed while it was being read", marks
         if marks.sha256 != file.sha256:
             return f"{file.path}: checksum mismatch: expected {file.sha256}, found {marks.sha256}", marks
+        if problem:
+            return problem, marks
+        if artifact.encryption and (target is None or copied is artifact):
+            return (None if head.startswith(MAGIC) else f"{file.path} is not encrypted by age"), marks
         if artifact.format != "directory" and artifact_format(head) != artifact.format:
             return f"{file.path} is not of format {artifact.format}", marks
         return None, marks
@@ -124,13 +158,13 @@ def check_bytes(
     if wrong:  # nothing is read
         return wrong, Checked(repository, manifest, {})
     if path is not None:
-        _prepare(repository, manifest, path)
+        _prepare(repository, manifest, path, sum(file.size for file in copied.files))
     found = _each(artifact.files, check, cancel)
     marks = {manifest.key(file): its for file, (_, its) in zip(artifact.files, found, strict=True) if its is not None}
     wrong = [line for line, _ in found if line]
     if wrong:
         require_not_removed(repository, manifest)
-    return wrong, Checked(repository, manifest, marks, path)
+    return wrong, Checked(repository, manifest, marks, path, identities)
 
 
 def require_not_removed(repository: Repository, manifest: Manifest) -> None:
@@ -145,10 +179,9 @@ def require_not_removed(repository: Repository, manifest: Manifest) -> None:
         )
 
 
-def _prepare(repository: Repository, manifest: Manifest, path: Path) -> None:
+def _prepare(repository: Repository, manifest: Manifest, path: Path, size: int) -> None:
     """Prepare the place for a copy."""
     first = manifest.key(manifest.artifact.files[0])
-    size = sum(file.size for file in manifest.artifact.files)
     with disk_errors(path.parent):
         if repository.stat(first) is not None:
             with repository.read(first) as source:
@@ -158,15 +191,13 @@ def _prepare(repository: Repository, manifest: Manifest, path: Path) -> None:
 
 
 @contextmanager
-def _copying(
-    stream: BinaryIO, path: Path | None, manifest: Manifest, file: FileDigest
-) -> Iterator[Callable[[int], bytes]]:
+def _copying(stream: BinaryIO, path: Path | None) -> Iterator[Callable[[int], bytes]]:
     """Give a function that reads the stream; with a path, one that reads what the copy there holds."""
     if path is None:
         yield stream.read
         return
     with disk_errors(path.parent):
-        copy = create(path / file.path if manifest.artifact.format == "directory" else path)
+        copy = create(path)
 
     def read(size: int) -> bytes:
         data = stream.read(size)
@@ -211,7 +242,7 @@ def _wrong_names(repository: Repository, manifest: Manifest) -> list[str]:
     if artifact.format != "directory":
         return []
     try:
-        check_member_names([file.path for file in artifact.files])
+        check_member_names([file.path for file in artifact.plain.files])
     except VerificationFailed as error:
         return [error.message]
     known = {manifest.key(file) for file in artifact.files}
@@ -234,23 +265,27 @@ def download(
     manifest: Manifest,
     into: Path,
     *,
+    identities: Identities | None = None,
     cancel: Cancel | None = None,
     progress: Step | None = None,
 ) -> Path:
     """Copy the artifact into a directory, files with mode 0600 and a directory with 0700. It gets its name after its
     bytes were compared with the manifest. A failure leaves nothing.
 
+    :param identities: decrypt an encrypted artifact; without one it is copied as it is.
     :return: the artifact's path.
     :raises VerificationFailed: it differs from what was dumped.
     :raises ConfigurationError: the name exists already.
     :raises DiskError: the copy does not fit, or cannot be written.
     """
-    target = into / manifest.artifact.name
+    target = into / (manifest.artifact.plain if identities else manifest.artifact).name
     taken = ConfigurationError(f"{target} exists already", hint="Move it, or choose another directory.")
     if os.path.lexists(target):
         raise taken
     with PrivateDirectory(into) as directory:
-        wrong, checked = check_bytes(repository, manifest, into=directory, cancel=cancel, progress=progress)
+        wrong, checked = check_bytes(
+            repository, manifest, into=directory, identities=identities, cancel=cancel, progress=progress
+        )
         if wrong:
             raise VerificationFailed(
                 f"backup {manifest.series}/{manifest.id} differs from what was dumped: {wrong[0]}",

@@ -6,6 +6,9 @@ time. So a reader gets the bytes in one of two ways:
 * As a stream: the first reading keeps the digest of everything up to each MiB, 32 bytes per MiB. The second reading is
   hashed as well, and each piece is compared before the reader gets it.
 * As a path, for tools that need one: a copy in a private directory, hashed while it was copied.
+
+What is hashed are the stored bytes. An encrypted artifact is decrypted on its way to the reader, or into the copy, and
+the decrypted bytes are compared with the manifest as well.
 """
 
 from __future__ import annotations
@@ -13,14 +16,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_pgbackup.byte_streams import PieceReader, Readable
-from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.encryption.identities import Identities
+from airflow_pgbackup.encryption.streams import decrypted, require_identities
+from airflow_pgbackup.errors import RepositoryError, VerificationFailed
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Entry
-from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.manifest import FileDigest, Manifest
 
 PIECE = 1 << 20
 _DIGEST = 32
@@ -66,30 +71,74 @@ class Marks:
             yield piece
 
 
+class Expected:
+    """Reads what must be the bytes of a file of the manifest, and nothing more.
+
+    :raises VerificationFailed: when read: their number or, at the end, their SHA-256 is another.
+    """
+
+    def __init__(self, source: Readable, file: FileDigest) -> None:
+        self._source = source
+        self._file = file
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        self._hash.update(data)
+        self._size += len(data)
+        if self._size > self._file.size or (not data and size != 0):
+            self.check()
+        return data
+
+    def check(self) -> None:
+        """Compare what was read with the file."""
+        if (self._size, self._hash.hexdigest()) != (self._file.size, self._file.sha256):
+            raise VerificationFailed(f"{self._file.path} does not decrypt to the bytes that were dumped")
+
+
 @dataclass(frozen=True)
 class Checked:
-    """A checked artifact. :ivar marks: by key. :ivar path: of a private copy, if one was made."""
+    """A checked artifact.
+
+    :ivar marks: by key. :ivar path: of a private copy, if one was made, decrypted.
+    :ivar identities: decrypt the stream of an encrypted artifact.
+    """
 
     repository: Repository
     manifest: Manifest
     marks: Mapping[str, Marks]
     path: Path | None = None
+    identities: Identities = field(default_factory=Identities)
 
     @contextmanager
     def stream(self, check: Callable[[], None] = lambda: None) -> Iterator[Readable]:
-        """Read an artifact of one file again, the same bytes.
+        """Read an artifact of one file again, the same bytes, decrypted.
 
         :param check: called at each MiB; may raise.
         :raises RepositoryError: when read: the file was changed or removed.
+        :raises NotProven: it is encrypted, and no identity decrypts it.
+        :raises VerificationFailed: when read: it cannot be decrypted, or decrypts to other bytes than were dumped.
         """
-        key = self.manifest.key(self.manifest.artifact.files[0])
+        artifact = self.manifest.artifact
+        key = self.manifest.key(artifact.files[0])
         marks = self.marks[key]
         with self.repository.read(key, pin=marks.entry) as source:
-            yield PieceReader(marks.again(source, self.repository.location(key), check))
+            stored = PieceReader(marks.again(source, self.repository.location(key), check))
+            if artifact.encryption is None:
+                yield stored
+            else:
+                with decrypted(stored, self.identities, artifact.name) as plain:
+                    yield Expected(plain, artifact.encryption.files[0])
 
     @property
     def private_path(self) -> Path:
-        """The private copy, for a caller that asked for one."""
+        """The private copy, for a caller that asked for one.
+
+        :raises NotProven: there is none, because no identity decrypts it.
+        """
+        if self.path is None and self.manifest.artifact.encryption:
+            require_identities(self.identities, self.manifest.artifact.name)
         if self.path is None:
             raise RuntimeError("this artifact was checked without a private copy")
         return self.path

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.backup.progress import LogProgress, NoProgress, ProgressReporter, Step
+from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.settings import Settings
 
@@ -32,6 +33,7 @@ class RunContext:
     :param origin: who asked: goes into manifests and verifications as it is.
     :param on_backup: takes the manifest of each backup that a dump has made, or found as that of an earlier try.
     :param on_verification: takes each verification that the verb has recorded, whatever its result.
+    :param identities: the secret keys that decrypt artifacts; None takes those of the settings' ``identity_file``.
     :param seed: identifies the request. A second ``dump`` or ``restore`` with the same seed finds what the first one
         completed and returns that; None does the work each time.
     """
@@ -44,7 +46,17 @@ class RunContext:
     origin: Mapping[str, object] = field(default_factory=dict)
     on_backup: Callable[[Manifest], None] = discard
     on_verification: Callable[[Verification], None] = discard
+    identities: Identities | None = field(default=None, repr=False)
     seed: str | None = None
+
+    def require_identities(self) -> Identities:
+        """Return the identities, none if none were given.
+
+        :raises ConfigurationError: the settings' file cannot be read.
+        """
+        if self.identities is None and self.settings.identity_file:
+            return Identities.read(self.settings.identity_file)
+        return self.identities or Identities()
 
     def step(self, what: str, **totals: Any) -> Step:
         """Begin a step and show its progress until it ends.

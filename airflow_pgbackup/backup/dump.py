@@ -23,6 +23,7 @@ from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.source import describe_source
 from airflow_pgbackup.backup.source_rows import hold_source
 from airflow_pgbackup.backup.throttle import rate_of
+from airflow_pgbackup.encryption.recipients import Recipients
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
@@ -153,6 +154,7 @@ class _Dump:
         options.validate()
         rate_of(self.limits.bytes_per_second, self.context.settings, format=getattr(options, "format", "plain"))
         context, seed = self.context, self.context.seed
+        recipients = Recipients.parse(context.settings.recipients)
         sweep_leftovers(context)
         uuid = self.repository.uuid
         series = self._series(connection, options)
@@ -163,7 +165,15 @@ class _Dump:
         for tries_left in range(CONFLICT_TRIES - 1, -1, -1):
             self.context = replace(context, deadline=deadline.remaining())
             try:
-                return self._dump(connection, options, compress, series=series, uuid=uuid, count_rows=count_rows)
+                return self._dump(
+                    connection,
+                    options,
+                    compress,
+                    series=series,
+                    uuid=uuid,
+                    count_rows=count_rows,
+                    recipients=recipients,
+                )
             except (ToolError, ConnectError) as error:
                 if not (tries_left and _is_conflict(error)):
                     raise
@@ -180,6 +190,7 @@ class _Dump:
         series: layout.Series,
         uuid: str,
         count_rows: bool,
+        recipients: Recipients | None,
     ) -> dict[str, object]:
         context, settings, seed = self.context, self.context.settings, self.context.seed
         started = datetime.now(timezone.utc)
@@ -209,18 +220,22 @@ class _Dump:
             format=plan.format,
             compression=plan.around,
             scope=series.scope,
+            encrypted=recipients is not None,
         )
         self.repository.probe()
+        secret = f", encrypted to {counted(len(recipients.texts), 'recipient')}" if recipients else ""
         context.log(
             f"dumping {connection.label} (PostgreSQL {source.server_version}, {human_bytes(source.size_bytes)}) with "
-            f"{self.tool} {client.version_text}; format {plan.format}, compression {plan.compression_text}; "
+            f"{self.tool} {client.version_text}; format {plan.format}, compression {plan.compression_text}{secret}; "
             f"client in {client.bin_dir}"
         )
         id = layout.backup_id(started, seed)
         source_rows = None
         with attempt(self.repository, series, id, context.log) as mine:
             rate = rate_of(self.limits.bytes_per_second, settings, format=plan.format)
-            output = DumpOutput(self.tool, client, connection, source, plan, name, self.repository, context, rate)
+            output = DumpOutput(
+                self.tool, client, connection, source, plan, name, self.repository, context, rate, recipients
+            )
             if count_rows and isinstance(options, DumpOptions):
                 with hold_source(connection, options, context=context) as held:
                     artifact = output.with_snapshot(held.snapshot).write(mine)
@@ -248,6 +263,7 @@ class _Dump:
                     database=series.database,
                     create=plan.create,
                     kind=series.kind,
+                    encrypted=recipients is not None,
                 ),
                 source_rows=source_rows,
                 left_out=left_out,

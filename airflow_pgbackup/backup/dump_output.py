@@ -8,7 +8,7 @@ temporary one, for S3) and moved in as one; for S3, each member is uploaded as s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.counters import DirectorySize
 from airflow_pgbackup.backup.dump_plan import DumpPlan
 from airflow_pgbackup.backup.lock_watch import LockWatch
+from airflow_pgbackup.backup.member_encryption import MemberEncryption
 from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.source import Source
 from airflow_pgbackup.backup.streams import Meter, compressed, compressed_inside
 from airflow_pgbackup.backup.throttle import Throttled
 from airflow_pgbackup.byte_streams import Readable
+from airflow_pgbackup.encryption.recipients import Recipients
+from airflow_pgbackup.encryption.streams import encrypted
 from airflow_pgbackup.errors import ArchiveVersionError, Canceled, ToolError, VerificationFailed
 from airflow_pgbackup.postgres.archive.directory_format import check_directory, member_of
 from airflow_pgbackup.postgres.archive.tar_format import TOC
@@ -31,9 +34,13 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import Cancel, ToolProcess
+from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Incoming
-from airflow_pgbackup.repository.manifest import Artifact, FileDigest, directory_sha256
+from airflow_pgbackup.repository.manifest import ENCRYPTED, Artifact, Encryption, FileDigest, directory_sha256
+
+_Files = tuple[tuple[FileDigest, ...], tuple[FileDigest, ...]]
+"""The files as they are stored, and as they are without encryption."""
 
 _RATIO = 3
 """Of text to its gzip or zstd, about: ``benchmarks/bench_compression.py``."""
@@ -44,6 +51,7 @@ class DumpOutput:
     """A planned run of the tool, and where its output goes.
 
     :param name: of the artifact. :param rate: of the tool's output, bytes per second; None for no limit.
+    :param recipients: to which the artifact is encrypted; None for no encryption.
     """
 
     tool: str
@@ -55,6 +63,7 @@ class DumpOutput:
     repository: Repository
     context: RunContext
     rate: float | None = None
+    recipients: Recipients | None = None
 
     def with_snapshot(self, snapshot: str) -> DumpOutput:
         """Return the same run in an exported snapshot."""
@@ -81,14 +90,13 @@ class DumpOutput:
                 with self._locks_watched(step), ToolProcess(argv, on_line=on_line, **options) as process:
                     # Parts are planned for the expected size: no indexes, and compressed half the size or less.
                     expected = self.source.size_bytes // (1 if plan.compression.method == "none" else 2)
-                    files = self._stream(process.stdout, mine, expected, step)
+                    files, plain = self._stream(process.stdout, mine, expected, step)
         else:
-            with self.repository.scratch(mine.key(self.name), temp_dir=settings.temp_dir) as scratch:
-                directory = scratch / self.name
+            with self._scratch(mine) as (directory, stored):
                 argv += [f"--file={directory}", "--no-sync"]  # the repository syncs the files where they stay
                 step = self.context.step(f"dumping {what}", measure=DirectorySize(directory), **totals)
                 with step, self._locks_watched(step):
-                    files = self._directory(argv, directory, mine, step, **options)
+                    files, plain = self._directory(argv, directory, stored, mine, step, **options)
         return Artifact(
             name=self.name,
             format=plan.format,
@@ -97,7 +105,22 @@ class DumpOutput:
             sha256=directory_sha256(files) if plan.format == "directory" else files[0].sha256,
             files=files,
             attempt=mine.name,
+            encryption=Encryption("age", self.recipients.texts, plain) if self.recipients else None,
         )
+
+    @contextmanager
+    def _scratch(self, mine: Attempt) -> Iterator[tuple[Path, Path]]:
+        """Make room for a directory dump: where pg_dump writes it, and where it is stored from, which are the same
+        unless it is encrypted. What is not encrypted never reaches the repository's disk then."""
+        temp_dir = self.context.settings.temp_dir
+        with self.repository.scratch(mine.key(self.name), temp_dir=temp_dir) as scratch:
+            stored = scratch / self.name
+            if self.recipients is None:
+                yield stored, stored
+                return
+            with PrivateDirectory(temp_dir or None) as private:
+                stored.mkdir(mode=0o700)
+                yield private / self.name.removesuffix(ENCRYPTED), stored
 
     @contextmanager
     def _locks_watched(self, step: Step) -> Iterator[None]:
@@ -129,7 +152,7 @@ class DumpOutput:
             "tables_total": source.tables,
         }
 
-    def _stream(self, stdout: Readable, mine: Attempt, size_hint: int, progress: Step) -> tuple[FileDigest, ...]:
+    def _stream(self, stdout: Readable, mine: Attempt, size_hint: int, progress: Step) -> _Files:
         plan, key = self.plan, mine.key(self.name)
         if self.rate:
             stdout = Throttled(stdout, self.rate, self.context.cancel)
@@ -140,14 +163,24 @@ class DumpOutput:
             stored = Meter(compress(raw, str(plan.compression.method), plan.compression.level))
         mine.written.append(key)
         try:
-            self.repository.write(key, stored, size_hint=size_hint, cancel=self.context.cancel)
+            with self._encrypted(stored) as sent:
+                self.repository.write(key, sent, size_hint=size_hint, cancel=self.context.cancel)
         except VerificationFailed as error:
             raise plan.incomplete(raw, error.message) from error
-        return (FileDigest(self.name, stored.size, stored.sha256),)
+        plain = FileDigest(self.name.removesuffix(ENCRYPTED), stored.size, stored.sha256)
+        return (FileDigest(self.name, sent.size, sent.sha256),), (plain,)
+
+    @contextmanager
+    def _encrypted(self, stored: Meter) -> Iterator[Meter]:
+        if self.recipients is None:
+            yield stored
+        else:
+            with encrypted(stored, self.recipients) as stream:
+                yield Meter(stream)
 
     def _directory(
-        self, argv: list[str], directory: Path, mine: Attempt, progress: Step, **options: Any
-    ) -> tuple[FileDigest, ...]:
+        self, argv: list[str], directory: Path, stored: Path, mine: Attempt, progress: Step, **options: Any
+    ) -> _Files:
         stop, failures = Cancel(), list[BaseException]()
 
         def give_up(error: BaseException) -> None:
@@ -157,18 +190,35 @@ class DumpOutput:
         cancel = self.context.cancel
         unregister = cancel.on_set(stop.set)
         try:
-            key = mine.key(directory.name)
-            with self.repository.incoming(key, directory, cancel=cancel, on_failure=give_up) as incoming:
+            with ExitStack() as stack:
+                incoming = stack.enter_context(
+                    self.repository.incoming(mine.key(self.name), stored, cancel=cancel, on_failure=give_up)
+                )
+                members = None
+                if self.recipients is not None:
+                    members = stack.enter_context(
+                        MemberEncryption(
+                            directory,
+                            stored,
+                            self.recipients,
+                            cancel=stop,
+                            on_done=incoming.offer,
+                            on_failure=give_up,
+                        )
+                    )
+                finished = members.begin if members else incoming.offer
 
                 def on_item(dump_id: int) -> None:
                     if member := member_of(directory, f"{dump_id}.dat"):
-                        incoming.offer(member.name)
+                        finished(member.name)
 
                 on_line = self.plan.listener(self.context.log, progress, on_item)
                 try:
                     with ToolProcess(argv, stdout="devnull", on_line=on_line, **{**options, "cancel": stop}) as process:
                         process.wait()
-                    return self._move_in(directory, mine, incoming, stop)
+                    self._check_directory(directory, stop)
+                    plain = members.finish() if members else ()
+                    return self._move_in(mine, incoming), plain
                 except Canceled:
                     if failures:
                         raise failures[0] from None
@@ -176,7 +226,7 @@ class DumpOutput:
         finally:
             unregister()
 
-    def _move_in(self, directory: Path, mine: Attempt, incoming: Incoming, stop: Cancel) -> tuple[FileDigest, ...]:
+    def _check_directory(self, directory: Path, stop: Cancel) -> None:
         # pg_dump wrote these files itself. If the disk filled up in a last page, only this check finds it: pg_dump ends
         # with exit status 0.
         try:
@@ -185,10 +235,13 @@ class DumpOutput:
             check_directory(directory, entries, stop.check)
         except ArchiveVersionError as error:
             self.context.log(f"warning: {error.message}: {self.tool} {self.client.version_text} alone has checked it")
+
+    def _move_in(self, mine: Attempt, incoming: Incoming) -> tuple[FileDigest, ...]:
         stored = incoming.finish({})
         mine.written += [entry.key for entry in stored]
-        prefix = f"{mine.key(directory.name)}/"
-        return tuple(FileDigest(entry.key.removeprefix(prefix), entry.size, entry.sha256) for entry in stored)
+        prefix = f"{mine.key(self.name)}/"
+        found = (FileDigest(entry.key.removeprefix(prefix), entry.size, entry.sha256) for entry in stored)
+        return tuple(sorted(found, key=lambda file: file.path))
 
 
 class _ToolOutput(Meter):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 
-from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.manifest import ENCRYPTED, Manifest
 
 _DECOMPRESS = {"zstd": "zstd -dc", "gzip": "gzip -dc", "lz4": "lz4 -dc", "bzip2": "bzip2 -dc", "xz": "xz -dc"}
 
@@ -22,8 +22,19 @@ _REQUIRE_NEW_SERVER = (
 """A command that fails unless the server is new: it has no database but those of initdb, and postgres is empty."""
 
 
+KEY_FILE = "key.txt"
+"""The file with an identity in the command for an encrypted artifact, as age-keygen writes it."""
+
+
 def restore_command(
-    *, artifact: str, format: str, compression: str | None, database: str | None, create: bool, kind: str = "cluster"
+    *,
+    artifact: str,
+    format: str,
+    compression: str | None,
+    database: str | None,
+    create: bool,
+    kind: str = "cluster",
+    encrypted: bool = False,
 ) -> str:
     """Return a shell line to run in the directory that holds the artifact; libpq's variables name the server.
 
@@ -32,8 +43,15 @@ def restore_command(
     :param kind: of a dump without `database`: ``cluster``, or what it is limited to (``globals``, ``roles``,
         ``tablespaces``). Only a cluster needs a new server: roles and tablespaces that exist are reported.
     :param create: the dump creates the database itself (``--create`` in plain format).
+    :param encrypted: decrypt it first, completely: psql would take a truncated script for a complete one.
     """
-    name = shlex.quote(f"./{artifact}" if artifact.startswith("-") else artifact)
+    if encrypted:
+        plain = artifact.removesuffix(ENCRYPTED)
+        rest = restore_command(
+            artifact=plain, format=format, compression=compression, database=database, create=create, kind=kind
+        )
+        return f"{_decrypt(_path(artifact), _path(plain), format)} && {rest}"
+    name = _path(artifact)
     if format == "plain":
         into = "postgres" if database is None or create else _restored(database)
         psql = f"psql --no-psqlrc --set ON_ERROR_STOP=1 --dbname {shlex.quote(_dbname(into))}"
@@ -59,6 +77,7 @@ def restore_command_of(manifest: Manifest) -> str:
     without, creating = (
         restore_command(
             artifact=artifact.name,
+            encrypted=artifact.encryption is not None,
             format=artifact.format,
             compression=artifact.compressed_around,
             database=manifest.series.database,
@@ -68,6 +87,18 @@ def restore_command_of(manifest: Manifest) -> str:
         for create in (False, True)
     )
     return creating if manifest.restore_command == creating else without
+
+
+def _path(name: str) -> str:
+    return shlex.quote(f"./{name}" if name.startswith("-") else name)
+
+
+def _decrypt(encrypted: str, plain: str, format: str) -> str:
+    age = f"age --decrypt --identity {KEY_FILE} --output"
+    if format != "directory":
+        return f"{age} {plain} {encrypted}"
+    each = f'{age} {plain}/"$(basename "$file" {ENCRYPTED})" "$file"'
+    return f"mkdir -m 700 {plain} && (for file in {encrypted}/*; do {each} || exit; done)"
 
 
 def _restored(database: str) -> str:

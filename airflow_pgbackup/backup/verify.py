@@ -5,8 +5,9 @@
 ``restore``: the artifact is restored into a throwaway server, and every table, definition, sequence and large object is
 compared.
 
-A dump that airflow-pgbackup compressed is never verified at ``integrity``, but at ``archive`` instead: its digest was
-taken after the compression, so only PostgreSQL's own reader proves that its bytes are still a dump.
+A dump that airflow-pgbackup compressed is not verified at ``integrity``, but at ``archive`` instead: its digest was
+taken after the compression, so only PostgreSQL's own reader proves that its bytes are still a dump. The exception is an
+encrypted one where no identity was given.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from airflow_pgbackup.backup.reference import load_manifest, reference_of
 from airflow_pgbackup.backup.rehearsal import rehearse
 from airflow_pgbackup.backup.source_rows import differences
 from airflow_pgbackup.byte_streams import CountingReader, Readable
+from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, DiskError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -62,7 +64,8 @@ def verify(
     :param context: its deadline limits reading the archive, instead of what the settings give for its size.
     :return: the reference, ``verified`` as the repository has it now.
     :raises VerificationFailed: the backup differs from its manifest, or is incomplete. This result is recorded, too.
-    :raises NotProven: the rehearsal could not run here, which says nothing about the backup. Recorded, too.
+    :raises NotProven: the rehearsal could not run here, or no identity decrypts the artifact, which says nothing about
+        the backup. Recorded, too.
     :raises RepositoryError, ClientError: the backup could not be read, or was removed during the operation. Nothing is
         recorded, since nothing is known.
     """
@@ -74,8 +77,11 @@ def verify(
         )
     context = context or RunContext()
     if level == "integrity" and manifest.artifact.rewritten:
-        level = "archive"
-        context.log(f"verifying at level archive, since {US} compressed {manifest.artifact.name}")
+        if manifest.artifact.encryption and not context.require_identities():
+            context.log(f"verifying the encrypted bytes of {manifest.artifact.name} only: no identity was given")
+        else:
+            level = "archive"
+            context.log(f"verifying at level archive, since {US} compressed {manifest.artifact.name}")
     sweep_leftovers(context)
     verification = _VerifyRun(repository, manifest, level, scratch, context)
     report = verification.run()
@@ -141,7 +147,7 @@ class _VerifyRun:
             self.hint = error.hint or _HINTS["archive"]
             result = "fail"
         except NotProven as error:
-            self.checks.append(Check("restore", "notproven", str(error)))
+            self.checks.append(Check(self.level, "notproven", str(error)))
             self.not_proven = error
             result = "notproven"
         finished = datetime.now(timezone.utc)
@@ -170,6 +176,7 @@ class _VerifyRun:
             self.manifest,
             as_path=as_path,
             temp_dir=self.context.settings.temp_dir,
+            identities=Identities() if self.level == "integrity" else self.context.require_identities(),
             cancel=self.context.cancel,
             progress=self.context.step(f"hashing {artifact.name}", bytes_total=artifact.size),
         )

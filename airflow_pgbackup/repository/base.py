@@ -42,7 +42,7 @@ from airflow_pgbackup.repository.listing_limits import limited
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, RepositoryFile
 from airflow_pgbackup.repository.nofollow import members_of
 
-READ_LIMIT = 16 * 1024**2
+READ_LIMIT = 32 * 1024**2
 
 
 class Repository(ABC):

@@ -21,8 +21,8 @@ from typing import Any, ClassVar, TypeVar
 from airflow_pgbackup.errors import ManifestError
 
 FORMAT_VERSION = "1.0"
-MAX_BYTES = 16 * 1024**2
-"""The largest file that is read: a directory dump of 100,000 members has a manifest of about 14 MiB."""
+MAX_BYTES = 32 * 1024**2
+"""The largest file that is read: an encrypted directory dump of 100,000 members has a manifest of about 28 MiB."""
 MAX_DEPTH = 32
 """Levels of nesting in fields without a schema (``options``, ``origin``, unknown ones); this package writes 2."""
 

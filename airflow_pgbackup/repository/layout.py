@@ -181,6 +181,7 @@ def artifact_name(
     format: str,
     compression: str | None = None,
     scope: str | None = None,
+    encrypted: bool = False,
 ) -> str:
     """Return the file name of an artifact: ``dvdrental_2026-11-22_0200.dump``.
 
@@ -191,6 +192,7 @@ def artifact_name(
     :param compression: the method of the compression around a script, which adds ``.gz`` or ``.zst``. The name does
         not show compression inside an archive.
     :param scope: of a pg_dumpall, see :class:`Series`.
+    :param encrypted: adds ``.age``.
     :raises OptionError: the template has an unknown placeholder, or its result cannot be a file name.
     """
     at = utc(started_at)
@@ -212,6 +214,7 @@ def artifact_name(
             raise OptionError(f"the artifact template {template!r} holds an unknown placeholder", hint=hint)
         name += literal + (values[field] if field is not None else "")
     name += EXTENSIONS[format] + (COMPRESSION_EXTENSIONS[compression] if compression else "")
+    name += ".age" if encrypted else ""
     # The extension keeps it apart from our own files, which all end in .json.
     if re.search(r"[/\\]", name) or not name.isprintable() or name.startswith("."):
         raise OptionError(f"the artifact template {template!r} gives {name!r}, which cannot be used as a file name")

@@ -66,6 +66,28 @@ class Compression:
         return cls(content["method"], integer(content["level"]), content["by"])
 
 
+ENCRYPTED = ".age"
+"""The end of the name of an encrypted file."""
+
+
+@dataclass(frozen=True)
+class Encryption:
+    """The encryption of an artifact, around its compression. Digests and sizes in the artifact are of encrypted bytes.
+
+    :param method: ``age``. :param recipients: the public keys, as in the header of each file.
+    :param files: the artifact's files in their order, decrypted: names, sizes and digests.
+    """
+
+    method: str
+    recipients: tuple[str, ...]
+    files: tuple[FileDigest, ...]
+
+    @classmethod
+    def decode(cls, content: Content) -> Encryption:
+        files = tuple(FileDigest.decode(each) for each in content["files"])
+        return cls(content["method"], tuple(content["recipients"]), files)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
     """The dump itself. For a directory, ``size`` is the sum and ``sha256`` is :func:`directory_sha256`."""
@@ -78,6 +100,8 @@ class Artifact:
     files: tuple[FileDigest, ...]
     attempt: str | None = None
     """The folder, inside the backup's, of the attempt that wrote it; None in version 1.0: beside the manifest."""
+    encryption: Encryption | None = None
+    """None: not encrypted; since version 1.4."""
 
     @classmethod
     def decode(cls, content: Content) -> Artifact:
@@ -89,7 +113,20 @@ class Artifact:
             sha256=content["sha256"],
             files=tuple(FileDigest.decode(each) for each in content["files"]),
             attempt=content.get("attempt"),
+            encryption=Encryption.decode(content["encryption"]) if content.get("encryption") else None,
         )
+
+    @property
+    def plain(self) -> Artifact:
+        """The artifact as PostgreSQL's tools read it, that is, decrypted."""
+        if self.encryption is None:
+            return self
+        files = self.encryption.files
+        size, sha256 = sum(file.size for file in files), files[0].sha256
+        if self.format == "directory":
+            sha256 = directory_sha256(files)
+        name = self.name.removesuffix(ENCRYPTED)
+        return replace(self, name=name, size=size, sha256=sha256, files=files, encryption=None)
 
     @property
     def rewritten(self) -> bool:
@@ -188,7 +225,7 @@ class Manifest(Document):
     """The description of a backup. Written last: a folder without one is not a backup."""
 
     schema: ClassVar[str] = "manifest"
-    format_version: str = "1.3"
+    format_version: str = "1.4"
     repository: str
     series: Series
     id: str
@@ -281,9 +318,17 @@ class Manifest(Document):
             return f"an artifact of format {artifact.format} is one file, not {len(members)}"
         else:
             whole = members[0]
+        if artifact.encryption and not _encrypts(artifact.encryption, artifact):
+            return "the names of encrypted and decrypted files differ in more than .age"
         if whole != FileDigest(artifact.name, artifact.size, artifact.sha256):
             return "name, size or digest of the artifact differs from that of its files"
         return None
+
+
+def _encrypts(encryption: Encryption, artifact: Artifact) -> bool:
+    """Return whether the names of an encryption are those of the artifact."""
+    names = [f"{file.path}{ENCRYPTED}" for file in encryption.files]
+    return artifact.name.endswith(ENCRYPTED) and names == [file.path for file in artifact.files]
 
 
 def scope_of(options: Mapping[str, object]) -> str | None:

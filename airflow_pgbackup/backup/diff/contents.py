@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from airflow_pgbackup.byte_streams import Readable
+from airflow_pgbackup.encryption.identities import Identities
+from airflow_pgbackup.encryption.streams import decrypted
 from airflow_pgbackup.errors import BackupNotFound, ClientError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive.archive_file import artifact_format
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, read_toc
@@ -49,7 +52,13 @@ class Contents:
     is_checked: bool
 
 
-def read_contents(repository: Repository, manifest: Manifest, *, cancel: CancelFlag | None = None) -> Contents | str:
+def read_contents(
+    repository: Repository,
+    manifest: Manifest,
+    *,
+    identities: Identities | None = None,
+    cancel: CancelFlag | None = None,
+) -> Contents | str:
     """Read the table of contents of an artifact: the head of a custom archive, ``toc.dat`` of a directory, the first
     member of a tar. No more of the artifact is asked for than that.
 
@@ -60,7 +69,7 @@ def read_contents(repository: Repository, manifest: Manifest, *, cancel: CancelF
     if artifact.format == "plain":
         return "a plain dump has no table of contents"
     try:
-        toc, is_checked = _read(repository, manifest, cancel)
+        toc, is_checked = _read(repository, manifest, identities or Identities(), cancel)
     except BackupNotFound:
         return f"the artifact of {manifest.id} is missing"
     except (VerificationFailed, NotProven, ClientError) as error:
@@ -69,7 +78,7 @@ def read_contents(repository: Repository, manifest: Manifest, *, cancel: CancelF
         toc.database,
         toc_objects(toc.entries),
         frozenset((None, entry.schema or "", entry.name) for entry in toc.entries if entry.kind in _TABLES),
-        _sizes(toc.entries, artifact.files) if artifact.format == "directory" else None,
+        _sizes(toc.entries, artifact.plain.files) if artifact.format == "directory" else None,
         _locale(toc.entries),
         is_checked,
     )
@@ -95,37 +104,55 @@ class _Hashed:
         return self._hash.hexdigest()
 
 
-def _read(repository: Repository, manifest: Manifest, cancel: CancelFlag | None) -> tuple[Toc, bool]:
+def _read(
+    repository: Repository, manifest: Manifest, identities: Identities, cancel: CancelFlag | None
+) -> tuple[Toc, bool]:
     artifact = manifest.artifact
     if artifact.format == "directory":
-        return _read_member(repository, manifest, cancel), True
-    key, size = manifest.key(artifact.files[0]), artifact.size
-    entry = _sized(repository, key, artifact.files[0])
-    with repository.read(key, pin=entry) as stream:
+        return _read_member(repository, manifest, identities, cancel), True
+    with (
+        _opened(repository, manifest, artifact.files[0], cancel) as source,
+        _plain(source, manifest, identities) as plain,
+    ):
         if artifact.format == "tar":
-            head = stream.read(_TAR_BLOCK)
+            head = plain.read(_TAR_BLOCK)
             if artifact_format(head) != "tar":
                 raise VerificationFailed(f"{artifact.name} is not a tar file whose first member is toc.dat")
-        toc, _ = read_toc(_Hashed(stream, size, cancel), what=artifact.name)
+        toc, _ = read_toc(plain, what=artifact.name)
     if (toc.format == "custom") != (artifact.format == "custom"):
         raise VerificationFailed(f"{artifact.name} is in {toc.format} format, expected {artifact.format}")
     return toc, False
 
 
-def _read_member(repository: Repository, manifest: Manifest, cancel: CancelFlag | None) -> Toc:
-    file = next((file for file in manifest.artifact.files if file.path == "toc.dat"), None)
+def _read_member(repository: Repository, manifest: Manifest, identities: Identities, cancel: CancelFlag | None) -> Toc:
+    artifact = manifest.artifact
+    members = zip(artifact.files, artifact.plain.files, strict=True)
+    file = next((file for file, plain in members if plain.path == "toc.dat"), None)
     if file is None:
         raise VerificationFailed("its manifest names no toc.dat")
-    key = manifest.key(file)
-    entry = _sized(repository, key, file)
-    with repository.read(key, pin=entry) as stream:
-        source = _Hashed(stream, file.size, cancel)
-        toc, _ = read_toc(source, what="toc.dat")
+    with _opened(repository, manifest, file, cancel) as source:
+        with _plain(source, manifest, identities) as plain:
+            toc, _ = read_toc(plain, what="toc.dat")
         while source.read(CHUNK):
             pass
     if source.sha256 != file.sha256:
         raise VerificationFailed(f"checksum mismatch: expected sha256 {file.sha256}, found {source.sha256}")
     return toc
+
+
+@contextmanager
+def _opened(
+    repository: Repository, manifest: Manifest, file: FileDigest, cancel: CancelFlag | None
+) -> Iterator[_Hashed]:
+    key = manifest.key(file)
+    entry = _sized(repository, key, file)
+    with repository.read(key, pin=entry) as stream:
+        yield _Hashed(stream, file.size, cancel)
+
+
+def _plain(source: Readable, manifest: Manifest, identities: Identities) -> AbstractContextManager[Readable]:
+    artifact = manifest.artifact
+    return decrypted(source, identities, artifact.name) if artifact.encryption else nullcontext(source)
 
 
 def _sized(repository: Repository, key: str, file: FileDigest) -> Entry:

@@ -109,7 +109,7 @@ def _contents(repository: Repository, manifest: Manifest, context: RunContext) -
     context.cancel.check()
     if manifest.artifact.format != "plain":
         context.log(f"reading the table of contents of {manifest.series}/{manifest.id}")
-    return read_contents(repository, manifest, cancel=context.cancel)
+    return read_contents(repository, manifest, identities=context.require_identities(), cancel=context.cancel)
 
 
 def _side(evidence: Evidence, manifest: Manifest, rows: Counted | None) -> Side:

@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow_pgbackup.backup.context import begin_step
 from airflow_pgbackup.backup.progress import ProgressReporter, Step
+from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.errors import DeadlineExceeded
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.settings import Settings
@@ -22,6 +23,7 @@ class RestoreContext:
     """What all steps of one restore share.
 
     :ivar deadline: of the restore as a whole, on the clock of :func:`time.monotonic`; None for no deadline.
+    :ivar identities: decrypt encrypted artifacts.
     :ivar warnings: problems that did not stop the restore, the first 100.
     """
 
@@ -30,6 +32,7 @@ class RestoreContext:
     cancel: Cancel
     progress: ProgressReporter | None = None
     deadline: float | None = None
+    identities: Identities = field(default_factory=Identities)
     warnings: list[str] = field(default_factory=list)
 
     def step(self, what: str, **totals: Any) -> Step:

@@ -117,6 +117,7 @@ class RestoreRequest:
             manifest,
             as_path=as_path,
             temp_dir=self.run.settings.temp_dir,
+            identities=self.run.identities,
             cancel=self.run.cancel,
             progress=progress,
         )

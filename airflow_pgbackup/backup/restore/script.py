@@ -184,7 +184,7 @@ def read_through(run: RestoreContext, opened: Opener, manifest: Manifest) -> tup
     :raises VerificationFailed: it is incomplete, or contains what pg_dump never writes.
     """
     artifact = manifest.artifact
-    size = None if artifact.compressed_around else artifact.size
+    size = None if artifact.compressed_around else artifact.plain.size
     with opened() as stream, run.step(f"reading {artifact.name}", bytes_total=size) as step:
 
         def on_read(size: int) -> None:

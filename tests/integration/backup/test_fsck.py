@@ -207,8 +207,8 @@ def test_a_damaged_repository_file(local: Place, data: bytes) -> None:
         (lambda data: data[:-40], "manifest"),
         (lambda data: data.replace(b'"id"', b'"ID"'), "manifest"),
         (lambda data: data.replace(b'"size": 5', b'"size": 6', 1), "manifest"),
-        (lambda data: data.replace(b'"format_version": "1.3"', b'"format_version": "2.0"'), "manifest_newer"),
-        (lambda data: bytes(16 * 1024**2 + 1), "manifest"),
+        (lambda data: data.replace(b'"format_version": "1.4"', b'"format_version": "2.0"'), "manifest_newer"),
+        (lambda data: bytes(32 * 1024**2 + 1), "manifest"),
     ],
     ids=["empty", "cut", "schema", "contradiction", "newer", "huge"],
 )

@@ -220,8 +220,8 @@ def test_a_forged_set_is_refused(
 
 
 def test_a_huge_file_is_not_read(repository: LocalRepository, put: Callable[..., str]) -> None:
-    put(b" " * (16 * 1024**2 + 1), AFTER)
-    with pytest.raises(ManifestError, match="a set of 16777217 bytes, more than 16777216"):
+    put(b" " * (32 * 1024**2 + 1), AFTER)
+    with pytest.raises(ManifestError, match="a set of 33554433 bytes, more than 33554432"):
         read_set(repository, "prod", ID)
 
 

@@ -22,6 +22,7 @@ from airflow_pgbackup.repository.manifest import (
     Compression,
     DatabaseSource,
     Document,
+    Encryption,
     FileDigest,
     Manifest,
     RepositoryFile,
@@ -72,6 +73,18 @@ DATABASE = Manifest(
     source_rows=(RowCount("public", "film", 1000), RowCount("öffentlich", "таблица\n2", 0)),
     left_out=("table public.log_2025 (exclude_tables)",),
     labels=("pre-migration", "v1.2_final"),
+)
+
+RECIPIENT = "age1jj3walya49nny598a9t8f27wkaszedrzfujfvns6l0t2suyz9e2spp806z"
+ENCRYPTED = replace(
+    DATABASE,
+    artifact=replace(
+        DATABASE.artifact,
+        name="dvdrental_2026-11-22_0200.dump.age",
+        size=734403,
+        files=(FileDigest("dvdrental_2026-11-22_0200.dump.age", 734403, SHA),),
+        encryption=Encryption("age", (RECIPIENT, "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5"), DATABASE.artifact.files),
+    ),
 )
 
 MEMBERS = (FileDigest("3456.dat.zst", 20, SHA), FileDigest("blob_1.dat", 0, SHA), FileDigest("toc.dat", 11, SHA))
@@ -169,6 +182,7 @@ SET = BackupSet(
 
 DOCUMENTS: dict[str, Document] = {
     "manifest-database": DATABASE,
+    "manifest-encrypted": ENCRYPTED,
     "manifest-cluster": CLUSTER,
     "manifest-roles": ROLES,
     "verification": VERIFICATION,
@@ -262,6 +276,21 @@ def test_what_a_dump_of_before_version_1_2_holds_is_read_from_its_options(scope:
 def test_a_scope_that_is_not_of_its_dump_is_refused(manifest: Manifest) -> None:
     with pytest.raises(ManifestError, match=r"contradicts itself: the series .* is not of this dump"):
         Manifest.from_json(manifest.to_json())
+
+
+@pytest.mark.parametrize("names", [("other.dump", "x.dump.age"), ("x.dump", "x.dump"), ("x.dump.age", "x.dump")])
+def test_a_decrypted_file_has_the_name_without_age(names: tuple[str, str]) -> None:
+    plain, stored = names
+    files = (FileDigest(stored, 734403, SHA),)
+    encryption = Encryption("age", (RECIPIENT,), (FileDigest(plain, 734003, SHA),))
+    artifact = replace(ENCRYPTED.artifact, name=stored, files=files, encryption=encryption)
+    with pytest.raises(ManifestError, match=r"differ in more than \.age"):
+        Manifest.from_json(replace(ENCRYPTED, artifact=artifact).to_json())
+
+
+def test_the_artifact_without_its_encryption() -> None:
+    assert ENCRYPTED.artifact.plain == DATABASE.artifact
+    assert DATABASE.artifact.plain is DATABASE.artifact
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""The public keys to which artifacts are encrypted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.text import printable
+
+MOST = 64
+"""Recipients of one artifact. Each adds a stanza to the header of each file, which every reader must try."""
+_SHOWN = 40
+_HINT = (
+    "Give public keys: age1… as age-keygen prints them, or an SSH public key (ssh-ed25519 … or ssh-rsa …). "
+    "Several are separated by commas."
+)
+
+
+class Recipients:
+    """Public keys of age.
+
+    :ivar texts: each in the form of age, an SSH key without its comment.
+    """
+
+    def __init__(self, texts: tuple[str, ...], keys: tuple[Any, ...]) -> None:
+        self.texts = texts
+        self.keys = keys
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> Recipients | None:
+        """Return the recipients; None if there are none, which means that nothing is encrypted.
+
+        :param texts: each ``age1…``, ``ssh-ed25519 AAAA…`` or ``ssh-rsa AAAA…``, with a comment or without.
+        :raises ConfigurationError: one is not a public key, or there are more than :data:`MOST`.
+        """
+        parsed: dict[str, Any] = {}
+        for text in texts:
+            words = text.split()
+            if not words:
+                continue
+            name = " ".join(words[:2]) if words[0].startswith("ssh-") else words[0]
+            parsed[name] = _key(name)
+        if len(parsed) > MOST:
+            raise ConfigurationError(f"{len(parsed)} recipients, at most {MOST} are possible", hint=_HINT)
+        return cls(tuple(parsed), tuple(parsed.values())) if parsed else None
+
+
+def _key(text: str) -> Any:
+    import pyrage
+
+    if "SECRET-KEY" in text.upper():  # not shown: it is a secret
+        raise ConfigurationError(
+            "a secret key was given as a recipient",
+            hint="Give its public key (age-keygen -y prints it), and replace the key: it may be in logs now.",
+        )
+    try:
+        if text.startswith("ssh-"):
+            return pyrage.ssh.Recipient.from_str(text)
+        return pyrage.x25519.Recipient.from_str(text)
+    except pyrage.RecipientError:
+        shown = printable(text[:_SHOWN] + "…" * (len(text) > _SHOWN))
+        raise ConfigurationError(f"the recipient {shown!r} is not a public key of age", hint=_HINT) from None

@@ -1,0 +1,112 @@
+"""Recipients and identities as people give them; a secret is never shown."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import pyrage
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from airflow_pgbackup.encryption.identities import Identities
+from airflow_pgbackup.encryption.recipients import MOST, Recipients
+from airflow_pgbackup.encryption.streams import encrypt
+from airflow_pgbackup.errors import ConfigurationError
+
+OWNER = pyrage.x25519.Identity.generate()
+PUBLIC, SECRET = str(OWNER.to_public()), str(OWNER)
+
+
+def test_recipients_without_comments_and_doubles() -> None:
+    found = Recipients.parse([f" {PUBLIC}\n", PUBLIC, "", f"{PUBLIC} # Ann"])
+    assert found is not None
+    assert found.texts == (PUBLIC,)
+    assert Recipients.parse(["", " "]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("age1xyz", "'age1xyz' is not a public key of age"),
+        ("ssh-ed25519 AAAA", "'ssh-ed25519 AAAA' is not a public key"),
+        ("ssh-dss AAAA", "is not a public key"),
+        ("x" * 10_000, "x…' is not a public key"),
+        ("age1\x1b[31m", r"is not a public key"),
+    ],
+)
+def test_what_is_no_public_key(text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        Recipients.parse([PUBLIC, text])
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_secret_key_among_recipients_is_not_shown() -> None:
+    for text in (SECRET, SECRET.lower()):
+        with pytest.raises(ConfigurationError, match="a secret key was given as a recipient") as caught:
+            Recipients.parse([text])
+        assert text not in str(caught.value)
+
+
+def test_too_many_recipients() -> None:
+    keys = [str(pyrage.x25519.Identity.generate().to_public()) for _ in range(MOST + 1)]
+    with pytest.raises(ConfigurationError, match=f"{MOST + 1} recipients, at most {MOST}"):
+        Recipients.parse(keys)
+
+
+def ssh_keys() -> tuple[str, str]:
+    """A public and a private key, as ssh-keygen writes them."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(), private
+
+
+def test_ssh_keys() -> None:
+    public, private = ssh_keys()
+    found = Recipients.parse([f"{public} ann@example.org"])
+    assert found is not None
+    assert found.texts == (public,)
+    stored = io.BytesIO()
+    encrypt(io.BytesIO(b"x"), stored, found)
+    assert pyrage.decrypt(stored.getvalue(), list(Identities.parse(private, "the key").keys)) == b"x"
+
+
+def test_an_identity_file_as_age_keygen_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "key.txt"
+    path.write_text(f"# created: 2026-11-27T00:00:00Z\n# public key: {PUBLIC}\n{SECRET}\n")
+    path.chmod(0o600)
+    found = Identities.read(path)
+    assert pyrage.decrypt(pyrage.encrypt(b"x", [OWNER.to_public()]), list(found.keys)) == b"x"
+    assert SECRET not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "said"),
+    [
+        (SECRET, 0o644, r"others may read or write the identity file .* \(mode 0644\)"),
+        (SECRET, 0o620, r"others may read or write"),
+        ("", 0o600, "holds no identity"),
+        (f"{SECRET}x", 0o600, "no identity that age can read"),
+        (PUBLIC, 0o600, "no identity that age can read"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n", 0o600, "no identity"),
+        ("#" * (1 << 21), 0o600, "is larger than"),
+    ],
+)
+def test_an_identity_file_that_is_refused(tmp_path: Path, text: str, mode: int, said: str) -> None:
+    path = tmp_path / "key.txt"
+    path.write_text(text)
+    path.chmod(mode)
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        Identities.read(path)
+    assert not text or text not in str(caught.value)
+
+
+def test_no_file_and_a_pipe(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot read the identity file"):
+        Identities.read(tmp_path / "missing")
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(ConfigurationError, match="is not a regular file"):
+        Identities.read(tmp_path / "pipe")
