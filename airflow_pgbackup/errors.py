@@ -7,7 +7,9 @@
      |    +-- OptionError          an invalid option of a tool, or options that cannot be combined
      |    +-- ClientError          no PostgreSQL client here supports the server or the option
      |         +-- ArchiveVersionError    an archive of a newer PostgreSQL than this release knows
-     |    +-- FleetError           an invalid mapping of servers; one line for each problem
+     |    +-- MappingError         an invalid YAML file of ours; one line for each problem
+     |         +-- FleetError       the mapping of servers
+     |         +-- MaskingError     the masking rules, or a database that does not fit them
      +-- ConnectError              PostgreSQL could not be reached, or refused the connection
      +-- ReplayLagError            a standby is too far behind its primary to be dumped
      +-- ToolError                 one of PostgreSQL's programs failed
@@ -98,8 +100,8 @@ class ArchiveVersionError(ClientError):
     pass
 
 
-class FleetError(ConfigurationError):
-    """The mapping given to :func:`~airflow_pgbackup.pipelines.pgbackup_dags` is invalid. No DAG was made.
+class MappingError(ConfigurationError):
+    """A file or mapping that the user wrote is invalid.
 
     :param problems: all of them, each one printable line, ``fleet.yaml:12: servers.crm.schedule: …``.
     """
@@ -110,6 +112,14 @@ class FleetError(ConfigurationError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class FleetError(MappingError):
+    """The mapping given to :func:`~airflow_pgbackup.pipelines.pgbackup_dags` is invalid. No DAG was made."""
+
+
+class MaskingError(MappingError):
+    """The masking rules are invalid, or do not fit the database: a column without a rule, a rule without a column."""
 
 
 class ConnectError(PgBackupError):

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_pgbackup.errors import ConfigurationError, FleetError
 from airflow_pgbackup.pipelines.fleet.read import read_fleet
-from airflow_pgbackup.pipelines.fleet.yaml_file import MAX_BYTES, MAX_DEPTH
+from airflow_pgbackup.yaml_mapping.yaml_file import MAX_BYTES, MAX_DEPTH
 
 Problems = Callable[[str], list[str]]
 

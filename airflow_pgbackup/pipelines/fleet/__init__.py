@@ -1,9 +1,7 @@
 """From a mapping of servers to their DAGs.
 
-- :mod:`.yaml_file`: read YAML with the line of each value.
 - :mod:`.model`: the schema.
 - :mod:`.read`: all problems at once, or the servers with their settings.
-- :mod:`.problem`: a problem as a line.
 - :mod:`.dags`: the DAGs of a server. :mod:`.describe`: what their pages say.
 """
 

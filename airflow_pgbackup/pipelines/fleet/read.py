@@ -21,9 +21,9 @@ from airflow_pgbackup.pipelines.fleet.model import (
     Settings,
     in_words,
 )
-from airflow_pgbackup.pipelines.fleet.problem import Origin, Problem, did_you_mean
-from airflow_pgbackup.pipelines.fleet.problem import Path as Keys
-from airflow_pgbackup.pipelines.fleet.yaml_file import read_yaml
+from airflow_pgbackup.yaml_mapping.problem import Origin, Problem, did_you_mean
+from airflow_pgbackup.yaml_mapping.problem import Path as Keys
+from airflow_pgbackup.yaml_mapping.yaml_file import read_yaml
 
 _PARTS: dict[str, type[BaseModel]] = {
     "retention": Retention,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from yaml.constructor import SafeConstructor
 
-from airflow_pgbackup.pipelines.fleet.problem import Origin, Problem
-from airflow_pgbackup.pipelines.fleet.problem import Path as Keys
+from airflow_pgbackup.errors import FleetError, MappingError
+from airflow_pgbackup.yaml_mapping.problem import Origin, Problem
+from airflow_pgbackup.yaml_mapping.problem import Path as Keys
 
 MAX_BYTES = 1024**2
 """The largest file that is read: a thousand servers take about 200 KiB."""
@@ -21,45 +23,56 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _QUOTE = "quote a value that begins with one of * & ! @ % `"
 
 
-def read_yaml(file: Path) -> tuple[Any, Origin]:
+def read_yaml(file: Path, raises: type[MappingError] = FleetError) -> tuple[Any, Origin]:
     """Return the file's content, and the lines of its values.
 
     Aliases, anchors and tags are refused: with aliases a small file can become enormous, and a tag can name a class.
 
-    :raises FleetError: the file cannot be read, is too large, is not YAML, or repeats a key.
+    :param raises: the class of the errors.
+    :raises MappingError: the file cannot be read, is too large, is not YAML, or repeats a key.
     """
-    name = file.name
     try:
         with file.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise _invalid(Origin(file.name, raises=raises), f"cannot read {file}: {error.strerror}") from None
+    return parse_yaml(data, Origin(file.name, raises=raises))
+
+
+def parse_yaml(data: bytes, origin: Origin) -> tuple[Any, Origin]:
+    """Return the content of YAML text, and the lines of its values; see :func:`read_yaml`.
+
+    :param origin: its name, and the class of the errors.
+    :raises MappingError: as for :func:`read_yaml`.
+    """
+    try:
         if len(data) > MAX_BYTES:
-            raise _invalid(name, f"larger than {MAX_BYTES} bytes")
+            raise _invalid(origin, f"larger than {MAX_BYTES} bytes")
         text = data.decode("utf-8-sig")
-        _refuse_references(name, text)
+        _refuse_references(origin, text)
         node = yaml.compose(text, Loader=_LOADER)
         lines, problems = _inspect(node)
+        origin = replace(origin, lines=lines)
         if problems:
-            raise Origin(name, lines).error(problems)
+            raise origin.error(problems)
         content = None if node is None else SafeConstructor().construct_document(node)
-    except OSError as error:
-        raise _invalid(name, f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise _invalid(name, "not UTF-8") from None
+        raise _invalid(origin, "not UTF-8") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = str(error.problem or error.context)
         hint = f"; {_QUOTE}" if "start any token" in what or "alphabetic or numeric" in what else ""
-        raise _invalid(name, f"not valid YAML: {what}{hint}", mark.line + 1 if mark else 0) from None
-    except (yaml.YAMLError, ValueError) as error:  # a character that YAML forbids; a date like 2026-02-31
-        raise _invalid(name, f"not valid YAML: {' '.join(str(error).split())}") from None
-    return content, Origin(name, lines)
+        raise _invalid(origin, f"not valid YAML: {what}{hint}", mark.line + 1 if mark else 0) from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a forbidden character; a date like 2026-02-31
+        raise _invalid(origin, f"not valid YAML: {' '.join(str(error).split())}") from None
+    return content, origin
 
 
-def _invalid(name: str, text: str, line: int = 0) -> Exception:
-    return Origin(name).error([Problem((), text, line)])
+def _invalid(origin: Origin, text: str, line: int = 0) -> MappingError:
+    return origin.error([Problem((), text, line)])
 
 
-def _refuse_references(name: str, text: str) -> None:
+def _refuse_references(origin: Origin, text: str) -> None:
     """Refuse aliases, tags and deep nesting from the parser's events, before anything is built."""
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
@@ -76,7 +89,7 @@ def _refuse_references(name: str, text: str) -> None:
             depth -= 1
         if what or depth > MAX_DEPTH:
             problem = f"{what} is not supported; {_QUOTE}" if what else f"nested more than {MAX_DEPTH} levels deep"
-            raise _invalid(name, problem, event.start_mark.line + 1)
+            raise _invalid(origin, problem, event.start_mark.line + 1)
 
 
 def _inspect(top: Any) -> tuple[dict[Keys, int], list[Problem]]:

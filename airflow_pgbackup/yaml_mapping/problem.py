@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from airflow_pgbackup.errors import FleetError
+from airflow_pgbackup.errors import FleetError, MappingError
 from airflow_pgbackup.text import printable
 
 Path = tuple[str | int, ...]
@@ -35,14 +35,16 @@ class Origin:
 
     :param name: the file's name; empty for a Python mapping.
     :param lines: the line of each path, from 1; empty for a Python mapping.
+    :param raises: the class of its errors.
     """
 
     name: str = ""
     lines: Mapping[Path, int] = field(default_factory=dict)
+    raises: type[MappingError] = FleetError
 
-    def error(self, problems: Iterable[Problem]) -> FleetError:
+    def error(self, problems: Iterable[Problem]) -> MappingError:
         """Return one error for all problems, in the order of their lines."""
-        return FleetError([self._describe(problem) for problem in sorted(problems, key=self._line)])
+        return self.raises([self._describe(problem) for problem in sorted(problems, key=self._line)])
 
     def _line(self, problem: Problem) -> int:
         path = problem.path

@@ -1,0 +1,77 @@
+"""The columns that a rule is for: ``schema.table.column``, with wildcards."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+_MOST_WILDCARDS = 8
+_LONGEST = 63 * 4 * 3 + 20
+_PART = re.compile(r'"((?:[^"]|"")*)"|([^".\s]+)')
+
+
+@dataclass(frozen=True)
+class ColumnPattern:
+    """``public.customer.email``: three names, as psql writes them.
+
+    Outside of double quotes, letters are folded to lower case, ``*`` stands for any characters and ``?`` for one.
+
+    :ivar text: as the user wrote it.
+    :ivar specificity: of two patterns that fit a column, the one with more of it counts.
+    """
+
+    text: str
+    specificity: int = field(compare=False, default=0)
+    _parts: tuple[re.Pattern[str], ...] = field(compare=False, repr=False, default=())
+
+    @classmethod
+    def parse(cls, text: str) -> ColumnPattern:
+        """Return the pattern.
+
+        :raises ValueError: it does not have three parts, or too many wildcards; the message says so.
+        """
+        parts: list[re.Pattern[str]] = []
+        specificity, at = 0, 0
+        while at <= len(text) and len(text) <= _LONGEST:
+            match = _PART.match(text, at)
+            if not match:
+                break
+            quoted, bare = match.groups()
+            regex, weight = (re.escape(quoted.replace('""', '"')), 2) if quoted is not None else _wildcards(bare)
+            parts.append(re.compile(regex, re.DOTALL))
+            specificity += weight
+            at = match.end()
+            if at == len(text):
+                break
+            if text[at] != ".":
+                break
+            at += 1
+        if at != len(text) or len(parts) != 3 or text.endswith("."):
+            raise ValueError("not schema.table.column; put a name with dots, spaces or capitals into double quotes")
+        return cls(text, specificity, tuple(parts))
+
+    @property
+    def exact(self) -> bool:
+        """Whether it has no wildcard."""
+        return self.specificity == 6
+
+    def matches(self, schema: str, table: str, column: str) -> bool:
+        """Return whether it fits a column."""
+        return all(
+            part.fullmatch(name) is not None for part, name in zip(self._parts, (schema, table, column), strict=True)
+        )
+
+    def matches_table(self, schema: str, table: str) -> bool:
+        """Return whether its first two parts fit a table."""
+        return self._parts[0].fullmatch(schema) is not None and self._parts[1].fullmatch(table) is not None
+
+
+def _wildcards(bare: str) -> tuple[str, int]:
+    """Return the regular expression of an unquoted part, and 2 for a name, 1 with wildcards, 0 for ``*``."""
+    bare = re.sub(r"\*+", "*", bare)
+    count = sum(bare.count(each) for each in "*?")
+    if count > _MOST_WILDCARDS:
+        raise ValueError(f"more than {_MOST_WILDCARDS} wildcards in a name")
+    folded = "".join(c.lower() if c.isascii() else c for c in bare)  # as the server folds names
+    regex = "".join({"*": ".*", "?": "."}.get(c) or re.escape(c) for c in folded)
+    return regex, 0 if bare == "*" else 1 if count else 2

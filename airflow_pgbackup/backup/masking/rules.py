@@ -1,0 +1,78 @@
+"""Masking rules as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from airflow_pgbackup.backup.masking.pattern import ColumnPattern
+from airflow_pgbackup.yaml_mapping.problem import Origin
+
+Method = Literal["keep", "null", "fixed", "hash", "fake", "shift", "generalize", "sql"]
+
+FAKES = (
+    *("name", "first_name", "last_name", "email", "username", "phone"),
+    *("address", "street", "city", "postcode", "state", "country", "company", "job", "text"),
+    *("iban", "credit_card", "ip", "uuid", "url"),
+)
+"""What ``fake`` can make."""
+
+UNITS = ("hour", "day", "week", "month", "quarter", "year", "decade")
+"""To what ``generalize`` can round dates and times, as ``date_trunc``."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What happens to the values of a column.
+
+    :ivar fake: of ``fake``: one of :data:`FAKES`.
+    :ivar text: of ``fixed``: the value as PostgreSQL reads it; of ``sql``: the expression.
+    :ivar length: of ``hash``: hexadecimal digits; of ``generalize``: characters that are left of a text.
+    :ivar days: of ``shift``: how far at most, in either direction.
+    :ivar by: of ``shift``: the column of the same table whose value decides how far.
+    :ivar unit: of ``generalize``: one of :data:`UNITS`.
+    :ivar bucket: of ``generalize``: the width of a bucket of numbers.
+    """
+
+    method: Method
+    fake: str = ""
+    text: str = ""
+    length: int = 0
+    days: int = 0
+    by: str = ""
+    unit: str = ""
+    bucket: str = ""
+
+    def __str__(self) -> str:
+        """Return ``fake email``, as messages name it."""
+        about = self.fake or self.unit or self.bucket
+        return f"{self.method} {about}" if about else self.method
+
+
+@dataclass(frozen=True)
+class MaskingRules:
+    """The rules of a file.
+
+    :ivar columns: in the order of the file.
+    :ivar locales: of the fakes, as Faker names them.
+    :ivar keep_large_objects: whether the copy has the large objects, which no rule can mask.
+    :ivar require_tables: whether a table of which no column has a rule is an error.
+    :ivar samples: how many values of each masked column are looked for in the copy; 0: none.
+    :ivar may_contain: columns in which those values may be found.
+    :ivar origin: the lines of the file.
+    """
+
+    columns: tuple[tuple[ColumnPattern, Rule], ...]
+    locales: tuple[str, ...] = ("en_US",)
+    keep_large_objects: bool = False
+    require_tables: bool = False
+    samples: int = 100
+    may_contain: tuple[ColumnPattern, ...] = ()
+    origin: Origin = field(default_factory=Origin, compare=False, repr=False)
+
+    def matching(self, schema: str, table: str, column: str) -> Iterator[tuple[ColumnPattern, Rule]]:
+        """Yield the rules that fit a column."""
+        for pattern, rule in self.columns:
+            if pattern.matches(schema, table, column):
+                yield pattern, rule
