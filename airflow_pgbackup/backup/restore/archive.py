@@ -61,6 +61,7 @@ class ArchiveLoader:
     """Restores a custom, directory or tar archive into databases of one server.
 
     :param select: returns the entries to restore, of those that the options select.
+    :param may_be_empty: options that select nothing are no error, as where one section of the archive has no entries.
     :ivar entries: the entries to restore, in order.
     :ivar client: the client whose pg_restore does it.
     :raises ClientError, ConfigurationError: this machine has no suitable client.
@@ -74,6 +75,8 @@ class ArchiveLoader:
         options: RestoreOptions,
         server: ServerInfo,
         select: Selection | None = None,
+        *,
+        may_be_empty: bool = False,
     ) -> None:
         self._run = run
         self._format = archive.format
@@ -85,6 +88,7 @@ class ArchiveLoader:
         if self.by_script:
             self._psql = choose_psql(find_clients(run.settings.client_dirs), server.major)
         self._listed = select is not None
+        self._may_be_empty = may_be_empty
         found = self._selected(archive.head)
         self.entries = select(found) if select else found
 
@@ -193,7 +197,11 @@ class ArchiveLoader:
         by_id = {entry.dump_id: entry for entry in self._toc.entries}
         numbers = [int(line.partition(b";")[0]) for line in output.splitlines() if line[:1].isdigit()]
         found = [by_id[number] for number in numbers if number in by_id and not is_about_database(by_id[number])]
-        if not (found or all(each.kind in SETTING_KINDS or is_about_database(each) for each in by_id.values())):
+        if not (
+            found
+            or self._may_be_empty
+            or all(each.kind in SETTING_KINDS or is_about_database(each) for each in by_id.values())
+        ):
             raise OptionError(
                 f"the options select none of the backup's {counted(len(by_id), 'entry', 'entries')}",
                 hint="Names are case-sensitive and must match exactly; pg_restore --list shows them.",
@@ -245,14 +253,21 @@ def open_archive(
     :raises ClientError, OptionError: as :class:`ArchiveLoader`.
     :raises VerificationFailed: an incomplete tar archive, which pg_restore would read in an endless loop.
     """
+    yield ArchiveLoader(run, read_archive(run, checked), options, server, select)
+
+
+def read_archive(run: RestoreContext, checked: Checked) -> OpenArchive:
+    """Return an archive whose checksums were verified, with its table of contents.
+
+    :raises VerificationFailed: as :func:`open_archive`.
+    """
     artifact = checked.manifest.artifact
-    if checked.path is None:
-        with checked.stream(run.check) as stream:
-            toc, head = read_toc(stream, what=artifact.name)
-        archive = OpenArchive(lambda: checked.stream(run.check), artifact.format, toc, head)
-    else:
-        archive = OpenArchive(checked.path, artifact.format, read_archive_toc(checked.path, artifact.format, run.check))
-    yield ArchiveLoader(run, archive, options, server, select)
+    if checked.path is not None:
+        toc = read_archive_toc(checked.path, artifact.format, run.check)
+        return OpenArchive(checked.path, artifact.format, toc)
+    with checked.stream(run.check) as stream:
+        toc, head = read_toc(stream, what=artifact.name)
+    return OpenArchive(lambda: checked.stream(run.check), artifact.format, toc, head)
 
 
 def choose_restorer(toc: Toc, server: ServerInfo, client_dirs: Sequence[str]) -> Client:

@@ -49,14 +49,17 @@ def create_like(
     *,
     encoding: str | None,
     exactly: bool,
+    closed: bool = False,
 ) -> ConnectionParams:
     """Create a database under a temporary name, with the properties that matter while it is filled.
 
     :param properties: of the dumped or the old database.
     :param encoding: used if `properties` has none.
     :param exactly: fail if the server lacks the locale; False falls back to the server's default locale, then to C.
+    :param closed: nobody can connect to it; our role owns it.
     """
     owner = f" OWNER = {quoted(properties.owner)}" if properties.owner else ""
+    owner = " ALLOW_CONNECTIONS = false" if closed else owner
     encoding = properties.encoding or encoding or "UTF8"
     plain = f" TEMPLATE = template0 ENCODING = '{encoding}'{owner}"
     attempts: list[Callable[[str], str]] = []
@@ -72,7 +75,8 @@ def create_like(
             f"the server lacks the locale or another option of the dumped database, so text may sort differently: "
             f"using {instead} instead of {properties.create.rest.strip().rstrip(';')}"
         )
-    apply_statements(run, params, properties.settings)
+    if not closed:
+        apply_statements(run, params, properties.settings)
     run.say(f"created database {params.dbname}, encoding {encoding}")
     return params
 

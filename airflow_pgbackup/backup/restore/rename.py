@@ -40,6 +40,7 @@ def rename_databases(
     *,
     end_sessions_in: Sequence[str],
     expected: Mapping[str, int] | None = None,
+    then: Callable[[Session], None] | None = None,
     cancel: Cancel | None = None,
 ) -> None:
     """Rename databases, all or none.
@@ -51,6 +52,7 @@ def rename_databases(
     :param renames: pairs of old and new name, in this order.
     :param end_sessions_in: the databases whose sessions may be ended.
     :param expected: OIDs of some of the databases: others of the same name must not be renamed.
+    :param then: runs further statements in the same transaction, after the renames.
     :raises RestoreError: a session remained, or the server reported an error; nothing was renamed.
     """
     with session(params, cancel) as connection, translated_errors("querying the databases to rename"):
@@ -72,6 +74,8 @@ def rename_databases(
                             f'another restore has replaced database "{renames[0][0]}" in the meantime',
                             hint="Check which of the two is wanted; a retry of the same task recognizes its own.",
                         )
+                    if then:
+                        then(connection)
             return
         except psycopg.errors.ObjectInUse as error:
             if number == _ATTEMPTS:
@@ -86,15 +90,15 @@ def rename_databases(
             return
 
 
-def dated_name(connection: Session, database: str, at: datetime) -> str:
+def dated_name(connection: Session, database: str, at: datetime, word: str = "replaced") -> str:
     """Return an unused name like ``dvdrental_replaced_20261122T020000Z``, of at most 63 bytes."""
     for number in range(100):
-        suffix = f"_replaced_{at:%Y%m%dT%H%M%SZ}" + (f"_{number}" if number else "")
+        suffix = f"_{word}_{at:%Y%m%dT%H%M%SZ}" + (f"_{number}" if number else "")
         base = database.encode()[: 63 - len(suffix)].decode("utf-8", "ignore")
         name = base + suffix
         if not fetch_value(connection, "SELECT count(*) FROM pg_catalog.pg_database WHERE datname = %s", [name]):
             return name
-    raise RestoreError(f'no unused name for the old database "{database}"', hint="Drop databases named *_replaced_*.")
+    raise RestoreError(f'no unused name for the old database "{database}"', hint=f"Drop databases named *_{word}_*.")
 
 
 def drop_replaced(run: RestoreContext, params: ConnectionParams, name: str, *, only_if_empty: bool) -> str | None:

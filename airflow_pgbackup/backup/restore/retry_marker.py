@@ -21,7 +21,8 @@ from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
 # Each line is tried once, from its beginning: a comment is a user's text of any size.
-_LINE = re.compile(r"(?:\A|\n)airflow-pgbackup: (\{.*\})\Z")
+# A refresh marks earlier copies with "kept".
+_LINE = re.compile(r"(?:\A|\n)airflow-pgbackup: (?:kept )?(\{.*\})\Z")
 _COMMENT = (
     "SELECT pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database WHERE datname = %s",
     # COMMENT takes no parameters, and quoting on the client would depend on the encoding.
@@ -62,6 +63,11 @@ def find_marker(connection: Session, database: str) -> RetryMarker | None:
         return None
 
 
+def unmarked(comment: str) -> str:
+    """Return a comment without the marker of a restore or refresh."""
+    return _LINE.sub("", comment)
+
+
 def set_marker(run: RestoreContext, database: ConnectionParams, marker: RetryMarker | None) -> None:
     """Mark a database, or remove a marker that was restored with its comment. A failure is a warning.
 
@@ -71,7 +77,7 @@ def set_marker(run: RestoreContext, database: ConnectionParams, marker: RetryMar
     with session(database, run.cancel) as connection:
         try:
             comment = fetch_value(connection, _COMMENT[0], [database.dbname]) or ""
-            text = "\n".join(filter(None, [_LINE.sub("", comment), line]))
+            text = "\n".join(filter(None, [unmarked(comment), line]))
             if text != comment:
                 connection.execute("SELECT pg_catalog.set_config('pgbackup.comment', %s, false)", [text])
                 connection.execute(_COMMENT[1])

@@ -1,0 +1,205 @@
+"""One refresh: plan it, fill the new database, and let it take the place of the old one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, session, translated_errors
+from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
+from airflow_pgbackup.backup.progress import counted
+from airflow_pgbackup.backup.refresh.access import close_to_others, give_access, is_description
+from airflow_pgbackup.backup.refresh.kept_copies import WORD, drop_old_copies, mark_kept
+from airflow_pgbackup.backup.refresh.own_grants import OwnGrants, apply_own_grants, owned, read_own_grants
+from airflow_pgbackup.backup.refresh.sections import SectionLoader
+from airflow_pgbackup.backup.restore.globals import GlobalsPlan
+from airflow_pgbackup.backup.restore.new_database import apply_statements, create_like
+from airflow_pgbackup.backup.restore.plan import check_versions
+from airflow_pgbackup.backup.restore.preconditions import database_oids
+from airflow_pgbackup.backup.restore.rename import dated_name, rename_databases
+from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest, state_in_errors
+from airflow_pgbackup.backup.restore.retry_marker import RetryMarker, find_marker, set_marker
+from airflow_pgbackup.backup.restore.target_state import TargetState
+from airflow_pgbackup.errors import RestoreError
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+
+_NAMED = 5
+_LOCK = "SELECT pg_catalog.pg_try_advisory_lock(737261, pg_catalog.hashtext(%s))"
+
+
+@dataclass
+class Refreshed:
+    """What a refresh did beside the restore.
+
+    :ivar not_reapplied: a line for each object that lost its owner or grants.
+    :ivar new_objects: tables and other objects that the old database did not have; our role owns them.
+    :ivar kept: the earlier copies, the newest first.
+    """
+
+    reapplied: int = 0
+    not_reapplied: list[str] = field(default_factory=list)
+    new_objects: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+
+
+class RefreshedCopy:
+    """Restores into a new database and lets it take the place of the target.
+
+    :param keep: earlier copies to keep.
+    """
+
+    def __init__(self, request: RestoreRequest, state: TargetState, loader: SectionLoader, *, keep: int) -> None:
+        if state.maintenance is None:
+            raise RuntimeError("a refresh needs a database to connect to meanwhile")
+        self._request = request
+        self._run = request.run
+        self._target = request.target
+        self._server = state.server
+        self._maintenance: ConnectionParams = state.maintenance
+        self._loader = loader
+        self._keep = keep
+        self.refreshed = Refreshed()
+
+    # -- plan
+
+    def plan(self) -> list[str]:
+        request, loader, target = self._request, self._loader, self._target
+        check_versions(
+            loader.dumped_from, self._server, allow_older=target.allow_older_server, label=request.server_label
+        )
+        request.check_needs(loader.needs, self._server, GlobalsPlan())
+        own = self._read_own()
+        grants = sum(entry.kind == "ACL" for entry in own.entries)
+        kept = (
+            f"and the {counted(self._keep, 'newest earlier copy', 'newest earlier copies')}" if self._keep else "only"
+        )
+        return [
+            f"refreshing {target.connection.label}, which serves until the new database takes its name",
+            *loader.lines(),
+            f"re-applied from {target.database}: owners, the grants of {counted(grants, 'object')}, "
+            f"{counted(len(own.database.settings), 'setting')}, comment, default privileges",
+            f"kept afterwards: {target.database} {kept}",
+        ]
+
+    # -- run
+
+    def run(self, outcome: RestoreOutcome) -> None:
+        run, target = self._run, self._target
+        with (
+            state_in_errors(f'database "{target.database}" was not changed', run.say),
+            self._alone(),
+            TemporaryDatabases(self._maintenance, cancel=run.cancel, say=run.say) as temporary,
+        ):
+            new = self._create(temporary)
+            self._fill(new)
+            counts = self._request.finish(new)
+            own = self._give_own(new)
+            outcome.replaced = self._swap(new, own)
+        outcome.add(target.database, counts)
+        self.drop_old_copies(outcome)
+
+    def drop_old_copies(self, outcome: RestoreOutcome) -> None:
+        """Drop the earlier copies that are not to be kept."""
+        self.refreshed.kept = drop_old_copies(self._run, self._maintenance, self._target.database, self._keep)
+        if outcome.replaced not in self.refreshed.kept:
+            outcome.replaced = None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold a lock on the refresh of the target: a second one would restore for nothing."""
+        with session(self._maintenance, self._run.cancel) as connection:
+            if not fetch_value(connection, _LOCK, [self._target.database]):
+                raise RestoreError(
+                    f'another refresh of database "{self._target.database}" is running',
+                    hint="Wait for its end, or stop it first.",
+                    retry="later",
+                )
+            yield
+
+    def _create(self, temporary: TemporaryDatabases) -> ConnectionParams:
+        own = self._read_own().database
+        new = create_like(
+            self._run, temporary, own, encoding=self._request.manifest.source.encoding, exactly=True, closed=True
+        )
+        close_to_others(self._run, self._maintenance, new.dbname)
+        apply_statements(self._run, new, own.settings)
+        return new
+
+    def _fill(self, new: ConnectionParams) -> None:
+        loader, run = self._loader, self._run
+        loader.load_definitions(new)
+        run.say(f"restored definitions into {new.dbname}")
+        loader.load_rows(new)
+        run.say(f"restored rows into {new.dbname}")
+        loader.load_rest(new)
+        run.say(f"restored indexes, constraints and triggers into {new.dbname}")
+
+    def _read_own(self) -> OwnGrants:
+        return read_own_grants(self._run, self._target.connection, self._server.version_num)
+
+    def _give_own(self, new: ConnectionParams) -> OwnGrants:
+        """Give the new database what the old one has now, except who may connect."""
+        run, database = self._run, self._target.database
+        own = self._read_own()
+        apply_statements(run, new, own.database.settings)
+        apply_statements(run, new, [each for each in own.database.others if is_description(each.verb)])
+        done = apply_own_grants(run, new, own)
+        self.refreshed.reapplied = done.count
+        self.refreshed.not_reapplied = done.lines()
+        self.refreshed.new_objects = sorted(
+            f"{kind} {schema}.{name}" if schema else f"{kind} {name}"
+            for kind, schema, name in owned(self._loader.entries) - own.objects
+        )
+        run.say(f"re-applied {counted(done.count, 'owner or grant', 'owners and grants')} of {database}")
+        for line in done.lines()[:_NAMED]:
+            run.warn(line)
+        if new_objects := self.refreshed.new_objects:
+            more = ", …" if len(new_objects) > _NAMED else ""
+            run.warn(
+                f"{counted(len(new_objects), 'object')} that {database} did not have belong to {self._server.user}, "
+                f"without grants: {', '.join(new_objects[:_NAMED])}{more}"
+            )
+        return own
+
+    def _swap(self, new: ConnectionParams, own: OwnGrants) -> str:
+        """Rename the old database and the new one, and admit those who could connect to the old one.
+
+        :return: the new name of the old database.
+        """
+        run, target = self._run, self._target
+        run.check()
+        digest, manifest = self._request.retry_digest, self._request.manifest
+        with session(self._maintenance, run.cancel) as connection:
+            oids = database_oids(connection, [target.database])
+            found = find_marker(connection, target.database)
+            old = dated_name(connection, target.database, datetime.now(timezone.utc), WORD)
+        if found and digest and found.request == digest:
+            raise RestoreError(
+                f'another attempt of this task has refreshed database "{target.database}" in the meantime',
+                hint="Retry the task: it recognizes the completed refresh.",
+            )
+        if target.database not in oids:
+            raise RestoreError(
+                f'database "{target.database}" was dropped or renamed during the refresh',
+                hint="Find out who did that; the next refresh needs the database.",
+            )
+        marker = RetryMarker(digest, manifest.series.path, manifest.id, old, oids[target.database]) if digest else None
+        set_marker(run, new, marker)
+
+        def finish(connection: Session) -> None:
+            give_access(connection, target.database, own.database)
+            mark_kept(connection, old, target.database)
+
+        with translated_errors("swapping the databases"):
+            rename_databases(
+                self._maintenance,
+                [(target.database, old), (new.dbname, target.database)],
+                end_sessions_in=[new.dbname, target.database] if target.terminate_sessions else [new.dbname],
+                expected=oids,
+                then=finish,
+                cancel=run.cancel,
+            )
+        run.say_after_commit(f"renamed {target.database} to {old}, and {new.dbname} to {target.database}")
+        return old

@@ -1,0 +1,85 @@
+"""Earlier copies of a refreshed database: renamed at the swap, marked as ours, and dropped when newer ones follow.
+
+The database that served until the swap gets a name with the time of the swap, ``staging_before_20261127T020000Z``, and
+a last line in its comment, both in the transaction of the swap. Only a database with such a name and such a line is
+ever dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from airflow_pgbackup.backup.databases.sessions import Session, session, translated_errors
+from airflow_pgbackup.backup.restore.context import RestoreContext
+from airflow_pgbackup.backup.restore.rename import drop_replaced
+from airflow_pgbackup.backup.restore.retry_marker import unmarked
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+
+WORD = "before"
+_NAME = re.compile(rf"_{WORD}_(\d{{8}}T\d{{6}}Z)(?:_(\d{{1,2}}))?\Z", re.ASCII)
+_LINE = re.compile(r"(?:\A|\n)airflow-pgbackup: kept (\{.*\})\Z")
+_COPIES = (
+    "SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database "
+    "WHERE pg_catalog.pg_has_role(datdba, 'USAGE')"
+)
+_COMMENT = "SELECT pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database WHERE datname = %s"
+_SET_COMMENT = (
+    "DO $$ BEGIN EXECUTE pg_catalog.format('COMMENT ON DATABASE %I IS %L', "
+    "pg_catalog.current_setting('pgbackup.database'), pg_catalog.current_setting('pgbackup.comment')); END $$"
+)
+
+
+def mark_kept(connection: Session, name: str, database: str) -> None:
+    """Mark a database as an earlier copy of another one. Runs in the caller's transaction.
+
+    :param name: of the earlier copy. :param database: the refreshed database.
+    """
+    row = connection.execute(_COMMENT, [name]).fetchone()
+    comment = unmarked((row and row[0]) or "")
+    line = "airflow-pgbackup: kept " + json.dumps({"database": database})
+    text = "\n".join(filter(None, [comment, line]))
+    connection.execute(
+        "SELECT pg_catalog.set_config('pgbackup.database', %s, false), "
+        "pg_catalog.set_config('pgbackup.comment', %s, false)",
+        [name, text],
+    )
+    connection.execute(_SET_COMMENT)
+
+
+def find_kept(connection: Session, database: str) -> list[str]:
+    """Return the names of the earlier copies of a database that our role owns, the newest first."""
+    with translated_errors(f'listing the earlier copies of database "{database}"'):
+        rows = connection.execute(_COPIES).fetchall()
+    found = []
+    for name, comment in rows:
+        match = _NAME.search(name)
+        if match and _refreshed(comment or "") == database:
+            found.append(((match[1], int(match[2] or 0)), name))
+    return [name for _, name in sorted(found, reverse=True)]
+
+
+def drop_old_copies(run: RestoreContext, maintenance: ConnectionParams, database: str, keep: int) -> list[str]:
+    """Drop the earlier copies of a database but the newest. The refresh is complete, so a failure is a warning.
+
+    :return: the names of those that remain, the newest first.
+    """
+    with session(maintenance) as connection:
+        copies = find_kept(connection, database)
+    remain = copies[:keep]
+    for name in copies[keep:]:
+        if drop_replaced(run, maintenance, name, only_if_empty=False):
+            remain.append(name)
+        else:
+            run.say_after_commit(f"dropped {name}, an earlier copy of {database}")
+    return remain
+
+
+def _refreshed(comment: str) -> str | None:
+    """Return the database that a comment names as the one its database was replaced as."""
+    match = _LINE.search(comment)
+    try:
+        said = json.loads(match[1]) if match else None
+    except (ValueError, RecursionError):  # a user's own comment
+        return None
+    return said.get("database") if isinstance(said, dict) else None

@@ -1,0 +1,205 @@
+"""refresh: give a database the contents of a verified backup, while the old contents serve until the swap.
+
+The backup is restored into a new database under a temporary name. Rows are masked while they are loaded, and nobody
+else may connect before the end. Then one transaction renames the old database and the new one, and gives the new one
+the owner, privileges and limits of the old one. Whatever fails, and whenever the process is killed, the old database
+keeps its name and serves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.databases.sessions import session
+from airflow_pgbackup.backup.leftovers import sweep_leftovers
+from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
+from airflow_pgbackup.backup.reference import load_evidence, reference_of
+from airflow_pgbackup.backup.refresh.copy import Refreshed, RefreshedCopy
+from airflow_pgbackup.backup.refresh.kept_copies import drop_old_copies
+from airflow_pgbackup.backup.refresh.sections import SectionLoader
+from airflow_pgbackup.backup.restore.archive import needs_path
+from airflow_pgbackup.backup.restore.context import RestoreContext
+from airflow_pgbackup.backup.restore.new_database import count_contents
+from airflow_pgbackup.backup.restore.plan import check_request, require_kind
+from airflow_pgbackup.backup.restore.preconditions import database_oids
+from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest
+from airflow_pgbackup.backup.restore.retry_marker import request_digest
+from airflow_pgbackup.backup.restore.target import RestoreTarget
+from airflow_pgbackup.backup.restore.target_state import TargetState, inspect_target
+from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.definitions.database import quoted
+from airflow_pgbackup.postgres.options import RestoreOptions
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.evidence import Evidence
+from airflow_pgbackup.repository.layout import Series, check_level
+from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.retention import counts
+from airflow_pgbackup.wording import parameter
+
+
+def refresh(
+    *,
+    reference: Mapping[str, object],
+    repository: Repository,
+    target: ConnectionParams,
+    minimum_level: str = "archive",
+    keep: int = 1,
+    jobs: int | None = None,
+    terminate_sessions: bool = True,
+    maintenance_database: str | None = None,
+    allow_older_server: bool = False,
+    dry_run: bool = False,
+    context: RunContext | None = None,
+) -> dict[str, object]:
+    """Give a database the contents of a verified backup.
+
+    :param reference: of the backup; see :mod:`airflow_pgbackup.backup.reference`. Its state is read from the
+        repository.
+    :param target: the database to refresh, which exists. Its owners, grants, default privileges, settings, limits and
+        comment are given to the new database; objects that it does not have belong to the connection's role.
+    :param minimum_level: the level at which the backup must be verified.
+    :param keep: earlier copies to keep, under names such as ``staging_before_20261127T020000Z``; older ones are
+        dropped.
+    :param jobs: processes of pg_restore for rows and indexes; custom and directory formats.
+    :param terminate_sessions: end the sessions in the old database at the swap; False fails if there are any.
+    :param maintenance_database: the database to connect to meanwhile; None tries ``postgres``, then ``template1``.
+    :param allow_older_server: restore a dump of a newer major version of PostgreSQL, which may fail.
+    :param dry_run: make all checks, return the plan, and change nothing.
+    :param context: its deadline limits the complete refresh; the default is none. A second call with the same seed
+        finds what the first one completed and returns that.
+    :return: plain JSON: ``backup`` (series and id), ``reference`` (of that backup), ``target``
+        (``user@host:port/database``), ``database``, ``dry_run``, ``plan`` (lines, of a dry run),
+        ``duration_seconds``, ``database_bytes``, ``rows``, ``objects``, ``replaced`` (the name of the copy that served
+        until now; None if it was dropped), ``kept`` (names of all earlier copies, the newest first), ``reapplied``
+        (number of owners and grants), ``not_reapplied`` and ``new_objects`` (lines), ``warnings``.
+    :raises ConfigurationError: invalid request, or the server lacks what the backup needs. Nothing was changed.
+    :raises VerificationFailed: the backup is not verified at that level, or its files differ from those that were
+        dumped. Nothing was changed.
+    :raises ToolError, RestoreError, Canceled: the refresh failed; the old database serves unchanged.
+    """
+    context = context or RunContext()
+    started = time.monotonic()
+    run = RestoreContext(
+        settings=context.settings,
+        log=context.log,
+        cancel=context.cancel,
+        progress=context.progress,
+        deadline=None if context.deadline is None else started + context.deadline,
+    )
+    check_level(minimum_level, required=True)
+    if keep < 0:
+        raise ConfigurationError(f"invalid {parameter('keep', keep)}", hint="Give the number of earlier copies.")
+    sweep_leftovers(context)
+    evidence = load_evidence(repository, reference)
+    manifest = _require_usable(evidence, minimum_level)
+    options = RestoreOptions(jobs=jobs)
+    to_replace = RestoreTarget(
+        connection=target,
+        mode="replace",
+        terminate_sessions=terminate_sessions,
+        maintenance_database=maintenance_database,
+        allow_older_server=allow_older_server,
+    )
+    check_request(to_replace, options, manifest)
+    digest = request_digest(context.seed) if context.seed else None
+    request = RestoreRequest(
+        run, repository, manifest, to_replace, options, None, analyze=True, dry_run=dry_run, retry_digest=digest
+    )
+    name = f"{manifest.series}/{manifest.id}"
+    run.say(
+        f"refreshing {target.label} from backup {name}: {human_bytes(manifest.artifact.size)}, "
+        f"PostgreSQL {manifest.source.server_version}, verified at level {evidence.backup.level}"
+    )
+    outcome, copy = _refreshed(request, keep)
+    seconds = round(time.monotonic() - started, 3)
+    restored = reference_of(repository, evidence)
+    if (earlier := outcome.earlier) and (earlier.series, earlier.id) != (manifest.series.path, manifest.id):
+        name = f"{Series.parse(earlier.series)}/{earlier.id}"
+        run.warn(f"the earlier attempt restored {name}, not {manifest.series}/{manifest.id}")
+        restored = {key: restored[key] for key in ("repository", "repository_uuid")}
+        restored |= {"series": earlier.series, "id": earlier.id}
+    if not (dry_run or earlier):
+        rows = "" if outcome.rows is None else f", {counted(outcome.rows, 'row')}"
+        run.say_after_commit(
+            f"refreshed {target.dbname} from {name} in {human_seconds(seconds)}: "
+            f"{counted(outcome.objects, 'object')}{rows}, {human_bytes(outcome.size)} on disk"
+        )
+    return {
+        "backup": name,
+        "reference": restored,
+        "target": target.label,
+        "database": target.dbname,
+        "dry_run": dry_run,
+        "plan": outcome.plan,
+        "duration_seconds": seconds,
+        "database_bytes": outcome.size,
+        "rows": outcome.rows,
+        "objects": outcome.objects,
+        "replaced": outcome.replaced,
+        **asdict(copy),
+        "warnings": run.warnings,
+    }
+
+
+def _require_usable(evidence: Evidence, minimum_level: str) -> Manifest:
+    """Return the manifest of a backup that a refresh may use: verified, of one database, not a plain script.
+
+    :raises VerificationFailed: it is not verified at that level. :raises ConfigurationError: it is something else.
+    """
+    manifest = evidence.require_complete()
+    name = f"{manifest.series}/{manifest.id}"
+    require_kind(manifest, "database")
+    if manifest.artifact.format == "plain":
+        raise ConfigurationError(
+            f"backup {name} is a plain script, which cannot be restored by sections",
+            hint="Dump in custom or directory format.",
+        )
+    if not counts(evidence.backup, minimum_level):
+        ignored = f" (ignored: {evidence.ignored[0]})" if evidence.ignored else ""
+        level = evidence.backup.level
+        raise VerificationFailed(
+            f"backup {name} {evidence.backup.standing}"
+            + (f", but {minimum_level} is required" if level else "")
+            + ignored,
+            hint=f"Verify it at level {minimum_level} first, or choose another backup.",
+        )
+    return manifest
+
+
+def _refreshed(request: RestoreRequest, keep: int) -> tuple[RestoreOutcome, Refreshed]:
+    run, target = request.run, request.target
+    maintenance = target.maintenance(run.cancel)
+    with session(maintenance, run.cancel) as connection:
+        if target.database not in database_oids(connection, [target.database]):
+            raise ConfigurationError(
+                f'database "{target.database}" does not exist',
+                hint=f"Create it once, with its owner: CREATE DATABASE {quoted(target.database)} OWNER role.",
+            )
+    state = inspect_target(request)
+    if state.earlier:
+        return _completed_earlier(request, state, keep)
+    as_path = request.manifest.artifact.format != "custom" or needs_path(request.manifest, request.options)
+    with request.checked(request.repository, request.manifest, as_path=as_path) as checked:
+        loader = SectionLoader(run, checked, state.server, jobs=request.options.jobs)
+        copy = RefreshedCopy(request, state, loader, keep=keep)
+        return request.execute(copy), copy.refreshed
+
+
+def _completed_earlier(request: RestoreRequest, state: TargetState, keep: int) -> tuple[RestoreOutcome, Refreshed]:
+    """Return the outcome of an earlier attempt whose result was lost; drop the copies that are left to drop."""
+    run, target, marker = request.run, request.target, state.earlier
+    assert marker is not None  # noqa: S101  the caller has checked
+    line = f"nothing to do: an earlier attempt of this task has refreshed {target.database}"
+    run.say(line)
+    outcome = RestoreOutcome(plan=[line], earlier=marker)
+    refreshed = Refreshed()
+    if not request.dry_run:
+        maintenance = state.maintenance or target.maintenance(run.cancel)
+        refreshed.kept = drop_old_copies(run, maintenance, target.database, keep)
+        outcome.replaced = marker.replaced if marker.replaced in refreshed.kept else None
+        outcome.add(target.database, count_contents(run, target.connection))
+    return outcome, refreshed
