@@ -131,7 +131,7 @@ class S3Server:
         argv += [f"-admin.port={admin}", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         argv += [f"-dir={directory}", "-master.telemetry=false", "-s3.autoCreateBucket=false"]
         # Each bucket uses volumes of its own; by default there are only as many as fit the disk at their full size.
-        argv += ["-volume.max=10000"]
+        argv += ["-volume.max=10000", "-s3.iam.readOnly=false"]
         env = {"PATH": os.defpath, "HOME": os.fspath(directory), "TMPDIR": os.fspath(directory)}
         env |= {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
         # weed makes these in /tmp, whatever TMPDIR is, and does not remove them

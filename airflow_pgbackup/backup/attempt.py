@@ -14,7 +14,7 @@ manifest, or the manifest would be a file that this process was writing and that
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, PgBackupError, RepositoryError
 from airflow_pgbackup.repository import layout
@@ -76,7 +76,8 @@ class Attempt:
         evidence = read_evidence(self._repository, self._series, self._id)
         if evidence.backup.state == "incomplete" and self.has_made(evidence):
             # Readers check that the artifact exists, so no other attempt has returned this backup.
-            self._repository.delete([key])
+            with suppress(RepositoryError):  # a manifest without its artifact is not a backup
+                self._repository.delete([key])
             raise RepositoryError(
                 f"backup {self._series}/{self._id} was removed while it was being written: {evidence.backup.problem}",
                 hint="Set a grace period of prune that is longer than a dump takes.",

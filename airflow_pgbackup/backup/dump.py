@@ -222,7 +222,7 @@ class _Dump:
             scope=series.scope,
             encrypted=recipients is not None,
         )
-        self.repository.probe()
+        self.repository.probe(context.log)
         secret = f", encrypted to {counted(len(recipients.texts), 'recipient')}" if recipients else ""
         context.log(
             f"dumping {connection.label} (PostgreSQL {source.server_version}, {human_bytes(source.size_bytes)}) with "

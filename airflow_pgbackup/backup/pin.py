@@ -6,6 +6,7 @@ A pin is a file in the backup's own folder, so every prune obeys it, wherever it
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import datetime, timezone
 
 from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, RepositoryError
@@ -38,7 +39,8 @@ def pin(*, repository: Repository, series: Series, id: str, reason: str = "") ->
     try:
         find_backup(repository, series, id)
     except BackupNotFound:
-        repository.delete([f"{folder}/{PIN_FILE}"])
+        with suppress(RepositoryError):  # where it may not be deleted, prune sweeps it
+            repository.delete([f"{folder}/{PIN_FILE}"])
         raise
 
 

@@ -69,7 +69,7 @@ def upload(
     if there is not None:
         context.log(f"backup {manifest.series}/{manifest.id} is already in {destination.uri}")
     else:
-        destination.probe()
+        destination.probe(context.log)
         there = job.run()
     job.copy_verifications(there)
     copied = read_evidence(destination, manifest.series, manifest.id)

@@ -13,7 +13,7 @@ encrypted one where no identity was given.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,7 +28,14 @@ from airflow_pgbackup.backup.rehearsal import rehearse
 from airflow_pgbackup.backup.source_rows import differences
 from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.encryption.identities import Identities
-from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, DiskError, NotProven, VerificationFailed
+from airflow_pgbackup.errors import (
+    BackupNotFound,
+    ConfigurationError,
+    DiskError,
+    NotProven,
+    RepositoryError,
+    VerificationFailed,
+)
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.clients import Client
@@ -93,7 +100,8 @@ def verify(
     try:
         require_not_removed(repository, manifest)
     except BackupNotFound:
-        repository.delete([key])
+        with suppress(RepositoryError):  # where it may not be deleted, prune sweeps it
+            repository.delete([key])
         raise
     context.on_verification(report)
     name = f"{manifest.series}/{manifest.id}"

@@ -119,5 +119,5 @@ class PgDiscoverOperator(PgBackupOperator):
             return None
         repository = open_repository(uri, aws_conn_id, cancel=run.cancel)
         uuid = repository.init() if is_true("init_repository", self.init_repository) else repository.uuid
-        repository.probe()
+        repository.probe(run.log)
         return uuid

@@ -297,11 +297,21 @@ class Repository(ABC):
         with PrivateDirectory(temp_dir or None) as directory:
             yield directory
 
-    def probe(self) -> None:
-        """Write and delete a small file, to fail before a long dump and not after it. Works before :meth:`init`."""
+    def probe(self, say: Callable[[str], None] | None = None) -> bool:
+        """Write and delete a small file, to fail before a long dump and not after it. Works before :meth:`init`.
+
+        :param say: called with a line about a file that stays, because these credentials may only add (append-only).
+            :meth:`unfinished_writes` finds it.
+        :return: whether it could be deleted.
+        :raises RepositoryError: it could not be written, or the deletion failed for another reason.
+        """
         key = f"{TEMP_PREFIX}probe-{secrets.token_hex(8)}"
         self._write(key, ByteSource(io.BytesIO(b"probe")), size_hint=5, sha256=None)
-        self._delete([key])
+        if self._remove_probe(key):
+            return True
+        if say is not None:
+            say(f"append-only: these credentials may add to {self.uri}, not delete; prune sweeps {key}")
+        return False
 
     @abstractmethod
     def unfinished_writes(
@@ -317,6 +327,11 @@ class Repository(ABC):
         """Remove unfinished writes that :meth:`unfinished_writes` returned."""
 
     # -- for implementations -------------------------------------------------------------------------------------
+
+    def _remove_probe(self, key: str) -> bool:
+        """Delete what :meth:`probe` has written; return False where the store refuses deletions."""
+        self._delete([key])
+        return True
 
     @abstractmethod
     def _not_found(self) -> RepositoryNotFound: ...

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from faults.faulty_s3 import FaultyS3
+from faulty_s3 import FaultyS3
 from leftovers import environment, family, kill_family, kill_together, named, run, wait_for, with_secret, worker
 
 from airflow_pgbackup.embedded import S3Server

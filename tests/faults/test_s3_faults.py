@@ -19,7 +19,7 @@ from faulty_s3 import FaultyS3
 
 from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, OutcomeUnknown, RepositoryError, RepositoryNotFound
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.retention import Policy
@@ -304,7 +304,7 @@ def test_a_store_without_if_none_match(store: Store, repository: Repository, dat
 def test_a_probe_sends_three_requests(store: Store) -> None:
     """Its name is random, so it is not looked up before it is written."""
     store.open().probe()
-    assert [call.operation for call in store.proxy.calls] == ["PutObject", "HeadObject", "DeleteObjects"]
+    assert [call.operation for call in store.proxy.calls] == ["PutObject", "HeadObject", "DeleteObject"]
     assert store.proxy.calls[0].headers["if-none-match"] == "*"
 
 
@@ -642,13 +642,20 @@ def test_s3s_own_message_is_kept(
 def test_a_role_without_deleteobject_gets_a_hint(store: Store, repository: Repository) -> None:
     for operation in ("DeleteObject", "DeleteObjects"):
         store.proxy.fault(operation, "answer", status=403, code="AccessDenied", times=ALWAYS)
-    for call in (repository.probe, lambda: repository.delete(["a/b"])):
-        with pytest.raises(RepositoryError, match="access denied") as caught:
-            call()
-        assert (
-            caught.value.hint
-            == "Object lock keeps a version until its date. Without one, the role needs s3:DeleteObject."
-        )
+    with pytest.raises(RepositoryError, match="access denied") as caught:
+        repository.delete(["a/b"])
+    assert (
+        caught.value.hint == "Object lock keeps a version until its date. Without one, the role needs s3:DeleteObject."
+    )
+    assert repository.probe() is False
+
+
+@pytest.mark.parametrize("data", ALL)
+def test_what_arrived_damaged_and_may_not_be_deleted_is_said(store: Store, repository: Repository, data: bytes) -> None:
+    store.proxy.fault("DeleteObject", "answer", status=403, code="AccessDenied", times=ALWAYS)
+    store.proxy.fault("HeadObject", "shrink", times=ALWAYS, skip=1)
+    with pytest.raises(OutcomeUnknown, match=r"differs from what was sent: 1 of \d+ bytes; it could not be removed"):
+        repository.write(KEY, io.BytesIO(data))
 
 
 @pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (405, "MethodNotAllowed")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -37,8 +37,10 @@ _MANIFESTS = 20
 """The number of cluster backups, the newest of each series first, whose manifests are read."""
 
 
-def check_repository(repository: Repository, server: str, findings: Findings) -> list[Backup] | None:
-    """Check that the repository exists and can be written to.
+def check_repository(
+    repository: Repository, server: str, findings: Findings, say: Callable[[str], None]
+) -> list[Backup] | None:
+    """Check that the repository exists and can be written to, and say whether these credentials may delete from it.
 
     :return: the backups of this server, newest first in each series; None if they cannot be listed.
     """
@@ -50,7 +52,8 @@ def check_repository(repository: Repository, server: str, findings: Findings) ->
         if not isinstance(error, RepositoryNotFound):
             return None
     try:
-        repository.probe()
+        if repository.probe(say):
+            say(f"these credentials may add to {repository.uri}, and delete")
     except RepositoryError as error:
         if backups is None and isinstance(error, RepositoryNotFound):
             return None  # already reported

@@ -97,7 +97,7 @@ class _Check:
         backups = None
         if self.repository is not None:
             self.say(f"checking repository {self.repository.uri}")
-            backups = check_repository(self.repository, self.server, self.findings)
+            backups = check_repository(self.repository, self.server, self.findings, self.say)
         source = self._source()
         if source is not None:
             try:

@@ -58,7 +58,7 @@ def dump_set(
         raise ConfigurationError(f"invalid number of jobs {jobs}", hint="Give one or more.")
     context = context or RunContext()
     repository.uuid  # noqa: B018  raises where there is no repository, before anything is dumped
-    repository.probe()
+    repository.probe(context.log)
     found = discover(connection=connection, databases=databases, exclude=exclude, context=context)
     common: dict[str, Any] = {
         "server": server,

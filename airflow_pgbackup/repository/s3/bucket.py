@@ -57,8 +57,8 @@ class Bucket:
         self._of = of
         self._cancel = cancel
         self.options = options
-        self.conditional = True
-        """Whether to send ``If-None-Match``; turned off when the store reports that it does not implement it."""
+        self.unconditional: set[str] = set()
+        """The operations for which the store has reported that it does not implement ``If-None-Match``."""
         self._lock = threading.Lock()
         self._current: S3Client | None = None
         self._members: dict[str, frozenset[str]] = {}

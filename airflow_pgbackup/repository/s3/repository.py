@@ -235,6 +235,16 @@ class S3Repository(Repository):
         except PgBackupError as error:  # the error that caused this is the one to raise
             log.warning("%s", error)
 
+    def _remove_probe(self, key: str) -> bool:
+        with self._bucket.errors(f"cannot delete {self.location(key)}"):
+            try:
+                self._bucket.call("DeleteObject", Key=self._root + key)
+            except ClientError as error:
+                if status_of(error) != 403:
+                    raise
+                return False
+        return True
+
     def _delete(self, keys: Sequence[str]) -> None:
         failed = []
         for start in range(0, len(keys), BATCH):

@@ -231,7 +231,7 @@ class Upload:
             if self._is_ours(head):
                 said = code_of(error) or type(error).__name__
                 log.info("%s", printable(f"the store reported {said}, but {self.what} is complete"))
-            elif head is not None and (self._bucket.conditional or refused(error)):
+            elif head is not None and (operation not in self._bucket.unconditional or refused(error)):
                 raise AlreadyExists(f"{self.what} exists already") from error
             elif refused(error):
                 raise
@@ -249,13 +249,14 @@ class Upload:
             raise OutcomeUnknown(f"{error.message}; it is unknown whether it was written", hint=error.hint) from error
 
     def _unless_exists(self, operation: str, params: dict[str, Any]) -> None:
-        if self._bucket.conditional and self._bucket.knows(operation, "IfNoneMatch"):
+        # By operation: S3 itself implements it for all but CopyObject in a bucket whose policy requires it.
+        if operation not in self._bucket.unconditional and self._bucket.knows(operation, "IfNoneMatch"):
             try:
                 self._bucket.call(operation, Key=self._key, IfNoneMatch="*", **params)
             except ClientError as error:
                 if code_of(error) != "NotImplemented" and status_of(error) != 501:
                     raise
-                self._bucket.conditional = False
+                self._bucket.unconditional.add(operation)
             else:
                 return
         # Without If-None-Match two simultaneous writers can both pass this check.
@@ -287,15 +288,25 @@ class Upload:
         stored = head.get(f"Checksum{self._bucket.algorithm}")
         found = head["ContentLength"]
         if found != size or (checksum and stored and stored != checksum):
-            if self._is_ours(head):
-                with self._sent():
-                    self._bucket.call("DeleteObject", Key=self._key)
-            raise RepositoryError(
-                f"{self.what} differs from what was sent: "
-                + (f"{found} of {size} bytes" if found != size else f"expected checksum {checksum}, found {stored}"),
-                hint="Check the store, and any proxy before it, for damage; no other tool may write to this key.",
+            differs = f"{self.what} differs from what was sent: " + (
+                f"{found} of {size} bytes" if found != size else f"expected checksum {checksum}, found {stored}"
             )
+            hint = "Check the store, and any proxy before it, for damage; no other tool may write to this key."
+            if self._is_ours(head):
+                self._remove_damaged(differs, hint)
+            raise RepositoryError(differs, hint=hint)
         return head
+
+    def _remove_damaged(self, differs: str, hint: str) -> None:
+        """Delete the object that was written.
+
+        :raises OutcomeUnknown: it stays, since these credentials may not delete or the store does not answer.
+        """
+        try:
+            self._bucket.call("DeleteObject", Key=self._key)
+        except (ClientError, BotoCoreError) as error:
+            said = code_of(error) or type(error).__name__
+            raise OutcomeUnknown(f"{differs}; it could not be removed ({said})", hint=hint) from error
 
     def _composite_of(self, parts: list[dict[str, Any]]) -> str | None:
         if self._bucket.options.extra_args.get("ChecksumType") == "FULL_OBJECT":
