@@ -5,6 +5,7 @@
     pgbackup://prod/app                      each backup of the database app of the server prod, unverified
     pgbackup://prod/app?verified=archive     each backup of it that was verified at level archive
     pgbackup://prod/@globals                 the same for a series of pg_dumpall
+    pgbackup://staging/app?refreshed=yes     each refresh of the database app of the connection staging
 
 The path is that of the series in a repository, its names percent-encoded, so the URI is ASCII and short. A task learns
 the database from its connection or from an earlier task, so it declares an alias when its DAG is parsed, and names the
@@ -26,7 +27,7 @@ from airflow_pgbackup.repository.layout import LEVELS, Series, check_level
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["DUMPED", "VERIFIED", "backup_asset"]
+__all__ = ["DUMPED", "REFRESHED", "VERIFIED", "backup_asset", "refreshed_asset"]
 
 DUMPED = AssetAlias("pgbackup-dumped")
 """Any backup that a dump task made, unverified."""
@@ -34,7 +35,11 @@ DUMPED = AssetAlias("pgbackup-dumped")
 VERIFIED = AssetAlias("pgbackup-verified")
 """Any backup that a verify task verified, at any level. A DAG scheduled on it starts after each."""
 
+REFRESHED = AssetAlias("pgbackup-refreshed")
+"""Any database that a refresh task has given the contents of a backup."""
+
 _SCHEME = "pgbackup"
+_REFRESHED = "refreshed=yes"
 
 
 def backup_asset(
@@ -55,6 +60,15 @@ def backup_asset(
     return _asset(Series(server, database, scope), level)
 
 
+def refreshed_asset(postgres_conn_id: str, database: str) -> Asset:
+    """Return the asset of a refreshed database, for the ``schedule`` of a DAG. It has one event for each refresh.
+
+    :param postgres_conn_id: of the refresh task. :param database: the refreshed database.
+    :raises ConfigurationError: an invalid name.
+    """
+    return Asset(f"{_SCHEME}://{Series(postgres_conn_id, database).path}?{_REFRESHED}")
+
+
 def _asset(series: Series, level: str | None) -> Asset:
     return Asset(f"{_SCHEME}://{series.path}" + (f"?verified={level}" if level else ""))
 
@@ -71,10 +85,11 @@ def normalize_uri(uri: SplitResult) -> SplitResult:
     except ValueError:
         known = False
     else:
-        known = uri.query in ("", *(f"verified={level}" for level in LEVELS))
+        known = uri.query in ("", _REFRESHED, *(f"verified={level}" for level in LEVELS))
     if not known:
         raise ValueError(
-            f"not the URI of a backup asset: {uri.geturl()[:200]!r}. HINT: Use backup_asset(server, database, level)."
+            f"not the URI of a backup asset: {uri.geturl()[:200]!r}. "
+            "HINT: Use backup_asset(server, database, level), or refreshed_asset(postgres_conn_id, database)."
         )
     return uri
 
@@ -105,3 +120,13 @@ def emit(
         **figures,
     }
     context["outlet_events"][alias].add(asset, extra=extra)
+
+
+def emit_refreshed(context: Context, asset: Asset, refreshed: Mapping[str, Any]) -> None:
+    """Let the task emit the event of a refreshed database. Airflow records it when the task succeeds.
+
+    :param refreshed: what the refresh returned, which holds no secret: the ``extra`` of the event has the backup's
+        reference, the database, rows, bytes and duration.
+    """
+    extra = {name: refreshed[name] for name in ("database", "replaced", "rows", "database_bytes", "duration_seconds")}
+    context["outlet_events"][REFRESHED].add(asset, extra={"backup": dict(refreshed["reference"]), **extra})

@@ -39,6 +39,7 @@ def get_provider_info() -> dict[str, Any]:
             "dump",
             "dump_all",
             "prune",
+            "refresh",
             "report",
             "restore",
             "restore_set",

@@ -92,8 +92,7 @@ class PgBackupOperator(BaseOperator):
             with measured(self, self._figures) as result:
                 result.update(encodable(with_second_try(lambda: self._run(context, run), log, cancel)))
             self._work.finish(result)
-            if self._emits is not None:
-                emit(context, self._emits, result, self._emitted_level, asdict(self._figures))
+            self._emit(context, result)
             return result
         except AirflowTaskTimeout as error:
             # The verb has ended its programs and removed its files on the way here, and has logged what became of the
@@ -156,6 +155,11 @@ class PgBackupOperator(BaseOperator):
     @classmethod
     def _with_outlet(cls, outlets: Any) -> list[Any]:
         return list(outlets) if cls._emits is None else with_alias(outlets, cls._emits)
+
+    def _emit(self, context: Context, result: dict[str, object]) -> None:
+        """Let the task emit the event of its result."""
+        if self._emits is not None:
+            emit(context, self._emits, result, self._emitted_level, asdict(self._figures))
 
     @property
     def _emitted_level(self) -> str | None:

@@ -7,18 +7,15 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of, with_lists
+from airflow_pgbackup.operators._choose_backup import chosen_backup
 from airflow_pgbackup.operators._map_label import as_label, series_label
-from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
     from airflow_pgbackup.backup.context import RunContext
     from airflow_pgbackup.postgres.options import RestoreOptions
-    from airflow_pgbackup.postgres.tools.cancel import Cancel
-    from airflow_pgbackup.repository.base import Repository
 
 # Options of pg_restore that the restore sets itself, or that do not apply to it.
 NOT_OFFERED = frozenset({"create", "exit_on_error", "restrict_key", "no_data_for_failed_tables"})
@@ -215,7 +212,7 @@ class PgRestoreOperator(PgBackupOperator):
         from airflow_pgbackup.hooks.repository import open_repository
 
         options = self._options()
-        repository, reference = self._backup(run.cancel)
+        repository, reference = chosen_backup(self, run.cancel)
         self._link_to(repository, reference)
         self._noted(read=reference)
         globals_from = None
@@ -245,24 +242,6 @@ class PgRestoreOperator(PgBackupOperator):
             analyze=is_true("analyze", self.analyze),
             dry_run=is_true("plan_only", self.plan_only),
             context=run,
-        )
-
-    def _backup(self, cancel: Cancel) -> tuple[Repository, Mapping[str, object]]:
-        from airflow_pgbackup.backup.choose_backup import choose_backup
-        from airflow_pgbackup.hooks.repository import open_repository
-
-        if self.backup is not None:
-            backup: Any = self.backup  # rendered: the XComArg is a reference now
-            return open_repository(repository_of(backup), self.aws_conn_id, cancel=cancel), backup
-        if not self.repository or not self.series:
-            raise ConfigurationError("no backup given", hint="Pass backup=verify.output, or repository= and series=.")
-        repository = open_repository(self.repository, self.aws_conn_id, cancel=cancel)
-        return repository, choose_backup(
-            repository,
-            self.series,
-            self.backup_id,
-            minimum_level=self.minimum_level,
-            log=printing(self.log.warning),
         )
 
     def _options(self) -> RestoreOptions:

@@ -132,6 +132,7 @@ def test_the_operators_are_found() -> None:
         "PgDiscoverOperator",
         "PgDumpAllOperator",
         "PgDumpOperator",
+        "PgRefreshOperator",
         "PgRestoreOperator",
         "PgRestoreSetOperator",
     ]

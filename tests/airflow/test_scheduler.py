@@ -19,6 +19,7 @@ from airflow_pgbackup.repository.s3.options import S3Options
 
 EXAMPLE = Path(__file__).parents[2] / "dags" / "dvdrental_nightly.py"
 FOLLOWING = EXAMPLE.with_name("on_verified_backup.py")
+REFRESHING = EXAMPLE.with_name("refresh_staging.py")
 
 FAILING = """
 from datetime import timedelta
@@ -45,6 +46,8 @@ def test_a_scheduled_run_and_failures(
     database = fresh_database(server18, None, "CREATE TABLE rental (id int)", "CREATE TABLE locked (id int)")
     postgres_connection("dvdrental", database)
     postgres_connection("nowhere", database, port=1)
+    staging = fresh_database(server18, None, "CREATE TABLE old (id int)")
+    postgres_connection("staging", staging)
     aws_connection()
     local, remote = (tmp_path / "repository").as_uri(), f"s3://{s3.bucket()}/pg"
     open_repository(local).init()
@@ -56,6 +59,7 @@ def test_a_scheduled_run_and_failures(
     assert text.count('schedule="0 2 * * *"') == 1
     (airflow.dags / EXAMPLE.name).write_text(text.replace('schedule="0 2 * * *"', 'schedule="* * * * *"'))
     (airflow.dags / FOLLOWING.name).write_text(FOLLOWING.read_text())
+    (airflow.dags / REFRESHING.name).write_text(REFRESHING.read_text().replace("keep=1", "keep=0"))
     with airflow, database.connect(autocommit=False) as session:
         (run,) = airflow.wait_for(
             "SELECT * FROM dag_run WHERE dag_id = 'dvdrental_nightly' AND state IN ('success', 'failed') "
@@ -75,6 +79,15 @@ def test_a_scheduled_run_and_failures(
         assert (following["run_type"], following["state"]) == ("asset_triggered", "success"), airflow.said()
         (used,) = airflow.rows("SELECT value FROM xcom WHERE run_id = ? AND task_id = 'use'", following["run_id"])
         assert f"{local}/dvdrental/{database.dbname}/" in used["value"]
+
+        (refreshing,) = airflow.wait_for(
+            "SELECT * FROM dag_run WHERE dag_id = 'refresh_staging' AND state IN ('success', 'failed') "
+            "ORDER BY id LIMIT 1"
+        )
+        assert (refreshing["run_type"], refreshing["state"]) == ("asset_triggered", "success"), airflow.said()
+        with staging.connect() as refreshed:
+            tables = refreshed.execute("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+            assert {name for (name,) in tables} == {"rental", "locked"}
 
         session.execute("LOCK TABLE locked")
         (airflow.dags / "failing.py").write_text(FAILING.format(repository=local))

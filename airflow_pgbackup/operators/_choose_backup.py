@@ -1,0 +1,110 @@
+"""The backup that a task works on: a reference, that of the asset event which started the run, or one of a series."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.operators._base import PgBackupOperator, repository_of
+from airflow_pgbackup.text import printing
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_pgbackup.backup.context import RunContext
+    from airflow_pgbackup.postgres.tools.cancel import Cancel
+    from airflow_pgbackup.repository.base import Repository
+
+
+class ChoosingTask(Protocol):
+    """The parameters with which an operator's user names a backup."""
+
+    backup: Any
+    repository: str | None
+    series: str | None
+    backup_id: str
+    aws_conn_id: str | None
+
+    @property
+    def minimum_level(self) -> str | None: ...
+    @property
+    def log(self) -> Any: ...
+
+
+def chosen_backup(task: ChoosingTask, cancel: Cancel) -> tuple[Repository, Mapping[str, object]]:
+    """Return the repository and the reference of the task's backup.
+
+    :raises ConfigurationError: the task names no backup. :raises BackupNotFound: there is none.
+    """
+    from airflow_pgbackup.backup.choose_backup import choose_backup
+    from airflow_pgbackup.hooks.repository import open_repository
+
+    if task.backup is not None:
+        backup: Any = task.backup  # rendered: an XComArg is a reference now
+        return open_repository(repository_of(backup), task.aws_conn_id, cancel=cancel), backup
+    if not task.repository or not task.series:
+        raise ConfigurationError("no backup given", hint="Pass backup=verify.output, or repository= and series=.")
+    repository = open_repository(task.repository, task.aws_conn_id, cancel=cancel)
+    return repository, choose_backup(
+        repository,
+        task.series,
+        task.backup_id,
+        minimum_level=task.minimum_level,
+        log=printing(task.log.warning),
+    )
+
+
+def backup_of_event(context: Context, series: str | None) -> Mapping[str, object] | None:
+    """Return the reference in the asset event that started the run: the newest, if there are several.
+
+    :param series: only events of this series; None for any.
+    :return: None if no event of a backup started the run.
+    """
+    found: list[Mapping[str, object]] = []
+    for events in (context.get("triggering_asset_events") or {}).values():
+        for event in events:
+            backup = (event.extra or {}).get("backup")
+            if isinstance(backup, Mapping) and "id" in backup and _is_of(backup, series):
+                found.append(backup)
+    return max(found, key=lambda backup: str(backup["id"]), default=None)  # an id begins with the time
+
+
+def _is_of(backup: Mapping[str, object], series: str | None) -> bool:
+    from airflow_pgbackup.backup.choose_backup import parse_series
+
+    return series is None or str(backup.get("series")) == parse_series(series).path
+
+
+class ChooseBackupOperator(PgBackupOperator):
+    """Choose a backup: that of the asset event which started the run, else one of a series. The task returns its
+    reference.
+
+    The parameters are those of :class:`~airflow_pgbackup.operators.refresh.PgRefreshOperator`.
+    """
+
+    template_fields = ("repository", "series", "backup_id", "minimum_level", "aws_conn_id")
+
+    def __init__(
+        self,
+        *,
+        repository: str | None = None,
+        series: str | None = None,
+        backup_id: str = "latest",
+        minimum_level: str | None = "archive",
+        aws_conn_id: str | None = "aws_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.backup: Any = None
+        self.repository = repository
+        self.series = series
+        self.backup_id = backup_id
+        self.minimum_level = minimum_level
+        self.aws_conn_id = aws_conn_id
+
+    def _run(self, context: Context, run: RunContext) -> dict[str, object]:
+        self.backup = backup_of_event(context, self.series)
+        repository, reference = chosen_backup(self, run.cancel)
+        self._link_to(repository, reference)
+        return dict(reference)

@@ -1,0 +1,143 @@
+"""PgRefreshOperator: give a database the contents of a verified backup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_pgbackup.assets import REFRESHED, emit_refreshed, refreshed_asset
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.operators._base import PgBackupOperator, is_true
+from airflow_pgbackup.operators._choose_backup import backup_of_event, chosen_backup
+from airflow_pgbackup.operators._map_label import as_label, series_label
+
+if TYPE_CHECKING:
+    from airflow.sdk import AssetAlias, Context, XComArg
+
+    from airflow_pgbackup.backup.context import RunContext
+
+
+class PgRefreshOperator(PgBackupOperator):
+    """Give a database, such as staging, the contents of a verified backup, while the old contents serve until the swap.
+
+    The backup is restored into a new database beside the old one, under a temporary name, and nobody else may connect
+    to it. At the end one transaction swaps the two. The owners, grants, default privileges, settings, limits and
+    comment of the old database are re-applied; those of the backup are not restored. A failure or a kill at any time
+    leaves the old database serving. The task returns what :func:`airflow_pgbackup.backup.refresh.refresh` does, and
+    emits an event of :func:`~airflow_pgbackup.assets.refreshed_asset`.
+
+    :param backup: a reference: what a dump, verify or upload task returned, ``backup=verify.output``. Without one, the
+        backup of the asset event that started the run; without such an event, ``repository`` and ``series`` choose.
+    :param repository: the repository to choose a backup from, ``s3://bucket/prefix`` or ``file:///directory``.
+    :param series: its series, ``prod/dvdrental``; events of other series are ignored.
+    :param backup_id: its id or the unique beginning of one, a date (``2026-11-20``: the newest of that day, UTC), or
+        ``latest``, the newest that is verified at ``minimum_level``.
+    :param minimum_level: the level at which the backup must be verified, as its repository proves: ``integrity``,
+        ``archive`` or ``restore``.
+    :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
+    :param postgres_conn_id: the server; the connection's database is the one to refresh. Its user must be able to
+        create databases, and own the database or be a superuser.
+    :param database: the database to refresh, instead of the connection's own. It exists.
+    :param keep: earlier copies to keep, under names such as ``staging_before_20261127T020000Z``; older ones are
+        dropped.
+    :param jobs: processes of pg_restore for rows and indexes; custom and directory formats.
+    :param terminate_sessions: end the sessions in the old database at the swap; False fails if there are any.
+    :param maintenance_database: the database to connect to while databases are created and renamed; None tries
+        ``postgres``, then ``template1``.
+    :param allow_older_server: restore a dump of a newer major version of PostgreSQL, which may fail.
+    :param plan_only: a dry run: read and check everything, log and return what would be done, and change nothing.
+    :param deadline: a limit for the refresh as a whole, in seconds or as a timedelta; None is no limit.
+    """
+
+    template_fields = (
+        "backup", "repository", "series", "backup_id", "minimum_level", "aws_conn_id", "postgres_conn_id", "database",
+        "keep", "jobs", "terminate_sessions", "maintenance_database", "allow_older_server", "plan_only",
+    )  # fmt: skip
+
+    template_fields_renderers: ClassVar[dict[str, str]] = {"backup": "json"}
+
+    _emits: ClassVar[AssetAlias | None] = REFRESHED
+
+    def __init__(
+        self,
+        *,
+        backup: Mapping[str, object] | XComArg | None = None,
+        repository: str | None = None,
+        series: str | None = None,
+        backup_id: str = "latest",
+        minimum_level: str = "archive",
+        aws_conn_id: str | None = "aws_default",
+        postgres_conn_id: str = "postgres_default",
+        database: str | None = None,
+        keep: int | str = 1,
+        jobs: int | str | None = None,
+        terminate_sessions: bool | str = True,
+        maintenance_database: str | None = None,
+        allow_older_server: bool | str = False,
+        plan_only: bool | str = False,
+        deadline: float | timedelta | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.outlets = self._with_outlet(self.outlets)
+        self.backup = backup
+        self.repository = repository
+        self.series = series
+        self.backup_id = backup_id
+        self.minimum_level = minimum_level
+        self.aws_conn_id = aws_conn_id
+        self.postgres_conn_id = postgres_conn_id
+        self.database = database
+        self.keep = keep
+        self.jobs = jobs
+        self.terminate_sessions = terminate_sessions
+        self.maintenance_database = maintenance_database
+        self.allow_older_server = allow_older_server
+        self.plan_only = plan_only
+        self.deadline = deadline
+
+    @property
+    def map_label(self) -> str:
+        return as_label(self.postgres_conn_id, self.database) if self.database else series_label(self.series)
+
+    def _run(self, context: Context, run: RunContext) -> dict[str, object]:
+        from airflow_pgbackup.backup.refresh import refresh
+        from airflow_pgbackup.hooks.pgbackup import PgBackupHook
+
+        if self.backup is None:
+            self.backup = backup_of_event(context, self.series)
+        repository, reference = chosen_backup(self, run.cancel)
+        self._link_to(repository, reference)
+        self._noted(read=reference)
+        return refresh(
+            reference=reference,
+            repository=repository,
+            target=self._connected(PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(), reads=False),
+            minimum_level=self.minimum_level,
+            keep=_number("keep", self.keep, 0),
+            jobs=None if self.jobs is None else _number("jobs", self.jobs, 1),
+            terminate_sessions=is_true("terminate_sessions", self.terminate_sessions),
+            maintenance_database=self.maintenance_database,
+            allow_older_server=is_true("allow_older_server", self.allow_older_server),
+            dry_run=is_true("plan_only", self.plan_only),
+            context=run,
+        )
+
+    def _emit(self, context: Context, result: dict[str, object]) -> None:
+        if not result["dry_run"]:
+            emit_refreshed(context, refreshed_asset(self.postgres_conn_id, str(result["database"])), result)
+
+
+def _number(name: str, value: int | str, least: int) -> int:
+    """Return a number; rendered from a template it is text.
+
+    :raises ConfigurationError: not a number, or less than the least.
+    """
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = least - 1
+    if number < least:
+        raise ConfigurationError(f"invalid {name} {value!r}", hint=f"Pass a number, {least} or more.")
+    return number

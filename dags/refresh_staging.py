@@ -1,0 +1,42 @@
+"""Staging every morning: whenever a backup of the database ``dvdrental`` has been verified, staging gets its contents.
+
+The backup is restored into a new database beside staging, which serves until the new one takes its name. Staging keeps
+its own owners, grants, settings and passwords. If anything fails, or the worker is killed, staging stays as it is.
+
+The backup can come from any DAG: its verify task emits the event that starts this one (docs/guides/assets.md). Started
+by hand, it takes the newest verified backup. docs/guides/staging.md describes it.
+
+Connections: ``staging`` is the database to refresh, with a user that owns it and may create databases;
+``aws_default`` for a repository on S3.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+from airflow.sdk import DAG
+
+from airflow_pgbackup.assets import backup_asset
+from airflow_pgbackup.pipelines import pg_refresh
+
+SERVER = os.environ.get("PGBACKUP_SERVER", "dvdrental")
+DATABASE = os.environ.get("PGBACKUP_DATABASE", "dvdrental")
+REMOTE = os.environ.get("PGBACKUP_REMOTE", "s3://my-backups/pg")
+
+with DAG(
+    dag_id="refresh_staging",
+    schedule=backup_asset(SERVER, DATABASE, level="archive"),
+    catchup=False,
+    max_active_runs=1,
+    tags=["backup"],
+    doc_md=__doc__,
+):
+    pg_refresh.override(group_id="staging")(
+        repository=REMOTE,
+        series=f"{SERVER}/{DATABASE}",
+        postgres_conn_id="staging",
+        keep=1,
+        retries=2,
+        retry_delay=timedelta(minutes=10),
+    )

@@ -1,0 +1,199 @@
+"""PgRefreshOperator in DAG runs, its task group, and the example that refreshes staging."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from psycopg import sql
+
+from airflow_pgbackup.assets import backup_asset, normalize_uri, refreshed_asset
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.operators._choose_backup import backup_of_event
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+
+RunDag = Callable[..., Any]
+EXAMPLE = Path(__file__).parents[2] / "dags" / "refresh_staging.py"
+IMPORT = """
+from airflow_pgbackup.operators.refresh import PgRefreshOperator
+from airflow_pgbackup.pipelines import pg_refresh
+"""
+
+
+@pytest.fixture
+def staging(
+    server18: PostgresServer, fresh_database: Callable[..., Any], postgres_connection: Any
+) -> Iterator[ConnectionParams]:
+    """The connections ``source`` and ``staging``; the latter's database."""
+    source = fresh_database(
+        server18, None, "create table film (id int)", "insert into film select generate_series(1, 300)"
+    )
+    params = fresh_database(server18, None, "create table film (id int)")
+    postgres_connection("source", source)
+    postgres_connection("staging", params)
+    yield params
+    with server18.params.connect() as session:
+        query = "select datname from pg_database where starts_with(datname, %s)"
+        for (name,) in session.execute(query, [f"{params.dbname}_before_"]).fetchall():
+            session.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def films(connection: ConnectionParams) -> int:
+    with connection.connect() as session:
+        row = session.execute("select count(*) from film").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def dump(folder: Path) -> str:
+    return f"made = pg_backup(postgres_conn_id='source', repository={folder.as_uri()!r}, check=False)\n"
+
+
+def test_a_refresh_and_its_event(staging: ConnectionParams, folder: Path, run_dag: RunDag) -> None:
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    run = run_dag(
+        IMPORT + dump(folder) + "PgRefreshOperator(task_id='refresh', postgres_conn_id='staging', backup=made.output)"
+    )
+    result = run.results["refresh"]
+    assert films(staging) == result["rows"] == 300, run.output
+    assert result["kept"] == [result["replaced"]]
+    with create_session() as session:
+        uri = refreshed_asset("staging", staging.dbname).uri
+        (event,) = [event for event in session.scalars(select(AssetEvent)) if event.uri == uri]
+        assert event.extra["backup"] == result["reference"]
+        assert (event.extra["rows"], event.extra["database"]) == (300, staging.dbname)
+
+
+def test_an_unverified_backup_is_refused_without_retries(
+    staging: ConnectionParams, folder: Path, run_dag: RunDag
+) -> None:
+    run = run_dag(
+        IMPORT
+        + f"made = PgDumpOperator(task_id='dump', postgres_conn_id='source', repository={folder.as_uri()!r})\n"
+        + "PgRefreshOperator(task_id='refresh', postgres_conn_id='staging', backup=made.output, retries=3)",
+        retries=True,
+    )
+    assert run.states["refresh"] == "failed"
+    assert "is not verified yet. HINT: Verify it at level archive first, or choose another backup." in run.failure
+    assert films(staging) == 0
+
+
+def test_a_lost_result(staging: ConnectionParams, folder: Path, run_dag: RunDag, server18: PostgresServer) -> None:
+    """The task's retry returns what the first attempt completed."""
+    run = run_dag(
+        IMPORT
+        + dump(folder)
+        + """
+from datetime import timedelta
+from airflow.sdk.exceptions import AirflowException
+
+class LosesItsFirst(PgRefreshOperator):
+    def _run(self, context, run):
+        made = super()._run(context, run)
+        if context["ti"].try_number == 1:
+            raise AirflowException("lost " + made["replaced"])
+        return made
+
+LosesItsFirst(
+    task_id="refresh", postgres_conn_id="staging", backup=made.output, retries=1, retry_delay=timedelta(0)
+)
+""",
+        retries=True,
+    )
+    assert run.states["refresh"] == "success", run.output
+    assert f"lost {run.results['refresh']['replaced']}" in run.output
+    assert run.results["refresh"]["kept"] == [run.results["refresh"]["replaced"]]
+
+
+def test_mapped_with_templates_and_a_plan(
+    staging: ConnectionParams, folder: Path, run_dag: RunDag, server18: PostgresServer, fresh_database: Any
+) -> None:
+    other = fresh_database(server18, None, "create table film (id int)")
+    run = run_dag(
+        IMPORT
+        + dump(folder)
+        + f"""
+PgRefreshOperator.partial(
+    task_id="refresh", postgres_conn_id="staging", backup=made.output, keep="{{{{ 0 }}}}", jobs="{{{{ 2 }}}}",
+).expand(database=[{staging.dbname!r}, {other.dbname!r}])
+PgRefreshOperator(
+    task_id="plan", postgres_conn_id="staging", backup=made.output, plan_only="{{{{ True }}}}", keep="no"
+)
+"""
+    )
+    assert films(staging) == films(other) == 300, run.output
+    assert [run.results[f"refresh[{index}]"]["kept"] for index in (0, 1)] == [[], []]
+    assert run.failure == "invalid keep 'no'. HINT: Pass a number, 0 or more."
+
+
+def test_a_task_group_verifies_first(staging: ConnectionParams, folder: Path, run_dag: RunDag) -> None:
+    run_dag(dump(folder))
+    common = f"postgres_conn_id='staging', repository={folder.as_uri()!r}, series='source/{{name}}'"
+    with_name = common.format(name="x")
+    missing = run_dag(IMPORT + f"pg_refresh({with_name})")
+    assert "no backup of source/x is in" in missing.failure
+    (name,) = (path.name for path in (folder / "source").iterdir())
+    run = run_dag(IMPORT + f"pg_refresh(level='integrity', keep=0, {common.format(name=name)})")
+    assert run.states == dict.fromkeys(("pg_refresh.choose", "pg_refresh.verify", "pg_refresh.refresh"), "success"), (
+        run.output
+    )
+    assert films(staging) == 300
+
+
+def test_the_example(
+    staging: ConnectionParams,
+    run_dag: RunDag,
+    monkeypatch: pytest.MonkeyPatch,
+    s3: S3Server,
+    aws_connection: Callable[..., None],
+) -> None:
+    aws_connection()
+    remote = f"s3://{s3.bucket()}/pg"
+    monkeypatch.setenv("PGBACKUP_REMOTE", remote)
+    monkeypatch.setenv("PGBACKUP_SERVER", "source")
+    made = run_dag(
+        f"pg_backup(postgres_conn_id='source', repository={remote!r}, check=False, init_repository=True)"
+    ).results["pg_backup.verify"]
+    monkeypatch.setenv("PGBACKUP_DATABASE", made["database"])
+    run = run_dag(EXAMPLE)
+    assert run.states == {"staging.refresh": "success"}, run.output
+    assert films(staging) == 300
+    assert run.results["staging.refresh"]["reference"]["id"] == made["id"]
+
+
+@dataclass
+class Event:
+    extra: Any
+
+
+def test_the_backup_of_an_event() -> None:
+    def backup(id: str, series: str = "prod/app") -> Event:
+        return Event({"backup": {"id": id, "series": series}})
+
+    older, newer = backup("20261127T010000Z-aaaaaa"), backup("20261127T020000Z-bbbbbb")
+    other = backup("20261128T020000Z-cccccc", "prod/other")
+    context: Any = {
+        "triggering_asset_events": {
+            backup_asset("prod", "app"): [newer, older],
+            backup_asset("prod", "other"): [other],
+            "of something else": [Event({}), Event(None), Event({"backup": "text"})],
+        }
+    }
+    assert backup_of_event(context, None) == other.extra["backup"]
+    assert backup_of_event(context, "prod/app") == newer.extra["backup"]
+    assert backup_of_event(context, "prod/third") is None
+    assert backup_of_event({"triggering_asset_events": {}}, None) is None  # type: ignore[typeddict-item]
+
+
+def test_the_asset_of_a_refreshed_database() -> None:
+    asset = refreshed_asset("staging", "a/b")
+    assert asset.uri == "pgbackup://staging/a%2Fb?refreshed=yes"
+    assert normalize_uri(urlsplit(asset.uri)).geturl() == asset.uri
