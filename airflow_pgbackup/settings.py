@@ -68,6 +68,9 @@ class Settings:
     identity_file: str = ""
     """A file, mode 0600, with the secret key of a recipient, for reading encrypted artifacts. Dumps need none."""
 
+    identity_conn_id: str = ""
+    """The Airflow connection whose password is such a key; for operators, which ignore ``identity_file`` then."""
+
     rehearsal_containment: str = "prefer"
     """If no sandbox can be made: ``prefer`` rehearses *uncontained*, ``require`` does not rehearse (not proven)."""
 

@@ -67,13 +67,15 @@ def restore_command(
     return f"{_createdb(into)} && pg_restore --exit-on-error --dbname {shlex.quote(_dbname(into))} {name}"
 
 
-def restore_command_of(manifest: Manifest) -> str:
+def restore_command_of(manifest: Manifest, *, decrypted: bool = False) -> str:
     """Return the command for a backup, from the checked fields of its manifest.
+
+    :param decrypted: for a copy that was decrypted already.
 
     The command in the manifest is untrusted text, which a person may paste into a shell. It only decides what no other
     field says: whether a plain dump creates its database itself.
     """
-    artifact = manifest.artifact
+    artifact = manifest.artifact.plain if decrypted else manifest.artifact
     without, creating = (
         restore_command(
             artifact=artifact.name,
@@ -86,7 +88,7 @@ def restore_command_of(manifest: Manifest) -> str:
         )
         for create in (False, True)
     )
-    return creating if manifest.restore_command == creating else without
+    return creating if manifest.restore_command.endswith(creating) else without
 
 
 def _path(name: str) -> str:

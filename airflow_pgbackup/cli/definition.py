@@ -14,9 +14,11 @@ from airflow_pgbackup.cli.vocabulary import (
     ID,
     ID_TO_PIN,
     ID_TO_VERIFY,
+    IDENTITY,
     MAX_BYTES_PER_SECOND,
     MAX_REPLAY_LAG,
     ONLY_SERVER,
+    RECIPIENT,
     REPOSITORY,
     S3,
     SCRATCH,
@@ -63,6 +65,7 @@ COMMANDS = (
             nargs="?",
             help="backup id, or SERVER/DATABASE/ID of another series (default: the newest)",
         ),
+        IDENTITY,
         more="Reads manifests, verifications and tables of contents, never the data.\n"
         "A and B may also be backups of another series: SERVER/DATABASE/ID.",
     ),
@@ -87,6 +90,8 @@ COMMANDS = (
         argument("--verify", metavar="LEVEL", help="verify afterwards: integrity, archive or restore"),
         MAX_REPLAY_LAG,
         MAX_BYTES_PER_SECOND,
+        RECIPIENT,
+        IDENTITY,
         more=f"{CONNECT}\n{S3}",
     ),
     command(
@@ -113,6 +118,8 @@ COMMANDS = (
         ),
         MAX_REPLAY_LAG,
         MAX_BYTES_PER_SECOND,
+        RECIPIENT,
+        IDENTITY,
         more="The server is asked for its databases; --dbname is the one to connect to for that (default: postgres).\n"
         "One that fails holds up no other: the set is partial then, and the exit status 1.\n"
         f"The databases of a set are not one snapshot.\n\n{CONNECT}\n{S3}",
@@ -131,6 +138,7 @@ COMMANDS = (
             help="with --all: skip those that are verified at LEVEL already, as to continue after Ctrl-C",
         ),
         argument("--scratch", action="store_true", help=f"with --level restore: {SCRATCH}"),
+        IDENTITY,
         *CONNECTION,
         more=f"{WORST}\n\n{CONNECT}",
     ),
@@ -145,6 +153,7 @@ COMMANDS = (
             help="of the artifacts together (default: 50GiB); a larger series has a drill of its own",
         ),
         argument("--scratch", action="store_true", help=SCRATCH),
+        IDENTITY,
         *CONNECTION,
         more="First come series that were never rehearsed, then those whose last rehearsal is longest ago.\n"
         f"Run weekly, the drill comes round to every series.\n{WORST}\n\n{CONNECT}",
@@ -173,7 +182,9 @@ COMMANDS = (
         SERIES,
         ID,
         argument("--into", default=".", metavar="DIRECTORY", help="default: the current directory"),
-        more="Prints the command that restores it with PostgreSQL's own tools.",
+        IDENTITY,
+        more="An encrypted one stays encrypted without an identity.\n"
+        "Prints the command that restores it with PostgreSQL's own tools.",
     ),
     command(
         "restore",
@@ -229,6 +240,7 @@ COMMANDS = (
         ),
         argument("--drop-old", action="store_true", help="with --mode replace: drop the old database after the swap"),
         argument("--keep-sessions", action="store_true", help="with --mode replace: fail if the database is in use"),
+        IDENTITY,
         argument("--maintenance-db", metavar="NAME", help="connect here to manage databases (default: postgres)"),
         argument("--allow-older-server", action="store_true", help="restore into an older version of PostgreSQL"),
         argument("--no-analyze", action="store_true", help="skip ANALYZE, which gathers the planner's statistics"),
@@ -260,6 +272,7 @@ COMMANDS = (
             help="set the passwords of existing roles to those of the backup; without, existing roles are not changed",
         ),
         argument("--jobs", "-j", type=int, default=2, metavar="N", help="databases at the same time (default: 2)"),
+        IDENTITY,
         argument("--jobs-per-database", type=int, default=1, metavar="N", help="processes of pg_restore (default: 1)"),
         argument("--dry-run", action="store_true", help="only print what would be done"),
         argument("--allow-older-server", action="store_true", help="restore into an older version of PostgreSQL"),

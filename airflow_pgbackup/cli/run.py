@@ -22,6 +22,7 @@ from airflow_pgbackup.cli.program import Program
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.vocabulary import DEBUG_VARIABLE, Command
 from airflow_pgbackup.errors import DiskError
+from airflow_pgbackup.settings import Settings
 from airflow_pgbackup.terminal import LogLines, Terminal, styled
 from airflow_pgbackup.text import printable_json
 from airflow_pgbackup.wording import spoken
@@ -45,7 +46,7 @@ def run(
     interruption = Interruption(session.cancel, session.log)
     try:
         with _stray_errors(err, debug), spoken(program.wording(command, arguments)):
-            session.settings = program.settings()
+            session.settings = _with_keys(program.settings(), arguments)
             with interruption:
                 # Imported by name, so that a command loads only what its own verb needs.
                 import_module(f"airflow_pgbackup.cli.{command.module}").run(session)
@@ -63,6 +64,15 @@ def run(
             with suppress(DiskError):  # it is the error, or a second one
                 out.write(printable_json(json.dumps(failure.as_json(), indent=2)))
         return failure.status
+
+
+def _with_keys(settings: Settings, arguments: argparse.Namespace) -> Settings:
+    """Return the settings with the keys of age that the command line gives."""
+    if recipients := getattr(arguments, "recipient", None):
+        settings = replace(settings, recipients=tuple(recipients))
+    if identity := getattr(arguments, "identity", None):
+        settings = replace(settings, identity_file=identity)
+    return settings
 
 
 def _interrupted(session: Session, interruption: Interruption) -> str:

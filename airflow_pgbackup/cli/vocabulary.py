@@ -114,6 +114,14 @@ CONNECTION = (
     argument("--dbname", "-d", help="database name, as PGDATABASE; never a connection string"),
     argument("--service", help="as PGSERVICE"),
 )
+RECIPIENT = several(
+    "--recipient",
+    metavar="KEY",
+    help="encrypt to this public key of age, age1... or ssh-... (default: the setting recipients)",
+)
+IDENTITY = argument(
+    "--identity", metavar="FILE", help="secret key of a recipient, as age-keygen writes it, mode 0600, to decrypt with"
+)
 POSTGRES_CONN_ID = argument(
     "--postgres-conn-id",
     metavar="ID",

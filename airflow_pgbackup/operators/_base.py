@@ -6,7 +6,7 @@ import json
 import socket
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -61,6 +61,12 @@ class PgBackupOperator(BaseOperator):
     console_url: str | None = None
     """The backup's folder in the S3 console, once the task knows it."""
 
+    recipients: Sequence[str] | None = None
+    """Of operators that dump: public keys of age, instead of the setting's."""
+
+    identity_conn_id: str | None = None
+    """Of operators that read artifacts: the connection with the secret key, instead of the setting's."""
+
     _work: Work | None = None
     _figures: Figures
 
@@ -70,6 +76,7 @@ class PgBackupOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, object]:
         from airflow_pgbackup.backup.context import RunContext
+        from airflow_pgbackup.hooks.identities import identities_of
         from airflow_pgbackup.postgres.tools.cancel import Cancel
         from airflow_pgbackup.settings import load
 
@@ -79,13 +86,19 @@ class PgBackupOperator(BaseOperator):
         try:
             if self._killed:
                 raise Canceled("canceled before it started")
+            settings = load(airflow=True)
+            if self.recipients is not None:
+                given = [self.recipients] if isinstance(self.recipients, str) else self.recipients
+                settings = replace(settings, recipients=tuple(given))
+            conn_id = self.identity_conn_id or settings.identity_conn_id
             run = RunContext(
-                settings=load(airflow=True),
+                settings=settings,
                 cancel=cancel,
                 log=log.line,
                 deadline=seconds(self.deadline),
                 origin=origin(context),
                 seed=seed(context),
+                identities=identities_of(conn_id) if conn_id else None,
                 on_backup=self._figures.take_backup,
                 on_verification=self._note_verification,
             )

@@ -28,6 +28,7 @@ COMMON_FIELDS = (
     "max_replay_lag",
     "repository_uuid",
     "max_bytes_per_second",
+    "recipients",
 )
 
 

@@ -50,6 +50,8 @@ class PgDumpOperator(DumpOperator):
         another one, such as its own disk, fails before it dumps.
     :param max_bytes_per_second: of pg_dump's output, before this package compresses it: the server sends no faster. By
         default `[pgbackup] max_bytes_per_second`, which has no limit. Not for format directory.
+    :param recipients: encrypt the artifact to these public keys of age, ``["age1…"]`` or SSH keys; by default
+        `[pgbackup] recipients`, and an empty list encrypts nothing. See the guide *Encryption*.
     :param count_rows: count every table of the source in the dump's own snapshot while pg_dump reads it, so that each
         verification compares the archive with its source; the manifest lists what the options leave out. It reads the
         tables twice.
@@ -69,6 +71,7 @@ class PgDumpOperator(DumpOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
         (
             "labels",
+            "recipients",
             "extensions",
             "schemas",
             "exclude_schemas",
@@ -102,6 +105,7 @@ class PgDumpOperator(DumpOperator):
         max_replay_lag: float | str | timedelta | None = None,
         repository_uuid: str | None = None,
         max_bytes_per_second: float | str | None = None,
+        recipients: Sequence[str] | None = None,
         count_rows: bool = False,
         # pg_dump's options, in the order of its --help
         format: str = "custom",
@@ -181,6 +185,7 @@ class PgDumpOperator(DumpOperator):
         self.max_replay_lag = max_replay_lag
         self.repository_uuid = repository_uuid
         self.max_bytes_per_second = max_bytes_per_second
+        self.recipients = recipients
         self.count_rows = count_rows
         self.format = format
         self.jobs = jobs

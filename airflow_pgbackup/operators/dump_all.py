@@ -44,7 +44,7 @@ class PgDumpAllOperator(DumpOperator):
     )  # fmt: skip
 
     template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("labels", "exclude_databases", "filters", "extra_args"), "json"
+        ("labels", "recipients", "exclude_databases", "filters", "extra_args"), "json"
     )
 
     def __init__(
@@ -63,6 +63,7 @@ class PgDumpAllOperator(DumpOperator):
         repository_uuid: str | None = None,
         passwords_if_allowed: bool = False,
         max_bytes_per_second: float | str | None = None,
+        recipients: Sequence[str] | None = None,
         compress: int | str | None = None,
         # pg_dumpall's options, in the order of its --help
         verbose: bool = False,
@@ -126,6 +127,7 @@ class PgDumpAllOperator(DumpOperator):
         self.repository_uuid = repository_uuid
         self.passwords_if_allowed = passwords_if_allowed
         self.max_bytes_per_second = max_bytes_per_second
+        self.recipients = recipients
         self.compress = compress
         self.verbose = verbose
         self.lock_wait_timeout = lock_wait_timeout

@@ -40,6 +40,8 @@ class PgRestoreOperator(PgBackupOperator):
     :param minimum_level: for ``latest``: ``integrity``, ``archive`` or ``restore``; None chooses the newest that has
         not failed.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
+    :param identity_conn_id: of an encrypted backup: a connection whose password is the secret key of a recipient; by
+        default `[pgbackup] identity_conn_id`.
     :param postgres_conn_id: the server to restore into; the connection's database is the target.
     :param database: the target database, instead of the connection's own.
     :param mode: ``into_empty``: the database exists and holds no user objects. ``create``: it does not exist.
@@ -64,10 +66,10 @@ class PgRestoreOperator(PgBackupOperator):
     """
 
     template_fields = (
-        "backup", "repository", "series", "backup_id", "minimum_level", "aws_conn_id", "postgres_conn_id", "database",
-        "mode", "into_schema", "keep_old", "terminate_sessions", "maintenance_database", "allow_older_server",
-        "globals_backup", "globals_aws_conn_id", "analyze", "plan_only", "indexes", "use_list", "schemas",
-        "exclude_schemas", "functions", "superuser", "tables", "triggers", "filters", "sections", "role", "extra_args",
+        "backup", "repository", "series", "backup_id", "minimum_level", "aws_conn_id", "identity_conn_id",
+        "postgres_conn_id", "database", "mode", "into_schema", "keep_old", "terminate_sessions",
+        "maintenance_database", "allow_older_server", "globals_backup", "globals_aws_conn_id", "analyze", "plan_only",
+        "indexes", "use_list", "schemas", "exclude_schemas", "functions", "superuser", "tables", "triggers", "filters", "sections", "role", "extra_args",
     )  # fmt: skip
 
     # Lists and mappings, which Airflow's page shows as JSON.
@@ -88,6 +90,7 @@ class PgRestoreOperator(PgBackupOperator):
         backup_id: str = "latest",
         minimum_level: str | None = "archive",
         aws_conn_id: str | None = "aws_default",
+        identity_conn_id: str | None = None,
         postgres_conn_id: str = "postgres_default",
         database: str | None = None,
         mode: str = "into_empty",
@@ -148,6 +151,7 @@ class PgRestoreOperator(PgBackupOperator):
         self.backup_id = backup_id
         self.minimum_level = minimum_level
         self.aws_conn_id = aws_conn_id
+        self.identity_conn_id = identity_conn_id
         self.postgres_conn_id = postgres_conn_id
         self.database = database
         self.mode = mode

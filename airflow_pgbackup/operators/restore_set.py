@@ -28,6 +28,8 @@ class PgRestoreSetOperator(PgBackupOperator):
     :param set_id: the set's id or the unique beginning of one, a date (``2026-11-20``: the newest of that day, UTC), or
         ``latest``, the newest complete set.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
+    :param identity_conn_id: of an encrypted backup: a connection whose password is the secret key of a recipient; by
+        default `[pgbackup] identity_conn_id`.
     :param postgres_conn_id: the server to restore into, with a user that may create databases, and roles for the
         globals.
     :param prefix: the names of the databases get it: ``restored_`` restores beside what the server has.
@@ -44,8 +46,8 @@ class PgRestoreSetOperator(PgBackupOperator):
     """
 
     template_fields = (
-        "repository", "server", "set_id", "aws_conn_id", "postgres_conn_id", "prefix", "databases", "with_globals",
-        "update_passwords", "parallel_databases", "jobs", "allow_older_server", "analyze", "plan_only",
+        "repository", "server", "set_id", "aws_conn_id", "identity_conn_id", "postgres_conn_id", "prefix", "databases",
+        "with_globals", "update_passwords", "parallel_databases", "jobs", "allow_older_server", "analyze", "plan_only",
     )  # fmt: skip
 
     template_fields_renderers: ClassVar[dict[str, str]] = {"databases": "json"}
@@ -57,6 +59,7 @@ class PgRestoreSetOperator(PgBackupOperator):
         server: str,
         set_id: str = "latest",
         aws_conn_id: str | None = "aws_default",
+        identity_conn_id: str | None = None,
         postgres_conn_id: str = "postgres_default",
         prefix: str = "",
         databases: Sequence[str] = (),
@@ -75,6 +78,7 @@ class PgRestoreSetOperator(PgBackupOperator):
         self.server = server
         self.set_id = set_id
         self.aws_conn_id = aws_conn_id
+        self.identity_conn_id = identity_conn_id
         self.postgres_conn_id = postgres_conn_id
         self.prefix = prefix
         self.databases = databases

@@ -32,13 +32,15 @@ class PgBackupVerifyOperator(PgBackupOperator):
     :param scratch_conn_id: for level ``restore``: rehearse in a temporary database on this server, as its superuser,
         instead of in a throwaway server on the worker. For databases with extensions that the worker lacks.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
+    :param identity_conn_id: of an encrypted backup: a connection whose password is the secret key of a recipient; by
+        default `[pgbackup] identity_conn_id`. Without one, levels above ``integrity`` are *not proven*.
     :param deadline: how long reading the archive may take, in seconds or as a timedelta; by default what the
         ``[pgbackup]`` section gives for its size.
     """
 
     _emits = VERIFIED
 
-    template_fields = ("backup", "level", "scratch_conn_id", "aws_conn_id")
+    template_fields = ("backup", "level", "scratch_conn_id", "aws_conn_id", "identity_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"backup": "json"}
 
     def __init__(
@@ -48,6 +50,7 @@ class PgBackupVerifyOperator(PgBackupOperator):
         level: str = "archive",
         scratch_conn_id: str | None = None,
         aws_conn_id: str | None = "aws_default",
+        identity_conn_id: str | None = None,
         deadline: float | timedelta | None = None,
         **kwargs: Any,
     ) -> None:
@@ -57,6 +60,7 @@ class PgBackupVerifyOperator(PgBackupOperator):
         self.level = level
         self.scratch_conn_id = scratch_conn_id
         self.aws_conn_id = aws_conn_id
+        self.identity_conn_id = identity_conn_id
         self.deadline = deadline
 
     @property

@@ -36,6 +36,7 @@ def test_recipients_without_comments_and_doubles() -> None:
         ("x" * 10_000, "x…' is not a public key"),
         ("age1\x1b[31m", r"is not a public key"),
     ],
+    ids=["age", "ssh", "dss", "long", "escape"],
 )
 def test_what_is_no_public_key(text: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said) as caught:
@@ -94,6 +95,7 @@ def test_an_identity_file_as_age_keygen_writes_it(tmp_path: Path) -> None:
         ("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n", 0o600, "no identity"),
         ("#" * (1 << 21), 0o600, "is larger than"),
     ],
+    ids=["read by others", "written by others", "empty", "damaged", "public", "no PEM", "large"],
 )
 def test_an_identity_file_that_is_refused(tmp_path: Path, text: str, mode: int, said: str) -> None:
     path = tmp_path / "key.txt"
