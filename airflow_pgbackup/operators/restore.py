@@ -69,7 +69,8 @@ class PgRestoreOperator(PgBackupOperator):
         "backup", "repository", "series", "backup_id", "minimum_level", "aws_conn_id", "identity_conn_id",
         "postgres_conn_id", "database", "mode", "into_schema", "keep_old", "terminate_sessions",
         "maintenance_database", "allow_older_server", "globals_backup", "globals_aws_conn_id", "analyze", "plan_only",
-        "indexes", "use_list", "schemas", "exclude_schemas", "functions", "superuser", "tables", "triggers", "filters", "sections", "role", "extra_args",
+        "indexes", "use_list", "schemas", "exclude_schemas", "functions", "superuser", "tables", "triggers",
+        "filters", "sections", "role", "extra_args",
     )  # fmt: skip
 
     # Lists and mappings, which Airflow's page shows as JSON.
