@@ -30,7 +30,7 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["software"],
             }
         ],
-        "hooks": _modules("hooks", "pgbackup", "repository"),
+        "hooks": _modules("hooks", "identities", "pgbackup", "repository"),
         "operators": _modules(
             "operators",
             "backup_set",
@@ -107,6 +107,22 @@ def get_provider_info() -> dict[str, Any]:
                         "The format of the archive is the same.",
                         default="airflow-pgbackup",
                         example="pg_dump",
+                    ),
+                    "recipients": _option(
+                        "The public keys of age to which new artifacts are encrypted, separated by commas: age1… or "
+                        "SSH public keys. Empty: no encryption.",
+                        default="",
+                        example="age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
+                    ),
+                    "identity_file": _option(
+                        "A file, mode 0600, with the secret key of a recipient, for reading encrypted artifacts.",
+                        default="",
+                        example="/etc/pgbackup/key.txt",
+                    ),
+                    "identity_conn_id": _option(
+                        "The Airflow connection whose password is such a key; identity_file is ignored then.",
+                        default="",
+                        example="pgbackup_identity",
                     ),
                     "rehearsal_containment": _option(
                         "A rehearsal restores into a server in a sandbox (bubblewrap). If no sandbox can be made, "
