@@ -137,6 +137,11 @@ def get_provider_info() -> dict[str, Any]:
                         default="",
                         example="/var/lib/pgbackup",
                     ),
+                    "masking_key_file": _option(
+                        "The file with the key that makes masks deterministic. Only its owner may read it.",
+                        default="",
+                        example="/etc/airflow/masking.key",
+                    ),
                     "page_repositories": _option(
                         "The repositories that the Backups page of Airflow's UI shows: their URIs, separated by "
                         "commas.",

@@ -74,6 +74,9 @@ class Settings:
     rehearsal_containment: str = "prefer"
     """If no sandbox can be made: ``prefer`` rehearses *uncontained*, ``require`` does not rehearse (not proven)."""
 
+    masking_key_file: str = ""
+    """The file with the key of masks, which only its owner can read; empty: masking needs a key from elsewhere."""
+
     page_repositories: str = ""
     """URIs of the repositories that the Backups page shows, separated by commas."""
 

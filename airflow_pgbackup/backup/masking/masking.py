@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import psycopg
+from psycopg import sql
+from psycopg.pq import DiagnosticField, Escaping, ExecStatus
+
+from airflow_pgbackup.backup.masking.columns import SCHEMA, Table, column_text, read_tables
+from airflow_pgbackup.backup.masking.constraints import Constraints
+from airflow_pgbackup.backup.masking.dictionaries import make_words
+from airflow_pgbackup.backup.masking.expressions import Masked, RawSql, words_of
 from airflow_pgbackup.backup.masking.key import MaskingKey
+from airflow_pgbackup.backup.masking.plan import Plan, make_plan
 from airflow_pgbackup.backup.masking.rules import MaskingRules
+from airflow_pgbackup.backup.masking.triggers import (
+    PREPARE,
+    helpers,
+    own_expression,
+    own_function,
+    own_name,
+    trigger,
+    trigger_body,
+)
+from airflow_pgbackup.postgres.sql.anybytes import decoded
+from airflow_pgbackup.text import printable
+from airflow_pgbackup.yaml_mapping.problem import Problem
 
-if TYPE_CHECKING:
-    import psycopg
-
-SCHEMA = "pgbackup_masking"
-"""Ours, in the copy, while it is loaded."""
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 
 
 class Masking:
@@ -21,30 +39,144 @@ class Masking:
     :param rules: see :func:`.load_rules`.
     :param definitions: SQL of the archive's ``CONSTRAINT``, ``INDEX`` and ``FK CONSTRAINT`` entries, which are restored
         only after the data: they say which columns are unique and which refer to others.
+    :ivar rules: as given.
+    :ivar plan: which column has which rule; None before :meth:`check_columns` or :meth:`install`.
     """
 
     def __init__(self, rules: MaskingRules, key: MaskingKey, *, definitions: Sequence[str] = ()) -> None:
-        self._rules = rules
+        self.rules = rules
+        self.plan: Plan | None = None
         self._key = key
-        self._definitions = definitions
+        self._constraints = Constraints()
+        self._constraints.read_definitions(definitions)
 
     def check_columns(self, connection: psycopg.Connection[Any]) -> None:
         """Check that the rules fit the database. Nothing is changed.
 
-        :param connection: to the database with its definitions, with or without data and constraints.
+        :param connection: in autocommit mode, to the database with its definitions, with or without data and
+            constraints.
         :raises MaskingError: columns without a rule in tables under rules, rules that fit no column, and rules that
             cannot hold for their column; all at once.
         """
-        raise NotImplementedError
+        tables = read_tables(connection)
+        self._constraints.read_database(connection)
+        self.plan = plan = make_plan(self.rules, tables, self._constraints)
+        problems = [*plan.problems, *self._expression_problems(connection, plan)]
+        if problems:
+            raise self.rules.origin.error(problems)
 
     def install(self, connection: psycopg.Connection[Any]) -> None:
-        """Create the triggers, which mask every row that is inserted or copied from then on, in one transaction.
+        """Create the triggers, which mask every row that is inserted or copied from then on.
 
         :param connection: in autocommit mode, of the role that will load the data.
-        :raises MaskingError: as for :meth:`check_columns`, or an expression that the server refuses.
+        :raises MaskingError: as for :meth:`check_columns`; nothing is left in the database then.
         """
-        raise NotImplementedError
+        self.remove(connection)
+        self.check_columns(connection)
+        assert self.plan is not None  # noqa: S101  check_columns() made it
+        try:
+            for statement in PREPARE:
+                connection.execute(statement)
+            kinds = self._kinds(self.plan)
+            self._fill(connection, kinds)
+            for statement in helpers(kinds):
+                connection.execute(statement)
+            for number, (table, columns) in enumerate(self.plan.tables, 1):
+                self._create(connection, number, table, columns)
+        except BaseException:
+            if not connection.broken:
+                self.remove(connection)
+            raise
 
     def remove(self, connection: psycopg.Connection[Any]) -> None:
-        """Drop the triggers with all that belongs to them. Without them it does nothing."""
-        raise NotImplementedError
+        """Drop the triggers with all that belongs to them, the secret included. Without them it does nothing.
+
+        :param connection: in autocommit mode.
+        """
+        functions = connection.execute(
+            "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+            "WHERE n.nspname = %s AND p.proname ~ '^mask_'",
+            [SCHEMA],
+        ).fetchall()
+        # One by one, as a statement that drops the triggers of ten thousand tables needs as many locks.
+        for (function,) in functions:
+            connection.execute(sql.SQL("DROP FUNCTION IF EXISTS {} CASCADE").format(sql.SQL(function)))
+        connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(SCHEMA)))
+
+    @property
+    def words(self) -> frozenset[bytes]:
+        """The words that its fakes are made of, in lower case, in any encoding that can hold them."""
+        if self.plan is None:
+            return frozenset()
+        return frozenset(word.lower().encode() for kind in self._kinds(self.plan) for word in self._words(kind, "UTF8"))
+
+    def hint(self, message: str) -> str | None:
+        """Return what an error of PostgreSQL about a constraint means for the rules, None if it is about no masked one.
+
+        :param message: such as ``could not create unique index "customer_email_key"``.
+        """
+        if self.plan is None:
+            return None
+        for match in _QUOTED.finditer(message):
+            keys = self._constraints.named.get(match[1].replace('""', '"'), set())
+            rules = {key: rule for key in sorted(keys) if (rule := self.plan.rules.get(key)) and rule.method != "keep"}
+            if rules:
+                columns = ", ".join(f"{column_text(*key)} ({rule})" for key, rule in rules.items())
+                return f"The masked rows violate it; change the rules of {columns}."
+        return None
+
+    def _fill(self, connection: psycopg.Connection[Any], kinds: Sequence[str]) -> None:
+        encoding = str(connection.execute("SHOW server_encoding").fetchone()[0])  # type: ignore[index]
+        # By COPY, whose data no setting of the server logs.
+        with connection.cursor().copy(f"COPY {SCHEMA}.secrets FROM STDIN") as copy:
+            secret = r"\x" + self._key.derive("hash").hex()
+            copy.write_row([self._key.number("seed"), secret, "SQL_ASCII" if encoding == "SQL_ASCII" else "UTF8"])
+        with connection.cursor().copy(f"COPY {SCHEMA}.words FROM STDIN") as copy:
+            for kind in kinds:
+                for number, word in enumerate(self._words(kind, encoding)):
+                    copy.write_row([kind, number, word])
+
+    @staticmethod
+    def _kinds(plan: Plan) -> list[str]:
+        return sorted(set().union(*(words_of(masked) for masked in plan.masked())))
+
+    def _words(self, kind: str, encoding: str) -> list[str]:
+        return make_words(kind, self.rules.locales, self._key.number(f"words {kind}"), encoding)
+
+    def _create(
+        self, connection: psycopg.Connection[Any], number: int, table: Table, columns: Sequence[Masked]
+    ) -> None:
+        for index, masked in enumerate(columns, 1):
+            if masked.rule.method == "sql":
+                body = _literal(connection, own_expression(number, masked))
+                try:
+                    connection.execute(own_function(own_name(number, index), masked, body))
+                except psycopg.Error as error:
+                    text = printable(error.diag.message_primary or str(error))
+                    raise self.rules.origin.error([Problem((), f"{masked.column}: sql: {text}")]) from None
+        for statement in trigger(number, table, _literal(connection, trigger_body(number, columns))):
+            connection.execute(statement)
+
+    def _expression_problems(self, connection: psycopg.Connection[Any], plan: Plan) -> Iterator[Problem]:
+        """Let the server parse expressions and fixed values. An expression must be one of one statement."""
+        for masked in plan.masked():
+            query = own_expression(0, masked) if masked.rule.method == "sql" else None
+            if masked.rule.method == "fixed":
+                query = sql.SQL("SELECT {}::{}").format(sql.Literal(masked.rule.text), RawSql(masked.column.type))
+            if query is not None and (text := _refused(connection, query.as_bytes(connection))):
+                yield Problem((), f"{masked.column}: {masked.rule.method}: {text}")
+
+
+def _refused(connection: psycopg.Connection[Any], query: bytes) -> str | None:
+    """Return why the server refuses a query, None if it accepts it. The query is not run."""
+    session = connection.pgconn
+    for result in (session.prepare(b"", query), session.describe_prepared(b"")):
+        if result.status != ExecStatus.COMMAND_OK:
+            message = result.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"refused by the server"
+            return printable(decoded(message))
+    return None if result.nfields == 1 else f"expected one value, found {result.nfields}"
+
+
+def _literal(connection: psycopg.Connection[Any], query: sql.Composable) -> sql.Composable:
+    """Return a query as a literal, in any bytes."""
+    return RawSql(decoded(Escaping(connection.pgconn).escape_literal(query.as_bytes(connection))))

@@ -209,7 +209,7 @@ def _options(value: Any, *known: str) -> Mapping[str, Any]:
 
 def _hash(value: Any) -> Rule:
     options = _options(value, "length")
-    return Rule("hash", length=_number(options.get("length", 32), 8, 64, "length"))
+    return Rule("hash", length=_number(options.get("length", 32), 8, 48, "length"))
 
 
 def _fake(value: Any) -> Rule:

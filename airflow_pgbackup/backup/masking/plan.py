@@ -1,0 +1,190 @@
+"""Which rule each column of a database gets, and what of that cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from airflow_pgbackup.backup.masking.columns import Column, Table, name_text
+from airflow_pgbackup.backup.masking.constraints import Constraints, Key
+from airflow_pgbackup.backup.masking.expressions import Masked, Misfit, expression
+from airflow_pgbackup.backup.masking.pattern import ColumnPattern
+from airflow_pgbackup.backup.masking.rules import MaskingRules, Rule
+from airflow_pgbackup.yaml_mapping.problem import Problem
+
+_KEEP = Rule("keep")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rules at work.
+
+    :ivar tables: with the masked columns of each: those whose rule is not ``keep``.
+    :ivar without_rule: columns without a rule in tables under rules.
+    :ivar unused: patterns that fit no column.
+    :ivar problems: why the rules cannot hold; empty if they can. They include ``without_rule`` and ``unused``.
+    """
+
+    tables: Sequence[tuple[Table, Sequence[Masked]]]
+    rules: Mapping[Key, Rule]
+    without_rule: Sequence[Column]
+    unused: Sequence[ColumnPattern]
+    problems: Sequence[Problem]
+
+    def masked(self) -> Iterator[Masked]:
+        """Yield all masked columns."""
+        for _, columns in self.tables:
+            yield from columns
+
+
+def make_plan(rules: MaskingRules, tables: Mapping[int, Table], constraints: Constraints) -> Plan:
+    """Find the rule of every column.
+
+    Of several patterns that fit a column, the most specific one counts. A partition or inherited table has the rules of
+    its parents, besides those for its own name.
+    """
+    return _Planner(rules, tables, constraints).plan()
+
+
+class _Planner:
+    def __init__(self, rules: MaskingRules, tables: Mapping[int, Table], constraints: Constraints) -> None:
+        self._rules = rules
+        self._tables = tables
+        self._constraints = constraints
+        self._problems: list[Problem] = []
+        self._columns: dict[Key, Column] = {}
+        self._assigned: dict[Key, Rule] = {}
+        self._without_rule: list[Column] = []
+        self._used: set[ColumnPattern] = set()
+
+    def plan(self) -> Plan:
+        for table in self._tables.values():
+            self._assign(table)
+        unused = [pattern for pattern, _ in self._rules.columns if pattern not in self._used]
+        for pattern in unused:
+            self._problem(("columns", pattern.text), "no such column")
+        self._check_references()
+        masked = self._masked()
+        for each in masked.values():
+            self._check(each)
+        tables = [
+            (table, [masked[column.key] for column in table.columns if column.key in masked])
+            for table in self._tables.values()
+        ]
+        return Plan(
+            [(table, columns) for table, columns in tables if columns and not table.partitioned],
+            self._assigned,
+            self._without_rule,
+            unused,
+            self._problems,
+        )
+
+    def _problem(self, path: tuple[str | int, ...], text: str) -> None:
+        self._problems.append(Problem(path, text))
+
+    def _assign(self, table: Table) -> None:
+        names = [(table.schema, table.name), *((each.schema, each.name) for each in self._ancestors(table))]
+        found: dict[Column, Rule | None] = {}
+        for column in table.columns:
+            self._columns[column.key] = column
+            found[column] = self._rule(column, names)
+        if not any(found.values()):
+            if self._rules.require_tables and not table.of_extension and table.columns:
+                self._problem((), f"{table}: no column has a rule, and tables_without_rules is fail")
+            return
+        for column, rule in found.items():
+            if rule is not None:
+                self._assigned[column.key] = rule
+            elif not column.generated:
+                self._without_rule.append(column)
+                self._problem((), f"{column}: no rule, and its table is under rules; add one, such as keep")
+
+    def _ancestors(self, table: Table) -> list[Table]:
+        found: dict[int, Table] = {}
+        waiting = list(table.parents)
+        while waiting:
+            oid = waiting.pop(0)
+            if oid in self._tables and oid not in found:
+                found[oid] = self._tables[oid]
+                waiting += self._tables[oid].parents
+        return list(found.values())
+
+    def _rule(self, column: Column, names: Iterable[tuple[str, str]]) -> Rule | None:
+        fitting: list[tuple[ColumnPattern, Rule]] = []
+        for schema, table in names:
+            fitting += [each for each in self._rules.matching(schema, table, column.name) if each not in fitting]
+        self._used.update(pattern for pattern, _ in fitting)
+        if column.generated:  # patterns with wildcards are not meant for it
+            fitting = [each for each in fitting if each[0].exact]
+        if not fitting:
+            return None
+        most = max(pattern.specificity for pattern, _ in fitting)
+        best = [each for each in fitting if each[0].specificity == most]
+        if any(rule != best[0][1] for _, rule in best):
+            others = ", ".join(pattern.text for pattern, _ in best[1:])
+            self._problem(("columns", best[0][0].text), f"{column} has another rule by {others}; write one for itself")
+        return best[0][1]
+
+    def _check_references(self) -> None:
+        """A foreign key holds only if both columns have the same masks."""
+        for key, other_key in sorted(self._constraints.references):
+            column, other = self._columns.get(key), self._columns.get(other_key)
+            if column is None or other is None:
+                continue
+            rule, other_rule = self._assigned.get(key, _KEEP), self._assigned.get(other_key, _KEEP)
+            if rule.method == "null" or rule == other_rule == _KEEP:
+                continue
+            if rule != other_rule:
+                self._problem((), f"{column} ({rule}) refers to {other} ({other_rule}); both need the same rule")
+            elif column.base != other.base:
+                self._problem((), f"{column} refers to {other}, whose type differs, so that their masks would too")
+
+    def _masked(self) -> dict[Key, Masked]:
+        lengths = self._lengths()
+        unique = {key for keys in self._constraints.unique for key in keys}
+        alone = {keys[0] for keys in self._constraints.unique if len(keys) == 1}
+        alone |= {key for key, other in self._constraints.references if other in alone}
+        distinct = {rule.fake for key, rule in self._assigned.items() if rule.fake and key in unique}
+        return {
+            key: Masked(
+                self._columns[key],
+                rule,
+                length=lengths.get(key, self._columns[key].length),
+                unique=key in alone,
+                distinct=rule.fake in distinct,
+            )
+            for key, rule in self._assigned.items()
+            if rule.method != "keep"
+        }
+
+    def _lengths(self) -> dict[Key, int]:
+        """Return the shortest length of the columns that foreign keys tie together, as their masks must be equal."""
+        lengths = {
+            key: self._columns[key].length
+            for pair in self._constraints.references
+            for key in pair
+            if key in self._columns
+        }
+        changed = True
+        while changed:
+            changed = False
+            for pair in self._constraints.references:
+                known = [lengths[key] for key in pair if lengths.get(key)]
+                for key in pair:
+                    if known and key in lengths and lengths[key] != min(known):
+                        lengths[key] = min(known)
+                        changed = True
+        return lengths
+
+    def _check(self, masked: Masked) -> None:
+        rule, column = masked.rule, masked.column
+        if rule.method == "sql":
+            if column.generated:
+                self._problem((), f"{column}: the server computes it; mask the columns that it is computed from")
+            return
+        if rule.by and (column.schema, column.table, rule.by) not in self._columns:
+            self._problem((), f"{column}: its table has no column {name_text(rule.by)} to shift by")
+        try:
+            expression(masked)
+        except Misfit as error:
+            self._problem((), f"{column}: {error}")
