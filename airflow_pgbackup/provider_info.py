@@ -142,6 +142,17 @@ def get_provider_info() -> dict[str, Any]:
                         default="",
                         example="/etc/airflow/masking.key",
                     ),
+                    "lock_for": _option(
+                        "How long S3 refuses to delete the objects of a backup: 30d. The bucket needs object lock. "
+                        "Empty: the bucket's own default. A lock_for of the AWS connection takes precedence.",
+                        default="",
+                        example="30d",
+                    ),
+                    "lock_mode": _option(
+                        "governance: roles with s3:BypassGovernanceRetention may delete them earlier. "
+                        "compliance: nobody may.",
+                        default="governance",
+                    ),
                     "page_repositories": _option(
                         "The repositories that the Backups page of Airflow's UI shows: their URIs, separated by "
                         "commas.",

@@ -21,6 +21,7 @@ _WORDS = {
     "compress_by": ("airflow-pgbackup", "pg_dump"),
     "rehearsal_containment": ("prefer", "require"),
     "lock_holder_query": ("hide", "show"),
+    "lock_mode": ("governance", "compliance"),
     "page_level": ("integrity", "archive", "restore"),
 }
 
@@ -76,6 +77,12 @@ class Settings:
 
     masking_key_file: str = ""
     """The file with the key of masks, which only its owner can read; empty: masking needs a key from elsewhere."""
+
+    lock_for: str = ""
+    """How long S3 refuses to delete the objects of a backup, ``30d``; empty: object lock is left to the bucket."""
+
+    lock_mode: str = "governance"
+    """Whether roles with a special right may delete them earlier: ``governance``; nobody may: ``compliance``."""
 
     page_repositories: str = ""
     """URIs of the repositories that the Backups page shows, separated by commas."""

@@ -16,7 +16,7 @@ from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import check_level
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.open import open_repository
-from airflow_pgbackup.repository.s3.options import STORE_LIMITS, S3Options
+from airflow_pgbackup.repository.s3.options import STORE_SETTINGS, S3Options
 
 S3_VARIABLE = "PGBACKUP_S3"
 
@@ -41,14 +41,16 @@ def repository_at(session: Session, uri: str) -> Repository:
             store = None
     if not isinstance(store, dict):
         raise ConfigurationError(f"the variable {S3_VARIABLE} is not a JSON object", hint=_S3_HINT)
-    if unknown := sorted(store.keys() - {*STORE_LIMITS, "extra_args"}):
+    if unknown := sorted(store.keys() - {*STORE_SETTINGS}):
         raise ConfigurationError(f"the variable {S3_VARIABLE} has unknown keys: {', '.join(unknown)}", hint=_S3_HINT)
-    return open_repository(uri, s3=S3Options.of_store(store), cancel=session.cancel)
+    lock_for, lock_mode = session.settings.lock_for, session.settings.lock_mode
+    options = S3Options.of_store(store, lock_for=lock_for, lock_mode=lock_mode)
+    return open_repository(uri, s3=options, cancel=session.cancel)
 
 
 _S3_HINT = (
-    'Write {"extra_args": {"StorageClass": "…"}, "max_parts": 1000}; the known keys are extra_args, '
-    f"{', '.join(STORE_LIMITS)}."
+    'Write {"extra_args": {"StorageClass": "…"}, "max_parts": 1000}; the known keys are '
+    f"{', '.join(sorted(STORE_SETTINGS))}."
 )
 
 

@@ -36,19 +36,21 @@ class Repositories:
         from airflow_pgbackup.repository.s3.options import S3Options
 
         in_s3 = uri.lower().startswith("s3://")
-        if aws_conn_id is None or not in_s3:
-            options = S3Options(extra_args=extra_args or {})
-        else:
-            options = self._options(aws_conn_id, extra_args)
+        options = self._options(aws_conn_id, extra_args) if in_s3 else S3Options(extra_args=extra_args or {})
         opened = open_uri(uri, s3=options, cancel=self._cancel, client_of=self._opened.get(aws_conn_id))
         if in_s3:
             self._opened.setdefault(aws_conn_id, opened)
         return opened
 
-    def _options(self, aws_conn_id: str, extra_args: Mapping[str, Any] | None) -> S3Options:
-        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-
+    def _options(self, aws_conn_id: str | None, extra_args: Mapping[str, Any] | None) -> S3Options:
         from airflow_pgbackup.repository.s3.options import S3Options
+        from airflow_pgbackup.settings import load
+
+        settings = load(airflow=True)
+        lock: dict[str, Any] = {"lock_for": settings.lock_for, "lock_mode": settings.lock_mode}
+        if aws_conn_id is None:
+            return S3Options.of_store({}, extra_args=extra_args, **lock)
+        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
         if aws_conn_id not in self._hooks:
             self._hooks[aws_conn_id] = S3Hook(aws_conn_id=aws_conn_id)
@@ -59,7 +61,7 @@ class Repositories:
             made: S3Client = (unused.pop() if unused else S3Hook(aws_conn_id=aws_conn_id)).get_conn()
             return made
 
-        return S3Options.of_store(hook.service_config, extra_args=extra_args, client_factory=client)
+        return S3Options.of_store(hook.service_config, extra_args=extra_args, client_factory=client, **lock)
 
 
 def open_repository(
@@ -76,6 +78,8 @@ def open_repository(
     connection also describes the store. All tasks with that connection use it::
 
         {"service_config": {"s3": {"max_parts": 1000, "extra_args": {"ServerSideEncryption": "aws:kms"}}}}
+
+    ``"lock_for": "30d"`` and ``"lock_mode"`` there take precedence over the settings of those names.
 
     :param aws_conn_id: a connection of type ``aws``; None is boto3's own chain. ``file://`` does not use it.
     :param extra_args: boto3's ``ExtraArgs`` (encryption, storage class, tags, ``ChecksumAlgorithm`` …); they take

@@ -41,6 +41,7 @@ from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX, che
 from airflow_pgbackup.repository.listing_limits import limited
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, RepositoryFile
 from airflow_pgbackup.repository.nofollow import members_of
+from airflow_pgbackup.repository.protection import Protection
 
 READ_LIMIT = 32 * 1024**2
 
@@ -281,6 +282,10 @@ class Repository(ABC):
     def locked(self, key: str) -> str | None:
         """Return why the store refuses to delete a key: ``until 2027-01-31T02:00:00+00:00``, ``legal hold``; else
         None."""
+        return None
+
+    def protection(self) -> Protection | None:
+        """Return how the store keeps what is deleted; None where it keeps nothing."""
         return None
 
     def free_bytes(self) -> int | None:

@@ -82,3 +82,32 @@ def test_nonsense_in_the_connection_is_said(store: dict[str, object], aws_connec
     aws_connection(extra={"service_config": {"s3": store}})
     with pytest.raises(ConfigurationError, match=r"max_parts|StorageClas"):
         open_repository("s3://bucket/prefix")
+
+
+@pytest.mark.parametrize("conn_id", ["aws_default", None])
+def test_the_object_lock_of_the_settings(
+    s3: S3Server, aws_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, conn_id: str | None
+) -> None:
+    from airflow_pgbackup.hooks.repository import open_repository
+
+    aws_connection(extra={"endpoint_url": s3.endpoint_url, "region_name": "us-east-1"})
+    for name, value in (("ENDPOINT_URL_S3", s3.endpoint_url), ("DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
+    monkeypatch.setenv("AIRFLOW__PGBACKUP__LOCK_FOR", "36h")
+    repository = open_repository(f"s3://{s3.bucket()}", conn_id)
+    repository.init()
+    with pytest.raises(ConfigurationError, match="has no object lock, but lock_for is 36h"):
+        repository.probe()
+
+
+def test_the_object_lock_of_the_connection(
+    aws_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_pgbackup.hooks.repository import open_repository
+
+    monkeypatch.setenv("AIRFLOW__PGBACKUP__LOCK_FOR", "36h")
+    aws_connection(extra={"service_config": {"s3": {"lock_for": "a month"}}})
+    with pytest.raises(ConfigurationError, match="'a month' is not a time span"):
+        open_repository("s3://bucket/prefix")

@@ -54,7 +54,7 @@ def check_repository(
     try:
         if repository.probe(say):
             say(f"these credentials may add to {repository.uri}, and delete")
-    except RepositoryError as error:
+    except (RepositoryError, ConfigurationError) as error:
         if backups is None and isinstance(error, RepositoryNotFound):
             return None  # already reported
         findings.add_error("repository_write", error, "Grant write access to the user that runs the tasks.")

@@ -84,7 +84,7 @@ class Bucket:
         if chosen := extra.get("ChecksumAlgorithm"):
             return str(chosen).upper()
         # S3 refuses a locked object without a checksum; botocore's model does not mark it as required.
-        locked = any(name.startswith("ObjectLock") for name in extra)
+        locked = self.options.lock is not None or any(name.startswith("ObjectLock") for name in extra)
         wanted = getattr(self.client.meta.config, "request_checksum_calculation", None) != "when_required"
         return "CRC32" if wanted or locked else None
 

@@ -32,7 +32,8 @@ THROTTLED = frozenset({"SlowDown", "RequestTimeout", "RequestLimitExceeded", "Th
 
 _PERMISSIONS = (
     "The role needs s3:ListBucket, GetObject, PutObject, DeleteObject, AbortMultipartUpload, "
-    "ListBucketMultipartUploads and ListMultipartUploadParts on this bucket and prefix."
+    "ListBucketMultipartUploads and ListMultipartUploadParts on this bucket and prefix, with lock_for also "
+    "PutObjectRetention."
 )
 KEPT = "Object lock keeps a version until its date. Without one, the role needs s3:DeleteObject."
 _KMS = "The role needs kms:GenerateDataKey and kms:Decrypt for this key, and the key must be enabled."
@@ -40,6 +41,7 @@ _LOCK = (
     "A bucket with object lock refuses uploads without a checksum: set the extra argument ChecksumAlgorithm to CRC32, "
     "or remove request_checksum_calculation=when_required."
 )
+NO_LOCK = "Enable versioning and object lock for the bucket, or remove lock_for."
 _CHECKSUMS = (
     "The store may not know the checksums that boto3 sends by default: set "
     '{"config_kwargs": {"request_checksum_calculation": "when_required", '
@@ -170,6 +172,8 @@ def _answer(error: ClientError, what: str, bucket: str, endpoint: str) -> PgBack
         found, hint = "the encryption key cannot be used", _KMS
     elif "object lock" in words.lower() and "checksum" in words.lower():
         found, hint = "an upload into a bucket with object lock lacks a checksum", _LOCK
+    elif code == "InvalidRequest" and "object lock" in words.lower().replace("objectlock", "object lock"):
+        found, hint = "the bucket has no object lock", NO_LOCK
     elif hint == _PERMISSIONS and error.operation_name in _DELETES:
         hint = KEPT
     elif code not in _CODES and status_of(error) in (400, 411, 501) and _ABOUT_CHECKSUMS.search(words):

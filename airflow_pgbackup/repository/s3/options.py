@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.repository.s3.object_lock import ObjectLock
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -54,7 +55,11 @@ EXTRA_ARGS = frozenset(
 """The names allowed in ``extra_args``: those of boto3's ``ExtraArgs``, without those that apply to one object only."""
 
 
+_RETENTION = ("ObjectLockMode", "ObjectLockRetainUntilDate")
+
 STORE_LIMITS = ("max_parts", "min_part_size", "max_concurrency", "memory")
+STORE_SETTINGS = (*STORE_LIMITS, "extra_args", "lock_for", "lock_mode")
+"""What the description of a store may hold."""
 
 
 def default_client() -> S3Client:
@@ -79,6 +84,7 @@ class S3Options:
     :param min_part_size: bytes; S3 itself requires 5 MiB.
     :param max_concurrency: requests at a time.
     :param memory: bytes of parts held at a time; two parts are held even if larger: one is sent while one is read.
+    :param lock: the object lock of what makes a backup; None: that of ``extra_args``, or the bucket's default.
     """
 
     client_factory: Callable[[], S3Client] = field(default=default_client, repr=False)
@@ -87,6 +93,7 @@ class S3Options:
     min_part_size: int = 8 * MIB
     max_concurrency: int = 8
     memory: int = 64 * MIB
+    lock: ObjectLock | None = None
 
     @classmethod
     def of_store(
@@ -95,16 +102,20 @@ class S3Options:
         *,
         extra_args: Mapping[str, Any] | None = None,
         client_factory: Callable[[], S3Client] = default_client,
+        lock_for: object = None,
+        lock_mode: object = None,
     ) -> S3Options:
         """Return the options in a store's settings: ``{"max_parts": 1000, "extra_args": {"StorageClass": "…"}}``.
 
         :param extra_args: override those of the store.
-        :raises ConfigurationError: an extra argument that S3 does not know, a limit out of range.
+        :param lock_for, lock_mode: for :meth:`.ObjectLock.parse`, where the store has no ``lock_for``, ``lock_mode``.
+        :raises ConfigurationError: an extra argument that S3 does not know, a limit or a lock out of range.
         """
         store = mapping("service_config of s3", store)
         limits = {name: store[name] for name in STORE_LIMITS if name in store}
         extra = {**mapping("extra_args", store.get("extra_args", {})), **mapping("extra_args", extra_args or {})}
-        return cls(client_factory=client_factory, extra_args=extra, **limits)
+        lock = ObjectLock.parse(store.get("lock_for", lock_for), store.get("lock_mode", lock_mode))
+        return cls(client_factory=client_factory, extra_args=extra, lock=lock, **limits)
 
     def __post_init__(self) -> None:
         mapping("Metadata of extra_args", mapping("extra_args", self.extra_args).get("Metadata", {}))
@@ -115,6 +126,11 @@ class S3Options:
                     f"unknown S3 extra argument {name!r}",
                     hint=f"Did you mean {near[0]}?" if near else f"Choose from {', '.join(sorted(EXTRA_ARGS))}.",
                 )
+        if self.lock and (both := sorted(name for name in self.extra_args if name in _RETENTION)):
+            raise ConfigurationError(
+                f"the S3 extra argument {both[0]} cannot be combined with lock_for",
+                hint=f"Remove {both[0]}: lock_for sets it anew for each object.",
+            )
         for name, low, high in (
             ("max_parts", 1, 10_000),
             ("min_part_size", 5 * MIB, MAX_PART),

@@ -13,20 +13,31 @@ from typing import Any, BinaryIO, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, PgBackupError, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.errors import (
+    AlreadyExists,
+    BackupNotFound,
+    ConfigurationError,
+    PgBackupError,
+    RepositoryError,
+    RepositoryNotFound,
+)
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.byte_source import ByteSource, OnRead
 from airflow_pgbackup.repository.cancellation import CancelFlag
+from airflow_pgbackup.repository.catalogue import PIN_FILE
 from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
-from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key
+from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
+from airflow_pgbackup.repository.protection import Protection
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.console import console_url
 from airflow_pgbackup.repository.s3.directory import DirectoryUpload
-from airflow_pgbackup.repository.s3.errors import KEPT, MISSING, code_of, line_of, status_of
+from airflow_pgbackup.repository.s3.errors import KEPT, MISSING, NO_LOCK, code_of, line_of, status_of
 from airflow_pgbackup.repository.s3.options import MIB, S3Options
+from airflow_pgbackup.repository.s3.protection import read_lock_configuration, read_protection
 from airflow_pgbackup.repository.s3.reader import ObjectReader
 from airflow_pgbackup.repository.s3.unfinished import old_probes, old_uploads, server_time
 from airflow_pgbackup.repository.s3.upload import Upload
+from airflow_pgbackup.repository.set_layout import split_set_key
 from airflow_pgbackup.text import printing
 from airflow_pgbackup.wording import new_repository, store
 
@@ -104,7 +115,7 @@ class S3Repository(Repository):
         version = pin.version if pin and pin.version else _entry(source_key, source_head).version
         source = _copy_source(other._bucket, other._root + source_key, version)
         part = max(COPY_PART, -(-source_head["ContentLength"] // self._bucket.options.max_parts))
-        upload = Upload(self._bucket, self._root + key, self.location(key))
+        upload = self._upload(self._bucket, key)
         with self._bucket.errors(what):
             try:
                 head = upload.copy(source, source_head, part, cancel.check if cancel else lambda: None)
@@ -126,6 +137,25 @@ class S3Repository(Repository):
             return "legal hold"
         until = head.get("ObjectLockRetainUntilDate")
         return f"until {until.astimezone(timezone.utc).isoformat()}" if until and until > server_time(head) else None
+
+    def protection(self) -> Protection:
+        with self._bucket.errors(f"cannot read the settings of {self.uri}"):
+            return read_protection(self._bucket, self._root)
+
+    def probe(self, say: Callable[[str], None] | None = None) -> bool:
+        """Probe the store, and check that the bucket has object lock if this repository locks what it writes.
+
+        :raises ConfigurationError: it has none.
+        """
+        deleted = super().probe(say)
+        if (lock := self._bucket.options.lock) is None:
+            return deleted
+        with self._bucket.errors(f"cannot read the object lock of {self.uri}"):
+            configuration = read_lock_configuration(self._bucket)
+        if configuration is not None and configuration.get("ObjectLockEnabled") != "Enabled":
+            name = self._bucket.name
+            raise ConfigurationError(f"bucket {name} has no object lock, but lock_for is {lock}", hint=NO_LOCK)
+        return deleted
 
     def unfinished_writes(
         self, older_than: timedelta, *, prefix: str = "", say: Callable[[str], None] | None = None
@@ -191,8 +221,7 @@ class S3Repository(Repository):
                     yield item["Prefix"][len(start) : -1]
 
     def _write(self, key: str, source: ByteSource, *, size_hint: int | None, sha256: str | None) -> Entry:
-        probe = key.startswith(TEMP_PREFIX)  # its name is random
-        upload = Upload(self._bucket, self._root + key, self.location(key), sha256=sha256, fresh=probe)
+        upload = self._upload(self._bucket, key, sha256)
         with self._bucket.errors(f"cannot write {upload.what}"):
             return _entry(key, upload.run(source, size_hint))
 
@@ -207,8 +236,7 @@ class S3Repository(Repository):
         on_read: OnRead | None = None,
     ) -> Iterator[Incoming]:
         def begin(bucket: Bucket, member: str, sha256: str | None) -> Upload:
-            key = f"{prefix}/{member}"
-            return Upload(bucket, self._root + key, self.location(key), sha256=sha256)
+            return self._upload(bucket, f"{prefix}/{member}", sha256)
 
         with DirectoryUpload(
             self._bucket, folder, begin, cancel=cancel, on_failure=on_failure, on_read=on_read
@@ -228,6 +256,16 @@ class S3Repository(Repository):
                 ]
 
             yield Incoming(finish, directory.offer)
+
+    def _upload(self, bucket: Bucket, key: str, sha256: str | None = None) -> Upload:
+        return Upload(
+            bucket,
+            self._root + key,
+            self.location(key),
+            sha256=sha256,
+            fresh=key.startswith(TEMP_PREFIX),  # a probe, whose name is random
+            locked=_makes_a_backup(key),
+        )
 
     def _remove_written(self, keys: Sequence[str]) -> None:
         try:
@@ -277,6 +315,12 @@ class S3Repository(Repository):
                 return None
             return _said(error.response.get("Error", {})) if isinstance(error, ClientError) else type(error).__name__
         return None
+
+
+def _makes_a_backup(key: str) -> bool:
+    """Return whether a file is locked with its backup or backup set. A pin is not: unpin removes it."""
+    parts = split_key(key) or split_set_key(key)
+    return parts is not None and parts[2] != PIN_FILE
 
 
 def _entry(key: str, head: dict[str, Any]) -> Entry:

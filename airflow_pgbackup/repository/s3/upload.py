@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,11 +47,21 @@ class Upload:
     :param key: the complete key in the bucket.
     :param what: for messages, ``s3://bucket/key``.
     :param sha256: stored as metadata of the object.
+    :param locked: whether the object gets the object lock of the bucket's options.
     :param fresh: the caller knows that the key does not exist, so it is not looked up before the upload. The commit
         refuses to overwrite it all the same.
     """
 
-    def __init__(self, bucket: Bucket, key: str, what: str, *, sha256: str | None = None, fresh: bool = False) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        key: str,
+        what: str,
+        *,
+        sha256: str | None = None,
+        fresh: bool = False,
+        locked: bool = False,
+    ) -> None:
         self._bucket = bucket
         self._key = key
         self._fresh = fresh
@@ -60,6 +70,7 @@ class Upload:
         self._metadata = {**bucket.options.extra_args.get("Metadata", {}), TOKEN: self._token}
         if sha256 is not None:
             self._metadata["sha256"] = sha256
+        self._lock = bucket.options.lock if locked else None
         self._checksum = {"ChecksumAlgorithm": bucket.algorithm} if bucket.algorithm else {}
 
     def run(self, source: ByteSource, size_hint: int | None) -> dict[str, Any]:
@@ -72,7 +83,7 @@ class Upload:
         data = source.read(plan.next_size)
         if len(data) < plan.next_size:
             source.check()
-            self._commit("PutObject", Body=data, Metadata=self._metadata, **self._checksum)
+            self._commit("PutObject", Body=data, Metadata=self._metadata, **self._checksum, **self._retention())
             return self._confirm(len(data), checksum_of(data, self._bucket.algorithm))
         first = [data]
         del data  # otherwise this frame would hold it until the end
@@ -108,7 +119,13 @@ class Upload:
             check()
             tags = {"TaggingDirective": "REPLACE"} if "Tagging" in self._bucket.options.extra_args else {}
             self._commit(
-                "CopyObject", **source, Metadata=metadata, MetadataDirective="REPLACE", **tags, **self._checksum
+                "CopyObject",
+                **source,
+                Metadata=metadata,
+                MetadataDirective="REPLACE",
+                **tags,
+                **self._checksum,
+                **self._retention(),
             )
             return self._confirm(size, whole_checksum_of(head, self._bucket.algorithm))
 
@@ -177,8 +194,12 @@ class Upload:
         return plan.number
 
     def _create(self, metadata: dict[str, str]) -> str:
-        answer = self._bucket.call("CreateMultipartUpload", Key=self._key, Metadata=metadata, **self._checksum)
+        params = {**self._checksum, **self._retention()}
+        answer = self._bucket.call("CreateMultipartUpload", Key=self._key, Metadata=metadata, **params)
         return str(answer["UploadId"])
+
+    def _retention(self) -> Mapping[str, Any]:
+        return self._lock.parameters() if self._lock else {}
 
     def _abort(self, upload: str, parts: Parts | None = None) -> None:
         """Abort an upload. A part in flight may outlive the abort (S3's manual), so wait for it and abort again."""

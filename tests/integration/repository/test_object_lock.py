@@ -1,0 +1,174 @@
+"""Object lock on a real S3 server: what is locked, until when, and what a bucket without it says."""
+
+from __future__ import annotations
+
+import io
+import secrets
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import PIN_FILE
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.protection import Protection
+from airflow_pgbackup.repository.s3.object_lock import ObjectLock
+from airflow_pgbackup.repository.s3.options import MIB, S3Options
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+FOLDER = "prod/app/20261122T020000Z-3f9ac1"
+SET = "prod/@sets/20261122T020000Z-3f9ac1/set-20261122T031500.123456Z-complete.json"
+MONTH = timedelta(days=30)
+
+Lockable = Callable[..., Repository]
+
+
+@pytest.fixture(scope="module")
+def client(s3: S3Server) -> S3Client:
+    return s3.client()
+
+
+@pytest.fixture(scope="module")
+def bucket(client: S3Client) -> str:
+    name = f"lockable-{secrets.token_hex(4)}"
+    client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    return name
+
+
+@pytest.fixture
+def lockable(client: S3Client, bucket: str) -> Lockable:
+    """``lockable(**store)``: a new repository in a bucket with object lock."""
+    prefix = secrets.token_hex(4)
+
+    def make(**store: Any) -> Repository:
+        options = S3Options.of_store(store, client_factory=lambda: client)
+        repository = open_repository(f"s3://{bucket}/{prefix}", s3=options)
+        repository.init()
+        return repository
+
+    return make
+
+
+def locks(client: S3Client, repository: Repository) -> dict[str, tuple[str, datetime] | None]:
+    """The object lock of each object of a repository, by its name."""
+    bucket, _, prefix = repository.uri.removeprefix("s3://").partition("/")
+    found: dict[str, tuple[str, datetime] | None] = {}
+    for entry in repository.list():
+        head = client.head_object(Bucket=bucket, Key=f"{prefix}/{entry.key}")
+        mode = head.get("ObjectLockMode")
+        found[entry.key] = (mode, head["ObjectLockRetainUntilDate"]) if mode else None
+    return found
+
+
+@pytest.mark.parametrize("mode", ["governance", "compliance"])
+def test_what_makes_a_backup_is_locked_when_it_is_written(
+    client: S3Client, lockable: Lockable, tmp_path: Path, mode: str
+) -> None:
+    before = datetime.now(timezone.utc).replace(microsecond=0)
+    # As short as possible with compliance, in which nobody could remove what the test leaves.
+    repository = lockable(lock_for="30d" if mode == "governance" else timedelta(seconds=90), lock_mode=mode)
+    span = MONTH if mode == "governance" else timedelta(seconds=90)
+    (tmp_path / "toc.dat").write_bytes(b"small")
+    (tmp_path / "1.dat").write_bytes(bytes(9 * MIB))
+    repository.probe()
+    repository.write(f"{FOLDER}/app.dump", io.BytesIO(bytes(17 * MIB)))
+    repository.write_directory(f"{FOLDER}/a1/app.dir", tmp_path)
+    for name in ("manifest.json", "verification-20261122T021500.000000Z-archive-pass.json", PIN_FILE):
+        repository.write_bytes(f"{FOLDER}/{name}", b"{}")
+    repository.write_bytes(SET, b"{}")
+    copied = repository.copy_from(repository, f"{FOLDER}/app.dump", f"{FOLDER}/copy.dump")
+    assert copied is not None
+    found = locks(client, repository)
+    after = datetime.now(timezone.utc)
+    assert found.pop("repository.json") is None
+    assert found.pop(f"{FOLDER}/{PIN_FILE}") is None, "unpin removes it"
+    assert len(found) == 7
+    for key, lock in found.items():
+        assert lock is not None, key
+        assert lock[0] == mode.upper()
+        assert before + span <= lock[1] <= after + span + timedelta(seconds=1), key
+
+
+def test_a_bucket_without_object_lock_is_refused_before_the_dump(s3: S3Server) -> None:
+    options = S3Options.of_store({"lock_for": "36h"}, client_factory=s3.client)
+    repository = open_repository(f"s3://{s3.bucket()}", s3=options)
+    repository.init()
+    with pytest.raises(ConfigurationError, match="has no object lock, but lock_for is 36h") as caught:
+        repository.probe()
+    assert caught.value.hint == "Enable versioning and object lock for the bucket, or remove lock_for."
+    assert [entry.key for entry in repository.list()] == ["repository.json"]
+
+
+@pytest.mark.parametrize(
+    ("store", "message"),
+    [
+        ({"lock_for": "a month"}, "'a month' is not a time span"),
+        ({"lock_for": 30}, "invalid lock_for: 30"),
+        ({"lock_for": timedelta(0)}, "invalid lock_for: 0:00:00"),
+        ({"lock_for": "36501d"}, "invalid lock_for: 36501 days"),
+        ({"lock_for": "30d", "lock_mode": "strict"}, "invalid lock_mode 'strict'"),
+        (
+            {"lock_for": "30d", "extra_args": {"ObjectLockMode": "GOVERNANCE"}},
+            "the S3 extra argument ObjectLockMode cannot be combined with lock_for",
+        ),
+    ],
+)
+def test_invalid_locks_are_refused(store: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        S3Options.of_store(store)
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint
+
+
+def test_the_store_takes_precedence_over_the_settings() -> None:
+    assert S3Options.of_store({}).lock is None
+    assert S3Options.of_store({}, lock_for="").lock is None
+    assert S3Options.of_store({}, lock_for="8w", lock_mode="compliance").lock == ObjectLock(
+        timedelta(weeks=8), "compliance"
+    )
+    assert S3Options.of_store({"lock_for": None}, lock_for="8w").lock is None
+    assert S3Options.of_store({"lock_for": "1d"}, lock_for="8w").lock == ObjectLock(timedelta(days=1))
+
+
+def test_how_a_bucket_keeps_what_is_deleted(s3: S3Server, client: S3Client, lockable: Lockable) -> None:
+    plain = open_repository(f"s3://{s3.bucket()}", s3=S3Options(client_factory=s3.client))
+    assert plain.protection() == Protection(versioning="off", object_lock=False, noncurrent_days=0)
+    repository = lockable(lock_for="30d")
+    assert repository.protection() == Protection(
+        versioning="enabled", object_lock=True, noncurrent_days=0, lock_mode="governance", lock_span=MONTH
+    )
+    name = f"ruled-{secrets.token_hex(4)}"
+    client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    client.put_object_lock_configuration(
+        Bucket=name,
+        ObjectLockConfiguration={
+            "ObjectLockEnabled": "Enabled",
+            "Rule": {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 14}},
+        },
+    )
+
+    def rule(name: str, prefix: str, days: int, *, on: bool = True) -> Any:
+        return {
+            "ID": name,
+            "Status": "Enabled" if on else "Disabled",
+            "Filter": {"Prefix": prefix},
+            "NoncurrentVersionExpiration": {"NoncurrentDays": days},
+        }
+
+    rules = [rule("off", "", 1, on=False), rule("other", "logs/", 2), rule("ours", "pg/", 60), rule("all", "", 90)]
+    client.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": rules})
+    ruled = open_repository(f"s3://{name}/pg", s3=S3Options(client_factory=s3.client))
+    assert ruled.protection() == Protection(
+        versioning="enabled",
+        object_lock=True,
+        default_mode="compliance",
+        default_span=timedelta(days=14),
+        noncurrent_days=60,
+    )
