@@ -51,6 +51,17 @@ _FOREIGN_KEY_QUERY = """
     JOIN pg_class r ON r.oid = f.confrelid JOIN pg_namespace m ON m.oid = r.relnamespace
     WHERE f.contype = 'f'
 """
+_CHECK_QUERY = """
+    SELECT n.nspname, t.relname, c.conname, a.attname
+    FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid JOIN pg_namespace n ON n.oid = t.relnamespace
+    JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = ANY (c.conkey)
+    WHERE c.contype = 'c'
+    UNION ALL
+    SELECT n.nspname, t.relname, c.conname, a.attname
+    FROM pg_constraint c JOIN pg_attribute a ON a.atttypid = c.contypid JOIN pg_class t ON t.oid = a.attrelid
+    JOIN pg_namespace n ON n.oid = t.relnamespace
+    WHERE c.contypid <> 0 AND t.relkind IN ('r', 'p')
+"""
 
 
 @dataclass
@@ -84,6 +95,8 @@ class Constraints:
             ours = [(schema, table, column) for column in columns]
             theirs = [(other_schema, other, column) for column in others]
             self.add_reference(name, zip(ours, theirs, strict=True))
+        for schema, table, name, column in connection.execute(_CHECK_QUERY):
+            self.named.setdefault(name, set()).add((schema, table, column))
 
     def read_definitions(self, definitions: Iterable[str]) -> None:
         """Add those of SQL as pg_dump writes it for ``CONSTRAINT``, ``INDEX`` and ``FK CONSTRAINT`` entries."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -61,7 +62,8 @@ class Masking:
         tables = read_tables(connection)
         self._constraints.read_database(connection)
         self.plan = plan = make_plan(self.rules, tables, self._constraints)
-        problems = [*plan.problems, *self._expression_problems(connection, plan)]
+        with _empty_search_path(connection):
+            problems = [*plan.problems, *self._expression_problems(connection, plan)]
         if problems:
             raise self.rules.origin.error(problems)
 
@@ -81,8 +83,9 @@ class Masking:
             self._fill(connection, kinds)
             for statement in helpers(kinds):
                 connection.execute(statement)
-            for number, (table, columns) in enumerate(self.plan.tables, 1):
-                self._create(connection, number, table, columns)
+            with _empty_search_path(connection):
+                for number, (table, columns) in enumerate(self.plan.tables, 1):
+                    self._create(connection, number, table, columns)
         except BaseException:
             if not connection.broken:
                 self.remove(connection)
@@ -165,6 +168,17 @@ class Masking:
                 query = sql.SQL("SELECT {}::{}").format(sql.Literal(masked.rule.text), RawSql(masked.column.type))
             if query is not None and (text := _refused(connection, query.as_bytes(connection))):
                 yield Problem((), f"{masked.column}: {masked.rule.method}: {text}")
+
+
+@contextmanager
+def _empty_search_path(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Work with the search path that pg_restore sets, so that an expression means the same as when rows are loaded."""
+    row = connection.execute("SELECT current_setting('search_path'), set_config('search_path', '', false)").fetchone()
+    try:
+        yield
+    finally:
+        if row is not None and not connection.broken:
+            connection.execute("SELECT set_config('search_path', %s, false)", [row[0]])
 
 
 def _refused(connection: psycopg.Connection[Any], query: bytes) -> str | None:

@@ -141,8 +141,10 @@ class _Planner:
 
     def _masked(self) -> dict[Key, Masked]:
         lengths = self._lengths()
-        unique = {key for keys in self._constraints.unique for key in keys}
-        alone = {keys[0] for keys in self._constraints.unique if len(keys) == 1}
+        # The definition of an index on expressions has words that are no columns.
+        indexes = [[key for key in keys if key in self._columns] for keys in self._constraints.unique]
+        unique = {key for keys in indexes for key in keys}
+        alone = {keys[0] for keys in indexes if len(keys) == 1}
         alone |= {key for key, other in self._constraints.references if other in alone}
         distinct = {rule.fake for key, rule in self._assigned.items() if rule.fake and key in unique}
         return {
