@@ -451,6 +451,23 @@ COMMANDS = (
         "file itself.",
     ),
     command(
+        "mask",
+        "write masking rules for a database, or check them against it",
+        argument(
+            "action",
+            metavar="ACTION",
+            choices=("init", "check"),
+            help="init: propose rules for all columns; check: find what a refresh would refuse, and columns that look "
+            "personal without a rule",
+        ),
+        argument(
+            "file", metavar="FILE", nargs="?", help="init: write the rules there, not to stdout; check: read them"
+        ),
+        *CONNECTION,
+        more="Both only read: the definitions, and up to 1000 rows of each table.\n"
+        f"The exit status of check is 3 if there is anything to report.\n\n{CONNECT}",
+    ),
+    command(
         "demo",
         "run the demo: a backup from end to end, on real servers that are removed afterwards",
         argument("--dump", metavar="FILE", help="a dump of your own database, instead of the sample"),

@@ -53,11 +53,12 @@ ARGUMENTS: dict[str, str] = {
     "adopt": "{here} {directory}/old --server old --yes --verify integrity",
     "dump-set": "{here} --server prod --database app --verify integrity",
     "restore-set": "{here} prod --prefix copy_ --dry-run",
+    "mask": "init {directory}/masking.yaml",
     "demo": "--dump {directory}/use.list",
     "completion": "bash",
 }
 # Commands that talk to servers meet the errors at fewer calls.
-SLOW = {"drill": 6, "dump": 20, "dump-set": 10, "restore": 20, "restore-set": 10, "check": 15}
+SLOW = {"drill": 6, "dump": 20, "dump-set": 10, "restore": 20, "restore-set": 10, "check": 15, "mask": 10}
 
 
 def test_every_command_is_tried() -> None:

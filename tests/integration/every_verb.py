@@ -49,6 +49,7 @@ VERBS = {
     "unpin": "unpin {here} {series} {id}",
     "fsck": "fsck {here}",
     "adopt": "adopt {here} {old} --server old --yes",
+    "mask": "mask init",
     "demo": "demo --dump {missing}",
     "completion": "completion bash",
 }

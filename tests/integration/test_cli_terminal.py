@@ -163,7 +163,7 @@ def test_a_wrong_id(world: World, verb: str) -> None:
     assert world.id in error
 
 
-@pytest.mark.parametrize("verb", ["check", "dump", "dump-set", "restore", "verify", "drill"])
+@pytest.mark.parametrize("verb", ["check", "dump", "dump-set", "restore", "verify", "drill", "mask"])
 def test_a_wrong_password(world: World, verb: str) -> None:
     arguments = world.arguments(verb)
     if verb in ("verify", "drill"):
@@ -185,6 +185,7 @@ def test_every_verb_that_connects_has_had_a_wrong_password() -> None:
         "restore",
         "verify",
         "drill",
+        "mask",
         "restore-set",
     }  # fmt: skip  restore-set needs a set: test_cli_sets.py
 

@@ -163,6 +163,11 @@ def measured(reader: Reader, output: str) -> None:
     assert 'series="prod/app"' in reader.run("cat pgbackup.prom")
 
 
+def proposed(reader: Reader, output: str) -> None:
+    assert "no problems found; 0 columns are masked" in output
+    assert "public.film.title: keep" in reader.run("cat masking.yaml")
+
+
 CASES: dict[str, tuple[Callable[[Reader], None], Callable[[Reader, str], None]]] = {
     "first-backup": (empty, restored_as("app_copy")),
     "restore": (with_backups, replaced),
@@ -170,6 +175,7 @@ CASES: dict[str, tuple[Callable[[Reader], None], Callable[[Reader, str], None]]]
     "moving-in": (with_old_dumps, adopted),
     "diff": (with_two_nights, compared),
     "fsck": (with_backups, sound),
+    "masking": (empty, proposed),
     "monitoring": (with_backups, measured),
     "weekly-report": (with_backups, reported),
 }

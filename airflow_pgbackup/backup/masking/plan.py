@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from airflow_pgbackup.backup.masking.columns import Column, Table, name_text
@@ -20,6 +21,8 @@ class Plan:
     """The rules at work.
 
     :ivar tables: with the masked columns of each: those whose rule is not ``keep``.
+    :ivar rules: by column; that of a column without one is missing.
+    :ivar explicit: columns whose rule names them without wildcards, or names those of a parent.
     :ivar without_rule: columns without a rule in tables under rules.
     :ivar unused: patterns that fit no column.
     :ivar problems: why the rules cannot hold; empty if they can. They include ``without_rule`` and ``unused``.
@@ -27,6 +30,7 @@ class Plan:
 
     tables: Sequence[tuple[Table, Sequence[Masked]]]
     rules: Mapping[Key, Rule]
+    explicit: AbstractSet[Key]
     without_rule: Sequence[Column]
     unused: Sequence[ColumnPattern]
     problems: Sequence[Problem]
@@ -56,6 +60,7 @@ class _Planner:
         self._assigned: dict[Key, Rule] = {}
         self._without_rule: list[Column] = []
         self._used: set[ColumnPattern] = set()
+        self._explicit: set[Key] = set()
 
     def plan(self) -> Plan:
         for table in self._tables.values():
@@ -74,6 +79,7 @@ class _Planner:
         return Plan(
             [(table, columns) for table, columns in tables if columns and not table.partitioned],
             self._assigned,
+            self._explicit,
             self._without_rule,
             unused,
             self._problems,
@@ -120,6 +126,8 @@ class _Planner:
             return None
         most = max(pattern.specificity for pattern, _ in fitting)
         best = [each for each in fitting if each[0].specificity == most]
+        if best[0][0].exact:
+            self._explicit.add(column.key)
         if any(rule != best[0][1] for _, rule in best):
             others = ", ".join(pattern.text for pattern, _ in best[1:])
             self._problem(("columns", best[0][0].text), f"{column} has another rule by {others}; write one for itself")

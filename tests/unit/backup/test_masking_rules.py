@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from airflow_pgbackup.backup.masking import MaskingKey, load_rules
 from airflow_pgbackup.backup.masking.dictionaries import SIZE, make_words
 from airflow_pgbackup.backup.masking.pattern import ColumnPattern
-from airflow_pgbackup.backup.masking.rules import Rule
+from airflow_pgbackup.backup.masking.rules import FAKES, Rule
 from airflow_pgbackup.backup.masking.samples import unescaped
 from airflow_pgbackup.errors import ConfigurationError, MaskingError
 from airflow_pgbackup.text import printable
@@ -173,3 +174,10 @@ def test_dictionaries_are_full_and_the_same_for_a_seed(kind: str, locale: str) -
 
 def test_fields_of_copy_are_read_as_the_server_writes_them() -> None:
     assert unescaped(rb"a\tb\\c\n\101\x42\q") == b"a\tb\\c\nABq"
+
+
+def test_the_documented_rules_are_read_and_every_fake_is_documented() -> None:
+    page = Path(__file__).parents[3].joinpath("docs/guides/masking.md").read_text()
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(load_rules(example).columns) == 9
+    assert [fake for fake in FAKES if f"`{fake}`" not in page] == []

@@ -1,0 +1,51 @@
+"""``pgbackup mask``: write a first file of masking rules, or check one against a database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from airflow_pgbackup.backup.mask import check_rules, propose_rules
+from airflow_pgbackup.backup.masking import load_rules
+from airflow_pgbackup.cli.arguments import connection_argument
+from airflow_pgbackup.cli.output_file import output_file, replace_file
+from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
+from airflow_pgbackup.errors import ConfigurationError
+
+
+def run(session: Session) -> None:
+    if session.arguments.action == "init":
+        _init(session)
+    else:
+        _check(session)
+
+
+def _init(session: Session) -> None:
+    output = output_file(session.arguments.file, "FILE")
+    if output is not None and output.exists():
+        raise ConfigurationError(f"{output} exists already", hint="Name another file; yours may hold your decisions.")
+    connection = connection_argument(session)
+    with session.working(f"reading {connection.label}"):
+        text = propose_rules(connection=connection, context=session.context)
+    document = {"output": None if output is None else str(output), "rules": text}
+    if output is not None:
+        replace_file(output, text.encode())
+        session.result(document, f"wrote {output}; read every line of it")
+    elif session.arguments.json:
+        session.result(document)
+    else:
+        session.out.write(text.rstrip("\n"))
+
+
+def _check(session: Session) -> None:
+    if session.arguments.file is None:
+        raise ConfigurationError("no file of rules given", hint="Name it: pgbackup mask check masking.yaml.")
+    rules = load_rules(Path(session.arguments.file))
+    connection = connection_argument(session)
+    with session.working(f"checking {connection.label}"):
+        report = check_rules(connection=connection, rules=rules, context=session.context)
+    if report.problems or report.personal:
+        session.status = EXIT_STATUS["check failed"]
+    lines = [*(f"error: {each}" for each in report.problems), *(f"warning: {each}" for each in report.personal)]
+    columns = "1 column is masked" if report.masked == 1 else f"{report.masked} columns are masked"
+    session.result(report.as_json(), *(lines or [f"no problems found; {columns}"]))
