@@ -29,13 +29,14 @@ def main() -> None:
     client = session.client("s3", endpoint_url=given["endpoint"], config=Config(proxies={}))
     repository = open_repository(given["uri"], s3=S3Options(client_factory=lambda: client))
     repository.init()
+    settings = Settings(client_dirs=(given["bin_dir"],), recipients=tuple(given.get("recipients", ())))
     before, started = peak(), time.perf_counter()
     reference = dump_database(
         connection=ConnectionParams(keywords=given["keywords"]),
         server="bench",
         repository=repository,
         options=DumpOptions(**given["options"]),
-        context=RunContext(settings=Settings(client_dirs=(given["bin_dir"],))),
+        context=RunContext(settings=settings),
     )
     seconds = time.perf_counter() - started
     result = {"seconds": seconds, "memory": peak() - before, "client": reference["client_version"]}
