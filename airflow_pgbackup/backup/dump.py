@@ -18,6 +18,8 @@ from airflow_pgbackup.backup.dump_plan import plan_dump
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.prepare_source import check_source, fit_options
 from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
+from airflow_pgbackup.backup.reading_along import ReadingAlong
+from airflow_pgbackup.backup.reading_record import record_reading, require_rows
 from airflow_pgbackup.backup.reference import SEED, find_committed, is_of, reference_of, seed_digest
 from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.source import describe_source
@@ -51,6 +53,7 @@ def dump_database(
     count_rows: bool = False,
     max_replay_lag: float | None = None,
     max_bytes_per_second: float | None = None,
+    read_along: bool = False,
     context: RunContext | None = None,
 ) -> dict[str, object]:
     """Dump one database with pg_dump and commit it as a backup.
@@ -64,6 +67,9 @@ def dump_database(
         primary is not dumped.
     :param max_bytes_per_second: of pg_dump's output, before airflow-pgbackup compresses it; by default that of the
         settings. The server sends no faster. Not for format directory.
+    :param read_along: decode the dump while it is written, and record it as a verification at level ``archive``. A dump
+        that cannot be decoded is an error, and no backup. Where it could not be found out, as with format tar, the
+        reference has no level, and the log says why.
     :param context: its deadline limits pg_dump's run, instead of the settings' ``dump_deadline``. A second call with
         the same seed finds what the first one committed and returns that; without a seed each call makes a backup.
     :return: a reference, see :mod:`airflow_pgbackup.backup.reference`.
@@ -76,7 +82,7 @@ def dump_database(
     :raises ToolError: pg_dump failed, or ended with exit status 0 and an incomplete output. No backup is visible.
     """
     context = context or RunContext()
-    limits = _Limits(seconds_of_lag(max_replay_lag), max_bytes_per_second)
+    limits = _Limits(seconds_of_lag(max_replay_lag), max_bytes_per_second, read_along)
     dump = _Dump("pg_dump", server, repository, artifact_template, check_labels(labels), context, limits)
     return dump.run(connection, options, count_rows=count_rows)
 
@@ -93,6 +99,7 @@ def dump_cluster(
     passwords_if_allowed: bool = False,
     max_replay_lag: float | None = None,
     max_bytes_per_second: float | None = None,
+    read_along: bool = False,
     context: RunContext | None = None,
 ) -> dict[str, object]:
     """Dump all databases of a cluster, or its global objects, with pg_dumpall. As :func:`dump_database`, but:
@@ -111,7 +118,7 @@ def dump_cluster(
     if passwords_if_allowed and not may_read_role_passwords(connection, options.role):
         context.log(f"{connection.label}: this role may not read role passwords; dumping roles without them")
         options = replace(options, no_role_passwords=True)
-    limits = _Limits(seconds_of_lag(max_replay_lag), max_bytes_per_second)
+    limits = _Limits(seconds_of_lag(max_replay_lag), max_bytes_per_second, read_along)
     dump = _Dump("pg_dumpall", server, repository, artifact_template, check_labels(labels), context, limits)
     return dump.run(connection, options, compress)
 
@@ -131,6 +138,7 @@ class _Limits:
 
     replay_lag: float | None
     bytes_per_second: float | None
+    read_along: bool
 
 
 @dataclass
@@ -233,8 +241,18 @@ class _Dump:
         source_rows = None
         with attempt(self.repository, series, id, context.log) as mine:
             rate = rate_of(self.limits.bytes_per_second, settings, format=plan.format)
+            reading = None
+            if self.limits.read_along:
+                reading = ReadingAlong(
+                    plan.format,
+                    plan.around,
+                    plan.inside,
+                    made_by=client,
+                    deadline=context.deadline or settings.dump_deadline,
+                    context=context,
+                )
             output = DumpOutput(
-                self.tool, client, connection, source, plan, name, self.repository, context, rate, recipients
+                self.tool, client, connection, source, plan, name, self.repository, context, rate, recipients, reading
             )
             if count_rows and isinstance(options, DumpOptions):
                 with hold_source(connection, options, context=context) as held:
@@ -242,6 +260,8 @@ class _Dump:
                     source_rows, left_out = held.rows(), held.left_out
             else:
                 artifact = output.write(mine)
+            if reading is not None and reading.summary is not None and source_rows is not None:
+                require_rows(source_rows, reading.summary)
             finished = datetime.now(timezone.utc)
             manifest = Manifest(
                 repository=uuid,
@@ -278,6 +298,8 @@ class _Dump:
         )
         context.log(f"stored {name} in {self.repository.uri}")
         context.log(f"restores with: {manifest.restore_command}")
+        if reading is not None:
+            return self._result(record_reading(self.repository, found, reading, started=started, context=context))
         return self._result(found)
 
     def _result(self, found: Evidence) -> dict[str, object]:

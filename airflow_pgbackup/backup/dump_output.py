@@ -8,7 +8,7 @@ temporary one, for S3) and moved in as one; for S3, each member is uploaded as s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from airflow_pgbackup.backup.dump_plan import DumpPlan
 from airflow_pgbackup.backup.lock_watch import LockWatch
 from airflow_pgbackup.backup.member_encryption import MemberEncryption
 from airflow_pgbackup.backup.progress import Step
+from airflow_pgbackup.backup.reading_along import ReadingAlong
 from airflow_pgbackup.backup.source import Source
 from airflow_pgbackup.backup.streams import Meter, compressed, compressed_inside
 from airflow_pgbackup.backup.throttle import Throttled
@@ -52,6 +53,7 @@ class DumpOutput:
 
     :param name: of the artifact. :param rate: of the tool's output, bytes per second; None for no limit.
     :param recipients: to which the artifact is encrypted; None for no encryption.
+    :param reading: decodes the dump while it is written; None if nothing does.
     """
 
     tool: str
@@ -64,6 +66,7 @@ class DumpOutput:
     context: RunContext
     rate: float | None = None
     recipients: Recipients | None = None
+    reading: ReadingAlong | None = None
 
     def with_snapshot(self, snapshot: str) -> DumpOutput:
         """Return the same run in an exported snapshot."""
@@ -163,20 +166,26 @@ class DumpOutput:
             stored = Meter(compress(raw, str(plan.compression.method), plan.compression.level))
         mine.written.append(key)
         try:
-            with self._encrypted(stored) as sent:
+            with self._read_along(stored) as read, self._encrypted(stored, read) as sent:
                 self.repository.write(key, sent, size_hint=size_hint, cancel=self.context.cancel)
         except VerificationFailed as error:
             raise plan.incomplete(raw, error.message) from error
         plain = FileDigest(self.name.removesuffix(ENCRYPTED), stored.size, stored.sha256)
         return (FileDigest(self.name, sent.size, sent.sha256),), (plain,)
 
+    def _read_along(self, stored: Meter) -> AbstractContextManager[Readable]:
+        return nullcontext(stored) if self.reading is None else self.reading.stream(stored)
+
     @contextmanager
-    def _encrypted(self, stored: Meter) -> Iterator[Meter]:
-        if self.recipients is None:
+    def _encrypted(self, stored: Meter, source: Readable) -> Iterator[Meter]:
+        """Give a meter of the bytes that leave: those of the source, encrypted if they are to be."""
+        if self.recipients is not None:
+            with encrypted(source, self.recipients) as stream:
+                yield Meter(stream)
+        elif source is stored:
             yield stored
         else:
-            with encrypted(stored, self.recipients) as stream:
-                yield Meter(stream)
+            yield Meter(source)
 
     def _directory(
         self, argv: list[str], directory: Path, stored: Path, mine: Attempt, progress: Step, **options: Any
@@ -217,6 +226,7 @@ class DumpOutput:
                     with ToolProcess(argv, stdout="devnull", on_line=on_line, **{**options, "cancel": stop}) as process:
                         process.wait()
                     self._check_directory(directory, stop)
+                    self._read_directory(directory)
                     plain = members.finish() if members else ()
                     return self._move_in(mine, incoming), plain
                 except Canceled:
@@ -235,6 +245,18 @@ class DumpOutput:
             check_directory(directory, entries, stop.check)
         except ArchiveVersionError as error:
             self.context.log(f"warning: {error.message}: {self.tool} {self.client.version_text} alone has checked it")
+
+    def _read_directory(self, directory: Path) -> None:
+        if self.reading is not None:
+            try:
+                self.reading.directory(directory)
+            except VerificationFailed as error:
+                raise ToolError(
+                    f"{self.tool} ended with exit status 0, but its archive cannot be read: {error.message}",
+                    tool=self.tool,
+                    exit_code=0,
+                    hint="Nothing was kept; run the dump again.",
+                ) from error
 
     def _move_in(self, mine: Attempt, incoming: Incoming) -> tuple[FileDigest, ...]:
         stored = incoming.finish({})

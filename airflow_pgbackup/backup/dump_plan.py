@@ -85,6 +85,11 @@ class DumpPlan:
         return self.compression.method if self.ours and self.format == "plain" else None
 
     @property
+    def inside(self) -> str | None:
+        """The compression inside an archive, which its reader must support; None for none."""
+        return None if self.format == "plain" or self.compression.method == "none" else self.compression.method
+
+    @property
     def compression_text(self) -> str:
         if self.compression.method == "none":
             return "none"

@@ -1,0 +1,209 @@
+"""Decode a dump while it is being written: the bytes that are stored are also read by the reader that ``verify`` uses.
+
+The reader runs in a thread, behind a buffer of a few MiB. If it stops early, the dump goes on without it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.byte_streams import Readable
+from airflow_pgbackup.errors import Canceled, NotProven, PgBackupError, VerificationFailed
+from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.postgres.tools.client_choice import ReaderRequirements, choose_reader
+from airflow_pgbackup.postgres.tools.clients import Client, find_clients
+
+_HELD = 8 << 20
+"""Bytes that wait for the reader, at most, besides one piece."""
+
+
+class ReadingAlong:
+    """Reads one dump while it is written: :meth:`stream`, or :meth:`directory`.
+
+    :param format: ``custom``, ``plain`` or ``directory``; a tar archive cannot be read from a stream.
+    :param compression: around a plain dump; None for none.
+    :param inside: the compression that pg_restore must support; None for none.
+    :param made_by: the client that dumps.
+    :param deadline: seconds, for the complete pass.
+    :ivar summary: the contents of the dump; None if they are not known.
+    :ivar client: the client whose pg_restore read it.
+    :ivar problem: why the contents are not known, which says nothing about the dump; None if they are known.
+    """
+
+    def __init__(
+        self,
+        format: str,
+        compression: str | None,
+        inside: str | None,
+        *,
+        made_by: Client,
+        deadline: float,
+        context: RunContext,
+    ) -> None:
+        self.summary: ArchiveSummary | None = None
+        self.client: Client | None = None
+        self.problem: PgBackupError | None = None
+        self._format = format
+        self._compression = compression
+        self._deadline = deadline
+        self._context = context
+        if format == "tar":
+            self.problem = NotProven("an archive in tar format cannot be read while it is written")
+            return
+        try:
+            clients = find_clients(context.settings.client_dirs)
+            self.client = choose_reader(clients, ReaderRequirements(made_by.version_text, made_by.major, inside))
+        except PgBackupError as error:
+            self.problem = error
+
+    @contextmanager
+    def stream(self, source: Readable) -> Iterator[Readable]:
+        """Give a reader of the source, whose bytes are decoded as well.
+
+        :raises VerificationFailed: at the end: what was read is damaged or incomplete.
+        """
+        if self.client is None:
+            yield source
+            return
+        stop = Cancel()
+        unregister = self._context.cancel.on_set(stop.set)
+        tee = _Tee(source)
+        thread = threading.Thread(target=self._read, args=(tee, tee.copy, stop), name="pgbackup-read", daemon=True)
+        thread.start()
+        try:
+            yield tee
+            tee.end()
+        except BaseException:
+            stop.set()
+            tee.fail()
+            raise
+        finally:
+            thread.join()
+            unregister()
+        self._judge(tee.error)
+
+    def directory(self, path: Path) -> None:
+        """Decode a directory archive that is complete.
+
+        :raises VerificationFailed: it is damaged or incomplete.
+        """
+        if self.client is None:
+            return
+        try:
+            self.summary = self._reader(path, self._context.cancel).digest()
+        except PgBackupError as error:
+            self._judge(error)
+
+    def _read(self, tee: _Tee, copy: Readable, stop: Cancel) -> None:
+        try:
+            self.summary = self._reader(copy, stop).digest()
+        except BaseException as error:  # noqa: BLE001  judged by the thread that dumps
+            tee.error = error
+        finally:
+            tee.reader_ended()
+
+    def _reader(self, source: Path | Readable, cancel: Cancel) -> ArchiveReader:
+        assert self.client is not None  # noqa: S101  both callers have checked it
+        return ArchiveReader(
+            source,
+            format=self._format,
+            compression=self._compression,
+            client=self.client,
+            cancel=cancel,
+            deadline=self._deadline,
+            on_line=self._context.log,
+        )
+
+    def _judge(self, error: BaseException | None) -> None:
+        if error is None:
+            return
+        self.summary = None
+        if isinstance(error, VerificationFailed):
+            raise error
+        if isinstance(error, Canceled):
+            self._context.cancel.check()
+        if not isinstance(error, PgBackupError):
+            error = NotProven(f"reading along failed: {type(error).__name__}: {error}")
+        self.problem = error
+
+
+class _Failed(Exception):
+    pass
+
+
+class _Tee:
+    """Passes a source on, and gives a copy to a reader in another thread."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self._changed = threading.Condition()
+        self._pieces: deque[bytes] = deque()
+        self._held = 0
+        self._at_end = self._failed = self._reader_ended = False
+        self.copy = _Copy(self)
+        self.error: BaseException | None = None
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        with self._changed:
+            while self._held > _HELD and not self._reader_ended:
+                self._changed.wait()
+            if data and not self._reader_ended:
+                self._pieces.append(data)
+                self._held += len(data)
+            elif not data and size != 0:
+                self._at_end = True
+            self._changed.notify_all()
+        return data
+
+    def end(self) -> None:
+        """Tell the reader that nothing follows."""
+        with self._changed:
+            self._at_end = True
+            self._changed.notify_all()
+
+    def fail(self) -> None:
+        """Tell the reader that the source has failed."""
+        with self._changed:
+            self._failed = True
+            self._changed.notify_all()
+
+    def reader_ended(self) -> None:
+        """Keep no more copies."""
+        with self._changed:
+            self._reader_ended = True
+            self._pieces.clear()
+            self._changed.notify_all()
+
+    def take(self) -> bytes:
+        """Return the next piece of the copy, nothing at its end."""
+        with self._changed:
+            while not (self._pieces or self._at_end or self._failed):
+                self._changed.wait()
+            if self._failed:
+                raise _Failed
+            if not self._pieces:
+                return b""
+            piece = self._pieces.popleft()
+            self._held -= len(piece)
+            self._changed.notify_all()
+            return piece
+
+
+class _Copy:
+    def __init__(self, tee: _Tee) -> None:
+        self._tee = tee
+        self._left = memoryview(b"")
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not self._left:
+            self._left = memoryview(self._tee.take())
+        size = len(self._left) if size < 0 else size
+        data, self._left = bytes(self._left[:size]), self._left[size:]
+        return data

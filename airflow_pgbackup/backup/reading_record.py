@@ -1,0 +1,82 @@
+"""Record that a dump was decoded while it was written: a verification at level ``archive``."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from airflow_pgbackup.backup.artifact import table_result
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.progress import counted, human_bytes
+from airflow_pgbackup.backup.reading_along import ReadingAlong
+from airflow_pgbackup.backup.source_rows import differences
+from airflow_pgbackup.errors import VerificationFailed
+from airflow_pgbackup.postgres.archive.summary import ArchiveSummary
+from airflow_pgbackup.repository import layout
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.evidence import Evidence, read_evidence
+from airflow_pgbackup.repository.manifest import ClientInfo, RowCount
+from airflow_pgbackup.repository.verification import Check, Verification
+
+_LEVEL = "archive"
+
+
+def require_rows(source: tuple[RowCount, ...], summary: ArchiveSummary) -> None:
+    """Compare the rows that were counted in the source with those in the archive.
+
+    :raises VerificationFailed: they differ.
+    """
+    tables = [table_result(table, "pass") for table in summary.tables]
+    if wrong := list(differences(source, tables)):
+        raise VerificationFailed(
+            f"the archive lacks rows of its source: {wrong[0]}",
+            hint="Nothing was kept; make a new dump, and check how this one was made.",
+            problems=wrong,
+        )
+
+
+def record_reading(
+    repository: Repository, evidence: Evidence, reading: ReadingAlong, *, started: datetime, context: RunContext
+) -> Evidence:
+    """Record what was read of a backup that has just been committed.
+
+    :param started: when the dump began.
+    :return: the backup as the repository has it now; unchanged if its contents are not known, which is logged.
+    """
+    manifest = evidence.require_manifest()
+    name = f"{manifest.series}/{manifest.id}"
+    if reading.summary is None or reading.client is None:
+        context.log(f"warning: backup {name} was not verified while it was dumped: {reading.problem}")
+        return evidence
+    tables = tuple(table_result(table, "pass") for table in reading.summary.tables)
+    rows = sum(table.rows for table in tables)
+    files = counted(len(manifest.artifact.files), "file")
+    checks = [
+        Check("integrity", "pass", f"{human_bytes(manifest.artifact.size)} in {files}, hashed while they were written"),
+        Check(
+            _LEVEL,
+            "pass",
+            f"{counted(len(tables), 'table')} with {counted(rows, 'row')} read to the end while they were dumped",
+        ),
+    ]
+    if manifest.source_rows is not None:
+        checks.append(Check("source", "pass", f"{counted(len(manifest.source_rows), 'table')} with the source's rows"))
+    finished = datetime.now(timezone.utc)
+    client = reading.client
+    report = Verification(
+        backup_id=manifest.id,
+        level=_LEVEL,
+        result="pass",
+        started_at=started,
+        finished_at=finished,
+        duration_seconds=round((finished - started).total_seconds(), 3),
+        checks=tuple(checks),
+        tables=tables,
+        client=ClientInfo("pg_restore", client.version_text, str(client.tool("pg_restore"))),
+        origin=context.origin,
+        artifact_sha256=manifest.artifact.sha256,
+    )
+    key = layout.verification_key(manifest.series, manifest.id, at=finished, level=_LEVEL, result="pass")
+    repository.write_bytes(key, report.to_json())
+    context.on_verification(report)
+    context.log(f"backup {name} verified at level {_LEVEL} while it was dumped: {checks[1].detail}")
+    return read_evidence(repository, manifest.series, manifest.id)
