@@ -81,7 +81,7 @@ def _require_level(evidence: Evidence, minimum: str | None) -> None:
     backup, level = evidence.backup, evidence.backup.level
     if minimum is None:
         return
-    if level is None or layout.LEVELS.index(level) < layout.LEVELS.index(minimum):
+    if not layout.reaches(level, minimum):
         ignored = f" (ignored: {evidence.ignored[0]})" if evidence.ignored else ""
         raise VerificationFailed(
             f"backup {backup.series}/{backup.id} is "

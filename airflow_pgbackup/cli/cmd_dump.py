@@ -10,7 +10,7 @@ from airflow_pgbackup.cli.arguments import connection_argument, repository_argum
 from airflow_pgbackup.cli.options import options_of
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
-from airflow_pgbackup.repository.layout import check_level
+from airflow_pgbackup.repository.layout import check_level, reaches
 
 
 def run(session: Session) -> None:
@@ -26,6 +26,7 @@ def run(session: Session) -> None:
         "repository": repository,
         "max_replay_lag": arguments.max_replay_lag,
         "max_bytes_per_second": rate and size_argument("--max-bytes-per-second", rate),
+        "read_along": arguments.verify in ("integrity", "archive"),
         "context": session.context,
     }
     with session.working(f"dumping {connection.label}", makes=True):
@@ -35,7 +36,7 @@ def run(session: Session) -> None:
         else:
             options, _ = options_of(DumpOptions, arguments.option)
             reference = dump_database(options=options, **common)
-        if arguments.verify:
+        if arguments.verify and not reaches(reference["verified"], arguments.verify):
             reference = verify(
                 reference=reference, repository=repository, level=arguments.verify, context=session.context
             )

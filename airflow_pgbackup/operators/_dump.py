@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_pgbackup.assets import DUMPED
+from airflow_pgbackup.assets import DUMPED, VERIFIED, emit, with_alias
+from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, with_lists
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
     from airflow_pgbackup.backup.context import RunContext
     from airflow_pgbackup.postgres.options.tool import ToolOptions
     from airflow_pgbackup.repository.base import Repository
@@ -29,6 +33,7 @@ COMMON_FIELDS = (
     "repository_uuid",
     "max_bytes_per_second",
     "recipients",
+    "verify",
 )
 
 
@@ -49,6 +54,7 @@ class DumpOperator(PgBackupOperator):
     max_replay_lag: float | str | timedelta | None
     repository_uuid: str | None
     max_bytes_per_second: float | str | None
+    verify: str | None
 
     def _repository(self) -> Repository:
         from airflow_pgbackup.hooks.repository import open_repository
@@ -66,6 +72,11 @@ class DumpOperator(PgBackupOperator):
         from airflow_pgbackup.backup.throttle import rate_of
         from airflow_pgbackup.settings import Settings
 
+        if self.verify not in (None, "archive"):
+            raise OptionError(
+                f"a dump cannot be verified at level {self.verify!r} while it is written",
+                hint="Choose verify='archive', or verify it in a task of its own (PgBackupVerifyOperator).",
+            )
         options = kind(**with_lists({name: getattr(self, name) for name in (*kind.table(), "extra_args")}))
         # Invalid ones are refused before a server is asked or a repository created.
         options.validate()
@@ -79,11 +90,30 @@ class DumpOperator(PgBackupOperator):
         return lag.total_seconds() if isinstance(lag, timedelta) else lag
 
     def _linked(self, verb: Callable[..., dict[str, object]], **arguments: Any) -> dict[str, object]:
-        """Call the verb and let the task's page link to the backup that it made."""
-        backup = verb(**arguments)
+        """Call the verb and let the task's page link to the backup that it made.
+
+        What was not proven while it was written, as where an earlier try was killed, is verified afterwards.
+        """
+        from airflow_pgbackup.backup.verify import verify
+
+        backup = verb(read_along=self.verify is not None, **arguments)
         self._link_to(arguments["repository"], backup)
         self._noted(wrote=backup)
+        if self.verify is not None and backup["verified"] is None:
+            backup = verify(reference=backup, repository=arguments["repository"], context=arguments["context"])
         return backup
+
+    def _emit(self, context: Context, result: dict[str, object]) -> None:
+        super()._emit(context, result)
+        if self.verify is not None and VERIFIED in self.outlets:
+            emit(context, VERIFIED, result, self.verify, asdict(self._figures))
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        made = super().partial(**kwargs)
+        if made.kwargs.get("verify") is not None:
+            made.kwargs["outlets"] = with_alias(made.kwargs["outlets"], VERIFIED)
+        return made
 
     def _common(self, run: RunContext) -> dict[str, Any]:
         """Return the arguments that ``dump_database`` and ``dump_cluster`` share."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_pgbackup.assets import VERIFIED, with_alias
 from airflow_pgbackup.operators._dump import COMMON_FIELDS, DumpOperator
 from airflow_pgbackup.operators._map_label import as_label
 from airflow_pgbackup.operators.dump_all import PgDumpAllOperator
@@ -52,6 +53,9 @@ class PgDumpOperator(DumpOperator):
         default `[pgbackup] max_bytes_per_second`, which has no limit. Not for format directory.
     :param recipients: encrypt the artifact to these public keys of age, ``["age1…"]`` or SSH keys; by default
         `[pgbackup] recipients`, and an empty list encrypts nothing. See the guide *Encryption*.
+    :param verify: ``archive`` also decodes the dump while it is written, so that the backup arrives verified at that
+        level, with one pass over its source and none over the store; an event of its verified asset is emitted, too. A
+        dump that cannot be decoded fails and leaves no backup. Format tar is verified afterwards.
     :param count_rows: count every table of the source in the dump's own snapshot while pg_dump reads it, so that each
         verification compares the archive with its source; the manifest lists what the options leave out. It reads the
         tables twice.
@@ -106,6 +110,7 @@ class PgDumpOperator(DumpOperator):
         repository_uuid: str | None = None,
         max_bytes_per_second: float | str | None = None,
         recipients: Sequence[str] | None = None,
+        verify: str | None = None,
         count_rows: bool = False,
         # pg_dump's options, in the order of its --help
         format: str = "custom",
@@ -173,6 +178,8 @@ class PgDumpOperator(DumpOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.outlets = self._with_outlet(self.outlets)
+        if verify is not None:
+            self.outlets = with_alias(self.outlets, VERIFIED)
         self.repository = repository
         self.postgres_conn_id = postgres_conn_id
         self.database = database
@@ -186,6 +193,7 @@ class PgDumpOperator(DumpOperator):
         self.repository_uuid = repository_uuid
         self.max_bytes_per_second = max_bytes_per_second
         self.recipients = recipients
+        self.verify = verify
         self.count_rows = count_rows
         self.format = format
         self.jobs = jobs

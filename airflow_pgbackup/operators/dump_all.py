@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_pgbackup.assets import VERIFIED, with_alias
 from airflow_pgbackup.operators._dump import COMMON_FIELDS, DumpOperator
 from airflow_pgbackup.operators._map_label import as_label
 
@@ -64,6 +65,7 @@ class PgDumpAllOperator(DumpOperator):
         passwords_if_allowed: bool = False,
         max_bytes_per_second: float | str | None = None,
         recipients: Sequence[str] | None = None,
+        verify: str | None = None,
         compress: int | str | None = None,
         # pg_dumpall's options, in the order of its --help
         verbose: bool = False,
@@ -114,6 +116,8 @@ class PgDumpAllOperator(DumpOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.outlets = self._with_outlet(self.outlets)
+        if verify is not None:
+            self.outlets = with_alias(self.outlets, VERIFIED)
         self.repository = repository
         self.postgres_conn_id = postgres_conn_id
         self.database = database
@@ -128,6 +132,7 @@ class PgDumpAllOperator(DumpOperator):
         self.passwords_if_allowed = passwords_if_allowed
         self.max_bytes_per_second = max_bytes_per_second
         self.recipients = recipients
+        self.verify = verify
         self.compress = compress
         self.verbose = verbose
         self.lock_wait_timeout = lock_wait_timeout

@@ -32,6 +32,7 @@ def pg_cluster_backup(
     init_repository: bool | str = False,
     with_globals: bool = True,
     level: str = "archive",
+    verify_while_dumping: bool = False,
     verify_deadline: float | timedelta | None = None,
     upload_to: str | None = None,
     upload_aws_conn_id: str | None = "aws_default",
@@ -61,6 +62,8 @@ def pg_cluster_backup(
     :param with_globals: dump roles and tablespaces too, with ``pg_dumpall --globals-only``; role passwords only if the
         server lets this role read them.
     :param level: the level of the verification; only a verified backup is uploaded and part of the set.
+    :param verify_while_dumping: decode each dump while it is written, as in
+        :func:`~airflow_pgbackup.pipelines.database.pg_backup`.
     :param verify_deadline: the deadline of each verification.
     :param upload_to: the second repository; it gets a set too. None copies nothing.
     :param upload_aws_conn_id: for ``upload_to``. :param upload_extra_args: boto3's ``ExtraArgs`` for the upload.
@@ -100,6 +103,7 @@ def pg_cluster_backup(
         "repository": repository,
         "aws_conn_id": aws_conn_id,
         "repository_uuid": XComArg(found, REPOSITORY_UUID),
+        "verify": "archive" if verify_while_dumping else None,
     }
     after: dict[str, Any] = {
         "level": level,

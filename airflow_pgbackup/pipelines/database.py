@@ -26,6 +26,7 @@ def pg_backup(
     aws_conn_id: str | None = "aws_default",
     check: bool | Parameters = True,
     level: str = "archive",
+    verify_while_dumping: bool = False,
     verify_deadline: float | timedelta | None = None,
     verify: Parameters | None = None,
     upload_to: str | None = None,
@@ -46,6 +47,8 @@ def pg_backup(
     :param check: False omits the check; a mapping gives further parameters of
         :class:`~airflow_pgbackup.operators.check.PgBackupCheckOperator`, ``{"fail_on": "never"}``.
     :param level: the level of the verification; only a verified backup is uploaded.
+    :param verify_while_dumping: decode the dump while it is written, see the parameter ``verify`` of
+        :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`; there is a task ``verify`` only for level ``restore``.
     :param verify_deadline: the deadline of the verification.
     :param verify: further parameters of :class:`~airflow_pgbackup.operators.verify.PgBackupVerifyOperator`.
     :param upload_to: the second repository; None copies nothing.
@@ -57,7 +60,8 @@ def pg_backup(
     :param dump: all other parameters of :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`.
     :return: the last task but the pruning; its ``.output`` is the reference of the backup.
     """
-    made = PgDumpOperator(task_id="dump", repository=repository, aws_conn_id=aws_conn_id, **dump)
+    along = "archive" if verify_while_dumping else None
+    made = PgDumpOperator(task_id="dump", repository=repository, aws_conn_id=aws_conn_id, verify=along, **dump)
     if check is not False:
         options = {name: dump[name] for name in (*DumpOptions.table(), "extra_args") if name in dump}
         checked = PgBackupCheckOperator(
@@ -111,17 +115,19 @@ def verified_and_uploaded(
     """Verify and upload what a dump task makes.
 
     :param verify: further parameters of the verification. :param upload: those of the upload.
-    :return: the task ``verify``, and ``upload`` if there is a second repository.
+    :return: the task that verifies, which may be the dump itself, and ``upload`` if there is a second repository.
     """
-    verified = PgBackupVerifyOperator(
-        **{
-            "task_id": "verify",
-            "backup": made.output,
-            "level": level,
-            "aws_conn_id": made.aws_conn_id,
-            **verify,
-        }
-    )
+    verified: BaseOperator = made
+    if made.verify is None or level == "restore":
+        verified = PgBackupVerifyOperator(
+            **{
+                "task_id": "verify",
+                "backup": made.output,
+                "level": level,
+                "aws_conn_id": made.aws_conn_id,
+                **verify,
+            }
+        )
     if upload_to is None:
         return [verified]
     uploaded = PgBackupUploadOperator(

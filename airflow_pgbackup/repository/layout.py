@@ -81,6 +81,11 @@ def check_level(level: str | None, name: str = "minimum_level", *, required: boo
     )
 
 
+def reaches(level: object, minimum: str) -> bool:
+    """Return whether a level, of a reference for example, is at least another one; None is below all."""
+    return level in LEVELS and LEVELS.index(str(level)) >= LEVELS.index(minimum)
+
+
 def encode_segment(name: str) -> str:
     """Return a server or database name as one segment of a key: percent-encoded UTF-8 but for ``A-Za-z0-9-_.~``.
 

@@ -109,6 +109,8 @@ from airflow.sdk import Asset
 mine = Asset("x-mine://asset")
 PgDumpOperator(task_id="dump", repository="file:///r")
 PgDumpAllOperator(task_id="cluster", repository="file:///r", outlets=[mine])
+PgDumpOperator(task_id="proven", repository="file:///r", verify="archive")
+PgDumpOperator.partial(task_id="many", repository="file:///r", verify="archive").expand(database=["a"])
 PgBackupVerifyOperator(task_id="verify", backup={})
 PgBackupVerifyOperator.partial(task_id="mapped", outlets=[mine]).expand(backup=[{}])
 PgBackupVerifyOperator.partial(task_id="plain").expand(backup=[{}])
@@ -118,6 +120,8 @@ PgBackupUploadOperator(task_id="upload", backup={}, destination="file:///s")
     assert {task.task_id: task.outlets for task in dag.tasks} == {
         "dump": [DUMPED],
         "cluster": [mine, DUMPED],
+        "proven": [DUMPED, VERIFIED],
+        "many": [DUMPED, VERIFIED],
         "verify": [VERIFIED],
         "mapped": [mine, VERIFIED],
         "plain": [VERIFIED],
@@ -267,3 +271,29 @@ PgBackupVerifyOperator.partial(
     verified = sorted(uri for uri, extra in events() if extra["level"])
     proven = [server for number, server in enumerate(series) if number not in damaged]
     assert verified == sorted(f"pgbackup://{server}/{database.dbname}?verified=integrity" for server in proven)
+
+
+def test_a_dump_that_is_verified_while_it_is_written_emits_both_events(
+    database: ConnectionParams, folder: Path, run_dag: RunDag, events: Callable[[], Any]
+) -> None:
+    run = run_dag(f"""
+PgDumpOperator(
+    task_id="dump", postgres_conn_id="db", server="prod", repository={folder.as_uri()!r}, verify="archive"
+)
+PgDumpOperator(
+    task_id="tar", postgres_conn_id="db", server="old", repository={folder.as_uri()!r}, verify="archive", format="tar"
+)
+PgDumpOperator(
+    task_id="refused", postgres_conn_id="db", repository={folder.as_uri()!r}, verify="restore"
+)
+""")
+    states = {"dump": "success", "tar": "success", "refused": "failed"}
+    assert run.states == states, run.output
+    assert "while it is written" in run.output
+    name = database.dbname
+    assert {(uri, extra["backup"]["verified"]) for uri, extra in events()} == {
+        (f"pgbackup://{server}/{name}{level}", "archive")
+        for server in ("prod", "old")
+        for level in ("", "?verified=archive")
+    }
+    assert len(list(folder.glob("*/*/*/verification-*-archive-pass.json"))) == 2

@@ -16,7 +16,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.repository.backup_set import BackupSet
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.layout import check_level
+from airflow_pgbackup.repository.layout import check_level, reaches
 
 
 def dump_set(
@@ -66,6 +66,7 @@ def dump_set(
         "labels": labels,
         "max_replay_lag": max_replay_lag,
         "max_bytes_per_second": max_bytes_per_second,
+        "read_along": level in ("integrity", "archive"),
         "context": context,
     }
     reasons: dict[str | None, str] = {}
@@ -74,7 +75,7 @@ def dump_set(
         context.cancel.check()
         try:
             reference = dump()
-            if level is None:
+            if level is None or reaches(reference["verified"], level):
                 return reference
             return verify(reference=reference, repository=repository, level=level, context=context)
         except Canceled:

@@ -1,0 +1,269 @@
+"""A dump that is decoded while it is written arrives verified; what cannot be decoded never becomes a backup."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyrage
+import pytest
+from builds import BUILDS, Build, each
+
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.dump import dump_cluster, dump_database
+from airflow_pgbackup.backup.reading_along import ReadingAlong
+from airflow_pgbackup.backup.reference import load_evidence, load_manifest
+from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.encryption.identities import Identities
+from airflow_pgbackup.errors import Canceled, RepositoryError, ToolError, VerificationFailed
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3.options import S3Options
+from airflow_pgbackup.repository.verification import Verification
+from airflow_pgbackup.settings import Settings
+
+FILL = [
+    "create table film as select n id, repeat(md5(n::text), 4) title from generate_series(1, 20000) n",
+    "create table empty (a int)",
+    "select lo_from_bytea(4711, 'a large object')",
+]
+FORMATS: dict[str, dict[str, Any]] = {
+    "custom": {},
+    "custom, by pg_dump": {"compress": "none"},
+    "plain": {"format": "plain", "compress": "gzip"},
+    "directory": {"format": "directory", "jobs": 2},
+}
+
+
+@pytest.fixture
+def database(server18: PostgresServer, fresh_database: Callable[..., ConnectionParams]) -> ConnectionParams:
+    return fresh_database(server18, None, *FILL)
+
+
+def verification(repository: Repository, reference: dict[str, object]) -> Verification:
+    (report,) = load_evidence(repository, reference).verifications
+    return report
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_it_records_what_verify_records(format: str, here: Repository, database: ConnectionParams) -> None:
+    said: list[str] = []
+    reference = dump_database(
+        connection=database,
+        server="s",
+        repository=here,
+        options=DumpOptions(**FORMATS[format]),
+        read_along=True,
+        count_rows=True,
+        context=RunContext(log=said.append),
+    )
+    assert reference["verified"] == "archive"
+    along = verification(here, reference)
+    assert {check.name for check in along.checks if check.result == "pass"} == {"integrity", "archive", "source"}
+    assert any("with 20,000 rows read to the end while they were dumped" in line for line in said)
+    recorded: list[Verification] = []
+    context = RunContext(on_verification=recorded.append)
+    assert verify(reference=reference, repository=here, context=context)["verified"] == "archive"
+    assert sorted(along.tables, key=repr) == sorted(recorded[0].tables, key=repr)
+
+
+@each(BUILDS)
+def test_every_version(build: Build, here: Repository) -> None:
+    with PostgresServer(build.bin_dir) as server, server.params.connect() as session:
+        for statement in FILL:
+            session.execute(statement.encode())
+        reference = dump_database(
+            connection=server.params,
+            server="s",
+            repository=here,
+            options=DumpOptions(),
+            read_along=True,
+            context=RunContext(settings=build.settings),
+        )
+        whole = dump_cluster(
+            connection=server.params, server="s", repository=here, options=DumpAllOptions(), read_along=True
+        )
+    assert (reference["verified"], whole["verified"]) == ("archive", "archive")
+
+
+def test_encrypted_and_proven_without_a_secret_key(s3: S3Server, database: ConnectionParams) -> None:
+    client, owner = s3.client(), pyrage.x25519.Identity.generate()
+    repository = open_repository(f"s3://{s3.bucket()}", s3=S3Options(client_factory=lambda: client))
+    repository.init()
+    context = RunContext(settings=Settings(recipients=(str(owner.to_public()),)))
+    for format in ("custom", "directory"):
+        reference = dump_database(
+            connection=database,
+            server="s",
+            repository=repository,
+            options=DumpOptions(**FORMATS[format]),
+            read_along=True,
+            context=context,
+        )
+        assert reference["verified"] == "archive"
+        along = verification(repository, reference)
+        recorded: list[Verification] = []
+        reads = RunContext(identities=Identities((owner,)), on_verification=recorded.append)
+        verify(reference=reference, repository=repository, context=reads)
+        assert sorted(along.tables, key=repr) == sorted(recorded[0].tables, key=repr)
+
+
+def test_a_tar_archive_is_left_to_verify(here: Repository, database: ConnectionParams) -> None:
+    said: list[str] = []
+    reference = dump_database(
+        connection=database,
+        server="s",
+        repository=here,
+        options=DumpOptions(format="tar"),
+        read_along=True,
+        context=RunContext(log=said.append),
+    )
+    assert reference["verified"] is None
+    assert any("tar format cannot be read while it is written" in line for line in said)
+
+
+# Does what pg_dump or pg_restore does, but as the test says.
+PROGRAM = """#!{python}
+import os, subprocess, sys
+if "--version" in sys.argv:
+    print("{name} (PostgreSQL) 18.99")
+    sys.exit()
+{body}
+"""
+
+
+def clients(folder: Path, programs: Path, **bodies: str) -> Settings:
+    """Return settings with a client whose programs are changed."""
+    folder.mkdir()
+    for name in ("pg_dump", "pg_dumpall", "pg_restore"):
+        body = bodies.get(name, f"os.execv({str(programs / name)!r}, sys.argv)")
+        (folder / name).write_text(PROGRAM.format(python=sys.executable, name=name, body=body))
+        (folder / name).chmod(0o755)
+    return Settings(client_dirs=(str(folder),))
+
+
+FLIPPED = """
+data = bytearray(subprocess.run([{program!r}, *sys.argv[1:]], stdout=subprocess.PIPE).stdout)
+data[len(data) // 2] ^= 0xff
+sys.stdout.buffer.write(data)
+"""
+
+
+def test_a_damaged_dump_never_becomes_a_backup(tmp_path: Path, here: Repository, database: ConnectionParams) -> None:
+    """Bytes that rot between pg_dump and us: exit status 0, the right ends, and no reader takes them."""
+    programs = BUILDS[-1].bin_dir
+    settings = clients(tmp_path / "bin", programs, pg_dump=FLIPPED.format(program=str(programs / "pg_dump")))
+    before = [entry.key for entry in here.list()]
+
+    def dump(read_along: bool) -> dict[str, object]:
+        return dump_database(
+            connection=database,
+            server="s",
+            repository=here,
+            options=DumpOptions(compress="gzip:1"),
+            read_along=read_along,
+            context=RunContext(settings=replace(settings, compress_by="pg_dump")),
+        )
+
+    with pytest.raises(ToolError, match="is not a complete custom dump"):
+        dump(True)
+    assert [entry.key for entry in here.list()] == before
+    assert dump(False)["verified"] is None  # and without reading along it does
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["os.kill(os.getpid(), 9)", "sys.stdin.buffer.read(1000); os.kill(os.getpid(), 9)"],
+    ids=["at once", "in the middle"],
+)
+def test_a_reader_that_is_killed_says_nothing_about_the_dump(
+    body: str, tmp_path: Path, here: Repository, database: ConnectionParams
+) -> None:
+    settings = clients(tmp_path / "bin", BUILDS[-1].bin_dir, pg_restore=body)
+    said: list[str] = []
+    reference = dump_database(
+        connection=database,
+        server="s",
+        repository=here,
+        options=DumpOptions(compress="none"),
+        read_along=True,
+        context=RunContext(settings=settings, log=said.append),
+    )
+    assert reference["verified"] is None
+    assert load_manifest(here, reference).id == reference["id"]
+    assert any("was not verified while it was dumped" in line for line in said)
+    assert verify(reference=reference, repository=here)["verified"] == "archive"
+
+
+def test_rows_that_differ_from_the_source_are_noticed_before_the_commit(
+    here: Repository, database: ConnectionParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ReadingAlong._judge
+
+    def lose_a_row(self: ReadingAlong, error: BaseException | None) -> None:
+        whole(self, error)
+        assert self.summary is not None
+        self.summary.tables = [replace(table, rows=table.rows - 1) for table in self.summary.tables if table.rows]
+
+    monkeypatch.setattr(ReadingAlong, "_judge", lose_a_row)
+    with pytest.raises(VerificationFailed, match=r"lacks rows of its source: table public\.film"):
+        dump_database(
+            connection=database,
+            server="s",
+            repository=here,
+            options=DumpOptions(),
+            read_along=True,
+            count_rows=True,
+        )
+    assert [entry.key for entry in here.list()] == ["repository.json"]
+
+
+def test_a_store_that_fails_and_a_cancellation_end_the_reader(
+    tmp_path: Path, here: Repository, database: ConnectionParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = tmp_path / "pid"
+    program = str(BUILDS[-1].bin_dir / "pg_restore")
+    body = f"open({str(pid)!r}, 'w').write(str(os.getpid())); os.execv({program!r}, sys.argv)"
+    context = RunContext(settings=clients(tmp_path / "bin", BUILDS[-1].bin_dir, pg_restore=body))
+    write = here.write
+
+    def run(fault: Callable[[], None], error: type[BaseException]) -> None:
+        pid.unlink(missing_ok=True)
+
+        def failing(key: str, source: Any, **options: Any) -> Any:
+            if key.endswith(".json"):
+                return write(key, source, **options)
+            assert source.read(1 << 16)  # the table of contents, after which the reader starts pg_restore
+            end = time.monotonic() + 120
+            while not (pid.exists() and pid.read_text()):
+                assert time.monotonic() < end, "the reader did not start"
+                time.sleep(0.01)
+            fault()
+            return write(key, source, **options)
+
+        monkeypatch.setattr(here, "write", failing)
+        with pytest.raises(error):
+            dump_database(
+                connection=database,
+                server="s",
+                repository=here,
+                options=DumpOptions(compress="none"),
+                read_along=True,
+                context=context,
+            )
+        assert not Path(f"/proc/{pid.read_text()}").exists()
+        assert [entry.key for entry in here.list()] == ["repository.json"]
+
+    def full() -> None:
+        raise RepositoryError("the store is full")
+
+    run(full, RepositoryError)
+    run(context.cancel.set, Canceled)
