@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
 from airflow_pgbackup.backup.masking.columns import column_text
-from airflow_pgbackup.backup.masking.samples import Samples, unescaped
+from airflow_pgbackup.backup.masking.samples import SHORTEST, Samples
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded
 from airflow_pgbackup.text import printable
 
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 
     from airflow_pgbackup.backup.masking.masking import Masking
 
-_SEPARATORS = bytes(byte if byte >= 128 or chr(byte).isalnum() else 32 for byte in range(256))
-"""For ``translate``: words of letters and digits stay; bytes of UTF-8 count as letters."""
+_WORDS = bytes(byte if byte >= 128 or chr(byte).isalnum() else 32 for byte in range(256)).lower()
+"""For ``translate``: words of letters and digits, in lower case; bytes of UTF-8 count as letters."""
 _PIECE = re.compile(rb"[^\x00-\x1f\\\"]+")
 _SHORTEST_WORD = 4
+_COMMON = 10
+"""A word of more samples than this, such as *street*, finds none of them."""
 _BATCH = 1 << 20
 _OVERLAP = 4096
 
@@ -135,37 +138,82 @@ def find_leaks(
 
 
 class _Search:
+    """Each sample is looked for by the word in it that the fewest others have.
+
+    One that has only common words, ``12 Main Street``, is looked for as the complete value of a column.
+    """
+
     def __init__(self, samples: Samples, check: Callable[[], object]) -> None:
-        self._by_word: dict[bytes, list[tuple[bytes, str]]] = {}
-        self._check = check
-        self._found: dict[tuple[str, str], set[bytes]] = {}
+        needles: dict[bytes, set[str]] = {}
         for column, values in samples.items():
             for value in values:
                 needle = max(_PIECE.findall(value.lower()), key=len, default=b"").strip()
-                word = max(needle.translate(_SEPARATORS).split(), key=len, default=b"")
-                if len(word) >= _SHORTEST_WORD:
-                    self._by_word.setdefault(word, []).append((needle, column))
-        self._words = frozenset(self._by_word)
-
-    def words_in(self, data: bytes) -> frozenset[bytes]:
-        """Return the words of samples that occur; `data` is in lower case."""
-        self._check()
-        return self._words.intersection(data.translate(_SEPARATORS).split())
+                if len(needle) >= SHORTEST:
+                    needles.setdefault(needle, set()).add(column)
+        words = {needle: {word for word in _words(needle) if len(word) >= _SHORTEST_WORD} for needle in needles}
+        counts = Counter(word for each in words.values() for word in each)
+        self._by_word: dict[bytes, list[bytes]] = {}
+        self._complete: set[bytes] = set()
+        for needle, known in words.items():
+            word = min(known, key=lambda each: (counts[each], -len(each)), default=b"")
+            if word and counts[word] <= _COMMON:
+                self._by_word.setdefault(word, []).append(needle)
+            else:
+                self._complete.add(needle)
+        self._columns = needles
+        self._keys = frozenset(self._by_word)
+        self._check = check
+        self._found: dict[tuple[str, str], set[bytes]] = {}
 
     def text(self, data: bytes, place: str) -> None:
         """Search one text."""
         data = data.lower()
-        self.verify(data, self.words_in(data), place)
+        self._note(place, self._contained(data))
+        if data.strip() in self._complete:
+            self._note(place, [data.strip()])
 
-    def verify(self, data: bytes, words: Iterable[bytes], place: str) -> None:
-        """Note the samples with one of these words that occur as a whole; `data` is in lower case."""
-        for word in words:
-            for needle, column in self._by_word[word]:
-                if needle in data:
-                    self._found.setdefault((place, column), set()).add(needle)
+    def table(self, batches: Iterable[bytes], places: Sequence[str]) -> None:
+        """Search rows in COPY's text format.
+
+        :param places: of the columns.
+        """
+        seen: set[bytes] = set()  # a common value is noted once for each table, with all its columns in that batch
+        for rows in batches:
+            rows = rows.lower()
+            found = [needle for needle in self._contained(rows) if needle not in seen]
+            if self._complete:
+                fields = rows.replace(b"\n", b"\t").split(b"\t")
+                found += [needle for needle in self._complete.intersection(fields) if needle not in seen]
+            if not found:
+                continue
+            seen.update(found)
+            for row in rows.split(b"\n"):
+                present = [needle for needle in found if needle in row]
+                if present:
+                    self._row(row, present, places)
 
     def leaks(self) -> list[Leak]:
         return [Leak(place, column, len(values)) for (place, column), values in sorted(self._found.items())]
+
+    def _contained(self, data: bytes) -> list[bytes]:
+        self._check()
+        words = self._keys.intersection(_words(data))
+        return [needle for word in words for needle in self._by_word[word] if needle in data]
+
+    def _row(self, row: bytes, present: Sequence[bytes], places: Sequence[str]) -> None:
+        for field, place in zip(row.split(b"\t"), places, strict=False):
+            self._note(
+                place, [each for each in present if (field == each if each in self._complete else each in field)]
+            )
+
+    def _note(self, place: str, needles: Iterable[bytes]) -> None:
+        for needle in needles:
+            for column in self._columns[needle]:
+                self._found.setdefault((place, column), set()).add(needle)
+
+
+def _words(data: bytes) -> list[bytes]:
+    return data.translate(_WORDS).split()
 
 
 def _search_table(
@@ -184,19 +232,9 @@ def _search_table(
     ]
     query = sql.SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT").format(sql.SQL(", ").join(shown), Identifier(*table))
     with connection.cursor().copy(query) as copy:
-        for rows in _batches(bytes(each) for each in copy):
-            rows = rows.lower()
-            words = search.words_in(rows)
-            if words:
-                for row in rows.split(b"\n"):
-                    _search_row(search, row, words, [f"column {column_text(*table, column)}" for column in columns])
-
-
-def _search_row(search: _Search, row: bytes, words: frozenset[bytes], places: list[str]) -> None:
-    if not any(word in row for word in words):
-        return
-    for field, place in zip(row.split(b"\t"), places, strict=False):
-        search.verify(unescaped(field), [word for word in words if word in field], place)
+        search.table(
+            _batches(bytes(each) for each in copy), [f"column {column_text(*table, each)}" for each in columns]
+        )
 
 
 def _batches(rows: Iterable[bytes]) -> Iterator[bytes]:
