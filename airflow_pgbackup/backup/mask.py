@@ -5,19 +5,17 @@ Both only read. Masking itself happens while a backup is restored, see :mod:`air
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.masking.columns import Column, Table, read_tables
+from airflow_pgbackup.backup.masking.columns import Table, read_tables
 from airflow_pgbackup.backup.masking.constraints import Constraints, Key
 from airflow_pgbackup.backup.masking.expressions import Masked, Misfit, expression
 from airflow_pgbackup.backup.masking.key import MaskingKey
 from airflow_pgbackup.backup.masking.masking import Masking
-from airflow_pgbackup.backup.masking.pattern import ColumnPattern
 from airflow_pgbackup.backup.masking.personal import Suspect, find_personal
 from airflow_pgbackup.backup.masking.rules import MaskingRules, Rule
 from airflow_pgbackup.errors import MaskingError
@@ -165,13 +163,15 @@ class _Proposal:
                 continue
             suspect = self._suspects.get(column.key)
             note = f"  # ? {suspect.reason}" if suspect else ""
-            yield f"  {_yaml_key(column)}: {_yaml_rule(self._rules.get(column.key, _KEEP))}{note}"
+            yield f"  {yaml_key(str(column))}: {_yaml_rule(self._rules.get(column.key, _KEEP))}{note}"
 
 
-def _yaml_key(column: Column) -> str:
-    text = str(column)
-    ColumnPattern.parse(text)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+def yaml_key(text: str) -> str:
+    """Return a column's pattern as a key in YAML: plain, or in double quotes with every character visible."""
+    if _PLAIN.fullmatch(text):
+        return text
+    quoted = "".join(f"\\{c}" if c in '"\\' else c if printable(c) == c else f"\\U{ord(c):08x}" for c in text)
+    return f'"{quoted}"'
 
 
 def _yaml_rule(rule: Rule) -> str:

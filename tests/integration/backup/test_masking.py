@@ -140,7 +140,7 @@ def started(build: Build) -> Iterator[Tools]:
         yield Tools(server, build.bin_dir)
 
 
-def one(connection: psycopg.Connection[Any], query: str) -> Any:
+def one(connection: psycopg.Connection[Any], query: str | bytes) -> Any:
     row = connection.execute(query).fetchone()
     assert row is not None
     return row[0] if len(row) == 1 else row
@@ -402,3 +402,23 @@ def test_leaks_are_found_wherever_a_database_keeps_values(
     }  # fmt: skip
     assert all(secret not in str(leak) for leak in found)
     assert str(found[0]).endswith(" has 1 value of public.customer.name")
+
+
+def test_names_and_values_in_any_bytes_are_masked(server18: PostgresServer) -> None:
+    """A database in SQL_ASCII has whatever bytes its clients sent."""
+    with server18.params.connect() as connection:
+        connection.execute("CREATE DATABASE bytes TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+    try:
+        with server18.params.with_database("bytes").connect() as connection:
+            connection.execute(b'CREATE TABLE "t\xe9" ("c\xe9" text, email text, day date)')
+            rules = load_rules(
+                'locale: de_DE\ncolumns: {"public.t?.c?": {fake: city}, "public.t?.email": {fake: email}, '
+                '"public.t?.day": {shift: {days: 3, by: email}}}'
+            )
+            Masking(rules, KEY).install(connection)
+            connection.execute(b"INSERT INTO \"t\xe9\" VALUES ('M\xfcnchen', 'caf\xe9@x', '2020-01-01')")
+            city, email, day = one(connection, 'SELECT * FROM "t\udce9"'.encode("utf-8", "surrogateescape"))
+            assert city.isascii() and email.endswith("@example.com") and 0 < abs((day - date(2020, 1, 1)).days) <= 3
+    finally:
+        with server18.params.connect() as connection:
+            connection.execute("DROP DATABASE bytes WITH (FORCE)")

@@ -10,7 +10,9 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from airflow_pgbackup.backup.mask import yaml_key
 from airflow_pgbackup.backup.masking import MaskingKey, load_rules
+from airflow_pgbackup.backup.masking.columns import column_text
 from airflow_pgbackup.backup.masking.dictionaries import SIZE, make_words
 from airflow_pgbackup.backup.masking.pattern import ColumnPattern
 from airflow_pgbackup.backup.masking.rules import FAKES, Rule
@@ -101,6 +103,20 @@ def test_all_problems_are_reported_at_once_with_their_lines(tmp_path: Path) -> N
         "rules.yaml:11: leak_check.may_contain[0]: not schema.table.column; put a name with dots, spaces or capitals "
         "into double quotes",
     ]
+
+
+_NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
+
+
+@given(_NAMES, _NAMES, _NAMES)
+@example("no", "null", "on")
+@example("🙂", "\x85\ufffe", 'a"b\\')
+def test_any_name_can_be_written_as_a_pattern_that_fits_it_alone(schema: str, table: str, column: str) -> None:
+    text = f"columns:\n  {yaml_key(column_text(schema, table, column))}: keep\n"
+    ((pattern, _),) = load_rules(text).columns
+    assert pattern.exact
+    assert pattern.matches(schema, table, column)
+    assert not pattern.matches(schema, table, f"{column}x")
 
 
 # Any YAML, with the words of the format among it, so that it gets past the first check.
