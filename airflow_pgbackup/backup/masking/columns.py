@@ -21,7 +21,7 @@ _TYPES = """
         WHERE t.typtype = 'd' AND t.typbasetype <> 0
     )
     SELECT b.oid, b.required, b.typmod, t.typname, t.typtype, t.typcategory, e.typname, e.typtype
-    FROM base b JOIN pg_type t ON t.oid = b.root LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+    FROM base b JOIN pg_type t ON t.oid = b.root LEFT JOIN pg_type e ON e.oid = t.typelem AND e.typarray = t.oid
     WHERE t.typtype <> 'd' AND b.oid IN (SELECT atttypid FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped)
 """
 _TABLES = """
@@ -50,7 +50,7 @@ class Column:
     :ivar type: as ``format_type`` writes it, with the schema where it is needed.
     :ivar base: the name of the type below domains; of an array that of its elements: ``varchar``, ``int4``.
     :ivar length: of ``varchar(n)`` and ``char(n)``, else 0.
-    :ivar digits: before the point of ``numeric(p, s)``, else 0.
+    :ivar digits: before the point of ``numeric(p, s)``, negative if it has room for none; else 0.
     :ivar generated: the server computes it.
     :ivar partition_key: it decides to which partition a row belongs.
     """
@@ -171,7 +171,10 @@ def _column(
     typmod = typmod if typmod >= 0 else domain_typmod
     array = category == "A" and element is not None
     base, kind = (element, element_kind) if array else (base, kind)
-    digits = ((typmod - 4) >> 16 & 0xFFFF) - ((typmod - 4) & 0x7FF) if base == "numeric" and typmod >= 4 else 0
+    digits = 0
+    if base == "numeric" and typmod >= 4:  # numeric_typmod_scale() in src/backend/utils/adt/numeric.c
+        scale = ((typmod - 4 & 0x7FF) ^ 1024) - 1024
+        digits = (typmod - 4 >> 16 & 0xFFFF) - scale or -1
     return Column(
         schema,
         table,

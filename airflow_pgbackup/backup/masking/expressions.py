@@ -19,7 +19,7 @@ from airflow_pgbackup.backup.masking.rules import Rule
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded
 
 TEXTS = ("text", "varchar", "bpchar", "citext")
-INTEGERS = {"int2": 2**15 - 1, "int4": 2**31 - 1, "int8": 2**60 - 1}
+INTEGERS = {"int2": 2**14 - 1, "int4": 2**30 - 1, "int8": 2**60 - 1}  # generated columns may compute with them
 TIMES = ("date", "timestamp", "timestamptz")
 NUMBERS = (*INTEGERS, "numeric", "float4", "float8")
 LEAST_UNIQUE = 12
@@ -93,15 +93,20 @@ def shift_days(rule: Rule, text: sql.Composable) -> sql.Composable:
 
 
 def shifted(column: Column, value: sql.Composable, days: sql.Composable) -> sql.Composable:
-    """Return a date or time that is moved by days."""
-    if column.base == "date":
-        return sql.SQL("{} + ({})").format(value, days)
-    return sql.SQL("{} + '24:00'::pg_catalog.interval * ({})").format(value, days)
+    """Return a date or time that is moved by days.
+
+    What stands for "never" or "for ever", such as 9999-12-31 or infinity, stays.
+    """
+    moved = "{0} + ({1})" if column.base == "date" else "{0} + '24:00'::pg_catalog.interval * ({1})"
+    return sql.SQL(f"CASE WHEN {{0}} > '0002-01-01' AND {{0}} < '9999-01-01' THEN {moved} ELSE {{0}} END").format(
+        value, days
+    )
 
 
-def seconds(value: sql.Composable) -> sql.Composable:
+def moment(column: Column, value: sql.Composable) -> sql.Composable:
     """Return a date or time as text that no setting of the session changes."""
-    return sql.SQL("pg_catalog.date_part('epoch', {})::text").format(value)
+    field = "julian" if column.base == "date" else "epoch"
+    return sql.SQL("pg_catalog.extract({}, {})::text").format(sql.Literal(field), value)
 
 
 class RawSql(sql.Composable):
@@ -202,7 +207,7 @@ def _hash(masked: Masked, value: sql.Composable) -> sql.Composable:
         if masked.unique and base != "int8":
             raise Misfit("it is unique, and a hash of so few digits would repeat; use keep, or sql with a formula")
         return sql.SQL("({} & {})").format(_bits(masked, value), sql.Literal(INTEGERS[base]))
-    if base == "numeric":
+    if base == "numeric" and masked.column.digits >= 0:
         digits = min(masked.column.digits or 17, 17)
         if masked.unique and digits < 15:
             raise Misfit("it is unique, and a hash of so few digits would repeat; use keep, or sql with a formula")
@@ -221,8 +226,8 @@ def _fake(masked: Masked, value: sql.Composable) -> sql.Composable:
     if kind == "ip" and masked.column.base in ("inet", "cidr"):
         return _address(masked, value)
     if kind in ("phone", "credit_card") and masked.column.base in ("int8", "numeric"):
-        if masked.column.base == "numeric" and 0 < masked.column.digits < 16:
-            raise Misfit(f"it has room for {masked.column.digits} digits, and fake {kind} needs 16")
+        if masked.column.base == "numeric" and masked.column.digits and masked.column.digits < 16:
+            raise Misfit(f"it has room for {max(masked.column.digits, 0)} digits, and fake {kind} needs 16")
         return sql.SQL("(9990000000000000 + {} % 1000000000000)").format(_bits(masked, value))
     raise _refuse(masked)
 
@@ -334,7 +339,7 @@ def _url(masked: Masked, value: sql.Composable) -> sql.Composable:
 def _shift(masked: Masked, value: sql.Composable) -> sql.Composable:
     if masked.column.base not in TIMES:
         raise _refuse(masked)
-    return shifted(masked.column, value, shift_days(masked.rule, seconds(value)))
+    return shifted(masked.column, value, shift_days(masked.rule, moment(masked.column, value)))
 
 
 def _generalize(masked: Masked, value: sql.Composable) -> sql.Composable:
@@ -342,7 +347,14 @@ def _generalize(masked: Masked, value: sql.Composable) -> sql.Composable:
     if rule.unit and base in TIMES:
         if base == "timestamptz":
             return sql.SQL("pg_catalog.date_trunc({}, {}, 'UTC')").format(sql.Literal(rule.unit), value)
-        return sql.SQL("pg_catalog.date_trunc({}, {}::timestamp)").format(sql.Literal(rule.unit), value)
+        trunc = sql.SQL("pg_catalog.date_trunc({}, {}::timestamp)").format(sql.Literal(rule.unit), value)
+        if base == "timestamp":
+            return trunc
+        # A date can be later than any timestamp.
+        return sql.SQL("CASE WHEN {} >= '294277-01-01' THEN 'infinity' ELSE {} END").format(value, trunc)
+    if rule.bucket and base in ("float4", "float8"):
+        width = sql.SQL("{}::float8").format(sql.Literal(rule.bucket))
+        return sql.SQL("pg_catalog.floor({} / {}) * {}").format(value, width, width)
     if rule.bucket and base in NUMBERS:
         width = sql.SQL("{}::numeric").format(sql.Literal(rule.bucket))
         return sql.SQL("pg_catalog.floor({}::numeric / {}) * {}").format(value, width, width)

@@ -89,11 +89,11 @@ class _Planner:
         self._problems.append(Problem(path, text))
 
     def _assign(self, table: Table) -> None:
-        names = [(table.schema, table.name), *((each.schema, each.name) for each in self._ancestors(table))]
+        generations = self._generations(table)
         found: dict[Column, Rule | None] = {}
         for column in table.columns:
             self._columns[column.key] = column
-            found[column] = self._rule(column, names)
+            found[column] = self._rule(column, generations)
         if not any(found.values()):
             if self._rules.require_tables and not table.of_extension and table.columns:
                 self._problem((), f"{table}: no column has a rule, and tables_without_rules is fail")
@@ -105,31 +105,33 @@ class _Planner:
                 self._without_rule.append(column)
                 self._problem((), f"{column}: no rule, and its table is under rules; add one, such as keep")
 
-    def _ancestors(self, table: Table) -> list[Table]:
-        found: dict[int, Table] = {}
-        waiting = list(table.parents)
-        while waiting:
-            oid = waiting.pop(0)
-            if oid in self._tables and oid not in found:
-                found[oid] = self._tables[oid]
-                waiting += self._tables[oid].parents
-        return list(found.values())
+    def _generations(self, table: Table) -> list[list[tuple[str, str]]]:
+        """Return the names of a table, of its parents, of their parents."""
+        found, seen = [[(table.schema, table.name)]], {table.oid}
+        parents = [self._tables[oid] for oid in table.parents if oid in self._tables]
+        while parents:
+            found.append([(each.schema, each.name) for each in parents])
+            seen.update(each.oid for each in parents)
+            above = dict.fromkeys(oid for each in parents for oid in each.parents)
+            parents = [self._tables[oid] for oid in above if oid in self._tables and oid not in seen]
+        return found
 
-    def _rule(self, column: Column, names: Iterable[tuple[str, str]]) -> Rule | None:
-        fitting: list[tuple[ColumnPattern, Rule]] = []
-        for schema, table in names:
-            fitting += [each for each in self._rules.matching(schema, table, column.name) if each not in fitting]
-        self._used.update(pattern for pattern, _ in fitting)
-        if column.generated:  # patterns with wildcards are not meant for it
-            fitting = [each for each in fitting if each[0].exact]
-        if not fitting:
+    def _rule(self, column: Column, generations: Iterable[Iterable[tuple[str, str]]]) -> Rule | None:
+        best: list[tuple[ColumnPattern, Rule]] = []
+        for names in generations:  # of equal patterns, those for the table itself come before those for its parents
+            fitting = [each for schema, table in names for each in self._rules.matching(schema, table, column.name)]
+            if column.generated:  # patterns with wildcards are not meant for it
+                fitting = [each for each in fitting if each[0].exact]
+            self._used.update(pattern for pattern, _ in fitting)
+            most = max((pattern.specificity for pattern, _ in fitting), default=-1)
+            if most > (best[0][0].specificity if best else -1):
+                best = [each for each in fitting if each[0].specificity == most]
+        if not best:
             return None
-        most = max(pattern.specificity for pattern, _ in fitting)
-        best = [each for each in fitting if each[0].specificity == most]
         if best[0][0].exact:
             self._explicit.add(column.key)
         if any(rule != best[0][1] for _, rule in best):
-            others = ", ".join(pattern.text for pattern, _ in best[1:])
+            others = ", ".join(dict.fromkeys(pattern.text for pattern, rule in best if rule != best[0][1]))
             self._problem(("columns", best[0][0].text), f"{column} has another rule by {others}; write one for itself")
         return best[0][1]
 

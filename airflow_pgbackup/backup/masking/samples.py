@@ -30,6 +30,8 @@ _MOST_FIELD = 64 * 1024
 _METHODS = ("null", "fixed", "hash", "fake", "sql")
 """Not of dates and numbers that are shifted or rounded: those of one row are right for another."""
 
+_NOT = ("bool", "int2", "int4", "float4", "float8", "date", "time", "timetz", "timestamp", "timestamptz", "interval")
+_ELEMENT = re.compile(rb'[^{},"]+')
 _ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|x[0-9A-Fa-f]{1,2}|.)", re.DOTALL)
 _NUMBER = re.compile(rb"[-+0-9. ]+")
@@ -46,7 +48,9 @@ def sample_values(blocks: Iterable[CopyBlock], masking: Masking) -> Samples:
     """
     if masking.plan is None:
         raise ConfigurationError("masking has no plan", hint="Call check_columns() or install() first.")
-    rules = {each.column.key: each.rule for each in masking.plan.masked() if each.rule.method in _METHODS}
+    chosen = [each for each in masking.plan.masked() if each.rule.method in _METHODS and each.column.base not in _NOT]
+    rules = {each.column.key: each.rule for each in chosen}
+    arrays = {each.column.key for each in chosen if each.column.array}
     most, known = masking.rules.samples, masking.words
     found: dict[Key, _Choice] = {}
     for block in blocks:
@@ -57,7 +61,10 @@ def sample_values(blocks: Iterable[CopyBlock], masking: Masking) -> Samples:
         }
         if not wanted or not most:
             continue
-        choices = {number: found.setdefault(key, _Choice(most, rules[key], known)) for number, key in wanted.items()}
+        choices = {
+            number: found.setdefault(key, _Choice(most, rules[key], known, key in arrays))
+            for number, key in wanted.items()
+        }
         for line in _lines(block.chunks()):
             fields = line.split(b"\t")
             for number, choice in choices.items():
@@ -83,14 +90,20 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 class _Choice:
     """The values with the smallest digests: a random choice of those that differ, whatever their frequency."""
 
-    def __init__(self, most: int, rule: Rule, known: frozenset[bytes]) -> None:
+    def __init__(self, most: int, rule: Rule, known: frozenset[bytes], array: bool) -> None:
         self._most = most
+        self._array = array
         self._fixed = rule.text.encode() if rule.method == "fixed" else None
         self._known = known
         self._heap: list[tuple[int, bytes]] = []
         self._values: set[bytes] = set()
 
     def offer(self, field: bytes) -> None:
+        """Take a field of COPY; of an array each element."""
+        for value in _ELEMENT.findall(field) if self._array else [field]:
+            self._offer(value)
+
+    def _offer(self, field: bytes) -> None:
         if field == rb"\N" or not SHORTEST <= len(field) <= _MOST_FIELD:
             return
         rank = -int.from_bytes(hashlib.blake2b(field, digest_size=8).digest(), "big")
@@ -112,7 +125,7 @@ class _Choice:
             value.decode()
         except UnicodeDecodeError:
             return False
-        return value.lower() not in self._known
+        return value.lower() not in self._known and value.lower().lstrip(b"-") != b"infinity"
 
     def values(self) -> frozenset[bytes]:
         return frozenset(self._values)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from psycopg import sql
 
 from airflow_pgbackup.backup.masking.columns import SCHEMA, Table
-from airflow_pgbackup.backup.masking.expressions import Masked, RawSql, expression, seconds, shift_days, shifted
+from airflow_pgbackup.backup.masking.expressions import Masked, RawSql, expression, moment, shift_days, shifted
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
 
 _SCHEMA = sql.Identifier(SCHEMA)
@@ -131,7 +131,7 @@ def _from_row(number: int, index: int, masked: Masked) -> sql.Composable:
     if rule.method == "sql":
         return sql.SQL("{}.{}(NEW)").format(_SCHEMA, sql.Identifier(own_name(number, index)))
     value = sql.SQL("NEW.{}").format(Identifier(column.name))
-    by = sql.SQL("coalesce(NEW.{}::text, {})").format(Identifier(rule.by), seconds(value))
+    by = sql.SQL("coalesce(NEW.{}::text, {})").format(Identifier(rule.by), moment(column, value))
     return sql.SQL("({})::{}").format(shifted(column, value, shift_days(rule, by)), RawSql(column.type))
 
 
