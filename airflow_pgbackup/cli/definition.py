@@ -138,6 +138,12 @@ COMMANDS = (
             help="with --all: skip those that are verified at LEVEL already, as to continue after Ctrl-C",
         ),
         argument("--scratch", action="store_true", help=f"with --level restore: {SCRATCH}"),
+        several(
+            "--check",
+            metavar="NAME=SQL",
+            help="with --level restore: a SELECT that must be true in the restored copy",
+        ),
+        argument("--checks", metavar="FILE", help="the same from a YAML file: a list of name, sql and required"),
         IDENTITY,
         *CONNECTION,
         more=f"{WORST}\n\n{CONNECT}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,6 +31,9 @@ class PgBackupVerifyOperator(PgBackupOperator):
         was compared.
     :param scratch_conn_id: for level ``restore``: rehearse in a temporary database on this server, as its superuser,
         instead of in a throwaway server on the worker. For databases with extensions that the worker lacks.
+    :param checks: for level ``restore`` of a database: SQL checks of the restored copy, each a SELECT that must be
+        true, as text or as ``{"name": "recent orders", "sql": "select …", "required": True}``. One that is false
+        fails the backup, although it restores; see the guide *SQL checks*.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
     :param identity_conn_id: of an encrypted backup: a connection whose password is the secret key of a recipient; by
         default `[pgbackup] identity_conn_id`. Without one, levels above ``integrity`` are *not proven*.
@@ -40,8 +43,8 @@ class PgBackupVerifyOperator(PgBackupOperator):
 
     _emits = VERIFIED
 
-    template_fields = ("backup", "level", "scratch_conn_id", "aws_conn_id", "identity_conn_id")
-    template_fields_renderers: ClassVar[dict[str, str]] = {"backup": "json"}
+    template_fields = ("backup", "level", "scratch_conn_id", "checks", "aws_conn_id", "identity_conn_id")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"backup": "json", "checks": "json"}
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class PgBackupVerifyOperator(PgBackupOperator):
         backup: Mapping[str, object] | XComArg,
         level: str = "archive",
         scratch_conn_id: str | None = None,
+        checks: Sequence[Mapping[str, Any] | str] = (),
         aws_conn_id: str | None = "aws_default",
         identity_conn_id: str | None = None,
         deadline: float | timedelta | None = None,
@@ -59,6 +63,7 @@ class PgBackupVerifyOperator(PgBackupOperator):
         self.backup = backup
         self.level = level
         self.scratch_conn_id = scratch_conn_id
+        self.checks = checks
         self.aws_conn_id = aws_conn_id
         self.identity_conn_id = identity_conn_id
         self.deadline = deadline
@@ -84,6 +89,7 @@ class PgBackupVerifyOperator(PgBackupOperator):
             repository=repository,
             level=self.level,
             scratch=self._scratch(),
+            checks=list(self.checks),
             context=run,
         )
 

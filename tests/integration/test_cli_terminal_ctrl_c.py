@@ -169,7 +169,7 @@ def test_in_the_middle_of_a_dump(world: World) -> None:
 
 
 MIDDLE = [
-    ("verify", Moment("airflow_pgbackup.backup.verify", "choose_reader", "after"), REACHED),
+    ("verify", Moment("airflow_pgbackup.backup.verification_run", "choose_reader", "after"), REACHED),
     (REHEARSE, Moment(), "rehearsing on the throwaway"),
     ("upload", Moment("airflow_pgbackup.backup.upload", "Meter.read", "before"), REACHED),
     ("restore", Moment(), "created database pgbackup_tmp"),

@@ -10,6 +10,7 @@ from airflow_pgbackup.backup.databases.extensions import installed_versions, ver
 from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.rehearsal.compare_definitions import compare_definitions
 from airflow_pgbackup.backup.rehearsal.restore_steps import RestoredCopy
+from airflow_pgbackup.backup.sql_checks import CheckOutcome
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
 from airflow_pgbackup.postgres.compare.comparison import (
     compare_large_objects,
@@ -28,6 +29,7 @@ class Rehearsal:
 
     :ivar differences: between the copy and the dump.
     :ivar notes: what was handled specially, and what could not be compared, for the report.
+    :ivar checks: the outcomes of the user's own checks.
     :ivar restore_seconds: the duration of the restore, without reading and comparing: the measured recovery time.
     :ivar server_version: of the server, ``18.1``.
     """
@@ -35,6 +37,7 @@ class Rehearsal:
     tables: list[TableResult] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    checks: list[CheckOutcome] = field(default_factory=list)
     restore_seconds: float = 0.0
     server_version: str = ""
 

@@ -7,7 +7,7 @@ longer than the restore, whose duration is the measured recovery time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -25,6 +25,7 @@ from airflow_pgbackup.backup.rehearsal.restore_copy import restore_copy
 from airflow_pgbackup.backup.rehearsal.scratch_server import use_scratch_server
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer, start_throwaway_server
 from airflow_pgbackup.backup.rehearsal.session_guard import guarded_sessions
+from airflow_pgbackup.backup.sql_checks import SqlCheck, run_checks
 from airflow_pgbackup.errors import DeadlineExceeded, NotProven, ToolError, ToolKilled
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -44,6 +45,7 @@ def rehearse(
     reader: Client,
     scratch: ConnectionParams | None = None,
     on_restored: Callable[[ConnectionParams], None] | None = None,
+    checks: Sequence[SqlCheck] = (),
     context: RunContext | None = None,
 ) -> Rehearsal:
     """Restore a backup and compare the copy with the dump.
@@ -51,6 +53,7 @@ def rehearse(
     :param artifact: a private copy, a file or directory: programs in the sandbox get read access to it.
     :param reader: the client whose pg_restore reads the artifact.
     :param scratch: rehearse in a temporary database of this server; None starts a throwaway server.
+    :param checks: to run in the copy of a database, after the comparison.
     :param on_restored: called between restore and comparison with the server's connection; for tests.
     :param context: its deadline limits the restore and each reading, instead of what the settings give for the size.
     :raises NotProven: the rehearsal was not possible; that says nothing about the backup.
@@ -92,7 +95,12 @@ def rehearse(
             if on_restored:
                 on_restored(copy.connection)
             with _not_proven_if_unreadable(server):
-                return compare_copy(copy, archive, open_reader)
+                result = compare_copy(copy, archive, open_reader)
+                if checks:
+                    connection = server.without_login_triggers(copy.connection).with_database(copy.database or "")
+                    started_at = manifest.started_at
+                    result.checks = run_checks(connection, checks, started_at=started_at, cancel=dump.cancel)
+                return result
         except BaseException:
             dump.cancel.set()  # leaving the pool waits for the reading
             raise

@@ -1,0 +1,245 @@
+"""Carry out one verification at a level, for ``verify``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from airflow_pgbackup.backup.artifact import choose_reader, open_checked, table_result
+from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.progress import Step, counted, human_bytes, human_seconds
+from airflow_pgbackup.backup.rehearsal import rehearse
+from airflow_pgbackup.backup.source_rows import differences
+from airflow_pgbackup.backup.sql_checks import CheckOutcome, SqlCheck
+from airflow_pgbackup.byte_streams import CountingReader, Readable
+from airflow_pgbackup.encryption.identities import Identities
+from airflow_pgbackup.errors import (
+    DiskError,
+    NotProven,
+    VerificationFailed,
+)
+from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.tools.clients import Client
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.manifest import ClientInfo, Manifest
+from airflow_pgbackup.repository.verification import Check, Difference, TableResult, Verification
+
+_HINTS = {
+    "integrity": "The bytes changed since the dump. Use another backup, and check the repository's storage for faults.",
+    "archive": "Do not rely on this backup; make a new dump.",
+    "source": "The archive lacks rows of its source. Make a new dump, and check how this one was made.",
+    "checks": "The backup restores, but its data is not what this check expects. Look into the source.",
+    "differences": "It restores, but differs from the dump. Make a new dump, and compare the objects in the report.",
+}
+"""Hints for failures that have none."""
+
+
+@dataclass
+class VerificationRun:
+    """One verification: its checks, and what they found.
+
+    :ivar not_proven: the error that says why nothing was proven; None otherwise.
+    :ivar hint: for a failure; None otherwise.
+    """
+
+    repository: Repository
+    manifest: Manifest
+    level: str
+    scratch: ConnectionParams | None
+    sql_checks: tuple[SqlCheck, ...]
+    context: RunContext
+    checks: list[Check] = field(default_factory=list)
+    tables: list[TableResult] = field(default_factory=list)
+    client: ClientInfo | None = None
+    differences: tuple[Difference, ...] = ()
+    restore_seconds: float | None = None
+    not_proven: NotProven | None = None
+    hint: str | None = None
+    """The hint for a failure."""
+
+    def run(self) -> Verification:
+        started = datetime.now(timezone.utc)
+        try:
+            with ExitStack() as stack:
+                checked = self._integrity(stack)
+                if self.level == "archive":
+                    self._archive(checked)
+                elif self.level == "restore":
+                    self._restore(checked)
+            result = "pass"
+        except VerificationFailed as error:
+            self.hint = error.hint or _HINTS["archive"]
+            result = "fail"
+        except NotProven as error:
+            if not any(check.result == "notproven" for check in self.checks):
+                self.checks.append(Check(self.level, "notproven", str(error)))
+            self.not_proven = error
+            result = "notproven"
+        finished = datetime.now(timezone.utc)
+        return Verification(
+            backup_id=self.manifest.id,
+            level=self.level,
+            result=result,
+            started_at=started,
+            finished_at=finished,
+            duration_seconds=round((finished - started).total_seconds(), 3),
+            checks=tuple(self.checks),
+            tables=tuple(self.tables),
+            differences=self.differences,
+            restore_seconds=self.restore_seconds,
+            client=self.client,
+            origin=self.context.origin,
+            artifact_sha256=self.manifest.artifact.sha256,
+        )
+
+    def _integrity(self, stack: ExitStack) -> Checked:
+        artifact = self.manifest.artifact
+        # A rehearsal reads the artifact several times, and pg_restore opens these two formats by name.
+        as_path = self.level == "restore" or (self.level == "archive" and artifact.format in ("tar", "directory"))
+        opening = open_checked(
+            self.repository,
+            self.manifest,
+            as_path=as_path,
+            temp_dir=self.context.settings.temp_dir,
+            identities=Identities() if self.level == "integrity" else self.context.require_identities(),
+            cancel=self.context.cancel,
+            progress=self.context.step(f"hashing {artifact.name}", bytes_total=artifact.size),
+        )
+        try:
+            wrong, checked = stack.enter_context(opening)
+        except VerificationFailed as error:
+            self.checks.append(Check(self.level, "fail", error.message))
+            raise
+        except DiskError as error:
+            if self.level != "restore":
+                raise
+            raise NotProven(error.message, hint=error.hint) from error
+        if wrong:
+            self.checks += [Check("integrity", "fail", line) for line in wrong]
+            raise VerificationFailed(wrong[0], hint=_HINTS["integrity"])
+        files = len(self.manifest.artifact.files)
+        self.checks.append(
+            Check(
+                "integrity",
+                "pass",
+                f"{human_bytes(self.manifest.artifact.size)} in {files} file{'s' * (files > 1)} as dumped, by sha256",
+            )
+        )
+        return checked
+
+    def _archive(self, checked: Checked) -> None:
+        contents = self._read(checked)
+        self.tables = [table_result(table, "pass") for table in contents.tables]
+        rows = sum(table.rows for table in contents.tables)
+        self.checks.append(
+            Check(
+                "archive",
+                "pass",
+                f"{counted(len(contents.tables), 'table')} with {counted(rows, 'row')} read to the end",
+            )
+        )
+        self._source()
+
+    def _source(self) -> None:
+        """Compare the rows that were counted in the source with those in the archive."""
+        if self.manifest.source_rows is None:
+            return
+        wrong = list(differences(self.manifest.source_rows, self.tables))
+        self.checks += [Check("source", "fail", line) for line in wrong]
+        if wrong:
+            raise VerificationFailed(wrong[0], hint=_HINTS["source"])
+        self.checks.append(
+            Check("source", "pass", f"{counted(len(self.manifest.source_rows), 'table')} with the source's rows")
+        )
+
+    def _restore(self, checked: Checked) -> None:
+        try:
+            found = rehearse(
+                checked.private_path,
+                self.manifest,
+                reader=self._choose_reader(),
+                scratch=self.scratch,
+                checks=self.sql_checks,
+                context=self.context,
+            )
+        except VerificationFailed as error:
+            self.checks.append(Check("restore", "fail", error.message))
+            raise
+        self.tables = found.tables
+        self.differences = tuple(found.differences)
+        self.restore_seconds = found.restore_seconds
+        rows = sum(table.rows for table in found.tables)
+        self.checks += [Check("note", "pass", note) for note in found.notes]
+        self._source()
+        if found.differences:
+            self.checks += [
+                Check("restore", "fail", f"{each.kind} {each.name} {each.detail}") for each in found.differences
+            ]
+            raise VerificationFailed(self.checks[-1].detail or "", hint=_HINTS["differences"])
+        self.checks.append(
+            Check(
+                "restore",
+                "pass",
+                f"restored into PostgreSQL {found.server_version} in {human_seconds(found.restore_seconds)}, "
+                f"{counted(len(found.tables), 'table')} with {counted(rows, 'row')} and every definition as dumped",
+            )
+        )
+
+        self._judge(found.checks)
+
+    def _judge(self, outcomes: Iterable[CheckOutcome]) -> None:
+        """Record the outcomes of SQL checks; raise for one that is required."""
+        unproven: list[str] = []
+        failed: list[str] = []
+        for outcome in outcomes:
+            name, result, detail = f"sql check {outcome.check.name!r}", outcome.result, outcome.detail
+            line = f"{name}: {detail}"
+            if result != "pass" and not outcome.check.required:
+                self.checks.append(Check("note", "pass", f"{line}; it is not required"))
+                continue
+            self.checks.append(Check(name, result, detail))
+            (failed if result == "fail" else unproven if result == "notproven" else []).append(line)
+        if failed:
+            raise VerificationFailed(failed[0], hint=_HINTS["checks"])
+        if unproven:
+            raise NotProven(f"{unproven[0]}", hint="The backup restores. Correct the check, then verify again.")
+
+    def _choose_reader(self) -> Client:
+        client = choose_reader(self.manifest, self.context.settings.client_dirs)
+        self.client = ClientInfo("pg_restore", client.version_text, str(client.tool("pg_restore")))
+        return client
+
+    def _read(self, checked: Checked) -> ArchiveSummary:
+        artifact = self.manifest.artifact
+        client = self._choose_reader()
+        if checked.path:  # pg_restore reads the file, so that only its output can be counted
+            size, estimated = self.manifest.source.size_bytes, True
+        else:
+            size, estimated = artifact.size, False
+        opening = nullcontext(checked.path) if checked.path else checked.stream()
+        with self.context.step(f"reading {artifact.name}", bytes_total=size, estimated=estimated) as step:
+            return self._digest(opening, client, step)
+
+    def _digest(self, opening: AbstractContextManager[Path | Readable], client: Client, step: Step) -> ArchiveSummary:
+        artifact = self.manifest.artifact
+        with opening as source:
+            is_path = isinstance(source, Path)
+            try:
+                return ArchiveReader(
+                    source if isinstance(source, Path) else CountingReader(source, step.advance),
+                    format=artifact.format,
+                    compression=artifact.compressed_around,
+                    client=client,
+                    cancel=self.context.cancel,
+                    deadline=self.context.deadline or self.context.settings.read_deadline(artifact.size),
+                    on_line=self.context.log,
+                    progress=step.advance if is_path else None,
+                ).digest()
+            except VerificationFailed as error:
+                self.checks.append(Check("archive", "fail", error.message))
+                raise

@@ -1,0 +1,163 @@
+"""SQL checks of a restored copy: what they prove, what they cannot do, and what is said of the backup."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from airflow_pgbackup.backup.dump import dump_cluster, dump_database
+from airflow_pgbackup.backup.reference import load_evidence, load_manifest
+from airflow_pgbackup.backup.sql_checks import SqlCheck, parse_checks, run_checks
+from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.errors import ConfigurationError, NotProven, VerificationFailed
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.repository.base import Repository
+
+AT = datetime(2026, 11, 27, 2, 0, tzinfo=timezone.utc)
+
+
+@pytest.fixture
+def database(server18: PostgresServer, fresh_database: Callable[..., ConnectionParams]) -> ConnectionParams:
+    return fresh_database(
+        server18,
+        None,
+        "create table orders (id int, at timestamptz default now())",
+        "insert into orders select generate_series(1, 10)",
+        "create table empty (a int)",
+        "create schema app",
+        "create table app.item (a int)",
+    )
+
+
+@pytest.fixture
+def reference(here: Repository, database: ConnectionParams) -> dict[str, object]:
+    return dump_database(connection=database, server="s", repository=here, options=DumpOptions())
+
+
+def test_in_a_rehearsed_copy(here: Repository, reference: dict[str, object]) -> None:
+    checks = [
+        "select count(*) = 10 from orders",
+        {"name": "recent", "sql": "select max(at) > current_setting('pgbackup.started_at')::timestamptz - interval '1h'"
+            " from orders;"},
+        {"name": "nice to have", "sql": "select count(*) > 0, count(*) from empty", "required": False},
+    ]  # fmt: skip
+    assert verify(reference=reference, repository=here, level="restore", checks=checks)["verified"] == "restore"
+    (report,) = load_evidence(here, reference).verifications
+    found = {check.name: (check.result, check.detail) for check in report.checks}
+    assert found["sql check 'select count(*) = 10 from orders'"] == ("pass", "true")
+    assert found["sql check 'recent'"] == ("pass", "true")
+    assert found["note"] == ("pass", "sql check 'nice to have': false, {\"count\": 0}; it is not required")
+
+
+def test_restorable_and_useless(here: Repository, reference: dict[str, object]) -> None:
+    checks = [{"name": "rows in empty", "sql": "select count(*) > 0, count(*) as rows from empty"}]
+    with pytest.raises(VerificationFailed, match=r"sql check 'rows in empty': false, \{\"rows\": 0\}") as caught:
+        verify(reference=reference, repository=here, level="restore", checks=checks)
+    assert "The backup restores, but" in str(caught.value)
+    evidence = load_evidence(here, reference)
+    assert evidence.backup.state == "failed"
+    results = {check.name: check.result for check in evidence.verifications[0].checks}
+    assert results["restore"] == "pass"
+    assert results["sql check 'rows in empty'"] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("select count(*) > 0 from no_table", 'relation "no_table" does not exist'),
+        ("selec true", "syntax error"),
+        ("select 1", "its first column is not boolean"),
+        ("with recursive r as (select true x union all select x from r) select x from r", "it returned several rows"),
+        ("select true where false", "it returned no row"),
+        ("insert into orders values (1) returning true", "syntax error"),
+        ("with x as (insert into orders values (1) returning 1) select true from x", "data-modifying"),
+        ("select true; drop table orders", "cannot insert multiple commands"),
+        ("select true; commit; drop table orders", "cannot insert multiple commands"),
+        ("select nextval('s') > 0 from (select 1) x", 'relation "s" does not exist'),
+    ],
+)
+def test_a_check_that_cannot_run(sql: str, said: str, database: ConnectionParams) -> None:
+    (outcome,) = run_checks(database, [SqlCheck("x", sql)], started_at=AT)
+    assert outcome.result == "notproven"
+    assert said in outcome.detail
+    with database.connect() as session:
+        assert session.execute("select count(*) from orders").fetchall() == [(10,)]
+
+
+def test_it_says_nothing_about_the_backup(here: Repository, reference: dict[str, object]) -> None:
+    with pytest.raises(NotProven, match=r"sql check 'x': syntax error .* The backup restores\."):
+        verify(reference=reference, repository=here, level="restore", checks=[SqlCheck("x", "selec true")])
+    evidence = load_evidence(here, reference)
+    assert evidence.backup.state == "notproven"
+    assert {check.name: check.result for check in evidence.verifications[0].checks}["restore"] == "pass"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select lo_create(0) > 0",
+        "select pg_sleep(100) is null",
+        "select set_config('transaction_read_only', 'off', true) = 'off' and lo_create(0) > 0",
+    ],
+    ids=["writes", "sleeps", "writes after a switch"],
+)
+def test_it_changes_nothing_and_ends(sql: str, database: ConnectionParams) -> None:
+    (outcome,) = run_checks(database, [SqlCheck("x", sql)], started_at=AT, seconds=0.5)
+    assert outcome.result == "notproven"
+    with database.connect() as session:
+        assert session.execute("select count(*) from pg_largeobject_metadata").fetchall() == [(0,)]
+
+
+def test_names_are_found_as_in_the_application(database: ConnectionParams) -> None:
+    with database.connect() as session:
+        session.execute(f'alter database "{database.dbname}" set search_path = app'.encode())
+    checks = [SqlCheck("item", "select count(*) = 0 from item"), SqlCheck("null", "select null::bool")]
+    outcomes = run_checks(database, checks, started_at=AT)
+    assert [(outcome.result, outcome.detail) for outcome in outcomes] == [("pass", "true"), ("fail", "NULL")]
+
+
+def test_what_it_prints_is_bounded(database: ConnectionParams) -> None:
+    sql = "select false, repeat('x', 10000000) as large, E'\\x1b[31m' as escape"
+    (outcome,) = run_checks(database, [SqlCheck("x", sql)], started_at=AT)
+    assert outcome.result == "fail"
+    assert len(outcome.detail) < 300
+
+
+def test_only_where_a_copy_is_restored(
+    here: Repository, reference: dict[str, object], server16: PostgresServer
+) -> None:
+    before = len(list(here.list()))
+    with pytest.raises(ConfigurationError, match="cannot be combined with level archive"):
+        verify(reference=reference, repository=here, checks=["select true"])
+    assert len(list(here.list())) == before
+    cluster = dump_cluster(
+        connection=server16.params, server="s", repository=here, options=DumpAllOptions(roles_only=True)
+    )
+    with pytest.raises(ConfigurationError, match="the backup of a cluster"):
+        verify(reference=cluster, repository=here, level="restore", checks=["select true"])
+    assert load_manifest(here, cluster)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([{"name": "x"}], "without sql"),
+        ([{"sql": "select true"}], "without name"),
+        ([{"name": "x", "sql": "y", "requierd": True}], "unknown field 'requierd'"),
+        ([{"name": "x", "sql": "y", "required": "no"}], "required is 'no'"),
+        ([7], "not a check: '7'"),
+        (["select true", "select true"], "two checks are named"),
+        ([{"name": "x", "sql": "a\0b"}], "without sql"),
+        ([{"name": "x" * 500, "sql": "y"}], "500 characters"),
+        ([f"select {n}" for n in range(1001)], "1001 checks"),
+    ],
+    ids=["no sql", "no name", "typo", "required", "number", "twice", "nul", "long", "many"],
+)
+def test_what_is_no_check_is_refused(given: list[Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        parse_checks(given)
