@@ -43,13 +43,14 @@ def run(session: Session) -> None:
 
 def _summary(manifest: Manifest, state: str, command: str) -> list[Text]:
     """Return one line for each property, of any length: a command that is copied must not be broken."""
-    seconds = manifest.duration_seconds  # an adopted dump has none
+    seconds, encryption = manifest.duration_seconds, manifest.artifact.encryption  # an adopted dump has no duration
     shown = (
         ("backup", f"{manifest.series.path} {manifest.id}"),
         ("kind", manifest.contents_kind),
         ("labels", ", ".join(manifest.labels) or "none"),
         ("artifact", f"{manifest.artifact.name}, {human_bytes(manifest.artifact.size)}, {manifest.artifact.format}"),
         ("sha256", manifest.artifact.sha256),
+        ("encrypted", f"to {', '.join(encryption.recipients)}" if encryption else "no"),
         ("source", source_text(manifest.source)),
         (
             "dumped",

@@ -56,11 +56,12 @@ def checks_argument(session: Session) -> tuple[SqlCheck, ...]:
         from airflow_pgbackup.yaml_mapping.yaml_file import read_yaml  # yaml is of no use to other commands
 
         content, _ = read_yaml(Path(file), MappingError)
-        if not isinstance(content, list):
+        if not (isinstance(content, dict) and set(content) == {"checks"} and isinstance(content["checks"], list)):
             raise ConfigurationError(
-                f"{file} does not hold a list of checks", hint="Begin each with '- name: …', and add 'sql: …'."
+                f"{file} does not hold a list of checks",
+                hint="Begin with 'checks:', then for each '- name: …' and 'sql: …'.",
             )
-        given += content
+        given += content["checks"]
     return parse_checks(given)
 
 

@@ -143,7 +143,7 @@ COMMANDS = (
             metavar="NAME=SQL",
             help="with --level restore: a SELECT that must be true in the restored copy",
         ),
-        argument("--checks", metavar="FILE", help="the same from a YAML file: a list of name, sql and required"),
+        argument("--checks", metavar="FILE", help="the same from a YAML file: checks, a list of name, sql, required"),
         IDENTITY,
         *CONNECTION,
         more=f"{WORST}\n\n{CONNECT}",
