@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.masking.columns import Table, read_tables
 from airflow_pgbackup.backup.masking.constraints import Constraints, Key
-from airflow_pgbackup.backup.masking.expressions import Masked, Misfit, expression
+from airflow_pgbackup.backup.masking.expressions import expression
 from airflow_pgbackup.backup.masking.key import MaskingKey
+from airflow_pgbackup.backup.masking.masked_column import Masked, Misfit
 from airflow_pgbackup.backup.masking.masking import Masking
 from airflow_pgbackup.backup.masking.personal import Suspect, find_personal
 from airflow_pgbackup.backup.masking.rules import MaskingRules, Rule

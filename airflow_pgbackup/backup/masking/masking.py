@@ -14,10 +14,12 @@ from psycopg.pq import DiagnosticField, Escaping, ExecStatus
 from airflow_pgbackup.backup.masking.columns import SCHEMA, Table, column_text, read_tables
 from airflow_pgbackup.backup.masking.constraints import Constraints
 from airflow_pgbackup.backup.masking.dictionaries import make_words
-from airflow_pgbackup.backup.masking.expressions import Masked, RawSql, words_of
+from airflow_pgbackup.backup.masking.fakes import words_of
 from airflow_pgbackup.backup.masking.key import MaskingKey
+from airflow_pgbackup.backup.masking.masked_column import Masked
 from airflow_pgbackup.backup.masking.plan import Plan, make_plan
 from airflow_pgbackup.backup.masking.rules import MaskingRules
+from airflow_pgbackup.backup.masking.sql_parts import RawSql
 from airflow_pgbackup.backup.masking.triggers import (
     PREPARE,
     helpers,

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from airflow_pgbackup.backup.masking.columns import Column, Table
 from airflow_pgbackup.backup.masking.dictionaries import make_words
-from airflow_pgbackup.backup.masking.expressions import NUMBERS, TEXTS, TIMES
+from airflow_pgbackup.backup.masking.masked_column import NUMBERS, TEXTS, TIMES
 from airflow_pgbackup.backup.masking.rules import Rule
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
 

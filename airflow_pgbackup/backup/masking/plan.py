@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from airflow_pgbackup.backup.masking.columns import Column, Table, name_text
 from airflow_pgbackup.backup.masking.constraints import Constraints, Key
-from airflow_pgbackup.backup.masking.expressions import Masked, Misfit, expression
+from airflow_pgbackup.backup.masking.expressions import expression
+from airflow_pgbackup.backup.masking.masked_column import Masked, Misfit
 from airflow_pgbackup.backup.masking.pattern import ColumnPattern
 from airflow_pgbackup.backup.masking.rules import MaskingRules, Rule
 from airflow_pgbackup.yaml_mapping.problem import Problem
@@ -20,7 +21,8 @@ _KEEP = Rule("keep")
 class Plan:
     """The rules at work.
 
-    :ivar tables: with the masked columns of each: those whose rule is not ``keep``.
+    :ivar tables: those that have rows of their own, with the masked columns of each: whose rule is not ``keep``.
+    :ivar columns: the masked columns by name, those of partitioned tables too.
     :ivar rules: by column; that of a column without one is missing.
     :ivar explicit: columns whose rule names them without wildcards, or names those of a parent.
     :ivar without_rule: columns without a rule in tables under rules.
@@ -29,6 +31,7 @@ class Plan:
     """
 
     tables: Sequence[tuple[Table, Sequence[Masked]]]
+    columns: Mapping[Key, Masked]
     rules: Mapping[Key, Rule]
     explicit: AbstractSet[Key]
     without_rule: Sequence[Column]
@@ -78,6 +81,7 @@ class _Planner:
         ]
         return Plan(
             [(table, columns) for table, columns in tables if columns and not table.partitioned],
+            masked,
             self._assigned,
             self._explicit,
             self._without_rule,

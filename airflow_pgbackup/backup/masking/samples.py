@@ -48,7 +48,9 @@ def sample_values(blocks: Iterable[CopyBlock], masking: Masking) -> Samples:
     """
     if masking.plan is None:
         raise ConfigurationError("masking has no plan", hint="Call check_columns() or install() first.")
-    chosen = [each for each in masking.plan.masked() if each.rule.method in _METHODS and each.column.base not in _NOT]
+    chosen = [
+        each for each in masking.plan.columns.values() if each.rule.method in _METHODS and each.column.base not in _NOT
+    ]
     rules = {each.column.key: each.rule for each in chosen}
     arrays = {each.column.key for each in chosen if each.column.array}
     most, known = masking.rules.samples, masking.words

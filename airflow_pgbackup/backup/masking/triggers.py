@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from psycopg import sql
 
 from airflow_pgbackup.backup.masking.columns import SCHEMA, Table
-from airflow_pgbackup.backup.masking.expressions import Masked, RawSql, expression, moment, shift_days, shifted
+from airflow_pgbackup.backup.masking.expressions import expression, moment, shift_days, shifted
+from airflow_pgbackup.backup.masking.masked_column import Masked
+from airflow_pgbackup.backup.masking.sql_parts import RawSql
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
 
 _SCHEMA = sql.Identifier(SCHEMA)

@@ -112,8 +112,8 @@ class Tools:
         )
         assert done.returncode == 0, done.stderr
 
-    def dump(self, dbname: str, path: Path) -> Path:
-        self.run("pg_dump", "-Fc", "-f", path, dbname=dbname)
+    def dump(self, dbname: str, path: Path, *options: str) -> Path:
+        self.run("pg_dump", "-Fc", "-f", path, *options, dbname=dbname)
         return path
 
     def masked_restore(self, dump: Path, target: ConnectionParams, rules: str, *options: str) -> Masking:
@@ -171,6 +171,17 @@ def test_a_masked_restore_holds_all_constraints_and_no_value_of_the_source(build
                 "column public.payment_2.payer",
                 "statistics of public.customer.name",
             }
+
+
+def test_rows_that_are_loaded_through_their_partitioned_table_are_masked_too(tmp_path: Path) -> None:
+    with started(BUILDS[-1]) as tools:
+        source, target = tools.database("source", SHOP), tools.database("target")
+        dump = tools.dump(source.dbname, tmp_path / "shop.dump", "--load-via-partition-root")
+        masking = tools.masked_restore(dump, target, RULES)
+        samples = sample_values(tools.blocks(dump), masking)
+        with target.connect() as after:
+            assert "public.payment.payer" in samples
+            assert find_leaks(after, samples, masking) == []
 
 
 @contextmanager
