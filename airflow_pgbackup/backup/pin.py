@@ -1,6 +1,7 @@
 """pin: keep a backup from prune, whatever the policy, until it is unpinned.
 
-A pin is a file in the backup's own folder, so every prune obeys it, wherever it runs.
+A pin is a file in the backup's own folder, so every prune obeys it, wherever it runs. In a bucket with object lock its
+other files get a legal hold besides, and the store refuses to delete them whoever asks.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from airflow_pgbackup.repository.layout import Series, backup_folder
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION
 
 
-def pin(*, repository: Repository, series: Series, id: str, reason: str = "") -> None:
-    """Pin a backup. If it is pinned already, the first reason stays.
+def pin(*, repository: Repository, series: Series, id: str, reason: str = "") -> str | None:
+    """Pin a backup. If it is pinned already, the first reason stays, and files added since get a legal hold.
 
     :param reason: for people; stored in the pin.
+    :return: why the store holds nothing, so that only prune obeys the pin; None if it does.
     :raises BackupNotFound: there is no such backup, or prune is removing it.
     :raises RepositoryError: something that is not a regular file has the pin's name.
     """
@@ -34,7 +36,7 @@ def pin(*, repository: Repository, series: Series, id: str, reason: str = "") ->
                 f"cannot pin {series}/{id}: {repository.location(f'{folder}/{PIN_FILE}')} is not a regular file",
                 hint="Remove it, and pin the backup again.",
             ) from None
-        return
+        return _hold(repository, folder, on=True)
     # A prune that started earlier looks for a pin again after it has deleted the manifest; see removal.
     try:
         find_backup(repository, series, id)
@@ -42,14 +44,23 @@ def pin(*, repository: Repository, series: Series, id: str, reason: str = "") ->
         with suppress(RepositoryError):  # where it may not be deleted, prune sweeps it
             repository.delete([f"{folder}/{PIN_FILE}"])
         raise
+    return _hold(repository, folder, on=True)
 
 
 def unpin(*, repository: Repository, series: Series, id: str) -> None:
-    """Remove the pin, if there is one, also from the leftovers of a prune that was killed.
+    """Remove the pin and its legal holds, if there are any, also from the leftovers of a prune that was killed.
 
     :raises BackupNotFound: there is no such backup.
+    :raises RepositoryError: a legal hold cannot be removed; then the pin stays.
     """
-    key = f"{backup_folder(series, id)}/{PIN_FILE}"
+    folder = backup_folder(series, id)
+    key = f"{folder}/{PIN_FILE}"
     if repository.stat(key) is None:
         find_backup(repository, series, id)
+    _hold(repository, folder, on=False)
     repository.delete([key])
+
+
+def _hold(repository: Repository, folder: str, *, on: bool) -> str | None:
+    keys = [entry.key for entry in repository.list(folder)]
+    return repository.hold([key for key in keys if key != f"{folder}/{PIN_FILE}"], on=on)

@@ -62,6 +62,7 @@ def prune(
     :return: the plan, plain JSON::
 
         {"repository", "repository_uuid", "dry_run", "now", "policy": {…}, "kept": 12, "removed": 3, "bytes": 4096,
+         "locked": 2 (of those kept, the ones that only an object lock of the store keeps),
          "decisions": [{"series" (its folder), "id", "started_at", "size", "state", "verified", "keep", "reasons": []}],
          "leftovers": [{"key", "modified", "size" (None where not known)}],
          "sets": ["prod/@sets/…"] (backup sets without any backup left, removed unless only some series are pruned),
@@ -144,12 +145,24 @@ class _Prune:
         if locks := self._locks([d.backup for d in decisions if not d.keep]):
             decisions = decide([replace(b, locked=locks.get((b.series, b.id))) for b in backups])
         self.decisions = decisions
+        self._tell_locked()
         self.sets = sets.without_backups(d.backup for d in decisions if d.keep) if complete else []
         for series, members in Catalogue(tuple(backups)).by_series().items():
             if not any(policy.counts(backup) for backup in members):
                 level = policy.minimum_level
                 why = f"no backup verified at {level}" if level else "no complete backup"
                 self._note(f"{series}: {why}: nothing is deleted")
+
+    def _only_locked(self) -> list[Backup]:
+        """Return the backups that nothing but an object lock keeps."""
+        return [d.backup for d in self.decisions if d.keep and d.backup.locked and len(d.reasons) == 1]
+
+    def _tell_locked(self) -> None:
+        if locked := self._only_locked():
+            dates = [str(backup.locked) for backup in locked if str(backup.locked).startswith("until ")]
+            ends = f"{min(dates)} at the earliest" if dates else "by a legal hold"
+            are = "is" if len(locked) == 1 else "are"
+            self._note(f"{counted(len(locked), 'backup')} that no rule keeps {are} locked, {ends}")
 
     def find_temporary(self, prefixes: Iterable[str], grace: timedelta) -> None:
         for prefix in prefixes:
@@ -216,6 +229,7 @@ class _Prune:
             "policy": None if self.policy is None else self.policy.describe(),
             "kept": len(self.decisions) - len(removed),
             "removed": len(removed),
+            "locked": len(self._only_locked()),
             "bytes": sum(backup.size for backup in removed),
             "decisions": [_json(decision) for decision in self.decisions],
             "leftovers": [

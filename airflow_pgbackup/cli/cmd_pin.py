@@ -11,8 +11,14 @@ def run(session: Session) -> None:
     repository, evidence, _ = backup_argument(session)
     series, id = evidence.backup.series, evidence.backup.id
     already = evidence.backup.pinned
-    pin(repository=repository, series=series, id=id, reason=session.arguments.reason)
+    unheld = pin(repository=repository, series=series, id=id, reason=session.arguments.reason)
     shown = f"{series}/{id} is pinned"
     if already:
         shown += " already; its pin and the reason in it were not changed"
-    session.result({"series": series.path, "id": id, "pinned": True, "changed": not already}, shown)
+    if unheld is None:
+        shown += "; its files have a legal hold"
+    elif repository.uri.startswith("s3://"):
+        shown += f"; no legal hold: {unheld}"
+    session.result(
+        {"series": series.path, "id": id, "pinned": True, "changed": not already, "legal_hold": unheld is None}, shown
+    )

@@ -51,6 +51,7 @@ def run(session: Session) -> None:
         mark = styled("keep", "green") if decision["keep"] else styled(delete, "red")
         listing.add(mark, decision["series"], decision["id"], "; ".join(decision["reasons"]))
     deleted = "deleted" if arguments.delete else "would be deleted (--delete)"
-    kept = f"{count(outcome['kept'], 'backup')} kept, {outcome['removed']:,} {deleted}"
+    locked = f" ({outcome['locked']:,} only locked)" if outcome["locked"] else ""
+    kept = f"{count(outcome['kept'], 'backup')} kept{locked}, {outcome['removed']:,} {deleted}"
     swept = [f"removed the leftovers of a killed process: {path}" for path in outcome["swept"]]
     session.result(outcome, *([listing] if listing.rows else []), *outcome["notes"], *swept, kept)

@@ -280,9 +280,16 @@ class Repository(ABC):
         return None
 
     def locked(self, key: str) -> str | None:
-        """Return why the store refuses to delete a key: ``until 2027-01-31T02:00:00+00:00``, ``legal hold``; else
-        None."""
+        """Return why the store refuses to delete a key: ``until 2027-01-31T02:00:00+00:00``, ``by a legal hold``;
+        else None."""
         return None
+
+    def hold(self, keys: Iterable[str], *, on: bool) -> str | None:
+        """Set or remove a legal hold, which keeps the store from deleting keys; return why the store cannot, else None.
+
+        :raises RepositoryError: a hold exists and cannot be removed, or the store does not answer.
+        """
+        return "the store has no legal hold"
 
     def protection(self) -> Protection | None:
         """Return how the store keeps what is deleted; None where it keeps nothing."""

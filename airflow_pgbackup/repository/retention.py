@@ -220,7 +220,7 @@ def _decide(
         if labels := matching_labels(backup.labels, policy.keep_labels):
             reasons[backup.id].append(f"label {', '.join(labels)}")
         if backup.locked:
-            reasons[backup.id].append(f"locked by the store: {backup.locked}")
+            reasons[backup.id].append(f"locked {backup.locked}")
         if kept := reasons.get(backup.id):
             decisions.append(Decision(backup, True, tuple(kept)))
         else:

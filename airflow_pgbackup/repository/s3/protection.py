@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from airflow_pgbackup.repository.protection import Protection
 from airflow_pgbackup.repository.s3.bucket import Bucket
-from airflow_pgbackup.repository.s3.errors import code_of, status_of
+from airflow_pgbackup.repository.s3.errors import MISSING, code_of, status_of
 from airflow_pgbackup.repository.s3.object_lock import LONGEST, MODES
 
 _NO_LOCK = frozenset({"ObjectLockConfigurationNotFoundError", "ObjectLockConfigurationNotFound"})
@@ -89,3 +89,29 @@ def _covers(rule: Mapping[str, Any], prefix: str) -> bool:
     if filter.keys() - {"Prefix"}:
         return False
     return prefix.startswith(filter.get("Prefix", rule.get("Prefix", "")))
+
+
+def set_hold(bucket: Bucket, keys: Iterable[str], *, on: bool) -> str | None:
+    """Set or remove the legal hold of objects.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObjectLegalHold.html
+
+    :return: why it cannot be set; None if it was, and after a removal.
+    :raises ClientError, BotoCoreError: as :meth:`.Bucket.call`, also where a hold exists and cannot be removed.
+    """
+    lock = read_lock_configuration(bucket)
+    if lock is not None and lock.get("ObjectLockEnabled") != "Enabled":
+        return f"bucket {bucket.name} has no object lock"
+    for key in keys:
+        try:
+            bucket.call("PutObjectLegalHold", Key=key, LegalHold={"Status": "ON" if on else "OFF"})
+        except ClientError as error:
+            if code_of(error) in MISSING:  # prune has removed it meanwhile
+                continue
+            if status_of(error) not in (400, 403, 405, 501):
+                raise
+            if not on and (bucket.head(key) or {}).get("ObjectLockLegalHoldStatus") == "ON":
+                raise
+            if on:
+                return f"the store refuses it ({code_of(error)})"
+    return None

@@ -33,7 +33,7 @@ from airflow_pgbackup.repository.s3.console import console_url
 from airflow_pgbackup.repository.s3.directory import DirectoryUpload
 from airflow_pgbackup.repository.s3.errors import KEPT, MISSING, NO_LOCK, code_of, line_of, status_of
 from airflow_pgbackup.repository.s3.options import MIB, S3Options
-from airflow_pgbackup.repository.s3.protection import read_lock_configuration, read_protection
+from airflow_pgbackup.repository.s3.protection import read_lock_configuration, read_protection, set_hold
 from airflow_pgbackup.repository.s3.reader import ObjectReader
 from airflow_pgbackup.repository.s3.unfinished import old_probes, old_uploads, server_time
 from airflow_pgbackup.repository.s3.upload import Upload
@@ -134,9 +134,13 @@ class S3Repository(Repository):
         if head is None:
             return None
         if head.get("ObjectLockLegalHoldStatus") == "ON":
-            return "legal hold"
+            return "by a legal hold"
         until = head.get("ObjectLockRetainUntilDate")
         return f"until {until.astimezone(timezone.utc).isoformat()}" if until and until > server_time(head) else None
+
+    def hold(self, keys: Iterable[str], *, on: bool) -> str | None:
+        with self._bucket.errors(f"cannot {'set' if on else 'remove'} a legal hold in {self.uri}"):
+            return set_hold(self._bucket, [self._root + check_key(key) for key in keys], on=on)
 
     def protection(self) -> Protection:
         with self._bucket.errors(f"cannot read the settings of {self.uri}"):

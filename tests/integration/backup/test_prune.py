@@ -480,8 +480,10 @@ def test_object_lock_is_respected_and_reported(s3: S3Server) -> None:
     newest, locked, free = [*add(repository, 0), *add(locking, 5), *add(repository, 6)]
     result = run(repository, Policy(keep_last=1))
     assert ids(repository) == [newest, locked]
-    assert result["decisions"][1]["reasons"] == [f"locked by the store: until {until.isoformat()}"]
+    assert result["decisions"][1]["reasons"] == [f"locked until {until.isoformat()}"]
     assert result["decisions"][2]["id"] == free
+    assert (result["kept"], result["removed"], result["locked"]) == (2, 1, 1)
+    assert f"1 backup that no rule keeps is locked, until {until.isoformat()} at the earliest" in result["notes"][-1]
 
 
 def test_a_canceled_prune_stops_between_two_backups(repository: Repository) -> None:

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.exceptions import ClientError
+from honest import write_backup
 
+from airflow_pgbackup.backup.pin import pin, unpin
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE
+from airflow_pgbackup.repository.layout import Series, backup_folder
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.protection import Protection
 from airflow_pgbackup.repository.s3.object_lock import ObjectLock
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 FOLDER = "prod/app/20261122T020000Z-3f9ac1"
 SET = "prod/@sets/20261122T020000Z-3f9ac1/set-20261122T031500.123456Z-complete.json"
+SERIES = Series("prod", "app")
 MONTH = timedelta(days=30)
 
 Lockable = Callable[..., Repository]
@@ -172,3 +177,31 @@ def test_how_a_bucket_keeps_what_is_deleted(s3: S3Server, client: S3Client, lock
         default_span=timedelta(days=14),
         noncurrent_days=60,
     )
+
+
+def test_a_pin_holds_the_files_of_a_backup(client: S3Client, lockable: Lockable) -> None:
+    repository = lockable()
+    made = write_backup(repository, SERIES, datetime.now(timezone.utc), looks=["archive-pass"])
+    assert pin(repository=repository, series=SERIES, id=made.id) is None
+    keys = [entry.key for entry in repository.list(backup_folder(SERIES, made.id)) if not entry.key.endswith(PIN_FILE)]
+    assert [repository.locked(key) for key in keys] == ["by a legal hold"] * 3
+    bucket, _, prefix = repository.uri.removeprefix("s3://").partition("/")
+    version = client.head_object(Bucket=bucket, Key=f"{prefix}/{keys[0]}")["VersionId"]
+    with pytest.raises(ClientError, match="AccessDenied"):
+        client.delete_object(
+            Bucket=bucket, Key=f"{prefix}/{keys[0]}", VersionId=version, BypassGovernanceRetention=True
+        )
+    unpin(repository=repository, series=SERIES, id=made.id)
+    assert [repository.locked(key) for key in keys] == [None] * 3
+    assert repository.stat(f"{backup_folder(SERIES, made.id)}/{PIN_FILE}") is None
+
+
+def test_a_pin_without_object_lock_is_for_prune_alone(s3: S3Server) -> None:
+    bucket = s3.bucket()
+    repository = open_repository(f"s3://{bucket}", s3=S3Options(client_factory=s3.client))
+    repository.init()
+    made = write_backup(repository, SERIES, datetime.now(timezone.utc), looks=["archive-pass"])
+    assert pin(repository=repository, series=SERIES, id=made.id) == f"bucket {bucket} has no object lock"
+    assert repository.stat(f"{backup_folder(SERIES, made.id)}/{PIN_FILE}") is not None
+    unpin(repository=repository, series=SERIES, id=made.id)
+    assert repository.stat(f"{backup_folder(SERIES, made.id)}/{PIN_FILE}") is None

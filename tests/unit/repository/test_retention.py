@@ -348,7 +348,7 @@ def test_pins_and_locks() -> None:
     decisions = plan(backups, Policy(keep_last=1), NOW)
     assert kept(decisions) == [backups[0].id, backups[3].id, backups[4].id]
     assert reasons(decisions, backups[3]) == "pinned"
-    assert reasons(decisions, backups[4]) == "locked by the store: until 2027-01-01"
+    assert reasons(decisions, backups[4]) == "locked until 2027-01-01"
 
 
 def hourly(first: datetime, hours: int) -> list[Backup]:
