@@ -15,7 +15,7 @@ EXIT_STATUS = {
     "done": 0,
     "failed": 1,  # a tool, a server or a repository failed
     "usage": 2,  # invalid request; nothing was changed
-    "check failed": 3,  # verify: a backup failed; check, fsck: there are errors; freshness: a series is not fresh
+    "check failed": 3,  # verify: a backup failed; check, fsck, mask: there are errors; freshness: a series is not fresh
     "not proven": 4,  # verify, drill: the rehearsal could not run here, which says nothing about the backup
     "internal error": 70,  # a defect of this package; EX_SOFTWARE of sysexits(3)
     "interrupted": 130,
