@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import sys
 
 from airflow_pgbackup.backup.choose_backup import LATEST, choose_evidence, newest_backup
 from airflow_pgbackup.cli.session import Session
@@ -121,6 +122,24 @@ def minimum_level_argument(session: Session) -> str | None:
         return None
     check_level(level, "--minimum-level", none="none")
     return level
+
+
+def confirm_replacing(session: Session, what: str, database: str) -> None:
+    """Let the user type the name of a database that will be replaced, unless ``--yes`` was given.
+
+    :param what: what will be done, ``replacing database "crm" by a backup of "app"``.
+    :raises ConfigurationError: the name was not typed, or nobody can be asked.
+    """
+    if session.arguments.yes:
+        return
+    if not (sys.stdin.isatty() and session.err.is_terminal):
+        raise ConfigurationError(f"{what} needs a confirmation", hint="Add --yes if that is meant.")
+    session.err.say(f"{what}: type the name of the database that will be replaced")
+    if sys.stdin.readline().rstrip("\n") != database:
+        raise ConfigurationError(
+            f'the name typed is not "{database}"; nothing was changed',
+            hint="Run the command again and type the name, or restore under another name.",
+        )
 
 
 _SIZE = re.compile(r"(\d{1,9})(KiB|MiB|GiB|TiB)?", re.ASCII)

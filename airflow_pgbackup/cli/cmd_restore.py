@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,10 +13,9 @@ from airflow_pgbackup.backup.restore import GlobalsBackup, restore
 from airflow_pgbackup.backup.restore.beside import LEFT_OUT
 from airflow_pgbackup.backup.restore.plan import require_kind
 from airflow_pgbackup.backup.restore.target import RestoreTarget, connect_for_cluster
-from airflow_pgbackup.cli.arguments import backup_argument, connection_argument
+from airflow_pgbackup.cli.arguments import backup_argument, confirm_replacing, connection_argument
 from airflow_pgbackup.cli.options import options_of
 from airflow_pgbackup.cli.session import Session
-from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import quoted
 from airflow_pgbackup.postgres.options import RestoreOptions
@@ -115,17 +113,9 @@ def _confirm(session: Session, manifest: Manifest, target: RestoreTarget) -> Non
     :raises ConfigurationError: the name was not typed, or nobody can be asked.
     """
     arguments, own = session.arguments, manifest.series.database
-    if target.mode != "replace" or target.database == own or arguments.dry_run or arguments.yes:
+    if target.mode != "replace" or target.database == own or arguments.dry_run:
         return
-    what = f'replacing database "{target.database}" by a backup of "{own}"'
-    if not (sys.stdin.isatty() and session.err.is_terminal):
-        raise ConfigurationError(f"{what} needs a confirmation", hint="Add --yes if that is meant.")
-    session.err.say(f"{what}: type the name of the database that will be replaced")
-    if sys.stdin.readline().rstrip("\n") != target.database:
-        raise ConfigurationError(
-            f'the name typed is not "{target.database}"; nothing was changed',
-            hint="Run the command again and type the name, or restore with --mode create.",
-        )
+    confirm_replacing(session, f'replacing database "{target.database}" by a backup of "{own}"', target.database)
 
 
 def _globals(session: Session, repository: Repository) -> GlobalsBackup | None:

@@ -288,6 +288,31 @@ COMMANDS = (
         f"The databases of a set are not one snapshot.\n\n{CONNECT}",
     ),
     command(
+        "refresh",
+        "give a database, such as staging, the contents of a verified backup; the old ones serve until the swap",
+        REPOSITORY,
+        SERIES,
+        ID,
+        *CONNECTION,
+        argument("--keep", type=int, default=1, metavar="N", help="earlier copies to keep (default: 1)"),
+        argument(
+            "--minimum-level",
+            default="archive",
+            metavar="LEVEL",
+            help="the level at which the backup must be verified: integrity, archive (default) or restore",
+        ),
+        argument("--jobs", "-j", type=int, metavar="N", help="parallel processes, for custom and directory artifacts"),
+        argument("--yes", "-y", action="store_true", help="do not ask before the database is replaced"),
+        argument("--dry-run", action="store_true", help="only print what would be done"),
+        argument("--keep-sessions", action="store_true", help="fail if the database is in use"),
+        argument("--maintenance-db", metavar="NAME", help="connect here to manage databases (default: postgres)"),
+        argument("--allow-older-server", action="store_true", help="restore into an older version of PostgreSQL"),
+        more="--dbname names the database, which exists. The backup is restored beside it, where nobody else may "
+        "connect, and takes its name at the end, with the owners, grants, settings and comment that the database had. "
+        "Whatever fails, the database stays as it is. The earlier copy is kept as NAME_before_TIME.\n\n"
+        f"{CONNECT}",
+    ),
+    command(
         "prune",
         "delete the backups that no rule keeps; without --delete, only list them",
         REPOSITORY,

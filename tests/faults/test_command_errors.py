@@ -43,6 +43,7 @@ ARGUMENTS: dict[str, str] = {
     "upload": "{here} prod/app --to {there}",
     "get": "{here} prod/app --into {directory}/into",
     "restore": "{here} prod/app -d postgres --mode into_existing --use-list {directory}/use.list --dry-run",
+    "refresh": "{here} prod/app -d staging --dry-run",
     "prune": "{here} --keep-last 1 --minimum-level integrity --delete",
     "freshness": "{here}",
     "metrics": "{here} --output {directory}/pgbackup.prom",
@@ -58,7 +59,11 @@ ARGUMENTS: dict[str, str] = {
     "completion": "bash",
 }
 # Commands that talk to servers meet the errors at fewer calls.
+<<<<<<< HEAD
 SLOW = {"drill": 6, "dump": 20, "dump-set": 10, "restore": 20, "restore-set": 10, "check": 15, "mask": 10}
+=======
+SLOW = {"drill": 6, "dump": 20, "dump-set": 10, "refresh": 20, "restore": 20, "restore-set": 10, "check": 15}
+>>>>>>> 4322dca (Add pgbackup refresh, and pages about staging)
 
 
 def test_every_command_is_tried() -> None:
@@ -69,12 +74,14 @@ def test_every_command_is_tried() -> None:
 def database(server18: PostgresServer) -> Iterator[ConnectionParams]:
     with server18.params.connect() as session:
         session.execute("create database app")
+        session.execute("create database staging")
     database = server18.params.with_database("app")
     with database.connect() as session:
         session.execute("create table film as select n from generate_series(1, 100) n")
     yield database
     with server18.params.connect() as session:
         session.execute("drop database app with (force)")
+        session.execute("drop database staging with (force)")
 
 
 @pytest.fixture

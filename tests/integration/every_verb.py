@@ -41,6 +41,7 @@ VERBS = {
     "get": "get {here} {series} --into {empty}",
     "restore": "restore {here} {series} --mode create -d {copy}",
     "restore-set": "restore-set {here} prod --dry-run",
+    "refresh": "refresh {here} {series} -d {staging} --keep 0 --yes",
     "prune": "prune {here} --keep-last 1",
     "freshness": "freshness {here}",
     "metrics": "metrics {here}",
@@ -110,8 +111,10 @@ class World:
 @contextmanager
 def make_world(server: PostgresServer) -> Iterator[World]:
     name = f"world_{secrets.token_hex(4)}"
+    staging = f"staging_of_{name}"
     with server.params.connect() as session:
-        session.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
+        for one in (name, staging):
+            session.execute(sql.SQL("create database {} template template0").format(sql.Identifier(one)))
     database = server.params.with_database(name)
     with database.connect() as session:
         session.execute("create table film (film_id int primary key, title text)")
@@ -145,12 +148,14 @@ def make_world(server: PostgresServer) -> Iterator[World]:
             "old": str(directory / "old"),
             "empty": str(directory / "empty"),
             "missing": str(directory / "missing"),
+            "staging": staging,
         }
         yield world
     finally:
         shutil.rmtree(top)
         with server.params.connect() as session:
-            session.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+            for one in (name, staging):
+                session.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(one)))
 
 
 FORMAT = {"first": "directory", "second": "custom"}

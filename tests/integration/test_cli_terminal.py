@@ -163,7 +163,11 @@ def test_a_wrong_id(world: World, verb: str) -> None:
     assert world.id in error
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("verb", ["check", "dump", "dump-set", "restore", "verify", "drill", "mask"])
+=======
+@pytest.mark.parametrize("verb", ["check", "dump", "dump-set", "restore", "refresh", "verify", "drill"])
+>>>>>>> 4322dca (Add pgbackup refresh, and pages about staging)
 def test_a_wrong_password(world: World, verb: str) -> None:
     arguments = world.arguments(verb)
     if verb in ("verify", "drill"):
@@ -183,6 +187,7 @@ def test_every_verb_that_connects_has_had_a_wrong_password() -> None:
         "dump",
         "dump-set",
         "restore",
+        "refresh",
         "verify",
         "drill",
         "mask",

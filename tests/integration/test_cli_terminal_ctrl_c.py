@@ -173,6 +173,7 @@ MIDDLE = [
     (REHEARSE, Moment(), "rehearsing on the throwaway"),
     ("upload", Moment("airflow_pgbackup.backup.upload", "Meter.read", "before"), REACHED),
     ("restore", Moment(), "created database pgbackup_tmp"),
+    ("refresh", Moment(), "created database pgbackup_tmp"),
     ("adopt", Moment("airflow_pgbackup.repository.byte_source", "ByteSource.read", "before"), REACHED),
 ]
 
