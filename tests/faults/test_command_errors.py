@@ -59,11 +59,16 @@ ARGUMENTS: dict[str, str] = {
     "completion": "bash",
 }
 # Commands that talk to servers meet the errors at fewer calls.
-<<<<<<< HEAD
-SLOW = {"drill": 6, "dump": 20, "dump-set": 10, "restore": 20, "restore-set": 10, "check": 15, "mask": 10}
-=======
-SLOW = {"drill": 6, "dump": 20, "dump-set": 10, "refresh": 20, "restore": 20, "restore-set": 10, "check": 15}
->>>>>>> 4322dca (Add pgbackup refresh, and pages about staging)
+SLOW = {
+    "drill": 6,
+    "dump": 20,
+    "dump-set": 10,
+    "refresh": 20,
+    "restore": 20,
+    "restore-set": 10,
+    "check": 15,
+    "mask": 10,
+}
 
 
 def test_every_command_is_tried() -> None:

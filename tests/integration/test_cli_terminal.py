@@ -163,11 +163,7 @@ def test_a_wrong_id(world: World, verb: str) -> None:
     assert world.id in error
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("verb", ["check", "dump", "dump-set", "restore", "verify", "drill", "mask"])
-=======
-@pytest.mark.parametrize("verb", ["check", "dump", "dump-set", "restore", "refresh", "verify", "drill"])
->>>>>>> 4322dca (Add pgbackup refresh, and pages about staging)
+@pytest.mark.parametrize("verb", ["check", "dump", "dump-set", "restore", "refresh", "verify", "drill", "mask"])
 def test_a_wrong_password(world: World, verb: str) -> None:
     arguments = world.arguments(verb)
     if verb in ("verify", "drill"):

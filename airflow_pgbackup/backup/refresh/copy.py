@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
@@ -12,6 +12,7 @@ from airflow_pgbackup.backup.databases.temporary_database import TemporaryDataba
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.refresh.access import close_to_others, give_access, is_description
 from airflow_pgbackup.backup.refresh.kept_copies import WORD, drop_old_copies, mark_kept
+from airflow_pgbackup.backup.refresh.masked import MaskedLoad
 from airflow_pgbackup.backup.refresh.own_grants import OwnGrants, apply_own_grants, owned, read_own_grants
 from airflow_pgbackup.backup.refresh.sections import SectionLoader
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
@@ -36,21 +37,34 @@ class Refreshed:
     :ivar not_reapplied: a line for each object that lost its owner or grants.
     :ivar new_objects: tables and other objects that the old database did not have; our role owns them.
     :ivar kept: the earlier copies, the newest first.
+    :ivar masked_columns: how many columns the rules have masked.
+    :ivar searched_values: for how many values of the source the copy was searched.
     """
 
     reapplied: int = 0
     not_reapplied: list[str] = field(default_factory=list)
     new_objects: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    masked_columns: int = 0
+    searched_values: int = 0
 
 
 class RefreshedCopy:
     """Restores into a new database and lets it take the place of the target.
 
+    :param masked: masks the rows; None loads them as they are.
     :param keep: earlier copies to keep.
     """
 
-    def __init__(self, request: RestoreRequest, state: TargetState, loader: SectionLoader, *, keep: int) -> None:
+    def __init__(
+        self,
+        request: RestoreRequest,
+        state: TargetState,
+        loader: SectionLoader,
+        *,
+        masked: MaskedLoad | None,
+        keep: int,
+    ) -> None:
         if state.maintenance is None:
             raise RuntimeError("a refresh needs a database to connect to meanwhile")
         self._request = request
@@ -59,6 +73,7 @@ class RefreshedCopy:
         self._server = state.server
         self._maintenance: ConnectionParams = state.maintenance
         self._loader = loader
+        self._masked = masked
         self._keep = keep
         self.refreshed = Refreshed()
 
@@ -78,6 +93,7 @@ class RefreshedCopy:
         return [
             f"refreshing {target.connection.label}, which serves until the new database takes its name",
             *loader.lines(),
+            self._masked.line if self._masked else "no masking rules: rows are copied as they are",
             f"re-applied from {target.database}: owners, the grants of {counted(grants, 'object')}, "
             f"{counted(len(own.database.settings), 'setting')}, comment, default privileges",
             f"kept afterwards: {target.database} {kept}",
@@ -95,6 +111,9 @@ class RefreshedCopy:
             new = self._create(temporary)
             self._fill(new)
             counts = self._request.finish(new)
+            if self._masked:
+                self._masked.search(new)
+                self.refreshed.searched_values = self._masked.values
             own = self._give_own(new)
             outcome.replaced = self._swap(new, own)
         outcome.add(target.database, counts)
@@ -128,12 +147,18 @@ class RefreshedCopy:
         return new
 
     def _fill(self, new: ConnectionParams) -> None:
-        loader, run = self._loader, self._run
+        loader, run, masked = self._loader, self._run, self._masked
         loader.load_definitions(new)
         run.say(f"restored definitions into {new.dbname}")
+        if masked:
+            masked.begin(new)
+            self.refreshed.masked_columns = masked.columns
         loader.load_rows(new)
         run.say(f"restored rows into {new.dbname}")
-        loader.load_rest(new)
+        if masked:
+            masked.end(new)
+        with masked.hinting() if masked else nullcontext():
+            loader.load_rest(new)
         run.say(f"restored indexes, constraints and triggers into {new.dbname}")
 
     def _read_own(self) -> OwnGrants:

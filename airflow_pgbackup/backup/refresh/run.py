@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
+from airflow_pgbackup.backup.masking import MaskingKey, MaskingRules
 from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_evidence, reference_of
 from airflow_pgbackup.backup.refresh.copy import Refreshed, RefreshedCopy
 from airflow_pgbackup.backup.refresh.kept_copies import drop_old_copies
+from airflow_pgbackup.backup.refresh.masked import MaskedLoad
 from airflow_pgbackup.backup.refresh.sections import SectionLoader
 from airflow_pgbackup.backup.restore.archive import needs_path
 from airflow_pgbackup.backup.restore.context import RestoreContext
@@ -38,7 +40,7 @@ from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import Series, check_level
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import counts
-from airflow_pgbackup.wording import parameter
+from airflow_pgbackup.wording import parameter, setting
 
 
 def refresh(
@@ -46,6 +48,8 @@ def refresh(
     reference: Mapping[str, object],
     repository: Repository,
     target: ConnectionParams,
+    rules: MaskingRules | None = None,
+    masking_key: MaskingKey | None = None,
     minimum_level: str = "archive",
     keep: int = 1,
     jobs: int | None = None,
@@ -61,6 +65,8 @@ def refresh(
         repository.
     :param target: the database to refresh, which exists. Its owners, grants, default privileges, settings, limits and
         comment are given to the new database; objects that it does not have belong to the connection's role.
+    :param rules: mask the rows; None copies them as they are. Large objects are left out unless the rules keep them.
+    :param masking_key: for the rules; None reads ``masking_key_file`` of the settings.
     :param minimum_level: the level at which the backup must be verified.
     :param keep: earlier copies to keep, under names such as ``staging_before_20261127T020000Z``; older ones are
         dropped.
@@ -75,7 +81,10 @@ def refresh(
         (``user@host:port/database``), ``database``, ``dry_run``, ``plan`` (lines, of a dry run),
         ``duration_seconds``, ``database_bytes``, ``rows``, ``objects``, ``replaced`` (the name of the copy that served
         until now; None if it was dropped), ``kept`` (names of all earlier copies, the newest first), ``reapplied``
-        (number of owners and grants), ``not_reapplied`` and ``new_objects`` (lines), ``warnings``.
+        (number of owners and grants), ``not_reapplied`` and ``new_objects`` (lines), ``masked_columns`` and
+        ``searched_values`` (numbers), ``warnings``.
+    :raises MaskingError: the rules do not fit the database, or a value of a masked column was found in the copy; the
+        old database serves unchanged.
     :raises ConfigurationError: invalid request, or the server lacks what the backup needs. Nothing was changed.
     :raises VerificationFailed: the backup is not verified at that level, or its files differ from those that were
         dumped. Nothing was changed.
@@ -89,6 +98,7 @@ def refresh(
         cancel=context.cancel,
         progress=context.progress,
         deadline=None if context.deadline is None else started + context.deadline,
+        identities=context.require_identities(),
     )
     check_level(minimum_level, required=True)
     if keep < 0:
@@ -114,7 +124,7 @@ def refresh(
         f"refreshing {target.label} from backup {name}: {human_bytes(manifest.artifact.size)}, "
         f"PostgreSQL {manifest.source.server_version}, verified at level {evidence.backup.level}"
     )
-    outcome, copy = _refreshed(request, keep)
+    outcome, copy = _refreshed(request, keep, _Rules(rules, masking_key or _key(context)) if rules else None)
     seconds = round(time.monotonic() - started, 3)
     restored = reference_of(repository, evidence)
     if (earlier := outcome.earlier) and (earlier.series, earlier.id) != (manifest.series.path, manifest.id):
@@ -170,7 +180,21 @@ def _require_usable(evidence: Evidence, minimum_level: str) -> Manifest:
     return manifest
 
 
-def _refreshed(request: RestoreRequest, keep: int) -> tuple[RestoreOutcome, Refreshed]:
+@dataclass(frozen=True)
+class _Rules:
+    rules: MaskingRules
+    key: MaskingKey
+
+
+def _key(context: RunContext) -> MaskingKey:
+    if not context.settings.masking_key_file:
+        raise ConfigurationError(
+            "no masking key given", hint=f"Give one, or name its file with {setting('masking_key_file')}."
+        )
+    return MaskingKey.read(context.settings.masking_key_file)
+
+
+def _refreshed(request: RestoreRequest, keep: int, masking: _Rules | None) -> tuple[RestoreOutcome, Refreshed]:
     run, target = request.run, request.target
     maintenance = target.maintenance(run.cancel)
     with session(maintenance, run.cancel) as connection:
@@ -184,8 +208,15 @@ def _refreshed(request: RestoreRequest, keep: int) -> tuple[RestoreOutcome, Refr
         return _completed_earlier(request, state, keep)
     as_path = request.manifest.artifact.format != "custom" or needs_path(request.manifest, request.options)
     with request.checked(request.repository, request.manifest, as_path=as_path) as checked:
-        loader = SectionLoader(run, checked, state.server, jobs=request.options.jobs)
-        copy = RefreshedCopy(request, state, loader, keep=keep)
+        loader = SectionLoader(
+            run,
+            checked,
+            state.server,
+            large_objects=masking is None or masking.rules.keep_large_objects,
+            jobs=request.options.jobs,
+        )
+        masked = MaskedLoad(run, masking.rules, masking.key, checked, loader.entries) if masking else None
+        copy = RefreshedCopy(request, state, loader, masked=masked, keep=keep)
         return request.execute(copy), copy.refreshed
 
 

@@ -1,0 +1,114 @@
+"""Mask the rows of a refresh while they are loaded, and search the copy for values of the source afterwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+
+from airflow_pgbackup.backup.artifact import choose_reader
+from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.databases.sessions import session, translated_errors
+from airflow_pgbackup.backup.masking import Masking, MaskingKey, MaskingRules, Samples, find_leaks, sample_values
+from airflow_pgbackup.backup.progress import counted
+from airflow_pgbackup.backup.restore.context import RestoreContext
+from airflow_pgbackup.errors import MaskingError, ToolError
+from airflow_pgbackup.postgres.archive.reader import ArchiveReader
+from airflow_pgbackup.postgres.archive.toc import TocEntry
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+
+_CONSTRAINTS = frozenset({"CONSTRAINT", "INDEX", "FK CONSTRAINT"})
+_MOST_LEAKS = 20
+
+
+class MaskedLoad:
+    """The masking of one refresh.
+
+    :param checked: the archive, of which sample values are read. :param entries: those that are restored.
+    :ivar columns: how many columns are masked, once the rules are installed.
+    :ivar values: how many values of the source the copy was searched for.
+    """
+
+    def __init__(
+        self,
+        run: RestoreContext,
+        rules: MaskingRules,
+        key: MaskingKey,
+        checked: Checked,
+        entries: Sequence[TocEntry],
+    ) -> None:
+        self._run = run
+        self._checked = checked
+        definitions = [entry.definition for entry in entries if entry.kind in _CONSTRAINTS]
+        self._masking = Masking(rules, key, definitions=definitions)
+        self._samples: Samples = {}
+        self.columns = 0
+        self.values = 0
+
+    @property
+    def line(self) -> str:
+        """Say for the plan what is done."""
+        rules = self._masking.rules
+        large = "" if rules.keep_large_objects else ", without large objects"
+        return f"masked by {counted(len(rules.columns), 'rule')}{large}, then searched for values of the source"
+
+    def begin(self, params: ConnectionParams) -> None:
+        """Mask every row that is loaded from now on.
+
+        :raises MaskingError: columns without a rule in tables under rules, or rules that cannot hold.
+        """
+        run = self._run
+        with session(params, run.cancel) as connection, translated_errors("creating the triggers that mask rows"):
+            self._masking.install(connection)
+        plan = self._masking.plan
+        assert plan is not None  # noqa: S101  install() made it
+        self.columns = sum(masked.rule.method != "keep" for masked in plan.masked())
+        run.say(f"masking {counted(self.columns, 'column')} of {counted(len(list(plan.tables)), 'table')}")
+        self._samples = self._read_samples()
+        self.values = sum(map(len, self._samples.values()))
+
+    def end(self, params: ConnectionParams) -> None:
+        """Remove the triggers and the secret, when all rows are loaded."""
+        with session(params, self._run.cancel) as connection, translated_errors("dropping the triggers that mask rows"):
+            self._masking.remove(connection)
+
+    @contextmanager
+    def hinting(self) -> Iterator[None]:
+        """Say which rule a constraint is about, if it does not hold for masked rows."""
+        try:
+            yield
+        except ToolError as error:
+            error.hint = self._masking.hint(error.message) or error.hint
+            raise
+
+    def search(self, params: ConnectionParams) -> None:
+        """Search the copy for values of the source.
+
+        :raises MaskingError: some were found; it names the places, never a value.
+        """
+        run = self._run
+        with session(params, run.cancel) as connection, translated_errors("searching the copy for unmasked values"):
+            leaks = find_leaks(connection, self._samples, self._masking, check=run.check)
+        if leaks:
+            raise MaskingError(
+                [
+                    f"not masked: {leak}; give it a rule, or name it in leak_check: may_contain"
+                    for leak in leaks[:_MOST_LEAKS]
+                ]
+                + ([f"and {len(leaks) - _MOST_LEAKS} more places"] if len(leaks) > _MOST_LEAKS else [])
+            )
+        run.say(f"searched the copy for {counted(self.values, 'value')} of masked columns: none found")
+
+    def _read_samples(self) -> Samples:
+        run, artifact = self._run, self._checked.manifest.artifact
+        opening = nullcontext(self._checked.path) if self._checked.path else self._checked.stream(run.check)
+        with opening as source, run.step(f"sampling {artifact.name}"):
+            reader = ArchiveReader(
+                source,
+                format=artifact.format,
+                client=choose_reader(self._checked.manifest, run.settings.client_dirs),
+                deadline=run.remaining() or math.inf,
+                cancel=run.cancel,
+            )
+            with closing(reader.blocks()) as blocks:
+                return sample_values(blocks, self._masking)
