@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from airflow_pgbackup.backup.context import discard
+from airflow_pgbackup.backup.masking import load_rules
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.refresh import refresh
 from airflow_pgbackup.cli.arguments import (
@@ -16,6 +18,7 @@ from airflow_pgbackup.cli.arguments import (
     minimum_level_argument,
 )
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.cli.sql_checks import checks_argument
 from airflow_pgbackup.errors import ConfigurationError
 
 _SHOWN = 5
@@ -30,6 +33,8 @@ def run(session: Session) -> None:
     level = minimum_level_argument(session)
     if level is None:
         raise ConfigurationError("invalid --minimum-level none", hint="A refresh needs a verified backup.")
+    rules = load_rules(Path(arguments.rules)) if arguments.rules else None
+    checks = checks_argument(session)
     repository, evidence, manifest = backup_argument(session, minimum_level=level)
     target = connection_argument(session)
     session.log(f"target: {target.label}")
@@ -41,6 +46,8 @@ def run(session: Session) -> None:
             reference=reference_of(repository, evidence),
             repository=repository,
             target=target,
+            rules=rules,
+            checks=checks,
             minimum_level=level,
             keep=arguments.keep,
             jobs=arguments.jobs,
@@ -65,6 +72,12 @@ def _lines(outcome: Mapping[str, Any]) -> list[str]:
     ]
     if hidden := len(outcome["not_reapplied"]) - _SHOWN:
         lines += [f"{hidden} more owners and grants were not re-applied: see --json"] * (hidden > 0)
+    if outcome["masked_columns"]:
+        lines.append(
+            f"masked {outcome['masked_columns']} columns; searched the copy for {outcome['searched_values']:,} values "
+            "of them and found none"
+        )
+    lines += outcome["checks"]
     if outcome["kept"]:
         lines.append(f"earlier copies: {', '.join(outcome['kept'])}")
     return lines

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from airflow_pgbackup.cli.vocabulary import (
     BULK,
+    CHECKS,
     CONNECT,
     CONNECTION,
     DUMP_OPTION,
@@ -138,12 +139,7 @@ COMMANDS = (
             help="with --all: skip those that are verified at LEVEL already, as to continue after Ctrl-C",
         ),
         argument("--scratch", action="store_true", help=f"with --level restore: {SCRATCH}"),
-        several(
-            "--check",
-            metavar="NAME=SQL",
-            help="with --level restore: a SELECT that must be true in the restored copy",
-        ),
-        argument("--checks", metavar="FILE", help="the same from a YAML file: checks, a list of name, sql, required"),
+        *CHECKS,
         IDENTITY,
         *CONNECTION,
         more=f"{WORST}\n\n{CONNECT}",
@@ -294,7 +290,10 @@ COMMANDS = (
         SERIES,
         ID,
         *CONNECTION,
+        argument("--rules", metavar="FILE", help="mask rows by these rules; the key: the setting masking_key_file"),
+        *CHECKS,
         argument("--keep", type=int, default=1, metavar="N", help="earlier copies to keep (default: 1)"),
+        IDENTITY,
         argument(
             "--minimum-level",
             default="archive",

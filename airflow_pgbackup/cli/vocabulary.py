@@ -122,6 +122,10 @@ RECIPIENT = several(
 IDENTITY = argument(
     "--identity", metavar="FILE", help="secret key of a recipient, as age-keygen writes it, mode 0600, to decrypt with"
 )
+CHECKS = (
+    several("--check", metavar="NAME=SQL", help="a SELECT that must be true in the restored copy"),
+    argument("--checks", metavar="FILE", help="the same from a YAML file: checks, a list of name, sql, required"),
+)
 POSTGRES_CONN_ID = argument(
     "--postgres-conn-id",
     metavar="ID",

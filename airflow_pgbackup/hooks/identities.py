@@ -1,4 +1,4 @@
-"""The identities of an Airflow connection."""
+"""The secret keys of Airflow connections: identities of age, and the key of masking rules."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from airflow.sdk.log import mask_secret
 from airflow_pgbackup.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from airflow_pgbackup.backup.masking import MaskingKey
     from airflow_pgbackup.encryption.identities import Identities
 
 
@@ -21,12 +22,25 @@ def identities_of(conn_id: str) -> Identities:
     """
     from airflow_pgbackup.encryption.identities import Identities
 
+    hint = "Store the secret key there: AGE-SECRET-KEY-1…, as age-keygen prints it, or an SSH private key."
+    return Identities.parse(_secret(conn_id, hint), f"connection {conn_id}")
+
+
+def masking_key_of(conn_id: str) -> MaskingKey:
+    """Return the key of masking rules that a connection of any type has as its password.
+
+    :raises AirflowNotFoundException: there is no connection with that id.
+    :raises ConfigurationError: it has no password, or a short one.
+    """
+    from airflow_pgbackup.backup.masking import MaskingKey
+
+    return MaskingKey(_secret(conn_id, "Store the key there, such as that of openssl rand -hex 32.").encode())
+
+
+def _secret(conn_id: str, hint: str) -> str:
     text = BaseHook.get_connection(conn_id).password
     if not text:
-        raise ConfigurationError(
-            f"connection {conn_id} has no password",
-            hint="Store the secret key there: AGE-SECRET-KEY-1…, as age-keygen prints it, or an SSH private key.",
-        )
+        raise ConfigurationError(f"connection {conn_id} has no password", hint=hint)
     for line in (text, *text.splitlines()):
         mask_secret(line)
-    return Identities.parse(text, f"connection {conn_id}")
+    return text

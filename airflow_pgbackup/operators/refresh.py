@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.assets import REFRESHED, emit_refreshed, refreshed_asset
@@ -39,6 +40,14 @@ class PgRefreshOperator(PgBackupOperator):
     :param postgres_conn_id: the server; the connection's database is the one to refresh. Its user must be able to
         create databases, and own the database or be a superuser.
     :param database: the database to refresh, instead of the connection's own. It exists.
+    :param rules: a file of masking rules, which the worker reads; see the guide *Masking*. None copies rows
+        as they are.
+    :param masking_key_conn_id: a connection whose password is the key of the masks; by default
+        ``[pgbackup] masking_key_file``.
+    :param checks: SQL that must be true in the new database before the swap, as in
+        :class:`~airflow_pgbackup.operators.verify.PgBackupVerifyOperator`.
+    :param identity_conn_id: of an encrypted backup: a connection whose password is the secret key of a recipient; by
+        default ``[pgbackup] identity_conn_id``.
     :param keep: earlier copies to keep, under names such as ``staging_before_20261127T020000Z``; older ones are
         dropped.
     :param jobs: processes of pg_restore for rows and indexes; custom and directory formats.
@@ -52,10 +61,11 @@ class PgRefreshOperator(PgBackupOperator):
 
     template_fields = (
         "backup", "repository", "series", "backup_id", "minimum_level", "aws_conn_id", "postgres_conn_id", "database",
-        "keep", "jobs", "terminate_sessions", "maintenance_database", "allow_older_server", "plan_only",
+        "rules", "masking_key_conn_id", "checks", "identity_conn_id", "keep", "jobs", "terminate_sessions",
+        "maintenance_database", "allow_older_server", "plan_only",
     )  # fmt: skip
 
-    template_fields_renderers: ClassVar[dict[str, str]] = {"backup": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {"backup": "json", "checks": "json"}
 
     _emits: ClassVar[AssetAlias | None] = REFRESHED
 
@@ -70,6 +80,10 @@ class PgRefreshOperator(PgBackupOperator):
         aws_conn_id: str | None = "aws_default",
         postgres_conn_id: str = "postgres_default",
         database: str | None = None,
+        rules: str | None = None,
+        masking_key_conn_id: str | None = None,
+        checks: Sequence[Mapping[str, Any] | str] = (),
+        identity_conn_id: str | None = None,
         keep: int | str = 1,
         jobs: int | str | None = None,
         terminate_sessions: bool | str = True,
@@ -89,6 +103,10 @@ class PgRefreshOperator(PgBackupOperator):
         self.aws_conn_id = aws_conn_id
         self.postgres_conn_id = postgres_conn_id
         self.database = database
+        self.rules = rules
+        self.masking_key_conn_id = masking_key_conn_id
+        self.checks = checks
+        self.identity_conn_id = identity_conn_id
         self.keep = keep
         self.jobs = jobs
         self.terminate_sessions = terminate_sessions
@@ -102,8 +120,13 @@ class PgRefreshOperator(PgBackupOperator):
         return as_label(self.postgres_conn_id, self.database) if self.database else series_label(self.series)
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
+        from airflow_pgbackup.backup.masking import load_rules
         from airflow_pgbackup.backup.refresh import refresh
+        from airflow_pgbackup.hooks.identities import masking_key_of
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
+
+        rules = load_rules(Path(self.rules)) if self.rules else None
+        key = masking_key_of(self.masking_key_conn_id) if rules and self.masking_key_conn_id else None
 
         if self.backup is None:
             self.backup = backup_of_event(context, self.series)
@@ -114,6 +137,9 @@ class PgRefreshOperator(PgBackupOperator):
             reference=reference,
             repository=repository,
             target=self._connected(PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(), reads=False),
+            rules=rules,
+            masking_key=key,
+            checks=list(self.checks),
             minimum_level=self.minimum_level,
             keep=_number("keep", self.keep, 0),
             jobs=None if self.jobs is None else _number("jobs", self.jobs, 1),

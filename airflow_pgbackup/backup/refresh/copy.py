@@ -23,6 +23,7 @@ from airflow_pgbackup.backup.restore.rename import dated_name, rename_databases
 from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest, state_in_errors
 from airflow_pgbackup.backup.restore.retry_marker import RetryMarker, find_marker, set_marker
 from airflow_pgbackup.backup.restore.target_state import TargetState
+from airflow_pgbackup.backup.sql_checks import SqlCheck, run_checks
 from airflow_pgbackup.errors import RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
@@ -39,6 +40,7 @@ class Refreshed:
     :ivar kept: the earlier copies, the newest first.
     :ivar masked_columns: how many columns the rules have masked.
     :ivar searched_values: for how many values of the source the copy was searched.
+    :ivar checks: a line for each SQL check, with its result.
     """
 
     reapplied: int = 0
@@ -47,12 +49,14 @@ class Refreshed:
     kept: list[str] = field(default_factory=list)
     masked_columns: int = 0
     searched_values: int = 0
+    checks: list[str] = field(default_factory=list)
 
 
 class RefreshedCopy:
     """Restores into a new database and lets it take the place of the target.
 
     :param masked: masks the rows; None loads them as they are.
+    :param checks: SQL that must be true in the new database.
     :param keep: earlier copies to keep.
     """
 
@@ -63,6 +67,7 @@ class RefreshedCopy:
         loader: SectionLoader,
         *,
         masked: MaskedLoad | None,
+        checks: tuple[SqlCheck, ...],
         keep: int,
     ) -> None:
         if state.maintenance is None:
@@ -74,6 +79,7 @@ class RefreshedCopy:
         self._maintenance: ConnectionParams = state.maintenance
         self._loader = loader
         self._masked = masked
+        self._checks = checks
         self._keep = keep
         self.refreshed = Refreshed()
 
@@ -114,6 +120,7 @@ class RefreshedCopy:
             if self._masked:
                 self._masked.search(new)
                 self.refreshed.searched_values = self._masked.values
+            self._check(new)
             own = self._give_own(new)
             outcome.replaced = self._swap(new, own)
         outcome.add(target.database, counts)
@@ -160,6 +167,28 @@ class RefreshedCopy:
         with masked.hinting() if masked else nullcontext():
             loader.load_rest(new)
         run.say(f"restored indexes, constraints and triggers into {new.dbname}")
+
+    def _check(self, new: ConnectionParams) -> None:
+        """Run the user's own checks.
+
+        :raises RestoreError: one that is required is not true, or cannot run.
+        """
+        if not self._checks:
+            return
+        run, started_at = self._run, self._request.manifest.started_at
+        problems = []
+        for outcome in run_checks(new, self._checks, started_at=started_at, cancel=run.cancel):
+            line = f"sql check {outcome.check.name!r}: {outcome.detail}"
+            self.refreshed.checks.append(f"{line} ({outcome.result})")
+            if outcome.result == "pass":
+                run.say(line)
+            elif outcome.check.required:
+                problems.append(line)
+            else:
+                run.warn(line)
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise RestoreError(f"{problems[0]}{more}", hint="Look into the data of the backup, or correct the check.")
 
     def _read_own(self) -> OwnGrants:
         return read_own_grants(self._run, self._target.connection, self._server.version_num)

@@ -9,8 +9,9 @@ keeps its name and serves.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.sessions import session
@@ -31,6 +32,7 @@ from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreReque
 from airflow_pgbackup.backup.restore.retry_marker import request_digest
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.backup.restore.target_state import TargetState, inspect_target
+from airflow_pgbackup.backup.sql_checks import SqlCheck, parse_checks
 from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import quoted
@@ -50,6 +52,7 @@ def refresh(
     target: ConnectionParams,
     rules: MaskingRules | None = None,
     masking_key: MaskingKey | None = None,
+    checks: Iterable[SqlCheck | Mapping[str, Any] | str] = (),
     minimum_level: str = "archive",
     keep: int = 1,
     jobs: int | None = None,
@@ -67,6 +70,8 @@ def refresh(
         comment are given to the new database; objects that it does not have belong to the connection's role.
     :param rules: mask the rows; None copies them as they are. Large objects are left out unless the rules keep them.
     :param masking_key: for the rules; None reads ``masking_key_file`` of the settings.
+    :param checks: SQL that must be true in the new database before it takes the place of the old one; see
+        :func:`.sql_checks.parse_checks`.
     :param minimum_level: the level at which the backup must be verified.
     :param keep: earlier copies to keep, under names such as ``staging_before_20261127T020000Z``; older ones are
         dropped.
@@ -82,7 +87,7 @@ def refresh(
         ``duration_seconds``, ``database_bytes``, ``rows``, ``objects``, ``replaced`` (the name of the copy that served
         until now; None if it was dropped), ``kept`` (names of all earlier copies, the newest first), ``reapplied``
         (number of owners and grants), ``not_reapplied`` and ``new_objects`` (lines), ``masked_columns`` and
-        ``searched_values`` (numbers), ``warnings``.
+        ``searched_values`` (numbers), ``checks`` (a line for each SQL check), ``warnings``.
     :raises MaskingError: the rules do not fit the database, or a value of a masked column was found in the copy; the
         old database serves unchanged.
     :raises ConfigurationError: invalid request, or the server lacks what the backup needs. Nothing was changed.
@@ -101,6 +106,7 @@ def refresh(
         identities=context.require_identities(),
     )
     check_level(minimum_level, required=True)
+    sql_checks = parse_checks(checks)
     if keep < 0:
         raise ConfigurationError(f"invalid {parameter('keep', keep)}", hint="Give the number of earlier copies.")
     sweep_leftovers(context)
@@ -124,7 +130,9 @@ def refresh(
         f"refreshing {target.label} from backup {name}: {human_bytes(manifest.artifact.size)}, "
         f"PostgreSQL {manifest.source.server_version}, verified at level {evidence.backup.level}"
     )
-    outcome, copy = _refreshed(request, keep, _Rules(rules, masking_key or _key(context)) if rules else None)
+    outcome, copy = _refreshed(
+        request, keep, _Rules(rules, masking_key or _key(context)) if rules else None, sql_checks
+    )
     seconds = round(time.monotonic() - started, 3)
     restored = reference_of(repository, evidence)
     if (earlier := outcome.earlier) and (earlier.series, earlier.id) != (manifest.series.path, manifest.id):
@@ -194,7 +202,9 @@ def _key(context: RunContext) -> MaskingKey:
     return MaskingKey.read(context.settings.masking_key_file)
 
 
-def _refreshed(request: RestoreRequest, keep: int, masking: _Rules | None) -> tuple[RestoreOutcome, Refreshed]:
+def _refreshed(
+    request: RestoreRequest, keep: int, masking: _Rules | None, checks: tuple[SqlCheck, ...]
+) -> tuple[RestoreOutcome, Refreshed]:
     run, target = request.run, request.target
     maintenance = target.maintenance(run.cancel)
     with session(maintenance, run.cancel) as connection:
@@ -216,7 +226,7 @@ def _refreshed(request: RestoreRequest, keep: int, masking: _Rules | None) -> tu
             jobs=request.options.jobs,
         )
         masked = MaskedLoad(run, masking.rules, masking.key, checked, loader.entries) if masking else None
-        copy = RefreshedCopy(request, state, loader, masked=masked, keep=keep)
+        copy = RefreshedCopy(request, state, loader, masked=masked, checks=checks, keep=keep)
         return request.execute(copy), copy.refreshed
 
 
