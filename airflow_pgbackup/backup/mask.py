@@ -25,7 +25,7 @@ from airflow_pgbackup.postgres.sql.anybytes import is_utf8
 from airflow_pgbackup.text import printable
 
 if TYPE_CHECKING:
-    pass
+    import psycopg
 
 _HEAD = """\
 # Masking rules, proposed by "pgbackup mask init". Read every line: only you know which columns are personal.
@@ -73,8 +73,7 @@ def check_rules(*, connection: ConnectionParams, rules: MaskingRules, context: R
             masking.check_columns(session)
         except MaskingError as error:
             problems = tuple(error.problems)
-        context.log(f"reading a sample of each table of {connection.label}")
-        suspects = find_personal(session, read_tables(session))
+        suspects = _suspects(session, read_tables(session), connection, context)
     plan = masking.plan
     assert plan is not None  # noqa: S101  check_columns() made it
     kept = [
@@ -98,9 +97,18 @@ def propose_rules(*, connection: ConnectionParams, context: RunContext | None = 
         tables = read_tables(session)
         constraints = Constraints()
         constraints.read_database(session)
-        context.log(f"reading a sample of each table of {connection.label}")
-        suspects = find_personal(session, tables)
+        suspects = _suspects(session, tables, connection, context)
     return _Proposal(tables, constraints, suspects).text()
+
+
+def _suspects(
+    session: psycopg.Connection[Any], tables: Mapping[int, Table], connection: ConnectionParams, context: RunContext
+) -> list[Suspect]:
+    context.log(f"reading a sample of each table of {connection.label}")
+    suspects, unread = find_personal(session, tables)
+    for table in unread:
+        context.log(f"warning: {table}: this role may not read it; its columns are judged by their names only")
+    return suspects
 
 
 class _Proposal:

@@ -9,7 +9,14 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
-from airflow_pgbackup.errors import Canceled, ConfigurationError, NotProven, PgBackupError, VerificationFailed
+from airflow_pgbackup.errors import (
+    Canceled,
+    ConfigurationError,
+    MappingError,
+    NotProven,
+    PgBackupError,
+    VerificationFailed,
+)
 from airflow_pgbackup.repository.local.errors import hint, reason
 
 _STATUS: tuple[tuple[type[PgBackupError], str], ...] = (
@@ -39,7 +46,8 @@ class Failure:
 
     :ivar kind: the class of the error in :mod:`airflow_pgbackup.errors`; Interrupted; InternalError; else that of
         Python or of a library, such as OSError.
-    :ivar problems: all that a verification found.
+    :ivar problems: all that a verification found, or that is wrong with a file of the user.
+    :ivar lines: the message in several lines, if the error has several problems.
     """
 
     kind: str
@@ -47,6 +55,7 @@ class Failure:
     hint: str | None
     status: int
     problems: Sequence[str] = ()
+    lines: Sequence[str] = ()
 
     def with_flags(self, names: Container[str]) -> Failure:
         """Return this failure with a hint for the command line: ``no_owner``, an operator's parameter, is
@@ -76,8 +85,9 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(INTERRUPTED, "interrupted", None, EXIT_STATUS["interrupted"])
     if isinstance(error, PgBackupError):
         name = next((name for kind, name in _STATUS if isinstance(error, kind)), "failed")
-        problems = error.problems if isinstance(error, VerificationFailed) else ()
-        return Failure(type(error).__name__, error.message, error.hint, EXIT_STATUS[name], problems)
+        problems = error.problems if isinstance(error, VerificationFailed | MappingError) else ()
+        lines = problems if isinstance(error, MappingError) else ()
+        return Failure(type(error).__name__, error.message, error.hint, EXIT_STATUS[name], problems, lines)
     found = _of_the_system(error)
     if found is None:
         message = f"internal error: {type(error).__name__}: {_line(error)}"

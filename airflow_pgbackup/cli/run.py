@@ -57,7 +57,8 @@ def run(
         failure = failure_of(error).with_flags(vars(arguments))
         if failure.kind == INTERRUPTED:
             failure = replace(failure, message=_interrupted(session, interruption))
-        err.say(styled(f"{program.name} {command.name}:", "bold red"), " ", failure.message)
+        for line in failure.lines or [failure.message]:
+            err.say(styled(f"{program.name} {command.name}:", "bold red"), " ", line)
         if failure.hint:
             err.say(styled("hint:", "bold"), " ", failure.hint)
         if arguments.json:

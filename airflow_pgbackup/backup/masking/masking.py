@@ -73,9 +73,12 @@ class Masking:
         """Create the triggers, which mask every row that is inserted or copied from then on.
 
         :param connection: in autocommit mode, of the role that will load the data.
-        :raises MaskingError: as for :meth:`check_columns`; nothing is left in the database then.
+        :raises MaskingError: as for :meth:`check_columns`, or the database has a schema of our name; nothing was
+            created then.
         """
-        self.remove(connection)
+        if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [SCHEMA]).fetchone():
+            problem = f"the database has a schema {SCHEMA}, the name of the one that masking creates; rename it"
+            raise self.rules.origin.error([Problem((), problem)])
         self.check_columns(connection)
         assert self.plan is not None  # noqa: S101  check_columns() made it
         try:

@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 from psycopg import sql
 
 from airflow_pgbackup.backup.masking.columns import Column, Table
@@ -16,9 +17,6 @@ from airflow_pgbackup.backup.masking.dictionaries import make_words
 from airflow_pgbackup.backup.masking.masked_column import NUMBERS, TEXTS, TIMES
 from airflow_pgbackup.backup.masking.rules import Rule
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
-
-if TYPE_CHECKING:
-    import psycopg
 
 _ROWS = 1000
 _LONGEST = 500
@@ -115,18 +113,21 @@ class Suspect:
         return f"{self.column}: {self.reason}"
 
 
-def find_personal(connection: psycopg.Connection[Any], tables: Mapping[int, Table]) -> list[Suspect]:
-    """Return the columns that look personal.
+def find_personal(
+    connection: psycopg.Connection[Any], tables: Mapping[int, Table]
+) -> tuple[list[Suspect], list[Table]]:
+    """Return the columns that look personal, and the tables whose rows this role may not read.
 
     The contents of up to 1000 rows of each table are read, and no more than 500 characters of a value.
 
-    :param connection: in autocommit mode, of a role that may read the tables.
+    :param connection: in autocommit mode.
     """
-    found = []
+    found: list[Suspect] = []
+    unread: list[Table] = []
     for table in tables.values():
         if table.of_extension:
             continue
-        values = {} if table.partitioned else _contents(connection, table)
+        values = {} if table.partitioned else _contents(connection, table, unread)
         for column in table.columns:
             if column.generated or column.enum:
                 continue
@@ -135,7 +136,7 @@ def find_personal(connection: psycopg.Connection[Any], tables: Mapping[int, Tabl
                 found.append(Suspect(column, held, f"holds {held.name}"))
             elif named is not None:
                 found.append(Suspect(column, named, f"named like {named.name}"))
-    return found
+    return found, unread
 
 
 def kind_by_name(column: Column) -> Kind | None:
@@ -163,7 +164,7 @@ def kind_by_contents(values: Iterable[str]) -> Kind | None:
     return None
 
 
-def _contents(connection: psycopg.Connection[Any], table: Table) -> dict[str, Sequence[str]]:
+def _contents(connection: psycopg.Connection[Any], table: Table, unread: list[Table]) -> dict[str, Sequence[str]]:
     columns = [column for column in table.columns if column.base in (*TEXTS, "json", "jsonb", "xml", "inet", "int8")]
     if not columns:
         return {}
@@ -174,7 +175,11 @@ def _contents(connection: psycopg.Connection[Any], table: Table) -> dict[str, Se
     query = sql.SQL("SELECT {} FROM ONLY {} LIMIT {}").format(
         sql.SQL(", ").join(shown), Identifier(table.schema, table.name), sql.Literal(_ROWS)
     )
-    rows = connection.execute(query).fetchall()
+    try:
+        rows = connection.execute(query).fetchall()
+    except psycopg.errors.InsufficientPrivilege:
+        unread.append(table)
+        return {}
     return {
         column.name: [row[number] for row in rows if row[number] is not None] for number, column in enumerate(columns)
     }

@@ -97,7 +97,8 @@ class _Planner:
         found: dict[Column, Rule | None] = {}
         for column in table.columns:
             self._columns[column.key] = column
-            found[column] = self._rule(column, generations)
+            # Wildcards are not meant for what the server computes, nor for the tables of an extension.
+            found[column] = self._rule(column, generations, column.generated or table.of_extension)
         if not any(found.values()):
             if self._rules.require_tables and not table.of_extension and table.columns:
                 self._problem((), f"{table}: no column has a rule, and tables_without_rules is fail")
@@ -120,11 +121,11 @@ class _Planner:
             parents = [self._tables[oid] for oid in above if oid in self._tables and oid not in seen]
         return found
 
-    def _rule(self, column: Column, generations: Iterable[Iterable[tuple[str, str]]]) -> Rule | None:
+    def _rule(self, column: Column, generations: Iterable[Iterable[tuple[str, str]]], exact_only: bool) -> Rule | None:
         best: list[tuple[ColumnPattern, Rule]] = []
         for names in generations:  # of equal patterns, those for the table itself come before those for its parents
             fitting = [each for schema, table in names for each in self._rules.matching(schema, table, column.name)]
-            if column.generated:  # patterns with wildcards are not meant for it
+            if exact_only:
                 fitting = [each for each in fitting if each[0].exact]
             self._used.update(pattern for pattern, _ in fitting)
             most = max((pattern.specificity for pattern, _ in fitting), default=-1)

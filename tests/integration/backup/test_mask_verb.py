@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.mask import check_rules, propose_rules
 from airflow_pgbackup.backup.masking import Masking, MaskingKey, load_rules
 from airflow_pgbackup.backup.masking.columns import Column
@@ -95,12 +96,37 @@ def test_check_reports_what_a_refresh_would_refuse_and_what_is_kept_unnamed(
     assert main(["mask", "init", str(rules)]) == 0
     assert main(["mask", "check", str(rules)]) == 0
     assert "no problems found; 12 columns are masked" in capsys.readouterr().out
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("columns:\n  a.b: keep\n  a.b.c: {fake: nonsense}\n")
+    assert main(["mask", "check", str(broken)]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("pgbackup mask: broken.yaml:2: columns.a.b: not schema.table.column")
+    assert second.startswith("pgbackup mask: broken.yaml:3: columns.a.b.c.fake: unknown fake")
     assert main(["mask", "init", str(rules)]) == 2
     assert "exists already" in capsys.readouterr().err
     assert main(["mask", "check"]) == 2
     assert "no file of rules given" in capsys.readouterr().err
     assert main(["mask", "init"]) == 0
     assert capsys.readouterr().out == rules.read_text()
+
+
+def test_a_table_that_the_role_may_not_read_is_judged_by_its_names(
+    people: ConnectionParams, server18: PostgresServer
+) -> None:
+    with people.connect() as connection:
+        connection.execute("CREATE ROLE looker LOGIN PASSWORD 'looks'")
+    try:
+        lines: list[str] = []
+        looker = ConnectionParams.resolve(
+            {"host": people.host, "port": people.port, "user": "looker", "dbname": people.dbname}, password="looks"
+        )
+        text = propose_rules(connection=looker, context=RunContext(log=lines.append))
+        assert "warning: public.letter: this role may not read it; its columns are judged by their names only" in lines
+        assert "  public.person.b: keep\n" in text
+        assert "  public.person.dob: {generalize: year}  # ? named like dates of birth\n" in text
+    finally:
+        with people.connect() as connection:
+            connection.execute("DROP ROLE looker")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.clients import CONFIGURED, find_clients
 
+FreshDatabase = Callable[..., ConnectionParams]
 KEY = MaskingKey(b"0123456789abcdef")
 
 SHOP = """
@@ -361,6 +362,14 @@ def test_a_rule_that_cannot_hold_is_refused_with_the_column(columns: str, hard_t
         assert one(connection, "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal") == 0
 
 
+def test_a_schema_of_our_name_is_left_alone(server18: PostgresServer, fresh_database: FreshDatabase) -> None:
+    database = fresh_database(server18, None, "CREATE SCHEMA pgbackup_masking", "CREATE TABLE t (c text)")
+    with database.connect() as connection:
+        with pytest.raises(MaskingError, match="the database has a schema pgbackup_masking"):
+            Masking(load_rules("columns: {public.t.c: hash}"), KEY).install(connection)
+        assert one(connection, "SELECT count(*) FROM pg_namespace WHERE nspname = 'pgbackup_masking'") == 1
+
+
 def test_a_table_without_rules_is_kept_or_an_error_as_the_rules_say(hard_tables: ConnectionParams) -> None:
     rules = "columns: {public.t.*: keep, public.u.*: keep}\n"
     with hard_tables.connect() as connection:
@@ -384,7 +393,7 @@ def test_an_error_of_a_constraint_names_the_rules_of_its_columns(hard_tables: Co
 
 
 def test_leaks_are_found_wherever_a_database_keeps_values(
-    server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], tmp_path: Path
+    server18: PostgresServer, fresh_database: FreshDatabase
 ) -> None:
     secret = "Johanna Original7"
     target = fresh_database(
