@@ -24,6 +24,7 @@ from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreReque
 from airflow_pgbackup.backup.restore.retry_marker import RetryMarker, find_marker, set_marker
 from airflow_pgbackup.backup.restore.target_state import TargetState
 from airflow_pgbackup.backup.sql_checks import SqlCheck, run_checks
+from airflow_pgbackup.backup.subset import TableCount
 from airflow_pgbackup.errors import RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
@@ -39,6 +40,8 @@ class Refreshed:
     :ivar new_objects: tables and other objects that the old database did not have; our role owns them.
     :ivar kept: the earlier copies, the newest first.
     :ivar masked_columns: how many columns the rules have masked.
+    :ivar subset: the rows of each table that has fewer than the backup.
+    :ivar foreign_keys_left_out: that the copy lacks, as a table that they need is not restored.
     :ivar searched_values: for how many values of the source the copy was searched.
     :ivar checks: a line for each SQL check, with its result.
     """
@@ -50,6 +53,8 @@ class Refreshed:
     masked_columns: int = 0
     searched_values: int = 0
     checks: list[str] = field(default_factory=list)
+    subset: list[TableCount] = field(default_factory=list)
+    foreign_keys_left_out: list[str] = field(default_factory=list)
 
 
 class RefreshedCopy:
@@ -157,6 +162,7 @@ class RefreshedCopy:
         loader, run, masked = self._loader, self._run, self._masked
         loader.load_definitions(new)
         run.say(f"restored definitions into {new.dbname}")
+        self._select_rows(new)
         if masked:
             masked.begin(new)
             self.refreshed.masked_columns = masked.columns
@@ -164,6 +170,7 @@ class RefreshedCopy:
         run.say(f"restored rows into {new.dbname}")
         if masked:
             masked.end(new)
+        self._reduce(new)
         with masked.hinting() if masked else nullcontext():
             loader.load_rest(new)
         run.say(f"restored indexes, constraints and triggers into {new.dbname}")
@@ -189,6 +196,19 @@ class RefreshedCopy:
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise RestoreError(f"{problems[0]}{more}", hint="Look into the data of the backup, or correct the check.")
+
+    def _select_rows(self, new: ConnectionParams) -> None:
+        if subset := self._loader.subset:
+            with session(new, self._run.cancel) as connection:
+                subset.install(connection)
+
+    def _reduce(self, new: ConnectionParams) -> None:
+        if subset := self._loader.subset:
+            with session(new, self._run.cancel) as connection:
+                self.refreshed.subset = subset.reduce(connection)
+            self.refreshed.foreign_keys_left_out = subset.left_out
+            for count in self.refreshed.subset:
+                self._run.say(f"kept {count.after:,} of {counted(count.before, 'row')} of {count.table}")
 
     def _read_own(self) -> OwnGrants:
         return read_own_grants(self._run, self._target.connection, self._server.version_num)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 
 from airflow_pgbackup.backup.artifact import choose_reader
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.sessions import session, translated_errors
 from airflow_pgbackup.backup.masking import Masking, MaskingKey, MaskingRules, Samples, find_leaks, sample_values
+from airflow_pgbackup.backup.masking.pattern import ColumnPattern
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.context import RestoreContext
+from airflow_pgbackup.backup.subset import SubsetPlan
 from airflow_pgbackup.errors import MaskingError, ToolError
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader
 from airflow_pgbackup.postgres.archive.toc import TocEntry
@@ -112,3 +115,15 @@ class MaskedLoad:
             )
             with closing(reader.blocks()) as blocks:
                 return sample_values(blocks, self._masking)
+
+
+def rules_for(rules: MaskingRules, subset: SubsetPlan) -> MaskingRules:
+    """Return the rules without those that fit only tables of the archive that are not restored."""
+
+    def counts(pattern: ColumnPattern) -> bool:
+        def fits(tables: Iterable[tuple[str, str]]) -> bool:
+            return any(pattern.matches_table(schema, name) for schema, name in tables)
+
+        return fits(subset.tables) or not fits(subset.missing)
+
+    return dataclasses.replace(rules, columns=tuple(rule for rule in rules.columns if counts(rule[0])))

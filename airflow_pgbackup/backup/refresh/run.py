@@ -21,7 +21,7 @@ from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_evidence, reference_of
 from airflow_pgbackup.backup.refresh.copy import Refreshed, RefreshedCopy
 from airflow_pgbackup.backup.refresh.kept_copies import drop_old_copies
-from airflow_pgbackup.backup.refresh.masked import MaskedLoad
+from airflow_pgbackup.backup.refresh.masked import MaskedLoad, rules_for
 from airflow_pgbackup.backup.refresh.sections import SectionLoader
 from airflow_pgbackup.backup.restore.archive import needs_path
 from airflow_pgbackup.backup.restore.context import RestoreContext
@@ -33,6 +33,7 @@ from airflow_pgbackup.backup.restore.retry_marker import request_digest
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.backup.restore.target_state import TargetState, inspect_target
 from airflow_pgbackup.backup.sql_checks import SqlCheck, parse_checks
+from airflow_pgbackup.backup.subset import Subset
 from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import quoted
@@ -53,6 +54,7 @@ def refresh(
     rules: MaskingRules | None = None,
     masking_key: MaskingKey | None = None,
     checks: Iterable[SqlCheck | Mapping[str, Any] | str] = (),
+    subset: Subset | None = None,
     minimum_level: str = "archive",
     keep: int = 1,
     jobs: int | None = None,
@@ -72,6 +74,8 @@ def refresh(
     :param masking_key: for the rules; None reads ``masking_key_file`` of the settings.
     :param checks: SQL that must be true in the new database before it takes the place of the old one; see
         :func:`.sql_checks.parse_checks`.
+    :param subset: restore these schemas, tables and rows only. Rows are selected by the values of the source, before
+        they are masked. Rules for tables that are not restored are ignored.
     :param minimum_level: the level at which the backup must be verified.
     :param keep: earlier copies to keep, under names such as ``staging_before_20261127T020000Z``; older ones are
         dropped.
@@ -87,7 +91,8 @@ def refresh(
         ``duration_seconds``, ``database_bytes``, ``rows``, ``objects``, ``replaced`` (the name of the copy that served
         until now; None if it was dropped), ``kept`` (names of all earlier copies, the newest first), ``reapplied``
         (number of owners and grants), ``not_reapplied`` and ``new_objects`` (lines), ``masked_columns`` and
-        ``searched_values`` (numbers), ``checks`` (a line for each SQL check), ``warnings``.
+        ``searched_values`` (numbers), ``checks`` (a line for each SQL check), ``subset`` (for each table with selected
+        rows: ``table``, ``before``, ``after``), ``foreign_keys_left_out`` (names), ``warnings``.
     :raises MaskingError: the rules do not fit the database, or a value of a masked column was found in the copy; the
         old database serves unchanged.
     :raises ConfigurationError: invalid request, or the server lacks what the backup needs. Nothing was changed.
@@ -130,9 +135,8 @@ def refresh(
         f"refreshing {target.label} from backup {name}: {human_bytes(manifest.artifact.size)}, "
         f"PostgreSQL {manifest.source.server_version}, verified at level {evidence.backup.level}"
     )
-    outcome, copy = _refreshed(
-        request, keep, _Rules(rules, masking_key or _key(context)) if rules else None, sql_checks
-    )
+    masking = _Rules(rules, masking_key or _key(context)) if rules else None
+    outcome, copy = _refreshed(request, keep, masking, subset, sql_checks)
     seconds = round(time.monotonic() - started, 3)
     restored = reference_of(repository, evidence)
     if (earlier := outcome.earlier) and (earlier.series, earlier.id) != (manifest.series.path, manifest.id):
@@ -203,7 +207,7 @@ def _key(context: RunContext) -> MaskingKey:
 
 
 def _refreshed(
-    request: RestoreRequest, keep: int, masking: _Rules | None, checks: tuple[SqlCheck, ...]
+    request: RestoreRequest, keep: int, masking: _Rules | None, subset: Subset | None, checks: tuple[SqlCheck, ...]
 ) -> tuple[RestoreOutcome, Refreshed]:
     run, target = request.run, request.target
     maintenance = target.maintenance(run.cancel)
@@ -224,8 +228,12 @@ def _refreshed(
             state.server,
             large_objects=masking is None or masking.rules.keep_large_objects,
             jobs=request.options.jobs,
+            subset=subset,
         )
-        masked = MaskedLoad(run, masking.rules, masking.key, checked, loader.entries) if masking else None
+        masked = None
+        if masking:
+            rules = rules_for(masking.rules, loader.subset) if loader.subset else masking.rules
+            masked = MaskedLoad(run, rules, masking.key, checked, loader.entries)
         copy = RefreshedCopy(request, state, loader, masked=masked, checks=checks, keep=keep)
         return request.execute(copy), copy.refreshed
 

@@ -14,9 +14,10 @@ from functools import partial
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.progress import counted
-from airflow_pgbackup.backup.restore.archive import ArchiveLoader, Selection, read_archive
+from airflow_pgbackup.backup.restore.archive import ArchiveLoader, read_archive
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.new_database import drop_public_schema
+from airflow_pgbackup.backup.subset import Subset
 from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
@@ -36,8 +37,9 @@ class SectionLoader:
     """Restores the sections of an archive into a new database, one after the other.
 
     :param large_objects: restore large objects. :param jobs: processes of pg_restore for rows and indexes.
-    :param select: returns the entries to restore, of all that are ever restored.
-    :raises ClientError, ConfigurationError, OptionError: as :class:`.ArchiveLoader`.
+    :param subset: what to restore of the archive; None restores all of it.
+    :ivar subset: what that is of this archive.
+    :raises ClientError, ConfigurationError, OptionError: as :class:`.ArchiveLoader` and :meth:`.Subset.plan`.
     """
 
     def __init__(
@@ -48,16 +50,17 @@ class SectionLoader:
         *,
         large_objects: bool = True,
         jobs: int | None = None,
-        select: Selection | None = None,
+        subset: Subset | None = None,
     ) -> None:
         self._run = run
         archive = read_archive(run, checked)
         self.toc = archive.toc
+        self.subset = subset.plan(archive.toc) if subset else None
         # Definitions are in the table of contents: the file of an archive is read once, for the rows.
         head = archive.head
         definitions = replace(archive, source=lambda: nullcontext(io.BytesIO(head))) if head else archive
         self._left_out: set[str] = set()
-        chosen = partial(self._chosen, large_objects, select)
+        chosen = partial(self._chosen, large_objects)
 
         def loader(section: str, jobs: int | None) -> ArchiveLoader:
             options = RestoreOptions(
@@ -96,6 +99,7 @@ class SectionLoader:
             f"{counted(len(self._pre_data.entries), 'definition')}, the rows of {counted(tables, 'table')}, then "
             f"{counted(len(self._post_data.entries), 'index, constraint or trigger', 'indexes, constraints, triggers')}"
         ]
+        lines += self.subset.lines if self.subset else []
         return lines + ([f"left out: {', '.join(sorted(self._left_out))}"] if self._left_out else [])
 
     def load_definitions(self, params: ConnectionParams) -> None:
@@ -119,7 +123,7 @@ class SectionLoader:
         if loader.entries:
             loader.load(params, single_transaction=False, public_exists=public_exists)
 
-    def _chosen(self, large_objects: bool, select: Selection | None, entries: list[TocEntry]) -> list[TocEntry]:
+    def _chosen(self, large_objects: bool, entries: list[TocEntry]) -> list[TocEntry]:
         kept = []
         for entry in entries:
             why = _NEVER.get(entry.kind) or ("subscriptions" if entry.name.startswith("SUBSCRIPTION ") else None)
@@ -129,4 +133,4 @@ class SectionLoader:
                 self._left_out.add(why)
             else:
                 kept.append(entry)
-        return select(kept) if select else kept
+        return self.subset.select(kept) if self.subset else kept

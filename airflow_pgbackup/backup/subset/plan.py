@@ -51,11 +51,14 @@ class SubsetPlan:
     section post-data.
 
     :ivar lines: what is selected and what is left out, a line each, at most 20 of each kind.
+    :ivar tables: that are restored, those without rows included. :ivar missing: that are not.
     :ivar left_out: the foreign keys that the copy lacks, ``orders_customer_fkey of public.orders``, all of them.
     """
 
     def __init__(self, selection: Selection, where: Mapping[Table, str]) -> None:
         self._selection = selection
+        self.tables = frozenset(selection.tables | selection.without_rows)
+        self.missing = frozenset(selection.missing)
         self._where = dict(where)
         keys, unknown = _foreign_keys(selection)
         root = selection.partitions.root
