@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
@@ -29,9 +29,12 @@ from airflow_pgbackup.backup.masking.triggers import (
     trigger,
     trigger_body,
 )
-from airflow_pgbackup.postgres.sql.anybytes import decoded
+from airflow_pgbackup.postgres.sql.anybytes import Identifier, decoded
 from airflow_pgbackup.text import printable
 from airflow_pgbackup.yaml_mapping.problem import Problem
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
 
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 
@@ -82,6 +85,7 @@ class Masking:
         self.check_columns(connection)
         assert self.plan is not None  # noqa: S101  check_columns() made it
         try:
+            _quiet_log(connection, "SET log_error_verbosity TO 'terse'")
             for statement in PREPARE:
                 connection.execute(statement)
             kinds = self._kinds(self.plan)
@@ -110,6 +114,7 @@ class Masking:
         for (function,) in functions:
             connection.execute(sql.SQL("DROP FUNCTION IF EXISTS {} CASCADE").format(sql.SQL(function)))
         connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(SCHEMA)))
+        _quiet_log(connection, "RESET log_error_verbosity")
 
     @property
     def words(self) -> frozenset[bytes]:
@@ -184,6 +189,16 @@ def _empty_search_path(connection: psycopg.Connection[Any]) -> Iterator[None]:
     finally:
         if row is not None and not connection.broken:
             connection.execute("SELECT set_config('search_path', %s, false)", [row[0]])
+
+
+def _quiet_log(connection: psycopg.Connection[Any], change: LiteralString) -> None:
+    """Keep the server from writing a row of the source into its log, as it does where COPY fails on that row.
+
+    Only a superuser may; for others it stays as it is.
+    """
+    database = Identifier(connection.info.dbname)
+    with suppress(psycopg.errors.InsufficientPrivilege):
+        connection.execute(sql.SQL("ALTER DATABASE {} " + change).format(database))
 
 
 def _refused(connection: psycopg.Connection[Any], query: bytes) -> str | None:

@@ -297,6 +297,27 @@ def test_the_secrets_are_neither_in_the_catalog_nor_in_the_servers_log() -> None
             assert str(KEY.number("seed")) not in log
 
 
+def test_a_row_that_fails_is_not_quoted_in_the_servers_log(tmp_path: Path) -> None:
+    rules = "columns: {public.t.*: {fixed: masked}}"
+    with started(BUILDS[-1]) as tools:
+        database = tools.database("target", "CREATE TABLE t (c text CHECK (c <> 'masked'))")
+        masking = Masking(load_rules(rules), KEY)
+        with database.connect() as connection:
+            masking.install(connection)
+        with database.connect() as loading, pytest.raises(psycopg.errors.CheckViolation) as caught:  # noqa: SIM117
+            with loading.cursor().copy("COPY t FROM STDIN") as copy:
+                copy.write("Johanna Original\n")
+        assert masking.hint(str(caught.value)) == (
+            "The masked rows violate it; change the rules of public.t.c (fixed)."
+        )
+        with database.connect() as connection:
+            masking.remove(connection)
+            assert one(connection, "SELECT count(*) FROM pg_db_role_setting") == 0
+        log = tools.server.log_path.read_text(errors="replace")
+        assert "violates check constraint" in log
+        assert "Johanna" not in log
+
+
 MISFITS = {
     "name: {fake: name}": "public.t.id: no rule, and its table is under rules; add one, such as keep",
     "'*': keep, public.t.nmae: keep": "columns.public.t.nmae: no such column",
