@@ -44,6 +44,8 @@ class PgRefreshOperator(PgBackupOperator):
         as they are.
     :param masking_key_conn_id: a connection whose password is the key of the masks; by default
         ``[pgbackup] masking_key_file``.
+    :param subset: restore a part of the backup: a mapping with ``where`` (tables to SQL expressions that select rows),
+        ``schemas``, ``tables``, ``exclude_tables`` (lists of patterns); see the guide *Staging from a verified backup*.
     :param checks: SQL that must be true in the new database before the swap, as in
         :class:`~airflow_pgbackup.operators.verify.PgBackupVerifyOperator`.
     :param identity_conn_id: of an encrypted backup: a connection whose password is the secret key of a recipient; by
@@ -61,11 +63,11 @@ class PgRefreshOperator(PgBackupOperator):
 
     template_fields = (
         "backup", "repository", "series", "backup_id", "minimum_level", "aws_conn_id", "postgres_conn_id", "database",
-        "rules", "masking_key_conn_id", "checks", "identity_conn_id", "keep", "jobs", "terminate_sessions",
+        "rules", "masking_key_conn_id", "subset", "checks", "identity_conn_id", "keep", "jobs", "terminate_sessions",
         "maintenance_database", "allow_older_server", "plan_only",
     )  # fmt: skip
 
-    template_fields_renderers: ClassVar[dict[str, str]] = {"backup": "json", "checks": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {"backup": "json", "subset": "json", "checks": "json"}
 
     _emits: ClassVar[AssetAlias | None] = REFRESHED
 
@@ -82,6 +84,7 @@ class PgRefreshOperator(PgBackupOperator):
         database: str | None = None,
         rules: str | None = None,
         masking_key_conn_id: str | None = None,
+        subset: Mapping[str, object] | None = None,
         checks: Sequence[Mapping[str, Any] | str] = (),
         identity_conn_id: str | None = None,
         keep: int | str = 1,
@@ -105,6 +108,7 @@ class PgRefreshOperator(PgBackupOperator):
         self.database = database
         self.rules = rules
         self.masking_key_conn_id = masking_key_conn_id
+        self.subset = subset
         self.checks = checks
         self.identity_conn_id = identity_conn_id
         self.keep = keep
@@ -122,6 +126,7 @@ class PgRefreshOperator(PgBackupOperator):
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.masking import load_rules
         from airflow_pgbackup.backup.refresh import refresh
+        from airflow_pgbackup.backup.subset import Subset
         from airflow_pgbackup.hooks.identities import masking_key_of
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
 
@@ -139,6 +144,7 @@ class PgRefreshOperator(PgBackupOperator):
             target=self._connected(PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(), reads=False),
             rules=rules,
             masking_key=key,
+            subset=Subset.of(self.subset) if self.subset else None,
             checks=list(self.checks),
             minimum_level=self.minimum_level,
             keep=_number("keep", self.keep, 0),

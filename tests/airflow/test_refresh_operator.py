@@ -141,11 +141,13 @@ def test_a_task_group_verifies_first(staging: ConnectionParams, folder: Path, ru
     missing = run_dag(IMPORT + f"pg_refresh({with_name})")
     assert "no backup of source/x is in" in missing.failure
     (name,) = (path.name for path in (folder / "source").iterdir())
-    run = run_dag(IMPORT + f"pg_refresh(level='integrity', keep=0, {common.format(name=name)})")
+    subset = "subset={'where': {'public.film': 'id <= {{ 120 }}'}}"
+    run = run_dag(IMPORT + f"pg_refresh(level='integrity', keep=0, {common.format(name=name)}, {subset})")
     assert run.states == dict.fromkeys(("pg_refresh.choose", "pg_refresh.verify", "pg_refresh.refresh"), "success"), (
         run.output
     )
-    assert films(staging) == 300
+    assert films(staging) == 120
+    assert run.results["pg_refresh.refresh"]["subset"] == [{"table": "public.film", "before": 300, "after": 120}]
 
 
 def test_the_example(
