@@ -17,11 +17,13 @@ class ColumnPattern:
     Outside of double quotes, letters are folded to lower case, ``*`` stands for any characters and ``?`` for one.
 
     :ivar text: as the user wrote it.
+    :ivar names: schema, table and column of one without wildcards; empty for others.
     :ivar specificity: of two patterns that fit a column, the one with more of it counts.
     """
 
     text: str
     specificity: int = field(compare=False, default=0)
+    names: tuple[str, ...] = field(compare=False, repr=False, default=())
     _parts: tuple[re.Pattern[str], ...] = field(compare=False, repr=False, default=())
 
     @classmethod
@@ -31,13 +33,16 @@ class ColumnPattern:
         :raises ValueError: it does not have three parts, or too many wildcards; the message says so.
         """
         parts: list[re.Pattern[str]] = []
+        names: list[str] = []
         specificity, at = 0, 0
         while at <= len(text) and len(text) <= _LONGEST:
             match = _PART.match(text, at)
             if not match:
                 break
             quoted, bare = match.groups()
-            regex, weight = (re.escape(quoted.replace('""', '"')), 2) if quoted is not None else _wildcards(bare)
+            name = _folded(bare) if quoted is None else quoted.replace('""', '"')
+            regex, weight = (re.escape(name), 2) if quoted is not None else _wildcards(name)
+            names.append(name)
             parts.append(re.compile(regex, re.DOTALL))
             specificity += weight
             at = match.end()
@@ -48,12 +53,12 @@ class ColumnPattern:
             at += 1
         if at != len(text) or len(parts) != 3 or text.endswith("."):
             raise ValueError("not schema.table.column; put a name with dots, spaces or capitals into double quotes")
-        return cls(text, specificity, tuple(parts))
+        return cls(text, specificity, tuple(names) if specificity == 6 else (), tuple(parts))
 
     @property
     def exact(self) -> bool:
         """Whether it has no wildcard."""
-        return self.specificity == 6
+        return bool(self.names)
 
     def matches(self, schema: str, table: str, column: str) -> bool:
         """Return whether it fits a column."""
@@ -66,12 +71,16 @@ class ColumnPattern:
         return self._parts[0].fullmatch(schema) is not None and self._parts[1].fullmatch(table) is not None
 
 
+def _folded(bare: str) -> str:
+    """Return an unquoted part as the server folds names."""
+    return "".join(c.lower() if c.isascii() else c for c in bare)
+
+
 def _wildcards(bare: str) -> tuple[str, int]:
     """Return the regular expression of an unquoted part, and 2 for a name, 1 with wildcards, 0 for ``*``."""
     bare = re.sub(r"\*+", "*", bare)
     count = sum(bare.count(each) for each in "*?")
     if count > _MOST_WILDCARDS:
         raise ValueError(f"more than {_MOST_WILDCARDS} wildcards in a name")
-    folded = "".join(c.lower() if c.isascii() else c for c in bare)  # as the server folds names
-    regex = "".join({"*": ".*", "?": "."}.get(c) or re.escape(c) for c in folded)
+    regex = "".join({"*": ".*", "?": "."}.get(c) or re.escape(c) for c in bare)
     return regex, 0 if bare == "*" else 1 if count else 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from airflow_pgbackup.backup.masking.pattern import ColumnPattern
@@ -73,6 +74,20 @@ class MaskingRules:
 
     def matching(self, schema: str, table: str, column: str) -> Iterator[tuple[ColumnPattern, Rule]]:
         """Yield the rules that fit a column."""
-        for pattern, rule in self.columns:
+        yield from self._exact.get((schema, table, column), ())
+        for pattern, rule in self._wildcards:
             if pattern.matches(schema, table, column):
                 yield pattern, rule
+
+    @cached_property
+    def _exact(self) -> dict[tuple[str, ...], list[tuple[ColumnPattern, Rule]]]:
+        """The rules without wildcards, of which a file can have thousands, by column."""
+        found: dict[tuple[str, ...], list[tuple[ColumnPattern, Rule]]] = {}
+        for pattern, rule in self.columns:
+            if pattern.exact:
+                found.setdefault(pattern.names, []).append((pattern, rule))
+        return found
+
+    @cached_property
+    def _wildcards(self) -> list[tuple[ColumnPattern, Rule]]:
+        return [(pattern, rule) for pattern, rule in self.columns if not pattern.exact]
