@@ -76,3 +76,14 @@ def test_requests_of_a_backup_s_life() -> None:
     assert len(cells) == 5
     for _, _, what, puts, gets, free, _ in cells:
         assert f"| {what} | {puts} | {gets} | {free} |" in page
+
+
+def test_masking_beside_a_plain_restore() -> None:
+    run = subprocess.run(
+        [sys.executable, BENCHMARKS / "bench_masking.py", "--mib", "1", "--rounds", "1"], capture_output=True, text=True
+    )
+    assert run.stderr == ""
+    lines = run.stdout.splitlines()
+    assert "rows, 1 MiB" in lines[0]
+    assert lines[1] == "| plain | masked | ratio of medians | search for leaks |"
+    assert len(lines) == 4
