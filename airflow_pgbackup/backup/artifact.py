@@ -159,7 +159,7 @@ def check_bytes(
         return wrong, Checked(repository, manifest, {})
     if path is not None:
         _prepare(repository, manifest, path, sum(file.size for file in copied.files))
-    found = _each(artifact.files, check, cancel)
+    found = each_file(artifact.files, check, cancel)
     marks = {manifest.key(file): its for file, (_, its) in zip(artifact.files, found, strict=True) if its is not None}
     wrong = [line for line, _ in found if line]
     if wrong:
@@ -211,7 +211,9 @@ def _copying(stream: BinaryIO, path: Path | None) -> Iterator[Callable[[int], by
         yield copy.read if clone(stream, copy) else read
 
 
-def _each(files: Sequence[FileDigest], work: Callable[[FileDigest, CancelFlag], _T], cancel: Cancel | None) -> list[_T]:
+def each_file(
+    files: Sequence[FileDigest], work: Callable[[FileDigest, CancelFlag], _T], cancel: Cancel | None
+) -> list[_T]:
     """Return the results of ``work`` on every file, a few at a time, in the order of the files. A failure ends all.
 
     The calling thread reads a single file, so that Airflow's timeout interrupts a read that hangs.

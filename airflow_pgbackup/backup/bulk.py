@@ -1,4 +1,4 @@
-"""Verify, upload or rehearse many backups, one after the other: each yields a result, and a failure stops none.
+"""Verify, upload, rewrap or rehearse many backups, one after the other: each yields a result, and a failure stops none.
 
 What ends the loop is what would end every call: a request to stop. Errors of one backup, and of a repository or disk
 that may be there again for the next one, become its result.
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.drill import choose_drill
 from airflow_pgbackup.backup.reference import reference_of
+from airflow_pgbackup.backup.rewrap import require_recipients, rewrap
+from airflow_pgbackup.backup.rewrapped import find_rewrapped, is_wrapped
 from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.errors import (
@@ -159,6 +161,41 @@ def upload_all(
         return copied
 
     yield from _each(backups, work, "uploading", context, source, destination)
+
+
+def rewrap_all(
+    *,
+    repository: Repository,
+    newest: int | None = None,
+    server: str | None = None,
+    series: Sequence[Series] | None = None,
+    context: RunContext | None = None,
+) -> Iterator[BackupResult]:
+    """Encrypt the backups of a repository to other recipients, the newest of each series first; see
+    :func:`.rewrap.rewrap`.
+
+    Those that are encrypted to these recipients already, or were rewrapped for them, are skipped: a second call goes on
+    where an interrupted one stopped.
+
+    :param newest: only so many of each series, those that earlier calls made included. :param server: only the series
+        of this server. :param series: only these series.
+    :raises ConfigurationError, RepositoryError, Canceled: as :func:`verify_all`.
+    """
+    context = context or RunContext()
+    recipients = require_recipients(context)
+
+    def work(one: Series, id: str) -> Mapping[str, object]:
+        evidence = read_evidence(repository, one, id)
+        manifest = evidence.require_manifest()
+        if is_wrapped(manifest, recipients):
+            raise _Skip("it is encrypted to these recipients already")
+        made = find_rewrapped(repository, manifest, recipients)
+        reference = rewrap(reference=reference_of(repository, evidence), repository=repository, context=context)
+        if made is not None:
+            raise _Skip(f"it is rewrapped already, as {made.backup.id}")
+        return reference
+
+    yield from _each(_chosen(repository, newest, server, series), work, "rewrapping", context, repository)
 
 
 def drill(
