@@ -43,6 +43,7 @@ def get_provider_info() -> dict[str, Any]:
             "report",
             "restore",
             "restore_set",
+            "rewrap",
             "upload",
             "verify",
         ),

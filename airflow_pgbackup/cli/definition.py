@@ -178,6 +178,19 @@ COMMANDS = (
         more=f"With --all, those that the other repository has already are skipped.\n{WORST}",
     ),
     command(
+        "rewrap",
+        "encrypt a backup, or with --all many, to other recipients, as a new backup beside the old one",
+        REPOSITORY,
+        SERIES_OR_ALL,
+        ID,
+        RECIPIENT,
+        IDENTITY,
+        *BULK,
+        more="The new backup holds the same dump, with the same start time. The old one stays until it is pruned.\n"
+        "With --all, those that are encrypted to these recipients already, or were rewrapped for them, are skipped:\n"
+        f"the same command goes on where an interrupted one stopped.\n{WORST}",
+    ),
+    command(
         "get",
         "copy a backup's artifact into a directory",
         REPOSITORY,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
 
 from airflow_pgbackup.embedded import S3Server
@@ -186,6 +188,28 @@ def test_one_named_backup(
     unknown = run_dag(EXAMPLES / f"{task}_backup.py", conf=conf | {"series": "no/such"})
     assert unknown.states == {"choose": "failed", task: "upstream_failed"}
     assert f"no backup of no/such is in {repository}" in unknown.output
+
+
+def test_a_backup_is_encrypted_to_other_keys_by_hand(
+    world: str, run_dag: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = pyrage.x25519.Identity.generate()
+    monkeypatch.setenv("PGBACKUP_REPOSITORIES", f"s3://{world}/pg")
+    monkeypatch.setenv("AIRFLOW__PGBACKUP__RECIPIENTS", str(owner.to_public()))
+    monkeypatch.setenv("AIRFLOW__PGBACKUP__IDENTITY_CONN_ID", "owner")
+    monkeypatch.setenv("AIRFLOW_CONN_OWNER", json.dumps({"conn_type": "generic", "password": str(owner)}))
+    made = run_dag(EXAMPLES / "dvdrental_nightly.py", conf={"init": True}).results["upload"]
+    assert made["artifact"].endswith(".age")
+    later = pyrage.x25519.Identity.generate()
+    monkeypatch.setenv("AIRFLOW__PGBACKUP__RECIPIENTS", str(later.to_public()))
+    conf = {"repository": f"s3://{world}/pg", "series": made["series"], "backup_id": made["id"]}
+    run = run_dag(EXAMPLES / "rewrap_backup.py", conf=conf)
+    assert run.states == {"choose": "success", "rewrap": "success"}, run.output
+    new = run.results["rewrap"]
+    assert (new["id"] > made["id"], new["verified"]) == (True, made["verified"])
+    assert str(owner) not in run.output
+    again = run_dag(EXAMPLES / "rewrap_backup.py", conf=conf)
+    assert again.results["rewrap"]["id"] == new["id"]
 
 
 def test_the_drill_and_the_retention_work_on_what_the_others_make(

@@ -41,6 +41,7 @@ ARGUMENTS: dict[str, str] = {
     "verify": "{here} prod/app",
     "drill": "{here}",
     "upload": "{here} prod/app --to {there}",
+    "rewrap": "{here} prod/app --recipient age1jj3walya49nny598a9t8f27wkaszedrzfujfvns6l0t2suyz9e2spp806z",
     "get": "{here} prod/app --into {directory}/into",
     "restore": "{here} prod/app -d postgres --mode into_existing --use-list {directory}/use.list --dry-run",
     "refresh": "{here} prod/app -d staging --dry-run",

@@ -27,6 +27,8 @@ from airflow_pgbackup.repository.open import open_repository
 
 PROGRAM = [sys.executable, "-c", "import sys; from airflow_pgbackup.cli import main; sys.exit(main())"]
 
+RECIPIENT = "age1jj3walya49nny598a9t8f27wkaszedrzfujfvns6l0t2suyz9e2spp806z"
+
 VERBS = {
     "init": "init {new}",
     "list": "list {here} --all",
@@ -42,6 +44,7 @@ VERBS = {
     "restore": "restore {here} {series} --mode create -d {copy}",
     "restore-set": "restore-set {here} prod --dry-run",
     "refresh": "refresh {here} {series} -d {staging} --keep 0 --yes",
+    "rewrap": "rewrap {here} {series} --recipient " + RECIPIENT,
     "prune": "prune {here} --keep-last 1",
     "freshness": "freshness {here}",
     "metrics": "metrics {here}",
