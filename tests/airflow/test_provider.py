@@ -126,6 +126,7 @@ def test_the_operators_are_found() -> None:
         "PgBackupFreshnessSensor",
         "PgBackupPruneOperator",
         "PgBackupReportOperator",
+        "PgBackupRewrapOperator",
         "PgBackupSetOperator",
         "PgBackupUploadOperator",
         "PgBackupVerifyOperator",
