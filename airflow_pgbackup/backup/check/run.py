@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from airflow_pgbackup.backup.check.database import check_database
 from airflow_pgbackup.backup.check.grants import check_grants
+from airflow_pgbackup.backup.check.keys import check_keys
 from airflow_pgbackup.backup.check.repository import check_coverage, check_repository, check_space, server_databases
 from airflow_pgbackup.backup.check.restorability import check_restorability, check_server_restorability
 from airflow_pgbackup.backup.check.server import (
@@ -86,6 +87,7 @@ class _Check:
         self.server = server
         self.repository = repository
         self.options = options
+        self.context = context
         self.settings = context.settings
         self.cancel = context.cancel
         self.say = context.log
@@ -94,6 +96,7 @@ class _Check:
 
     def run(self) -> None:
         self._options()
+        check_keys(self.context, self.findings)
         backups = None
         if self.repository is not None:
             self.say(f"checking repository {self.repository.uri}")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +15,7 @@ import pyrage
 import pytest
 
 from airflow_pgbackup.backup.artifact import download
+from airflow_pgbackup.backup.check import check
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.diff import diff
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
@@ -26,6 +30,7 @@ from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.streams import MAGIC
 from airflow_pgbackup.errors import ConfigurationError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository import layout
@@ -41,6 +46,7 @@ MARKED = "a row that must not be readable in the repository"
 DUMPS = RunContext(settings=Settings(recipients=(str(OWNER.to_public()), str(OTHER.to_public()))))
 READS = RunContext(identities=Identities((OWNER,)))
 
+KEY_FINDINGS = {"recipients", "single_recipient", "identity"}
 FORMATS = {
     "custom": DumpOptions(),
     "plain": DumpOptions(format="plain", compress="none"),
@@ -227,3 +233,57 @@ def test_a_forged_artifact_is_noticed(format: str, here: Repository, database: C
             repository=here,
             context=READS,
         )
+
+
+def test_check_warns_of_keys_that_will_be_missed(here: Repository, database: ConnectionParams) -> None:
+    def codes(**more: object) -> set[tuple[str, str]]:
+        settings = Settings(recipients=(str(OWNER.to_public()),))
+        found = check(
+            connection=database,
+            server="s",
+            repository=here,
+            context=replace(RunContext(settings=settings), **more),  # type: ignore[arg-type]
+        )
+        return {(finding.severity, finding.code) for finding in found if finding.code in KEY_FINDINGS}
+
+    assert codes() == {("warning", "single_recipient")}
+    assert codes(identities=Identities((OWNER,))) == {("warning", "single_recipient")}
+    assert codes(identities=Identities((OTHER,))) == {("warning", "single_recipient"), ("error", "identity")}
+    assert codes(settings=DUMPS.settings, identities=Identities((OTHER,))) == set()
+    assert codes(settings=Settings(recipients=("age1bad",))) == {("error", "recipients")}
+    assert codes(settings=replace(DUMPS.settings, identity_file="/nonexistent")) == {("error", "identity")}
+
+
+AGE = """import sys, pyrage
+assert sys.argv[1:3] == ["--decrypt", "--identity"] and sys.argv[4] == "--output", sys.argv
+key = pyrage.x25519.Identity.from_str(open(sys.argv[3]).read().strip())
+pyrage.decrypt_file(sys.argv[6], sys.argv[5], [key])
+"""
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_manifests_command_restores_it_without_us(
+    format: str, here: Repository, database: ConnectionParams, server18: PostgresServer, tmp_path: Path
+) -> None:
+    """Run by a shell, with PostgreSQL's programs and age: the one of the machine, or its library."""
+    reference = dump_database(connection=database, server="s", repository=here, options=FORMATS[format], context=DUMPS)
+    manifest = load_manifest(here, reference)
+    (tmp_path / "bin").mkdir()
+    if shutil.which("age") is None:
+        (tmp_path / "bin" / "age").write_text(f"#!{sys.executable}\n{AGE}")
+        (tmp_path / "bin" / "age").chmod(0o755)
+    folder = here.local_path(manifest.artifact_key).parent
+    (folder / "key.txt").write_text(str(OWNER))
+    copy = f"{database.dbname}_restored"
+    with client_environment(server18.params) as env:
+        env["PATH"] = f"{server18.bin_dir}:{tmp_path / 'bin'}:/usr/bin:/bin"
+        done = subprocess.run(
+            ["sh", "-c", manifest.restore_command], cwd=folder, env=env, capture_output=True, text=True
+        )
+    try:
+        assert done.returncode == 0, done.stderr
+        with server18.params.with_database(copy).connect() as session:
+            assert session.execute("select count(*), max(title) from film").fetchall() == [(3000, MARKED)]
+    finally:
+        with server18.params.connect() as session:
+            session.execute(f'drop database if exists "{copy}" with (force)'.encode())
