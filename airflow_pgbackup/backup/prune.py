@@ -36,8 +36,11 @@ from airflow_pgbackup.repository.catalogue import THREADS, Backup, Catalogue, Le
 from airflow_pgbackup.repository.entry import UnfinishedWrite
 from airflow_pgbackup.repository.evidence import read_evidence, unreadable
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, encode_segment
+from airflow_pgbackup.repository.replacement import delayed
 from airflow_pgbackup.repository.retention import Decision, Policy, plan
 from airflow_pgbackup.repository.set_files import ListedSet
+
+_Decide = Callable[[Sequence[Backup]], list[Decision]]
 
 _MOST_IGNORED = 100
 _NAMED = 3
@@ -139,7 +142,9 @@ class _Prune:
     def _apply(self, policy: Policy, catalogue: Catalogue, *, complete: bool) -> None:
         sets = ServerSets.of(self.repository, catalogue, self.now, self._note, complete=complete)
         gone = sets.gone_since(catalogue.by_series())
-        decide = partial(plan, policy=policy, now=self.now, in_sets=sets.kept(), gone_since=gone)
+        decide: _Decide = partial(plan, policy=policy, now=self.now, in_sets=sets.kept(), gone_since=gone)
+        if policy.replace_after is not None:
+            decide = self._delayed(decide, policy, policy.replace_after, catalogue, complete=complete)
         backups = self._with_evidence(catalogue.backups, decide)
         decisions = decide(backups)
         if locks := self._locks([d.backup for d in decisions if not d.keep]):
@@ -163,6 +168,16 @@ class _Prune:
             ends = f"{min(dates)} at the earliest" if dates else "by a legal hold"
             are = "is" if len(locked) == 1 else "are"
             self._note(f"{counted(len(locked), 'backup')} that no rule keeps {are} locked, {ends}")
+
+    def _delayed(
+        self, decide: _Decide, policy: Policy, span: timedelta, catalogue: Catalogue, *, complete: bool
+    ) -> _Decide:
+        """Return a decision by which a backup is kept until what replaces it has been stored for a while."""
+        by = self.now - span
+        sets = ServerSets.of(self.repository, catalogue, self.now, self._note, complete=complete, stored_by=by)
+        gone = sets.gone_since(catalogue.by_series())
+        earlier = partial(plan, policy=policy, now=self.now, in_sets=sets.kept(), gone_since=gone)
+        return lambda backups: delayed(decide(backups), earlier, self.now, span)
 
     def find_temporary(self, prefixes: Iterable[str], grace: timedelta) -> None:
         for prefix in prefixes:
@@ -259,9 +274,7 @@ class _Prune:
         remove_set(self.repository, one)
         self.log(f"deleted {one.location}: no backup of this set remains")
 
-    def _with_evidence(
-        self, listed: Sequence[Backup], decide: Callable[[Sequence[Backup]], list[Decision]]
-    ) -> list[Backup]:
+    def _with_evidence(self, listed: Sequence[Backup], decide: _Decide) -> list[Backup]:
         """Return the same backups; in a series that would lose one, as their files prove them.
 
         :raises Canceled: before each backup.

@@ -42,10 +42,12 @@ class ServerSets:
         note: Callable[[str], None],
         *,
         complete: bool,
+        stored_by: datetime | None = None,
     ) -> ServerSets:
         """List the sets of the servers of a catalogue, and find the newest complete ones of each.
 
         :param complete: the catalogue has all series of its servers; those that it lacks may exist otherwise.
+        :param stored_by: ignore sets of which a file was stored after this.
         """
         there = {(backup.series, backup.id) for backup in catalogue.backups}
         known = catalogue.by_series()
@@ -55,7 +57,11 @@ class ServerSets:
             return unknown or (member.parsed_series, member.id) in there
 
         servers = {series.server for series in known}
-        found = cls(repository, now, note, {server: list_sets(repository, server) for server in sorted(servers)})
+        listed = {
+            server: [one for one in list_sets(repository, server) if stored_by is None or one.stored_at <= stored_by]
+            for server in sorted(servers)
+        }
+        found = cls(repository, now, note, listed)
         for server, sets in found.listed.items():
             for one in sets:
                 content = found._read(one) if one.started_at <= now + SKEW else None

@@ -14,7 +14,13 @@ from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 def run(session: Session) -> None:
     arguments, repository = session.arguments, repository_argument(session)
     with session.working(f"checking {repository.uri}"):
-        report = fsck(repository=repository, read=arguments.read, repair=arguments.repair, context=session.context)
+        report = fsck(
+            repository=repository,
+            read=arguments.read,
+            repair=arguments.repair,
+            revert=arguments.revert,
+            context=session.context,
+        )
     if not report.sound:
         session.status = EXIT_STATUS["check failed"]
     session.result(report.as_json(), *map(str, report.findings), *_summary(report))

@@ -26,6 +26,7 @@ def run(session: Session) -> None:
         keep_monthly=arguments.keep_monthly,
         keep_yearly=arguments.keep_yearly,
         keep_within=parse_duration(arguments.keep_within) if arguments.keep_within else None,
+        replace_after=parse_duration(arguments.replace_after) if arguments.replace_after else None,
         keep_at_least=arguments.keep_at_least,
         keep_labels=arguments.keep_label,
         minimum_level=minimum_level_argument(session),

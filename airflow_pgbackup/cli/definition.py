@@ -336,6 +336,11 @@ COMMANDS = (
         keep("monthly", "the same for months"),
         keep("yearly", "the same for years"),
         argument("--keep-within", metavar="SPAN", help="keep backups within SPAN of the newest: 12h, 30d, 8w"),
+        argument(
+            "--replace-after",
+            metavar="SPAN",
+            help="delete a backup only when those that replace it have been stored for SPAN: 7d",
+        ),
         label("--keep-label", "besides, keep each with this label; * and ? are wildcards; may be repeated"),
         argument(
             "--keep-at-least", type=int, default=1, metavar="N", help="keep at least N backups that count (default: 1)"
@@ -440,6 +445,11 @@ COMMANDS = (
             "--read", metavar="SHARE", help="also re-hash a share of the files: 5%%, or 3/20 for the third of 20 parts"
         ),
         argument("--repair", action="store_true", help="remove leftovers that have not grown for 24 hours"),
+        argument(
+            "--revert",
+            action="store_true",
+            help="bring back the first version of each overwritten file, in a bucket that keeps versions",
+        ),
         more=f"The exit status is 3 where there are errors.\n\n{S3}",
     ),
     command(

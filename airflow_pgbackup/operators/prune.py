@@ -50,6 +50,8 @@ class PgBackupPruneOperator(PgBackupOperator):
     :param keep_hourly: keep the newest backup of each of the last N hours that have one. ``keep_daily``,
         ``keep_weekly`` (ISO weeks), ``keep_monthly`` and ``keep_yearly`` do the same for their periods.
     :param keep_within: keep backups within this timedelta of the newest.
+    :param replace_after: delete a backup only when those that replace it have been stored for this timedelta, by the
+        store's clock; see ``docs/guides/append-only.md``.
     :param keep_at_least: keep at least this many backups that count.
     :param keep_labels: keep, besides, every backup with one of these labels; ``*`` and ``?`` are wildcards.
     :param minimum_level: the level at which a backup must be verified to count: ``integrity``, ``archive`` or
@@ -91,6 +93,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         keep_monthly: int = 0,
         keep_yearly: int = 0,
         keep_within: timedelta | None = None,
+        replace_after: timedelta | None = None,
         keep_at_least: int = 1,
         keep_labels: Sequence[str] = (),
         minimum_level: str | None = "archive",
@@ -114,6 +117,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         self.keep_monthly = keep_monthly
         self.keep_yearly = keep_yearly
         self.keep_within = keep_within
+        self.replace_after = replace_after
         self.keep_at_least = keep_at_least
         self.keep_labels = keep_labels
         self.minimum_level = minimum_level
@@ -168,6 +172,7 @@ class PgBackupPruneOperator(PgBackupOperator):
             keep_monthly=self.keep_monthly,
             keep_yearly=self.keep_yearly,
             keep_within=self.keep_within,
+            replace_after=self.replace_after,
             keep_at_least=self.keep_at_least,
             keep_labels=self.keep_labels,
             minimum_level=self.minimum_level,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 
@@ -62,6 +62,7 @@ class Backup:
     :param locked: why the store would refuse to delete it (object lock), else None. No listing shows it: ``prune``
         requests it for those that it is about to delete.
     :param labels: from evidence; a listing does not show them.
+    :param stored_at: when its verifications were written, by the clock of the store.
     """
 
     series: Series
@@ -77,6 +78,7 @@ class Backup:
     problem: str | None = None
     locked: str | None = None
     labels: tuple[str, ...] = ()
+    stored_at: Mapping[VerificationName, datetime] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def folder(self) -> str:
@@ -259,12 +261,12 @@ def _is_foreign(key: str) -> bool:
 
 def _backup(series: Series, backup_id: str, manifest: Entry, names: dict[str, Entry]) -> Backup:
     pinned = names.pop(PIN_FILE, None) is not None
-    verifications: list[VerificationName] = []
+    verifications: dict[VerificationName, datetime] = {}
     files: dict[str | None, list[Entry]] = {}
     for name, entry in names.items():
         verification = VerificationName.parse(name)
         if verification is not None:
-            verifications.append(verification)
+            verifications[verification] = entry.modified
         else:
             files.setdefault(attempt_of(name), []).append(entry)
     attempts = (_leftover(series, backup_id, members, name) for name, members in files.items() if name)
@@ -284,6 +286,7 @@ def _backup(series: Series, backup_id: str, manifest: Entry, names: dict[str, En
         verifications=tuple(sorted(verifications)),
         pinned=pinned,
         attempts=tuple(attempts) if len(files) > 1 else (),
+        stored_at=verifications,
     )
 
 

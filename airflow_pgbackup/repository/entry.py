@@ -45,3 +45,19 @@ class UnfinishedWrite:
     key: str
     modified: datetime
     upload_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overwritten:
+    """A key that somebody overwrote, in a store that keeps versions. This package overwrites nothing, so the first
+    version since the key was last deleted is the one that it wrote.
+
+    :param first: the version id of that one. :param size: its bytes. :param first_at: when it was written.
+    :param last_at: when the current version was written. Both are aware UTC, by the store's clock.
+    """
+
+    key: str
+    first: str
+    size: int
+    first_at: datetime
+    last_at: datetime

@@ -62,6 +62,7 @@ _Past = tuple[int, Backup, datetime]
 
 _MOST_DAYS = 36_525
 _RULES = ("keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within")
+_SPANS = ("keep_within", "replace_after")
 _BAD = ("failed", "incomplete", "unreadable")
 _NEWEST_FIRST = attrgetter("started_at", "id")
 
@@ -72,6 +73,8 @@ class Policy:
 
     :param keep_labels: labels, with ``*`` and ``?``. Alone they are no policy: they say nothing of other backups.
     :param keep_within: above zero, at most 100 years.
+    :param replace_after: how long a backup must have been stored before an older one is deleted because of it, see
+        :mod:`.replacement`; above zero, at most 100 years. None: not at all.
     :param keep_at_least: how many backups that count always stay, 1 or more.
     :param minimum_level: what a backup must have passed to count; None: every one that has not failed counts.
     :param time_zone: IANA name; a day begins at its midnight.
@@ -85,6 +88,7 @@ class Policy:
     keep_monthly: int = 0
     keep_yearly: int = 0
     keep_within: timedelta | None = None
+    replace_after: timedelta | None = None
     keep_at_least: int = 1
     keep_labels: Sequence[str] = ()
     minimum_level: str | None = "archive"
@@ -97,13 +101,15 @@ class Policy:
             if type(value) is not int or value < (name == "keep_at_least"):
                 least = "1 or more, since prune never empties a series" if name == "keep_at_least" else "0 or more"
                 raise ConfigurationError(f"invalid {parameter(name)} {value!r}", hint=f"Use an integer, {least}.")
-        if self.keep_within is not None:
-            if not isinstance(self.keep_within, timedelta):
-                raise ConfigurationError(f"invalid keep_within {self.keep_within!r}", hint="Use a datetime.timedelta.")
-            if not timedelta(0) < self.keep_within <= timedelta(days=_MOST_DAYS):
+        for name in _SPANS:
+            span = getattr(self, name)
+            if span is None:
+                continue
+            if not isinstance(span, timedelta):
+                raise ConfigurationError(f"invalid {name} {span!r}", hint="Use a datetime.timedelta.")
+            if not timedelta(0) < span <= timedelta(days=_MOST_DAYS):
                 raise ConfigurationError(
-                    f"invalid {parameter('keep_within')} {self.keep_within}",
-                    hint="Use a span above 0 and of at most 100 years.",
+                    f"invalid {parameter(name)} {span}", hint="Use a span above 0 and of at most 100 years."
                 )
         if self.keep_within is None and not any(n for name, n in counts.items() if name != "keep_at_least"):
             raise ConfigurationError(
@@ -124,10 +130,9 @@ class Policy:
         return counts(backup, self.minimum_level)
 
     def describe(self) -> dict[str, object]:
-        """Return the policy as plain JSON: what is set, ``keep_within`` in seconds."""
+        """Return the policy as plain JSON: what is set, spans in seconds."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        if self.keep_within is not None:
-            values["keep_within"] = self.keep_within.total_seconds()
+        values |= {name: span.total_seconds() for name in _SPANS if (span := getattr(self, name)) is not None}
         values["keep_labels"] = list(self.keep_labels)
         return {name: value for name, value in values.items() if value or name == "minimum_level"}
 
@@ -239,7 +244,7 @@ def _apply(eligible: Sequence[_Past], mine: int, policy: Policy) -> Iterator[tup
         if rank == mine:
             yield backup, f"last {number}/{policy.keep_last}"
     if policy.keep_within is not None:
-        newest, text = eligible[0][1].started_at, _span(policy.keep_within)
+        newest, text = eligible[0][1].started_at, span_text(policy.keep_within)
         for rank, backup, _ in eligible:
             if newest - backup.started_at > policy.keep_within:
                 break
@@ -290,7 +295,8 @@ def _local(moment: datetime, zone: tzinfo) -> datetime:
         return moment
 
 
-def _span(span: timedelta) -> str:
+def span_text(span: timedelta) -> str:
+    """Return a span for people: ``30 days``, ``24 hours``."""
     hours = span.total_seconds() / 3600
     return f"{hours / 24:g} days" if hours % 24 == 0 and hours != 24 else f"{hours:g} hours"
 

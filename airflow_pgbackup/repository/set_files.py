@@ -26,6 +26,7 @@ class ListedSet:
     """A backup set as a listing shows it.
 
     :param started_at: when its run started, by its id. :param names: of its files, oldest first.
+    :param stored_at: when the newest of its files was written, by the clock of the store.
     :param others: keys in its folder that are not such files.
     """
 
@@ -33,6 +34,7 @@ class ListedSet:
     id: str
     started_at: datetime
     names: tuple[SetName, ...]
+    stored_at: datetime
     others: tuple[str, ...] = ()
 
     @property
@@ -72,8 +74,12 @@ def group_sets(entries: Iterable[Entry]) -> list[ListedSet]:
         started_at = parse_backup_id(set_id)
         assert started_at is not None  # noqa: S101  split_set_key has checked it
         if known := sorted(name for name in names.values() if name):
-            others = tuple(key for _, _, path, key in members if names[path] is None)
-            sets.append(ListedSet(server=server, id=set_id, started_at=started_at, names=tuple(known), others=others))
+            others = tuple(entry.key for _, _, path, entry in members if names[path] is None)
+            stored_at = max(entry.modified for _, _, path, entry in members if names[path])
+            one = ListedSet(
+                server=server, id=set_id, started_at=started_at, names=tuple(known), stored_at=stored_at, others=others
+            )
+            sets.append(one)
     sets.sort(key=lambda one: one.id, reverse=True)
     return sorted(sets, key=lambda one: one.server)
 
@@ -181,10 +187,10 @@ def _says(one: BackupSet) -> BackupSet:
     return replace(one, finished_at=one.started_at, origin={})
 
 
-def _in_sets(entries: Iterable[Entry]) -> Iterator[tuple[str, str, str, str]]:
+def _in_sets(entries: Iterable[Entry]) -> Iterator[tuple[str, str, str, Entry]]:
     for entry in entries:
         if split := split_set_key(entry.key):
-            yield (*split, entry.key)
+            yield (*split, entry)
 
 
 def _decoded(folder: str) -> str | None:

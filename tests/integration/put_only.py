@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3.session
@@ -55,6 +56,7 @@ class Credentials:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
 
+    @cache  # noqa: B019  they live as long as the tests
     def client(self) -> S3Client:
         session = boto3.session.Session(self.access_key, self.secret_key, region_name="us-east-1")
         config = Config(proxies={}, retries={"max_attempts": 2}, s3={"addressing_style": "path"})

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
 from airflow_pgbackup.repository.catalogue import Leftover
-from airflow_pgbackup.repository.entry import UnfinishedWrite
+from airflow_pgbackup.repository.entry import Overwritten, UnfinishedWrite
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 _ORDER = (ERROR, WARNING, NOTE)
@@ -27,6 +27,7 @@ CODES = {
     "manifest_place": "a manifest in another place than that of the backup it describes",
     "manifest_repository": "a manifest written in another repository",
     "not_regular": "a link, FIFO, device or directory where a file of a backup belongs",
+    "overwritten": "a file that was overwritten in a bucket that keeps versions, so the first version still exists",
     "pin": "a pin that is not a regular file, which prune ignores",
     "read": "a file could not be read, or not to its end, or a directory not be listed",
     "repository_file": "repository.json is missing, damaged, or of a newer major version",
@@ -41,6 +42,7 @@ CODES = {
     "verification_name": "a verification whose content contradicts its file name",
     "verification_other": "a verification of another backup or of another artifact",
     "verification_time": "a verification from before its backup, or from the future",
+    "versions_unlisted": "credentials that may not list versions, so overwritten files are not found",
 }
 """Every code, and what it stands for. Codes are stable: scripts may compare them."""
 
@@ -98,6 +100,14 @@ class Findings:
 
     def note(self, code: str, key: str, message: str, hint: str) -> None:
         self._add(Finding(NOTE, code, key, message, hint))
+
+    def overwritten(self, one: Overwritten, *, reverted: bool) -> None:
+        """Add an error about a file that somebody overwrote; repaired, if its first version is back."""
+        message = f"was overwritten at {one.last_at.isoformat()}; its first version is {one.first} of "
+        hint = "Run fsck with --revert to bring it back, and find out who can write to the repository."
+        finding = Finding(ERROR, "overwritten", one.key, message + one.first_at.isoformat(), hint)
+        repair = "the first version is current again"
+        self._add(replace(finding, repair=repair, repaired=True) if reverted else finding)
 
     def leftover(self, code: str, message: str, what: Leftover | UnfinishedWrite, repair: str) -> None:
         """Add a warning about something that a repair removes."""

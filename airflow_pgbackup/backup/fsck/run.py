@@ -32,8 +32,9 @@ from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Leftover
 from airflow_pgbackup.repository.entry import Entry, UnfinishedWrite
-from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX
+from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX, split_key
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, FileDigest, RepositoryFile
+from airflow_pgbackup.repository.set_layout import split_set_key
 
 
 def fsck(
@@ -41,6 +42,7 @@ def fsck(
     repository: Repository,
     read: str | None = None,
     repair: bool = False,
+    revert: bool = False,
     grace: timedelta = GRACE,
     now: datetime | None = None,
     context: RunContext | None = None,
@@ -50,6 +52,7 @@ def fsck(
     :param read: also re-hash a share of the artifacts' bytes: ``5%`` (another twentieth each day), or ``n/m`` for the
         n-th of m parts; see :mod:`.share`. None: read no artifact.
     :param repair: remove leftovers that have not grown for the grace period, and abort such multipart uploads.
+    :param revert: in a bucket that keeps versions, make the first version of each overwritten file current again.
     :param grace: what has grown within it may belong to a running dump; at least an hour.
     :param now: aware, by default the clock's.
     :raises ConfigurationError: an invalid share, a grace that is too short.
@@ -63,6 +66,7 @@ def fsck(
     share = Share.parse(read, now) if read is not None else None
     context = context or RunContext()
     job = _Fsck(repository, share, grace, now, context.cancel, context.log, context.step)
+    job.check_versions(revert=revert)
     job.check()
     swept: list[str] = []
     if repair:
@@ -87,6 +91,29 @@ class _Fsck:
     files: int = 0
     size: int = 0
     """Number and bytes of the files of artifacts that exist with the right size."""
+
+    def check_versions(self, *, revert: bool) -> None:
+        """Find files of ours that somebody has overwritten, before anything that they say is read.
+
+        :param revert: bring the first versions back.
+        :raises RepositoryError: `revert` is set, and versions cannot be listed or a file not be reverted.
+        """
+        try:
+            found = self.repository.overwritten()
+        except RepositoryError as error:
+            if revert:
+                raise
+            hint = "Grant s3:ListBucketVersions to find files that somebody has overwritten."
+            self.findings.note("versions_unlisted", "", error.message, hint)
+            return
+        for one in found:
+            if not _is_ours(one.key):
+                continue
+            self.cancel.check()
+            if revert:
+                self.repository.revert(one)
+                self.log(f"reverted {one.key} to version {one.first}")
+            self.findings.overwritten(one, reverted=revert)
 
     def check(self) -> None:
         problem = self._identify()
@@ -258,3 +285,9 @@ class _Fsck:
         if why is None:
             self.log(f"removed {key}")
         return why
+
+
+def _is_ours(key: str) -> bool:
+    """Return whether this package writes the key once. A pin may be written again, after unpin has deleted it."""
+    parts = split_key(key) or split_set_key(key)
+    return key == REPOSITORY_FILE or (parts is not None and parts[2] != PIN_FILE)

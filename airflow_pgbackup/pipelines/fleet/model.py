@@ -135,6 +135,7 @@ class Retention(Part):
     keep_monthly: Count = 0
     keep_yearly: Count = 0
     keep_within: Span | None = None
+    replace_after: Span | None = None
     keep_at_least: Positive = 1
     keep_labels: list[Name] = []
     minimum_level: Literal["integrity", "archive", "restore"] | None = "archive"

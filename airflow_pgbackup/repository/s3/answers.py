@@ -41,10 +41,15 @@ _EXPECTED: Mapping[str, tuple[str, ...]] = {
     "UploadPartCopy": ("CopyPartResult",),
     # S3 always sends it. botocore takes any other XML for a listing without keys.
     "ListObjectsV2": ("IsTruncated",),
+    "ListObjectVersions": ("IsTruncated",),
 }
 _EXPECTED_ITEMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "ListObjectsV2": {"Contents": ("Key", "Size", "ETag", "LastModified"), "CommonPrefixes": ("Prefix",)},
     "ListMultipartUploads": {"Uploads": ("Key", "UploadId", "Initiated")},
+    "ListObjectVersions": {
+        "Versions": ("Key", "VersionId", "IsLatest", "LastModified", "ETag", "Size"),
+        "DeleteMarkers": ("Key", "VersionId", "IsLatest", "LastModified"),
+    },
     "ListParts": {"Parts": ("LastModified",)},
 }
 

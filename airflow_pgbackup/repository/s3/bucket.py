@@ -38,6 +38,7 @@ _LISTINGS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ListObjectsV2": (("Contents", "CommonPrefixes"), ("NextContinuationToken",)),
     "ListParts": (("Parts",), ("NextPartNumberMarker",)),
     "ListMultipartUploads": (("Uploads",), ("NextKeyMarker", "NextUploadIdMarker")),
+    "ListObjectVersions": (("Versions", "DeleteMarkers"), ("NextKeyMarker", "NextVersionIdMarker")),
 }
 
 

@@ -25,7 +25,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.byte_source import ByteSource, OnRead
 from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.catalogue import PIN_FILE
-from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
+from airflow_pgbackup.repository.entry import Entry, Incoming, Overwritten, UnfinishedWrite
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
 from airflow_pgbackup.repository.protection import Protection
 from airflow_pgbackup.repository.s3.bucket import Bucket
@@ -37,6 +37,7 @@ from airflow_pgbackup.repository.s3.protection import read_lock_configuration, r
 from airflow_pgbackup.repository.s3.reader import ObjectReader
 from airflow_pgbackup.repository.s3.unfinished import old_probes, old_uploads, server_time
 from airflow_pgbackup.repository.s3.upload import Upload
+from airflow_pgbackup.repository.s3.versions import overwritten, revert
 from airflow_pgbackup.repository.set_layout import split_set_key
 from airflow_pgbackup.text import printing
 from airflow_pgbackup.wording import new_repository, store
@@ -160,6 +161,15 @@ class S3Repository(Repository):
             name = self._bucket.name
             raise ConfigurationError(f"bucket {name} has no object lock, but lock_for is {lock}", hint=NO_LOCK)
         return deleted
+
+    def overwritten(self) -> Sequence[Overwritten]:
+        with self._bucket.errors(f"cannot list the versions of {self.uri}"):
+            return list(overwritten(self._bucket, self._root))
+
+    def revert(self, one: Overwritten) -> None:
+        key = self._root + one.key
+        with self._bucket.errors(f"cannot revert {self.location(one.key)} to version {one.first}"):
+            revert(self._bucket, key, one, _copy_source(self._bucket, key, one.first))
 
     def unfinished_writes(
         self, older_than: timedelta, *, prefix: str = "", say: Callable[[str], None] | None = None

@@ -1,0 +1,51 @@
+"""Let a newer backup replace an older one only after a while in the repository: ``replace_after`` of a policy.
+
+Nothing in a repository is signed. Whoever may add files can add backups that are consistent in themselves, with passed
+verifications, and the retention rules would delete good backups because of them. What such a person cannot choose is
+the time at which the store says that a file was written. So a backup is deleted only if the rules would delete it from
+the repository as it was stored some days ago, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from airflow_pgbackup.repository.catalogue import Backup
+from airflow_pgbackup.repository.retention import Decision, span_text
+from airflow_pgbackup.repository.state import standing
+
+_PROBLEMS = ("incomplete", "unreadable")
+
+
+def delayed(
+    decisions: Sequence[Decision],
+    decide: Callable[[Sequence[Backup]], Sequence[Decision]],
+    now: datetime,
+    span: timedelta,
+) -> list[Decision]:
+    """Return decisions by which a backup is kept until the ones that replace it have been stored for a while.
+
+    :param decisions: about the repository as it is.
+    :param decide: decides about backups as they were stored at `now` - `span`.
+    """
+    moment = now - span
+    earlier = [old for one in decisions if (old := as_stored(one.backup, moment)) is not None]
+    deleted = {(one.backup.series, one.backup.id) for one in decide(earlier) if not one.keep}
+    why = f"what replaces it has not been stored for {span_text(span)}"
+    return [
+        one if one.keep or (one.backup.series, one.backup.id) in deleted else Decision(one.backup, True, (why,))
+        for one in decisions
+    ]
+
+
+def as_stored(backup: Backup, moment: datetime) -> Backup | None:
+    """Return a backup as it was stored at a moment, by the clock of the store; None if its manifest was not."""
+    if backup.committed_at > moment:
+        return None
+    stored = tuple(one for one in backup.verifications if backup.stored_at.get(one, backup.committed_at) <= moment)
+    if len(stored) == len(backup.verifications) or backup.state in _PROBLEMS:
+        return backup
+    state, level = standing(stored)
+    return replace(backup, verifications=stored, state=state, level=level)
