@@ -2,6 +2,7 @@
 #
 #   make demo               a backup from end to end, on real servers that are gone afterwards
 #   make demo DUMP=x.tar    the same with a database of yours, from a dump of it
+#   make demo-staging       staging gets a verified backup, masked, and keeps its grants
 #   make test  check        the tests; formatting, types, layers
 #   make test-lowest        the tests that touch Airflow or boto3, with the lowest versions that pyproject.toml admits
 #   make test-distributed   backups on two Celery workers that share no disk; needs Linux, unshare and ip
@@ -18,11 +19,14 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-lowest test-distributed check bench docs site format lock clean
+.PHONY: demo demo-staging test test-lowest test-distributed check bench docs site format lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.installed
 	@$(BIN)/python -m airflow_pgbackup.demo $(if $(DUMP),--dump '$(DUMP)')
+
+demo-staging: .venv/.installed
+	@$(BIN)/python -m airflow_pgbackup.demo.staging
 
 test: .venv/.installed
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST)

@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +42,19 @@ def run(*, dump: Path | None = None) -> int:
     """Run the demo and print its errors.
 
     :param dump: as for :func:`demonstrate`.
+    :return: as for :func:`exit_status_of`.
+    """
+    return exit_status_of(lambda: demonstrate(dump, Terminal()))
+
+
+def exit_status_of(demo: Callable[[], object]) -> int:
+    """Run a demo and print its errors.
+
     :return: the exit status: 0; 1 after a failure, with a message; 130 after Ctrl-C.
     """
     errors = Terminal(stderr=True)
     try:
-        demonstrate(dump, Terminal())
+        demo()
     except KeyboardInterrupt:
         errors.say("stopped; all servers and files were removed")
         return 130
@@ -62,8 +70,8 @@ def run(*, dump: Path | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the demo as Ctrl-C does, so that every ``with`` cleans up."""
+def terminated_is_interrupted() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a demo as Ctrl-C does, so that every ``with`` cleans up."""
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
@@ -78,7 +86,7 @@ def demonstrate(dump: Path | None, terminal: Terminal) -> Outcome:
     :param dump: restore this dump and back up its database, instead of the sample.
     :raises PgBackupError: a step failed. Further lines of its message are the end of a log.
     """
-    with _terminated_is_interrupted():
+    with terminated_is_interrupted():
         outcome = _run(dump, terminal)
     print_report(outcome, terminal)
     if problem := outcome.problem:

@@ -148,3 +148,26 @@ def test_a_failed_run_shows_the_end_of_its_log_and_keeps_it(tmp_path: Path, monk
         "what went wrong"
         in Path(str(caught.value.hint).removeprefix("The complete log is in ").removesuffix(".")).read_text()
     )
+
+
+def test_staging(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [*DEMO[:2], "airflow_pgbackup.demo.staging"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    before, after = (
+        re.findall(r"^  (\d)  (.+)  (\S+@\S+)  (\S.*)$", part, re.MULTILINE)
+        for part in done.stdout.split("the same in staging")
+    )
+    assert [row[0] for row in before] == [row[0] for row in after] == ["1", "2", "3"]
+    for one, other in zip(before, after, strict=True):
+        assert all(mine != yours for mine, yours in zip(one[1:], other[1:], strict=True))
+    assert re.search(r"searched the copy for \d+ values of masked columns: none found", done.stdout)
+    assert "tester may SELECT customer" in done.stdout
+    assert re.search(r"^  staging_before_\d{8}T\d{6}Z$", done.stdout, re.MULTILINE)

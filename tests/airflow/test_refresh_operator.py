@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,30 @@ PgRefreshOperator(
     assert films(staging) == films(other) == 300, run.output
     assert [run.results[f"refresh[{index}]"]["kept"] for index in (0, 1)] == [[], []]
     assert run.failure == "invalid keep 'no'. HINT: Pass a number, 0 or more."
+
+
+def test_masked_by_a_file_of_rules(
+    staging: ConnectionParams, folder: Path, run_dag: RunDag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "0123456789abcdef of the tests"
+    monkeypatch.setenv("AIRFLOW_CONN_MASKS", json.dumps({"conn_type": "generic", "password": key}))
+    (tmp_path / "masking.yaml").write_text("columns:\n  public.film.id: {generalize: 1000}\n")
+    run = run_dag(
+        IMPORT
+        + dump(folder)
+        + f"""
+PgRefreshOperator(
+    task_id="refresh", postgres_conn_id="staging", backup=made.output, keep=0,
+    rules="{tmp_path}/{{{{ 'masking' }}}}.yaml", masking_key_conn_id="masks",
+    checks=["select count(*) = 300 from film"],
+)
+"""
+    )
+    assert run.states["refresh"] == "success", run.output
+    with staging.connect() as session:
+        assert session.execute("select distinct id from film").fetchall() == [(0,)]
+    assert run.results["refresh"]["masked_columns"] == 1
+    assert key not in run.output
 
 
 def test_a_task_group_verifies_first(staging: ConnectionParams, folder: Path, run_dag: RunDag) -> None:

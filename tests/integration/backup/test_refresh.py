@@ -20,12 +20,14 @@ from restoring import value
 
 from airflow_pgbackup.backup.databases.temporary_database import PREFIX
 from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.backup.masking import MaskingKey, load_rules
 from airflow_pgbackup.backup.refresh import refresh
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.errors import (
     Canceled,
     ConfigurationError,
     ConnectError,
+    PgBackupError,
     RestoreError,
     ToolError,
     VerificationFailed,
@@ -389,6 +391,7 @@ def test_a_retry_returns_what_the_first_attempt_completed(setting: Setting) -> N
 KILLED = """
 import json, os, signal, sys
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.masking import MaskingKey, load_rules
 from airflow_pgbackup.backup.refresh import refresh
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository.open import open_repository
@@ -426,3 +429,50 @@ def test_killed(setting: Setting, line: str) -> None:
     setting.refresh(keep=0)
     assert value(setting.staging, "select count(*) from film") == 200
     assert setting.databases() == [setting.staging.dbname]
+
+
+KEY = MaskingKey(b"a key of the tests, long enough")
+RULES = "columns:\n  public.film.film_id: keep\n  public.film.price: keep\n  public.film.title: hash\n"
+
+
+def test_masked_and_checked(setting: Setting) -> None:
+    done = setting.refresh(
+        rules=load_rules(RULES), masking_key=KEY, checks=[{"name": "films", "sql": "select count(*) = 200 from film"}]
+    )
+    assert value(setting.staging, "select count(*) from film where title ~ '^film'") == 0
+    assert value(setting.staging, "select count(*) from expensive where title ~ '^film'") == 0
+    assert value(setting.staging, "select count(*) from pg_namespace where nspname = 'pgbackup_masking'") == 0
+    assert value(setting.staging, "select count(*) from pg_largeobject_metadata") == 0
+    assert done["masked_columns"] == 1
+    assert done["searched_values"] == 100
+    (line,) = done["checks"]
+    assert "films" in line
+
+
+@pytest.mark.parametrize(
+    ("rules", "checks", "error"),
+    [
+        ("columns:\n  public.film.title: hash\n", [], "public.film.film_id"),  # a column without a rule
+        (RULES.replace("hash", "keep"), ["select count(*) > 1000 from film"], "select count"),
+        # A constraint that fails names the column and its rule.
+        (RULES.replace("hash", "{sql: \"'the same'\"}"), [], "change the rules of public.film.title"),
+        # An expression that masks nothing.
+        (RULES.replace("hash", "{sql: title}"), [], "column public.film.title has"),
+    ],
+    ids=["column", "check", "constraint", "leak"],
+)
+def test_what_the_rules_or_checks_refuse_leaves_the_old_copy(
+    setting: Setting, rules: str, checks: list[str], error: str
+) -> None:
+    with pytest.raises(PgBackupError) as refused:
+        setting.refresh(rules=load_rules(rules), masking_key=KEY, checks=checks)
+    assert error in str(refused.value)
+    assert "film 1" not in str(refused.value)
+    assert f'database "{setting.staging.dbname}" was not changed' in str(refused.value)
+    assert setting.is_as_it_was()
+
+
+def test_rules_need_a_key(setting: Setting) -> None:
+    with pytest.raises(ConfigurationError, match="no masking key given"):
+        setting.refresh(rules=load_rules(RULES))
+    assert setting.is_as_it_was()
