@@ -26,6 +26,8 @@ _PIECE = re.compile(rb"[^\x00-\x1f\\\"]+")
 _SHORTEST_WORD = 4
 _COMMON = 10
 """A word of more samples than this, such as *street*, finds none of them."""
+_FEW = 8
+"""So many samples are searched for one by one in a MiB."""
 _BATCH = 1 << 20
 _OVERLAP = 4096
 
@@ -197,8 +199,18 @@ class _Search:
 
     def _contained(self, data: bytes) -> list[bytes]:
         self._check()
-        words = self._keys.intersection(_words(data))
-        return [needle for word in words for needle in self._by_word[word] if needle in data]
+        found = self._candidates(data)
+        if len(found) <= _FEW:
+            return [needle for needle in found if needle in data]
+        # Common words: line by line, as no sample goes beyond a line.
+        present: set[bytes] = set()
+        for line in data.split(b"\n"):
+            present.update(needle for needle in self._candidates(line) if needle in line)
+        return list(present)
+
+    def _candidates(self, data: bytes) -> list[bytes]:
+        """Return the samples whose words occur."""
+        return [needle for word in self._keys.intersection(_words(data)) for needle in self._by_word[word]]
 
     def _row(self, row: bytes, present: Sequence[bytes], places: Sequence[str]) -> None:
         for field, place in zip(row.split(b"\t"), places, strict=False):
