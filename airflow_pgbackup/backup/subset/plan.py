@@ -127,7 +127,7 @@ class SubsetPlan:
         yield from _bounded(
             f"left out: {entry.label}, which depends on a table that is not restored"
             for entry in selection.entries
-            if entry.dump_id not in selection.kept and self._is_told(entry)
+            if entry.dump_id not in selection.kept and self._has_line(entry)
         )
         yield from _bounded(
             f"restored as a table of its own: {table}, a partition of {parent}, which is not restored"
@@ -145,7 +145,7 @@ class SubsetPlan:
             for key in self._unchecked
         )
 
-    def _is_told(self, entry: TocEntry) -> bool:
+    def _has_line(self, entry: TocEntry) -> bool:
         """Return whether an entry that is left out has a line."""
         if entry.kind in _PARTS:
             return any(table in self._selection.tables for table in _tables_of(entry, self._selection))
