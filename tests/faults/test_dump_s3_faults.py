@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3.session
+import pyrage
 import pytest
 from botocore.config import Config
 from faulty_s3 import FaultyS3
@@ -43,6 +45,12 @@ FILL = (
     "insert into t select n, repeat(md5(n::text), 20) from generate_series(1, 30000) n",
 )
 OPTIONS = DumpOptions(compress="none")
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "encrypted"])
+def settings(request: pytest.FixtureRequest) -> Settings:
+    """Each fault with encryption, too, which puts a thread between pg_dump and the store."""
+    return Settings(recipients=(str(pyrage.x25519.Identity.generate().to_public()),) if request.param else ())
 
 
 @pytest.fixture
@@ -78,6 +86,7 @@ def test_pg_dump_killed_at_any_point(
     client: S3Client,
     bucket: str,
     there: Repository,
+    settings: Settings,
 ) -> None:
     database = fresh_database(server18, None, *FILL)
     rng = random.Random(5)
@@ -89,7 +98,7 @@ def test_pg_dump_killed_at_any_point(
             server="s",
             repository=there,
             options=OPTIONS,
-            context=RunContext(seed=str(rng.random())),
+            context=RunContext(seed=str(rng.random()), settings=settings),
         )
         assert reference["size"] == there.stat(str(reference["key"])).size  # type: ignore[union-attr]
         committed.append(f"{reference['series']}/{reference['id']}/")
@@ -107,7 +116,7 @@ def test_pg_dump_killed_at_any_point(
     dump()
     whole = time.monotonic() - whole
     said: list[tuple[signal.Signals, str]] = []
-    for _ in range(TIMES):
+    for _ in range(TIMES // 2):
         ended.clear()
         number = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
         killer = threading.Thread(target=kill, args=(rng.uniform(0, whole * 0.8), number))
@@ -124,7 +133,7 @@ def test_pg_dump_killed_at_any_point(
         seen = {entry.key for entry in there.list()} - {"repository.json"}
         assert {key for key in seen if not key.startswith(tuple(committed))} == set()
         assert len(seen) == 2 * len(committed)
-    assert len(said) >= TIMES // 3, "they came too late"
+    assert len(said) >= TIMES // 6, "they came too late"
     for number, message in said:
         assert ("terminated by user" if number == signal.SIGTERM else number.name) in message
     sweep(there)
@@ -151,17 +160,22 @@ sys.exit({status})
 """
 
 
-def slow_pg_dump(folder: Path, go: Path, *, status: int) -> Settings:
+def slow_pg_dump(folder: Path, go: Path, *, status: int) -> tuple[str, ...]:
     (folder / "pg_dump").write_text(SLOW.format(python=sys.executable, go=str(go), status=status))
     (folder / "pg_dump").chmod(0o755)
-    return Settings(client_dirs=(str(folder),))
+    return (str(folder),)
 
 
 DIRECTORY = DumpOptions(format="directory", jobs=2, compress="none")
 
 
 def test_a_directory_that_was_partly_sent_when_pg_dump_failed(
-    server18: PostgresServer, client: S3Client, bucket: str, there: Repository, tmp_path: Path
+    server18: PostgresServer,
+    client: S3Client,
+    bucket: str,
+    there: Repository,
+    tmp_path: Path,
+    settings: Settings,
 ) -> None:
     go, ended = tmp_path / "go", threading.Event()
     sent: list[str] = []
@@ -184,19 +198,25 @@ def test_a_directory_that_was_partly_sent_when_pg_dump_failed(
                 server="s",
                 repository=there,
                 options=DIRECTORY,
-                context=RunContext(settings=slow_pg_dump(tmp_path, go, status=1)),
+                context=RunContext(settings=replace(settings, client_dirs=slow_pg_dump(tmp_path, go, status=1))),
             )
     finally:
         ended.set()
         watching.join()
     assert caught.value.exit_code == 1
-    assert [key.rpartition("/")[2] for key in sent] == ["5.dat"]
+    assert [key.rpartition("/")[2] for key in sent] == ["5.dat.age" if settings.recipients else "5.dat"]
     assert uploads(client, bucket) == []
     assert [entry.key for entry in there.list()] == ["repository.json"]
 
 
 def test_a_store_that_refuses_a_member_ends_the_dump_at_once(
-    s3: S3Server, server18: PostgresServer, client: S3Client, bucket: str, there: Repository, tmp_path: Path
+    s3: S3Server,
+    server18: PostgresServer,
+    client: S3Client,
+    bucket: str,
+    there: Repository,
+    tmp_path: Path,
+    settings: Settings,
 ) -> None:
     with FaultyS3(s3.endpoint_url).running() as proxy:
         proxy.fault("UploadPart", "answer", status=403, code="AccessDenied", times=100)
@@ -210,7 +230,9 @@ def test_a_store_that_refuses_a_member_ends_the_dump_at_once(
                 server="s",
                 repository=repository,
                 options=DIRECTORY,
-                context=RunContext(settings=slow_pg_dump(tmp_path, tmp_path / "never", status=0)),
+                context=RunContext(
+                    settings=replace(settings, client_dirs=slow_pg_dump(tmp_path, tmp_path / "never", status=0))
+                ),
             )
     assert "AccessDenied" in str(caught.value)
     assert time.monotonic() - started < 60  # long before pg_dump ends
