@@ -28,6 +28,8 @@ from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import Policy
+from airflow_pgbackup.repository.s3 import versions
+from airflow_pgbackup.repository.s3.options import MIB
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -104,10 +106,10 @@ def nights(repository: Repository) -> list[Manifest]:
     return made
 
 
-def drill(s3: S3Server, endpoint_url: str | None = None, *, versions: bool) -> Drill:
+def drill(s3: S3Server, endpoint_url: str | None = None, *, keeps_versions: bool) -> Drill:
     bucket = s3.bucket()
     owner = Credentials(s3.endpoint_url, s3.access_key, s3.secret_key)
-    if versions:
+    if keeps_versions:
         owner.client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     repository = owner.open(f"s3://{bucket}/pg")
     repository.init()
@@ -118,13 +120,13 @@ def drill(s3: S3Server, endpoint_url: str | None = None, *, versions: bool) -> D
 
 @pytest.fixture
 def versioned(s3: S3Server) -> Drill:
-    return drill(s3, versions=True)
+    return drill(s3, keeps_versions=True)
 
 
 @pytest.fixture
 def plain(s3: S3Server) -> Drill:
     """In a bucket that keeps no versions."""
-    return drill(s3, versions=False)
+    return drill(s3, keeps_versions=False)
 
 
 # -- overwriting ---------------------------------------------------------------------------------------------------
@@ -180,9 +182,22 @@ def test_everything_overwritten_is_found_named_and_brought_back_by_one_command(
     assert "no problems found" in capsys.readouterr().out, "what was reverted is not found again"
 
 
+def test_a_large_file_is_brought_back_in_parts(versioned: Drill, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "PART", 5 * MIB)
+    data = b"PGDMP" + bytes(range(256)) * (11 * MIB // 256)
+    at = datetime.now(timezone.utc).replace(microsecond=0)
+    made = write_backup(versioned.repository, SERIES, at, members={"app.dump": data})
+    key = f"pg/{made.artifact_key}"
+    versioned.steals.put_object(Bucket=versioned.bucket, Key=key, Body=b"garbage")
+    (found,) = versioned.fsck(revert=True, read="100%").findings
+    assert (found.code, found.repaired) == ("overwritten", True)
+    assert versioned.owner.client().get_object(Bucket=versioned.bucket, Key=key)["Body"].read() == data
+    assert versioned.fsck(read="100%").findings == ()
+
+
 def test_no_version_can_be_overwritten_where_the_bucket_requires_if_none_match(s3: S3Server) -> None:
     with no_overwriting(s3) as proxy:
-        target = drill(s3, proxy.url, versions=False)
+        target = drill(s3, proxy.url, keeps_versions=False)
         for key, data in target.bytes.items():
             with pytest.raises(ClientError, match="AccessDenied"):
                 target.steals.put_object(Bucket=target.bucket, Key=key, Body=garbage(data, key))
