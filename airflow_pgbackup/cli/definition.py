@@ -438,6 +438,14 @@ COMMANDS = (
     ),
     command("unpin", "let prune delete a backup again", REPOSITORY, SERIES, ID_TO_PIN),
     command(
+        "undelete",
+        "list, or restore, backups that were deleted or overwritten in a versioned bucket",
+        REPOSITORY,
+        argument("series", metavar="SERIES", nargs="?", help="as 'list' shows it (default: all)"),
+        argument("id", metavar="ID", nargs="?", help="the backup to restore; without it, they are listed"),
+        more=f"A backup that prune deleted is listed too, until the bucket removes its versions.\n\n{S3}",
+    ),
+    command(
         "fsck",
         "check a repository's structure without reading its artifacts",
         REPOSITORY,

@@ -36,7 +36,7 @@ from airflow_pgbackup.errors import (
 from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository.byte_source import ByteSource, OnRead
 from airflow_pgbackup.repository.cancellation import CancelFlag
-from airflow_pgbackup.repository.entry import Entry, Incoming, Overwritten, UnfinishedWrite
+from airflow_pgbackup.repository.entry import Entry, Incoming, Overwritten, UnfinishedWrite, Version
 from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX, check_key, is_key
 from airflow_pgbackup.repository.listing_limits import limited
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, RepositoryFile
@@ -283,6 +283,28 @@ class Repository(ABC):
         """Return why the store refuses to delete a key: ``until 2027-01-31T02:00:00+00:00``, ``by a legal hold``;
         else None."""
         return None
+
+    def may_bypass_lock(self) -> bool:
+        """Return whether these credentials may delete what is locked, by trying it with a small file."""
+        return False
+
+    def versions(self, prefix: str = "") -> Iterator[Version]:
+        """Yield every version of every key below a folder, delete markers too; nothing where the store keeps none.
+
+        :raises RepositoryError: the credentials may not list them, or there are more than allowed.
+        """
+        return iter(())
+
+    def version_locked(self, version: Version) -> str | None:
+        """Return why the store refuses to delete a version, as :meth:`locked` does."""
+        return None
+
+    def restore_version(self, version: Version, above: Sequence[Version]) -> None:
+        """Make a version the current one again: remove the delete markers `above` it, else let the store copy it.
+
+        :raises RepositoryError: the store refuses, or `above` holds newer data that cannot be hidden.
+        """
+        raise RepositoryError(f"{self.uri} keeps no versions")
 
     def hold(self, keys: Iterable[str], *, on: bool) -> str | None:
         """Set or remove a legal hold, which keeps the store from deleting keys; return why the store cannot, else None.

@@ -61,3 +61,26 @@ class Overwritten:
     size: int
     first_at: datetime
     last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a key, in a store that keeps versions.
+
+    :param id: as the store names it. :param modified: when it was written, aware UTC, by the store's clock.
+    :param latest: whether it is the current one, which readers see.
+    :param deleted: whether it is a delete marker, which hides the older ones.
+    """
+
+    key: str
+    id: str
+    modified: datetime
+    latest: bool
+    deleted: bool
+    size: int = 0
+    etag: str = ""
+
+    @property
+    def entry(self) -> Entry:
+        """The entry with which :meth:`.Repository.read` reads this version."""
+        return Entry(self.key, self.size, self.modified, self.id)

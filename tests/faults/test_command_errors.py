@@ -51,6 +51,7 @@ ARGUMENTS: dict[str, str] = {
     "report": "{here} --html {directory}/report.html --plot {directory}/report.png",
     "pin": "{here} prod/app latest --reason why",
     "unpin": "{here} prod/app latest",
+    "undelete": "{here}",
     "fsck": "{here} --read 100% --repair",
     "adopt": "{here} {directory}/old --server old --yes --verify integrity",
     "dump-set": "{here} --server prod --database app --verify integrity",

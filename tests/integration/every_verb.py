@@ -51,6 +51,7 @@ VERBS = {
     "report": "report {here}",
     "pin": "pin {here} {series} {id}",
     "unpin": "unpin {here} {series} {id}",
+    "undelete": "undelete {here}",
     "fsck": "fsck {here}",
     "adopt": "adopt {here} {old} --server old --yes",
     "mask": "mask init",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from airflow_pgbackup.backup.check.protection import check_protection
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.findings import Findings, named
 from airflow_pgbackup.backup.progress import human_bytes
@@ -54,6 +55,7 @@ def check_repository(
     try:
         if repository.probe(say):
             say(f"these credentials may add to {repository.uri}, and delete")
+        check_protection(repository, findings, say)
     except (RepositoryError, ConfigurationError) as error:
         if backups is None and isinstance(error, RepositoryNotFound):
             return None  # already reported

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.fsck.deleted import check_deleted
 from airflow_pgbackup.backup.fsck.findings import Findings, ReadShare, Report
 from airflow_pgbackup.backup.fsck.folder import Checked, FolderContext, check_folder, is_newer
 from airflow_pgbackup.backup.fsck.inventory import Folder, Inventory, check_elsewhere, take_inventory
@@ -133,6 +134,7 @@ class _Fsck:
             self.cancel.check,
         )
         self._check_temporary()
+        check_deleted(self.repository, self.findings)
         if self.share is not None and self.to_read:
             size = sum(file.size for _, file, _ in self.to_read)
             with self.begin(f"reading {self.share.text} of {self.repository.uri}", bytes_total=size) as step:

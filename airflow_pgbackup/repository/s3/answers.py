@@ -45,11 +45,11 @@ _EXPECTED: Mapping[str, tuple[str, ...]] = {
 }
 _EXPECTED_ITEMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "ListObjectsV2": {"Contents": ("Key", "Size", "ETag", "LastModified"), "CommonPrefixes": ("Prefix",)},
-    "ListMultipartUploads": {"Uploads": ("Key", "UploadId", "Initiated")},
     "ListObjectVersions": {
-        "Versions": ("Key", "VersionId", "IsLatest", "LastModified", "ETag", "Size"),
+        "Versions": ("Key", "VersionId", "IsLatest", "Size", "ETag", "LastModified"),
         "DeleteMarkers": ("Key", "VersionId", "IsLatest", "LastModified"),
     },
+    "ListMultipartUploads": {"Uploads": ("Key", "UploadId", "Initiated")},
     "ListParts": {"Parts": ("LastModified",)},
 }
 

@@ -36,9 +36,9 @@ MOST_EMPTY_PAGES = 1000
 # For each listing: the fields with a page's items, and those with the tokens for the next page.
 _LISTINGS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ListObjectsV2": (("Contents", "CommonPrefixes"), ("NextContinuationToken",)),
+    "ListObjectVersions": (("Versions", "DeleteMarkers"), ("NextKeyMarker", "NextVersionIdMarker")),
     "ListParts": (("Parts",), ("NextPartNumberMarker",)),
     "ListMultipartUploads": (("Uploads",), ("NextKeyMarker", "NextUploadIdMarker")),
-    "ListObjectVersions": (("Versions", "DeleteMarkers"), ("NextKeyMarker", "NextVersionIdMarker")),
 }
 
 

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from airflow_pgbackup.repository.protection import Protection
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.errors import MISSING, code_of, status_of
-from airflow_pgbackup.repository.s3.object_lock import LONGEST, MODES
+from airflow_pgbackup.repository.s3.object_lock import LONGEST, MODES, ObjectLock
 
 _NO_LOCK = frozenset({"ObjectLockConfigurationNotFoundError", "ObjectLockConfigurationNotFound"})
 _NO_RULES = frozenset({"NoSuchLifecycleConfiguration"})
@@ -115,3 +115,30 @@ def set_hold(bucket: Bucket, keys: Iterable[str], *, on: bool) -> str | None:
             if on:
                 return f"the store refuses it ({code_of(error)})"
     return None
+
+
+def may_bypass_lock(bucket: Bucket, key: str) -> bool:
+    """Return whether these credentials may delete a version that is locked in governance mode, by trying it.
+
+    If they may not, the version of the file stays for a minute, behind a delete marker.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock-managing.html
+
+    :param key: of a new file.
+    """
+    lock = ObjectLock(timedelta(minutes=1)).parameters()
+    checksum = {"ChecksumAlgorithm": bucket.algorithm} if bucket.algorithm else {}
+    version = bucket.call("PutObject", Key=key, Body=b"probe", **checksum, **lock).get("VersionId")
+    try:
+        bucket.call("DeleteObject", Key=key, VersionId=str(version), BypassGovernanceRetention=True)
+    except ClientError as error:
+        if status_of(error) != 403:
+            raise
+    else:
+        return True
+    try:
+        bucket.call("DeleteObject", Key=key)
+    except ClientError as error:
+        if status_of(error) != 403:  # append-only: prune sweeps it
+            raise
+    return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,17 +26,23 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.byte_source import ByteSource, OnRead
 from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.catalogue import PIN_FILE
-from airflow_pgbackup.repository.entry import Entry, Incoming, Overwritten, UnfinishedWrite
+from airflow_pgbackup.repository.entry import Entry, Incoming, Overwritten, UnfinishedWrite, Version
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
 from airflow_pgbackup.repository.protection import Protection
+from airflow_pgbackup.repository.s3.all_versions import head_version, list_versions, lock_of, remove_markers
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.console import console_url
 from airflow_pgbackup.repository.s3.directory import DirectoryUpload
 from airflow_pgbackup.repository.s3.errors import KEPT, MISSING, NO_LOCK, code_of, line_of, status_of
 from airflow_pgbackup.repository.s3.options import MIB, S3Options
-from airflow_pgbackup.repository.s3.protection import read_lock_configuration, read_protection, set_hold
+from airflow_pgbackup.repository.s3.protection import (
+    may_bypass_lock,
+    read_lock_configuration,
+    read_protection,
+    set_hold,
+)
 from airflow_pgbackup.repository.s3.reader import ObjectReader
-from airflow_pgbackup.repository.s3.unfinished import old_probes, old_uploads, server_time
+from airflow_pgbackup.repository.s3.unfinished import old_probes, old_uploads
 from airflow_pgbackup.repository.s3.upload import Upload
 from airflow_pgbackup.repository.s3.versions import overwritten, revert
 from airflow_pgbackup.repository.set_layout import split_set_key
@@ -134,10 +141,32 @@ class S3Repository(Repository):
             head = self._bucket.head(self._root + key)
         if head is None:
             return None
-        if head.get("ObjectLockLegalHoldStatus") == "ON":
-            return "by a legal hold"
-        until = head.get("ObjectLockRetainUntilDate")
-        return f"until {until.astimezone(timezone.utc).isoformat()}" if until and until > server_time(head) else None
+        return lock_of(head)
+
+    def versions(self, prefix: str = "") -> Iterator[Version]:
+        folder = f"{check_key(prefix)}/" if prefix else ""
+        with self._bucket.errors(f"cannot list the versions of {self.uri}"):
+            yield from list_versions(self._bucket, self._root, self._root + folder)
+
+    def version_locked(self, version: Version) -> str | None:
+        with self._bucket.errors(f"cannot read the metadata of {self.location(version.key)}"):
+            head = head_version(self._bucket, self._root + version.key, version.id)
+        return None if head is None else lock_of(head)
+
+    def restore_version(self, version: Version, above: Sequence[Version]) -> None:
+        key = self._root + check_key(version.key)
+        what = f"cannot restore a version of {self.location(version.key)}"
+        with self._bucket.errors(what):
+            if remove_markers(self._bucket, key, above):
+                return
+            head = head_version(self._bucket, key, version.id)
+            if head is None:
+                raise BackupNotFound(f"{what}: it was removed meanwhile")
+            if self._bucket.head(key) is not None:
+                self._bucket.call("DeleteObject", Key=key)  # hides it: the copy overwrites nothing
+            part = max(COPY_PART, -(-head["ContentLength"] // self._bucket.options.max_parts))
+            source = _copy_source(self._bucket, key, version.id)
+            self._upload(self._bucket, version.key).copy(source, head, part, self._bucket.check)
 
     def hold(self, keys: Iterable[str], *, on: bool) -> str | None:
         with self._bucket.errors(f"cannot {'set' if on else 'remove'} a legal hold in {self.uri}"):
@@ -146,6 +175,10 @@ class S3Repository(Repository):
     def protection(self) -> Protection:
         with self._bucket.errors(f"cannot read the settings of {self.uri}"):
             return read_protection(self._bucket, self._root)
+
+    def may_bypass_lock(self) -> bool:
+        with self._bucket.errors(f"cannot try the object lock of {self.uri}"):
+            return may_bypass_lock(self._bucket, f"{self._root}{TEMP_PREFIX}probe-{secrets.token_hex(8)}")
 
     def probe(self, say: Callable[[str], None] | None = None) -> bool:
         """Probe the store, and check that the bucket has object lock if this repository locks what it writes.

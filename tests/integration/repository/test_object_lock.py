@@ -13,6 +13,8 @@ import pytest
 from botocore.exceptions import ClientError
 from honest import write_backup
 
+from airflow_pgbackup.backup.check.repository import check_repository
+from airflow_pgbackup.backup.findings import Findings
 from airflow_pgbackup.backup.pin import pin, unpin
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import ConfigurationError
@@ -205,3 +207,28 @@ def test_a_pin_without_object_lock_is_for_prune_alone(s3: S3Server) -> None:
     assert repository.stat(f"{backup_folder(SERIES, made.id)}/{PIN_FILE}") is not None
     unpin(repository=repository, series=SERIES, id=made.id)
     assert repository.stat(f"{backup_folder(SERIES, made.id)}/{PIN_FILE}") is None
+
+
+def test_check_reports_how_the_bucket_keeps_what_is_deleted(
+    s3: S3Server, client: S3Client, bucket: str, lockable: Lockable
+) -> None:
+    def checked(repository: Repository) -> tuple[list[str], list[str]]:
+        said: list[str] = []
+        findings = Findings()
+        assert check_repository(repository, "prod", findings, said.append) == []
+        return [finding.code for finding in findings.sorted()], said
+
+    repository = lockable(lock_for="30d")
+    codes, said = checked(repository)
+    # The administrator of the test's server may do everything.
+    assert sorted(codes) == ["lock_bypass", "versions_kept"]
+    assert said[-1] == (
+        f"{repository.uri}: versioning enabled; object lock; no rule removes noncurrent versions; "
+        "backups are locked for 30 days (governance)"
+    )
+    versions = client.list_object_versions(Bucket=bucket, Prefix=f"{repository.uri.rpartition('/')[2]}/.pgbackup")
+    assert len(versions.get("Versions", [])) == 1, "the file of the first probe; that of the second was deleted"
+    assert checked(lockable(lock_for=timedelta(seconds=90), lock_mode="compliance"))[0] == ["versions_kept"]
+    plain = open_repository(f"s3://{s3.bucket()}", s3=S3Options(client_factory=s3.client))
+    plain.init()
+    assert checked(plain)[0] == []

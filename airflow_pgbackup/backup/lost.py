@@ -1,0 +1,137 @@
+"""Backups that a versioned bucket still holds although nobody sees them: deleted, or overwritten.
+
+No code of this package overwrites a key, so the first version of a key is the one that was written with its backup, and
+a later one is somebody else's. prune deletes the files of a backup, which a versioned bucket only hides behind delete
+markers; but it keeps what is locked. So a locked backup that is hidden was deleted by somebody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+
+from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, read_manifest
+from airflow_pgbackup.repository.entry import Version
+from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, VerificationName, attempt_of, split_key
+
+
+@dataclass(frozen=True)
+class LostFile:
+    """A file whose first version is not the one that readers see.
+
+    :param first: that version. :param above: all other versions of its key, and its delete markers.
+    """
+
+    first: Version
+    above: tuple[Version, ...]
+
+    @property
+    def hidden(self) -> bool:
+        """Whether a delete marker hides it."""
+        return any(version.latest and version.deleted for version in self.above)
+
+
+@dataclass(frozen=True)
+class LostBackup:
+    """A backup that is deleted or damaged, and can be restored from the versions that the store keeps.
+
+    :param why: ``deleted``, or ``overwritten``.
+    :param at: when, by the clock of the store.
+    :param locked: why the store refuses to remove its manifest for good, as :meth:`.Repository.locked`.
+    :param files: what must be restored, the manifest last.
+    """
+
+    series: Series
+    id: str
+    why: str
+    at: datetime
+    locked: str | None
+    files: tuple[LostFile, ...]
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "series": self.series.path,
+            "id": self.id,
+            "why": self.why,
+            "at": self.at.isoformat(),
+            "locked": self.locked,
+            "files": [file.first.key for file in self.files],
+            "size": sum(file.first.size for file in self.files),
+        }
+
+
+def find_lost(repository: Repository, prefix: str = "") -> list[LostBackup]:
+    """Return the backups below a folder that can be restored from older versions, sorted by series and id.
+
+    :raises RepositoryError: the store does not answer, or the credentials may not list versions.
+    """
+    folders: dict[str, dict[str, list[Version]]] = {}
+    for version in repository.versions(prefix):
+        if split := split_key(version.key):
+            folder = version.key[: -len(split[2]) - 1]
+            folders.setdefault(folder, {}).setdefault(split[2], []).append(version)
+    found = [one for _, files in sorted(folders.items()) if (one := _lost(repository, files))]
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="pgbackup-lost") as pool:
+        return list(pool.map(lambda one: _with_lock(repository, one), found))
+
+
+def _lost(repository: Repository, files: Mapping[str, list[Version]]) -> LostBackup | None:
+    """Return what the versions of one backup's files show; None if nothing is lost, or it was never complete."""
+    if all(version.deleted for version in files.get(MANIFEST_FILE, ())):
+        return None
+    lost = {path: one for path, versions in files.items() if path != PIN_FILE and (one := _file(versions))}
+    manifest = lost.get(MANIFEST_FILE)
+    split = split_key(next(iter(files.values()))[0].key)
+    assert split is not None  # noqa: S101  as when it was grouped
+    replaced = [one for path, one in lost.items() if not one.hidden and _shows(path, one)]
+    deleted = [manifest] if manifest is not None and manifest.hidden else []
+    if not deleted and not replaced:
+        deleted = _deleted_data(repository, split[0], split[1], lost)
+    if not deleted and not replaced:
+        return None
+    # The manifest makes it a backup, so it is the last one to be restored.
+    ordered = sorted(lost.items(), key=lambda item: (item[0] == MANIFEST_FILE, item[0]))
+    at = max(version.modified for file in deleted or replaced for version in file.above if version.latest)
+    return LostBackup(
+        split[0], split[1], "deleted" if deleted else "overwritten", at, None, tuple(file for _, file in ordered)
+    )
+
+
+def _file(versions: list[Version]) -> LostFile | None:
+    """Return a file if its first version is not the current one. The store lists data newest first."""
+    data = [version for version in versions if not version.deleted]
+    if not data:
+        return None
+    first = data[-1]
+    if any(v.latest and (v.etag, v.size, v.deleted) == (first.etag, first.size, False) for v in versions):
+        return None
+    return LostFile(first, tuple(version for version in versions if version is not first))
+
+
+def _shows(path: str, file: LostFile) -> bool:
+    """Return whether a listing shows that it was overwritten. A copy of a large artifact has another ETag than the
+    original, so only its size counts; verify compares its bytes."""
+    small = path == MANIFEST_FILE or VerificationName.parse(path) is not None
+    return small or any(version.latest and version.size != file.first.size for version in file.above)
+
+
+def _deleted_data(repository: Repository, series: Series, id: str, lost: Mapping[str, LostFile]) -> list[LostFile]:
+    """Return the hidden files of a visible backup's artifact. prune hides those of attempts that did not become it."""
+    hidden = [(path, one) for path, one in lost.items() if one.hidden and not VerificationName.parse(path)]
+    if not hidden:
+        return []
+    try:
+        attempt = read_manifest(repository, series, id).artifact.attempt
+    except RepositoryError:
+        return []
+    return [one for path, one in hidden if attempt_of(path) in (None, attempt)]
+
+
+def _with_lock(repository: Repository, lost: LostBackup) -> LostBackup:
+    file = next((file for file in lost.files if file.first.key.endswith(f"/{MANIFEST_FILE}")), lost.files[0])
+    locked = repository.version_locked(file.first)
+    return LostBackup(lost.series, lost.id, lost.why, lost.at, locked, lost.files)
