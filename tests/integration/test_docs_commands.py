@@ -104,6 +104,12 @@ def with_backups(reader: Reader) -> None:
         verify(reference=reference, repository=repository)
 
 
+def with_staging(reader: Reader) -> None:
+    with_backups(reader)
+    with reader.app.connect() as session:
+        session.execute("CREATE DATABASE staging")
+
+
 def with_two_nights(reader: Reader) -> None:
     with_backups(reader)
     with reader.app.connect() as session:
@@ -177,6 +183,7 @@ CASES: dict[str, tuple[Callable[[Reader], None], Callable[[Reader, str], None]]]
     "fsck": (with_backups, sound),
     "masking": (empty, proposed),
     "monitoring": (with_backups, measured),
+    "staging": (with_staging, restored_as("staging")),
     "weekly-report": (with_backups, reported),
 }
 
