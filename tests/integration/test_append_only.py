@@ -24,7 +24,7 @@ from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, Series
 
-SERIES = Series("prod", "app")
+SERIES = Series("prod", "append_only")
 COMPLAINT = re.compile("error:|warning|hint|denied|could not", re.IGNORECASE)
 
 
@@ -122,7 +122,7 @@ def test_everything_but_prune_works(place: Place, tmp_path: Path) -> None:
         place.quiet("verify", place.here, str(SERIES), made[0], "--level", level)
     place.quiet("upload", place.here, str(SERIES), made[3], "--to", place.there)
     place.quiet("pin", place.here, str(SERIES), made[0])
-    place.quiet("dump-set", place.here, "--server", "sets", "--database", "app", "--no-globals")
+    place.quiet("dump-set", place.here, "--server", "sets", "--database", "append_only", "--no-globals")
     (line,) = [line for line in place.quiet("list", place.here, "--all").splitlines() if made[0] in line]
     assert "pinned" in line
     assert "restore" in line
