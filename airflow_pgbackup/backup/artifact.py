@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,9 +16,7 @@ from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.streams import MAGIC
 from airflow_pgbackup.errors import (
-    AlreadyExists,
     BackupNotFound,
-    ConfigurationError,
     VerificationFailed,
 )
 from airflow_pgbackup.postgres.archive.archive_file import artifact_format
@@ -35,7 +31,6 @@ from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.cancellation import CancelFlag, Stop
-from airflow_pgbackup.repository.local.naming import name_exclusively
 from airflow_pgbackup.repository.manifest import FileDigest, Manifest
 from airflow_pgbackup.repository.verification import TableResult
 
@@ -260,58 +255,6 @@ def _check_names(path: Path, format: str, on_step: Callable[[], None]) -> None:
     elif format == "tar":
         with path.open("rb") as file:
             tar_members(file, on_step)
-
-
-def download(
-    repository: Repository,
-    manifest: Manifest,
-    into: Path,
-    *,
-    identities: Identities | None = None,
-    cancel: Cancel | None = None,
-    progress: Step | None = None,
-) -> Path:
-    """Copy the artifact into a directory, files with mode 0600 and a directory with 0700. It gets its name after its
-    bytes were compared with the manifest. A failure leaves nothing.
-
-    :param identities: decrypt an encrypted artifact; without one it is copied as it is.
-    :return: the artifact's path.
-    :raises VerificationFailed: it differs from what was dumped.
-    :raises ConfigurationError: the name exists already.
-    :raises DiskError: the copy does not fit, or cannot be written.
-    """
-    target = into / (manifest.artifact.plain if identities else manifest.artifact).name
-    taken = ConfigurationError(f"{target} exists already", hint="Move it, or choose another directory.")
-    if os.path.lexists(target):
-        raise taken
-    with PrivateDirectory(into) as directory:
-        wrong, checked = check_bytes(
-            repository, manifest, into=directory, identities=identities, cancel=cancel, progress=progress
-        )
-        if wrong:
-            raise VerificationFailed(
-                f"backup {manifest.series}/{manifest.id} differs from what was dumped: {wrong[0]}",
-                hint="Choose another backup.",
-            )
-        with disk_errors(into):
-            try:
-                _name(checked.private_path, target)
-            except AlreadyExists:
-                raise taken from None
-    return target
-
-
-def _name(path: Path, target: Path) -> None:
-    """Move ``path`` to ``target``. :raises AlreadyExists: the name exists by now."""
-    if not path.is_dir():
-        name_exclusively(path, target)
-        return
-    try:
-        path.rename(target)  # replaces nothing but an empty directory, rename(2)
-    except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-            raise AlreadyExists(f"{target} exists already") from None
-        raise
 
 
 def choose_reader(manifest: Manifest, client_dirs: tuple[str, ...]) -> Client:

@@ -12,9 +12,10 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from airflow_pgbackup.backup.artifact import download, require_not_removed
+from airflow_pgbackup.backup.artifact import require_not_removed
 from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Step, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_evidence, reference_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from airflow_pgbackup.backup.artifact import download
+from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.restore_command import restore_command_of
 from airflow_pgbackup.cli.arguments import backup_argument
 from airflow_pgbackup.cli.session import Session

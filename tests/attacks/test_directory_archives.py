@@ -31,8 +31,8 @@ from tampering import (
 )
 
 from airflow_pgbackup.backup.adopt import adopt
-from airflow_pgbackup.backup.artifact import download
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.cli import main

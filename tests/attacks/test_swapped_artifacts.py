@@ -14,8 +14,8 @@ from restoring import restored
 from tampering import HONEST, STOLEN, TABLE, Victim, between_readings, swap, text_of, victim
 
 from airflow_pgbackup.backup.adopt import carry_out, open_sources, plan_adoption
-from airflow_pgbackup.backup.artifact import download
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.upload import upload

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from airflow_pgbackup.backup.artifact import download
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.upload import upload

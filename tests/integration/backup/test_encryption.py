@@ -14,10 +14,10 @@ from pathlib import Path
 import pyrage
 import pytest
 
-from airflow_pgbackup.backup.artifact import download
 from airflow_pgbackup.backup.check import check
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.diff import diff
+from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.reference import load_manifest, reference_of
 from airflow_pgbackup.backup.restore import restore

@@ -10,8 +10,8 @@ import pytest
 from builds import run_by_hand
 from psycopg import sql
 
-from airflow_pgbackup.backup.artifact import download
 from airflow_pgbackup.backup.check import check
+from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.upload import upload

@@ -23,7 +23,7 @@ from restoring import (
     value,
 )
 
-from airflow_pgbackup.backup.artifact import download
+from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.restore import GlobalsBackup
 from airflow_pgbackup.embedded import S3Server

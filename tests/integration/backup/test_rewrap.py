@@ -9,9 +9,9 @@ from pathlib import Path
 import pyrage
 import pytest
 
-from airflow_pgbackup.backup.artifact import download
 from airflow_pgbackup.backup.bulk import rewrap_all, summary
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.backup.prune import prune

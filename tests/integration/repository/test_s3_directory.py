@@ -15,8 +15,9 @@ import pytest
 from builds import BUILDS, Build, each
 
 from airflow_pgbackup.backup import artifact
-from airflow_pgbackup.backup.artifact import check_bytes, download
+from airflow_pgbackup.backup.artifact import check_bytes
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.verify import verify

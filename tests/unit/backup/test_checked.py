@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from airflow_pgbackup.backup import artifact as artifact_module
-from airflow_pgbackup.backup.artifact import download, open_checked
+from airflow_pgbackup.backup.artifact import open_checked
 from airflow_pgbackup.backup.checked import PIECE, Marks
+from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.errors import ConfigurationError, DiskError, RepositoryError
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import Series, artifact_key
