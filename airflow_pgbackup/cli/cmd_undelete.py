@@ -5,11 +5,11 @@ from __future__ import annotations
 from airflow_pgbackup.backup.choose_backup import parse_series
 from airflow_pgbackup.backup.lost import find_lost
 from airflow_pgbackup.backup.undelete import undelete
-from airflow_pgbackup.cli.arguments import repository_argument
+from airflow_pgbackup.cli.arguments import backup_argument, repository_argument
 from airflow_pgbackup.cli.display import count
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
-from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.repository.layout import parse_backup_id
 
 
@@ -30,5 +30,9 @@ def run(session: Session) -> None:
             f"invalid backup id {arguments.id!r}", hint="Give a complete id, as undelete without one lists it."
         )
     with session.working(f"restoring {series}/{arguments.id}"):
-        lost = undelete(repository=repository, series=series, id=arguments.id, context=session.context)
+        try:
+            lost = undelete(repository=repository, series=series, id=arguments.id, context=session.context)
+        except BackupNotFound:
+            backup_argument(session)  # if it does not exist, its error names the nearest backups
+            raise
     session.result(lost.as_json(), f"{series}/{lost.id} is restored; pin it, or the next prune may delete it again")

@@ -51,7 +51,7 @@ VERBS = {
     "report": "report {here}",
     "pin": "pin {here} {series} {id}",
     "unpin": "unpin {here} {series} {id}",
-    "undelete": "undelete {here}",
+    "undelete": "undelete {here} {series}",
     "fsck": "fsck {here}",
     "adopt": "adopt {here} {old} --server old --yes",
     "mask": "mask init",
