@@ -381,7 +381,7 @@ def test_too_many_verifications(repository: Repository, real: Evidence) -> None:
 
 
 def test_a_huge_verification(repository: Repository, real: Evidence) -> None:
-    put_beside(repository, real, claim(second(real, 30)), b"[" * (17 * 1024**2))
+    put_beside(repository, real, claim(second(real, 30)), b"[" * (33 * 1024**2))
     evidence = read_evidence(repository, SERIES, real.backup.id)
     assert (evidence.backup.level, len(evidence.ignored)) == ("archive", 1)
 

@@ -74,7 +74,7 @@ def test_a_backup_that_the_newest_complete_set_names_is_missing(repository: Repo
     ("data", "says"),
     [
         (b"", "not JSON"),
-        (b"x" * 17_000_000, "more than 16777216"),
+        (b"x" * 34_000_000, "more than 33554432"),
         (b'{"kind": "pgbackup set", "format_version": "1.0"}', "schema"),
         (b'{"format_version": "9.0"}', "9.0"),
     ],
