@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from airflow_pgbackup.backup.databases.sessions import Session, session, translated_errors
-from airflow_pgbackup.backup.restore.context import RestoreContext
-from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.backup.databases.sessions import Session, translated_errors
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, quoted
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded
 
 
-def close_to_others(run: RestoreContext, maintenance: ConnectionParams, name: str) -> None:
+def close_to_others(connection: Session, name: str) -> None:
     """Admit our own role to a database that was created with ``ALLOW_CONNECTIONS = false``, and nobody else.
 
     Superusers and members of our role, which have its privileges anyway, cannot be kept out.
     """
-    with session(maintenance, run.cancel) as connection, translated_errors(f"revoking CONNECT on {name}"):
+    with translated_errors(f"revoking CONNECT on {name}"):
         connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(Identifier(name)))
         connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(Identifier(name)))
 

@@ -116,10 +116,10 @@ class RefreshedCopy:
         run, target = self._run, self._target
         with (
             state_in_errors(f'database "{target.database}" was not changed', run.say),
-            self._alone(),
+            self._alone() as connection,
             TemporaryDatabases(self._maintenance, cancel=run.cancel, say=run.say) as temporary,
         ):
-            new = self._create(temporary)
+            new = self._create(temporary, connection)
             self._fill(new)
             counts = self._request.finish(new)
             if self._masked:
@@ -138,7 +138,7 @@ class RefreshedCopy:
             outcome.replaced = None
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> Iterator[Session]:
         """Hold a lock on the refresh of the target: a second one would restore for nothing."""
         with session(self._maintenance, self._run.cancel) as connection:
             if not fetch_value(connection, _LOCK, [self._target.database]):
@@ -147,14 +147,14 @@ class RefreshedCopy:
                     hint="Wait for its end, or stop it first.",
                     retry="later",
                 )
-            yield
+            yield connection
 
-    def _create(self, temporary: TemporaryDatabases) -> ConnectionParams:
+    def _create(self, temporary: TemporaryDatabases, connection: Session) -> ConnectionParams:
         own = self._read_own().database
         new = create_like(
             self._run, temporary, own, encoding=self._request.manifest.source.encoding, exactly=True, closed=True
         )
-        close_to_others(self._run, self._maintenance, new.dbname)
+        close_to_others(connection, new.dbname)
         apply_statements(self._run, new, own.settings)
         return new
 
