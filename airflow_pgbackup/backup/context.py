@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.backup.progress import LogProgress, NoProgress, ProgressReporter, Step
@@ -36,6 +37,8 @@ class RunContext:
     :param identities: the secret keys that decrypt artifacts; None takes those of the settings' ``identity_file``.
     :param seed: identifies the request. A second ``dump`` or ``restore`` with the same seed finds what the first one
         completed and returns that; None does the work each time.
+    :param not_before: when the run began whose tries have this seed. What the store has had for longer is not theirs:
+        whoever may write to a repository could know the seed of tonight's dump, and leave a backup for it.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -48,6 +51,7 @@ class RunContext:
     on_verification: Callable[[Verification], None] = discard
     identities: Identities | None = field(default=None, repr=False)
     seed: str | None = None
+    not_before: datetime | None = None
 
     def require_identities(self) -> Identities:
         """Return the identities, none if none were given.

@@ -166,7 +166,7 @@ class _Dump:
         sweep_leftovers(context)
         uuid = self.repository.uuid
         series = self._series(connection, options)
-        if seed is not None and (found := find_committed(self.repository, series, seed)):
+        if seed is not None and (found := find_committed(self.repository, series, seed, not_before=context.not_before)):
             context.log(f"backup {found.backup.id} was committed by an earlier try of this task; nothing to do")
             return self._result(found)
         deadline = Deadline(context.deadline or context.settings.dump_deadline, context.cancel, work="the dump")

@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from datetime import datetime
 
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import read_manifest
 from airflow_pgbackup.repository.evidence import Evidence, is_complete, read_evidence
 from airflow_pgbackup.repository.layout import Series
@@ -89,17 +91,29 @@ def _named(repository: Repository, reference: Mapping[str, object]) -> tuple[Ser
     return series, id
 
 
-def find_committed(repository: Repository, series: Series, seed: str) -> Evidence | None:
-    """Return the backup that an earlier try of the same task committed before it was killed; see :func:`is_of`."""
+def find_committed(
+    repository: Repository, series: Series, seed: str, *, not_before: datetime | None = None
+) -> Evidence | None:
+    """Return the backup that an earlier try of the same task committed before it was killed; see :func:`is_of`.
+
+    :param not_before: when the task's run began. A manifest that the store, by its own clock, has had for longer is not
+        of this task, whatever it says: the seed is no secret.
+    """
     for id in reversed(repository.folders(series.path)):
         if layout.parse_backup_id(id) and id.endswith(f"-{layout.id_suffix(seed)}"):
             try:
                 evidence = read_evidence(repository, series, id)
             except BackupNotFound:
                 continue
-            if is_of(evidence, seed):
+            if is_of(evidence, seed) and not _is_older(repository, evidence, not_before):
                 return evidence
     return None
+
+
+def _is_older(repository: Repository, evidence: Evidence, moment: datetime | None) -> bool:
+    backup = evidence.backup
+    entry = repository.stat(layout.manifest_key(backup.series, backup.id)) if moment else None
+    return moment is not None and entry is not None and entry.modified < moment - SKEW
 
 
 def is_of(evidence: Evidence, seed: str) -> bool:

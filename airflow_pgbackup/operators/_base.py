@@ -98,6 +98,7 @@ class PgBackupOperator(BaseOperator):
                 deadline=seconds(self.deadline),
                 origin=origin(context),
                 seed=seed(context),
+                not_before=getattr(context.get("dag_run"), "start_date", None),
                 identities=identities_of(conn_id) if conn_id else None,
                 on_backup=self._figures.take_backup,
                 on_verification=self._note_verification,

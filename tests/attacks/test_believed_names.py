@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -24,7 +25,7 @@ from airflow_pgbackup.backup.freshness import freshness
 from airflow_pgbackup.backup.freshness_rules import FreshnessRules
 from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.backup.prune import prune
-from airflow_pgbackup.backup.reference import find_committed, load_manifest
+from airflow_pgbackup.backup.reference import SEED, find_committed, load_manifest, seed_digest
 from airflow_pgbackup.backup.restore import restore
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.backup.upload import upload
@@ -277,6 +278,28 @@ def test_a_retry_takes_none_for_its_own(repository: Repository, real: Evidence, 
     (id,) = forge_newer(repository, real, forge, 1)
     assert id.endswith(f"-{id_suffix('forged')}")
     assert find_committed(repository, SERIES, "forged") is None
+
+
+def test_a_backup_that_was_left_for_tonights_task_is_not_taken_for_its_own(
+    here: Repository, server18: PostgresServer, fresh_database: Callable[..., ConnectionParams]
+) -> None:
+    """The seed is the names of DAG, task and run: who may write to a bucket can know it, but not the store's clock."""
+    options: dict[str, Any] = {
+        "connection": fresh_database(server18, None, "create table film (id int)"),
+        "server": "s",
+        "repository": here,
+        "options": DumpOptions(),
+    }
+    left = dump_database(**options, context=RunContext(seed="tonight"))
+    began = datetime.now(timezone.utc)
+    retry = RunContext(seed="tonight", not_before=began)
+    assert dump_database(**options, context=retry)["id"] == left["id"], "written while the run was running"
+    while int(time.time()) <= began.timestamp():  # ids are of seconds
+        time.sleep(0.05)
+    tonight = RunContext(seed="tonight", not_before=began + timedelta(hours=6))
+    made = dump_database(**options, context=tonight)
+    assert made["id"] != left["id"]
+    assert load_manifest(here, made).origin[SEED] == seed_digest("tonight")
 
 
 def test_a_verification_by_a_clock_that_is_behind_is_said_to_count_for_nothing(
