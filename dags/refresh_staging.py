@@ -23,6 +23,8 @@ from airflow_pgbackup.pipelines import pg_refresh
 SERVER = os.environ.get("PGBACKUP_SERVER", "dvdrental")
 DATABASE = os.environ.get("PGBACKUP_DATABASE", "dvdrental")
 REMOTE = os.environ.get("PGBACKUP_REMOTE", "s3://my-backups/pg")
+# A file of masking rules, which the workers read (docs/guides/masking.md). Without it, rows are copied as they are.
+RULES = os.environ.get("PGBACKUP_MASKING_RULES")
 
 with DAG(
     dag_id="refresh_staging",
@@ -36,6 +38,7 @@ with DAG(
         repository=REMOTE,
         series=f"{SERVER}/{DATABASE}",
         postgres_conn_id="staging",
+        rules=RULES,
         keep=1,
         retries=2,
         retry_delay=timedelta(minutes=10),

@@ -181,7 +181,14 @@ def test_the_example(
     monkeypatch: pytest.MonkeyPatch,
     s3: S3Server,
     aws_connection: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
+    rules, key = tmp_path / "masking.yaml", tmp_path / "masking.key"
+    rules.write_text("columns:\n  public.film.id: hash\n")
+    key.write_text("0123456789abcdef" * 4)
+    key.chmod(0o600)
+    monkeypatch.setenv("PGBACKUP_MASKING_RULES", str(rules))
+    monkeypatch.setenv("AIRFLOW__PGBACKUP__MASKING_KEY_FILE", str(key))
     aws_connection()
     remote = f"s3://{s3.bucket()}/pg"
     monkeypatch.setenv("PGBACKUP_REMOTE", remote)
@@ -193,7 +200,10 @@ def test_the_example(
     run = run_dag(EXAMPLE)
     assert run.states == {"staging.refresh": "success"}, run.output
     assert films(staging) == 300
-    assert run.results["staging.refresh"]["reference"]["id"] == made["id"]
+    result = run.results["staging.refresh"]
+    assert (result["reference"]["id"], result["masked_columns"]) == (made["id"], 1)
+    with staging.connect() as session:
+        assert session.execute("select count(*) from film where id between 1 and 300").fetchall() == [(0,)]
 
 
 @dataclass
