@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,8 +14,10 @@ from typing import Any
 import psycopg
 
 from airflow_pgbackup.backup.databases.sessions import Session, server_message, session
+from airflow_pgbackup.backup.progress import human_seconds
 from airflow_pgbackup.errors import ConfigurationError, ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.open_sessions import OpenSessions
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 
 MOST = 1000
@@ -24,6 +29,9 @@ STARTED_AT = "pgbackup.started_at"
 
 _LONGEST_NAME = 200
 _LONGEST_ROW = 200
+_LONGEST_MESSAGE = 500
+_GRACE = 10.0  # seconds after the timeout of a check until its session is ended by force
+_END = re.compile(r";\s*(?:--[^\n]*\s*)*\Z")  # of a statement, with comments
 _BOOL = 16  # the OID of boolean, in pg_type.dat
 _HINT = (
     'Write one SELECT whose first column is true or false: {"name": "recent orders", "sql": "select count(*) > 0 from '
@@ -103,7 +111,7 @@ def run_checks(
     cancel: Cancel | None = None,
     seconds: float = SECONDS,
 ) -> list[CheckOutcome]:
-    """Run checks in a restored database, each in a read-only transaction of its own.
+    """Run checks in a restored database, each in a session and a read-only transaction of its own.
 
     Names are found as in the application: by the search_path of the role and the database.
 
@@ -112,20 +120,48 @@ def run_checks(
     :raises ConnectError: the server cannot be reached, or was lost.
     :raises Canceled: `cancel` was set.
     """
-    outcomes = []
+    return [CheckOutcome(check, *_outcome(connection, check, started_at, cancel, seconds)) for check in checks]
+
+
+def _outcome(
+    connection: ConnectionParams, check: SqlCheck, started_at: datetime, cancel: Cancel | None, seconds: float
+) -> tuple[str, str]:
+    """Run a check in a session of its own, which is ended by force if it outlives its statement_timeout.
+
+    Functions of the dump can catch what the timeout and a cancel request raise, or change the timeout.
+
+    :return: the result and its detail.
+    """
     with session(connection, cancel) as copy:
-        copy.execute("RESET search_path")
-        for check in checks:
-            try:
-                result, detail = _run(copy, check, started_at, seconds)
-            except psycopg.Error as error:
-                if cancel:
-                    cancel.check()
-                if copy.closed:
-                    raise ConnectError(f"{connection.label}: check {check.name!r}: {server_message(error)}") from None
-                result, detail = "notproven", server_message(error)
-            outcomes.append(CheckOutcome(check, result, detail))
-    return outcomes
+        pid, limit = copy.info.backend_pid, OpenSessions()
+        limit.add(copy)
+        timer = threading.Timer(seconds + _GRACE, limit.break_off, ["it ran longer than its timeout"])
+        timer.daemon = True
+        unregister = cancel.on_set(lambda: limit.break_off("the task was canceled")) if cancel else lambda: None
+        timer.start()
+        try:
+            return _run(copy, check, started_at, seconds)
+        except psycopg.Error as error:
+            message = server_message(error)
+            lost = copy.closed
+        finally:
+            timer.cancel()
+            unregister()
+        if limit.broken:
+            _terminate(connection, pid)
+        if cancel:
+            cancel.check()
+        if limit.broken:
+            return "notproven", f"it ignored its timeout of {human_seconds(seconds)} and was ended by force"
+        if lost:
+            raise ConnectError(f"{connection.label}: check {check.name!r}: {message[:_LONGEST_MESSAGE]}")
+        return "notproven", message[:_LONGEST_MESSAGE]
+
+
+def _terminate(connection: ConnectionParams, pid: int) -> None:
+    """End a session of our own role, whose SQL cannot catch that."""
+    with suppress(ConnectError, psycopg.Error), session(connection) as other:
+        other.execute("SELECT pg_catalog.pg_terminate_backend(%s)", [pid])
 
 
 def _run(copy: Session, check: SqlCheck, started_at: datetime, seconds: float) -> tuple[str, str]:
@@ -135,19 +171,30 @@ def _run(copy: Session, check: SqlCheck, started_at: datetime, seconds: float) -
             "SELECT pg_catalog.set_config('statement_timeout', %s, true), pg_catalog.set_config(%s, %s, true)",
             [f"{int(seconds * 1000)}ms", STARTED_AT, started_at.isoformat()],
         )
-        # A cursor, so that no more than two rows are sent. With binary=True psycopg uses the extended protocol, which
-        # takes one statement only.
-        declare = f"DECLARE pgbackup_check NO SCROLL CURSOR FOR {check.sql.strip().rstrip(';')}"
-        copy.execute(declare.encode(), binary=True)
-        with copy.cursor() as cursor:
-            rows = cursor.execute("FETCH 2 FROM pgbackup_check").fetchall()
-            columns = cursor.description or []
+        copy.execute("RESET search_path")
+        _, (first, *others) = _fetch(copy, "checked", check.sql, 0)
+        if first.type_code != _BOOL:
+            return "notproven", "its first column is not boolean"
+        # The server shortens what is shown: a column can have 1 GB, and values that Python has no type for.
+        names = [f"c{number}" for number in range(len(others))]
+        shown = "".join(f", pg_catalog.left(pg_catalog.to_json({name})::text, {_LONGEST_ROW})" for name in names)
+        columns = ", ".join(["result", *names])
+        query = _END.sub("", check.sql)
+        bounded = f"SELECT result{shown} FROM (\n{query}\n) AS checked({columns})"  # noqa: S608  the user's own SQL
+        rows, _ = _fetch(copy, "shown", bounded, 2)
     if len(rows) != 1:
         return "notproven", f"it returned {'no row' if not rows else 'several rows'}, expected one"
-    if not columns or columns[0].type_code != _BOOL:
-        return "notproven", "its first column is not boolean"
-    first, *others = rows[0]
-    shown = {column.name: value for column, value in zip(columns[1:], others, strict=True)}
-    more = f", {json.dumps(shown, default=str, ensure_ascii=False)}"[:_LONGEST_ROW] if shown else ""
-    word = "NULL" if first is None else str(bool(first)).lower()
-    return ("pass" if first else "fail"), f"{word}{more}"
+    result, *values = rows[0]
+    pairs = zip((column.name for column in others), values, strict=True)
+    row = ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {value or 'null'}" for name, value in pairs)
+    word = "NULL" if result is None else str(result).lower()
+    return ("pass" if result else "fail"), f"{word}, {{{row}}}"[:_LONGEST_ROW] if others else word
+
+
+def _fetch(copy: Session, cursor: str, query: str, rows: int) -> tuple[list[tuple[Any, ...]], list[psycopg.Column]]:
+    """Return the first rows of a query, and its columns. With 0 rows it is parsed, but not executed."""
+    # With binary=True psycopg uses the extended protocol, which takes one statement only.
+    copy.execute(f"DECLARE pgbackup_{cursor} NO SCROLL CURSOR FOR {query}".encode(), binary=True)
+    with copy.cursor() as found:
+        fetched = found.execute(f"FETCH {rows} FROM pgbackup_{cursor}".encode()).fetchall()
+        return fetched, found.description or []

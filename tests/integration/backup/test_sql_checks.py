@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
 
+import psycopg
 import pytest
 
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.reference import load_evidence, load_manifest
 from airflow_pgbackup.backup.sql_checks import SqlCheck, parse_checks, run_checks
 from airflow_pgbackup.backup.verify import verify
-from airflow_pgbackup.errors import ConfigurationError, NotProven, VerificationFailed
+from airflow_pgbackup.errors import Canceled, ConfigurationError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 
 AT = datetime(2026, 11, 27, 2, 0, tzinfo=timezone.utc)
@@ -121,11 +125,114 @@ def test_names_are_found_as_in_the_application(database: ConnectionParams) -> No
     assert [(outcome.result, outcome.detail) for outcome in outcomes] == [("pass", "true"), ("fail", "NULL")]
 
 
+@pytest.mark.parametrize(
+    ("sql", "detail"),
+    [
+        ("select true, 'infinity'::timestamptz as newest", 'true, {"newest": "infinity"}'),
+        ("select true, '20000-01-01'::date as day", 'true, {"day": "20000-01-01"}'),
+        ("select true, 1 as a, 2 as a", 'true, {"a": 1, "a": 2}'),
+        ("select true, null as a, (1, 'x') as b", 'true, {"a": null, "b": {"f1":1,"f2":"x"}}'),
+        ("values (true, 3)", 'true, {"column2": 3}'),
+        ("select true -- why", "true"),
+        ("select true; -- why", "true"),
+        ("select true as a order by a limit 1", "true"),
+    ],
+)
+def test_what_it_shows(sql: str, detail: str, database: ConnectionParams) -> None:
+    (outcome,) = run_checks(database, [SqlCheck("x", sql)], started_at=AT)
+    assert (outcome.result, outcome.detail) == ("pass", detail)
+
+
 def test_what_it_prints_is_bounded(database: ConnectionParams) -> None:
-    sql = "select false, repeat('x', 10000000) as large, E'\\x1b[31m' as escape"
+    sql = "select false, E'\\x1b[31m' as escape, repeat('x', 10000000) as large"
     (outcome,) = run_checks(database, [SqlCheck("x", sql)], started_at=AT)
     assert outcome.result == "fail"
     assert len(outcome.detail) < 300
+    assert "\x1b" not in outcome.detail
+
+
+def test_a_large_result_stays_in_the_server(database: ConnectionParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    received = []
+    fetchall = psycopg.Cursor.fetchall
+
+    def spy(cursor: psycopg.Cursor[Any]) -> list[Any]:
+        rows = fetchall(cursor)
+        received.append(len(str(rows)))
+        return rows
+
+    monkeypatch.setattr(psycopg.Cursor, "fetchall", spy)
+    run_checks(database, [SqlCheck("x", "select true, repeat('x', 10000000)")], started_at=AT)
+    assert received
+    assert max(received) < 1000
+
+
+def test_an_error_of_megabytes_is_shortened(
+    here: Repository, reference: dict[str, object], database: ConnectionParams
+) -> None:
+    with database.connect() as session:
+        session.execute(
+            "create function loud() returns bool language plpgsql as "
+            "$$ begin raise exception '%', repeat('x', 10000000); end $$"
+        )
+    (outcome,) = run_checks(database, [SqlCheck("x", "select loud()")], started_at=AT)
+    assert outcome.result == "notproven"
+    assert len(outcome.detail) < 600
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        # Catches what statement_timeout and a cancel request raise.
+        "language plpgsql as $$ begin loop begin perform pg_sleep(60); exception when query_canceled then null; end; "
+        "end loop; end $$",
+        # Runs while the query is planned, and removes the timeout for what follows.
+        "immutable language plpgsql as $$ begin perform set_config('statement_timeout', '0', true); return true; "
+        "end $$",
+    ],
+    ids=["catches", "removes"],
+)
+def test_a_function_of_the_dump_that_defeats_the_timeout(
+    function: str, database: ConnectionParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_pgbackup.backup.sql_checks._GRACE", 0.5)
+    with database.connect() as session:
+        session.execute(f"create function endless() returns bool {function}".encode())
+    checks = [
+        SqlCheck("endless", "select pg_sleep(3600) is not null where endless()"),
+        SqlCheck("next", "select count(*) = 10 from orders"),
+    ]
+    outcomes = run_checks(database, checks, started_at=AT, seconds=0.5)
+    assert outcomes[0].result == "notproven"
+    assert "ended by force" in outcomes[0].detail
+    assert outcomes[1].check.name == "next"
+    with database.connect() as session:
+        query = "select count(*) from pg_stat_activity where query like 'FETCH%' and datname = current_database()"
+        deadline = time.monotonic() + 60
+        while session.execute(query).fetchone() != (0,):
+            assert time.monotonic() < deadline, "the session of the check still runs"
+            time.sleep(0.05)
+
+
+def test_a_cancellation_ends_it(database: ConnectionParams) -> None:
+    with database.connect() as session:
+        session.execute(
+            "create function endless() returns bool language plpgsql as $$ begin loop begin perform pg_sleep(60); "
+            "exception when query_canceled then null; end; end loop; end $$"
+        )
+    cancel = Cancel()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        done = pool.submit(
+            run_checks, database, [SqlCheck("x", "select endless()")], started_at=AT, cancel=cancel, seconds=3600
+        )
+        with database.connect() as session:
+            query = (
+                "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()"
+            )
+            while session.execute(query).fetchone() == (0,):
+                assert not done.done()
+        cancel.set()
+        with pytest.raises(Canceled):
+            done.result(timeout=60)
 
 
 def test_only_where_a_copy_is_restored(
