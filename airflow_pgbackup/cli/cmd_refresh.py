@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.backup.masking import load_rules
+from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.refresh import refresh
 from airflow_pgbackup.cli.arguments import (
@@ -74,8 +75,8 @@ def _lines(outcome: Mapping[str, Any]) -> list[str]:
         lines += [f"{hidden} more owners and grants were not re-applied: see --json"] * (hidden > 0)
     if outcome["masked_columns"]:
         lines.append(
-            f"masked {outcome['masked_columns']} columns; searched the copy for {outcome['searched_values']:,} values "
-            "of them and found none"
+            f"masked {counted(outcome['masked_columns'], 'column')}; searched the copy for "
+            f"{counted(outcome['searched_values'], 'source value')} and found none"
         )
     lines += outcome["checks"]
     if outcome["kept"]:
