@@ -27,6 +27,9 @@ SECONDS = 300.0
 STARTED_AT = "pgbackup.started_at"
 """The session setting with the time of the backup, for ``current_setting('pgbackup.started_at')::timestamptz``."""
 
+SQL_CHECK = "sql check"
+"""How the names of these checks begin in a verification."""
+
 _LONGEST_NAME = 200
 _LONGEST_ROW = 200
 _LONGEST_MESSAGE = 500

@@ -14,7 +14,7 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.progress import Step, counted, human_bytes, human_seconds
 from airflow_pgbackup.backup.rehearsal import rehearse
 from airflow_pgbackup.backup.source_rows import differences
-from airflow_pgbackup.backup.sql_checks import CheckOutcome, SqlCheck
+from airflow_pgbackup.backup.sql_checks import SQL_CHECK, CheckOutcome, SqlCheck
 from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.errors import (
@@ -197,7 +197,7 @@ class VerificationRun:
         unproven: list[str] = []
         failed: list[str] = []
         for outcome in outcomes:
-            name, result, detail = f"sql check {outcome.check.name!r}", outcome.result, outcome.detail
+            name, result, detail = f"{SQL_CHECK} {outcome.check.name!r}", outcome.result, outcome.detail
             line = f"{name}: {detail}"
             if result != "pass" and not outcome.check.required:
                 self.checks.append(Check("note", "pass", f"{line}; it is not required"))

@@ -21,7 +21,7 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import human_seconds
 from airflow_pgbackup.backup.reference import load_manifest, reference_of
-from airflow_pgbackup.backup.sql_checks import SqlCheck, parse_checks
+from airflow_pgbackup.backup.sql_checks import SQL_CHECK, SqlCheck, parse_checks
 from airflow_pgbackup.backup.verification_run import VerificationRun
 from airflow_pgbackup.errors import (
     BackupNotFound,
@@ -34,6 +34,7 @@ from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.manifest import US
+from airflow_pgbackup.repository.verification import Check
 
 
 def verify(
@@ -108,9 +109,16 @@ def verify(
         )
     context.log(
         f"backup {name} verified at level {level} in {human_seconds(report.duration_seconds)}: "
-        + ", ".join(check.detail or check.name for check in report.checks)
+        + ", ".join(_named(check) for check in report.checks)
     )
     evidence = read_evidence(repository, manifest.series, manifest.id)
     for line in evidence.ignored:  # perhaps this verification, if the clocks of two workers differ
         context.log(f"warning: ignored {line}")
     return reference_of(repository, evidence)
+
+
+def _named(check: Check) -> str:
+    """Return the detail of a check that passed; that of an SQL check says little without its name."""
+    if check.name.startswith(SQL_CHECK):
+        return f"{check.name}: {check.detail}"
+    return check.detail or check.name

@@ -30,5 +30,8 @@ def checks_argument(session: Session) -> tuple[SqlCheck, ...]:
                 f"{file} does not hold a list of checks",
                 hint="Begin with 'checks:', then for each '- name: …' and 'sql: …'.",
             )
-        given += content["checks"]
+        try:
+            given += parse_checks(content["checks"])
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{file}: {error.message}", hint=error.hint) from None
     return parse_checks(given)

@@ -53,7 +53,11 @@ def test_from_a_dump_to_a_rehearsal(
     assert public in run("show", repository, series).stdout
     rehearse = ("verify", repository, series, "--level", "restore", "--checks", str(checks))
     assert "no identity was given" in run(*rehearse, status=4).stderr
-    run(*rehearse, "--identity", str(key))
+    assert "sql check 'films': true" in run(*rehearse, "--identity", str(key)).stderr
+    typo = tmp_path / "typo.yaml"
+    typo.write_text("checks:\n  - {name: films, sqll: select true}\n")
+    refused = run("verify", repository, series, "--level", "restore", "--checks", str(typo), status=2)
+    assert f"{typo}: a check has the unknown field 'sqll'" in refused.stderr
     assert "invalid --check" in run(*rehearse, "--check", "nonsense", status=2).stderr
     copied = run("get", repository, series, "--into", str(into), "--identity", str(key), "--json")
     assert not json.loads(copied.stdout)["path"].endswith(".age")

@@ -23,7 +23,7 @@ from airflow_pgbackup.backup.restore.rename import dated_name, rename_databases
 from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest, state_in_errors
 from airflow_pgbackup.backup.restore.retry_marker import RetryMarker, find_marker, set_marker
 from airflow_pgbackup.backup.restore.target_state import TargetState
-from airflow_pgbackup.backup.sql_checks import SqlCheck, run_checks
+from airflow_pgbackup.backup.sql_checks import SQL_CHECK, SqlCheck, run_checks
 from airflow_pgbackup.backup.subset import TableCount
 from airflow_pgbackup.errors import RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -185,7 +185,7 @@ class RefreshedCopy:
         run, started_at = self._run, self._request.manifest.started_at
         problems = []
         for outcome in run_checks(new, self._checks, started_at=started_at, cancel=run.cancel):
-            line = f"sql check {outcome.check.name!r}: {outcome.detail}"
+            line = f"{SQL_CHECK} {outcome.check.name!r}: {outcome.detail}"
             self.refreshed.checks.append(f"{line} ({outcome.result})")
             if outcome.result == "pass":
                 run.say(line)
