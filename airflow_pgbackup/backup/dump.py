@@ -79,7 +79,9 @@ def dump_database(
     :raises ReplayLagError: the server is a standby that is too far behind its primary.
     :raises ClientError: no pg_dump here can dump that server.
     :raises RepositoryError: the repository is not initialized or not writable.
-    :raises ToolError: pg_dump failed, or ended with exit status 0 and an incomplete output. No backup is visible.
+    :raises ToolError: pg_dump failed, or its output is incomplete, cannot be decoded (`read_along`) or lacks rows of
+        its source. No backup is visible.
+    :raises BackupNotFound: with `read_along`: the backup was removed before its verification was written.
     """
     context = context or RunContext()
     limits = _Limits(seconds_of_lag(max_replay_lag), max_bytes_per_second, read_along)
@@ -261,7 +263,7 @@ class _Dump:
             else:
                 artifact = output.write(mine)
             if reading is not None and reading.summary is not None and source_rows is not None:
-                require_rows(source_rows, reading.summary)
+                require_rows(source_rows, reading.summary, self.tool)
             finished = datetime.now(timezone.utc)
             manifest = Manifest(
                 repository=uuid,

@@ -166,10 +166,10 @@ class DumpOutput:
             stored = Meter(compress(raw, str(plan.compression.method), plan.compression.level))
         mine.written.append(key)
         try:
-            with self._read_along(stored) as read, self._encrypted(stored, read) as sent:
-                self.repository.write(key, sent, size_hint=size_hint, cancel=self.context.cancel)
+            with self._read_along(stored) as read, self._encrypted(stored, read) as (source, sent):
+                self.repository.write(key, source, size_hint=size_hint, cancel=self.context.cancel)
         except VerificationFailed as error:
-            raise plan.incomplete(raw, error.message) from error
+            raise plan.incomplete(raw, error.message, ended=raw.ended) from error
         plain = FileDigest(self.name.removesuffix(ENCRYPTED), stored.size, stored.sha256)
         return (FileDigest(self.name, sent.size, sent.sha256),), (plain,)
 
@@ -177,15 +177,14 @@ class DumpOutput:
         return nullcontext(stored) if self.reading is None else self.reading.stream(stored)
 
     @contextmanager
-    def _encrypted(self, stored: Meter, source: Readable) -> Iterator[Meter]:
-        """Give a meter of the bytes that leave: those of the source, encrypted if they are to be."""
-        if self.recipients is not None:
-            with encrypted(source, self.recipients) as stream:
-                yield Meter(stream)
-        elif source is stored:
-            yield stored
-        else:
-            yield Meter(source)
+    def _encrypted(self, stored: Meter, source: Readable) -> Iterator[tuple[Readable, Meter]]:
+        """Give what leaves, encrypted if it is to be, and the meter of those bytes."""
+        if self.recipients is None:
+            yield source, stored
+            return
+        with encrypted(source, self.recipients) as stream:
+            sent = Meter(stream)
+            yield sent, sent
 
     def _directory(
         self, argv: list[str], directory: Path, stored: Path, mine: Attempt, progress: Step, **options: Any
@@ -226,7 +225,7 @@ class DumpOutput:
                     with ToolProcess(argv, stdout="devnull", on_line=on_line, **{**options, "cancel": stop}) as process:
                         process.wait()
                     self._check_directory(directory, stop)
-                    self._read_directory(directory)
+                    self._read_directory(directory, stop)
                     plain = members.finish() if members else ()
                     return self._move_in(mine, incoming), plain
                 except Canceled:
@@ -246,10 +245,11 @@ class DumpOutput:
         except ArchiveVersionError as error:
             self.context.log(f"warning: {error.message}: {self.tool} {self.client.version_text} alone has checked it")
 
-    def _read_directory(self, directory: Path) -> None:
+    def _read_directory(self, directory: Path, stop: Cancel) -> None:
         if self.reading is not None:
             try:
-                self.reading.directory(directory)
+                self.reading.directory(directory, stop)
+                stop.check()
             except VerificationFailed as error:
                 raise ToolError(
                     f"{self.tool} ended with exit status 0, but its archive cannot be read: {error.message}",
@@ -267,14 +267,19 @@ class DumpOutput:
 
 
 class _ToolOutput(Meter):
-    """The tool's standard output. An incomplete dump is a read error at its end: the writer never sees a clean end."""
+    """The tool's standard output. An incomplete dump is a read error at its end: the writer never sees a clean end.
+
+    :ivar ended: the tool has ended.
+    """
 
     def __init__(self, stdout: Readable, plan: DumpPlan, *, on_bytes: Callable[[int], None]) -> None:
         super().__init__(stdout, on_bytes=on_bytes, digest=not plan.ours)
         self._plan = plan
+        self.ended = False
 
     def read(self, size: int = -1, /) -> bytes:
         data = super().read(size)
         if not data and size != 0:
+            self.ended = True
             self._plan.check_ends(self)
         return data

@@ -129,13 +129,17 @@ class DumpPlan:
         if not complete:
             raise self.incomplete(raw)
 
-    def incomplete(self, raw: Meter, detail: str = "") -> ToolError:
-        """Return the error for an incomplete dump. :param detail: what is wrong, if known."""
+    def incomplete(self, raw: Meter, detail: str = "", *, ended: bool = True) -> ToolError:
+        """Return the error for an incomplete dump.
+
+        :param detail: what is wrong, if known. :param ended: False if the tool was stopped for it.
+        """
+        what = "ended with exit status 0, but" if ended else "was stopped, since"
         return ToolError(
-            f"{self.tool} ended with exit status 0, but its output of {raw.size} bytes "
+            f"{self.tool} {what} its output of {raw.size} bytes "
             f"is not a complete {self.format} dump{f' ({detail})' if detail else ''}",
             tool=self.tool,
-            exit_code=0,
+            exit_code=0 if ended else None,
             hint="A full disk or a wrapper around the tool can cause this. Nothing was kept; run the dump again.",
         )
 

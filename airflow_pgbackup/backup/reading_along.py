@@ -1,13 +1,14 @@
 """Decode a dump while it is being written: the bytes that are stored are also read by the reader that ``verify`` uses.
 
-The reader runs in a thread, behind a buffer of a few MiB. If it stops early, the dump goes on without it.
+The reader runs in a thread, behind a buffer of a few MiB. If it ends early or hangs, the dump goes on without it; if it
+finds damage, the dump ends at once.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from airflow_pgbackup.postgres.tools.clients import Client, find_clients
 
 _HELD = 8 << 20
 """Bytes that wait for the reader, at most, besides one piece."""
+
+_PATIENCE = 600.0
+"""Seconds for which a dump waits for a reader that takes nothing, or that does not end after all was given to it."""
 
 
 class ReadingAlong:
@@ -66,19 +70,22 @@ class ReadingAlong:
     def stream(self, source: Readable) -> Iterator[Readable]:
         """Give a reader of the source, whose bytes are decoded as well.
 
-        :raises VerificationFailed: at the end: what was read is damaged or incomplete.
+        :raises VerificationFailed: also by ``read``: what was read is damaged or incomplete.
         """
         if self.client is None:
             yield source
             return
         stop = Cancel()
         unregister = self._context.cancel.on_set(stop.set)
-        tee = _Tee(source)
+        tee = _Tee(source, give_up=stop.set)
         thread = threading.Thread(target=self._read, args=(tee, tee.copy, stop), name="pgbackup-read", daemon=True)
         thread.start()
         try:
             yield tee
             tee.end()
+            thread.join(_PATIENCE)
+            if thread.is_alive():
+                tee.abandon()
         except BaseException:
             stop.set()
             tee.fail()
@@ -88,15 +95,16 @@ class ReadingAlong:
             unregister()
         self._judge(tee.error)
 
-    def directory(self, path: Path) -> None:
+    def directory(self, path: Path, cancel: Cancel) -> None:
         """Decode a directory archive that is complete.
 
+        :param cancel: stops the reader when set.
         :raises VerificationFailed: it is damaged or incomplete.
         """
         if self.client is None:
             return
         try:
-            self.summary = self._reader(path, self._context.cancel).digest()
+            self.summary = self._reader(path, cancel).digest()
         except PgBackupError as error:
             self._judge(error)
 
@@ -104,9 +112,9 @@ class ReadingAlong:
         try:
             self.summary = self._reader(copy, stop).digest()
         except BaseException as error:  # noqa: BLE001  judged by the thread that dumps
-            tee.error = error
-        finally:
-            tee.reader_ended()
+            tee.reader_ended(error)
+        else:
+            tee.reader_ended(None)
 
     def _reader(self, source: Path | Readable, cancel: Cancel) -> ArchiveReader:
         assert self.client is not None  # noqa: S101  both callers have checked it
@@ -138,10 +146,15 @@ class _Failed(Exception):
 
 
 class _Tee:
-    """Passes a source on, and gives a copy to a reader in another thread."""
+    """Passes a source on, and gives a copy to a reader in another thread.
 
-    def __init__(self, source: Readable) -> None:
+    :param give_up: stops the reader.
+    :ivar error: of the reader.
+    """
+
+    def __init__(self, source: Readable, *, give_up: Callable[[], None]) -> None:
         self._source = source
+        self._give_up = give_up
         self._changed = threading.Condition()
         self._pieces: deque[bytes] = deque()
         self._held = 0
@@ -153,7 +166,10 @@ class _Tee:
         data = self._source.read(size)
         with self._changed:
             while self._held > _HELD and not self._reader_ended:
-                self._changed.wait()
+                if not self._changed.wait(_PATIENCE):
+                    self.abandon()
+            if isinstance(self.error, VerificationFailed):
+                raise self.error
             if data and not self._reader_ended:
                 self._pieces.append(data)
                 self._held += len(data)
@@ -174,10 +190,17 @@ class _Tee:
             self._failed = True
             self._changed.notify_all()
 
-    def reader_ended(self) -> None:
-        """Keep no more copies."""
+    def abandon(self) -> None:
+        """Stop a reader that hangs, and go on without it."""
+        self.reader_ended(NotProven(f"the reader made no progress for {_PATIENCE:g} s"))
+        self._give_up()
+
+    def reader_ended(self, error: BaseException | None) -> None:
+        """Keep no more copies. Only the first end counts."""
         with self._changed:
-            self._reader_ended = True
+            if self._reader_ended:
+                return
+            self._reader_ended, self.error = True, error
             self._pieces.clear()
             self._changed.notify_all()
 

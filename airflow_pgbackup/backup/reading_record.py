@@ -1,36 +1,58 @@
-"""Record that a dump was decoded while it was written: a verification at level ``archive``."""
+"""Write verifications beside a backup, and make that of a dump that was decoded while it was written."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timezone
 
-from airflow_pgbackup.backup.artifact import table_result
+from airflow_pgbackup.backup.artifact import require_not_removed, table_result
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.reading_along import ReadingAlong
 from airflow_pgbackup.backup.source_rows import differences
-from airflow_pgbackup.errors import VerificationFailed
+from airflow_pgbackup.errors import BackupNotFound, RepositoryError, ToolError
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence
-from airflow_pgbackup.repository.manifest import ClientInfo, RowCount
+from airflow_pgbackup.repository.manifest import ClientInfo, Manifest, RowCount
 from airflow_pgbackup.repository.verification import Check, Verification
 
 _LEVEL = "archive"
 
 
-def require_rows(source: tuple[RowCount, ...], summary: ArchiveSummary) -> None:
-    """Compare the rows that were counted in the source with those in the archive.
+def write_verification(repository: Repository, manifest: Manifest, report: Verification) -> str:
+    """Write a verification beside its backup, and return its key.
 
-    :raises VerificationFailed: they differ.
+    :raises BackupNotFound: the backup was removed meanwhile; then the verification is, too.
+    """
+    key = layout.verification_key(
+        manifest.series, manifest.id, at=report.finished_at, level=report.level, result=report.result
+    )
+    repository.write_bytes(key, report.to_json())
+    try:
+        require_not_removed(repository, manifest)
+    except BackupNotFound:
+        with suppress(RepositoryError):  # where it may not be deleted, prune sweeps it
+            repository.delete([key])
+        raise
+    return key
+
+
+def require_rows(source: tuple[RowCount, ...], summary: ArchiveSummary, tool: str) -> None:
+    """Compare the rows that were counted in the source with those in the dump.
+
+    :param tool: that dumped.
+    :raises ToolError: they differ. A retry makes a new dump.
     """
     tables = [table_result(table, "pass") for table in summary.tables]
     if wrong := list(differences(source, tables)):
-        raise VerificationFailed(
-            f"the archive lacks rows of its source: {wrong[0]}",
-            hint="Nothing was kept; make a new dump, and check how this one was made.",
-            problems=wrong,
+        more = f" (and {counted(len(wrong) - 1, 'more difference')})" if len(wrong) > 1 else ""
+        raise ToolError(
+            f"{tool} ended with exit status 0, but its dump lacks rows of its source: {wrong[0]}{more}",
+            tool=tool,
+            exit_code=0,
+            hint="Nothing was kept; run the dump again, and check how this one was made.",
         )
 
 
@@ -41,6 +63,7 @@ def record_reading(
 
     :param started: when the dump began.
     :return: the backup as the repository has it now; unchanged if its contents are not known, which is logged.
+    :raises BackupNotFound: it was removed meanwhile. :raises RepositoryError: the verification cannot be written.
     """
     manifest = evidence.require_manifest()
     name = f"{manifest.series}/{manifest.id}"
@@ -75,8 +98,7 @@ def record_reading(
         origin=context.origin,
         artifact_sha256=manifest.artifact.sha256,
     )
-    key = layout.verification_key(manifest.series, manifest.id, at=finished, level=_LEVEL, result="pass")
-    repository.write_bytes(key, report.to_json())
+    write_verification(repository, manifest, report)
     context.on_verification(report)
     context.log(f"backup {name} verified at level {_LEVEL} while it was dumped: {checks[1].detail}")
     return read_evidence(repository, manifest.series, manifest.id)

@@ -13,22 +13,16 @@ encrypted one where no identity was given.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
-from airflow_pgbackup.backup.artifact import require_not_removed
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import human_seconds
+from airflow_pgbackup.backup.reading_record import write_verification
 from airflow_pgbackup.backup.reference import load_manifest, reference_of
 from airflow_pgbackup.backup.sql_checks import SQL_CHECK, SqlCheck, parse_checks
 from airflow_pgbackup.backup.verification_run import VerificationRun
-from airflow_pgbackup.errors import (
-    BackupNotFound,
-    ConfigurationError,
-    RepositoryError,
-    VerificationFailed,
-)
+from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
@@ -85,16 +79,7 @@ def verify(
     verification = VerificationRun(repository, manifest, level, scratch, parsed, context)
     report = verification.run()
     context.cancel.check()
-    key = layout.verification_key(
-        manifest.series, manifest.id, at=report.finished_at, level=level, result=report.result
-    )
-    repository.write_bytes(key, report.to_json())
-    try:
-        require_not_removed(repository, manifest)
-    except BackupNotFound:
-        with suppress(RepositoryError):  # where it may not be deleted, prune sweeps it
-            repository.delete([key])
-        raise
+    key = write_verification(repository, manifest, report)
     context.on_verification(report)
     name = f"{manifest.series}/{manifest.id}"
     if verification.not_proven:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +15,7 @@ import pyrage
 import pytest
 from builds import BUILDS, Build, each
 
+from airflow_pgbackup.backup import reading_along
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.reading_along import ReadingAlong
@@ -20,7 +23,7 @@ from airflow_pgbackup.backup.reference import load_evidence, load_manifest
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.encryption.identities import Identities
-from airflow_pgbackup.errors import Canceled, RepositoryError, ToolError, VerificationFailed
+from airflow_pgbackup.errors import BackupNotFound, Canceled, RepositoryError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -203,6 +206,139 @@ def test_a_reader_that_is_killed_says_nothing_about_the_dump(
     assert verify(reference=reference, repository=here)["verified"] == "archive"
 
 
+def test_a_reader_that_hangs_holds_no_dump_up(
+    tmp_path: Path, here: Repository, database: ConnectionParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped before it has read a byte, and after it has read them all."""
+    monkeypatch.setattr(reading_along, "_HELD", 1 << 10)
+    monkeypatch.setattr(reading_along, "_PATIENCE", 0.5)
+    for name, body in {"first": "", "last": "sys.stdin.buffer.read(); "}.items():
+        body += "import time; time.sleep(3600)"
+        said: list[str] = []
+        settings = clients(tmp_path / name, BUILDS[-1].bin_dir, pg_restore=body)
+        reference = dump_database(
+            connection=database,
+            server="s",
+            repository=here,
+            options=DumpOptions(compress="none"),
+            read_along=True,
+            context=RunContext(settings=settings, log=said.append),
+        )
+        assert reference["verified"] is None
+        assert any("the reader made no progress for" in line for line in said), said
+
+
+def test_a_damaged_dump_is_stopped_before_its_end(
+    tmp_path: Path, here: Repository, database: ConnectionParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows damage needs not be dumped: this pg_dump would never end."""
+    monkeypatch.setattr(reading_along, "_HELD", 1 << 10)
+    program = str(BUILDS[-1].bin_dir / "pg_dump")
+    endless = f"""
+if "--verbose" not in sys.argv:
+    os.execv({program!r}, sys.argv)
+data = bytearray(subprocess.run([{program!r}, *sys.argv[1:]], stdout=subprocess.PIPE).stdout)
+data[11:600] = b"\\xff" * 589
+sys.stdout.buffer.write(data)
+while True:
+    sys.stdout.buffer.write(bytes(1 << 16))
+"""
+    settings = clients(tmp_path / "bin", BUILDS[-1].bin_dir, pg_dump=endless)
+    with pytest.raises(
+        ToolError, match=r"pg_dump was stopped, since its output of .* is not a complete custom dump"
+    ) as caught:
+        dump_database(
+            connection=database,
+            server="s",
+            repository=here,
+            options=DumpOptions(compress="none"),
+            read_along=True,
+            context=RunContext(settings=settings),
+        )
+    assert "Nothing was kept" in (caught.value.hint or "")
+    assert [entry.key for entry in here.list()] == ["repository.json"]
+
+
+def test_an_interrupt_while_the_reader_ends_stops_it(
+    tmp_path: Path, here: Repository, database: ConnectionParams
+) -> None:
+    """As Airflow's execution_timeout does: everything is stored, and pg_restore has not ended."""
+    pid = tmp_path / "pid"
+    body = f"sys.stdin.buffer.read(); open({str(pid)!r}, 'w').write(str(os.getpid())); import time; time.sleep(3600)"
+    settings = clients(tmp_path / "bin", BUILDS[-1].bin_dir, pg_restore=body)
+
+    def interrupt() -> None:
+        end = time.monotonic() + 120
+        while not (pid.exists() and pid.read_text()) and time.monotonic() < end:
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        dump_database(
+            connection=database,
+            server="s",
+            repository=here,
+            options=DumpOptions(compress="none"),
+            read_along=True,
+            context=RunContext(settings=settings),
+        )
+    thread.join()
+    assert not Path(f"/proc/{pid.read_text()}").exists()
+    assert [entry.key for entry in here.list()] == ["repository.json"]
+
+
+def test_an_upload_that_fails_stops_the_reader_of_a_directory(
+    tmp_path: Path, here: Repository, database: ConnectionParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader would never end by itself."""
+    pid = tmp_path / "pid"
+    body = f"open({str(pid)!r}, 'w').write(str(os.getpid())); import time; time.sleep(3600)"
+    settings = clients(tmp_path / "bin", BUILDS[-1].bin_dir, pg_restore=body)
+    incoming = here.incoming
+
+    def failing(key: str, directory: Path, *, on_failure: Callable[[BaseException], None], **options: Any) -> Any:
+        def fail() -> None:
+            end = time.monotonic() + 120
+            while not (pid.exists() and pid.read_text()) and time.monotonic() < end:
+                time.sleep(0.01)
+            on_failure(RepositoryError("the store is full"))
+
+        threading.Thread(target=fail).start()
+        return incoming(key, directory, on_failure=on_failure, **options)
+
+    monkeypatch.setattr(here, "incoming", failing)
+    with pytest.raises(RepositoryError, match="the store is full"):
+        dump_database(
+            connection=database,
+            server="s",
+            repository=here,
+            options=DumpOptions(format="directory"),
+            read_along=True,
+            context=RunContext(settings=settings),
+        )
+    assert not Path(f"/proc/{pid.read_text()}").exists()
+    assert [entry.key for entry in here.list()] == ["repository.json"]
+
+
+def test_no_verification_stays_of_a_backup_that_was_removed(
+    here: Repository, database: ConnectionParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a prune with other rules, between the commit and the verification."""
+    write_bytes = here.write_bytes
+
+    def removing(key: str, data: bytes) -> None:
+        if "/verification-" in key:
+            here.delete([entry.key for entry in here.list() if entry.key != "repository.json"])
+        write_bytes(key, data)
+
+    monkeypatch.setattr(here, "write_bytes", removing)
+    with pytest.raises(BackupNotFound, match="was removed"):
+        dump_database(connection=database, server="s", repository=here, options=DumpOptions(), read_along=True)
+    assert [entry.key for entry in here.list()] == ["repository.json"]
+
+
 def test_rows_that_differ_from_the_source_are_noticed_before_the_commit(
     here: Repository, database: ConnectionParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +350,7 @@ def test_rows_that_differ_from_the_source_are_noticed_before_the_commit(
         self.summary.tables = [replace(table, rows=table.rows - 1) for table in self.summary.tables if table.rows]
 
     monkeypatch.setattr(ReadingAlong, "_judge", lose_a_row)
-    with pytest.raises(VerificationFailed, match=r"lacks rows of its source: table public\.film"):
+    with pytest.raises(ToolError, match=r"lacks rows of its source: table public\.film"):
         dump_database(
             connection=database,
             server="s",
