@@ -95,11 +95,12 @@ class DumpOperator(PgBackupOperator):
         What was not proven while it was written, as where an earlier try was killed, is verified afterwards.
         """
         from airflow_pgbackup.backup.verify import verify
+        from airflow_pgbackup.repository.layout import reaches
 
         backup = verb(read_along=self.verify is not None, **arguments)
         self._link_to(arguments["repository"], backup)
         self._noted(wrote=backup)
-        if self.verify is not None and backup["verified"] is None:
+        if self.verify is not None and not reaches(backup["verified"], self.verify):
             backup = verify(reference=backup, repository=arguments["repository"], context=arguments["context"])
         return backup
 

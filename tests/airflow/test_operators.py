@@ -430,6 +430,29 @@ dump >> PgBackupVerifyOperator(task_id="verify", backup={backup})
     assert "HINT: Pass what a dump, verify or upload task returned" in run.failure
 
 
+def test_a_retry_proves_what_the_first_try_committed(database: ConnectionParams, folder: Path, run_dag: RunDag) -> None:
+    """Killed after the commit; meanwhile somebody has verified the backup at a lower level."""
+    run = run_dag(f"""
+from airflow_pgbackup.backup.verify import verify
+
+class Dies(PgDumpOperator):
+    def _run(self, context, run):
+        self.verify = None
+        first = super()._run(context, run)
+        lower = verify(reference=first, repository=self._repository(), level="integrity", context=run)
+        assert lower["verified"] == "integrity", lower
+        self.verify = "archive"
+        again = super()._run(context, run)
+        assert (again["id"], again["verified"]) == (first["id"], "archive"), again
+        return again
+
+Dies(
+    task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r}, compress="none", verify="archive"
+)
+""")
+    assert run.states == {"dump": "success"}, run.output
+
+
 def test_a_retry_returns_what_the_first_try_committed(
     database: ConnectionParams, folder: Path, load_dag: Callable[..., Any], run_dag: RunDag
 ) -> None:
