@@ -41,13 +41,17 @@ class CeleryAirflow:
     :param directory: an empty directory; the hub and the machines have their disks in it.
     :param dags: the DAG files.
     :param concurrency: tasks that each worker runs at once.
+    :param env: further variables of all parts of Airflow.
     :ivar source: a PostgreSQL server to back up. :ivar target: an empty one. :ivar s3: the S3 server.
     """
 
-    def __init__(self, directory: Path, dags: Sequence[Path], *, concurrency: int = 2) -> None:
+    def __init__(
+        self, directory: Path, dags: Sequence[Path], *, concurrency: int = 2, env: Mapping[str, str] | None = None
+    ) -> None:
         self.hub = directory / "hub"
         self.dags = dags
         self.concurrency = concurrency
+        self._more = dict(env or {})
         self.machines = [Machine(number, directory) for number in (1, 2)]
         self.password = secrets.token_urlsafe(12)
         self._connections: dict[str, str] = {}
@@ -157,6 +161,7 @@ class CeleryAirflow:
             "AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "20",
             "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            **self._more,
         }
 
     def connection(self, server: PostgresServer) -> dict[str, object]:

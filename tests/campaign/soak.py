@@ -1,0 +1,330 @@
+"""Soak: a live Airflow with two workers backs up ten busy databases for an hour, while faults are injected.
+
+    python -m tests.campaign.soak [--minutes 60] [--every 120] [--seed N] [--plots DIR] [--json FILE]
+
+A scheduler, a triggerer, an API server whose Backups page is read, and two Celery workers on machines of their own run
+DAGs of this package: a backup of each database every two minutes, verified at level archive; rehearsals, refreshes of
+staging with masking rules, prunes and a freshness sensor in between. pgbench writes to all ten databases. Faults come
+at random moments: killed tools, tasks and workers, terminated backends, a store that answers 503, resets connections,
+loses replies and stalls.
+
+Then every listed backup is restored and compared, and the repository, processes, directories, servers and logs are
+searched for what must not be left. Memory, descriptors, processes, temporary space and the rows of Airflow's database
+must be flat: over the second half of the run, the least squares line through the least values of each two minutes may
+grow by at most a tenth of their mean. Needs Linux, unshare(1) and ip(8). Exit status 1 if anything was violated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "tests" / name) for name in ("", "distributed", "integration")]
+from celery_airflow import PORT_API, CeleryAirflow  # noqa: E402
+from faulty_s3 import FaultyS3  # noqa: E402
+from machines import HUB  # noqa: E402
+
+from tests.campaign.soaking import endings, workload  # noqa: E402
+from tests.campaign.soaking.endings import Violation  # noqa: E402
+from tests.campaign.soaking.faults import Faults  # noqa: E402
+from tests.campaign.soaking.plots import plot  # noqa: E402
+from tests.campaign.soaking.samples import AIRFLOW, WORKERS, Sampler, Series  # noqa: E402
+from tests.campaign.soaking.trends import Trend, trend  # noqa: E402
+
+MIB = 1024**2
+_NAMESPACE = "PGBACKUP_SOAK_IN_OWN_NETWORK"
+_SETTLE = 900.0  # seconds that runs may take to end when no new one begins
+
+FLAT: list[tuple[str, str, float, float]] = [
+    *((f"memory {each}", "MiB", MIB, 24.0) for each in (*WORKERS, *AIRFLOW)),
+    *((f"descriptors {each}", "descriptors", 1, 16.0) for each in (*WORKERS, *AIRFLOW)),
+    *((f"processes {each}", "processes", 1, 4.0) for each in (*WORKERS, *AIRFLOW, "orphans")),
+    *((f"zombies {each}", "processes", 1, 4.0) for each in WORKERS),
+    *((f"temporary bytes {each}", "MiB", MIB, 1.0) for each in (*WORKERS, "hub")),
+    *((f"temporary files {each}", "files", 1, 8.0) for each in (*WORKERS, "hub")),
+    *((f"rows {table}", "rows", 1, 4.0) for table in ("dag_version", "serialized_dag", "trigger")),
+    ("objects", "objects", 1, 40.0),
+    ("backups", "backups", 1, 10.0),
+]
+"""Series that must be flat: name, unit, what makes one unit, and a growth in units that is flat whatever the mean."""
+
+PER_RUN = {
+    "task_instance": "select count(*) from task_instance where run_id = r.run_id and dag_id = r.dag_id",
+    "task_instance_history": "select count(*) from task_instance_history where run_id = r.run_id and dag_id = r.dag_id",
+    "xcom": "select count(*) from xcom where run_id = r.run_id and dag_id = r.dag_id",
+    "log": "select count(*) from log where run_id = r.run_id and dag_id = r.dag_id",
+    "xcom bytes": "select coalesce(sum(length(value::text)), 0) from xcom"
+    " where run_id = r.run_id and dag_id = r.dag_id",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--every", type=float, default=120, help="seconds between two backups of a database")
+    parser.add_argument("--pause", type=float, default=30, help="mean of seconds between two faults; 0: no faults")
+    parser.add_argument("--rate", type=float, default=2, help="transactions a second in each database")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--plots", type=Path, help="directory for the plots")
+    parser.add_argument("--json", type=Path, help="file for the result")
+    parser.add_argument("--logs", type=Path, help="directory to which Airflow's logs are copied at the end")
+    arguments = parser.parse_args()
+    if _NAMESPACE not in os.environ:
+        os.environ[_NAMESPACE] = "1"
+        wrapper = ROOT / "tests" / "distributed" / "in_own_network"
+        os.execv(wrapper, [str(wrapper), sys.executable, "-m", "tests.campaign.soak", *sys.argv[1:]])
+    started = time.monotonic()
+    print(f"seed {arguments.seed}, {os.cpu_count()} cores", flush=True)
+    with tempfile.TemporaryDirectory(prefix="pgbackup-soak-") as name:
+        # Servers of a throwaway run as another user, who must reach the machines' directories.
+        Path(name).chmod(0o755)
+        result = soak(Path(name), arguments)
+    result["seconds"] = round(time.monotonic() - started)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2, ensure_ascii=False))
+    for violation in result["violations"]:
+        print(f"VIOLATED {violation['case']}: {violation['what']}")
+    print(f"{len(result['violations'])} violations")
+    return 1 if result["violations"] else 0
+
+
+def soak(directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the soak, and return its result."""
+    (directory / "dags").mkdir()
+    files = workload.write_dags(directory / "dags", arguments.every)
+    env = {"PGBACKUP_PAGE_REPOSITORIES": workload.REPOSITORY}
+    with CeleryAirflow(directory / "machines", files, concurrency=2, env=env) as platform, ExitStack() as stack:
+        platform.s3.bucket(workload.BUCKET)
+        workload.fill(platform)
+        proxy = stack.enter_context(FaultyS3(platform.s3.endpoint_url).running())
+        port = int(proxy.url.rpartition(":")[2])
+        relay = ROOT / "tests" / "distributed" / "relay.py"
+        platform.serve("relay-s3", [sys.executable, str(relay), HUB, str(port)], {})
+        aws = workload.s3_connection(platform, port)
+        workload.add_connection(platform, "aws_default", aws)
+        platform.airflow("triggerer", "triggerer", "--skip-serve-logs")
+        source, target = (platform.connection(each) for each in (platform.source, platform.target))
+        staging = {**target, "schema": workload.STAGING}
+        only_backups(platform)
+        platform.start_workers({"fleet": source, workload.STAGING: staging, "aws_default": aws})
+        seconds = arguments.minutes * 60
+        workload.start_pgbench(platform, seconds + _SETTLE, arguments.rate)
+        all_dags(platform)
+        begun = time.monotonic()
+        print(f"all parts run; soaking for {arguments.minutes:g} minutes", flush=True)
+        faults = Faults(platform, proxy, arguments.seed, arguments.pause or 1e9)
+        with Sampler(platform, workload.BUCKET, begun) as sampler, Visitor(platform) as visitor:
+            with faults:
+                while time.monotonic() - begun < seconds:
+                    time.sleep(min(60.0, seconds - (time.monotonic() - begun) + 0.1))
+                    proxy.calls.clear()
+                    show_progress(platform, sampler.series)
+            proxy.faults.clear()
+            violations = settle(platform)
+        violations += checked(platform)
+        said, more = endings.logs_are_clean(platform)
+        where = endings.repository_of(platform)
+        leftovers, unclean = endings.sweep_repository(platform, where)
+        print("restoring every listed backup", flush=True)
+        restored, unrestorable = endings.backups_restore(where)
+        violations += more + unclean + unrestorable + list(endings.nothing_is_condemned(platform))
+        runs = runs_of(platform)
+        tries = tries_of(platform)
+        if arguments.logs:
+            keep_logs(platform, arguments.logs)
+    violations += [{"case": key, "what": "an object of a backup changed"} for key in sampler.changed]
+    trends = {name: trend_of(sampler.series, name, unit, floor) for name, _, unit, floor in FLAT}
+    violations += [
+        {"case": name, "what": f"not flat: {found}"} for name, found in trends.items() if found.flat is False
+    ]
+    per_run = {name: of_clean_runs(runs, name) for name in PER_RUN}
+    violations += [{"case": f"{name} of each run", "what": f"not flat: {found}"} for name, found in per_run.items()
+                   if found.flat is False]  # fmt: skip
+    plots = []
+    if arguments.plots:
+        columns = {name: [float(run[name]) for run in runs] for name in PER_RUN if name != "xcom bytes"}
+        plots = plot(sampler.series, [at for at, _ in faults.events], columns, arguments.plots)
+    outcomes = {
+        **{run_outcome(dag, state): count for (dag, state), count in sorted(tries["runs"].items())},
+        **restored,
+        "leftovers swept from the repository": leftovers,
+        "Backups page read": visitor.read,
+        "Backups page not read": visitor.failed,
+    }
+    return {
+        "part": "soak",
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "parameters": {name: str(value) for name, value in vars(arguments).items() if name not in ("json", "plots")},
+        "cases": faults.injected.total(),
+        "outcomes": outcomes,
+        "violations": violations,
+        "tables": {
+            "Faults injected": {
+                "columns": ["fault", "injected", "no victim"],
+                "rows": [[kind, faults.injected[kind], faults.missed[kind]]
+                         for kind in sorted({*faults.injected, *faults.missed})],
+            },
+            "Tasks": {
+                "columns": ["DAG", "task", "successful", "failed", "tries"],
+                "rows": tries["tasks"],
+            },
+            "What failed tries said": {"columns": ["task and message", "times"], "rows": said.most_common(40)},
+            "Trends over the second half": {
+                "columns": ["series", "unit", "mean", "growth", "at most", "windows", "flat"],
+                "rows": [trend_row(name, unit, trends[name]) for name, unit, _, _ in FLAT]
+                + [trend_row(f"{name} of each run", "rows" if "bytes" not in name else "bytes", found)
+                   for name, found in per_run.items()],
+            },
+        },
+        "plots": plots,
+        "notes": [*faults.errors, *sampler.failures],
+    }  # fmt: skip
+
+
+class Visitor:
+    """Reads the Backups page every five seconds, so that the API server works for us, too."""
+
+    def __init__(self, platform: CeleryAirflow) -> None:
+        self.read = self.failed = 0
+        self._url = f"http://{HUB}:{PORT_API}"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Visitor:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        token = ""
+        while not self._stop.wait(5):
+            try:
+                if not token:
+                    with urllib.request.urlopen(f"{self._url}/auth/token", timeout=60) as answer:
+                        token = str(json.load(answer)["access_token"])
+                request = urllib.request.Request(f"{self._url}/pgbackup/", headers={"Cookie": f"_token={token}"})
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    if "bench_0" in answer.read().decode():
+                        self.read += 1
+            except OSError:
+                self.failed += 1
+
+
+def show_progress(platform: CeleryAirflow, series: Series) -> None:
+    states = Counter(platform_states(platform))
+    last = {name: int(values[-1]) for name, values in series.values.items() if name in ("objects", "backups")}
+    print(f"        {dict(sorted(states.items()))} {last}", flush=True)
+
+
+def platform_states(platform: CeleryAirflow) -> Iterable[str]:
+    return (f"{dag} {state}" for dag, state in platform.query("select dag_id, state from dag_run"))
+
+
+def only_backups(platform: CeleryAirflow) -> None:
+    """Pause all other DAGs until there is something to verify, rehearse, refresh from and prune."""
+    count = len(workload.DAGS)
+    platform.wait(lambda: len(platform.query("select 1 from dag")) == count, "all DAGs are parsed", _SETTLE)
+    platform.query("update dag set is_paused = (dag_id <> %s) returning 1", workload.BACKUP_DAG)
+
+
+def all_dags(platform: CeleryAirflow) -> None:
+    """Wait for the first backups, and let all DAGs run."""
+    made = "select 1 from dag_run where dag_id = %s and state = 'success'"
+    platform.wait(lambda: platform.query(made, workload.BACKUP_DAG), "the first backups are made", _SETTLE)
+    platform.query("update dag set is_paused = false returning 1")
+
+
+def settle(platform: CeleryAirflow) -> list[Violation]:
+    """Let no run begin, and wait until those that run have ended. (A paused DAG would leave its run where it is.)"""
+    deadline = time.monotonic() + _SETTLE
+    while True:
+        platform.query("update dag set next_dagrun_create_after = now() + interval '1 day' returning 1")
+        left = platform.query("select dag_id, run_id from dag_run where state in ('queued', 'running')")
+        if not left:
+            return []
+        if time.monotonic() > deadline:
+            return [{"case": str(left), "what": f"does not end within {_SETTLE:g} s"}]
+        time.sleep(1)
+
+
+def checked(platform: CeleryAirflow) -> list[Violation]:
+    """Check what may be left of processes, directories and databases; supervisors have a minute to clean up."""
+    checks: list[Callable[[], Iterable[Violation]]] = [
+        endings.processes_are_gone,
+        lambda: endings.directories_are_empty(platform),
+        lambda: endings.servers_are_clean(platform),
+        lambda: endings.successes_are_kept(platform, endings.repository_of(platform)),
+    ]
+    deadline = time.monotonic() + 60
+    while found := [violation for check in checks for violation in check()]:
+        if time.monotonic() > deadline:
+            return found
+        time.sleep(1)
+    return []
+
+
+def runs_of(platform: CeleryAirflow) -> list[dict[str, Any]]:
+    """Return what each run of the backup DAG has in Airflow's database, in their order."""
+    columns = ", ".join(f"({query})" for query in PER_RUN.values())
+    query = f"select r.state, {columns} from dag_run r where r.dag_id = %s order by r.id"
+    rows = platform.query(query, workload.BACKUP_DAG)
+    return [dict(zip(("state", *PER_RUN), row, strict=True)) for row in rows]
+
+
+def of_clean_runs(runs: list[dict[str, Any]], name: str) -> Trend:
+    """Return the trend of a number over the successful runs without retries, in their order."""
+    clean = [float(run[name]) for run in runs if run["state"] == "success" and not run["task_instance_history"]]
+    return trend(list(map(float, range(len(clean)))), clean, floor=2.0, window=0)
+
+
+def trend_of(series: Series, name: str, unit: float, floor: float) -> Trend:
+    values = series.values.get(name) or [0.0] * len(series.seconds)
+    return trend(series.seconds, [value / unit for value in values], floor)
+
+
+def trend_row(name: str, unit: str, found: Trend) -> list[object]:
+    flat = {None: "too short to say", True: "yes", False: "NO"}[found.flat]
+    return [name, unit, round(found.mean, 1), round(found.growth, 1), round(found.limit, 1), found.windows, flat]
+
+
+def run_outcome(dag: str, state: str) -> str:
+    expected = ", as it must" if (dag, state) == (workload.NEVER_FRESH_DAG, "failed") else ""
+    return f"runs of {dag}: {state}{expected}"
+
+
+def tries_of(platform: CeleryAirflow) -> dict[str, Any]:
+    rows = platform.query(
+        "select dag_id, task_id, count(*) filter (where state = 'success'), count(*) filter (where state = 'failed'),"
+        " sum(try_number) from task_instance group by 1, 2 order by 1, 2"
+    )
+    runs = Counter(platform.query("select dag_id, state from dag_run"))
+    return {"tasks": [[*row[:4], int(row[4])] for row in rows], "runs": runs}
+
+
+def keep_logs(platform: CeleryAirflow, directory: Path) -> None:
+    for place in (platform.hub, *(machine.directory for machine in platform.machines)):
+        shutil.copytree(place / "logs", directory / place.name / "logs", dirs_exist_ok=True)
+        for path in [*place.glob("*.log"), *place.glob("log")]:
+            shutil.copy(path, directory / place.name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
