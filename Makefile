@@ -6,7 +6,7 @@
 #   make test  check        the tests; formatting, types, layers
 #   make test-lowest        the tests that touch Airflow or boto3, with the lowest versions that pyproject.toml admits
 #   make test-distributed   backups on two Celery workers that share no disk; needs Linux, unshare and ip
-#   make bench              the measurements behind the numbers in the documentation; bench_fleet.py needs more, see there
+#   make bench              the measurements behind the numbers in the documentation, but bench_fleet.py and bench_scale.py
 #   make docs               the tables of parameters and options in docs/, after a change of them
 #   make site               the documentation as a site, in .site/html; a warning is an error
 #   make lock               constraints*.txt, requirements-cli.txt and docker/requirements-*.txt anew (needs uv)
@@ -49,7 +49,7 @@ format: .venv/.installed
 	$(BIN)/ruff format .
 
 bench: .venv/.installed
-	@for script in $(filter-out benchmarks/bench_fleet.py,$(wildcard benchmarks/bench_*.py)); do echo "== $$script"; $(BIN)/python "$$script" || exit; done
+	@for script in $(filter-out %/bench_fleet.py %/bench_scale.py,$(wildcard benchmarks/bench_*.py)); do echo "== $$script"; $(BIN)/python "$$script" || exit; done
 
 docs: .venv/.installed
 	@$(BIN)/python docs/_generate.py

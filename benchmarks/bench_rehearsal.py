@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import texty_database
+from measuring import peak_memory, processor_seconds, run_program
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
@@ -106,8 +106,7 @@ def report(runs: dict[str, list[dict[str, float]]]) -> int:
 def once(name: str, artifact: str, uri: str, jobs: int, bin_dir: str, reference: dict[str, Any]) -> dict[str, float]:
     """Measure one run, in a process of its own; return seconds and bytes."""
     found = bare(artifact, jobs, Path(bin_dir)) if name == "pg_restore" else rehearsal(uri, bin_dir, reference)
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]  # servers too
-    return {**found, "processor": sum(usage.ru_utime + usage.ru_stime for usage in used)}
+    return {**found, "processor": processor_seconds()}  # servers too
 
 
 def bare(artifact: str, jobs: int, bin_dir: Path) -> dict[str, float]:
@@ -119,12 +118,10 @@ def bare(artifact: str, jobs: int, bin_dir: Path) -> dict[str, float]:
     ) as server:
         with server.params.connect() as session:
             session.execute("create database bench template template0")
-        start = time.monotonic()
         command = [bin_dir / "pg_restore", f"--jobs={jobs}", "--no-owner", f"--host={server.socket_dir}"]
         command += [f"--username={server.superuser}", "--dbname=bench", artifact]
-        subprocess.run(command, check=True)
-        restored = time.monotonic() - start
-    return {"seconds": time.monotonic() - began, "restore": restored, "memory": 0}
+        restored, _, memory = run_program(command)
+    return {"seconds": time.monotonic() - began, "restore": restored, "memory": memory}
 
 
 def rehearsal(uri: str, bin_dir: str, reference: dict[str, Any]) -> dict[str, float]:
@@ -153,12 +150,6 @@ def rehearsal(uri: str, bin_dir: str, reference: dict[str, Any]) -> dict[str, fl
     assert not found.differences, found.differences
     assert {table.result for table in found.tables} <= {"same", "reordered"}
     return {"seconds": seconds, "restore": found.restore_seconds, "memory": peak_memory() - before}
-
-
-def peak_memory() -> int:
-    """Return this process's peak memory in bytes. ru_maxrss would include that of the process that forked it."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -88,3 +91,18 @@ def test_masking_beside_a_plain_restore() -> None:
     assert "rows, 1 MiB" in lines[0]
     assert lines[1] == "| plain | masked | ratio of medians | search for leaks |"
     assert len(lines) == 4
+
+
+@pytest.mark.timeout(900)  # starts a dozen processes one after the other
+def test_scale_beside_the_bare_programs(tmp_path: Path) -> None:
+    """A few tables, and a repository of a few backups; what they have at full scale is the same code."""
+    figures = tmp_path / "scale.json"
+    command = [sys.executable, BENCHMARKS / "bench_scale.py", "--rounds", "1", "--scale", "0.001", "--json", figures]
+    command += ["--operation", "dump", "--operation", "rehearsal", "--shape", "tables", "--shape", "repository"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    found = json.loads(figures.read_text())
+    assert found["violations"] == []
+    rows = [row[:2] for row in found["tables"]["Scale"]["rows"]]
+    listings = ["list, local", "prune, dry run, local", "list, S3", "prune, dry run, S3"]
+    assert rows == [["tables", "dump"], ["tables", "rehearsal"]] + [["repository", each] for each in listings]
