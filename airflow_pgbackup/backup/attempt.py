@@ -49,13 +49,15 @@ class Attempt:
 
         :param is_same: returns whether a complete backup of this id by another attempt serves as well as this one.
         :return: the backup that is stored now.
+        :raises ManifestError: the manifest violates its schema.
         :raises AlreadyExists: another backup has this id.
         :raises RepositoryError: the backup was not made, or it is unknown whether it was; a retry finds out.
         """
-        key = layout.manifest_key(self._series, self._id)
+        key, data = layout.manifest_key(self._series, self._id), manifest.to_json()
+        Manifest.from_json(data)  # only what can be read is written
         self._may_be_seen = True
         try:
-            self._repository.write_bytes(key, manifest.to_json())
+            self._repository.write_bytes(key, data)
         except OutcomeUnknown:
             raise
         except AlreadyExists:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.attempt import attempt
 from airflow_pgbackup.backup.context import RunContext
@@ -24,6 +23,7 @@ from airflow_pgbackup.backup.reference import SEED, find_committed, is_of, refer
 from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.backup.source import describe_source
 from airflow_pgbackup.backup.source_rows import hold_source
+from airflow_pgbackup.backup.stopwatch import Stopwatch
 from airflow_pgbackup.backup.throttle import rate_of
 from airflow_pgbackup.encryption.recipients import Recipients
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, ToolError
@@ -203,7 +203,8 @@ class _Dump:
         recipients: Recipients | None,
     ) -> dict[str, object]:
         context, settings, seed = self.context, self.context.settings, self.context.seed
-        started = datetime.now(timezone.utc)
+        watch = Stopwatch()
+        started = watch.started_at
         source = describe_source(connection, cluster=series.database is None)
         max_lag = settings.max_replay_lag or None if self.limits.replay_lag is None else self.limits.replay_lag
         check_source(connection, source, context.log, max_replay_lag=max_lag)
@@ -264,7 +265,7 @@ class _Dump:
                 artifact = output.write(mine)
             if reading is not None and reading.summary is not None and source_rows is not None:
                 require_rows(source_rows, reading.summary, self.tool)
-            finished = datetime.now(timezone.utc)
+            finished, seconds = watch.stop()
             manifest = Manifest(
                 repository=uuid,
                 series=series,
@@ -272,7 +273,7 @@ class _Dump:
                 kind="cluster" if series.database is None else "database",
                 started_at=started,
                 finished_at=finished,
-                duration_seconds=round((finished - started).total_seconds(), 3),
+                duration_seconds=seconds,
                 artifact=artifact,
                 source=source.for_manifest(connection),
                 client=ClientInfo(self.tool, client.version_text, str(client.tool(self.tool))),
@@ -301,7 +302,7 @@ class _Dump:
         context.log(f"stored {name} in {self.repository.uri}")
         context.log(f"restores with: {manifest.restore_command}")
         if reading is not None:
-            return self._result(record_reading(self.repository, found, reading, started=started, context=context))
+            return self._result(record_reading(self.repository, found, reading, watch=watch, context=context))
         return self._result(found)
 
     def _result(self, found: Evidence) -> dict[str, object]:

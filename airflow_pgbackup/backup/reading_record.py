@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.artifact import require_not_removed, table_result
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.reading_along import ReadingAlong
 from airflow_pgbackup.backup.source_rows import differences
+from airflow_pgbackup.backup.stopwatch import Stopwatch
 from airflow_pgbackup.errors import BackupNotFound, RepositoryError, ToolError
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary
 from airflow_pgbackup.repository import layout
@@ -24,12 +24,15 @@ _LEVEL = "archive"
 def write_verification(repository: Repository, manifest: Manifest, report: Verification) -> str:
     """Write a verification beside its backup, and return its key.
 
+    :raises ManifestError: the verification violates its schema.
     :raises BackupNotFound: the backup was removed meanwhile; then the verification is, too.
     """
     key = layout.verification_key(
         manifest.series, manifest.id, at=report.finished_at, level=report.level, result=report.result
     )
-    repository.write_bytes(key, report.to_json())
+    data = report.to_json()
+    Verification.from_json(data)  # only what can be read is written
+    repository.write_bytes(key, data)
     try:
         require_not_removed(repository, manifest)
     except BackupNotFound:
@@ -57,11 +60,11 @@ def require_rows(source: tuple[RowCount, ...], summary: ArchiveSummary, tool: st
 
 
 def record_reading(
-    repository: Repository, evidence: Evidence, reading: ReadingAlong, *, started: datetime, context: RunContext
+    repository: Repository, evidence: Evidence, reading: ReadingAlong, *, watch: Stopwatch, context: RunContext
 ) -> Evidence:
     """Record what was read of a backup that has just been committed.
 
-    :param started: when the dump began.
+    :param watch: begun with the dump.
     :return: the backup as the repository has it now; unchanged if its contents are not known, which is logged.
     :raises BackupNotFound: it was removed meanwhile. :raises RepositoryError: the verification cannot be written.
     """
@@ -83,15 +86,15 @@ def record_reading(
     ]
     if manifest.source_rows is not None:
         checks.append(Check("source", "pass", f"{counted(len(manifest.source_rows), 'table')} with the source's rows"))
-    finished = datetime.now(timezone.utc)
+    finished, seconds = watch.stop()
     client = reading.client
     report = Verification(
         backup_id=manifest.id,
         level=_LEVEL,
         result="pass",
-        started_at=started,
+        started_at=watch.started_at,
         finished_at=finished,
-        duration_seconds=round((finished - started).total_seconds(), 3),
+        duration_seconds=seconds,
         checks=tuple(checks),
         tables=tables,
         client=ClientInfo("pg_restore", client.version_text, str(client.tool("pg_restore"))),

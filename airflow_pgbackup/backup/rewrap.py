@@ -37,6 +37,7 @@ from airflow_pgbackup.backup.rewrapped import (
     new_id,
     request,
 )
+from airflow_pgbackup.backup.stopwatch import Stopwatch
 from airflow_pgbackup.backup.streams import Meter
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.encryption.identities import Identities
@@ -132,8 +133,7 @@ class _Rewrap:
 
     def run(self) -> Evidence:
         """Make the new backup; return what is stored then."""
-        started = datetime.now(timezone.utc)
-        old, artifact = self.old, self.old.artifact
+        watch, old, artifact = Stopwatch(), self.old, self.old.artifact
         self.repository.probe()
         step = self.context.step(f"rewrapping {artifact.name}", bytes_total=artifact.size)
         with step, attempt(self.repository, old.series, self.id, self.context.log) as mine:
@@ -143,7 +143,7 @@ class _Rewrap:
             self.context.cancel.check()
             found = mine.commit(new, lambda other: is_made_of(other, old, self.recipients))
         if mine.has_made(found):
-            seconds = (datetime.now(timezone.utc) - started).total_seconds()
+            _, seconds = watch.stop()
             self.context.log(
                 f"rewrapped backup {old.series}/{old.id} as {self.id}, encrypted to "
                 f"{counted(len(self.recipients.texts), 'recipient')}: {human_bytes(artifact.size)} in "

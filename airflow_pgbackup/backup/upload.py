@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
 
 from airflow_pgbackup.backup.artifact import require_not_removed
@@ -19,6 +18,7 @@ from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Step, human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_evidence, reference_of
+from airflow_pgbackup.backup.stopwatch import Stopwatch
 from airflow_pgbackup.backup.streams import Meter
 from airflow_pgbackup.errors import (
     AlreadyExists,
@@ -136,8 +136,7 @@ class _Copy:
 
     def run(self) -> Evidence:
         """Copy the backup; return what is stored then."""
-        started = datetime.now(timezone.utc)
-        manifest, artifact = self.manifest, self.manifest.artifact
+        watch, manifest, artifact = Stopwatch(), self.manifest, self.manifest.artifact
         with (
             self.context.step(f"uploading {artifact.name}", bytes_total=artifact.size) as progress,
             attempt(self.destination, manifest.series, manifest.id, self.say) as mine,
@@ -152,7 +151,7 @@ class _Copy:
             found = mine.commit(copied, self._is_same)
         if not mine.has_made(found):
             return found
-        seconds = (datetime.now(timezone.utc) - started).total_seconds()
+        _, seconds = watch.stop()
         self.say(
             f"backup {manifest.series}/{manifest.id} uploaded to {self.destination.uri}: "
             f"{human_bytes(artifact.size)} in {human_seconds(seconds)}"

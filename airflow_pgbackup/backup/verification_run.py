@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 
 from airflow_pgbackup.backup.artifact import choose_reader, open_checked, table_result
@@ -15,6 +14,7 @@ from airflow_pgbackup.backup.progress import Step, counted, human_bytes, human_s
 from airflow_pgbackup.backup.rehearsal import rehearse
 from airflow_pgbackup.backup.source_rows import differences
 from airflow_pgbackup.backup.sql_checks import SQL_CHECK, CheckOutcome, SqlCheck
+from airflow_pgbackup.backup.stopwatch import Stopwatch
 from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.errors import (
@@ -63,7 +63,7 @@ class VerificationRun:
     """The hint for a failure."""
 
     def run(self) -> Verification:
-        started = datetime.now(timezone.utc)
+        watch = Stopwatch()
         try:
             with ExitStack() as stack:
                 checked = self._integrity(stack)
@@ -80,14 +80,14 @@ class VerificationRun:
                 self.checks.append(Check(self.level, "notproven", str(error)))
             self.not_proven = error
             result = "notproven"
-        finished = datetime.now(timezone.utc)
+        finished, seconds = watch.stop()
         return Verification(
             backup_id=self.manifest.id,
             level=self.level,
             result=result,
-            started_at=started,
+            started_at=watch.started_at,
             finished_at=finished,
-            duration_seconds=round((finished - started).total_seconds(), 3),
+            duration_seconds=seconds,
             checks=tuple(self.checks),
             tables=tuple(self.tables),
             differences=self.differences,
