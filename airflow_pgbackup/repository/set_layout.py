@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from airflow_pgbackup.repository.layout import decode_segment, encode_segment, parse_backup_id, parse_time, utc
+from airflow_pgbackup.repository.layout import Series, decode_segment, encode_segment, parse_backup_id, parse_time, utc
 
 SETS_FOLDER = "@sets"
 """The folder of a server's backup sets, beside its series; an encoded database name never begins with ``@``."""
@@ -60,3 +60,15 @@ def split_set_key(key: str) -> tuple[str, str, str] | None:
         return decode_segment(segments[0]), segments[2], segments[3]
     except ValueError:
         return None
+
+
+def holds_backups_or_sets(key: str) -> bool:
+    """Return whether a folder is, by its name, that of a server, of a series, or of all backup sets of a server."""
+    server, _, rest = key.partition("/")
+    try:
+        decode_segment(server)
+        if rest not in ("", SETS_FOLDER):
+            Series.parse(key)
+    except ValueError:
+        return False
+    return True

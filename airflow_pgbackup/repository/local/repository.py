@@ -48,6 +48,7 @@ from airflow_pgbackup.repository.nofollow import (
     open_member,
     parent_below,
 )
+from airflow_pgbackup.repository.set_layout import holds_backups_or_sets, split_set_key
 
 _OTHERS = "Give the directories of the repository to the user who runs the workers, and write access to nobody else."
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -116,8 +117,7 @@ class LocalRepository(Repository):
                 key = self._root.key(path)
                 if path.name.startswith(TEMP_PREFIX):
                     at = last_grown(path)
-                # A crash can leave a backup's directory empty, or one in it.
-                elif stat.S_ISDIR(status.st_mode) and path not in full and split_key(f"{key}/_"):
+                elif path not in full and _is_empty_place(key, status):
                     at = status.st_mtime
                 else:
                     continue
@@ -291,6 +291,19 @@ class LocalRepository(Repository):
             self._root.remove_empty(parent)
         if failed:
             raise RepositoryError(f"not deleted from {self.uri}: {', '.join(failed)}", hint=hint(number))
+
+
+def _is_empty_place(key: str, status: os.stat_result) -> bool:
+    """Return whether an empty directory is one that a crash left: of a backup or set, or below or above one.
+
+    Those above have common names. So they must look as we make them: others make mount points, for example.
+    """
+    if not stat.S_ISDIR(status.st_mode):
+        return False
+    if split_key(f"{key}/_") or split_set_key(f"{key}/_"):
+        return True
+    ours = stat.S_IMODE(status.st_mode) == 0o700 and status.st_uid == os.geteuid()
+    return ours and holds_backups_or_sets(key)
 
 
 def _unlink(name: str, directory: int) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,28 @@ def test_the_missing_volume_names_this_host(tmp_path: Path, repository: LocalRep
             assert "shared volume" in (caught.value.hint or "")
             assert "s3://" in (caught.value.hint or "")
     assert list((tmp_path / "pg").iterdir()) == []
+
+
+def test_empty_directories_of_a_crash(tmp_path: Path, repository: LocalRepository) -> None:
+    """A kill between two mkdir leaves those above a backup, too. Mount points and what others make stay."""
+    repository.write_bytes("s/d/20261122T020000Z-3f9ac1/x", b"1")
+    ours = ["s/new", "server", "other/@sets", "other/@globals/20261122T020000Z-3f9ac1/0ddba115"]
+    ours += ["s/@sets/20261122T020000Z-3f9ac1"]
+    others = {"volume": 0o755, "s/volume": 0o755, "a b": 0o700, "s/d/of another": 0o700, "s/.git": 0o700}
+    for path in ours:
+        (tmp_path / "pg" / path).mkdir(mode=0o700, parents=True)
+        for above in (tmp_path / "pg" / path).parents[: len(path.split("/")) - 1]:
+            above.chmod(0o700)
+    for path, mode in others.items():
+        (tmp_path / "pg" / path).mkdir()
+        (tmp_path / "pg" / path).chmod(mode)
+    found = repository.unfinished_writes(timedelta(0))
+    assert {one.key for one in found} == set(ours)
+    assert repository.unfinished_writes(timedelta(hours=1)) == []
+    repository.remove_unfinished(found)
+    left = {str(path.relative_to(tmp_path / "pg")) for path in (tmp_path / "pg").rglob("*")}
+    backup = {"s", "s/d", "s/d/20261122T020000Z-3f9ac1", "s/d/20261122T020000Z-3f9ac1/x", "repository.json"}
+    assert left == others.keys() | backup
 
 
 def test_a_volume_that_goes_away_is_not_made_anew(tmp_path: Path, repository: LocalRepository) -> None:
