@@ -1,13 +1,13 @@
 """Kill each verb at each of its steps, and look at what is left and whether a retry mends it.
 
     python -m tests.campaign.crash_points [--verb prune]... [--store local|s3] [--step 7]
-                                          [--retry same|fresh|both] [--most N] [--json FILE]
+                                          [--retry same|fresh|none|all] [--most N] [--json FILE]
 
 A verb first runs to its end, and its process enumerates its steps (see :mod:`.steps`). Then it runs once more for each
 step, in a world of its own, and kills itself there by SIGKILL. After each kill all older backups are as they were, what
 is listed verifies, the target of a restore holds all of the old or all of the new, and no process survives. Then the
 verb runs again, as a retry of the same task or as a new call: it succeeds, and exactly the right backups are listed.
-At last a sweep after the grace period leaves nothing else behind.
+In every third case it does not run again. At last a sweep after the grace period leaves nothing else behind.
 
 Exit status 1 if anything of that is violated.
 """
@@ -44,8 +44,8 @@ from .crash_verbs import VERBS, Verb
 from .crash_world import Servers, World, age, start
 from .steps import Steps
 
-RETRIES = ("same", "fresh")
-"""A retry of the same task, as Airflow does it; and a call that knows nothing of the one that was killed."""
+RETRIES = ("same", "fresh", "none")
+"""A retry of the same task, as Airflow does it; a call that knows nothing of the one that was killed; and none."""
 LIMIT = 300.0
 """Seconds in which a run must end."""
 
@@ -58,7 +58,7 @@ def main() -> int:
     parser.add_argument("--store", choices=("local", "s3"), help="only repositories there")
     parser.add_argument("--step", type=int, help="only this step")
     parser.add_argument(
-        "--retry", choices=(*RETRIES, "both"), help="this kind of retry after each kill (default: alternately)"
+        "--retry", choices=(*RETRIES, "all"), help="this kind of retry after each kill (default: in turn)"
     )
     parser.add_argument("--most", type=int, metavar="N", help="at most N steps of each verb, evenly spread")
     parser.add_argument("--scripts", action="store_true", help="plain backups; only verbs that need no PostgreSQL")
@@ -123,8 +123,8 @@ class Campaign:
         full = self.case(name, store, None, "same")
         self.steps[name if store == "local" else f"{name} in {store}"] = full.steps
         killed = 0
-        for number in [self.only_step] if self.only_step else spread(len(full.steps), self.most):
-            for retry in RETRIES if self.retry == "both" else [self.retry or RETRIES[number % 2]]:
+        for turn, number in enumerate([self.only_step] if self.only_step else spread(len(full.steps), self.most)):
+            for retry in RETRIES if self.retry == "all" else [self.retry or RETRIES[(turn + number) % 3]]:
                 ended = self.case(name, store, number, retry)
                 killed += ended.killed
         seconds = time.monotonic() - begun
@@ -206,12 +206,12 @@ class Case:
         if not ended.killed and ended.status:
             self.violations.append(f"the run failed: {ended.error}")
         self._check(scene, before, "killed" if ended.killed else "same")
-        if ended.killed:
+        if ended.killed and self.retry != "none":
             again = self._child(None, seed if self.retry == "same" else None)
             self._judge(again)
             self._wait_for_orphans(children)
             self._check(scene, before, self.retry)
-        if verb.repository == "new":
+        if verb.repository == "new" and (not ended.killed or self.retry != "none"):
             scene = Scene(**{**vars(scene), "repositories": [*scene.repositories, world.repository("new")]})
         self.violations += self._at_last(scene, before)
         return ended

@@ -198,7 +198,7 @@ class World:
         at = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(days=3)
         write_backup(repository, Series("prod", "app"), at, committed=False, attempt="0ddba115")
         if self.store == "local":
-            (self.directory / "here" / "prod" / "empty").mkdir()
+            (self.directory / "here" / "prod" / "empty").mkdir(mode=0o700)
 
     def execute(self, *statements: str, database: str | None = None) -> None:
         params = self.servers.app.with_database(database) if database else self.servers.app
