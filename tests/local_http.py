@@ -33,6 +33,7 @@ class Handler(BaseHTTPRequestHandler, ABC):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # for as many clients as connect before a busy machine accepts them
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients and handlers break connections on purpose."""

@@ -170,7 +170,8 @@ def pg_dumps() -> list[int]:
                 continue
             # Not the short ones that ask a client, once in a process, for its version and compression methods.
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"--version" not in command and b"no_such_keyword" not in command:
+            # A process that is just becoming pg_dump has no arguments yet.
+            if command and b"--version" not in command and b"no_such_keyword" not in command:
                 found.append(pid)
         except OSError:
             continue

@@ -32,10 +32,10 @@ from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.private_directory import sweep
 from airflow_pgbackup.repository.base import Repository
 
-# The index takes a minute to build: whatever happens meanwhile happens during the restore.
+# The index takes four minutes to build: whatever happens meanwhile happens during the restore.
 SLOW = (
     "create table t (a int)",
-    "insert into t select n from generate_series(1, 600) n",
+    "insert into t select n from generate_series(1, 2400) n",
     "create function slow(int) returns int immutable language plpgsql as"
     " $$ begin if current_setting('jit') = 'off' then perform pg_sleep(0.1); end if; return $1; end $$",
     "set jit = on",
@@ -86,7 +86,7 @@ def postmaster(temporary: Path) -> int:
     return pid
 
 
-def wait_for(what: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it did not come"
@@ -235,7 +235,8 @@ def test_nothing_outlives_a_worker_that_is_killed(
     worker.kill()
     worker.wait()
     wait_for(lambda: not servers(temporary))
-    sweep(temporary)  # as the next run does: the copy of the artifact had no other holder
+    # As the next run does: the copy of the artifact has no other holder, once the last process has ended.
+    wait_for(lambda: (sweep(temporary), not list(temporary.iterdir()))[1])
     nothing_is_left(temporary)
     assert verifications(here) == []
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -23,6 +24,8 @@ from psycopg import sql
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.databases.temporary_database import PREFIX, TemporaryDatabases
 from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.backup.progress import NoProgress
+from airflow_pgbackup.backup.restore import context as restore_context
 from airflow_pgbackup.backup.restore import restore
 from airflow_pgbackup.backup.restore.rename import rename_databases
 from airflow_pgbackup.backup.restore.target import RestoreTarget
@@ -36,11 +39,11 @@ from airflow_pgbackup.repository.open import open_repository
 
 Fresh = Callable[..., ConnectionParams]
 
-# Its index takes three seconds, and its name a role that a restore must find.
 SLOW = (
     "create table restored as select generate_series(1, 30) a",
     "create function slow(int) returns int immutable language plpgsql as "
-    "$$ begin perform pg_catalog.pg_sleep(0.1); return $1; end $$",
+    "$$ begin if current_database() ~ '^pgbackup_tmp_' then perform pg_catalog.pg_sleep(10); end if; "
+    "return $1; end $$",
 )
 SLOW_INDEX = "create index i on restored (slow(a))"
 
@@ -63,7 +66,7 @@ class Setting:
             repository=self.repository,
             target=RestoreTarget(connection=connection, mode="replace", **target),
             options=options,
-            **in_context({"log": log, **more}),
+            **in_context({"log": log, "progress": NoProgress(), **more}),
         )
 
     def content(self) -> str:
@@ -81,7 +84,7 @@ class Setting:
         return self.databases(PREFIX)
 
     def restoring(self) -> bool:
-        """Whether pg_restore has come to the index of ``slow``, which takes it 3 s."""
+        """Whether pg_restore has come to the index of ``slow``, which takes it minutes."""
         query = (
             "select count(*) from pg_stat_activity where starts_with(datname, %s) "
             "and state = 'active' and query like 'CREATE INDEX%%'"
@@ -112,7 +115,7 @@ def setting(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> 
 
 @pytest.fixture
 def slow(setting: Setting, fresh_database: Fresh) -> Setting:
-    """The restore takes some seconds, in which things can happen to it."""
+    """The restore takes minutes, in which things can happen to it."""
     source = fresh_database(setting.server, None, *SLOW, SLOW_INDEX)
     setting.reference = dump_database(
         connection=source, server="slow", repository=setting.repository, options=DumpOptions()
@@ -123,7 +126,7 @@ def slow(setting: Setting, fresh_database: Fresh) -> Setting:
 def steps_of(setting: Setting) -> list[str]:
     """The lines of a replace that succeeds; what was old is back afterwards."""
     lines: list[str] = []
-    setting.replace(lines.append, keep_old=False)
+    setting.replace(at(0, fail, lines), keep_old=False)
     with setting.target.connect() as connection:
         connection.execute("drop table restored; drop function slow; create table old as select 1 as a")
     return lines
@@ -159,11 +162,13 @@ class Injected(Exception):
     pass
 
 
-def at(number: int, action: Callable[[], None]) -> Callable[[str], None]:
-    """A log that does something at its n-th line."""
-    seen: list[str] = []
+def at(number: int, action: Callable[[], None], seen: list[str] | None = None) -> Callable[[str], None]:
+    """A log that does something at its n-th line, of those that every replace has."""
+    seen = [] if seen is None else seen
 
     def log(line: str) -> None:
+        if line.startswith("dropped pgbackup_tmp_"):  # left by a test before
+            return
         seen.append(line)
         if len(seen) == number:
             action()
@@ -184,7 +189,7 @@ def test_a_failure_at_any_step_leaves_the_old_database(setting: Setting) -> None
             setting.replace(at(number, fail))
         assert setting.is_as_it_was(), steps[number - 1]
         assert setting.temporary() == []
-    assert guards() == []
+    assert wait_until(lambda: not guards())
     # From the swap on it has happened, and a log that fails is no failure of the restore.
     for number in range(done, len(steps) + 1):
         result = setting.replace(at(number, fail))
@@ -209,8 +214,8 @@ def test_stopped_at_any_step(setting: Setting) -> None:
 KILLED = """
 import json, os, signal, sys
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.progress import NoProgress
 from airflow_pgbackup.backup.restore import restore
-from airflow_pgbackup.backup.restore.rename import rename_databases
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository.open import open_repository
@@ -219,26 +224,31 @@ order = json.load(sys.stdin)
 lines = []
 
 def log(line):
+    if line.startswith("dropped pgbackup_tmp_"):
+        return
     lines.append(line)
     print(line, flush=True)
     if len(lines) == order["number"]:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), order["signal"])
 
 connection = ConnectionParams(keywords=order["keywords"], password=order["password"])
 restore(
     reference=order["reference"],
     repository=open_repository(order["repository"]),
     target=RestoreTarget(connection=connection, mode="replace", keep_old=False),
-    context=RunContext(log=log),
+    context=RunContext(log=log, progress=NoProgress()),
 )
 """
 
 
 @contextmanager
-def restoring_process(setting: Setting, number: int) -> Iterator[subprocess.Popen[str]]:
-    """Another process that replaces the database, and kills itself at its n-th line."""
+def restoring_process(
+    setting: Setting, number: int, how: signal.Signals = signal.SIGKILL
+) -> Iterator[subprocess.Popen[str]]:
+    """Another process that replaces the database, and kills or stops itself at its n-th line; never at 0."""
     order = {
         "number": number,
+        "signal": how,
         "keywords": dict(setting.target.keywords),
         "password": setting.target.get_password(),
         "reference": setting.reference,
@@ -285,27 +295,29 @@ def test_killed_while_pg_restore_runs(slow: Setting) -> None:
     assert slow.is_as_it_was()
 
 
-def test_the_next_restore_drops_what_a_killed_machine_left(slow: Setting) -> None:
-    with restoring_process(slow, 0) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("created database "):
-                break
+def test_the_next_restore_drops_what_a_killed_machine_left(setting: Setting) -> None:
+    steps = steps_of(setting)
+    created = next(number for number, line in enumerate(steps, 1) if line.startswith("created database "))
+    with restoring_process(setting, created, signal.SIGSTOP) as process:
+        stopped = psutil.Process(process.pid)
+        assert wait_until(lambda: stopped.status() == psutil.STATUS_STOPPED)
         (guard,) = guards()
         guard.kill()
         process.kill()
-    (left,) = slow.temporary()
-    psutil.wait_procs([guard], timeout=30)
-    assert not guard.is_running()
+    (left,) = setting.temporary()
+    assert wait_until(lambda: not guard.is_running() or guard.status() == psutil.STATUS_ZOMBIE)
     # its sessions end when the server notices
-    with slow.server.params.connect() as connection:
-        query = "select count(*) from pg_stat_activity where datname = %s"
-        assert wait_until(lambda: connection.execute(query, [left]).fetchone() == (0,))
+    with setting.server.params.connect() as connection:
+        query = (
+            "select count(*) from pg_stat_activity "
+            "where datname = %s or application_name = 'airflow-pgbackup ' || split_part(%s, '_', 3)"
+        )
+        assert wait_until(lambda: connection.execute(query, [left, left]).fetchone() == (0,))
     lines: list[str] = []
-    slow.replace(lines.append, keep_old=False)
+    setting.replace(lines.append, keep_old=False)
     assert f"dropped {left}, left by a restore that was killed" in lines
-    assert slow.temporary() == []
-    assert slow.content() == "restored"
+    assert setting.temporary() == []
+    assert setting.content() == "restored"
 
 
 def test_databases_of_a_running_restore_are_not_dropped(setting: Setting) -> None:
@@ -362,8 +374,11 @@ def test_the_server_ends_all_our_sessions(slow: Setting) -> None:
     assert slow.temporary() == []
 
 
-def test_a_deadline(slow: Setting) -> None:
-    with pytest.raises(DeadlineExceeded, match="was not changed"):
+def test_a_deadline(slow: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that stands still until pg_restore runs, which has one of its own."""
+    start = time.monotonic()
+    monkeypatch.setattr(restore_context, "time", SimpleNamespace(monotonic=lambda: start))
+    with pytest.raises(DeadlineExceeded, match=r"pg_restore was still running at its deadline .*was not changed"):
         slow.replace(deadline=2.5)
     assert slow.is_as_it_was()
     assert slow.temporary() == []
@@ -416,6 +431,9 @@ def test_a_client_that_comes_back_again_and_again(setting: Setting) -> None:
 
 def test_sessions_that_may_not_be_ended_are_named_before_anything_is_changed(setting: Setting) -> None:
     lines: list[str] = []
+    with setting.server.params.connect() as connection:  # the session that filled it may still be ending
+        query = "select count(*) from pg_stat_activity where datname = %s"
+        assert wait_until(lambda: connection.execute(query, [setting.target.dbname]).fetchone() == (0,))
     with session(setting.target, label="the shop"):
         refusal = rf'database "{setting.target.dbname}" is in use by process \d+ of \w+ \(the shop\)'
         with pytest.raises(ConfigurationError, match=refusal) as refused:
