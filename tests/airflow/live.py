@@ -5,22 +5,35 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import secrets
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-from airflow_pgbackup.postgres.server.throwaway import free_port
 
 PROCESSES = ("api-server", "dag-processor", "scheduler")
 SECONDS = 420
 """Patience: everything starts on a machine that may be busy."""
+
+
+def quiet_port() -> int:
+    """Return a free port of 127.0.0.1 that no server for which the system chooses one gets meanwhile.
+
+    Below those of :mod:`airflow_pgbackup.embedded`, too.
+    """
+    for port in random.sample(range(2000, 10_000), 1000):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise AssertionError("no free port")
 
 
 class LiveAirflow:
@@ -36,7 +49,7 @@ class LiveAirflow:
         self._processes = processes
         self.dags = home / "dags"
         self.dags.mkdir(parents=True)
-        port, secret = free_port(), secrets.token_hex(32)
+        port, secret = quiet_port(), secrets.token_hex(32)
         self.url = f"http://127.0.0.1:{port}"
         self._api = f"{self.url}/execution/"
         self._env = {
@@ -53,6 +66,10 @@ class LiveAirflow:
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "AIRFLOW__API__SECRET_KEY": secret,
             "AIRFLOW__API_AUTH__JWT_SECRET": secret,
+            # Its own limits are for machines that are less busy.
+            "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": str(SECONDS),
+            "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": str(SECONDS),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout={SECONDS}",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             **env,
@@ -84,7 +101,8 @@ class LiveAirflow:
 
     def __exit__(self, *_: object) -> None:
         for process in reversed(self._started):
-            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has ended, which is what the test reports
+                os.killpg(process.pid, signal.SIGTERM)
         for process in self._started:
             try:
                 process.wait(30)

@@ -39,7 +39,7 @@ class Airflow:
 
     def __call__(self, *arguments: str) -> str:
         command = [sys.executable, "-m", "airflow", *arguments]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=200)
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

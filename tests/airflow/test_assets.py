@@ -152,7 +152,7 @@ roles = PgDumpAllOperator(task_id="roles", postgres_conn_id="db", repository={fo
     }
     for extra in found.values():
         assert (extra["size"], extra["sha256"]) == (extra["backup"]["size"], extra["backup"]["sha256"])
-        assert 0 < extra["duration_seconds"] < 60
+        assert extra["duration_seconds"] > 0
         assert extra["restore_seconds"] is None
     rows = {uri.partition("?")[2] or "dump": extra["rows"] for uri, extra in found.items() if "prod" in uri}
     # Compressed by this package, so level integrity reads it to its end, too.

@@ -29,7 +29,7 @@ def run(airflow_db: Path, assert_no_canary: Callable[[object], None], s3: S3Serv
 
     def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "airflow", "pgbackup", *arguments]
-        done = subprocess.run(command, env={**os.environ, **more}, capture_output=True, text=True, timeout=240)
+        done = subprocess.run(command, env={**os.environ, **more}, capture_output=True, text=True, timeout=600)
         assert_no_canary(done.stdout + done.stderr)
         assert s3.secret_key not in done.stdout + done.stderr
         assert "Traceback" not in done.stderr

@@ -190,7 +190,7 @@ def test_a_script_of_the_documentation_runs(
     script = tmp_path / f"{page.stem}.py"
     script.write_text(text.replace("s3://my-backups/pg", uri).replace("20261122T020000Z-3f9ac1", app_id))
     environment = {**os.environ, "PATH": f"{server18.bin_dir}:{os.environ['PATH']}"}
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
 
 

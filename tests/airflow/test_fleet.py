@@ -99,7 +99,7 @@ def test_the_example_by_airflow_dags_test(
         env={**os.environ, "AIRFLOW__CORE__DAGS_FOLDER": str(dags)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     for uri in (first, second):
@@ -212,7 +212,7 @@ print(*sorted(set(sys.modules) - before))
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr
     loaded = done.stdout.split()

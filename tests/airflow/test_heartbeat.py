@@ -68,6 +68,12 @@ def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server.server_close()
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may answer late."""
+    monkeypatch.setattr("airflow_pgbackup.notifications.heartbeat.TIMEOUT", 240)
+
+
 @pytest.fixture
 def beat(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def make(url: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.server.throwaway import PostgresServer, free_port
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
 RunDag = Callable[..., Any]
 
@@ -304,7 +304,7 @@ def test_a_connection_that_fails(
     assert_no_canary: Callable[[object], None],
 ) -> None:
     if fields.get("port"):
-        fields = {"port": free_port()}
+        fields = {"port": 1}
     postgres_connection("db", database, **fields)
     run = run_dag(f'PgDumpOperator(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})')
     assert run.states == {"dump": "failed"}

@@ -25,7 +25,7 @@ from airflow_pgbackup.settings import Settings, load
 def airflow(*arguments: str) -> str:
     """Airflow's own command line; its standard output."""
     done = subprocess.run(
-        [sys.executable, "-m", "airflow", *arguments], capture_output=True, text=True, timeout=120, env=os.environ
+        [sys.executable, "-m", "airflow", *arguments], capture_output=True, text=True, timeout=400, env=os.environ
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -219,7 +219,7 @@ before = set(sys.modules)
 import airflow_pgbackup.operators.{module}
 print(*sorted({{name for name in set(sys.modules) - before}}))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=400)
     loaded = done.stdout.split()
     assert f"airflow_pgbackup.operators.{module}" in loaded
     heavy = ("boto", "psycopg", "jsonschema", "zstandard", "airflow.providers", "airflow_pgbackup.backup")

@@ -24,8 +24,6 @@ from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.options import S3Options
 
-NOW = datetime.now(timezone.utc)
-
 
 @pytest.fixture(params=["folder", "bucket"])
 def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Repository:
@@ -41,8 +39,8 @@ def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Repository:
 
 def add(repository: Repository, *nights: float, database: str = "app") -> list[str]:
     """Verified backups of so many days ago."""
-    series = Series("prod", database)
-    return [write_backup(repository, series, NOW - timedelta(days=night), seed=str(night)).id for night in nights]
+    series, now = Series("prod", database), datetime.now(timezone.utc)
+    return [write_backup(repository, series, now - timedelta(days=night), seed=str(night)).id for night in nights]
 
 
 def ids(repository: Repository) -> list[str]:
@@ -154,7 +152,7 @@ def stale(run: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    "waiting", ["", ", deferrable=True", ", timeout=20, poke_interval=1", ", deferrable=True, timeout=20"]
+    "waiting", ["", ", deferrable=True", ", timeout=600, poke_interval=1", ", deferrable=True, timeout=600"]
 )
 def test_what_is_fresh_is_said_at_once(repository: Repository, run_case: Callable[..., Any], waiting: str) -> None:
     (id,) = add(repository, 0.1)
@@ -195,7 +193,7 @@ def test_waiting_ends_when_the_backup_is_there(
     timer.start()
     try:
         run = run_case(
-            sensor(repository, f"max_age=timedelta(hours=26), timeout=60, poke_interval=1, deferrable={deferrable}")
+            sensor(repository, f"max_age=timedelta(hours=26), timeout=600, poke_interval=1, deferrable={deferrable}")
         )
     finally:
         timer.join()
@@ -219,7 +217,7 @@ def test_databases_by_xcom_and_mapped(repository: Repository, run_case: Callable
     assert (run.states["each[0]"], run.states["each[1]"]) == ("success", "failed")
 
 
-@pytest.mark.parametrize("waiting", ["", ", deferrable=True, timeout=20"])
+@pytest.mark.parametrize("waiting", ["", ", deferrable=True, timeout=600"])
 def test_what_cannot_be_asked_or_looked_at(tmp_path: Path, run_case: Callable[..., Any], waiting: str) -> None:
     repository = LocalRepository(tmp_path / "pg")
     run = run_case(sensor(repository, f"max_age=60{waiting}"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -284,12 +283,13 @@ def example(
         session.execute("delete from film where id > 10")
         session.execute("insert into actor values (2)")
         session.execute("create table added (id int)")
+        session.execute("select pg_stat_force_next_flush()")
     return Example(database, series, made.results["dump"]["id"])
 
 
 @pytest.mark.parametrize("choice", ["Approve", "Reject"])
 def test_restore_with_approval(choice: str, example: Example, server18: PostgresServer, run_dag: RunDag) -> None:
-    database, started = example.database, time.monotonic()
+    database = example.database
     with somebody(choice) as seen:
         run = run_dag(EXAMPLE, conf={"backup_id": example.backup_id})
     assert "error" not in seen, seen["error"]
@@ -314,7 +314,6 @@ def test_restore_with_approval(choice: str, example: Example, server18: Postgres
         assert films(old) == 10
         with server18.params.connect() as session:
             session.execute(sql.SQL("drop database {}").format(sql.Identifier(old.dbname)))
-    assert time.monotonic() - started < 120
 
 
 def test_somebody_else_may_not_approve(example: Example, run_dag: RunDag) -> None:

@@ -42,6 +42,7 @@ def initialize() -> None:
 def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
     """``received()``: the lines about this package that a StatsD server has received."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # Airflow sends many of its own
         server.bind(("127.0.0.1", 0))
         server.setblocking(False)
 
@@ -119,7 +120,7 @@ def test_what_a_run_sends(
         f"airflow.pgbackup.verify.duration{tags},level=archive",
     ]
     milliseconds = [float(found[1]) for line in lines if (found := re.search(r":([\d.]+)\|ms$", line))]
-    assert all(10 < each < 60_000 for each in milliseconds)
+    assert all(each > 10 for each in milliseconds)
 
 
 def test_a_rehearsal_sends_its_restore_time(
@@ -133,7 +134,7 @@ PgBackupVerifyOperator(task_id="rehearse", backup=dump.output, level="restore", 
     (restore,) = [line for line in received() if ".restore_duration" in line]
     name = f"airflow.pgbackup.verify.restore_duration,server=db,database={database.dbname},level=restore"
     assert (found := re.fullmatch(rf"{re.escape(name)}:([\d.]+)\|ms", restore)), restore
-    assert 1 < float(found[1]) < 60_000
+    assert float(found[1]) > 1
 
 
 FRESHNESS = """
@@ -155,7 +156,7 @@ def test_the_freshness_of_each_series(
     ours, missing = f",server=db,database={database.dbname}", ",server=db,database=missing"
     (age,) = [line for line in lines if line.startswith("airflow.pgbackup.freshness.age")]
     assert (found := re.fullmatch(rf"airflow\.pgbackup\.freshness\.age{re.escape(ours)}:([\d.]+)\|g", age)), age
-    assert 0 < float(found[1]) < 600
+    assert 0 < float(found[1]) < 3600
     assert sorted(line for line in lines if line != age) == sorted(
         [
             f"airflow.pgbackup.freshness.fresh{ours}:1|g",

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,11 +60,11 @@ class Supervised:
 
     def wait(self) -> str:
         """All it printed, when it has ended."""
-        self.process.wait(120)
+        self.process.wait(600)
         return self.log.read_text()
 
 
-def wait_for(look: Callable[[], Any], seconds: float = 90) -> Any:
+def wait_for(look: Callable[[], Any], seconds: float = 240) -> Any:
     """What ``look()`` gives as soon as that is something."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -136,12 +137,20 @@ def test_what_others_see_of_a_dump_and_how_it_is_killed(
     folder: Path,
     supervised: Callable[[str], Supervised],
     assert_no_canary: Callable[[object], None],
+    tmp_path: Path,
 ) -> None:
+    go = tmp_path / "go"
     with locked(database) as waiting:
         run = supervised(f"""
 common = dict(postgres_conn_id="db", repository={folder.as_uri()!r})
+
+def wait(context):
+    import pathlib, time
+    while not pathlib.Path({str(go)!r}).exists():
+        time.sleep(0.1)
+
 terminated = PgDumpOperator(task_id="terminated", **common)
-killed = PgDumpOperator(task_id="killed", trigger_rule="all_done", **common)
+killed = PgDumpOperator(task_id="killed", trigger_rule="all_done", pre_execute=wait, **common)
 terminated >> killed
 """)
         wait_for(waiting)
@@ -156,40 +165,51 @@ terminated >> killed
 
         # What Airflow's supervisor does when a task is marked as failed; after 5 s it would send KILL.
         task.send_signal(signal.SIGTERM)
-        wait_for(lambda: ended(tool) and ended(task), seconds=5)
-        logged = "".join(path.read_text() for path in log_files())
-        assert "stopped: the task was asked to stop" in logged
+        # Nobody sends it here, and what follows would not hold after it.
+        wait_for(lambda: ended(tool) and ended(task))
+        wait_for(lambda: "stopped: the task was asked to stop" in "".join(path.read_text() for path in log_files()))
         assert files(folder) == ["repository.json"]
         assert files(run.tmp) == []
 
         # SIGKILL leaves no time for anything: the tool goes with the task all the same, and nothing is a backup.
+        wait_for(lambda: not waiting())
+        go.touch()
         wait_for(waiting)
         tool, task = run.tool(), run.task()
         task.kill()
-        wait_for(lambda: ended(tool), seconds=5)
+        wait_for(lambda: ended(tool))
         assert "the run ended: failed" in run.wait()
-        assert files(run.tmp) == []
+        wait_for(lambda: files(run.tmp) == [])
     assert not [name for name in files(folder) if name.endswith("manifest.json")]
     with database.connect() as session:
-        left = session.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_dump'").fetchone()
-    assert left == (0,)
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_dump'"
+        wait_for(lambda: session.execute(query).fetchone() == (0,))
 
 
 def test_an_execution_timeout(database: ConnectionParams, folder: Path, run_dag: Callable[..., Any]) -> None:
+    """The alarm of the timeout rings when pg_dump waits for the lock."""
+
+    def ring(waiting: Callable[[], bool]) -> None:
+        wait_for(waiting)
+        os.kill(os.getpid(), signal.SIGALRM)
+
     with locked(database) as waiting:
+        thread = threading.Thread(target=ring, args=[waiting])
+        thread.start()
         run = run_dag(f"""
 from datetime import timedelta
 PgDumpOperator(
-    task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r}, execution_timeout=timedelta(seconds=4)
+    task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r}, execution_timeout=timedelta(hours=4)
 )
 """)
+        thread.join()
         assert run.states == {"dump": "failed"}
         assert "AirflowTaskTimeout" in run.output
         said = " ".join(line.strip() for line in run.errors)
-        assert "stopped at its execution_timeout of 0:00:04: its programs were ended, its temporary files" in said
+        assert "stopped at its execution_timeout of 4:00:00: its programs were ended, its temporary files" in said
         assert "hint: Raise execution_timeout, or find out what the task waited for." in said
         assert re.search(r"removed what was written of db/\w+/\w+-\w+; it is not a backup", run.output)
-        wait_for(lambda: not waiting(), seconds=3)
+        wait_for(lambda: not waiting())
     assert files(folder) == ["repository.json"]
 
 

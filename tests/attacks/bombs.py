@@ -76,7 +76,7 @@ def entry(dump_id: int, name: bytes = b"t", definition: bytes = b"", depends_on:
     return body + text(b"owner") + text(b"false") + depends_on + NO_TEXT + b"\2" + bytes(8)
 
 
-def grown(code: str, *arguments: str, seconds: float = 60.0) -> tuple[str, int]:
+def grown(code: str, *arguments: str, seconds: float = 300.0) -> tuple[str, int]:
     """Run Python code in its own process, and measure its memory.
 
     :return: what it printed; peak memory in MiB above that at the call of ``ready()``.

@@ -48,7 +48,7 @@ def run(*arguments: str, env: dict[str, str]) -> str:
     return done.stdout
 
 
-def wait_for(what: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "timed out"

@@ -83,5 +83,5 @@ def _on_terminal(argv: Sequence[str | bytes], env: Mapping[str, str]) -> tuple[i
 
 
 def _into_pipes(argv: Sequence[str | bytes], env: Mapping[str, str]) -> tuple[int, bytes]:
-    done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+    done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
     return done.returncode, done.stdout + done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import stat
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
@@ -57,12 +56,10 @@ DOINGS: dict[str, Callable[[Repository, str], object]] = {
 def test_what_is_no_file_is_not_opened(repository: Repository, root: Path, kind: str, doing: str) -> None:
     key = f"{BACKUP}/manifest.json"
     SPECIAL[kind](root / key)
-    started = time.monotonic()
-    with pytest.raises(RepositoryError) as caught:
+    with pytest.raises(RepositoryError) as caught:  # a pipe would wait for somebody who writes to it
         DOINGS[doing](repository, key)
     assert "\n" not in str(caught.value)
     assert str(root / key) in str(caught.value)
-    assert time.monotonic() - started < 30  # and not until somebody writes to it
 
 
 @pytest.mark.parametrize("kind", SPECIAL)

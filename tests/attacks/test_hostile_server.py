@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -100,27 +101,27 @@ def stopped_backend() -> bool:
 def test_a_server_that_is_stopped_ends_the_rehearsal(
     rehearsed: Callable[[float, Cancel], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """On a clock that passes the deadline when the session that inspects the server is stopped."""
     monkeypatch.setattr(rehearse, "_PHASES", 1)
-    with pytest.raises(NotProven, match="took more than 5 s"):
-        rehearsed(5.0, Cancel())
+    clock = SimpleNamespace(monotonic=lambda: 1e9 if stopped_backend() else 0.0)
+    monkeypatch.setattr(session_guard, "time", clock)
+    with pytest.raises(NotProven, match="took more than 600 s"):
+        rehearsed(600.0, Cancel())
 
 
 def test_a_rehearsal_on_a_stopped_server_can_be_canceled(rehearsed: Callable[[float, Cancel], object]) -> None:
     cancel = Cancel()
-    asked: list[float] = []
 
     def ask() -> None:
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 240
         while not stopped_backend() and time.monotonic() < limit:
             time.sleep(0.05)
-        asked.append(time.monotonic())
         cancel.set()
 
     thread = threading.Thread(target=ask)
     thread.start()
     with pytest.raises(Canceled):
-        rehearsed(600.0, cancel)
-    assert time.monotonic() - asked[0] < 60  # of 600
+        rehearsed(3600.0, cancel)  # longer than a test may take
     thread.join()
 
 

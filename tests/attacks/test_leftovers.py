@@ -17,6 +17,7 @@ import pytest
 from faulty_s3 import FaultyS3
 from leftovers import environment, family, kill_family, kill_together, named, run, wait_for, with_secret, worker
 
+from airflow_pgbackup.backup.databases.sessions import Session
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import DiskError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -44,6 +45,11 @@ def stalled(s3: S3Server) -> Iterator[FaultyS3]:
         yield proxy
 
 
+def waits_for_the_table(holder: Session) -> bool:
+    """Whether pg_dump waits for the lock that this session holds."""
+    return holder.execute("select from pg_locks where relation = 't'::regclass and not granted").rowcount > 0
+
+
 # -- the password file
 
 
@@ -59,9 +65,12 @@ def test_no_password_file_while_an_upload_goes_on_after_the_dump(
     env = environment(server18, temporary, s3, stalled.url)
     repository = f"s3://{s3.bucket()}/pg"
     run("init", repository, env=env)
-    fault = stalled.fault("PutObject", "stall", seconds=60, when=lambda call: call.size > 10_000)
+    fault = stalled.fault("PutObject", "stall", seconds=600, when=lambda call: call.size > 10_000)
     with worker("dump", repository, "-d", database.dbname, "--server", "s", env=env) as process:
-        wait_for(lambda: with_secret(temporary, canary))
+        with database.connect(autocommit=False) as holder:
+            holder.execute("lock table t")
+            wait_for(lambda: waits_for_the_table(holder))
+            assert with_secret(temporary, canary)
         wait_for(lambda: fault.hits and len(family(process.pid)) == 1)
         assert process.poll() is None
         assert list(temporary.iterdir()) == []
@@ -84,7 +93,7 @@ def test_the_next_run_sweeps_what_workers_killed_together_with_their_tools_left(
     with database.connect(autocommit=False) as holder:
         holder.execute("lock table t")  # which pg_dump waits for
         with worker(*dump, env=env) as process:
-            wait_for(lambda: named(family(process.pid), "pg_dump") and with_secret(temporary, canary))
+            wait_for(lambda: waits_for_the_table(holder))
             kill_family(process.pid)
     (left,) = temporary.iterdir()
     assert with_secret(left, canary)  # no process was left to remove it
@@ -150,7 +159,7 @@ from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 with S3Server() if sys.argv[1] == "weed" else PostgresServer(postgres_bin_dir(18), contained=True):
     print(flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 

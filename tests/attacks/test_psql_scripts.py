@@ -91,7 +91,7 @@ def run(build: Build, params: ConnectionParams, script: bytes) -> None:
     psql = guarded(client, io.BytesIO(script))
     env = client_environment(params)
     with ToolProcess(
-        psql.argv, env=env, stdin=psql.stdin, stdout="devnull", deadline=60, may_start_processes=False
+        psql.argv, env=env, stdin=psql.stdin, stdout="devnull", deadline=240, may_start_processes=False
     ) as process:
         process.wait()
 
@@ -115,7 +115,7 @@ def test_an_unguarded_psql_sees_the_command(build: Build, place: str, attacked: 
     script = target.attack({**HIDDEN, **SEEN}[place])
     with client_environment(attacked(build)) as env:
         argv = [build.bin_dir / "psql", "--no-psqlrc", "--no-password", "--set=ON_ERROR_STOP=1"]
-        subprocess.run(argv, input=script, env={**env}, capture_output=True, timeout=60)
+        subprocess.run(argv, input=script, env={**env}, capture_output=True, timeout=240)
     assert target.marker.exists()
 
 

@@ -55,7 +55,7 @@ def processes_with(word: str) -> list[int]:
     return found
 
 
-def started(word: str, besides: int = 0, seconds: float = 60.0) -> bool:
+def started(word: str, besides: int = 0, seconds: float = 120.0) -> bool:
     limit = time.monotonic() + seconds
     while len(processes_with(word)) <= besides:
         if time.monotonic() > limit:
@@ -64,7 +64,7 @@ def started(word: str, besides: int = 0, seconds: float = 60.0) -> bool:
     return True
 
 
-def ended(word: str, seconds: float = 60.0) -> bool:
+def ended(word: str, seconds: float = 120.0) -> bool:
     limit = time.monotonic() + seconds
     while processes_with(word):
         if time.monotonic() > limit:
@@ -139,7 +139,7 @@ def test_it_reaches_no_socket_of_the_host(inside: PostgresServer, server18: Post
 
 
 def test_it_sees_and_signals_no_process_of_the_host(inside: PostgresServer) -> None:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "pgb_other"]) as other:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)", "pgb_other"]) as other:
         try:
             seen = shell(inside, "ls -d /proc/[0-9]*").split()
             assert len(seen) < 40
