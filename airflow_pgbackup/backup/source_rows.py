@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection, select
 from airflow_pgbackup.backup.findings import Findings
-from airflow_pgbackup.errors import ConnectError, OptionError
+from airflow_pgbackup.errors import ConnectError, OptionError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.hints import hint_for
 from airflow_pgbackup.postgres.options import DumpOptions
@@ -42,6 +42,10 @@ select c.oid, n.oid, n.nspname, c.relname, c.relpersistence = 'u', coalesce(rn.n
                     where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
  order by n.nspname, c.relname
 """
+
+
+_FAILS_WITHIN = 5.0
+"""Seconds between the end of the snapshot, at an error of the session that counts, and the report of that error."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ def hold_source(
     :param context: its settings limit the wait for one table's lock; its log takes a line for each pattern of the
         options that selects nothing, and the like.
     :raises OptionError: the options set a snapshot of their own.
-    :raises ConnectError: the server is unreachable, or the user lacks a privilege that pg_dump needs, too.
+    :raises ConnectError: the server is unreachable, or the user lacks a privilege that pg_dump needs, too; or the
+        counting failed, and so the body with a ToolError, since the snapshot ended with it.
     """
     context = context or RunContext()
     if options.snapshot or options.serializable_deferrable:
@@ -102,8 +107,15 @@ def hold_source(
         for finding in findings.sorted():
             context.log(str(finding))
         unregister = context.cancel.on_set(lambda: _interrupt(session))
+        rows = pool.submit(_count, session, connection, counted)
         try:
-            yield HeldSource(snapshot, left_out, pool.submit(_count, session, connection, counted))
+            yield HeldSource(snapshot, left_out, rows)
+        except ToolError as error:
+            cause = _why_without_snapshot(error, rows)
+            _interrupt(session)
+            if cause is not None:
+                raise cause from error
+            raise
         except BaseException:
             _interrupt(session)  # the counts are no longer needed
             raise
@@ -171,6 +183,14 @@ def _told(connection: ConnectionParams) -> Iterator[None]:
     except psycopg.Error as error:
         said = " ".join((error.diag.message_primary or str(error)).split())
         raise ConnectError(f"{connection.label}: counting rows: {said}", hint=hint_for(said)) from None
+
+
+def _why_without_snapshot(error: ToolError, rows: Future[tuple[RowCount, ...]]) -> BaseException | None:
+    """Return why counting failed, if pg_dump failed because it found no snapshot any more; else None."""
+    if not any("snapshot" in line for line in error.stderr):
+        return None
+    wait([rows], timeout=_FAILS_WITHIN)
+    return rows.exception() if rows.done() else None
 
 
 def _interrupt(session: psycopg.Connection[Any]) -> None:

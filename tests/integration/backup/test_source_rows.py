@@ -6,13 +6,17 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 
+from airflow_pgbackup.backup import source_rows
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.backup.dump_output import DumpOutput
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.errors import Canceled, ConnectError, OptionError, VerificationFailed
@@ -200,20 +204,51 @@ def test_a_table_that_stays_locked(database: ConnectionParams, here: Repository)
     assert [entry.key for entry in here.list()] == ["repository.json"]
 
 
+def test_a_count_that_fails_first_is_the_cause(
+    database: ConnectionParams, here: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its snapshot ends with it, before pg_dump can use it."""
+    failed = threading.Event()
+
+    def count(session: psycopg.Connection[Any], *_: object) -> None:
+        session.rollback()
+        failed.set()
+        raise ConnectError("counting rows: canceling statement due to lock timeout")
+
+    with_snapshot = DumpOutput.with_snapshot
+
+    def later(output: DumpOutput, snapshot: str) -> DumpOutput:
+        assert failed.wait(120)
+        return with_snapshot(output, snapshot)
+
+    monkeypatch.setattr(source_rows, "_count", count)
+    monkeypatch.setattr(DumpOutput, "with_snapshot", later)
+    with pytest.raises(ConnectError, match="counting rows: canceling statement due to lock timeout"):
+        dump(database, here)
+    assert [entry.key for entry in here.list()] == ["repository.json"]
+
+
 def test_stopped_while_it_counts(database: ConnectionParams, here: Repository) -> None:
     cancel = Cancel()
-    threading.Timer(1, cancel.set).start()
-    with database.connect(autocommit=False) as session:
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+
+    def stop() -> None:
+        with database.connect() as session:
+            while session.execute(waiting).fetchone() == (0,):
+                time.sleep(0.05)
+        cancel.set()
+
+    with database.connect(autocommit=False) as session, ThreadPoolExecutor(1) as pool:
         session.execute("lock table film in access exclusive mode")
-        began = time.monotonic()
+        stopped = pool.submit(stop)
         with pytest.raises((Canceled, ConnectError)):
             dump_database(
                 connection=database,
                 server="s",
                 repository=here,
                 options=DumpOptions(),
-                context=RunContext(cancel=cancel),
+                context=RunContext(cancel=cancel, settings=Settings(lock_wait_timeout=3600)),
                 count_rows=True,
             )
-        assert time.monotonic() - began < 30
+        stopped.result()
     assert [entry.key for entry in here.list()] == ["repository.json"]
