@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import os
@@ -52,17 +53,18 @@ def on_terminal(
                 os.close(ours)
 
 
-def read_until(terminal: int, pattern: str, seconds: float = 60) -> str:
-    """Read until a pattern is seen; :data:`NEVER` reads to the end."""
+def read_until(terminal: int, pattern: str, seconds: float = 240) -> str:
+    """Read until a pattern is seen, and to the end of a character; :data:`NEVER` reads to the end."""
     text, end = "", time.monotonic() + seconds
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")  # a read can end within a character
     with contextlib.suppress(OSError):  # EIO: the program has ended
-        while not re.search(pattern, text):
+        while decoder.getstate()[0] or not re.search(pattern, text):
             assert time.monotonic() < end, text
             if select.select([terminal], [], [], 1)[0]:
-                piece = os.read(terminal, 1 << 16).decode(errors="replace")
+                piece = os.read(terminal, 1 << 16)
                 if not piece:
                     break
-                text += piece
+                text += decoder.decode(piece)
     return text
 
 

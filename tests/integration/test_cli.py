@@ -100,7 +100,7 @@ def test_from_init_to_restore(run: Run, tmp_path: Path, database: ConnectionPara
     with server18.params.with_database(copy).connect() as session:
         assert session.execute("select count(*) from film").fetchone() == (1000,)
     with server18.params.connect() as session:
-        session.execute(f'drop database "{copy}"')
+        session.execute(f'drop database "{copy}" with (force)')
 
 
 def test_a_cluster_rehearsed(run: Run, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_reader_of_the_output_may_leave(run: Run, tmp_path: Path, database: Co
                 stdout=writer,
                 stderr=writer if stderr else subprocess.PIPE,
                 text=True,
-                timeout=60,
+                timeout=240,
             )
         finally:
             os.close(writer)

@@ -25,7 +25,6 @@ from airflow_pgbackup.repository.catalogue import PIN_FILE
 from airflow_pgbackup.repository.layout import Series, backup_folder
 from airflow_pgbackup.repository.open import open_repository
 
-NOW = datetime.now(timezone.utc).replace(microsecond=0)
 APP, OTHER, SHOP = Series("prod", "app"), Series("prod", "other"), Series("test", "shop")
 PROGRAM = [sys.executable, "-c", "import sys; from airflow_pgbackup.cli import main; sys.exit(main())"]
 
@@ -41,6 +40,12 @@ def repository_at(path: Path) -> Repository:
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
     return repository_at(tmp_path / "pg")
+
+
+@pytest.fixture
+def now() -> datetime:
+    """The start of the test: ages are printed, and the tests of a module can be hours apart."""
+    return datetime.now(timezone.utc).replace(microsecond=0)
 
 
 @pytest.fixture
@@ -140,10 +145,10 @@ def test_a_drill_comes_round_to_every_series(
     run("drill", repository.uri, "--max-size", "0", status="usage")
 
 
-def test_newest_is_counted_in_each_series(run: Run, repository: Repository) -> None:
+def test_newest_is_counted_in_each_series(run: Run, repository: Repository, now: datetime) -> None:
     for hours in (1, 2, 3):
-        write_backup(repository, APP, NOW - timedelta(hours=hours))
-        write_backup(repository, SHOP, NOW - timedelta(hours=hours))
+        write_backup(repository, APP, now - timedelta(hours=hours))
+        write_backup(repository, SHOP, now - timedelta(hours=hours))
     found = json.loads(
         run(
             "verify", repository.uri, "--all", "--newest", "2", "--level", "integrity", "--json", status="check failed"
@@ -170,11 +175,11 @@ def test_nothing_to_verify(run: Run, repository: Repository) -> None:
 # -- upload --all ------------------------------------------------------------------------------------------------------
 
 
-def test_upload_all(run: Run, repository: Repository, tmp_path: Path) -> None:
+def test_upload_all(run: Run, repository: Repository, tmp_path: Path, now: datetime) -> None:
     there = repository_at(tmp_path / "there")
-    good = [write_backup(repository, series, NOW - timedelta(hours=1)) for series in (APP, SHOP)]
-    unverified = write_backup(repository, OTHER, NOW - timedelta(hours=1), looks=())
-    damaged = write_backup(repository, OTHER, NOW - timedelta(hours=2))
+    good = [write_backup(repository, series, now - timedelta(hours=1)) for series in (APP, SHOP)]
+    unverified = write_backup(repository, OTHER, now - timedelta(hours=1), looks=())
+    damaged = write_backup(repository, OTHER, now - timedelta(hours=2))
     path = repository.local_path(damaged.artifact_key)
     assert path is not None
     path.write_bytes(b"54321")
@@ -195,12 +200,14 @@ def test_upload_all(run: Run, repository: Repository, tmp_path: Path) -> None:
     )
 
 
-def test_an_error_of_one_backup_is_not_that_of_the_run(run: Run, repository: Repository, tmp_path: Path) -> None:
+def test_an_error_of_one_backup_is_not_that_of_the_run(
+    run: Run, repository: Repository, tmp_path: Path, now: datetime
+) -> None:
     there = repository_at(tmp_path / "there")
-    manifest = write_backup(repository, APP, NOW - timedelta(hours=1))
-    write_backup(repository, SHOP, NOW - timedelta(hours=1))
+    manifest = write_backup(repository, APP, now - timedelta(hours=1))
+    write_backup(repository, SHOP, now - timedelta(hours=1))
     # Another dump of that id.
-    write_backup(there, APP, NOW - timedelta(hours=1), members={"app.dump": b"other"})
+    write_backup(there, APP, now - timedelta(hours=1), members={"app.dump": b"other"})
     done = run("upload", repository.uri, "--all", "--to", there.uri, status="failed")
     assert done.stdout.splitlines()[-1] == "2 backups: 1 uploaded, 0 failed, 1 error, 0 skipped"
     assert f"error  prod/app/{manifest.id}" in done.stdout
@@ -209,9 +216,9 @@ def test_an_error_of_one_backup_is_not_that_of_the_run(run: Run, repository: Rep
 # -- freshness ---------------------------------------------------------------------------------------------------------
 
 
-def test_freshness(run: Run, repository: Repository) -> None:
-    fresh = write_backup(repository, APP, NOW - timedelta(hours=5))
-    stale = write_backup(repository, SHOP, NOW - timedelta(hours=50))
+def test_freshness(run: Run, repository: Repository, now: datetime) -> None:
+    fresh = write_backup(repository, APP, now - timedelta(hours=5))
+    stale = write_backup(repository, SHOP, now - timedelta(hours=50))
     done = run("freshness", repository.uri, status="check failed")
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[0] == ["series", "newest", "verified", "age", "level", "target", "state"]
@@ -226,8 +233,8 @@ def test_freshness(run: Run, repository: Repository) -> None:
     assert [one["fresh"] for one in found["series"]] == [True, False]
 
 
-def test_freshness_of_named_databases(run: Run, repository: Repository) -> None:
-    write_backup(repository, APP, NOW - timedelta(hours=5))
+def test_freshness_of_named_databases(run: Run, repository: Repository, now: datetime) -> None:
+    write_backup(repository, APP, now - timedelta(hours=5))
     run("freshness", repository.uri, "--server", "prod", "--database", "app")
     missing = run("freshness", repository.uri, "--server", "prod", "--database", "gone", status="check failed")
     assert missing.stdout.splitlines()[1].split() == ["prod/gone", "-", "-", "-", "26h", "NOT", "FRESH"]
@@ -250,8 +257,8 @@ def test_freshness_of_an_empty_repository(run: Run, repository: Repository) -> N
 # -- pin, unpin --------------------------------------------------------------------------------------------------------
 
 
-def test_pin_and_unpin(run: Run, repository: Repository) -> None:
-    old, new = (write_backup(repository, APP, NOW - timedelta(hours=hours)) for hours in (50, 1))
+def test_pin_and_unpin(run: Run, repository: Repository, now: datetime) -> None:
+    old, new = (write_backup(repository, APP, now - timedelta(hours=hours)) for hours in (50, 1))
     assert (
         run("pin", repository.uri, "prod/app", old.id, "--reason", "audit").stdout == f"prod/app/{old.id} is pinned\n"
     )

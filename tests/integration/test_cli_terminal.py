@@ -66,7 +66,7 @@ def at_terminal(
     argv = [*PROGRAM, *arguments]
     with on_terminal(argv, {**world.env, **env}, columns, before_exec=before_exec) as (process, terminal):
         text = read_until(terminal, NEVER)
-        return Seen(text, process.wait(60), columns)
+        return Seen(text, process.wait(120), columns)
 
 
 def test_every_verb_is_tried() -> None:
@@ -323,7 +323,7 @@ def put_back(world: World) -> Iterator[None]:
     yield
     with world.server.params.connect() as session:
         for name in world.databases() - databases:
-            session.execute(sql.SQL("drop database {}").format(sql.Identifier(name)))
+            session.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
     for path in map(Path, sorted(world.files() - files, reverse=True)):
         if path.is_dir():
             path.rmdir()
@@ -360,7 +360,7 @@ def test_in_a_pipe(world: World, verb: str) -> None:
     everything = world.directory / f"{verb}.out"
     with put_back(world):
         script = f"{command} | tee {everything} | head -1; exit ${{PIPESTATUS[0]}}"
-        done = subprocess.run(["bash", "-c", script], env=world.env, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(["bash", "-c", script], env=world.env, capture_output=True, text=True, timeout=240)
         lines = everything.read_text().splitlines()
     assert done.returncode in (EXIT_STATUS["done"], EXIT_STATUS["check failed"]), done.stderr
     assert done.stdout.splitlines() == lines[:1], "each says something"
@@ -373,10 +373,13 @@ def test_in_a_pipe(world: World, verb: str) -> None:
 def test_records_at_60_columns(world: World, verb: str) -> None:
     """No record is broken inside a word, and ids are complete."""
     arguments = [*world.arguments(verb), *(["--dry-run"] if verb == "adopt" else [])]
-    # Ages are in minutes, and one may begin between two runs.
-    before, narrow, after = (at_terminal(world, arguments, columns=columns) for columns in (1000, 60, 1000))
-    assert narrow.status == before.status == after.status == EXIT_STATUS["done"]
-    words = set(re.findall(r"[^\s,;]+", "\n".join([*before.lines, *after.lines])))
+    while True:
+        # Ages are in minutes, and one may begin between two runs, on a busy machine several.
+        before, narrow, after = (at_terminal(world, arguments, columns=columns) for columns in (1000, 60, 1000))
+        assert narrow.status == before.status == after.status == EXIT_STATUS["done"]
+        if before.lines == after.lines:
+            break
+    words = set(re.findall(r"[^\s,;]+", "\n".join(before.lines)))
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", narrow.text).split("\n")
     records = [line for line in lines if re.match(r" {4}\S", line)]
     assert records

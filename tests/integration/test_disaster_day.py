@@ -207,7 +207,7 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = {
         **os.environ, "HOME": str(home), "KIT": str(directory), "PATH": f"{Path(sys.executable).parent}:{os.defpath}"
     }  # fmt: skip
-    done = subprocess.run(["sh", "-ec", block], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(["sh", "-ec", block], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return directory
 

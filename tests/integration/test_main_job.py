@@ -127,7 +127,7 @@ def test_dumped_verified_uploaded_and_restored_by_hand(
     with copy.connect() as session:
         assert session.execute("select lo_get(4711)").fetchone() == (b"a large object",)
     with server18.params.connect() as session:
-        session.execute(f'drop database "{copy.dbname}"')
+        session.execute(f'drop database "{copy.dbname}" with (force)')
     for line in (*log, manifest.to_json(), *(entry.key for entry in there.list())):
         assert_no_canary(line)
 

@@ -147,7 +147,7 @@ def test_the_command_line_needs_no_airflow(
     with source.with_database(target).connect() as session:
         assert session.execute("select count(*), sum(film_id) from film").fetchone() == (1000, 500_500)
     with source.connect() as session:
-        session.execute(f'drop database "{target}"')
+        session.execute(f'drop database "{target}" with (force)')
 
 
 def test_its_requirements_are_those_of_the_package() -> None:

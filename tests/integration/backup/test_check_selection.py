@@ -95,7 +95,7 @@ def test_as_pg_dump_selects(
 @pytest.fixture(scope="module")
 def selectable(server18: PostgresServer) -> ConnectionParams:
     with server18.params.connect() as session:
-        session.execute("drop database if exists selectable")
+        session.execute("drop database if exists selectable with (force)")
         session.execute("create database selectable template template0")
     params = server18.params.with_database("selectable")
     with params.connect() as session:

@@ -105,7 +105,7 @@ def test_every_format_is_proven_with_an_identity_and_not_without(
         assert restore(reference=reference, repository=repository, target=target, context=READS)["rows"] == 3000
     finally:
         with server18.params.connect() as session:
-            session.execute(f'drop database if exists "{target.connection.dbname}"'.encode())
+            session.execute(f'drop database if exists "{target.connection.dbname}" with (force)'.encode())
 
 
 @pytest.mark.parametrize("format", ["custom", "directory"])

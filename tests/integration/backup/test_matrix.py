@@ -138,7 +138,7 @@ def test_a_database(
 
     fresh_database(server, f"{database.dbname}_restored")
     with server.params.connect() as session:  # the command makes it; the fixture drops it
-        session.execute(f'drop database "{database.dbname}_restored"')
+        session.execute(f'drop database "{database.dbname}_restored" with (force)')
     run_by_hand(command, tmp_path, server)
     assert contents(database.with_database(f"{database.dbname}_restored")) == contents(database)
 
@@ -213,7 +213,7 @@ def test_a_client_newer_than_the_server(
     target = started(build if build.major >= 17 else newest)
     copy = fresh_database(target, f"{database.dbname}_restored")
     with target.params.connect() as session:
-        session.execute(f'drop database "{copy.dbname}"')
+        session.execute(f'drop database "{copy.dbname}" with (force)')
     run_by_hand(command, tmp_path, target, bin_dir=newest.bin_dir)
     assert contents(copy) == contents(database)
 

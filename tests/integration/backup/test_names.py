@@ -100,7 +100,7 @@ def test_a_database_of_that_name(
         assert restored.dbname.startswith(name[:20])
         assert rows(restored, "t") == [(n,) for n in range(1, 8)]
         with server18.params.connect() as session:
-            session.execute(sql.SQL("drop database {}").format(sql.Identifier(restored.dbname)))
+            session.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(restored.dbname)))
     assert {backup.series for backup in read_catalogue(there).backups} == {Series(name, name)}
     assert not (tmp_path / "pwned").exists()
 
@@ -220,7 +220,7 @@ def test_artifact_names(
     restored = restore_by_hand(manifest.restore_command, tmp_path, server18)
     assert rows(restored, "t") == [(1,)]
     with server18.params.connect() as session:
-        session.execute(sql.SQL("drop database {}").format(sql.Identifier(restored.dbname)))
+        session.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(restored.dbname)))
     assert not (tmp_path / "pwned").exists()
 
 

@@ -211,8 +211,8 @@ def test_temporary_files_of_a_killed_dump_are_swept(tmp_path: Path) -> None:
     old.parent.mkdir(parents=True)
     for path in (old, young):
         path.write_bytes(b"half a dump")
-    day_ago = time.time() - 25 * 3600
-    os.utime(old, (day_ago, day_ago))
+    days_ago = time.time() - 3 * 86400
+    os.utime(old, (days_ago, days_ago))
     assert [one["key"] for one in run(repository)["leftovers"]] == [str(old.relative_to(tmp_path / "pg"))]
     assert not old.exists()
     assert young.exists()
@@ -224,14 +224,14 @@ def test_folders_that_a_killed_prune_left_empty_are_swept(tmp_path: Path) -> Non
     repository = LocalRepository(root)
     repository.init()
     add(repository, 0)
-    day_ago = time.time() - 25 * 3600
+    days_ago = time.time() - 3 * 86400
     ours = [root / "prod/app/20200101T000000Z-000000", root / "prod/old/20200101T000000Z-000000/7d41c09e/app.dir"]
     young = root / "prod/app/20200102T000000Z-000000"
     foreign = [root / "mnt", root / "prod/app/latest"]
     for path in (*ours, young, *foreign):
         path.mkdir(parents=True)
         if path != young:
-            os.utime(path, (day_ago, day_ago))
+            os.utime(path, (days_ago, days_ago))
     swept = run(repository)["leftovers"]
     assert [one["key"] for one in swept] == [str(path.relative_to(root)) for path in ours]
     assert not ours[0].exists()
@@ -393,9 +393,9 @@ def test_a_dump_that_still_grows_is_not_swept(tmp_path: Path) -> None:
     plain = LocalRepository(root)
     plain.init()
     (id,) = add(plain, 5, manifest=False, members=["app.dir/toc.dat"])
-    day_ago = time.time() - 25 * 3600
+    days_ago = time.time() - 3 * 86400
     for path in (root / f"prod/app/{id}").rglob("*"):
-        os.utime(path, (day_ago, day_ago))
+        os.utime(path, (days_ago, days_ago))
     repository = Meanwhile(root, lambda folder: plain.write_bytes(f"{folder}/app.dir/1.dat", b"x"))
     assert run(repository)["notes"] == [f"prod/app/{id} is being written: kept"]
     assert f"prod/app/{id}/app.dir/toc.dat" in keys(plain)

@@ -156,7 +156,7 @@ def race(given: dict[str, Any]) -> list[dict[str, Any]]:
             assert worker.stdin
             worker.stdin.write("go\n")
             worker.stdin.flush()
-        return [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]
+        return [json.loads(worker.communicate(timeout=240)[0]) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()

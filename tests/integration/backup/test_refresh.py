@@ -422,7 +422,7 @@ def test_killed(setting: Setting, line: str) -> None:
     }
     done = subprocess.run([sys.executable, "-c", KILLED], input=json.dumps(order), text=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while temporary(setting) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert setting.is_as_it_was()

@@ -16,6 +16,8 @@ from typing import Any
 
 import hard_database
 import pytest
+from live_files import files_with
+from psycopg import sql
 from restoring import fresh_server, value
 
 from airflow_pgbackup.backup.context import RunContext
@@ -52,12 +54,7 @@ class Staging:
         with self.database.connect() as connection:
             connection.execute("checkpoint")
         assert self.server.private_directory is not None
-        root = self.server.private_directory / "data"
-        return [
-            str(path.relative_to(root))
-            for path in sorted(root.rglob("*"))
-            if path.is_file() and not path.is_symlink() and data in path.read_bytes()
-        ]
+        return files_with(self.server.private_directory / "data", data)
 
     def databases(self) -> set[str]:
         with self.server.params.connect() as connection:
@@ -69,7 +66,7 @@ class Staging:
 
 
 @pytest.fixture(scope="module")
-def staging(server18: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Staging]:
+def hard(server18: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Staging]:
     repository = open_repository(f"file://{tmp_path_factory.mktemp('hard') / 'repository'}")
     repository.init()
     name = f"hard_{secrets.token_hex(4)}"
@@ -89,15 +86,23 @@ def staging(server18: PostgresServer, tmp_path_factory: pytest.TempPathFactory) 
         with server.params.connect() as connection:
             connection.execute("create role tester")
             connection.execute("create role reader")
-            connection.execute("create database staging template template0")
-        database = server.params.with_database("staging")
-        with database.connect() as connection:
-            connection.execute("create table person (mail text)")
-            connection.execute("insert into person values ('the old copy')")
-            connection.execute("create materialized view mails as select mail from person")
-            connection.execute("grant select on person, mails to reader")
-            connection.execute("alter table person owner to tester")
-        yield Staging(server, repository, reference, database)
+        yield Staging(server, repository, reference, server.params.with_database("staging"))
+
+
+@pytest.fixture
+def staging(hard: Staging) -> Staging:
+    """With the old copy, whatever the tests before have made of it."""
+    with hard.server.params.connect() as connection:
+        for name in sorted(hard.databases() - {"postgres", "template0", "template1"}):
+            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+        connection.execute("create database staging template template0")
+    with hard.database.connect() as connection:
+        connection.execute("create table person (mail text)")
+        connection.execute("insert into person values ('the old copy')")
+        connection.execute("create materialized view mails as select mail from person")
+        connection.execute("grant select on person, mails to reader")
+        connection.execute("alter table person owner to tester")
+    return hard
 
 
 def killed(staging: Staging, temp_dir: Path, after: float) -> bool:

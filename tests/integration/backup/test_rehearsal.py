@@ -226,7 +226,7 @@ def test_a_database_in_another_encoding(encoding: str, format: str, server18: Po
         assert [(table["name"], table["rows"], table["result"]) for table in found["tables"]] == [("täst", 2, "same")]
     finally:
         with server18.params.connect() as session:
-            session.execute("drop database latin")
+            session.execute("drop database latin with (force)")
 
 
 def test_a_database_that_is_read_only_by_default(

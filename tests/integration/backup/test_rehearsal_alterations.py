@@ -179,7 +179,7 @@ class Restored:
             return compare_copy(self.copy, self.archive, lambda: reader(self.copy.dump, self.client))
         finally:
             with self.copy.connection.connect() as session:
-                session.execute(sql.SQL("drop database {}").format(name))
+                session.execute(sql.SQL("drop database {} with (force)").format(name))
 
     def _owner(self, session: Any) -> sql.Identifier:
         query = "select datdba::regrole::text from pg_database where datname = 'original'"
@@ -190,7 +190,7 @@ def reader(dump: RehearsedDump, client: Client) -> ArchiveReader:
     artifact = dump.manifest.artifact
     ours = artifact.compression.by == "airflow-pgbackup"
     compression = artifact.compression.method if ours else None
-    return ArchiveReader(dump.artifact, format=artifact.format, client=client, deadline=60, compression=compression)
+    return ArchiveReader(dump.artifact, format=artifact.format, client=client, deadline=600, compression=compression)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ def restored(
     with PostgresServer(postgres_bin_dir(18)) as server:
         private = server.private_directory
         assert private is not None
-        dump = RehearsedDump(artifact=artifact, manifest=manifest, deadline=60)
+        dump = RehearsedDump(artifact=artifact, manifest=manifest, deadline=600)
         target = RehearsalServer(params=server.params, directory=private, programs=client, loader=client)
         copy = restore_copy(dump, read_definitions(dump), target)
         with server.params.connect() as session:
@@ -304,7 +304,7 @@ def test_a_complete_rehearsal(
         artifact,
         manifest,
         reader=Client(postgres_bin_dir(18), (18, 4), "test"),
-        context=RunContext(settings=Settings(), deadline=60, cancel=Cancel(), log=lambda _: None),
+        context=RunContext(settings=Settings(), deadline=600, cancel=Cancel(), log=lambda _: None),
         on_restored=alter,
     )
     assert [(difference.kind, difference.name) for difference in found.differences] == expected

@@ -199,7 +199,7 @@ repository = open_repository(given["uri"])
 manifest = load_manifest(repository, given["reference"])
 rehearse(
     repository.local_path(manifest.artifact_key), manifest,
-    reader=find_clients()[0], context=RunContext(deadline=60, log=print),
+    reader=find_clients()[0], context=RunContext(deadline=600, log=print),
     scratch=ConnectionParams(keywords=given["keywords"], password=given["password"]),
     on_restored=lambda _: os.kill(os.getpid(), signal.SIGKILL),
 )
@@ -222,7 +222,7 @@ def test_killed_it_leaves_no_database(
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while everything(scratch)[0] != before[0] or list(folder.iterdir()):  # two processes remove them
         assert time.monotonic() < deadline
         time.sleep(0.2)

@@ -45,7 +45,7 @@ def rescued(
     source = fresh_database(server, None, *KINDS[kind].statements)
     target = fresh_database(server)
     with server.params.connect() as session:
-        session.execute(f'drop database "{target.dbname}"'.encode())
+        session.execute(f'drop database "{target.dbname}" with (force)'.encode())
     (folder / "typed.sql").write_text(sql)
     run_by_hand(f"pg_dump -Fc -f app.dump {source.dbname}", folder, server)
     for line in recipe(title):

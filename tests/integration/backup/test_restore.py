@@ -170,7 +170,7 @@ def test_create_brings_back_what_belongs_to_the_database_under_another_name(
         assert not [name for name in databases_of(server18) if name.startswith("pgbackup_tmp_")]
     finally:
         with server18.params.connect() as session:
-            session.execute(sql.SQL("drop database if exists {}").format(sql.Identifier(name)))
+            session.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
 
 @pytest.mark.parametrize("keep_old", [True, False])
@@ -200,7 +200,7 @@ def test_replace_keeps_name_and_properties_of_the_old_database(
         assert databases_of(server18) - before == {old}
         assert value(server18.params.with_database(old), "select a from old") == 1
         with server18.params.connect() as session:
-            session.execute(sql.SQL("drop database {}").format(sql.Identifier(old)))
+            session.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(old)))
     else:
         assert result["replaced"] is None
         assert databases_of(server18) == before

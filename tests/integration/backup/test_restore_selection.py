@@ -156,7 +156,7 @@ def test_other_owners(
     assert value(target, owners) == OWNER
     assert value(target, "select pg_get_userbyid(datdba) from pg_database where datname = 'other_owner'") == OWNER
     with server18.params.connect() as session:
-        session.execute("drop database other_owner")
+        session.execute("drop database other_owner with (force)")
 
 
 def test_everything_the_server_lacks_is_reported_at_once(
@@ -226,7 +226,8 @@ def test_roles_from_a_cluster_backup_come_first(
             log=log.append,
         )
         assert result["rows"] == ROW_COUNT
-        assert set(result["roles_created"]) == {server18.superuser, "leader", "member", 'the "reader"'}
+        # and perhaps others, of tests that share the server
+        assert set(result["roles_created"]) >= {server18.superuser, "leader", "member", 'the "reader"'}
         assert result["roles_existing"] == ["app_owner"]
         assert "existing roles were not changed: app_owner" in result["warnings"]
         # left alone; and as they were there
@@ -235,7 +236,7 @@ def test_roles_from_a_cluster_backup_come_first(
         assert value(other.params, "select rolconfig from pg_roles where rolname = 'member'") == ["work_mem=7MB"]
         memberships = (
             "select m.roleid::regrole || ' to ' || m.member::regrole || ' ' || m.admin_option || ' ' || "
-            "m.grantor::regrole from pg_auth_members m where m.roleid >= 16384"
+            "m.grantor::regrole from pg_auth_members m where m.roleid = 'leader'::regrole"
         )
         with other.params.connect() as session:
             assert {row[0] for row in session.execute(memberships)} == {

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -80,7 +79,7 @@ def target(other_server: PostgresServer, source: PostgresServer) -> Iterator[Pos
     """An empty server; its superuser has a name of its own."""
     yield other_server
     for name in names(other_server) - {"postgres"}:
-        run(other_server.params, sql.SQL("drop database {}").format(sql.Identifier(name)))
+        run(other_server.params, sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
     run(other_server.params, "comment on database postgres is null")
     for role in ("keeper", source.superuser):
         run(other_server.params, sql.SQL("drop role if exists {}").format(sql.Identifier(role)))
@@ -159,7 +158,7 @@ def test_beside_what_the_server_has(
         assert rows(source.params.with_database("old_billing"), "select count(*) from t") == [102]
     finally:
         for name in ("old_app", "old_billing"):
-            run(source.params, sql.SQL("drop database if exists {}").format(sql.Identifier(name)))
+            run(source.params, sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
 
 def test_a_database_of_the_same_name_stops_it_before_anything_is_changed(
@@ -177,10 +176,10 @@ def test_a_database_of_the_same_name_stops_it_before_anything_is_changed(
 def test_the_plan_changes_nothing_and_names_everything(
     source: PostgresServer, target: PostgresServer, here: Repository, make_set: Callable[..., BackupSet]
 ) -> None:
-    make_set(["app"], missing=[Absent("crm", "its dump failed")])
+    written = make_set(["app"], missing=[Absent("crm", "its dump failed")])
     with pytest.raises(BackupNotFound, match="no backup set of prod is complete"):
         restored(here, target, dry_run=True)
-    day = f"{datetime.now(timezone.utc):%Y-%m-%d}"
+    day = f"{written.started_at:%Y-%m-%d}"
     plan = "\n".join(restored(here, target, selector=day, dry_run=True)["plan"])
     assert f"roles to create: keeper, {source.superuser}" in plan
     assert f"superusers among the new roles: {source.superuser}" in plan

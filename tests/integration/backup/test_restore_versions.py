@@ -153,7 +153,7 @@ def test_schema_public_of_a_selected_dump_is_no_collision(
             assert len(left_out) == (1 if mode == "into_empty" else 0)
         finally:
             with server18.params.connect() as session:
-                session.execute(sql.SQL("drop database {}").format(sql.Identifier(target.dbname)))
+                session.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(target.dbname)))
 
 
 def test_restore_by_an_unprivileged_role(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_existing_roles_and_databases_are_not_changed(cluster: PostgresServer, t
         with pytest.raises(ConfigurationError, match="already has database films"):
             restored(reference, repository, server.params)
         with server.params.connect() as session:
-            session.execute("drop database films")
+            session.execute("drop database films with (force)")
             session.execute("create table precious (a int)")
         with pytest.raises(ConfigurationError, match=r"postgres is not empty: it has table public.precious"):
             restored(reference, repository, server.params)

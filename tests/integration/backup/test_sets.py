@@ -195,7 +195,7 @@ def test_200_empty_databases(server: PostgresServer, run_sql: Callable[..., None
         assert "empty_007 (no backup was made) and 192 more" in caught.value.message
         assert len(str(caught.value)) < 700
     finally:
-        run_sql(*(f"DROP DATABASE {name}" for name in many))
+        run_sql(*(f"DROP DATABASE {name} WITH (FORCE)" for name in many))
 
 
 # -- write_set --------------------------------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ def test_new_and_dropped_databases(
 
     create("app", "old")
     first, _ = night(0)
-    run_sql("DROP DATABASE old")
+    run_sql("DROP DATABASE old WITH (FORCE)")
     create("new")
     second, lines = night(1)
     third, _ = night(2)

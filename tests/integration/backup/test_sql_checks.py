@@ -201,7 +201,7 @@ def test_a_function_of_the_dump_that_defeats_the_timeout(
         SqlCheck("endless", "select pg_sleep(3600) is not null where endless()"),
         SqlCheck("next", "select count(*) = 10 from orders"),
     ]
-    outcomes = run_checks(database, checks, started_at=AT, seconds=0.5)
+    outcomes = run_checks(database, checks, started_at=AT, seconds=2)
     assert outcomes[0].result == "notproven"
     assert "ended by force" in outcomes[0].detail
     assert outcomes[1].check.name == "next"
@@ -230,9 +230,10 @@ def test_a_cancellation_ends_it(database: ConnectionParams) -> None:
             )
             while session.execute(query).fetchone() == (0,):
                 assert not done.done()
+                time.sleep(0.05)
         cancel.set()
         with pytest.raises(Canceled):
-            done.result(timeout=60)
+            done.result(timeout=240)
 
 
 def test_only_where_a_copy_is_restored(

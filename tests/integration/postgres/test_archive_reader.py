@@ -24,7 +24,7 @@ from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients
 from airflow_pgbackup.postgres.tools.process import Cancel, run_tool
 
-DEADLINE = 120.0
+DEADLINE = 600.0
 FOOL = "COPY public.film (film_id, title) FROM stdin;\n1\tx\n\\.\n\n--\n-- PostgreSQL database dump complete\n--\n"
 
 STATEMENTS = (

@@ -53,7 +53,7 @@ def dump(build: Build, database: ConnectionParams, *options: str) -> bytes:
 
 
 def read(client: Client, file: Path, *, in_process: bool) -> ArchiveSummary:
-    return ArchiveReader(file, format="custom", client=client, deadline=60, in_process=in_process).digest()
+    return ArchiveReader(file, format="custom", client=client, deadline=600, in_process=in_process).digest()
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams, lite
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.connection.keywords import variables
 from airflow_pgbackup.postgres.connection.pgpass import pgpass_file
-from airflow_pgbackup.postgres.server.throwaway import PostgresServer, free_port
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.process import ToolProcess, run_tool
 
 BIN = postgres_bin_dir(18)
@@ -187,7 +187,7 @@ def test_pg_dumpall_finds_the_password_for_every_database(server: PostgresServer
 
 
 def ways(server: PostgresServer) -> dict[str, dict[str, str]]:
-    port, dead = str(server.port), str(free_port())
+    port, dead = str(server.port), "1"  # a free port could be taken meanwhile
     folder = server.colon_folder  # type: ignore[attr-defined]
     found = {
         "address": {"host": "127.0.0.1", "port": port},

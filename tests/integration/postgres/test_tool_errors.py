@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import io
 import re
+import secrets
 import socket
 import ssl
 import threading
@@ -24,9 +25,10 @@ from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ConnectError, PgBackupError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
-from airflow_pgbackup.postgres.server.throwaway import PostgresServer, free_port
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.process import run_tool
 
+CLOSED = "1"  # nothing listens on this port; one that is only free, another program can take meanwhile
 BIN = postgres_bin_dir(18)
 Database = Callable[..., ConnectionParams]
 
@@ -94,7 +96,7 @@ def test_unknown_host(server18: PostgresServer) -> None:
 
 
 def test_connection_refused(server18: PostgresServer) -> None:
-    refused(changed(server18.params, port=str(free_port())), "Connection refused", "listen_addresses")
+    refused(changed(server18.params, port=CLOSED), "Connection refused", "listen_addresses")
 
 
 def test_no_socket(server18: PostgresServer) -> None:
@@ -108,7 +110,7 @@ def test_no_answer(server18: PostgresServer) -> None:
 
 
 def test_all_hosts_fail_and_each_is_named(server18: PostgresServer) -> None:
-    port = f"{free_port()},{server18.port}"
+    port = f"{CLOSED},{server18.port}"
     params = changed(server18.params, host="127.0.0.1,localhost", port=port, password="wrong")
     with pytest.raises(ConnectError) as caught:
         params.connect()
@@ -327,7 +329,9 @@ def test_no_such_table(server18: PostgresServer) -> None:
 
 def test_the_cause_of_a_failed_pg_dumpall_is_reported(server18: PostgresServer, fresh_database: Database) -> None:
     """Its own last line only reports that pg_dump failed."""
-    database = fresh_database(server18, None, "create table secret_things (x int)")
+    # pg_dumpall takes databases by name: this one first, before those of tests that share the server.
+    name = f"! {secrets.token_hex(6)}"
+    database = fresh_database(server18, name, "create table secret_things (x int)")
     with role(server18) as params, client_environment(params) as env, pytest.raises(ToolError) as caught:
         run_tool([BIN / "pg_dumpall", "-w", "--no-role-passwords"], env=env)
     expect(caught.value, r"pg_dumpall failed \(exit 1\): .*permission denied for table secret_things", "pg_read_all")

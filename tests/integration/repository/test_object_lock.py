@@ -79,9 +79,9 @@ def test_what_makes_a_backup_is_locked_when_it_is_written(
     client: S3Client, lockable: Lockable, tmp_path: Path, mode: str
 ) -> None:
     before = datetime.now(timezone.utc).replace(microsecond=0)
-    # As short as possible with compliance, in which nobody could remove what the test leaves.
-    repository = lockable(lock_for="30d" if mode == "governance" else timedelta(seconds=90), lock_mode=mode)
-    span = MONTH if mode == "governance" else timedelta(seconds=90)
+    # Short with compliance, in which nobody could remove what the test leaves.
+    repository = lockable(lock_for="30d" if mode == "governance" else timedelta(minutes=10), lock_mode=mode)
+    span = MONTH if mode == "governance" else timedelta(minutes=10)
     (tmp_path / "toc.dat").write_bytes(b"small")
     (tmp_path / "1.dat").write_bytes(bytes(9 * MIB))
     repository.probe()
@@ -228,7 +228,7 @@ def test_check_reports_how_the_bucket_keeps_what_is_deleted(
     )
     versions = client.list_object_versions(Bucket=bucket, Prefix=f"{repository.uri.rpartition('/')[2]}/.pgbackup")
     assert len(versions.get("Versions", [])) == 1, "the file of the first probe; that of the second was deleted"
-    assert checked(lockable(lock_for=timedelta(seconds=90), lock_mode="compliance"))[0] == ["versions_kept"]
+    assert checked(lockable(lock_for=timedelta(minutes=10), lock_mode="compliance"))[0] == ["versions_kept"]
     plain = open_repository(f"s3://{s3.bucket()}", s3=S3Options(client_factory=s3.client))
     plain.init()
     assert checked(plain)[0] == []

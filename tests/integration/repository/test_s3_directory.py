@@ -51,18 +51,27 @@ class Backup:
     def __init__(self, repository: Repository, reference: dict[str, object], manifest: Manifest) -> None:
         self.repository, self.reference, self.manifest = repository, reference, manifest
         self.open = self.most = 0
+        self._read = repository.read
 
-    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        read, lock = self.repository.read, threading.Lock()
+    def watch(self, monkeypatch: pytest.MonkeyPatch, at_second: Callable[[], None] = lambda: None) -> None:
+        """Count open members. The first in a thread waits until a second one is open.
+
+        :param at_second: called when two are open.
+        """
+        lock, two = threading.Lock(), threading.Event()
 
         @contextmanager
         def watched(key: str, *, pin: Entry | None = None) -> Iterator[BinaryIO]:
             with lock:
                 self.open += 1
                 self.most = max(self.most, self.open)
+                if self.open == 2 and not two.is_set():
+                    at_second()
+                    two.set()
             try:
-                time.sleep(0.05)  # a store that is far away
-                with read(key, pin=pin) as stream:
+                if threading.current_thread() is not threading.main_thread():  # which looks at one of them first
+                    assert two.wait(120), "members are read one by one"
+                with self._read(key, pin=pin) as stream:
                     yield stream
             finally:
                 with lock:
@@ -94,6 +103,7 @@ def test_members_are_read_in_parallel_and_arrive_as_they_are(
     assert set(checked.marks) == {backup.manifest.key(file) for file in backup.manifest.artifact.files}
     assert 1 < backup.most <= artifact.PARALLEL
     backup.most = 0
+    backup.watch(monkeypatch)
     path = download(backup.repository, backup.manifest, tmp_path)
     assert 1 < backup.most <= artifact.PARALLEL
     for file in backup.manifest.artifact.files:
@@ -131,9 +141,8 @@ def test_a_bad_member_is_named(backup: Backup, how: str) -> None:
 
 
 def test_stopped_among_the_members(backup: Backup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    backup.watch(monkeypatch)
     cancel = Cancel()
-    threading.Timer(0.1, cancel.set).start()
+    backup.watch(monkeypatch, at_second=cancel.set)
     with pytest.raises(Canceled):
         download(backup.repository, backup.manifest, tmp_path, cancel=cancel)
     assert backup.open == 0
@@ -182,7 +191,7 @@ def test_large_members_leave_while_pg_dump_still_runs(build: Build, s3: S3Server
                 context=RunContext(settings=Settings(client_dirs=(str(folder),))),
             )
             try:
-                end = time.monotonic() + 150
+                end = time.monotonic() + 240
                 while len(sent()) < 2 and not dump.done():
                     assert time.monotonic() < end, "nothing was sent"
                     time.sleep(0.05)

@@ -31,6 +31,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3 import repository as s3_module
+from airflow_pgbackup.repository.s3 import unfinished
 from airflow_pgbackup.repository.s3.options import S3Options
 
 if TYPE_CHECKING:
@@ -408,15 +409,18 @@ def test_uploads_of_others_are_not_ours_to_abort(client: S3Client, bucket: str) 
     assert [leftover.key for leftover in repository.unfinished_writes(timedelta(seconds=-5))] == [f"{KEY}.part"]
 
 
-def test_an_upload_that_grows_is_no_leftover(client: S3Client, bucket: str) -> None:
-    """It began long ago; its last part has just come."""
+def test_an_upload_that_grows_is_no_leftover(client: S3Client, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It began long ago; its last part has just come, by a clock that stands still from then on."""
     repository = made(f"s3://{bucket}", client)
     upload = client.create_multipart_upload(Bucket=bucket, Key=KEY)
     begun = client.list_multipart_uploads(Bucket=bucket)["Uploads"][0]["Initiated"]
-    while datetime.now(timezone.utc) < begun + timedelta(seconds=9):
+    while datetime.now(timezone.utc) < begun + timedelta(seconds=4):
         time.sleep(0.1)
     client.upload_part(Bucket=bucket, Key=KEY, UploadId=upload["UploadId"], PartNumber=1, Body=bytes(5 * MIB))
-    assert repository.unfinished_writes(timedelta(seconds=8)) == []
+    (part,) = client.list_parts(Bucket=bucket, Key=KEY, UploadId=upload["UploadId"])["Parts"]
+    assert begun < part["LastModified"] - timedelta(seconds=2)
+    monkeypatch.setattr(unfinished, "server_time", lambda answer: part["LastModified"])
+    assert repository.unfinished_writes(timedelta(seconds=2)) == []
     assert [leftover.key for leftover in repository.unfinished_writes(timedelta(seconds=-5))] == [KEY]
 
 
