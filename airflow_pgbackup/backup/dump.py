@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from airflow_pgbackup.backup.attempt import attempt
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.databases.replay import seconds_of_lag
+from airflow_pgbackup.backup.databases.replay import await_received, seconds_of_lag
 from airflow_pgbackup.backup.databases.role_passwords import may_read_role_passwords
 from airflow_pgbackup.backup.dump_output import DumpOutput
 from airflow_pgbackup.backup.dump_plan import plan_dump
@@ -189,6 +189,7 @@ class _Dump:
                     raise
                 tries = counted(tries_left, "more try", "more tries")
                 context.log(f"{connection.label}: replay canceled the dump (conflict with recovery); {tries}")
+                await_received(connection, context.cancel, at_most=min(60, deadline.remaining()))
         raise AssertionError
 
     def _dump(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
-PRIMARY_SETTINGS = {"wal_level": "replica", "max_wal_senders": "4"}
+# An autovacuum would cancel sessions on the standby whenever it likes; tests cause the conflicts that they need.
+PRIMARY_SETTINGS = {"wal_level": "replica", "max_wal_senders": "4", "autovacuum": "off"}
 
 
 @contextmanager

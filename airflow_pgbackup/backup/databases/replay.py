@@ -6,12 +6,16 @@ Sources: "Recovery Information Functions" and ``pg_stat_wal_receiver`` in Postgr
 
 from __future__ import annotations
 
+import contextlib
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from airflow_pgbackup.errors import ConfigurationError, ReplayLagError
+from airflow_pgbackup.errors import ConfigurationError, ConnectError, ReplayLagError
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.tools.cancel import Cancel
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -24,6 +28,10 @@ select (select count(*) > 0 from pg_catalog.pg_stat_wal_receiver),
            pg_catalog.pg_last_wal_replay_lsn())::int8,
        extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8
 """
+
+_RECEIVED: LiteralString = "select pg_catalog.pg_last_wal_receive_lsn()::text"
+_REPLAYED: LiteralString = "select pg_catalog.pg_last_wal_replay_lsn() >= %s::pg_lsn"
+_POLL = 0.2  # seconds
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,30 @@ def read_replay(session: psycopg.Connection[Any]) -> Replay:
     row = session.execute(_REPLAY).fetchone()
     assert row is not None  # noqa: S101  a select without FROM has one row
     return replay_of(*row)
+
+
+def await_received(connection: ConnectionParams, cancel: Cancel, at_most: float = 60) -> None:
+    """Wait until a standby has replayed all WAL that it has received by now.
+
+    A dump that begins in the middle of the WAL that canceled the one before may be canceled by the rest of it. Each
+    query has a connection of its own, since replay cancels sessions that wait. A standby that cannot be asked is not
+    waited for: the dump that follows says why.
+
+    :param at_most: in seconds; replay may be paused.
+    :raises Canceled: the flag is set.
+    """
+    end = time.monotonic() + at_most
+    with contextlib.suppress(ConnectError, psycopg.Error):
+        received = _ask(connection, _RECEIVED)
+        while received is not None and not _ask(connection, _REPLAYED, received) and time.monotonic() < end:
+            cancel.check()
+            time.sleep(_POLL)
+
+
+def _ask(connection: ConnectionParams, query: LiteralString, *values: str) -> Any:
+    with connection.connect() as session:
+        row = session.execute(query, values).fetchone()
+    return row and row[0]
 
 
 def replay_of(receiving: bool, lag_bytes: int | None, since_last: float | None) -> Replay:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,14 +13,15 @@ import pytest
 from standby import PRIMARY_SETTINGS, streaming_standby
 
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.databases.replay import Replay, read_replay, replay_of
+from airflow_pgbackup.backup.databases.replay import Replay, await_received, read_replay, replay_of
 from airflow_pgbackup.backup.dump import CONFLICT_TRIES, dump_cluster, dump_database
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
-from airflow_pgbackup.errors import ConfigurationError, ReplayLagError, ToolError
+from airflow_pgbackup.errors import Canceled, ConfigurationError, ReplayLagError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.settings import Settings
 
@@ -188,6 +190,35 @@ class Paused:
             self.done = True
             self.act()
         return data
+
+
+def test_the_next_try_waits_for_what_was_received(primary: PostgresServer, standby: PostgresServer) -> None:
+    execute(standby.params, "select pg_wal_replay_pause()")
+    execute(primary.params, "insert into t select generate_series(1, 1000)")
+    wait_until(lambda: (replay(standby).lag_bytes or 0) > 0)
+    await_received(standby.params, Cancel(), at_most=0)
+    assert (replay(standby).lag_bytes or 0) > 0, "it gives up: replay is paused"
+    asked = threading.Event()
+
+    class Asked(Cancel):
+        def check(self) -> None:
+            asked.set()
+
+    waiting = threading.Thread(target=await_received, args=(standby.params, Asked()))
+    waiting.start()
+    assert asked.wait(60)
+    execute(standby.params, "select pg_wal_replay_resume()")
+    waiting.join()
+    assert execute(standby.params, "select count(*) from t") == (1000,)
+    await_received(primary.params, Cancel())
+    await_received(ConnectionParams({"host": "/nowhere", "dbname": "a"}), Cancel())
+    execute(standby.params, "select pg_wal_replay_pause()")
+    execute(primary.params, "insert into t select generate_series(1, 1000)")
+    wait_until(lambda: (replay(standby).lag_bytes or 0) > 0)
+    canceled = Cancel()
+    canceled.set()
+    with pytest.raises(Canceled):
+        await_received(standby.params, canceled)
 
 
 @pytest.mark.parametrize("count_rows", [False, True])
