@@ -4,8 +4,10 @@
 #   make demo DUMP=x.tar    the same with a database of yours, from a dump of it
 #   make demo-staging       staging gets a verified backup, masked, and keeps its grants
 #   make test  check        the tests; formatting, types, layers
+#   make test COVERAGE=1    the tests, and how many lines and branches they run; make check then refuses less than 95 %
 #   make test-lowest        the tests that touch Airflow or boto3, with the lowest versions that pyproject.toml admits
 #   make test-distributed   backups on two Celery workers that share no disk; needs Linux, unshare and ip
+#   make campaign           faults, kills, fuzzing, a soak and more, many hours: docs/reliability.md; CAMPAIGN='--only fuzz'
 #   make bench              the measurements behind the numbers in the documentation, but bench_fleet.py and bench_scale.py
 #   make docs               the tables of parameters and options in docs/, after a change of them
 #   make site               the documentation as a site, in .site/html; a warning is an error
@@ -19,7 +21,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo demo-staging test test-lowest test-distributed check bench docs site format lock clean
+.PHONY: demo demo-staging test test-lowest test-distributed check campaign bench docs site format lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.installed
@@ -29,7 +31,9 @@ demo-staging: .venv/.installed
 	@$(BIN)/python -m airflow_pgbackup.demo.staging
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST)
+	$(if $(COVERAGE),rm -f .coverage .coverage.*)
+	$(BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest -n 3 --dist worksteal $(PYTEST)
+	$(if $(COVERAGE),$(BIN)/python -m coverage combine -q)
 
 test-lowest: .lowest/.installed
 	.lowest/bin/python -m pytest -n 3 --dist worksteal tests/unit tests/airflow \
@@ -43,10 +47,14 @@ check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(if $(wildcard .coverage),$(BIN)/python -m coverage report)
 
 format: .venv/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+campaign: .venv/.installed
+	@$(BIN)/python -m tests.campaign.run $(CAMPAIGN)
 
 bench: .venv/.installed
 	@for script in $(filter-out %/bench_fleet.py %/bench_scale.py,$(wildcard benchmarks/bench_*.py)); do echo "== $$script"; $(BIN)/python "$$script" || exit; done
@@ -91,5 +99,5 @@ lock:
 	echo kubernetes | $(LOCK_PART) docker/requirements-worker.txt pyproject.toml -
 
 clean:
-	rm -rf .venv .lowest .site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .lowest .site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* .campaign dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
