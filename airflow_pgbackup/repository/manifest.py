@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import ClassVar
 
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.json_document import FORMAT_VERSION as FORMAT_VERSION
 from airflow_pgbackup.repository.json_document import MAX_BYTES as MAX_BYTES
 from airflow_pgbackup.repository.json_document import Content, integer, moment
@@ -302,6 +303,10 @@ class Manifest(Document):
 
     def _contradiction(self) -> str | None:
         artifact, members = self.artifact, self.artifact.files
+        try:
+            self.series.path  # noqa: B018  raises for a name that cannot be in a key
+        except ConfigurationError as error:
+            return error.message
         if not all(map(str.isprintable, (artifact.name, *(file.path for file in members)))):
             return "a file name holds characters that cannot be printed"
         if (self.series.database is None) != (self.kind == "cluster"):

@@ -428,6 +428,8 @@ def test_what_is_no_manifest(data: bytes) -> None:
         {"artifact__files": [json.loads(DATABASE.to_json())["artifact"]["files"][0]] * 2},
         {"kind": "cluster"},
         {"series__database": None},
+        {"series__server": "\ud800"},
+        {"series__database": "x" * 300},
         {"source_rows": [{"schema": "s"}]},
         {"left_out": "x"},
     ],
