@@ -1,0 +1,8 @@
+"""Everything that is fuzzed."""
+
+from __future__ import annotations
+
+from campaign.fuzzing import documents, listings
+from campaign.fuzzing.engine import Target
+
+TARGETS: list[Target] = [*documents.TARGETS, *listings.TARGETS]
