@@ -295,14 +295,18 @@ def check_key(key: str) -> str:
     """Return a key after checking it.
 
     :raises ConfigurationError: for an empty segment (``//``), ``.``, ``..``, a control character, a name of our
-        temporary files, or a segment longer than a file system's 255 bytes.
+        temporary files, a segment longer than a file system's 255 bytes, or what is not valid unicode.
     """
     if _CONTROL.search(key):
         raise ConfigurationError(f"not a key: {key!r} holds a control character")
-    for segment in key.split("/"):
-        if segment in ("", ".", "..") or segment.startswith(TEMP_PREFIX):
+    try:
+        segments = key.encode("utf-8", "surrogateescape").split(b"/")
+    except UnicodeEncodeError:  # a lone surrogate that no byte of a file name becomes; JSON can hold it
+        raise ConfigurationError(f"not a key: {key!r} is not valid unicode") from None
+    for segment in segments:
+        if segment in (b"", b".", b"..") or segment.startswith(TEMP_PREFIX.encode()):
             raise ConfigurationError(f"not a key: {key!r}")
-        if len(segment.encode("utf-8", "surrogateescape")) > MAX_SEGMENT:
+        if len(segment) > MAX_SEGMENT:
             raise ConfigurationError(f"a name in {key!r} is longer than {MAX_SEGMENT} bytes")
     return key
 

@@ -186,6 +186,10 @@ FORGERIES = {
     ),
     "a path": (forged(databases=[{**APP, "series": "../../etc"}]), "is not the series of a member"),
     "a key elsewhere": (forged(databases=[{**APP, "key": "/etc/passwd"}]), "is not a key of backup prod/app/"),
+    "a key that no store can have": (
+        forged(databases=[{**APP, "key": f"prod/app/{APP['id']}/\ud800"}]),
+        "is not a key of backup prod/app/",
+    ),
     "a way out": (
         forged(databases=[{**APP, "key": f"prod/app/{APP['id']}/../../x"}]),
         "is not a key of backup prod/app/",
