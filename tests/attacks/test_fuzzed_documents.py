@@ -1,4 +1,4 @@
-"""A sample of ``tests/campaign/fuzz.py``: changed manifests, mappings, keys and listings are read or refused clearly."""
+"""A sample of ``tests/campaign/fuzz.py``: changed manifests, mappings, keys, listings are read or refused clearly."""
 
 from __future__ import annotations
 
