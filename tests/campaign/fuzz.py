@@ -82,6 +82,7 @@ def _replay(chosen: list[Target], file: Path) -> int:
 
 
 def _in_a_process(target: Target, seed: int, seconds: float | None, executions: int | None) -> Found:
+    target.seeds()  # some are made once, by servers, for several targets
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe()
     current = Path(f"/dev/shm/fuzz-{os.getpid()}")

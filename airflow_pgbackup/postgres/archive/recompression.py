@@ -110,6 +110,8 @@ def _head(archive: CustomArchive, method: str, level: int) -> Iterator[bytes]:
     """Yield header and table of contents, with another compression."""
     if archive.toc.compression != "none":
         raise VerificationFailed(f"{archive.what} is compressed with {archive.toc.compression}, expected none")
+    if archive.toc.version < (1, 15) and method != "gzip":  # its header has a level, which is gzip's
+        raise VerificationFailed(f"{archive.what} is an archive of pg_dump 15 or older, which has no {method}")
     new = bytes([METHODS[method]]) if archive.toc.version >= (1, 15) else to_int(level)
     yield archive.head[:_BEFORE_COMPRESSION] + new
     for start in range(_BEFORE_COMPRESSION + len(new), len(archive.head), _PIECE):

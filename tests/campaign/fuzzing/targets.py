@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from campaign.fuzzing import documents, listings
+from campaign.fuzzing import archives, documents, listings, scripts
 from campaign.fuzzing.engine import Target
 
-TARGETS: list[Target] = [*documents.TARGETS, *listings.TARGETS]
+TARGETS: list[Target] = [*documents.TARGETS, *listings.TARGETS, *archives.TARGETS, *scripts.TARGETS]
