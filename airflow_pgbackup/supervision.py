@@ -4,7 +4,7 @@ There are three supervisors, each a script that Python runs in a session of its 
 
 * ``postgres/tools/_leader.py`` leads the process group of one tool, because its pid is the group's number: until the
   worker reaps it, the number cannot be reused, and the worker can signal the group. It removes the password file when
-  the tool ends.
+  the tool ends, and reaps what the tool left in the group.
 * ``postgres/server/_supervisor.py`` runs a server. It is a subreaper, because processes of a server can make sessions
   of their own, and so leave its group.
 * ``backup/databases/_drop_guard.py`` drops temporary databases. It connects to PostgreSQL, so it needs the password.
@@ -33,6 +33,7 @@ import os
 import select
 import signal
 import sys
+import time
 
 TYPE_CHECKING = False  # as in typing, whose import takes longer than all the others
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from typing import IO, Any
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+GRACE = 5.0  # seconds for what has been killed to end
 
 
 def start(
@@ -152,6 +155,37 @@ class Worker:
 def set_death_signal(number: int) -> None:
     """Have the kernel send this process a signal when the thread that started it ends; prctl(2). Only Linux has it."""
     getattr(ctypes.CDLL(None), "prctl", lambda *_: 0)(PR_SET_PDEATHSIG, int(number))
+
+
+def adopt_orphans() -> None:
+    """Become the parent of each process below this one whose own parent ends; prctl(2). Only Linux has it."""
+    getattr(ctypes.CDLL(None), "prctl", lambda *_: 0)(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def kill_orphans(group: int | None = None) -> None:
+    """Kill the children of this process, and the children that this leaves, and reap them.
+
+    Without this, the zombies of orphans stay where the first process of a container reaps none: each ``bwrap`` ends
+    before the process that it started.
+
+    :param group: only those of this process group.
+    """
+    own = f"/proc/self/task/{os.getpid()}/children"  # proc(5), of kernels with CONFIG_PROC_CHILDREN
+    deadline = time.monotonic() + GRACE
+    while time.monotonic() < deadline:
+        try:
+            with open(own) as file:  # noqa: PTH123
+                children = [int(pid) for pid in file.read().split()]
+        except OSError:
+            return
+        # Our children: their pids cannot be reused until they are reaped.
+        children = [pid for pid in children if group is None or os.getpgid(pid) == group]
+        if not children:
+            return
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+        for pid in children:
+            os.waitpid(pid, 0)
 
 
 def ignore_signals() -> None:

@@ -201,6 +201,31 @@ def test_nothing_inside_outlives_a_worker_that_is_killed() -> None:
     assert ended(word)
 
 
+FIRST_PROCESS = """
+import os
+from airflow_pgbackup import supervision
+from airflow_pgbackup.embedded import postgres_bin_dir
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.process import run_tool
+
+supervision.adopt_orphans()
+bin_dir = postgres_bin_dir(18)
+with PostgresServer(bin_dir, contained=True) as server:
+    for _ in range(3):
+        run_tool([*server.sandbox.command(bin_dir), bin_dir / "psql", "--version"], env={"PATH": os.defpath})
+try:
+    print(os.waitpid(-1, os.WNOHANG))
+except ChildProcessError:
+    print("no children")
+"""
+
+
+def test_it_leaves_no_zombie_to_the_first_process_of_a_container(inside: PostgresServer) -> None:
+    """``bwrap`` ends before the init that it starts, and a worker that is the first process reaps only its own."""
+    first = subprocess.run([sys.executable, "-c", FIRST_PROCESS], capture_output=True, text=True)
+    assert (first.stdout, first.stderr) == ("no children\n", "")
+
+
 def test_two_at_once_share_nothing(inside: PostgresServer) -> None:
     with PostgresServer(postgres_bin_dir(18), contained=True) as other:
         assert inside.sandbox

@@ -8,7 +8,6 @@ Writes ``exited STATUS`` to stdout for each step that ended, as :mod:`subprocess
 that it starts in 30 ms.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -21,7 +20,6 @@ sys.path.append(os.path.abspath(f"{__file__}/../../../.."))  # noqa: PTH100
 
 from airflow_pgbackup import private_directory, supervision
 
-PR_SET_CHILD_SUBREAPER = 36
 GRACE = 5.0  # seconds for each signal of the order before the next one
 
 
@@ -29,7 +27,7 @@ def main() -> None:
     supervision.ignore_signals()
     worker = supervision.Worker()
     # A process that a step starts in a session of its own becomes our child when its parent ends: it cannot escape.
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    supervision.adopt_orphans()
     order = worker.order
     for path in order["remove"]:
         private_directory.hold(path)
@@ -76,22 +74,9 @@ def run(argv: list[str], log: str, signals: list[int], worker: supervision.Worke
     # Kill what the step left in its session. Before it is reaped, so that the group's number cannot be reused.
     os.killpg(child.pid, signal.SIGKILL)
     status = child.wait()
-    kill_adopted()
+    supervision.kill_orphans()
     say(f"exited {status}")
     return status
-
-
-def kill_adopted() -> None:
-    """Kill what the step left in other sessions, and the children that this leaves, until none is left."""
-    own = Path(f"/proc/self/task/{os.getpid()}/children")  # proc(5), of kernels with CONFIG_PROC_CHILDREN
-    deadline = time.monotonic() + GRACE
-    while own.exists() and time.monotonic() < deadline:
-        for pid in map(int, own.read_text().split()):
-            os.kill(pid, signal.SIGKILL)  # our child: its pid cannot be reused until it is reaped
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
 
 
 def ended(pid: int) -> bool:

@@ -19,7 +19,7 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from airflow_pgbackup.errors import NotProven
@@ -114,7 +114,9 @@ def make_sandbox(bin_dir: Path, directory: Path) -> Sandbox:
         outer = ["sh", "-c", f'exec "$@" {_FD}< "$0"', os.fspath(filter), *outer, "--seccomp", str(_FD)]
     inner = drop_privileges(uid, gid) if root else []
     sandbox = Sandbox(uid, gid, tuple(outer), tuple(inner))
-    command = [*sandbox.command(bin_dir), os.fspath(bin_dir / "initdb"), "--version"]
+    # Without an init of its own, bwrap reaps its one process; nobody else would.
+    probe = replace(sandbox, _outer=(*outer, "--as-pid-1"))
+    command = [*probe.command(bin_dir), os.fspath(bin_dir / "initdb"), "--version"]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_PROBE_SECONDS, env={"PATH": os.defpath})
     except (OSError, subprocess.SubprocessError) as error:

@@ -9,7 +9,8 @@ an array of ``struct sock_filter`` in hexadecimal, or ``""``. Behind ``FD@`` the
 from that descriptor, by the ``bwrap --seccomp FD`` that PROGRAM is or becomes.
 
 The first message has the variables that the tool's environment gets in addition; the tool starts then. The directory is
-removed when the tool ends, and before the group is killed. Exits as the tool does, by the same signal too.
+removed when the tool ends, and before the group is killed. Then what the tool left in its group is killed and reaped.
+Exits as the tool does, by the same signal too.
 """
 
 import ctypes
@@ -53,6 +54,7 @@ def main() -> None:
     worker.close()
 
     leader = os.getpid()
+    supervision.adopt_orphans()
     # Held back until the leader ignores them: a signal that arrives meanwhile is for the tool, too.
     for_the_tool = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     signal.pthread_sigmask(signal.SIG_BLOCK, for_the_tool)
@@ -76,6 +78,7 @@ def main() -> None:
 
     status = os.waitstatus_to_exitcode(os.waitpid(tool, 0)[1])
     remove_directory()
+    supervision.kill_orphans(group=leader)
     if status < 0:
         if -status != signal.SIGKILL:
             signal.signal(-status, signal.SIG_DFL)

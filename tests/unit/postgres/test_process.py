@@ -701,3 +701,26 @@ def test_where_the_kernel_cannot_prevent_it_the_tool_does_not_run(monkeypatch: p
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", "6.1", "#1", "riscv64")))
     with pytest.raises(ConfigurationError, match=r"no seccomp filter for Linux on riscv64"):
         ToolProcess(["true"], env=ENV, may_start_processes=False)
+
+
+FIRST_PROCESS = """
+import ctypes, os, sys
+from airflow_pgbackup import supervision
+from airflow_pgbackup.postgres.tools.process import run_tool
+
+supervision.adopt_orphans()
+for _ in range(3):
+    run_tool(sys.argv[1:], env={"PATH": os.defpath})
+try:
+    print(os.waitpid(-1, os.WNOHANG))
+except ChildProcessError:
+    print("no children")
+"""
+
+
+def test_a_tool_that_ends_before_its_child_leaves_no_zombie_to_the_first_process_of_a_container() -> None:
+    """``bwrap`` does so each time, and a worker that is the first process reaps only its own children."""
+    first = subprocess.run(
+        [sys.executable, "-c", FIRST_PROCESS, *sh("sleep 60 & exit 0")], capture_output=True, text=True, check=True
+    )
+    assert first.stdout == "no children\n"
