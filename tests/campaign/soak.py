@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import random
+import secrets
 import shutil
 import sys
 import tempfile
@@ -29,6 +30,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -39,38 +41,22 @@ from celery_airflow import PORT_API, CeleryAirflow  # noqa: E402
 from faulty_s3 import FaultyS3  # noqa: E402
 from machines import HUB  # noqa: E402
 
-from tests.campaign.soaking import endings, workload  # noqa: E402
+from airflow_pgbackup.repository.base import Repository  # noqa: E402
+from tests.campaign.soaking import endings, figures, workload  # noqa: E402
 from tests.campaign.soaking.endings import Violation  # noqa: E402
 from tests.campaign.soaking.faults import Faults  # noqa: E402
 from tests.campaign.soaking.plots import plot  # noqa: E402
-from tests.campaign.soaking.samples import AIRFLOW, WORKERS, Sampler, Series  # noqa: E402
-from tests.campaign.soaking.trends import Trend, trend  # noqa: E402
+from tests.campaign.soaking.samples import Sampler, Series  # noqa: E402
 
-MIB = 1024**2
 _NAMESPACE = "PGBACKUP_SOAK_IN_OWN_NETWORK"
 _SETTLE = 900.0  # seconds that runs may take to end when no new one begins
 
-FLAT: list[tuple[str, str, float, float]] = [
-    *((f"memory {each}", "MiB", MIB, 24.0) for each in (*WORKERS, *AIRFLOW)),
-    *((f"descriptors {each}", "descriptors", 1, 16.0) for each in (*WORKERS, *AIRFLOW)),
-    *((f"processes {each}", "processes", 1, 4.0) for each in (*WORKERS, *AIRFLOW, "orphans")),
-    *((f"zombies {each}", "processes", 1, 4.0) for each in WORKERS),
-    *((f"temporary bytes {each}", "MiB", MIB, 1.0) for each in (*WORKERS, "hub")),
-    *((f"temporary files {each}", "files", 1, 8.0) for each in (*WORKERS, "hub")),
-    *((f"rows {table}", "rows", 1, 4.0) for table in ("dag_version", "serialized_dag", "trigger")),
-    ("objects", "objects", 1, 40.0),
-    ("backups", "backups", 1, 10.0),
-]
-"""Series that must be flat: name, unit, what makes one unit, and a growth in units that is flat whatever the mean."""
-
-PER_RUN = {
-    "task_instance": "select count(*) from task_instance where run_id = r.run_id and dag_id = r.dag_id",
-    "task_instance_history": "select count(*) from task_instance_history where run_id = r.run_id and dag_id = r.dag_id",
-    "xcom": "select count(*) from xcom where run_id = r.run_id and dag_id = r.dag_id",
-    "log": "select count(*) from log where run_id = r.run_id and dag_id = r.dag_id",
-    "xcom bytes": "select coalesce(sum(length(value::text)), 0) from xcom"
-    " where run_id = r.run_id and dag_id = r.dag_id",
+PATIENT = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "300",
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
 }
+"""Airflow takes no slow task for a dead one: those that die here are to die of the faults."""
 
 
 def main() -> int:
@@ -107,7 +93,7 @@ def soak(directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the soak, and return its result."""
     (directory / "dags").mkdir()
     files = workload.write_dags(directory / "dags", arguments.every)
-    env = {"PGBACKUP_PAGE_REPOSITORIES": workload.REPOSITORY}
+    env = {"PGBACKUP_PAGE_REPOSITORIES": workload.REPOSITORY, **PATIENT}
     with CeleryAirflow(directory / "machines", files, concurrency=2, env=env) as platform, ExitStack() as stack:
         platform.s3.bucket(workload.BUCKET)
         workload.fill(platform)
@@ -121,7 +107,10 @@ def soak(directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         source, target = (platform.connection(each) for each in (platform.source, platform.target))
         staging = {**target, "schema": workload.STAGING}
         only_backups(platform)
-        platform.start_workers({"fleet": source, workload.STAGING: staging, "aws_default": aws})
+        masking_key = {"conn_type": "generic", "password": secrets.token_hex(32)}
+        platform.start_workers(
+            {"fleet": source, workload.STAGING: staging, "aws_default": aws, "masking_key": masking_key}
+        )
         seconds = arguments.minutes * 60
         workload.start_pgbench(platform, seconds + _SETTLE, arguments.rate)
         all_dags(platform)
@@ -136,35 +125,43 @@ def soak(directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
                     show_progress(platform, sampler.series)
             proxy.faults.clear()
             violations = settle(platform)
-        violations += checked(platform)
-        said, more = endings.logs_are_clean(platform)
+        runs, tries = figures.runs_of(platform), figures.tries_of(platform)
+        for dag in workload.DAGS:
+            if dag != workload.NEVER_FRESH_DAG and not tries["runs"][dag, "success"]:
+                violations.append({"case": f"runs of {dag}", "what": "none succeeded"})
         where = endings.repository_of(platform)
-        leftovers, unclean = endings.sweep_repository(platform, where)
+        violations += checked(platform, where)
+        said, found = endings.logs_are_clean(platform, masking_key["password"])
+        violations += [*found, *endings.nothing_is_condemned(platform)]
+        leftovers, found = endings.sweep_repository(platform, where)
+        violations += found
+        for machine in platform.machines:  # nothing else uses this machine while backups are restored
+            machine.stop()
         print("restoring every listed backup", flush=True)
-        restored, unrestorable = endings.backups_restore(where)
-        violations += more + unclean + unrestorable + list(endings.nothing_is_condemned(platform))
-        runs = runs_of(platform)
-        tries = tries_of(platform)
+        restored, found = endings.backups_restore(where)
+        violations += found
         if arguments.logs:
             keep_logs(platform, arguments.logs)
     violations += [{"case": key, "what": "an object of a backup changed"} for key in sampler.changed]
-    trends = {name: trend_of(sampler.series, name, unit, floor) for name, _, unit, floor in FLAT}
-    violations += [
-        {"case": name, "what": f"not flat: {found}"} for name, found in trends.items() if found.flat is False
-    ]
-    per_run = {name: of_clean_runs(runs, name) for name in PER_RUN}
-    violations += [{"case": f"{name} of each run", "what": f"not flat: {found}"} for name, found in per_run.items()
-                   if found.flat is False]  # fmt: skip
+    trends, grown = figures.trend_tables(sampler.series, runs)
+    violations += grown
     plots = []
     if arguments.plots:
-        columns = {name: [float(run[name]) for run in runs] for name in PER_RUN if name != "xcom bytes"}
+        columns = {name: [float(run[name]) for run in runs] for name in figures.PER_RUN if name != "xcom bytes"}
         plots = plot(sampler.series, [at for at, _ in faults.events], columns, arguments.plots)
     outcomes = {
-        **{run_outcome(dag, state): count for (dag, state), count in sorted(tries["runs"].items())},
+        **{figures.run_outcome(dag, state): count for (dag, state), count in sorted(tries["runs"].items())},
         **restored,
         "leftovers swept from the repository": leftovers,
         "Backups page read": visitor.read,
         "Backups page not read": visitor.failed,
+    }
+    trend_columns = ["series", "unit", "mean", "growth", "at most", "windows", "flat"]
+    tables = {
+        "Faults injected": (["fault", "injected", "no victim"], figures.fault_rows(faults)),
+        "Tasks": (["DAG", "task", "successful", "failed", "tries"], tries["tasks"]),
+        "What failed tries said": (["task and message", "times"], said.most_common(40)),
+        "Trends over the second half": (trend_columns, trends),
     }
     return {
         "part": "soak",
@@ -173,27 +170,11 @@ def soak(directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "cases": faults.injected.total(),
         "outcomes": outcomes,
         "violations": violations,
-        "tables": {
-            "Faults injected": {
-                "columns": ["fault", "injected", "no victim"],
-                "rows": [[kind, faults.injected[kind], faults.missed[kind]]
-                         for kind in sorted({*faults.injected, *faults.missed})],
-            },
-            "Tasks": {
-                "columns": ["DAG", "task", "successful", "failed", "tries"],
-                "rows": tries["tasks"],
-            },
-            "What failed tries said": {"columns": ["task and message", "times"], "rows": said.most_common(40)},
-            "Trends over the second half": {
-                "columns": ["series", "unit", "mean", "growth", "at most", "windows", "flat"],
-                "rows": [trend_row(name, unit, trends[name]) for name, unit, _, _ in FLAT]
-                + [trend_row(f"{name} of each run", "rows" if "bytes" not in name else "bytes", found)
-                   for name, found in per_run.items()],
-            },
-        },
+        "tables": {title: {"columns": columns, "rows": rows} for title, (columns, rows) in tables.items()},
         "plots": plots,
         "notes": [*faults.errors, *sampler.failures],
-    }  # fmt: skip
+        "samples": asdict(sampler.series),
+    }
 
 
 class Visitor:
@@ -265,13 +246,13 @@ def settle(platform: CeleryAirflow) -> list[Violation]:
         time.sleep(1)
 
 
-def checked(platform: CeleryAirflow) -> list[Violation]:
+def checked(platform: CeleryAirflow, where: Repository) -> list[Violation]:
     """Check what may be left of processes, directories and databases; supervisors have a minute to clean up."""
     checks: list[Callable[[], Iterable[Violation]]] = [
         endings.processes_are_gone,
         lambda: endings.directories_are_empty(platform),
         lambda: endings.servers_are_clean(platform),
-        lambda: endings.successes_are_kept(platform, endings.repository_of(platform)),
+        lambda: endings.successes_are_kept(platform, where),
     ]
     deadline = time.monotonic() + 60
     while found := [violation for check in checks for violation in check()]:
@@ -279,44 +260,6 @@ def checked(platform: CeleryAirflow) -> list[Violation]:
             return found
         time.sleep(1)
     return []
-
-
-def runs_of(platform: CeleryAirflow) -> list[dict[str, Any]]:
-    """Return what each run of the backup DAG has in Airflow's database, in their order."""
-    columns = ", ".join(f"({query})" for query in PER_RUN.values())
-    query = f"select r.state, {columns} from dag_run r where r.dag_id = %s order by r.id"
-    rows = platform.query(query, workload.BACKUP_DAG)
-    return [dict(zip(("state", *PER_RUN), row, strict=True)) for row in rows]
-
-
-def of_clean_runs(runs: list[dict[str, Any]], name: str) -> Trend:
-    """Return the trend of a number over the successful runs without retries, in their order."""
-    clean = [float(run[name]) for run in runs if run["state"] == "success" and not run["task_instance_history"]]
-    return trend(list(map(float, range(len(clean)))), clean, floor=2.0, window=0)
-
-
-def trend_of(series: Series, name: str, unit: float, floor: float) -> Trend:
-    values = series.values.get(name) or [0.0] * len(series.seconds)
-    return trend(series.seconds, [value / unit for value in values], floor)
-
-
-def trend_row(name: str, unit: str, found: Trend) -> list[object]:
-    flat = {None: "too short to say", True: "yes", False: "NO"}[found.flat]
-    return [name, unit, round(found.mean, 1), round(found.growth, 1), round(found.limit, 1), found.windows, flat]
-
-
-def run_outcome(dag: str, state: str) -> str:
-    expected = ", as it must" if (dag, state) == (workload.NEVER_FRESH_DAG, "failed") else ""
-    return f"runs of {dag}: {state}{expected}"
-
-
-def tries_of(platform: CeleryAirflow) -> dict[str, Any]:
-    rows = platform.query(
-        "select dag_id, task_id, count(*) filter (where state = 'success'), count(*) filter (where state = 'failed'),"
-        " sum(try_number) from task_instance group by 1, 2 order by 1, 2"
-    )
-    runs = Counter(platform.query("select dag_id, state from dag_run"))
-    return {"tasks": [[*row[:4], int(row[4])] for row in rows], "runs": runs}
 
 
 def keep_logs(platform: CeleryAirflow, directory: Path) -> None:

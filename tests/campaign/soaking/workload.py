@@ -93,6 +93,7 @@ _BODIES = {
     "refresh": """
     pg_refresh(
         repository=REPOSITORY, series={server!r} + "/bench_0", postgres_conn_id={staging!r}, keep=1,
+        masking_key_conn_id="masking_key",
         rules=str(Path(__file__).with_name("rules.yaml")),
     )
 """,
@@ -124,7 +125,7 @@ def write_dags(directory: Path, every: float) -> list[Path]:
     for name, body in _BODIES.items():
         paths.append(directory / f"{name}.py")
         values = {"repository": REPOSITORY, "name": name, "seconds": every * intervals[name], "server": SERVER}
-        values |= {"keep": KEEP, "staging": STAGING, "patience": every * 0.8, "rehearse_bytes": 5 << 20}
+        values |= {"keep": KEEP, "staging": STAGING, "patience": every * 0.8, "rehearse_bytes": 1 << 20}
         paths[-1].write_text((_HEAD + body).format(**values))
     return paths
 
