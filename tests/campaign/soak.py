@@ -35,19 +35,21 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests" / name) for name in ("", "distributed", "integration")]
-from celery_airflow import PORT_API, CeleryAirflow  # noqa: E402
-from faulty_s3 import FaultyS3  # noqa: E402
-from machines import HUB  # noqa: E402
+from tests.campaign import soaking  # first: it makes the helpers of other directories importable
 
-from airflow_pgbackup.repository.base import Repository  # noqa: E402
-from tests.campaign.soaking import endings, figures, workload  # noqa: E402
-from tests.campaign.soaking.endings import Violation  # noqa: E402
-from tests.campaign.soaking.faults import Faults  # noqa: E402
-from tests.campaign.soaking.plots import plot  # noqa: E402
-from tests.campaign.soaking.samples import Sampler, Series  # noqa: E402
+# isort: split
+from celery_airflow import PORT_API, CeleryAirflow
+from faulty_s3 import FaultyS3
+from machines import HUB
 
+from airflow_pgbackup.repository.base import Repository
+from tests.campaign.soaking import endings, figures, workload
+from tests.campaign.soaking.endings import Violation
+from tests.campaign.soaking.faults import Faults
+from tests.campaign.soaking.plots import plot
+from tests.campaign.soaking.samples import Sampler, Series
+
+ROOT = soaking.ROOT
 _NAMESPACE = "PGBACKUP_SOAK_IN_OWN_NETWORK"
 _SETTLE = 900.0  # seconds that runs may take to end when no new one begins
 
@@ -143,7 +145,7 @@ def soak(directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.logs:
             keep_logs(platform, arguments.logs)
     violations += [{"case": key, "what": "an object of a backup changed"} for key in sampler.changed]
-    trends, grown = figures.trend_tables(sampler.series, runs)
+    trends, grown = figures.trend_tables(sampler.series, runs, faults.down)
     violations += grown
     plots = []
     if arguments.plots:
@@ -173,7 +175,7 @@ def soak(directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "tables": {title: {"columns": columns, "rows": rows} for title, (columns, rows) in tables.items()},
         "plots": plots,
         "notes": [*faults.errors, *sampler.failures],
-        "samples": asdict(sampler.series),
+        "samples": {**asdict(sampler.series), "faults": faults.events, "down": faults.down},
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,24 +12,22 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import psutil
+from celery_airflow import CeleryAirflow
 
-sys.path[:0] = [str(Path(__file__).parents[2] / name) for name in ("distributed", "integration")]
-from celery_airflow import CeleryAirflow  # noqa: E402
-
-from airflow_pgbackup import private_directory  # noqa: E402
-from airflow_pgbackup.backup.context import RunContext  # noqa: E402
-from airflow_pgbackup.backup.fsck import fsck  # noqa: E402
-from airflow_pgbackup.backup.prune import prune  # noqa: E402
-from airflow_pgbackup.backup.reference import reference_of  # noqa: E402
-from airflow_pgbackup.backup.verify import verify  # noqa: E402
-from airflow_pgbackup.errors import PgBackupError  # noqa: E402
-from airflow_pgbackup.repository.base import Repository  # noqa: E402
-from airflow_pgbackup.repository.catalogue import Backup, read_catalogue  # noqa: E402
-from airflow_pgbackup.repository.evidence import read_evidence  # noqa: E402
-from airflow_pgbackup.repository.open import open_repository  # noqa: E402
-from airflow_pgbackup.repository.s3.options import S3Options  # noqa: E402
-from tests.campaign.soaking import workload  # noqa: E402
-from tests.campaign.soaking.samples import WORKERS, process_groups  # noqa: E402
+from airflow_pgbackup import private_directory
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.fsck import fsck
+from airflow_pgbackup.backup.prune import prune
+from airflow_pgbackup.backup.reference import reference_of
+from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.errors import PgBackupError
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
+from airflow_pgbackup.repository.evidence import read_evidence
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3.options import S3Options
+from tests.campaign.soaking import workload
+from tests.campaign.soaking.samples import WORKERS, process_groups
 
 Violation = dict[str, str]
 _OURS = re.compile(r"airflow_pgbackup|/bwrap\b|\bpg_\w+|\bpostgres\b|\bpsql\b|pgbackup-private-")

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import random
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 import psutil
+from celery_airflow import READY, CeleryAirflow
+from faulty_s3 import FaultyS3
+from machines import Machine
 
-sys.path[:0] = [str(Path(__file__).parents[2] / name) for name in ("distributed", "integration")]
-from celery_airflow import CeleryAirflow  # noqa: E402
-from faulty_s3 import FaultyS3  # noqa: E402
-
-from tests.campaign.soaking.samples import WORKERS, process_groups  # noqa: E402
+from tests.campaign.soaking.samples import WORKERS, process_groups
 
 TOOLS = ("pg_dump", "pg_restore", "pg_dumpall", "psql")
 _PATIENCE = 60.0  # seconds that a fault waits for its victim
+_BOOT = 600.0  # seconds for a worker to start
 
 
 class Faults:
@@ -28,6 +26,7 @@ class Faults:
 
     :param pause: the mean of seconds between two faults.
     :ivar injected: how often each kind happened. :ivar missed: how often there was no victim.
+    :ivar events: when, in seconds, and what. :ivar down: a worker, and from when to when it took no tasks.
     """
 
     def __init__(self, platform: CeleryAirflow, proxy: FaultyS3, seed: int, pause: float) -> None:
@@ -35,6 +34,7 @@ class Faults:
         self.missed: Counter[str] = Counter()
         self.errors: list[str] = []
         self.events: list[tuple[float, str]] = []
+        self.down: list[tuple[str, float, float]] = []
         self._platform, self._proxy, self._pause = platform, proxy, pause
         self._chance = random.Random(seed)
         self._stop = threading.Event()
@@ -145,9 +145,16 @@ class Faults:
 
     def _restart(self) -> bool:
         machine = self._chance.choice(self._platform.machines)
+        begun = time.monotonic() - self._started
+        boots = self._boots(machine)
         machine.kill()
         try:
             self._platform.start_worker(machine)
-        except AssertionError:  # not within the time that this waits; on a busy machine it comes later
-            pass
+        except AssertionError:  # on a busy machine it takes longer than that waits
+            self._platform.wait(lambda: self._boots(machine) > boots, f"{machine.name} takes tasks", _BOOT)
+        self.down.append((machine.name, begun, time.monotonic() - self._started))
         return True
+
+    @staticmethod
+    def _boots(machine: Machine) -> int:
+        return machine.log.read_text(errors="replace").count(READY)

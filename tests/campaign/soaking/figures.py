@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[2] / name) for name in ("distributed", "integration")]
-from celery_airflow import CeleryAirflow  # noqa: E402
+from celery_airflow import CeleryAirflow
 
-from tests.campaign.soaking import workload  # noqa: E402
-from tests.campaign.soaking.endings import Violation  # noqa: E402
-from tests.campaign.soaking.faults import Faults  # noqa: E402
-from tests.campaign.soaking.samples import AIRFLOW, WORKERS, Series  # noqa: E402
-from tests.campaign.soaking.trends import Trend, trend  # noqa: E402
+from tests.campaign.soaking import workload
+from tests.campaign.soaking.endings import Violation
+from tests.campaign.soaking.faults import Faults
+from tests.campaign.soaking.samples import AIRFLOW, WORKERS, Series
+from tests.campaign.soaking.trends import Trend, trend
 
 MIB = 1024**2
+WARM_UP = 120.0
+"""Seconds after the start of a worker in which its processes load what they need."""
 
 FLAT: list[tuple[str, str, float, float]] = [
     *((f"memory {each}", "MiB", MIB, 24.0) for each in (*WORKERS, *AIRFLOW)),
@@ -55,9 +55,16 @@ def of_clean_runs(runs: list[dict[str, Any]], name: str) -> Trend:
     return trend(list(map(float, range(len(clean)))), clean, floor=2.0, window=0)
 
 
-def trend_of(series: Series, name: str, unit: float, floor: float) -> Trend:
+def trend_of(series: Series, name: str, unit: float, floor: float, down: Sequence[tuple[str, float, float]]) -> Trend:
+    """Return the trend of a series; that of a worker is without the time when it was off, and had only just begun."""
     values = series.values.get(name) or [0.0] * len(series.seconds)
-    return trend(series.seconds, [value / unit for value in values], floor)
+    off = [(start, end + WARM_UP) for worker, start, end in down if name.endswith(worker)]
+    samples = [
+        (at, value / unit)
+        for at, value in zip(series.seconds, values, strict=True)
+        if not any(start <= at <= end for start, end in off)
+    ]
+    return trend([at for at, _ in samples], [value for _, value in samples], floor)
 
 
 def trend_row(name: str, unit: str, found: Trend) -> list[object]:
@@ -79,9 +86,11 @@ def tries_of(platform: CeleryAirflow) -> dict[str, Any]:
     return {"tasks": [[*row[:4], int(row[4])] for row in rows], "runs": runs}
 
 
-def trend_tables(series: Series, runs: list[dict[str, Any]]) -> tuple[list[list[object]], list[Violation]]:
+def trend_tables(
+    series: Series, runs: list[dict[str, Any]], down: Sequence[tuple[str, float, float]]
+) -> tuple[list[list[object]], list[Violation]]:
     """Return the rows of the table of trends, and a violation for each series that grows."""
-    found = [(name, unit, trend_of(series, name, scale, floor)) for name, unit, scale, floor in FLAT]
+    found = [(name, unit, trend_of(series, name, scale, floor, down)) for name, unit, scale, floor in FLAT]
     for name in PER_RUN:
         found.append((f"{name} of each run", "bytes" if "bytes" in name else "rows", of_clean_runs(runs, name)))
     grown = [

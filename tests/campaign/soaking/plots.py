@@ -9,6 +9,7 @@ from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tests.campaign.soaking.samples import AIRFLOW, TABLES, WORKERS, Series
 
@@ -41,6 +42,7 @@ def plot(series: Series, faults: Sequence[float], runs: Mapping[str, Sequence[fl
         axes = figure.add_subplot()
         for color, (name, values) in zip(_COLORS, runs.items(), strict=False):
             axes.plot(range(1, len(values) + 1), values, color=color, marker="o", markersize=3, linewidth=1, label=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("run of the backup DAG; a retry adds rows", fontsize=8)
         _style(axes, "Rows in Airflow's database for each run", "rows", figure)
 

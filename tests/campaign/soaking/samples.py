@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-
-sys.path[:0] = [str(Path(__file__).parents[2] / name) for name in ("distributed", "integration")]
-from celery_airflow import CeleryAirflow  # noqa: E402
+from celery_airflow import CeleryAirflow
 
 SECONDS = 10.0
 AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import closing
 from pathlib import Path
 
-from psycopg import sql
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "distributed"))
 from celery_airflow import CeleryAirflow
 from machines import HUB
+from psycopg import sql
 
 from airflow_pgbackup.embedded import REGION
 from airflow_pgbackup.postgres.server.supervised import SupervisedProcess
