@@ -73,6 +73,7 @@ _BODIES = {
     BACKUP_DAG: """
     pg_cluster_backup(
         postgres_conn_id="fleet", server={server!r}, databases=["bench_*"], repository=REPOSITORY, init_repository=True,
+        max_bytes_per_second=4 << 20,  # a dump takes seconds, in which faults find it
     )
 """,
     "rehearse": """
