@@ -169,7 +169,11 @@ def find_folder(repository: Repository, series: Series, backup_id: str) -> tuple
         entries = list(repository.list(folder))
         for backup in _catalogue(iter(entries)).backups:
             return backup, {entry.key.removeprefix(f"{folder}/"): entry for entry in entries}
-    raise BackupNotFound(
+    raise _no_backup(repository, series, backup_id)
+
+
+def _no_backup(repository: Repository, series: Series, backup_id: str) -> BackupNotFound:
+    return BackupNotFound(
         f"{repository.uri} has no backup {series}/{backup_id}", hint=f"List its backups with {command('list')}."
     )
 
@@ -206,7 +210,10 @@ def read_manifest(repository: Repository, series: Series, backup_id: str) -> Man
     :raises RepositoryError: it is too large, or (ManifestError) invalid.
     """
     key = manifest_key(series, backup_id)
-    manifest = Manifest.from_json(repository.read_bytes(key, limit=MAX_BYTES))
+    try:
+        manifest = Manifest.from_json(repository.read_bytes(key, limit=MAX_BYTES))
+    except BackupNotFound:
+        raise _no_backup(repository, series, backup_id) from None
     if (manifest.series, manifest.id) != (series, backup_id):
         raise ManifestError(
             f"{repository.location(key)} is the manifest of {manifest.series}/{manifest.id}",

@@ -174,8 +174,10 @@ def test_a_folder_without_a_manifest_is_not_a_backup(repository: LocalRepository
     assert catalogue.backups == ()
     (leftover,) = catalogue.leftovers
     assert (leftover.series, leftover.id, leftover.size, leftover.folder) == (APP, ID, 4, f"prod/app/{ID}")
-    with pytest.raises(BackupNotFound, match=f"has no backup prod/app/{ID}"):
-        find_backup(repository, APP, ID)
+    for read in (find_backup, read_manifest):
+        with pytest.raises(BackupNotFound, match=f"has no backup prod/app/{ID}") as raised:
+            read(repository, APP, ID)
+        assert "List its backups" in (raised.value.hint or "")
 
 
 @pytest.mark.parametrize("spoil", ["no artifact", "empty manifest", "huge manifest"])
