@@ -71,9 +71,7 @@ def main() -> int:
         if name in (arguments.verb or VERBS) and store in (arguments.store or store)
         if not (arguments.scripts and verb.postgres)
     ]
-    # What a killed run leaves running becomes a child of this process, which can then tell it from others.
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    sys.dont_write_bytecode = True
+    adopt_orphans()
     campaign = Campaign(arguments.step, arguments.retry, arguments.most)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="crash-", dir="/tmp") as directory:
@@ -90,6 +88,12 @@ def main() -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2, default=str) + "\n")
     return 1 if campaign.violations else 0
+
+
+def adopt_orphans() -> None:
+    """Make what a killed run leaves running a child of this process, which can then tell it from others."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    sys.dont_write_bytecode = True
 
 
 @dataclass(frozen=True)
@@ -202,14 +206,14 @@ class Case:
         children = set(psutil.Process().children())
         seed = "the same task"
         ended = self._child(number, seed)
-        self._wait_for_orphans(children)
+        self.violations += wait_for_orphans(children)
         if not ended.killed and ended.status:
             self.violations.append(f"the run failed: {ended.error}")
         self._check(scene, before, "killed" if ended.killed else "same")
         if ended.killed and self.retry != "none":
             again = self._child(None, seed if self.retry == "same" else None)
             self._judge(again)
-            self._wait_for_orphans(children)
+            self.violations += wait_for_orphans(children)
             self._check(scene, before, self.retry)
         if verb.repository == "new" and (not ended.killed or self.retry != "none"):
             scene = Scene(**{**vars(scene), "repositories": [*scene.repositories, world.repository("new")]})
@@ -243,20 +247,6 @@ class Case:
         steps = [line.removeprefix("STEP ") for line in text.splitlines() if line.startswith("STEP ")]
         self.violations += [f"log: {line}" for line in aftermath._secrets_in("log", text, _only_secrets(self.world))]
         return Ended(status, steps, text.partition("ERROR ")[2] or text[-2000:])
-
-    def _wait_for_orphans(self, known: set[psutil.Process]) -> None:
-        """Wait until each process that the run has left has ended."""
-        end = time.monotonic() + aftermath.PATIENCE
-        while left := [child for child in psutil.Process().children() if child not in known]:
-            for child in left:
-                with suppress(psutil.NoSuchProcess, ChildProcessError):
-                    if child.status() == psutil.STATUS_ZOMBIE:
-                        os.waitpid(child.pid, 0)
-            if time.monotonic() > end:
-                self.violations.append(f"survives: {[child.cmdline() for child in left]}")
-                for child in left:
-                    child.kill()
-            time.sleep(0.01)
 
     def _check(self, scene: Scene, before: Snapshot, phase: str) -> None:
         """Check what holds at any time, while leftovers are still there."""
@@ -309,8 +299,24 @@ def check_older(scene: Scene, before: Snapshot, removed: set[str]) -> Iterator[s
             yield line
 
 
+def wait_for_orphans(known: set[psutil.Process]) -> list[str]:
+    """Wait until each process that a run has left has ended; return those that do not."""
+    end = time.monotonic() + aftermath.PATIENCE
+    while left := [child for child in psutil.Process().children() if child not in known]:
+        for child in left:
+            with suppress(psutil.NoSuchProcess, ChildProcessError):
+                if child.status() == psutil.STATUS_ZOMBIE:
+                    os.waitpid(child.pid, 0)
+        if time.monotonic() > end:
+            for child in left:
+                child.kill()
+            return [f"survives: {child}" for child in left]
+        time.sleep(0.01)
+    return []
+
+
 def check_sessions(scene: Scene) -> Iterator[str]:
-    """Yield the sessions of tools that do not end. Processes are this one's children, see :meth:`_wait_for_orphans`."""
+    """Yield the sessions of tools that do not end. Processes are this one's children, see :func:`wait_for_orphans`."""
     end = time.monotonic() + aftermath.PATIENCE
     for server in scene.servers:
         while (sessions := aftermath._names(server, aftermath.SESSIONS)) and time.monotonic() < end:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pyrage
 from psycopg import sql
@@ -58,11 +59,19 @@ class Servers:
     s3: S3Server | None = None
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     buckets: dict[bool, str] = field(default_factory=dict)
+    _clients: dict[int, Any] = field(default_factory=dict)
 
     @property
     def app(self) -> ConnectionParams:
         assert self.postgres is not None
         return self.postgres.params.with_database("app")
+
+    def client(self) -> Any:
+        """Return the S3 client of this process. After a fork there is a new one, as two must not share connections."""
+        assert self.s3 is not None
+        if os.getpid() not in self._clients:
+            self._clients[os.getpid()] = self.s3.client()
+        return self._clients[os.getpid()]
 
     def bucket(self, *, versioned: bool) -> str:
         assert self.s3 is not None
@@ -173,7 +182,7 @@ class World:
             return open_repository(f"file://{self.directory}/{name}")
         assert self.servers.s3 is not None
         # Small parts, so that a small dump has several.
-        options = S3Options(client_factory=self.servers.s3.client, min_part_size=5 * MIB)
+        options = S3Options(client_factory=self.servers.client, min_part_size=5 * MIB)
         return open_repository(f"s3://{self._bucket}/{self.directory.name}/{name}", s3=options)
 
     def context(self, *, seed: str | None = None, encrypt: bool = False) -> RunContext:
@@ -238,7 +247,7 @@ class World:
                 path.chmod(0o600)
             return
         assert self.servers.s3 is not None
-        client = self.servers.s3.client()
+        client = self.servers.client()
         for key, data in files.items():
             client.put_object(Bucket=self._bucket, Key=f"{self.directory.name}/{name}/{key}", Body=data)
 
