@@ -240,6 +240,8 @@ _TABLE: list[tuple[str, str]] = [
         r"error: could not connect to database",
         "Check that the database exists, and that the user can connect to it.",
     ),
+    # pg_dump and pg_restore at SIGINT, SIGTERM and SIGQUIT
+    (r"terminated by user", "Something outside interrupted this program, such as an administrator: run it again."),
     (r"error: cannot run ", "Check that the program exists at that path and was built for this machine."),
 ]
 

@@ -106,6 +106,7 @@ AT = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
         ('could not execute query: ERROR:  schema "public" already exists', "not empty"),
         ("ERROR:  cannot execute CREATE TABLE in a read-only transaction", "standby or read-only"),
         ('pg_dumpall: error: could not connect to database "d"', "database exists"),
+        ("terminated by user", "run it again"),
         ("pg_dump: error: cannot run /x/pg_dump: No such file or directory", "exists at that path"),
     ],
 )
