@@ -6,6 +6,7 @@ import http.client
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,7 +51,8 @@ class FaultyS3(LocalServer):
     before the server gets the request), ``lose`` (the server executes it, the reply is lost), ``lie`` (200 with an
     error in the body, and the server does not get the request), ``lie-after`` (the same after the server executed it),
     ``stall``, ``corrupt`` (a bit of the body is flipped), ``cut`` (the answer's body ends early), ``shrink`` (the
-    answer gives a length of 1).
+    answer gives a length of 1), ``twice`` (the server executes it twice, and the second reply is sent), ``repeat`` (the
+    reply is sent twice: the client may take the second one for that to its next request).
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -59,6 +61,7 @@ class FaultyS3(LocalServer):
         self.faults: list[Fault] = []
         self.calls: list[Call] = []
         self.lock = threading.Lock()
+        self.active = 0
 
     def fault(self, operation: str, kind: str, **how: Any) -> Fault:
         fault = Fault(operation, kind, **how)
@@ -67,6 +70,12 @@ class FaultyS3(LocalServer):
 
     def count(self, operation: str) -> int:
         return sum(call.operation == operation for call in self.calls)
+
+    def settle(self) -> None:
+        """Let no fault wait any longer, and return when no request is on its way to the server."""
+        self.closed.set()
+        while self.active:
+            time.sleep(0.01)
 
     def due(self, call: Call) -> Fault | None:
         with self.lock:
@@ -103,6 +112,15 @@ class _Handler(Handler):
     proxy: FaultyS3
 
     def answer(self) -> None:
+        with self.proxy.lock:
+            self.proxy.active += 1
+        try:
+            self._answer()
+        finally:
+            with self.proxy.lock:
+                self.proxy.active -= 1
+
+    def _answer(self) -> None:
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(headers.get("content-length", 0)))
@@ -123,6 +141,8 @@ class _Handler(Handler):
             if kind == "corrupt":
                 middle = len(body) // 2
                 body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+        if kind == "twice":
+            self._ask(body)
         status, answer_headers, answer = self._ask(body)
         if kind == "shrink":
             answer_headers["Content-Length"] = "1"
@@ -133,6 +153,8 @@ class _Handler(Handler):
         if kind == "cut":
             self._reply(status, answer_headers, answer, send=len(answer) // 2)
             return self._reset()
+        if kind == "repeat":
+            self._reply(status, answer_headers, answer)
         return self._reply(status, answer_headers, answer)
 
     def _ask(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
