@@ -281,6 +281,7 @@ def test_an_invalid_answer(
     with pytest.raises(RepositoryError) as caught:
         LOOKS[operation](repository)
     one_line(caught.value)
+    assert caught.value.hint
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000  # KiB
     assert len(store.requests) < 120
 

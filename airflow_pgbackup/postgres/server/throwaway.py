@@ -226,7 +226,10 @@ class PostgresServer:
         self.stop()
         if self.tcp and "Address already in use" in log:
             return False
-        raise NotProven(f"PostgreSQL {self.version[0]}.{self.version[1]} of {self.bin_dir} did not start: {log}")
+        raise NotProven(
+            f"PostgreSQL {self.version[0]}.{self.version[1]} of {self.bin_dir} did not start: {log}",
+            hint=f"Check the free space of {directory.parent}, and the limits of this process (ulimit -a).",
+        )
 
     def _sandboxed(self, directory: Path, own: Sequence[Path]) -> list[str]:
         """Return what to put before a server program: a sandbox if one can be made, else another user than root."""

@@ -150,7 +150,9 @@ def translate(error: ClientError | BotoCoreError, what: str, *, bucket: str, end
             f"{what}: {endpoint} does not answer: {line_of(error)}",
             hint=f"Check {store('endpoint_url')}, the network, and the proxy settings of this worker.",
         )
-    return RepositoryError(f"{what}: {line_of(error)}")
+    return RepositoryError(
+        f"{what}: {line_of(error)}", hint="Check the store, and the proxies in between, for faults, then retry."
+    )
 
 
 def _answer(error: ClientError, what: str, bucket: str, endpoint: str) -> PgBackupError:
@@ -167,7 +169,7 @@ def _answer(error: ClientError, what: str, bucket: str, endpoint: str) -> PgBack
             retry="once",
         )
     words = _words(error)
-    found, hint = _CODES.get(code, ("the store refuses it", None))
+    found, hint = _CODES.get(code, ("the store refuses it", "Look up the code in the documentation of the store."))
     if code.startswith("KMS") or "kms:" in words.lower():
         found, hint = "the encryption key cannot be used", _KMS
     elif "object lock" in words.lower() and "checksum" in words.lower():

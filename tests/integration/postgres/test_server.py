@@ -91,8 +91,9 @@ def test_no_server_programs(tmp_path: Path) -> None:
 
 def test_a_server_that_cannot_start_reports_its_log_and_leaves_nothing(tmp_path: Path) -> None:
     wrong = PostgresServer(postgres_bin_dir(18), directory=tmp_path, settings={"shared_buffers": "plenty"})
-    with pytest.raises(NotProven, match='invalid value for parameter "shared_buffers": "plenty"'), wrong:
+    with pytest.raises(NotProven, match='invalid value for parameter "shared_buffers": "plenty"') as caught, wrong:
         pass
+    assert "ulimit -a" in str(caught.value.hint)
     assert list(tmp_path.iterdir()) == []
 
 
