@@ -170,7 +170,7 @@ def check_outcome(scene: Scene, outcome: Outcome) -> Iterator[str]:
     for stream in (outcome.stdout, outcome.stderr):
         if "Traceback (most recent call last)" in stream:
             yield f"a traceback: {stream[-2000:]}"
-        if "internal error" in stream or "This is a defect" in stream:
+        if re.search(r"(^|: )internal error: ", stream, re.MULTILINE) or "This is a defect" in stream:
             yield f"an internal error: {stream[-2000:]}"
     if outcome.status <= 0:
         return

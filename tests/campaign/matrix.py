@@ -76,7 +76,7 @@ def run_round(world: World, seed: int, number: int, pair: Pair | None = None) ->
     stores = rng.choice(stores_for(operation, fault))
     encrypted = rng.random() < 0.4 and (True, world.formats[0]) in world.ids
     size = int(world.size(encrypted) * 3 * rng.random() ** 2) + 4096 if fault.tmpfs and not fault.strike else 0
-    moment = rng.uniform(0, 1.05) * duration(world, operation) if fault.strike else 0.0
+    moment = rng.uniform(0, 1.05) * fault.share * duration(world, operation) if fault.strike else 0.0
     words = [operation.name, fault.name, "→".join(stores)]
     words += ["encrypted"] * encrypted + [f"after {moment:.2f} s"] * bool(fault.strike)
     case_line = f"--seed {seed} --round {number} ({', '.join(words)})"
@@ -91,7 +91,8 @@ def run_round(world: World, seed: int, number: int, pair: Pair | None = None) ->
 
 def run_case(case: Case, operation: Operation, fault: Fault, moment: float) -> tuple[Outcome, list[str]]:
     """Run an operation under a fault, and return its outcome and what is violated."""
-    case.names["format"] = case.rng.choice(case.world.formats[1:])
+    formats = [format for format in case.world.formats[1:] if format in operation.formats]
+    case.names["format"] = case.rng.choice(formats)
     case.names["id"] = case.world.ids[case.encrypted, case.names["format"]]
     operation.prepare(case)
     before = snapshot(case.scene)
@@ -178,7 +179,14 @@ def duration(world: World, operation: Operation) -> float:
     return world.durations[operation.name]
 
 
-def report(results: Sequence[Result], seed: int, seconds: float) -> dict[str, object]:
+def report(
+    results: Sequence[Result],
+    seed: int,
+    seconds: float,
+    part: str,
+    operations: Sequence[str],
+    faults: Sequence[str],
+) -> dict[str, object]:
     """Return what the page of the campaign shows."""
     names = sorted({result.outcome for result in results})
 
@@ -192,10 +200,9 @@ def report(results: Sequence[Result], seed: int, seconds: float) -> dict[str, ob
                 yield [name, *counts(chosen), sum(bool(one.violations) for one in chosen)]
 
     columns = ["cases", "fault met", *names, "violations"]
-    faults = [fault.name for fault in FAULTS]
     met = Counter((result.operation, result.fault) for result in results)
     return {
-        "part": "matrix",
+        "part": part,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "seconds": round(seconds),
         "parameters": {"seed": seed, "rounds": len(results)},
@@ -205,12 +212,12 @@ def report(results: Sequence[Result], seed: int, seconds: float) -> dict[str, ob
         "tables": {
             "By operation": {
                 "columns": ["operation", *columns],
-                "rows": list(rows("operation", [operation.name for operation in OPERATIONS])),
+                "rows": list(rows("operation", operations)),
             },
             "By fault": {"columns": ["fault", *columns], "rows": list(rows("fault", faults))},
             "Operations and faults": {
                 "columns": ["operation", *faults],
-                "rows": [[one.name, *(met[one.name, fault] for fault in faults)] for one in OPERATIONS],
+                "rows": [[name, *(met[name, fault] for fault in faults)] for name in operations],
             },
         },
         "plots": [],
@@ -227,12 +234,14 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     first, count = (arguments.round, 1) if arguments.round is not None else (arguments.first, arguments.rounds)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results: list[Result] = []
     started = time.monotonic()
+    stopped: list[int] = []
+    for one in (signal.SIGTERM, signal.SIGINT):  # after the round that runs
+        signal.signal(one, lambda number, _: stopped.append(number))
     with make_world() as world:
         for number in range(first, first + count):
-            if arguments.minutes and time.monotonic() - started > arguments.minutes * 60:
+            if stopped or (arguments.minutes and time.monotonic() - started > arguments.minutes * 60):
                 break
             result = run_round(world, arguments.seed, number)
             results.append(result)
@@ -240,7 +249,8 @@ def main() -> int:
             print(f"{result.case}: {result.outcome}{missed} [{result.seconds:.1f} s]", flush=True)
             for line in result.violations:
                 print(f"  VIOLATION {line}", flush=True)
-    found = report(results, arguments.seed, time.monotonic() - started)
+    operations, faults = [one.name for one in OPERATIONS], [one.name for one in FAULTS]
+    found = report(results, arguments.seed, time.monotonic() - started, "matrix", operations, faults)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1, ensure_ascii=False))
     violated = sum(bool(result.violations) for result in results)

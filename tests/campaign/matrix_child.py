@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "faults"))
@@ -25,6 +26,7 @@ if __name__ == "__main__":
     sys.argv = ["pgbackup", *sys.argv[2:]]
     if order.get("fsize") is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["fsize"], resource.RLIM_INFINITY))
+    tempfile.gettempdir()  # writes a file, which an error of unlink() would leave
     faults: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if order.get("faulty"):
         directory, number, first, times = order["faulty"]

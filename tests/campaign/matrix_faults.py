@@ -32,6 +32,7 @@ class Fault:
     :param armed: in force from before the operation until after it.
     :param strike: called at a random moment while the operation runs; returns whether there was something to strike.
     :param tmpfs: whether the case's files are on a small file system.
+    :param share: of the time that the operation takes, in which it strikes: less where it waits for something itself.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Fault:
     armed: Armed = lambda case, operation: nullcontext()
     strike: Strike | None = None
     tmpfs: bool = False
+    share: float = 1.0
 
 
 def anywhere(operation: Operation, stores: tuple[str, ...]) -> bool:
@@ -55,6 +57,10 @@ def with_tool(operation: Operation, stores: tuple[str, ...]) -> bool:
 
 def with_server(operation: Operation, stores: tuple[str, ...]) -> bool:
     return operation.server
+
+
+def writing_s3(operation: Operation, stores: tuple[str, ...]) -> bool:
+    return operation.writes and stores[-1] == "s3"
 
 
 def in_s3(operation: Operation, stores: tuple[str, ...]) -> bool:
@@ -212,7 +218,7 @@ def of_store(kind: str, *, times: int | None = None, **how: object) -> Armed:
     @contextmanager
     def armed(case: Case, operation: Operation) -> Iterator[None]:
         often = case.rng.choice([1, 2, 3]) if times is None else times
-        skip = int(16 * case.rng.random() ** 2)
+        skip = int(10 * case.rng.random() ** 2)
         fault = case.proxy.fault("*", kind, skip=skip, times=often, **how)
         if how.get("seconds", 0.0) == FOR_EVER:
             case.limit = 5.0
@@ -227,7 +233,7 @@ def of_writes(kind: str, **how: object) -> Armed:
 
     @contextmanager
     def armed(case: Case, operation: Operation) -> Iterator[None]:
-        skip, often = case.rng.randint(0, 4), case.rng.choice([1, 2])
+        skip, often = case.rng.randint(0, 3), case.rng.choice([1, 2])
         writes = ("PutObject", "UploadPart", "CompleteMultipartUpload", "CreateMultipartUpload", "CopyObject")
         changes = (*writes, "DeleteObjects", "DeleteObject", "AbortMultipartUpload")
         fault = case.proxy.fault("*", kind, skip=skip, times=often, when=lambda call: call.operation in changes, **how)
@@ -255,15 +261,15 @@ FAULTS = [
     ),
     *(Fault(name=f"{one.name} to the program", applies=anywhere, strike=signal_program(one)) for one in SIGNALS),
     *(
-        Fault(name=f"{one.name} to the tool", applies=with_tool, strike=signal_tool(one, group=False))
+        Fault(name=f"{one.name} to the tool", applies=with_tool, strike=signal_tool(one, group=False), share=0.2)
         for one in SIGNALS
     ),
     *(
-        Fault(name=f"{one.name} to the tool's group", applies=with_tool, strike=signal_tool(one, group=True))
+        Fault(name=f"{one.name} to the tool's group", applies=with_tool, strike=signal_tool(one, group=True), share=0.2)
         for one in SIGNALS
     ),
     Fault(name="SIGKILL to program and supervisors", applies=anywhere, strike=kill_all),
-    Fault(name="backend terminated", applies=with_server, strike=terminate_backend),
+    Fault(name="backend terminated", applies=with_server, strike=terminate_backend, share=0.6),
     Fault(name="server stopped immediately", applies=with_server, strike=stop_server),
     Fault(name="connection stalled", applies=with_server, strike=stall_server),
     Fault(
@@ -278,14 +284,16 @@ FAULTS = [
     Fault(name="S3: stall without end", applies=in_s3, armed=of_store("stall", times=FOR_EVER, seconds=FOR_EVER)),
     Fault(
         name="S3: 200 with an error body",
-        applies=in_s3,
+        applies=writing_s3,
         armed=of_writes("lie", code="InternalError"),
     ),
     Fault(
-        name="S3: 200 with an error body, applied", applies=in_s3, armed=of_writes("lie-after", code="InternalError")
+        name="S3: 200 with an error body, applied",
+        applies=writing_s3,
+        armed=of_writes("lie-after", code="InternalError"),
     ),
-    Fault(name="S3: applied, reply lost", applies=in_s3, armed=of_writes("lose")),
-    Fault(name="S3: applied twice", applies=in_s3, armed=of_writes("twice")),
+    Fault(name="S3: applied, reply lost", applies=writing_s3, armed=of_writes("lose")),
+    Fault(name="S3: applied twice", applies=writing_s3, armed=of_writes("twice")),
     Fault(name="S3: reply repeated", applies=in_s3, armed=of_store("repeat")),
     Fault(name="S3: reply cut", applies=in_s3, armed=of_store("cut")),
     Fault(

@@ -16,7 +16,7 @@ from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.set_files import list_sets
 from tests.campaign.aftermath import Outcome, Snapshot
-from tests.campaign.matrix_world import ROWS, Case
+from tests.campaign.matrix_world import FORMATS, ROWS, Case
 
 Check = Callable[[Case, Snapshot, Outcome], Iterator[str]]
 
@@ -30,6 +30,7 @@ class Operation:
     :param prepare: called before the snapshot.
     :param server: whether it connects to PostgreSQL. :param tools: the programs that it runs.
     :param repositories: how many it takes. :param removes: whether it deletes all backups but the newest.
+    :param formats: of the backups that it takes. :param writes: whether it writes to the last repository.
     """
 
     name: str
@@ -40,6 +41,8 @@ class Operation:
     tools: tuple[str, ...] = ("pg_dump",)
     removes: bool = False
     repositories: int = 1
+    formats: tuple[str, ...] = FORMATS
+    writes: bool = True
 
     def may_remove(self, case: Case, folder: str) -> bool:
         newest = case.world.ids[case.encrypted, case.world.formats[-1]]
@@ -194,13 +197,20 @@ OPERATIONS = [
         tools=(),
         repositories=2,
     ),
-    Operation(name="restore create", arguments=f"{RESTORED} --mode create", check=restores("missing"), tools=RESTORE),
+    Operation(
+        name="restore create",
+        arguments=f"{RESTORED} --mode create",
+        check=restores("missing"),
+        tools=RESTORE,
+        writes=False,
+    ),
     Operation(
         name="restore into_empty",
         arguments=RESTORED,
         check=restores("empty"),
         prepare=create_empty,
         tools=RESTORE,
+        writes=False,
     ),
     Operation(
         name="restore replace",
@@ -208,6 +218,7 @@ OPERATIONS = [
         check=restores("old"),
         prepare=create_old,
         tools=RESTORE,
+        writes=False,
     ),
     Operation(
         name="refresh",
@@ -215,6 +226,8 @@ OPERATIONS = [
         check=restores("old"),
         prepare=create_old,
         tools=RESTORE,
+        formats=("directory", "custom"),
+        writes=False,
     ),
     Operation(
         name="prune",

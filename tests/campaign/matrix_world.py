@@ -340,6 +340,7 @@ def _environment(world: World, tmp: Path) -> dict[str, str]:
         "PATH": os.environ["PATH"],
         "HOME": "/nonexistent",
         "TMPDIR": str(tmp),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
         "PGHOST": "127.0.0.1",
         "PGPORT": str(world.relay.port),
         "PGUSER": world.server.params.user,
