@@ -35,7 +35,7 @@ from tests.campaign.matrix_world import Case, World, make_case, make_world
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("matrix_child.py"))]
 STORES = ("local", "s3")
-LONGEST = 120.0
+LONGEST = 200.0
 """Seconds after which an operation hangs: no fault that ends by itself, and no retry, takes so long."""
 RESTORABLE = 0.15
 """The share of the rounds in which what was made is restored, too."""
@@ -45,7 +45,7 @@ Pair = tuple[Operation, Fault]
 
 @dataclass
 class Result:
-    """One round. :ivar case: how to repeat it."""
+    """One round. :ivar case: how to repeat it. :ivar cause: what the operation said of its failure."""
 
     case: str
     operation: str
@@ -54,6 +54,7 @@ class Result:
     struck: bool
     seconds: float
     violations: list[str] = field(default_factory=list)
+    cause: str = ""
 
 
 def pairs(seed: int) -> list[Pair]:
@@ -84,7 +85,7 @@ def run_round(world: World, seed: int, number: int, pair: Pair | None = None) ->
     with make_case(world, rng, stores, encrypted, size, fault.tmpfs) as case:
         result = Result(case_line, operation.name, fault.name, "", False, 0.0)
         outcome, result.violations = run_case(case, operation, fault, moment)
-        result.outcome, result.struck = outcome.name, case.struck
+        result.outcome, result.struck, result.cause = outcome.name, case.struck, cause_of(outcome)
         result.seconds = time.monotonic() - started
     return result
 
@@ -157,6 +158,12 @@ def run_child(case: Case, operation: Operation, fault: Fault | None, moment: flo
 
 def _no_ignored_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell starts background jobs with it ignored
+
+
+def cause_of(outcome: Outcome) -> str:
+    """Return the lines about a failure."""
+    lines = outcome.stderr.splitlines()
+    return " / ".join(line for line in lines if line.startswith(("pgbackup", "hint: "))) if outcome.status > 0 else ""
 
 
 def ends(child: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -247,6 +254,8 @@ def main() -> int:
             results.append(result)
             missed = "" if result.struck or result.fault == "none" else ", the fault was not met"
             print(f"{result.case}: {result.outcome}{missed} [{result.seconds:.1f} s]", flush=True)
+            if result.cause:
+                print(f"  {result.cause}", flush=True)
             for line in result.violations:
                 print(f"  VIOLATION {line}", flush=True)
     operations, faults = [one.name for one in OPERATIONS], [one.name for one in FAULTS]
