@@ -113,7 +113,7 @@ def run_case(case: Case, operation: Operation, fault: Fault, moment: float) -> t
     if fault.name == "none" and outcome.status != 0:
         violations.append(f"exit status {outcome.status} without a fault: {outcome.stderr[-500:]}")
     if violations:
-        violations.append(f"(what it printed: {outcome.stderr[-1500:]})")
+        violations.append(f"(what it printed: {outcome.stdout[-500:]} {outcome.stderr[-1500:]})")
     return outcome, violations
 
 
