@@ -38,6 +38,10 @@ class Wording:
         """Return where the name of a database is given."""
         return "the connection's schema (its database), or the parameter database"
 
+    def complete_set(self) -> str:
+        """Return how a partial backup set is made complete, as sentences."""
+        return "See the failed tasks of what is missing. Clear them and the set's task: the set is completed then."
+
     def store(self, keyword: str) -> str:
         """Return where a property of an S3 store is given: ``endpoint_url``, ``verify``."""
         return f"{keyword} in the AWS connection"
@@ -85,6 +89,11 @@ def new_repository() -> str:
 def database() -> str:
     """Return where the name of a database is given."""
     return _current.database()
+
+
+def complete_set() -> str:
+    """Return how a partial backup set is made complete, as sentences."""
+    return _current.complete_set()
 
 
 def store(keyword: str) -> str:

@@ -65,5 +65,8 @@ class CommandWording(Wording):
     def database(self) -> str:
         return "--dbname, or the connection's schema (its database)" if self._postgres else "--dbname or PGDATABASE"
 
+    def complete_set(self) -> str:
+        return "The lines above name the cause of each failure. Remove it, and run the command again for a new set."
+
     def store(self, keyword: str) -> str:
         return super().store(keyword) if self._aws else _BOTO3[keyword]

@@ -96,6 +96,7 @@ def test_one_that_fails_holds_up_no_other_and_is_named(run: Run, here: Repositor
     (listed,) = list_sets(here)
     assert listed.status == "partial"
     assert f"backup set prod/@sets/{listed.id} in {here.uri} is partial: missing {ODD} (" in failed.stderr
+    assert "hint: The lines above name the cause of each failure. Remove it, and run the command again" in failed.stderr
     assert "lock" in failed.stderr
     lines = run("show", f"prod/@sets/{listed.id}").stdout.splitlines()
     assert [line for line in lines if line.startswith(f"missing: {ODD} (")]

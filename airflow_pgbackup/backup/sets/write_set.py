@@ -20,6 +20,7 @@ from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.set_files import ListedSet, list_sets, read_listed_set
 from airflow_pgbackup.repository.set_files import write_set as store_set
 from airflow_pgbackup.text import printable
+from airflow_pgbackup.wording import complete_set
 
 NOT_MADE = "no backup was made"
 NAMED = 5
@@ -107,7 +108,7 @@ def require_complete(*sets: tuple[Repository, BackupSet]) -> None:
     if partial:
         raise PartialSet(
             f"backup set {'; '.join(partial)}",
-            hint="See the failed tasks of what is missing. Clear them and the set's task: the set is completed then.",
+            hint=complete_set(),
         )
 
 
