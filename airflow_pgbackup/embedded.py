@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _HINT = "Run pip install 'airflow-pgbackup[demo]'."
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 REGION = "us-east-1"
 
 # weed serves gRPC at port + 10000. Both ranges are below Linux's ephemeral ports (32768 and up), so that no outgoing
@@ -91,7 +91,7 @@ class S3Server:
         session = boto3.session.Session(
             aws_access_key_id=self.access_key, aws_secret_access_key=self.secret_key, region_name=REGION
         )
-        config = Config(proxies={}, retries={"max_attempts": 2}, connect_timeout=5, s3={"addressing_style": "path"})
+        config = Config(proxies={}, retries={"max_attempts": 2}, s3={"addressing_style": "path"})
         return session.client("s3", endpoint_url=self.endpoint_url, config=config)
 
     def bucket(self, name: str | None = None) -> str:

@@ -99,7 +99,7 @@ def test_one_that_fails_holds_up_no_other_and_is_named(
         session.execute("CREATE TABLE locked (id int)")
         session.execute("BEGIN")
         session.execute("LOCK TABLE locked")
-        run = run_dag(pipeline(repository, "lock_wait_timeout='1s'"))
+        run = run_dag(pipeline(repository, "lock_wait_timeout='5s'"))
     number = next(n for n, one in enumerate(run.results["all.discover"]) if one["database"] == ODD[0])
     others = {0, 1, 2} - {number}
     assert run.states[f"all.databases.dump[{number}]"] == "failed"

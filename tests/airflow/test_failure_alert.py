@@ -294,7 +294,7 @@ PgBackupFreshnessSensor(task_id="fresh", repository={folder.as_uri()!r}, server=
     ]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2700)
 def test_a_run_of_a_fleet_in_a_live_airflow(
     server18: PostgresServer,
     database: ConnectionParams,

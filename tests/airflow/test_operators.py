@@ -185,7 +185,7 @@ def test_a_pipeline_checks_first_and_prunes_in_the_end(
     source = f"""
 pg_backup.partial(
     postgres_conn_id="db", server="prod", repository={folder.as_uri()!r}, check={{"fail_on": "never"}},
-    prune={{"keep_last": 1}}, init_repository=True, lock_wait_timeout="1s",
+    prune={{"keep_last": 1}}, init_repository=True, lock_wait_timeout="5s",
 ).expand(database=[{database.dbname!r}, {other.dbname!r}])
 """
     first = run_dag(source)

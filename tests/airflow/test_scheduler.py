@@ -36,7 +36,7 @@ with DAG("failing", schedule="@once", start_date=__import__("pendulum").datetime
 """
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2700)
 def test_a_scheduled_run_and_failures(
     tmp_path: Path,
     server18: PostgresServer,

@@ -377,7 +377,7 @@ def test_a_deadline_ends_the_reading_of_a_table_of_contents(tmp_path: Path) -> N
 
     path = tmp_path / "a.dump"
     path.write_bytes(bombs.toc(*[bombs.entry(n, definition=b"x" * 1000) for n in range(1, 20_000)]))
-    reader = ArchiveReader(path, format="custom", client=None, deadline=0.05)  # type: ignore[arg-type]
+    reader = ArchiveReader(path, format="custom", client=None, deadline=1e-6)  # type: ignore[arg-type]
     with pytest.raises(DeadlineExceeded):
         list(reader.blocks())
 

@@ -22,9 +22,9 @@ from airflow_pgbackup.postgres.server.supervised import SupervisedProcess
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
 PORT_API, PORT_REDIS = 8080, 6379
-SECONDS_TO_START = 180.0
+SECONDS_TO_START = 600.0
 READY = " ready."  # as celery says it when it takes tasks
-HEARTBEAT_TIMEOUT = 30  # seconds after which the scheduler takes a task for dead
+HEARTBEAT_TIMEOUT = 60  # seconds after which the scheduler takes a task for dead
 
 
 def redis_program() -> str:

@@ -37,7 +37,7 @@ exec "$@"
 
 
 def run(*argv: str) -> None:
-    subprocess.run(argv, check=True, capture_output=True, timeout=30)
+    subprocess.run(argv, check=True, capture_output=True, timeout=120)
 
 
 def _namespace(kind: str, process: int | str = "self") -> Path:
@@ -99,7 +99,7 @@ class Machine:
         """Return the PID, as the hub sees it, of the machine's first process."""
         assert self._process
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        for _ in range(500):
+        for _ in range(12_000):  # of which each takes a hundredth of a second
             found = children.read_text().split()
             if found and _namespace("net", found[0]) != _namespace("net"):
                 return int(found[0])
@@ -130,7 +130,7 @@ class Machine:
         """Switch the machine off: all its processes die by SIGKILL."""
         assert self._process
         os.kill(self._first_process(), signal.SIGKILL)
-        self._process.wait(30)
+        self._process.wait(120)
 
     def stop(self) -> None:
         if self.running:
