@@ -6,6 +6,7 @@ transaction, or for the client's whole life. https://www.postgresql.org/docs/cur
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 import struct
@@ -52,7 +53,7 @@ class Pooler:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with client:
+        with client, contextlib.suppress(OSError):  # a client may leave at any time
             (length,) = struct.unpack("!i", _exactly(client, 4))
             while struct.unpack("!i", _exactly(client, length - 4)[:4])[0] in SSL_OR_GSS:
                 client.sendall(b"N")

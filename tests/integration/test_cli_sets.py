@@ -132,12 +132,16 @@ def test_a_set_restored_beside_the_databases_and_what_stops_it(
     assert "hint: PostgreSQL truncates names to 63 bytes: choose a shorter --prefix." in run(
         "restore-set", "prod", "--prefix", "x" * 61, status="usage"
     ).stderr  # fmt: skip
-    for arguments, env in (("dump-set", {"NO_COLOR": "1"}), ("restore-set", {"TERM": "dumb"})):
-        piped = run(*PLAIN[arguments], **env)
-        assert piped.stdout
-        assert not re.search(r"[^\x20-\U0010ffff\n]", piped.stdout + piped.stderr)
-    with closing(server.params.with_database("restored_app").connect()) as session:
-        assert session.execute("SELECT count(*) FROM film").fetchone() == (5000,)
+    try:
+        for arguments, env in (("dump-set", {"NO_COLOR": "1"}), ("restore-set", {"TERM": "dumb"})):
+            piped = run(*PLAIN[arguments], **env)
+            assert piped.stdout
+            assert not re.search(r"[^\x20-\U0010ffff\n]", piped.stdout + piped.stderr)
+        with closing(server.params.with_database("restored_app").connect()) as session:
+            assert session.execute("SELECT count(*) FROM film").fetchone() == (5000,)
+    finally:
+        with closing(server.params.connect()) as session:
+            session.execute("DROP DATABASE IF EXISTS restored_app WITH (FORCE)")
 
 
 PLAIN = {

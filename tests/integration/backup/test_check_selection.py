@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
@@ -93,12 +94,13 @@ def test_as_pg_dump_selects(
 
 
 @pytest.fixture(scope="module")
-def selectable(server18: PostgresServer) -> ConnectionParams:
+def selectable(server18: PostgresServer) -> Iterator[ConnectionParams]:
     with server18.params.connect() as session:
-        session.execute("drop database if exists selectable with (force)")
         session.execute("create database selectable template template0")
     params = server18.params.with_database("selectable")
     with params.connect() as session:
         for statement in STATEMENTS:
             session.execute(statement)
-    return params
+    yield params
+    with server18.params.connect() as session:
+        session.execute("drop database selectable with (force)")

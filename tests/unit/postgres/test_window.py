@@ -39,10 +39,10 @@ def test_the_window_shows_the_bytes_of_the_stream(data: bytes, most: int, chunk:
 @pytest.mark.parametrize("most", [64 * 1024, MIB, 512 * MIB])
 def test_a_row_of_256_mib_takes_a_time_linear_in_its_length(most: int) -> None:
     """Joining each piece to all before it would copy about 100 GB."""
-    size, start = 256 * MIB, time.process_time()
+    size, start = 256 * MIB, time.thread_time()
     assert len(Window(Pieces(bytes(size), most)).peek(size)) == size
     window = Window(Pieces(bytes(size), most))
     while window.fill(0):
         pass
     assert len(window.buffer) == size
-    assert time.process_time() - start < 15
+    assert time.thread_time() - start < 15

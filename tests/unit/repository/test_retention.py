@@ -474,7 +474,11 @@ def test_what_is_not_a_duration(text: str) -> None:
         parse_duration(text)
 
 
-def test_a_hundred_thousand_backups_in_seconds() -> None:
+def test_the_time_grows_with_the_number_of_backups() -> None:
+    """Ten times as many take about ten times as long, and not a hundred times.
+
+    benchmarks/bench_catalogue.py has the seconds: here, other programs use the machine.
+    """
     chooser = random.Random(6)
     states = [("verified", "archive")] * 8 + [("written", None), ("failed", None)]
     backups = []
@@ -493,14 +497,15 @@ def test_a_hundred_thousand_backups_in_seconds() -> None:
         keep_within=timedelta(days=10),
         time_zone="Europe/Berlin",
     )
-    # In processor time, and with room for a machine that is busy; benchmarks/bench_catalogue.py holds it to 1 s.
-    assert min(_seconds(backups, policy) for _ in range(3)) <= 3.0
+    few = [one for one in backups if NOW - one.started_at < timedelta(hours=100)]
+    assert len(few) < len(backups) // 9
+    assert min(_seconds(backups, policy) for _ in range(3)) <= 40 * min(_seconds(few, policy) for _ in range(3))
 
 
 def _seconds(backups: list[Backup], policy: Policy) -> float:
-    started = time.process_time()
+    started = time.thread_time()
     assert len(plan(backups, policy, NOW)) == len(backups)
-    return time.process_time() - started
+    return time.thread_time() - started
 
 
 def test_labels_keep_beside_the_other_rules() -> None:
