@@ -117,6 +117,7 @@ class _Proposal:
         self._columns = {column.key: column for table in tables.values() for column in table.columns}
         self._unique = {keys[0] for keys in constraints.unique if len(keys) == 1}
         self._constraints = constraints
+        self._families = self._inherited()
         self._suspects = {self._root(suspect.column.key): suspect for suspect in suspects}
         self._rules: dict[Key, Rule] = {}
 
@@ -130,17 +131,35 @@ class _Proposal:
                 lines += self._lines(table)
         return "\n".join(lines) + "\n" if len(lines) > 1 else lines[0] + " {}\n"
 
+    def _inherited(self) -> dict[Key, list[Key]]:
+        """Return, for each column, those that need the same rule: what partitions and children inherit, all of it.
+
+        A child of several tables joins the columns of all of them.
+        """
+        families = {key: [key] for key in self._columns}
+        for table in self._tables.values():
+            for column in table.columns:
+                for parent in self._parents(table, column.name):
+                    above, below = families[parent], families[column.key]
+                    if above is not below:
+                        above += below
+                        families.update(dict.fromkeys(below, above))
+        return families
+
+    def _parents(self, table: Table, column: str) -> Iterable[Key]:
+        """Yield the columns of other tables from which a table inherits one of its columns."""
+        for oid in table.parents:
+            if (above := self._tables.get(oid)) and (key := (above.schema, above.name, column)) in self._columns:
+                yield key
+
     def _root(self, key: Key) -> Key:
-        """Return the column of the table that a partition belongs to, or that a table inherits it from."""
-        table = next(each for each in self._tables.values() if (each.schema, each.name) == key[:2])
-        for parent in table.parents:
-            if (above := self._tables.get(parent)) and (above.schema, above.name, key[2]) in self._columns:
-                return self._root((above.schema, above.name, key[2]))
-        return key
+        """Return the one of the columns with the same rule that stands for all of them."""
+        return self._families[key][0]
 
     def _holds(self, key: Key, rule: Rule) -> bool:
-        if rule == _KEEP:
-            return True
+        return rule == _KEEP or all(self._fits(member, rule) for member in self._families[key])
+
+    def _fits(self, key: Key, rule: Rule) -> bool:
         column = self._columns[key]
         try:
             expression(Masked(column, rule, length=column.length, unique=key in self._unique, distinct=True))
@@ -165,14 +184,15 @@ class _Proposal:
 
     def _lines(self, table: Table) -> Iterable[str]:
         for column in table.columns:
-            if column.generated or self._root(column.key) != column.key:
+            if column.generated or any(self._parents(table, column.name)):
                 continue
             if not is_utf8(str(column)):
                 yield f"  # {printable(str(column))}: its name is not UTF-8; a pattern with ? can name it"
                 continue
-            suspect = self._suspects.get(column.key)
+            root = self._root(column.key)
+            suspect = self._suspects.get(root)
             note = f"  # ? {suspect.reason}" if suspect else ""
-            yield f"  {yaml_key(str(column))}: {_yaml_rule(self._rules.get(column.key, _KEEP))}{note}"
+            yield f"  {yaml_key(str(column))}: {_yaml_rule(self._rules.get(root, _KEEP))}{note}"
 
 
 def yaml_key(text: str) -> str:

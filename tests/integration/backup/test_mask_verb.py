@@ -65,6 +65,27 @@ def test_proposed_rules_mask_what_looks_personal_and_fit_the_database(people: Co
     assert (report.problems, report.personal, report.masked) == ((), (), 12)
 
 
+def test_a_column_inherited_from_two_tables_gets_the_same_rule_from_both(
+    server18: PostgresServer, fresh_database: FreshDatabase
+) -> None:
+    database = fresh_database(
+        server18,
+        None,
+        "CREATE TABLE one (entry text)",
+        "CREATE TABLE two (entry text, id int)",
+        "CREATE TABLE child (UNIQUE (entry)) INHERITS (one, two)",
+        "INSERT INTO one SELECT n || '@example.com' FROM generate_series(1, 20) n",
+    )
+    text = propose_rules(connection=database)
+    lines = [line.strip() for line in text.splitlines() if "public." in line]
+    assert lines == [
+        "public.one.entry: {fake: email}  # ? holds mail addresses",
+        "public.two.entry: {fake: email}  # ? holds mail addresses",
+        "public.two.id: keep",
+    ]
+    assert check_rules(connection=database, rules=load_rules(text)).problems == ()
+
+
 def test_check_reports_what_a_refresh_would_refuse_and_what_is_kept_unnamed(
     people: ConnectionParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
