@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from airflow_pgbackup.backup.attempt import attempt
+from airflow_pgbackup.backup.column_order import with_column_names
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.replay import await_received, seconds_of_lag
 from airflow_pgbackup.backup.databases.role_passwords import may_read_role_passwords
@@ -213,6 +214,7 @@ class _Dump:
         if isinstance(options, DumpAllOptions):
             options, kept = fit_options(options, source.limits, context.log)
             left_out = kept or None
+        options = with_column_names(options, connection, context.log)
         client = choose_client(
             source.server_version_num, tools=("pg_dump", self.tool), client_dirs=settings.client_dirs
         )

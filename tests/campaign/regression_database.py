@@ -88,14 +88,13 @@ ENCRYPTED = {
 
 
 REFUSALS = {
-    "verify at restore: plain, INSERT": (
-        "invalid input syntax",
-        "INSERT without column names, into a table whose columns come in another order; see --inserts of pg_dump",
-    ),
-    "restore as a new database: plain, INSERT": ("invalid input syntax", "the same"),
     "into a schema: check_con_tbl of public": (
         "does not exist",
         "its CHECK passes the table's own row type to a function, which takes rows of the live table",
+    ),
+    "refresh, proposed rules": (
+        "not masked",
+        "the values of a column that is masked are also in columns without a name that looks personal",
     ),
 }
 """Cases that must fail: what the message contains, and why."""
