@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -23,8 +23,6 @@ from airflow_pgbackup.wording import parameter
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
-
-Options = TypeVar("Options", DumpOptions, DumpAllOptions)
 
 # Partitions keep their order: they are created like other tables, and attached.
 _INHERITING: LiteralString = """
@@ -42,7 +40,9 @@ _DATABASES: LiteralString = (
 )
 
 
-def with_column_names(options: Options, connection: ConnectionParams, log: Callable[[str], None]) -> Options:
+def with_column_names(
+    options: DumpOptions | DumpAllOptions, connection: ConnectionParams, log: Callable[[str], None]
+) -> DumpOptions | DumpAllOptions:
     """Return the options with ``column_inserts`` if rows dumped as INSERT would not fit their restored tables.
 
     The change is logged.
