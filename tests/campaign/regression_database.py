@@ -53,7 +53,15 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     started, date = time.monotonic(), datetime.now(timezone.utc)
     bin_dir = given.bin_dir or _programs(given.major, given.cache)
-    source = regression_source.fetch(given.major, given.cache, source=given.source, mirror=given.mirror)
+    try:
+        source = regression_source.fetch(given.major, given.cache, source=given.source, mirror=given.mirror)
+    except RuntimeError as error:
+        print(f"not run: {error}")
+        if given.json:
+            unknown = {"part": PART, "date": date.isoformat(timespec="seconds"), "seconds": 0, "cases": 0}
+            unknown |= {"parameters": {"not run": str(error)}, "outcomes": {"not run": 1}, "violations": []}
+            given.json.write_text(json.dumps({**unknown, "tables": {}, "plots": []}, indent=2) + "\n")
+        return 0
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgbackup-regression-")))
         directory.chmod(0o755)
