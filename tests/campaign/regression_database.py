@@ -52,8 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the result there")
     given = parser.parse_args(arguments)
     started, date = time.monotonic(), datetime.now(timezone.utc)
-    bin_dir = given.bin_dir or _programs(given.major, given.cache)
     try:
+        bin_dir = given.bin_dir or _programs(given.major, given.cache)
         source = regression_source.fetch(given.major, given.cache, source=given.source, mirror=given.mirror)
     except RuntimeError as error:
         print(f"not run: {error}")
@@ -89,7 +89,7 @@ def _programs(major: int, cache: Path) -> Path:
     for place in places:
         if (place / "initdb").exists():
             return place
-    raise SystemExit(f"no PostgreSQL {major} server in {places[0]} or {places[1]}: give --bin-dir")
+    raise RuntimeError(f"no PostgreSQL {major} server in {places[0]} or {places[1]}: give --bin-dir")
 
 
 def _run_tests(
