@@ -1,8 +1,9 @@
 """Scripts: what our lexer takes for statements and for table data, and what psql sends to the server.
 
 The lexer reads what pg_dump writes, and documents where psql reads other text differently: a carriage return ends a
-comment, ``\\.`` before one ends data, and psql inserts its variables. So inputs with a carriage return, a NUL or a
-colon before a name are left out, and what our lexer takes for a command of psql is not sent to it.
+comment, ``\\.`` before one ends data, psql inserts its variables, and it takes each word ``begin`` of a statement that
+creates a function for the beginning of a body, also a function's name. So such inputs are left out, and what our lexer
+takes for a command of psql is not sent to it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _SCRIPTS = [
     b"CREATE RULE r AS ON INSERT TO t DO ( DELETE FROM a; DELETE FROM b; );\nDO $\xc3\xa9$ select ';' $\xc3\xa9$;\n",
 ]
 # psql reads these differently, and documents it; pg_dump writes none of them outside of what it quotes.
-_LEFT_OUT = re.compile(rb"[\r\0\x1a\f\v]|:[\"'A-Za-z_\x80-\xff{]")
+_LEFT_OUT = re.compile(rb"[\r\0\x1a\f\v]|:[\"'A-Za-z_\x80-\xff{]|(?i:\bbegin\b(?!\s+atomic\b))")
 
 
 def _ours(data: bytes) -> list[tuple[bytes, bytes | None]] | None:

@@ -1,0 +1,171 @@
+"""Mutation testing: does a test fail if a line of the code is changed?
+
+    .venv/bin/python -m tests.campaign.mutation --part retention --json mutation.json
+    .venv/bin/python -m tests.campaign.mutation                 # all parts, hours
+
+mutmut changes one expression at a time and runs the tests of that part, those that are fast. It is installed into
+``.mutation/``, with the packages of ``.venv``, and works on a copy of the code there. A mutant that no test kills
+survives: either a test is missing, or the change makes no difference that anybody sees. Survivors are no violations;
+:data:`EXPECTED` has those that were looked at, with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+MUTMUT = "mutmut==3.8.1"
+_ROOT = Path(__file__).parents[2]
+_HOME = _ROOT / ".mutation"
+_COPIED = ("airflow_pgbackup", "tests", "docs", "dags")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Modules, and the tests that should fail if one of these is changed."""
+
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+PARTS = {
+    "retention": Part(("repository/retention.py",), ("tests/unit/repository/test_retention.py",)),
+    "manifest": Part(
+        ("repository/manifest.py", "repository/json_document.py", "repository/verification.py"),
+        ("tests/unit/repository/test_manifest.py",),
+    ),
+    "catalogue": Part(
+        ("repository/catalogue.py", "repository/state.py", "repository/layout.py"),
+        ("tests/unit/repository/test_catalogue.py", "tests/unit/repository/test_layout.py"),
+    ),
+    "process": Part(
+        ("postgres/tools/process.py", "postgres/tools/outcome.py", "postgres/tools/stderr.py"),
+        ("tests/unit/postgres/test_process.py", "tests/unit/postgres/test_tool_messages.py"),
+    ),
+    "verify": Part(
+        ("backup/verify.py", "backup/verification_run.py", "backup/checked.py"),
+        ("tests/unit/backup/test_checked.py", "tests/integration/backup/test_verify.py"),
+    ),
+    "compare": Part(
+        ("postgres/compare/comparison.py", "postgres/archive/row_digests.py"),
+        ("tests/unit/postgres/test_row_digests.py", "tests/integration/postgres/test_database_reader.py"),
+    ),
+}
+EXPECTED: dict[str, str] = {}
+"""Mutants that may survive, by the name that mutmut gives them, with the reason."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=list(PARTS))
+    parser.add_argument("--children", type=int, default=2, help="mutants at a time")
+    parser.add_argument("--properties", action="store_true", help="run the tests by hypothesis too, which take longest")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    mutmut = _install()
+    rows, outcomes, survivors = [], dict[str, int](), []
+    for name in arguments.part or PARTS:
+        results = _run(mutmut, PARTS[name], arguments.children, properties=arguments.properties)
+        counts: dict[str, int] = {}
+        for mutant, result in results.items():
+            counts[result] = counts.get(result, 0) + 1
+            outcomes[result] = outcomes.get(result, 0) + 1
+            if result != "killed" and result != "timeout" and mutant not in EXPECTED:
+                survivors.append([name, mutant, result, _diff(mutmut, mutant)])
+        killed = counts.get("killed", 0) + counts.get("timeout", 0)
+        rows.append([name, len(results), killed, len(results) - killed, f"{100 * killed / max(len(results), 1):.0f} %"])
+        print(f"{name}: {counts}", flush=True)
+    for _, mutant, result, diff in survivors:
+        print(f"\n{mutant}: {result}\n{diff}", flush=True)
+    report = {
+        "part": "mutation",
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - began),
+        "parameters": {"tool": MUTMUT, "properties": arguments.properties, "parts": arguments.part or list(PARTS)},
+        "cases": sum(outcomes.values()),
+        "outcomes": outcomes,
+        "violations": [],
+        "tables": {
+            "Mutants": {"columns": ["part", "mutants", "killed", "survived", "killed, of all"], "rows": rows},
+            "Surviving mutants": {"columns": ["part", "mutant", "result", "change"], "rows": survivors},
+        },
+        "plots": [],
+    }
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _install() -> Path:
+    """Return the program, in an environment that also has the packages of this one."""
+    environment = _HOME / "venv"
+    program = environment / "bin" / "mutmut"
+    if not program.exists():
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+        subprocess.run([environment / "bin" / "python", "-m", "pip", "install", "--quiet", MUTMUT], check=True)
+        packages = next((environment / "lib").glob("python*/site-packages"))
+        (packages / "project.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return program
+
+
+def _run(mutmut: Path, part: Part, children: int, *, properties: bool) -> dict[str, str]:
+    """Run the mutants of a part; return what became of each."""
+    selected = [] if properties else ["-m", "not hypothesis"]
+    work = _HOME / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    for name in _COPIED:
+        shutil.copytree(_ROOT / name, work / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    modules = [f"airflow_pgbackup/{module}" for module in part.modules]
+    (work / "pyproject.toml").write_text(
+        f"""\
+[tool.mutmut]
+source_paths = ["airflow_pgbackup"]
+only_mutate = {json.dumps(modules)}
+also_copy = ["docs", "dags"]
+pytest_add_cli_args_test_selection = {json.dumps(part.tests)}
+pytest_add_cli_args = {json.dumps(["-p", "no:cacheprovider", "-p", "no:xdist", *selected])}
+use_git_change_detection = false
+track_dependencies = false
+timeout_constant = 60.0
+
+[tool.pytest.ini_options]
+pythonpath = ["tests/integration"]
+timeout = 600
+"""
+    )
+    _mutmut(mutmut, "run", "--max-children", str(children))
+    found: dict[str, str] = {}
+    for line in _mutmut(mutmut, "results", "--all", "true").splitlines():
+        name, colon, result = line.strip().partition(": ")
+        if colon and name.startswith("airflow_pgbackup."):
+            found[name] = result
+    return found
+
+
+def _diff(mutmut: Path, mutant: str) -> str:
+    lines = _mutmut(mutmut, "show", mutant).splitlines()
+    return "\n".join(line for line in lines if line[:1] in "+-" and not line.startswith(("+++", "---")))
+
+
+def _mutmut(mutmut: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [mutmut, *arguments], cwd=_HOME / "work", env={**os.environ, "NO_COLOR": "1"}, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode and arguments[0] != "run":
+        raise SystemExit(f"mutmut {arguments[0]} failed with exit status {done.returncode}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
