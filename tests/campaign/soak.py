@@ -53,12 +53,14 @@ ROOT = soaking.ROOT
 _NAMESPACE = "PGBACKUP_SOAK_IN_OWN_NETWORK"
 _SETTLE = 900.0  # seconds that runs may take to end when no new one begins
 
-PATIENT = {
+AIRFLOW = {
+    "PGBACKUP_PAGE_REPOSITORIES": workload.REPOSITORY,
+    "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
+    # No slow task is taken for a dead one: those that die here are to die of the faults.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "300",
     "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
 }
-"""Airflow takes no slow task for a dead one: those that die here are to die of the faults."""
 
 
 def main() -> int:
@@ -95,8 +97,7 @@ def soak(directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the soak, and return its result."""
     (directory / "dags").mkdir()
     files = workload.write_dags(directory / "dags", arguments.every)
-    env = {"PGBACKUP_PAGE_REPOSITORIES": workload.REPOSITORY, **PATIENT}
-    with CeleryAirflow(directory / "machines", files, concurrency=2, env=env) as platform, ExitStack() as stack:
+    with CeleryAirflow(directory / "machines", files, concurrency=2, env=AIRFLOW) as platform, ExitStack() as stack:
         platform.s3.bucket(workload.BUCKET)
         workload.fill(platform)
         proxy = stack.enter_context(FaultyS3(platform.s3.endpoint_url).running())
@@ -222,10 +223,10 @@ def platform_states(platform: CeleryAirflow) -> Iterable[str]:
 
 
 def only_backups(platform: CeleryAirflow) -> None:
-    """Pause all other DAGs until there is something to verify, rehearse, refresh from and prune."""
+    """Start the backups alone: the other DAGs wait for something to verify, rehearse, refresh from and prune."""
     count = len(workload.DAGS)
     platform.wait(lambda: len(platform.query("select 1 from dag")) == count, "all DAGs are parsed", _SETTLE)
-    platform.query("update dag set is_paused = (dag_id <> %s) returning 1", workload.BACKUP_DAG)
+    platform.query("update dag set is_paused = false where dag_id = %s returning 1", workload.BACKUP_DAG)
 
 
 def all_dags(platform: CeleryAirflow) -> None:
