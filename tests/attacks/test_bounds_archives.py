@@ -16,13 +16,13 @@ from bombs import MIB, zstd_block, zstd_frame
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.restore.globals import plan_globals
 from airflow_pgbackup.errors import DeadlineExceeded, NotProven, VerificationFailed
-from airflow_pgbackup.postgres.archive import script_reader, tar_format, toc
+from airflow_pgbackup.postgres.archive import script_reader, tar_format, toc, toc_bytes
 from airflow_pgbackup.postgres.archive.custom_decoder import copy_blocks
 from airflow_pgbackup.postgres.archive.decompression import Decompressed, check_complete
 from airflow_pgbackup.postgres.archive.memory_limit import MemoryLimit
 from airflow_pgbackup.postgres.archive.script_reader import ScriptReader
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary
-from airflow_pgbackup.postgres.archive.toc import read_toc
+from airflow_pgbackup.postgres.archive.toc import parse_toc, read_toc
 from airflow_pgbackup.postgres.definitions import script_scan
 from airflow_pgbackup.postgres.definitions.objects import script_objects
 from airflow_pgbackup.postgres.definitions.script_scan import scan_script
@@ -180,12 +180,15 @@ READ_ARCHIVE = """
 import threading
 from airflow_pgbackup.postgres.archive.custom_decoder import copy_blocks
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary
+from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.tools.deadline import Deadline
 from airflow_pgbackup.errors import VerificationFailed
 with open(sys.argv[1], "rb") as file:
     ready()
     try:
-        for block in copy_blocks(file, ArchiveSummary(), Deadline(60, work="reading")):
+        toc = read_toc(file, what="the archive")[0]
+        file.seek(toc.size)
+        for block in copy_blocks(file, toc, ArchiveSummary(), Deadline(60, work="reading")):
             print(block.name, sum(map(len, block.chunks())))
     except VerificationFailed as error:
         print(error)
@@ -210,7 +213,10 @@ def test_a_chunk_that_is_shorter_than_it_claims(tmp_path: Path) -> None:
 
 def test_a_chunk_of_negative_length_is_an_error() -> None:
     archive = custom(b"").removesuffix(bombs.number(0) * 2) + bombs.NO_TEXT
-    block = next(copy_blocks(io.BytesIO(archive), ArchiveSummary(), Deadline(60, work="reading")))
+    source = io.BytesIO(archive)
+    found = parse_toc(source, what="the archive")
+    source.seek(found.size)
+    block = next(copy_blocks(source, found, ArchiveSummary(), Deadline(60, work="reading")))
     with pytest.raises(VerificationFailed, match="a chunk has a negative length"):
         list(block.chunks())
 
@@ -241,14 +247,15 @@ def test_a_table_of_contents_that_is_too_large(
     monkeypatch: pytest.MonkeyPatch, limit: str, entries: list[bytes]
 ) -> None:
     """The dump may still be sound."""
-    monkeypatch.setattr(toc, limit, {"MAX_BYTES": MIB, "MAX_ENTRIES": 100}[limit])
+    module, value = {"MAX_BYTES": (toc_bytes, MIB), "MAX_ENTRIES": (toc, 100)}[limit]
+    monkeypatch.setattr(module, limit, value)
     with pytest.raises(NotProven, match="the table of contents of the archive has more than"):
         read_toc(io.BytesIO(bombs.toc(*entries)), what="the archive")
 
 
 def test_a_table_of_contents_of_100000_tables_is_within_the_limits() -> None:
     """100,000 tables with an index and a sequence each are some 800,000 entries and 350 MB."""
-    assert toc.MAX_BYTES >= 500 * MIB
+    assert toc_bytes.MAX_BYTES >= 500 * MIB
     assert toc.MAX_ENTRIES >= 2_000_000
 
 

@@ -13,7 +13,7 @@ from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.streams import decrypted
 from airflow_pgbackup.errors import BackupNotFound, ClientError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive.archive_file import artifact_format
-from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, read_toc
+from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, parse_toc
 from airflow_pgbackup.postgres.definitions.objects import Objects, toc_objects
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.byte_source import CHUNK
@@ -118,7 +118,7 @@ def _read(
             head = plain.read(_TAR_BLOCK)
             if artifact_format(head) != "tar":
                 raise VerificationFailed(f"{artifact.name} is not a tar file whose first member is toc.dat")
-        toc, _ = read_toc(plain, what=artifact.name)
+        toc = parse_toc(plain, what=artifact.name)
     if (toc.format == "custom") != (artifact.format == "custom"):
         raise VerificationFailed(f"{artifact.name} is in {toc.format} format, expected {artifact.format}")
     return toc, False
@@ -132,7 +132,7 @@ def _read_member(repository: Repository, manifest: Manifest, identities: Identit
         raise VerificationFailed("its manifest names no toc.dat")
     with _opened(repository, manifest, file, cancel) as source:
         with _plain(source, manifest, identities) as plain:
-            toc, _ = read_toc(plain, what="toc.dat")
+            toc = parse_toc(plain, what="toc.dat")
         while source.read(CHUNK):
             pass
     if source.sha256 != file.sha256:

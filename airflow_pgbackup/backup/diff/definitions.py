@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from airflow_pgbackup.backup.diff.contents import Contents
 from airflow_pgbackup.backup.diff.result import ADDED, CHANGED, DROPPED, DefinitionChange, NotCompared
 from airflow_pgbackup.postgres.definitions.objects import Key, Objects, changed_lines, may_show
+
+Texts = tuple[str, ...]
 
 _ORDER = (DROPPED, ADDED, CHANGED)
 _LINES = 5  # shown of each object, removed and added
@@ -51,18 +52,18 @@ def compare_definitions(before: Contents | str, after: Contents | str, versions:
     return Definitions(tuple(changes), len(old.keys() | new.keys()) - len(changes), tuple(skipped))
 
 
-def _compare(key: Key, old: Counter[str] | None, new: Counter[str] | None, texts: bool) -> DefinitionChange | None:
+def _compare(key: Key, old: Texts | None, new: Texts | None, texts: bool) -> DefinitionChange | None:
     _, kind, schema, name = key
     if old is None or new is None:
         return DefinitionChange(ADDED if old is None else DROPPED, kind, schema, name)
-    if old == new or (not texts and old.total() == new.total()):
+    if old == new or (not texts and len(old) == len(new)):
         return None
     if not texts:
-        return DefinitionChange(CHANGED, kind, schema, name, f"{old.total()} of this name, now {new.total()}")
+        return DefinitionChange(CHANGED, kind, schema, name, f"{len(old)} of this name, now {len(new)}")
     return DefinitionChange(CHANGED, kind, schema, name, _detail(kind, old, new))
 
 
-def _detail(kind: str, old: Counter[str], new: Counter[str]) -> str:
+def _detail(kind: str, old: Texts, new: Texts) -> str:
     removed, added = changed_lines(old, new)
     count = max(removed.total(), added.total(), 1)
     if not may_show(kind):  # functions, user mappings and subscriptions may hold passwords

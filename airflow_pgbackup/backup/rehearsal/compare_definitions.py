@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ from airflow_pgbackup.backup.rehearsal.definitions import open_script
 from airflow_pgbackup.backup.rehearsal.restore_steps import RestoredCopy
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.errors import NotProven, OptionError
-from airflow_pgbackup.postgres.archive.toc import read_toc
+from airflow_pgbackup.postgres.archive.toc import iterate_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.definitions.objects import (
@@ -18,6 +19,7 @@ from airflow_pgbackup.postgres.definitions.objects import (
     Objects,
     compare_objects,
     script_objects,
+    take_equal,
     toc_objects,
     without,
 )
@@ -82,7 +84,8 @@ def compare_definitions(copy: RestoredCopy, connection: ConnectionParams) -> tup
     archived = _archived(copy)
     # A dump of the schemas that an option names writes CREATE SCHEMA public also for initdb's own.
     skipped = toc_objects(entry for entry in copy.entries if entry.dump_id in copy.skipped)
-    restored = without(_dump_again(copy, options, connection), skipped)
+    found, equal = _dump_again(copy, options, connection, archived)
+    restored = without(found, skipped)
     if manifest.series.database is None:
         archived, restored = _comparable(archived, connection.user), _comparable(restored, connection.user)
         notes.append("owners, privileges and comments of large objects are not compared in the dump of a cluster")
@@ -93,7 +96,7 @@ def compare_definitions(copy: RestoredCopy, connection: ConnectionParams) -> tup
             without(side, [key for key in side if key[1] == "LARGE OBJECT" and key not in common])
             for side in (archived, restored)
         )
-        if not any(key[1] == "LARGE OBJECT" for key in archived):
+        if not equal["LARGE OBJECT"] and not any(key[1] == "LARGE OBJECT" for key in archived):
             restored = without(restored, _of_large_objects(restored))
         if not copy.server.keeps_database_name:
             archived, restored = (without(side, _of_the_database(side)) for side in (archived, restored))
@@ -157,8 +160,11 @@ def _archived(copy: RestoredCopy) -> Objects:
         return script_objects(source)
 
 
-def _dump_again(copy: RestoredCopy, options: DumpOptions | DumpAllOptions, connection: ConnectionParams) -> Objects:
-    """Return the definitions in the copy."""
+def _dump_again(
+    copy: RestoredCopy, options: DumpOptions | DumpAllOptions, connection: ConnectionParams, archived: Objects
+) -> tuple[Objects, Counter[str]]:
+    """Return the definitions in the copy, and the number of those by kind that were equal and removed from `archived`,
+    as :func:`.take_equal` does."""
     client = _dump_client(copy)
     params = connection if copy.database is None else connection.with_database(copy.database)
     if isinstance(options, DumpAllOptions):
@@ -178,11 +184,10 @@ def _dump_again(copy: RestoredCopy, options: DumpOptions | DumpAllOptions, conne
     ):
         if isinstance(options, DumpOptions) and options.format == "custom":
             # The table of contents comes first, so large objects need not be read.
-            toc, _ = read_toc(process.stdout, what="the dump of the copy")
-            return toc_objects(toc.entries)
+            return take_equal(archived, iterate_toc(process.stdout, what="the dump of the copy"))
         found = script_objects(process.stdout)
         process.wait()
-        return found
+        return found, Counter()
 
 
 def _comparable(objects: Objects, superuser: str) -> Objects:

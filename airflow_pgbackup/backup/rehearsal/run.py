@@ -28,6 +28,7 @@ from airflow_pgbackup.backup.rehearsal.session_guard import guarded_sessions
 from airflow_pgbackup.backup.sql_checks import SqlCheck, run_checks
 from airflow_pgbackup.errors import DeadlineExceeded, NotProven, ToolError, ToolKilled
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader
+from airflow_pgbackup.postgres.archive.toc import Toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import Client
@@ -82,7 +83,7 @@ def rehearse(
         if server.sandbox:
             server.sandbox.lend(artifact)
         dump.log(f"rehearsing on {server.label}" + (f", {server.containment}" if server.containment else ""))
-        open_reader = partial(_open_reader, dump, reader, server)
+        open_reader = partial(_open_reader, dump, reader, server, definitions.toc)
         summary = pool.submit(lambda: open_reader().digest())
         try:
             try:
@@ -114,13 +115,14 @@ def _open_server(
     return use_scratch_server(dump, scratch)
 
 
-def _open_reader(dump: RehearsedDump, client: Client, server: RehearsalServer) -> ArchiveReader:
+def _open_reader(dump: RehearsedDump, client: Client, server: RehearsalServer, toc: Toc | None) -> ArchiveReader:
     return ArchiveReader(
         dump.artifact,
         format=dump.manifest.artifact.format,
         client=client,
         deadline=dump.deadline,
         compression=dump.manifest.artifact.compressed_around,
+        toc=toc,
         in_process=True,
         cancel=dump.cancel,
         within=server.sandbox_command,

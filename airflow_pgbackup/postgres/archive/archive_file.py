@@ -8,7 +8,7 @@ from pathlib import Path
 from airflow_pgbackup.byte_streams import CountingReader, FileSection, Readable
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.archive.tar_format import TOC, check_tar_entries, is_tar, tar_members
-from airflow_pgbackup.postgres.archive.toc import Toc, read_toc
+from airflow_pgbackup.postgres.archive.toc import Toc, parse_toc
 
 _FORMAT = slice(10, 11)  # after the magic, three bytes of version and two of sizes: ReadHead in pg_backup_archiver.c
 
@@ -34,7 +34,7 @@ def read_archive_toc(path: Path, format: str, on_step: Callable[[], None]) -> To
     """
 
     def parsed(source: Readable, what: str) -> Toc:
-        return read_toc(CountingReader(source, lambda size: on_step()), what=what)[0]
+        return parse_toc(CountingReader(source, lambda size: on_step()), what=what)
 
     if format == "directory":
         try:

@@ -36,23 +36,23 @@ def decodable(toc: Toc) -> bool:
     )
 
 
-def copy_blocks(source: Readable, summary: ArchiveSummary, deadline: Deadline) -> Iterator[CopyBlock]:
+def copy_blocks(source: Readable, toc: Toc, summary: ArchiveSummary, deadline: Deadline) -> Iterator[CopyBlock]:
     """Yield COPY blocks in the order of the archive, as :meth:`.ArchiveReader.blocks` does.
 
-    :param source: an archive that is :func:`decodable`.
+    :param source: an archive that is :func:`decodable`, positioned behind its table of contents.
     :param summary: receives sequences and sizes; complete at the end of the iteration.
     :param deadline: checked at each piece of data.
     :raises VerificationFailed: the archive is truncated or damaged.
     """
-    archive = CustomArchive(source, what="the archive", chunk_size=CHUNK)
+    archive = CustomArchive(source, what="the archive", chunk_size=CHUNK, toc=toc)
     decoder = NameDecoder()  # for names in UTF-8: read_toc has decoded them
-    for each in archive.toc.entries:
+    for each in toc.entries:
         if each.kind == "STDSTRINGS":
             decoder.standard_strings = "off" not in each.definition
         elif each.kind == "SEQUENCE SET" and (value := setval(encoded(each.definition.strip()), decoder)):
             schema, name, last_value, is_called = value
             summary.sequences.append(SequenceValue(schema or each.schema or "", name, last_value, is_called))
-    missing = {entry.dump_id: entry for entry in archive.toc.entries if entry.has_data}
+    missing = {entry.dump_id: entry for entry in toc.entries if entry.has_data}
     while missing:
         kind, dump_id, _ = archive.block()
         if kind != DATA or dump_id not in missing:

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.postgres.archive.toc import read_toc
+from airflow_pgbackup.postgres.archive.toc import Toc, read_toc
 from airflow_pgbackup.postgres.sql.window import Window
 
 INT = 5
@@ -27,16 +27,25 @@ class CustomArchive:
     :param source: read forward only.
     :param what: names the archive in errors.
     :param only_data: as for :func:`.read_toc`.
+    :param toc: the table of contents, where it was parsed before; `source` is then positioned behind it.
     :raises VerificationFailed: not an archive in custom format; by every method: it is truncated or damaged.
-    :ivar head: the bytes of the header and the table of contents.
+    :ivar head: the bytes of the header and the table of contents; nothing if it was parsed before.
     :ivar window: moves over the blocks.
     """
 
-    def __init__(self, source: Readable, *, what: str, chunk_size: int = 1 << 17, only_data: bool = False) -> None:
-        self.toc, read = read_toc(source, what=what, only_data=only_data)
+    def __init__(
+        self,
+        source: Readable,
+        *,
+        what: str,
+        chunk_size: int = 1 << 17,
+        only_data: bool = False,
+        toc: Toc | None = None,
+    ) -> None:
+        self.toc, read = (toc, b"") if toc else read_toc(source, what=what, only_data=only_data)
         self.what = what
         self.head = read[: self.toc.size]
-        self.window = Window(source, chunk_size, held=read[self.toc.size :], offset=self.toc.size)
+        self.window = Window(source, chunk_size, held=b"" if toc else read[self.toc.size :], offset=self.toc.size)
         if self.toc.format != "custom":
             raise VerificationFailed(f"{what} is in {self.toc.format} format, expected custom")
 

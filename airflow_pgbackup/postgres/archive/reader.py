@@ -62,6 +62,7 @@ class ArchiveReader:
     :param cancel: stops reading when set.
     :param on_line: called with each line that pg_restore writes to stderr.
     :param progress: called with the bytes of SQL so far.
+    :param toc: the table of contents of this file, where it was parsed before.
     :param in_process: decode a custom archive without pg_restore where possible, see :mod:`.custom_decoder`.
     :param within: takes the directory of a program and the files that it reads, and returns the command that runs it in
         a sandbox.
@@ -86,6 +87,7 @@ class ArchiveReader:
         cancel: Cancel | None = None,
         on_line: Callable[[str], None] | None = None,
         progress: Callable[[int], None] | None = None,
+        toc: Toc | None = None,
         in_process: bool = False,
         within: Callable[..., Sequence[str]] = lambda bin_dir, *reads: (),
     ) -> None:
@@ -97,6 +99,7 @@ class ArchiveReader:
         self._deadline = Deadline(deadline, cancel, work="reading the archive")
         self._on_line = on_line
         self._progress = progress
+        self._known_toc = toc
         self._in_process = in_process
         self._within = within
 
@@ -141,12 +144,12 @@ class ArchiveReader:
         with contextlib.ExitStack() as stack:
             if self._in_process and self._format == "custom" and isinstance(self._source, Path):
                 file = stack.enter_context(self._source.open("rb"))
-                unknown = unknown_version(file.read(VERSION_SIZE), _WHAT)
-                file.seek(0)
-                if not unknown and decodable(head := self._toc(file)[0]):
-                    self._note(head)
-                    file.seek(0)
-                    yield from copy_blocks(file, self.summary, self._deadline)
+                if not self._known_toc and not unknown_version(file.read(VERSION_SIZE), _WHAT):
+                    self._known_toc = read_archive_toc(self._source, self._format, self._deadline.check)
+                if self._known_toc and decodable(self._known_toc):
+                    self._note(self._known_toc)
+                    file.seek(self._known_toc.size)
+                    yield from copy_blocks(file, self._known_toc, self.summary, self._deadline)
                     return
             toc, script = self._open(stack)
             counted = CountingReader(script, self._count)
@@ -173,7 +176,7 @@ class ArchiveReader:
             raise ConfigurationError(f"invalid format {self._format!r}", hint="Choose custom, directory, tar or plain.")
         if isinstance(self._source, Path):
             try:
-                toc = read_archive_toc(self._source, self._format, self._deadline.check)
+                toc = self._known_toc or read_archive_toc(self._source, self._format, self._deadline.check)
             except ArchiveVersionError as error:
                 return None, self._pg_restore_alone(stack, error, None)
             if self._format == "directory":

@@ -9,12 +9,12 @@ version number of the archive: 1.10 (PostgreSQL 8.0) to 1.16 (17 and 18). pg_res
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import NoReturn
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 from airflow_pgbackup.byte_streams import Readable
-from airflow_pgbackup.errors import ArchiveVersionError, NotProven, VerificationFailed
-from airflow_pgbackup.postgres.sql.names import NameDecoder
+from airflow_pgbackup.errors import ArchiveVersionError, VerificationFailed
+from airflow_pgbackup.postgres.archive.toc_bytes import INT, TocBytes
 from airflow_pgbackup.wording import command
 
 _OLDEST = (1, 10)
@@ -26,13 +26,9 @@ _FORMATS = {1: "custom", 3: "tar", 5: "directory"}
 _COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
 VERSION_SIZE = 8
 """The bytes that :func:`unknown_version` needs: ``PGDMP`` and the version."""
-MAX_BYTES = 1 << 29
-"""A table of contents with 100,000 tables has about 350 MB. Parsed, it takes up to six times as much memory."""
 MAX_ENTRIES = 1 << 21
 SETTING_KINDS = frozenset({"ENCODING", "STDSTRINGS", "SEARCHPATH"})
 """Kinds of entries that say how to read the archive. Every archive has them, that of an empty database too."""
-_INT, _INT_MAX = 4, 2**31 - 1  # C's int
-_READ = 1 << 16
 _ENCODING = re.compile(r"SET client_encoding = '([^']*)'")
 
 
@@ -108,10 +104,31 @@ def read_toc(source: Readable, *, what: str, only_data: bool = False) -> tuple[T
     :param only_data: keep only entries with data; all entries of a large schema take hundreds of MiB.
     :return: the table of contents, and all bytes that were read, which may extend beyond it.
     :raises VerificationFailed: not a table of contents, or truncated or damaged.
-    :raises NotProven: larger than :data:`MAX_BYTES`, or more entries than :data:`MAX_ENTRIES`.
+    :raises NotProven: larger than :data:`.toc_bytes.MAX_BYTES`, or more entries than :data:`MAX_ENTRIES`.
     :raises ArchiveVersionError: a version that is not supported.
     """
-    return _TocReader(source, what).read(only_data)
+    reader = _TocReader(source, what)
+    toc = reader.head()
+    toc.entries.extend(entry for entry in reader.entries() if entry.has_data or not only_data)
+    return replace(toc, size=reader.position), reader.taken()
+
+
+def parse_toc(source: Readable, *, what: str) -> Toc:
+    """Parse the header and the entries, and hold none of the bytes, whatever is read beyond them.
+
+    :param source, what: as for :func:`read_toc`, whose errors it raises.
+    """
+    reader = _TocReader(source, what, hold=False)
+    toc = reader.head()
+    toc.entries.extend(reader.entries())
+    return replace(toc, size=reader.position)
+
+
+def iterate_toc(source: Readable, *, what: str) -> Iterator[TocEntry]:
+    """Yield the entries as :func:`parse_toc` parses them, and hold none."""
+    reader = _TocReader(source, what, hold=False)
+    reader.head()
+    yield from reader.entries()
 
 
 def unknown_version(head: bytes, what: str) -> ArchiveVersionError | None:
@@ -129,17 +146,17 @@ def unknown_version(head: bytes, what: str) -> ArchiveVersionError | None:
     )
 
 
-class _TocReader:
-    def __init__(self, source: Readable, what: str) -> None:
-        self._source = source
-        self._what = what
-        self._buffer = bytearray()
-        self._position = 0
-        self._int_size = 4
-        self._entries = 0
-        self._decoder = NameDecoder()
+class _TocReader(TocBytes):
+    """Parses the header, then the entries."""
 
-    def read(self, only_data: bool) -> tuple[Toc, bytes]:
+    def __init__(self, source: Readable, what: str, *, hold: bool = True) -> None:
+        super().__init__(source, what, hold=hold)
+        self._version = (0, 0)
+        self._extra: int | None = None
+        self._left = 0
+
+    def head(self) -> Toc:
+        """Parse the header; return it without entries."""
         if self._take(5) != b"PGDMP":
             raise VerificationFailed(
                 f"{self._what} is not an archive of pg_dump: it does not begin with PGDMP"
@@ -149,10 +166,10 @@ class _TocReader:
         version_bytes = self._take(3)
         if unknown := unknown_version(b"PGDMP" + version_bytes, self._what):
             raise unknown
-        version = (version_bytes[0], version_bytes[1])
-        self._int_size, offset_size, format_code = self._take(3)
+        version = self._version = (version_bytes[0], version_bytes[1])
+        int_size, offset_size, format_code = self._take(3)
         # pg_restore reads an integer of another size differently from us, and so everything after it.
-        if self._int_size != _INT or not 1 <= offset_size <= 16 or format_code not in _FORMATS:
+        if int_size != INT or not 1 <= offset_size <= 16 or format_code not in _FORMATS:
             self._corrupt("invalid header")
         if version >= (1, 15):
             code = self._take(1)[0]
@@ -164,51 +181,44 @@ class _TocReader:
         for _ in range(7):  # when pg_dump started, without a time zone
             self._int()
         database, server_version, dump_version = (self._text() for _ in range(3))
-        count = self._int()
-        if count < 0:
-            self._corrupt(f"invalid number of entries: {count}")
-        extra = offset_size + 1 if format_code == 1 else None
-        every = (self._entry(version, extra) for _ in range(count))
-        entries = [entry for entry in every if entry.has_data or not only_data]
-        toc = Toc(
-            version,
-            _FORMATS[format_code],
-            compression,
-            database,
-            server_version,
-            dump_version,
-            entries,
-            self._position,
-        )
-        return toc, bytes(self._buffer)
+        self._left = self._int()
+        if self._left < 0:
+            self._corrupt(f"invalid number of entries: {self._left}")
+        self._extra = offset_size + 1 if format_code == 1 else None
+        return Toc(version, _FORMATS[format_code], compression, database, server_version, dump_version, [], 0)
 
-    def _entry(self, version: tuple[int, int], extra: int | None) -> TocEntry:
-        self._entries += 1
-        if self._entries > MAX_ENTRIES:
-            self._too_large(f"{MAX_ENTRIES:,} entries")
+    def entries(self) -> Iterator[TocEntry]:
+        """Parse the entries, after the header."""
+        for number in range(self._left):
+            if number >= MAX_ENTRIES:
+                self._too_large(f"{MAX_ENTRIES:,} entries")
+            yield self._entry()
+
+    def _entry(self) -> TocEntry:
+        version = self._version
         dump_id = self._int()
         if dump_id <= 0:
             self._corrupt(f"invalid dump ID: {dump_id}")
         has_data = self._int() != 0
         tableoid, oid = self._number(), self._number()
-        name, kind = self._text(), self._text()
+        name, kind = self._shared(), self._shared()
         if version >= (1, 11):
             self._int()  # section
         definition, drop_statement = self._text(), self._text()
         copy_statement = self._string()
-        schema, tablespace = self._string(), self._text()
-        access_method = self._text() if version >= (1, 14) else ""
+        schema, tablespace = self._shared(), self._shared()
+        access_method = self._shared() if version >= (1, 14) else ""
         if version >= (1, 16):
             self._int()  # relkind
-        owner = self._text()
+        owner = self._shared()
         self._string()  # WITH OIDS
         depends_on = []
         while (dependency := self._string()) is not None:
             depends_on.append(self._parse_number(dependency))
-        if extra is None:
+        if self._extra is None:
             file = self._text() or None
         else:
-            self._take(extra)  # offset of the data, set only in a file that pg_dump could seek in
+            self._take(self._extra)  # offset of the data, set only in a file that pg_dump could seek in
             file = None
         if kind == "ENCODING" and (match := _ENCODING.search(definition)):
             self._decoder.use(match.group(1))
@@ -229,56 +239,3 @@ class _TocReader:
             file,
             has_data,
         )
-
-    def _take(self, count: int) -> bytes:
-        end = self._position + count
-        while len(self._buffer) < end:
-            more = self._source.read(max(_READ, min(end - len(self._buffer), 1 << 20)))
-            if not more:
-                if not self._buffer:
-                    raise VerificationFailed(f"{self._what} is empty")
-                raise VerificationFailed(
-                    f"{self._what} is truncated inside its table of contents, after {len(self._buffer)} bytes"
-                )
-            self._buffer += more
-            if len(self._buffer) > MAX_BYTES:
-                self._too_large(f"{MAX_BYTES:,} bytes")
-        taken = bytes(self._buffer[self._position : end])
-        self._position = end
-        return taken
-
-    def _int(self) -> int:
-        data = self._take(self._int_size + 1)
-        value = int.from_bytes(data[1:], "little")
-        if value > _INT_MAX:
-            self._corrupt(f"integer out of range: {value}")
-        return -value if data[0] else value
-
-    def _string(self) -> str | None:
-        length = self._int()
-        if length < 0:
-            return None
-        data = self._take(length)
-        if b"\0" in data:  # pg_restore would end the string there
-            self._corrupt("null byte in a string")
-        return self._decoder.text(data)
-
-    def _text(self) -> str:
-        return self._string() or ""
-
-    def _number(self) -> int:
-        return self._parse_number(self._text())
-
-    def _parse_number(self, text: str) -> int:
-        if not (text.isascii() and text.isdecimal() and len(text) < 12):
-            self._corrupt(f"expected a number, found {text[:20]!r}")
-        return int(text)
-
-    def _too_large(self, most: str) -> NoReturn:
-        raise NotProven(
-            f"the table of contents of {self._what} has more than {most}, the limit of this reader",
-            hint="Restore the dump with pg_restore to prove that it is sound; dump schema by schema from now on.",
-        )
-
-    def _corrupt(self, detail: str) -> NoReturn:
-        raise VerificationFailed(f"{self._what} has a corrupt table of contents near byte {self._position}: {detail}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from airflow_pgbackup.byte_streams import Readable
@@ -105,13 +105,49 @@ class ObjectDifference:
         return f"{self.database}: {name}" if self.database else name
 
 
-Objects = dict[Key, Counter[str]]
-"""The definitions by object. Overloaded functions share a key in plain dumps, hence more than one per object."""
+Objects = dict[Key, tuple[str, ...]]
+"""The definitions by object, sorted. Overloaded functions share a key in plain dumps, hence more than one."""
 
 
 def toc_objects(entries: Iterable[TocEntry]) -> Objects:
     """Return the definitions in the table of contents of an archive."""
+    return _by_key(_definitions(entries))
+
+
+def take_equal(archived: Objects, restored: Iterable[TocEntry]) -> tuple[Objects, Counter[str]]:
+    """Remove the definitions from a dump that the dump of its restore has too, so that neither side is held twice.
+
+    :param archived: those in the dump; objects that are equal are removed.
+    :param restored: the table of contents of the dump of the restore; each entry is dropped when it was compared.
+    :return: the definitions of the other restored objects; and the number of equal objects by kind.
+    """
+
+    def others() -> Iterator[tuple[Key, str]]:
+        for key, text in _definitions(restored):
+            if archived.get(key) == (text,):
+                archived[key] = ()  # not removed, as the restore may have a second definition
+            else:
+                yield key, text
+
+    found = _by_key(others())
+    equal = [key for key, texts in archived.items() if not texts and key not in found]
+    for key in equal:
+        del archived[key]
+    return found, kinds(equal)
+
+
+def _by_key(definitions: Iterable[tuple[Key, str]]) -> Objects:
     found: Objects = {}
+    more: dict[Key, list[str]] = {}
+    for key, text in definitions:
+        if found.setdefault(key, first := (text,)) is not first:
+            more.setdefault(key, []).append(text)
+    for key, texts in more.items():
+        found[key] = tuple(sorted([*found[key], *texts]))
+    return found
+
+
+def _definitions(entries: Iterable[TocEntry]) -> Iterator[tuple[Key, str]]:
     groups: dict[int, list[str]] = {}  # dump ID to names of large objects
     for entry in entries:
         if entry.kind in _DATA_KINDS:
@@ -127,10 +163,9 @@ def toc_objects(entries: Iterable[TocEntry]) -> Objects:
             names, text = group, text.replace(group[0], "LARGE OBJECT")  # its definition names the first large object
         elif entry.name.startswith("LARGE OBJECT "):
             text = text.replace(entry.name, "LARGE OBJECT")
+        text = _normal(kind, text)
         for name in names:
-            key = (None, kind, entry.schema, name)
-            found.setdefault(key, Counter())[_normal(kind, text)] += 1
-    return found
+            yield (None, kind, entry.schema, name), text
 
 
 def script_objects(source: Readable) -> Objects:
@@ -172,7 +207,7 @@ def script_objects(source: Readable) -> Objects:
                 key = (database, "GLOBAL", None, _short(text))
                 pieces.setdefault(key, []).append([_LOCATION.sub(";", text)])
     return {
-        key: Counter(_normal(key[1], "\n".join(texts)) for texts in several)
+        key: tuple(sorted(_normal(key[1], "\n".join(texts)) for texts in several))
         for key, several in pieces.items()
         if key[1] not in _DATA_KINDS
     }
@@ -189,8 +224,8 @@ def compare_objects(archived: Objects, restored: Objects, *, definitions: bool) 
         if found is None:
             yield _difference(key, "is missing after the restore")
         elif not definitions:
-            if found.total() < texts.total():
-                yield _difference(key, f"found {found.total()}, expected {texts.total()}")
+            if len(found) < len(texts):
+                yield _difference(key, f"found {len(found)}, expected {len(texts)}")
         elif found != texts:
             yield _difference(key, _detail(key[1], texts, found))
     if definitions:
@@ -204,7 +239,7 @@ def without(objects: Objects, keys: Iterable[Key]) -> Objects:
     return {key: texts for key, texts in objects.items() if key not in unwanted}
 
 
-def kinds(objects: Mapping[Key, object]) -> Counter[str]:
+def kinds(objects: Iterable[Key]) -> Counter[str]:
     """Return the number of objects by kind."""
     return Counter(key[1] for key in objects)
 
@@ -235,9 +270,10 @@ def _normal(kind: str, text: str) -> str:
     return "\n".join(sorted(lines) if kind in _IN_ANY_ORDER else lines)
 
 
-def changed_lines(before: Counter[str], after: Counter[str]) -> tuple[Counter[str], Counter[str]]:
+def changed_lines(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[Counter[str], Counter[str]]:
     """Return the lines that the first differing definition lost, and those that it gained."""
-    old, new = (next(iter(left.elements()), "").splitlines() for left in (before - after, after - before))
+    pairs = (Counter(before), Counter(after)), (Counter(after), Counter(before))
+    old, new = (next(iter((one - other).elements()), "").splitlines() for one, other in pairs)
     return Counter(old) - Counter(new), Counter(new) - Counter(old)
 
 
@@ -246,7 +282,7 @@ def may_show(kind: str) -> bool:
     return kind in _QUOTABLE
 
 
-def _detail(kind: str, archived: Counter[str], restored: Counter[str]) -> str:
+def _detail(kind: str, archived: tuple[str, ...], restored: tuple[str, ...]) -> str:
     removed, added = changed_lines(archived, restored)
     if not may_show(kind):
         count = max(removed.total(), added.total(), 1)
