@@ -6,14 +6,15 @@ writes to a pipe, and two independent decoders have to find the same rows.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 from airflow_pgbackup.byte_streams import PieceReader, Readable
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.postgres.archive.custom_format import DATA, CustomArchive
+from airflow_pgbackup.postgres.archive.custom_format import BLOBS, DATA, INT, ZERO, CustomArchive
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
-from airflow_pgbackup.postgres.archive.script_reader import CopyBlock
-from airflow_pgbackup.postgres.archive.summary import ArchiveSummary, SequenceValue
+from airflow_pgbackup.postgres.archive.script_reader import CopyBlock, check_large_objects
+from airflow_pgbackup.postgres.archive.summary import ArchiveSummary, LargeObjects, SequenceValue
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 from airflow_pgbackup.postgres.sql.names import NameDecoder, copy_target, setval
@@ -25,14 +26,14 @@ _COPY_END = b"\\.\n\n\n"  # dumpTableData_copy in pg_dump.c
 
 
 def decodable(toc: Toc) -> bool:
-    """Return whether this module can decode all data of an archive: tables by COPY, no large objects, no INSERT, and a
+    """Return whether this module can decode all data of an archive: tables by COPY (not by INSERT), large objects, and a
     compression that it knows.
     """
     data = [entry for entry in toc.entries if entry.has_data]
     return (
         toc.format == "custom"
         and toc.compression in _METHODS
-        and all(entry.kind == "TABLE DATA" and entry.copy_statement for entry in data)
+        and all(entry.kind == "BLOBS" or (entry.kind == "TABLE DATA" and entry.copy_statement) for entry in data)
     )
 
 
@@ -55,13 +56,36 @@ def copy_blocks(source: Readable, toc: Toc, summary: ArchiveSummary, deadline: D
     missing = {entry.dump_id: entry for entry in toc.entries if entry.has_data}
     while missing:
         kind, dump_id, _ = archive.block()
-        if kind != DATA or dump_id not in missing:
+        entry = missing.pop(dump_id, None)
+        if entry is None or kind != (BLOBS if entry.kind == "BLOBS" else DATA):
             archive.fail(f"unexpected block of type {kind} for entry {dump_id}")
-        entry = missing.pop(dump_id)
+        if kind == BLOBS:
+            _large_objects(archive, summary, deadline)
+            continue
         data = _Data(archive, entry, summary, deadline)
         target = copy_target(encoded((entry.copy_statement or "").strip()), decoder)
         yield CopyBlock(None, target.schema or entry.schema or "", target.name, target.columns or (), data.chunks)
         data.skip()
+    check_large_objects(toc.entries, summary)
+
+
+def _large_objects(archive: CustomArchive, summary: ArchiveSummary, deadline: Deadline) -> None:
+    """Read a block of large objects: the OID of each precedes its data."""
+    if not summary.large_objects:
+        summary.large_objects.append(LargeObjects())
+    method = _METHODS[archive.toc.compression]
+    while (number := archive.take(INT)) != ZERO:
+        deadline.check()
+        oid, size, content = int.from_bytes(number[1:], "little"), 0, hashlib.sha256()
+        stored = PieceReader(archive.chunks())
+        what = f"the data of large object {oid}"
+        source = Decompressed(stored, method, what, on_step=deadline.check) if method else stored
+        while data := source.read(CHUNK):
+            deadline.check()
+            content.update(data)
+            size += len(data)
+        summary.large_objects[0].add(oid, size, content.digest())
+        summary.bytes += size
 
 
 class _Data:

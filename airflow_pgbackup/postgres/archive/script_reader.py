@@ -221,7 +221,7 @@ class _ExpectedData:
         data = [entry for entry in entries if entry.kind == "TABLE DATA"]
         self._copies = [entry for entry in data if entry.copy_statement]
         self._inserts = [entry for entry in data if not entry.copy_statement]
-        self._large_objects = _promised_large_objects(entries)
+        self._entries = entries
         self._done = 0
 
     def next(self, statement: str) -> TocEntry:
@@ -256,11 +256,20 @@ class _ExpectedData:
                 schema = entry.schema or ""
                 empty = TableDigest(schema, entry.name, None, 0, 0, None, 0, "inserts")
                 inserted.setdefault(empty.key, empty)
-        found = sum(objects.count for objects in summary.large_objects)
-        if self._large_objects is not None and found != self._large_objects:
-            raise VerificationFailed(
-                f"large objects with data: found {found}, expected {self._large_objects} by the table of contents"
-            )
+        check_large_objects(self._entries, summary)
+
+
+def check_large_objects(entries: Sequence[TocEntry], summary: ArchiveSummary) -> None:
+    """Check that the data has as many large objects as the table of contents announces.
+
+    :raises VerificationFailed: it has not.
+    """
+    promised = _promised_large_objects(entries)
+    found = sum(objects.count for objects in summary.large_objects)
+    if promised is not None and found != promised:
+        raise VerificationFailed(
+            f"large objects with data: found {found}, expected {promised} by the table of contents"
+        )
 
 
 def _promised_large_objects(entries: Sequence[TocEntry]) -> int | None:

@@ -24,6 +24,10 @@ Reader = TypeVar("Reader", TableDigester, RowHasher)
 _BY_SELECT = frozenset("pfv")  # partitioned and foreign tables, views: COPY reads them by a query only
 
 
+_SMALL = 1 << 16  # bytes of a table that is read together with others
+_TOGETHER = 64  # tables
+
+
 @dataclass(frozen=True)
 class TableComparison:
     """The result for one table.
@@ -122,22 +126,44 @@ def _each(
 ) -> Iterator[tuple[tuple[TableDigest, Relation], Reader]]:
     """Read several tables at the same time, the largest first, and yield them in the given order."""
 
-    def read(number: int) -> Reader:
-        table, relation = tables[number]
-        made = reader(relation)
-        columns = table.columns or ()
-        restored.read(Rows(table.schema, table.name, columns, by_select=relation.kind in _BY_SELECT), made.update)
-        return made
+    def read(numbers: list[int]) -> list[Reader]:
+        made: list[tuple[Rows, Reader]] = []
+        for table, relation in map(tables.__getitem__, numbers):
+            by_select = relation.kind in _BY_SELECT
+            made.append((Rows(table.schema, table.name, table.columns or (), by_select=by_select), reader(relation)))
+        if len(made) == 1:
+            restored.read(made[0][0], made[0][1].update)
+        else:
+            restored.read_together([(rows, each.update) for rows, each in made])
+        return [each for _, each in made]
 
-    by_size = sorted(range(len(tables)), key=lambda number: -tables[number][0].bytes)
+    batches = list(_batches(tables))
     with ThreadPoolExecutor(usable_processors(), thread_name_prefix="compare") as pool:
         try:
-            readers = dict(zip(by_size, pool.map(read, by_size), strict=True))
+            readers: dict[int, Reader] = {}
+            for numbers, made in zip(batches, pool.map(read, batches), strict=True):
+                readers.update(zip(numbers, made, strict=True))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     for number, table in enumerate(tables):
         yield table, readers[number]
+
+
+def _batches(tables: list[tuple[TableDigest, Relation]]) -> Iterator[list[int]]:
+    """Yield the numbers of tables to read together, the largest first: each large table alone."""
+    small: list[int] = []
+    for number in sorted(range(len(tables)), key=lambda number: -tables[number][0].bytes):
+        table, relation = tables[number]
+        if table.bytes > _SMALL or relation.kind in _BY_SELECT:
+            yield [number]
+            continue
+        small.append(number)
+        if len(small) == _TOGETHER:
+            yield small
+            small = []
+    if small:
+        yield small
 
 
 def compare_sequences(

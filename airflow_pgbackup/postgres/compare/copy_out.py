@@ -1,4 +1,5 @@
-"""Read the output of COPY: from a server on this machine through a named pipe, from any other over the connection.
+"""Read the output of COPY: from a server on this machine through a named pipe, from any other over the connection, and
+of several small tables together.
 
 Over a connection, the server and the client library handle every row as a protocol message, which takes longer than the
 COPY itself. A pipe avoids that, but ``COPY … TO 'file'`` requires a superuser.
@@ -12,13 +13,14 @@ import fcntl
 import os
 import secrets
 import selectors
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import pq, sql
+from psycopg.abc import Buffer
 
 from airflow_pgbackup.postgres.compare.interruptible import failed, interruptible
 from airflow_pgbackup.postgres.tools.deadline import Deadline
@@ -80,6 +82,72 @@ def copy_over(
                 take(b"".join(pieces))
                 pieces, size = [], 0
         take(b"".join(pieces))
+
+
+def copy_several(
+    session: psycopg.Connection[Any],
+    query: bytes,
+    takes: Sequence[Callable[[bytes], object]],
+    *,
+    deadline: Deadline,
+) -> None:
+    """Run several COPY to STDOUT in one query, and pass on the output of each. For small tables, of which each pipe and
+    each answer of the server would take longer than the rows.
+
+    :param query: one COPY for each of `takes`, in the encoding of the session.
+    :param takes, deadline: as for :func:`copy_out`.
+    :raises ToolError, Canceled, DeadlineExceeded: as there.
+    """
+    connection = session.pgconn
+    with selectors.PollSelector() as selector:
+
+        def wait() -> None:
+            while not selector.select(_POLL_SECONDS):
+                deadline.check()
+            deadline.check()
+            connection.consume_input()
+
+        connection.send_query(query)
+        selector.register(connection.socket, selectors.EVENT_READ | selectors.EVENT_WRITE)
+        while connection.flush():
+            wait()
+        selector.modify(connection.socket, selectors.EVENT_READ)
+        error, done = None, 0
+        while True:
+            while connection.is_busy():
+                wait()
+            deadline.check()
+            result = connection.get_result()
+            if result is None:
+                break
+            if result.status == pq.ExecStatus.COPY_OUT and done < len(takes):
+                _take_rows(connection, takes[done], wait)
+                done += 1
+            elif result.status == pq.ExecStatus.FATAL_ERROR:
+                error = result.get_error_message("utf-8")
+            elif result.status != pq.ExecStatus.COMMAND_OK:
+                raise failed("COPY", f"unexpected answer of the server: {pq.ExecStatus(result.status).name}")
+        if error or done < len(takes):
+            raise failed("COPY", error or f"the server sent {done} of {len(takes)} tables")
+
+
+def _take_rows(connection: pq.abc.PGconn, take: Callable[[bytes], object], wait: Callable[[], None]) -> None:
+    """Pass on the output of the COPY whose answer has begun."""
+    rows: list[Buffer] = []
+    held = 0
+    while True:
+        size, row = connection.get_copy_data(1)
+        if size < 0:  # the end, or an error, which the next result has
+            break
+        if size == 0:
+            wait()
+            continue
+        rows.append(row)
+        held += size
+        if held >= _CHUNK:
+            take(b"".join(rows))
+            rows, held = [], 0
+    take(b"".join(rows))
 
 
 def _pump(connection: pq.abc.PGconn, descriptor: int, take: Callable[[bytes], object], deadline: Deadline) -> None:

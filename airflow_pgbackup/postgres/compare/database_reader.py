@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from airflow_pgbackup.postgres.archive.summary import LargeObjects, SequenceValue
-from airflow_pgbackup.postgres.compare.copy_out import copy_out, copy_over, named_pipe
+from airflow_pgbackup.postgres.compare.copy_out import copy_out, copy_over, copy_several, named_pipe
 from airflow_pgbackup.postgres.compare.interruptible import interruptible
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
@@ -51,7 +51,8 @@ select n.nspname, c.relname, c.relkind::text,
  where c.relkind in ('r', 'p', 'f', 'm', 'v', 'S')
 """
 
-_SEQUENCE = "select last_value, is_called from {}"
+_SEQUENCE = "select {}, last_value, is_called from {}"
+_SEQUENCES = 100  # in a query
 
 # Pages of zeros may be missing, and an empty large object has no page.
 _LARGE_OBJECTS = """
@@ -172,6 +173,17 @@ class DatabaseReader:
             statement = copy.format(rows.source, sql.Literal(str(pipe)), sql.Literal(self._encoding))
             copy_out(session, statement.as_bytes(session), take, pipe=pipe, deadline=self._deadline)
 
+    def read_together(self, tables: Sequence[tuple[Rows, Callable[[bytes], object]]]) -> None:
+        """Read several small tables with a single query. For thousands of them this takes a fraction of the time.
+
+        :param tables: the rows of each, and what takes them, as for :meth:`read`, whose errors it raises.
+        """
+        copy = sql.SQL("COPY {} TO STDOUT (ENCODING {})")
+        with self._session() as session:
+            statements = [copy.format(rows.source, sql.Literal(self._encoding)) for rows, _ in tables]
+            query = sql.SQL(";").join(statements).as_bytes(session)
+            copy_several(session, query, [take for _, take in tables], deadline=self._deadline)
+
     def count(self, schema: str, name: str, *, only: bool) -> int:
         """Return the number of rows in a table.
 
@@ -203,11 +215,13 @@ class DatabaseReader:
         :param names: schema and name of each.
         """
         with self.connection.connect() as session, self._interruptible(session, "reading sequences"):
-            for schema, name in names:
+            for first in range(0, len(names), _SEQUENCES):
                 self._deadline.check()  # none of many short statements takes long
-                query = sql.SQL(_SEQUENCE).format(Identifier(schema, name))
-                row: Any = session.execute(query).fetchone()
-                yield SequenceValue(schema, name, row[0], row[1])
+                batch = names[first : first + _SEQUENCES]
+                each = [sql.SQL(_SEQUENCE).format(number, Identifier(*name)) for number, name in enumerate(batch)]
+                rows: list[Any] = session.execute(sql.SQL(" union all ").join(each)).fetchall()
+                for number, last_value, is_called in rows:
+                    yield SequenceValue(*batch[number], last_value, is_called)
 
     def large_objects(self) -> LargeObjects:
         """Return all large objects. Only a superuser can read pg_largeobject."""

@@ -39,6 +39,8 @@ STATEMENTS = (
     "alter table part attach partition part2 for values from (10) to (20)",
     "insert into part select n, n::text from generate_series(0, 19) n",
     "create materialized view view as select * from plain",
+    "select lo_from_bytea(4711 + n, decode(repeat(md5(n::text), n * n), 'hex')) from generate_series(0, 60) n",
+    "select lo_from_bytea(100, convert_to(repeat('large', 1 << 18), 'UTF8'))",
 )
 
 
@@ -87,12 +89,14 @@ def test_both_readers_agree(build: Build, encoding: str, tmp_path: Path, no_pg_r
     for name, archive in archives.items():
         (tmp_path / name).write_bytes(archive)
         expected[name] = read(client, tmp_path / name, in_process=False)
+    assert [objects.count for objects in expected["pg_dump 6"].large_objects] == [62]
     assert expected["pg_dump 6"].rows == 40000 + 3 + 5 + 4 + 2 + 20
     no_pg_restore()
     for name, there in expected.items():
         found = read(client, tmp_path / name, in_process=True)
         assert found.tables == there.tables, name
         assert found.sequences == there.sequences, name
+        assert [list(objects) for objects in found.large_objects] == [list(objects) for objects in there.large_objects]
         assert (found.refreshed, found.entries) == (there.refreshed, there.entries), name
         assert (found.server_version, found.dump_version) == (there.server_version, there.dump_version), name
 
@@ -141,12 +145,29 @@ def test_a_flipped_bit_in_compressed_data_fails(
 
 
 def test_pg_restore_decodes_what_the_custom_decoder_does_not(small: ConnectionParams, tmp_path: Path) -> None:
-    """Large objects and INSERTs."""
+    """INSERTs."""
+    build = BUILDS[-1]
+    (tmp_path / "archive").write_bytes(dump(build, small, "--inserts"))
+    found = read(client_of(build), tmp_path / "archive", in_process=True)
+    assert found.rows == 300
+    assert found.large_objects == []
+
+
+def test_large_objects_that_are_missing_are_noticed(
+    small: ConnectionParams, tmp_path: Path, no_pg_restore: Callable[[], None]
+) -> None:
     build = BUILDS[-1]
     with small.connect() as session:
-        session.execute("select lo_from_bytea(0, 'abc')")
-    for options, objects in (((), 1), (("--inserts", "--no-large-objects"), 0)):
-        (tmp_path / "archive").write_bytes(dump(build, small, *options))
-        found = read(client_of(build), tmp_path / "archive", in_process=True)
-        assert found.rows == 300
-        assert sum(lo.count for lo in found.large_objects) == objects
+        session.execute("select lo_from_bytea(4711, 'abc'), lo_from_bytea(4712, 'def')")
+    archive = dump(build, small, "--compress=none")
+    data = b"abc" + bytes(5)  # and the end of its chunks
+    start = archive.index(data) - 10  # before it, the OID and the length of the chunk
+    no_pg_restore()
+    file = tmp_path / "archive"
+    file.write_bytes(archive[:start] + archive[start + 10 + len(data) :])
+    with pytest.raises(VerificationFailed, match="large objects with data: found 1, expected 2"):
+        read(client_of(build), file, in_process=True)
+    for cut in range(start, len(archive)):
+        file.write_bytes(archive[:cut])
+        with pytest.raises(VerificationFailed):
+            read(client_of(build), file, in_process=True)
