@@ -26,8 +26,8 @@ _COPY_END = b"\\.\n\n\n"  # dumpTableData_copy in pg_dump.c
 
 
 def decodable(toc: Toc) -> bool:
-    """Return whether this module can decode all data of an archive: tables by COPY (not by INSERT), large objects, and a
-    compression that it knows.
+    """Return whether this module can decode all data of an archive: large objects, tables by COPY but not by INSERT,
+    and a compression that it knows.
     """
     data = [entry for entry in toc.entries if entry.has_data]
     return (

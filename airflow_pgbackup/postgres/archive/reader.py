@@ -105,16 +105,16 @@ class ArchiveReader:
 
     def digest(self) -> ArchiveSummary:
         """Return the contents of the artifact, with the rows, bytes and SHA-256 of every table."""
-        found: dict[TableKey, tuple[CopyBlock, TableDigester, int]] = {}
+        found: dict[TableKey, tuple[tuple[str, ...], TableDigester, int]] = {}  # without blocks, which hold readers
         with contextlib.closing(self.blocks()) as blocks:
             for block in blocks:
-                first, digester, count = found.get(block.key) or (block, TableDigester(), 0)
+                columns, digester, count = found.get(block.key) or (block.columns, TableDigester(), 0)
                 for data in block.chunks():
                     digester.update(data)
-                found[block.key] = (first, digester, count + 1)
+                found[block.key] = (columns, digester, count + 1)
         tables = [
-            TableDigest(b.schema, b.name, b.columns, d.rows, d.bytes, d.sha256, count, "copy", b.database)
-            for b, d, count in found.values()
+            TableDigest(schema, name, columns, d.rows, d.bytes, d.sha256, count, "copy", database)
+            for (database, schema, name), (columns, d, count) in found.items()
         ]
         self.summary.tables = tables + self.summary.tables
         return self.summary

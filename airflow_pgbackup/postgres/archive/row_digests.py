@@ -24,6 +24,8 @@ class TableDigester:
     :param count: count the rows; otherwise :attr:`rows` stays 0.
     """
 
+    __slots__ = ("_count", "_hash", "bytes", "rows")
+
     def __init__(self, *, count: bool = True) -> None:
         self._hash = hashlib.sha256()
         self._count = count

@@ -39,7 +39,7 @@ _DUMP_VERSION = b"-- Dumped by pg_dump version "
 _CACHED_TARGETS = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CopyBlock:
     """One ``COPY ... FROM stdin;`` of a script.
 

@@ -15,7 +15,7 @@ TableKey = tuple[str | None, str, str]
 """Database (None except in a dump of a cluster), schema, name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TableDigest:
     """The rows of one table.
 
@@ -41,7 +41,7 @@ class TableDigest:
         return (self.database, self.schema, self.name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SequenceValue:
     """The value that a ``setval`` of the dump sets."""
 

@@ -28,7 +28,7 @@ _SMALL = 1 << 16  # bytes of a table that is read together with others
 _TOGETHER = 64  # tables
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TableComparison:
     """The result for one table.
 

@@ -61,7 +61,7 @@ select m.oid, p.pageno, p.data from pg_catalog.pg_largeobject_metadata m
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Relation:
     """A table, view or sequence.
 
@@ -78,7 +78,7 @@ class Relation:
     populated: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rows:
     """All rows of a table, with some columns in the given order.
 
