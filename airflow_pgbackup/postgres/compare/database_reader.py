@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import queue
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,11 +150,14 @@ class DatabaseReader:
         """Return tables, views and sequences by schema and name, system catalogs included. Queried once."""
         if self._relations is None:
             with self.connection.connect() as session, self._interruptible(session, "reading the catalogs"):
-                rows: list[Any] = session.execute(_RELATIONS).fetchall()
-            self._relations = {
-                (schema, name): Relation(schema, name, kind, extension, frozenset(columns), populated)
-                for schema, name, kind, extension, columns, populated in rows
-            }
+                relations: dict[tuple[str, str], Relation] = {}
+                shared: dict[frozenset[str], frozenset[str]] = {}  # thousands of partitions have the same columns
+                found: Iterator[Any] = iter(session.execute(_RELATIONS))
+                for schema, name, kind, extension, names, populated in found:
+                    columns = shared.setdefault(each := frozenset(names), each)
+                    key = (sys.intern(schema), name)
+                    relations[key] = Relation(*key, kind, extension, columns, populated)
+            self._relations = relations
         return self._relations
 
     def read(self, rows: Rows, take: Callable[[bytes], object]) -> None:
