@@ -225,7 +225,8 @@ class DatabaseReader:
                 each = [sql.SQL(_SEQUENCE).format(number, Identifier(*name)) for number, name in enumerate(batch)]
                 rows: list[Any] = session.execute(sql.SQL(" union all ").join(each)).fetchall()
                 for number, last_value, is_called in rows:
-                    yield SequenceValue(*batch[number], last_value, is_called)
+                    schema, name = batch[number]
+                    yield SequenceValue(schema, name, last_value, is_called)
 
     def large_objects(self) -> LargeObjects:
         """Return all large objects. Only a superuser can read pg_largeobject."""
