@@ -32,8 +32,9 @@ def visitor(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Visitor:
     from airflow.api_fastapi.app import init_auth_manager
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
-    monkeypatch.setattr(pages, "OVERVIEWS", Cache())
-    monkeypatch.setattr(details, "DETAILS", Cache())
+    # A page of a busy machine waits for its reading, too.
+    monkeypatch.setattr(pages, "OVERVIEWS", Cache(patience=240.0))
+    monkeypatch.setattr(details, "DETAILS", Cache(patience=240.0))
     airflow = FastAPI()
     for each in BackupsPlugin.fastapi_apps:
         airflow.mount(each["url_prefix"], each["app"])

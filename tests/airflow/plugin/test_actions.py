@@ -87,7 +87,7 @@ def configured(dags: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     for name in forms.ACTIONS:
         monkeypatch.setenv(f"PGBACKUP_PAGE_{name.upper()}_DAG_ID", f"{name}_one")
-    monkeypatch.setattr(actions, "FOUND", Cache())
+    monkeypatch.setattr(actions, "FOUND", Cache(patience=240.0))
     yield
     with create_session() as session:
         session.execute(delete(DagRun).where(DagRun.dag_id.in_(DAG_IDS)))
