@@ -262,7 +262,7 @@ def _apply(eligible: Sequence[_Past], mine: int, policy: Policy) -> Iterator[tup
                 yield backup, f"{name} {number}/{wanted} ({local.strftime(period.label)})"
         oldest = eligible[-1]
         if oldest[0] == mine and len(newest_of) < wanted and newest_of[keys[-1]] is not oldest:
-            yield oldest[1], f"kept until there {_dailies(name, wanted)}"
+            yield oldest[1], f"kept until there are {wanted} {name.removesuffix('y')}ies"
 
 
 @cache
@@ -276,7 +276,7 @@ def _rank(state: str, level: str | None, minimum_level: str | None) -> int:
 
 
 def _shortcoming(state: str, minimum_level: str | None) -> str:
-    known = {"failed": "failed verification", "incomplete": "incomplete", "unreadable": "cannot be read"}
+    known = {"failed": "failed verification", "incomplete": "incomplete"}
     return known.get(state, f"not verified at {minimum_level}")
 
 
@@ -299,8 +299,3 @@ def span_text(span: timedelta) -> str:
     """Return a span for people: ``30 days``, ``24 hours``."""
     hours = span.total_seconds() / 3600
     return f"{hours / 24:g} days" if hours % 24 == 0 and hours != 24 else f"{hours:g} hours"
-
-
-def _dailies(rule: str, count: int) -> str:
-    """Return ``are 7 dailies``, ``is 1 daily``."""
-    return f"is 1 {rule}" if count == 1 else f"are {count} {rule.removesuffix('y')}ies"

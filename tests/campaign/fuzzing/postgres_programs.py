@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from builds import BUILDS, Build
 
 from airflow_pgbackup.byte_streams import PieceReader
-from airflow_pgbackup.errors import ToolError
+from airflow_pgbackup.errors import NotProven, ToolError
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.psql.guarded import guarded
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -75,6 +75,13 @@ def dumps(kind: str) -> list[bytes]:
 
 @cache
 def made_by(build: Build) -> dict[str, list[bytes]]:
+    try:
+        return _made_by(build)
+    except NotProven:  # a machine so busy that the server did not start in time
+        return _made_by(build)
+
+
+def _made_by(build: Build) -> dict[str, list[bytes]]:
     found: dict[str, list[bytes]] = {}
     with PostgresServer(build.bin_dir) as server, TemporaryDirectory(prefix="fuzz-") as scratch:
         database = server.params.with_database("postgres")

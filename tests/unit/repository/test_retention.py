@@ -324,12 +324,32 @@ def test_unverified_backups_replace_none_and_go_when_verified_ones_are_newer() -
     assert "not verified at archive, and there are newer verified backups" in reasons(decisions, unproven[3])
 
 
-def test_a_failed_backup_does_not_push_out_an_unproven_one_of_the_same_day() -> None:
+@pytest.mark.parametrize(
+    ("state", "text"), [("failed", "failed verification"), ("incomplete", "incomplete")], ids=["failed", "incomplete"]
+)
+def test_a_failed_backup_does_not_push_out_an_unproven_one_of_the_same_day(state: str, text: str) -> None:
     good = nightly(2)
-    failed = backup(good[1].started_at + timedelta(hours=5), state="failed")
+    failed = backup(good[1].started_at + timedelta(hours=5), state=state)
     unproven = backup(good[1].started_at + timedelta(hours=4), state="written")
     decisions = plan([good[0], failed, unproven], Policy(keep_daily=2), NOW)
     assert kept(decisions) == [good[0].id, failed.id, unproven.id]
+    assert reasons(decisions, failed) == f"daily 2/2 (2026-11-21), {text}"
+    assert reasons(decisions, unproven) == "daily 2/2 (2026-11-21), not verified at archive"
+
+
+@pytest.mark.parametrize(
+    ("span", "text"),
+    [
+        (timedelta(hours=24), "24 hours"),
+        (timedelta(hours=25), "25 hours"),
+        (timedelta(hours=48), "2 days"),
+        (timedelta(days=30), "30 days"),
+    ],
+)
+def test_a_span_is_in_days_where_it_is_some_whole_ones(span: timedelta, text: str) -> None:
+    newest, before = nightly(2)
+    decisions = plan([newest, before], Policy(keep_within=span), NOW)
+    assert f"within {text} of the newest" in reasons(decisions, before)
 
 
 def test_level_below_the_minimum_does_not_count() -> None:
@@ -518,7 +538,13 @@ def test_labels_keep_beside_the_other_rules() -> None:
     assert reasons(decisions, backups[3]) == "label v1.2"
     failed = plan(backups, Policy(keep_last=1, keep_labels=["other"]), NOW)
     assert kept(failed) == [backups[0].id, backups[4].id], "a label is somebody's wish, whatever the state"
-    assert Policy(keep_last=1, keep_labels=["a"]).describe()["keep_labels"] == ["a"]
+    assert Policy(keep_last=1, keep_labels=("a",), minimum_level="restore").describe() == {
+        "keep_last": 1,
+        "keep_at_least": 1,
+        "keep_labels": ["a"],
+        "minimum_level": "restore",
+        "time_zone": "UTC",
+    }
     assert "keep_labels" not in Policy(keep_last=1).describe()
 
 
