@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import random
+import re
 import sys
 import tempfile
 import time
@@ -41,7 +42,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
 from . import aftermath
 from .aftermath import LATER, Outcome, Scene, Snapshot
-from .crash_points import adopt_orphans, check_older, check_sessions, wait_for_orphans
+from .crash_case import adopt_orphans, check_older, check_sessions, wait_for_orphans
 from .crash_verbs import VERBS
 from .crash_world import Servers, World, start
 
@@ -141,7 +142,8 @@ class Campaign:
             found += check(scene, before, verbs)
             for name in verbs:
                 again, _ = spawn(world, name, seed="the same task").wait()
-                if again.status and not (VERBS[name].refusal or again.name in ("failed", "refused")):
+                refused = VERBS[name].refusal
+                if again.status and not (refused and re.search(refused, again.stderr)):
                     found.append(f"{name} again: {again.stderr}")
                 self.outcomes[f"{name} again: {again.name}"] += 1
                 found += [f"{name} again: {line}" for line in aftermath.check_outcome(scene, again)]
