@@ -29,9 +29,10 @@ for _each in ("integration", ""):
 
 # ruff: noqa: E402
 from tests.campaign.aftermath import Outcome, aftermath, snapshot
+from tests.campaign.matrix_case import Case, make_case
 from tests.campaign.matrix_faults import FAULTS, Fault, descendants
 from tests.campaign.matrix_operations import OPERATIONS, Operation, verify_restorable
-from tests.campaign.matrix_world import Case, World, make_case, make_world
+from tests.campaign.matrix_world import World, make_world
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("matrix_child.py"))]
 STORES = ("local", "s3")

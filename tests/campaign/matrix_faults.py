@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.campaign.matrix_case import Case
 from tests.campaign.matrix_operations import Operation
-from tests.campaign.matrix_world import Case
 
 Child = subprocess.Popen[bytes]
 Strike = Callable[[Case, Operation, Child], bool]

@@ -16,7 +16,8 @@ from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.set_files import list_sets
 from tests.campaign.aftermath import Outcome, Snapshot
-from tests.campaign.matrix_world import FORMATS, ROWS, Case
+from tests.campaign.matrix_case import Case
+from tests.campaign.matrix_world import FORMATS, ROWS
 
 Check = Callable[[Case, Snapshot, Outcome], Iterator[str]]
 

@@ -32,8 +32,9 @@ from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import Series
 from tests.campaign.aftermath import Outcome, aftermath, snapshot
 from tests.campaign.matrix import Result, ends, report
+from tests.campaign.matrix_case import Case, make_case
 from tests.campaign.matrix_operations import Check, create_old, makes_backups, records, restores
-from tests.campaign.matrix_world import PASSWORD, Case, World, make_case, make_world
+from tests.campaign.matrix_world import PASSWORD, World, make_world
 
 SUPERVISED = Path(__file__).parents[1] / "airflow" / "supervised.py"
 LONGEST = 300.0
