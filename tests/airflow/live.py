@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 PROCESSES = ("api-server", "dag-processor", "scheduler")
-SECONDS = 420
+SECONDS = 900
 """Patience: everything starts on a machine that may be busy."""
 
 
