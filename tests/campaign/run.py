@@ -35,10 +35,10 @@ PARTS = (
     Part("tests.campaign.matrix", ("--rounds", "500"), ("--rounds", "20")),
     Part("tests.campaign.crash_points", (), ("--verb", "prune")),
     Part("tests.campaign.clocks", (), ("--rounds", "2")),
-    Part("tests.campaign.fuzz", (), ("--examples", "100")),
+    Part("tests.campaign.fuzz", ("--minutes", "120"), ("--executions", "50")),
     Part("tests.campaign.regression_database", (), ()),
     Part("tests.campaign.soak", ("--minutes", "60"), ("--minutes", "5")),
-    Part("benchmarks.bench_scale", (), ("--scale", "0.05")),
+    Part("benchmarks.bench_scale", (), ("--rounds", "1", "--scale", "0.02")),
     Part("tests.campaign.flakes", ("--times", "10"), ("--times", "1")),
     Part("tests.campaign.mutation", (), ("--module", "retention")),
 )
