@@ -17,6 +17,7 @@ from airflow_pgbackup.repository.calendar_time import parse_duration
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.layout import LEVELS, Series
 from airflow_pgbackup.repository.retention import Decision, Policy, plan
+from airflow_pgbackup.repository.retention import counts as counts_at
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
 APP = Series("prod", "app")
@@ -557,3 +558,25 @@ def test_labels_that_no_backup_can_have_are_refused(labels: object) -> None:
 def test_labels_alone_are_no_policy() -> None:
     with pytest.raises(ConfigurationError, match=r"has no rule.*beside keep_labels"):
         Policy(keep_labels=["pre-migration"])
+
+
+@pytest.mark.parametrize("state", ["verified", "written", "notproven", "failed", "incomplete", "unreadable"])
+def test_what_counts(state: str) -> None:
+    one = backup(NOW, state=state)
+    assert counts_at(one, "archive") == Policy(keep_last=1).counts(one) == (state == "verified")
+    assert not counts_at(one, "restore")
+    usable = state in ("verified", "written", "notproven")
+    assert counts_at(one, None) == Policy(keep_last=1, minimum_level=None).counts(one) == usable
+
+
+def test_the_reasons_name_the_last_ones_and_those_that_no_rule_sees() -> None:
+    newest, *older = nightly(4)
+    unreadable = dataclasses.replace(older[1], state="unreadable", level=None, problem="not JSON")
+    now, ahead = backup(NOW, state="written"), backup(NOW + timedelta(seconds=1))
+    decisions = plan([ahead, now, newest, older[0], unreadable, older[2]], Policy(keep_last=1, keep_at_least=2), NOW)
+    assert reasons(decisions, ahead) == "starts in the future, ignored by the retention rules"
+    assert reasons(decisions, now).startswith("newest backup; not verified at archive, and too few newer verified")
+    assert reasons(decisions, newest) == "last verified backup 1/2; last 1/1"
+    assert reasons(decisions, older[0]) == "last verified backup 2/2"
+    assert reasons(decisions, unreadable) == "cannot be read: not JSON, ignored by the retention rules"
+    assert kept(decisions) == [each.id for each in (ahead, now, newest, older[0], unreadable)]
