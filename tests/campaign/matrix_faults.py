@@ -119,7 +119,8 @@ def failing_calls(number: int, where: str) -> Armed:
     def armed(case: Case, operation: Operation) -> Iterator[None]:
         local = [name for name, store in zip(("here", "there"), case.stores, strict=False) if store == "local"]
         path = case.tmp if where == "temporary files" else case.directory / case.rng.choice(local)
-        first, times = int(1 + 200 * case.rng.random() ** 3), case.rng.choice([1, FOR_EVER])
+        most = 30 if where == "temporary files" else 100  # about as many as most operations have
+        first, times = int(1 + most * case.rng.random() ** 2), case.rng.choice([1, FOR_EVER])
         case.child["faulty"] = [str(path), number, first, times]
         case.struck = True
         yield
