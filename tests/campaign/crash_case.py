@@ -96,7 +96,11 @@ class Case:
         self.outcome = "succeeded"
         if again.status:
             self.outcome = "refused, as it is done"
-            if not (self.verb.refusal and re.search(self.verb.refusal, again.error) and self.retry == "fresh"):
+            if not (
+                self.verb.refusal
+                and re.search(self.verb.refusal, again.error)
+                and (self.retry == "fresh" or self.verb.versioned)
+            ):
                 self.violations.append(f"the retry ({self.retry}) failed: {again.error}")
                 self.outcome = "failed"
 

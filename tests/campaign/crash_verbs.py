@@ -345,7 +345,7 @@ VERBS = {
         makes=1,
         stores=("s3",),
         versioned=True,
-        refusal="is not lost|no other version|nothing to",
+        refusal="was not deleted or overwritten",
     ),
     "restore-create": restore_in("create", None),
     "restore-create-directory": restore_in("create", None, number=0),
