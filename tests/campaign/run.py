@@ -40,7 +40,7 @@ PARTS = (
     Part("tests.campaign.soak", ("--minutes", "60"), ("--minutes", "5")),
     Part("benchmarks.bench_scale", (), ("--rounds", "1", "--scale", "0.02")),
     Part("tests.campaign.flakes", ("--times", "10"), ("--times", "1")),
-    Part("tests.campaign.mutation", (), ("--module", "retention")),
+    Part("tests.campaign.mutation", (), ("--part", "retention")),
 )
 
 
