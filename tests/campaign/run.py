@@ -32,7 +32,8 @@ class Part:
 
 
 PARTS = (
-    Part("tests.campaign.matrix", ("--rounds", "500"), ("--rounds", "20")),
+    Part("tests.campaign.matrix", ("--rounds", "592"), ("--rounds", "20")),
+    Part("tests.campaign.matrix_tasks", ("--rounds", "36"), ("--rounds", "2")),
     Part("tests.campaign.crash_points", (), ("--verb", "prune")),
     Part("tests.campaign.clocks", (), ("--rounds", "2")),
     Part("tests.campaign.fuzz", ("--minutes", "120"), ("--executions", "50")),
