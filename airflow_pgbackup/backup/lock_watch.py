@@ -82,7 +82,7 @@ class LockWatch:
             try:
                 holder = self._look()
             except (PgBackupError, psycopg.Error):
-                return  # the dump's own session reports what is wrong
+                continue  # the server may have no room for a session now; the dump's own reports what is wrong
             if holder and holder != self.holder and not self._end.is_set():
                 self.holder = holder
                 self._context.log(f"waiting for a lock{holder}")

@@ -13,7 +13,7 @@ from airflow_pgbackup.backup import lock_watch, throttle
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.verify import verify
-from airflow_pgbackup.errors import OptionError, ToolError
+from airflow_pgbackup.errors import ConnectError, OptionError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -117,6 +117,29 @@ def test_the_holder_of_a_lock_is_named_while_a_dump_waits(
     assert ", idle in transaction" in line
     assert ('query alter table "Film" add column' in line) == (query == "show")
     assert "hunter2" not in line or query == "show"
+
+
+def test_a_look_that_fails_is_not_the_last(
+    migration: tuple[ConnectionParams, psycopg.Connection[Any]], here: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, holder = migration
+    look, failures = lock_watch.LockWatch._look, iter([ConnectError("too many connections"), psycopg.Error()])
+    lines: list[str] = []
+
+    def fails_first(self: lock_watch.LockWatch) -> str | None:
+        for error in failures:
+            raise error
+        return look(self)
+
+    def log(line: str) -> None:
+        lines.append(line)
+        if line.startswith("waiting for a lock"):
+            holder.rollback()
+
+    monkeypatch.setattr(lock_watch.LockWatch, "_look", fails_first)
+    context = RunContext(log=log, settings=Settings(lock_wait_timeout=3600))
+    dump_database(connection=database, server="db", repository=here, options=DumpOptions(), context=context)
+    assert any(line.startswith('waiting for a lock on public."Film"') for line in lines)
 
 
 def test_a_lock_timeout_names_the_holder(
