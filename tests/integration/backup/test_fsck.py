@@ -243,7 +243,7 @@ def test_a_backup_that_was_moved(place: Place) -> None:
 def test_a_manifest_with_a_name_that_no_directory_can_have(local: Place) -> None:
     manifest = add(local)
     replaced(local, manifest, series=Series("s" * 300, "app"))
-    assert found(run(local)) == [("error", "manifest_place", f"{folder_of(manifest)}/manifest.json")]
+    assert found(run(local)) == [("error", "manifest", f"{folder_of(manifest)}/manifest.json")]
 
 
 def test_a_manifest_of_another_repository(place: Place) -> None:
