@@ -13,7 +13,7 @@ from airflow_pgbackup.backup.fsck.findings import Findings
 from airflow_pgbackup.backup.fsck.inventory import Folder
 from airflow_pgbackup.backup.fsck.verifications import check_verification
 from airflow_pgbackup.backup.progress import human_bytes, human_seconds
-from airflow_pgbackup.errors import ConfigurationError, ManifestError
+from airflow_pgbackup.errors import ManifestError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import PIN_FILE, Leftover
@@ -97,7 +97,7 @@ def _read_manifest(folder: Folder, context: FolderContext, findings: Findings) -
             "manifest_place",
             key,
             f"describes backup {manifest.series}/{manifest.id}",
-            f"Move the folder to {_place(manifest)}, if that backup is not there.",
+            f"Move the folder to {backup_folder(manifest.series, manifest.id)}, if that backup is not there.",
         )
         return None
     if context.uuid not in (None, manifest.repository):
@@ -115,13 +115,6 @@ def _read_manifest(folder: Folder, context: FolderContext, findings: Findings) -
             "Set the clock of the worker that made it; until then retention and freshness ignore the backup.",
         )
     return manifest
-
-
-def _place(manifest: Manifest) -> str:
-    try:
-        return backup_folder(manifest.series, manifest.id)
-    except ConfigurationError:  # a forged name, longer than a directory's
-        return "SERVER/DATABASE/ID as the manifest names them"
 
 
 def _expected(folder: Folder, manifest: Manifest) -> Iterator[tuple[str, FileDigest]]:
