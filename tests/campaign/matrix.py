@@ -83,7 +83,8 @@ def run_round(world: World, seed: int, number: int, pair: Pair | None = None) ->
     words += ["encrypted"] * encrypted + [f"after {moment:.2f} s"] * bool(fault.strike)
     case_line = f"--seed {seed} --round {number} ({', '.join(words)})"
     started = time.monotonic()
-    with make_case(world, rng, stores, encrypted, size, fault.tmpfs) as case:
+    with make_case(world, rng, stores, encrypted, fault.tmpfs) as case:
+        case.free = size
         result = Result(case_line, operation.name, fault.name, "", False, 0.0)
         outcome, result.violations = run_case(case, operation, fault, moment)
         result.outcome, result.struck, result.cause = outcome.name, case.struck, cause_of(outcome)

@@ -31,6 +31,7 @@ class Case:
     :ivar child: the order for ``matrix_child.py``.
     :ivar names: for the arguments of the operation.
     :ivar databases: those that it may make, by a part of their names.
+    :ivar free: bytes that are free for the operation on a file system of its own; 0: enough.
     :ivar limit: seconds after which a person would press Ctrl-C; None: nothing stalls.
     """
 
@@ -47,8 +48,15 @@ class Case:
     names: dict[str, str]
     env: dict[str, str]
     child: dict[str, object] = field(default_factory=dict)
+    free: int = 0
     limit: float | None = None
     struck: bool = False
+
+    def limit_space(self) -> None:
+        """Leave :attr:`free` bytes on its file system."""
+        used = os.statvfs(self.directory)
+        size = (used.f_blocks - used.f_bfree) * used.f_frsize + self.free
+        subprocess.run(["mount", "-o", f"remount,size={size}", self.directory], check=True)
 
     def settle(self) -> None:
         """End the faults that are outside of the operation."""
@@ -73,12 +81,12 @@ class Case:
 
 @contextmanager
 def make_case(
-    world: World, rng: random.Random, stores: tuple[str, ...], encrypted: bool, size: int = 0, tmpfs: bool = False
+    world: World, rng: random.Random, stores: tuple[str, ...], encrypted: bool, tmpfs: bool = False
 ) -> Iterator[Case]:
     """Make the repositories of a case.
 
     :param stores: ``local`` or ``s3``, of the repository and, for an upload, of the one that it copies to.
-    :param tmpfs: whether its files are on a file system of their own. :param size: the bytes free there; 0: enough.
+    :param tmpfs: whether its files are on a file system of their own.
     """
     token = f"{rng.getrandbits(32):08x}{secrets.token_hex(2)}"
     directory = world.top / token
@@ -101,8 +109,6 @@ def make_case(
                 _upload(world, template, f"{token}/{name}")
                 options = S3Options(client_factory=lambda: world.client)
                 repositories.append(open_repository(f"s3://{world.bucket}/{token}/{name}", s3=options))
-        if size:
-            _limit(directory, size)
         here, there = repositories[0], repositories[-1]
         scene = Scene(
             repositories=repositories,
@@ -123,13 +129,6 @@ def make_case(
         finally:
             case.settle()
             _drop(world, token)
-
-
-def _limit(directory: Path, size: int) -> None:
-    """Leave so many bytes on the tmpfs."""
-    used = os.statvfs(directory)
-    bytes_used = (used.f_blocks - used.f_bfree) * used.f_frsize
-    subprocess.run(["mount", "-o", f"remount,size={bytes_used + size}", directory], check=True)
 
 
 def _environment(world: World, tmp: Path) -> dict[str, str]:

@@ -88,7 +88,8 @@ def last_page(case: Case, operation: Operation) -> Iterator[None]:
 
 @contextmanager
 def small_file_system(case: Case, operation: Operation) -> Iterator[None]:
-    case.struck = True  # its size was chosen when it was mounted
+    case.limit_space()
+    case.struck = True
     yield
 
 
