@@ -24,7 +24,6 @@ import secrets
 import shutil
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections import Counter
@@ -36,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.campaign import soaking  # first: it makes the helpers of other directories importable
+from tests.campaign.soaking.companion import Companion
 
 # isort: split
 from celery_airflow import PORT_API, CeleryAirflow
@@ -180,22 +180,13 @@ def soak(directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-class Visitor:
+class Visitor(Companion):
     """Reads the Backups page every five seconds, so that the API server works for us, too."""
 
     def __init__(self, platform: CeleryAirflow) -> None:
         self.read = self.failed = 0
         self._url = f"http://{HUB}:{PORT_API}"
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Visitor:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+        super().__init__()
 
     def _run(self) -> None:
         token = ""

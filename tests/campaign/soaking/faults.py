@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from celery_airflow import READY, CeleryAirflow
 from faulty_s3 import FaultyS3
 from machines import Machine
 
+from tests.campaign.soaking.companion import Companion
 from tests.campaign.soaking.samples import WORKERS, process_groups
 
 TOOLS = ("pg_dump", "pg_restore", "pg_dumpall", "psql")
@@ -21,7 +21,7 @@ _PATIENCE = 60.0  # seconds that a fault waits for its victim
 _BOOT = 600.0  # seconds for a worker to start
 
 
-class Faults:
+class Faults(Companion):
     """Injects one fault after another, in a thread, with pauses.
 
     :param pause: the mean of seconds between two faults.
@@ -37,8 +37,7 @@ class Faults:
         self.down: list[tuple[str, float, float]] = []
         self._platform, self._proxy, self._pause = platform, proxy, pause
         self._chance = random.Random(seed)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        super().__init__()
         self._started = time.monotonic()
         self._kinds: dict[str, Callable[[], bool]] = {
             "SIGKILL to a PostgreSQL tool": self._kill_tool,
@@ -51,14 +50,6 @@ class Faults:
             "S3 stalls": lambda: self._s3("*", "", times=self._chance.randint(1, 4), seconds=20.0),
             "a worker is switched off and on": self._restart,
         }
-
-    def __enter__(self) -> Faults:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def _run(self) -> None:
         order: list[str] = []

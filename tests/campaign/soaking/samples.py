@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +11,8 @@ from typing import Any
 
 import psutil
 from celery_airflow import CeleryAirflow
+
+from tests.campaign.soaking.companion import Companion
 
 SECONDS = 10.0
 AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer")
@@ -91,7 +92,7 @@ def _walk(directory: Path) -> Iterator[Path]:
             yield from _walk(path)
 
 
-class Sampler:
+class Sampler(Companion):
     """Takes a sample every ten seconds in a thread of its own.
 
     :ivar changed: objects of backups whose content changed, which none may.
@@ -104,16 +105,7 @@ class Sampler:
         self._platform, self._bucket, self._started = platform, bucket, started
         self._client = platform.s3.client()
         self._seen: dict[str, str] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Sampler:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+        super().__init__()
 
     def _run(self) -> None:
         while not self._stop.is_set():
