@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         results = directory / "results"
         results.mkdir()
         results.chmod(0o777)
-        own = regression_source.own_installation(bin_dir, source.library, directory / "installation")
+        own = regression_source.own_installation(bin_dir, source.regress_so, directory / "installation")
         server = stack.enter_context(new_server(own))
         repository = open_repository((directory / "repository").as_uri())
         repository.init()

@@ -46,11 +46,11 @@ class RegressionSource:
     """PostgreSQL's regression tests on disk.
 
     :ivar tests: ``src/test/regress`` of the source.
-    :ivar library: ``regress.so``, with the C functions of the tests.
+    :ivar regress_so: ``regress.so``, with the C functions of the tests.
     """
 
     tests: Path
-    library: Path
+    regress_so: Path
 
     def schedule(self) -> list[str]:
         """Return the names of all tests, in an order in which they can run one after the other."""
@@ -86,8 +86,8 @@ def fetch(major: int, cache: Path, *, source: Path | None = None, mirror: str | 
     """
     if source is not None:
         found = RegressionSource(source / "src/test/regress", source / "src/test/regress/regress.so")
-        if not found.library.exists() or not found.tests.is_dir():
-            raise RuntimeError(f"{found.library} does not exist: run configure and make -C src/test/regress there")
+        if not found.regress_so.exists() or not found.tests.is_dir():
+            raise RuntimeError(f"{found.regress_so} does not exist: run configure and make -C src/test/regress there")
         return found
     directory = cache / f"regression-{major}"
     library = directory / f"usr/lib/postgresql/{major}/lib/regress.so"
