@@ -1,7 +1,7 @@
 """Run a function of this package on changed inputs, and keep those that reach code that no input reached before.
 
-What must hold for every input: the function returns, or raises an error of a documented class, whose text is printable
-and short; and it takes neither much memory nor much time.
+Whatever the input, the function returns or raises a documented error with a short, printable message, and stays within
+limits of time and memory.
 """
 
 from __future__ import annotations
