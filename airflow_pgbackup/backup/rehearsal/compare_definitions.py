@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +20,8 @@ from airflow_pgbackup.postgres.definitions.objects import (
     Objects,
     compare_objects,
     script_objects,
-    take_equal,
     toc_objects,
+    unequal,
     without,
 )
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
@@ -64,10 +65,38 @@ _NOT_REPEATED = frozenset(
 )
 
 
-def compare_definitions(copy: RestoredCopy, connection: ConnectionParams) -> tuple[list[Difference], list[str]]:
+@contextmanager
+def dump_copy(copy: RestoredCopy, connection: ConnectionParams, databases: int) -> Iterator[ToolProcess]:
+    """Dump the copy without its rows, with the options of the original dump.
+
+    The tool reads the catalogs at once, and then waits until its output is read.
+
+    :param connection: to the copy's server.
+    :param databases: how many are compared meanwhile, each within the deadline.
+    """
+    client = _dump_client(copy)
+    options = _repeated_options(copy.dump.manifest)
+    params = connection if copy.database is None else connection.with_database(copy.database)
+    with (
+        client_environment(params) as env,
+        ToolProcess(
+            [client.tool(options.tool), "--no-password", *options.argv(client)],
+            env=env,
+            cancel=copy.dump.cancel,
+            deadline=(1 + databases) * copy.dump.deadline,
+            within=copy.server.sandbox_command(client.bin_dir),
+        ) as process,
+    ):
+        yield process
+
+
+def compare_definitions(
+    copy: RestoredCopy, connection: ConnectionParams, dumped: ToolProcess
+) -> tuple[list[Difference], list[str]]:
     """Compare the definition of every object.
 
     :param connection: to the copy's server.
+    :param dumped: of :func:`dump_copy`.
     :return: the differences, and notes on how they were searched.
     """
     manifest = copy.dump.manifest
@@ -75,17 +104,15 @@ def compare_definitions(copy: RestoredCopy, connection: ConnectionParams) -> tup
     exact, reason = _same_versions(manifest, copy.server)
     if not exact:
         notes.append(f"definitions compared by kind and name: {reason}")
-    options = _repeated_options(manifest)
     if manifest.options.get("filters"):
         notes.append(
             "the dump used filter files, which the manifest does not contain: objects missing from the dump "
             "were not searched"
         )
-    archived = _archived(copy)
     # A dump of the schemas that an option names writes CREATE SCHEMA public also for initdb's own.
     skipped = toc_objects(entry for entry in copy.entries if entry.dump_id in copy.skipped)
-    found, equal = _dump_again(copy, options, connection, archived)
-    restored = without(found, skipped)
+    archived, restored, equal = _unequal(copy, dumped)
+    restored = without(restored, skipped)
     if manifest.series.database is None:
         archived, restored = _comparable(archived, connection.user), _comparable(restored, connection.user)
         notes.append("owners, privileges and comments of large objects are not compared in the dump of a cluster")
@@ -137,11 +164,15 @@ def _repeated_options(manifest: Manifest) -> DumpOptions | DumpAllOptions:
     given: Mapping[str, Any] = {n: v for n, v in manifest.options.items() if n not in _NOT_REPEATED}
     try:
         if manifest.series.database is None:
-            return DumpAllOptions(**given)
-        form = "plain" if manifest.artifact.format == "plain" else "custom"
-        create = bool(manifest.options.get("create")) and form == "plain"
-        clean = dict.fromkeys(("clean", "if_exists"), False) if form == "custom" else {}
-        options = replace(DumpOptions(**{**given, **clean}), format=form, create=create)
+            cluster = DumpAllOptions(**given)
+            scoped = any((cluster.globals_only, cluster.roles_only, cluster.tablespaces_only))
+            return cluster if scoped else replace(cluster, schema_only=True)
+        if manifest.artifact.format == "plain":
+            options = DumpOptions(**{**given, "format": "plain", "create": bool(manifest.options.get("create"))})
+        else:
+            options = DumpOptions(
+                **{**given, "format": "custom", "compress": "none", "clean": False, "if_exists": False}
+            )
         # schema_only would exclude the owners and privileges of large objects.
         bare = manifest.options.get("schema_only") or manifest.options.get("no_data")
         return replace(options, schema_only=True) if bare else replace(options, exclude_table_data=["*.*"])
@@ -152,42 +183,18 @@ def _repeated_options(manifest: Manifest) -> DumpOptions | DumpAllOptions:
         ) from None
 
 
-def _archived(copy: RestoredCopy) -> Objects:
-    """Return the definitions in the dump."""
+def _unequal(copy: RestoredCopy, dumped: ToolProcess) -> tuple[Objects, Objects, Counter[str]]:
+    """Return the definitions in the dump and in the copy: of an archive, those that are not equal, as :func:`.unequal`
+    does."""
     if not copy.dump.is_plain:
-        return toc_objects(entry for entry in copy.entries if entry.dump_id not in copy.skipped)
+        entries = (entry for entry in copy.entries if entry.dump_id not in copy.skipped)
+        # The table of contents comes first, so large objects need not be read.
+        return unequal(entries, iterate_toc(dumped.stdout, what="the dump of the copy"))
     with open_script(copy.dump) as source:
-        return script_objects(source)
-
-
-def _dump_again(
-    copy: RestoredCopy, options: DumpOptions | DumpAllOptions, connection: ConnectionParams, archived: Objects
-) -> tuple[Objects, Counter[str]]:
-    """Return the definitions in the copy, and the number of those by kind that were equal and removed from `archived`,
-    as :func:`.take_equal` does."""
-    client = _dump_client(copy)
-    params = connection if copy.database is None else connection.with_database(copy.database)
-    if isinstance(options, DumpAllOptions):
-        scoped = any((options.globals_only, options.roles_only, options.tablespaces_only))
-        options = options if scoped else replace(options, schema_only=True)
-    elif options.format == "custom":
-        options = replace(options, compress="none")
-    with (
-        client_environment(params) as env,
-        ToolProcess(
-            [client.tool(options.tool), "--no-password", *options.argv(client)],
-            env=env,
-            cancel=copy.dump.cancel,
-            deadline=copy.dump.deadline,
-            within=copy.server.sandbox_command(client.bin_dir),
-        ) as process,
-    ):
-        if isinstance(options, DumpOptions) and options.format == "custom":
-            # The table of contents comes first, so large objects need not be read.
-            return take_equal(archived, iterate_toc(process.stdout, what="the dump of the copy"))
-        found = script_objects(process.stdout)
-        process.wait()
-        return found, Counter()
+        archived = script_objects(source)
+    restored = script_objects(dumped.stdout)
+    dumped.wait()
+    return archived, restored, Counter()
 
 
 def _comparable(objects: Objects, superuser: str) -> Objects:

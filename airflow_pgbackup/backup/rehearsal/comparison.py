@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from airflow_pgbackup.backup.artifact import table_result
 from airflow_pgbackup.backup.databases.extensions import installed_versions, version_differences
 from airflow_pgbackup.backup.progress import Step
-from airflow_pgbackup.backup.rehearsal.compare_definitions import compare_definitions
+from airflow_pgbackup.backup.rehearsal.compare_definitions import compare_definitions, dump_copy
 from airflow_pgbackup.backup.rehearsal.restore_steps import RestoredCopy
 from airflow_pgbackup.backup.sql_checks import CheckOutcome
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
@@ -56,15 +56,17 @@ def compare_copy(copy: RestoredCopy, archive: ArchiveSummary, open_reader: Calla
     )
     connection = server.without_login_triggers(copy.connection)
     name = copy.dump.manifest.artifact.name
-    with copy.dump.begin(f"comparing the copy with {name}", tables_total=len(archive.tables)) as step:
-        for database in archive.databases if copy.database is None else [copy.database]:
-            key = database if copy.database is None else None
-            with _open_copy(copy, connection.with_database(database)) as reader:
-                _compare_database(result, reader, archive, key, open_reader, step)
-    if copy.database is not None:
-        with connection.with_database(copy.database).connect() as session:
-            result.notes += version_differences(copy.dump.manifest.source.extensions, installed_versions(session))
-    differences, notes = compare_definitions(copy, connection)
+    databases = archive.databases if copy.database is None else [copy.database]
+    with dump_copy(copy, connection, len(databases)) as dumped:
+        with copy.dump.begin(f"comparing the copy with {name}", tables_total=len(archive.tables)) as step:
+            for database in databases:
+                key = database if copy.database is None else None
+                with _open_copy(copy, connection.with_database(database)) as reader:
+                    _compare_database(result, reader, archive, key, open_reader, step)
+        if copy.database is not None:
+            with connection.with_database(copy.database).connect() as session:
+                result.notes += version_differences(copy.dump.manifest.source.extensions, installed_versions(session))
+        differences, notes = compare_definitions(copy, connection, dumped)
     result.differences += differences
     result.notes += notes
     return result

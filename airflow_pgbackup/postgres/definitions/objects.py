@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, TocEntry
@@ -105,6 +106,8 @@ class ObjectDifference:
         return f"{self.database}: {name}" if self.database else name
 
 
+_Definition = tuple[Key, str]
+
 Objects = dict[Key, tuple[str, ...]]
 """The definitions by object, sorted. Overloaded functions share a key in plain dumps, hence more than one."""
 
@@ -114,29 +117,31 @@ def toc_objects(entries: Iterable[TocEntry]) -> Objects:
     return _by_key(_definitions(entries))
 
 
-def take_equal(archived: Objects, restored: Iterable[TocEntry]) -> tuple[Objects, Counter[str]]:
-    """Remove the definitions from a dump that the dump of its restore has too, so that neither side is held twice.
+def unequal(archived: Iterable[TocEntry], restored: Iterable[TocEntry]) -> tuple[Objects, Objects, Counter[str]]:
+    """Compare two tables of contents side by side, and hold no definition longer than until its equal is met.
 
-    :param archived: those in the dump; objects that are equal are removed.
-    :param restored: the table of contents of the dump of the restore; each entry is dropped when it was compared.
-    :return: the definitions of the other restored objects; and the number of equal objects by kind.
+    pg_dump orders the objects of a dump and of its restore alike, so few have to wait.
+
+    :return: the definitions that only the dump has, those that only its restore has, and the number of equal ones by
+        kind.
     """
+    equal: Counter[str] = Counter()
+    waiting: tuple[Counter[_Definition], Counter[_Definition]] = (Counter(), Counter())
+    for pair in zip_longest(_definitions(archived), _definitions(restored)):
+        for definition, own, other in zip(pair, waiting, reversed(waiting), strict=True):
+            if definition is None:
+                continue
+            if not (met := other.pop(definition, 0)):
+                own[definition] += 1
+                continue
+            if met > 1:
+                other[definition] = met - 1
+            equal[definition[0][1]] += 1
+    only_archived, only_restored = (_by_key(each.elements()) for each in waiting)
+    return only_archived, only_restored, equal
 
-    def others() -> Iterator[tuple[Key, str]]:
-        for key, text in _definitions(restored):
-            if archived.get(key) == (text,):
-                archived[key] = ()  # not removed, as the restore may have a second definition
-            else:
-                yield key, text
 
-    found = _by_key(others())
-    equal = [key for key, texts in archived.items() if not texts and key not in found]
-    for key in equal:
-        del archived[key]
-    return found, kinds(equal)
-
-
-def _by_key(definitions: Iterable[tuple[Key, str]]) -> Objects:
+def _by_key(definitions: Iterable[_Definition]) -> Objects:
     found: Objects = {}
     more: dict[Key, list[str]] = {}
     for key, text in definitions:
@@ -147,7 +152,7 @@ def _by_key(definitions: Iterable[tuple[Key, str]]) -> Objects:
     return found
 
 
-def _definitions(entries: Iterable[TocEntry]) -> Iterator[tuple[Key, str]]:
+def _definitions(entries: Iterable[TocEntry]) -> Iterator[_Definition]:
     groups: dict[int, list[str]] = {}  # dump ID to names of large objects
     for entry in entries:
         if entry.kind in _DATA_KINDS:
@@ -237,11 +242,6 @@ def without(objects: Objects, keys: Iterable[Key]) -> Objects:
     """Return the objects without some."""
     unwanted = set(keys)
     return {key: texts for key, texts in objects.items() if key not in unwanted}
-
-
-def kinds(objects: Iterable[Key]) -> Counter[str]:
-    """Return the number of objects by kind."""
-    return Counter(key[1] for key in objects)
 
 
 def _header(line: str) -> tuple[str, str, str, str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from airflow_pgbackup.postgres.archive.toc import TocEntry
-from airflow_pgbackup.postgres.definitions.objects import compare_objects, take_equal, toc_objects
+from airflow_pgbackup.postgres.definitions.objects import Objects, compare_objects, toc_objects, unequal
 
 
 def entry(name: str, definition: str, kind: str = "VIEW") -> TocEntry:
@@ -13,19 +13,20 @@ def entry(name: str, definition: str, kind: str = "VIEW") -> TocEntry:
 
 
 def differences(dumped: list[TocEntry], restored: list[TocEntry]) -> dict[str, str]:
-    """Return name and detail of each difference, the same whether equal objects are taken out before or not."""
-    archived = toc_objects(dumped)
-    found = {each.name: each.detail for each in compare_objects(archived, toc_objects(restored), definitions=True)}
-    left, _ = take_equal(archived, restored)
-    assert {each.name: each.detail for each in compare_objects(archived, left, definitions=True)}.keys() == found.keys()
+    """Return name and detail of each difference, the same objects whether equal ones are taken out before or not."""
+    both = toc_objects(dumped), toc_objects(restored)
+    whole = {each.name: each.detail for each in compare_objects(*both, definitions=True)}
+    archived, only_restored, _ = unequal(dumped, restored)
+    found = {each.name: each.detail for each in compare_objects(archived, only_restored, definitions=True)}
+    assert found.keys() == whole.keys()
     return found
 
 
-def test_equal_objects_are_taken_from_both_sides() -> None:
+def test_equal_objects_are_counted_and_held_by_neither_side() -> None:
     dumped = [entry("a", "SELECT 1"), entry("t", "x", "TABLE"), entry("t", "rows", "TABLE DATA")]
-    archived = toc_objects(dumped)
-    assert take_equal(archived, dumped) == ({}, Counter({"VIEW": 1, "TABLE": 1}))
-    assert archived == {}
+    expected: tuple[Objects, Objects, Counter[str]] = ({}, {}, Counter({"VIEW": 1, "TABLE": 1}))
+    assert unequal(dumped, dumped) == expected
+    assert unequal(dumped, reversed(dumped)) == expected
 
 
 def test_objects_that_differ_are_missing_or_new_remain() -> None:
