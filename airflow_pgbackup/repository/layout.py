@@ -28,8 +28,10 @@ import hashlib
 import re
 import secrets
 import string
+import sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from airflow_pgbackup.errors import ConfigurationError, OptionError
@@ -119,7 +121,7 @@ def decode_segment(segment: str) -> str:
     return name
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Series:
     """All backups of one database of a server, or (``database=None``) of one scope of pg_dumpall.
 
@@ -257,7 +259,7 @@ def attempt_of(path: str) -> str | None:
     return name if slash and _ATTEMPT.fullmatch(name) else None
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class VerificationName:
     """The name of a verification file, which shows the result, so that a listing suffices."""
 
@@ -273,11 +275,14 @@ class VerificationName:
     def parse(cls, name: str) -> VerificationName | None:
         match = _VERIFICATION.fullmatch(name)
         at = parse_time(match[1]) if match else None
-        return cls(at, match[2], match[3]) if match and at else None
+        return cls(at, sys.intern(match[2]), sys.intern(match[3])) if match and at else None
 
 
 def verification_key(series: Series, backup: str, *, at: datetime, level: str, result: str) -> str:
     return f"{backup_folder(series, backup)}/{VerificationName(at, level, result).file}"
+
+
+_series = lru_cache(maxsize=4096)(Series.parse)  # one object for the thousands of backups of a series
 
 
 def split_key(key: str) -> tuple[Series, str, str] | None:
@@ -286,7 +291,7 @@ def split_key(key: str) -> tuple[Series, str, str] | None:
     if len(segments) < 4 or not segments[3] or parse_backup_id(segments[2]) is None:
         return None
     try:
-        return Series.parse(f"{segments[0]}/{segments[1]}"), segments[2], segments[3]
+        return _series(f"{segments[0]}/{segments[1]}"), segments[2], segments[3]
     except ValueError:
         return None
 

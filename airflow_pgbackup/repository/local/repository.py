@@ -108,21 +108,24 @@ class LocalRepository(Repository):
         self, older_than: timedelta, *, prefix: str = "", say: Callable[[str], None] | None = None
     ) -> list[UnfinishedWrite]:
         limit = time.time() - older_than.total_seconds()
-        found = []
+        grown: dict[str, float] = {}  # path to time
+        empty: dict[str, os.stat_result] = {}  # directories in which nothing was found yet
         start = self.local_path(prefix) if prefix else self._root.directory
         with self._root.errors("cannot list", start):
-            below = dict(walk(start))
-            full = {path.parent for path in below}
-            for path, status in below.items():
-                key = self._root.key(path)
-                if path.name.startswith(TEMP_PREFIX):
-                    at = last_grown(path)
-                elif path not in full and _is_empty_place(key, status):
-                    at = status.st_mtime
-                else:
-                    continue
-                if at <= limit:
-                    found.append(UnfinishedWrite(key, datetime.fromtimestamp(at, timezone.utc)))
+            for path, status in walk(start):
+                parent, _, name = path.rpartition("/")
+                empty.pop(parent, None)
+                if name.startswith(TEMP_PREFIX):
+                    grown[path] = last_grown(path)
+                elif stat.S_ISDIR(status.st_mode):
+                    empty[path] = status
+        places = {path: status for path, status in empty.items() if _is_empty_place(self._root.key(path), status)}
+        grown |= {path: status.st_mtime for path, status in places.items()}
+        found = [
+            UnfinishedWrite(self._root.key(path), datetime.fromtimestamp(at, timezone.utc))
+            for path, at in grown.items()
+            if at <= limit
+        ]
         return sorted(found, key=lambda unfinished: unfinished.key)
 
     def remove_unfinished(self, writes: Iterable[UnfinishedWrite]) -> None:
@@ -167,7 +170,8 @@ class LocalRepository(Repository):
     def _folders(self, folder: str) -> Iterator[str]:
         start = self.local_path(folder[:-1]) if folder else self._root.directory
         with self._root.errors("cannot list", start):
-            yield from (p.name for p, status in walk(start, deep=False) if stat.S_ISDIR(status.st_mode))
+            found = walk(start, deep=False)
+            yield from (Path(path).name for path, status in found if stat.S_ISDIR(status.st_mode))
             self._root.require()
 
     def _write(self, key: str, source: ByteSource, *, size_hint: int | None, sha256: str | None) -> Entry:
@@ -298,8 +302,6 @@ def _is_empty_place(key: str, status: os.stat_result) -> bool:
 
     Those above have common names. So they must look as we make them: others make mount points, for example.
     """
-    if not stat.S_ISDIR(status.st_mode):
-        return False
     if split_key(f"{key}/_") or split_set_key(f"{key}/_"):
         return True
     ours = stat.S_IMODE(status.st_mode) == 0o700 and status.st_uid == os.geteuid()

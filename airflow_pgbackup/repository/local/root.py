@@ -25,6 +25,7 @@ class Root:
 
     def __init__(self, directory: Path, uri: str) -> None:
         self.directory = directory
+        self._above = os.fspath(directory).rstrip("/") + "/"
         self._uri = uri
 
     def not_found(self) -> RepositoryNotFound:
@@ -57,9 +58,12 @@ class Root:
                 )
         return path
 
-    def key(self, path: Path) -> str:
-        """Return the key of a path."""
-        return path.relative_to(self.directory).as_posix()
+    def key(self, path: str | Path) -> str:
+        """Return the key of a path below the directory."""
+        name = os.fspath(path)
+        if not name.startswith(self._above):
+            raise ValueError(f"{name} is not below {self._above}")
+        return name[len(self._above) :]
 
     def require(self) -> None:
         """Check that the repository's directory exists.

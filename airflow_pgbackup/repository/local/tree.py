@@ -16,8 +16,8 @@ from airflow_pgbackup.repository.layout import TEMP_PREFIX
 from airflow_pgbackup.repository.listing_limits import FEWER, MOST_KEYS
 
 
-def walk(folder: Path, *, deep: bool = True) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield everything below a directory.
+def walk(folder: str | Path, *, deep: bool = True) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the path and status of everything below a directory, each directory before what it holds.
 
     What disappears meanwhile is skipped; what may not be read is an error.
 
@@ -41,7 +41,7 @@ def walk(folder: Path, *, deep: bool = True) -> Iterator[tuple[Path, os.stat_res
                 status = child.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            yield Path(child.path), status
+            yield child.path, status
             if deep and stat.S_ISDIR(status.st_mode) and not child.name.startswith(TEMP_PREFIX):
                 folders.append(child.path)
 
@@ -54,10 +54,10 @@ def entry_of(key: str, status: os.stat_result) -> Entry | None:
     return Entry(key=key, size=status.st_size, modified=modified)
 
 
-def last_grown(path: Path) -> float:
+def last_grown(path: str) -> float:
     """Return when a temporary file or directory last grew; infinity when its owner has just removed it."""
     try:
-        return max([_grown(path.lstat()), *(_grown(status) for _, status in walk(path))])
+        return max([_grown(os.lstat(path)), *(_grown(status) for _, status in walk(path))])
     except FileNotFoundError:
         return math.inf
 
