@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
+    """Pass on what comes, and the end; a connection that breaks on one side breaks on the other, too."""
+    try:
         while data := await reader.read(1 << 18):
             writer.write(data)
             await writer.drain()
         writer.write_eof()
+    except OSError:
+        writer.transport.abort()
 
 
 async def serve(address: str, port: int) -> asyncio.Server:
