@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import BinaryIO
 
 from airflow_pgbackup.backup.adopt.directory_members import DirectoryMembers
@@ -135,7 +136,7 @@ def _require_complete(meter: Meter, content: Dump, what: str, context: RunContex
         return _require_trailer(source, meter, content.cluster, what, context)
     if content.format == "custom":
         try:
-            missing = _missing_data(CustomArchive(meter, what=what, only_data=True), context)
+            missing = _missing_data(CustomArchive(meter, what=what, keep=attrgetter("has_data")), context)
         except (ClientError, NotProven):  # of a layout that only its pg_restore knows
             return None
         except VerificationFailed:

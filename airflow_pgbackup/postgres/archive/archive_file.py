@@ -8,7 +8,7 @@ from pathlib import Path
 from airflow_pgbackup.byte_streams import CountingReader, FileSection, Readable
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.archive.tar_format import TOC, check_tar_entries, is_tar, tar_members
-from airflow_pgbackup.postgres.archive.toc import Toc, parse_toc
+from airflow_pgbackup.postgres.archive.toc import Keep, Toc, parse_toc
 
 _FORMAT = slice(10, 11)  # after the magic, three bytes of version and two of sizes: ReadHead in pg_backup_archiver.c
 
@@ -24,17 +24,18 @@ def artifact_format(head: bytes) -> str:
     return "tar" if is_tar(head) else "plain"
 
 
-def read_archive_toc(path: Path, format: str, on_step: Callable[[], None]) -> Toc:
+def read_archive_toc(path: Path, format: str, on_step: Callable[[], None], *, keep: Keep | None = None) -> Toc:
     """Return the table of contents of an archive. A tar file is checked to its end, see :func:`.tar_members`.
 
     :param path: a file, or the directory of a directory archive.
     :param format: ``custom``, ``directory`` or ``tar``.
     :param on_step: called at each read; may raise.
+    :param keep: by default all entries.
     :raises VerificationFailed, NotProven, ClientError: as :func:`.read_toc` and :func:`.tar_members`.
     """
 
     def parsed(source: Readable, what: str) -> Toc:
-        return parse_toc(CountingReader(source, lambda size: on_step()), what=what)
+        return parse_toc(CountingReader(source, lambda size: on_step()), what=what, keep=keep)
 
     if format == "directory":
         try:

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.postgres.archive.toc import Toc, read_toc
+from airflow_pgbackup.postgres.archive.toc import Keep, Toc, read_toc
 from airflow_pgbackup.postgres.sql.window import Window
 
 INT = 5
@@ -26,7 +26,7 @@ class CustomArchive:
 
     :param source: read forward only.
     :param what: names the archive in errors.
-    :param only_data: as for :func:`.read_toc`.
+    :param keep: as for :func:`.read_toc`.
     :param toc: the table of contents, where it was parsed before; `source` is then positioned behind it.
     :raises VerificationFailed: not an archive in custom format; by every method: it is truncated or damaged.
     :ivar head: the bytes of the header and the table of contents; nothing if it was parsed before.
@@ -39,10 +39,10 @@ class CustomArchive:
         *,
         what: str,
         chunk_size: int = 1 << 17,
-        only_data: bool = False,
+        keep: Keep | None = None,
         toc: Toc | None = None,
     ) -> None:
-        self.toc, read = (toc, b"") if toc else read_toc(source, what=what, only_data=only_data)
+        self.toc, read = (toc, b"") if toc else read_toc(source, what=what, keep=keep)
         self.what = what
         self.head = read[: self.toc.size]
         self.window = Window(source, chunk_size, held=b"" if toc else read[self.toc.size :], offset=self.toc.size)

@@ -30,7 +30,7 @@ from airflow_pgbackup.postgres.archive.summary import (
     TableDigest,
     TableKey,
 )
-from airflow_pgbackup.postgres.archive.toc import VERSION_SIZE, Toc, TocEntry, read_toc, unknown_version
+from airflow_pgbackup.postgres.archive.toc import VERSION_SIZE, Toc, concerns_data, read_toc, unknown_version
 from airflow_pgbackup.postgres.tools.client_choice import ReaderRequirements, check_can_read
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.deadline import Deadline
@@ -44,7 +44,6 @@ __all__ = [
     "RowSet",
     "SequenceValue",
     "TableDigest",
-    "TocEntry",
 ]
 
 _WHAT = "the archive"
@@ -145,7 +144,7 @@ class ArchiveReader:
             if self._in_process and self._format == "custom" and isinstance(self._source, Path):
                 file = stack.enter_context(self._source.open("rb"))
                 if not self._known_toc and not unknown_version(file.read(VERSION_SIZE), _WHAT):
-                    self._known_toc = read_archive_toc(self._source, self._format, self._deadline.check)
+                    self._known_toc = self._read_toc(self._source)
                 if self._known_toc and decodable(self._known_toc):
                     self._note(self._known_toc)
                     file.seek(self._known_toc.size)
@@ -159,7 +158,6 @@ class ArchiveReader:
 
     def _note(self, toc: Toc) -> None:
         summary = self.summary
-        summary.entries = toc.entries
         summary.server_version, summary.dump_version = toc.server_version, toc.dump_version
         views = (entry for entry in toc.entries if entry.kind == "MATERIALIZED VIEW DATA")
         summary.refreshed = {(None, entry.schema or "", entry.name) for entry in views}
@@ -176,7 +174,7 @@ class ArchiveReader:
             raise ConfigurationError(f"invalid format {self._format!r}", hint="Choose custom, directory, tar or plain.")
         if isinstance(self._source, Path):
             try:
-                toc = self._known_toc or read_archive_toc(self._source, self._format, self._deadline.check)
+                toc = self._known_toc or self._read_toc(self._source)
             except ArchiveVersionError as error:
                 return None, self._pg_restore_alone(stack, error, None)
             if self._format == "directory":
@@ -215,7 +213,11 @@ class ArchiveReader:
         return Decompressed(source, str(self._compression), "the dump", on_step=self._deadline.check)
 
     def _toc(self, source: Readable) -> tuple[Toc, bytes]:
-        return read_toc(CountingReader(source, lambda size: self._deadline.check()), what=_WHAT)
+        counted = CountingReader(source, lambda size: self._deadline.check())
+        return read_toc(counted, what=_WHAT, keep=concerns_data)
+
+    def _read_toc(self, path: Path) -> Toc:
+        return read_archive_toc(path, self._format, self._deadline.check, keep=concerns_data)
 
     def _pg_restore(self, stack: contextlib.ExitStack, toc: Toc, stdin: Readable | None) -> Readable:
         self._check_client(toc)

@@ -27,6 +27,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
+from operator import attrgetter
 from typing import Protocol
 
 from airflow_pgbackup.byte_streams import Readable
@@ -85,7 +86,7 @@ def _ready(part: bytes | Future[bytes]) -> Iterator[bytes]:
 
 
 def _archive(source: Readable, codec: Codec, method: str, level: int) -> Iterator[bytes | Future[bytes]]:
-    archive = CustomArchive(source, what="pg_dump's output", only_data=True)
+    archive = CustomArchive(source, what="pg_dump's output", keep=attrgetter("has_data"))
     yield from _head(archive, method, level)
     missing = {entry.dump_id: entry.label for entry in archive.toc.entries if entry.has_data}
     archive.release()

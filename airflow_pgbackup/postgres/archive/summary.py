@@ -7,8 +7,6 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from airflow_pgbackup.postgres.archive.toc import TocEntry
-
 _RECORD = struct.Struct("<IQ16s")
 
 TableKey = tuple[str | None, str, str]
@@ -89,7 +87,6 @@ class LargeObjects:
 class ArchiveSummary:
     """The findings of :class:`~airflow_pgbackup.postgres.archive.reader.ArchiveReader`.
 
-    :ivar entries: the table of contents; empty for plain dumps.
     :ivar tables: in the order of the archive.
     :ivar refreshed: materialized views with data; of all others the dump has the definition only.
     :ivar databases: those that a script connects to, in its order: several from pg_dumpall, one from ``--create``.
@@ -99,7 +96,6 @@ class ArchiveSummary:
     :ivar bytes: size of the SQL that the archive decodes to; without definitions, except for plain dumps.
     """
 
-    entries: list[TocEntry] = field(default_factory=list)
     tables: list[TableDigest] = field(default_factory=list)
     sequences: list[SequenceValue] = field(default_factory=list)
     large_objects: list[LargeObjects] = field(default_factory=list)

@@ -9,7 +9,7 @@ version number of the archive: 1.10 (PostgreSQL 8.0) to 1.16 (17 and 18). pg_res
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from airflow_pgbackup.byte_streams import Readable
@@ -29,6 +29,7 @@ VERSION_SIZE = 8
 MAX_ENTRIES = 1 << 21
 SETTING_KINDS = frozenset({"ENCODING", "STDSTRINGS", "SEARCHPATH"})
 """Kinds of entries that say how to read the archive. Every archive has them, that of an empty database too."""
+_OF_DATA = SETTING_KINDS | {"BLOB", "BLOB METADATA", "BLOBS", "MATERIALIZED VIEW DATA", "SEQUENCE SET", "TABLE DATA"}
 _ENCODING = re.compile(r"SET client_encoding = '([^']*)'")
 
 
@@ -96,12 +97,21 @@ class Toc:
         return _NEEDS_CLIENT.get(self.version, 0)
 
 
-def read_toc(source: Readable, *, what: str, only_data: bool = False) -> tuple[Toc, bytes]:
+Keep = Callable[[TocEntry], bool]
+"""Which entries to keep: all of a large schema take hundreds of MiB."""
+
+
+def concerns_data(entry: TocEntry) -> bool:
+    """Return whether an entry is needed to read the data of an archive."""
+    return entry.has_data or entry.file is not None or entry.kind in _OF_DATA
+
+
+def read_toc(source: Readable, *, what: str, keep: Keep | None = None) -> tuple[Toc, bytes]:
     """Parse the header and the entries.
 
     :param source: positioned at the header.
     :param what: names the file in errors, ``toc.dat``.
-    :param only_data: keep only entries with data; all entries of a large schema take hundreds of MiB.
+    :param keep: by default all entries.
     :return: the table of contents, and all bytes that were read, which may extend beyond it.
     :raises VerificationFailed: not a table of contents, or truncated or damaged.
     :raises NotProven: larger than :data:`.toc_bytes.MAX_BYTES`, or more entries than :data:`MAX_ENTRIES`.
@@ -109,18 +119,18 @@ def read_toc(source: Readable, *, what: str, only_data: bool = False) -> tuple[T
     """
     reader = _TocReader(source, what)
     toc = reader.head()
-    toc.entries.extend(entry for entry in reader.entries() if entry.has_data or not only_data)
+    toc.entries.extend(filter(keep, reader.entries()) if keep else reader.entries())
     return replace(toc, size=reader.position), reader.taken()
 
 
-def parse_toc(source: Readable, *, what: str) -> Toc:
+def parse_toc(source: Readable, *, what: str, keep: Keep | None = None) -> Toc:
     """Parse the header and the entries, and hold none of the bytes, whatever is read beyond them.
 
-    :param source, what: as for :func:`read_toc`, whose errors it raises.
+    :param source, what, keep: as for :func:`read_toc`, whose errors it raises.
     """
     reader = _TocReader(source, what, hold=False)
     toc = reader.head()
-    toc.entries.extend(reader.entries())
+    toc.entries.extend(filter(keep, reader.entries()) if keep else reader.entries())
     return replace(toc, size=reader.position)
 
 

@@ -16,8 +16,10 @@ from psycopg import sql
 
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import Canceled, ClientError, ConfigurationError, DeadlineExceeded, VerificationFailed
+from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
 from airflow_pgbackup.postgres.archive.row_digests import RowHasher
+from airflow_pgbackup.postgres.archive.toc import concerns_data
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -199,9 +201,12 @@ def test_an_archive_has_what_the_database_has(
     if format == "plain":
         assert summary.databases == (["archive_source"] if "--create" in options else [])
     else:
-        assert ('we.ird "s', "COPY x FROM stdin;\n\\.", "TABLE") in {
-            (entry.schema, entry.name, entry.kind) for entry in summary.entries
-        }
+        entries = read_archive_toc(path, format, lambda: None).entries
+        assert ('we.ird "s', "COPY x FROM stdin;\n\\.", "TABLE") in {(e.schema, e.name, e.kind) for e in entries}
+        kept = read_archive_toc(path, format, lambda: None, keep=concerns_data).entries
+        assert {entry.kind for entry in entries} >= {"TABLE", "TABLE DATA", "SEQUENCE SET", "CONSTRAINT"}
+        assert {entry.kind for entry in kept}.isdisjoint({"TABLE", "CONSTRAINT"})
+        assert [e for e in kept if e.has_data] == [e for e in entries if e.has_data]
 
 
 @pytest.mark.parametrize(("format", "by"), [("custom", None), ("plain", None), ("plain", "gzip"), ("plain", "zstd")])

@@ -97,7 +97,7 @@ def test_both_readers_agree(build: Build, encoding: str, tmp_path: Path, no_pg_r
         assert found.tables == there.tables, name
         assert found.sequences == there.sequences, name
         assert [list(objects) for objects in found.large_objects] == [list(objects) for objects in there.large_objects]
-        assert (found.refreshed, found.entries) == (there.refreshed, there.entries), name
+        assert found.refreshed == there.refreshed, name
         assert (found.server_version, found.dump_version) == (there.server_version, there.dump_version), name
 
 
