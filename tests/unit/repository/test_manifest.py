@@ -180,6 +180,7 @@ SET = BackupSet(
     dropped=("old",),
 )
 
+REPOSITORY = RepositoryFile(uuid=UUID, created_at=AT)
 DOCUMENTS: dict[str, Document] = {
     "manifest-database": DATABASE,
     "manifest-encrypted": ENCRYPTED,
@@ -187,7 +188,7 @@ DOCUMENTS: dict[str, Document] = {
     "manifest-roles": ROLES,
     "verification": VERIFICATION,
     "set": SET,
-    "repository": RepositoryFile(uuid=UUID, created_at=AT),
+    "repository": REPOSITORY,
 }
 
 
@@ -453,6 +454,42 @@ def test_each_required_field_is_required() -> None:
             Manifest.from_json(json.dumps({k: v for k, v in content.items() if k != name}).encode())
     shortened = {k: v for k, v in content.items() if k not in optional}
     assert Manifest.from_json(json.dumps(shortened).encode()).source_rows is None
+
+
+def test_a_verification_may_be_as_short_as_its_schema_allows() -> None:
+    content = json.loads(VERIFICATION.to_json())
+    for name in ("tables", "differences", "restore_seconds", "client", "origin"):
+        del content[name]
+    expected = replace(VERIFICATION, tables=(), differences=(), restore_seconds=None, client=None, origin={})
+    assert Verification.from_json(json.dumps(content).encode()) == expected
+
+
+@pytest.mark.parametrize("document", [VERIFICATION, REPOSITORY], ids=["verification", "repository"])
+def test_what_a_later_release_wrote_is_kept_in_every_document(document: Verification | RepositoryFile) -> None:
+    later = {**json.loads(document.to_json()), "format_version": "1.9", "written_by": "a later release"}
+    found = type(document).from_json(json.dumps(later).encode())
+    assert (found.format_version, found.unknown) == ("1.9", {"written_by": "a later release"})
+    assert json.loads(found.to_json()) == later
+
+
+def test_only_members_of_a_directory_have_keys_below_the_artifact() -> None:
+    assert [CLUSTER.key(file) for file in MEMBERS] == [
+        f"{CLUSTER.artifact_key}/{name}" for name in ("3456.dat.zst", "blob_1.dat", "toc.dat")
+    ]
+    assert [DATABASE.key(file) for file in DATABASE.artifact.files] == [DATABASE.artifact_key]
+
+
+def test_a_moved_manifest_names_its_new_repository() -> None:
+    other = str(uuid4())
+    assert DATABASE.repository != other
+    assert DATABASE.moved(other, "0123abcd") == replace(
+        DATABASE, repository=other, artifact=replace(DATABASE.artifact, attempt="0123abcd")
+    )
+
+
+def test_a_number_that_json_does_not_have_is_named() -> None:
+    with pytest.raises(ManifestError, match="a manifest that is not JSON: NaN is not JSON"):
+        Manifest.from_json(changed(duration_seconds=float("nan")))
 
 
 def test_names_that_are_not_unicode_survive() -> None:
