@@ -17,7 +17,6 @@ Exit status 1 if anything of that is violated.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import re
@@ -45,6 +44,7 @@ from .aftermath import LATER, Outcome, Scene, Snapshot
 from .crash_case import adopt_orphans, check_older, check_sessions, wait_for_orphans
 from .crash_verbs import VERBS
 from .crash_world import Servers, World, start
+from .results import part_result, write_result
 
 HOUR = 3600.0
 JUMPS = {"an hour back": -HOUR, "a day back": -24 * HOUR, "an hour ahead": HOUR, "a day ahead": 24 * HOUR}
@@ -218,17 +218,15 @@ class Campaign:
     def report(self, seconds: float, parameters: dict[str, object]) -> dict[str, object]:
         titles = {"jumps": "A clock that jumps", "twins": "Two runs of the same at once", "prune": "Prune, and others"}
         columns = ["verb", "what", "cases", "violations", "seconds"]
-        return {
-            "part": "clocks",
-            "date": datetime.now(timezone.utc).isoformat(),
-            "seconds": round(seconds),
-            "parameters": parameters,
-            "cases": self.cases,
-            "outcomes": dict(self.outcomes),
-            "violations": self.violations,
-            "tables": {titles[part]: {"columns": columns, "rows": rows} for part, rows in self.rows.items()},
-            "plots": [],
-        }
+        return part_result(
+            "clocks",
+            seconds=seconds,
+            parameters=parameters,
+            cases=self.cases,
+            outcomes=self.outcomes,
+            violations=self.violations,
+            tables={titles[part]: (columns, rows) for part, rows in self.rows.items()},
+        )
 
 
 def check(scene: Scene, before: Snapshot, verbs: Sequence[str]) -> Iterator[str]:
@@ -284,8 +282,7 @@ def main() -> int:
     print(
         f"{campaign.cases} cases in {seconds:.0f} s, {len(campaign.violations)} violations: {dict(campaign.outcomes)}"
     )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=2, default=str) + "\n")
+    write_result(report, arguments.json)
     return 1 if campaign.violations else 0
 
 

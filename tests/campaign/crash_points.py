@@ -15,19 +15,18 @@ Exit status 1 if anything of that is violated.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 
 from .crash_case import Case, Ended, adopt_orphans
 from .crash_verbs import VERBS
 from .crash_world import Servers, World, start
+from .results import part_result, write_result
 
 RETRIES = ("same", "fresh", "none")
 """A retry of the same task, as Airflow does it; a call that knows nothing of the one that was killed; and none."""
@@ -66,8 +65,7 @@ def main() -> int:
     print(
         f"{report['cases']} cases in {seconds:.0f} s, {len(campaign.violations)} violations: {dict(campaign.outcomes)}"
     )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=2, default=str) + "\n")
+    write_result(report, arguments.json)
     return 1 if campaign.violations else 0
 
 
@@ -122,18 +120,16 @@ class Campaign:
 
     def report(self, seconds: float, parameters: dict[str, object]) -> dict[str, object]:
         columns = ["verb", "repository", "steps", "kills", "violations", "seconds"]
-        return {
-            "part": "crash_points",
-            "date": datetime.now(timezone.utc).isoformat(),
-            "seconds": round(seconds),
-            "parameters": parameters,
-            "cases": self.cases,
-            "outcomes": dict(self.outcomes),
-            "violations": self.violations,
-            "tables": {"A kill at each step of each verb": {"columns": columns, "rows": self.rows}},
-            "plots": [],
-            "steps": self.steps,
-        }
+        return part_result(
+            "crash_points",
+            seconds=seconds,
+            parameters=parameters,
+            cases=self.cases,
+            outcomes=self.outcomes,
+            violations=self.violations,
+            tables={"A kill at each step of each verb": (columns, self.rows)},
+            steps=self.steps,
+        )
 
 
 def spread(steps: int, most: int | None) -> list[int]:

@@ -7,7 +7,6 @@ core.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -16,8 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import datetime, timezone
 from pathlib import Path
+
+from tests.campaign.results import part_result, write_result
 
 ROOT = Path(__file__).parents[2]
 FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/\S+?(?:\[.*\])?)(?: - .*)?$", re.MULTILINE)
@@ -42,21 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failed.update(names)
         rows.append([number, counts.get("passed", 0), len(names), round(time.monotonic() - began)])
         print(f"run {number}: {counts} in {rows[-1][-1]} s {' '.join(names)}", flush=True)
-    result = {
-        "part": "flakes",
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": round(time.monotonic() - started, 1),
-        "parameters": {"times": given.times, "busy processes": os.cpu_count(), "tests": given.tests},
-        "cases": sum(row[1] + row[2] for row in rows),
-        "outcomes": {"passed": sum(row[1] for row in rows), "failed": sum(row[2] for row in rows)},
-        "violations": [
+    found = part_result(
+        "flakes",
+        seconds=time.monotonic() - started,
+        parameters={"times": given.times, "busy processes": os.cpu_count(), "tests": " ".join(given.tests)},
+        cases=sum(row[1] + row[2] for row in rows),
+        outcomes={"passed": sum(row[1] for row in rows), "failed": sum(row[2] for row in rows)},
+        violations=[
             {"case": f"make test PYTEST='{name}'", "what": f"{name} failed in {count} of {given.times} runs"}
             for name, count in failed.items()
         ],
-        "tables": {"Runs of the suite": {"columns": ["run", "passed", "failed", "seconds"], "rows": rows}},
-    }
-    if given.json:
-        given.json.write_text(json.dumps(result, indent=2) + "\n")
+        tables={"Runs of the suite": (["run", "passed", "failed", "seconds"], rows)},
+    )
+    write_result(found, given.json)
     return 1 if failed else 0
 
 

@@ -12,14 +12,12 @@ scripts: those of the wheel, and of PGBACKUP_TEST_CLIENT_DIRS.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import resource
 import signal
 import sys
 import time
-from datetime import datetime, timezone
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ sys.path[:0] = [str(_TESTS), str(_TESTS / "integration")]
 
 from campaign.fuzzing.engine import Found, Target, Violation, execute, fuzz  # noqa: E402
 from campaign.fuzzing.targets import TARGETS  # noqa: E402
+from campaign.results import part_result, write_result  # noqa: E402
 
 _MEMORY = 4 << 30
 """Bytes of address space of the process of a target."""
@@ -63,8 +62,7 @@ def main() -> int:
         for what in found.violations:
             print(f"    {what}", flush=True)
     report = _report(results, arguments, time.monotonic() - began)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_result(report, arguments.json)
     return 1 if report["violations"] else 0
 
 
@@ -140,17 +138,15 @@ def _report(results: dict[str, Found], arguments: argparse.Namespace, seconds: f
         for name, found in results.items()
     ]
     columns = ["target", "executions", "seconds", "accepted", "inputs kept", "lines reached", "violations"]
-    return {
-        "part": "fuzz",
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": round(seconds),
-        "parameters": {"seed": arguments.seed, "minutes": arguments.minutes, "executions": arguments.executions},
-        "cases": sum(found.executions for found in results.values()),
-        "outcomes": outcomes,
-        "violations": violations,
-        "tables": {"Fuzzing": {"columns": columns, "rows": rows}},
-        "plots": [],
-    }
+    return part_result(
+        "fuzz",
+        seconds=seconds,
+        parameters={"seed": arguments.seed, "minutes": arguments.minutes, "executions": arguments.executions},
+        cases=sum(found.executions for found in results.values()),
+        outcomes=outcomes,
+        violations=violations,
+        tables={"Fuzzing": (columns, rows)},
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from tests.campaign.matrix_case import Case, make_case
 from tests.campaign.matrix_faults import FAULTS, Fault, descendants
 from tests.campaign.matrix_operations import OPERATIONS, Operation, verify_restorable
 from tests.campaign.matrix_world import World, make_world
+from tests.campaign.results import part_result, write_result
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("matrix_child.py"))]
 STORES = ("local", "s3")
@@ -210,27 +210,22 @@ def report(
 
     columns = ["cases", "fault met", *names, "violations"]
     met = Counter((result.operation, result.fault) for result in results)
-    return {
-        "part": part,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": round(seconds),
-        "parameters": {"seed": seed, "rounds": len(results)},
-        "cases": len(results),
-        "outcomes": dict(Counter(result.outcome for result in results)),
-        "violations": [{"case": result.case, "what": line} for result in results for line in result.violations],
-        "tables": {
-            "By operation": {
-                "columns": ["operation", *columns],
-                "rows": list(rows("operation", operations)),
-            },
-            "By fault": {"columns": ["fault", *columns], "rows": list(rows("fault", faults))},
-            "Operations and faults": {
-                "columns": ["operation", *faults],
-                "rows": [[name, *(met[name, fault] for fault in faults)] for name in operations],
-            },
+    return part_result(
+        part,
+        seconds=seconds,
+        parameters={"seed": seed, "rounds": len(results)},
+        cases=len(results),
+        outcomes=Counter(result.outcome for result in results),
+        violations=[{"case": result.case, "what": line} for result in results for line in result.violations],
+        tables={
+            "By operation": (["operation", *columns], list(rows("operation", operations))),
+            "By fault": (["fault", *columns], list(rows("fault", faults))),
+            "Operations and faults": (
+                ["operation", *faults],
+                [[name, *(met[name, fault] for fault in faults)] for name in operations],
+            ),
         },
-        "plots": [],
-    }
+    )
 
 
 def main() -> int:
@@ -262,8 +257,7 @@ def main() -> int:
                 print(f"  VIOLATION {line}", flush=True)
     operations, faults = [one.name for one in OPERATIONS], [one.name for one in FAULTS]
     found = report(results, arguments.seed, time.monotonic() - started, "matrix", operations, faults)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1, ensure_ascii=False))
+    write_result(found, arguments.json)
     violated = sum(bool(result.violations) for result in results)
     print(f"{len(results)} rounds: {found['outcomes']}; {violated} violate something")
     return 1 if violated else 0

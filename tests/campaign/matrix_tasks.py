@@ -35,6 +35,7 @@ from tests.campaign.matrix import Result, ends, report
 from tests.campaign.matrix_case import Case, make_case
 from tests.campaign.matrix_operations import Check, create_old, makes_backups, records, restores
 from tests.campaign.matrix_world import PASSWORD, World, make_world
+from tests.campaign.results import write_result
 
 SUPERVISED = Path(__file__).parents[1] / "airflow" / "supervised.py"
 LONGEST = 300.0
@@ -92,8 +93,7 @@ def main() -> int:
                 print(f"  VIOLATION {line}", flush=True)
     names = list(dict.fromkeys(result.fault for result in results))
     found = report(results, arguments.seed, time.monotonic() - started, "matrix_tasks", list(TASKS), names)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1, ensure_ascii=False))
+    write_result(found, arguments.json)
     violated = sum(bool(result.violations) for result in results)
     print(f"{len(results)} rounds: {found['outcomes']}; {violated} violate something")
     return 1 if violated else 0

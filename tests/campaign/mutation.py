@@ -20,8 +20,9 @@ import sys
 import sysconfig
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
+
+from tests.campaign.results import part_result, write_result
 
 MUTMUT = "mutmut==3.8.1"
 _ROOT = Path(__file__).parents[2]
@@ -87,22 +88,19 @@ def main() -> int:
         print(f"{name}: {counts}", flush=True)
     for _, mutant, result, diff in survivors:
         print(f"\n{mutant}: {result}\n{diff}", flush=True)
-    report = {
-        "part": "mutation",
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": round(time.monotonic() - began),
-        "parameters": {"tool": MUTMUT, "properties": arguments.properties, "parts": arguments.part or list(PARTS)},
-        "cases": sum(outcomes.values()),
-        "outcomes": outcomes,
-        "violations": [],
-        "tables": {
-            "Mutants": {"columns": ["part", "mutants", "killed", "survived", "killed, of all"], "rows": rows},
-            "Surviving mutants": {"columns": ["part", "mutant", "result", "change"], "rows": survivors},
+    report = part_result(
+        "mutation",
+        seconds=time.monotonic() - began,
+        parameters={"tool": MUTMUT, "properties": arguments.properties, "parts": ", ".join(arguments.part or PARTS)},
+        cases=sum(outcomes.values()),
+        outcomes=outcomes,
+        violations=[],
+        tables={
+            "Mutants": (["part", "mutants", "killed", "survived", "killed, of all"], rows),
+            "Surviving mutants": (["part", "mutant", "result", "change"], survivors),
         },
-        "plots": [],
-    }
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    )
+    write_result(report, arguments.json)
     return 0
 
 

@@ -11,14 +11,12 @@ copy is compared with the source by :mod:`.database_facts`, and each difference 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 import tempfile
 import time
 from collections import Counter
 from contextlib import ExitStack
-from datetime import datetime, timezone
 from pathlib import Path
 
 from airflow_pgbackup.backup.context import RunContext
@@ -37,6 +35,7 @@ from tests.campaign.regression_cases import (
 )
 from tests.campaign.regression_formats import dump_and_verify
 from tests.campaign.regression_run import Campaign
+from tests.campaign.results import part_result, write_result
 
 PART = "regression_database"
 
@@ -51,16 +50,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", type=re.compile, default=re.compile(""), help="only cases with such a name")
     parser.add_argument("--json", type=Path, help="write the result there")
     given = parser.parse_args(arguments)
-    started, date = time.monotonic(), datetime.now(timezone.utc)
+    started = time.monotonic()
     try:
         bin_dir = given.bin_dir or _programs(given.major, given.cache)
         source = regression_source.fetch(given.major, given.cache, source=given.source, mirror=given.mirror)
     except RuntimeError as error:
         print(f"not run: {error}")
-        if given.json:
-            unknown = {"part": PART, "date": date.isoformat(timespec="seconds"), "seconds": 0, "cases": 0}
-            unknown |= {"parameters": {"not run": str(error)}, "outcomes": {"not run": 1}, "violations": []}
-            given.json.write_text(json.dumps({**unknown, "tables": {}, "plots": []}, indent=2) + "\n")
+        unknown = part_result(
+            PART,
+            seconds=0,
+            parameters={"not run": str(error)},
+            cases=0,
+            outcomes={"not run": 1},
+            violations=[],
+            tables={},
+        )
+        write_result(unknown, given.json)
         return 0
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgbackup-regression-")))
@@ -77,9 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
         tests = _run_tests(campaign, source, results)
         campaign.source = observe(campaign.database, own)
         _run(campaign, own)
-        document = _document(campaign, tests, given, date, time.monotonic() - started)
-    if given.json:
-        given.json.write_text(json.dumps(document, indent=2) + "\n")
+        document = _document(campaign, tests, given, time.monotonic() - started)
+    write_result(document, given.json)
     print(f"{campaign.cases} cases, {len(campaign.violations)} violations, {document['seconds']} s")
     return 1 if campaign.violations else 0
 
@@ -118,23 +122,21 @@ def _document(
     campaign: Campaign,
     tests: regression_source.RegressionRun,
     given: argparse.Namespace,
-    date: datetime,
     seconds: float,
 ) -> dict[str, object]:
     facts = campaign.source
     kinds = Counter(kind for kind, _ in facts.objects.elements())
-    return {
-        "part": PART,
-        "date": date.isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1),
-        "parameters": {"server": ".".join(map(str, campaign.server.version)), "only": given.only.pattern},
-        "cases": campaign.cases,
-        "outcomes": dict(campaign.outcomes),
-        "violations": campaign.violations,
-        "tables": {
-            "PostgreSQL's regression database": {
-                "columns": ["what", "number"],
-                "rows": [
+    return part_result(
+        PART,
+        seconds=seconds,
+        parameters={"server": ".".join(map(str, campaign.server.version)), "only": given.only.pattern},
+        cases=campaign.cases,
+        outcomes=campaign.outcomes,
+        violations=campaign.violations,
+        tables={
+            "PostgreSQL's regression database": (
+                ["what", "number"],
+                [
                     ["regression tests with the expected output", tests.passed],
                     ["regression tests with another output", ", ".join(tests.failed) or 0],
                     ["objects", sum(facts.objects.values())],
@@ -142,23 +144,22 @@ def _document(
                     ["tables and materialized views with rows", sum(rows.count > 0 for rows in facts.rows.values())],
                     ["rows", sum(rows.count for rows in facts.rows.values())],
                 ],
-            },
-            "Formats": {
-                "columns": ["format", "MiB", "dump, s", "integrity, s", "archive, s", "restore, s", "result", "notes"],
-                "rows": campaign.formats,
-            },
-            "Restores": {"columns": ["how", "s"], "rows": campaign.restores},
-            "Refused, with a reason": {"columns": ["case", "message", "reason"], "rows": campaign.refused},
-            "Objects that differ after a restore": {
-                "columns": ["what", "reason", "number", "objects"],
-                "rows": [
+            ),
+            "Formats": (
+                ["format", "MiB", "dump, s", "integrity, s", "archive, s", "restore, s", "result", "notes"],
+                campaign.formats,
+            ),
+            "Restores": (["how", "s"], campaign.restores),
+            "Refused, with a reason": (["case", "message", "reason"], campaign.refused),
+            "Objects that differ after a restore": (
+                ["what", "reason", "number", "objects"],
+                [
                     [what, reason, len(names), ", ".join(sorted(names))]
                     for (what, reason), names in sorted(campaign.differing.items())
                 ],
-            },
+            ),
         },
-        "plots": [],
-    }
+    )
 
 
 if __name__ == "__main__":

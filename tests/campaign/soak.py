@@ -30,7 +30,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ from faulty_s3 import FaultyS3
 from machines import HUB
 
 from airflow_pgbackup.repository.base import Repository
+from tests.campaign.results import part_result, write_result
 from tests.campaign.soaking import endings, figures, workload
 from tests.campaign.soaking.endings import Violation
 from tests.campaign.soaking.faults import Faults
@@ -78,15 +78,12 @@ def main() -> int:
         os.environ[_NAMESPACE] = "1"
         wrapper = ROOT / "tests" / "distributed" / "in_own_network"
         os.execv(wrapper, [str(wrapper), sys.executable, "-m", "tests.campaign.soak", *sys.argv[1:]])
-    started = time.monotonic()
     print(f"seed {arguments.seed}, {os.cpu_count()} cores", flush=True)
     with tempfile.TemporaryDirectory(prefix="pgbackup-soak-") as name:
         # Servers of a throwaway run as another user, who must reach the machines' directories.
         Path(name).chmod(0o755)
         result = soak(Path(name), arguments)
-    result["seconds"] = round(time.monotonic() - started)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2, ensure_ascii=False))
+    write_result(result, arguments.json)
     for violation in result["violations"]:
         print(f"VIOLATED {violation['case']}: {violation['what']}")
     print(f"{len(result['violations'])} violations")
@@ -95,6 +92,7 @@ def main() -> int:
 
 def soak(directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the soak, and return its result."""
+    started = time.monotonic()
     (directory / "dags").mkdir()
     files = workload.write_dags(directory / "dags", arguments.every)
     with CeleryAirflow(directory / "machines", files, concurrency=2, env=AIRFLOW) as platform, ExitStack() as stack:
@@ -166,18 +164,19 @@ def soak(directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "What failed tries said": (["task and message", "times"], said.most_common(40)),
         "Trends over the second half": (trend_columns, trends),
     }
-    return {
-        "part": "soak",
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "parameters": {name: str(value) for name, value in vars(arguments).items() if name not in ("json", "plots")},
-        "cases": faults.injected.total(),
-        "outcomes": outcomes,
-        "violations": violations,
-        "tables": {title: {"columns": columns, "rows": rows} for title, (columns, rows) in tables.items()},
-        "plots": plots,
-        "notes": [*faults.errors, *sampler.failures],
-        "samples": {**asdict(sampler.series), "faults": faults.events, "down": faults.down},
-    }
+    given = {name: value for name, value in vars(arguments).items() if name not in ("json", "plots", "logs")}
+    return part_result(
+        "soak",
+        seconds=time.monotonic() - started,
+        parameters=given,
+        cases=faults.injected.total(),
+        outcomes=outcomes,
+        violations=violations,
+        tables=tables,
+        plots=plots,
+        notes=[*faults.errors, *sampler.failures],
+        samples={**asdict(sampler.series), "faults": faults.events, "down": faults.down},
+    )
 
 
 class Visitor(Companion):

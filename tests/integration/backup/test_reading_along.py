@@ -51,6 +51,26 @@ def database(server18: PostgresServer, fresh_database: Callable[..., ConnectionP
     return fresh_database(server18, None, *FILL)
 
 
+def dump_along(
+    database: ConnectionParams,
+    repository: Repository,
+    context: RunContext | None = None,
+    *,
+    count_rows: bool = False,
+    **options: Any,
+) -> dict[str, object]:
+    """Dump a database and read the dump along."""
+    return dump_database(
+        connection=database,
+        server="s",
+        repository=repository,
+        options=DumpOptions(**options),
+        read_along=True,
+        count_rows=count_rows,
+        context=context,
+    )
+
+
 def verification(repository: Repository, reference: dict[str, object]) -> Verification:
     (report,) = load_evidence(repository, reference).verifications
     return report
@@ -59,15 +79,7 @@ def verification(repository: Repository, reference: dict[str, object]) -> Verifi
 @pytest.mark.parametrize("format", FORMATS)
 def test_it_records_what_verify_records(format: str, here: Repository, database: ConnectionParams) -> None:
     said: list[str] = []
-    reference = dump_database(
-        connection=database,
-        server="s",
-        repository=here,
-        options=DumpOptions(**FORMATS[format]),
-        read_along=True,
-        count_rows=True,
-        context=RunContext(log=said.append),
-    )
+    reference = dump_along(database, here, RunContext(log=said.append), **FORMATS[format], count_rows=True)
     assert reference["verified"] == "archive"
     along = verification(here, reference)
     assert {check.name for check in along.checks if check.result == "pass"} == {"integrity", "archive", "source"}
@@ -103,14 +115,7 @@ def test_encrypted_and_proven_without_a_secret_key(s3: S3Server, database: Conne
     repository.init()
     context = RunContext(settings=Settings(recipients=(str(owner.to_public()),)))
     for format in ("custom", "directory"):
-        reference = dump_database(
-            connection=database,
-            server="s",
-            repository=repository,
-            options=DumpOptions(**FORMATS[format]),
-            read_along=True,
-            context=context,
-        )
+        reference = dump_along(database, repository, context, **FORMATS[format])
         assert reference["verified"] == "archive"
         along = verification(repository, reference)
         recorded: list[Verification] = []
@@ -121,14 +126,7 @@ def test_encrypted_and_proven_without_a_secret_key(s3: S3Server, database: Conne
 
 def test_a_tar_archive_is_left_to_verify(here: Repository, database: ConnectionParams) -> None:
     said: list[str] = []
-    reference = dump_database(
-        connection=database,
-        server="s",
-        repository=here,
-        options=DumpOptions(format="tar"),
-        read_along=True,
-        context=RunContext(log=said.append),
-    )
+    reference = dump_along(database, here, RunContext(log=said.append), format="tar")
     assert reference["verified"] is None
     assert any("tar format cannot be read while it is written" in line for line in said)
 
@@ -200,14 +198,7 @@ def test_a_reader_that_is_killed_says_nothing_about_the_dump(
 ) -> None:
     settings = clients(tmp_path / "bin", BUILDS[-1].bin_dir, pg_restore=body)
     said: list[str] = []
-    reference = dump_database(
-        connection=database,
-        server="s",
-        repository=here,
-        options=DumpOptions(compress="none"),
-        read_along=True,
-        context=RunContext(settings=settings, log=said.append),
-    )
+    reference = dump_along(database, here, RunContext(settings=settings, log=said.append), compress="none")
     assert reference["verified"] is None
     assert load_manifest(here, reference).id == reference["id"]
     assert any("was not verified while it was dumped" in line for line in said)
@@ -224,14 +215,7 @@ def test_a_reader_that_hangs_holds_no_dump_up(
         body += "import time; time.sleep(3600)"
         said: list[str] = []
         settings = clients(tmp_path / name, BUILDS[-1].bin_dir, pg_restore=body)
-        reference = dump_database(
-            connection=database,
-            server="s",
-            repository=here,
-            options=DumpOptions(compress="none"),
-            read_along=True,
-            context=RunContext(settings=settings, log=said.append),
-        )
+        reference = dump_along(database, here, RunContext(settings=settings, log=said.append), compress="none")
         assert reference["verified"] is None
         assert any("the reader made no progress for" in line for line in said), said
 
@@ -255,14 +239,7 @@ while True:
     with pytest.raises(
         ToolError, match=r"pg_dump was stopped, since its output of .* is not a complete custom dump"
     ) as caught:
-        dump_database(
-            connection=database,
-            server="s",
-            repository=here,
-            options=DumpOptions(compress="none"),
-            read_along=True,
-            context=RunContext(settings=settings),
-        )
+        dump_along(database, here, RunContext(settings=settings), compress="none")
     assert "Nothing was kept" in (caught.value.hint or "")
     assert [entry.key for entry in here.list()] == ["repository.json"]
 
@@ -284,14 +261,7 @@ def test_an_interrupt_while_the_reader_ends_stops_it(
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        dump_database(
-            connection=database,
-            server="s",
-            repository=here,
-            options=DumpOptions(compress="none"),
-            read_along=True,
-            context=RunContext(settings=settings),
-        )
+        dump_along(database, here, RunContext(settings=settings), compress="none")
     thread.join()
     assert_ends(pid.read_text())
     assert [entry.key for entry in here.list()] == ["repository.json"]
@@ -318,14 +288,7 @@ def test_an_upload_that_fails_stops_the_reader_of_a_directory(
 
     monkeypatch.setattr(here, "incoming", failing)
     with pytest.raises(RepositoryError, match="the store is full"):
-        dump_database(
-            connection=database,
-            server="s",
-            repository=here,
-            options=DumpOptions(format="directory"),
-            read_along=True,
-            context=RunContext(settings=settings),
-        )
+        dump_along(database, here, RunContext(settings=settings), format="directory")
     assert_ends(pid.read_text())
     assert [entry.key for entry in here.list()] == ["repository.json"]
 
@@ -343,7 +306,7 @@ def test_no_verification_stays_of_a_backup_that_was_removed(
 
     monkeypatch.setattr(here, "write_bytes", removing)
     with pytest.raises(BackupNotFound, match="was removed"):
-        dump_database(connection=database, server="s", repository=here, options=DumpOptions(), read_along=True)
+        dump_along(database, here)
     assert [entry.key for entry in here.list()] == ["repository.json"]
 
 
@@ -359,14 +322,7 @@ def test_rows_that_differ_from_the_source_are_noticed_before_the_commit(
 
     monkeypatch.setattr(ReadingAlong, "_judge", lose_a_row)
     with pytest.raises(ToolError, match=r"lacks rows of its source: table public\.film"):
-        dump_database(
-            connection=database,
-            server="s",
-            repository=here,
-            options=DumpOptions(),
-            read_along=True,
-            count_rows=True,
-        )
+        dump_along(database, here, count_rows=True)
     assert [entry.key for entry in here.list()] == ["repository.json"]
 
 
@@ -395,14 +351,7 @@ def test_a_store_that_fails_and_a_cancellation_end_the_reader(
 
         monkeypatch.setattr(here, "write", failing)
         with pytest.raises(error):
-            dump_database(
-                connection=database,
-                server="s",
-                repository=here,
-                options=DumpOptions(compress="none"),
-                read_along=True,
-                context=context,
-            )
+            dump_along(database, here, context, compress="none")
         assert_ends(pid.read_text())
         assert [entry.key for entry in here.list()] == ["repository.json"]
 
