@@ -17,7 +17,7 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.masking import MaskingKey, MaskingRules
-from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
+from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_evidence, reference_of
 from airflow_pgbackup.backup.refresh.copy import Refreshed, RefreshedCopy
 from airflow_pgbackup.backup.refresh.kept_copies import drop_old_copies
@@ -40,7 +40,7 @@ from airflow_pgbackup.postgres.definitions.database import quoted
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence
-from airflow_pgbackup.repository.layout import Series, check_level
+from airflow_pgbackup.repository.layout import check_level
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import counts
 from airflow_pgbackup.wording import parameter, setting
@@ -138,18 +138,9 @@ def refresh(
     masking = _Rules(rules, masking_key or _key(context)) if rules else None
     outcome, copy = _refreshed(request, keep, masking, subset, sql_checks)
     seconds = round(time.monotonic() - started, 3)
-    restored = reference_of(repository, evidence)
-    if (earlier := outcome.earlier) and (earlier.series, earlier.id) != (manifest.series.path, manifest.id):
-        name = f"{Series.parse(earlier.series)}/{earlier.id}"
-        run.warn(f"the earlier attempt restored {name}, not {manifest.series}/{manifest.id}")
-        restored = {key: restored[key] for key in ("repository", "repository_uuid")}
-        restored |= {"series": earlier.series, "id": earlier.id}
-    if not (dry_run or earlier):
-        rows = "" if outcome.rows is None else f", {counted(outcome.rows, 'row')}"
-        run.say_after_commit(
-            f"refreshed {target.dbname} from {name} in {human_seconds(seconds)}: "
-            f"{counted(outcome.objects, 'object')}{rows}, {human_bytes(outcome.size)} on disk"
-        )
+    name, restored = request.restored(outcome, reference_of(repository, evidence))
+    if not (dry_run or outcome.earlier):
+        run.say_after_commit(f"refreshed {target.dbname} from {name} in {human_seconds(seconds)}: {outcome.contents}")
     return {
         "backup": name,
         "reference": restored,

@@ -11,7 +11,7 @@ from airflow_pgbackup.backup.artifact import open_checked
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import session
-from airflow_pgbackup.backup.progress import human_bytes
+from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan, apply_globals, bootstrap_user, plan_globals
 from airflow_pgbackup.backup.restore.new_database import DatabaseCounts, analyze, count_contents
@@ -23,6 +23,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
 
 
@@ -46,6 +47,12 @@ class RestoreOutcome:
     statements: list[str] = field(default_factory=list)
     roles_created: list[str] = field(default_factory=list)
     roles_existing: list[str] = field(default_factory=list)
+
+    @property
+    def contents(self) -> str:
+        """What was restored, for people: ``12 objects, 3,400 rows, 1.2 MiB on disk``."""
+        rows = "" if self.rows is None else f", {counted(self.rows, 'row')}"
+        return f"{counted(self.objects, 'object')}{rows}, {human_bytes(self.size)} on disk"
 
     def add(self, database: str, counts: DatabaseCounts) -> None:
         """Add a database that was restored."""
@@ -101,6 +108,21 @@ class RestoreRequest:
             self.run.check()
             restore.run(outcome)
         return outcome
+
+    def restored(self, outcome: RestoreOutcome, reference: dict[str, object]) -> tuple[str, dict[str, object]]:
+        """Return the name of the backup that was restored, and its reference: an earlier attempt of the task may have
+        restored another one.
+
+        :param reference: of the backup that this request names.
+        """
+        series, id = self.manifest.series, self.manifest.id
+        earlier = outcome.earlier
+        if earlier is None or (earlier.series, earlier.id) == (series.path, id):
+            return f"{series}/{id}", reference
+        name = f"{Series.parse(earlier.series)}/{earlier.id}"
+        self.run.warn(f"the earlier attempt restored {name}, not {series}/{id}")
+        known = {key: reference[key] for key in ("repository", "repository_uuid")}
+        return name, {**known, "series": earlier.series, "id": earlier.id}
 
     @contextmanager
     def checked(self, repository: Repository, manifest: Manifest, *, as_path: bool = False) -> Iterator[Checked]:

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
-from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
+from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_evidence, load_manifest, reference_of
 from airflow_pgbackup.backup.restore.beside import restore_beside
 from airflow_pgbackup.backup.restore.cluster import restore_cluster
@@ -28,7 +28,6 @@ from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.layout import Series
 
 _NAMED = 3
 
@@ -121,18 +120,10 @@ def restore(
     else:
         outcome = restore_cluster(request) if manifest.kind == "cluster" else restore_database(request)
     seconds = round(time.monotonic() - started, 3)
-    restored = reference_of(repository, evidence)
-    if (earlier := outcome.earlier) and (earlier.series, earlier.id) != (manifest.series.path, manifest.id):
-        name = f"{Series.parse(earlier.series)}/{earlier.id}"
-        run.warn(f"the earlier attempt restored {name}, not {manifest.series}/{manifest.id}")
-        restored = {key: restored[key] for key in ("repository", "repository_uuid")}
-        restored |= {"series": earlier.series, "id": earlier.id}
-    if not (dry_run or earlier):
-        rows = "" if outcome.rows is None else f", {counted(outcome.rows, 'row')}"
-        run.say_after_commit(
-            f"restored {name} into {', '.join(outcome.databases) or 'the server'} in {human_seconds(seconds)}: "
-            f"{counted(outcome.objects, 'object')}{rows}, {human_bytes(outcome.size)} on disk"
-        )
+    name, restored = request.restored(outcome, reference_of(repository, evidence))
+    if not (dry_run or outcome.earlier):
+        where = ", ".join(outcome.databases) or "the server"
+        run.say_after_commit(f"restored {name} into {where} in {human_seconds(seconds)}: {outcome.contents}")
     return {
         "backup": name,
         "reference": restored,
@@ -142,7 +133,7 @@ def restore(
         "mode": target.mode,
         "dry_run": dry_run,
         "about": describe_backup(evidence, datetime.now(timezone.utc)) if dry_run else [],
-        "loss": describe_loss(run, evidence, target) if dry_run and not earlier else [],
+        "loss": describe_loss(run, evidence, target) if dry_run and not outcome.earlier else [],
         "plan": outcome.plan,
         "duration_seconds": seconds,
         "bytes": manifest.artifact.size,
