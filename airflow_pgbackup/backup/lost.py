@@ -7,10 +7,11 @@ markers; but it keeps what is locked. So a locked backup that is hidden was dele
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby, takewhile
 
 from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.repository.base import Repository
@@ -23,7 +24,7 @@ from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, Verificati
 class LostFile:
     """A file whose first version is not the one that readers see.
 
-    :param first: that version. :param above: all other versions of its key, and its delete markers.
+    :param first: that version. :param above: the other versions of its key and its delete markers, newest first.
     """
 
     first: Version
@@ -69,14 +70,36 @@ def find_lost(repository: Repository, prefix: str = "") -> list[LostBackup]:
 
     :raises RepositoryError: the store does not answer, or the credentials may not list versions.
     """
+    return lost_among(repository, repository.versions(prefix))
+
+
+def lost_among(repository: Repository, versions: Iterable[Version]) -> list[LostBackup]:
+    """Return what :func:`find_lost` does, from a listing of versions.
+
+    :raises RepositoryError: the store does not answer.
+    """
     folders: dict[str, dict[str, list[Version]]] = {}
-    for version in repository.versions(prefix):
+    for version in versions:
         if split := split_key(version.key):
             folder = version.key[: -len(split[2]) - 1]
             folders.setdefault(folder, {}).setdefault(split[2], []).append(version)
     found = [one for _, files in sorted(folders.items()) if (one := _lost(repository, files))]
     with ThreadPoolExecutor(THREADS, thread_name_prefix="pgbackup-lost") as pool:
         return list(pool.map(lambda one: _with_lock(repository, one), found))
+
+
+def find_overwritten(versions: Iterable[Version]) -> Iterator[LostFile]:
+    """Yield the files that somebody overwrote since they were last deleted, sorted by key.
+
+    Whoever may only put objects cannot change which version is the first one since then: a put adds a version, and a
+    delete marker needs the right to delete.
+
+    :param versions: in the order of :meth:`.Repository.versions`.
+    """
+    for _, every in groupby(versions, key=lambda version: version.key):
+        since = list(takewhile(lambda version: not version.deleted, every))
+        if len(since) > 1 and since[0].etag != since[-1].etag:
+            yield LostFile(since[-1], tuple(since[:-1]))
 
 
 def _lost(repository: Repository, files: Mapping[str, list[Version]]) -> LostBackup | None:
@@ -102,7 +125,7 @@ def _lost(repository: Repository, files: Mapping[str, list[Version]]) -> LostBac
 
 
 def _file(versions: list[Version]) -> LostFile | None:
-    """Return a file if its first version is not the current one. The store lists data newest first."""
+    """Return a file if its first version is not the current one."""
     data = [version for version in versions if not version.deleted]
     if not data:
         return None

@@ -36,7 +36,7 @@ from airflow_pgbackup.errors import (
 from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository.byte_source import ByteSource, OnRead
 from airflow_pgbackup.repository.cancellation import CancelFlag
-from airflow_pgbackup.repository.entry import Entry, Incoming, Overwritten, UnfinishedWrite, Version
+from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite, Version
 from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX, check_key, is_key
 from airflow_pgbackup.repository.listing_limits import limited
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, RepositoryFile
@@ -291,6 +291,8 @@ class Repository(ABC):
     def versions(self, prefix: str = "") -> Iterator[Version]:
         """Yield every version of every key below a folder, delete markers too; nothing where the store keeps none.
 
+        Sorted by key, those of a key newest first.
+
         :raises RepositoryError: the credentials may not list them, or there are more than allowed.
         """
         return iter(())
@@ -317,19 +319,12 @@ class Repository(ABC):
         """Return how the store keeps what is deleted; None where it keeps nothing."""
         return None
 
-    def overwritten(self) -> Sequence[Overwritten]:
-        """Return what somebody has overwritten, sorted by key; empty where the store keeps no versions.
-
-        :raises RepositoryError: these credentials may not list versions, or the store does not answer.
-        """
-        return ()
-
-    def revert(self, one: Overwritten) -> None:
-        """Make the first version of an overwritten key the current one again. The others stay as older versions.
+    def revert(self, version: Version) -> None:
+        """Make a version of an overwritten key the current one again. The others stay as older versions.
 
         :raises RepositoryError: the store refuses it; the current version is unchanged.
         """
-        raise RepositoryError(f"cannot revert {self.location(one.key)}: {self.uri} keeps no versions")
+        raise RepositoryError(f"cannot revert {self.location(version.key)}: {self.uri} keeps no versions")
 
     def free_bytes(self) -> int | None:
         """Return the free space in bytes; None where the store has no such limit."""

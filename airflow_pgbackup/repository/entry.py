@@ -47,22 +47,6 @@ class UnfinishedWrite:
     upload_id: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Overwritten:
-    """A key that somebody overwrote, in a store that keeps versions. This package overwrites nothing, so the first
-    version since the key was last deleted is the one that it wrote.
-
-    :param first: the version id of that one. :param size: its bytes. :param first_at: when it was written.
-    :param last_at: when the current version was written. Both are aware UTC, by the store's clock.
-    """
-
-    key: str
-    first: str
-    size: int
-    first_at: datetime
-    last_at: datetime
-
-
 @dataclass(frozen=True, slots=True)
 class Version:
     """One version of a key, in a store that keeps versions.
@@ -79,8 +63,3 @@ class Version:
     deleted: bool
     size: int = 0
     etag: str = ""
-
-    @property
-    def entry(self) -> Entry:
-        """The entry with which :meth:`.Repository.read` reads this version."""
-        return Entry(self.key, self.size, self.modified, self.id)

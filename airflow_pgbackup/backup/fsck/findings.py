@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
+from airflow_pgbackup.backup.lost import LostFile
 from airflow_pgbackup.repository.catalogue import Leftover
-from airflow_pgbackup.repository.entry import Overwritten, UnfinishedWrite
+from airflow_pgbackup.repository.entry import UnfinishedWrite
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 _ORDER = (ERROR, WARNING, NOTE)
@@ -102,11 +103,12 @@ class Findings:
     def note(self, code: str, key: str, message: str, hint: str) -> None:
         self._add(Finding(NOTE, code, key, message, hint))
 
-    def overwritten(self, one: Overwritten, *, reverted: bool) -> None:
+    def overwritten(self, file: LostFile, *, reverted: bool) -> None:
         """Add an error about a file that somebody overwrote; repaired, if its first version is back."""
-        message = f"was overwritten at {one.last_at.isoformat()}; its first version is {one.first} of "
+        first, last = file.first, file.above[0]
+        message = f"was overwritten at {last.modified.isoformat()}; its first version is {first.id} of "
         hint = "Run fsck with --revert to bring it back, and find out who can write to the repository."
-        finding = Finding(ERROR, "overwritten", one.key, message + one.first_at.isoformat(), hint)
+        finding = Finding(ERROR, "overwritten", first.key, message + first.modified.isoformat(), hint)
         repair = "the first version is current again"
         self._add(replace(finding, repair=repair, repaired=True) if reverted else finding)
 

@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.fsck.deleted import check_deleted
 from airflow_pgbackup.backup.fsck.findings import Findings, ReadShare, Report
 from airflow_pgbackup.backup.fsck.folder import Checked, FolderContext, check_folder, is_newer
 from airflow_pgbackup.backup.fsck.inventory import Folder, Inventory, check_elsewhere, take_inventory
 from airflow_pgbackup.backup.fsck.rehash import rehash
 from airflow_pgbackup.backup.fsck.sets import check_sets
 from airflow_pgbackup.backup.fsck.share import Share
+from airflow_pgbackup.backup.fsck.versions import check_versions
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Step, human_bytes, human_seconds
 from airflow_pgbackup.backup.removal import GRACE, LEAST_GRACE, sweep
@@ -33,9 +33,8 @@ from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Leftover
 from airflow_pgbackup.repository.entry import Entry, UnfinishedWrite
-from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX, split_key
+from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, FileDigest, RepositoryFile
-from airflow_pgbackup.repository.set_layout import split_set_key
 
 
 def fsck(
@@ -67,7 +66,8 @@ def fsck(
     share = Share.parse(read, now) if read is not None else None
     context = context or RunContext()
     job = _Fsck(repository, share, grace, now, context.cancel, context.log, context.step)
-    job.check_versions(revert=revert)
+    # Before anything that an overwritten file says is read.
+    check_versions(repository, job.findings, context, revert=revert)
     job.check()
     swept: list[str] = []
     if repair:
@@ -93,29 +93,6 @@ class _Fsck:
     size: int = 0
     """Number and bytes of the files of artifacts that exist with the right size."""
 
-    def check_versions(self, *, revert: bool) -> None:
-        """Find files of ours that somebody has overwritten, before anything that they say is read.
-
-        :param revert: bring the first versions back.
-        :raises RepositoryError: `revert` is set, and versions cannot be listed or a file not be reverted.
-        """
-        try:
-            found = self.repository.overwritten()
-        except RepositoryError as error:
-            if revert:
-                raise
-            hint = "Grant s3:ListBucketVersions to find files that somebody has overwritten."
-            self.findings.note("versions_unlisted", "", error.message, hint)
-            return
-        for one in found:
-            if not _is_ours(one.key):
-                continue
-            self.cancel.check()
-            if revert:
-                self.repository.revert(one)
-                self.log(f"reverted {one.key} to version {one.first}")
-            self.findings.overwritten(one, reverted=revert)
-
     def check(self) -> None:
         problem = self._identify()
         self.inventory = take_inventory(self.repository, failed=self._unlistable)
@@ -134,7 +111,6 @@ class _Fsck:
             self.cancel.check,
         )
         self._check_temporary()
-        check_deleted(self.repository, self.findings)
         if self.share is not None and self.to_read:
             size = sum(file.size for _, file, _ in self.to_read)
             with self.begin(f"reading {self.share.text} of {self.repository.uri}", bytes_total=size) as step:
@@ -287,9 +263,3 @@ class _Fsck:
         if why is None:
             self.log(f"removed {key}")
         return why
-
-
-def _is_ours(key: str) -> bool:
-    """Return whether this package writes the key once. A pin may be written again, after unpin has deleted it."""
-    parts = split_key(key) or split_set_key(key)
-    return key == REPOSITORY_FILE or (parts is not None and parts[2] != PIN_FILE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import timedelta, timezone
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -12,6 +12,7 @@ from airflow_pgbackup.repository.protection import Protection
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.errors import MISSING, code_of, status_of
 from airflow_pgbackup.repository.s3.object_lock import LONGEST, MODES, ObjectLock
+from airflow_pgbackup.repository.s3.unfinished import server_time
 
 _NO_LOCK = frozenset({"ObjectLockConfigurationNotFoundError", "ObjectLockConfigurationNotFound"})
 _NO_RULES = frozenset({"NoSuchLifecycleConfiguration"})
@@ -89,6 +90,14 @@ def _covers(rule: Mapping[str, Any], prefix: str) -> bool:
     if filter.keys() - {"Prefix"}:
         return False
     return prefix.startswith(filter.get("Prefix", rule.get("Prefix", "")))
+
+
+def lock_of(head: Mapping[str, Any]) -> str | None:
+    """Return why the store refuses to delete the object of this HEAD, for :meth:`.Repository.locked`."""
+    if head.get("ObjectLockLegalHoldStatus") == "ON":
+        return "by a legal hold"
+    until = head.get("ObjectLockRetainUntilDate")
+    return f"until {until.astimezone(timezone.utc).isoformat()}" if until and until > server_time(head) else None
 
 
 def set_hold(bucket: Bucket, keys: Iterable[str], *, on: bool) -> str | None:

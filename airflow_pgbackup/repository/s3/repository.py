@@ -26,16 +26,16 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.byte_source import ByteSource, OnRead
 from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.catalogue import PIN_FILE
-from airflow_pgbackup.repository.entry import Entry, Incoming, Overwritten, UnfinishedWrite, Version
+from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite, Version
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
 from airflow_pgbackup.repository.protection import Protection
-from airflow_pgbackup.repository.s3.all_versions import head_version, list_versions, lock_of, remove_markers
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.console import console_url
 from airflow_pgbackup.repository.s3.directory import DirectoryUpload
 from airflow_pgbackup.repository.s3.errors import KEPT, MISSING, NO_LOCK, code_of, line_of, status_of
 from airflow_pgbackup.repository.s3.options import MIB, S3Options
 from airflow_pgbackup.repository.s3.protection import (
+    lock_of,
     may_bypass_lock,
     read_lock_configuration,
     read_protection,
@@ -44,7 +44,7 @@ from airflow_pgbackup.repository.s3.protection import (
 from airflow_pgbackup.repository.s3.reader import ObjectReader
 from airflow_pgbackup.repository.s3.unfinished import old_probes, old_uploads
 from airflow_pgbackup.repository.s3.upload import Upload
-from airflow_pgbackup.repository.s3.versions import overwritten, revert
+from airflow_pgbackup.repository.s3.versions import head_version, list_versions, remove_markers, revert
 from airflow_pgbackup.repository.set_layout import split_set_key
 from airflow_pgbackup.text import printing
 from airflow_pgbackup.wording import new_repository, store
@@ -195,14 +195,10 @@ class S3Repository(Repository):
             raise ConfigurationError(f"bucket {name} has no object lock, but lock_for is {lock}", hint=NO_LOCK)
         return deleted
 
-    def overwritten(self) -> Sequence[Overwritten]:
-        with self._bucket.errors(f"cannot list the versions of {self.uri}"):
-            return list(overwritten(self._bucket, self._root))
-
-    def revert(self, one: Overwritten) -> None:
-        key = self._root + one.key
-        with self._bucket.errors(f"cannot revert {self.location(one.key)} to version {one.first}"):
-            revert(self._bucket, key, one, _copy_source(self._bucket, key, one.first))
+    def revert(self, version: Version) -> None:
+        key = self._root + version.key
+        with self._bucket.errors(f"cannot revert {self.location(version.key)} to version {version.id}"):
+            revert(self._bucket, key, version, _copy_source(self._bucket, key, version.id))
 
     def unfinished_writes(
         self, older_than: timedelta, *, prefix: str = "", say: Callable[[str], None] | None = None

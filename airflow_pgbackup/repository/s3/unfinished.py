@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -42,7 +42,7 @@ def old_probes(bucket: Bucket, root: str, older_than: timedelta) -> Iterator[Unf
                 yield UnfinishedWrite(item["Key"][len(root) :], item["LastModified"])
 
 
-def server_time(answer: dict[str, Any]) -> datetime:
+def server_time(answer: Mapping[str, Any]) -> datetime:
     """Return the store's time, from the Date header of an answer; without the header, this machine's.
 
     :raises MalformedAnswer: the header is not a date.

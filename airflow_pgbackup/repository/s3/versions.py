@@ -1,44 +1,67 @@
-"""Find what somebody has overwritten in a bucket that keeps versions, and bring it back.
-
-This package writes each key once. So of the versions of a key since its last deletion, the first is the one that it
-wrote. Whoever may only put objects cannot change that: a put adds a version, and a delete marker needs the right to
-delete.
-"""
+"""The versions of objects in a versioned bucket: find them, and make an older one the current one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timezone
-from itertools import groupby, takewhile
-from operator import itemgetter
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_pgbackup.repository.entry import Overwritten
+from airflow_pgbackup.repository.entry import Version
 from airflow_pgbackup.repository.s3.bucket import Bucket
+from airflow_pgbackup.repository.s3.errors import MISSING, code_of, status_of
 from airflow_pgbackup.repository.s3.options import MIB
 
 PART = 512 * MIB
 """Bytes of a part of a copy on the server, and the size up to which an object is copied by one request."""
 
 
-def overwritten(bucket: Bucket, root: str) -> Iterator[Overwritten]:
-    """Yield the keys below `root` that have more than one version since they were last deleted, without `root`."""
-    for key, versions in groupby(_versions(bucket, root), key=itemgetter("Key")):
-        since = list(takewhile(lambda version: not _is_marker(version), sorted(versions, key=_newest_first)))
-        if len(since) > 1 and since[0]["ETag"] != since[-1]["ETag"]:
-            yield Overwritten(
-                key=key[len(root) :],
-                first=since[-1]["VersionId"],
-                size=since[-1]["Size"],
-                first_at=since[-1]["LastModified"].astimezone(timezone.utc),
-                last_at=since[0]["LastModified"].astimezone(timezone.utc),
-            )
+def list_versions(bucket: Bucket, root: str, folder: str) -> Iterator[Version]:
+    """Yield the versions and delete markers below a folder by key, those of a key newest first.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectVersions.html
+
+    :param root: the prefix of the repository's keys. :param folder: the prefix to list, which begins with `root`.
+    """
+    for page in bucket.pages("ListObjectVersions", Prefix=folder):
+        # botocore gives delete markers apart from versions. Both are listed newest first, so only the times tell where
+        # a marker belongs.
+        kinds = (("Versions", False), ("DeleteMarkers", True))
+        found = [[_version(item, root, deleted=deleted) for item in page.get(name, ())] for name, deleted in kinds]
+        yield from heapq.merge(*(sorted(each, key=_key) for each in found), key=_place)
 
 
-def revert(bucket: Bucket, key: str, one: Overwritten, source: Mapping[str, Any]) -> None:
-    """Copy the first version of a key over the current one.
+def head_version(bucket: Bucket, key: str, version: str) -> dict[str, Any] | None:
+    """Return the answer to a HEAD of a version; None if it does not exist."""
+    try:
+        return bucket.call("HeadObject", Key=key, VersionId=version)
+    except ClientError as error:
+        if code_of(error) in MISSING:
+            return None
+        raise
+
+
+def remove_markers(bucket: Bucket, key: str, above: Sequence[Version]) -> bool:
+    """Remove the delete markers above a version; return False if it cannot become the current one in this way.
+
+    That is so if one of `above` is not a marker, or if these credentials may not delete versions.
+    """
+    if not all(version.deleted for version in above):
+        return False
+    for version in above:
+        try:
+            bucket.call("DeleteObject", Key=key, VersionId=version.id)
+        except ClientError as error:
+            if status_of(error) != 403:
+                raise
+            return False
+    return True
+
+
+def revert(bucket: Bucket, key: str, version: Version, source: Mapping[str, Any]) -> None:
+    """Copy a version of a key over the current one.
 
     A delete marker comes before the copy, so that the copy is the first version since the last deletion.
 
@@ -47,11 +70,11 @@ def revert(bucket: Bucket, key: str, one: Overwritten, source: Mapping[str, Any]
     :raises ClientError, BotoCoreError: the current version is unchanged, or the first one is current already.
     """
     upload, parts = None, []
-    if one.size > PART:
-        head = bucket.call("HeadObject", Key=key, VersionId=one.first)
+    if version.size > PART:
+        head = bucket.call("HeadObject", Key=key, VersionId=version.id)
         upload = bucket.call("CreateMultipartUpload", Key=key, Metadata=head.get("Metadata", {}))["UploadId"]
-        for number, start in enumerate(range(0, one.size, PART), 1):
-            end = min(start + PART, one.size) - 1
+        for number, start in enumerate(range(0, version.size, PART), 1):
+            end = min(start + PART, version.size) - 1
             answer = bucket.call(
                 "UploadPartCopy",
                 Key=key,
@@ -73,18 +96,23 @@ def revert(bucket: Bucket, key: str, one: Overwritten, source: Mapping[str, Any]
         raise
 
 
-def _versions(bucket: Bucket, root: str) -> Iterator[dict[str, Any]]:
-    """Yield versions and delete markers by key; the versions of a key newest first."""
-    for page in bucket.pages("ListObjectVersions", Prefix=root):
-        both = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
-        yield from sorted(both, key=lambda one: one["Key"].encode("utf-8", "surrogatepass"))
+def _version(item: Mapping[str, Any], root: str, *, deleted: bool) -> Version:
+    return Version(
+        key=item["Key"][len(root) :],
+        id=str(item["VersionId"]),
+        modified=item["LastModified"].astimezone(timezone.utc),
+        latest=bool(item["IsLatest"]),
+        deleted=deleted,
+        size=item.get("Size", 0),
+        etag=str(item.get("ETag", "")),
+    )
 
 
-def _is_marker(version: Mapping[str, Any]) -> bool:
-    return "ETag" not in version
+def _key(version: Version) -> bytes:
+    return version.key.encode("utf-8", "surrogatepass")
 
 
-def _newest_first(version: Mapping[str, Any]) -> tuple[float, bool, bool]:
-    """Sort the versions of a key. botocore gives delete markers apart from versions, and times are whole seconds: of
-    one second, the latest version is newer than a marker, and a marker newer than the other versions."""
-    return -version["LastModified"].timestamp(), not version["IsLatest"], not _is_marker(version)
+def _place(version: Version) -> tuple[bytes, float, bool, bool]:
+    """Return what the versions are merged by. Times are whole seconds: of one second, the latest version is newer than
+    a marker, and a marker newer than the other versions."""
+    return _key(version), -version.modified.timestamp(), not version.latest, not version.deleted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -386,6 +387,27 @@ def test_a_pinned_read_gives_those_very_bytes_or_fails(client: S3Client, bucket:
     client.put_object(Bucket=bucket, Key=KEY, Body=b"forged")
     with pytest.raises(RepositoryError, match="changed since"), repository.read(KEY, pin=entry) as stream:
         stream.read()
+
+
+def test_versions_by_key_and_newest_first(client: S3Client, bucket: str) -> None:
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    repository = made(f"s3://{bucket}/pg", client)
+    written: dict[str, list[str]] = {"a": [], "a/b": [], "aé": []}
+    for _ in "12":
+        for key, ids in written.items():
+            ids.append(client.put_object(Bucket=bucket, Key=f"pg/{key}", Body=b"x" * len(ids))["VersionId"])
+    client.put_object(Bucket=bucket, Key="other/a", Body=b"x")
+    marker = client.delete_object(Bucket=bucket, Key="pg/a")["VersionId"]
+    written["a"].append(client.put_object(Bucket=bucket, Key="pg/a", Body=b"xxx")["VersionId"])
+    found = [version for version in repository.versions() if version.key in written]
+    assert [key for key, _ in itertools.groupby(found, key=lambda version: version.key)] == ["a", "a/b", "aé"]
+    for key, ids in written.items():
+        data = [version for version in found if version.key == key and not version.deleted]
+        assert [version.id for version in data] == ids[::-1]
+        assert [version.latest for version in data] == [True] + [False] * (len(ids) - 1)
+    assert [version.id for version in found if version.deleted] == [marker]
+    assert found[0].id == written["a"][-1], "newer than the marker, although of the same second"
+    assert [version.id for version in repository.versions("a")] == written["a/b"][::-1]
 
 
 def test_a_pin_survives_in_a_versioned_bucket(client: S3Client, bucket: str) -> None:

@@ -1,0 +1,71 @@
+"""What a versioned bucket still holds: the first versions of overwritten files, and deleted backups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.fsck.findings import Findings
+from airflow_pgbackup.backup.lost import find_overwritten, lost_among
+from airflow_pgbackup.backup.progress import counted
+from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import PIN_FILE
+from airflow_pgbackup.repository.entry import Version
+from airflow_pgbackup.repository.layout import REPOSITORY_FILE, split_key
+from airflow_pgbackup.repository.set_layout import split_set_key
+from airflow_pgbackup.wording import command
+
+
+def check_versions(repository: Repository, findings: Findings, context: RunContext, *, revert: bool) -> None:
+    """Report files of ours that somebody has overwritten, and backups that were deleted and can be restored.
+
+    :param revert: bring the first versions of overwritten files back.
+    :raises RepositoryError: `revert` is set, and versions cannot be listed or a file not be reverted.
+    """
+    try:
+        versions = list(repository.versions())
+    except RepositoryError as error:
+        if revert:
+            raise
+        hint = "Grant s3:ListBucketVersions to find files that somebody has overwritten."
+        findings.note("versions_unlisted", "", error.message, hint)
+        return
+    overwritten = [file for file in find_overwritten(versions) if _is_ours(file.first.key)]
+    for file in overwritten:
+        context.cancel.check()
+        if revert:
+            repository.revert(file.first)
+            context.log(f"reverted {file.first.key} to version {file.first.id}")
+        findings.overwritten(file, reverted=revert)
+    try:
+        _check_deleted(repository, repository.versions() if revert and overwritten else versions, findings)
+    except RepositoryError:  # these credentials may list versions, and not read their locks
+        return
+
+
+def _check_deleted(repository: Repository, versions: Iterable[Version], findings: Findings) -> None:
+    """Report what was deleted and can be restored. prune deletes nothing that is locked, so somebody else did."""
+    unlocked = 0
+    for one in lost_among(repository, versions):
+        if one.why != "deleted":
+            continue
+        if one.locked:
+            key = f"{one.series.path}/{one.id}"
+            findings.error(
+                "deleted",
+                key,
+                f"was deleted although it is locked {one.locked}, at {one.at.isoformat()}",
+                f"Run {command('undelete')} {repository.uri} {one.series.path} {one.id}, and find out who did it.",
+            )
+        else:
+            unlocked += 1
+    if unlocked:
+        hint = f"{command('undelete')} lists them. A lifecycle rule for noncurrent versions removes them for good."
+        findings.note("deleted", "", f"{counted(unlocked, 'deleted backup')} can be restored", hint)
+
+
+def _is_ours(key: str) -> bool:
+    """Return whether this package writes the key once. A pin may be written again, after unpin has deleted it."""
+    parts = split_key(key) or split_set_key(key)
+    return key == REPOSITORY_FILE or (parts is not None and parts[2] != PIN_FILE)
