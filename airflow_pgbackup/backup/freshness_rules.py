@@ -196,8 +196,13 @@ def _newest_first(backups: Iterable[Backup]) -> list[Backup]:
 
 
 def hours(span: timedelta) -> str:
-    hours = span.total_seconds() / 3600
-    return f"{hours / 24:.1f} days" if hours >= 72 else f"{hours:.1f} h"
+    """Return an age for people: ``26.0 h``; ``5 min`` below an hour, ``3.5 days`` from three days on."""
+    seconds = span.total_seconds()
+    if abs(seconds) < 60:
+        return f"{seconds:.0f} s"
+    if abs(seconds) < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 86_400:.1f} days" if seconds >= 3 * 86_400 else f"{seconds / 3600:.1f} h"
 
 
 def _is_number(value: object) -> bool:

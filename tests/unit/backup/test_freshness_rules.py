@@ -58,6 +58,8 @@ def test_the_age_is_that_of_the_data() -> None:
         "the newest backup verified at archive, 20261121T093000Z-2d7116, is 26.5 h old, more than 26.0 h"
     )
     assert "5.0 days old" in judge([backup(120)]).problems[0]
+    (problem,) = judge([backup(0.1)], rules=FreshnessRules(max_age=timedelta(seconds=45))).problems
+    assert problem.endswith("is 6 min old, more than 45 s")
 
 
 def test_no_backup_at_all() -> None:
