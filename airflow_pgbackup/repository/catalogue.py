@@ -246,9 +246,9 @@ def _catalogue(entries: Iterator[Entry]) -> Catalogue:
     backups: list[Backup] = []
     leftovers: list[Leftover] = []
     foreign: list[str] = []
-    for folder, group in groupby(entries, key=_folder_of):
+    for _, group in groupby(entries, key=_folder_of):
         members = list(group)
-        split = split_key(members[0].key) if folder else None
+        split = split_key(members[0].key)
         if split is None:
             foreign += [e.key for e in members if _is_foreign(e.key)][: 100 - len(foreign)]
             continue
@@ -259,7 +259,7 @@ def _catalogue(entries: Iterator[Entry]) -> Catalogue:
             leftovers.append(_leftover(series, backup_id, members))
         else:
             backups.append(_backup(series, backup_id, manifest, names))
-    return Catalogue(tuple(backups), tuple(leftovers), tuple(foreign[:100]))
+    return Catalogue(tuple(backups), tuple(leftovers), tuple(foreign))
 
 
 def _is_foreign(key: str) -> bool:
@@ -304,7 +304,7 @@ def _leftover(series: Series, backup_id: str, members: Sequence[Entry], attempt:
 
 def _folder_of(entry: Entry) -> tuple[str, ...]:
     """Return the first three segments of a key with four or more; else nothing."""
-    parts = entry.key.split("/", 3)
+    parts = entry.key.split("/")
     return tuple(parts[:3]) if len(parts) > 3 else ()
 
 

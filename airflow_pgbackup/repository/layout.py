@@ -115,7 +115,7 @@ def decode_segment(segment: str) -> str:
 
     :raises ValueError: :func:`encode_segment` does not make such a segment: the folder is foreign.
     """
-    name = unquote(segment, errors="strict")  # UnicodeDecodeError is a ValueError
+    name = unquote(segment)
     if not name or _encode(name) != segment:
         raise ValueError(f"not an encoded name: {segment!r}")
     return name
@@ -170,7 +170,7 @@ def backup_id(started_at: datetime, seed: str | None = None) -> str:
 
 def id_suffix(seed: str) -> str:
     """Return the six hex digits that the ids of all attempts of one run share."""
-    return hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    return hashlib.sha256(seed.encode(errors="surrogatepass")).hexdigest()[:6]
 
 
 def parse_backup_id(name: str) -> datetime | None:
@@ -305,7 +305,7 @@ def check_key(key: str) -> str:
     if _CONTROL.search(key):
         raise ConfigurationError(f"not a key: {key!r} holds a control character")
     try:
-        segments = key.encode("utf-8", "surrogateescape").split(b"/")
+        segments = key.encode(errors="surrogateescape").split(b"/")
     except UnicodeEncodeError:  # a lone surrogate that no byte of a file name becomes; JSON can hold it
         raise ConfigurationError(f"not a key: {key!r} is not valid unicode") from None
     for segment in segments:

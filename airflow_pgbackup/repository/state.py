@@ -27,15 +27,15 @@ def standing(verifications: Iterable[VerificationName]) -> tuple[str, str | None
     :return: ``("verified", highest level passed)``, ``("failed", None)``, ``("notproven", None)`` or
         ``("written", None)`` for an empty history.
     """
-    state, best, failed = "written", -1, -1
+    state, best, failed = "written", 0, 0  # ranks, 1 for the weakest level; 0 for none
     for seen in sorted(verifications, key=lambda v: (v.at, v.result == "fail")):
-        rank = LEVELS.index(seen.level)
+        rank = LEVELS.index(seen.level) + 1
         if seen.result == "fail":
-            best, failed = -1, max(failed, rank)
+            best, failed = 0, max(failed, rank)
         elif seen.result == "pass" and rank >= failed:
-            best, failed = max(best, rank), -1
+            best, failed = max(best, rank), 0
         elif seen.result == "notproven":
             state = "notproven"
-    if failed >= 0:
+    if failed:
         return "failed", None
-    return ("verified", LEVELS[best]) if best >= 0 else (state, None)
+    return ("verified", LEVELS[best - 1]) if best else (state, None)
