@@ -6,13 +6,25 @@ import os
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryNotFound
-from airflow_pgbackup.repository.catalogue import Backup, find_backup, read_catalogue, read_manifest, read_manifests
+from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, ManifestError, RepositoryNotFound
+from airflow_pgbackup.repository.catalogue import (
+    Backup,
+    Leftover,
+    find_backup,
+    find_folder,
+    read_catalogue,
+    read_manifest,
+    read_manifests,
+    select_series,
+    series_order,
+)
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import LEVELS, RESULTS, Series, VerificationName
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.manifest import (
@@ -62,6 +74,11 @@ def seen(marks: str) -> list[VerificationName]:
 def test_standing(history: str, state: str, level: str | None) -> None:
     assert standing(seen(history)) == (state, level)
     assert standing(reversed(seen(history))) == (state, level), "a listing may come in any order"
+
+
+def test_of_two_results_at_one_instant_the_failure_counts() -> None:
+    both = [VerificationName(NIGHT, "archive", "fail"), VerificationName(NIGHT, "archive", "pass")]
+    assert standing(both) == standing(reversed(both)) == ("failed", None)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(LEVELS), st.sampled_from(RESULTS)), max_size=6))
@@ -156,6 +173,58 @@ def test_names_tell_the_state(repository: LocalRepository, put: Callable[..., No
     assert [v.file for v in backup.verifications] == ["verification-20261122T021500.123456Z-archive-pass.json"]
 
 
+def test_times_are_those_of_the_files(repository: LocalRepository, put: Callable[..., None], root: Path) -> None:
+    name = VerificationName(NIGHT, "archive", "pass")
+    for minute, file in enumerate(("app.dump", "manifest.json", name.file)):
+        put(f"prod/app/{ID}/{file}")
+        at = (NIGHT + timedelta(minutes=minute)).timestamp()
+        os.utime(root / f"prod/app/{ID}/{file}", (at, at))
+    backup = only(repository)
+    assert backup.committed_at == NIGHT + timedelta(minutes=1)
+    assert backup.stored_at == {name: NIGHT + timedelta(minutes=2)}
+    (root / f"prod/app/{ID}/manifest.json").unlink()
+    (leftover,) = read_catalogue(repository).leftovers
+    assert (leftover.modified, leftover.attempt) == (NIGHT + timedelta(minutes=2), None)
+
+
+def test_attempts_are_listed_where_more_than_one_has_written(
+    repository: LocalRepository, put: Callable[..., None], root: Path
+) -> None:
+    put(f"prod/app/{ID}/manifest.json")
+    put(f"prod/app/{ID}/0123abcd/app.dir/toc.dat", b"123")
+    put(f"prod/app/{ID}/0123abcd/app.dir/1.dat", b"4")
+    assert only(repository).attempts == ()
+    put(f"prod/app/{ID}/89abcdef/app.dump", b"56789")
+    os.utime(root / f"prod/app/{ID}/89abcdef/app.dump", (NIGHT.timestamp(), NIGHT.timestamp()))
+    backup = only(repository)
+    one, other = backup.attempts
+    assert (one.attempt, one.size, one.folder) == ("0123abcd", 4, f"prod/app/{ID}/0123abcd")
+    assert other == Leftover(series=APP, id=ID, size=5, modified=NIGHT, attempt="89abcdef")
+    assert backup.size == 9
+    found, entries = find_folder(repository, APP, ID)
+    assert found == backup
+    assert sorted(entries) == [
+        "0123abcd/app.dir/1.dat",
+        "0123abcd/app.dir/toc.dat",
+        "89abcdef/app.dump",
+        "manifest.json",
+    ]
+
+
+def test_what_a_listing_shows_as_json(repository: LocalRepository, put: Callable[..., None]) -> None:
+    put(f"prod/app/{ID}/app.dump", b"12345")
+    put(f"prod/app/{ID}/manifest.json")
+    put(f"prod/app/{ID}/{VerificationName(NIGHT, 'archive', 'pass').file}")
+    assert only(repository).as_json() == {
+        "series": "prod/app",
+        "id": ID,
+        "started_at": "2026-11-22T02:00:00+00:00",
+        "size": 5,
+        "state": "verified",
+        "verified": "archive",
+    }
+
+
 def test_a_directory_is_the_sum_of_its_members(repository: LocalRepository, put: Callable[..., None]) -> None:
     put(f"prod/app/{ID}/manifest.json")
     put(f"prod/app/{ID}/app.dir/toc.dat", b"123")
@@ -175,9 +244,10 @@ def test_a_folder_without_a_manifest_is_not_a_backup(repository: LocalRepository
     (leftover,) = catalogue.leftovers
     assert (leftover.series, leftover.id, leftover.size, leftover.folder) == (APP, ID, 4, f"prod/app/{ID}")
     for read in (find_backup, read_manifest):
-        with pytest.raises(BackupNotFound, match=f"has no backup prod/app/{ID}") as raised:
+        with pytest.raises(BackupNotFound) as raised:
             read(repository, APP, ID)
-        assert "List its backups" in (raised.value.hint or "")
+        assert raised.value.message == f"{repository.uri} has no backup prod/app/{ID}"
+        assert raised.value.hint == "List its backups with pgbackup list."
 
 
 @pytest.mark.parametrize("spoil", ["no artifact", "empty manifest", "huge manifest"])
@@ -189,6 +259,15 @@ def test_incomplete(repository: LocalRepository, root: Path, put: Callable[..., 
     if spoil == "huge manifest":
         os.truncate(root / f"prod/app/{ID}/manifest.json", MAX_BYTES + 1)
     assert (only(repository).state, only(repository).level) == ("incomplete", None)
+
+
+def test_the_largest_manifest_is_not_incomplete(
+    repository: LocalRepository, root: Path, put: Callable[..., None]
+) -> None:
+    put(f"prod/app/{ID}/app.dump")
+    put(f"prod/app/{ID}/manifest.json")
+    os.truncate(root / f"prod/app/{ID}/manifest.json", MAX_BYTES)
+    assert only(repository).state == "written"
 
 
 def test_foreign_things_are_passed_over(repository: LocalRepository, put: Callable[..., None], root: Path) -> None:
@@ -213,6 +292,30 @@ def test_foreign_things_are_passed_over(repository: LocalRepository, put: Callab
     assert sorted(catalogue.foreign) == sorted(foreign)
 
 
+def test_an_object_named_like_a_folder_hides_no_backup(
+    repository: LocalRepository, put: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(f"prod/app/{ID}/app.dump")
+    put(f"prod/app/{ID}/manifest.json")
+    # As in S3, where a key may be the beginning of other keys.
+    entries = [Entry(f"prod/app/{ID}", 1, NIGHT), *repository.list("prod")]
+    monkeypatch.setattr(repository, "list", lambda prefix: iter(entries))
+    catalogue = read_catalogue(repository)
+    assert [backup.id for backup in catalogue.backups] == [ID]
+    assert catalogue.foreign == (f"prod/app/{ID}",)
+
+
+def test_a_hundred_foreign_keys_are_listed(repository: LocalRepository, put: Callable[..., None]) -> None:
+    others = [APP, Series("prod", "crm")]
+    for series in others:
+        for number in range(60):
+            put(f"{series.path}/notes-{number:02}.txt")
+            put(f"{series.path}/notes/{number:02}.txt")
+    for found in (read_catalogue(repository).foreign, read_catalogue(repository, series=others).foreign):
+        assert (len(found), len(set(found))) == (100, 100)
+        assert all(key.startswith("prod/app/notes") for key in found)
+
+
 def test_series_are_exact(repository: LocalRepository, put: Callable[..., None]) -> None:
     series = [
         APP,
@@ -234,11 +337,69 @@ def test_series_are_exact(repository: LocalRepository, put: Callable[..., None])
         APP,
         Series("prod", None),
     ]
+    assert list(read_catalogue(repository, series=[APP, series[6]]).by_series()) == [APP, series[6]]
     assert read_catalogue(repository, series=[]).backups == ()
     assert read_catalogue(repository, series=[Series("prod", "nobody")]).backups == ()
     assert {s.server for s in read_catalogue(repository, server="prod").by_series()} == {"prod"}
     assert read_catalogue(repository, server="prod2", series=[APP]).backups == ()
     assert find_backup(repository, Series("prod", None), ID).series.database is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"server": "prod", "databases": None}, None),
+        ({"server": None, "databases": None}, None),
+        ({"server": "prod", "databases": []}, []),
+        ({"server": "prod", "databases": ["b", "a", "b"]}, [Series("prod", "b"), Series("prod", "a")]),
+        ({"server": "prod", "databases": None, "cluster": True}, [Series("prod", None)]),
+        (
+            {"server": "prod", "databases": ["app"], "cluster": True, "scopes": ["roles", "globals", "roles"]},
+            [APP, Series("prod", None), Series("prod", None, "roles"), Series("prod", None, "globals")],
+        ),
+    ],
+)
+def test_series_that_are_asked_for(asked: dict[str, Any], expected: list[Series] | None) -> None:
+    assert select_series(**asked) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "message", "hint"),
+    [
+        ({"server": "prod", "databases": "app"}, "databases is 'app'", "Pass a list of names."),
+        ({"server": "prod", "databases": None, "scopes": "roles"}, "scopes is 'roles'", "Pass a list of names."),
+        (
+            {"server": "prod", "databases": None, "scopes": ["roles", "rolls", "x"]},
+            "unknown scope 'rolls'",
+            "Choose from globals, roles, tablespaces.",
+        ),
+        *(
+            (
+                {"server": None, "databases": None, **named},
+                "databases are named without their server",
+                "Pass server= as in the dumps; by default it is the connection id.",
+            )
+            for named in ({"databases": ["app"]}, {"cluster": True}, {"scopes": ["roles"]})
+        ),
+    ],
+)
+def test_series_that_cannot_be_asked_for(asked: dict[str, Any], message: str, hint: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        select_series(**asked)
+    assert (raised.value.message, raised.value.hint) == (message, hint)
+
+
+def test_what_pg_dumpall_made_comes_last() -> None:
+    in_order = [
+        Series("prod", "app"),
+        Series("prod", "zoo"),
+        Series("prod", None),
+        Series("prod", None, "globals"),
+        Series("prod", None, "roles"),
+        Series("stage", "app"),
+    ]
+    mixed = [in_order[place] for place in (3, 5, 1, 4, 0, 2)]
+    assert sorted(mixed, key=series_order) == in_order
 
 
 def test_newest_first(repository: LocalRepository, put: Callable[..., None]) -> None:
@@ -268,8 +429,13 @@ def test_manifests_are_read_only_for_what_is_shown(repository: LocalRepository, 
 
 def test_a_manifest_in_the_wrong_place_is_not_believed(repository: LocalRepository, put: Callable[..., None]) -> None:
     put(f"prod/app/{ID}/manifest.json", manifest(repository, Series("prod", "other")).to_json())
-    with pytest.raises(ManifestError, match="is the manifest of prod/other/"):
+    with pytest.raises(ManifestError) as raised:
         read_manifest(repository, APP, ID)
+    place = repository.location(f"prod/app/{ID}/manifest.json")
+    assert raised.value.message == f"{place} is the manifest of prod/other/{ID}"
+    assert raised.value.hint == (
+        "The folder was moved or copied: check which backup the artifact beside it belongs to."
+    )
 
 
 def test_a_huge_manifest_is_not_read(repository: LocalRepository, put: Callable[..., None], root: Path) -> None:
