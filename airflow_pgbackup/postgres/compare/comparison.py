@@ -139,13 +139,10 @@ def _each(
 
     batches = list(_batches(tables))
     with ThreadPoolExecutor(usable_processors(), thread_name_prefix="compare") as pool:
-        try:
-            readers: dict[int, Reader] = {}
-            for numbers, made in zip(batches, pool.map(read, batches), strict=True):
-                readers.update(zip(numbers, made, strict=True))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        readers: dict[int, Reader] = {}
+        # An error ends the iterator of map(), which then cancels what has not begun.
+        for numbers, made in zip(batches, pool.map(read, batches), strict=True):
+            readers.update(zip(numbers, made, strict=True))
     for number, table in enumerate(tables):
         yield table, readers[number]
 
