@@ -58,7 +58,7 @@ PARTS = {
     ),
     "compare": Part(
         ("postgres/compare/comparison.py", "postgres/archive/row_digests.py"),
-        ("tests/unit/postgres/test_row_digests.py", "tests/integration/postgres/test_database_reader.py"),
+        ("tests/unit/postgres/test_row_digests.py", "tests/unit/postgres/test_comparison.py"),
     ),
 }
 EXPECTED: dict[str, str] = {}
