@@ -16,8 +16,8 @@ from itertools import groupby, takewhile
 from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, read_manifest
-from airflow_pgbackup.repository.entry import Version
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, VerificationName, attempt_of, split_key
+from airflow_pgbackup.repository.protection import Version
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LostBackup:
 
     :param why: ``deleted``, or ``overwritten``.
     :param at: when, by the clock of the store.
-    :param locked: why the store refuses to remove its manifest for good, as :meth:`.Repository.locked`.
+    :param locked: why the store refuses to remove its manifest for good, as :meth:`.Protection.locked`.
     :param files: what must be restored, the manifest last.
     """
 
@@ -70,7 +70,7 @@ def find_lost(repository: Repository, prefix: str = "") -> list[LostBackup]:
 
     :raises RepositoryError: the store does not answer, or the credentials may not list versions.
     """
-    return lost_among(repository, repository.versions(prefix))
+    return lost_among(repository, repository.protection.versions(prefix))
 
 
 def lost_among(repository: Repository, versions: Iterable[Version]) -> list[LostBackup]:
@@ -94,7 +94,7 @@ def find_overwritten(versions: Iterable[Version]) -> Iterator[LostFile]:
     Whoever may only put objects cannot change which version is the first one since then: a put adds a version, and a
     delete marker needs the right to delete.
 
-    :param versions: in the order of :meth:`.Repository.versions`.
+    :param versions: in the order of :meth:`.Protection.versions`.
     """
     for _, every in groupby(versions, key=lambda version: version.key):
         since = list(takewhile(lambda version: not version.deleted, every))
@@ -156,5 +156,5 @@ def _deleted_data(repository: Repository, series: Series, id: str, lost: Mapping
 
 def _with_lock(repository: Repository, lost: LostBackup) -> LostBackup:
     file = next((file for file in lost.files if file.first.key.endswith(f"/{MANIFEST_FILE}")), lost.files[0])
-    locked = repository.version_locked(file.first)
+    locked = repository.protection.locked(file.first.key, file.first.id)
     return LostBackup(lost.series, lost.id, lost.why, lost.at, locked, lost.files)

@@ -63,4 +63,4 @@ def unpin(*, repository: Repository, series: Series, id: str) -> None:
 
 def _hold(repository: Repository, folder: str, *, on: bool) -> str | None:
     keys = [entry.key for entry in repository.list(folder)]
-    return repository.hold([key for key in keys if key != f"{folder}/{PIN_FILE}"], on=on)
+    return repository.protection.hold([key for key in keys if key != f"{folder}/{PIN_FILE}"], on=on)

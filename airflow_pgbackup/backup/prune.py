@@ -310,7 +310,7 @@ class _Prune:
         last; in a versioned bucket a delete would "succeed" nevertheless."""
 
         def ask(backup: Backup) -> str | None:
-            return self.repository.locked(f"{backup.folder}/{MANIFEST_FILE}")
+            return self.repository.protection.locked(f"{backup.folder}/{MANIFEST_FILE}")
 
         with ThreadPoolExecutor(THREADS) as pool:
             return {(b.series, b.id): lock for b, lock in zip(backups, pool.map(ask, backups), strict=True) if lock}

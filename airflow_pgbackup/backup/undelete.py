@@ -35,7 +35,7 @@ def undelete(*, repository: Repository, series: Series, id: str, context: RunCon
     lost = found[0]
     for file in lost.files:
         context.cancel.check()
-        repository.restore_version(file.first, file.above)
+        repository.protection.restore(file.first, file.above)
         context.log(f"restored {file.first.key}")
     backup = find_backup(repository, series, id)
     if backup.state == "incomplete":

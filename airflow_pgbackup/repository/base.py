@@ -36,7 +36,7 @@ from airflow_pgbackup.errors import (
 from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository.byte_source import ByteSource, OnRead
 from airflow_pgbackup.repository.cancellation import CancelFlag
-from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite, Version
+from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
 from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX, check_key, is_key
 from airflow_pgbackup.repository.listing_limits import limited
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, RepositoryFile
@@ -52,6 +52,8 @@ class Repository(ABC):
     def __init__(self, uri: str, *, cancel: CancelFlag | None = None) -> None:
         self.uri = uri
         """``file:///var/backups/pg`` or ``s3://bucket/prefix``, without a trailing slash."""
+        self.protection = Protection()
+        """What the store does against deletion and overwriting."""
         self._cancel = cancel
         self._uuid: str | None = None
 
@@ -279,53 +281,6 @@ class Repository(ABC):
         """Return its path where keys are files, else None."""
         return None
 
-    def locked(self, key: str) -> str | None:
-        """Return why the store refuses to delete a key: ``until 2027-01-31T02:00:00+00:00``, ``by a legal hold``;
-        else None."""
-        return None
-
-    def may_bypass_lock(self) -> bool:
-        """Return whether these credentials may delete what is locked, by trying it with a small file."""
-        return False
-
-    def versions(self, prefix: str = "") -> Iterator[Version]:
-        """Yield every version of every key below a folder, delete markers too; nothing where the store keeps none.
-
-        Sorted by key, those of a key newest first.
-
-        :raises RepositoryError: the credentials may not list them, or there are more than allowed.
-        """
-        return iter(())
-
-    def version_locked(self, version: Version) -> str | None:
-        """Return why the store refuses to delete a version, as :meth:`locked` does."""
-        return None
-
-    def restore_version(self, version: Version, above: Sequence[Version]) -> None:
-        """Make a version the current one again: remove the delete markers `above` it, else let the store copy it.
-
-        :raises RepositoryError: the store refuses, or `above` holds newer data that cannot be hidden.
-        """
-        raise RepositoryError(f"{self.uri} keeps no versions")
-
-    def hold(self, keys: Iterable[str], *, on: bool) -> str | None:
-        """Set or remove a legal hold, which keeps the store from deleting keys; return why the store cannot, else None.
-
-        :raises RepositoryError: a hold exists and cannot be removed, or the store does not answer.
-        """
-        return "the store has no legal hold"
-
-    def protection(self) -> Protection | None:
-        """Return how the store keeps what is deleted; None where it keeps nothing."""
-        return None
-
-    def revert(self, version: Version) -> None:
-        """Make a version of an overwritten key the current one again. The others stay as older versions.
-
-        :raises RepositoryError: the store refuses it; the current version is unchanged.
-        """
-        raise RepositoryError(f"cannot revert {self.location(version.key)}: {self.uri} keeps no versions")
-
     def free_bytes(self) -> int | None:
         """Return the free space in bytes; None where the store has no such limit."""
         return None
@@ -347,14 +302,15 @@ class Repository(ABC):
             :meth:`unfinished_writes` finds it.
         :return: whether it could be deleted.
         :raises RepositoryError: it could not be written, or the deletion failed for another reason.
+        :raises ConfigurationError: the repository is to lock what it writes, and the store cannot.
         """
         key = f"{TEMP_PREFIX}probe-{secrets.token_hex(8)}"
         self._write(key, ByteSource(io.BytesIO(b"probe")), size_hint=5, sha256=None)
-        if self._remove_probe(key):
-            return True
-        if say is not None:
+        deleted = self._remove_probe(key)
+        if not deleted and say is not None:
             say(f"append-only: these credentials may add to {self.uri}, not delete; prune sweeps {key}")
-        return False
+        self.protection.require_lock()
+        return deleted
 
     @abstractmethod
     def unfinished_writes(

@@ -45,21 +45,3 @@ class UnfinishedWrite:
     key: str
     modified: datetime
     upload_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One version of a key, in a store that keeps versions.
-
-    :param id: as the store names it. :param modified: when it was written, aware UTC, by the store's clock.
-    :param latest: whether it is the current one, which readers see.
-    :param deleted: whether it is a delete marker, which hides the older ones.
-    """
-
-    key: str
-    id: str
-    modified: datetime
-    latest: bool
-    deleted: bool
-    size: int = 0
-    etag: str = ""

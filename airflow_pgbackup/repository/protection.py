@@ -1,13 +1,34 @@
-"""What a store does to keep deleted objects: versions, object lock, lifecycle rules."""
+"""What a store does against deletion and overwriting: it keeps earlier versions, or locks what is written."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+from airflow_pgbackup.errors import RepositoryError
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a key, in a store that keeps versions.
+
+    :param id: as the store names it. :param modified: when it was written, aware UTC, by the store's clock.
+    :param latest: whether it is the current one, which readers see.
+    :param deleted: whether it is a delete marker, which hides the older ones.
+    """
+
+    key: str
+    id: str
+    modified: datetime
+    latest: bool
+    deleted: bool
+    size: int = 0
+    etag: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protection:
+class ProtectionSettings:
     """How a bucket is set up. None: the credentials may not read it, or the store does not know it.
 
     :param versioning: ``enabled``, ``suspended``, or ``off``.
@@ -25,3 +46,64 @@ class Protection:
     noncurrent_days: int | None = None
     lock_mode: str | None = None
     lock_span: timedelta | None = None
+
+
+class Protection:
+    """The protection by a store that keeps no versions and locks nothing. Another store overrides every method.
+
+    Keys are those of the repository, and errors of the store are raised as :class:`.RepositoryError`.
+    """
+
+    def settings(self) -> ProtectionSettings | None:
+        """Return how the store is set up; None where it protects nothing."""
+        return None
+
+    # -- locks ---------------------------------------------------------------------------------------------------
+
+    def require_lock(self) -> None:
+        """Check that the store can lock what the repository is to lock.
+
+        :raises ConfigurationError: it cannot.
+        """
+
+    def locked(self, key: str, version: str | None = None) -> str | None:
+        """Return why the store refuses to delete a key: ``until 2027-01-31T02:00:00+00:00``, ``by a legal hold``;
+        else None.
+
+        :param version: the id of one of its versions; by default the current one.
+        """
+        return None
+
+    def may_bypass_lock(self) -> bool:
+        """Return whether these credentials may delete what is locked, by trying it with a small file."""
+        return False
+
+    def hold(self, keys: Iterable[str], *, on: bool) -> str | None:
+        """Set or remove a legal hold, which keeps the store from deleting keys; return why the store cannot, else None.
+
+        :raises RepositoryError: a hold exists and cannot be removed, or the store does not answer.
+        """
+        return "the store has no legal hold"
+
+    # -- versions ------------------------------------------------------------------------------------------------
+
+    def versions(self, prefix: str = "") -> Iterator[Version]:
+        """Yield every version of every key below a folder, delete markers too: by key, those of a key newest first.
+
+        :raises RepositoryError: the credentials may not list them, or there are more than allowed.
+        """
+        return iter(())
+
+    def restore(self, version: Version, above: Sequence[Version]) -> None:
+        """Make a version the current one again: remove the delete markers `above` it, else let the store copy it.
+
+        :raises RepositoryError: the store refuses, or `above` holds newer data that cannot be hidden.
+        """
+        raise RepositoryError(f"cannot restore {version.key}: the store keeps no versions")
+
+    def revert(self, version: Version) -> None:
+        """Make a version of an overwritten key the current one again. The others stay as older versions.
+
+        :raises RepositoryError: the store refuses it; the current version is unchanged.
+        """
+        raise RepositoryError(f"cannot revert {version.key}: the store keeps no versions")

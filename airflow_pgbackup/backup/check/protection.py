@@ -8,17 +8,19 @@ from datetime import timedelta
 from airflow_pgbackup.backup.findings import Findings
 from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.protection import Protection
+from airflow_pgbackup.repository.protection import ProtectionSettings
 
 
 def check_protection(repository: Repository, findings: Findings, say: Callable[[str], None]) -> None:
     """Say whether the store keeps versions and locks objects, and report what costs money or weakens the lock."""
+    protection = repository.protection
     try:
-        found = repository.protection()
+        found = protection.settings()
         if found is None:
             return
         say(f"{repository.uri}: {'; '.join(_facts(found))}")
-        bypass = repository.may_bypass_lock() if found.object_lock and found.lock_mode == "governance" else False
+        governed = found.object_lock and found.lock_mode == "governance"
+        bypass = protection.may_bypass_lock() if governed else False
     except RepositoryError as error:
         findings.add_error("protection", error, "Check the rights of the credentials to the bucket's settings.")
         return
@@ -36,7 +38,7 @@ def check_protection(repository: Repository, findings: Findings, say: Callable[[
         )
 
 
-def _facts(found: Protection) -> list[str]:
+def _facts(found: ProtectionSettings) -> list[str]:
     locks = {True: "object lock", False: "no object lock", None: "object lock unknown"}[found.object_lock]
     if found.default_mode and found.default_span:
         locks += f" (default retention: {found.default_mode}, {_days(found.default_span)})"

@@ -11,8 +11,8 @@ from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE
-from airflow_pgbackup.repository.entry import Version
 from airflow_pgbackup.repository.layout import REPOSITORY_FILE, split_key
+from airflow_pgbackup.repository.protection import Version
 from airflow_pgbackup.repository.set_layout import split_set_key
 from airflow_pgbackup.wording import command
 
@@ -24,7 +24,7 @@ def check_versions(repository: Repository, findings: Findings, context: RunConte
     :raises RepositoryError: `revert` is set, and versions cannot be listed or a file not be reverted.
     """
     try:
-        versions = list(repository.versions())
+        versions = list(repository.protection.versions())
     except RepositoryError as error:
         if revert:
             raise
@@ -35,11 +35,11 @@ def check_versions(repository: Repository, findings: Findings, context: RunConte
     for file in overwritten:
         context.cancel.check()
         if revert:
-            repository.revert(file.first)
+            repository.protection.revert(file.first)
             context.log(f"reverted {file.first.key} to version {file.first.id}")
         findings.overwritten(file, reverted=revert)
     try:
-        _check_deleted(repository, repository.versions() if revert and overwritten else versions, findings)
+        _check_deleted(repository, repository.protection.versions() if revert and overwritten else versions, findings)
     except RepositoryError:  # these credentials may list versions, and not read their locks
         return
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 CHECKSUMS = frozenset(f"Checksum{name}" for name in ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"))
@@ -27,7 +27,7 @@ def checksum_of(data: bytes, algorithm: str | None) -> str | None:
     return base64.b64encode(digest(data)).decode() if digest else None
 
 
-def whole_checksum_of(head: dict[str, Any], algorithm: str | None) -> str | None:
+def whole_checksum_of(head: Mapping[str, Any], algorithm: str | None) -> str | None:
     """Return the checksum of the complete object from its HEAD; None if the store has none of that algorithm."""
     checksum = head.get(f"Checksum{algorithm}")
     is_composite = not checksum or "-" in checksum or head.get("ChecksumType") == "COMPOSITE"

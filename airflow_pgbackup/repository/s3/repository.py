@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -17,7 +17,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from airflow_pgbackup.errors import (
     AlreadyExists,
     BackupNotFound,
-    ConfigurationError,
     PgBackupError,
     RepositoryError,
     RepositoryNotFound,
@@ -26,25 +25,18 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.byte_source import ByteSource, OnRead
 from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.catalogue import PIN_FILE
-from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite, Version
+from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
-from airflow_pgbackup.repository.protection import Protection
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.console import console_url
+from airflow_pgbackup.repository.s3.copying import copy_source
 from airflow_pgbackup.repository.s3.directory import DirectoryUpload
-from airflow_pgbackup.repository.s3.errors import KEPT, MISSING, NO_LOCK, code_of, line_of, status_of
+from airflow_pgbackup.repository.s3.errors import KEPT, MISSING, code_of, line_of, status_of
 from airflow_pgbackup.repository.s3.options import MIB, S3Options
-from airflow_pgbackup.repository.s3.protection import (
-    lock_of,
-    may_bypass_lock,
-    read_lock_configuration,
-    read_protection,
-    set_hold,
-)
+from airflow_pgbackup.repository.s3.protection import S3Protection
 from airflow_pgbackup.repository.s3.reader import ObjectReader
 from airflow_pgbackup.repository.s3.unfinished import old_probes, old_uploads
 from airflow_pgbackup.repository.s3.upload import Upload
-from airflow_pgbackup.repository.s3.versions import head_version, list_versions, remove_markers, revert
 from airflow_pgbackup.repository.set_layout import split_set_key
 from airflow_pgbackup.text import printing
 from airflow_pgbackup.wording import new_repository, store
@@ -52,8 +44,6 @@ from airflow_pgbackup.wording import new_repository, store
 log = logging.getLogger(__name__)
 
 BATCH = 1000  # keys in one DeleteObjects
-# Parts of a server-side copy take no memory here. Larger parts need fewer requests, smaller ones copy in parallel.
-COPY_PART = 512 * MIB
 
 
 class S3Repository(Repository):
@@ -76,6 +66,7 @@ class S3Repository(Repository):
         self._root = f"{prefix}/" if prefix else ""
         of = client_of._bucket if isinstance(client_of, S3Repository) else None
         self._bucket: Bucket = Bucket(bucket, options, of=of, cancel=cancel)
+        self.protection = S3Protection(self._bucket, self._root, self.uri, partial(self._upload, self._bucket))
 
     def console_url(self, folder: str) -> str | None:
         return console_url(self._bucket.client, self._bucket.name, f"{self._root}{folder}/")
@@ -121,84 +112,17 @@ class S3Repository(Repository):
         if self.stat(key) is not None:
             raise AlreadyExists(f"{self.location(key)} exists already")
         version = pin.version if pin and pin.version else _entry(source_key, source_head).version
-        source = _copy_source(other._bucket, other._root + source_key, version)
-        part = max(COPY_PART, -(-source_head["ContentLength"] // self._bucket.options.max_parts))
+        source = copy_source(other._bucket, other._root + source_key, version)
         upload = self._upload(self._bucket, key)
         with self._bucket.errors(what):
             try:
-                head = upload.copy(source, source_head, part, cancel.check if cancel else lambda: None)
+                head = upload.copy(source, source_head, cancel.check if cancel else lambda: None)
             except ClientError as error:
                 # Refused for these credentials or by this store: the caller streams instead.
                 if status_of(error) in (403, 405, 501):
                     return None
                 raise
         return _entry(key, head)
-
-    def locked(self, key: str) -> str | None:
-        """Return the object lock, which S3 reveals to roles with s3:GetObjectRetention and s3:GetObjectLegalHold."""
-        check_key(key)
-        with self._bucket.errors(f"cannot read the metadata of {self.location(key)}"):
-            head = self._bucket.head(self._root + key)
-        if head is None:
-            return None
-        return lock_of(head)
-
-    def versions(self, prefix: str = "") -> Iterator[Version]:
-        folder = f"{check_key(prefix)}/" if prefix else ""
-        with self._bucket.errors(f"cannot list the versions of {self.uri}"):
-            yield from list_versions(self._bucket, self._root, self._root + folder)
-
-    def version_locked(self, version: Version) -> str | None:
-        with self._bucket.errors(f"cannot read the metadata of {self.location(version.key)}"):
-            head = head_version(self._bucket, self._root + version.key, version.id)
-        return None if head is None else lock_of(head)
-
-    def restore_version(self, version: Version, above: Sequence[Version]) -> None:
-        key = self._root + check_key(version.key)
-        what = f"cannot restore a version of {self.location(version.key)}"
-        with self._bucket.errors(what):
-            if remove_markers(self._bucket, key, above):
-                return
-            head = head_version(self._bucket, key, version.id)
-            if head is None:
-                raise BackupNotFound(f"{what}: it was removed meanwhile")
-            if self._bucket.head(key) is not None:
-                self._bucket.call("DeleteObject", Key=key)  # hides it: the copy overwrites nothing
-            part = max(COPY_PART, -(-head["ContentLength"] // self._bucket.options.max_parts))
-            source = _copy_source(self._bucket, key, version.id)
-            self._upload(self._bucket, version.key).copy(source, head, part, self._bucket.check)
-
-    def hold(self, keys: Iterable[str], *, on: bool) -> str | None:
-        with self._bucket.errors(f"cannot {'set' if on else 'remove'} a legal hold in {self.uri}"):
-            return set_hold(self._bucket, [self._root + check_key(key) for key in keys], on=on)
-
-    def protection(self) -> Protection:
-        with self._bucket.errors(f"cannot read the settings of {self.uri}"):
-            return read_protection(self._bucket, self._root)
-
-    def may_bypass_lock(self) -> bool:
-        with self._bucket.errors(f"cannot try the object lock of {self.uri}"):
-            return may_bypass_lock(self._bucket, f"{self._root}{TEMP_PREFIX}probe-{secrets.token_hex(8)}")
-
-    def probe(self, say: Callable[[str], None] | None = None) -> bool:
-        """Probe the store, and check that the bucket has object lock if this repository locks what it writes.
-
-        :raises ConfigurationError: it has none.
-        """
-        deleted = super().probe(say)
-        if (lock := self._bucket.options.lock) is None:
-            return deleted
-        with self._bucket.errors(f"cannot read the object lock of {self.uri}"):
-            configuration = read_lock_configuration(self._bucket)
-        if configuration is not None and configuration.get("ObjectLockEnabled") != "Enabled":
-            name = self._bucket.name
-            raise ConfigurationError(f"bucket {name} has no object lock, but lock_for is {lock}", hint=NO_LOCK)
-        return deleted
-
-    def revert(self, version: Version) -> None:
-        key = self._root + version.key
-        with self._bucket.errors(f"cannot revert {self.location(version.key)} to version {version.id}"):
-            revert(self._bucket, key, version, _copy_source(self._bucket, key, version.id))
 
     def unfinished_writes(
         self, older_than: timedelta, *, prefix: str = "", say: Callable[[str], None] | None = None
@@ -383,17 +307,3 @@ def _said(error: Mapping[str, Any]) -> str:
 
 def _quoted(etag: str) -> str:
     return etag if etag.startswith('"') else f'"{etag}"'
-
-
-def _copy_source(bucket: Bucket, key: str, version: str | None) -> dict[str, Any]:
-    source: dict[str, Any] = {"CopySource": {"Bucket": bucket.name, "Key": key}}
-    if version is not None and version.startswith('"'):
-        source["CopySourceIfMatch"] = version
-    elif version is not None:
-        source["CopySource"]["VersionId"] = version
-    for name, value in bucket.options.extra_args.items():
-        if name.startswith("SSECustomer"):
-            source[f"CopySource{name}"] = value
-        elif name == "ExpectedBucketOwner":
-            source["ExpectedSourceBucketOwner"] = value
-    return source

@@ -31,6 +31,7 @@ from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, PgBackupError
 from airflow_pgbackup.repository.byte_source import ByteSource
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.checksums import checksum_of, composite_of, whole_checksum_of
+from airflow_pgbackup.repository.s3.copying import part_size
 from airflow_pgbackup.repository.s3.errors import code_of, refused, status_of
 from airflow_pgbackup.repository.s3.options import PartPlan
 from airflow_pgbackup.repository.s3.parts import Parts, Sent, part_entry
@@ -103,19 +104,16 @@ class Upload:
         """Remove the parts that were sent."""
         self._abort(sent.upload)
 
-    def copy(
-        self, source: dict[str, str], head: dict[str, Any], part_size: int, check: Callable[[], None]
-    ) -> dict[str, Any]:
+    def copy(self, source: Mapping[str, Any], head: Mapping[str, Any], check: Callable[[], None]) -> dict[str, Any]:
         """Let the store copy an object; result and errors as for :meth:`run`.
 
-        :param source: CopySource, and the parameters that select the version and decrypt it.
-        :param head: the answer to a HEAD of the source.
-        :param part_size: bytes; a larger object is copied in parts.
+        :param source: see :func:`.copy_source`. :param head: the answer to a HEAD of it.
         :param check: raises when the copy should stop.
         """
         size = int(head["ContentLength"])
+        part = part_size(self._bucket, size)
         metadata = {**head.get("Metadata", {}), **self._metadata}
-        if size <= part_size:
+        if size <= part:
             check()
             tags = {"TaggingDirective": "REPLACE"} if "Tagging" in self._bucket.options.extra_args else {}
             self._commit(
@@ -139,8 +137,8 @@ class Upload:
         upload = self._create(metadata)
         parts = Parts(self._bucket, send)
         try:
-            for number, start in enumerate(range(0, size, part_size), 1):
-                parts.add(number, f"bytes={start}-{min(start + part_size, size) - 1}", 0)
+            for number, start in enumerate(range(0, size, part), 1):
+                parts.add(number, f"bytes={start}-{min(start + part, size) - 1}", 0)
             done = parts.finish()
             check()
         except BaseException:

@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_pgbackup.repository.entry import Version
+from airflow_pgbackup.repository.protection import Version
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.errors import MISSING, code_of, status_of
 from airflow_pgbackup.repository.s3.options import MIB

@@ -22,7 +22,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE
 from airflow_pgbackup.repository.layout import Series, backup_folder
 from airflow_pgbackup.repository.open import open_repository
-from airflow_pgbackup.repository.protection import Protection
+from airflow_pgbackup.repository.protection import ProtectionSettings
 from airflow_pgbackup.repository.s3.object_lock import ObjectLock
 from airflow_pgbackup.repository.s3.options import MIB, S3Options
 
@@ -146,9 +146,9 @@ def test_the_store_takes_precedence_over_the_settings() -> None:
 
 def test_how_a_bucket_keeps_what_is_deleted(s3: S3Server, client: S3Client, lockable: Lockable) -> None:
     plain = open_repository(f"s3://{s3.bucket()}", s3=S3Options(client_factory=s3.client))
-    assert plain.protection() == Protection(versioning="off", object_lock=False, noncurrent_days=0)
+    assert plain.protection.settings() == ProtectionSettings(versioning="off", object_lock=False, noncurrent_days=0)
     repository = lockable(lock_for="30d")
-    assert repository.protection() == Protection(
+    assert repository.protection.settings() == ProtectionSettings(
         versioning="enabled", object_lock=True, noncurrent_days=0, lock_mode="governance", lock_span=MONTH
     )
     name = f"ruled-{secrets.token_hex(4)}"
@@ -172,7 +172,7 @@ def test_how_a_bucket_keeps_what_is_deleted(s3: S3Server, client: S3Client, lock
     rules = [rule("off", "", 1, on=False), rule("other", "logs/", 2), rule("ours", "pg/", 60), rule("all", "", 90)]
     client.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": rules})
     ruled = open_repository(f"s3://{name}/pg", s3=S3Options(client_factory=s3.client))
-    assert ruled.protection() == Protection(
+    assert ruled.protection.settings() == ProtectionSettings(
         versioning="enabled",
         object_lock=True,
         default_mode="compliance",
@@ -186,7 +186,7 @@ def test_a_pin_holds_the_files_of_a_backup(client: S3Client, lockable: Lockable)
     made = write_backup(repository, SERIES, datetime.now(timezone.utc), looks=["archive-pass"])
     assert pin(repository=repository, series=SERIES, id=made.id) is None
     keys = [entry.key for entry in repository.list(backup_folder(SERIES, made.id)) if not entry.key.endswith(PIN_FILE)]
-    assert [repository.locked(key) for key in keys] == ["by a legal hold"] * 3
+    assert [repository.protection.locked(key) for key in keys] == ["by a legal hold"] * 3
     bucket, _, prefix = repository.uri.removeprefix("s3://").partition("/")
     version = client.head_object(Bucket=bucket, Key=f"{prefix}/{keys[0]}")["VersionId"]
     with pytest.raises(ClientError, match="AccessDenied"):
@@ -194,7 +194,7 @@ def test_a_pin_holds_the_files_of_a_backup(client: S3Client, lockable: Lockable)
             Bucket=bucket, Key=f"{prefix}/{keys[0]}", VersionId=version, BypassGovernanceRetention=True
         )
     unpin(repository=repository, series=SERIES, id=made.id)
-    assert [repository.locked(key) for key in keys] == [None] * 3
+    assert [repository.protection.locked(key) for key in keys] == [None] * 3
     assert repository.stat(f"{backup_folder(SERIES, made.id)}/{PIN_FILE}") is None
 
 

@@ -31,8 +31,7 @@ from airflow_pgbackup.errors import (
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
-from airflow_pgbackup.repository.s3 import repository as s3_module
-from airflow_pgbackup.repository.s3 import unfinished
+from airflow_pgbackup.repository.s3 import copying, unfinished
 from airflow_pgbackup.repository.s3.options import S3Options
 
 if TYPE_CHECKING:
@@ -141,8 +140,8 @@ def test_object_lock(s3: S3Server, client: S3Client, checksums: str) -> None:
     for key, data in ((KEY, SMALL), (f"{KEY}.2", LARGE)):
         repository.write(key, io.BytesIO(data))
         assert client.head_object(Bucket=name, Key=key)["ObjectLockRetainUntilDate"] == until
-        assert (repository.locked(key) or "").startswith(f"until {until:%Y-%m-%dT%H}")
-    assert repository.locked("never") is None
+        assert (repository.protection.locked(key) or "").startswith(f"until {until:%Y-%m-%dT%H}")
+    assert repository.protection.locked("never") is None
 
 
 def test_the_expected_owner_goes_with_every_request(s3: S3Server, bucket: str, tmp_path: Path) -> None:
@@ -329,7 +328,7 @@ def test_a_copy_within_the_store_does_not_pass_through_here(
     s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch, parts: bool
 ) -> None:
     if parts:
-        monkeypatch.setattr(s3_module, "COPY_PART", 5 * MIB)
+        monkeypatch.setattr(copying, "COPY_PART", 5 * MIB)
     client = configured(s3)
     staging, final = made(f"s3://{bucket}/staging", client), made(f"s3://{bucket}/final", client)
     entry = staging.write(KEY, io.BytesIO(LARGE))
@@ -352,7 +351,7 @@ def test_a_copy_of_something_else_fails(
     client: S3Client, bucket: str, monkeypatch: pytest.MonkeyPatch, parts: bool
 ) -> None:
     if parts:
-        monkeypatch.setattr(s3_module, "COPY_PART", 5 * MIB)
+        monkeypatch.setattr(copying, "COPY_PART", 5 * MIB)
     staging, final = made(f"s3://{bucket}/staging", client), made(f"s3://{bucket}/final", client)
     entry = staging.write(KEY, io.BytesIO(LARGE))
     client.put_object(Bucket=bucket, Key=f"staging/{KEY}", Body=LARGE[::-1])
@@ -399,7 +398,7 @@ def test_versions_by_key_and_newest_first(client: S3Client, bucket: str) -> None
     client.put_object(Bucket=bucket, Key="other/a", Body=b"x")
     marker = client.delete_object(Bucket=bucket, Key="pg/a")["VersionId"]
     written["a"].append(client.put_object(Bucket=bucket, Key="pg/a", Body=b"xxx")["VersionId"])
-    found = [version for version in repository.versions() if version.key in written]
+    found = [version for version in repository.protection.versions() if version.key in written]
     assert [key for key, _ in itertools.groupby(found, key=lambda version: version.key)] == ["a", "a/b", "aé"]
     for key, ids in written.items():
         data = [version for version in found if version.key == key and not version.deleted]
@@ -407,7 +406,7 @@ def test_versions_by_key_and_newest_first(client: S3Client, bucket: str) -> None
         assert [version.latest for version in data] == [True] + [False] * (len(ids) - 1)
     assert [version.id for version in found if version.deleted] == [marker]
     assert found[0].id == written["a"][-1], "newer than the marker, although of the same second"
-    assert [version.id for version in repository.versions("a")] == written["a/b"][::-1]
+    assert [version.id for version in repository.protection.versions("a")] == written["a/b"][::-1]
 
 
 def test_a_pin_survives_in_a_versioned_bucket(client: S3Client, bucket: str) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from airflow_pgbackup.backup.lost import find_overwritten
-from airflow_pgbackup.repository.entry import Version
+from airflow_pgbackup.repository.protection import Version
 
 START = datetime(2026, 11, 22, 2, tzinfo=timezone.utc)
 
