@@ -580,3 +580,127 @@ def test_the_reasons_name_the_last_ones_and_those_that_no_rule_sees() -> None:
     assert reasons(decisions, older[0]) == "last verified backup 2/2"
     assert reasons(decisions, unreadable) == "cannot be read: not JSON, ignored by the retention rules"
     assert kept(decisions) == [each.id for each in (ahead, now, newest, older[0], unreadable)]
+
+
+INTEGER = "Use an integer, 0 or more."
+SPAN = "Use a span above 0 and of at most 100 years."
+RULES = "keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly, keep_within"
+CENTURY = timedelta(days=36_525)
+
+
+@pytest.mark.parametrize(
+    ("nonsense", "message", "hint"),
+    [
+        ({"keep_yearly": -1}, "invalid keep_yearly -1", INTEGER),
+        ({"keep_last": "7"}, "invalid keep_last '7'", INTEGER),
+        (
+            {"keep_last": 1, "keep_at_least": 0},
+            "invalid keep_at_least 0",
+            "Use an integer, 1 or more, since prune never empties a series.",
+        ),
+        ({"keep_within": 30}, "invalid keep_within 30", "Use a datetime.timedelta."),
+        ({"keep_last": 1, "replace_after": "2d"}, "invalid replace_after '2d'", "Use a datetime.timedelta."),
+        ({"keep_within": timedelta(0)}, "invalid keep_within 0:00:00", SPAN),
+        ({"keep_within": CENTURY + timedelta(seconds=1)}, "invalid keep_within 36525 days, 0:00:01", SPAN),
+        ({"keep_last": 1, "replace_after": timedelta(0)}, "invalid replace_after 0:00:00", SPAN),
+        *(
+            (
+                nothing,
+                "the retention policy has no rule: it would delete all but the newest backups",
+                f"Set at least one of {RULES}{end}",
+            )
+            for nothing, end in (
+                ({"keep_at_least": 2, "replace_after": timedelta(days=1)}, "."),
+                ({"keep_labels": ["release"]}, " beside keep_labels."),
+            )
+        ),
+    ],
+)
+def test_what_is_said_of_an_invalid_policy(nonsense: dict[str, object], message: str, hint: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        Policy(**nonsense)  # type: ignore[arg-type]
+    assert (raised.value.message, raised.value.hint) == (message, hint)
+
+
+@pytest.mark.parametrize("rule", [name.strip() for name in RULES.split(",")])
+def test_each_rule_alone_is_a_policy(rule: str) -> None:
+    value: object = CENTURY if rule == "keep_within" else 1
+    policy = Policy(**{rule: value}, keep_at_least=1, replace_after=CENTURY)  # type: ignore[arg-type]
+    assert policy.describe() == {
+        rule: CENTURY.total_seconds() if rule == "keep_within" else 1,
+        "replace_after": CENTURY.total_seconds(),
+        "keep_at_least": 1,
+        "minimum_level": "archive",
+        "time_zone": "UTC",
+    }
+    moments = [NOW, NOW - CENTURY, NOW - CENTURY - timedelta(seconds=1)]
+    backups = [backup(moment) for moment in moments]
+    assert kept(plan(backups, policy, NOW)) == [each.id for each in backups[: 2 if rule == "keep_within" else 1]]
+
+
+def test_the_present_needs_a_time_zone() -> None:
+    with pytest.raises(ValueError, match=r"^now has no time zone$"):
+        plan([], Policy(keep_last=1), NOW.replace(tzinfo=None))
+
+
+def test_what_a_set_needs_is_kept() -> None:
+    backups = nightly(3)
+    others = nightly(3, series=Series("prod", "crm"))
+    needed = {(APP, backups[2].id): "in the newest complete set"}
+    decisions = plan([*backups, *others], Policy(keep_last=1), NOW, needed)
+    assert kept(decisions) == [backups[0].id, backups[2].id, others[0].id]
+    assert reasons(decisions, backups[2]) == "in the newest complete set"
+
+
+def test_a_dropped_database_ages_by_the_backups_of_its_server() -> None:
+    backups, others = nightly(8)[3:], nightly(8, series=Series("prod", "crm"))[3:]
+    policy = Policy(keep_daily=3, keep_within=timedelta(hours=30), time_zone="Asia/Tokyo")
+    # 20:00 UTC is the 21st in Tokyo. Of the 19th there is also a backup, an hour older.
+    gone = [datetime(2026, 11, 20, 20, tzinfo=timezone.utc), backups[0].started_at + timedelta(hours=1)]
+    decisions = plan([*backups, *others], policy, NOW, gone_since={APP: gone})
+    assert [reasons(decisions, each) for each in backups] == [
+        "newest backup; last verified backup",
+        "daily 3/3 (2026-11-18)",
+        *["no rule keeps it"] * 3,
+    ]
+    assert [reasons(decisions, each) for each in others[:4]] == [
+        "newest backup; last verified backup; within 30 hours of the newest; daily 1/3 (2026-11-19)",
+        "within 30 hours of the newest; daily 2/3 (2026-11-18)",
+        "daily 3/3 (2026-11-17)",
+        "no rule keeps it",
+    ]
+
+
+def test_the_reasons_of_each_rule() -> None:
+    years = [backup(NOW.replace(year=2026 - n)) for n in range(4)]
+    decisions = plan(years, Policy(keep_yearly=3, keep_last=2, minimum_level=None), NOW)
+    assert [reasons(decisions, each) for each in years] == [
+        "newest backup; last usable backup; last 1/2; yearly 1/3 (2026)",
+        "last 2/2; yearly 2/3 (2025)",
+        "yearly 3/3 (2024)",
+        "no rule keeps it",
+    ]
+    decisions = plan(years[:3], Policy(keep_yearly=3), NOW)
+    assert [reasons(decisions, each) for each in years[1:3]] == ["yearly 2/3 (2025)", "yearly 3/3 (2024)"]
+
+
+@pytest.mark.parametrize(
+    ("state", "level", "reason"),
+    [
+        ("written", "archive", "no rule keeps it, not verified at archive, and there are newer verified backups"),
+        ("failed", "restore", "no rule keeps it, failed verification, and there are newer verified backups"),
+        ("incomplete", "archive", "no rule keeps it, incomplete, and there are newer verified backups"),
+        ("failed", None, "no rule keeps it, failed verification, and there are newer usable backups"),
+        ("incomplete", None, "no rule keeps it, incomplete, and there are newer usable backups"),
+    ],
+)
+def test_why_one_that_does_not_count_goes(state: str, level: str | None, reason: str) -> None:
+    good, bad = nightly(3, level="restore"), nightly(3, state=state)[2]
+    policy = Policy(keep_last=2, minimum_level=level, keep_at_least=2)
+    decisions = plan([*good[:2], bad], policy, NOW)
+    assert (kept(decisions), reasons(decisions, bad)) == ([each.id for each in good[:2]], reason)
+    # Between the two that must stay it stays too.
+    between = plan([good[0], backup(good[1].started_at + timedelta(hours=1), state=state), good[1]], policy, NOW)
+    kind = "usable" if level is None else "verified"
+    wrong = reason.split(", ")[1]
+    assert between[1].reasons == (f"{wrong}, and too few newer {kind} backups", f"last 2/2, {wrong}")
