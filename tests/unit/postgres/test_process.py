@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from airflow_pgbackup.errors import Canceled, ConfigurationError, DeadlineExceeded, ToolError, ToolKilled
+from airflow_pgbackup.postgres.tools.pipes import CHUNK
 from airflow_pgbackup.postgres.tools.process import Cancel, ToolProcess, run_tool
 
 ENV = {"PATH": os.defpath}
@@ -205,8 +206,36 @@ def test_wait_discards_unread_output() -> None:
 def test_run_tool_returns_the_output_and_has_a_limit() -> None:
     assert run_tool(["echo", "$(id); `id`"], env=ENV) == b"$(id); `id`\n"
     assert run_tool(sh("printf 12345"), env=ENV, limit=5) == b"12345"
-    with pytest.raises(ToolError, match="sh wrote more than 4 bytes"):
+    with pytest.raises(ToolError) as raised:
         run_tool(sh("printf 12345; exec sleep 3600"), env=ENV, limit=4)
+    error = raised.value
+    assert (error.message, error.tool, error.exit_code) == ("sh wrote more than 4 bytes", "sh", None)
+
+
+def test_there_is_no_output_and_no_process_outside_of_the_with() -> None:
+    process = ToolProcess(["true"], env=ENV)
+    with pytest.raises(RuntimeError, match=r"^this ToolProcess is not running, or its stdout is not piped$"):
+        _ = process.stdout
+    with pytest.raises(RuntimeError, match=r"^this ToolProcess is not running$"):
+        _ = process.pid
+
+
+def test_the_pipes_hold_a_large_piece() -> None:
+    sizes = "import fcntl; print(*(fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) for pipe in (0, 1)))"
+    assert run_tool(python(sizes), env=ENV, stdin=io.BytesIO(b"x")).split() == [str(CHUNK).encode()] * 2
+
+
+def test_the_umask_can_be_that_of_the_caller(tmp_path: Path) -> None:
+    with ToolProcess(sh("touch file; stat -c %a file"), env=ENV, cwd=tmp_path, umask=0o027) as process:
+        assert process.stdout.read() == b"640\n"
+
+
+def test_a_tool_in_a_sandbox_that_exits_above_128_was_killed() -> None:
+    with (
+        ToolProcess(["sh", "-c", "exit 137"], env=ENV, within=["env", "A=1"]) as process,
+        pytest.raises(ToolKilled, match=r"^sh was killed by SIGKILL\."),
+    ):
+        process.wait()
 
 
 def test_no_such_program() -> None:
@@ -258,7 +287,7 @@ def test_cancel_from_another_thread() -> None:
     with ToolProcess(sh("echo start; exec sleep 3600"), env=ENV, cancel=cancel) as process:
         process.stdout.read(6)
         threading.Timer(0.1, cancel.set).start()
-        with pytest.raises(Canceled, match="sh was stopped"):
+        with pytest.raises(Canceled, match=r"^sh was stopped: the task was asked to stop$"):
             process.stdout.read(1)
 
 
@@ -311,8 +340,12 @@ def test_nothing_starts_once_canceled(tmp_path: Path) -> None:
 
 
 def test_deadline() -> None:
-    with pytest.raises(DeadlineExceeded, match=r"sleep was still running at its deadline of 0.3 s"):
-        run_tool(["sleep", "3600"], env=ENV, deadline=0.3)
+    with pytest.raises(DeadlineExceeded) as raised:
+        run_tool(sh("echo working >&2; exec sleep 3600"), env=ENV, deadline=0.3)
+    error = raised.value
+    assert error.message == "sh was still running at its deadline of 0.3 s and was stopped"
+    assert error.hint == "Raise the deadline, or find out what it waited for, such as a lock."
+    assert (error.tool, error.exit_code, error.stderr) == ("sh", -signal.SIGTERM, ["working"])
 
 
 def test_deadline_of_a_tool_that_ignores_term() -> None:
@@ -394,7 +427,7 @@ def test_leaving_early_stops_the_tool_without_an_error() -> None:
     with ToolProcess(["yes"], env=ENV) as process:
         assert process.stdout.read(4) == b"y\ny\n"
     assert process.returncode is not None
-    with pytest.raises(Canceled, match="before its end"):
+    with pytest.raises(Canceled, match=r"^yes was stopped before its end$"):
         process.stdout.read(1)
 
 
@@ -481,10 +514,13 @@ def test_signals_that_this_thread_blocks_reach_the_tool() -> None:
 
 
 def test_an_exit_status_that_other_code_took_is_not_a_success() -> None:
-    with ToolProcess(sh("sleep 0.1; exit 1"), env=ENV) as process:
+    with ToolProcess(sh("echo odd >&2; sleep 0.1; exit 1"), env=ENV) as process:
         os.waitpid(process.pid, 0)
-        with pytest.raises(ToolError, match="exit status is lost"):
+        with pytest.raises(ToolError) as raised:
             process.wait()
+    error = raised.value
+    assert error.message == ("sh ended, but its exit status is lost: other code in this process waits for every child")
+    assert (error.tool, error.exit_code, error.stderr) == ("sh", None, ["odd"])
 
 
 # -- standard input

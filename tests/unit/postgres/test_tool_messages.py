@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_pgbackup.errors import ToolError, ToolKilled
 from airflow_pgbackup.postgres.connection.hints import hint_for
-from airflow_pgbackup.postgres.tools.stderr import StderrFilter, most_useful
+from airflow_pgbackup.postgres.tools.outcome import exit_status, failure
+from airflow_pgbackup.postgres.tools.stderr import StderrFilter, detail_and_hint, errors_of, most_useful
 
 AT = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
 
@@ -187,8 +189,32 @@ def test_a_line_is_stripped_and_bounded() -> None:
     assert shown('pg_dump: role "\x1b" ') == ['pg_dump: role "\x1b"']  # whoever shows it escapes it, tests/attacks
     assert shown("") == []
     assert shown(" \r") == []
-    (long,) = shown("x" * 100_000)
-    assert len(long) < 2100
+    assert shown("x" * 2000) == ["x" * 2000]
+    assert shown("x" * 2000 + "y" * 100_000) == ["x" * 2000 + " …"]
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("DETAIL:  Key (a)=(1) already exists.", "DETAIL:  Key (a)=(…) already exists."),
+        ("psql:<stdin>:3: DETAIL:  Key (a, b)=(1, 2) is duplicated.", "DETAIL:  Key (a, b)=(…) is duplicated."),
+        (
+            'DETAIL:  Key (a)=(1) is not present in table "t".  ',
+            'DETAIL:  Key (a)=(…) is not present in table "t".',
+        ),
+        ("DETAIL:  Key (a)=(1", "DETAIL:  Key (a)=(…)"),
+        ("DETAIL:  Failing row contains (1).", None),
+        ("CONTEXT:  Key (a)=(1) already exists.", None),
+    ],
+)
+def test_of_a_key_its_columns_are_kept(line: str, kept: str | None) -> None:
+    lines = StderrFilter()
+    assert lines.keep(line) == kept
+    assert lines.keep("2) already exists.") is None, "the next line of a value"
+    assert lines.keep("pg_restore: warning: odd") == "pg_restore: warning: odd"
+
+
+FULL = "could not write: No space left on device"
 
 
 @pytest.mark.parametrize(
@@ -198,6 +224,8 @@ def test_a_line_is_stripped_and_bounded() -> None:
         (["pg_dump: warning: odd", "pg_dump: error: boom", "pg_dump: hint: none"], "boom"),
         (["pg_dump: error: first cause", 'pg_dumpall: error: pg_dump failed on database "d", exiting'], "first cause"),
         (["pg_dump: error: first cause", "pg_dump: error: a worker process died unexpectedly"], "first cause"),
+        (["pg_dump: error: one", "pg_dump: error: two"], "two"),
+        (["pg_dump: error: a worker process died unexpectedly"], "a worker process died unexpectedly"),
         (
             [
                 'pg_dump: error: Dumping the contents of table "t" failed: PQgetResult() failed.',
@@ -211,11 +239,71 @@ def test_a_line_is_stripped_and_bounded() -> None:
             ['psql: error: x failed: FATAL:  database "d" does not exist'],
             'x failed: FATAL:  database "d" does not exist',
         ),
-        (["pg_dump: error: could not write: No space left on device", "pg_dump: error: later"], "could not write"),
+        (["pg_dump: error: could not write: No space left on device..", "pg_dump: error: later"], FULL),
+        (["could not write: No space left on device ", "pg_dump: error: later"], FULL),
         (["something", "else"], "else"),
         ([], ""),
     ],
 )
 def test_the_line_that_names_the_cause(lines: list[str], cause: str) -> None:
-    found, _ = most_useful(lines)
-    assert found.startswith(cause)
+    assert most_useful(lines) == (cause, hint_for(cause))
+
+
+def test_the_detail_and_hint_are_those_of_the_cause() -> None:
+    lines = ["ERROR:  boom", "DETAIL:  old.", "ERROR:  boom", "HINT:  Do it.", "DETAIL:  new", "more", "HINT:  later"]
+    assert detail_and_hint(lines, "boom") == ("new", "Do it")
+    assert detail_and_hint(lines[:2], "boom") == ("old", None)
+    assert detail_and_hint(lines, "other") == (None, None)
+    assert detail_and_hint(["DETAIL:  x"], "") == (None, None)
+    assert detail_and_hint(["", "DETAIL:  x"], "") == (None, None)
+
+
+def test_errors_are_told_from_progress_and_consequences() -> None:
+    lines = ["pg_dump: dumping table error", "FATAL:  a", "pg_dump: error: query failed: ", "pg_dump: error: b"]
+    assert errors_of(lines) == ["FATAL:  a", "pg_dump: error: b"]
+
+
+@pytest.mark.parametrize(
+    ("status", "sandboxed", "seen"),
+    [
+        (137, True, -9),
+        (129, True, -1),
+        (128, True, 128),
+        (1, True, 1),
+        (137, False, 137),
+        (-9, False, -9),
+        (0, True, 0),
+    ],
+)
+def test_bubblewrap_exits_like_a_shell(status: int, sandboxed: bool, seen: int) -> None:
+    assert exit_status(status, sandboxed=sandboxed) == seen
+
+
+OUTSIDE = "Killed from outside, often by the OOM killer: see dmesg and the memory limits."
+
+
+@pytest.mark.parametrize(
+    ("status", "stderr", "kind", "message", "hint"),
+    [
+        (1, [], ToolError, "pg_dump failed (exit 1): no error output", None),
+        (2, ["pg_dump: error: boom."], ToolError, "pg_dump failed (exit 2): boom", None),
+        (
+            1,
+            ["ERROR:  boom", "DETAIL:  Key (a)=(…) is duplicated.", "HINT:  Look."],
+            ToolError,
+            "pg_dump failed (exit 1): boom (Key (a)=(…) is duplicated)",
+            "Look",
+        ),
+        (1, ["ERROR:  deadlock detected", "HINT:  Look."], ToolError, None, hint_for("ERROR:  deadlock detected")),
+        (-9, ["pg_dump: dumping t"], ToolKilled, "pg_dump was killed by SIGKILL", OUTSIDE),
+        (-15, ["pg_dump: error: boom", "pg_dump: x"], ToolKilled, "pg_dump was killed by SIGTERM: boom", OUTSIDE),
+        (-40, [], ToolKilled, "pg_dump was killed by signal 40", OUTSIDE),
+    ],
+)
+def test_how_a_tool_failed(
+    status: int, stderr: list[str], kind: type[ToolError], message: str | None, hint: str | None
+) -> None:
+    error = failure("pg_dump", status, stderr)
+    assert type(error) is kind
+    assert (error.tool, error.exit_code, error.stderr, error.hint) == ("pg_dump", status, stderr, hint)
+    assert message is None or error.message == message
