@@ -28,7 +28,7 @@ from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import Policy
-from airflow_pgbackup.repository.s3 import versions
+from airflow_pgbackup.repository.s3 import copying
 from airflow_pgbackup.repository.s3.options import MIB
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def test_everything_overwritten_is_found_named_and_brought_back_by_one_command(
 
 
 def test_a_large_file_is_brought_back_in_parts(versioned: Drill, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "PART", 5 * MIB)
+    monkeypatch.setattr(copying, "COPY_PART", 5 * MIB)
     data = b"PGDMP" + bytes(range(256)) * (11 * MIB // 256)
     at = datetime.now(timezone.utc).replace(microsecond=0)
     made = write_backup(versioned.repository, SERIES, at, members={"app.dump": data})

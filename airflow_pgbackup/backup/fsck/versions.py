@@ -23,8 +23,9 @@ def check_versions(repository: Repository, findings: Findings, context: RunConte
     :param revert: bring the first versions of overwritten files back.
     :raises RepositoryError: `revert` is set, and versions cannot be listed or a file not be reverted.
     """
+    protection = repository.protection
     try:
-        versions = list(repository.protection.versions())
+        versions = list(protection.versions())
     except RepositoryError as error:
         if revert:
             raise
@@ -35,11 +36,13 @@ def check_versions(repository: Repository, findings: Findings, context: RunConte
     for file in overwritten:
         context.cancel.check()
         if revert:
-            repository.protection.revert(file.first)
+            protection.revert(file.first)
             context.log(f"reverted {file.first.key} to version {file.first.id}")
         findings.overwritten(file, reverted=revert)
     try:
-        _check_deleted(repository, repository.protection.versions() if revert and overwritten else versions, findings)
+        if revert and overwritten:
+            versions = list(protection.versions())
+        _check_deleted(repository, versions, findings)
     except RepositoryError:  # these credentials may list versions, and not read their locks
         return
 

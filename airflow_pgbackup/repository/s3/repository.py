@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from airflow_pgbackup.errors import (
     AlreadyExists,
@@ -30,8 +30,9 @@ from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.console import console_url
 from airflow_pgbackup.repository.s3.copying import copy_source
+from airflow_pgbackup.repository.s3.deletion import delete_keys
 from airflow_pgbackup.repository.s3.directory import DirectoryUpload
-from airflow_pgbackup.repository.s3.errors import KEPT, MISSING, code_of, line_of, status_of
+from airflow_pgbackup.repository.s3.errors import KEPT, code_of, status_of
 from airflow_pgbackup.repository.s3.options import MIB, S3Options
 from airflow_pgbackup.repository.s3.protection import S3Protection
 from airflow_pgbackup.repository.s3.reader import ObjectReader
@@ -42,8 +43,6 @@ from airflow_pgbackup.text import printing
 from airflow_pgbackup.wording import new_repository, store
 
 log = logging.getLogger(__name__)
-
-BATCH = 1000  # keys in one DeleteObjects
 
 
 class S3Repository(Repository):
@@ -251,37 +250,13 @@ class S3Repository(Repository):
         return True
 
     def _delete(self, keys: Sequence[str]) -> None:
-        failed = []
-        for start in range(0, len(keys), BATCH):
-            failed += self._delete_batch(keys[start : start + BATCH])
+        with self._bucket.errors(f"cannot delete keys of {self.uri}"):
+            failed = delete_keys(self._bucket, self._root, keys)
         if failed:
             raise RepositoryError(
                 f"not deleted from {self.uri}: {', '.join(failed[:10])}{' …' if len(failed) > 10 else ''}",
                 hint=KEPT,
             )
-
-    def _delete_batch(self, keys: Sequence[str]) -> list[str]:
-        with self._bucket.errors(f"cannot delete keys of {self.uri}"):
-            try:
-                objects = [{"Key": self._root + key} for key in keys]
-                answer = self._bucket.call("DeleteObjects", Delete={"Objects": objects, "Quiet": True})
-            except ClientError as error:
-                # A store without DeleteObjects (GCS), or one that requires a Content-MD5, which boto3 no longer sends.
-                if status_of(error) not in (400, 405, 501):
-                    raise
-                return [f"{key} ({reason})" for key in keys if (reason := self._delete_one(key))]
-        # A 200 does not mean success: each key has its own result.
-        errors = [e for e in answer.get("Errors", []) if e.get("Code") not in MISSING]
-        return [f"{str(e.get('Key'))[len(self._root) :]} ({_said(e)})" for e in errors]
-
-    def _delete_one(self, key: str) -> str | None:
-        try:
-            self._bucket.call("DeleteObject", Key=self._root + key)
-        except (ClientError, BotoCoreError) as error:
-            if code_of(error) in MISSING:
-                return None
-            return _said(error.response.get("Error", {})) if isinstance(error, ClientError) else type(error).__name__
-        return None
 
 
 def _makes_a_backup(key: str) -> bool:
@@ -299,10 +274,6 @@ def _entry(key: str, head: dict[str, Any]) -> Entry:
         modified=head["LastModified"].astimezone(timezone.utc),
         version=version if version and version != "null" else _quoted(head["ETag"]),
     )
-
-
-def _said(error: Mapping[str, Any]) -> str:
-    return ": ".join(line_of(str(error[name])) for name in ("Code", "Message") if error.get(name))
 
 
 def _quoted(etag: str) -> str:

@@ -11,11 +11,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pgbackup.repository.protection import Version
 from airflow_pgbackup.repository.s3.bucket import Bucket
+from airflow_pgbackup.repository.s3.copying import part_size
 from airflow_pgbackup.repository.s3.errors import MISSING, code_of, status_of
-from airflow_pgbackup.repository.s3.options import MIB
-
-PART = 512 * MIB
-"""Bytes of a part of a copy on the server, and the size up to which an object is copied by one request."""
 
 
 def list_versions(bucket: Bucket, root: str, folder: str) -> Iterator[Version]:
@@ -70,11 +67,12 @@ def revert(bucket: Bucket, key: str, version: Version, source: Mapping[str, Any]
     :raises ClientError, BotoCoreError: the current version is unchanged, or the first one is current already.
     """
     upload, parts = None, []
-    if version.size > PART:
+    part = part_size(bucket, version.size)
+    if version.size > part:
         head = bucket.call("HeadObject", Key=key, VersionId=version.id)
         upload = bucket.call("CreateMultipartUpload", Key=key, Metadata=head.get("Metadata", {}))["UploadId"]
-        for number, start in enumerate(range(0, version.size, PART), 1):
-            end = min(start + PART, version.size) - 1
+        for number, start in enumerate(range(0, version.size, part), 1):
+            end = min(start + part, version.size) - 1
             answer = bucket.call(
                 "UploadPartCopy",
                 Key=key,
