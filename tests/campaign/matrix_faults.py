@@ -22,6 +22,7 @@ Strike = Callable[[Case, Operation, Child], bool]
 Armed = Callable[[Case, Operation], AbstractContextManager[None]]
 
 FOR_EVER = 1 << 30
+_PRINTED = 1 << 16  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,8 @@ def in_s3(operation: Operation, stores: tuple[str, ...]) -> bool:
 @contextmanager
 def file_size_limit(case: Case, operation: Operation) -> Iterator[None]:
     largest = case.world.size(case.encrypted)
-    case.child["fsize"] = int(largest * case.rng.random() ** 3)
+    # What the program prints goes to a file, too.
+    case.child["fsize"] = _PRINTED + int(largest * case.rng.random() ** 3)
     case.struck = True
     yield
 

@@ -247,12 +247,16 @@ class PostgresServer:
     def _wait_ready(self, data: Path) -> bool:
         # pg_ctl waits for line 8 of postmaster.pid too (src/include/utils/pidfile.h).
         assert self._process is not None  # noqa: S101
-        deadline = time.monotonic() + START_SECONDS
+        path, deadline = data / "postmaster.pid", time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             try:
-                lines = (data / "postmaster.pid").read_text().splitlines()
-            except OSError:
+                lines = path.read_text().splitlines()
+            except FileNotFoundError:
                 lines = []
+            except OSError as error:
+                raise NotProven(
+                    f"cannot read {path}: {error.strerror}", hint=f"Check the disk that {data.parent} is on."
+                ) from error
             if len(lines) >= 8 and lines[7].strip() == "ready":
                 return True
             if self._process.wait_ended(0.02):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -94,6 +96,23 @@ def test_a_server_that_cannot_start_reports_its_log_and_leaves_nothing(tmp_path:
     with pytest.raises(NotProven, match='invalid value for parameter "shared_buffers": "plenty"') as caught, wrong:
         pass
     assert "ulimit -a" in str(caught.value.hint)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_error_while_it_starts_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_text = Path.read_text
+
+    def failing(path: Path, *arguments: Any, **options: Any) -> str:
+        if path.name == "postmaster.pid":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read_text(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", failing)
+    with (
+        pytest.raises(NotProven, match=r"cannot read .*/postmaster\.pid: Input/output error"),
+        PostgresServer(postgres_bin_dir(18), directory=tmp_path),
+    ):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 
