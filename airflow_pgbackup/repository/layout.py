@@ -76,7 +76,7 @@ def check_level(level: str | None, name: str = "minimum_level", *, required: boo
     """
     if level in LEVELS or (level is None and not required):
         return
-    near = difflib.get_close_matches(str(level), LEVELS, n=1)
+    near = difflib.get_close_matches(str(level), LEVELS)
     choices = ", ".join(LEVELS) + ("" if required else f", or {none}")
     raise ConfigurationError(
         f"invalid {name} {level!r}", hint=f"Did you mean {near[0]!r}?" if near else f"Choose one of {choices}."

@@ -27,6 +27,7 @@ from tests.campaign.results import part_result, write_result
 MUTMUT = "mutmut==3.8.1"
 _ROOT = Path(__file__).parents[2]
 _HOME = _ROOT / ".mutation"
+_KILLED = ("killed", "timeout")
 _COPIED = ("airflow_pgbackup", "tests", "docs", "dags")
 
 
@@ -61,8 +62,25 @@ PARTS = {
         ("tests/unit/postgres/test_row_digests.py", "tests/unit/postgres/test_comparison.py"),
     ),
 }
-EXPECTED: dict[str, str] = {}
-"""Mutants that may survive, by the name that mutmut gives them, with the reason."""
+_NO_DIFFERENCE = {
+    "an encoded name has no slash, so any other split gives an invalid name too": (
+        "repository.layout.xǁSeriesǁparse__mutmut_3",
+    ),
+    "quote() keeps the letter X anyway": ("repository.layout.x__encode__mutmut_6",),
+    "only the number of threads": (
+        "repository.catalogue.x_read_catalogue__mutmut_21",
+        "repository.catalogue.x_read_manifests__mutmut_7",
+    ),
+    "the default is the same number": ("repository.catalogue.x_read_manifest__mutmut_11",),
+    "both sort before the name of every scope": ("repository.catalogue.x_series_order__mutmut_4",),
+    "a bound of memory; what is returned is cut again": (
+        "repository.catalogue.x__catalogue__mutmut_17",
+        "repository.catalogue.x__catalogue__mutmut_18",
+    ),
+    "a failure ends with a pass, whose rank is 1 or higher": ("repository.state.x_standing__mutmut_23",),
+}
+EXPECTED = {f"airflow_pgbackup.{name}": reason for reason, names in _NO_DIFFERENCE.items() for name in names}
+"""Mutants that may survive, by the name that mutmut gives them, with the reason. A change of a function moves its numbers."""
 
 
 def main() -> int:
@@ -81,10 +99,12 @@ def main() -> int:
         for mutant, result in results.items():
             counts[result] = counts.get(result, 0) + 1
             outcomes[result] = outcomes.get(result, 0) + 1
-            if result != "killed" and result != "timeout" and mutant not in EXPECTED:
+            if result not in _KILLED and mutant not in EXPECTED:
                 survivors.append([name, mutant, result, _diff(mutmut, mutant)])
-        killed = counts.get("killed", 0) + counts.get("timeout", 0)
-        rows.append([name, len(results), killed, len(results) - killed, f"{100 * killed / max(len(results), 1):.0f} %"])
+        killed = sum(counts.get(result, 0) for result in _KILLED)
+        expected = sum(mutant in EXPECTED for mutant, result in results.items() if result not in _KILLED)
+        left = len(results) - killed - expected
+        rows.append([name, len(results), killed, expected, left, f"{100 * killed / max(len(results), 1):.0f} %"])
         print(f"{name}: {counts}", flush=True)
     for _, mutant, result, diff in survivors:
         print(f"\n{mutant}: {result}\n{diff}", flush=True)
@@ -96,7 +116,7 @@ def main() -> int:
         outcomes=outcomes,
         violations=[],
         tables={
-            "Mutants": (["part", "mutants", "killed", "survived", "killed, of all"], rows),
+            "Mutants": (["part", "mutants", "killed", "expected", "survived", "killed, of all"], rows),
             "Surviving mutants": (["part", "mutant", "result", "change"], survivors),
         },
     )
