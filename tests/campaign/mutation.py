@@ -80,7 +80,9 @@ _NO_DIFFERENCE = {
     "a failure ends with a pass, whose rank is 1 or higher": ("repository.state.x_standing__mutmut_23",),
 }
 EXPECTED = {f"airflow_pgbackup.{name}": reason for reason, names in _NO_DIFFERENCE.items() for name in names}
-"""Mutants that may survive, by the name that mutmut gives them, with the reason. A change of a function moves its numbers."""
+"""Mutants that may survive, by the name that mutmut gives them, with the reason.
+
+A change of a function moves its numbers."""
 
 
 def main() -> int:
