@@ -55,7 +55,11 @@ PARTS = {
     ),
     "verify": Part(
         ("backup/verify.py", "backup/verification_run.py", "backup/checked.py"),
-        ("tests/unit/backup/test_checked.py", "tests/integration/backup/test_verify.py"),
+        (
+            "tests/unit/backup/test_checked.py",
+            "tests/unit/backup/test_verification_run.py",
+            "tests/integration/backup/test_verify.py",
+        ),
     ),
     "compare": Part(
         ("postgres/compare/comparison.py", "postgres/archive/row_digests.py"),

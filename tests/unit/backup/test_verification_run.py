@@ -1,0 +1,403 @@
+"""What a verification records and says: each check, each way to fail, and what was not proven."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from honest import manifest_of, write_backup, write_verification
+
+from airflow_pgbackup.backup import verification_run
+from airflow_pgbackup.backup.checked import Checked, Expected
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.reference import reference_of
+from airflow_pgbackup.backup.rehearsal.comparison import Rehearsal
+from airflow_pgbackup.backup.sql_checks import CheckOutcome, SqlCheck
+from airflow_pgbackup.backup.verification_run import VerificationRun
+from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.encryption.streams import MAGIC
+from airflow_pgbackup.errors import ConfigurationError, DiskError, NotProven, VerificationFailed
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.tools.clients import Client
+from airflow_pgbackup.repository.evidence import read_evidence
+from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.local.repository import LocalRepository
+from airflow_pgbackup.repository.manifest import Encryption, FileDigest, Manifest, RowCount
+from airflow_pgbackup.repository.verification import Check, Difference, TableResult, Verification
+
+AT = datetime(2026, 11, 22, 2, tzinfo=timezone.utc)
+APP = Series("prod", "app")
+# The header of a custom archive: version 1.16, sizes of its numbers, format.
+ARCHIVE = {"app.dump": b"PGDMP\1\x10\0\4\x08\1"}
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> LocalRepository:
+    made = LocalRepository(tmp_path / "pg")
+    made.init()
+    return made
+
+
+@pytest.fixture
+def manifest(repository: LocalRepository) -> Manifest:
+    return write_backup(repository, APP, AT, looks=(), members=ARCHIVE)
+
+
+def reference(repository: LocalRepository, manifest: Manifest) -> dict[str, object]:
+    return reference_of(repository, read_evidence(repository, manifest.series, manifest.id))
+
+
+def recorded(repository: LocalRepository, manifest: Manifest) -> list[Verification]:
+    return list(read_evidence(repository, manifest.series, manifest.id).verifications)
+
+
+# -- the request -------------------------------------------------------------------------------------------------------
+
+ONE_DATABASE = "Choose level restore of the backup of one database."
+
+
+@pytest.mark.parametrize(
+    ("series", "asked", "message", "hint"),
+    [
+        (APP, {"level": "archiv"}, "invalid level 'archiv'", "Did you mean 'archive'?"),
+        (APP, {"level": None}, "invalid level None", "Choose one of integrity, archive, restore."),
+        (
+            APP,
+            {"scratch": ConnectionParams({"host": "h"})},
+            "a scratch server cannot be combined with level archive",
+            "Choose level restore, or leave it out.",
+        ),
+        (
+            APP,
+            {"level": "integrity", "checks": ["select true"]},
+            "SQL checks cannot be combined with level integrity",
+            ONE_DATABASE,
+        ),
+        (
+            Series("prod", None),
+            {"level": "restore", "checks": ["select true"]},
+            "SQL checks cannot be combined with the backup of a cluster",
+            ONE_DATABASE,
+        ),
+    ],
+)
+def test_what_cannot_be_asked_for(
+    repository: LocalRepository, series: Series, asked: dict[str, Any], message: str, hint: str
+) -> None:
+    manifest = write_backup(repository, series, AT, looks=())
+    with pytest.raises(ConfigurationError) as raised:
+        verify(reference=reference(repository, manifest), repository=repository, **asked)
+    assert (raised.value.message, raised.value.hint) == (message, hint)
+    assert recorded(repository, manifest) == []
+
+
+# -- integrity ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("members", "what"),
+    [
+        (ARCHIVE, "11 bytes in 1 file as dumped, by sha256"),
+        ({"app.dir/toc.dat": b"123", "app.dir/1.dat": b"4"}, "4 bytes in 2 files as dumped, by sha256"),
+    ],
+)
+def test_bytes_as_dumped(repository: LocalRepository, members: dict[str, bytes], what: str) -> None:
+    manifest = write_backup(repository, APP, AT, looks=(), members=members)
+    lines: list[str] = []
+    seen: list[Verification] = []
+    context = RunContext(log=lines.append, on_verification=seen.append, origin={"dag_id": "nightly"})
+    found = verify(reference=reference(repository, manifest), repository=repository, level="integrity", context=context)
+    assert found == {**reference(repository, manifest), "verified": "integrity"}
+    (verification,) = recorded(repository, manifest)
+    assert seen == [verification]
+    assert (verification.level, verification.result, verification.origin) == (
+        "integrity",
+        "pass",
+        {"dag_id": "nightly"},
+    )
+    assert verification.checks == (Check("integrity", "pass", what),)
+    assert verification.artifact_sha256 == manifest.artifact.sha256
+    assert (verification.backup_id, verification.client, verification.restore_seconds) == (manifest.id, None, None)
+    assert verification.finished_at >= verification.started_at
+    said = rf"backup prod/app/{manifest.id} verified at level integrity in [\d.]+ m?s: {re.escape(what)}"
+    assert re.fullmatch(said, lines[-1]), lines[-1]
+
+
+def test_bytes_that_changed(repository: LocalRepository) -> None:
+    manifest = write_backup(repository, APP, AT, looks=(), members={"app.dir/toc.dat": b"123", "app.dir/1.dat": b"4"})
+    folder = f"prod/app/{manifest.id}/app.dir"
+    for name in ("toc.dat", "1.dat"):
+        path = repository.local_path(f"{folder}/{name}")
+        assert path
+        path.write_bytes(b"5")
+    with pytest.raises(VerificationFailed) as raised:
+        verify(reference=reference(repository, manifest), repository=repository, level="integrity")
+    error = raised.value
+    (verification,) = recorded(repository, manifest)
+    key = next(entry.key for entry in repository.list("prod") if "/verification-" in entry.key)
+    first, second = (check.detail for check in verification.checks)
+    assert [(check.name, check.result) for check in verification.checks] == [("integrity", "fail")] * 2
+    assert error.message == (
+        f"backup prod/app/{manifest.id} in {repository.uri} failed verification at level integrity: "
+        f"integrity: {first} (and 1 more, in {repository.location(key)})"
+    )
+    assert error.problems == [f"integrity: {first}", f"integrity: {second}"]
+    assert error.hint == (
+        "The bytes changed since the dump. Use another backup, and check the repository's storage for faults."
+    )
+
+
+def test_a_verification_that_another_outdates_is_said(repository: LocalRepository, manifest: Manifest) -> None:
+    later = datetime.now(timezone.utc) + timedelta(days=2)
+    write_verification(repository, manifest, "archive", "fail", later)
+    lines: list[str] = []
+    context = RunContext(log=lines.append)
+    verify(reference=reference(repository, manifest), repository=repository, level="integrity", context=context)
+    ignored = read_evidence(repository, APP, manifest.id).ignored
+    assert ignored
+    assert [line for line in lines if line.startswith("warning")] == [f"warning: ignored {line}" for line in ignored]
+
+
+def test_of_an_encrypted_dump_the_bytes_are_verified_without_an_identity(repository: LocalRepository) -> None:
+    manifest = encrypted(write_backup(repository, APP, AT, looks=(), members={"app.dump.age": MAGIC}))
+    path = repository.local_path(f"prod/app/{manifest.id}/manifest.json")
+    assert path
+    path.write_bytes(manifest.to_json())
+    lines: list[str] = []
+    context = RunContext(log=lines.append)
+    verify(reference=reference(repository, manifest), repository=repository, level="integrity", context=context)
+    assert lines[0] == "verifying the encrypted bytes of app.dump.age only: no identity was given"
+    with pytest.raises(NotProven, match=NO_IDENTITY):
+        verify(reference=reference(repository, manifest), repository=repository, level="restore")
+    last = recorded(repository, manifest)[-1].checks[-1]
+    assert (last.name, last.result) == ("restore", "notproven")
+    assert str(last.detail).startswith("app.dump.age is encrypted, and no identity was given to decrypt it. HINT: ")
+
+
+NO_IDENTITY = r"^app\.dump\.age is encrypted, and no identity was given to decrypt it\. HINT: "
+
+
+def encrypted(manifest: Manifest) -> Manifest:
+    artifact = replace(
+        manifest.artifact,
+        encryption=Encryption("age", ("age1x",), (FileDigest("app.dump", 3, "0" * 64),)),
+        compression=replace(manifest.artifact.compression, by="airflow-pgbackup"),
+    )
+    return replace(manifest, artifact=artifact)
+
+
+# -- restore -----------------------------------------------------------------------------------------------------------
+
+Restored = Callable[..., tuple[VerificationRun, Verification]]
+TABLES = [TableResult(schema="public", name="film", rows=1000, sha256=None, result="pass")]
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Client:
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    (directory / "pg_restore").touch(0o755)
+    return Client(directory, (18, 4), "PATH")
+
+
+@pytest.fixture
+def restored(
+    monkeypatch: pytest.MonkeyPatch, repository: LocalRepository, manifest: Manifest, client: Client
+) -> Restored:
+    """Verify at level restore, with a rehearsal that finds this."""
+
+    def verified(
+        found: Rehearsal | Exception, source_rows: Iterable[RowCount] | None = None
+    ) -> tuple[VerificationRun, Verification]:
+        def rehearse(*_: object, reader: Client, **__: object) -> Rehearsal:
+            assert reader is client
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        monkeypatch.setattr(verification_run, "rehearse", rehearse)
+        monkeypatch.setattr(verification_run, "choose_reader", lambda *_: client)
+        rows = None if source_rows is None else tuple(source_rows)
+        run = VerificationRun(repository, replace(manifest, source_rows=rows), "restore", None, (), RunContext())
+        return run, run.run()
+
+    return verified
+
+
+def outcome(name: str, result: str, detail: str, required: bool = True) -> CheckOutcome:
+    return CheckOutcome(SqlCheck(name, "select 1", required), result, detail)
+
+
+INTEGRITY = Check("integrity", "pass", "11 bytes in 1 file as dumped, by sha256")
+RESTORED = Check(
+    "restore",
+    "pass",
+    "restored into PostgreSQL 18.4 in 1 min 30 s, 1 table with 1,000 rows and every definition as dumped",
+)
+
+
+def rehearsal(**changes: Any) -> Rehearsal:
+    return Rehearsal(**{"tables": TABLES, "restore_seconds": 90.0, "server_version": "18.4", **changes})
+
+
+def test_a_backup_that_restores(restored: Restored, client: Client) -> None:
+    found = rehearsal(
+        notes=["uncontained"],
+        checks=[outcome("a", "pass", "true"), outcome("b", "fail", "false", required=False)],
+    )
+    run, verification = restored(found, [RowCount("public", "film", 1000)])
+    assert verification.result == "pass"
+    assert (run.hint, run.not_proven) == (None, None)
+    assert verification.checks == (
+        INTEGRITY,
+        Check("note", "pass", "uncontained"),
+        Check("source", "pass", "1 table with the source's rows"),
+        RESTORED,
+        Check("sql check 'a'", "pass", "true"),
+        Check("note", "pass", "sql check 'b': false; it is not required"),
+    )
+    assert verification.tables == tuple(TABLES)
+    assert verification.restore_seconds == 90.0
+    assert verification.client
+    assert (verification.client.tool, verification.client.version) == ("pg_restore", "18.4")
+    assert verification.client.path == str(client.bin_dir / "pg_restore")
+
+
+DIFFERENT = "It restores, but differs from the dump. Make a new dump, and compare the objects in the report."
+
+
+@pytest.mark.parametrize(
+    ("found", "source", "checks", "hint"),
+    [
+        (
+            rehearsal(
+                differences=[Difference("index", "public.a", "is missing"), Difference("table", "public.b", "x")]
+            ),
+            None,
+            [Check("restore", "fail", "index public.a is missing"), Check("restore", "fail", "table public.b x")],
+            DIFFERENT,
+        ),
+        (
+            rehearsal(),
+            [RowCount("public", "film", 1001)],
+            [
+                Check(
+                    "source",
+                    "fail",
+                    "table public.film: row count mismatch: expected 1,001 as in the source, found 1,000",
+                )
+            ],
+            "The archive lacks rows of its source. Make a new dump, and check how this one was made.",
+        ),
+        (
+            rehearsal(checks=[outcome("a", "notproven", "no table x"), outcome("b", "fail", "false")]),
+            None,
+            [
+                RESTORED,
+                Check("sql check 'a'", "notproven", "no table x"),
+                Check("sql check 'b'", "fail", "false"),
+            ],
+            "The backup restores, but its data is not what this check expects. Look into the source.",
+        ),
+        (
+            VerificationFailed("the archive ends early"),
+            None,
+            [Check("restore", "fail", "the archive ends early")],
+            "Do not rely on this backup; make a new dump.",
+        ),
+        (
+            VerificationFailed("the archive ends early", hint="Look."),
+            None,
+            [Check("restore", "fail", "the archive ends early")],
+            "Look.",
+        ),
+    ],
+)
+def test_a_backup_that_fails(
+    restored: Restored,
+    found: Rehearsal | Exception,
+    source: list[RowCount] | None,
+    checks: list[Check],
+    hint: str,
+) -> None:
+    run, verification = restored(found, source)
+    assert (verification.result, list(verification.checks)) == ("fail", [INTEGRITY, *checks])
+    assert (run.hint, run.not_proven) == (hint, None)
+    if isinstance(found, Rehearsal):
+        assert verification.differences == tuple(found.differences)
+
+
+@pytest.mark.parametrize(
+    ("found", "checks", "message", "hint"),
+    [
+        (
+            rehearsal(checks=[outcome("a", "notproven", "no table x"), outcome("b", "pass", "true")]),
+            [RESTORED, Check("sql check 'a'", "notproven", "no table x"), Check("sql check 'b'", "pass", "true")],
+            "sql check 'a': no table x",
+            "The backup restores. Correct the check, then verify again.",
+        ),
+        (
+            NotProven("no server here", hint="Install one."),
+            [Check("restore", "notproven", "no server here. HINT: Install one.")],
+            "no server here",
+            "Install one.",
+        ),
+    ],
+)
+def test_a_backup_that_is_not_proven(
+    restored: Restored, found: Rehearsal | Exception, checks: list[Check], message: str, hint: str
+) -> None:
+    run, verification = restored(found)
+    assert (verification.result, list(verification.checks)) == ("notproven", [INTEGRITY, *checks])
+    assert run.not_proven
+    assert (run.not_proven.message, run.not_proven.hint, run.hint) == (message, hint, None)
+
+
+@pytest.mark.parametrize("level", ["archive", "restore"])
+def test_a_full_disk_here_proves_nothing(
+    repository: LocalRepository, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    @contextmanager
+    def full(*_: object, **__: object) -> Iterator[None]:
+        raise DiskError("the disk is full", hint="Make room.")
+        yield
+
+    monkeypatch.setattr(verification_run, "open_checked", full)
+    run = VerificationRun(repository, manifest, level, None, (), RunContext())
+    if level == "archive":
+        with pytest.raises(DiskError, match="the disk is full"):
+            run.run()
+    else:
+        assert run.run().checks == (Check("restore", "notproven", "the disk is full. HINT: Make room."),)
+        assert run.not_proven
+        assert (run.not_proven.message, run.not_proven.hint) == ("the disk is full", "Make room.")
+
+
+# -- the artifact that was checked -------------------------------------------------------------------------------------
+
+
+def test_an_artifact_without_a_private_copy(repository: LocalRepository, manifest: Manifest) -> None:
+    with pytest.raises(RuntimeError, match=r"^this artifact was checked without a private copy$"):
+        _ = Checked(repository, manifest, {}).private_path
+    secret = encrypted(manifest_of(repository, APP, AT, {"app.dump.age": MAGIC}))
+    with pytest.raises(NotProven, match=NO_IDENTITY):
+        _ = Checked(repository, secret, {}).private_path
+
+
+def test_decrypted_bytes_are_those_of_the_manifest(repository: LocalRepository) -> None:
+    (file,) = manifest_of(repository, APP, AT, {"app.dump": b"12345"}).artifact.files
+    whole = Expected(io.BytesIO(b"12345"), file)
+    assert [whole.read(0), whole.read(2), whole.read(9), whole.read(2)] == [b"", b"12", b"345", b""]
+    assert Expected(io.BytesIO(b"12345"), file).read() == b"12345"
+    for other in (b"1234", b"12346", b"123456", b""):
+        read = Expected(io.BytesIO(other), file)
+        with pytest.raises(VerificationFailed) as raised:
+            list(iter(lambda: read.read(3), b""))  # noqa: B023
+        assert raised.value.message == "app.dump does not decrypt to the bytes that were dumped"
