@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from airflow_pgbackup.backup.dump import dump_cluster
 from airflow_pgbackup.backup.fsck.run import fsck
 from airflow_pgbackup.backup.mask import propose_rules
 from airflow_pgbackup.backup.masking import MaskingKey, load_rules
-from airflow_pgbackup.backup.reference import load_evidence
+from airflow_pgbackup.backup.reference import load_evidence, load_manifest
 from airflow_pgbackup.backup.refresh.run import refresh
 from airflow_pgbackup.backup.restore import restore
 from airflow_pgbackup.backup.restore.target import RestoreTarget
@@ -220,7 +221,10 @@ def other_verbs(campaign: Campaign, references: dict[str, Reference]) -> None:
             print(f"         {finding.severity}: {finding.message}"[:200])
         assert not [each for each in found if each.code in ("crash", "internal")]
     pairs = ["custom, zstd by us", "directory", "tar", "plain"]
-    references = {name: references.get(name) or campaign.dump(**FORMATS[name]) for name in pairs}
+    for name in pairs:
+        if name not in references:
+            made = campaign.dump(**FORMATS[name])
+            references[name] = verify(reference=made, repository=campaign.repository, context=campaign.context)
     for name in pairs[1:]:
         with campaign.case(f"diff: {pairs[0]} and {name}"):
             before, after = (load_evidence(campaign.repository, references[each]) for each in (pairs[0], name))
@@ -237,11 +241,23 @@ def other_verbs(campaign: Campaign, references: dict[str, Reference]) -> None:
             verify(reference=uploaded, repository=second, context=campaign.context)
     third = open_repository((campaign.directory / "third").as_uri())
     third.init()
-    with campaign.case("adopt all uploaded"):
+    old = campaign.directory / "old"  # bare dumps, as scripts leave them
+    old.mkdir()
+    for number, name in enumerate(pairs):
+        path = campaign.repository.local_path(load_manifest(campaign.repository, references[name]).artifact_key)
+        assert path is not None
+        (shutil.copytree if path.is_dir() else shutil.copyfile)(
+            path, old / f"regression_2026010{number + 1}{path.suffix}"
+        )
+    with campaign.case("adopt"):
         result = adopt(
-            repository=third, sources=[campaign.directory / "second"], server="adopted", context=campaign.context
+            repository=third, sources=[old], server="adopted", database="regression", context=campaign.context
         )
         assert not result["failed"], result
+        adopted: Any = result["adopted"]
+        assert len(adopted) == len(pairs), result
+        for reference in adopted:
+            verify(reference=reference, repository=third, level="restore", context=campaign.context)
     with campaign.case("fsck"):
         report = fsck(**common)
         assert not report.findings, report.findings

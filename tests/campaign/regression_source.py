@@ -97,6 +97,8 @@ def fetch(major: int, cache: Path, *, source: Path | None = None, mirror: str | 
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         _download(major, directory, mirror or _apt_mirror())
+        if not library.exists():  # before 18 no package has it
+            _build(found, directory / f"usr/include/postgresql/{major}/server")
         complete.touch()
     return found
 
@@ -139,6 +141,17 @@ def _download(major: int, directory: Path, mirror: str) -> None:
             run("tar", "-xf", archive, "-C", directory / "source", "--strip-components=1", "--no-same-owner")
         for package in (apt / "packages").glob("*.deb"):
             run("dpkg", "-x", package, directory)
+
+
+def _build(found: RegressionSource, headers: Path) -> None:
+    """Compile the C functions of the tests, all in one file."""
+    options = ["-O1", "-fPIC", "-shared", "-I", str(headers), "-o", str(found.regress_so)]
+    try:
+        done = subprocess.run(["cc", *options, found.tests / "regress.c"], capture_output=True, text=True)
+    except FileNotFoundError:
+        raise RuntimeError(f"no C compiler here, to build {found.regress_so.name}") from None
+    if done.returncode:
+        raise RuntimeError(f"cannot build {found.regress_so.name}: {done.stderr.strip()[-800:]}")
 
 
 def own_installation(bin_dir: Path, library: Path, directory: Path) -> Path:
