@@ -52,7 +52,8 @@ def dump_and_verify(campaign: Campaign) -> dict[str, Reference]:
     settings = replace(campaign.context.settings, recipients=(str(identity.to_public()),))
     encrypted = replace(campaign.context, settings=settings, identities=Identities((identity,)))
     for name, options in [*FORMATS.items(), *ENCRYPTED.items()]:
-        if not campaign.only.search(name) or ("statistics" in options and campaign.server.major < 18):
+        needs = 18 if "statistics" in options else 16 if options.get("compress") == "lz4" else 0
+        if not campaign.only.search(name) or campaign.server.major < needs:
             continue
         context = encrypted if name in ENCRYPTED else campaign.context
         seconds: list[object] = []

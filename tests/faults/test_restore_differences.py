@@ -49,7 +49,7 @@ SAMPLE = (
 def copied(server18: PostgresServer, fresh_database: FreshDatabase, here: Repository) -> list[ConnectionParams]:
     """A database, and a restored copy of it."""
     source, copy = fresh_database(server18, None, *SAMPLE), fresh_database(server18)
-    restored(backup(source, here), here, copy, options={})
+    restored(backup(source, here), here, copy, options={}, seed="a task")
     return [source, copy]
 
 
