@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
 
 from airflow_pgbackup.postgres.archive.row_digests import RowHasher, RowSet, TableDigester
@@ -126,23 +127,21 @@ def _each(
 ) -> Iterator[tuple[tuple[TableDigest, Relation], Reader]]:
     """Read several tables at the same time, the largest first, and yield them in the given order."""
 
-    def read(numbers: list[int]) -> list[Reader]:
-        made: list[tuple[Rows, Reader]] = []
-        for table, relation in map(tables.__getitem__, numbers):
-            by_select = relation.kind in _BY_SELECT
-            made.append((Rows(table.schema, table.name, table.columns or (), by_select=by_select), reader(relation)))
+    def read(numbers: list[int]) -> list[tuple[int, Reader]]:
+        made: list[tuple[int, Rows, Reader]] = []
+        for number in numbers:
+            table, relation = tables[number]
+            rows = Rows(table.schema, table.name, table.columns or (), by_select=relation.kind in _BY_SELECT)
+            made.append((number, rows, reader(relation)))
         if len(made) == 1:
-            restored.read(made[0][0], made[0][1].update)
+            restored.read(made[0][1], made[0][2].update)
         else:
-            restored.read_together([(rows, each.update) for rows, each in made])
-        return [each for _, each in made]
+            restored.read_together([(rows, each.update) for _, rows, each in made])
+        return [(number, each) for number, _, each in made]
 
-    batches = list(_batches(tables))
     with ThreadPoolExecutor(usable_processors(), thread_name_prefix="compare") as pool:
-        readers: dict[int, Reader] = {}
         # An error ends the iterator of map(), which then cancels what has not begun.
-        for numbers, made in zip(batches, pool.map(read, batches), strict=True):
-            readers.update(zip(numbers, made, strict=True))
+        readers = dict(chain.from_iterable(pool.map(read, _batches(tables))))
     for number, table in enumerate(tables):
         yield table, readers[number]
 

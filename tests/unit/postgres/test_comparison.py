@@ -78,7 +78,7 @@ class Restored(DatabaseReader):
             take(self._tables[rows.name].text.encode())
 
     def count(self, schema: str, name: str, *, only: bool) -> int:
-        self.counted.append((name, only))
+        self.counted.append((f"{schema}.{name}", only))
         return self._tables[name].text.count("\n")
 
     def sequences(self, names: Sequence[tuple[str, str]]) -> Iterator[SequenceValue]:
@@ -189,7 +189,7 @@ def test_rows_dumped_as_inserts_are_counted(restored: Table, result: str, detail
     assert compared(Archive({"film": TWO}), database, comparable="inserts", columns=None, sha256=None) == [
         ("film", result, detail)
     ]
-    assert database.counted == [("film", restored.kind != "p")]
+    assert database.counted == [("public.film", restored.kind != "p")]
     assert database.reads == []
 
 

@@ -48,7 +48,7 @@ def test_row_sets_are_equal_only_for_the_same_rows_in_any_order(
 
 
 THREE = [b"1\ta\tx", b"2\t\\N\ty", b"3\tc\tz"]
-CUTS: list[list[int]] = [[], [1], [6], [5, 6, 7], list(range(30))]
+CUTS: list[list[int]] = [[], [1], [6], [8], [5, 6, 7], list(range(30))]
 
 
 @pytest.mark.parametrize("cuts", CUTS)
@@ -62,6 +62,7 @@ def test_rows_in_pieces(cuts: list[int]) -> None:
     assert (uncounted.rows, uncounted.bytes, uncounted.sha256) == (0, len(data), counted.sha256)
     assert row_set(THREE, cuts) == row_set(THREE[::-1])
     assert row_set(THREE, cuts).rows == 3
+    assert row_set(THREE, cuts).counts is None, "they are counted on request"
     for other in (THREE[:2], [*THREE, THREE[0]], [*THREE[:2], THREE[0]], [*THREE[:2], b"3\tc\tZ"]):
         assert row_set(THREE, cuts) != row_set(other)
 
@@ -72,12 +73,12 @@ def test_blocks_with_their_columns_in_another_order_have_the_same_rows(cuts: lis
     hasher.begin_block(("id", "name", "note"))
     hasher.update(b"1\ta\tx\n")
     hasher.begin_block(("note", "id", "name"))
-    for piece in pieces(b"y\t2\t\\N\nz\t3\tc\n", cuts):
+    for piece in pieces(b"y\t2\t\\N\nz\t3\tc\n\t5\te f\n", cuts):
         hasher.update(piece)
     hasher.begin_block(("id", "name", "note"))
     for piece in pieces(b"4\td\tw\n", cuts):
         hasher.update(piece)
-    assert hasher.finish() == row_set([*THREE, b"4\td\tw"])
+    assert hasher.finish() == row_set([*THREE, b"5\te f\t", b"4\td\tw"])
 
 
 def test_a_block_with_other_columns_is_taken_as_it_is() -> None:
@@ -93,14 +94,19 @@ def test_a_row_longer_than_postgresql_can_write_is_not_held(monkeypatch: pytest.
     hasher = RowHasher()
     hasher.begin_block(("a", "b"))
     hasher.begin_block(("b", "a"))
-    hasher.update(b"x\ty\n" + b"p" * 1000)
+    hasher.update(b"p" * 1000)
     hasher.update(b"q" * 1000)
     hasher.update(b"\tz\n")
     hasher.update(b"p" * 2000)
     with pytest.raises(VerificationFailed) as raised:
         hasher.update(b"q")
     assert raised.value.message == "a row has more than 2,000 bytes, PostgreSQL's limit"
-    assert hasher.finish() == row_set([b"y\tx", b"z\t" + b"p" * 1000 + b"q" * 1000])
+    assert hasher.finish() == row_set([b"z\t" + b"p" * 1000 + b"q" * 1000])
+
+
+def test_the_digest_is_the_sum_of_the_hashes_of_the_rows() -> None:
+    assert row_set([]) == RowSet(0, "0" * 32)
+    assert row_set([b"a"]) == RowSet(1, hashlib.blake2b(b"a", digest_size=16).hexdigest())
 
 
 def counts(*rows: bytes, count: bool = True) -> RowSet:
