@@ -67,6 +67,12 @@ PARTS = {
     ),
 }
 _NO_DIFFERENCE = {
+    "no two backups of a series are equal": ("repository.retention.x__decide__mutmut_61",),
+    "as many keys as backups": (
+        "repository.retention.x__apply__mutmut_28",
+        "repository.retention.x__apply__mutmut_31",
+        "repository.retention.x__apply__mutmut_34",
+    ),
     "an encoded name has no slash, so any other split gives an invalid name too": (
         "repository.layout.xǁSeriesǁparse__mutmut_3",
     ),
@@ -81,6 +87,12 @@ _NO_DIFFERENCE = {
         "repository.catalogue.x__catalogue__mutmut_17",
         "repository.catalogue.x__catalogue__mutmut_18",
     ),
+    "unread, so only slower": (
+        "postgres.compare.comparison.x__compare_copies__mutmut_9",
+        "postgres.compare.comparison.x__compare_copies__mutmut_10",
+    ),
+    "no columns, either way": ("postgres.archive.row_digests.xǁRowHasherǁ__init____mutmut_12",),
+    "the default of Python 3.11": ("postgres.archive.row_digests.xǁRowHasherǁupdate__mutmut_29",),
     "a failure ends with a pass, whose rank is 1 or higher": ("repository.state.x_standing__mutmut_23",),
 }
 EXPECTED = {f"airflow_pgbackup.{name}": reason for reason, names in _NO_DIFFERENCE.items() for name in names}

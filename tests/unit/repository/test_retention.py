@@ -537,6 +537,8 @@ def test_labels_keep_beside_the_other_rules() -> None:
         decisions = plan(backups, Policy(keep_last=1, keep_labels=["nothing", pattern]), NOW)
         assert kept(decisions) == [backups[0].id, backups[3].id]
     assert reasons(decisions, backups[3]) == "label v1.2"
+    both = plan(backups, Policy(keep_last=1, keep_labels=["v*", "pre-*"]), NOW)
+    assert reasons(both, backups[3]) == "label pre-migration, v1.2"
     failed = plan(backups, Policy(keep_last=1, keep_labels=["other"]), NOW)
     assert kept(failed) == [backups[0].id, backups[4].id], "a label is somebody's wish, whatever the state"
     assert Policy(keep_last=1, keep_labels=("a",), minimum_level="restore").describe() == {
@@ -655,8 +657,12 @@ def test_what_a_set_needs_is_kept() -> None:
 def test_a_dropped_database_ages_by_the_backups_of_its_server() -> None:
     backups, others = nightly(8)[3:], nightly(8, series=Series("prod", "crm"))[3:]
     policy = Policy(keep_daily=3, keep_within=timedelta(hours=30), time_zone="Asia/Tokyo")
-    # 20:00 UTC is the 21st in Tokyo. Of the 19th there is also a backup, an hour older.
-    gone = [datetime(2026, 11, 20, 20, tzinfo=timezone.utc), backups[0].started_at + timedelta(hours=1)]
+    # 20:00 UTC is the 21st in Tokyo. Of the 19th there is also a backup, an hour older; of the 18th one as old.
+    gone = [
+        datetime(2026, 11, 20, 20, tzinfo=timezone.utc),
+        backups[0].started_at + timedelta(hours=1),
+        backups[1].started_at,
+    ]
     decisions = plan([*backups, *others], policy, NOW, gone_since={APP: gone})
     assert [reasons(decisions, each) for each in backups] == [
         "newest backup; last verified backup",
