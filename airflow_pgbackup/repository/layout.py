@@ -102,6 +102,8 @@ def encode_segment(name: str) -> str:
         raise ConfigurationError(f"the name {name!r} is not valid unicode") from None
     if not segment:
         raise ConfigurationError("a server or database name is empty")
+    if "\0" in name:
+        raise ConfigurationError(f"the name {name[:40]!r} holds a null byte, which PostgreSQL allows in no name")
     if len(segment) > MAX_SEGMENT:
         raise ConfigurationError(
             f"the name {name[:40]!r}… takes {len(segment)} bytes as a directory name, more than {MAX_SEGMENT}",
@@ -116,7 +118,7 @@ def decode_segment(segment: str) -> str:
     :raises ValueError: :func:`encode_segment` does not make such a segment: the folder is foreign.
     """
     name = unquote(segment)
-    if not name or _encode(name) != segment:
+    if not name or "\0" in name or len(segment) > MAX_SEGMENT or _encode(name) != segment:
         raise ValueError(f"not an encoded name: {segment!r}")
     return name
 

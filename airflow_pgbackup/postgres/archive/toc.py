@@ -27,6 +27,7 @@ _COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
 VERSION_SIZE = 8
 """The bytes that :func:`unknown_version` needs: ``PGDMP`` and the version."""
 MAX_ENTRIES = 1 << 21
+_OFFSET_FLAGS = (1, 2, 3)  # K_OFFSET_POS_NOT_SET, K_OFFSET_POS_SET, K_OFFSET_NO_DATA
 SETTING_KINDS = frozenset({"ENCODING", "STDSTRINGS", "SEARCHPATH"})
 """Kinds of entries that say how to read the archive. Every archive has them, that of an empty database too."""
 _OF_DATA = SETTING_KINDS | {"BLOB", "BLOB METADATA", "BLOBS", "MATERIALIZED VIEW DATA", "SEQUENCE SET", "TABLE DATA"}
@@ -228,7 +229,10 @@ class _TocReader(TocBytes):
         if self._extra is None:
             file = self._text() or None
         else:
-            self._take(self._extra)  # offset of the data, set only in a file that pg_dump could seek in
+            # The offset of the data, set only in a file that pg_dump could seek in.
+            flag = self._take(self._extra)[0]
+            if flag not in _OFFSET_FLAGS:
+                self._corrupt(f"unexpected data offset flag {flag}")
             file = None
         if kind == "ENCODING" and (match := _ENCODING.search(definition)):
             self._decoder.use(match.group(1))

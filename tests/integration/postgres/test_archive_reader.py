@@ -209,6 +209,20 @@ def test_an_archive_has_what_the_database_has(
         assert [e for e in kept if e.has_data] == [e for e in entries if e.has_data]
 
 
+def test_a_data_offset_that_pg_restore_refuses_is_refused(
+    source: tuple[ConnectionParams, Client], tmp_path: Path
+) -> None:
+    params, client = source
+    path = dump(client, params, tmp_path / "dump", "custom")
+    data = path.read_bytes()
+    no_more_dependencies, no_data = b"\1\1\0\0\0", b"\3" + bytes(8)
+    forged = data.replace(no_more_dependencies + no_data, no_more_dependencies + b"\x3a" + bytes(8), 1)
+    assert forged != data
+    path.write_bytes(forged)
+    with pytest.raises(VerificationFailed, match="unexpected data offset flag 58"):
+        read(path, "custom", client)
+
+
 @pytest.mark.parametrize(("format", "by"), [("custom", None), ("plain", None), ("plain", "gzip"), ("plain", "zstd")])
 def test_a_stream_is_read_like_a_file(
     source: tuple[ConnectionParams, Client], tmp_path: Path, format: str, by: str | None

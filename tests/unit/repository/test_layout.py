@@ -88,7 +88,8 @@ def test_how_names_look(name: str, segment: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "segment", ["", "a b", "@cluster", "%zz", "%2", "..", ".x", "%c3%a9", "%41", "%FF", "Ü", "lost+found"]
+    "segment",
+    ["", "a b", "@cluster", "%zz", "%2", "..", ".x", "%c3%a9", "%41", "%FF", "Ü", "lost+found", "a%00b", "x" * 256],
 )
 def test_foreign_folders_are_no_names(segment: str) -> None:
     with pytest.raises(ValueError, match=f"^not an encoded name: {re.escape(repr(segment))}$"):
@@ -103,6 +104,7 @@ TOO_LONG = "Use a shorter server name."
     [
         ("", "a server or database name is empty", None),
         ("\udc80", r"the name '\udc80' is not valid unicode", None),
+        ("a\0b", r"the name 'a\x00b' holds a null byte, which PostgreSQL allows in no name", None),
         ("x" * 256, f"the name '{'x' * 40}'… takes 256 bytes as a directory name, more than 255", TOO_LONG),
         ("é" * 43, f"the name '{'é' * 40}'… takes 258 bytes as a directory name, more than 255", TOO_LONG),
     ],
