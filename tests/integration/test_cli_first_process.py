@@ -15,6 +15,7 @@ import psycopg
 
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.server.sandbox import find_bwrap
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.open import open_repository
@@ -39,7 +40,17 @@ def test_sigterm_of_the_kubelet_ends_a_dump(
         "PGBACKUP_CLIENT_DIRS": str(server18.bin_dir),
     }
     reading, writing = os.pipe()
-    container = ["bwrap", "--unshare-pid", "--as-pid-1", "--bind", "/", "/", "--dev-bind", "/dev", "/dev"]
+    container = [
+        find_bwrap() or "bwrap",
+        "--unshare-pid",
+        "--as-pid-1",
+        "--bind",
+        "/",
+        "/",
+        "--dev-bind",
+        "/dev",
+        "/dev",
+    ]
     container += ["--proc", "/proc", "--info-fd", str(writing), "--"]
     command = [sys.executable, "-c", PGBACKUP, "dump", uri, "--server", "prod", "--json"]
     with params.connect() as holder, params.connect() as session:
