@@ -94,7 +94,7 @@ def encode_segment(name: str) -> str:
     A leading ``.`` is encoded too, so that no name becomes ``..`` or a hidden file; and so is ``@``, so that a database
     named ``@cluster`` is not taken for the cluster.
 
-    :raises ConfigurationError: for an empty name, or one whose encoded form is longer than 255 bytes.
+    :raises ConfigurationError: for an empty name, one with a null byte, or one that takes more than 255 bytes.
     """
     try:
         segment = _encode(name)

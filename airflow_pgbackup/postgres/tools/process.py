@@ -255,7 +255,7 @@ class ToolProcess:
             )
         if self._status_lost:
             return ToolError(
-                f"{self.tool} ended, but its exit status is lost: other code in this process waits for every child",
+                f"{self.tool} ended, but its exit status is lost: other code in this process has collected it",
                 tool=self.tool,
                 exit_code=None,
                 stderr=self.stderr_tail,

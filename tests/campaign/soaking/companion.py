@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 
 from typing_extensions import Self
 
 
-class Companion:
+class Companion(ABC):
     """A subclass defines :meth:`_run`, which returns soon after ``_stop`` is set."""
 
     def __init__(self) -> None:
@@ -22,5 +23,5 @@ class Companion:
         self._stop.set()
         self._thread.join()
 
-    def _run(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _run(self) -> None: ...

@@ -519,7 +519,7 @@ def test_an_exit_status_that_other_code_took_is_not_a_success() -> None:
         with pytest.raises(ToolError) as raised:
             process.wait()
     error = raised.value
-    assert error.message == ("sh ended, but its exit status is lost: other code in this process waits for every child")
+    assert error.message == "sh ended, but its exit status is lost: other code in this process has collected it"
     assert (error.tool, error.exit_code, error.stderr) == ("sh", None, ["odd"])
 
 
