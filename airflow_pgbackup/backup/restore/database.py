@@ -66,6 +66,8 @@ def _completed_earlier(request: RestoreRequest, state: TargetState, marker: Retr
     outcome = RestoreOutcome(plan=[line], earlier=marker)
     if request.dry_run:
         return outcome
+    if marker.begun:
+        set_marker(run, target.connection, replace(marker, begun=False))
     if marker.replaced:
         maintenance = state.maintenance or target.maintenance(run.cancel)
         with session(maintenance, run.cancel) as connection:
@@ -165,10 +167,13 @@ class _DatabaseRestore:
     def _in_place(self, outcome: RestoreOutcome) -> None:
         target = self._target
         before = count_contents(self._run, target.connection)
+        marker, marked = self._marker(), False
+        if target.mode == "into_empty":  # a failure leaves this: the server may still commit what we have given up
+            marked = set_marker(self._run, target.connection, marker and replace(marker, begun=True))
         with state_in_errors(f'database "{target.database}" was not changed', self._run.say):
             self._loader.load(target.connection, single_transaction=True, public_exists=self._state.public_exists)
         self._run.say(f"restored objects and rows into {target.database}")
-        if target.mode == "into_empty" and (marker := self._marker()):
+        if marker and marked:
             set_marker(self._run, target.connection, marker)
         after = self._request.finish(target.connection)
         rows = None if after.rows is None else after.rows - (before.rows or 0)
@@ -246,7 +251,7 @@ class _DatabaseRestore:
             oids = database_oids(connection, [target.database])
             found = find_marker(connection, target.database)
             old = dated_name(connection, target.database, datetime.now(timezone.utc))
-        if found and found.request == self._request.retry_digest:
+        if found and not found.begun and found.request == self._request.retry_digest:
             raise RestoreError(
                 f'another attempt of this task has replaced database "{target.database}" in the meantime',
                 hint="Retry the task: it recognizes the completed restore.",

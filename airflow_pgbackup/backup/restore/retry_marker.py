@@ -3,8 +3,10 @@
 The result of a successful task can be lost. Its retry would replace the database again, and with it what applications
 have written since; or it would fail, as the database exists. So the comment of the restored database gets a line: the
 request, the backup, and the name of the old database. Where the restore ends with a rename, the line is written before
-and takes effect with it, as it belongs to the database; a database that was filled in place is marked after the commit.
-The next restore of that database removes the line.
+and takes effect with it, as it belongs to the database. A database that is filled in place gets it before, as begun,
+and again after the commit. An attempt that is killed in between leaves the objects of a single transaction in a
+database that was empty; those of anybody else are not taken for it. The next restore of that database removes the
+line.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class RetryMarker:
     :ivar request: digest of the request, see :func:`request_digest`.
     :ivar series: the path of the backup's series in the repository; `id` is the backup's.
     :ivar replaced: the new name of the old database, empty if there was none; `oid` is its OID.
+    :ivar begun: the restore into the empty database has begun; whether it is complete, the database's objects tell.
     """
 
     request: str
@@ -45,6 +48,14 @@ class RetryMarker:
     id: str
     replaced: str
     oid: int
+    begun: bool = False
+
+    @property
+    def line(self) -> str:
+        fields = asdict(self)
+        if not self.begun:  # earlier versions do not know it
+            del fields["begun"]
+        return f"airflow-pgbackup: {json.dumps(fields)}"
 
 
 def request_digest(request: str) -> str:
@@ -68,12 +79,13 @@ def unmarked(comment: str) -> str:
     return _LINE.sub("", comment)
 
 
-def set_marker(run: RestoreContext, database: ConnectionParams, marker: RetryMarker | None) -> None:
-    """Mark a database, or remove a marker that was restored with its comment. A failure is a warning.
+def set_marker(run: RestoreContext, database: ConnectionParams, marker: RetryMarker | None) -> bool:
+    """Mark a database, or remove the marker that it has or that was restored with its comment.
 
+    :return: False if that failed, which is a warning.
     :raises Canceled: the restore was canceled.
     """
-    line = f"airflow-pgbackup: {json.dumps(asdict(marker))}" if marker else ""
+    line = marker.line if marker else ""
     with session(database, run.cancel) as connection:
         try:
             comment = fetch_value(connection, _COMMENT[0], [database.dbname]) or ""
@@ -85,3 +97,5 @@ def set_marker(run: RestoreContext, database: ConnectionParams, marker: RetryMar
             raise
         except psycopg.Error as error:
             run.warn(f"a retry cannot know that the restore is complete: {server_message(error)}")
+            return False
+    return True

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import Session, session
+from airflow_pgbackup.backup.databases.user_objects import one_transaction_wrote
 from airflow_pgbackup.backup.restore.preconditions import (
     has_public_schema,
     require_empty,
@@ -53,14 +54,16 @@ def inspect_target(request: RestoreRequest) -> TargetState:
                 try:
                     require_empty(connection, target.connection.label)
                 except ConfigurationError:
-                    if (earlier := _completed_earlier(connection, request)) is None:
+                    earlier = _marked(connection, request)
+                    if earlier is None or (earlier.begun and not one_transaction_wrote(connection)):
                         raise
             return TargetState(server, None, has_public_schema(connection), earlier)
     maintenance = target.maintenance(cancel)
     with session(maintenance, cancel) as connection:
         server = ServerInfo.read(connection, target.connection.label)
-        earlier = _completed_earlier(connection, request)
-        if earlier is None:
+        earlier = _marked(connection, request)
+        if earlier is None or earlier.begun:
+            earlier = None
             exists = _require_existence(server, request)
             require_may_create(server, CREATEDB_HINT)
             if exists:
@@ -95,7 +98,8 @@ def _require_existence(server: ServerInfo, request: RestoreRequest) -> bool:
     return exists
 
 
-def _completed_earlier(connection: Session, request: RestoreRequest) -> RetryMarker | None:
+def _marked(connection: Session, request: RestoreRequest) -> RetryMarker | None:
+    """Return the marker of an earlier attempt of this request."""
     if not request.retry_digest:
         return None
     marker = find_marker(connection, request.target.database)

@@ -184,10 +184,11 @@ def plan_databases(
         marker = markers.get(name)
         mode: str | None = "create"
         seed = f"restore_set {(uuid, found.location, target.prefix, member.database)}"
-        if marker and marker.request == request_digest(seed):
+        ours = marker is not None and marker.request == request_digest(seed)
+        if marker and ours and not marker.begun:
             mode = None
-        elif name in _ALWAYS_EXIST and _is_empty(connection.with_database(name), cancel):
-            mode = "into_empty"
+        elif name in _ALWAYS_EXIST and (ours or _is_empty(connection.with_database(name), cancel)):
+            mode = "into_empty"  # which looks whether a restore that had begun is complete
         elif name in markers:
             taken.append(name)
         planned.append(PlannedDatabase(member, reference, name, mode, seed))

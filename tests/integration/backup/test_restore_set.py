@@ -146,6 +146,22 @@ def test_a_second_call_restores_nothing_again(
     assert outcome["roles_created"] == []
 
 
+def test_a_restore_into_an_existing_database_that_was_killed_at_its_end_is_complete(
+    target: PostgresServer, here: Repository, make_set: Callable[..., BackupSet]
+) -> None:
+    make_set(["app", "postgres"])
+    restored(here, target)
+    comment = "select shobj_description(oid, 'pg_database') from pg_database where datname = 'postgres'"
+    begun = rows(target.params, comment)[0].replace("}", ', "begun": true}')
+    run(target.params, sql.SQL("comment on database postgres is {}").format(begun))
+    outcome = restored(here, target)
+    assert [(one["database"], one["outcome"]) for one in outcome["databases"]] == [
+        ("app", "earlier"),
+        ("postgres", "restored"),
+    ]
+    assert "begun" not in rows(target.params, comment)[0]
+
+
 def test_beside_what_the_server_has(
     source: PostgresServer, here: Repository, make_set: Callable[..., BackupSet]
 ) -> None:

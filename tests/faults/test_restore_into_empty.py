@@ -1,0 +1,162 @@
+"""Mode into_empty: a retry of a restore that was killed knows whether it is complete, and believes nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from contexts import in_context
+
+from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.backup.progress import NoProgress
+from airflow_pgbackup.backup.restore import restore
+from airflow_pgbackup.backup.restore.target import RestoreTarget
+from airflow_pgbackup.errors import ConfigurationError, ToolError
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import DumpOptions
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.open import open_repository
+
+Fresh = Callable[..., ConnectionParams]
+
+CONTENTS = {
+    "tables": (
+        "create table restored as select generate_series(1, 3) a",
+        "create index on restored (a)",
+        "create materialized view seen as select count(*) from restored",
+        "grant select on restored to public",
+        "select lo_from_bytea(4711, 'large')",
+    ),
+    "only a large object": ("select lo_from_bytea(4711, 'large')",),
+    "only a function": ("create function restored() returns int language sql as 'select 1'",),
+}
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing of ours runs after it."""
+
+
+@dataclass
+class Setting:
+    """A backup, and the empty database that it is restored into."""
+
+    repository: Repository
+    reference: dict[str, object]
+    target: ConnectionParams
+
+    def restore(self, log: Callable[[str], None] = lambda line: None, **more: Any) -> dict[str, Any]:
+        return restore(
+            reference=self.reference,
+            repository=self.repository,
+            target=RestoreTarget(connection=self.target, mode="into_empty"),
+            **in_context({"log": log, "progress": NoProgress(), **more}),
+        )
+
+    def kill(self, at: str, seed: str = "a task") -> None:
+        """Begin a restore that ends at a line of its log."""
+
+        def log(line: str) -> None:
+            if line.startswith(at):
+                raise Killed
+
+        with pytest.raises(Killed):
+            self.restore(log, seed=seed)
+
+    def execute(self, *statements: str) -> None:
+        with self.target.connect() as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def value(self, query: str) -> Any:
+        with self.target.connect() as connection:
+            row = connection.execute(query).fetchone()
+            return row and row[0]
+
+    def comment(self) -> str:
+        query = "select shobj_description(oid, 'pg_database') from pg_database where datname = current_database()"
+        return str(self.value(query))
+
+
+@pytest.fixture
+def make(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> Callable[..., Setting]:
+    repository = open_repository(f"file://{tmp_path / 'repository'}")
+    repository.init()
+
+    def setting(*statements: str, **options: Any) -> Setting:
+        source = fresh_database(server18, None, *statements)
+        reference = dump_database(
+            connection=source, server="test", repository=repository, options=DumpOptions(**options)
+        )
+        return Setting(repository, reference, fresh_database(server18))
+
+    return setting
+
+
+@pytest.mark.parametrize("format", ["custom", "plain"])
+@pytest.mark.parametrize("content", list(CONTENTS))
+def test_what_a_killed_attempt_has_committed_is_found(make: Callable[..., Setting], content: str, format: str) -> None:
+    """It was killed between the commit and the mark that says so."""
+    setting = make(*CONTENTS[content], format=format)
+    setting.kill("restored objects and rows")
+    if content == "tables":
+        setting.execute("insert into restored values (4)", "analyze")  # an application and autovacuum go on
+    lines: list[str] = []
+    assert setting.restore(lines.append, seed="a task", dry_run=True)["dry_run"]
+    assert '"begun": true' in setting.comment(), "a dry run changes nothing"
+    setting.restore(lines.append, seed="a task")
+    assert sum("an earlier attempt of this task has restored" in line for line in lines) == 2
+    assert "begun" not in setting.comment()
+    if content == "tables":
+        assert setting.value("select count(*) from restored") == 4
+    # From now on, other objects make no difference.
+    setting.execute("create table written_since (a int)")
+    setting.restore(seed="a task")
+    setting.value("select count(*) from written_since")
+
+
+@pytest.fixture
+def failed(make: Callable[..., Setting]) -> Setting:
+    """A restore failed, so its database is empty and marked as begun; the next one would succeed."""
+    setting = make(
+        "create table restored as select generate_series(1, 3) a",
+        "create function checked(int) returns int immutable language plpgsql as $$ begin "
+        "if current_setting('test.fails', true) = 'on' then raise 'as asked'; end if; return $1; end $$",
+        "create index on restored (checked(a))",
+    )
+    name = setting.target.dbname
+    setting.execute(f'alter database "{name}" set test.fails = on')
+    with pytest.raises(ToolError, match="as asked"):
+        setting.restore(seed="a task")
+    assert '"begun": true' in setting.comment()
+    setting.execute(f'alter database "{name}" reset test.fails')
+    return setting
+
+
+def test_what_failed_is_restored_by_the_next_attempt(failed: Setting) -> None:
+    failed.restore(seed="a task")
+    assert failed.value("select count(*) from restored") == 3
+    assert "begun" not in failed.comment()
+
+
+def test_what_somebody_made_is_not_taken_for_the_restore(failed: Setting) -> None:
+    failed.execute("create table restored (a int)", "create table another (a int)")
+    with pytest.raises(ConfigurationError, match="is not empty: it has"):
+        failed.restore(seed="a task")
+
+
+def test_the_begun_restore_of_another_request_is_not_ours(failed: Setting) -> None:
+    failed.kill("restored objects and rows", seed="another task")
+    with pytest.raises(ConfigurationError, match="is not empty: it has"):
+        failed.restore(seed="a task")
+
+
+def test_a_restore_that_nobody_retries_removes_the_mark(failed: Setting) -> None:
+    failed.execute(f"""comment on database "{failed.target.dbname}" is 'Ours\n{failed.comment()}'""")
+    failed.restore()
+    assert failed.comment() == "Ours"
+    with pytest.raises(ConfigurationError, match="is not empty: it has"):
+        failed.restore(seed="a task")
