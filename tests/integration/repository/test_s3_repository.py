@@ -398,7 +398,8 @@ def test_versions_by_key_and_newest_first(client: S3Client, bucket: str) -> None
     client.put_object(Bucket=bucket, Key="other/a", Body=b"x")
     marker = client.delete_object(Bucket=bucket, Key="pg/a")["VersionId"]
     written["a"].append(client.put_object(Bucket=bucket, Key="pg/a", Body=b"xxx")["VersionId"])
-    found = [version for version in repository.protection.versions() if version.key in written]
+    known = {marker, *itertools.chain(*written.values())}  # a request that boto3 has sent again makes another version
+    found = [version for version in repository.protection.versions() if version.id in known]
     assert [key for key, _ in itertools.groupby(found, key=lambda version: version.key)] == ["a", "a/b", "aé"]
     for key, ids in written.items():
         data = [version for version in found if version.key == key and not version.deleted]
@@ -406,7 +407,8 @@ def test_versions_by_key_and_newest_first(client: S3Client, bucket: str) -> None
         assert [version.latest for version in data] == [True] + [False] * (len(ids) - 1)
     assert [version.id for version in found if version.deleted] == [marker]
     assert found[0].id == written["a"][-1], "newer than the marker, although of the same second"
-    assert [version.id for version in repository.protection.versions("a")] == written["a/b"][::-1]
+    below = [version.id for version in repository.protection.versions("a") if version.id in known]
+    assert below == written["a/b"][::-1]
 
 
 def test_a_pin_survives_in_a_versioned_bucket(client: S3Client, bucket: str) -> None:
