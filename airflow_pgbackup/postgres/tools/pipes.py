@@ -7,6 +7,7 @@ import os
 import select
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING
@@ -22,6 +23,9 @@ _PIECE = 1 << 18
 _TICK = 500  # milliseconds
 _TAIL_LINES = 50
 _LONGEST_UNBROKEN = 1 << 16  # bytes of stderr without a line end
+# Seconds between two looks at stderr: PostgreSQL's programs write each line on its own, with --verbose hundreds of
+# thousands of them, and to wake for each takes longer than to read it.
+_GATHER = 0.01
 
 
 def wait_for(pipe: IO[bytes], *, given_up: Callable[[], bool]) -> bool:
@@ -110,6 +114,7 @@ class StderrLog:
                     lines, rest = [*lines, rest], b""
                 for line in lines:
                     self._add(line)
+                time.sleep(_GATHER)
         self._add(rest)
 
     def _add(self, raw: bytes) -> None:
