@@ -55,6 +55,8 @@ def upload(
     :raises VerificationFailed: the backup is not verified at that level, is incomplete, or its bytes differ from the
         manifest. No copy is visible.
     :raises AlreadyExists: the destination has another backup with that id.
+    :raises BackupNotFound: there is no such backup, or it was removed meanwhile. A copy without its verifications may
+        be visible.
     :raises RepositoryError: either repository failed.
     """
     layout.check_level(minimum_level)
@@ -66,13 +68,17 @@ def upload(
     context = context or RunContext()
     sweep_leftovers(context)
     job = _Copy(source, destination, evidence, context)
-    there = job.find_copy()
-    if there is not None:
-        context.log(f"backup {manifest.series}/{manifest.id} is already in {destination.uri}")
-    else:
-        destination.probe(context.log)
-        there = job.run()
-    job.copy_verifications(there)
+    try:
+        there = job.find_copy()
+        if there is not None:
+            context.log(f"backup {manifest.series}/{manifest.id} is already in {destination.uri}")
+        else:
+            destination.probe(context.log)
+            there = job.run()
+        job.copy_verifications(there)
+    except BackupNotFound:  # of a file
+        require_not_removed(source, manifest)
+        raise
     copied = read_evidence(destination, manifest.series, manifest.id)
     copied.require_complete()
     return reference_of(destination, copied)

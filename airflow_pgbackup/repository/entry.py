@@ -1,10 +1,12 @@
-"""An entry of a repository, a directory that is being written to one, and an unfinished write."""
+"""An entry of a repository, that it is missing, a directory that is being written, and an unfinished write."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+
+from airflow_pgbackup.errors import BackupNotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,14 @@ class Entry:
     modified: datetime
     version: str | None = None
     sha256: str = field(default="", compare=False)
+
+
+def missing(location: str) -> BackupNotFound:
+    """Return the error for a file that does not exist, although a listing or a manifest has named it."""
+    return BackupNotFound(
+        f"there is no {location}",
+        hint="Its backup may have been removed meanwhile, by a prune for example: look at the list, and try again.",
+    )
 
 
 @dataclass(frozen=True)

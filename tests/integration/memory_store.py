@@ -14,7 +14,6 @@ from interleaving import step
 
 from airflow_pgbackup.errors import (
     AlreadyExists,
-    BackupNotFound,
     OutcomeUnknown,
     RepositoryError,
     RepositoryNotFound,
@@ -22,7 +21,7 @@ from airflow_pgbackup.errors import (
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.byte_source import ByteSource, OnRead
 from airflow_pgbackup.repository.cancellation import CancelFlag
-from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
+from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite, missing
 from airflow_pgbackup.repository.layout import TEMP_PREFIX
 
 
@@ -75,7 +74,7 @@ class MemoryRepository(Repository):
     def read(self, key: str, *, pin: Entry | None = None) -> Iterator[BinaryIO]:
         self._step(f"read {key}")
         if key not in self._store.objects:
-            raise BackupNotFound(f"there is no {self.location(key)}")
+            raise missing(self.location(key))
         yield io.BytesIO(self._store.objects[key][0])
 
     @contextmanager

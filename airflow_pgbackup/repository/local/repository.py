@@ -27,7 +27,6 @@ from typing import BinaryIO
 
 from airflow_pgbackup.errors import (
     AlreadyExists,
-    BackupNotFound,
     OutcomeUnknown,
     RepositoryError,
     RepositoryNotFound,
@@ -35,7 +34,7 @@ from airflow_pgbackup.errors import (
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.byte_source import CHUNK, ByteSource, OnRead, counted, digest_all
 from airflow_pgbackup.repository.cancellation import CancelFlag
-from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
+from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite, missing
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, is_key, split_key
 from airflow_pgbackup.repository.local.errors import OpenFile, hint, reason
 from airflow_pgbackup.repository.local.naming import name_exclusively, temporary_name
@@ -83,7 +82,7 @@ class LocalRepository(Repository):
             try:
                 descriptor = open_below(self._root.directory, key)
             except (FileNotFoundError, NotADirectoryError):
-                raise BackupNotFound(f"there is no {self.location(key)}") from None
+                raise missing(self.location(key)) from None
         with io.BufferedReader(OpenFile(descriptor, self.location(key)), CHUNK) as stream:
             yield stream
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from airflow_pgbackup.errors import BackupNotFound, RepositoryError
+from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.repository.entry import missing
 from airflow_pgbackup.repository.s3.answers import MalformedAnswer
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.errors import THROTTLED, code_of, line_of, status_of
@@ -90,7 +91,7 @@ class ObjectReader(io.RawIOBase):
             answer = self._bucket.call("GetObject", Key=self._key, **params)
         except ClientError as error:
             self._bucket.require_absent(self._key, error)
-            raise BackupNotFound(f"there is no {self._what}") from None
+            raise missing(self._what) from None
         self._body = answer["Body"]
         if not self._at:
             self._size = answer["ContentLength"]

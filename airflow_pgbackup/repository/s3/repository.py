@@ -16,7 +16,6 @@ from botocore.exceptions import ClientError
 
 from airflow_pgbackup.errors import (
     AlreadyExists,
-    BackupNotFound,
     PgBackupError,
     RepositoryError,
     RepositoryNotFound,
@@ -25,7 +24,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.byte_source import ByteSource, OnRead
 from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.catalogue import PIN_FILE
-from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite
+from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite, missing
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.console import console_url
@@ -105,7 +104,7 @@ class S3Repository(Repository):
         with other._bucket.errors(what):
             source_head = other._bucket.head(other._root + source_key, checksum=True)
         if source_head is None:
-            raise BackupNotFound(f"there is no {other.location(source_key)}")
+            raise missing(other.location(source_key))
         if pin and pin.size != source_head["ContentLength"]:
             raise RepositoryError(f"{what}: the object has changed since it was listed")
         if self.stat(key) is not None:
