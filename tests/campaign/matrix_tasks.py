@@ -67,6 +67,9 @@ TASKS: dict[str, tuple[str, Check]] = {
         restores("old"),
     ),
 }
+LONG = 4.0
+BRIEF = {"upload": 0.4}
+"""Seconds after which the work of a task is over, or nearly so."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 VICTIMS = ("the task", "the supervisor", "both")
 
@@ -127,7 +130,7 @@ def run_round(world: World, home: Path, seed: int, number: int) -> Result:
     random.Random(seed).shuffle(every)
     task, sent, victim = every[number % len(every)]
     rng = random.Random(f"{seed} {number}")
-    delay = rng.random() ** 2 * 4
+    delay = rng.random() ** 2 * BRIEF.get(task, LONG)
     name = f"{sent.name} to {victim}"
     line = f"--seed {seed} --round {number} ({task}, {name}, {delay:.2f} s after the task began to work)"
     started = time.monotonic()
@@ -187,7 +190,8 @@ def run_case(
 
 def strike(case: Case, worker: subprocess.Popen[bytes], sent: signal.Signals, victim: str, delay: float) -> bool:
     """Wait until the task has begun to work, and signal it, its supervisor, or both."""
-    while not any(case.tmp.glob("pgbackup-private-*")):
+    written = files_in(case.directory)
+    while not any(case.tmp.glob("pgbackup-private-*")) and files_in(case.directory) == written:
         if worker.poll() is not None:
             return False
         time.sleep(0.01)
@@ -200,6 +204,11 @@ def strike(case: Case, worker: subprocess.Popen[bytes], sent: signal.Signals, vi
                 one.send_signal(sent)
         return True
     return False
+
+
+def files_in(directory: Path) -> int:
+    """Return the number of files in the repositories of a case."""
+    return sum(1 for store in ("here", "there") for _ in (directory / store).rglob("*"))
 
 
 if __name__ == "__main__":
