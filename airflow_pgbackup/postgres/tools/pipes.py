@@ -23,8 +23,8 @@ _PIECE = 1 << 18
 _TICK = 500  # milliseconds
 _TAIL_LINES = 50
 _LONGEST_UNBROKEN = 1 << 16  # bytes of stderr without a line end
-# Seconds between two looks at stderr: PostgreSQL's programs write each line on its own, with --verbose hundreds of
-# thousands of them, and to wake for each takes longer than to read it.
+# The longest pause between two reads of stderr, in seconds: PostgreSQL's programs write each line on its own, with
+# --verbose hundreds of thousands of them, and to wake for each takes longer than to read it.
 _GATHER = 0.01
 
 
@@ -106,7 +106,7 @@ class StderrLog:
         self._filter = StderrFilter()
 
     def run(self, pipe: IO[bytes], given_up: Callable[[], bool]) -> None:
-        rest = b""
+        rest, pause = b"", _GATHER
         with pipe:
             while wait_for(pipe, given_up=given_up) and (data := pipe.read(_LONGEST_UNBROKEN)):
                 *lines, rest = (rest + data).split(b"\n")
@@ -114,7 +114,9 @@ class StderrLog:
                     lines, rest = [*lines, rest], b""
                 for line in lines:
                     self._add(line)
-                time.sleep(_GATHER)
+                # A tool waits where the pipe is full.
+                pause = pause / 2 if len(data) > _LONGEST_UNBROKEN // 2 else min(2 * pause, _GATHER)
+                time.sleep(pause)
         self._add(rest)
 
     def _add(self, raw: bytes) -> None:
