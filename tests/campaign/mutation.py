@@ -33,10 +33,16 @@ _COPIED = ("airflow_pgbackup", "tests", "docs", "dags")
 
 @dataclass(frozen=True)
 class Part:
-    """Modules, and the tests that should fail if one of these is changed."""
+    """Modules, and the tests that should fail if one of these is changed.
+
+    :ivar slow: parts of the names of tests that take seconds each, and are left out.
+    :ivar limit: seconds after which a mutant counts as killed, beside a multiple of what its tests take.
+    """
 
     modules: tuple[str, ...]
     tests: tuple[str, ...]
+    slow: tuple[str, ...] = ()
+    limit: float = 60.0
 
 
 PARTS = {
@@ -52,6 +58,8 @@ PARTS = {
     "process": Part(
         ("postgres/tools/process.py", "postgres/tools/outcome.py", "postgres/tools/stderr.py"),
         ("tests/unit/postgres/test_process.py", "tests/unit/postgres/test_tool_messages.py"),
+        slow=("holds_the_pipe", "worker_was_killed", "ignores_term", "slow_log", "signals_before_it_waits"),
+        limit=20.0,
     ),
     "verify": Part(
         ("backup/verify.py", "backup/verification_run.py", "backup/checked.py"),
@@ -157,6 +165,7 @@ def _install() -> Path:
 def _run(mutmut: Path, part: Part, children: int, *, properties: bool) -> dict[str, str]:
     """Run the mutants of a part; return what became of each."""
     selected = [] if properties else ["-m", "not hypothesis"]
+    selected += ["-k", f"not ({' or '.join(part.slow)})"] if part.slow else []
     work = _HOME / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
@@ -173,7 +182,7 @@ pytest_add_cli_args_test_selection = {json.dumps(part.tests)}
 pytest_add_cli_args = {json.dumps(["-p", "no:cacheprovider", "-p", "no:xdist", *selected])}
 use_git_change_detection = false
 track_dependencies = false
-timeout_constant = 60.0
+timeout_constant = {part.limit}
 
 [tool.pytest.ini_options]
 pythonpath = ["tests/integration"]
