@@ -16,6 +16,7 @@ from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
 
 # Everything a pgpass line, a URL, a shell and a log masker could stumble over.
@@ -62,6 +63,14 @@ def here(tmp_path: Path) -> Repository:
     repository = open_repository(f"file://{tmp_path / 'repository'}")
     repository.init()
     return repository
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> LocalRepository:
+    """A new repository in the test's directory ``pg``."""
+    made = LocalRepository(tmp_path / "pg")
+    made.init()
+    return made
 
 
 @pytest.fixture(scope="session")

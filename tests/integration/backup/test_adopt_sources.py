@@ -38,13 +38,6 @@ def script(text: str) -> bytes:
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> LocalRepository:
-    made = LocalRepository(tmp_path / "pg")
-    made.init()
-    return made
-
-
-@pytest.fixture
 def dumps(tmp_path: Path) -> Path:
     directory = tmp_path / "dumps"
     for name in (

@@ -47,13 +47,6 @@ def database(server18: PostgresServer, fresh_database: Callable[..., ConnectionP
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    made = LocalRepository(tmp_path / "pg")
-    made.init()
-    return made
-
-
-@pytest.fixture
 def back_up(
     repository: Repository, database: ConnectionParams, client_dirs: list[str]
 ) -> Callable[..., dict[str, Any]]:

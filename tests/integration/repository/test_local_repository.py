@@ -23,13 +23,6 @@ from airflow_pgbackup.repository.local.repository import LocalRepository
 MIB = 1024**2
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> LocalRepository:
-    repository = LocalRepository(tmp_path / "pg")
-    repository.init()
-    return repository
-
-
 def modes(root: Path) -> set[tuple[str, int]]:
     return {("dir" if p.is_dir() else "file", p.stat().st_mode & 0o777) for p in [root, *root.rglob("*")]}
 

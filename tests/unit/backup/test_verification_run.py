@@ -39,13 +39,6 @@ ARCHIVE = {"app.dump": b"PGDMP\1\x10\0\4\x08\1"}
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> LocalRepository:
-    made = LocalRepository(tmp_path / "pg")
-    made.init()
-    return made
-
-
-@pytest.fixture
 def manifest(repository: LocalRepository) -> Manifest:
     return write_backup(repository, APP, AT, looks=(), members=ARCHIVE)
 
