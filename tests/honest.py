@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series, VerificationName, artifact_key, backup_folder, backup_id
@@ -33,15 +35,20 @@ def manifest_of(
     *,
     seed: str = "",
     attempt: str | None = None,
+    **changes: Any,
 ) -> Manifest:
-    """The manifest of a dump of these files: one, or those of a directory, ``app.dir/toc.dat``."""
+    """The manifest of a dump of these files: one, or those of a directory, ``app.dir/toc.dat``.
+
+    :param changes: other fields of the manifest than those of an ordinary dump.
+    """
     name = next(iter(members)).partition("/")[0]
     is_directory = name not in members
     files = tuple(
         FileDigest(path.removeprefix(f"{name}/"), len(data), hashlib.sha256(data).hexdigest())
         for path, data in members.items()
     )
-    return Manifest(
+    format = "directory" if is_directory else "plain" if name.endswith(".sql") else "custom"
+    made = Manifest(
         repository=repository.uuid,
         series=series,
         id=backup_id(started_at, seed=seed),
@@ -51,8 +58,8 @@ def manifest_of(
         duration_seconds=5.0,
         artifact=Artifact(
             name=name,
-            format="directory" if is_directory else "custom",
-            compression=Compression("gzip", None, "pg_dump"),
+            format=format,
+            compression=Compression(None, None, None) if format == "plain" else Compression("gzip", None, "pg_dump"),
             size=sum(file.size for file in files),
             sha256=directory_sha256(files) if is_directory else files[0].sha256,
             files=files,
@@ -71,6 +78,7 @@ def manifest_of(
         origin={},
         restore_command="pg_restore app.dump",
     )
+    return replace(made, **changes)
 
 
 def verification_of(manifest: Manifest, level: str, result: str, at: datetime) -> Verification:
@@ -105,15 +113,17 @@ def write_backup(
     seed: str = "",
     committed: bool = True,
     attempt: str | None = None,
+    **changes: Any,
 ) -> Manifest:
     """Artifact, verifications, manifest.
 
     :param looks: ``archive-pass``, a minute after each other.
     :param committed: write the manifest.
     :param attempt: the folder of the artifact; None: beside the manifest.
+    :param changes: as in :func:`manifest_of`.
     """
     members = members or {"app.dump": b"12345"}
-    manifest = manifest_of(repository, series, started_at, members, seed=seed, attempt=attempt)
+    manifest = manifest_of(repository, series, started_at, members, seed=seed, attempt=attempt, **changes)
     folder = backup_folder(series, manifest.id)
     for path, data in members.items():
         repository.write_bytes(artifact_key(series, manifest.id, path, attempt), data)

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from honest import write_backup
 
 from airflow_pgbackup.backup import artifact as artifact_module
 from airflow_pgbackup.backup.artifact import open_checked
@@ -19,16 +20,9 @@ from airflow_pgbackup.backup.checked import PIECE, Marks
 from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.errors import ConfigurationError, DiskError, RepositoryError
 from airflow_pgbackup.repository.entry import Entry
-from airflow_pgbackup.repository.layout import Series, artifact_key
+from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.local.repository import LocalRepository
-from airflow_pgbackup.repository.manifest import (
-    Artifact,
-    ClientInfo,
-    Compression,
-    DatabaseSource,
-    FileDigest,
-    Manifest,
-)
+from airflow_pgbackup.repository.manifest import Manifest
 
 DATA = random.Random(1).randbytes(3 * PIECE + PIECE // 2)
 NOW = datetime(2026, 11, 22, 2, tzinfo=timezone.utc)
@@ -68,37 +62,9 @@ def test_other_bytes_are_not_given(at: int) -> None:
 
 
 @pytest.fixture
-def backup(tmp_path: Path) -> tuple[LocalRepository, Manifest]:
-    repository = LocalRepository(tmp_path / "pg")
-    repository.init()
-    data = b"--\n-- PostgreSQL database dump\n--\n\n"
-    file = FileDigest("app.sql", len(data), hashlib.sha256(data).hexdigest())
-    manifest = Manifest(
-        repository=repository.uuid,
-        series=Series("s", "app"),
-        id="20261122T020000Z-3f9ac1",
-        kind="database",
-        started_at=NOW,
-        finished_at=NOW,
-        duration_seconds=0,
-        artifact=Artifact(
-            name=file.path,
-            format="plain",
-            compression=Compression(None, None, None),
-            size=file.size,
-            sha256=file.sha256,
-            files=(file,),
-        ),
-        source=DatabaseSource(
-            database="app", server_version="18.4", server_version_num=180004, size_bytes=1, encoding="UTF8", host=None
-        ),
-        client=ClientInfo("pg_dump", "18.4", "/usr/bin/pg_dump"),
-        options={},
-        origin={},
-        restore_command="",
-    )
-    repository.write_bytes(artifact_key(manifest.series, manifest.id, file.path), data)
-    return repository, manifest
+def backup(repository: LocalRepository) -> tuple[LocalRepository, Manifest]:
+    script = b"--\n-- PostgreSQL database dump\n--\n\n"
+    return repository, write_backup(repository, Series("s", "app"), NOW, looks=(), members={"app.sql": script})
 
 
 def test_a_copy_is_private_and_gone_afterwards(backup: tuple[LocalRepository, Manifest], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from honest import manifest_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,15 +28,7 @@ from airflow_pgbackup.repository.catalogue import (
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import LEVELS, RESULTS, Series, VerificationName
 from airflow_pgbackup.repository.local.repository import LocalRepository
-from airflow_pgbackup.repository.manifest import (
-    MAX_BYTES,
-    Artifact,
-    ClientInfo,
-    Compression,
-    DatabaseSource,
-    FileDigest,
-    Manifest,
-)
+from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest
 from airflow_pgbackup.repository.state import standing
 
 NIGHT = datetime(2026, 11, 22, 2, 0, tzinfo=timezone.utc)
@@ -121,33 +114,8 @@ def put(root: Path) -> Callable[..., None]:
     return write
 
 
-def manifest(repository: LocalRepository, series: Series = APP, id: str = ID, **changes: object) -> Manifest:
-    fields: dict[str, object] = {
-        "repository": repository.uuid,
-        "series": series,
-        "id": id,
-        "kind": "database",
-        "started_at": NIGHT,
-        "finished_at": NIGHT + timedelta(seconds=5),
-        "duration_seconds": 5.0,
-        "artifact": Artifact(
-            name="app.dump",
-            format="custom",
-            compression=Compression("gzip", None, "pg_dump"),
-            size=5,
-            sha256="0" * 64,
-            files=(FileDigest("app.dump", 5, "0" * 64),),
-        ),
-        "source": DatabaseSource(
-            database="app", server_version="18.4", server_version_num=180004, size_bytes=1, encoding="UTF8", host="h"
-        ),
-        "client": ClientInfo("pg_dump", "18.4", "/bin/pg_dump"),
-        "options": {},
-        "origin": {},
-        "restore_command": "pg_restore app.dump",
-        **changes,
-    }
-    return Manifest(**fields)  # type: ignore[arg-type]
+def manifest(repository: LocalRepository, series: Series = APP) -> Manifest:
+    return manifest_of(repository, series, NIGHT, {"app.dump": b"12345"}, id=ID)
 
 
 def only(repository: LocalRepository) -> Backup:
