@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from airflow_pgbackup.backup.artifact import choose_reader, open_checked, table_result
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.progress import Step, counted, human_bytes, human_seconds
+from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
 from airflow_pgbackup.backup.rehearsal import rehearse
 from airflow_pgbackup.backup.source_rows import differences
 from airflow_pgbackup.backup.sql_checks import SQL_CHECK, CheckOutcome, SqlCheck
@@ -120,8 +121,7 @@ class VerificationRun:
                 raise
             raise NotProven(error.message, hint=error.hint) from error
         if wrong:
-            self.checks += [Check("integrity", "fail", line) for line in wrong]
-            raise VerificationFailed(wrong[0], hint=_HINTS["integrity"])
+            self._fail("integrity", wrong, _HINTS["integrity"])
         files = len(self.manifest.artifact.files)
         self.checks.append(
             Check(
@@ -150,9 +150,8 @@ class VerificationRun:
         if self.manifest.source_rows is None:
             return
         wrong = list(differences(self.manifest.source_rows, self.tables))
-        self.checks += [Check("source", "fail", line) for line in wrong]
         if wrong:
-            raise VerificationFailed(wrong[0], hint=_HINTS["source"])
+            self._fail("source", wrong, _HINTS["source"])
         self.checks.append(
             Check("source", "pass", f"{counted(len(self.manifest.source_rows), 'table')} with the source's rows")
         )
@@ -177,10 +176,8 @@ class VerificationRun:
         self.checks += [Check("note", "pass", note) for note in found.notes]
         self._source()
         if found.differences:
-            self.checks += [
-                Check("restore", "fail", f"{each.kind} {each.name} {each.detail}") for each in found.differences
-            ]
-            raise VerificationFailed(self.checks[-1].detail or "", hint=_HINTS["differences"])
+            wrong = [f"{each.kind} {each.name} {each.detail}" for each in found.differences]
+            self._fail("restore", wrong, _HINTS["differences"])
         self.checks.append(
             Check(
                 "restore",
@@ -191,6 +188,11 @@ class VerificationRun:
         )
 
         self._judge(found.checks)
+
+    def _fail(self, name: str, problems: Sequence[str], hint: str) -> NoReturn:
+        """Record a failed check for each problem, and end the run."""
+        self.checks += [Check(name, "fail", line) for line in problems]
+        raise VerificationFailed(problems[0], hint=hint)
 
     def _judge(self, outcomes: Iterable[CheckOutcome]) -> None:
         """Record the outcomes of SQL checks; raise for one that is required."""
@@ -207,7 +209,7 @@ class VerificationRun:
         if failed:
             raise VerificationFailed(failed[0], hint=_HINTS["checks"])
         if unproven:
-            raise NotProven(f"{unproven[0]}", hint="The backup restores. Correct the check, then verify again.")
+            raise NotProven(unproven[0], hint="The backup restores. Correct the check, then verify again.")
 
     def _choose_reader(self) -> Client:
         client = choose_reader(self.manifest, self.context.settings.client_dirs)
@@ -215,31 +217,31 @@ class VerificationRun:
         return client
 
     def _read(self, checked: Checked) -> ArchiveSummary:
-        artifact = self.manifest.artifact
+        artifact, path = self.manifest.artifact, checked.path
         client = self._choose_reader()
-        if checked.path:  # pg_restore reads the file, so that only its output can be counted
-            size, estimated = self.manifest.source.size_bytes, True
-        else:
-            size, estimated = artifact.size, False
-        opening = nullcontext(checked.path) if checked.path else checked.stream()
-        with self.context.step(f"reading {artifact.name}", bytes_total=size, estimated=estimated) as step:
-            return self._digest(opening, client, step)
+        # pg_restore reads a path itself, so that only its output can be counted.
+        total = self.manifest.source.size_bytes if path else artifact.size
+        with self.context.step(f"reading {artifact.name}", bytes_total=total, estimated=path is not None) as step:
+            if path:
+                return self._digest(path, client, step.advance)
+            with checked.stream() as stream:
+                return self._digest(CountingReader(stream, step.advance), client)
 
-    def _digest(self, opening: AbstractContextManager[Path | Readable], client: Client, step: Step) -> ArchiveSummary:
+    def _digest(
+        self, source: Path | Readable, client: Client, progress: Callable[[int], None] | None = None
+    ) -> ArchiveSummary:
         artifact = self.manifest.artifact
-        with opening as source:
-            is_path = isinstance(source, Path)
-            try:
-                return ArchiveReader(
-                    source if isinstance(source, Path) else CountingReader(source, step.advance),
-                    format=artifact.format,
-                    compression=artifact.compressed_around,
-                    client=client,
-                    cancel=self.context.cancel,
-                    deadline=self.context.deadline or self.context.settings.read_deadline(artifact.size),
-                    on_line=self.context.log,
-                    progress=step.advance if is_path else None,
-                ).digest()
-            except VerificationFailed as error:
-                self.checks.append(Check("archive", "fail", error.message))
-                raise
+        try:
+            return ArchiveReader(
+                source,
+                format=artifact.format,
+                compression=artifact.compressed_around,
+                client=client,
+                cancel=self.context.cancel,
+                deadline=self.context.deadline or self.context.settings.read_deadline(artifact.size),
+                on_line=self.context.log,
+                progress=progress,
+            ).digest()
+        except VerificationFailed as error:
+            self.checks.append(Check("archive", "fail", error.message))
+            raise
