@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow_pgbackup.repository.base import Repository
@@ -47,7 +48,8 @@ def manifest_of(
         FileDigest(path.removeprefix(f"{name}/"), len(data), hashlib.sha256(data).hexdigest())
         for path, data in members.items()
     )
-    format = "directory" if is_directory else "plain" if name.endswith(".sql") else "custom"
+    suffix = Path(name.removesuffix(".age")).suffix
+    format = "directory" if is_directory else {".sql": "plain", ".tar": "tar"}.get(suffix, "custom")
     made = Manifest(
         repository=repository.uuid,
         series=series,

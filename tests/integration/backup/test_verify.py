@@ -12,6 +12,7 @@ import pytest
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.backup.progress import NoProgress, Step
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.errors import VerificationFailed
@@ -92,6 +93,44 @@ def test_the_tools_own_bytes_may_be_hashed_only(
 ) -> None:
     reference = dump(database, here, options, "pg_dump")
     assert verify(reference=reference, repository=here, level="integrity")["verified"] == "integrity"
+
+
+class Steps(NoProgress):
+    """Keeps the steps that ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[Step] = []
+
+    def end(self, step: Step) -> None:
+        self.ended.append(step)
+
+
+@pytest.mark.parametrize(
+    ("format", "by_name"), [("custom", False), ("plain", False), ("tar", True), ("directory", True)]
+)
+def test_the_progress_of_reading_each_format(
+    database: ConnectionParams, here: Repository, format: str, by_name: bool
+) -> None:
+    """pg_restore opens the last two by name, so that only the SQL that it writes is counted."""
+    reference = dump(database, here, {"format": format}, "pg_dump")
+    steps = Steps()
+    assert verify(reference=reference, repository=here, context=RunContext(progress=steps))["verified"] == "archive"
+    manifest = load_manifest(here, reference)
+    artifact = manifest.artifact
+    hashing, reading = steps.ended
+    assert (hashing.what, hashing.bytes_total, hashing.bytes) == (
+        f"hashing {artifact.name}",
+        artifact.size,
+        artifact.size,
+    )
+    assert (reading.what, reading.estimated, reading.bytes_total) == (
+        f"reading {artifact.name}",
+        by_name,
+        manifest.source.size_bytes if by_name else artifact.size,
+    )
+    assert reading.bytes > 3000 if by_name else reading.bytes == artifact.size
+    (verification,) = evidence_of(here, manifest).verifications
+    assert [(table.name, table.rows) for table in verification.tables] == [("film", 1000)]
 
 
 @pytest.mark.parametrize("options", REWRITTEN)

@@ -7,9 +7,11 @@ import io
 import os
 import random
 import shutil
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from honest import write_backup
@@ -25,6 +27,7 @@ from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.manifest import Manifest
 
 DATA = random.Random(1).randbytes(3 * PIECE + PIECE // 2)
+SCRIPT = b"--\n-- PostgreSQL database dump\n--\n\n"
 NOW = datetime(2026, 11, 22, 2, tzinfo=timezone.utc)
 
 
@@ -57,14 +60,31 @@ def test_other_bytes_are_not_given(at: int) -> None:
         again = marks_of(DATA).again(io.BytesIO(data), "it", lambda: None)
         whole = at // PIECE
         assert b"".join(islice(again, whole)) == DATA[: whole * PIECE]
-        with pytest.raises(RepositoryError, match="it changed after its digest was checked"):
+        with pytest.raises(RepositoryError, match="it changed after its digest was checked") as raised:
             next(again)
+        assert raised.value.hint == ("Find out what else writes to the repository; a retry checks the backup again.")
 
 
 @pytest.fixture
 def backup(repository: LocalRepository) -> tuple[LocalRepository, Manifest]:
-    script = b"--\n-- PostgreSQL database dump\n--\n\n"
-    return repository, write_backup(repository, Series("s", "app"), NOW, looks=(), members={"app.sql": script})
+    return repository, write_backup(repository, Series("s", "app"), NOW, looks=(), members={"app.sql": SCRIPT})
+
+
+def test_the_version_that_was_checked_is_read_again(
+    backup: tuple[LocalRepository, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that keeps versions then cannot give another one."""
+    repository, manifest = backup
+    read, pins = repository.read, []
+
+    def recorded(key: str, *, pin: Entry | None = None) -> AbstractContextManager[BinaryIO]:
+        pins.append(pin)
+        return read(key, pin=pin)
+
+    monkeypatch.setattr(repository, "read", recorded)
+    with open_checked(repository, manifest, as_path=False) as (_, checked), checked.stream() as stream:
+        assert stream.read() == SCRIPT
+    assert pins == [repository.stat(manifest.artifact_key)] * 2
 
 
 def test_a_copy_is_private_and_gone_afterwards(backup: tuple[LocalRepository, Manifest], tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
+import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,26 +13,31 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
 from honest import manifest_of, write_backup, write_verification
 
 from airflow_pgbackup.backup import verification_run
 from airflow_pgbackup.backup.checked import Checked, Expected
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.progress import NoProgress, Step
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.rehearsal.comparison import Rehearsal
 from airflow_pgbackup.backup.sql_checks import CheckOutcome, SqlCheck
 from airflow_pgbackup.backup.verification_run import VerificationRun
 from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.streams import MAGIC
-from airflow_pgbackup.errors import ConfigurationError, DiskError, NotProven, VerificationFailed
+from airflow_pgbackup.errors import Canceled, ConfigurationError, DiskError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.manifest import Encryption, FileDigest, Manifest, RowCount
 from airflow_pgbackup.repository.verification import Check, Difference, TableResult, Verification
+from airflow_pgbackup.settings import Settings
 
 AT = datetime(2026, 11, 22, 2, tzinfo=timezone.utc)
 APP = Series("prod", "app")
@@ -137,6 +144,9 @@ def test_bytes_that_changed(repository: LocalRepository) -> None:
     key = next(entry.key for entry in repository.list("prod") if "/verification-" in entry.key)
     first, second = (check.detail for check in verification.checks)
     assert [(check.name, check.result) for check in verification.checks] == [("integrity", "fail")] * 2
+    assert first == "toc.dat: size mismatch: expected 3 bytes, found 1"
+    expected, found = (hashlib.sha256(data).hexdigest() for data in (b"4", b"5"))
+    assert second == f"1.dat: checksum mismatch: expected {expected}, found {found}"
     assert error.message == (
         f"backup prod/app/{manifest.id} in {repository.uri} failed verification at level integrity: "
         f"integrity: {first} (and 1 more, in {repository.location(key)})"
@@ -174,16 +184,152 @@ def test_of_an_encrypted_dump_the_bytes_are_verified_without_an_identity(reposit
     assert str(last.detail).startswith("app.dump.age is encrypted, and no identity was given to decrypt it. HINT: ")
 
 
+PLAIN = FileDigest("app.dump", 3, "0" * 64)
 NO_IDENTITY = r"^app\.dump\.age is encrypted, and no identity was given to decrypt it\. HINT: "
 
 
-def encrypted(manifest: Manifest) -> Manifest:
+def encrypted(manifest: Manifest, file: FileDigest = PLAIN) -> Manifest:
     artifact = replace(
         manifest.artifact,
-        encryption=Encryption("age", ("age1x",), (FileDigest("app.dump", 3, "0" * 64),)),
+        encryption=Encryption("age", ("age1x",), (file,)),
         compression=replace(manifest.artifact.compression, by="airflow-pgbackup"),
     )
     return replace(manifest, artifact=artifact)
+
+
+# -- archive -----------------------------------------------------------------------------------------------------------
+
+SCRIPT = b"""\
+--
+-- PostgreSQL database dump
+--
+
+COPY public.film (id) FROM stdin;
+1
+2
+\\.
+
+
+--
+-- PostgreSQL database dump complete
+--
+
+"""
+
+
+class Steps(NoProgress):
+    """Keeps the steps that ended, and cancels when one of a name begins."""
+
+    def __init__(self, cancel: Cancel | None = None, at: str = "") -> None:
+        self.ended: list[Step] = []
+        self._cancel = cancel
+        self._at = at
+
+    def begin(self, step: Step) -> None:
+        if self._cancel and step.what.startswith(self._at):
+            self._cancel.set()
+
+    def end(self, step: Step) -> None:
+        self.ended.append(step)
+
+
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch, client: Client) -> Client:
+    monkeypatch.setattr(verification_run, "choose_reader", lambda *_: client)
+    return client
+
+
+@pytest.fixture
+def script(repository: LocalRepository) -> Manifest:
+    return write_backup(repository, APP, AT, looks=(), members={"app.sql": SCRIPT})
+
+
+@pytest.mark.usefixtures("reader")
+def test_an_archive_that_is_read_to_its_end(repository: LocalRepository, script: Manifest) -> None:
+    steps, lines = Steps(), list[str]()
+    context = RunContext(log=lines.append, progress=steps)
+    assert verify(reference=reference(repository, script), repository=repository, context=context)["verified"] == (
+        "archive"
+    )
+    (verification,) = recorded(repository, script)
+    size = len(SCRIPT)
+    read = "1 table with 2 rows read to the end"
+    assert verification.checks == (
+        Check("integrity", "pass", f"{size} bytes in 1 file as dumped, by sha256"),
+        Check("archive", "pass", read),
+    )
+    assert [(table.name, table.rows, table.result) for table in verification.tables] == [("film", 2, "pass")]
+    assert lines[-1].endswith(f": {size} bytes in 1 file as dumped, by sha256, {read}")
+    assert [(step.what, step.bytes_total, step.estimated, step.bytes) for step in steps.ended] == [
+        ("hashing app.sql", size, False, size),
+        ("reading app.sql", size, False, size),
+    ]
+
+
+@pytest.mark.usefixtures("reader")
+def test_an_archive_that_is_cut(repository: LocalRepository) -> None:
+    manifest = write_backup(repository, APP, AT, looks=(), members={"app.sql": SCRIPT[:-50]})
+    with pytest.raises(VerificationFailed) as raised:
+        verify(reference=reference(repository, manifest), repository=repository)
+    (verification,) = recorded(repository, manifest)
+    wrong = "the dump ends inside the table data of the statement at byte 35: COPY public.film (id) FROM stdin;"
+    assert verification.checks[1:] == (Check("archive", "fail", wrong),)
+    assert raised.value.message == (
+        f"backup prod/app/{manifest.id} in {repository.uri} failed verification at level archive: archive: {wrong}"
+    )
+
+
+@pytest.mark.parametrize("level", ["archive", "restore"])
+def test_an_archive_whose_names_lead_out_of_it(repository: LocalRepository, level: str) -> None:
+    """PostgreSQL's tools do not open it."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name in ("toc.dat", "../1.dat"):
+            tar.addfile(tarfile.TarInfo(name))
+    manifest = write_backup(repository, APP, AT, looks=(), members={"app.tar": file.getvalue()})
+    with pytest.raises(VerificationFailed, match=r"\.\./1\.dat"):
+        verify(reference=reference(repository, manifest), repository=repository, level=level)
+    (verification,) = recorded(repository, manifest)
+    (check,) = verification.checks
+    assert (check.name, check.result) == (level, "fail")
+    assert "../1.dat" in str(check.detail)
+
+
+@pytest.mark.usefixtures("reader")
+def test_an_encrypted_archive_is_decrypted_by_the_identities(repository: LocalRepository, tmp_path: Path) -> None:
+    owner = pyrage.x25519.Identity.generate()
+    stored = pyrage.encrypt(SCRIPT, [owner.to_public()])
+    made = write_backup(repository, APP, AT, looks=(), members={"app.sql.age": stored})
+    manifest = encrypted(made, FileDigest("app.sql", len(SCRIPT), hashlib.sha256(SCRIPT).hexdigest()))
+    given = RunContext(identities=Identities((owner,)))
+    assert VerificationRun(repository, manifest, "archive", None, (), given).run().result == "pass"
+    unreadable = RunContext(settings=Settings(identity_file=str(tmp_path / "missing")))
+    with pytest.raises(ConfigurationError):
+        VerificationRun(repository, manifest, "archive", None, (), unreadable).run()
+    assert VerificationRun(repository, manifest, "integrity", None, (), unreadable).run().result == "pass"
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize(("level", "at"), [("integrity", "hashing"), ("archive", "reading")])
+def test_a_verification_that_is_canceled(repository: LocalRepository, script: Manifest, level: str, at: str) -> None:
+    cancel = Cancel()
+    context = RunContext(cancel=cancel, progress=Steps(cancel, at))
+    with pytest.raises(Canceled):
+        VerificationRun(repository, script, level, None, (), context).run()
+
+
+def test_the_messages_of_pg_restore_are_logged(repository: LocalRepository, reader: Client, tmp_path: Path) -> None:
+    (tmp_path / "output").write_bytes(SCRIPT)
+    reader.tool("pg_restore").write_text(
+        f"#!/bin/sh\ncat > {tmp_path}/stdin\necho pg_restore: warning: odd >&2\ncat {tmp_path}/output\n"
+    )
+    newer = b"PGDMP\1\x63\0\4\x08\1"
+    manifest = write_backup(repository, APP, AT, looks=(), members={"app.dump": newer})
+    lines: list[str] = []
+    run = VerificationRun(repository, manifest, "archive", None, (), RunContext(log=lines.append))
+    assert run.run().result == "pass"
+    assert (tmp_path / "stdin").read_bytes() == newer
+    assert "pg_restore: warning: odd" in lines
 
 
 # -- restore -----------------------------------------------------------------------------------------------------------
@@ -243,7 +389,11 @@ def rehearsal(**changes: Any) -> Rehearsal:
 def test_a_backup_that_restores(restored: Restored, client: Client) -> None:
     found = rehearsal(
         notes=["uncontained"],
-        checks=[outcome("a", "pass", "true"), outcome("b", "fail", "false", required=False)],
+        checks=[
+            outcome("a", "pass", "true"),
+            outcome("b", "fail", "false", required=False),
+            outcome("c", "pass", "true", required=False),
+        ],
     )
     run, verification = restored(found, [RowCount("public", "film", 1000)])
     assert verification.result == "pass"
@@ -255,12 +405,45 @@ def test_a_backup_that_restores(restored: Restored, client: Client) -> None:
         RESTORED,
         Check("sql check 'a'", "pass", "true"),
         Check("note", "pass", "sql check 'b': false; it is not required"),
+        Check("sql check 'c'", "pass", "true"),
     )
     assert verification.tables == tuple(TABLES)
     assert verification.restore_seconds == 90.0
     assert verification.client
     assert (verification.client.tool, verification.client.version) == ("pg_restore", "18.4")
     assert verification.client.path == str(client.bin_dir / "pg_restore")
+
+
+def test_what_a_rehearsal_is_given(
+    monkeypatch: pytest.MonkeyPatch, repository: LocalRepository, manifest: Manifest, reader: Client, tmp_path: Path
+) -> None:
+    given: dict[str, object] = {}
+
+    def rehearse(artifact: Path, manifest: Manifest, **more: object) -> Rehearsal:
+        assert artifact.is_relative_to(tmp_path / "copies")
+        assert artifact.read_bytes() == ARCHIVE["app.dump"]
+        given.update(more)
+        return rehearsal(checks=[outcome("a", "pass", "true")])
+
+    monkeypatch.setattr(verification_run, "rehearse", rehearse)
+    (tmp_path / "copies").mkdir()
+    context = RunContext(settings=Settings(temp_dir=str(tmp_path / "copies")))
+    scratch = ConnectionParams({"host": "h"})
+    found = verify(
+        reference=reference(repository, manifest),
+        repository=repository,
+        level="restore",
+        scratch=scratch,
+        checks=[SqlCheck("a", "select true")],
+        context=context,
+    )
+    assert found["verified"] == "restore"
+    assert given == {
+        "reader": reader,
+        "scratch": scratch,
+        "checks": (SqlCheck("a", "select true"),),
+        "context": context,
+    }
 
 
 DIFFERENT = "It restores, but differs from the dump. Make a new dump, and compare the objects in the report."
