@@ -95,15 +95,14 @@ class Protection:
         return iter(())
 
     def restore(self, version: Version, above: Sequence[Version]) -> None:
-        """Make a version the current one again: remove the delete markers `above` it, else let the store copy it.
+        """Make an older version of a key the current one again; other data stays as older versions.
 
-        :raises RepositoryError: the store refuses, or `above` holds newer data that cannot be hidden.
+        Where all of `above` are delete markers and the credentials may delete versions, they are removed. Otherwise the
+        store copies the version, and data that it replaces gets a delete marker first: the copy is the first version
+        since the last deletion.
+
+        :param above: the newer versions and delete markers of the key.
+        :raises RepositoryError: the store refuses; the current version is what it was, or hidden where these
+            credentials may not delete versions.
         """
         raise RepositoryError(f"cannot restore {version.key}: the store keeps no versions")
-
-    def revert(self, version: Version) -> None:
-        """Make a version of an overwritten key the current one again. The others stay as older versions.
-
-        :raises RepositoryError: the store refuses it; the current version is unchanged.
-        """
-        raise RepositoryError(f"cannot revert {version.key}: the store keeps no versions")

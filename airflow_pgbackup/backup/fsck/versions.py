@@ -36,7 +36,7 @@ def check_versions(repository: Repository, findings: Findings, context: RunConte
     for file in overwritten:
         context.cancel.check()
         if revert:
-            protection.revert(file.first)
+            protection.restore(file.first, file.above)
             context.log(f"reverted {file.first.key} to version {file.first.id}")
         findings.overwritten(file, reverted=revert)
     try:

@@ -19,7 +19,7 @@ from airflow_pgbackup.repository.s3.object_lock import ObjectLock
 from airflow_pgbackup.repository.s3.settings import read_lock_configuration, read_settings
 from airflow_pgbackup.repository.s3.unfinished import server_time
 from airflow_pgbackup.repository.s3.upload import Upload
-from airflow_pgbackup.repository.s3.versions import head_version, list_versions, remove_markers, revert
+from airflow_pgbackup.repository.s3.versions import head_version, hiding, list_versions, remove_markers
 
 
 class S3Protection(Protection):
@@ -128,15 +128,9 @@ class S3Protection(Protection):
             head = head_version(self._bucket, key, version.id)
             if head is None:
                 raise BackupNotFound(f"{what}: it was removed meanwhile")
-            if self._bucket.head(key) is not None:
-                self._bucket.call("DeleteObject", Key=key)  # hides it: the copy overwrites nothing
             source = copy_source(self._bucket, key, version.id)
-            self._upload(version.key).copy(source, head, self._bucket.check)
-
-    def revert(self, version: Version) -> None:
-        key = self._root + version.key
-        with self._bucket.errors(f"cannot revert {self._uri}/{version.key} to version {version.id}"):
-            revert(self._bucket, key, version, copy_source(self._bucket, key, version.id))
+            with hiding(self._bucket, key) as hide:
+                self._upload(version.key).copy(source, head, self._bucket.check, hide)
 
 
 def _lock_of(head: Mapping[str, Any]) -> str | None:

@@ -104,17 +104,25 @@ class Upload:
         """Remove the parts that were sent."""
         self._abort(sent.upload)
 
-    def copy(self, source: Mapping[str, Any], head: Mapping[str, Any], check: Callable[[], None]) -> dict[str, Any]:
+    def copy(
+        self,
+        source: Mapping[str, Any],
+        head: Mapping[str, Any],
+        check: Callable[[], None],
+        before_commit: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
         """Let the store copy an object; result and errors as for :meth:`run`.
 
         :param source: see :func:`.copy_source`. :param head: the answer to a HEAD of it.
         :param check: raises when the copy should stop.
+        :param before_commit: called right before the request that makes the copy visible.
         """
         size = int(head["ContentLength"])
         part = part_size(self._bucket, size)
         metadata = {**head.get("Metadata", {}), **self._metadata}
         if size <= part:
             check()
+            before_commit()
             tags = {"TaggingDirective": "REPLACE"} if "Tagging" in self._bucket.options.extra_args else {}
             self._commit(
                 "CopyObject",
@@ -141,6 +149,7 @@ class Upload:
                 parts.add(number, f"bytes={start}-{min(start + part, size) - 1}", 0)
             done = parts.finish()
             check()
+            before_commit()
         except BaseException:
             self._abort(upload, parts)
             raise

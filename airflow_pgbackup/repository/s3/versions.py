@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timezone
 from typing import Any
 
@@ -11,8 +13,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pgbackup.repository.protection import Version
 from airflow_pgbackup.repository.s3.bucket import Bucket
-from airflow_pgbackup.repository.s3.copying import part_size
 from airflow_pgbackup.repository.s3.errors import MISSING, code_of, status_of
+from airflow_pgbackup.text import printable
+
+log = logging.getLogger(__name__)
 
 
 def list_versions(bucket: Bucket, root: str, folder: str) -> Iterator[Version]:
@@ -57,41 +61,34 @@ def remove_markers(bucket: Bucket, key: str, above: Sequence[Version]) -> bool:
     return True
 
 
-def revert(bucket: Bucket, key: str, version: Version, source: Mapping[str, Any]) -> None:
-    """Copy a version of a key over the current one.
+@contextmanager
+def hiding(bucket: Bucket, key: str) -> Iterator[Callable[[], None]]:
+    """Yield a function that hides the current version of a key behind a delete marker, and remove it after an error."""
+    markers: list[str] = []
 
-    A delete marker comes before the copy, so that the copy is the first version since the last deletion.
+    def hide() -> None:
+        if bucket.head(key) is not None and (marker := bucket.call("DeleteObject", Key=key).get("VersionId")):
+            markers.append(marker)
 
-    :param key: the complete key in the bucket.
-    :param source: CopySource, and what decrypts it.
-    :raises ClientError, BotoCoreError: the current version is unchanged, or the first one is current already.
-    """
-    upload, parts = None, []
-    part = part_size(bucket, version.size)
-    if version.size > part:
-        head = bucket.call("HeadObject", Key=key, VersionId=version.id)
-        upload = bucket.call("CreateMultipartUpload", Key=key, Metadata=head.get("Metadata", {}))["UploadId"]
-        for number, start in enumerate(range(0, version.size, part), 1):
-            end = min(start + part, version.size) - 1
-            answer = bucket.call(
-                "UploadPartCopy",
-                Key=key,
-                UploadId=upload,
-                PartNumber=number,
-                CopySourceRange=f"bytes={start}-{end}",
-                **source,
-            )
-            parts.append({"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]})
-    marker = bucket.call("DeleteObject", Key=key).get("VersionId")
     try:
-        if upload is None:
-            bucket.call("CopyObject", Key=key, **source)
-        else:
-            bucket.call("CompleteMultipartUpload", Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
-    except (ClientError, BotoCoreError):
-        if marker:
-            bucket.call("DeleteObject", Key=key, VersionId=marker)
+        yield hide
+    except BaseException:
+        for marker in markers:
+            _show(bucket, key, marker)
         raise
+
+
+def _show(bucket: Bucket, key: str, marker: str) -> None:
+    try:
+        bucket.call("DeleteObject", Key=key, VersionId=marker)
+    except (ClientError, BotoCoreError) as error:
+        log.warning(
+            "s3://%s/%s stays hidden: its delete marker %s could not be removed (%s)",
+            bucket.name,
+            printable(key),
+            printable(marker),
+            printable(code_of(error) or type(error).__name__),
+        )
 
 
 def _version(item: Mapping[str, Any], root: str, *, deleted: bool) -> Version:

@@ -15,7 +15,7 @@ from airflow_pgbackup.backup.lost import find_lost
 from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.backup.undelete import undelete
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import BackupNotFound
+from airflow_pgbackup.errors import BackupNotFound, RepositoryError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import Series, backup_folder
@@ -124,6 +124,52 @@ def test_an_overwritten_backup_is_found_and_restored(client: S3Client, bucket: s
     assert {key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys} == before
     assert state(repository, lost) == "verified"
     assert find_lost(repository) == []
+
+
+@pytest.mark.parametrize("delete_versions", [True, False], ids=["shown", "hidden"])
+def test_a_refused_copy_changes_nothing_where_versions_may_be_deleted(
+    client: S3Client,
+    bucket: str,
+    repository: Repository,
+    delete_versions: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lost = add(repository, 0)
+    (manifest,) = [key for key in keys_of(repository, lost) if key.endswith("manifest.json")]
+    client.put_object(Bucket=bucket, Key=manifest, Body=b"{}")
+    refuse_copies(client)
+    if not delete_versions:
+        refuse_to_delete_versions(client)
+    with pytest.raises(RepositoryError, match="cannot restore a version of"):
+        fsck(repository=repository, revert=True)
+    if delete_versions:
+        assert client.get_object(Bucket=bucket, Key=manifest)["Body"].read() == b"{}"
+        assert caplog.messages == []
+    else:
+        assert manifest not in keys_of(repository, lost)
+        (said,) = caplog.messages
+        assert said.startswith(f"s3://{bucket}/{manifest} stays hidden: its delete marker")
+    assert [one.id for one in find_lost(repository)] == [lost]
+
+
+def refuse_copies(client: S3Client) -> None:
+    """Let the store refuse every copy: of a version that does not exist."""
+
+    def redirect(params: dict[str, Any], **_: Any) -> None:
+        params["CopySource"] = f"{params['CopySource'].partition('?')[0]}?versionId={secrets.token_hex(16)}"
+
+    client.meta.events.register("before-parameter-build.s3.CopyObject", redirect)
+
+
+def test_what_fsck_brings_back_is_locked_again(client: S3Client, bucket: str, repository: Repository) -> None:
+    id = add(repository, 0)
+    keys = keys_of(repository, id)
+    for key in keys:
+        client.put_object(Bucket=bucket, Key=key, Body=b"your files are encrypted")
+    fsck(repository=repository, revert=True)
+    assert state(repository, id) == "verified"
+    assert {client.head_object(Bucket=bucket, Key=key).get("ObjectLockMode") for key in keys} == {"GOVERNANCE"}
+    assert fsck(repository=repository).findings == ()
 
 
 def test_a_deleted_artifact_is_found_and_restored(client: S3Client, bucket: str, repository: Repository) -> None:
