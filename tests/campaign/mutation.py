@@ -102,6 +102,11 @@ _NO_DIFFERENCE = {
     "no columns, either way": ("postgres.archive.row_digests.xǁRowHasherǁ__init____mutmut_12",),
     "the default of Python 3.11": ("postgres.archive.row_digests.xǁRowHasherǁupdate__mutmut_29",),
     "a failure ends with a pass, whose rank is 1 or higher": ("repository.state.x_standing__mutmut_23",),
+    "verify takes its message from the checks": (
+        "backup.verification_run.xǁVerificationRunǁ_fail__mutmut_11",
+        "backup.verification_run.xǁVerificationRunǁ_judge__mutmut_40",
+    ),
+    "the same error with the last piece, instead of after it": ("backup.checked.xǁExpectedǁread__mutmut_7",),
 }
 EXPECTED = {f"airflow_pgbackup.{name}": reason for reason, names in _NO_DIFFERENCE.items() for name in names}
 """Mutants that may survive, by the name that mutmut gives them, with the reason.
