@@ -25,8 +25,8 @@ from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, OutcomeUnknow
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.retention import Policy
+from airflow_pgbackup.repository.s3.commit import TOKEN
 from airflow_pgbackup.repository.s3.options import S3Options
-from airflow_pgbackup.repository.s3.upload import TOKEN
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client

@@ -10,36 +10,29 @@ measuring:
   (113 MiB for 10 GiB). Nearly all of the time is hashing, which botocore does for both.
 
 Requests, retries, signatures and checksums stay boto3's. What is added: parts are sent by a small pool while the
-next one is read, within a bound of bytes; and after a commit whose response is lost or unclear, the
-object's metadata shows whether this upload wrote it (by a random token). So success means that the object exists with
-this size and checksum, and an error means that it does not, except for
-:class:`~airflow_pgbackup.errors.OutcomeUnknown`: the store did not answer, and an abandoned request may still succeed.
+next one is read, within a bound of bytes; and what a commit did is found out, see :mod:`.commit`.
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, PgBackupError, RepositoryError
+from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, RepositoryError
 from airflow_pgbackup.repository.byte_source import ByteSource
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.checksums import checksum_of, composite_of, whole_checksum_of
+from airflow_pgbackup.repository.s3.commit import Commit
 from airflow_pgbackup.repository.s3.copying import part_size
-from airflow_pgbackup.repository.s3.errors import code_of, refused, status_of
+from airflow_pgbackup.repository.s3.errors import code_of, status_of
 from airflow_pgbackup.repository.s3.options import PartPlan
 from airflow_pgbackup.repository.s3.parts import Parts, Sent, part_entry
 from airflow_pgbackup.text import printable
 
 log = logging.getLogger(__name__)
-
-TOKEN = "pgbackup-write"  # noqa: S105  the name of a metadata field
 
 
 class Upload:
@@ -67,8 +60,8 @@ class Upload:
         self._key = key
         self._fresh = fresh
         self.what = what
-        self._token = secrets.token_hex(16)
-        self._metadata = {**bucket.options.extra_args.get("Metadata", {}), TOKEN: self._token}
+        self._commit = Commit(bucket, key, what)
+        self._metadata = {**bucket.options.extra_args.get("Metadata", {}), **self._commit.metadata}
         if sha256 is not None:
             self._metadata["sha256"] = sha256
         self._lock = bucket.options.lock if locked else None
@@ -78,14 +71,15 @@ class Upload:
         """Upload a source, and return the answer to a HEAD of the object.
 
         :param size_hint: about how many bytes come; None if unknown.
-        :raises AlreadyExists, OutcomeUnknown, RepositoryError: see below. Errors of botocore and the source pass.
+        :raises AlreadyExists, OutcomeUnknown, RepositoryError: see :class:`.Commit`. Errors of botocore and the source
+            pass.
         """
         plan = self._plan(size_hint)
         data = source.read(plan.next_size)
         if len(data) < plan.next_size:
             source.check()
-            self._commit("PutObject", Body=data, Metadata=self._metadata, **self._checksum, **self._retention())
-            return self._confirm(len(data), checksum_of(data, self._bucket.algorithm))
+            self._commit.send("PutObject", Body=data, Metadata=self._metadata, **self._checksum, **self._retention())
+            return self._commit.confirm(len(data), checksum_of(data, self._bucket.algorithm))
         first = [data]
         del data  # otherwise this frame would hold it until the end
         return self.finish(self._multipart(first, source, plan))
@@ -98,7 +92,7 @@ class Upload:
     def finish(self, sent: Sent) -> dict[str, Any]:
         """Complete the object from the parts that were sent, and check it as :meth:`run` does."""
         self._complete(sent.upload, sent.parts)
-        return self._confirm(sent.size, self._composite_of(sent.parts))
+        return self._commit.confirm(sent.size, self._composite_of(sent.parts))
 
     def drop(self, sent: Sent) -> None:
         """Remove the parts that were sent."""
@@ -124,7 +118,7 @@ class Upload:
             check()
             before_commit()
             tags = {"TaggingDirective": "REPLACE"} if "Tagging" in self._bucket.options.extra_args else {}
-            self._commit(
+            self._commit.send(
                 "CopyObject",
                 **source,
                 Metadata=metadata,
@@ -133,7 +127,7 @@ class Upload:
                 **self._checksum,
                 **self._retention(),
             )
-            return self._confirm(size, whole_checksum_of(head, self._bucket.algorithm))
+            return self._commit.confirm(size, whole_checksum_of(head, self._bucket.algorithm))
 
         def send(number: int, data: Any) -> dict[str, Any]:
             check()
@@ -154,7 +148,7 @@ class Upload:
             self._abort(upload, parts)
             raise
         self._complete(upload, done)
-        return self._confirm(size, self._composite_of(done))
+        return self._commit.confirm(size, self._composite_of(done))
 
     # -- multipart -----------------------------------------------------------------------------------------------
 
@@ -208,6 +202,16 @@ class Upload:
     def _retention(self) -> Mapping[str, Any]:
         return self._lock.parameters() if self._lock else {}
 
+    def _complete(self, upload: str, parts: list[dict[str, Any]]) -> None:
+        try:
+            self._commit.send("CompleteMultipartUpload", UploadId=upload, MultipartUpload={"Parts": parts})
+        except BaseException as error:
+            # The store may still be completing it; the abort ends that, so look again.
+            self._abort(upload)
+            unclear = isinstance(error, ClientError | BotoCoreError | OutcomeUnknown)
+            if not (unclear and self._commit.is_ours(self._bucket.head(self._key))):
+                raise
+
     def _abort(self, upload: str, parts: Parts | None = None) -> None:
         """Abort an upload. A part in flight may outlive the abort (S3's manual), so wait for it and abort again."""
         try:
@@ -230,111 +234,6 @@ class Upload:
         except ClientError as error:
             if status_of(error) != 404:
                 raise
-
-    # -- commit --------------------------------------------------------------------------------------------------
-
-    def _complete(self, upload: str, parts: list[dict[str, Any]]) -> None:
-        try:
-            self._commit("CompleteMultipartUpload", UploadId=upload, MultipartUpload={"Parts": parts})
-        except BaseException as error:
-            # The store may still be completing it; the abort ends that, so look again.
-            self._abort(upload)
-            unclear = isinstance(error, ClientError | BotoCoreError | OutcomeUnknown)
-            if not (unclear and self._is_ours(self._bucket.head(self._key))):
-                raise
-
-    def _commit(self, operation: str, **params: Any) -> None:
-        """Send the request that makes the object visible, and return when it is visible.
-
-        :raises AlreadyExists: another object has this key.
-        :raises OutcomeUnknown: the request failed, but may have been or may yet be executed.
-        """
-        try:
-            self._unless_exists(operation, params)
-        except (ClientError, BotoCoreError) as error:
-            # A retry after a lost response fails with 412 or NoSuchUpload, a proxy's timeout with any status. Only the
-            # object shows what happened.
-            with self._sent():
-                head = self._bucket.head(self._key)
-            if self._is_ours(head):
-                said = code_of(error) or type(error).__name__
-                log.info("%s", printable(f"the store reported {said}, but {self.what} is complete"))
-            elif head is not None and (operation not in self._bucket.unconditional or refused(error)):
-                raise AlreadyExists(f"{self.what} exists already") from error
-            elif refused(error):
-                raise
-            else:
-                with self._sent():
-                    raise
-
-    @contextmanager
-    def _sent(self) -> Iterator[None]:
-        """Raise errors as OutcomeUnknown, since the request that makes the object visible has been sent."""
-        try:
-            with self._bucket.errors(f"cannot write {self.what}"):
-                yield
-        except PgBackupError as error:
-            raise OutcomeUnknown(f"{error.message}; it is unknown whether it was written", hint=error.hint) from error
-
-    def _unless_exists(self, operation: str, params: dict[str, Any]) -> None:
-        # By operation: S3 itself implements it for all but CopyObject in a bucket whose policy requires it.
-        if operation not in self._bucket.unconditional and self._bucket.knows(operation, "IfNoneMatch"):
-            try:
-                self._bucket.call(operation, Key=self._key, IfNoneMatch="*", **params)
-            except ClientError as error:
-                if code_of(error) != "NotImplemented" and status_of(error) != 501:
-                    raise
-                self._bucket.unconditional.add(operation)
-            else:
-                return
-        # Without If-None-Match two simultaneous writers can both pass this check.
-        if self._bucket.head(self._key) is not None:
-            raise AlreadyExists(f"{self.what} exists already")
-        self._bucket.call(operation, Key=self._key, **params)
-
-    def _is_ours(self, head: dict[str, Any] | None) -> bool:
-        return head is not None and head.get("Metadata", {}).get(TOKEN) == self._token
-
-    def _confirm(self, size: int, checksum: str | None) -> dict[str, Any]:
-        """Compare the stored object with what was sent, and return the answer to its HEAD.
-
-        :raises OutcomeUnknown: the store does not show the object, or does not answer.
-        :raises AlreadyExists: another writer has replaced it.
-        :raises RepositoryError: its size or checksum differs.
-        """
-        for pause in (0.1, 0.4, 1.6, 0.0):
-            with self._sent():
-                head = self._bucket.head(self._key, checksum=checksum is not None)
-            if head is not None:
-                break
-            time.sleep(pause)  # S3 is strongly consistent, but not every store is
-        else:
-            raise OutcomeUnknown(f"{self.what} does not exist after the store confirmed it")
-        if head.get("Metadata", {}).get(TOKEN, self._token) != self._token:
-            # SeaweedFS checks If-None-Match before it joins the parts: of two simultaneous uploads the later one wins.
-            raise AlreadyExists(f"{self.what} was written by another writer at the same time")
-        stored = head.get(f"Checksum{self._bucket.algorithm}")
-        found = head["ContentLength"]
-        if found != size or (checksum and stored and stored != checksum):
-            differs = f"{self.what} differs from what was sent: " + (
-                f"{found} of {size} bytes" if found != size else f"expected checksum {checksum}, found {stored}"
-            )
-            hint = "Check the store, and any proxy before it, for damage; no other tool may write to this key."
-            if self._is_ours(head):
-                self._remove_damaged(differs, hint)
-            raise RepositoryError(differs, hint=hint)
-        return head
-
-    def _remove_damaged(self, differs: str, hint: str) -> None:
-        """Delete the object that was written.
-
-        :raises OutcomeUnknown: it stays, since these credentials may not delete or the store does not answer.
-        """
-        try:
-            self._bucket.call("DeleteObject", Key=self._key)
-        except (ClientError, BotoCoreError) as error:
-            said = code_of(error) or type(error).__name__
-            raise OutcomeUnknown(f"{differs}; it could not be removed ({said})", hint=hint) from error
 
     def _composite_of(self, parts: list[dict[str, Any]]) -> str | None:
         if self._bucket.options.extra_args.get("ChecksumType") == "FULL_OBJECT":
