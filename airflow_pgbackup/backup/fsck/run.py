@@ -154,7 +154,7 @@ class _Fsck:
         try:
             data = self.repository.read_bytes(REPOSITORY_FILE)
         except BackupNotFound as error:
-            return error
+            return BackupNotFound(error.message)  # without its hint, which is for the files of a backup
         try:
             self.uuid = RepositoryFile.from_json(data).uuid
         except ManifestError as error:
