@@ -22,6 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
+from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -118,7 +119,7 @@ class Repository(ABC):
         :raises RepositoryError: it holds more than :mod:`.listing_limits` allows.
         """
         entries = (e for e in self.list_all(prefix) if is_key(e.key))
-        return iter(sorted(entries, key=lambda e: e.key.encode("utf-8", "surrogateescape")))
+        return _taken(sorted(entries, key=attrgetter("key"), reverse=True))
 
     def list_all(self, prefix: str = "") -> Iterator[Entry]:
         """Yield what :meth:`list` does and also the files or objects whose names are not keys, in no order."""
@@ -353,6 +354,12 @@ class Repository(ABC):
 
     @abstractmethod
     def _delete(self, keys: Sequence[str]) -> None: ...
+
+
+def _taken(entries: list[Entry]) -> Iterator[Entry]:
+    """Yield the entries from the last to the first, and keep none of them: there may be millions."""
+    while entries:
+        yield entries.pop()
 
 
 def _folder(prefix: str) -> str:
