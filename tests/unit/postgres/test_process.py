@@ -411,7 +411,12 @@ def test_a_second_interrupt_while_it_stops_kills_at_once(
     alarm(3600, raise_alarm)
     main = threading.get_ident()
     script = "trap 'echo stopping >&2' TERM; echo start; while :; do sleep 0.05; done"
-    process = ToolProcess(sh(script), env=ENV, on_line=lambda _: signal.pthread_kill(main, signal.SIGALRM))
+
+    def interrupt(line: str) -> None:
+        time.sleep(0.5)  # the kernel does not wake a thread that is about to wait
+        signal.pthread_kill(main, signal.SIGALRM)
+
+    process = ToolProcess(sh(script), env=ENV, on_line=interrupt)
 
     def scenario() -> None:
         with process:
