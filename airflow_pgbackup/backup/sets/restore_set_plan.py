@@ -184,8 +184,8 @@ def plan_databases(
         marker = markers.get(name)
         mode: str | None = "create"
         seed = f"restore_set {(uuid, found.location, target.prefix, member.database)}"
-        ours = marker is not None and marker.request == request_digest(seed)
-        if marker and ours and not marker.begun:
+        ours = marker if marker and marker.request == request_digest(seed) else None
+        if ours and not ours.begun:
             mode = None
         elif name in _ALWAYS_EXIST and (ours or _is_empty(connection.with_database(name), cancel)):
             mode = "into_empty"  # which looks whether a restore that had begun is complete
