@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -26,6 +27,8 @@ from airflow_pgbackup.postgres.tools.pipes import CHUNK, StderrLog, StdinFeeder,
 from airflow_pgbackup.postgres.tools.watchdog import GIVE_UP_AFTER, Ending, Watchdog
 
 __all__ = ["Cancel", "ToolOutput", "ToolProcess", "run_tool"]
+
+_LONGEST_PAUSE = 0.05  # seconds
 
 
 class ToolProcess:
@@ -208,7 +211,7 @@ class ToolProcess:
             child = self._child
             if child.returncode is None:
                 try:
-                    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+                    _wait_for_end(child.pid)
                 except ChildProcessError:  # subprocess would report exit 0
                     self._status_lost = True
                 self._signal(signal.SIGKILL)  # for what the tool left running in its group
@@ -261,6 +264,20 @@ class ToolProcess:
                 stderr=self.stderr_tail,
             )
         return failure(self.tool, status, self.stderr_tail) if status else self._stderr.error
+
+
+def _wait_for_end(pid: int) -> None:
+    """Wait until a child has ended, and leave it to be reaped.
+
+    It asks again and again, as :meth:`subprocess.Popen.wait` does with a timeout: a signal that comes just before a
+    call blocks does not interrupt the call, and its handler runs only when the call returns.
+
+    :raises ChildProcessError: other code in this process has reaped it.
+    """
+    pause = 0.001
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def run_tool(

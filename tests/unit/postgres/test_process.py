@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -391,6 +392,29 @@ def test_an_exception_inside_the_with_signals_before_it_waits(script: str) -> No
     eventually(lambda: group(process.pid) == [])
 
 
+@pytest.mark.parametrize("stdout", ["pipe", "devnull"])
+def test_a_signal_that_does_not_wake_the_main_thread(
+    alarm: Callable[..., None], stdout: Literal["pipe", "devnull"]
+) -> None:
+    """A signal that comes just before a call blocks wakes nobody, as one that another thread receives."""
+    cancel = Cancel()
+    alarm(3600, cancel.set)
+
+    lines = []
+
+    def interrupt(line: str) -> None:
+        lines.append(line)
+        signal.pthread_kill(threading.get_ident(), signal.SIGALRM)
+
+    script = "echo waiting >&2; sleep 60; echo ended >&2"
+    with (
+        ToolProcess(sh(script), env=ENV, cancel=cancel, stdout=stdout, on_line=interrupt) as process,
+        pytest.raises(Canceled),
+    ):
+        process.wait()
+    assert lines == ["waiting"]
+
+
 def test_a_timeout_raised_in_the_middle_of_a_read(alarm: Callable[..., None]) -> None:
     process = ToolProcess(["sleep", "3600"], env=ENV)
 
@@ -413,7 +437,6 @@ def test_a_second_interrupt_while_it_stops_kills_at_once(
     script = "trap 'echo stopping >&2' TERM; echo start; while :; do sleep 0.05; done"
 
     def interrupt(line: str) -> None:
-        time.sleep(0.5)  # the kernel does not wake a thread that is about to wait
         signal.pthread_kill(main, signal.SIGALRM)
 
     process = ToolProcess(sh(script), env=ENV, on_line=interrupt)
