@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -33,6 +33,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.cancellation import CancelFlag, Stop
 from airflow_pgbackup.repository.manifest import FileDigest, Manifest
 from airflow_pgbackup.repository.verification import TableResult
+from airflow_pgbackup.threads import run_each
 
 _T = TypeVar("_T")
 _HEAD = 512
@@ -217,16 +218,11 @@ def each_file(
     if len(files) == 1:
         return [work(files[0], stop)]
     with ThreadPoolExecutor(PARALLEL, thread_name_prefix="pgbackup-member") as pool:
-        futures = [pool.submit(work, file, stop) for file in files]
         try:
-            # In the order in which they end: the first failure is the cause.
-            for future in as_completed(futures):
-                future.result()
+            return run_each(pool, lambda file: work(file, stop), files)
         except BaseException:
             stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
             raise
-    return [future.result() for future in futures]
 
 
 def _wrong_names(repository: Repository, manifest: Manifest) -> list[str]:

@@ -14,6 +14,7 @@ from airflow_pgbackup.errors import Canceled
 from airflow_pgbackup.processors import usable_processors
 from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.manifest import ENCRYPTED, FileDigest
+from airflow_pgbackup.threads import result_of
 
 
 class MemberEncryption:
@@ -60,10 +61,10 @@ class MemberEncryption:
         """Encrypt the other files, and return the digests of all of them as they were before."""
         for path in sorted(self._source.iterdir()):
             begun = self._begun.get(path.name)
-            if begun is not None and begun.result().size != path.stat().st_size:
+            if begun is not None and result_of(begun).size != path.stat().st_size:
                 del self._begun[path.name]  # it has grown since
             self.begin(path.name)
-        return tuple(future.result() for _, future in sorted(self._begun.items()))
+        return tuple(result_of(future) for _, future in sorted(self._begun.items()))
 
     def _encrypt(self, member: str) -> FileDigest:
         def check(_: int) -> None:

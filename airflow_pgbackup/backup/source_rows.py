@@ -27,6 +27,7 @@ from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
 from airflow_pgbackup.repository.manifest import RowCount
 from airflow_pgbackup.repository.verification import TableResult
+from airflow_pgbackup.threads import result_of
 
 # The tables that pg_dump writes rows of, without those of extensions, which have their own rules. The rows of a
 # partition may be dumped under the name of its topmost table.
@@ -72,7 +73,7 @@ class HeldSource:
 
         :raises ConnectError: the connection was lost.
         """
-        return self._rows.result()
+        return result_of(self._rows)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.repository.cancellation import CancelFlag, Stop
 from airflow_pgbackup.repository.nofollow import open_member
+from airflow_pgbackup.threads import run_each
 
 CHUNK = 1024**2
 OnRead = Callable[[str, int], None]
@@ -100,7 +101,7 @@ def digest_all(
     stop = Stop(cancel)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pgbackup-member") as pool:
         try:
-            return list(pool.map(lambda member: digest(directory / member, expected.get(member), stop), members))
+            return run_each(pool, lambda member: digest(directory / member, expected.get(member), stop), members)
         except BaseException:
             stop.set()  # else an interrupt would wait until large files are read
             raise

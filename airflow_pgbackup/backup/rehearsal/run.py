@@ -33,6 +33,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.threads import result_of
 
 _PHASES = 6
 """Phases that may each take the deadline: restore, restore with one job, read the archive, compare rows, compare rows
@@ -89,9 +90,9 @@ def rehearse(
             try:
                 copy = restore_copy(dump, definitions, server)
             except NotProven:
-                summary.result()  # an artifact that cannot be read to its end fails, whatever stopped the restore
+                result_of(summary)  # an artifact that cannot be read to its end fails, whatever stopped the restore
                 raise
-            archive = summary.result()
+            archive = result_of(summary)
             dump.log(f"restored in {human_seconds(copy.seconds)}, comparing")
             if on_restored:
                 on_restored(copy.connection)

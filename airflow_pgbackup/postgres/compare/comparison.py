@@ -16,6 +16,7 @@ from airflow_pgbackup.postgres.archive.row_digests import RowHasher, RowSet, Tab
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary, LargeObjects, SequenceValue, TableDigest, TableKey
 from airflow_pgbackup.postgres.compare.database_reader import DatabaseReader, Relation, Rows
 from airflow_pgbackup.processors import usable_processors
+from airflow_pgbackup.threads import run_each
 
 ArchiveRowSets = Callable[[Collection[TableKey], Collection[TableKey]], dict[TableKey, RowSet]]
 """Read the archive again, and return the rows of some tables as sets, see :meth:`.ArchiveReader.row_sets`."""
@@ -140,8 +141,7 @@ def _each(
         return [(number, each) for number, _, each in made]
 
     with ThreadPoolExecutor(usable_processors(), thread_name_prefix="compare") as pool:
-        # An error ends the iterator of map(), which then cancels what has not begun.
-        readers = dict(chain.from_iterable(pool.map(read, _batches(tables))))
+        readers = dict(chain.from_iterable(run_each(pool, read, _batches(tables))))
     for number, table in enumerate(tables):
         yield table, readers[number]
 

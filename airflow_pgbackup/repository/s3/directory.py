@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from airflow_pgbackup.repository.s3.errors import code_of
 from airflow_pgbackup.repository.s3.parts import Sent
 from airflow_pgbackup.repository.s3.upload import Upload
 from airflow_pgbackup.text import printable
+from airflow_pgbackup.threads import completed, run_each
 
 log = logging.getLogger(__name__)
 
@@ -112,21 +113,15 @@ class DirectoryUpload:
             on_done(member)
             return done
 
-        futures: list[Future[tuple[dict[str, Any], str]]] = []
         try:
-            # As they end, so that the first failure stops the others. All early parts first: until then no object
-            # becomes visible.
-            for sent in as_completed(self._early.values()):
+            # All early parts first: until then no object becomes visible.
+            for sent in completed(self._early.values()):
                 sent.result()
-            for member in members:
-                futures.append(self._pool.submit(work, member))
-            for future in as_completed(futures):
-                future.result()
+            return run_each(self._pool, work, members)
         except BaseException:
             self._stop.set()
             self._pool.shutdown(wait=True, cancel_futures=True)
             raise
-        return [future.result() for future in futures]
 
     def _send(self, member: str) -> _Early:
         path = self._folder / member

@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.checksums import CHECKSUMS
+from airflow_pgbackup.threads import TICK, result_of
 
 # How long an abort waits for requests in flight: Airflow kills a task five seconds after asking it to stop.
 STOP_SECONDS = 3.0
@@ -47,7 +48,7 @@ class Parts:
         with self._freed:
             # The next part and one in flight are always allowed, however large; otherwise nothing would overlap.
             while self._held > max(size, self._limit - size) and self._failed is None:
-                self._freed.wait()
+                self._freed.wait(TICK)
         if self._failed is not None:
             raise self._failed
 
@@ -62,7 +63,7 @@ class Parts:
     def finish(self) -> list[dict[str, Any]]:
         """Wait for all parts and return their entries, or raise the error of one that failed."""
         try:
-            return [future.result() for future in self._futures]
+            return [result_of(future) for future in self._futures]
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
