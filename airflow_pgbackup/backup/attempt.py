@@ -95,7 +95,7 @@ class Attempt:
     def remove_written(self) -> None:
         """Remove the keys in :attr:`written`. Errors are only logged: the caller raises a more important one."""
         if self._is_seen:
-            self._say(f"backup {self._series}/{self._id} was complete already, and stays")
+            self._say(f"backup {self._series}/{self._id} was already complete and is kept")
             return
         if self._may_be_seen:
             self._say(f"the outcome of {self._series}/{self._id} is unknown; prune sweeps it if it is not a backup")

@@ -138,7 +138,7 @@ def upload_all(
     check_level(minimum_level)
     if destination.uuid == source.uuid:
         raise ConfigurationError(
-            f"{destination.uri} is the repository that the backups are in", hint="Name another destination."
+            f"source and destination are the same repository, {destination.uri}", hint="Name another destination."
         )
     context = context or RunContext()
     backups = _chosen(source, newest, server, series)

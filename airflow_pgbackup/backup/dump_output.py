@@ -243,7 +243,7 @@ class DumpOutput:
                 entries = read_toc(toc, what=TOC)[0].entries
             check_directory(directory, entries, stop.check)
         except ArchiveVersionError as error:
-            self.context.log(f"warning: {error.message}: {self.tool} {self.client.version_text} alone has checked it")
+            self.context.log(f"warning: {error.message}: only {self.tool} {self.client.version_text} has checked it")
 
     def _read_directory(self, directory: Path, stop: Cancel) -> None:
         if self.reading is not None:

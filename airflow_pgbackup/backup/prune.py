@@ -137,7 +137,7 @@ class _Prune:
         self.leftovers = [one for one in old if is_abandoned(self.repository, one)]
         if catalogue.foreign:
             more = " …" if len(catalogue.foreign) > 3 else ""
-            self._note(f"ignored files of others: {', '.join(catalogue.foreign[:3])}{more}")
+            self._note(f"ignored foreign files: {', '.join(catalogue.foreign[:3])}{more}")
 
     def _apply(self, policy: Policy, catalogue: Catalogue, *, complete: bool) -> None:
         sets = ServerSets.of(self.repository, catalogue, self.now, self._note, complete=complete)

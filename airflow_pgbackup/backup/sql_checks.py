@@ -79,7 +79,7 @@ def parse_checks(given: Iterable[SqlCheck | Mapping[str, Any] | str]) -> tuple[S
         given = [given]
     checks = tuple(_parse(each) for each in given)
     if len(checks) > MOST:
-        raise ConfigurationError(f"{len(checks)} checks, at most {MOST} are possible", hint="Combine some.")
+        raise ConfigurationError(f"{len(checks)} checks given, at most {MOST} allowed", hint="Combine some.")
     names = [check.name for check in checks]
     if doubled := [name for name in names if names.count(name) > 1]:
         raise ConfigurationError(f"two checks are named {doubled[0]!r}", hint="Give each another name.")
@@ -155,7 +155,7 @@ def _outcome(
         if cancel:
             cancel.check()
         if limit.broken:
-            return "notproven", f"it ignored its timeout of {human_seconds(seconds)} and was ended by force"
+            return "notproven", f"it ignored its timeout of {human_seconds(seconds)} and was killed"
         if lost:
             raise ConnectError(f"{connection.label}: check {check.name!r}: {message[:_LONGEST_MESSAGE]}")
         return "notproven", message[:_LONGEST_MESSAGE]

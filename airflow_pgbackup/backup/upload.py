@@ -199,7 +199,7 @@ class _Copy:
         artifact = copied.artifact
         if set(written) != {copied.key(file) for file in artifact.files}:
             raise VerificationFailed(
-                f"the files of {artifact.name} in {self.source.uri} are not those of its manifest",
+                f"the files of {artifact.name} in {self.source.uri} differ from its manifest",
                 hint="Verify the backup, or choose another one.",
             )
 

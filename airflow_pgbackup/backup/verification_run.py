@@ -34,7 +34,7 @@ _HINTS = {
     "integrity": "The bytes changed since the dump. Use another backup, and check the repository's storage for faults.",
     "archive": "Do not rely on this backup; make a new dump.",
     "source": "The archive lacks rows of its source. Make a new dump, and check how this one was made.",
-    "checks": "The backup restores, but its data is not what this check expects. Look into the source.",
+    "checks": "The backup restores, but its data is not what this check expects. Check the source.",
     "differences": "It restores, but differs from the dump. Make a new dump, and compare the objects in the report.",
 }
 """Hints for failures that have none."""

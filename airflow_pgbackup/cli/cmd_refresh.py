@@ -40,7 +40,7 @@ def run(session: Session) -> None:
     target = connection_argument(session)
     session.log(f"target: {target.label}")
     if not arguments.dry_run:
-        what = f'replacing database "{target.dbname}" by a backup of "{manifest.series.database}"'
+        what = f'replacing database "{target.dbname}" with a backup of "{manifest.series.database}"'
         confirm_replacing(session, what, target.dbname)
     with session.working(f"refreshing {target.dbname} from {manifest.artifact.name}", makes=True):
         outcome = refresh(

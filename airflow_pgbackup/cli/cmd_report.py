@@ -1,4 +1,4 @@
-"""``pgbackup report``: tell what was proven of a repository's backups in the last days."""
+"""``pgbackup report``: report what was verified in a repository in the last days."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def _confirm(session: Session, manifest: Manifest, target: RestoreTarget) -> Non
     arguments, own = session.arguments, manifest.series.database
     if target.mode != "replace" or target.database == own or arguments.dry_run:
         return
-    confirm_replacing(session, f'replacing database "{target.database}" by a backup of "{own}"', target.database)
+    confirm_replacing(session, f'replacing database "{target.database}" with a backup of "{own}"', target.database)
 
 
 def _globals(session: Session, repository: Repository) -> GlobalsBackup | None:

@@ -42,7 +42,11 @@ COMMANDS = (
         REPOSITORY,
         ONLY_SERVER,
         argument("--all", action="store_true", help="every backup, not only the newest of each series"),
-        argument("--sets", action="store_true", help="list backup sets instead, the newest of each server, or --all"),
+        argument(
+            "--sets",
+            action="store_true",
+            help="list backup sets instead: the newest of each server, or with --all, all",
+        ),
         label("--label", "every backup with this label; * and ? are wildcards; may be repeated"),
         more=f"The states come from file names; show, verify and restore read the files.\n\n{S3}",
     ),
@@ -122,7 +126,7 @@ COMMANDS = (
         RECIPIENT,
         IDENTITY,
         more="The server is asked for its databases; --dbname is the one to connect to for that (default: postgres).\n"
-        "One that fails holds up no other: the set is partial then, and the exit status 1.\n"
+        "A failed database does not stop the others: the set is then partial, and the exit status is 1.\n"
         f"The databases of a set are not one snapshot.\n\n{CONNECT}\n{S3}",
     ),
     command(
@@ -152,13 +156,13 @@ COMMANDS = (
             "--max-size",
             default="50GiB",
             metavar="SIZE",
-            help="of the artifacts together (default: 50GiB); a larger series has a drill of its own",
+            help="limit for the artifacts together (default: 50GiB); a larger one is rehearsed alone",
         ),
         argument("--scratch", action="store_true", help=SCRATCH),
         IDENTITY,
         *CONNECTION,
         more="First come series that were never rehearsed, then those whose last rehearsal is longest ago.\n"
-        f"Run weekly, the drill comes round to every series.\n{WORST}\n\n{CONNECT}",
+        f"Run weekly, the drill reaches every series in turn.\n{WORST}\n\n{CONNECT}",
     ),
     command(
         "upload",
@@ -188,7 +192,7 @@ COMMANDS = (
         *BULK,
         more="The new backup holds the same dump, with the same start time. The old one stays until it is pruned.\n"
         "With --all, those that are encrypted to these recipients already, or were rewrapped for them, are skipped:\n"
-        f"the same command goes on where an interrupted one stopped.\n{WORST}",
+        f"after an interruption, the same command continues.\n{WORST}",
     ),
     command(
         "get",
@@ -198,7 +202,7 @@ COMMANDS = (
         ID,
         argument("--into", default=".", metavar="DIRECTORY", help="default: the current directory"),
         IDENTITY,
-        more="An encrypted one stays encrypted without an identity.\n"
+        more="Without an identity, an encrypted artifact stays encrypted.\n"
         "Prints the command that restores it with PostgreSQL's own tools.",
     ),
     command(
@@ -239,7 +243,7 @@ COMMANDS = (
         argument(
             "--use-list", "-L", metavar="FILE", help="restore what this file lists, as pg_restore --list wrote it"
         ),
-        argument("--strict-names", action="store_true", help="fail where a name matches nothing"),
+        argument("--strict-names", action="store_true", help="fail if a name matches nothing"),
         argument("--jobs", "-j", type=int, metavar="N", help="parallel processes, for custom and directory artifacts"),
         argument("--no-owner", "-O", action="store_true", help="let the restoring user own everything"),
         argument("--no-privileges", "-x", action="store_true", help="skip GRANT and REVOKE"),
@@ -284,7 +288,7 @@ COMMANDS = (
         argument(
             "--update-passwords",
             action="store_true",
-            help="set the passwords of existing roles to those of the backup; without, existing roles are not changed",
+            help="set the passwords of existing roles to those of the backup (default: do not change them)",
         ),
         argument("--jobs", "-j", type=int, default=2, metavar="N", help="databases at the same time (default: 2)"),
         IDENTITY,
@@ -293,12 +297,12 @@ COMMANDS = (
         argument("--allow-older-server", action="store_true", help="restore into an older version of PostgreSQL"),
         argument("--no-analyze", action="store_true", help="skip ANALYZE, which gathers the planner's statistics"),
         more="Nothing is replaced: a database of the same name stops it before anything is changed.\n"
-        "Each database is restored completely or not at all; the same command run again restores the rest.\n"
+        "Each database is restored completely or not at all; run the same command again to restore the rest.\n"
         f"The databases of a set are not one snapshot.\n\n{CONNECT}",
     ),
     command(
         "refresh",
-        "give a database, such as staging, the contents of a verified backup; the old ones serve until the swap",
+        "give a database, such as staging, the contents of a verified backup; the old ones stay in use until the swap",
         REPOSITORY,
         SERIES,
         ID,
@@ -319,7 +323,7 @@ COMMANDS = (
         argument("--keep-sessions", action="store_true", help="fail if the database is in use"),
         argument("--maintenance-db", metavar="NAME", help="connect here to manage databases (default: postgres)"),
         argument("--allow-older-server", action="store_true", help="restore into an older version of PostgreSQL"),
-        more="--dbname names the database, which exists. The backup is restored beside it, where nobody else may "
+        more="--dbname names the database, which must exist. The backup is restored beside it, where nobody else may "
         "connect, and takes its name at the end, with the owners, grants, settings and comment that the database had. "
         "Whatever fails, the database stays as it is. The earlier copy is kept as NAME_before_TIME.\n\n"
         f"{CONNECT}",
@@ -363,7 +367,7 @@ COMMANDS = (
             "--database",
             action="append",
             metavar="NAME",
-            help="only this database of --server, which is not fresh without a backup; may be repeated",
+            help="only this database of --server; without a backup it is not fresh; may be repeated",
         ),
         argument("--cluster", action="store_true", help="only, or also, the pg_dumpall backups of --server"),
         argument(
@@ -418,14 +422,14 @@ COMMANDS = (
     ),
     command(
         "report",
-        "tell what was proven of a repository's backups in the last days",
+        "report what was verified in a repository in the last days",
         REPOSITORY,
         argument("--days", type=int, default=7, metavar="N", help="length of the period (default: 7)"),
         argument("--max-age", default="26h", metavar="SPAN", help="12h, 2d, 1w (default: 26h, for nightly backups)"),
-        argument("--level", default="archive", metavar="LEVEL", help="at which backups must be verified (archive)"),
+        argument("--level", default="archive", metavar="LEVEL", help="level of a verified backup (default: archive)"),
         argument("--html", metavar="FILE", help="also write the report as HTML, for a mail"),
         argument("--plot", metavar="FILE", help="also write a picture of it as PNG; needs matplotlib"),
-        more="The states now are decided by the contents of files; the numbers of backups come from file names.\n\n"
+        more="The current states are decided by the contents of files; the numbers of backups come from file names.\n\n"
         f"{S3}",
     ),
     command(
@@ -458,7 +462,7 @@ COMMANDS = (
             action="store_true",
             help="bring back the first version of each overwritten file, in a bucket that keeps versions",
         ),
-        more=f"The exit status is 3 where there are errors.\n\n{S3}",
+        more=f"The exit status is 3 if there are errors.\n\n{S3}",
     ),
     command(
         "adopt",
@@ -505,7 +509,7 @@ COMMANDS = (
             metavar="LEVEL",
             help="verify each new backup: integrity, archive or restore; --move keeps the source of one that fails",
         ),
-        argument("--yes", action="store_true", help="carry out the plan without a question"),
+        argument("--yes", action="store_true", help="carry out the plan without asking"),
         argument("--dry-run", action="store_true", help="only show the plan"),
         more="Shows a plan first: file, series, time and where it came from, what is skipped and why. Then it asks; a "
         "script needs --yes. The time comes from the archive's header, else from the file's name, else from the "

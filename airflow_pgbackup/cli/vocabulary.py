@@ -76,7 +76,7 @@ REPOSITORY_VARIABLE = "PGBACKUP_REPOSITORY"
 REPOSITORY = argument(
     "repository",
     metavar="REPOSITORY",
-    help=f"file:///directory or s3://bucket/prefix; where it is left out, {REPOSITORY_VARIABLE}",
+    help=f"file:///directory or s3://bucket/prefix; default: {REPOSITORY_VARIABLE}",
 )
 SERIES = argument(
     "series",
@@ -91,7 +91,7 @@ ID_TO_VERIFY = argument(
 ID_TO_PIN = argument("id", metavar="ID", help=SELECTOR)
 SERIES_OR_ALL = argument("series", metavar="SERIES", nargs="?", help="as 'list' shows it; with --all, only this one")
 BULK = (
-    argument("--all", action="store_true", help="every backup of the repository, or of SERIES; a failure stops none"),
+    argument("--all", action="store_true", help="every backup of the repository or SERIES; continue after a failure"),
     argument("--newest", type=int, metavar="N", help="with --all: only the N newest of each series"),
     argument("--server", metavar="NAME", help="with --all: only the series of this server"),
 )
@@ -158,7 +158,7 @@ MAX_BYTES_PER_SECOND = argument(
     help="read from the server no faster: 20MiB (default: PGBACKUP_MAX_BYTES_PER_SECOND, or no limit)",
 )
 CONNECT = (
-    "The connection is found as psql finds it: PGHOST, PGPORT, PGUSER, PGDATABASE, PGSERVICE, ~/.pgpass, PGPASSWORD.\n"
+    "pgbackup connects as psql does: with PGHOST, PGPORT, PGUSER, PGDATABASE, PGSERVICE, ~/.pgpass, PGPASSWORD.\n"
     "There is no option for a password: everybody on the machine could read it."
 )
 S3 = (

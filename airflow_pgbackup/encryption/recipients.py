@@ -42,7 +42,7 @@ class Recipients:
             name = " ".join(words[:2]) if words[0].startswith("ssh-") else words[0]
             parsed[name] = _key(name)
         if len(parsed) > MOST:
-            raise ConfigurationError(f"{len(parsed)} recipients, at most {MOST} are possible", hint=_HINT)
+            raise ConfigurationError(f"{len(parsed)} recipients given, at most {MOST} allowed", hint=_HINT)
         return cls(tuple(parsed), tuple(parsed.values())) if parsed else None
 
 

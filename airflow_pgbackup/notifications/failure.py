@@ -162,7 +162,7 @@ class FailureMessage:
             reason = self._context.get("reason")
             if reason not in (None, "task_failure"):
                 return Cause(f"the run ended with {reason}")
-            return Cause("no error is known, as after a kill" if reason is None else _UNKNOWN)
+            return Cause("the error is unknown, for example after a kill" if reason is None else _UNKNOWN)
         if not isinstance(error, BaseException) or type(error).__name__ in _AIRFLOW_ERRORS:
             return Cause(str(error))
         return Cause(f"{type(error).__name__}: {error}")

@@ -83,7 +83,7 @@ class PgBackupReportOperator(PgBackupOperator):
 
         given = with_lists({"repositories": self.repositories, "to": self.to})
         if any(isinstance(value, str) for value in given.values()):
-            raise ConfigurationError("repositories or to is one text", hint="Pass lists.")
+            raise ConfigurationError("repositories or to is a single string", hint="Pass lists.")
         opened = Repositories(cancel=run.cancel)
         found = report(
             repositories=[opened.open(uri, self.aws_conn_id) for uri in given["repositories"]],

@@ -67,7 +67,7 @@ ACTIONS = {
             "restore",
             "Restore",
             "Plan a restore",
-            "plans a restore and waits for an approval; nothing is changed before",
+            "plans a restore and waits for an approval before it changes anything",
         ),
     )
 }

@@ -309,7 +309,7 @@ class Repository(ABC):
         self._write(key, ByteSource(io.BytesIO(b"probe")), size_hint=5, sha256=None)
         deleted = self._remove_probe(key)
         if not deleted and say is not None:
-            say(f"append-only: these credentials may add to {self.uri}, not delete; prune sweeps {key}")
+            say(f"append-only: these credentials may write to {self.uri}, but not delete; prune sweeps {key}")
         self.protection.require_lock()
         return deleted
 

@@ -28,8 +28,8 @@ class Entry:
 def missing(location: str) -> BackupNotFound:
     """Return the error for a file that does not exist, although a listing or a manifest has named it."""
     return BackupNotFound(
-        f"there is no {location}",
-        hint="Its backup may have been removed meanwhile, by a prune for example: look at the list, and try again.",
+        f"{location} does not exist",
+        hint="Its backup may have been removed meanwhile, for example by prune: list the backups, and retry.",
     )
 
 

@@ -87,7 +87,7 @@ def test_without_addresses_nothing_is_sent_and_a_lost_repository_is_reported(
         ({"days": "soon"}, "invalid days 'soon'"),
         ({"days": 0}, "invalid number of days 0"),
         ({"level": "certain"}, "invalid level 'certain'"),
-        ({"to": "a@example.com"}, "repositories or to is one text"),
+        ({"to": "a@example.com"}, "repositories or to is a single string"),
         ({"repositories": []}, "no repository given"),
     ],
 )

@@ -330,7 +330,7 @@ def test_thousands_of_other_files_are_ignored(versioned: Drill) -> None:
     assert sum(one.repaired for one in report.findings) == NIGHTS, "found beyond the first page of versions"
     result = versioned.prune(later=timedelta(hours=1))
     assert result["removed"] == 0
-    assert any(str(note).startswith("ignored files of others: ") for note in result["notes"])
+    assert any(str(note).startswith("ignored foreign files: ") for note in result["notes"])
     for backup in versioned.backups:
         assert read_evidence(versioned.fresh(), SERIES, backup.id).backup.level == "archive"
 

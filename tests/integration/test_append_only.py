@@ -62,7 +62,7 @@ class Place:
         out, err = self.run("dump", self.here, "--server", "prod", "-o", option, "-o", "compress=none", "--json")
         assert not COMPLAINT.search(err), err
         (line,) = [line for line in err.splitlines() if TEMP_PREFIX in line]
-        assert f"append-only: these credentials may add to {self.here}, not delete; prune sweeps" in line
+        assert f"append-only: these credentials may write to {self.here}, but not delete; prune sweeps" in line
         return str(json.loads(out)["id"])
 
     @property
@@ -147,10 +147,10 @@ def test_dump_verify_and_upload_work_where_the_bucket_requires_if_none_match(pla
 @IDENTITY
 def test_check_says_that_it_is_append_only(place: Place) -> None:
     out, err = place.run("check", place.here, "--server", "prod")
-    assert f"append-only: these credentials may add to {place.here}, not delete" in err
+    assert f"append-only: these credentials may write to {place.here}, but not delete" in err
     assert "repository" not in out
     _, err = place.run("check", place.here, "--server", "prod", who=place.owner)
-    assert f"these credentials may add to {place.here}, and delete" in err
+    assert f"these credentials may write and delete in {place.here}" in err
     assert "append-only" not in err
 
 

@@ -195,7 +195,7 @@ def test_upload_all(run: Run, repository: Repository, tmp_path: Path, now: datet
     (one,) = again["results"]
     assert (one["outcome"], one["reason"]) == ("skipped", f"it is already in {there.uri}")
     assert (
-        "is the repository that the backups are in"
+        "source and destination are the same repository"
         in run("upload", repository.uri, "--all", "--to", repository.uri, status="usage").stderr
     )
 

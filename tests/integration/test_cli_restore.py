@@ -172,7 +172,7 @@ def test_replacing_another_database_asks_for_its_name(cli: Cli) -> None:
     replace = ("--mode", "replace", "--dbname", "crm2")
     refused = cli.restore(*replace)
     assert refused.returncode == EXIT_STATUS["usage"]
-    assert 'replacing database "crm2" by a backup of "crm" needs a confirmation' in refused.stderr
+    assert 'replacing database "crm2" with a backup of "crm" needs a confirmation' in refused.stderr
     assert "--yes" in refused.stderr
     for wrong in ("crm", "", "y", "crm2 "):
         status, shown = cli.typed(wrong, *replace)

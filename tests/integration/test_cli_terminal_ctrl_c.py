@@ -214,7 +214,7 @@ def test_right_after_the_commit(world: World, verb: str, place: str) -> None:
     before, files = set(read_catalogue(repository).backups), world.files()
     lines = interrupted(world, verb, COMMITTED)
     (made,) = set(read_catalogue(repository).backups) - before
-    assert f"backup {made.series}/{made.id} was complete already, and stays" in lines
+    assert f"backup {made.series}/{made.id} was already complete and is kept" in lines
     assert lines[-1] == said(verb)
     remove_backup(repository, made)
     assert world.files() == files

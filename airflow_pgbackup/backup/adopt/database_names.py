@@ -102,9 +102,9 @@ class DatabaseNames:
             if len(self._stems) == 1 or (its_stem or "").lower() == self.database.lower():
                 return Label(self.database, "--database")
             return (
-                f"it does not name its database, and its file name is not that of {self.database}; "
-                "--database-pattern says which one it is"
+                f"it does not name its database, and its file name does not match {self.database}; "
+                "use --database-pattern"
             )
         if its_stem is not None and not self._rules:
             return Label(its_stem, "name")
-        return "cannot tell which database this script was dumped from; --database or --database-pattern says it"
+        return "cannot tell which database this script was dumped from; use --database or --database-pattern"

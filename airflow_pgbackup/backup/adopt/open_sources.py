@@ -33,7 +33,7 @@ def open_sources(
     :raises RepositoryError: this user may not look there.
     """
     if not given:
-        raise ConfigurationError("no dumps to adopt are named", hint="Name files, globs, directories, or s3://….")
+        raise ConfigurationError("no dumps to adopt given", hint="Name files, globs, directories, or s3://….")
     cancel = (context or RunContext()).cancel
     opener = open_store or (lambda uri: open_repository(uri, cancel=cancel))
     return [each if isinstance(each, Source) else _source(str(each), opener) for each in given]

@@ -105,7 +105,7 @@ class Plan:
         for series, times in files.items():
             if len(times) >= _MANY and max(times) - min(times) < timedelta(days=1):
                 warnings.append(
-                    f"the files of {len(times)} dumps of {series} are of one day: a copy has lost their times"
+                    f"the files of {len(times)} dumps of {series} have times of one day: copying lost their own"
                 )
         return warnings
 

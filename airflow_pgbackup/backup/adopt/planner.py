@@ -124,12 +124,12 @@ class _Planner:
                 continue
             if isinstance(name_time, Ambiguous) and content.created is None:
                 either = " or ".join(name_time.patterns)
-                self._skip(dump.candidate, dump.source, f"its date can be {either}; --time-pattern says which one")
+                self._skip(dump.candidate, dump.source, f"its date can be {either}; use --time-pattern")
                 continue
             exact = name_time if isinstance(name_time, NameTime) else None
             time = choose_time(header=content.created, name=exact, modified=dump.modified, zone=self.zone, now=self.now)
             if time.at > self.now + FUTURE:  # it would be the newest backup until then
-                why = f"the time of the file, {time.at:%Y-%m-%d %H:%M}, is in the future; --time-pattern reads its name"
+                why = f"the time of the file, {time.at:%Y-%m-%d %H:%M}, is in the future; use --time-pattern"
                 self._skip(dump.candidate, dump.source, why)
                 continue
             notes = [time.note] if time.note else []

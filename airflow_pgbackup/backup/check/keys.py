@@ -25,7 +25,7 @@ def check_keys(context: RunContext, findings: Findings) -> None:
     if len(recipients.texts) == 1:
         findings.warning(
             "single_recipient",
-            "backups are encrypted to a single recipient, so whoever loses its secret key loses all of them",
+            "backups are encrypted to a single recipient, so if its secret key is lost, all of them are lost",
             "Add a second recipient whose secret key is kept elsewhere, such as on paper in a safe.",
         )
     try:
@@ -42,6 +42,6 @@ def check_keys(context: RunContext, findings: Findings) -> None:
     except NotProven:
         findings.error(
             "identity",
-            "the identity is of none of the recipients, so that new backups cannot be verified or restored with it",
+            "the identity matches no recipient, so that new backups cannot be verified or restored with it",
             "Add its public key to the recipients, or give the identity of one of them.",
         )

@@ -22,7 +22,7 @@ def check_protection(repository: Repository, findings: Findings, say: Callable[[
         governed = found.object_lock and found.lock_mode == "governance"
         bypass = protection.may_bypass_lock() if governed else False
     except RepositoryError as error:
-        findings.add_error("protection", error, "Check the rights of the credentials to the bucket's settings.")
+        findings.add_error("protection", error, "Allow the credentials to read the bucket's settings.")
         return
     if found.versioning in ("enabled", "suspended") and found.noncurrent_days == 0:
         findings.warning(
@@ -34,7 +34,7 @@ def check_protection(repository: Repository, findings: Findings, say: Callable[[
         findings.warning(
             "lock_bypass",
             f"these credentials may delete locked versions from {repository.uri}",
-            "Take s3:BypassGovernanceRetention or s3:DeleteObjectVersion from the role, or use lock_mode compliance.",
+            "Revoke s3:BypassGovernanceRetention or s3:DeleteObjectVersion from the role, or use lock_mode compliance.",
         )
 
 

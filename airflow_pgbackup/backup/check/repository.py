@@ -54,7 +54,7 @@ def check_repository(
             return None
     try:
         if repository.probe(say):
-            say(f"these credentials may add to {repository.uri}, and delete")
+            say(f"these credentials may write and delete in {repository.uri}")
         check_protection(repository, findings, say)
     except (RepositoryError, ConfigurationError) as error:
         if backups is None and isinstance(error, RepositoryNotFound):

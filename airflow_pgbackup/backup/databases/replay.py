@@ -61,7 +61,7 @@ class Replay:
         if self.lag_seconds is None:
             raise ReplayLagError(
                 f"the replay lag of {label} is unknown: this standby has replayed no transaction since its start",
-                hint="Retry later. If this stays so, check primary_conninfo and the log of the standby.",
+                hint="Retry later. If it stays unknown, check primary_conninfo and the log of the standby.",
             )
         if self.lag_seconds > max_replay_lag:
             raise ReplayLagError(

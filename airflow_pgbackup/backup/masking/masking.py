@@ -80,7 +80,7 @@ class Masking:
             created then.
         """
         if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [SCHEMA]).fetchone():
-            problem = f"the database has a schema {SCHEMA}, the name of the one that masking creates; rename it"
+            problem = f"the database has a schema {SCHEMA}, which masking would create; rename it"
             raise self.rules.origin.error([Problem((), problem)])
         self.check_columns(connection)
         assert self.plan is not None  # noqa: S101  check_columns() made it

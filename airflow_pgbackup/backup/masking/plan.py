@@ -108,7 +108,7 @@ class _Planner:
                 self._assigned[column.key] = rule
             elif not column.generated:
                 self._without_rule.append(column)
-                self._problem((), f"{column}: no rule, and its table is under rules; add one, such as keep")
+                self._problem((), f"{column}: no rule, but other columns of its table have one; add keep or another")
 
     def _generations(self, table: Table) -> list[list[tuple[str, str]]]:
         """Return the names of a table, of its parents, of their parents."""

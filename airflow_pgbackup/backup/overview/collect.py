@@ -170,7 +170,7 @@ def _without_backup(series: Series, target: Target, reason: str) -> SeriesStatus
         server=series.server,
         database=series.database or "",
         status="no backup",
-        reason=f"the newest backup set of {series.server} misses it: {reason}",
+        reason=f"the newest backup set of {series.server} lacks it: {reason}",
         max_age=target.max_age.total_seconds(),
         level=target.level,
     )

@@ -102,7 +102,7 @@ class RefreshedCopy:
             f"and the {counted(self._keep, 'newest earlier copy', 'newest earlier copies')}" if self._keep else "only"
         )
         return [
-            f"refreshing {target.connection.label}, which serves until the new database takes its name",
+            f"refreshing {target.connection.label}, which stays in use until the swap",
             *loader.lines(),
             self._masked.line if self._masked else "no masking rules: rows are copied as they are",
             f"re-applied from {target.database}: owners, the grants of {counted(grants, 'object')}, "
@@ -195,7 +195,7 @@ class RefreshedCopy:
                 run.warn(line)
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise RestoreError(f"{problems[0]}{more}", hint="Look into the data of the backup, or correct the check.")
+            raise RestoreError(f"{problems[0]}{more}", hint="Check the data of the backup, or correct the check.")
 
     def _select_rows(self, new: ConnectionParams) -> None:
         if subset := self._loader.subset:

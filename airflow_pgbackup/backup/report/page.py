@@ -64,9 +64,9 @@ def not_proven(report: Report) -> list[str]:
     unrehearsed = sum(not one.rehearsals for one in series)
     unread = len(report.unread)
     points = (
-        (unread, f"{counted(unread, 'repository', 'repositories')} could not be read: nothing is known of the backups"),
+        (unread, f"{counted(unread, 'repository', 'repositories')} could not be read: their backups are unknown"),
         (failed, f"{counted(failed, 'backup')} failed verification"),
-        (undecided, f"{counted(undecided, 'backup')} could not be verified: the verification had no verdict"),
+        (undecided, f"{counted(undecided, 'backup')} could not be verified: the result is not proven"),
         (unseen, f"{counted(unseen, 'backup')} not verified"),
         (unrehearsed, f"{unrehearsed} of {len(series)} series not rehearsed in this period"),
     )

@@ -183,7 +183,7 @@ def _hinting(schema: str) -> Iterator[None]:
         raise
 
 
-_REPORT = "Restore into a database of its own (mode create), and report this: it should not happen."
+_REPORT = "Restore into a database of its own (mode create), and report this as a defect."
 _SIZE = (
     "SELECT sum(pg_catalog.pg_total_relation_size(c.oid))::bigint FROM pg_catalog.pg_class AS c "
     "JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind = 'r'"

@@ -71,7 +71,7 @@ class GlobalsPlan:
             if new:
                 found.append(f"{what} to create: {', '.join(new)}")
             if kept := [name for name in old if what != "roles" or name not in self.passwords]:
-                found.append(f"{what} that exist and stay as they are: {', '.join(kept)}")
+                found.append(f"existing {what}, not changed:  {', '.join(kept)}")
         if self.superusers:
             found.append(f"superusers among the new roles: {', '.join(self.superusers)}")
         if self.passwords:

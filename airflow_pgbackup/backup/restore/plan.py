@@ -190,8 +190,8 @@ def check_versions(dumped_from: int, server: ServerInfo, *, allow_older: bool, l
         timeout = ", which does not know transaction_timeout" if not runs_scripts_of(server.major, dumped_from) else ""
         raise ConfigurationError(
             f"the backup is of PostgreSQL {dumped_from}, but {label} is version {server.major}{timeout}",
-            hint=f"Restore into PostgreSQL {dumped_from} or newer. PostgreSQL does not support the opposite direction; "
-            f"{parameter('allow_older_server')} tries it.",
+            hint=f"Restore into PostgreSQL {dumped_from} or newer. PostgreSQL does not support "
+            f"a restore into an older version; {parameter('allow_older_server')} tries it.",
         )
 
 

@@ -215,7 +215,7 @@ def _log(repository: Repository, written: BackupSet, context: RunContext) -> Non
     if written.globals_missing:
         context.log(f"missing the globals: {written.globals_missing}")
     for name in written.dropped:
-        context.log(f"{printable(name)} does not exist any more; its backups age out by the retention policy")
+        context.log(f"{printable(name)} no longer exists; its backups age out by the retention policy")
     size = human_bytes(sum(member.size for member in written.members))
     beside = "globals and " if written.globals else ""
     context.log(

@@ -31,7 +31,7 @@ def describe_backup(name: str, server: Server, source: str) -> str:
         f"Backs up each database of {code(name)} with pg_dump, and its roles and tablespaces once; verifies each "
         "backup; and ties them together as a backup set. The databases are not one snapshot.\n\n"
         f"{_table(rows)}\n"
-        "A database that fails holds up no other: the run then fails at the end and names what is missing. "
+        "A database that fails does not hold up the others: the run then fails at the end and names what is missing. "
         "Trigger the first run by hand with `init`, which creates the repositories.\n\n"
         f"{_made(name, server, source)}"
     )

@@ -201,7 +201,7 @@ class ArchiveReader:
         if self._format == "directory":
             raise error
         if self._on_line:
-            self._on_line(f"warning: {error.message}: pg_restore {self._client.version_text} alone reads it")
+            self._on_line(f"warning: {error.message}: only pg_restore {self._client.version_text} reads it")
         return PgRestoreOutput(self._run_pg_restore(stack, stdin), client=self._client)
 
     def _open_plain(self, stack: contextlib.ExitStack) -> Readable:

@@ -68,7 +68,7 @@ class S3Protection(Protection):
         key = f"{self._root}{TEMP_PREFIX}probe-{secrets.token_hex(8)}"
         lock = ObjectLock(timedelta(minutes=1)).parameters()
         checksum = {"ChecksumAlgorithm": self._bucket.algorithm} if self._bucket.algorithm else {}
-        with self._bucket.errors(f"cannot try the object lock of {self._uri}"):
+        with self._bucket.errors(f"cannot test the object lock of {self._uri}"):
             version = self._bucket.call("PutObject", Key=key, Body=b"probe", **checksum, **lock).get("VersionId")
             try:
                 self._bucket.call("DeleteObject", Key=key, VersionId=str(version), BypassGovernanceRetention=True)

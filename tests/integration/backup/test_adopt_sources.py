@@ -82,7 +82,7 @@ def test_globs_files_and_directories(repository: LocalRepository, dumps: Path) -
 
 def test_what_is_not_a_source(repository: LocalRepository, dumps: Path) -> None:
     for wrong, message in (
-        ((), "no dumps to adopt are named"),
+        ((), "no dumps to adopt given"),
         ((dumps / "missing.sql",), "does not exist on this machine"),
         ((f"{dumps}/missing/*.sql",), "is not a directory on this machine"),
         (("file://other/dumps",), "does not name a file of this machine"),
@@ -102,7 +102,7 @@ def test_another_database_is_not_labeled(repository: LocalRepository, dumps: Pat
     result: Any = adopt(repository=repository, sources=[dumps], server="s", database="crm")
     assert {one["path"] for one in result["found"]} == {"crm_2025-03-01.sql", "crm_2025-03-02.sql"}
     for one in result["skipped"]:
-        assert "its file name is not that of crm" in one["reason"]
+        assert "its file name does not match crm" in one["reason"]
     assert {backup.series.path for backup in read_catalogue(repository).backups} == {"s/crm"}
     alone: Any = adopt(
         repository=repository, sources=[dumps / "old/2024/billing_2024-01-01.sql"], server="s", database="b"
@@ -129,7 +129,7 @@ def test_files_of_one_day_are_reported(repository: LocalRepository, tmp_path: Pa
     )
     first, second = result["warnings"]
     assert first.startswith("the time of 3 of 3 dumps is that of the file")
-    assert second == "the files of 3 dumps of s/crm are of one day: a copy has lost their times"
+    assert second == "the files of 3 dumps of s/crm have times of one day: copying lost their own"
 
 
 def test_links_share_the_bytes(repository: LocalRepository, dumps: Path) -> None:

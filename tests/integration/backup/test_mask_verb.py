@@ -103,7 +103,8 @@ def test_check_reports_what_a_refresh_would_refuse_and_what_is_kept_unnamed(
     out = capsys.readouterr().out.splitlines()
     assert "error: masking.yaml:4: columns.public.nobody.x: no such column" in out
     assert (
-        "error: masking.yaml: public.letter.body: no rule, and its table is under rules; add one, such as keep" in out
+        "error: masking.yaml: public.letter.body: no rule, but other columns of its table have one; add keep or another"
+        in out
     )
     assert "warning: public.person.a: holds mail addresses, and is kept" in out
     assert "warning: public.person.dob: named like dates of birth, and is kept" in out

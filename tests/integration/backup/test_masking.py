@@ -319,7 +319,7 @@ def test_a_row_that_fails_is_not_quoted_in_the_servers_log(tmp_path: Path) -> No
 
 
 MISFITS = {
-    "name: {fake: name}": "public.t.id: no rule, and its table is under rules; add one, such as keep",
+    "name: {fake: name}": "public.t.id: no rule, but other columns of its table have one; add keep or another",
     "'*': keep, public.t.nmae: keep": "columns.public.t.nmae: no such column",
     "'*': keep, id: null": "public.t.id: it is NOT NULL; use fixed, hash or a fake",
     "'*': keep, id: {fake: name}": "public.t.id: fake name cannot make a value of type integer; use null, fixed or sql",

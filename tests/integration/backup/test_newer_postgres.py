@@ -86,7 +86,7 @@ def test_an_unknown_archive_version_is_left_to_pg_restore(
     assert verify(reference=reference, repository=here, level="archive", context=context)["verified"] == "archive"
     (result,) = [json.loads(here.read_bytes(e.key)) for e in here.list("db") if "/verification-" in e.key]
     assert [(table["name"], table["rows"]) for table in result["tables"]] == [("film", 1000)]
-    said = "warning: the archive has archive version 1.17, supported are 1.10 to 1.16: pg_restore 19.1 alone reads it"
+    said = "warning: the archive has archive version 1.17, supported are 1.10 to 1.16: only pg_restore 19.1 reads it"
     assert (said in lines) == (format == "custom")
 
 
@@ -109,7 +109,7 @@ def test_a_directory_of_an_unknown_version_is_dumped_and_not_verified(
     lines: list[str] = []
     context = only_newer(lines, archive_version=NEWER)
     reference = dump(database, here, context, format="directory")
-    said = "warning: toc.dat has archive version 1.17, supported are 1.10 to 1.16: pg_dump 19.1 alone has checked it"
+    said = "warning: toc.dat has archive version 1.17, supported are 1.10 to 1.16: only pg_dump 19.1 has checked it"
     assert said in lines
     with pytest.raises(ArchiveVersionError, match=r"archive version 1\.17, supported are") as error:
         verify(reference=reference, repository=here, level="archive", context=context)

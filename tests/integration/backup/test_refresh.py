@@ -263,7 +263,7 @@ def test_a_dry_run_changes_nothing(setting: Setting) -> None:
     done = setting.refresh(dry_run=True)
     assert setting.is_as_it_was()
     plan = "\n".join(done["plan"])
-    assert f"{setting.staging.dbname}, which serves until the new database takes its name" in plan
+    assert f"{setting.staging.dbname}, which stays in use until the swap" in plan
     assert "the rows of 3 tables" in plan
     assert "2 settings" in plan
 

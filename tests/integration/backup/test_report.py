@@ -147,9 +147,9 @@ def test_what_was_not_proven_comes_last(repository: Repository, tmp_path: Path) 
     add(repository, "lost", 2 * DAY)
     found = see(repository, open_repository(f"file://{tmp_path / 'unmounted'}"))
     says = [
-        "1 repository could not be read: nothing is known of the backups",
+        "1 repository could not be read: their backups are unknown",
         "1 backup failed verification",
-        "1 backup could not be verified: the verification had no verdict",
+        "1 backup could not be verified: the result is not proven",
         "1 backup not verified",
         "2 of 2 series not rehearsed in this period",
     ]

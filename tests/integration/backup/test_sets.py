@@ -341,7 +341,7 @@ def test_new_and_dropped_databases(
     ]
     assert [one.dropped for one in (first, second, third)] == [(), ("old",), ()], "reported once"
     assert second.status == "complete", "nothing is missing"
-    assert "old does not exist any more; its backups age out by the retention policy" in lines
+    assert "old no longer exists; its backups age out by the retention policy" in lines
 
 
 def test_a_copy_of_a_set_names_the_copies(

@@ -210,7 +210,7 @@ def test_a_given_database_labels_no_script_of_another_name() -> None:
     mixed = DatabaseNames(["crm", "billing", None], "crm")
     assert mixed.of("crm_1.sql", "crm") == Label("crm", "--database")
     for name, its_stem in (("billing_1.sql", "billing"), ("backup.sql", None)):
-        assert "its file name is not that of crm" in str(mixed.of(name, its_stem))
+        assert "its file name does not match crm" in str(mixed.of(name, its_stem))
 
 
 def test_a_pattern_for_databases() -> None:

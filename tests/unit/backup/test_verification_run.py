@@ -480,7 +480,7 @@ DIFFERENT = "It restores, but differs from the dump. Make a new dump, and compar
                 Check("sql check 'a'", "notproven", "no table x"),
                 Check("sql check 'b'", "fail", "false"),
             ],
-            "The backup restores, but its data is not what this check expects. Look into the source.",
+            "The backup restores, but its data is not what this check expects. Check the source.",
         ),
         (
             VerificationFailed("the archive ends early"),
