@@ -1,7 +1,8 @@
 """Staging every morning: whenever a backup of the database ``dvdrental`` has been verified, staging gets its contents.
 
-The backup is restored into a new database beside staging, which serves until the new one takes its name. Staging keeps
-its own owners, grants, settings and passwords. If anything fails, or the worker is killed, staging stays as it is.
+The backup is restored into a new database beside staging, which stays in use until the new one takes its name. Staging
+keeps its own owners, grants, settings and passwords. If anything fails, or the worker is killed, staging stays as it
+is.
 
 The backup can come from any DAG: its verify task emits the event that starts this one (docs/guides/assets.md). Started
 by hand, it takes the newest verified backup. docs/guides/staging.md describes it.

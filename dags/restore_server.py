@@ -2,7 +2,7 @@
 
 ``plan`` checks everything and reports what would be done; nothing is changed. ``restore`` does it. Nothing is
 replaced: a database of the same name on the target server stops the run before anything is changed. Trigger it with a
-``prefix``, such as ``restored_``, to restore beside what the server has. A retry goes on where the first try stopped.
+``prefix``, such as ``restored_``, to restore beside what the server has. A retry continues where the first try stopped.
 
 Connections: ``restore_target``, the server to restore into, whose user may create databases and roles; ``aws_default``.
 """

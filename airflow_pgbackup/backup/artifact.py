@@ -164,7 +164,7 @@ def check_bytes(
 
 
 def require_not_removed(repository: Repository, manifest: Manifest) -> None:
-    """Check that a backup still exists: only then is a missing file a problem of the backup.
+    """Check that a backup still exists, because a missing file is a problem of the backup only then.
 
     :raises BackupNotFound: prune has removed it, manifest first.
     """

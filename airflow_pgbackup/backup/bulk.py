@@ -1,7 +1,7 @@
-"""Verify, upload, rewrap or rehearse many backups, one after the other: each yields a result, and a failure stops none.
+"""Verify, upload, rewrap or rehearse many backups, one after the other: each yields a result; no failure ends the loop.
 
-What ends the loop is what would end every call: a request to stop. Errors of one backup, and of a repository or disk
-that may be there again for the next one, become its result.
+Only a request to stop ends the loop. Errors of one backup, and of a repository or disk that may be available again for
+the next one, become its result.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def drill(
 ) -> Iterator[BackupResult]:
     """Rehearse the newest backup of each series whose turn it is; see :func:`.drill.choose_drill`.
 
-    :param max_bytes: of artifacts together; a series that alone is larger has a drill of its own.
+    :param max_bytes: the sum of the artifacts' sizes; a series that is larger is rehearsed alone.
     :param scratch: as for :func:`.verify.verify`.
     :raises ConfigurationError, RepositoryError, Canceled: as :func:`verify_all`.
     """
@@ -292,7 +292,7 @@ def _result(name: _Name, work: _Work, repositories: Sequence[Repository]) -> Bac
 
 
 def _too_little(evidence: Evidence, minimum: str | None) -> str | None:
-    """Return why a backup is not verified at a level, None where it is."""
+    """Return why a backup is not verified at a level; None if it is."""
     backup = evidence.backup
     if minimum is None or (backup.level is not None and LEVELS.index(backup.level) >= LEVELS.index(minimum)):
         return None

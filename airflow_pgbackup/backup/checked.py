@@ -74,7 +74,7 @@ class Marks:
 class Expected:
     """Reads what must be the bytes of a file of the manifest, and nothing more.
 
-    :raises VerificationFailed: when read: their number or, at the end, their SHA-256 is another.
+    :raises VerificationFailed: when read: their number or, at the end, their SHA-256 differs.
     """
 
     def __init__(self, source: Readable, file: FileDigest) -> None:

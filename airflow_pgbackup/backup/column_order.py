@@ -1,7 +1,7 @@
-"""Tables whose columns come in another order after a restore, so that rows dumped as INSERT must name them.
+"""Tables whose columns have another order after a restore, so that rows dumped as INSERT must name the columns.
 
-pg_dump creates a child table with INHERITS, so it gets the columns of its parents first. In the source, columns that a
-parent got later, or a parent that the child got later, come in another order. COPY names the columns; INSERT does so
+pg_dump creates a child table with INHERITS, so it gets the columns of its parents first. In the source, columns added
+to a parent later, or a parent added to the child later, come in another order. COPY names the columns; INSERT does so
 only with --column-inserts, see the notes on --inserts in the pg_dump manual page. Without names the rows fail, or
 values land in other columns if the types allow it.
 """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def discard(what: object) -> None:
-    """Drop a log line, or what else a caller does not want."""
+    """Ignore the arguments: for a log that a caller does not want."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,5 +76,5 @@ def begin_step(progress: ProgressReporter | None, log: Callable[[str], None], wh
 
 
 def begin_silent_step(what: str, **totals: Any) -> Step:
-    """Begin a step that nobody sees."""
+    """Begin a step without showing its progress."""
     return Step(what, NoProgress(), **totals)

@@ -1,4 +1,4 @@
-"""What counts for a progress where no stream passes: the lines of pg_restore, the size of a directory."""
+"""Measure progress without a stream: by the lines of pg_restore, or the size of a directory."""
 
 from __future__ import annotations
 

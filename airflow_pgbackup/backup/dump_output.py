@@ -142,8 +142,8 @@ class DumpOutput:
                 raise
 
     def _totals(self) -> dict[str, Any]:
-        """Return what is known before of the output: the size is about that of the rows on the server's disk, with a
-        margin, as beyond its estimate a step has no percent."""
+        """Return the expected totals of the output. The size is that of the rows on the server's disk plus a margin,
+        because a step shows no percentage beyond its estimate."""
         source = self.source
         if self.plan.selective:
             return {}
@@ -178,7 +178,7 @@ class DumpOutput:
 
     @contextmanager
     def _encrypted(self, stored: Meter, source: Readable) -> Iterator[tuple[Readable, Meter]]:
-        """Give what leaves, encrypted if it is to be, and the meter of those bytes."""
+        """Yield the stream to store, encrypted if requested, and the meter of its bytes."""
         if self.recipients is None:
             yield source, stored
             return

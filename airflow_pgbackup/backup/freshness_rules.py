@@ -151,7 +151,7 @@ def _drops(
     rules: FreshnessRules,
     max_drop: float,
 ) -> tuple[list[str], list[str]]:
-    """Return the problems, what is much smaller than before, and the notes, tables that no longer exist."""
+    """Return problems (what is much smaller than before) and notes (tables that no longer exist)."""
     problems: list[str] = []
     notes: list[str] = []
     if not before:

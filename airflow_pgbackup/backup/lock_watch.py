@@ -1,7 +1,7 @@
 """Log which session holds the lock that a dump waits for.
 
-pg_dump locks its tables before it writes anything. While it waits for DDL, it says nothing; then it fails with a
-timeout. Each look is a session of its own that ends at once, so that it takes no connection from the dump's.
+pg_dump locks its tables before it writes anything. While it waits for DDL, it logs nothing; then it fails with a
+timeout. Each query uses a short session of its own, so it does not occupy a connection of the dump's role for long.
 """
 
 from __future__ import annotations

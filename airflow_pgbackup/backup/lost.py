@@ -1,8 +1,8 @@
-"""Backups that a versioned bucket still holds although nobody sees them: deleted, or overwritten.
+"""Find backups that were deleted or overwritten, and that a versioned bucket still holds.
 
 No code of this package overwrites a key, so the first version of a key is the one that was written with its backup, and
-a later one is somebody else's. prune deletes the files of a backup, which a versioned bucket only hides behind delete
-markers; but it keeps what is locked. So a locked backup that is hidden was deleted by somebody else.
+somebody else wrote any later one. prune deletes the files of a backup, which a versioned bucket only hides behind
+delete markers; but it keeps what is locked. So a locked backup that is hidden was deleted by somebody else.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def lost_among(repository: Repository, versions: Iterable[Version]) -> list[Lost
 def find_overwritten(versions: Iterable[Version]) -> Iterator[LostFile]:
     """Yield the files that somebody overwrote since they were last deleted, sorted by key.
 
-    Whoever may only put objects cannot change which version is the first one since then: a put adds a version, and a
+    A user who may only put objects cannot change which version is the first one since then: a put adds a version, and a
     delete marker needs the right to delete.
 
     :param versions: in the order of :meth:`.Protection.versions`.

@@ -1,7 +1,7 @@
 """pin: keep a backup from prune, whatever the policy, until it is unpinned.
 
 A pin is a file in the backup's own folder, so every prune obeys it, wherever it runs. In a bucket with object lock its
-other files get a legal hold besides, and the store refuses to delete them whoever asks.
+other files also get a legal hold, so the store refuses to delete them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def pin(*, repository: Repository, series: Series, id: str, reason: str = "") ->
     """Pin a backup. If it is pinned already, the first reason stays, and files added since get a legal hold.
 
     :param reason: for people; stored in the pin.
-    :return: why the store holds nothing, so that only prune obeys the pin; None if it does.
+    :return: why the store set no legal hold, so that only prune obeys the pin; None if it did.
     :raises BackupNotFound: there is no such backup, or prune is removing it.
     :raises RepositoryError: something that is not a regular file has the pin's name.
     """

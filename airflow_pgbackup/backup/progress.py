@@ -1,8 +1,7 @@
 """Progress of long work: steps that count bytes, tables and objects, and lines about them for a log.
 
 A verb opens a :class:`Step` by :meth:`.RunContext.step` and counts in it; a :class:`ProgressReporter` shows it.
-Counting is an assignment. A reporter looks at a step now and then from a thread of its own, so a step that stands still
-is shown too.
+Counting is an assignment. A reporter reads a step at intervals in its own thread, so a stalled step is shown too.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ _FIRST_ETA = 2.0  # seconds: before that the rate says nothing
 
 
 class ProgressReporter(Protocol):
-    """Shows steps to somebody. Several may be open at once, also in several threads."""
+    """The interface that shows the progress of steps. Several steps may be open at once, also in several threads."""
 
     def begin(self, step: Step) -> None:
         """Show a step from now on."""
 
     def end(self, step: Step) -> None:
-        """Show it no longer; called once for each :meth:`begin`, whether the step succeeded or failed."""
+        """Stop showing it; called once for each :meth:`begin`, whether the step succeeded or failed."""
 
 
 class Step:
-    """How far a long step is. Use it in a ``with`` statement, or call :meth:`end`.
+    """The progress of a long step. Use it in a ``with`` statement, or call :meth:`end`.
 
     :param what: begins each line: ``dumping dvdrental``.
     :param bytes_total: bytes that there will be, None if unknown.
@@ -108,8 +107,8 @@ class Step:
 class Figures:
     """The numbers of a step at a moment.
 
-    :ivar fraction: the share that is done, 0 to 1; None if unknown. A total that turns out to be too small is no total:
-        then, too, the share is unknown. An estimated one never gives 1.
+    :ivar fraction: the share that is done, 0 to 1; None if unknown, also once a total turns out to be too small. An
+        estimated total never gives 1.
     :ivar rate: bytes a second.
     :ivar eta: seconds to the end, None if unknown. Only bytes give one: tables and objects differ too much.
     """
@@ -174,7 +173,7 @@ class Figures:
 
 
 def _begun(count: int, total: int) -> float:
-    """Return the share that is done, where what is counted has only begun."""
+    """Return the share that is done if items are counted when they begin."""
     return max(count - 1, 0) / total
 
 
@@ -225,7 +224,7 @@ class NoProgress:
 
 
 def human_duration(seconds: float) -> str:
-    """``8 s``, ``3 min 5 s``, ``1 h 2 min``: whole seconds, for what changes while it is read."""
+    """Return a duration in whole seconds, for text that is updated: ``8 s``, ``3 min 5 s``, ``1 h 2 min``."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     return human_seconds(seconds)

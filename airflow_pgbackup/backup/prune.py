@@ -2,8 +2,8 @@
 
 :mod:`airflow_pgbackup.repository.retention` decides. A plan from file names shows in which series a backup would be
 deleted; every backup of those series is read, and its files decide (:mod:`.evidence`). A backup whose file names claim
-more than its files prove is ignored by the retention rules, and one that cannot be read is kept. So is each member of
-the newest complete backup set of a server (:mod:`.set_retention`).
+more than its files prove is ignored by the retention rules, and one that cannot be read is kept. Members of the newest
+complete backup set of a server are kept, too (:mod:`.set_retention`).
 
 The deletions are ordered so that a crash between any two leaves every remaining backup complete: the manifest is
 deleted first, by a call of its own, which ends the backup; then the artifact and the verifications. What a crash leaves
@@ -306,8 +306,8 @@ class _Prune:
         return backup.folder, _Read(evidence.backup, [*([problem] if problem else []), *evidence.ignored])
 
     def _locks(self, backups: Sequence[Backup]) -> dict[tuple[Series, str], str]:
-        """Return which of them the store has locked, and why. The manifest is the last file of a dump, so its lock ends
-        last; in a versioned bucket a delete would "succeed" nevertheless."""
+        """Return the backups that the store has locked, and why. The manifest is the last file of a dump, so its lock
+        ends last; in a versioned bucket a delete would "succeed" nevertheless."""
 
         def ask(backup: Backup) -> str | None:
             return self.repository.protection.locked(f"{backup.folder}/{MANIFEST_FILE}")

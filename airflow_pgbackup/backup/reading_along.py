@@ -1,7 +1,7 @@
 """Decode a dump while it is being written: the bytes that are stored are also read by the reader that ``verify`` uses.
 
-The reader runs in a thread, behind a buffer of a few MiB. If it ends early or hangs, the dump goes on without it; if it
-finds damage, the dump ends at once.
+The reader runs in a thread, behind a buffer of a few MiB. If it ends early or hangs, the dump continues without it; if
+it finds damage, the dump ends at once.
 """
 
 from __future__ import annotations
@@ -179,19 +179,19 @@ class _Tee:
         return data
 
     def end(self) -> None:
-        """Tell the reader that nothing follows."""
+        """Signal the end of the stream to the reader."""
         with self._changed:
             self._at_end = True
             self._changed.notify_all()
 
     def fail(self) -> None:
-        """Tell the reader that the source has failed."""
+        """Signal the failure of the source to the reader."""
         with self._changed:
             self._failed = True
             self._changed.notify_all()
 
     def abandon(self) -> None:
-        """Stop a reader that hangs, and go on without it."""
+        """Stop a reader that hangs, and continue without it."""
         self.reader_ended(NotProven(f"the reader made no progress for {_PATIENCE:g} s"))
         self._give_up()
 

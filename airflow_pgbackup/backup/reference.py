@@ -62,7 +62,7 @@ def load_manifest(repository: Repository, reference: Mapping[str, object]) -> Ma
 
     :raises ConfigurationError: not a reference.
     :raises RepositoryMismatch: this repository is not the one that the reference was made in.
-    :raises BackupNotFound: there is no such backup, or not any more.
+    :raises BackupNotFound: there is no such backup, or it was removed.
     :raises ManifestError: its manifest is invalid.
     """
     return read_manifest(repository, *_named(repository, reference))
@@ -97,7 +97,7 @@ def find_committed(
     """Return the backup that an earlier try of the same task committed before it was killed; see :func:`is_of`.
 
     :param not_before: when the task's run began. A manifest that the store, by its own clock, has had for longer is not
-        of this task, whatever it says: the seed is no secret.
+        of this task, whatever it says, because the seed is not secret.
     """
     for id in reversed(repository.folders(series.path)):
         if layout.parse_backup_id(id) and id.endswith(f"-{layout.id_suffix(seed)}"):

@@ -30,7 +30,7 @@ _REMOVED = "was deleted by another prune"
 def remove_backup(repository: Repository, backup: Backup) -> str | None:
     """Delete a backup: its manifest by a call of its own, then its artifact and its verifications.
 
-    A KeyboardInterrupt after the manifest is deleted is raised when the rest is deleted, too.
+    A KeyboardInterrupt that arrives after the manifest is deleted is raised only after the rest is deleted.
 
     :return: why it was not deleted; None if it was.
     :raises RepositoryError: a key cannot be deleted.

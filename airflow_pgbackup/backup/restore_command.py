@@ -1,6 +1,6 @@
 """The exact command that restores an artifact with PostgreSQL's own tools, without this package.
 
-The manifest holds it, so it is at hand on the day when nothing else is.
+The manifest holds it, so it is available when nothing else is.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ def restore_command(
         into = "postgres" if database is None or create else _restored(database)
         psql = f"psql --no-psqlrc --set ON_ERROR_STOP=1 --dbname {shlex.quote(_dbname(into))}"
         if database is None:
-            # ON_ERROR_STOP would end at CREATE ROLE of the bootstrap superuser. psql reports existing roles.
-            # So it would also go on where databases exist already, and double the rows of tables without a key.
+            # ON_ERROR_STOP would end at CREATE ROLE of the bootstrap superuser. psql reports existing roles. Without
+            # that setting it would also continue if databases already exist, and double the rows of tables without a
+            # key.
             psql = f"psql --no-psqlrc --dbname {into}"
         feed = f"{_DECOMPRESS[compression]} {name} | {psql}" if compression else f"{psql} --file {name}"
         if database is None and kind == "cluster":

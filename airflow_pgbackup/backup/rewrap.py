@@ -5,7 +5,7 @@ the new ones, and nothing decrypted reaches a disk. Both the stored and the decr
 manifest before the new backup exists. A backup that is not encrypted becomes an encrypted one.
 
 Nothing is overwritten, so a crash leaves the old backup as it was. The new backup holds the data of the same moment: it
-has the same start time, and an id that sorts behind the old one, so that retention rules prefer it. The old one stays
+has the same start time, and an id that sorts after the old one, so that retention rules prefer it. The old one stays
 until it is pruned. A second call finds what the first one made.
 """
 
@@ -255,7 +255,7 @@ class _Rewrap:
         return self.old.artifact.plain.files[self.old.artifact.files.index(file)]
 
     def carry_over(self, made: Evidence) -> None:
-        """Record what was found out about the dump, which is the same, beside the new backup."""
+        """Copy verifications of the dump, which is the same, to the new backup."""
         new = made.require_manifest()
         if self.evidence.backup.pinned and not made.backup.pinned:
             pin(repository=self.repository, series=new.series, id=new.id, reason=f"as {self.old.id}")

@@ -1,4 +1,4 @@
-"""What a rewrapped backup has of the one it was made of: its id, its origin, the verifications of the same dump."""
+"""What a rewrapped backup takes from the original: its id, its origin, the verifications of the same dump."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the few backups of a series that answer what people ask of it, each once.
+"""Read the few backups of a series that answer common questions about it, each once.
 
 File names say which backups to read; what counts is what their files prove, see :mod:`.evidence`.
 """

@@ -36,7 +36,7 @@ class SeriesSelection:
 
 
 def require_server(repository: Repository, server: str | None, catalogue: Catalogue) -> None:
-    """Check that a repository has something of a server: a mistyped name is not an empty one.
+    """Check that a repository has something of a server, so that a mistyped name is not mistaken for an empty server.
 
     :param server: None: no server was named.
     :param catalogue: what was found of it.
@@ -52,7 +52,7 @@ def require_server(repository: Repository, server: str | None, catalogue: Catalo
 
 
 def nearest(name: str, names: Sequence[str], *, most: int = 3) -> list[str]:
-    """Return the names that are most like a name."""
+    """Return the names most similar to a name."""
 
     def likeness(other: str) -> float:
         return SequenceMatcher(None, name, other).ratio()

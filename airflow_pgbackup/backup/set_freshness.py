@@ -1,4 +1,4 @@
-"""The freshness of backup sets: whether each server has a recent complete one, with all its backups."""
+"""Check the freshness of backup sets: whether each server has a recent complete one, with all its backups."""
 
 from __future__ import annotations
 

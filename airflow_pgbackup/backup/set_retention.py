@@ -1,4 +1,4 @@
-"""Which backups their sets keep from prune, and which sets have no backups any more."""
+"""Find which backups prune must keep for their sets, and which sets have no backups left."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ class ServerSets:
         }
 
     def gone_since(self, series: Collection[Series]) -> dict[Series, list[datetime]]:
-        """Return, for the series of databases that were in a set and do not exist any more, when complete sets of the
-        server were made without them since, newest first.
+        """Return, for the series of databases that were in a set and no longer exist, when complete sets of the server
+        were made without them since, newest first.
 
         :param series: those of these servers that have backups.
         """

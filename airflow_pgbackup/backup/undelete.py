@@ -13,10 +13,9 @@ from airflow_pgbackup.repository.layout import Series, backup_folder
 def undelete(*, repository: Repository, series: Series, id: str, context: RunContext | None = None) -> LostBackup:
     """Make the first version of each of a backup's files the current one again, the manifest last.
 
-    Delete markers are removed where the credentials may delete versions. Otherwise, and where something else was
-    written over a file, the store copies the first version. Nothing that the store holds is lost: what was written over
-    a file becomes one of its older versions. The retention rules apply to the backup again: pin it, or the next prune
-    may delete it again.
+    Delete markers are removed where the credentials may delete versions. Otherwise, and if a file was overwritten, the
+    store copies the first version. Nothing that the store holds is lost: overwriting data becomes an older version of
+    the file. The retention rules apply to the backup again: pin it, or the next prune may delete it again.
 
     :return: what was restored.
     :raises BackupNotFound: the store holds no other version of such a backup.

@@ -54,7 +54,7 @@ def verify(
     :raises NotProven: the rehearsal could not run here, or no identity decrypts the artifact, which says nothing about
         the backup. Recorded, too.
     :raises RepositoryError, ClientError: the backup could not be read, or was removed during the operation. Nothing is
-        recorded, since nothing is known.
+        recorded, because nothing was learned about the backup.
     """
     layout.check_level(level, "level", required=True)
     manifest = load_manifest(repository, reference)

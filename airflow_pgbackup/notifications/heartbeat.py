@@ -32,10 +32,10 @@ class HeartbeatNotifier(BaseNotifier):
     and ``/fail`` appended to its path for the others.
 
     Use it as ``on_execute_callback``, ``on_success_callback`` and ``on_failure_callback``. It sends a GET without a
-    body, follows no redirect, and never fails its task: what goes wrong is a warning in the log.
+    body, follows no redirect, and never fails its task: an error is only a warning in the log.
 
-    :param conn_id: a connection whose *password* is the URL, since who knows the URL can send heartbeats. It must begin
-        with ``https://``.
+    :param conn_id: a connection whose *password* is the URL, because anyone who knows the URL can send heartbeats. It
+        must begin with ``https://``.
     :param event: ``start``, ``success`` or ``failure``.
     :raises ConfigurationError: another event.
     """

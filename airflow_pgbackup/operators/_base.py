@@ -41,9 +41,9 @@ class PgBackupOperator(BaseOperator):
     :mod:`airflow_pgbackup.backup`.
 
     A failure is logged as a message and a hint, then raised as an exception with the message alone, without the errors
-    that caused it. :attr:`.PgBackupError.retry` decides about retries: where none can help, the task fails without
-    them. The task's ``retries`` and ``retry_delay`` apply otherwise; after a lock timeout, where Airflow has retry
-    policies (3.3) and the task has none, a shorter delay.
+    that caused it. :attr:`.PgBackupError.retry` decides about retries: if a retry cannot help, the task fails at once.
+    The task's ``retries`` and ``retry_delay`` apply otherwise; after a lock timeout, where Airflow has retry policies
+    (3.3) and the task has none, a shorter delay.
     """
 
     ui_color = "#cfe2f3"

@@ -24,8 +24,8 @@ class PgBackupSetOperator(PgBackupOperator):
     The set is written in any case, complete or partial; if it is partial, the task then fails with one error that names
     what is missing. Give it the trigger rule ``all_done_min_one_success``, so that failed dumps do not stop it.
 
-    A member must be complete and verified, by the files of the repository. A retry, or a clear of the run or of some of
-    its tasks, adds to the same set. The databases of a set are not one snapshot.
+    The files in the repository decide whether a member is complete and verified. A retry, or a clear of the run or of
+    some of its tasks, adds to the same set. The databases of a set are not one snapshot.
 
     The task returns ``{"repository", "repository_uuid", "server", "id", "set": "main/@sets/20261122T020000Z-3f9ac1",
     "status": "complete", "databases": 20, "size" (bytes), "missing": [], "globals_missing": None, "left_out": 2,

@@ -29,7 +29,7 @@ class PgDiscoverOperator(PgBackupOperator):
 
     Left out are templates (unless named exactly), databases that accept no connections, the internal ones of managed
     services, and those that the patterns do not select. A database that the role may not connect to is missing, and so
-    is a name in ``databases`` that does not exist; the others are dumped all the same.
+    is a name in ``databases`` that does not exist; all other databases are dumped.
 
     The repository is opened and written to before any dump. If it is missing, the task fails.
 

@@ -45,17 +45,17 @@ class PgDumpOperator(DumpOperator):
     :param deadline: how long pg_dump may run, in seconds or as a timedelta; by default ``[pgbackup] dump_deadline``.
     :param init_repository: create the repository if it does not exist. For its first use only: while it is set, an
         unmounted volume becomes a new repository instead of an error.
-    :param max_replay_lag: of a standby, in seconds or as a timedelta; one that is further behind its primary is not
-        dumped. By default `[pgbackup] max_replay_lag`, which has no limit.
+    :param max_replay_lag: in seconds or as a timedelta: a standby that is further behind its primary is not dumped. By
+        default `[pgbackup] max_replay_lag`, which is unlimited unless set.
     :param repository_uuid: the UUID that the repository must have, as PgDiscoverOperator found it. A worker that sees
         another one, such as its own disk, fails before it dumps.
     :param max_bytes_per_second: of pg_dump's output, before this package compresses it: the server sends no faster. By
-        default `[pgbackup] max_bytes_per_second`, which has no limit. Not for format directory.
+        default `[pgbackup] max_bytes_per_second`, which is unlimited unless set. Not for format directory.
     :param recipients: encrypt the artifact to these public keys of age, ``["age1…"]`` or SSH keys; by default
         `[pgbackup] recipients`, and an empty list encrypts nothing. See the guide *Encryption*.
-    :param verify: ``archive`` also decodes the dump while it is written, so that the backup arrives verified at that
-        level, with one pass over its source and none over the store; an event of its verified asset is emitted, too. A
-        dump that cannot be decoded fails and leaves no backup. Format tar is verified afterwards.
+    :param verify: ``archive`` also decodes the dump while it is written, so the backup is verified at that level
+        without reading it back from the store. The task also emits the event of the verified asset. A dump that cannot
+        be decoded fails and leaves no backup. Format tar is verified afterwards.
     :param count_rows: count every table of the source in the dump's own snapshot while pg_dump reads it, so that each
         verification compares the archive with its source; the manifest lists what the options leave out. It reads the
         tables twice.

@@ -31,8 +31,8 @@ class PgDumpAllOperator(DumpOperator):
     :param database: the database to connect to for roles and tablespaces. pg_dumpall dumps every database.
     :param compress: ``zstd`` or ``gzip``, with a level as in ``zstd:9``, or None. pg_dumpall has no such option:
         airflow-pgbackup compresses its output on the way into the repository.
-    :param passwords_if_allowed: omit the roles' passwords where the server does not let this role read them, and log
-        it, instead of failing.
+    :param passwords_if_allowed: if this role may not read the roles' passwords, omit them and log that, instead of
+        failing.
 
     The other parameters are pg_dumpall's options; see :class:`~airflow_pgbackup.postgres.options.DumpAllOptions`.
     There is no ``create``: pg_dumpall always writes CREATE DATABASE.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PgRefreshOperator(PgBackupOperator):
-    """Give a database, such as staging, the contents of a verified backup, while the old contents serve until the swap.
+    """Give a database, such as staging, the contents of a verified backup; the old contents stay in use until the swap.
 
     The backup is restored into a new database beside the old one, under a temporary name, and nobody else may connect
     to it. At the end one transaction swaps the two. The owners, grants, default privileges, settings, limits and

@@ -19,8 +19,8 @@ class PgRestoreSetOperator(PgBackupOperator):
     """Restore a backup set: the roles and tablespaces, then its databases, several at a time.
 
     Nothing is replaced: a database of the same name on the server fails the task before anything is changed. Each
-    database is restored completely or not at all, and one that fails holds up no other; a retry, or a second run,
-    restores the rest. The databases of a set are not one snapshot. The task returns what
+    database is restored completely or not at all, and one that fails does not hold up the others; a retry, or a second
+    run, restores the rest. The databases of a set are not one snapshot. The task returns what
     :func:`airflow_pgbackup.backup.sets.restore_set.restore_set` does.
 
     :param repository: the repository, ``s3://bucket/prefix`` or ``file:///directory``.

@@ -48,8 +48,8 @@ def pg_cluster_backup(
     """Back up all databases of a server: find them when the run starts, dump roles and tablespaces, dump, verify and
     upload each database in mapped tasks, and tie the backups together as a backup set.
 
-    A database that fails holds up no other; the set is then partial, and its task fails with one error that names what
-    is missing. The databases of a set are **not one snapshot**: each is dumped at its own time.
+    A database that fails does not hold up the others; the set is then partial, and its task fails with one error that
+    names what is missing. The databases of a set are **not one snapshot**: each is dumped at its own time.
 
     :param repository: the repository for the dumps; every worker must see it.
     :param postgres_conn_id: a connection of type ``postgres``; by default that of ``default_args``, or

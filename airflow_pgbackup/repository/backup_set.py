@@ -1,8 +1,8 @@
 """Backup sets: which backups one run made of the databases of a server, and what is missing.
 
 A set is a folder ``<server>/@sets/<set id>/`` with files ``set-<UTC>-<complete|partial>.json``. Files are added and
-never overwritten; the newest one counts. A set is no backup: it names backups, which are verified, copied and removed
-without it. The databases of a set are not one snapshot: each was dumped on its own, at its own time.
+never overwritten; the newest one counts. A set is not a backup: it names backups, which are verified, copied and
+removed separately. The databases of a set are not one snapshot: each was dumped on its own, at its own time.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class BackupSet(Document):
     :param databases: in the order in which to restore them, largest first.
     :param missing: databases that were to be dumped and have no usable backup of this run.
     :param left_out: databases that were not to be dumped: templates, those that accept no connections, excluded ones.
-    :param dropped: databases of the server's previous set that do not exist any more.
+    :param dropped: databases of the server's previous set that no longer exist.
     """
 
     schema: ClassVar[str] = "set"

@@ -131,7 +131,7 @@ class Repository(ABC):
         )
 
     def strangers(self, prefix: str) -> Iterator[str]:
-        """Yield what lies below a folder and is not a key: links, FIFOs, odd names. S3 has none."""
+        """Yield everything below a folder that is not a key: links, FIFOs, odd names. S3 has none."""
         return self._strangers(_folder(prefix))
 
     def folders(self, prefix: str = "") -> Sequence[str]:
@@ -279,11 +279,11 @@ class Repository(ABC):
         return None
 
     def local_path(self, key: str) -> Path | None:
-        """Return its path where keys are files, else None."""
+        """Return the path of a key if keys are files, else None."""
         return None
 
     def free_bytes(self) -> int | None:
-        """Return the free space in bytes; None where the store has no such limit."""
+        """Return the free space in bytes; None if the store has no such limit."""
         return None
 
     @contextmanager

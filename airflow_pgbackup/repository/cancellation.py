@@ -1,4 +1,4 @@
-"""Cancel reading and writing."""
+"""The flag that cancels reading and writing."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ One paginated listing covers the repository: one LIST per 1,000 keys is the mini
 would cost at least one each. A request for some series lists those in parallel. Manifests are read only for what is
 shown, see :func:`read_manifests`.
 
-Everything in a backup's folder belongs to the backup, or to another attempt at it. Backup sets are no backups: see
-:mod:`.set_files`. What lies elsewhere is foreign, and ignored.
+Everything in a backup's folder belongs to the backup, or to another attempt at it. Backup sets are not backups: see
+:mod:`.set_files`. Files elsewhere are foreign, and ignored.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Backup:
 
     @property
     def standing(self) -> str:
-        """Why it does not count, as the predicate of a sentence: ``is not verified yet``."""
+        """The reason why it does not count, as the predicate of a sentence: ``is not verified yet``."""
         text = STATES[self.state].format(level=self.level)
         return f"{text}: {self.problem}" if self.problem else text
 
@@ -137,7 +137,7 @@ class Catalogue:
 def read_catalogue(
     repository: Repository, *, server: str | None = None, series: Iterable[Series] | None = None
 ) -> Catalogue:
-    """Return what a repository holds, in the states that file names claim.
+    """Return the backups of a repository, in the states that file names claim.
 
     :param server: only the series of this server. :param series: only these.
     :raises RepositoryNotFound: there is no repository, which is not the same as an empty one.

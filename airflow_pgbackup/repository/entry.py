@@ -1,4 +1,4 @@
-"""An entry of a repository, that it is missing, a directory that is being written, and an unfinished write."""
+"""An entry of a repository, the error for a missing one, a directory that is being written, and an unfinished write."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The manifest of a backup, ``manifest.json``: what was dumped, by what, how big it is; and ``repository.json``.
 
-:mod:`.document` writes and reads them; :mod:`.evidence` compares them with the backup beside them.
+:mod:`.json_document` writes and reads them; :mod:`.evidence` compares them with the backup beside them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Let a newer backup replace an older one only after a while in the repository: ``replace_after`` of a policy.
 
-Nothing in a repository is signed. Whoever may add files can add backups that are consistent in themselves, with passed
-verifications, and the retention rules would delete good backups because of them. What such a person cannot choose is
-the time at which the store says that a file was written. So a backup is deleted only if the rules would delete it from
-the repository as it was stored some days ago, too.
+Nothing in a repository is signed. Anyone who may add files can forge consistent backups with passed verifications, and
+the retention rules would delete good backups because of them. But they cannot forge the time at which the store says
+that a file was written. So a backup is deleted only if the rules would delete it from the repository as it was stored
+some days ago, too.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ _NEWEST_FIRST = attrgetter("started_at", "id")
 class Policy:
     """The retention rules. A count of 0 turns its rule off.
 
-    :param keep_labels: labels, with ``*`` and ``?``. Alone they are no policy: they say nothing of other backups.
+    :param keep_labels: labels, with ``*`` and ``?``. Alone they are not a policy: they do not cover other backups.
     :param keep_within: above zero, at most 100 years.
     :param replace_after: how long a backup must have been stored before an older one is deleted because of it, see
         :mod:`.replacement`; above zero, at most 100 years. None: not at all.
@@ -157,8 +157,8 @@ def plan(
 
     :param now: aware; a backup that starts later starts in the future.
     :param in_sets: the reason to keep a backup that a set needs.
-    :param gone_since: for the series of a database that does not exist any more, when its server was backed up
-        without it. The rules count these times as backups that take the place of older ones, so that the series ages.
+    :param gone_since: for the series of a database that no longer exists, when its server was backed up without it. The
+        rules count these times as backups that replace older ones, so that the series ages.
     """
     if now.tzinfo is None:
         raise ValueError("now has no time zone")

@@ -35,7 +35,7 @@ def adopt(
     dry_run: bool = False,
     context: RunContext | None = None,
 ) -> dict[str, object]:
-    """Adopt all dumps in some places, with a plan that nobody looks at. A second run adopts what is new.
+    """Adopt all dumps of some sources without confirmation of the plan. A second run adopts only new dumps.
 
     :param sources: files, globs, directories with everything below them, or ``s3://bucket/prefix``.
     :param dry_run: only return the plan.

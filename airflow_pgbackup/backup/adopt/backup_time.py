@@ -1,4 +1,5 @@
-"""Decide when an adopted dump was made: by its header where that is plausible, by its name, by its file's time last."""
+"""Decide when an adopted dump was made: by its header if that is plausible, else by its name, else by its file's
+time."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def carry_out(
     verify: Verify | None = None,
     context: RunContext | None = None,
 ) -> dict[str, object]:
-    """Adopt the dumps of a plan. One that fails does not keep the others from being adopted.
+    """Adopt the dumps of a plan. A dump that fails does not stop the others.
 
     :param link: do not copy bytes: make hard links on one file system, or let the store copy; a dump for which neither
         is possible is skipped.

@@ -1,4 +1,4 @@
-"""Decide which database a dump is of that does not say it: a plain script made without ``--create``."""
+"""Decide which database a plain script made without ``--create``, which does not name it, was dumped from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _GENERIC = frozenset(
 
 
 def stem(name: str, span: tuple[int, int] | None) -> str | None:
-    """Return what a name says besides its time and extensions: the database, by most people's habit.
+    """Return a file name without its time and extensions: usually the name of the database.
 
     ``crm_2025-03-01.sql.gz`` is ``crm``, ``2025-03-01-crm.sql`` too, and so is ``crm/2025-03-01.sql``.
 

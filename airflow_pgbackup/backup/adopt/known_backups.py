@@ -1,4 +1,4 @@
-"""What a repository has of dumps that are to be adopted."""
+"""Find the backups in a repository that were made of the dumps to adopt."""
 
 from __future__ import annotations
 

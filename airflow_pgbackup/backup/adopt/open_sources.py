@@ -1,4 +1,4 @@
-"""From what a person writes to sources: paths, globs, ``file://`` and ``s3://``."""
+"""Turn the arguments of adopt into sources: paths, globs, ``file://`` and ``s3://``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def open_sources(
     open_store: Callable[[str], Repository] | None = None,
     context: RunContext | None = None,
 ) -> list[Source]:
-    """Return the sources that are named.
+    """Return the sources for the arguments.
 
     :param given: paths, globs, ``file:///directory`` or ``s3://bucket/prefix``, which may end in a glob.
     :param open_store: opens an ``s3://`` URI; by default with boto3's own chain of credentials.

@@ -76,7 +76,7 @@ class Source(ABC):
         """
 
     def identity(self, candidate: Candidate) -> str:
-        """Return what two sources call the same that reach the same file."""
+        """Return a value that is equal for two sources that reach the same file."""
         return f"{self.label.rstrip('/')}/{candidate.name}"
 
 

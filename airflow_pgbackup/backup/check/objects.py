@@ -1,4 +1,4 @@
-"""Objects that a restore can bring back under conditions only: one catalog query for each kind."""
+"""Objects that can be restored only under some conditions: one catalog query for each kind."""
 
 from __future__ import annotations
 

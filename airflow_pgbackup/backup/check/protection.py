@@ -12,7 +12,7 @@ from airflow_pgbackup.repository.protection import ProtectionSettings
 
 
 def check_protection(repository: Repository, findings: Findings, say: Callable[[str], None]) -> None:
-    """Say whether the store keeps versions and locks objects, and report what costs money or weakens the lock."""
+    """Log whether the store keeps versions and locks objects, and report what costs money or weakens the lock."""
     protection = repository.protection
     try:
         found = protection.settings()

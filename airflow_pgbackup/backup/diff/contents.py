@@ -60,7 +60,7 @@ def read_contents(
     cancel: CancelFlag | None = None,
 ) -> Contents | str:
     """Read the table of contents of an artifact: the head of a custom archive, ``toc.dat`` of a directory, the first
-    member of a tar. No more of the artifact is asked for than that.
+    member of a tar. Only that part of the artifact is read.
 
     :return: the contents, or why there are none.
     :raises RepositoryError: the store does not answer.

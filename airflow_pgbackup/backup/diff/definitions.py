@@ -28,8 +28,8 @@ class Definitions:
 def compare_definitions(before: Contents | str, after: Contents | str, versions: tuple[str, str]) -> Definitions:
     """Compare every object that the tables of contents define.
 
-    :param versions: major versions of the client and the server of each backup, for people. Where they differ, only
-        kinds and names are compared: two majors of pg_dump word the same definition differently.
+    :param versions: major versions of the client and the server of each backup, for people. If they differ, only kinds
+        and names are compared, because two major versions of pg_dump write the same definition differently.
     """
     reasons = list(dict.fromkeys(toc for toc in (before, after) if isinstance(toc, str)))
     if isinstance(before, str) or isinstance(after, str):

@@ -1,5 +1,5 @@
-"""One backup's folder: its manifest, its artifact by names and sizes, its verifications, its pin, and what else is
-there."""
+"""Check one backup's folder: its manifest, its artifact by names and sizes, its verifications, its pin, and other
+files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class FolderContext:
 
 @dataclass
 class Checked:
-    """:ivar files: of the artifact, those that are there in the right size, with their entries, by key.
+    """:ivar files: files of the artifact that exist with the right size, with their entries, by key.
     :ivar uuid: the repository that the manifest names."""
 
     findings: Findings = field(default_factory=Findings)
@@ -118,7 +118,7 @@ def _read_manifest(folder: Folder, context: FolderContext, findings: Findings) -
 
 
 def _expected(folder: Folder, manifest: Manifest) -> Iterator[tuple[str, FileDigest]]:
-    """Yield the path in the folder of each file of the artifact. One that is named as a file of ours is none."""
+    """Yield the path in the folder of each file of the artifact, without those named like one of our own files."""
     for file in manifest.artifact.files:
         path = manifest.key(file).removeprefix(f"{folder.key}/")
         yield path, file

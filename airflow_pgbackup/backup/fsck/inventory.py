@@ -147,7 +147,7 @@ def _list(
 
 
 def check_elsewhere(keys: tuple[str, ...], findings: Findings) -> None:
-    """Report what lies outside the folders of backups."""
+    """Report files outside the folders of backups."""
     undecodable: dict[str, str] = {}
     for key in keys:
         segments = key.split("/")

@@ -1,4 +1,4 @@
-"""A share of the bytes, read again and compared with the manifests."""
+"""Read a share of the bytes again, and compare it with the manifests."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""fsck: is a repository what its files say? Structure, sizes and manifests, without reading artifacts.
+"""fsck: check that a repository is consistent: structure, sizes and manifests, without reading artifacts.
 
 One listing of the repository, then each manifest, verification and file of a backup set is read once, several at a
-time. Nothing is written.
-A fault that a listing shows may be a dump, upload or prune at work, so the folder of a faulty backup is listed and
-checked a second time, and only what is found then counts.
+time. Nothing is written. A fault in a listing may be a running dump, upload or prune, so the folder of a faulty backup
+is listed and checked a second time, and only what is found then counts.
 
 A repair removes what prune would sweep, by the same functions: what is certainly ours and has not grown for the grace
 period. Everything else is for a person.
@@ -150,7 +149,7 @@ class _Fsck:
         )
 
     def _identify(self) -> RepositoryError | None:
-        """Read repository.json; what is wrong with it, None for nothing."""
+        """Read repository.json, and return what is wrong with it; None if nothing is."""
         try:
             data = self.repository.read_bytes(REPOSITORY_FILE)
         except BackupNotFound as error:
@@ -250,7 +249,7 @@ class _Fsck:
         )
 
     def _remove(self, what: Leftover | UnfinishedWrite) -> str | None:
-        """Remove a leftover, as prune does; why not, None where it was removed."""
+        """Remove a leftover, as prune does; return why it was not removed, else None."""
         self.cancel.check()
         try:
             if isinstance(what, Leftover):

@@ -1,4 +1,4 @@
-"""A verification beside a backup: what it says, compared with its name and its backup."""
+"""Check a verification: compare its contents with its name and its backup."""
 
 from __future__ import annotations
 

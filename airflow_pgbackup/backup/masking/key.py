@@ -1,4 +1,4 @@
-"""The key that makes masks deterministic: whoever has it can find out which mask belongs to which value."""
+"""The key that makes masks deterministic: with it, the mask of any guessed value can be computed."""
 
 from __future__ import annotations
 

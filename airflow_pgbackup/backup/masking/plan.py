@@ -1,4 +1,4 @@
-"""Which rule each column of a database gets, and what of that cannot hold."""
+"""Decide which rule each column of a database gets, and report rules that cannot be applied."""
 
 from __future__ import annotations
 

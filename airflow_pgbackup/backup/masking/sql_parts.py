@@ -1,8 +1,8 @@
 """The parts of the SQL of masks.
 
-Values choose a word of a dictionary by ``hashtextextended`` with a secret seed, which is fast. What shows digits of a
-hash shows those of SHA-256 of a secret and the value: nobody without the key can try values against it. The digest is
-cut off, which keeps it from being extended.
+Values choose a word of a dictionary by ``hashtextextended`` with a secret seed, which is fast. Digits of a hash are
+those of SHA-256 of a secret and the value, so values cannot be tested against them without the key. The digest is
+truncated, which prevents length extension.
 """
 
 from __future__ import annotations

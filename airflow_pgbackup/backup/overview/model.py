@@ -78,7 +78,7 @@ class SeriesStatus:
 
     @property
     def fine(self) -> bool:
-        """Whether nobody needs to act."""
+        """Whether no action is needed."""
         return self.status in FINE
 
 
@@ -143,7 +143,7 @@ def by_database(series: Iterable[SeriesStatus]) -> list[SeriesStatus]:
 
 
 def _distance(one: SeriesStatus) -> tuple[bool, bool, float]:
-    """How far a series is from being restorable."""
+    """Return how far a series is from being restorable."""
     age = -one.verified.started_at.timestamp() if one.verified else 0.0
     return not one.fine, one.verified is None, age
 

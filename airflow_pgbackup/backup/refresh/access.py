@@ -1,4 +1,5 @@
-"""Who may connect to the new database: nobody but our role and superusers until the swap, then whom staging admits."""
+"""Control who may connect to the new database: until the swap only our role and superusers, then the roles that could
+connect to the old one."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded
 
 
 def close_to_others(connection: Session, name: str) -> None:
-    """Admit our own role to a database that was created with ``ALLOW_CONNECTIONS = false``, and nobody else.
+    """Admit only our own role to a database that was created with ``ALLOW_CONNECTIONS = false``.
 
     Superusers and members of our role, which have its privileges anyway, cannot be kept out.
     """
@@ -34,5 +35,5 @@ def give_access(connection: Session, database: str, own: DatabaseProperties) -> 
 
 
 def is_description(verb: str) -> bool:
-    """Return whether a statement sets a comment or security label, which admits nobody."""
+    """Return whether a statement sets a comment or security label, which grants no access."""
     return verb.startswith(("COMMENT ", "SECURITY "))

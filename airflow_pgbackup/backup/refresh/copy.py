@@ -1,4 +1,4 @@
-"""One refresh: plan it, fill the new database, and let it take the place of the old one."""
+"""One refresh: plan it, fill the new database, and swap it with the old one."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class RefreshedCopy:
 
     @contextmanager
     def _alone(self) -> Iterator[Session]:
-        """Hold a lock on the refresh of the target: a second one would restore for nothing."""
+        """Hold a lock on the refresh of the target, because a second, concurrent one would be wasted."""
         with session(self._maintenance, self._run.cancel) as connection:
             if not fetch_value(connection, _LOCK, [self._target.database]):
                 raise RestoreError(
@@ -214,7 +214,7 @@ class RefreshedCopy:
         return read_own_grants(self._run, self._target.connection, self._server.version_num)
 
     def _give_own(self, new: ConnectionParams) -> OwnGrants:
-        """Give the new database what the old one has now, except who may connect."""
+        """Give the new database the owner, grants and settings of the old one, except the right to connect."""
         run, database = self._run, self._target.database
         own = self._read_own()
         apply_statements(run, new, own.database.settings)

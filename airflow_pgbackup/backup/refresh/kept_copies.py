@@ -1,7 +1,7 @@
 """Earlier copies of a refreshed database: renamed at the swap, marked as ours, and dropped when newer ones follow.
 
-The database that served until the swap gets a name with the time of the swap, ``staging_before_20261127T020000Z``, and
-a last line in its comment, both in the transaction of the swap. Only a database with such a name and such a line is
+The database that was in use until the swap gets a name with the time of the swap, ``staging_before_20261127T020000Z``,
+and a last line in its comment, both in the transaction of the swap. Only a database with such a name and such a line is
 ever dropped.
 """
 

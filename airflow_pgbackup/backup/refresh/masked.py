@@ -50,7 +50,7 @@ class MaskedLoad:
 
     @property
     def line(self) -> str:
-        """Say for the plan what is done."""
+        """Return the line of the plan that says how rows are masked."""
         rules = self._masking.rules
         large = "" if rules.keep_large_objects else ", without large objects"
         return f"masked by {counted(len(rules.columns), 'rule')}{large}, then searched for values of the source"
@@ -77,7 +77,7 @@ class MaskedLoad:
 
     @contextmanager
     def hinting(self) -> Iterator[None]:
-        """Say which rule a constraint is about, if it does not hold for masked rows."""
+        """Add the rule to the hint of an error if masked rows violate a constraint."""
         try:
             yield
         except ToolError as error:

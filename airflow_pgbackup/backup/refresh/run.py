@@ -1,9 +1,9 @@
-"""refresh: give a database the contents of a verified backup, while the old contents serve until the swap.
+"""refresh: give a database the contents of a verified backup; the old contents stay in use until the swap.
 
 The backup is restored into a new database under a temporary name. Rows are masked while they are loaded, and nobody
 else may connect before the end. Then one transaction renames the old database and the new one, and gives the new one
-the owner, privileges and limits of the old one. Whatever fails, and whenever the process is killed, the old database
-keeps its name and serves.
+the owner, privileges and limits of the old one. After a failure or a kill at any time, the old database keeps its name
+and stays in use.
 """
 
 from __future__ import annotations
@@ -87,18 +87,18 @@ def refresh(
     :param context: its deadline limits the complete refresh; the default is none. A second call with the same seed
         finds what the first one completed and returns that.
     :return: plain JSON: ``backup`` (series and id), ``reference`` (of that backup), ``target``
-        (``user@host:port/database``), ``database``, ``dry_run``, ``plan`` (lines, of a dry run),
-        ``duration_seconds``, ``database_bytes``, ``rows``, ``objects``, ``replaced`` (the name of the copy that served
-        until now; None if it was dropped), ``kept`` (names of all earlier copies, the newest first), ``reapplied``
-        (number of owners and grants), ``not_reapplied`` and ``new_objects`` (lines), ``masked_columns`` and
-        ``searched_values`` (numbers), ``checks`` (a line for each SQL check), ``subset`` (for each table with selected
-        rows: ``table``, ``before``, ``after``), ``foreign_keys_left_out`` (names), ``warnings``.
+        (``user@host:port/database``), ``database``, ``dry_run``, ``plan`` (lines, of a dry run), ``duration_seconds``,
+        ``database_bytes``, ``rows``, ``objects``, ``replaced`` (the name of the copy that was in use until now; None if
+        it was dropped), ``kept`` (names of all earlier copies, the newest first), ``reapplied`` (number of owners and
+        grants), ``not_reapplied`` and ``new_objects`` (lines), ``masked_columns`` and ``searched_values`` (numbers),
+        ``checks`` (a line for each SQL check), ``subset`` (for each table with selected rows: ``table``, ``before``,
+        ``after``), ``foreign_keys_left_out`` (names), ``warnings``.
     :raises MaskingError: the rules do not fit the database, or a value of a masked column was found in the copy; the
-        old database serves unchanged.
+        old database was not changed.
     :raises ConfigurationError: invalid request, or the server lacks what the backup needs. Nothing was changed.
     :raises VerificationFailed: the backup is not verified at that level, or its files differ from those that were
         dumped. Nothing was changed.
-    :raises ToolError, RestoreError, Canceled: the refresh failed; the old database serves unchanged.
+    :raises ToolError, RestoreError, Canceled: the refresh failed; the old database was not changed.
     """
     context = context or RunContext()
     started = time.monotonic()

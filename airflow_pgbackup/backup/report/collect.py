@@ -96,7 +96,7 @@ class Report:
 
     @property
     def unread(self) -> tuple[RepositoryReport, ...]:
-        """The repositories that could not be read: of their backups nothing is known."""
+        """The repositories that could not be read."""
         return tuple(each for each in self.repositories if each.overview is None)
 
     @property
@@ -141,7 +141,8 @@ def report(
     """Return what was proven in the last days.
 
     :param days: length of the period, 1 to 366.
-    :param skip_unreadable: whether a repository that cannot be read is part of the report; else its error is raised.
+    :param skip_unreadable: whether to list a repository that cannot be read in the report; otherwise its error is
+        raised.
     :param now: its end, aware; by default the clock's time.
     :raises ConfigurationError: an invalid period, or no repository.
     :raises RepositoryError: a repository cannot be read.

@@ -44,7 +44,7 @@ def as_text(report: Report) -> list[str]:
 
 
 def as_html(report: Report, *, picture: str | None = None) -> str:
-    """Return the report as one HTML document, without scripts and without anything from elsewhere.
+    """Return the report as one HTML document, without scripts or external content.
 
     :param picture: the address of the picture of :func:`.plot.plot`, such as ``cid:plot`` of a mail; None: without.
     """
@@ -56,7 +56,7 @@ def as_html(report: Report, *, picture: str | None = None) -> str:
 
 
 def not_proven(report: Report) -> list[str]:
-    """Return what the backups of the period do not prove, one clause for each kind; empty if nothing is open."""
+    """Return what the backups of the period do not prove, one clause for each kind; empty if there is nothing."""
     series = [one for each in report.repositories for one in each.series if one.status.status != "dropped"]
     failed = sum(one.failed for one in series)
     undecided = sum(one.not_proven for one in series)

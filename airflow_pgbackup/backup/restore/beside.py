@@ -169,7 +169,7 @@ class _BesideRestore:
 
 @contextmanager
 def _hinting(schema: str) -> Iterator[None]:
-    """Say what to do about an error of the last step, where the target does not have what the tables need."""
+    """Add a hint to an error of the last step, in which the target lacks something that the tables need."""
     try:
         yield
     except ToolError as error:

@@ -1,4 +1,4 @@
-"""Choose what of an archive is needed to restore a few tables beside the live ones."""
+"""Choose the entries of an archive that are needed to restore a few tables beside the live ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all steps of one restore share: settings, log, cancellation, deadline, warnings."""
+"""The state that all steps of one restore share: settings, log, cancellation, deadline, warnings."""
 
 from __future__ import annotations
 

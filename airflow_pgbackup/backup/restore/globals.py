@@ -1,7 +1,7 @@
 """Restore the global objects of a pg_dumpall dump: roles with their settings and memberships, and tablespaces.
 
-Roles and tablespaces that exist on the server stay as they are. pg_dumpall's script as it is would fail at CREATE ROLE
-of the server's own superuser, and then change its password to that of another server.
+Roles and tablespaces that exist on the server are not changed. An unmodified pg_dumpall script would fail at CREATE
+ROLE of the server's own superuser, and then change its password to that of another server.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _SECRET = re.compile(r"'(?:[^']|'')*'")
 class GlobalsPlan:
     """The global objects to create.
 
-    :ivar created: roles to create. :ivar existing: roles that exist and stay as they are, but for their password if
+    :ivar created: roles to create. :ivar existing: roles that exist and are not changed, except for their password if
         they are in `passwords`.
     :ivar superusers: those of `created` that are superusers.
-    :ivar tablespaces: tablespaces to create. :ivar existing_tablespaces: tablespaces that exist and stay as they are.
+    :ivar tablespaces: tablespaces to create. :ivar existing_tablespaces: tablespaces that exist and are not changed.
     """
 
     created: list[str] = field(default_factory=list)

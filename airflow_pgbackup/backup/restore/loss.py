@@ -1,4 +1,4 @@
-"""What a person needs to decide about a restore: what the backup is, and what the target holds that it would lose."""
+"""Describe a restore for the person who decides about it: the backup, and what the target would lose."""
 
 from __future__ import annotations
 
@@ -45,8 +45,7 @@ def describe_backup(evidence: Evidence, now: datetime) -> list[str]:
 
 
 def describe_loss(run: RestoreContext, evidence: Evidence, target: RestoreTarget) -> list[str]:
-    """Return what the target holds now and a restore would take away, as lines for people; empty if it replaces
-    nothing.
+    """Return what the target would lose by a restore, as lines for people; empty if the restore replaces nothing.
 
     Rows of the target are those of its statistics, so they are not exact.
 

@@ -204,8 +204,8 @@ def require_may_create(server: ServerInfo, hint: str) -> None:
 
 @contextmanager
 def state_in_errors(state: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Append to the message of an error what the state of the target is now; say it if something else ends the run,
-    such as Airflow's ``execution_timeout``."""
+    """Append the state of the target to the message of an error; log it if something else ends the run, such as
+    Airflow's ``execution_timeout``."""
     try:
         yield
     except PgBackupError as error:

@@ -5,7 +5,7 @@ have written since; or it would fail, as the database exists. So the comment of 
 request, the backup, and the name of the old database. Where the restore ends with a rename, the line is written before
 and takes effect with it, as it belongs to the database. A database that is filled in place gets it before, as begun,
 and again after the commit. An attempt that is killed in between leaves the objects of a single transaction in a
-database that was empty; those of anybody else are not taken for it. The next restore of that database removes the
+database that was empty; objects of others are not mistaken for them. The next restore of that database removes the
 line.
 """
 
@@ -40,7 +40,7 @@ class RetryMarker:
     :ivar request: digest of the request, see :func:`request_digest`.
     :ivar series: the path of the backup's series in the repository; `id` is the backup's.
     :ivar replaced: the new name of the old database, empty if there was none; `oid` is its OID.
-    :ivar begun: the restore into the empty database has begun; whether it is complete, the database's objects tell.
+    :ivar begun: the restore into the empty database has begun; the database's objects show whether it is complete.
     """
 
     request: str

@@ -61,7 +61,7 @@ def restore(
         reference's series names. A backup that holds something else is refused: earlier releases put all that
         pg_dumpall makes into ``@cluster``.
     :param globals_from: a cluster backup, whose roles and tablespaces are restored before; those that exist are
-        reported and stay as they are.
+        reported and not changed.
     :param analyze: gather planner statistics afterwards.
     :param dry_run: make all checks, return the plan, and change nothing.
     :param context: its deadline limits the complete restore; the default is none, since there is no good moment to give

@@ -22,7 +22,7 @@ MODES = {
 # The databases that createdb connects to (connectMaintenanceDatabase in src/fe_utils/connect_utils.c).
 _MAINTENANCE = ("postgres", "template1")
 
-# initdb creates them, and other programs expect them: a renamed postgres or template1 breaks more than it mends.
+# initdb creates them, and other programs expect them: renaming postgres or template1 would break them.
 _NEVER_REPLACED = ("postgres", "template0", "template1")
 
 

@@ -37,8 +37,8 @@ def dump_set(
 ) -> BackupSet:
     """Back up all databases of a server, one after the other or several at a time, and tie them together as a set.
 
-    A database that fails holds up no other: it is missing in the set, with the reason. The databases are not one
-    snapshot.
+    A database that fails does not hold up the others; the set lists it as missing, with the reason. The databases are
+    not one snapshot.
 
     :param connection: its database is the one to connect to for the list, by default ``postgres``.
     :param server: the first part of the series.

@@ -1,8 +1,8 @@
 """restore_set: restore what a backup set holds: the roles and tablespaces, then its databases, several at a time.
 
 Each database is restored as :func:`airflow_pgbackup.backup.restore.restore` does it, completely or not at all, and is
-marked with the set (see :mod:`airflow_pgbackup.backup.restore.retry_marker`). So a second call goes on where the first
-one stopped, and never touches a database that it restored.
+marked with the set (see :mod:`airflow_pgbackup.backup.restore.retry_marker`). So a second call continues where the
+first one stopped, and never touches a database that it restored.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def restore_set(
     """Restore a backup set into a server that has none of its databases.
 
     First everything is checked: that each backup of the set exists and is the one that the set names, and that no
-    database of the server is in the way. Then the roles and tablespaces are restored, and the databases in the order
-    of the set, `target.jobs` at a time. A database that fails holds up none of the others.
+    database of the server has one of the names. Then the roles and tablespaces are restored, and the databases in the
+    order of the set, `target.jobs` at a time. A database that fails does not hold up the others.
 
     :param server: the server's name in the repository.
     :param selector: of the set, see :mod:`.choose_set`.

@@ -38,7 +38,7 @@ class SetTarget:
     :param connection: the server; any of its databases.
     :param prefix: the names of the databases get it: ``restored_`` restores beside what the server has.
     :param databases: only these databases of the set; empty: all.
-    :param with_globals: restore the roles and tablespaces first; those that exist stay as they are.
+    :param with_globals: restore the roles and tablespaces first; those that exist are not changed.
     :param update_passwords: set the passwords of existing roles to those of the backup, except that of the
         connection's role.
     :param jobs: databases to restore at the same time. :param jobs_per_database: of pg_restore.

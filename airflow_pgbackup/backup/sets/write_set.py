@@ -182,7 +182,7 @@ def _id(repository: Repository, others: Sequence[ListedSet], discovery: Discover
 def _dropped(
     repository: Repository, others: Sequence[ListedSet], id: str, discovery: Discovery, context: RunContext
 ) -> tuple[str, ...]:
-    """Return the databases of the previous set that the server does not have any more."""
+    """Return the databases of the previous set that the server no longer has."""
     previous = next((one for one in others if one.id < id), None)
     before = _readable(repository, previous, context) if previous else None
     if before is None:

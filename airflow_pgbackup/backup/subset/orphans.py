@@ -158,7 +158,7 @@ def count_rows(connection: Session, tables: Iterable[Table]) -> dict[Table, int]
 
 
 def shrink(connection: Session, before: Mapping[Table, int], after: Mapping[Table, int]) -> None:
-    """Write the tables anew that lost more than half of their rows: their files would keep that size."""
+    """Rewrite the tables that lost more than half of their rows, because their files would not shrink otherwise."""
     for table, rows in after.items():
         if rows < before[table] / 2:
             name = f"{quoted(table.schema)}.{quoted(table.name)}"

@@ -1,4 +1,4 @@
-"""What a subset takes of an archive, what it leaves out, and how its rows are selected."""
+"""Plan a subset of an archive: what it takes, what it leaves out, and how its rows are selected."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class SubsetPlan:
         :meth:`install` created.
 
         :param connection: to the database with its rows and without its constraints, in autocommit mode.
-        :return: the rows of each table that has a `where` or lost rows so.
+        :return: the rows of each table that has a `where` or lost rows in this way.
         :raises RestoreError: a statement failed. :raises Canceled: it was canceled.
         """
         ignored = self._filter.remove(connection)

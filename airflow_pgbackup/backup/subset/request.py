@@ -1,4 +1,4 @@
-"""What part of a database is asked for."""
+"""The request for a part of a database."""
 
 from __future__ import annotations
 

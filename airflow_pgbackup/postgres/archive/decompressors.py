@@ -55,7 +55,7 @@ def decompressor(method: str) -> Decompressor:
 
 
 class _KeepsItsInput:
-    """bz2, lzma and lz4 keep the input that they have not decompressed yet; the next call goes on with it."""
+    """bz2, lzma and lz4 keep the input that they have not decompressed yet for the next call."""
 
     unconsumed_tail = b""
 

@@ -39,7 +39,7 @@ class ScriptTrailerCheck:
     def event(self, event: Event) -> None:
         """Check the next event.
 
-        :raises VerificationFailed: the script does not begin like a dump, goes on after its trailer, or has a psql
+        :raises VerificationFailed: the script does not begin like a dump, continues after its trailer, or has a psql
             command that pg_dump never writes.
         :raises NotProven: it has Windows line ends, as pg_dump's output has when it is redirected there.
         """
@@ -48,7 +48,7 @@ class ScriptTrailerCheck:
             self._comment(event)
         elif not self._expected and not (isinstance(event, MetaCommand) and event.name == b"unrestrict"):
             raise VerificationFailed(
-                f"the script goes on after the trailer of the dump, at byte {event.offset}"
+                f"the script continues after the trailer of the dump, at byte {event.offset}"
                 if self._seen
                 else "the script does not begin with the header of a dump"
             )

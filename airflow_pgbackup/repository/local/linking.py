@@ -1,7 +1,7 @@
 """Hard links from outside into a local repository: a file gets a second name there, and no byte is copied.
 
-Both names are of one file. Whoever may write to it under the old name changes the backup; its digest then differs from
-that of the manifest, which every verification finds.
+Both names refer to one file. A write under the old name changes the backup; its digest then differs from that of
+the manifest, which every verification detects.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def test_every_truncated_script_is_detected(script: bytes) -> None:
         (HEAD + b"\\restrict a\n" + TRAILER, r"the last \\unrestrict is missing"),
         (HEAD + b"\\restrict a\n" + TRAILER + b"\\unrestrict b\n\n", r"key of \\unrestrict at byte .* differs from"),
         (HEAD + b"\\restrict a\n\\restrict b\n", r"a second \\restrict at byte 47"),
-        (OLD_DATABASE + b"DROP TABLE t;\n", "goes on after the trailer of the dump, at byte 121"),
+        (OLD_DATABASE + b"DROP TABLE t;\n", "continues after the trailer of the dump, at byte 121"),
         (OLD_DATABASE * 2, "a second dump begins at byte 124"),
         (HEAD + OLD_DATABASE, "a second dump begins at byte 38"),
         (CLUSTER_HEAD + TRAILER, "unexpected"),
