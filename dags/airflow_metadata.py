@@ -1,4 +1,4 @@
-"""Every night: Airflow's own metadata database: connections, variables, pools, users, and the history of all runs.
+"""Every night: back up Airflow's own metadata database: connections, variables, pools, users, and the history of runs.
 
 Connections: ``airflow_metadata``, of type *Postgres*, to the database of ``[database] sql_alchemy_conn``, with a role
 that only reads (``pg_read_all_data``); and ``aws_default``. Give both by environment variables or a secrets backend: a

@@ -1,4 +1,4 @@
-"""Every Monday: what was proven of the backups in the last week, by mail.
+"""Every Monday: a mail with the state of the backups in the last week.
 
 Needs ``apache-airflow-providers-smtp`` with a connection ``smtp_default`` that has ``from_email`` in its extra, and for
 the attached picture ``airflow-pgbackup[report]``.

@@ -1,7 +1,7 @@
-"""Starts on proof: whenever a backup of the database ``dvdrental`` has been verified, and never on one that has not.
+"""Starts whenever a backup of the database ``dvdrental`` has been verified, and never on an unverified one.
 
-The backup can come from any DAG: its verify task emits an event of this asset (docs/guides/assets.md). What follows
-here would be the copy to a second site, the refresh of a staging database, or a report.
+The backup can come from any DAG: its verify task emits an event of this asset (docs/guides/assets.md). Replace the task
+below with a copy to a second site, the refresh of a staging database, or a report.
 
 Set the server and the database: the server is the connection id of the dump task, or its ``server``.
 """

@@ -2,9 +2,9 @@
 
 It is a separate DAG, so that it notices a backup DAG that did not run at all: the sensor reads the repository, not the
 runs. ``prune`` runs after it: while no verified backups arrive, no old one is deleted. ``sweep`` does not wait: it
-removes what killed dumps have left, which would fill the store just then.
+removes leftovers of killed dumps, which would otherwise fill the store.
 
-It cannot notice that it does not run itself. For that, monitor it from outside Airflow, or add one of Airflow's
+It cannot notice if it does not run itself. For that, monitor it from outside Airflow, or add one of Airflow's
 deadline alerts, as in docs/reference/freshness.md.
 
 Connection: ``aws_default``. Trigger it manually with ``delete`` off to see in the log of ``prune`` what it would do.

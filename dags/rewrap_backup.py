@@ -1,8 +1,7 @@
 """Manually, after a change of keys: encrypt one backup to the recipients of ``[pgbackup] recipients``.
 
-The new backup holds the same dump, with its verifications, and lies beside the old one until that is pruned. A backup
-that was not encrypted becomes encrypted. For all backups at once, use ``pgbackup rewrap --all``; see
-docs/guides/encryption.md.
+The new backup holds the same dump, with its verifications. The old one stays until it is pruned. An unencrypted backup
+becomes encrypted. For all backups at once, use ``pgbackup rewrap --all``; see docs/guides/encryption.md.
 
 Connections: ``aws_default``, and the one of ``[pgbackup] identity_conn_id`` with the secret key of an old recipient.
 """

@@ -1,4 +1,4 @@
-"""PgBackupReportOperator: tell people what was proven of their backups in the last days, by mail."""
+"""PgBackupReportOperator: mail a report on the state of the backups in the last days."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_NAMED = 100
 
 
 class PgBackupReportOperator(PgBackupOperator):
-    """Report what was proven of the backups in some repositories, and mail it.
+    """Mail a report on the state of the backups in some repositories.
 
     The log has the report as text. The task succeeds whatever the report says: it informs, and the freshness sensor
     alarms. It fails if the mail cannot be sent. It returns ``{"sentence", "start", "end" (ISO 8601), "in_danger":

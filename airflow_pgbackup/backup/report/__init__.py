@@ -1,4 +1,4 @@
-"""report: what was proven in the last days, as text, HTML for mail, and a picture."""
+"""report: what was verified in the last days, as text, HTML for mail, and a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read repositories and return what was proven of their series within a period.
+"""Read repositories and return what was verified of their series within a period.
 
 The state at its end is that of the overview, which reads the files of the backups that decide. How many backups were
 made, verified and rehearsed within the period is counted from file names.

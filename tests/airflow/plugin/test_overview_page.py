@@ -257,7 +257,7 @@ def test_a_reading_that_fails_leaves_the_last_one_in_view(
     while 'role="alert"' not in (page := see(visitor)):
         assert datetime.now(timezone.utc) < limit
     assert "1 of 1 database can be restored" in words(page)
-    assert "What follows was read" in page
+    assert "The data below was read" in page
 
 
 def test_a_defect_is_in_the_log_and_not_on_the_page(

@@ -84,7 +84,7 @@ def test_a_repository_that_cannot_be_read(repository: Repository, tmp_path: Path
         "1 of 2 repositories could not be read. 1 of 1 database can be restored to a point less than 26 h old."
     )
     assert [each.uri for each in found.unread] == [lost.uri]
-    assert "Of its backups, nothing is known." in as_html(found)
+    assert "Nothing is known about its backups." in as_html(found)
     assert see(lost).sentence == "The repository could not be read."
     with pytest.raises(RepositoryNotFound):
         see(lost, skip_unreadable=False)
