@@ -32,7 +32,7 @@ THREADS = 2
 MOST = 200
 """Readings that are kept."""
 MOST_WAITING = 30
-"""Readings that wait for a thread; whoever asks for another one is told to come back."""
+"""Readings that wait for a thread; a request for another one gets an error that says to reload the page."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def translated_errors(doing: str) -> Iterator[None]:
     """Translate psycopg's errors: one line with what was being done and the server's message, without its DETAIL.
 
     :param doing: such as ``dropping database "app"``.
-    :raises Cancelled: the statement was canceled.
+    :raises Canceled: the statement was canceled.
     :raises RestoreError: the server reported another error.
     """
     try:

@@ -57,7 +57,7 @@ class RestoreContext:
     def check(self) -> None:
         """Stop here if the restore was canceled or its deadline has passed.
 
-        :raises Cancelled, DeadlineExceeded: it was, or has.
+        :raises Canceled, DeadlineExceeded: it was, or has.
         """
         self.cancel.check()
         self.remaining()
