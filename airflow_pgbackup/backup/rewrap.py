@@ -21,6 +21,7 @@ from airflow_pgbackup.backup.artifact import each_file, require_not_removed
 from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.checked import Expected
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.copied import verifications_to_copy
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.backup.private_copy import create, disk_errors
@@ -259,7 +260,7 @@ class _Rewrap:
         new = made.require_manifest()
         if self.evidence.backup.pinned and not made.backup.pinned:
             pin(repository=self.repository, series=new.series, id=new.id, reason=f"as {self.old.id}")
-        for seen in self.evidence.verifications:
+        for seen in verifications_to_copy(self.evidence, self.context.log):
             carried = carried_over(seen, self.old, new)
             if carried is None:
                 continue

@@ -14,6 +14,7 @@ from pathlib import Path
 from airflow_pgbackup.backup.artifact import require_not_removed
 from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.copied import verifications_to_copy
 from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Step, human_bytes, human_seconds
@@ -31,7 +32,7 @@ from airflow_pgbackup.errors import (
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Entry
-from airflow_pgbackup.repository.evidence import Evidence, parse_verification, read_evidence
+from airflow_pgbackup.repository.evidence import MOST_BYTES, Evidence, parse_verification, read_evidence
 from airflow_pgbackup.repository.layout import VerificationName
 from airflow_pgbackup.repository.manifest import MAX_BYTES, FileDigest, Manifest
 from airflow_pgbackup.wording import parameter
@@ -231,18 +232,26 @@ class _Copy:
         :param there: the backup in the destination.
         """
         folder = layout.backup_folder(self.manifest.series, self.manifest.id)
-        for seen in self.evidence.verifications:
+        copies: dict[str, bytes] = {}  # all are read before one is written
+        room = MOST_BYTES
+        for seen in verifications_to_copy(self.evidence, self.say):
             name = VerificationName(seen.finished_at, seen.level, seen.result)
-            key = f"{folder}/{name.file}"
-            if name in there.backup.verifications:
-                continue
-            data = self.source.read_bytes(key, limit=MAX_BYTES)
-            try:
-                parse_verification(data, name, self.manifest)  # again: only what was checked is written
-            except ManifestError as error:
-                self.say(f"warning: skipped {name.file}: {error.message}")
-                continue
+            if name not in there.backup.verifications:
+                key = f"{folder}/{name.file}"
+                copies[key] = self._read_again(key, name, min(room, MAX_BYTES))
+                room -= len(copies[key])
+        for key, data in copies.items():
             with suppress(AlreadyExists):  # another upload was first
                 self.destination.write_bytes(key, data)
-        for line in self.evidence.ignored:
-            self.say(f"warning: skipped {line}")
+
+    def _read_again(self, key: str, name: VerificationName, limit: int) -> bytes:
+        """Return the bytes of a verification, checked again: only what was checked is written."""
+        data = self.source.read_bytes(key, limit=limit)
+        try:
+            parse_verification(data, name, self.manifest)
+        except ManifestError as error:
+            raise RepositoryError(
+                f"{self.source.location(key)} changed during the operation: {error.message}",
+                hint="Find out what else writes to the repository; a retry reads the backup again.",
+            ) from None
+        return data

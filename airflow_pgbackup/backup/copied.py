@@ -1,0 +1,26 @@
+"""Which verifications of a backup a copy of it gets, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from airflow_pgbackup.repository.evidence import Evidence
+from airflow_pgbackup.repository.state import standing
+from airflow_pgbackup.repository.verification import Verification
+
+
+def verifications_to_copy(evidence: Evidence, say: Callable[[str], None]) -> list[Verification]:
+    """Return the verifications that a copy of a backup gets, in the order in which they are to be written.
+
+    A copy never looks better than its source, even while it is made: failures come first, and there are no passes if
+    an invalid failure, which cannot be copied, revokes some of them. What is left out is logged.
+    """
+    for line in evidence.ignored:
+        say(f"warning: skipped {line}")
+    backup = evidence.backup
+    passes = [seen for seen in evidence.verifications if seen.result == "pass"]
+    others = [seen for seen in evidence.verifications if seen.result != "pass"]
+    if passes and standing(backup.verifications) != (backup.state, backup.level):
+        say("warning: skipped all passes, since a failure that cannot be read may revoke them")
+        return others
+    return others + passes
