@@ -16,6 +16,9 @@ from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.errors import MISSING, code_of, status_of
 from airflow_pgbackup.text import printable
 
+NULL = "null"
+"""The id of a version that was written before versioning was enabled, or while it was suspended."""
+
 log = logging.getLogger(__name__)
 
 
@@ -28,9 +31,10 @@ def list_versions(bucket: Bucket, root: str, folder: str) -> Iterator[Version]:
     """
     for page in bucket.pages("ListObjectVersions", Prefix=folder):
         # botocore gives delete markers apart from versions. Both are listed newest first, so only the times tell where
-        # a marker belongs.
-        kinds = (("Versions", False), ("DeleteMarkers", True))
-        found = [[_version(item, root, deleted=deleted) for item in page.get(name, ())] for name, deleted in kinds]
+        # a marker belongs. SeaweedFS lists the version "null" last, whenever it was written.
+        data = [_version(item, root, deleted=False) for item in page.get("Versions", ())]
+        markers = [_version(item, root, deleted=True) for item in page.get("DeleteMarkers", ())]
+        found = ([v for v in data if v.id != NULL], [v for v in data if v.id == NULL], markers)
         yield from heapq.merge(*(sorted(each, key=_key) for each in found), key=_place)
 
 

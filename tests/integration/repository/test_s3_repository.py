@@ -411,6 +411,18 @@ def test_versions_by_key_and_newest_first(client: S3Client, bucket: str) -> None
     assert below == written["a/b"][::-1]
 
 
+def test_what_was_written_while_versioning_was_suspended_is_newer(client: S3Client, bucket: str) -> None:
+    """SeaweedFS lists the version null last."""
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    repository = made(f"s3://{bucket}/pg", client)
+    first = client.put_object(Bucket=bucket, Key="pg/a", Body=b"x")["VersionId"]
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
+    client.put_object(Bucket=bucket, Key="pg/a", Body=b"xx")
+    found = [version for version in repository.protection.versions() if version.key == "a"]
+    assert found[0].id == "null"
+    assert found[-1].id == first
+
+
 def test_a_pin_survives_in_a_versioned_bucket(client: S3Client, bucket: str) -> None:
     """What was hashed is what is parsed, even when the key holds something else by now."""
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
