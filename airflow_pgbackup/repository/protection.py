@@ -102,7 +102,7 @@ class Protection:
         since the last deletion.
 
         :param above: the newer versions and delete markers of the key.
-        :raises RepositoryError: the store refuses; the current version is what it was, or hidden where these
-            credentials may not delete versions.
+        :raises RepositoryError: the store refuses, or would not keep data that the copy replaces; the current version
+            is what it was, or hidden where these credentials may not delete versions.
         """
         raise RepositoryError(f"cannot restore {version.key}: the store keeps no versions")

@@ -9,17 +9,17 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
+from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, RepositoryError
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key
 from airflow_pgbackup.repository.protection import Protection, ProtectionSettings, Version
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.copying import copy_source
 from airflow_pgbackup.repository.s3.errors import MISSING, NO_LOCK, code_of, status_of
 from airflow_pgbackup.repository.s3.object_lock import ObjectLock
-from airflow_pgbackup.repository.s3.settings import read_lock_configuration, read_settings
+from airflow_pgbackup.repository.s3.settings import read_lock_configuration, read_settings, read_versioning
 from airflow_pgbackup.repository.s3.unfinished import server_time
 from airflow_pgbackup.repository.s3.upload import Upload
-from airflow_pgbackup.repository.s3.versions import head_version, hiding, list_versions, remove_markers
+from airflow_pgbackup.repository.s3.versions import NULL, head_version, hiding, list_versions, remove_markers
 
 
 class S3Protection(Protection):
@@ -125,12 +125,42 @@ class S3Protection(Protection):
         with self._bucket.errors(what):
             if remove_markers(self._bucket, key, above):
                 return
+            if _replaces_data(version, above):
+                self._require_versioning(what)
             head = head_version(self._bucket, key, version.id)
             if head is None:
                 raise BackupNotFound(f"{what}: it was removed meanwhile")
             source = copy_source(self._bucket, key, version.id)
             with hiding(self._bucket, key) as hide:
                 self._upload(version.key).copy(source, head, self._bucket.check, hide)
+
+    def _require_versioning(self, what: str) -> None:
+        """Check that hiding and copying add to the versions of a key.
+
+        Where versioning is suspended, both replace the version with the id ``null`` for good: data from before
+        versioning was enabled, which may be the version to restore, or data that was written while it was suspended.
+
+        https://docs.aws.amazon.com/AmazonS3/latest/userguide/DeletingObjectsfromVersioningSuspendedBuckets.html
+        """
+        versioning = read_versioning(self._bucket)
+        if versioning == "enabled":
+            return
+        name = self._bucket.name
+        if versioning is None:
+            raise RepositoryError(
+                f"{what}: cannot read whether versioning of bucket {name} is enabled",
+                hint="Grant s3:GetBucketVersioning: unless versioning is enabled, a copy could destroy a version.",
+            )
+        raise RepositoryError(
+            f"{what}: versioning of bucket {name} is {versioning}",
+            hint="Enable versioning of the bucket first: until then, a copy could destroy a version.",
+        )
+
+
+def _replaces_data(version: Version, above: Sequence[Version]) -> bool:
+    """Return whether a copy onto the key replaces data as it is seen, or could replace a version for good."""
+    hidden = any(other.latest and other.deleted for other in above)
+    return not hidden or any(each.id == NULL and not each.deleted for each in (version, *above))
 
 
 def _lock_of(head: Mapping[str, Any]) -> str | None:

@@ -25,13 +25,12 @@ def read_settings(bucket: Bucket, prefix: str) -> ProtectionSettings:
     :param prefix: the keys of the repository, whose lifecycle rules count.
     :raises ClientError, BotoCoreError: as :meth:`.Bucket.call`; refusals for lack of rights are None in the answer.
     """
-    versions = _ask(bucket, "GetBucketVersioning")
     lock = read_lock_configuration(bucket)
     rules = _ask(bucket, "GetBucketLifecycleConfiguration", missing=_NO_RULES)
     mode, span = _default(lock or {})
     ours = bucket.options.lock
     return ProtectionSettings(
-        versioning=None if versions is None else _versioning(versions),
+        versioning=read_versioning(bucket),
         object_lock=None if lock is None else lock.get("ObjectLockEnabled") == "Enabled",
         default_mode=mode,
         default_span=span,
@@ -39,6 +38,15 @@ def read_settings(bucket: Bucket, prefix: str) -> ProtectionSettings:
         lock_mode=ours.mode if ours else None,
         lock_span=ours.span if ours else None,
     )
+
+
+def read_versioning(bucket: Bucket) -> str | None:
+    """Return ``enabled``, ``suspended`` or ``off``; None if it cannot be read."""
+    answer = _ask(bucket, "GetBucketVersioning")
+    if answer is None:
+        return None
+    status = answer.get("Status")
+    return status.lower() if status in ("Enabled", "Suspended") else "off"
 
 
 def read_lock_configuration(bucket: Bucket) -> Mapping[str, Any] | None:
@@ -57,11 +65,6 @@ def _ask(bucket: Bucket, operation: str, *, missing: frozenset[str] = frozenset(
         if code_of(error) != "NoSuchBucket" and status_of(error) in (400, 403, 404, 405, 501):
             return None
         raise
-
-
-def _versioning(answer: Mapping[str, Any]) -> str:
-    status = answer.get("Status")
-    return status.lower() if status in ("Enabled", "Suspended") else "off"
 
 
 def _default(lock: Mapping[str, Any]) -> tuple[str | None, timedelta | None]:

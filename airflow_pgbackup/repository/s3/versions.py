@@ -51,9 +51,10 @@ def head_version(bucket: Bucket, key: str, version: str) -> dict[str, Any] | Non
 def remove_markers(bucket: Bucket, key: str, above: Sequence[Version]) -> bool:
     """Remove the delete markers above a version; return False if it cannot become the current one in this way.
 
-    That is so if one of `above` is not a marker, or if these credentials may not delete versions.
+    That is so if one of `above` is not a marker, or has the id ``null``, which may be that of data by now, or if these
+    credentials may not delete versions.
     """
-    if not all(version.deleted for version in above):
+    if not all(version.deleted and version.id != NULL for version in above):
         return False
     for version in above:
         try:

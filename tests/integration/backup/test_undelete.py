@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from honest import write_backup
@@ -159,6 +159,66 @@ def refuse_copies(client: S3Client) -> None:
         params["CopySource"] = f"{params['CopySource'].partition('?')[0]}?versionId={secrets.token_hex(16)}"
 
     client.meta.events.register("before-parameter-build.s3.CopyObject", redirect)
+
+
+def set_versioning(client: S3Client, bucket: str, status: Literal["Enabled", "Suspended"]) -> None:
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": status})
+
+
+def versions_of(client: S3Client, bucket: str, key: str) -> set[tuple[str, bool]]:
+    """The ids of a key's versions and delete markers, each with whether it is the current one."""
+    answer = client.list_object_versions(Bucket=bucket, Prefix=key)
+    found = [*answer.get("Versions", []), *answer.get("DeleteMarkers", [])]
+    return {(each["VersionId"], each["IsLatest"]) for each in found}
+
+
+@pytest.mark.parametrize("null", ["original", "forged"])
+def test_nothing_is_reverted_while_versioning_is_suspended(s3: S3Server, client: S3Client, null: str) -> None:
+    """A deletion would destroy the version with the id null."""
+    bucket = s3.bucket()
+    repository = opened(client, f"s3://{bucket}/pg")
+    if null == "forged":
+        set_versioning(client, bucket, "Enabled")
+    id = add(repository, 0)
+    manifest = next(key for key in keys_of(repository, id) if key.endswith("manifest.json"))
+    set_versioning(client, bucket, "Enabled" if null == "original" else "Suspended")
+    client.put_object(Bucket=bucket, Key=manifest, Body=b"{}")
+    set_versioning(client, bucket, "Suspended")
+    before = versions_of(client, bucket, manifest)
+    assert ("null", null == "forged") in before
+    for act in (
+        lambda: fsck(repository=repository, revert=True),
+        lambda: undelete(repository=repository, series=SERIES, id=id),
+    ):
+        with pytest.raises(RepositoryError, match=f"versioning of bucket {bucket} is suspended") as caught:
+            act()
+        assert (caught.value.hint or "").startswith("Enable versioning of the bucket first")
+        assert versions_of(client, bucket, manifest) == before
+    set_versioning(client, bucket, "Enabled")
+    fsck(repository=repository, revert=True)
+    assert state(repository, id) == "verified"
+    assert {id for id, _ in before} < {id for id, _ in versions_of(client, bucket, manifest)}
+
+
+def test_a_deleted_backup_is_restored_while_versioning_is_suspended(s3: S3Server, client: S3Client) -> None:
+    """A copy replaces the delete marker with the id null, and no data."""
+    bucket = s3.bucket()
+    set_versioning(client, bucket, "Enabled")
+    repository = opened(client, f"s3://{bucket}/pg")
+    id = add(repository, 0)
+    keys = keys_of(repository, id)
+    for key in keys:
+        client.delete_object(Bucket=bucket, Key=key)
+    set_versioning(client, bucket, "Suspended")
+    undelete(repository=repository, series=SERIES, id=id)
+    assert state(repository, id) == "verified"
+    for key in keys:
+        client.delete_object(Bucket=bucket, Key=key)
+    before = {key: versions_of(client, bucket, key) for key in keys}
+    assert all(("null", True) in versions for versions in before.values())
+    undelete(repository=repository, series=SERIES, id=id)
+    assert state(repository, id) == "verified"
+    assert {key: versions_of(client, bucket, key) for key in keys} == before, "the copies are null"
 
 
 def test_what_fsck_brings_back_is_locked_again(client: S3Client, bucket: str, repository: Repository) -> None:

@@ -1,0 +1,96 @@
+"""Bringing back an overwritten file goes wrong: nothing is lost, and what stays hidden is said."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+import boto3.session
+import pytest
+from botocore.config import Config
+from faulty_s3 import Call, FaultyS3
+from honest import write_backup
+
+from airflow_pgbackup.backup.fsck import fsck
+from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.evidence import read_evidence
+from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, backup_folder
+from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3.options import S3Options
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+APP = Series("prod", "app")
+FORGED = b"{}"
+ALWAYS = 1000
+
+
+class Overwritten:
+    """A repository with one backup, whose manifest somebody has overwritten.
+
+    :ivar repository: through the proxy. :ivar client: without it.
+    """
+
+    def __init__(self, s3: S3Server, proxy: FaultyS3) -> None:
+        self.client: S3Client = s3.client()
+        self.bucket = s3.bucket(f"revert-{secrets.token_hex(4)}")
+        self.client.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"})
+        session = boto3.session.Session(s3.access_key, s3.secret_key, region_name="us-east-1")
+        config = Config(proxies={}, retries={"max_attempts": 1}, s3={"addressing_style": "path"})
+        through = session.client("s3", endpoint_url=proxy.url, config=config)
+        self.repository: Repository = open_repository(
+            f"s3://{self.bucket}/pg", s3=S3Options(client_factory=lambda: through)
+        )
+        self.repository.init()
+        started = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(hours=1)
+        self.id = write_backup(self.repository, APP, started, looks=["archive-pass"]).id
+        self.manifest = f"pg/{backup_folder(APP, self.id)}/{MANIFEST_FILE}"
+        self.client.put_object(Bucket=self.bucket, Key=self.manifest, Body=FORGED)
+        proxy.calls.clear()
+
+    def versions(self) -> set[tuple[str, bool]]:
+        """The ids of the manifest's versions and delete markers, each with whether it is the current one."""
+        answer = self.client.list_object_versions(Bucket=self.bucket, Prefix=self.manifest)
+        found = [*answer.get("Versions", []), *answer.get("DeleteMarkers", [])]
+        return {(each["VersionId"], each["IsLatest"]) for each in found}
+
+    def revert(self) -> None:
+        fsck(repository=self.repository, revert=True)
+
+    def require_verified(self) -> None:
+        assert read_evidence(self.repository, APP, self.id).backup.state == "verified"
+
+
+@pytest.fixture
+def proxy(s3: S3Server) -> Iterator[FaultyS3]:
+    with FaultyS3(s3.endpoint_url).running() as running:
+        yield running
+
+
+@pytest.fixture
+def overwritten(s3: S3Server, proxy: FaultyS3) -> Overwritten:
+    return Overwritten(s3, proxy)
+
+
+def asks_for_versioning(call: Call) -> bool:
+    return call.query == "versioning"
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (501, "NotImplemented")])
+def test_nothing_is_changed_where_versioning_cannot_be_read(
+    overwritten: Overwritten, proxy: FaultyS3, status: int, code: str
+) -> None:
+    before = overwritten.versions()
+    fault = proxy.fault("ListObjectsV2", "answer", status=status, code=code, when=asks_for_versioning)
+    with pytest.raises(RepositoryError, match=r"cannot read whether versioning of bucket .* is enabled") as caught:
+        overwritten.revert()
+    assert fault.hits == 1
+    assert (caught.value.hint or "").startswith("Grant s3:GetBucketVersioning")
+    assert overwritten.versions() == before
+    overwritten.revert()
+    overwritten.require_verified()
