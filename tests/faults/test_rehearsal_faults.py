@@ -136,6 +136,42 @@ def test_stopped_during_the_comparison(
     nothing_is_left(temporary)
 
 
+class Timeout(BaseException):
+    """As AirflowTaskTimeout, which Airflow raises in a signal handler; it calls on_kill only afterwards."""
+
+
+def test_a_timeout_during_the_comparison_ends_what_other_threads_read(
+    server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository, temporary: Path
+) -> None:
+    reference, artifact = quick_dump(server18, fresh_database, here, "create table other as select 1 a")
+    main, timed_out_at, holding = threading.get_ident(), [], []
+
+    def handler(*_: object) -> None:
+        timed_out_at.append(time.monotonic())
+        raise Timeout
+
+    def hold(copy: ConnectionParams) -> None:
+        holding.append(copy.with_database(str(reference["database"])).connect(autocommit=False))
+        holding[0].execute("lock table t in access exclusive mode")
+        threading.Thread(target=interrupt, args=(copy,)).start()
+
+    def interrupt(copy: ConnectionParams) -> None:
+        with copy.connect() as connection:
+            waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+            wait_for(lambda: connection.execute(waiting).fetchone() == (1,))
+        signal.pthread_kill(main, signal.SIGALRM)
+
+    old = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises(Timeout):
+            rehearse_it(reference, artifact, here, on_restored=hold)
+    finally:
+        signal.signal(signal.SIGALRM, old)
+        holding[0].close()
+    assert time.monotonic() - timed_out_at[0] < 60, "it ended at its deadline"
+    nothing_is_left(temporary)
+
+
 def quick_dump(
     server: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository, *more: str
 ) -> tuple[dict[str, object], Path]:

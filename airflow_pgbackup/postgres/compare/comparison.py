@@ -141,7 +141,11 @@ def _each(
         return [(number, each) for number, _, each in made]
 
     with ThreadPoolExecutor(usable_processors(), thread_name_prefix="compare") as pool:
-        readers = dict(chain.from_iterable(run_each(pool, read, _batches(tables))))
+        try:
+            readers = dict(chain.from_iterable(run_each(pool, read, _batches(tables))))
+        except BaseException:
+            restored.stop()  # leaving the pool waits for what is being read
+            raise
     for number, table in enumerate(tables):
         yield table, readers[number]
 

@@ -146,6 +146,10 @@ class DatabaseReader:
     ) -> None:
         self._stack.close()
 
+    def stop(self) -> None:
+        """Cancel what other threads are reading."""
+        self._deadline.cancel.set()
+
     def relations(self) -> dict[tuple[str, str], Relation]:
         """Return tables, views and sequences by schema and name, system catalogs included. Queried once."""
         if self._relations is None:
