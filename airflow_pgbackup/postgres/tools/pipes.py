@@ -26,6 +26,7 @@ _LONGEST_UNBROKEN = 1 << 16  # bytes of stderr without a line end
 # The longest pause between two reads of stderr, in seconds: PostgreSQL's programs write each line on its own, with
 # --verbose hundreds of thousands of them, and to wake for each takes longer than to read it.
 _GATHER = 0.01
+_SHORTEST_GATHER = 0.0001
 
 
 def wait_for(pipe: IO[bytes], *, given_up: Callable[[], bool]) -> bool:
@@ -115,7 +116,9 @@ class StderrLog:
                 for line in lines:
                     self._add(line)
                 # A tool waits where the pipe is full.
-                pause = pause / 2 if len(data) > _LONGEST_UNBROKEN // 2 else min(2 * pause, _GATHER)
+                pause = (
+                    max(pause / 2, _SHORTEST_GATHER) if len(data) > _LONGEST_UNBROKEN // 2 else min(2 * pause, _GATHER)
+                )
                 time.sleep(pause)
         self._add(rest)
 
