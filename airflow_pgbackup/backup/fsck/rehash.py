@@ -15,6 +15,7 @@ from airflow_pgbackup.repository.byte_source import CHUNK
 from airflow_pgbackup.repository.cancellation import CancelFlag, Stop
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.manifest import FileDigest
+from airflow_pgbackup.threads import run_each
 
 _PARALLEL = 4
 """Files at a time: a store answers each request late, and hashing takes a core each."""
@@ -62,7 +63,7 @@ def rehash(
 
     with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="pgbackup-fsck") as pool:
         try:
-            for found in pool.map(read, files):
+            for found in run_each(pool, read, files):
                 findings.extend(found)
         except BaseException:
             stop.set()

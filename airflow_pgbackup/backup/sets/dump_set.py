@@ -17,6 +17,7 @@ from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.repository.backup_set import BackupSet
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import check_level, reaches
+from airflow_pgbackup.threads import run_each
 
 
 def dump_set(
@@ -104,7 +105,7 @@ def dump_set(
             step.begin_item()
             return attempt(name, lambda: dump_one(name))
 
-        made = list(pool.map(work, names))
+        made = run_each(pool, work, names)
     return write_set(
         repository=repository,
         server=server,

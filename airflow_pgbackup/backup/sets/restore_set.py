@@ -29,6 +29,7 @@ from airflow_pgbackup.errors import Canceled, PgBackupError, RestoreError
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.set_files import read_listed_set
+from airflow_pgbackup.threads import run_each
 
 RESTORED, EARLIER, FAILED, NOT_STARTED = "restored", "earlier", "failed", "not started"
 
@@ -160,7 +161,7 @@ class _SetRestore:
             ThreadPoolExecutor(self._target.jobs) as pool,
             self._context.cancel.set_on_error(),
         ):
-            results = list(pool.map(lambda each: self._result(each, step), planned))
+            results = run_each(pool, lambda each: self._result(each, step), planned)
         done = [one for one in results if one["outcome"] in (RESTORED, EARLIER)]
         state = f"{len(done)} of {counted(len(planned), 'database')} are restored; a second call restores the rest"
         if self._context.cancel.is_set():
