@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +16,9 @@ from contexts import in_context
 
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.progress import NoProgress
-from airflow_pgbackup.backup.restore import restore
+from airflow_pgbackup.backup.restore import database, restore
 from airflow_pgbackup.backup.restore.target import RestoreTarget
-from airflow_pgbackup.errors import ConfigurationError, ToolError
+from airflow_pgbackup.errors import ConfigurationError, RestoreError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -23,17 +27,15 @@ from airflow_pgbackup.repository.open import open_repository
 
 Fresh = Callable[..., ConnectionParams]
 
-CONTENTS = {
-    "tables": (
-        "create table restored as select generate_series(1, 3) a",
-        "create index on restored (a)",
-        "create materialized view seen as select count(*) from restored",
-        "grant select on restored to public",
-        "select lo_from_bytea(4711, 'large')",
-    ),
-    "only a large object": ("select lo_from_bytea(4711, 'large')",),
-    "only a function": ("create function restored() returns int language sql as 'select 1'",),
-}
+GATE = 4711
+CONTENTS = (
+    "create table restored as select generate_series(1, 3) a",
+    # The last statement of a restore waits until the test lets it end.
+    "create function gate(int) returns int immutable language plpgsql as $$ begin "
+    f"perform pg_catalog.pg_advisory_lock_shared({GATE}); return $1; end $$",
+    "create index on restored (gate(a))",
+    "select lo_from_bytea(4711, 'large')",
+)
 
 
 class Killed(BaseException):
@@ -96,26 +98,71 @@ def make(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> Cal
     return setting
 
 
-@pytest.mark.parametrize("format", ["custom", "plain"])
-@pytest.mark.parametrize("content", list(CONTENTS))
-def test_what_a_killed_attempt_has_committed_is_found(make: Callable[..., Setting], content: str, format: str) -> None:
+@contextmanager
+def gate(setting: Setting) -> Iterator[None]:
+    """Hold the restore up until its transaction is noted."""
+
+    def hold() -> None:
+        with setting.target.connect() as connection:
+            connection.execute(f"select pg_advisory_lock({GATE})")
+            held.set()
+            limit = time.monotonic() + 60
+            while time.monotonic() < limit and not re.search(r'"transaction": [1-9]', setting.comment()):
+                time.sleep(0.01)
+
+    held = threading.Event()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(60)
+    yield
+    thread.join()
+
+
+@pytest.mark.parametrize("format", ["custom", "directory", "plain"])
+def test_what_a_killed_attempt_has_committed_is_found(make: Callable[..., Setting], format: str) -> None:
     """It was killed between the commit and the mark that says so."""
-    setting = make(*CONTENTS[content], format=format)
-    setting.kill("restored objects and rows")
-    if content == "tables":
-        setting.execute("insert into restored values (4)", "analyze")  # an application and autovacuum go on
+    setting = make(*CONTENTS, format=format)
+    with gate(setting):
+        setting.kill("restored objects and rows")
+    setting.execute("insert into restored values (4)", "create table written_since (a int)")
     lines: list[str] = []
     assert setting.restore(lines.append, seed="a task", dry_run=True)["dry_run"]
     assert '"begun": true' in setting.comment(), "a dry run changes nothing"
     setting.restore(lines.append, seed="a task")
     assert sum("an earlier attempt of this task has restored" in line for line in lines) == 2
     assert "begun" not in setting.comment()
-    if content == "tables":
-        assert setting.value("select count(*) from restored") == 4
-    # From now on, other objects make no difference.
-    setting.execute("create table written_since (a int)")
     setting.restore(seed="a task")
-    setting.value("select count(*) from written_since")
+    assert setting.value("select count(*) from restored, written_since") == 0
+    assert setting.value("select count(*) from restored") == 4
+
+
+@contextmanager
+def nothing_noted(*_: object) -> Iterator[None]:
+    yield
+
+
+def test_what_was_committed_before_it_was_noted_is_not_believed(
+    make: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The restore was over before its transaction was seen."""
+    monkeypatch.setattr(database, "noted_transaction", nothing_noted)
+    setting = make(*CONTENTS)
+    setting.kill("restored objects and rows")
+    with pytest.raises(ConfigurationError, match="is not empty: it has") as caught:
+        setting.restore(seed="a task")
+    assert caught.value.hint == (
+        "An earlier attempt of this task may have restored these objects: check the database, and restore with mode "
+        "replace if it is not complete."
+    )
+
+
+def test_a_number_that_is_none_is_an_error(failed: Setting) -> None:
+    failed.execute("create table another (a int)")
+    for number, expected in (("9999999999999", ConfigurationError), ('"no"', RestoreError), ("1e40", RestoreError)):
+        comment = re.sub(r'"transaction": \d+', f'"transaction": {number}', failed.comment())
+        failed.execute(f"""comment on database "{failed.target.dbname}" is '{comment}'""")
+        with pytest.raises(expected):
+            failed.restore(seed="a task")
 
 
 @pytest.fixture
@@ -142,8 +189,11 @@ def test_what_failed_is_restored_by_the_next_attempt(failed: Setting) -> None:
     assert "begun" not in failed.comment()
 
 
-def test_what_somebody_made_is_not_taken_for_the_restore(failed: Setting) -> None:
-    failed.execute("create table restored (a int)", "create table another (a int)")
+@pytest.mark.parametrize(
+    "statements", [["create table restored (a int)"], ["create table restored (a int)", "create table another (a int)"]]
+)
+def test_what_somebody_made_is_not_taken_for_the_restore(failed: Setting, statements: list[str]) -> None:
+    failed.execute(*statements)
     with pytest.raises(ConfigurationError, match="is not empty: it has"):
         failed.restore(seed="a task")
 

@@ -47,11 +47,11 @@ def _objects_query() -> str:
         if catalog != "pg_largeobject_metadata":  # users may choose any OID for a large object
             conditions.append(f"oid >= {FIRST_USER_OID}")
         parts.append(
-            f"SELECT 'pg_catalog.{class_of}'::pg_catalog.regclass AS classid, oid AS objid, xmin AS transaction "  # noqa: S608  names above
+            f"SELECT 'pg_catalog.{class_of}'::pg_catalog.regclass AS classid, oid AS objid "  # noqa: S608  names above
             f"FROM pg_catalog.{catalog} WHERE {' AND '.join(conditions)}"
         )
     return (
-        "SELECT o.classid, o.objid, o.transaction FROM (" + " UNION ALL ".join(parts) + ") AS o "  # noqa: S608
+        "SELECT pg_catalog.pg_describe_object(o.classid, o.objid, 0) FROM (" + " UNION ALL ".join(parts) + ") AS o "  # noqa: S608
         "WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d "
         "WHERE d.classid = o.classid AND d.objid = o.objid AND d.deptype = 'e')"
     )
@@ -62,19 +62,12 @@ _OBJECTS = _objects_query()
 
 def user_objects(connection: Session) -> list[str]:
     """Return descriptions (``table film``) of the objects that users created, without members of extensions."""
-    query = f"SELECT pg_catalog.pg_describe_object(o.classid, o.objid, 0) FROM ({_OBJECTS}) AS o"  # noqa: S608  a constant
-    return fetch_column(connection, query)
+    return fetch_column(connection, _OBJECTS)
 
 
 def count_objects(connection: Session) -> int:
     """Return the number of :func:`user_objects`."""
     return int(fetch_value(connection, f"SELECT count(*) FROM ({_OBJECTS}) AS o"))  # noqa: S608  a constant
-
-
-def one_transaction_wrote(connection: Session) -> bool:
-    """Return whether a single transaction was the last to create or alter any of the :func:`user_objects`."""
-    query = f"SELECT count(DISTINCT o.transaction::text) = 1 FROM ({_OBJECTS}) AS o"  # noqa: S608  a constant
-    return bool(fetch_value(connection, query))
 
 
 def count_rows(connection: Session) -> int | None:

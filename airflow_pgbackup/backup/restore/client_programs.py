@@ -23,9 +23,6 @@ from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import ToolProcess
 from airflow_pgbackup.postgres.tools.stderr import INTERLEAVED
 
-APPLICATION = "airflow-pgbackup restore"
-"""application_name of the sessions of pg_restore and psql."""
-
 _CHATTER = re.compile(r"^(?:pg_restore: ?)+(?! ?(?:pg_restore|warning|error|hint|detail|from TOC entry))")
 _BEGINNING = re.compile(r"^(?:pg_restore|psql): |^psql:.*:\d+: ")
 _WARNING = re.compile(rf"^{INTERLEAVED} ?warning: |\bWARNING: ")
@@ -162,7 +159,7 @@ def _run(
         _hinted(),
         ToolProcess(
             command,
-            env=_environment(params),
+            env=_environment(context, params),
             cancel=context.cancel,
             deadline=context.remaining(),
             on_line=output,
@@ -174,10 +171,10 @@ def _run(
         process.wait()
 
 
-def _environment(params: ConnectionParams) -> dict[str, str]:
+def _environment(context: RestoreContext, params: ConnectionParams) -> dict[str, str]:
     env = client_environment(params)
     # The database's own settings may include default_transaction_read_only, and are restored before its rows.
-    env["PGAPPNAME"] = APPLICATION
+    env["PGAPPNAME"] = context.application
     env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} -c default_transaction_read_only=off".strip()
     return env
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,7 @@ class RestoreContext:
     :ivar deadline: of the restore as a whole, on the clock of :func:`time.monotonic`; None for no deadline.
     :ivar identities: decrypt encrypted artifacts.
     :ivar warnings: problems that did not stop the restore, the first 100.
+    :ivar application: application_name of the sessions of pg_restore and psql, of no other restore.
     """
 
     settings: Settings
@@ -34,6 +36,7 @@ class RestoreContext:
     deadline: float | None = None
     identities: Identities = field(default_factory=Identities)
     warnings: list[str] = field(default_factory=list)
+    application: str = field(default_factory=lambda: f"airflow-pgbackup restore {secrets.token_hex(8)}")
 
     def step(self, what: str, **totals: Any) -> Step:
         """Begin a step; see :meth:`.RunContext.step`."""

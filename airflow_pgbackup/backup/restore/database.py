@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -21,6 +21,7 @@ from airflow_pgbackup.backup.restore.new_database import (
     drop_public_schema,
     read_properties,
 )
+from airflow_pgbackup.backup.restore.noted_transaction import noted_transaction
 from airflow_pgbackup.backup.restore.plan import Loader, RestoreStrategy, check_versions, choose_strategy
 from airflow_pgbackup.backup.restore.preconditions import database_oids, require_replaceable
 from airflow_pgbackup.backup.restore.rename import dated_name, drop_replaced, rename_databases
@@ -67,7 +68,7 @@ def _completed_earlier(request: RestoreRequest, state: TargetState, marker: Retr
     if request.dry_run:
         return outcome
     if marker.begun:
-        set_marker(run, target.connection, replace(marker, begun=False))
+        set_marker(run, target.connection, replace(marker, begun=False, transaction=0))
     if marker.replaced:
         maintenance = state.maintenance or target.maintenance(run.cancel)
         with session(maintenance, run.cancel) as connection:
@@ -170,7 +171,10 @@ class _DatabaseRestore:
         marker, marked = self._marker(), False
         if target.mode == "into_empty":  # a failure leaves this: the server may still commit what we have given up
             marked = set_marker(self._run, target.connection, marker and replace(marker, begun=True))
-        with state_in_errors(f'database "{target.database}" was not changed', self._run.say):
+        with (
+            state_in_errors(f'database "{target.database}" was not changed', self._run.say),
+            noted_transaction(self._run, target.connection, marker) if marker and marked else nullcontext(),
+        ):
             self._loader.load(target.connection, single_transaction=True, public_exists=self._state.public_exists)
         self._run.say(f"restored objects and rows into {target.database}")
         if marker and marked:

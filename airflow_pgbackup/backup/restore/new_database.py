@@ -12,7 +12,6 @@ import psycopg
 from airflow_pgbackup.backup.databases.sessions import fetch_value, server_message, session, translated_errors
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
 from airflow_pgbackup.backup.databases.user_objects import count_objects, count_rows
-from airflow_pgbackup.backup.restore.client_programs import APPLICATION
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -130,7 +129,7 @@ def count_contents(run: RestoreContext, params: ConnectionParams) -> DatabaseCou
         translated_errors(f"counting the objects and rows in {params.dbname}"),
     ):
         deadline = time.monotonic() + _QUIET_SECONDS
-        while fetch_value(connection, _TOOL_SESSIONS, [APPLICATION]) and time.monotonic() < deadline:
+        while fetch_value(connection, _TOOL_SESSIONS, [run.application]) and time.monotonic() < deadline:
             time.sleep(0.05)
         size = fetch_value(connection, "SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
         return DatabaseCounts(count_objects(connection), count_rows(connection), int(size))

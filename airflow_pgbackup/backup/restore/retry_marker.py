@@ -3,10 +3,10 @@
 The result of a successful task can be lost. Its retry would replace the database again, and with it what applications
 have written since; or it would fail, as the database exists. So the comment of the restored database gets a line: the
 request, the backup, and the name of the old database. Where the restore ends with a rename, the line is written before
-and takes effect with it, as it belongs to the database. A database that is filled in place gets it before, as begun,
-and again after the commit. An attempt that is killed in between leaves the objects of a single transaction in a
-database that was empty; objects of others are not mistaken for them. The next restore of that database removes the
-line.
+and takes effect with it, as it belongs to the database. A database that is filled in place gets it before, as begun;
+again while the tool fills it, with the number of its transaction; and again after the commit. After an attempt that was
+killed in between, the server knows whether that transaction was committed. The next restore of that database removes
+the line.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class RetryMarker:
     :ivar request: digest of the request, see :func:`request_digest`.
     :ivar series: the path of the backup's series in the repository; `id` is the backup's.
     :ivar replaced: the new name of the old database, empty if there was none; `oid` is its OID.
-    :ivar begun: the restore into the empty database has begun; the database's objects show whether it is complete.
+    :ivar begun: the restore into the empty database has begun.
+    :ivar transaction: the one that fills it, as txid_current() returns it; 0 if it is not known.
     """
 
     request: str
@@ -49,12 +50,13 @@ class RetryMarker:
     replaced: str
     oid: int
     begun: bool = False
+    transaction: int = 0
 
     @property
     def line(self) -> str:
         fields = asdict(self)
-        if not self.begun:  # earlier versions do not know it
-            del fields["begun"]
+        if not self.begun:  # earlier versions do not know them
+            del fields["begun"], fields["transaction"]
         return f"airflow-pgbackup: {json.dumps(fields)}"
 
 
@@ -85,17 +87,24 @@ def set_marker(run: RestoreContext, database: ConnectionParams, marker: RetryMar
     :return: False if that failed, which is a warning.
     :raises Canceled: the restore was canceled.
     """
-    line = marker.line if marker else ""
     with session(database, run.cancel) as connection:
         try:
-            comment = fetch_value(connection, _COMMENT[0], [database.dbname]) or ""
-            text = "\n".join(filter(None, [unmarked(comment), line]))
-            if text != comment:
-                connection.execute("SELECT pg_catalog.set_config('pgbackup.comment', %s, false)", [text])
-                connection.execute(_COMMENT[1])
+            write_marker(connection, database.dbname, marker)
         except psycopg.errors.QueryCanceled:
             raise
         except psycopg.Error as error:
             run.warn(f"a retry cannot know that the restore is complete: {server_message(error)}")
             return False
     return True
+
+
+def write_marker(connection: Session, database: str, marker: RetryMarker | None) -> None:
+    """Write or remove the marker of the connected database, as :func:`set_marker` does.
+
+    :raises psycopg.Error: that failed.
+    """
+    comment = fetch_value(connection, _COMMENT[0], [database]) or ""
+    text = "\n".join(filter(None, [unmarked(comment), marker.line if marker else ""]))
+    if text != comment:
+        connection.execute("SELECT pg_catalog.set_config('pgbackup.comment', %s, false)", [text])
+        connection.execute(_COMMENT[1])

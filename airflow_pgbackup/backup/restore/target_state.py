@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import Session, session
-from airflow_pgbackup.backup.databases.user_objects import one_transaction_wrote
+from airflow_pgbackup.backup.restore.noted_transaction import is_complete
 from airflow_pgbackup.backup.restore.preconditions import (
     has_public_schema,
     require_empty,
@@ -21,6 +21,10 @@ from airflow_pgbackup.backup.restore.retry_marker import RetryMarker, find_marke
 from airflow_pgbackup.errors import ConfigurationError, ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
+_MAYBE_COMPLETE_HINT = (
+    "An earlier attempt of this task may have restored these objects: check the database, and restore with mode "
+    "replace if it is not complete."
+)
 CREATEDB_HINT = "Grant it CREATEDB with ALTER ROLE, or restore with mode into_empty and without jobs."
 
 
@@ -53,9 +57,12 @@ def inspect_target(request: RestoreRequest) -> TargetState:
             if target.mode == "into_empty":
                 try:
                     require_empty(connection, target.connection.label)
-                except ConfigurationError:
+                except ConfigurationError as error:
                     earlier = _marked(connection, request)
-                    if earlier is None or (earlier.begun and not one_transaction_wrote(connection)):
+                    if earlier is None:
+                        raise
+                    if not is_complete(connection, earlier):
+                        error.hint = _MAYBE_COMPLETE_HINT
                         raise
             return TargetState(server, None, has_public_schema(connection), earlier)
     maintenance = target.maintenance(cancel)

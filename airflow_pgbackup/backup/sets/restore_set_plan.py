@@ -10,6 +10,7 @@ from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.reference import reference_of
+from airflow_pgbackup.backup.restore.noted_transaction import is_complete
 from airflow_pgbackup.backup.restore.plan import check_versions, major_version
 from airflow_pgbackup.backup.restore.preconditions import require_empty
 from airflow_pgbackup.backup.restore.request import require_may_create
@@ -175,6 +176,7 @@ def plan_databases(
     with session(connection, cancel) as opened:
         server = ServerInfo.read(opened, label)
         markers = {name: find_marker(opened, name) for name in names.values() if name in server.databases}
+        complete = {name for name, marker in markers.items() if marker and is_complete(opened, marker)}
     major = major_version(found.server_version)
     check_versions(major, server, allow_older=target.allow_older_server, label=label)
     require_may_create(server, "Connect as a superuser, or grant the role CREATEDB with ALTER ROLE.")
@@ -184,11 +186,11 @@ def plan_databases(
         marker = markers.get(name)
         mode: str | None = "create"
         seed = f"restore_set {(uuid, found.location, target.prefix, member.database)}"
-        ours = marker if marker and marker.request == request_digest(seed) else None
+        ours = marker if marker and name in complete and marker.request == request_digest(seed) else None
         if ours and not ours.begun:
             mode = None
         elif name in _ALWAYS_EXIST and (ours or _is_empty(connection.with_database(name), cancel)):
-            mode = "into_empty"  # which looks whether a restore that had begun is complete
+            mode = "into_empty"  # which finds a restore that is complete
         elif name in markers:
             taken.append(name)
         planned.append(PlannedDatabase(member, reference, name, mode, seed))

@@ -152,7 +152,9 @@ def test_a_restore_into_an_existing_database_that_was_killed_at_its_end_is_compl
     make_set(["app", "postgres"])
     restored(here, target)
     comment = "select shobj_description(oid, 'pg_database') from pg_database where datname = 'postgres'"
-    begun = rows(target.params, comment)[0].replace("}", ', "begun": true}')
+    written = rows(target.params, comment)[0]
+    committed = rows(target.params, "select txid_current()")[0]
+    begun = written.replace("}", f', "begun": true, "transaction": {committed}}}')
     run(target.params, sql.SQL("comment on database postgres is {}").format(begun))
     outcome = restored(here, target)
     assert [(one["database"], one["outcome"]) for one in outcome["databases"]] == [
@@ -160,6 +162,23 @@ def test_a_restore_into_an_existing_database_that_was_killed_at_its_end_is_compl
         ("postgres", "restored"),
     ]
     assert "begun" not in rows(target.params, comment)[0]
+
+
+def test_a_restore_into_an_existing_database_that_only_began_is_not_complete(
+    target: PostgresServer, here: Repository, make_set: Callable[..., BackupSet]
+) -> None:
+    make_set(["app", "postgres"])
+    restored(here, target)
+    run(target.params, "drop database app")
+    comment = "select shobj_description(oid, 'pg_database') from pg_database where datname = 'postgres'"
+    begun = rows(target.params, comment)[0].replace("}", ', "begun": true}')
+    run(target.params, sql.SQL("comment on database postgres is {}").format(begun), "create table others (a int)")
+    try:
+        with pytest.raises(ConfigurationError, match=r"already has database postgres\. "):
+            restored(here, target)
+        assert names(target) == {"postgres"}, "nothing was restored"
+    finally:
+        run(target.params, "drop table others")
 
 
 def test_beside_what_the_server_has(
