@@ -717,6 +717,13 @@ with ToolProcess(["/bin/sh", "-c", "cat; exit 1"], env=env, stdin=Endless()) as 
 """
 
 
+def test_a_source_that_hangs_does_not_keep_the_worker_alive() -> None:
+    script = FED.replace("cat; exit 1", "exit 3")
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 1
+    assert "ToolError: sh failed (exit 3)" in ended.stderr
+
+
 def test_a_tool_that_fails_because_its_worker_was_killed_leaves_no_private_directory(tmp_path: Path) -> None:
     """Its input ends when the worker dies, a moment before its leader can notice that."""
     folders = [tmp_path / str(number) for number in range(12)]
