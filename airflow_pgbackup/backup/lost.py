@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby, takewhile
+from itertools import dropwhile, groupby, takewhile
 
 from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.repository.base import Repository
@@ -25,10 +25,12 @@ class LostFile:
     """A file whose first version is not the one that readers see.
 
     :param first: that version. :param above: the other versions of its key and its delete markers, newest first.
+    :param unfinished: whether it was overwritten and then hidden, as a revert leaves it that was killed.
     """
 
     first: Version
     above: tuple[Version, ...]
+    unfinished: bool = False
 
     @property
     def hidden(self) -> bool:
@@ -110,7 +112,7 @@ def _lost(repository: Repository, files: Mapping[str, list[Version]]) -> LostBac
     manifest = lost.get(MANIFEST_FILE)
     split = split_key(next(iter(files.values()))[0].key)
     assert split is not None  # noqa: S101  as when it was grouped
-    replaced = [one for path, one in lost.items() if not one.hidden and _shows(path, one)]
+    replaced = [one for path, one in lost.items() if _shows(path, one)]
     deleted = [manifest] if manifest is not None and manifest.hidden else []
     if not deleted and not replaced:
         deleted = _deleted_data(repository, split[0], split[1], lost)
@@ -132,13 +134,19 @@ def _file(versions: list[Version]) -> LostFile | None:
     first = data[-1]
     if any(v.latest and (v.etag, v.size, v.deleted) == (first.etag, first.size, False) for v in versions):
         return None
-    return LostFile(first, tuple(version for version in versions if version is not first))
+    below = dropwhile(lambda version: version.deleted, versions)
+    since = list(takewhile(lambda version: not version.deleted, below))
+    unfinished = versions[0].deleted and since[0].etag != since[-1].etag
+    return LostFile(first, tuple(version for version in versions if version is not first), unfinished)
 
 
 def _shows(path: str, file: LostFile) -> bool:
     """Return whether a listing shows that it was overwritten. A copy of a large artifact has another ETag than the
     original, so only its size counts; verify compares its bytes."""
-    small = path == MANIFEST_FILE or VerificationName.parse(path) is not None
+    verification = VerificationName.parse(path) is not None
+    if file.hidden:  # manifests and artifacts then count as deleted
+        return verification and file.unfinished
+    small = path == MANIFEST_FILE or verification
     return small or any(version.latest and version.size != file.first.size for version in file.above)
 
 

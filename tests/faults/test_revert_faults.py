@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3.session
 import pytest
@@ -14,6 +14,7 @@ from faulty_s3 import Call, FaultyS3
 from honest import write_backup
 
 from airflow_pgbackup.backup.fsck import fsck
+from airflow_pgbackup.backup.undelete import undelete
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.repository.base import Repository
@@ -59,8 +60,15 @@ class Overwritten:
         found = [*answer.get("Versions", []), *answer.get("DeleteMarkers", [])]
         return {(each["VersionId"], each["IsLatest"]) for each in found}
 
+    def markers(self) -> list[str]:
+        answer = self.client.list_object_versions(Bucket=self.bucket, Prefix=self.manifest)
+        return [marker["VersionId"] for marker in answer.get("DeleteMarkers", [])]
+
     def revert(self) -> None:
         fsck(repository=self.repository, revert=True)
+
+    def undelete(self) -> None:
+        undelete(repository=self.repository, series=APP, id=self.id)
 
     def require_verified(self) -> None:
         assert read_evidence(self.repository, APP, self.id).backup.state == "verified"
@@ -94,3 +102,78 @@ def test_nothing_is_changed_where_versioning_cannot_be_read(
     assert overwritten.versions() == before
     overwritten.revert()
     overwritten.require_verified()
+
+
+def hides(call: Call) -> bool:
+    return "versionId" not in call.query
+
+
+def shows(call: Call) -> bool:
+    return "versionId" in call.query
+
+
+def test_a_lost_answer_to_the_deletion_leaves_the_file_as_it_was(overwritten: Overwritten, proxy: FaultyS3) -> None:
+    """Each retry of the deletion makes a delete marker too."""
+    before = overwritten.versions()
+    fault = proxy.fault("DeleteObject", "lose", times=ALWAYS, when=hides)
+    with pytest.raises(RepositoryError, match="cannot restore a version of") as caught:
+        overwritten.revert()
+    assert "hidden" not in str(caught.value)
+    assert fault.hits > 1
+    assert overwritten.versions() == before
+    fault.times = 0
+    overwritten.revert()
+    overwritten.require_verified()
+
+
+@pytest.mark.parametrize("how", [{"kind": "answer", "status": 403, "code": "AccessDenied"}, {"kind": "reset"}])
+def test_what_may_stay_hidden_is_said(overwritten: Overwritten, proxy: FaultyS3, how: dict[str, Any]) -> None:
+    proxy.fault("DeleteObject", "lose", times=ALWAYS, when=hides)
+    proxy.fault("DeleteObject", times=ALWAYS, when=shows, **how)
+    command = f"pgbackup undelete {overwritten.repository.uri} prod/app {overwritten.id}"
+    with pytest.raises(RepositoryError, match=r"cannot restore a version of .*; the file may be hidden") as caught:
+        overwritten.revert()
+    assert command in (caught.value.hint or "")
+    report = fsck(repository=overwritten.repository)
+    assert not report.sound
+    (found,) = [finding for finding in report.findings if finding.code == "deleted"]
+    assert f"pg/{found.key}" == overwritten.manifest
+    assert found.message.startswith("was overwritten, and then deleted at ")
+    assert command in found.hint
+    proxy.faults.clear()
+    overwritten.undelete()
+    overwritten.require_verified()
+    assert fsck(repository=overwritten.repository).findings == ()
+
+
+def test_a_damaged_copy_leaves_the_backup_visible(overwritten: Overwritten, proxy: FaultyS3) -> None:
+    """The copy is deleted because it differs, which makes a delete marker of its own."""
+
+    def confirms(call: Call) -> bool:
+        return proxy.count("CopyObject") > 0 and call.key.endswith(overwritten.manifest)
+
+    proxy.fault("HeadObject", "shrink", when=confirms)
+    with pytest.raises(RepositoryError, match="differs from what was sent: 1 of") as caught:
+        overwritten.revert()
+    assert "hidden" not in str(caught.value)
+    assert proxy.count("DeleteObject") == 4
+    assert overwritten.markers() == []
+    overwritten.revert()
+    overwritten.require_verified()
+
+
+def test_an_overwritten_verification_that_is_hidden_can_be_restored(overwritten: Overwritten) -> None:
+    """As a kill between its deletion and its copy leaves it."""
+    overwritten.revert()
+    folder = f"pg/{backup_folder(APP, overwritten.id)}/verification-"
+    (key,) = [
+        item["Key"] for item in overwritten.client.list_objects_v2(Bucket=overwritten.bucket, Prefix=folder)["Contents"]
+    ]
+    overwritten.client.put_object(Bucket=overwritten.bucket, Key=key, Body=FORGED)
+    overwritten.client.delete_object(Bucket=overwritten.bucket, Key=key)
+    report = fsck(repository=overwritten.repository)
+    (found,) = report.findings
+    assert (found.severity, found.code, f"pg/{found.key}") == ("error", "deleted", key)
+    overwritten.undelete()
+    overwritten.require_verified()
+    assert fsck(repository=overwritten.repository).findings == ()

@@ -21,7 +21,7 @@ CODES = {
     "attempt": "files of an attempt that did not become the backup",
     "checksum": "a file was read and its SHA-256 differs from its manifest's",
     "clock": "a backup starts, or a backup set was written, in the future",
-    "deleted": "a backup that a versioned bucket hides and still holds; an error if it is locked",
+    "deleted": "a backup that a versioned bucket hides and still holds; an error if it is locked, or was overwritten",
     "foreign_file": "a file that is not one of ours",
     "incomplete": "a backup's folder without a manifest",
     "manifest": "a manifest that is empty, too large, not JSON, or violates its schema",

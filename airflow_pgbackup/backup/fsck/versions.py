@@ -51,17 +51,21 @@ def _check_deleted(repository: Repository, versions: Iterable[Version], findings
     """Report what was deleted and can be restored. prune deletes nothing that is locked, so somebody else did."""
     unlocked = 0
     for one in lost_among(repository, versions):
-        if one.why != "deleted":
-            continue
-        if one.locked:
-            key = f"{one.series.path}/{one.id}"
+        undelete = command(f"undelete {repository.uri} {one.series.path} {one.id}")
+        unfinished = [file for file in one.files if file.unfinished]
+        if one.why == "deleted" and one.locked:
             findings.error(
                 "deleted",
-                key,
+                f"{one.series.path}/{one.id}",
                 f"was deleted although it is locked {one.locked}, at {one.at.isoformat()}",
-                f"Run {command('undelete')} {repository.uri} {one.series.path} {one.id}, and find out who did it.",
+                f"Run {undelete}, and find out who did it.",
             )
-        else:
+        elif unfinished:
+            for file in unfinished:
+                message = f"was overwritten, and then deleted at {file.above[0].modified.isoformat()}"
+                hint = f"Run {undelete}: fsck with --revert may have been interrupted."
+                findings.error("deleted", file.first.key, message, hint)
+        elif one.why == "deleted":
             unlocked += 1
     if unlocked:
         hint = f"{command('undelete')} lists them. A lifecycle rule for noncurrent versions removes them for good."

@@ -10,7 +10,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, RepositoryError
-from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key
+from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
 from airflow_pgbackup.repository.protection import Protection, ProtectionSettings, Version
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.copying import copy_source
@@ -20,6 +20,7 @@ from airflow_pgbackup.repository.s3.settings import read_lock_configuration, rea
 from airflow_pgbackup.repository.s3.unfinished import server_time
 from airflow_pgbackup.repository.s3.upload import Upload
 from airflow_pgbackup.repository.s3.versions import NULL, head_version, hiding, list_versions, remove_markers
+from airflow_pgbackup.wording import command
 
 
 class S3Protection(Protection):
@@ -125,14 +126,23 @@ class S3Protection(Protection):
         with self._bucket.errors(what):
             if remove_markers(self._bucket, key, above):
                 return
-            if _replaces_data(version, above):
-                self._require_versioning(what)
             head = head_version(self._bucket, key, version.id)
             if head is None:
                 raise BackupNotFound(f"{what}: it was removed meanwhile")
             source = copy_source(self._bucket, key, version.id)
-            with hiding(self._bucket, key) as hide:
-                self._upload(version.key).copy(source, head, self._bucket.check, hide)
+            upload = self._upload(version.key)
+            if not _replaces_data(version, above):
+                upload.copy(source, head, self._bucket.check)
+                return
+            self._require_versioning(what)
+            with hiding(self._bucket, key, self._how_to_show(version.key)) as hide, self._bucket.errors(what):
+                upload.copy(source, head, self._bucket.check, hide)
+
+    def _how_to_show(self, key: str) -> str:
+        if (parts := split_key(key)) is None:
+            return f"If {self._uri}/{key} is hidden, remove its newest delete marker."
+        series, id, _ = parts
+        return f"If it is hidden, {command(f'undelete {self._uri} {series.path} {id}')} brings it back."
 
     def _require_versioning(self, what: str) -> None:
         """Check that hiding and copying add to the versions of a key.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from datetime import timezone
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.repository.protection import Version
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.errors import MISSING, code_of, status_of
@@ -67,33 +68,55 @@ def remove_markers(bucket: Bucket, key: str, above: Sequence[Version]) -> bool:
 
 
 @contextmanager
-def hiding(bucket: Bucket, key: str) -> Iterator[Callable[[], None]]:
-    """Yield a function that hides the current version of a key behind a delete marker, and remove it after an error."""
-    markers: list[str] = []
+def hiding(bucket: Bucket, key: str, hint: str) -> Iterator[Callable[[], None]]:
+    """Yield a function that hides the current version of a key behind a delete marker.
+
+    After an error, all delete markers that were made since are removed: also those of requests whose answer was lost,
+    and of a damaged copy that was deleted.
+
+    :param hint: how to show a key that stays hidden.
+    :raises RepositoryError: as the one that passed here, but the key may be hidden.
+    """
+    before: set[str] | None = None
 
     def hide() -> None:
-        if bucket.head(key) is not None and (marker := bucket.call("DeleteObject", Key=key).get("VersionId")):
-            markers.append(marker)
+        nonlocal before
+        if bucket.head(key) is not None:
+            before = _markers(bucket, key)
+            bucket.call("DeleteObject", Key=key)
 
     try:
         yield hide
-    except BaseException:
-        for marker in markers:
-            _show(bucket, key, marker)
-        raise
+    except BaseException as error:
+        if before is None or _show(bucket, key, before):
+            raise
+        if not isinstance(error, RepositoryError):  # an interruption
+            log.warning("s3://%s/%s may be hidden. %s", bucket.name, printable(key), hint)
+            raise
+        message = f"{error.message}; the file may be hidden behind a delete marker"
+        raise RepositoryError(message, hint=" ".join(filter(None, (error.hint, hint))), retry=error.retry) from error
 
 
-def _show(bucket: Bucket, key: str, marker: str) -> None:
+def _show(bucket: Bucket, key: str, before: Set[str]) -> bool:
+    """Remove the delete markers that were made since; return whether that succeeded."""
     try:
-        bucket.call("DeleteObject", Key=key, VersionId=marker)
+        for marker in _markers(bucket, key) - before:
+            bucket.call("DeleteObject", Key=key, VersionId=marker)
     except (ClientError, BotoCoreError) as error:
         log.warning(
-            "s3://%s/%s stays hidden: its delete marker %s could not be removed (%s)",
+            "a delete marker of s3://%s/%s could not be removed (%s)",
             bucket.name,
             printable(key),
-            printable(marker),
             printable(code_of(error) or type(error).__name__),
         )
+        return False
+    return True
+
+
+def _markers(bucket: Bucket, key: str) -> set[str]:
+    """Return the ids of a key's delete markers, of which the newest are on the first page."""
+    page = bucket.call("ListObjectVersions", Prefix=key)
+    return {str(item["VersionId"]) for item in page.get("DeleteMarkers", ()) if item["Key"] == key}
 
 
 def _version(item: Mapping[str, Any], root: str, *, deleted: bool) -> Version:

@@ -140,15 +140,17 @@ def test_a_refused_copy_changes_nothing_where_versions_may_be_deleted(
     refuse_copies(client)
     if not delete_versions:
         refuse_to_delete_versions(client)
-    with pytest.raises(RepositoryError, match="cannot restore a version of"):
+    with pytest.raises(RepositoryError, match="cannot restore a version of") as caught:
         fsck(repository=repository, revert=True)
+    assert ("may be hidden" in caught.value.message) is not delete_versions
     if delete_versions:
         assert client.get_object(Bucket=bucket, Key=manifest)["Body"].read() == b"{}"
         assert caplog.messages == []
     else:
         assert manifest not in keys_of(repository, lost)
         (said,) = caplog.messages
-        assert said.startswith(f"s3://{bucket}/{manifest} stays hidden: its delete marker")
+        assert said == f"a delete marker of s3://{bucket}/{manifest} could not be removed (AccessDenied)"
+        assert f"pgbackup undelete {repository.uri} prod/app {lost}" in (caught.value.hint or "")
     assert [one.id for one in find_lost(repository)] == [lost]
 
 
