@@ -15,10 +15,7 @@ from airflow_pgbackup.backup.private_copy import clone, create, disk_errors, req
 from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.streams import MAGIC
-from airflow_pgbackup.errors import (
-    BackupNotFound,
-    VerificationFailed,
-)
+from airflow_pgbackup.errors import BackupNotFound, RepositoryError, VerificationFailed
 from airflow_pgbackup.postgres.archive.archive_file import artifact_format
 from airflow_pgbackup.postgres.archive.member_names import check_directory_names, check_member_names
 from airflow_pgbackup.postgres.archive.summary import TableDigest
@@ -173,6 +170,24 @@ def require_not_removed(repository: Repository, manifest: Manifest) -> None:
             f"backup {manifest.series}/{manifest.id} was removed from {repository.uri} during the operation",
             hint="Choose another backup; a pin keeps a backup from prune.",
         )
+
+
+@contextmanager
+def unless_removed(repository: Repository, manifest: Manifest) -> Iterator[None]:
+    """Raise an error of the ``with`` only if the backup still exists, or if that cannot be found out.
+
+    :raises BackupNotFound: instead, as :func:`require_not_removed`.
+    """
+    try:
+        yield
+    except (RepositoryError, VerificationFailed) as error:
+        try:
+            require_not_removed(repository, manifest)
+        except BackupNotFound as removed:
+            raise removed from error
+        except RepositoryError:  # the first error says more
+            pass
+        raise
 
 
 def _prepare(repository: Repository, manifest: Manifest, path: Path, size: int) -> None:

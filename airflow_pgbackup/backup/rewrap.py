@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from airflow_pgbackup.backup.artifact import each_file, require_not_removed
+from airflow_pgbackup.backup.artifact import each_file, require_not_removed, unless_removed
 from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.checked import Expected
 from airflow_pgbackup.backup.context import RunContext
@@ -139,7 +139,8 @@ class _Rewrap:
         step = self.context.step(f"rewrapping {artifact.name}", bytes_total=artifact.size)
         with step, attempt(self.repository, old.series, self.id, self.context.log) as mine:
             write = self._directory if artifact.format == "directory" else self._file
-            new = self._manifest(mine, write(mine, step))
+            with unless_removed(self.repository, old):
+                new = self._manifest(mine, write(mine, step))
             require_not_removed(self.repository, old)
             self.context.cancel.check()
             found = mine.commit(new, lambda other: is_made_of(other, old, self.recipients))
@@ -197,7 +198,6 @@ class _Rewrap:
         old, key = self.old, self.old.key(file)
         entry = self.repository.stat(key)
         if entry is None or entry.size != file.size:
-            require_not_removed(self.repository, old)
             found = f"has {entry.size} bytes, expected {file.size}" if entry else "is missing"
             raise VerificationFailed(f"{self.repository.location(key)} {found}", hint=_HINT)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from airflow_pgbackup.backup.artifact import require_not_removed
+from airflow_pgbackup.backup.artifact import unless_removed
 from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.copied import verifications_to_copy
@@ -69,17 +69,13 @@ def upload(
     context = context or RunContext()
     sweep_leftovers(context)
     job = _Copy(source, destination, evidence, context)
-    try:
-        there = job.find_copy()
-        if there is not None:
-            context.log(f"backup {manifest.series}/{manifest.id} is already in {destination.uri}")
-        else:
-            destination.probe(context.log)
-            there = job.run()
-        job.copy_verifications(there)
-    except BackupNotFound:  # of a file
-        require_not_removed(source, manifest)
-        raise
+    there = job.find_copy()
+    if there is not None:
+        context.log(f"backup {manifest.series}/{manifest.id} is already in {destination.uri}")
+    else:
+        destination.probe(context.log)
+        there = job.run()
+    job.copy_verifications(there)
     copied = read_evidence(destination, manifest.series, manifest.id)
     copied.require_complete()
     return reference_of(destination, copied)
@@ -149,11 +145,12 @@ class _Copy:
             attempt(self.destination, manifest.series, manifest.id, self.say) as mine,
         ):
             copied = manifest.moved(self.destination.uuid, mine.name)
-            if artifact.format == "directory":
-                self._directory(progress, mine)
-            else:
-                self._file(copied, progress, mine)
-            self._require_all(copied, mine.written)
+            with unless_removed(self.source, manifest):
+                if artifact.format == "directory":
+                    self._directory(progress, mine)
+                else:
+                    self._file(copied, progress, mine)
+                self._require_all(copied, mine.written)
             self.cancel.check()
             found = mine.commit(copied, self._is_same)
         if not mine.has_made(found):
@@ -173,7 +170,6 @@ class _Copy:
         source_key, key = self.manifest.key(file), copied.key(file)
         entry = self.source.stat(source_key)
         if entry is None or entry.size != file.size:
-            require_not_removed(self.source, self.manifest)
             found = f"has {entry.size} bytes, expected {file.size}" if entry else "is missing"
             raise VerificationFailed(f"{self.source.location(source_key)} {found}", hint="Choose another backup.")
         mine.written.append(key)
@@ -231,8 +227,16 @@ class _Copy:
 
         :param there: the backup in the destination.
         """
+        with unless_removed(self.source, self.manifest):
+            copies = self._read_verifications(there)  # all, before one is written
+        for key, data in copies.items():
+            with suppress(AlreadyExists):  # another upload was first
+                self.destination.write_bytes(key, data)
+
+    def _read_verifications(self, there: Evidence) -> dict[str, bytes]:
+        """Return what to write for each key, in this order."""
         folder = layout.backup_folder(self.manifest.series, self.manifest.id)
-        copies: dict[str, bytes] = {}  # all are read before one is written
+        copies: dict[str, bytes] = {}
         room = MOST_BYTES
         for seen in verifications_to_copy(self.evidence, self.say):
             name = VerificationName(seen.finished_at, seen.level, seen.result)
@@ -240,9 +244,7 @@ class _Copy:
                 key = f"{folder}/{name.file}"
                 copies[key] = self._read_again(key, name, min(room, MAX_BYTES))
                 room -= len(copies[key])
-        for key, data in copies.items():
-            with suppress(AlreadyExists):  # another upload was first
-                self.destination.write_bytes(key, data)
+        return copies
 
     def _read_again(self, key: str, name: VerificationName, limit: int) -> bytes:
         """Return the bytes of a verification, checked again: only what was checked is written."""

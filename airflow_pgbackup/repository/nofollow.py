@@ -49,10 +49,14 @@ def open_member(path: Path) -> BinaryIO:
 def members_of(directory: Path) -> list[str]:
     """Return the paths of the files in a directory to be written to a repository, relative to it, sorted.
 
-    :raises RepositoryError: there are none, or something in it is neither a file nor a directory.
+    :raises RepositoryError: there are none, something in it is neither a file nor a directory, or it cannot be read.
     """
     members = []
-    for path in sorted(directory.rglob("*")):
+    try:
+        paths = sorted(directory.rglob("*"))
+    except OSError as error:  # such as a directory that is removed meanwhile
+        raise RepositoryError(f"cannot read {directory}: {(error.strerror or type(error).__name__).lower()}") from None
+    for path in paths:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise RepositoryError(f"{path} is neither a file nor a directory: not brought into the repository")
         if path.is_file():

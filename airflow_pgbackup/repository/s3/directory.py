@@ -7,13 +7,14 @@ reader ever sees part of a dump that failed.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from botocore.exceptions import ClientError
 
@@ -124,33 +125,36 @@ class DirectoryUpload:
             raise
 
     def _send(self, member: str) -> _Early:
-        path = self._folder / member
         upload = self._begin(self._bucket, member, None)
-        with open_member(path) as stream, self._bucket.errors(f"cannot write {upload.what}"):
+        with open_member(self._folder / member) as stream, self._bucket.errors(f"cannot write {upload.what}"):
             source = ByteSource(counted(stream, member, self._on_read), digest=True, cancel=self._stop)
-            return _Early(upload, source, upload.send(source, path.stat().st_size))
+            return _Early(upload, source, upload.send(source, _size_of(stream)))
 
     def _sent(self, future: Future[_Early]) -> None:
         if not future.cancelled() and (error := future.exception()) is not None:
             self._on_failure(error)
 
     def _finish(self, member: str, sha256: str | None) -> tuple[dict[str, Any], str]:
-        path = self._folder / member
-        size = path.stat().st_size
-        if (waiting := self._early.get(member)) is not None:
-            early = waiting.result()
-            self._stop.check()
-            self._settled.add(member)
-            if early.source.size == size and sha256 in (None, early.source.sha256):
-                with self._bucket.errors(f"cannot write {early.upload.what}"), _unless_swept():
-                    return early.upload.finish(early.sent), early.source.sha256
-            else:  # it has grown, or was not the expected file
-                early.upload.drop(early.sent)
-        upload = self._begin(self._bucket, member, sha256)
-        with open_member(path) as stream, self._bucket.errors(f"cannot write {upload.what}"):
-            reader = counted(stream, member, self._on_read)
-            source = ByteSource(reader, sha256=sha256, digest=True, cancel=self._stop)
-            return upload.run(source, size), source.sha256
+        with open_member(self._folder / member) as stream:
+            size = _size_of(stream)
+            if (waiting := self._early.get(member)) is not None:
+                early = waiting.result()
+                self._stop.check()
+                self._settled.add(member)
+                if early.source.size == size and sha256 in (None, early.source.sha256):
+                    with self._bucket.errors(f"cannot write {early.upload.what}"), _unless_swept():
+                        return early.upload.finish(early.sent), early.source.sha256
+                else:  # it has grown, or was not the expected file
+                    early.upload.drop(early.sent)
+            upload = self._begin(self._bucket, member, sha256)
+            with self._bucket.errors(f"cannot write {upload.what}"):
+                reader = counted(stream, member, self._on_read)
+                source = ByteSource(reader, sha256=sha256, digest=True, cancel=self._stop)
+                return upload.run(source, size), source.sha256
+
+
+def _size_of(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
 
 
 @contextmanager
