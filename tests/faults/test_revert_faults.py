@@ -34,7 +34,7 @@ ALWAYS = 1000
 class Overwritten:
     """A repository with one backup, whose manifest somebody has overwritten.
 
-    :ivar repository: through the proxy. :ivar client: without it.
+    :ivar repository: through the proxy, with the client `through`. :ivar client: without it.
     """
 
     def __init__(self, s3: S3Server, proxy: FaultyS3) -> None:
@@ -43,9 +43,9 @@ class Overwritten:
         self.client.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"})
         session = boto3.session.Session(s3.access_key, s3.secret_key, region_name="us-east-1")
         config = Config(proxies={}, retries={"max_attempts": 1}, s3={"addressing_style": "path"})
-        through = session.client("s3", endpoint_url=proxy.url, config=config)
+        self.through: S3Client = session.client("s3", endpoint_url=proxy.url, config=config)
         self.repository: Repository = open_repository(
-            f"s3://{self.bucket}/pg", s3=S3Options(client_factory=lambda: through)
+            f"s3://{self.bucket}/pg", s3=S3Options(client_factory=lambda: self.through)
         )
         self.repository.init()
         started = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(hours=1)
@@ -177,3 +177,44 @@ def test_an_overwritten_verification_that_is_hidden_can_be_restored(overwritten:
     overwritten.undelete()
     overwritten.require_verified()
     assert fsck(repository=overwritten.repository).findings == ()
+
+
+def test_what_was_reverted_and_then_deleted_is_no_fault(overwritten: Overwritten) -> None:
+    overwritten.revert()
+    overwritten.client.delete_object(Bucket=overwritten.bucket, Key=overwritten.manifest)
+    report = fsck(repository=overwritten.repository)
+    assert report.sound
+    assert [finding.severity for finding in report.findings if finding.code == "deleted"] == ["note"]
+
+
+@pytest.mark.parametrize("may_delete_versions", [True, False])
+def test_an_interrupted_revert_shows_the_file_again_or_says_how(
+    overwritten: Overwritten, proxy: FaultyS3, may_delete_versions: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = overwritten.versions()
+
+    def interrupt(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    overwritten.through.meta.events.register("before-call.s3.CopyObject", interrupt)
+    if not may_delete_versions:
+        proxy.fault("DeleteObject", "answer", status=403, code="AccessDenied", when=shows)
+    with pytest.raises(KeyboardInterrupt):
+        overwritten.revert()
+    if may_delete_versions:
+        assert overwritten.versions() == before
+        assert caplog.messages == []
+    else:
+        assert len(overwritten.markers()) == 1
+        assert f"pgbackup undelete {overwritten.repository.uri} prod/app {overwritten.id} brings it" in caplog.text
+
+
+def test_no_command_shows_a_hidden_repository_file(overwritten: Overwritten, proxy: FaultyS3) -> None:
+    overwritten.revert()
+    overwritten.client.put_object(Bucket=overwritten.bucket, Key="pg/repository.json", Body=FORGED)
+    proxy.fault("CopyObject", "answer", status=403, code="AccessDenied")
+    proxy.fault("DeleteObject", "answer", status=403, code="AccessDenied", when=shows)
+    with pytest.raises(RepositoryError, match="the file may be hidden behind a delete marker") as caught:
+        overwritten.revert()
+    hidden = f"{overwritten.repository.uri}/repository.json"
+    assert (caught.value.hint or "").endswith(f"If {hidden} is hidden, remove its newest delete marker.")
