@@ -196,8 +196,8 @@ KINDS = {
         ),
     ),
     "many large objects": Awkward(
-        "30,000 large objects",
-        ("select count(lo_from_bytea(0, 'x')) from generate_series(1, 30000)",),
+        "15,000 large objects",
+        ("select count(lo_from_bytea(0, 'x')) from generate_series(1, 15000)",),
         found=("restore_locks",),
     ),
     "function that raises": Awkward(
