@@ -18,6 +18,7 @@ from airflow_pgbackup.postgres.archive.summary import ArchiveSummary, LargeObjec
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 from airflow_pgbackup.postgres.sql.names import NameDecoder, copy_target, setval
+from airflow_pgbackup.postgres.sql.statement import excerpt
 from airflow_pgbackup.postgres.sql.window import CHUNK
 from airflow_pgbackup.postgres.tools.deadline import Deadline
 
@@ -63,7 +64,10 @@ def copy_blocks(source: Readable, toc: Toc, summary: ArchiveSummary, deadline: D
             _large_objects(archive, summary, deadline)
             continue
         data = _Data(archive, entry, summary, deadline)
-        target = copy_target(encoded((entry.copy_statement or "").strip()), decoder)
+        statement = encoded((entry.copy_statement or "").strip())
+        if not (statement.startswith(b"COPY ") and statement.endswith(b" FROM stdin;")):
+            archive.fail(f"{entry.label} has an invalid COPY statement: {excerpt(statement)}")
+        target = copy_target(statement, decoder)
         yield CopyBlock(None, target.schema or entry.schema or "", target.name, target.columns or (), data.chunks)
         data.skip()
     check_large_objects(toc.entries, summary)

@@ -153,6 +153,17 @@ def test_pg_restore_decodes_what_the_custom_decoder_does_not(small: ConnectionPa
     assert found.large_objects == []
 
 
+@pytest.mark.parametrize(("old", "new"), [(b"COPY public.", b"COPZ public."), (b" FROM stdin;", b" FROM stdim;")])
+def test_a_statement_that_is_no_copy_is_refused(
+    old: bytes, new: bytes, small: ConnectionParams, tmp_path: Path, no_pg_restore: Callable[[], None]
+) -> None:
+    archive = dump(BUILDS[-1], small)
+    no_pg_restore()
+    (tmp_path / "archive").write_bytes(archive.replace(old, new))
+    with pytest.raises(VerificationFailed, match=r"TABLE DATA public\.\w+ .* has an invalid COPY statement: "):
+        read(client_of(BUILDS[-1]), tmp_path / "archive", in_process=True)
+
+
 def test_large_objects_that_are_missing_are_noticed(
     small: ConnectionParams, tmp_path: Path, no_pg_restore: Callable[[], None]
 ) -> None:
