@@ -1,7 +1,7 @@
 """Write the results of the campaign into docs/reliability.md: ``python -m tests.campaign.report [RESULTS]``.
 
 The tables of a part stand between ``<!-- campaign: PART -->`` and ``<!-- campaign: end -->``. Parts without a result
-stay as they are.
+stay as they are. What was injected stands before them, what was found and fixed after them, written by hand.
 """
 
 from __future__ import annotations
