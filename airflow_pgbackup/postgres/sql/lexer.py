@@ -27,6 +27,7 @@ __all__ = ["CHUNK", "Comment", "CopyData", "Event", "MetaCommand", "SqlLexer", "
 _LINE_LIMIT = 1 << 16  # bytes of a comment or backslash command; the rest of a longer one is ignored
 _TRAILING_LIMIT = 64
 _SPACE = re.compile(rb"[ \t\r\n\f\v]*")
+_STRING_MODE = re.compile(rb"(?i)SET\s+standard_conforming_strings\s*(?:=|\sTO\s)\s*('?)(on|off)\1\s*;\Z")
 _FEW = 50
 _COPY_END = b"\n\\.\n"
 
@@ -142,7 +143,12 @@ class SqlLexer:
 
     def _note_string_mode(self, statement: Statement) -> None:
         if statement.words[:2] == (b"SET", b"STANDARD_CONFORMING_STRINGS"):
-            self.standard_strings = b"off" not in statement.text.lower()
+            mode = _STRING_MODE.match(statement.text)
+            if not mode:
+                raise VerificationFailed(
+                    f"{excerpt(statement.text)!r} at byte {statement.offset}, which pg_dump never writes"
+                )
+            self.standard_strings = mode[2].lower() == b"on"
 
     def _copy(self, statement: Statement) -> Iterator[CopyData]:
         if self._window.peek(1) != b"\n":

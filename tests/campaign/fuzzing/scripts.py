@@ -77,7 +77,9 @@ def _lexer(data: bytes) -> str:
         # COPY ... FROM stdin WITH ..., and others that pg_dump does not write: our server could not tell.
         return "left out"
     sent = sent_by_psql(newest(), data)
-    theirs = list(statements_of(sent.statements))
+    # psql does not send each empty statement.
+    ours = [(text, taken) for text, taken in ours if _one_line(text) != b";"]
+    theirs = [(text, taken) for text, taken in statements_of(sent.statements) if _one_line(text) != b";"]
     if sent.refused:
         raise Violation("psql stops at an error where we see statements only")
     at = 0

@@ -98,8 +98,17 @@ def test_backslashes_in_strings_follow_the_setting_of_the_script(chunk_size: int
         r"SELECT 'a\';",
         "SET standard_conforming_strings = 'off';",
         r"SELECT 'a\''';';",
+        "set Standard_Conforming_Strings\nto ON;",
+        r"SELECT 'a\';",
     ]
     assert lex("\n".join(statements), chunk_size) == [("statement", text.encode()) for text in statements]
+
+
+@pytest.mark.parametrize("value", ["", " = default", " = off, on", " to 'o' 'ff'", " from current", "= /*off*/ on"])
+def test_another_setting_of_backslashes_is_refused(value: str) -> None:
+    """Nobody could tell where the strings that follow end."""
+    with pytest.raises(VerificationFailed, match="at byte 10, which pg_dump never writes"):
+        lex(f"SELECT 1;\nSET standard_conforming_strings{value};\n'", 100)
 
 
 @pytest.mark.parametrize("chunk_size", CHUNKS)
