@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import dropwhile, groupby, takewhile
 
@@ -118,6 +118,8 @@ def _lost(repository: Repository, files: Mapping[str, list[Version]]) -> LostBac
         deleted = _deleted_data(repository, split[0], split[1], lost)
     if not deleted and not replaced:
         return None
+    if not any(version.latest and not version.deleted for versions in files.values() for version in versions):
+        lost = {path: replace(one, unfinished=False) for path, one in lost.items()}  # a revert hides one at a time
     # The manifest makes it a backup, so it is the last one to be restored.
     ordered = sorted(lost.items(), key=lambda item: (item[0] == MANIFEST_FILE, item[0]))
     at = max(version.modified for file in deleted or replaced for version in file.above if version.latest)

@@ -187,6 +187,15 @@ def test_what_was_reverted_and_then_deleted_is_no_fault(overwritten: Overwritten
     assert [finding.severity for finding in report.findings if finding.code == "deleted"] == ["note"]
 
 
+def test_what_was_overwritten_and_then_deleted_as_a_whole_is_no_fault(overwritten: Overwritten) -> None:
+    """By prune, for example, after nobody had reverted it."""
+    overwritten.repository.delete([entry.key for entry in list(overwritten.repository.list("prod"))])
+    report = fsck(repository=overwritten.repository)
+    assert [(found.severity, found.code) for found in report.findings] == [("note", "deleted")]
+    overwritten.undelete()
+    overwritten.require_verified()
+
+
 @pytest.mark.parametrize("may_delete_versions", [True, False])
 def test_an_interrupted_revert_shows_the_file_again_or_says_how(
     overwritten: Overwritten, proxy: FaultyS3, may_delete_versions: bool, caplog: pytest.LogCaptureFixture
