@@ -168,7 +168,15 @@ class ArchiveLoader:
                 def run_script(script: Readable) -> None:
                     psql(self._run, self._psql, params, script, output, single_transaction=single_transaction)
 
-                pg_restore_to_psql(self._run, self.client, argv, run_script, output, stdin=stream)
+                pg_restore_to_psql(
+                    self._run,
+                    self.client,
+                    argv,
+                    run_script,
+                    output,
+                    stdin=stream,
+                    single_transaction=single_transaction,
+                )
             else:
                 pg_restore(self._run, self.client, argv, params, output, stdin=stream)
 

@@ -15,7 +15,7 @@ from airflow_pgbackup.errors import ToolError, VerificationFailed
 from airflow_pgbackup.postgres.archive.script_trailer import ScriptTrailerCheck
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
-from airflow_pgbackup.postgres.definitions.script_scan import sets_new_timeout
+from airflow_pgbackup.postgres.definitions.script_scan import is_transaction, sets_new_timeout
 from airflow_pgbackup.postgres.psql.guarded import guarded
 from airflow_pgbackup.postgres.psql.script_filter import ScriptFilter
 from airflow_pgbackup.postgres.sql.lexer import Event, MetaCommand, Statement
@@ -100,10 +100,13 @@ def pg_restore_to_psql(
     output: ToolOutput,
     *,
     stdin: Readable | None = None,
+    single_transaction: bool,
 ) -> None:
     """Restore with pg_restore and psql into a server that rejects the settings with which pg_restore begins.
 
     :param run_script: runs the script that pg_restore writes, see :func:`psql`.
+    :param single_transaction: `run_script` does so in one transaction, so the script must not end it after the large
+        objects.
     :raises ToolError: as :func:`pg_restore`.
     :raises VerificationFailed: the archive contains a psql command.
     """
@@ -122,7 +125,10 @@ def pg_restore_to_psql(
             ends.event(event)
             if isinstance(event, MetaCommand) and event.name == b"connect":
                 raise VerificationFailed("the archive contains the psql command \\connect, which pg_dump never writes")
-            return None if isinstance(event, Statement) and sets_new_timeout(event) else 0
+            skipped = isinstance(event, Statement) and (
+                sets_new_timeout(event) or (single_transaction and is_transaction(event))
+            )
+            return None if skipped else 0
 
         run_script(ScriptFilter(process.stdout, route).part(0))
 
