@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from contexts import in_context
 
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.progress import NoProgress
-from airflow_pgbackup.backup.restore import database, restore
+from airflow_pgbackup.backup.restore import database, noted_transaction, restore
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import ConfigurationError, RestoreError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.options import DumpOptions
+from airflow_pgbackup.postgres.options import DumpOptions, RestoreOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
@@ -210,3 +211,41 @@ def test_a_restore_that_nobody_retries_removes_the_mark(failed: Setting) -> None
     assert failed.comment() == "Ours"
     with pytest.raises(ConfigurationError, match="is not empty: it has"):
         failed.restore(seed="a task")
+
+
+@pytest.mark.parametrize("limited", ["role", "database"])
+@pytest.mark.parametrize("format", ["custom", "plain"])
+def test_one_connection_is_enough(
+    make: Callable[..., Setting], server18: PostgresServer, limited: str, format: str
+) -> None:
+    """The restore's own tool gets it, not what notes the transaction."""
+    without = {"no_owner": True, "no_privileges": True}
+    setting = make("create table restored as select generate_series(1, 3) a", format=format, **without)
+    role, name = f"one_{secrets.token_hex(6)}", setting.target.dbname
+    setting.execute(
+        f"create role {role} login password 'secret' {'connection limit 1' if limited == 'role' else ''}",
+        f'alter database "{name}" owner to {role}',
+        f'alter database "{name}" connection limit {1 if limited == "database" else -1}',
+        f"grant all on schema public to {role}",
+    )
+    setting.target = replace(setting.target, keywords={**setting.target.keywords, "user": role}, password="secret")
+    try:
+        setting.restore(seed="a task", **({"options": RestoreOptions(no_owner=True)} if format == "custom" else {}))
+        assert setting.value("select count(*) from restored") == 3
+    finally:
+        with server18.params.connect() as connection:
+            connection.execute(f'alter database "{name}" owner to current_user'.encode())
+        with server18.params.with_database(name).connect() as connection:
+            connection.execute(f"drop owned by {role}; drop role {role}".encode())
+
+
+def test_the_number_of_a_transaction_beside_an_older_one_that_runs(
+    server18: PostgresServer, fresh_database: Fresh
+) -> None:
+    database = fresh_database(server18)
+    with database.connect(autocommit=False) as older, database.connect(autocommit=False) as ours:
+        older.execute("select txid_current()")
+        ours.execute("set application_name = 'ours'")
+        number = ours.execute("select txid_current()").fetchone()
+        with database.connect() as connection:
+            assert connection.execute(noted_transaction.TRANSACTION, ["ours"]).fetchone() == number

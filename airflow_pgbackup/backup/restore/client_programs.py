@@ -25,6 +25,7 @@ from airflow_pgbackup.postgres.tools.stderr import INTERLEAVED
 
 _CHATTER = re.compile(r"^(?:pg_restore: ?)+(?! ?(?:pg_restore|warning|error|hint|detail|from TOC entry))")
 _BEGINNING = re.compile(r"^(?:pg_restore|psql): |^psql:.*:\d+: ")
+_FILLING = re.compile(r"^pg_restore: (?:creating|processing|executing) ")
 _WARNING = re.compile(rf"^{INTERLEAVED} ?warning: |\bWARNING: ")
 
 # Errors of a server or a role that is not the one of the dump, although the dump is valid, and what to do about them.
@@ -62,6 +63,8 @@ class ToolOutput:
         self._chatter = False
 
     def __call__(self, line: str) -> None:
+        if _FILLING.match(line):
+            self._context.filling.set()
         if _BEGINNING.match(line):  # else it continues the last message: a name may contain a line break
             self._chatter = not self._verbose and _CHATTER.match(line) is not None
         if _WARNING.search(line):

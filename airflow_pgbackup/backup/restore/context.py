@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +28,7 @@ class RestoreContext:
     :ivar identities: decrypt encrypted artifacts.
     :ivar warnings: problems that did not stop the restore, the first 100.
     :ivar application: application_name of the sessions of pg_restore and psql, of no other restore.
+    :ivar filling: set when pg_restore has connected, and creates objects.
     """
 
     settings: Settings
@@ -37,6 +39,7 @@ class RestoreContext:
     identities: Identities = field(default_factory=Identities)
     warnings: list[str] = field(default_factory=list)
     application: str = field(default_factory=lambda: f"airflow-pgbackup restore {secrets.token_hex(8)}")
+    filling: threading.Event = field(default_factory=threading.Event)
 
     def step(self, what: str, **totals: Any) -> Step:
         """Begin a step; see :meth:`.RunContext.step`."""

@@ -18,13 +18,16 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
 # Seconds between two looks; at first more often, as a small restore is over soon.
 _AT_FIRST, _PAUSE, _LATER_PAUSE = 5.0, 0.005, 0.5
+_TOOL_FIRST = 1.0
+"""Seconds that a tool has to connect, unless it says before that it has: the only session of a role or of a pooler must
+be the tool's. psql does not say it."""
 _LEAVE_AFTER = 1.0  # seconds, after a failure: a connection that hangs holds nothing up
 
-# With the epoch, as txid_status() takes it. backend_xid is one of the 2^31 before the next one.
-_TRANSACTION = """
-SELECT s.next - ((s.next - a.backend_xid::text::int8) & 4294967295)
+# With the epoch, as txid_status() takes it: the number nearest to the last one that has ended.
+TRANSACTION = """
+SELECT s.last + ((a.backend_xid::text::int8 - s.last + 2147483648) & 4294967295) - 2147483648
   FROM pg_catalog.pg_stat_activity AS a,
-       (SELECT pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot()) AS next) AS s
+       (SELECT pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot()) AS last) AS s
  WHERE a.datname = pg_catalog.current_database() AND a.application_name = %s AND a.backend_xid IS NOT NULL
 """
 _STATUS = """
@@ -42,10 +45,11 @@ def noted_transaction(run: RestoreContext, database: ConnectionParams, marker: R
     over = threading.Event()
 
     def watch() -> None:
+        run.filling.wait(_TOOL_FIRST)
         noted, later = 0, time.monotonic() + _AT_FIRST
         with suppress(psycopg.Error, PgBackupError), session(database) as connection:
             while not over.wait(_LATER_PAUSE if noted or time.monotonic() > later else _PAUSE):
-                found = fetch_value(connection, _TRANSACTION, [run.application])
+                found = fetch_value(connection, TRANSACTION, [run.application])
                 if found and found != noted and not over.is_set():
                     write_marker(connection, database.dbname, replace(marker, begun=True, transaction=found))
                     noted = found

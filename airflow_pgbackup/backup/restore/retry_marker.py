@@ -106,5 +106,6 @@ def write_marker(connection: Session, database: str, marker: RetryMarker | None)
     comment = fetch_value(connection, _COMMENT[0], [database]) or ""
     text = "\n".join(filter(None, [unmarked(comment), marker.line if marker else ""]))
     if text != comment:
-        connection.execute("SELECT pg_catalog.set_config('pgbackup.comment', %s, false)", [text])
-        connection.execute(_COMMENT[1])
+        with connection.transaction():  # a pooler may give each transaction another session
+            connection.execute("SELECT pg_catalog.set_config('pgbackup.comment', %s, true)", [text])
+            connection.execute(_COMMENT[1])

@@ -14,7 +14,7 @@ from airflow_pgbackup.backup.restore.noted_transaction import is_complete
 from airflow_pgbackup.backup.restore.plan import check_versions, major_version
 from airflow_pgbackup.backup.restore.preconditions import require_empty
 from airflow_pgbackup.backup.restore.request import require_may_create
-from airflow_pgbackup.backup.restore.retry_marker import find_marker, request_digest
+from airflow_pgbackup.backup.restore.retry_marker import RetryMarker, find_marker, request_digest
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.sql.anybytes import encoded
@@ -176,7 +176,6 @@ def plan_databases(
     with session(connection, cancel) as opened:
         server = ServerInfo.read(opened, label)
         markers = {name: find_marker(opened, name) for name in names.values() if name in server.databases}
-        complete = {name for name, marker in markers.items() if marker and is_complete(opened, marker)}
     major = major_version(found.server_version)
     check_versions(major, server, allow_older=target.allow_older_server, label=label)
     require_may_create(server, "Connect as a superuser, or grant the role CREATEDB with ALTER ROLE.")
@@ -186,10 +185,11 @@ def plan_databases(
         marker = markers.get(name)
         mode: str | None = "create"
         seed = f"restore_set {(uuid, found.location, target.prefix, member.database)}"
-        ours = marker if marker and name in complete and marker.request == request_digest(seed) else None
+        ours = marker if marker and marker.request == request_digest(seed) else None
+        database = connection.with_database(name)
         if ours and not ours.begun:
             mode = None
-        elif name in _ALWAYS_EXIST and (ours or _is_empty(connection.with_database(name), cancel)):
+        elif name in _ALWAYS_EXIST and (_is_empty(database, cancel) or (ours and _is_restored(database, ours, cancel))):
             mode = "into_empty"  # which finds a restore that is complete
         elif name in markers:
             taken.append(name)
@@ -216,6 +216,11 @@ def database_name(database: str, prefix: str) -> str:
             hint=f"PostgreSQL truncates names to 63 bytes: choose a shorter {parameter('prefix')}.",
         )
     return name
+
+
+def _is_restored(connection: ConnectionParams, marker: RetryMarker, cancel: Cancel) -> bool:
+    with session(connection, cancel) as opened:
+        return is_complete(opened, marker)
 
 
 def _is_empty(connection: ConnectionParams, cancel: Cancel) -> bool:
