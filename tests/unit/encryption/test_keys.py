@@ -54,7 +54,7 @@ def test_a_secret_key_among_recipients_is_not_shown() -> None:
 
 def test_too_many_recipients() -> None:
     keys = [str(pyrage.x25519.Identity.generate().to_public()) for _ in range(MOST + 1)]
-    with pytest.raises(ConfigurationError, match=f"{MOST + 1} recipients, at most {MOST}"):
+    with pytest.raises(ConfigurationError, match=f"{MOST + 1} recipients given, at most {MOST} allowed"):
         Recipients.parse(keys)
 
 
