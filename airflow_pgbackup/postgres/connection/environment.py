@@ -42,8 +42,9 @@ class ClientEnvironment(dict[str, str]):
     tool's leader removes it. For any other program, use a ``with``: the directory and the variables that name its
     files exist until its end.
 
-    Two session settings are fixed, because a dump would otherwise differ from a dump of its own restore: the time zone
-    is UTC, and bytea is written in hexadecimal.
+    Three session settings are fixed, because a dump would otherwise differ from a dump of its own restore: the time
+    zone is UTC, bytea is written in hexadecimal, and names are quoted only where necessary (pg_dump's option
+    ``--quote-all-identifiers`` overrides that).
 
     :ivar directory: the private directory; None while it does not exist.
     """
@@ -57,7 +58,8 @@ class ClientEnvironment(dict[str, str]):
         self._by_service: dict[str, str] = {}
         self.update(LC_MESSAGES="C", PGTZ="UTC")
         keywords = params.keywords_with_defaults()
-        keywords["options"] = f"{keywords.get('options', '')} -c bytea_output=hex".strip()
+        pinned = "-c bytea_output=hex -c quote_all_identifiers=off"
+        keywords["options"] = f"{keywords.get('options', '')} {pinned}".strip()
         for keyword, value in keywords.items():
             variable = variables()[keyword]
             if variable and keyword not in _NOT_BY_VARIABLE:

@@ -370,18 +370,20 @@ def test_the_environment_of_the_command_line(server: PostgresServer, canary: str
 
 
 def test_the_session_of_a_tool_is_pinned(server: PostgresServer) -> None:
-    show = "select current_setting('TimeZone') || ' ' || current_setting('bytea_output')"
+    names = ("TimeZone", "bytea_output", "quote_all_identifiers")
+    show = "select " + " || ' ' || ".join(f"current_setting('{name}')" for name in names)
     plain = server.params
-    assert psql(plain, show) == b"UTC hex"
-    own = {**plain.keywords, "options": "-c bytea_output=escape -c TimeZone=Asia/Tokyo -c work_mem=77kB"}
+    assert psql(plain, show) == b"UTC hex off"
+    options = "-c bytea_output=escape -c TimeZone=Asia/Tokyo -c quote_all_identifiers=on -c work_mem=77kB"
+    own = {**plain.keywords, "options": options}
     params = ConnectionParams(keywords=own, password=plain.password)
-    assert psql(params, show + " || ' ' || current_setting('work_mem')") == b"UTC hex 77kB"
+    assert psql(params, show + " || ' ' || current_setting('work_mem')") == b"UTC hex off 77kB"
     name = sql.Identifier(server.superuser)
     with plain.connect() as connection:
-        for setting in ("TimeZone = 'Asia/Tokyo'", "bytea_output = escape"):
+        for setting in ("TimeZone = 'Asia/Tokyo'", "bytea_output = escape", "quote_all_identifiers = on"):
             connection.execute(sql.SQL(f"ALTER ROLE {{}} SET {setting}").format(name))
         try:
-            assert psql(plain, show) == b"UTC hex"
+            assert psql(plain, show) == b"UTC hex off"
         finally:
             connection.execute(sql.SQL("ALTER ROLE {} RESET ALL").format(name))
 

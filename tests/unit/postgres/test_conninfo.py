@@ -303,7 +303,7 @@ def test_the_environment_of_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
                 "PGHOST": "h",
                 "PGPORT": "5433",
                 "PGDATABASE": "other",
-                "PGOPTIONS": "-c work_mem=1MB -c bytea_output=hex",
+                "PGOPTIONS": "-c work_mem=1MB -c bytea_output=hex -c quote_all_identifiers=off",
                 "PGSSLMODE": "require",
                 "PGCONNECT_TIMEOUT": "10",
                 "TMPDIR": f"{private}/tmp",
