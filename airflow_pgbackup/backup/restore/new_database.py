@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +17,17 @@ from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
-from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, DatabaseStatement, quoted
+from airflow_pgbackup.postgres.definitions.database import (
+    IDENTIFIER,
+    DatabaseProperties,
+    DatabaseStatement,
+    quoted,
+)
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.process import run_tool
 
+_TABLESPACE = re.compile(rf" TABLESPACE = {IDENTIFIER}$")
 _QUIET_SECONDS = 5.0  # the longest wait for the sessions of pg_restore and psql to end
 _TOOL_SESSIONS = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE application_name = %s"
 
@@ -54,7 +61,8 @@ def create_like(
 
     :param properties: of the dumped or the old database.
     :param encoding: used if `properties` has none.
-    :param exactly: fail if the server lacks the locale; False falls back to the server's default locale, then to C.
+    :param exactly: fail if the server lacks the tablespace or the locale; False falls back to the default tablespace,
+        then to the server's default locale, then to C.
     :param closed: nobody can connect to it; our role owns it.
     """
     owner = f" OWNER = {quoted(properties.owner)}" if properties.owner else ""
@@ -62,18 +70,27 @@ def create_like(
     encoding = properties.encoding or encoding or "UTF8"
     plain = f" TEMPLATE = template0 ENCODING = '{encoding}'{owner}"
     attempts: list[Callable[[str], str]] = []
-    if properties.create:
-        attempts.append(lambda name: _create(properties.create, name, owner))  # type: ignore[arg-type]
+    warnings = [""]
+    create = properties.create
+    if create:
+        options = create.rest.strip().rstrip(";")
+        attempts.append(lambda name: _create(create, name, owner))
+        if not exactly and _TABLESPACE.search(options):
+            attempts.append(lambda name: _TABLESPACE.sub("", _create(create, name, "")) + owner)
+            warnings.append(
+                f"the server lacks the tablespace of the dumped database: using the default one instead of {options}"
+            )
+        for instead in ("its default locale", "locale C"):
+            warnings.append(
+                "the server lacks the locale or another option of the dumped database, so text may sort differently: "
+                f"using {instead} instead of {options}"
+            )
     if not exactly or not attempts:
         attempts.append(lambda name: f"CREATE DATABASE {name}{plain}")
         attempts.append(lambda name: f"CREATE DATABASE {name}{plain} LC_COLLATE = 'C' LC_CTYPE = 'C'")
     params, number = temporary.create(attempts)
-    if properties.create and number:
-        instead = "its default locale" if number == 1 else "locale C"
-        run.warn(
-            f"the server lacks the locale or another option of the dumped database, so text may sort differently: "
-            f"using {instead} instead of {properties.create.rest.strip().rstrip(';')}"
-        )
+    if create and number:
+        run.warn(warnings[number])
     if not closed:
         apply_statements(run, params, properties.settings)
     run.say(f"created database {params.dbname}, encoding {encoding}")

@@ -226,3 +226,26 @@ def test_more_locks_than_a_transaction_may_take_need_a_new_database(tmp_path: Pa
         assert script_of(server, target) == script_of(server, source)
         assert properties_of(server, target) == properties
         assert (result["replaced"], databases_of(server)) == (None, {"source", "target"})
+
+
+def test_a_tablespace_that_the_server_lacks_costs_no_locale(
+    server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    repository = local(tmp_path / "repository")
+    with fresh_server(18) as server:
+        with server.params.connect() as session:
+            session.execute("set allow_in_place_tablespaces = on")
+            session.execute("create tablespace fast location ''")
+            session.execute(
+                "create database source template template0 locale_provider builtin builtin_locale 'C.UTF-8' locale 'C' "
+                "tablespace fast"
+            )
+        reference = backup(server.params.with_database("source"), repository)
+    name = fresh_database(server18).dbname
+    with server18.params.connect() as session:
+        session.execute(sql.SQL("drop database {}").format(sql.Identifier(name)))
+    target = server18.params.with_database(name)
+    result = restored(reference, repository, target, mode="create", options={"no_owner": True})
+    assert value(target, "select datlocale from pg_database where datname = current_database()") == "C.UTF-8"
+    (warning,) = [line for line in result["warnings"] if "lacks" in line]
+    assert "lacks the tablespace of the dumped database: using the default one instead of" in warning
