@@ -47,7 +47,7 @@ select n.nspname, c.relname, c.relkind::text,
                 where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'),
        array(select a.attname::text from pg_catalog.pg_attribute a
               where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
-       c.relispopulated
+       c.relispopulated, case when c.relispartition then c.oid::int8 else 0 end
   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where c.relkind in ('r', 'p', 'f', 'm', 'v', 'S')
 """
@@ -69,6 +69,7 @@ class Relation:
     :ivar kind: ``pg_class.relkind``.
     :ivar of_extension: an extension created it, and may have inserted rows.
     :ivar populated: False for a materialized view without data.
+    :ivar partition: its OID if it is a partition of another table, else 0.
     """
 
     schema: str
@@ -77,6 +78,7 @@ class Relation:
     of_extension: bool
     columns: frozenset[str]
     populated: bool
+    partition: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +86,14 @@ class Rows:
     """All rows of a table, with some columns in the given order.
 
     :ivar by_select: read them with a query, since COPY accepts no partitioned and no foreign table by name.
+    :ivar without: the OIDs of partitions whose rows are left out; only with `by_select`.
     """
 
     schema: str
     name: str
     columns: tuple[str, ...]
     by_select: bool = False
+    without: tuple[int, ...] = ()
 
     @property
     def source(self) -> sql.Composed:
@@ -97,7 +101,7 @@ class Rows:
         table = Identifier(self.schema, self.name)
         columns = sql.SQL(", ").join(map(Identifier, self.columns))
         if self.by_select:
-            return sql.SQL("(SELECT {} FROM {})").format(columns, table)
+            return sql.SQL("(SELECT {} FROM {}{})").format(columns, table, _without(self.without))
         return sql.SQL("{} ({})" if self.columns else "{}").format(table, columns)
 
 
@@ -157,10 +161,10 @@ class DatabaseReader:
                 relations: dict[tuple[str, str], Relation] = {}
                 shared: dict[frozenset[str], frozenset[str]] = {}  # thousands of partitions have the same columns
                 found: Iterator[Any] = iter(session.execute(_RELATIONS))
-                for schema, name, kind, extension, names, populated in found:
+                for schema, name, kind, extension, names, populated, partition in found:
                     columns = shared.setdefault(each := frozenset(names), each)
                     key = (sys.intern(schema), name)
-                    relations[key] = Relation(*key, kind, extension, columns, populated)
+                    relations[key] = Relation(*key, kind, extension, columns, populated, partition)
             self._relations = relations
         return self._relations
 
@@ -192,12 +196,14 @@ class DatabaseReader:
             query = sql.SQL(";").join(statements).as_bytes(session)
             copy_several(session, query, [take for _, take in tables], deadline=self._deadline)
 
-    def count(self, schema: str, name: str, *, only: bool) -> int:
+    def count(self, schema: str, name: str, *, only: bool, without: Sequence[int] = ()) -> int:
         """Return the number of rows in a table.
 
-        :param only: without those of its children.
+        :param only: without those of its children. :param without: as for :class:`Rows`.
         """
-        query = sql.SQL("SELECT count(*) FROM {} {}").format(sql.SQL("ONLY" if only else ""), Identifier(schema, name))
+        query = sql.SQL("SELECT count(*) FROM {} {}{}").format(
+            sql.SQL("ONLY" if only else ""), Identifier(schema, name), _without(without)
+        )
         with self._session() as session, self._interruptible(session, f"counting {schema}.{name}"):
             row: Any = session.execute(query).fetchone()
             return int(row[0])
@@ -259,6 +265,13 @@ class DatabaseReader:
             if current is not None:
                 found.add(current, size, content.digest())
         return found
+
+
+def _without(partitions: Sequence[int]) -> sql.Composable:
+    """Return a WHERE clause that leaves out the rows of partitions; empty for none."""
+    if not partitions:
+        return sql.SQL("")
+    return sql.SQL(" WHERE tableoid <> ALL ({}::pg_catalog.oid[])").format(sql.Literal(list(partitions)))
 
 
 def _typed(rows: Any) -> Iterator[tuple[int, int | None, bytes]]:
