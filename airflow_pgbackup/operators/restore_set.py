@@ -38,7 +38,7 @@ class PgRestoreSetOperator(PgBackupOperator):
     :param update_passwords: set the passwords of existing roles to those of the backup, except that of the
         connection's own user.
     :param parallel_databases: databases to restore at the same time.
-    :param jobs: processes of pg_restore for each database.
+    :param jobs: processes of pg_restore for each new database.
     :param allow_older_server: restore dumps of a newer major version of PostgreSQL, which may fail.
     :param analyze: run ANALYZE in each database, for the planner's statistics.
     :param plan_only: a dry run: check everything, log and return the plan, and change nothing.

@@ -38,6 +38,7 @@ from airflow_pgbackup.backup.restore.target_state import CREATEDB_HINT, TargetSt
 from airflow_pgbackup.errors import DeadlineExceeded, RestoreError, ToolError, ToolKilled
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
+from airflow_pgbackup.wording import parameter
 
 
 def restore_database(request: RestoreRequest) -> RestoreOutcome:
@@ -134,6 +135,10 @@ class _DatabaseRestore:
     def _connect_elsewhere(self) -> ConnectionParams:
         """Return the database to connect to while the target is replaced."""
         if self._state.maintenance is None:  # into_empty, but not in a single transaction
+            self._target.check_may_be_replaced(
+                f"It can only be filled in a single transaction, but {self._strategy.reason}: restore without jobs and "
+                f"transaction_size, with single_transaction, or with {parameter('mode', 'create')} under another name."
+            )
             require_may_create(self._state.server, CREATEDB_HINT)
             self._state.maintenance = self._target.maintenance(self._run.cancel)
             with session(self._state.maintenance, self._run.cancel) as connection:

@@ -82,11 +82,21 @@ class RestoreTarget:
                 hint="PostgreSQL truncates names to 63 bytes: choose a shorter one.",
             )
 
-        if self.mode == "replace" and self.database in _NEVER_REPLACED:
+        if self.mode == "replace":
+            self.check_may_be_replaced(
+                f"Restore with {parameter('mode', 'create')} under another name, or with "
+                f"{parameter('mode', 'into_empty')} if it is empty."
+            )
+
+    def check_may_be_replaced(self, hint: str) -> None:
+        """Check that the database is not one of those that are never replaced.
+
+        :raises ConfigurationError: it is one; with `hint`.
+        """
+        if self.database in _NEVER_REPLACED:
             raise ConfigurationError(
                 f'database "{self.database}" is never replaced, as programs connect to it to manage the others',
-                hint=f"Restore with {parameter('mode', 'create')} under another name, or with "
-                f"{parameter('mode', 'into_empty')} if it is empty.",
+                hint=hint,
             )
 
     def maintenance(self, cancel: Cancel | None = None) -> ConnectionParams:

@@ -196,9 +196,7 @@ class _SetRestore:
                     mode=planned.mode,
                     allow_older_server=self._target.allow_older_server,
                 ),
-                options=RestoreOptions(
-                    jobs=self._target.jobs_per_database if self._target.jobs_per_database > 1 else None
-                ),
+                options=RestoreOptions(jobs=self._jobs_of(planned)),
                 analyze=self._analyze,
                 context=replace(context, log=log, seed=planned.seed),
             )
@@ -214,6 +212,11 @@ class _SetRestore:
             bytes=outcome["bytes"],
             rows=outcome["rows"],
         )
+
+    def _jobs_of(self, planned: PlannedDatabase) -> int | None:
+        """Return the jobs of pg_restore; None for a database that exists, as jobs would replace it by a new one."""
+        jobs = self._target.jobs_per_database
+        return jobs if jobs > 1 and planned.mode != "into_empty" else None
 
     def _warn(self, line: str) -> None:
         self._warnings.append(line)

@@ -206,6 +206,20 @@ def test_replace_keeps_name_and_properties_of_the_old_database(
         assert databases_of(server18) == before
 
 
+@pytest.mark.parametrize("options", [{"jobs": 2}, {"transaction_size": 1000}], ids=str)
+def test_the_database_postgres_is_never_replaced_though_it_is_empty(
+    options: dict[str, Any], server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    repository = local(tmp_path)
+    reference = backup(fresh_database(server18, None, "create table t as select 1 as a"), repository)
+    query = "select oid from pg_database where datname = 'postgres'"
+    before = value(server18.params, query)
+    target = server18.params.with_database("postgres")
+    with pytest.raises(ConfigurationError, match='database "postgres" is never replaced'):
+        restored(reference, repository, target, options=options)
+    assert value(server18.params, query) == before
+
+
 def test_more_locks_than_a_transaction_may_take_need_a_new_database(tmp_path: Path) -> None:
     with fresh_server(18, settings={"max_locks_per_transaction": "10", "max_connections": "10"}) as server:
         with server.params.connect() as session:

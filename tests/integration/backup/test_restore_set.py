@@ -134,6 +134,17 @@ def test_an_empty_server_gets_everything(
     assert rows(login, "select count(*) from t") == [100]
 
 
+def test_jobs_never_replace_the_database_postgres(
+    target: PostgresServer, here: Repository, make_set: Callable[..., BackupSet]
+) -> None:
+    make_set(["app", "postgres"])
+    query = "select oid::text from pg_database where datname = 'postgres'"
+    before = rows(target.params, query)
+    outcome = restored(here, target, jobs_per_database=2)
+    assert [one["outcome"] for one in outcome["databases"]] == ["restored"] * 2
+    assert rows(target.params, query) == before
+
+
 def test_a_second_call_restores_nothing_again(
     target: PostgresServer, here: Repository, make_set: Callable[..., BackupSet]
 ) -> None:
