@@ -125,7 +125,7 @@ def compare_definitions(
         )
         if not equal["LARGE OBJECT"] and not any(key[1] == "LARGE OBJECT" for key in archived):
             restored = without(restored, _of_large_objects(restored))
-        if not copy.server.keeps_database_name:
+        if not copy.created_by_dump:
             archived, restored = (without(side, _of_the_database(side)) for side in (archived, restored))
     differences = [
         Difference(found.kind.lower(), found.label, found.detail)

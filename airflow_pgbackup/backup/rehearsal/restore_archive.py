@@ -18,7 +18,7 @@ from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.processors import usable_processors
 
-OTHER_NAME = "the copy has another name: settings, privileges and comment of the database were not rehearsed"
+NOT_CREATED = "settings, privileges and comment of the database were not rehearsed: the dump did not create the copy"
 _ON_LOGIN = re.compile(r' ON "?login"?\s+(?:WHEN|EXECUTE) ')
 _BUILT_IN_SCHEMAS = frozenset({None, "", "public", "pg_catalog", "information_schema"})
 
@@ -41,8 +41,9 @@ class ArchiveRestore(CopyRestore):
         self._schemas = sorted(map(str, used - dumped))
         has_database = any(entry.kind == "DATABASE" for entry in toc.entries)
         self._create = has_database and not self._schemas and server.keeps_database_name
-        if has_database and not server.keeps_database_name:
-            self.copy.notes.append(OTHER_NAME)
+        if has_database and not self._create:
+            self.copy.created_by_dump = False
+            self.copy.notes.append(NOT_CREATED)
         if self._schemas:
             self.copy.notes.append(
                 f"schemas that the dump uses but does not contain were created empty: {', '.join(self._schemas)}"

@@ -31,6 +31,7 @@ class RestoredCopy:
     :ivar server: the server that has the copy.
     :ivar connection: a superuser's connection to that server.
     :ivar database: the name of the copy; None for a cluster, whose databases have their own names.
+    :ivar created_by_dump: whether the dump created the copy's database, with its settings, privileges and comment.
     :ivar entries: the table of contents of an archive; empty for plain dumps.
     :ivar skipped: dump ids of the entries that were not restored.
     :ivar notes: what was handled specially, for the report.
@@ -41,6 +42,7 @@ class RestoredCopy:
     server: RehearsalServer
     connection: ConnectionParams
     database: str | None
+    created_by_dump: bool
     entries: list[TocEntry] = field(default_factory=list)
     skipped: set[int] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
@@ -53,7 +55,7 @@ class CopyRestore:
     def __init__(self, dump: RehearsedDump, server: RehearsalServer) -> None:
         self.dump = dump
         self.server = server
-        self.copy = RestoredCopy(dump, server, server.params, dump.database)
+        self.copy = RestoredCopy(dump, server, server.params, dump.database, server.keeps_database_name)
 
     def with_missing_roles(self, attempt: Callable[[], None]) -> float:
         """Attempt a restore, and repeat it after creating roles that it reports as missing.

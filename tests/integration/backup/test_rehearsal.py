@@ -17,6 +17,7 @@ from psycopg import sql
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
+from airflow_pgbackup.backup.rehearsal.restore_archive import NOT_CREATED
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import NotProven, VerificationFailed
@@ -368,3 +369,20 @@ def test_schema_public_by_its_name(
     database = fresh_database(server18, None, "create table film (id int)", "insert into film values (1)")
     found = proven(dump(database, here, format=format, schemas=["public"]), here)
     assert compared(found) == {"same"}
+
+
+@pytest.mark.parametrize("format", ["custom", "directory"])
+def test_a_table_without_its_schema(
+    format: str, server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository
+) -> None:
+    """The rehearsal creates the schema, so it creates the database, too."""
+    database = fresh_database(server18, None, "create schema x", "create table x.y as select 1 as n")
+    with server18.params.connect() as session:
+        name = sql.Identifier(database.dbname)
+        session.execute(sql.SQL("alter database {} set work_mem = '5MB'").format(name))
+        session.execute(sql.SQL("comment on database {} is 'ours'").format(name))
+    found = proven(dump(database, here, format=format, tables=["x.y"]), here)
+    assert compared(found) == {"same"}
+    notes = [check["detail"] for check in found["checks"] if check["name"] == "note"]
+    assert NOT_CREATED in notes
+    assert "schemas that the dump uses but does not contain were created empty: x" in notes
