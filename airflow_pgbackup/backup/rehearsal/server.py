@@ -132,6 +132,9 @@ class RehearsalServer:
         """
         start = self.params.with_database("template1" if database == "postgres" else "postgres")
         with session(start) as connection:
+            templates = "SELECT FROM pg_catalog.pg_database WHERE datname = %s AND datistemplate"
+            if connection.execute(templates, [database]).fetchone() is not None:
+                connection.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(Identifier(database)))
             drop_temporary(connection, self.params.with_database(database))
         return start
 

@@ -386,3 +386,9 @@ def test_a_table_without_its_schema(
     notes = [check["detail"] for check in found["checks"] if check["name"] == "note"]
     assert NOT_CREATED in notes
     assert "schemas that the dump uses but does not contain were created empty: x" in notes
+
+
+@pytest.mark.parametrize("options", [{}, {"format": "plain"}, {"format": "plain", "create": True}])
+def test_template1(options: dict[str, Any], server18: PostgresServer, here: Repository) -> None:
+    """The throwaway server has it as a template, which must not be dropped."""
+    proven(dump(server18.params.with_database("template1"), here, **options), here)
