@@ -15,7 +15,7 @@ from airflow_pgbackup.errors import ToolError, VerificationFailed
 from airflow_pgbackup.postgres.archive.script_trailer import ScriptTrailerCheck
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
-from airflow_pgbackup.postgres.definitions.script_scan import is_transaction, sets_new_timeout
+from airflow_pgbackup.postgres.definitions.script_scan import sets_new_timeout, skipped_transaction
 from airflow_pgbackup.postgres.psql.guarded import guarded
 from airflow_pgbackup.postgres.psql.script_filter import ScriptFilter
 from airflow_pgbackup.postgres.sql.lexer import Event, MetaCommand, Statement
@@ -129,7 +129,7 @@ def pg_restore_to_psql(
             if isinstance(event, MetaCommand) and event.name == b"connect":
                 raise VerificationFailed("the archive contains the psql command \\connect, which pg_dump never writes")
             skipped = isinstance(event, Statement) and (
-                sets_new_timeout(event) or (single_transaction and is_transaction(event))
+                sets_new_timeout(event) or (single_transaction and skipped_transaction(event))
             )
             return None if skipped else 0
 

@@ -21,10 +21,10 @@ from airflow_pgbackup.postgres.definitions.script_scan import (
     ScriptSummary,
     SectionTracker,
     database_statement,
-    is_transaction,
     makes_public,
     scan_script,
     sets_new_timeout,
+    skipped_transaction,
 )
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.postgres.psql.script_filter import ScriptFilter
@@ -137,7 +137,7 @@ class ScriptLoader:
         text = event.text.decode("utf-8", "replace")
         return (
             (sets_new_timeout(event) and not has_transaction_timeout(self._server.major))
-            or (single_transaction and is_transaction(event))
+            or (single_transaction and skipped_transaction(event))
             or (not self._server.superuser and is_standard_comment(text, public_exists))
             or database_statement(text, event) is not None
         )

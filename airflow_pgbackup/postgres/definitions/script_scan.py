@@ -18,11 +18,13 @@ from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, D
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.sql.lexer import Comment, CopyData, Event, MetaCommand, SqlLexer, Statement
 from airflow_pgbackup.postgres.sql.names import NameDecoder, client_encoding, connected_database
+from airflow_pgbackup.postgres.sql.statement import excerpt
 
 _HEAD = b"-- PostgreSQL database dump"
 _END = b"-- PostgreSQL database dump complete"
 _DUMPED_FROM = re.compile(rb"-- Dumped from database version (\d{1,4})")
 _SECTION = 2048  # bytes of an empty section in memory
+_TRANSACTION_WORDS = frozenset((b"BEGIN", b"START", b"COMMIT", b"END", b"ROLLBACK", b"ABORT", b"SAVEPOINT", b"RELEASE"))
 CREATE_PUBLIC = (b"CREATE SCHEMA public;", b'CREATE SCHEMA "public";')
 
 
@@ -217,3 +219,19 @@ def sets_new_timeout(statement: Statement) -> bool:
 def is_transaction(statement: Statement) -> bool:
     """Return whether a statement is the BEGIN or COMMIT that pg_dump writes around large objects."""
     return statement.text in (b"BEGIN;", b"COMMIT;")
+
+
+def skipped_transaction(statement: Statement) -> bool:
+    """Return whether a script that runs in a single transaction must skip a statement, as :func:`is_transaction`.
+
+    :raises VerificationFailed: another statement that begins or ends a transaction.
+    """
+    if is_transaction(statement):
+        return True
+    if statement.words[:1] and (
+        statement.words[0] in _TRANSACTION_WORDS or statement.words[:2] == (b"PREPARE", b"TRANSACTION")
+    ):
+        raise VerificationFailed(
+            f"{excerpt(statement.text)!r} at byte {statement.offset} of the script, which pg_dump never writes"
+        )
+    return False

@@ -23,8 +23,9 @@ from restoring import (
     value,
 )
 
+from airflow_pgbackup.backup.adopt import adopt
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import ConfigurationError, ConnectError
+from airflow_pgbackup.errors import ConfigurationError, ConnectError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import quoted
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -204,6 +205,25 @@ def test_replace_keeps_name_and_properties_of_the_old_database(
     else:
         assert result["replaced"] is None
         assert databases_of(server18) == before
+
+
+@pytest.mark.parametrize("statement", ["commit;", "/* c */ COMMIT;", "END;", "ROLLBACK;", "PREPARE TRANSACTION 'a';"])
+def test_a_script_that_ends_the_transaction_itself_changes_nothing(
+    statement: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    (tmp_path / "dumps").mkdir()
+    (tmp_path / "dumps" / "x.sql").write_text(
+        "--\n-- PostgreSQL database dump\n--\n\n-- Dumped from database version 18.0\n\n"
+        f"DROP TABLE IF EXISTS public.precious;\nCREATE TABLE public.a (x integer);\n{statement}\n"
+        "CREATE TABLE public.b (x integer);\n--\n-- PostgreSQL database dump complete\n--\n\n"
+    )
+    repository = local(tmp_path / "repository")
+    adopted: Any = adopt(repository=repository, sources=[tmp_path / "dumps" / "x.sql"], server="old", database="x")
+    target = fresh_database(server18, None, "create table precious as select 1 as a")
+    with pytest.raises(VerificationFailed, match="which pg_dump never writes"):
+        restored(adopted["adopted"][0], repository, target, mode="into_existing")
+    assert value(target, "select a from precious") == 1
+    assert value(target, "select to_regclass('a')") is None
 
 
 @pytest.mark.parametrize("options", [{"jobs": 2}, {"transaction_size": 1000}], ids=str)
