@@ -56,6 +56,11 @@ _LACKING: list[tuple[re.Pattern[str], str]] = [
             r"permission denied|must be (?:a )?superuser|must be owner",
             "Rehearse in a throwaway server, or connect to the scratch server as a superuser.",
         ),
+        (
+            r"invalid input syntax for type money",
+            "Values of type money are written as the source's lc_monetary says: rehearse on a server with the same "
+            "lc_monetary (scratch_conn_id, --scratch).",
+        ),
         (r"stack depth limit exceeded", "Raise max_stack_depth and the stack size (ulimit -s) of the server."),
     ]
 ]
