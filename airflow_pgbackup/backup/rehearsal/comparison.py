@@ -61,7 +61,7 @@ def compare_copy(copy: RestoredCopy, archive: ArchiveSummary, open_reader: Calla
         with copy.dump.begin(f"comparing the copy with {name}", tables_total=len(archive.tables)) as step:
             for database in databases:
                 key = database if copy.database is None else None
-                with _open_copy(copy, connection.with_database(database)) as reader:
+                with _open_copy(copy, connection.with_database(database), archive.encodings.get(key)) as reader:
                     _compare_database(result, reader, archive, key, open_reader, step)
         if copy.database is not None:
             with connection.with_database(copy.database).connect() as session:
@@ -72,14 +72,17 @@ def compare_copy(copy: RestoredCopy, archive: ArchiveSummary, open_reader: Calla
     return result
 
 
-def _open_copy(copy: RestoredCopy, connection: ConnectionParams) -> DatabaseReader:
-    """Return a reader of the copy that uses the encoding and the number of float digits of the dump."""
+def _open_copy(copy: RestoredCopy, connection: ConnectionParams, encoding: str | None) -> DatabaseReader:
+    """Return a reader of the copy that uses the encoding and the number of float digits of the dump.
+
+    :param encoding: that the dump declares; with None, the one that its manifest implies.
+    """
     manifest = copy.dump.manifest
     digits = manifest.options.get("extra_float_digits")
     return DatabaseReader(
         connection,
         copy.server.directory if copy.server.local else None,
-        encoding=str(manifest.options.get("encoding") or manifest.source.encoding or "UTF8"),
+        encoding=encoding or str(manifest.options.get("encoding") or manifest.source.encoding or "UTF8"),
         float_digits=digits if isinstance(digits, int) else 3,
         quote_all_identifiers=bool(manifest.options.get("quote_all_identifiers")),
         cancel=copy.dump.cancel,

@@ -17,7 +17,7 @@ from airflow_pgbackup.postgres.archive.script_reader import CopyBlock, check_lar
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary, LargeObjects, SequenceValue
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
 from airflow_pgbackup.postgres.sql.anybytes import encoded
-from airflow_pgbackup.postgres.sql.names import NameDecoder, copy_target, setval
+from airflow_pgbackup.postgres.sql.names import NameDecoder, client_encoding, copy_target, setval
 from airflow_pgbackup.postgres.sql.statement import excerpt
 from airflow_pgbackup.postgres.sql.window import CHUNK
 from airflow_pgbackup.postgres.tools.deadline import Deadline
@@ -51,6 +51,8 @@ def copy_blocks(source: Readable, toc: Toc, summary: ArchiveSummary, deadline: D
     for each in toc.entries:
         if each.kind == "STDSTRINGS":
             decoder.standard_strings = "off" not in each.definition
+        elif each.kind == "ENCODING" and (encoding := client_encoding(encoded(each.definition.strip()))):
+            summary.encodings[None] = encoding
         elif each.kind == "SEQUENCE SET" and (value := setval(encoded(each.definition.strip()), decoder)):
             schema, name, last_value, is_called = value
             summary.sequences.append(SequenceValue(schema or each.schema or "", name, last_value, is_called))

@@ -188,6 +188,8 @@ class ScriptReader:
             self._search_path = path
         elif encoding := client_encoding(text):
             self._decoder.use(encoding)
+            # pg_dumpall sets that of the next database twice: before CREATE DATABASE and after \connect.
+            self._summary.encodings.setdefault(self._database, encoding)
 
     def _end_large_object(self) -> None:
         if self._large_object is None:

@@ -90,6 +90,7 @@ class ArchiveSummary:
     :ivar tables: in the order of the archive.
     :ivar refreshed: materialized views with data; of all others the dump has the definition only.
     :ivar databases: those that a script connects to, in its order: several from pg_dumpall, one from ``--create``.
+    :ivar encodings: of the data, by database as in :data:`TableKey`, as far as the dump declares it.
     :ivar cluster: whether pg_dumpall wrote it.
     :ivar server_version: of the dumped server, ``18.4 (Debian 18.4-1)``; None for a cluster's dump without databases.
     :ivar dump_version: of the pg_dump that wrote it; None as for `server_version`.
@@ -101,6 +102,7 @@ class ArchiveSummary:
     large_objects: list[LargeObjects] = field(default_factory=list)
     refreshed: set[TableKey] = field(default_factory=set)
     databases: list[str] = field(default_factory=list)
+    encodings: dict[str | None, str] = field(default_factory=dict)
     cluster: bool = False
     server_version: str | None = None
     dump_version: str | None = None

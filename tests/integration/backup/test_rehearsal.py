@@ -8,6 +8,7 @@ import resource
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,48 @@ def test_a_database_in_another_encoding(encoding: str, format: str, server18: Po
     finally:
         with server18.params.connect() as session:
             session.execute("drop database latin with (force)")
+
+
+@pytest.fixture
+def latin(server18: PostgresServer) -> Iterator[ConnectionParams]:
+    """A database in LATIN1 with rows whose bytes are others in UTF-8."""
+    with server18.params.connect() as session:
+        session.execute("create database latin template template0 encoding 'LATIN1' locale 'C'")
+    try:
+        params = server18.params.with_database("latin")
+        with params.connect() as session:
+            session.execute("set client_encoding = 'UTF8'")
+            session.execute('create table "täst" ("grün" text)')
+            session.execute("insert into \"täst\" values ('äöü'), ('ÿ')")
+        yield params
+    finally:
+        with server18.params.connect() as session:
+            session.execute("drop database latin with (force)")
+
+
+@pytest.mark.parametrize("of", ["connection", "database"])
+@pytest.mark.parametrize("format", ["custom", "plain"])
+def test_a_dump_in_the_encoding_of_its_session(of: str, format: str, latin: ConnectionParams, here: Repository) -> None:
+    if of == "connection":
+        latin = replace(latin, keywords={**latin.keywords, "client_encoding": "UTF8"})
+    else:
+        with latin.connect() as session:
+            session.execute("alter database latin set client_encoding = 'UTF8'")
+    found = proven(dump(latin, here, format=format), here)
+    assert [(table["name"], table["rows"], table["result"]) for table in found["tables"]] == [("täst", 2, "same")]
+
+
+def test_a_cluster_of_databases_in_several_encodings(
+    server18: PostgresServer,
+    latin: ConnectionParams,
+    fresh_database: Callable[..., ConnectionParams],
+    here: Repository,
+) -> None:
+    fresh_database(server18, None, "create table utf as select 'äöü ł' as word")
+    found = proven(
+        dump_cluster(connection=server18.params, server="test", repository=here, options=DumpAllOptions()), here
+    )
+    assert {(table["name"], table["result"]) for table in found["tables"]} == {("täst", "same"), ("utf", "same")}
 
 
 def test_a_database_that_is_read_only_by_default(

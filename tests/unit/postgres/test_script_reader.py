@@ -99,6 +99,17 @@ def test_large_object_data_without_lo_open_is_an_error() -> None:
         read("SELECT pg_catalog.lowrite(0, '\\x00');\n", None)
 
 
+def test_the_encoding_of_each_database() -> None:
+    cluster = "--\n-- PostgreSQL database cluster dump\n--\n\nSET client_encoding = 'UTF8';\n\n"
+    latin = f"\\connect a\n\n{HEAD}SET client_encoding = 'LATIN1';\n\n{TRAILER}"
+    create = f"{HEAD}SET client_encoding = 'UTF8';\n\nCREATE DATABASE b;\n\n"
+    utf = f"{create}\\connect b\n\nSET client_encoding = 'UTF8';\n\n{TRAILER}"
+    end = TRAILER.replace("database dump", "database cluster dump")
+    summary = ArchiveSummary()
+    list(ScriptReader(io.BytesIO((cluster + latin + utf + end).encode()), summary).blocks())
+    assert summary.encodings == {None: "UTF8", "a": "LATIN1", "b": "UTF8"}
+
+
 def test_old_dumps_have_the_schema_in_the_search_path() -> None:
     script = HEAD + "SET search_path = old, pg_catalog;\n\nCOPY actor (actor_id) FROM stdin;\n1\n\\.\n\n\n" + TRAILER
     blocks = ScriptReader(io.BytesIO(script.encode()), ArchiveSummary()).blocks()
