@@ -8,7 +8,7 @@ from airflow_pgbackup.backup.artifact import require_not_removed, table_result
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.reading_along import ReadingAlong
-from airflow_pgbackup.backup.source_rows import differences
+from airflow_pgbackup.backup.source_rows import compared, differences
 from airflow_pgbackup.backup.stopwatch import Stopwatch
 from airflow_pgbackup.errors import BackupNotFound, RepositoryError, ToolError
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary
@@ -85,7 +85,8 @@ def record_reading(
         ),
     ]
     if manifest.source_rows is not None:
-        checks.append(Check("source", "pass", f"{counted(len(manifest.source_rows), 'table')} with the source's rows"))
+        number = compared(manifest.source_rows, tables)
+        checks.append(Check("source", "pass", f"{counted(number, 'table')} with the source's rows"))
     finished, seconds = watch.stop()
     client = reading.client
     report = Verification(

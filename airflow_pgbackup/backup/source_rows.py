@@ -7,7 +7,7 @@ reads them. https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIO
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -132,6 +132,12 @@ def differences(source: tuple[RowCount, ...], archived: list[TableResult]) -> It
         if rows is not None and rows != count.rows:
             found = f"expected {count.rows:,} as in the source, found {rows:,}"
             yield f"table {count.schema}.{count.name}: row count mismatch: {found}"
+
+
+def compared(source: tuple[RowCount, ...], archived: Iterable[TableResult]) -> int:
+    """Return the number of tables that :func:`differences` compares: those whose rows are in the archive."""
+    dumped = {(table.schema, table.name) for table in archived if table.database is None}
+    return sum((count.schema, count.name) in dumped for count in source)
 
 
 def _begin(session: psycopg.Connection[Any], options: DumpOptions, lock_timeout: float) -> str:

@@ -13,7 +13,7 @@ from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
 from airflow_pgbackup.backup.rehearsal import rehearse
-from airflow_pgbackup.backup.source_rows import differences
+from airflow_pgbackup.backup.source_rows import compared, differences
 from airflow_pgbackup.backup.sql_checks import SQL_CHECK, CheckOutcome, SqlCheck
 from airflow_pgbackup.backup.stopwatch import Stopwatch
 from airflow_pgbackup.byte_streams import CountingReader, Readable
@@ -152,9 +152,8 @@ class VerificationRun:
         wrong = list(differences(self.manifest.source_rows, self.tables))
         if wrong:
             self._fail("source", wrong, _HINTS["source"])
-        self.checks.append(
-            Check("source", "pass", f"{counted(len(self.manifest.source_rows), 'table')} with the source's rows")
-        )
+        number = compared(self.manifest.source_rows, self.tables)
+        self.checks.append(Check("source", "pass", f"{counted(number, 'table')} with the source's rows"))
 
     def _restore(self, checked: Checked) -> None:
         try:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -116,6 +117,17 @@ def test_partitions_that_are_dumped_as_one(database: ConnectionParams, here: Rep
     assert counted(manifest)["public.split"] == 10
     assert "public.split_1" not in counted(manifest)
     assert verify(reference=reference, repository=here, level="restore")["verified"] == "restore"
+
+
+def test_only_compared_tables_are_reported(database: ConnectionParams, here: Repository, tmp_path: Path) -> None:
+    """Filter files are not read, so the tables that they leave out are counted in the source, too."""
+    filters = tmp_path / "filters"
+    filters.write_text("exclude table_data public.film\nexclude table other.film\n")
+    reference, manifest = dump(database, here, filters=[str(filters)])
+    assert counted(manifest) == ALL
+    verify(reference=reference, repository=here)
+    detail = f"{len(ALL) - 2} tables with the source's rows"
+    assert {"name": "source", "result": "pass", "detail": detail} in verification(here)["checks"]
 
 
 def verification(repository: Repository) -> dict[str, Any]:
