@@ -33,6 +33,16 @@ _PAUSE = 0.2  # seconds between two attempts to end sessions
 _ATTEMPTS = 3  # in each, PostgreSQL waits up to 5 s for the sessions to end (CountOtherDBBackends)
 _LOCK_TIMEOUT = "30s"
 
+# What a database without user objects can hold.
+_OTHERS = """
+SELECT 'extension ' || extname FROM pg_catalog.pg_extension WHERE extname <> 'plpgsql'
+UNION ALL SELECT 'default privileges' WHERE EXISTS (SELECT FROM pg_catalog.pg_default_acl)
+UNION ALL SELECT 'privileges on schema public' FROM pg_catalog.pg_namespace AS n
+LEFT JOIN pg_catalog.pg_init_privs AS i
+ON i.objoid = n.oid AND i.classoid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND i.objsubid = 0
+WHERE n.nspname = 'public' AND n.nspacl IS NOT NULL AND n.nspacl::text IS DISTINCT FROM i.initprivs::text
+"""
+
 
 def rename_databases(
     params: ConnectionParams,
@@ -104,15 +114,20 @@ def dated_name(connection: Session, database: str, at: datetime, word: str = "re
 def drop_replaced(run: RestoreContext, params: ConnectionParams, name: str, *, only_if_empty: bool) -> str | None:
     """Drop a database that was replaced. The restore is complete, so a failure is a warning.
 
-    :param only_if_empty: keep the database if it has objects: it was empty when the restore began.
+    :param only_if_empty: keep the database if it has objects, as it was empty when the restore began, or what does not
+        count as an object and is lost with it: extensions, default privileges, privileges of the schema public.
     :return: its name if it was not dropped, else None.
     """
     try:
         if only_if_empty:
             with session(params.with_database(name)) as connection:
                 found = count_objects(connection)
+                others = fetch_column(connection, _OTHERS)
             if found:
                 run.warn(f"keeping the old database as {name}, because it now has {counted(found, 'object')}")
+                return name
+            if others:
+                run.warn(f"keeping the old database as {name}, because it has {', '.join(others)}")
                 return name
         with session(params) as connection, translated_errors(f"dropping {name}"):
             drop_database(connection, name)

@@ -207,6 +207,27 @@ def test_replace_keeps_name_and_properties_of_the_old_database(
         assert databases_of(server18) == before
 
 
+@pytest.mark.parametrize(
+    ("statement", "why"),
+    [
+        ("alter default privileges grant select on tables to public", "default privileges"),
+        ("grant create on schema public to public", "privileges on schema public"),
+    ],
+)
+def test_an_empty_database_with_more_than_objects_is_kept(
+    statement: str, why: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    repository = local(tmp_path)
+    reference = backup(fresh_database(server18, None, "create table t as select 1 as a"), repository)
+    target, before = fresh_database(server18, None, statement), databases_of(server18)
+    result = restored(reference, repository, target, options={"jobs": 2})
+    (kept,) = databases_of(server18) - before
+    with server18.params.connect() as session:
+        session.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(kept)))
+    assert result["replaced"] == kept
+    assert f"keeping the old database as {kept}, because it has {why}" in result["warnings"]
+
+
 @pytest.mark.parametrize("statement", ["commit;", "/* c */ COMMIT;", "END;", "ROLLBACK;", "PREPARE TRANSACTION 'a';"])
 def test_a_script_that_ends_the_transaction_itself_changes_nothing(
     statement: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
