@@ -20,7 +20,7 @@ from airflow_pgbackup.backup.restore.new_database import apply_statements, creat
 from airflow_pgbackup.backup.restore.plan import check_versions
 from airflow_pgbackup.backup.restore.preconditions import database_oids
 from airflow_pgbackup.backup.restore.rename import dated_name, rename_databases
-from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest, state_in_errors
+from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest, StateText, state_in_errors
 from airflow_pgbackup.backup.restore.retry_marker import RetryMarker, find_marker, set_marker
 from airflow_pgbackup.backup.restore.target_state import TargetState
 from airflow_pgbackup.backup.sql_checks import SQL_CHECK, SqlCheck, run_checks
@@ -115,7 +115,7 @@ class RefreshedCopy:
     def run(self, outcome: RestoreOutcome) -> None:
         run, target = self._run, self._target
         with (
-            state_in_errors(f'database "{target.database}" was not changed', run.say),
+            state_in_errors(f'database "{target.database}" was not changed', run.say) as state,
             self._alone() as connection,
             TemporaryDatabases(self._maintenance, cancel=run.cancel, say=run.say) as temporary,
         ):
@@ -127,7 +127,7 @@ class RefreshedCopy:
                 self.refreshed.searched_values = self._masked.values
             self._check(new)
             own = self._give_own(new)
-            outcome.replaced = self._swap(new, own)
+            outcome.replaced = self._swap(new, own, state)
         outcome.add(target.database, counts)
         self.drop_old_copies(outcome)
 
@@ -237,9 +237,10 @@ class RefreshedCopy:
             )
         return own
 
-    def _swap(self, new: ConnectionParams, own: OwnGrants) -> str:
+    def _swap(self, new: ConnectionParams, own: OwnGrants, state: StateText) -> str:
         """Rename the old database and the new one, and admit those who could connect to the old one.
 
+        :param state: takes the state after that.
         :return: the new name of the old database.
         """
         run, target = self._run, self._target
@@ -275,5 +276,6 @@ class RefreshedCopy:
                 then=finish,
                 cancel=run.cancel,
             )
+        state.text = f'database "{target.database}" was replaced'
         run.say_after_commit(f"renamed {target.database} to {old}, and {new.dbname} to {target.database}")
         return old

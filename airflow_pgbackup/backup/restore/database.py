@@ -28,6 +28,7 @@ from airflow_pgbackup.backup.restore.rename import dated_name, drop_replaced, re
 from airflow_pgbackup.backup.restore.request import (
     RestoreOutcome,
     RestoreRequest,
+    StateText,
     require_may_create,
     state_in_errors,
 )
@@ -191,9 +192,9 @@ class _DatabaseRestore:
     def _into_new_database(self, outcome: RestoreOutcome) -> None:
         request, run, target = self._request, self._run, self._target
         exists = target.mode != "create"
-        state = "was not changed" if exists else "was not created"
+        unchanged = "was not changed" if exists else "was not created"
         with (
-            state_in_errors(f'database "{target.database}" {state}', run.say),
+            state_in_errors(f'database "{target.database}" {unchanged}', run.say) as state,
             TemporaryDatabases(self._maintenance, cancel=run.cancel, say=run.say) as temporary,
         ):
             properties = self._properties()
@@ -205,7 +206,7 @@ class _DatabaseRestore:
                 apply_statements(run, new, properties.settings)
             apply_statements(run, new, properties.others)
             run.say("applied privileges, comment and limits of the database")
-            outcome.replaced = self._rename(new, exists=exists)
+            outcome.replaced = self._rename(new, state, exists=exists)
         outcome.add(target.database, counts)
         _drop_replaced(request, self._maintenance, outcome)
 
@@ -243,9 +244,10 @@ class _DatabaseRestore:
         digest, manifest = self._request.retry_digest, self._request.manifest
         return RetryMarker(digest, manifest.series.path, manifest.id, replaced, oid) if digest else None
 
-    def _rename(self, new: ConnectionParams, *, exists: bool) -> str | None:
+    def _rename(self, new: ConnectionParams, state: StateText, *, exists: bool) -> str | None:
         """Give the new database its final name.
 
+        :param state: takes the state after that.
         :return: the new name of the old database, None if there is none.
         """
         run, target = self._run, self._target
@@ -254,6 +256,7 @@ class _DatabaseRestore:
             set_marker(run, new, self._marker())
             renames = [(new.dbname, target.database)]
             rename_databases(self._maintenance, renames, end_sessions_in=[new.dbname], cancel=run.cancel)
+            state.text = f'database "{target.database}" was created'
             run.say_after_commit(f"renamed {new.dbname} to {target.database}")
             return None
         with session(self._maintenance, run.cancel) as connection:
@@ -273,6 +276,7 @@ class _DatabaseRestore:
             expected=oids,
             cancel=run.cancel,
         )
+        state.text = f'database "{target.database}" was replaced'
         renamed_old = f", and the old database to {old}" if target.mode == "replace" else ""
         run.say_after_commit(f"renamed {new.dbname} to {target.database}{renamed_old}")
         return old

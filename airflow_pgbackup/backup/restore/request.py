@@ -202,15 +202,26 @@ def require_may_create(server: ServerInfo, hint: str) -> None:
         raise ConfigurationError(f"user {server.user} may not create databases", hint=hint)
 
 
+@dataclass
+class StateText:
+    """The state of the target, for people. A step that changes the target sets it as soon as that is committed."""
+
+    text: str
+
+
 @contextmanager
-def state_in_errors(state: str, say: Callable[[str], None]) -> Iterator[None]:
+def state_in_errors(text: str, say: Callable[[str], None]) -> Iterator[StateText]:
     """Append the state of the target to the message of an error; log it if something else ends the run, such as
-    Airflow's ``execution_timeout``."""
+    Airflow's ``execution_timeout``.
+
+    :param text: the state at the beginning.
+    """
+    state = StateText(text)
     try:
-        yield
+        yield state
     except PgBackupError as error:
-        error.message = f"{error.message}; {state}"
+        error.message = f"{error.message}; {state.text}"
         raise
     except BaseException:
-        say(state)
+        say(state.text)
         raise

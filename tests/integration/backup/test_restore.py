@@ -304,3 +304,30 @@ def test_a_tablespace_that_the_server_lacks_costs_no_locale(
     assert value(target, "select datlocale from pg_database where datname = current_database()") == "C.UTF-8"
     (warning,) = [line for line in result["warnings"] if "lacks" in line]
     assert "lacks the tablespace of the dumped database: using the default one instead of" in warning
+
+
+class _Timeout(BaseException):
+    """As Airflow's."""
+
+
+@pytest.mark.parametrize(("mode", "state"), [("replace", "was replaced"), ("create", "was created")])
+def test_a_timeout_after_the_rename_does_not_deny_it(
+    mode: str, state: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    repository = local(tmp_path)
+    reference = backup(fresh_database(server18, None, "create table restored as select 1 as a"), repository)
+    target = fresh_database(server18)
+    if mode == "create":
+        with server18.params.connect() as session:
+            session.execute(sql.SQL("drop database {}").format(sql.Identifier(target.dbname)))
+    lines: list[str] = []
+
+    def log(line: str) -> None:
+        lines.append(line)
+        if line.startswith("renamed "):
+            raise _Timeout
+
+    with pytest.raises(_Timeout):
+        restored(reference, repository, target, mode=mode, log=log)
+    assert lines[-1] == f'database "{target.dbname}" {state}'
+    assert value(target, "select count(*) from restored") == 1
