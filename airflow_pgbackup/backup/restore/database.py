@@ -177,15 +177,14 @@ class _DatabaseRestore:
         marker, marked = self._marker(), False
         if target.mode == "into_empty":  # a failure leaves this: the server may still commit what we have given up
             marked = set_marker(self._run, target.connection, marker and replace(marker, begun=True))
-        with (
-            state_in_errors(f'database "{target.database}" was not changed', self._run.say),
-            noted_transaction(self._run, target.connection, marker) if marker and marked else nullcontext(),
-        ):
-            self._loader.load(target.connection, single_transaction=True, public_exists=self._state.public_exists)
-        self._run.say(f"restored objects and rows into {target.database}")
-        if marker and marked:
-            set_marker(self._run, target.connection, marker)
-        after = self._request.finish(target.connection)
+        with state_in_errors(f'database "{target.database}" was not changed', self._run.say) as state:
+            with noted_transaction(self._run, target.connection, marker) if marker and marked else nullcontext():
+                self._loader.load(target.connection, single_transaction=True, public_exists=self._state.public_exists)
+                state.text = f'database "{target.database}" was restored'
+            self._run.say(f"restored objects and rows into {target.database}")
+            if marker and marked:
+                set_marker(self._run, target.connection, marker)
+            after = self._request.finish(target.connection)
         rows = None if after.rows is None else after.rows - (before.rows or 0)
         outcome.add(target.database, replace(after, objects=after.objects - before.objects, rows=rows))
 

@@ -25,10 +25,11 @@ from restoring import (
 
 from airflow_pgbackup.backup.adopt import adopt
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import ConfigurationError, ConnectError, VerificationFailed
+from airflow_pgbackup.errors import Canceled, ConfigurationError, ConnectError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import quoted
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.cancel import Cancel
 
 Fresh = Callable[..., ConnectionParams]
 
@@ -330,4 +331,20 @@ def test_a_timeout_after_the_rename_does_not_deny_it(
     with pytest.raises(_Timeout):
         restored(reference, repository, target, mode=mode, log=log)
     assert lines[-1] == f'database "{target.dbname}" {state}'
+    assert value(target, "select count(*) from restored") == 1
+
+
+def test_a_cancel_after_the_commit_does_not_deny_it(
+    server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    repository = local(tmp_path)
+    reference = backup(fresh_database(server18, None, "create table restored as select 1 as a"), repository)
+    target, cancel = fresh_database(server18), Cancel()
+
+    def log(line: str) -> None:
+        if line.startswith("restored objects and rows "):
+            cancel.set()
+
+    with pytest.raises(Canceled, match=f'; database "{target.dbname}" was restored'):
+        restored(reference, repository, target, mode="into_existing", log=log, cancel=cancel)
     assert value(target, "select count(*) from restored") == 1
