@@ -1,7 +1,8 @@
 """Restore the backup of a cluster: its roles and tablespaces, then each of its databases.
 
 pg_dumpall's script creates the databases under their names, one after the other. Here each is created under a temporary
-name, and one transaction renames all of them at the end: if the last one fails, none of them exists.
+name, and one transaction renames all of them at the end: if the last one fails, none of them exists. Databases that
+every server has are restored in place, one after the other; what they got stays.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from airflow_pgbackup.backup.restore.rename import rename_databases
 from airflow_pgbackup.backup.restore.request import (
     RestoreOutcome,
     RestoreRequest,
+    StateText,
     require_may_create,
     state_in_errors,
 )
@@ -31,6 +33,8 @@ from airflow_pgbackup.postgres.definitions.script_scan import ScriptSection
 
 # initdb creates them, and pg_dumpall's script restores into them.
 _ALWAYS_EXIST = ("postgres", "template1")
+
+_GLOBALS_CREATED = "its roles and tablespaces were created"
 
 
 def restore_cluster(request: RestoreRequest) -> RestoreOutcome:
@@ -74,6 +78,7 @@ class _ClusterRestore:
         self._loader = loader
         self._globals = GlobalsPlan()
         self._parts: list[_Part] = []
+        self._in_place: list[str] = []
 
     def plan(self) -> list[str]:
         request, server, contents = self._request, self._server, self._loader.contents
@@ -129,14 +134,14 @@ class _ClusterRestore:
         renames: list[tuple[str, str]] = []
         maintenance = request.target.maintenance(run.cancel)
         with (
-            state_in_errors("its roles and tablespaces were created, but none of its databases", run.say),
+            state_in_errors(f"{_GLOBALS_CREATED}, but none of its databases", run.say) as state,
             TemporaryDatabases(maintenance, cancel=run.cancel, say=run.say) as temporary,
             self._loader.parts(lambda number: _how(parts.get(number))) as streams,
         ):
             for number in range(len(self._loader.contents.sections)):
                 stream = streams.part(number)
                 if part := parts.get(number):
-                    created = self._restore(part, stream, temporary, outcome)
+                    created = self._restore(part, stream, temporary, outcome, state)
                     renames += [(created, part.name)] if created else []
                 while stream.read(1 << 20):  # skips databases that are not restored
                     pass
@@ -148,13 +153,20 @@ class _ClusterRestore:
                     end_sessions_in=[temporary_name for temporary_name, _ in renames],
                     cancel=run.cancel,
                 )
+                state.text = f"{_GLOBALS_CREATED}, and its databases"
         run.say_after_commit(f"created databases: {', '.join(name for _, name in renames) or 'none'}")
 
     def _restore(
-        self, part: _Part, stream: Readable, temporary: TemporaryDatabases, outcome: RestoreOutcome
+        self,
+        part: _Part,
+        stream: Readable,
+        temporary: TemporaryDatabases,
+        outcome: RestoreOutcome,
+        state: StateText,
     ) -> str | None:
         """Restore one database.
 
+        :param state: takes the state after that.
         :return: the temporary name, if the database is new.
         """
         run = self._run
@@ -165,6 +177,9 @@ class _ClusterRestore:
             params = create_like(run, temporary, properties, encoding=encoding, exactly=False)
             part.public_exists = drop_public_schema(run, params, makes_public=part.section.makes_public)
         self._loader.run_part(stream, params, single_transaction=part.single_transaction)
+        if part.existing:
+            self._in_place.append(part.name)
+            state.text = f"{_GLOBALS_CREATED}, but no new database; restored: {', '.join(self._in_place)}"
         counts = self._request.finish(params)
         outcome.add(part.name, counts)
         run.say(f"restored {counted(counts.objects, 'object')} into database {part.name}")

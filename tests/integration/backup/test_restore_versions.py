@@ -267,6 +267,8 @@ def test_a_complete_cluster(dumped: dict[str, Any], major: int, cluster: Postgre
 def test_a_cluster_with_a_database_that_fails_leaves_none_of_them(cluster: PostgresServer, tmp_path: Path) -> None:
     with cluster.params.connect() as session:
         session.execute("create database zz_last")
+    with cluster.params.with_database("postgres").connect() as session:
+        session.execute("create table kept as select 1 as a")
     with cluster.params.with_database("zz_last").connect() as session:
         session.execute("create function g(int) returns int immutable language sql as $$ select 1 $$")
         session.execute("create table t as select 1 as a")
@@ -278,8 +280,10 @@ def test_a_cluster_with_a_database_that_fails_leaves_none_of_them(cluster: Postg
     repository = local(tmp_path / "repository")
     reference = backup_cluster(cluster.params, repository)
     with fresh_server(18) as server:
-        with pytest.raises(ToolError, match="never again; its roles and tablespaces were created"):
+        state = "its roles and tablespaces were created, but no new database; restored: postgres"
+        with pytest.raises(ToolError, match=f"never again; {state}"):
             restored(reference, repository, server.params)
+        assert value(server.params.with_database("postgres"), "select count(*) from kept") == 1
         assert databases_of(server) == set()
 
 
