@@ -190,7 +190,7 @@ def drop_by_token(params: ConnectionParams, token: str) -> bool:
 
 def drop_temporary(connection: Session, database: ConnectionParams) -> None:
     """Drop a database of our own, with its subscriptions."""
-    _drop_subscriptions(connection, database)
+    _make_droppable(connection, database)
     drop_database(connection, database.dbname)
 
 
@@ -198,6 +198,14 @@ def drop_database(connection: Session, name: str) -> None:
     """Drop a database, and end the sessions in it."""
     force = " WITH (FORCE)" if has_drop_database_force(connection.info.server_version // 10000) else ""
     connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(Identifier(name)) + sql.SQL(force))
+
+
+def _make_droppable(connection: Session, database: ConnectionParams) -> None:
+    """Remove what prevents DROP DATABASE: the mark of a template, and subscriptions."""
+    query = "SELECT count(*) FROM pg_catalog.pg_database WHERE datname = %s AND datistemplate"
+    if fetch_value(connection, query, [database.dbname]):
+        connection.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(Identifier(database.dbname)))
+    _drop_subscriptions(connection, database)
 
 
 def _drop_subscriptions(connection: Session, database: ConnectionParams) -> None:
@@ -232,6 +240,6 @@ def sweep(connection: Session, params: ConnectionParams, say: Callable[[str], No
     for name in left:
         # Without FORCE: a session that connected in the meantime may have a reason.
         with contextlib.suppress(psycopg.Error, ConnectError):
-            _drop_subscriptions(connection, params.with_database(name))
+            _make_droppable(connection, params.with_database(name))
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(Identifier(name)))
             say(f"dropped {name}, left by a restore that was killed")

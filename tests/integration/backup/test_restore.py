@@ -25,7 +25,7 @@ from restoring import (
 
 from airflow_pgbackup.backup.adopt import adopt
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import Canceled, ConfigurationError, ConnectError, VerificationFailed
+from airflow_pgbackup.errors import Canceled, ConfigurationError, ConnectError, RestoreError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import quoted
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -348,3 +348,31 @@ def test_a_cancel_after_the_commit_does_not_deny_it(
     with pytest.raises(Canceled, match=f'; database "{target.dbname}" was restored'):
         restored(reference, repository, target, mode="into_existing", log=log, cancel=cancel)
     assert value(target, "select count(*) from restored") == 1
+
+
+def test_a_template_that_cannot_be_renamed_is_dropped(
+    server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    repository = local(tmp_path)
+    source, target = fresh_database(server18), fresh_database(server18)
+    with server18.params.connect() as session:
+        session.execute(sql.SQL("alter database {} is_template true").format(sql.Identifier(source.dbname)))
+    try:
+        reference = backup(source, repository)
+    finally:
+        with server18.params.connect() as session:
+            session.execute(sql.SQL("alter database {} is_template false").format(sql.Identifier(source.dbname)))
+
+    def make_or_drop(verb: str) -> None:
+        with server18.params.connect() as session:
+            session.execute(sql.SQL(verb + " database {}").format(sql.Identifier(target.dbname)))
+
+    def log(line: str) -> None:
+        if line.startswith("applied privileges"):
+            make_or_drop("create")
+
+    make_or_drop("drop")
+    with pytest.raises(RestoreError, match="was not created"):
+        restored(reference, repository, target, mode="create", log=log)
+    left = "select count(*) from pg_database where datname like 'pgbackup_tmp_%'"
+    assert value(server18.params, left) == 0
