@@ -15,6 +15,7 @@ from psycopg import sql
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.clients import find_clients
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
@@ -55,6 +56,16 @@ def assert_no_canary() -> Callable[[object], None]:
                 pytest.fail(f"the canary password shows: …{text[max(0, at - 80) : at]}<HERE>")
 
     return check
+
+
+@pytest.fixture
+def only_18(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker with PostgreSQL 18's clients and no others."""
+    found = find_clients([str(postgres_bin_dir(18))], well_known=())
+    newest = [client for client in found if client.major == 18][:1]
+    for module in ("backup.restore.archive", "backup.restore.script"):
+        monkeypatch.setattr(f"airflow_pgbackup.{module}.find_clients", lambda *_: newest)
+    monkeypatch.setattr("airflow_pgbackup.postgres.tools.client_choice.search_clients", lambda *_: (newest, []))
 
 
 @pytest.fixture

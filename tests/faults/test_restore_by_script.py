@@ -10,12 +10,10 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.restore import restore
 from airflow_pgbackup.backup.restore.target import RestoreTarget
-from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions, RestoreOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
-from airflow_pgbackup.postgres.tools.clients import find_clients
 from airflow_pgbackup.repository.base import Repository
 
 SOURCE = (
@@ -30,13 +28,7 @@ SOURCE = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _only_18(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = find_clients([str(postgres_bin_dir(18))], well_known=())
-    newest = [client for client in found if client.major == 18][:1]
-    for module in ("backup.restore.archive", "backup.restore.script"):
-        monkeypatch.setattr(f"airflow_pgbackup.{module}.find_clients", lambda *_: newest)
-    monkeypatch.setattr("airflow_pgbackup.postgres.tools.client_choice.search_clients", lambda *_: (newest, []))
+pytestmark = pytest.mark.usefixtures("only_18")
 
 
 @pytest.mark.parametrize("mode", ["into_empty", "into_existing"])

@@ -38,13 +38,6 @@ REMOVED = r"^backup prod/app/\S+ was removed from \S+ during the operation\. HIN
 
 
 @pytest.fixture
-def local(tmp_path: Path) -> Repository:
-    made = open_repository(f"file://{tmp_path}/source")
-    made.init()
-    return made
-
-
-@pytest.fixture
 def in_bucket(s3: S3Server) -> Callable[[str], Repository]:
     bucket = s3.bucket()
 
@@ -106,16 +99,16 @@ AT = {
 @pytest.mark.parametrize("but", ["", "toc.dat"])
 @pytest.mark.parametrize("at", AT)
 def test_a_local_directory_to_s3(
-    local: Repository,
+    here: Repository,
     in_bucket: Callable[[str], Repository],
     monkeypatch: pytest.MonkeyPatch,
     at: str,
     but: str,
 ) -> None:
-    destination, backup = in_bucket("destination"), backup_in(local, DIRECTORY)
-    before(monkeypatch, *AT[at], lambda: remove(local, backup, but=but))
+    destination, backup = in_bucket("destination"), backup_in(here, DIRECTORY)
+    before(monkeypatch, *AT[at], lambda: remove(here, backup, but=but))
     with pytest.raises(BackupNotFound) as raised:
-        copy(local, destination, backup)
+        copy(here, destination, backup)
     assert raised.match(REMOVED)
     require_nothing(destination)
 
@@ -128,7 +121,7 @@ def test_a_local_directory_to_s3(
     ],
 )
 def test_a_member_alone_is_removed(
-    local: Repository,
+    here: Repository,
     in_bucket: Callable[[str], Repository],
     monkeypatch: pytest.MonkeyPatch,
     at: str,
@@ -136,11 +129,11 @@ def test_a_member_alone_is_removed(
     message: str,
 ) -> None:
     """The backup still has its manifest, so it is damaged."""
-    destination, backup = in_bucket("destination"), backup_in(local, DIRECTORY)
+    destination, backup = in_bucket("destination"), backup_in(here, DIRECTORY)
     member = backup.key(backup.artifact.files[1])
-    before(monkeypatch, *AT[at], lambda: local.delete([member]))
+    before(monkeypatch, *AT[at], lambda: here.delete([member]))
     with pytest.raises(error, match=message):
-        copy(local, destination, backup)
+        copy(here, destination, backup)
     require_nothing(destination)
 
 
@@ -224,20 +217,20 @@ def test_a_rewrap(
 
 
 def test_a_store_that_no_longer_answers(
-    local: Repository, in_bucket: Callable[[str], Repository], monkeypatch: pytest.MonkeyPatch
+    here: Repository, in_bucket: Callable[[str], Repository], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether the backup still exists is not known, so the first error stands."""
-    destination, backup = in_bucket("destination"), backup_in(local, FILE)
+    destination, backup = in_bucket("destination"), backup_in(here, FILE)
 
     def read(key: str, **_: object) -> NoReturn:
-        monkeypatch.setattr(local, "stat", stat)
+        monkeypatch.setattr(here, "stat", stat)
         raise RepositoryError("the first error")
 
     def stat(key: str) -> NoReturn:
         raise RepositoryError("the second error")
 
-    find = local.read
-    monkeypatch.setattr(local, "read", lambda key, **options: (read if "app.d" in key else find)(key, **options))
+    find = here.read
+    monkeypatch.setattr(here, "read", lambda key, **options: (read if "app.d" in key else find)(key, **options))
     with pytest.raises(RepositoryError, match="the first error"):
-        copy(local, destination, backup)
+        copy(here, destination, backup)
     require_nothing(destination)

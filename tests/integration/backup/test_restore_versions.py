@@ -77,16 +77,6 @@ def test_an_older_server_is_refused_unless_allowed(
     assert counts(target) == ROWS
 
 
-@pytest.fixture
-def only_18(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker with PostgreSQL 18's clients and no others."""
-    found = find_clients([str(postgres_bin_dir(18))], well_known=())
-    newest = [client for client in found if client.major == 18][:1]
-    for module in ("backup.restore.archive", "backup.restore.script"):
-        monkeypatch.setattr(f"airflow_pgbackup.{module}.find_clients", lambda *_: newest)
-    monkeypatch.setattr("airflow_pgbackup.postgres.tools.client_choice.search_clients", lambda *_: (newest, []))
-
-
 @pytest.mark.parametrize("mode", ["into_empty", "replace"])
 @pytest.mark.parametrize("format", ["custom", "directory", "tar", "plain"])
 def test_an_old_server_backed_up_and_restored_by_newer_clients(
