@@ -106,6 +106,9 @@ def count(server: PostgresServer, s3: S3Server, mib: float, context: RunContext)
             )
         )
 
+    # The series of a nightly dump has a backup.
+    dump()
+    verify(reference=reference, repository=opened("one"), context=context)
     counted("dump", dump)
     counted("verify, archive", lambda: verify(reference=reference, repository=opened("one"), context=context))
     counted(
@@ -113,8 +116,6 @@ def count(server: PostgresServer, s3: S3Server, mib: float, context: RunContext)
         lambda: upload(reference=reference, source=opened("one"), destination=opened("two"), context=context),
     )
     counted("list", lambda: read_catalogue(opened("one")))
-    dump()
-    verify(reference=reference, repository=opened("one"), context=context)
     counted(
         "prune of one backup of two",
         lambda: prune(repository=opened("one"), policy=Policy(keep_last=1), dry_run=False, context=context),

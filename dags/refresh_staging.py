@@ -23,7 +23,8 @@ from airflow_pgbackup.pipelines import pg_refresh
 
 SERVER = os.environ.get("PGBACKUP_SERVER", "dvdrental")
 DATABASE = os.environ.get("PGBACKUP_DATABASE", "dvdrental")
-REMOTE = os.environ.get("PGBACKUP_REMOTE", "s3://my-backups/pg")
+# The repository whose verified backups start the DAG; events of other repositories are refused.
+REPOSITORY = os.environ.get("PGBACKUP_LOCAL", "file:///var/backups/pg")
 # A file of masking rules, which the workers read (docs/guides/masking.md). Without it, rows are copied as they are.
 RULES = os.environ.get("PGBACKUP_MASKING_RULES")
 
@@ -36,7 +37,7 @@ with DAG(
     doc_md=__doc__,
 ):
     pg_refresh.override(group_id="staging")(
-        repository=REMOTE,
+        repository=REPOSITORY,
         series=f"{SERVER}/{DATABASE}",
         postgres_conn_id="staging",
         rules=RULES,

@@ -19,6 +19,7 @@ from airflow_pgbackup.postgres.tools.clients import find_clients
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3.options import S3Options
 
 # Everything a pgpass line, a URL, a shell and a log masker could stumble over.
 CANARY = "cañary:p\\a'ss \"w#rd%41&x=y"
@@ -108,6 +109,18 @@ def s3() -> Iterator[S3Server]:
     """``endpoint_url``, ``access_key``, ``secret_key``, ``client()`` and ``bucket()``, which makes a fresh one."""
     with S3Server() as server:
         yield server
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def either_repository(request: pytest.FixtureRequest, tmp_path: Path) -> Repository:
+    """An empty repository: each test runs with a local one, and with one in S3."""
+    if request.param == "folder":
+        made: Repository = LocalRepository(tmp_path / "pg")
+    else:
+        server: S3Server = request.getfixturevalue("s3")
+        made = open_repository(f"s3://{server.bucket()}/pg", s3=S3Options(client_factory=server.client))
+    made.init()
+    return made
 
 
 @pytest.fixture

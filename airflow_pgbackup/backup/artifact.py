@@ -107,6 +107,8 @@ def check_bytes(
     def check(file: FileDigest, stop: CancelFlag) -> tuple[str | None, Marks | None]:
         key = manifest.key(file)
         entry = repository.stat(key)
+        if entry is None or entry.size != file.size:
+            entry = repository.stat(key)  # a failure revokes all passes, so one wrong answer is not enough
         if entry is None:
             return f"{file.path} is missing", None
         if entry.size != file.size:
@@ -136,6 +138,11 @@ def check_bytes(
                         for _ in hashed(source):
                             pass
         except BackupNotFound:
+            if repository.stat(key) == entry:
+                raise RepositoryError(
+                    f"cannot read {repository.location(key)}: the store did not find it, but has it",
+                    hint="Check the store, and the proxies in between, for faults, then retry.",
+                ) from None
             return f"{file.path} disappeared or changed while it was being read", marks
         if marks.sha256 != file.sha256:
             return f"{file.path}: checksum mismatch: expected {file.sha256}, found {marks.sha256}", marks

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, PgBackupError, RepositoryError
+from airflow_pgbackup.interruption import clean_up, is_interruption
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence, is_complete, read_evidence
@@ -65,7 +66,7 @@ class Attempt:
             evidence = read_evidence(self._repository, self._series, self._id)
             if not (is_complete(evidence) and is_same(evidence)):
                 raise
-            self.remove_written()
+            self.remove_written(interrupted=False)
             self._say(f"backup {self._series}/{self._id} was committed by another attempt")
             return evidence
         except PgBackupError:
@@ -92,8 +93,11 @@ class Attempt:
         """Return whether the stored manifest is this attempt's."""
         return evidence.manifest is not None and evidence.manifest.artifact.attempt == self.name
 
-    def remove_written(self) -> None:
-        """Remove the keys in :attr:`written`. Errors are only logged: the caller raises a more important one."""
+    def remove_written(self, *, interrupted: bool) -> None:
+        """Remove the keys in :attr:`written`. Errors are only logged: the caller raises a more important one.
+
+        :param interrupted: return after a few seconds, even if the store does not answer.
+        """
         if self._is_seen:
             self._say(f"backup {self._series}/{self._id} was already complete and is kept")
             return
@@ -102,12 +106,22 @@ class Attempt:
             return
         if not self.written:
             return
+        clean_up(
+            self._remove,
+            interrupted=interrupted,
+            on_timeout=lambda: self._say_left("the repository does not answer"),
+        )
+
+    def _remove(self) -> None:
         try:
             self._repository.delete(self.written)
             self._say(f"removed what was written of {self._series}/{self._id}; it is not a backup")
         except PgBackupError as error:
-            left = ", ".join(self.written)
-            self._say(f"could not remove {left}: {error}; without a manifest it is not a backup, and prune sweeps it")
+            self._say_left(str(error))
+
+    def _say_left(self, why: str) -> None:
+        left = ", ".join(self.written)
+        self._say(f"could not remove {left}: {why}; without a manifest it is not a backup, and prune sweeps it")
 
 
 @contextmanager
@@ -116,6 +130,6 @@ def attempt(repository: Repository, series: Series, id: str, say: Callable[[str]
     made = Attempt(repository, series, id, say)
     try:
         yield made
-    except BaseException:
-        made.remove_written()
+    except BaseException as error:
+        made.remove_written(interrupted=is_interruption(error))
         raise

@@ -209,14 +209,14 @@ def drill(
 
     :param max_bytes: the sum of the artifacts' sizes; a series that is larger is rehearsed alone.
     :param scratch: as for :func:`.verify.verify`.
+    :raises BackupNotFound: no series has a backup to rehearse.
     :raises ConfigurationError, RepositoryError, Canceled: as :func:`verify_all`.
     """
     if max_bytes < 1:
         raise ConfigurationError(f"invalid number of bytes {max_bytes}", hint="Give one or more.")
     context = context or RunContext()
-    references = {
-        (Series.parse(str(one["series"])), str(one["id"])): one for one in choose_drill(repository, max_bytes=max_bytes)
-    }
+    chosen = choose_drill(repository, max_bytes=max_bytes, log=context.log)
+    references = {(Series.parse(str(one["series"])), str(one["id"])): one for one in chosen}
 
     def work(series: Series, id: str) -> Mapping[str, object]:
         reference = references[series, id]

@@ -101,9 +101,16 @@ def newest_backup(repository: Repository, series: str) -> Evidence:
     :raises ConfigurationError: the series is invalid.
     """
     wanted = parse_series(series)
-    for evidence in read_each(repository, _started(_listed(repository, wanted))):
+    listed = _listed(repository, wanted)
+    started = _started(listed)
+    for evidence in read_each(repository, started):
         if evidence.manifest is not None:
             return evidence
+    if not started:
+        raise BackupNotFound(
+            f"all backups of {wanted} in {repository.uri} start in the future: {_ids(listed)}",
+            hint="Check the clocks of the machines that made them.",
+        )
     raise BackupNotFound(f"no backup of {wanted} in {repository.uri} has a valid manifest", hint=_list_hint())
 
 

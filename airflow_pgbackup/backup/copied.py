@@ -17,10 +17,15 @@ def verifications_to_copy(evidence: Evidence, say: Callable[[str], None]) -> lis
     """
     for line in evidence.ignored:
         say(f"warning: skipped {line}")
-    backup = evidence.backup
     passes = [seen for seen in evidence.verifications if seen.result == "pass"]
     others = [seen for seen in evidence.verifications if seen.result != "pass"]
-    if passes and standing(backup.verifications) != (backup.state, backup.level):
+    if passes and not passes_are_copied(evidence):
         say("warning: skipped all passes, since a failure that cannot be read may revoke them")
         return others
     return others + passes
+
+
+def passes_are_copied(evidence: Evidence) -> bool:
+    """Return whether the valid verifications alone say what the evidence does: no other failure revokes a pass."""
+    backup = evidence.backup
+    return standing(backup.verifications) == (backup.state, backup.level)

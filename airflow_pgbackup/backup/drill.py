@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.reference import reference_of
+from airflow_pgbackup.errors import BackupNotFound
+from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import Evidence, read_each
+from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.text import printing
+from airflow_pgbackup.wording import command
+
+NAMED = 5
+"""Series that an error names."""
+
+_warn = printing(logging.getLogger(__name__).warning)
 
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 _USABLE = frozenset({"verified", "written", "notproven"})
 
 
-def choose_drill(repository: Repository, *, max_bytes: int, server: str | None = None) -> list[dict[str, object]]:
+def choose_drill(
+    repository: Repository, *, max_bytes: int, server: str | None = None, log: Callable[[str], None] = _warn
+) -> list[dict[str, object]]:
     """Return the backups to rehearse now: the newest of each series whose turn it is.
 
     File names alone decide nothing: of each series the newest backups are read until one is usable, and those with the
@@ -24,16 +36,48 @@ def choose_drill(repository: Repository, *, max_bytes: int, server: str | None =
 
     :param max_bytes: the sum of the artifacts' sizes. A larger series is rehearsed alone.
     :param server: only the series of this server.
-    :return: references, for level ``restore``.
+    :param log: takes a warning for each series without a usable backup; by default Python's logging.
+    :return: references, for level ``restore``; at least one.
+    :raises BackupNotFound: no series has a usable backup.
     :raises RepositoryError: the repository cannot be read.
     """
     now = datetime.now(timezone.utc)
-    members = list(read_catalogue(repository, server=server).by_series().values())
-    with ThreadPoolExecutor(THREADS) as pool:
-        read = [one for found in pool.map(lambda each: _read(repository, each, now), members) for one in found]
-    found = {one.backup.folder: one for one in read}
+    listed = read_catalogue(repository, server=server).by_series()
+    with request_threads(THREADS) as pool:
+        read = dict(zip(listed, pool.map(lambda each: _read(repository, each, now), listed.values()), strict=True))
+    found = {one.backup.folder: one for each in read.values() for one in each}
     chosen = whose_turn((one.backup for one in found.values()), max_bytes=max_bytes)
+    unusable = {series: why for series, each in read.items() if (why := _unusable(each)) is not None}
+    if not chosen:
+        raise _nothing(repository, server, unusable)
+    for series, why in unusable.items():
+        log(f"warning: no backup of {series} can be rehearsed: {why}")
     return [reference_of(repository, found[backup.folder]) for backup in chosen]
+
+
+def _unusable(read: Sequence[Evidence]) -> str | None:
+    """Return why a series has no usable backup, by what was read of it; None if it has one."""
+    if any(one.backup.state in _USABLE for one in read):
+        return None
+    if not read:
+        return "all are from the future"
+    newest = read[0].backup
+    return f"{newest.id} {newest.standing}"
+
+
+def _nothing(repository: Repository, server: str | None, unusable: dict[Series, str]) -> BackupNotFound:
+    of_server = "" if server is None else f" of server {server}"
+    if not unusable:
+        return BackupNotFound(
+            f"{repository.uri} has no backups{of_server} to rehearse",
+            hint=f"Check the repository and the server's name. {command('list')} shows the backups.",
+        )
+    names = "; ".join([f"{series} ({why})" for series, why in unusable.items()][:NAMED])
+    more = f" and {len(unusable) - NAMED} more" if len(unusable) > NAMED else ""
+    return BackupNotFound(
+        f"no backup{of_server} in {repository.uri} can be rehearsed: {names}{more}",
+        hint="Find out why the newest backups failed, and dump again.",
+    )
 
 
 def _read(repository: Repository, listed: Sequence[Backup], now: datetime) -> list[Evidence]:

@@ -13,15 +13,18 @@ from airflow_pgbackup.backup.column_order import with_column_names
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.replay import await_received, seconds_of_lag
 from airflow_pgbackup.backup.databases.role_passwords import may_read_role_passwords
+from airflow_pgbackup.backup.databases.source_identity import seed_for, source_identity
 from airflow_pgbackup.backup.dump_output import DumpOutput
 from airflow_pgbackup.backup.dump_plan import plan_dump
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
-from airflow_pgbackup.backup.prepare_source import check_source, fit_options
+from airflow_pgbackup.backup.other_server import warn_of_other_server
+from airflow_pgbackup.backup.prepare_source import check_source, find_left_out, fit_options
 from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
 from airflow_pgbackup.backup.reading_along import ReadingAlong
 from airflow_pgbackup.backup.reading_record import record_reading, require_rows
 from airflow_pgbackup.backup.reference import SEED, find_committed, is_of, reference_of, seed_digest
 from airflow_pgbackup.backup.restore_command import restore_command
+from airflow_pgbackup.backup.rounded_floats import are_floats_rounded
 from airflow_pgbackup.backup.source import describe_source
 from airflow_pgbackup.backup.source_rows import hold_source
 from airflow_pgbackup.backup.stopwatch import Stopwatch
@@ -37,7 +40,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.labels import check_labels
 from airflow_pgbackup.repository.manifest import ClientInfo, Manifest, scope_of
-from airflow_pgbackup.wording import database
+from airflow_pgbackup.wording import database, parameter
 
 CONFLICT_TRIES = 3
 """How often a dump from a standby is tried when WAL replay cancels it."""
@@ -72,7 +75,8 @@ def dump_database(
         that cannot be decoded is an error, and no backup. Where it could not be found out, as with format tar, the
         reference has no level, and the log says why.
     :param context: its deadline limits pg_dump's run, instead of the settings' ``dump_deadline``. A second call with
-        the same seed finds what the first one committed and returns that; without a seed each call makes a backup.
+        the same seed and server finds what the first one committed and returns that; without a seed each call makes a
+        backup.
     :return: a reference, see :mod:`airflow_pgbackup.backup.reference`.
     :raises OptionError: options that cannot be combined, or one that the client here is too old for.
     :raises ConfigurationError: a connection pooler would mix the dump's session with others.
@@ -107,8 +111,9 @@ def dump_cluster(
 ) -> dict[str, object]:
     """Dump all databases of a cluster, or its global objects, with pg_dumpall. As :func:`dump_database`, but:
 
-    A dump of globals, of roles or of tablespaces only is of another series than that of the whole cluster. On a managed
-    service, what its users may not read is left out, logged, and listed in the manifest's ``left_out``.
+    A dump of globals, of roles or of tablespaces only is of another series than that of the whole cluster. What
+    pg_dumpall leaves out, and on a managed service what its users may not read, is logged and listed in the manifest's
+    ``left_out``.
 
     :param compress: ``zstd[:level]``, ``gzip[:level]`` or None. pg_dumpall has no such option: airflow-pgbackup
         compresses its output.
@@ -164,14 +169,18 @@ class _Dump:
     ) -> dict[str, object]:
         options.validate()
         rate_of(self.limits.bytes_per_second, self.context.settings, format=getattr(options, "format", "plain"))
-        context, seed = self.context, self.context.seed
-        recipients = Recipients.parse(context.settings.recipients)
-        sweep_leftovers(context)
+        recipients = Recipients.parse(self.context.settings.recipients)
+        sweep_leftovers(self.context)
         uuid = self.repository.uuid
         series = self._series(connection, options)
-        if seed is not None and (found := find_committed(self.repository, series, seed, not_before=context.not_before)):
-            context.log(f"backup {found.backup.id} was committed by an earlier try of this task; nothing to do")
-            return self._result(found)
+        context = self.context = self._with_source(connection)
+        seed = context.seed
+        ids: Sequence[str] | None = None
+        if seed is not None:
+            ids = self.repository.folders(series.path)
+            if found := find_committed(self.repository, series, seed, ids=ids, not_before=context.not_before):
+                context.log(f"backup {found.backup.id} was committed by an earlier try of this task; nothing to do")
+                return self._result(found)
         deadline = Deadline(context.deadline or context.settings.dump_deadline, context.cancel, work="the dump")
         for tries_left in range(CONFLICT_TRIES - 1, -1, -1):
             self.context = replace(context, deadline=deadline.remaining())
@@ -182,6 +191,7 @@ class _Dump:
                     compress,
                     series=series,
                     uuid=uuid,
+                    ids=ids,
                     count_rows=count_rows,
                     recipients=recipients,
                 )
@@ -201,6 +211,7 @@ class _Dump:
         *,
         series: layout.Series,
         uuid: str,
+        ids: Sequence[str] | None,
         count_rows: bool,
         recipients: Recipients | None,
     ) -> dict[str, object]:
@@ -210,11 +221,15 @@ class _Dump:
         source = describe_source(connection, cluster=series.database is None)
         max_lag = settings.max_replay_lag or None if self.limits.replay_lag is None else self.limits.replay_lag
         check_source(connection, source, context.log, max_replay_lag=max_lag)
+        warn_of_other_server(self.repository, series, source.for_manifest(connection), context.log, ids=ids)
         left_out: tuple[str, ...] | None = None
         if isinstance(options, DumpAllOptions):
             options, kept = fit_options(options, source.limits, context.log)
-            left_out = kept or None
+            left_out = (*kept, *find_left_out(connection, options, context.log)) or None
         options = with_column_names(options, connection, context.log)
+        if are_floats_rounded(options.extra_float_digits):
+            digits = parameter("extra_float_digits", options.extra_float_digits)
+            context.log(f"warning: {digits} rounds floating-point values; a restore does not bring back the exact ones")
         client = choose_client(
             source.server_version_num, tools=("pg_dump", self.tool), client_dirs=settings.client_dirs
         )
@@ -261,13 +276,13 @@ class _Dump:
                 self.tool, client, connection, source, plan, name, self.repository, context, rate, recipients, reading
             )
             if count_rows and isinstance(options, DumpOptions):
-                with hold_source(connection, options, context=context) as held:
+                with hold_source(connection, options, client=client.version, context=context) as held:
                     artifact = output.with_snapshot(held.snapshot).write(mine)
                     source_rows, left_out = held.rows(), held.left_out
             else:
                 artifact = output.write(mine)
             if reading is not None and reading.summary is not None and source_rows is not None:
-                require_rows(source_rows, reading.summary, self.tool)
+                require_rows(source_rows, reading.summary, options)
             finished, seconds = watch.stop()
             manifest = Manifest(
                 repository=uuid,
@@ -307,6 +322,13 @@ class _Dump:
         if reading is not None:
             return self._result(record_reading(self.repository, found, reading, watch=watch, context=context))
         return self._result(found)
+
+    def _with_source(self, connection: ConnectionParams) -> RunContext:
+        """Return the context with a seed that is of this server alone."""
+        if self.context.seed is None:
+            return self.context
+        with connection.open_session() as session:
+            return replace(self.context, seed=seed_for(self.context.seed, source_identity(connection, session)))
 
     def _result(self, found: Evidence) -> dict[str, object]:
         self.context.on_backup(found.require_manifest())

@@ -9,7 +9,6 @@ files contain, never by their names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
@@ -18,7 +17,9 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.freshness_rules import BackupContents, FreshnessRules, SeriesFreshness, judge_series
 from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.backup.set_freshness import judge_sets
+from airflow_pgbackup.backup.set_members import SetMembers
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
@@ -48,7 +49,7 @@ def freshness(
     :param exclude: series to ignore, such as those of databases that no longer exist: ``server/database``, with ``*``
         and ``?`` as wildcards.
     :param sets: also check that the server, or each server with backup sets, has a complete set that is recent, and all
-        of whose backups exist.
+        of whose backups exist and have not failed.
     :param now: the time to measure ages from, with a time zone; by default the current time.
     :return: plain JSON::
 
@@ -56,9 +57,11 @@ def freshness(
          "problems": ["prod/app: the newest backup … is 30.0 h old, more than 26.0 h"],
          "series": [{"series" (its folder), "fresh", "id", "started_at", "age_seconds", "verified", "size", "rows",
                      "problems": [], "notes": []}],
-         "sets": [{"server", "fresh", "id", "started_at", "age_seconds", "databases", "problems": [], "notes": []}]}
+         "sets": [{"server", "fresh", "id", "started_at", "age_seconds", "databases", "unusable": [], "problems": [],
+                   "notes": []}]}
 
-        Unknown values are None.
+        Unknown values are None. A set is described by the newest complete one whose backups can all be used;
+        ``unusable`` has the backups of the newest complete one that cannot be.
     :raises ConfigurationError: databases without a server, or an empty list of databases.
     :raises RepositoryError: the repository could not be read, which says nothing about the backups.
     """
@@ -72,21 +75,23 @@ def freshness(
     wanted = expected if expected is not None else list(listed)
     wanted = [one for one in wanted if not any(fnmatchcase(str(one), pattern) for pattern in exclude)]
 
+    proven: list[Backup] = []
+
     def judge(series: Series) -> tuple[Series, SeriesFreshness]:
         backups = listed.get(series, [])
         read = _read(repository, backups, rules, now)
+        proven.extend(each.backup for each in read.values())
         checked = [read[backup.id].backup if backup.id in read else backup for backup in backups]
         found = judge_series(checked, _contents(read.values(), rules), rules, now)
         ignored = [f"{each.backup.id}: ignored {line}" for each in read.values() for line in each.ignored]
         return series, replace(found, notes=(*found.notes, *ignored[:_NAMED]))
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with request_threads(THREADS) as pool:
         results = list(pool.map(judge, wanted))
     problems = [f"{each}: {problem}" for each, result in results for problem in result.problems]
     set_results = []
     if sets:
-        there = {(one.series, one.id) for members in listed.values() for one in members} if expected is None else None
-        set_results = judge_sets(repository, server, rules.max_age, there, now)
+        set_results = judge_sets(repository, server, rules.max_age, now, SetMembers(repository, now=now, proven=proven))
         problems += [f"{each.server}: {problem}" for each in set_results for problem in each.problems]
         if not set_results:
             problems.append(f"no backup set is in {repository.uri}")

@@ -93,7 +93,7 @@ class LockWatch:
             "programs": self._programs,
             "age": time.monotonic() - self._begin + _MARGIN,
         }
-        with self._connection.connect() as session:
+        with self._connection.open_session() as session:
             found = session.execute(_HOLDERS, values).fetchone()
         if found is None:
             return None

@@ -1,22 +1,26 @@
 """Find backups that were deleted or overwritten, and that a versioned bucket still holds.
 
 No code of this package overwrites a key, so the first version of a key is the one that was written with its backup, and
-somebody else wrote any later one. prune deletes the files of a backup, which a versioned bucket only hides behind
-delete markers; but it keeps what is locked. So a locked backup that is hidden was deleted by somebody else.
+somebody else wrote any later one. Only an upload may write the keys of a backup again that prune has deleted: where the
+backup that readers see is complete, only the versions since the last deletion count. prune deletes the files of a
+backup, which a versioned bucket only hides behind delete markers; but it keeps what is locked. So a locked backup that
+is hidden was deleted by somebody else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import dropwhile, groupby, takewhile
 
-from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryError
+from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, read_manifest
+from airflow_pgbackup.repository.evidence import missing_files
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, VerificationName, attempt_of, split_key
+from airflow_pgbackup.repository.manifest import MAX_BYTES
 from airflow_pgbackup.repository.protection import Version
 
 
@@ -46,6 +50,8 @@ class LostBackup:
     :param at: when, by the clock of the store.
     :param locked: why the store refuses to remove its manifest for good, as :meth:`.Protection.locked`.
     :param files: what must be restored, the manifest last.
+    :param manifests: the manifest's first versions, one of each time that it was written after a deletion: the oldest
+        first. More than one if a deleted backup was uploaded again.
     """
 
     series: Series
@@ -54,6 +60,7 @@ class LostBackup:
     at: datetime
     locked: str | None
     files: tuple[LostFile, ...]
+    manifests: tuple[LostFile, ...]
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -86,7 +93,7 @@ def lost_among(repository: Repository, versions: Iterable[Version]) -> list[Lost
             folder = version.key[: -len(split[2]) - 1]
             folders.setdefault(folder, {}).setdefault(split[2], []).append(version)
     found = [one for _, files in sorted(folders.items()) if (one := _lost(repository, files))]
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="pgbackup-lost") as pool:
+    with request_threads(THREADS, "pgbackup-lost") as pool:
         return list(pool.map(lambda one: _with_lock(repository, one), found))
 
 
@@ -99,7 +106,7 @@ def find_overwritten(versions: Iterable[Version]) -> Iterator[LostFile]:
     :param versions: in the order of :meth:`.Protection.versions`.
     """
     for _, every in groupby(versions, key=lambda version: version.key):
-        since = list(takewhile(lambda version: not version.deleted, every))
+        since = since_deletion(every)
         if len(since) > 1 and since[0].etag != since[-1].etag:
             yield LostFile(since[-1], tuple(since[:-1]))
 
@@ -108,10 +115,14 @@ def _lost(repository: Repository, files: Mapping[str, list[Version]]) -> LostBac
     """Return what the versions of one backup's files show; None if nothing is lost, or it was never complete."""
     if all(version.deleted for version in files.get(MANIFEST_FILE, ())):
         return None
+    split = split_key(files[MANIFEST_FILE][0].key)
+    assert split is not None  # noqa: S101  as when it was grouped
+    manifests = _firsts(files[MANIFEST_FILE])
+    if len(manifests) > 1 and _is_complete(repository, split[0], split[1], files):
+        files = {path: since_deletion(versions) or versions for path, versions in files.items()}
+        manifests = manifests[-1:]
     lost = {path: one for path, versions in files.items() if path != PIN_FILE and (one := _file(versions))}
     manifest = lost.get(MANIFEST_FILE)
-    split = split_key(next(iter(files.values()))[0].key)
-    assert split is not None  # noqa: S101  as when it was grouped
     replaced = [one for path, one in lost.items() if _shows(path, one)]
     deleted = [manifest] if manifest is not None and manifest.hidden else []
     if not deleted and not replaced:
@@ -123,9 +134,36 @@ def _lost(repository: Repository, files: Mapping[str, list[Version]]) -> LostBac
     # The manifest makes it a backup, so it is the last one to be restored.
     ordered = sorted(lost.items(), key=lambda item: (item[0] == MANIFEST_FILE, item[0]))
     at = max(version.modified for file in deleted or replaced for version in file.above if version.latest)
-    return LostBackup(
-        split[0], split[1], "deleted" if deleted else "overwritten", at, None, tuple(file for _, file in ordered)
-    )
+    why = "deleted" if deleted else "overwritten"
+    return LostBackup(split[0], split[1], why, at, None, tuple(file for _, file in ordered), manifests)
+
+
+def _firsts(versions: list[Version]) -> tuple[LostFile, ...]:
+    """Return the first version after each deletion of a key, the oldest first."""
+    found = []
+    for number, version in enumerate(versions):
+        older = versions[number + 1 :]
+        if not version.deleted and (not older or older[0].deleted):
+            found.append(LostFile(version, tuple(versions[:number])))
+    return tuple(reversed(found))
+
+
+def since_deletion(versions: Iterable[Version]) -> list[Version]:
+    """Return the versions of a key above its newest delete marker, the newest first: none, if the marker is current."""
+    return list(takewhile(lambda version: not version.deleted, versions))
+
+
+def _is_complete(repository: Repository, series: Series, id: str, files: Mapping[str, list[Version]]) -> bool:
+    """Return whether readers see a valid manifest and all files that it names, with their sizes."""
+    seen = {path: version for path, versions in files.items() for version in versions if version.latest}
+    shown = {path: version.as_entry() for path, version in seen.items() if not version.deleted}
+    if MANIFEST_FILE not in shown or shown[MANIFEST_FILE].size > MAX_BYTES:
+        return False
+    try:
+        manifest = read_manifest(repository, series, id)
+    except (ManifestError, BackupNotFound):
+        return False
+    return missing_files(manifest, shown) is None
 
 
 def _file(versions: list[Version]) -> LostFile | None:
@@ -136,8 +174,7 @@ def _file(versions: list[Version]) -> LostFile | None:
     first = data[-1]
     if any(v.latest and (v.etag, v.size, v.deleted) == (first.etag, first.size, False) for v in versions):
         return None
-    below = dropwhile(lambda version: version.deleted, versions)
-    since = list(takewhile(lambda version: not version.deleted, below))
+    since = since_deletion(dropwhile(lambda version: version.deleted, versions))
     unfinished = versions[0].deleted and since[0].etag != since[-1].etag
     return LostFile(first, tuple(version for version in versions if version is not first), unfinished)
 
@@ -167,4 +204,4 @@ def _deleted_data(repository: Repository, series: Series, id: str, lost: Mapping
 def _with_lock(repository: Repository, lost: LostBackup) -> LostBackup:
     file = next((file for file in lost.files if file.first.key.endswith(f"/{MANIFEST_FILE}")), lost.files[0])
     locked = repository.protection.locked(file.first.key, file.first.id)
-    return LostBackup(lost.series, lost.id, lost.why, lost.at, locked, lost.files)
+    return replace(lost, locked=locked)

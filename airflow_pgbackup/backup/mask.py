@@ -67,8 +67,9 @@ def check_rules(*, connection: ConnectionParams, rules: MaskingRules, context: R
     # No mask is made, so any key will do.
     masking = Masking(rules, MaskingKey(bytes(range(33, 65))))
     problems: tuple[str, ...] = ()
-    with connection.connect() as session:
+    with connection.open_session() as session:
         session.execute("SET default_transaction_read_only = on")
+        session.execute("SET row_security = off")
         try:
             masking.check_columns(session)
         except MaskingError as error:
@@ -92,8 +93,9 @@ def propose_rules(*, connection: ConnectionParams, context: RunContext | None = 
     :raises ConnectError: the server cannot be reached.
     """
     context = context or RunContext()
-    with connection.connect() as session:
+    with connection.open_session() as session:
         session.execute("SET default_transaction_read_only = on")
+        session.execute("SET row_security = off")
         tables = read_tables(session)
         constraints = Constraints()
         constraints.read_database(session)
@@ -127,7 +129,7 @@ class _Proposal:
         self._follow_references()
         lines = [_HEAD.rstrip("\n")]
         for table in self._tables.values():
-            if not table.of_extension:
+            if not table.exempt:
                 lines += self._lines(table)
         return "\n".join(lines) + "\n" if len(lines) > 1 else lines[0] + " {}\n"
 

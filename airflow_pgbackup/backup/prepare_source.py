@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import psycopg
 
+from airflow_pgbackup.backup.databases.cluster_omissions import find_omissions
 from airflow_pgbackup.backup.databases.server_limits import ServerLimits
 from airflow_pgbackup.backup.source import Source
 from airflow_pgbackup.errors import ConnectError
@@ -37,6 +38,17 @@ def check_source(
             log(f"roles of the service are in the dump; drop them after a restore elsewhere: {roles}")
     for line in source.limits.missing_elsewhere(source.extensions):
         log(f"a restore elsewhere lacks {line}")
+
+
+def find_left_out(connection: ConnectionParams, options: DumpAllOptions, log: Callable[[str], None]) -> tuple[str, ...]:
+    """Return what pg_dumpall will leave out of the cluster without saying so. Each part is logged as a warning.
+
+    :raises ConnectError: the server is unreachable, or a query failed.
+    """
+    found = find_omissions(connection, options)
+    for each in found:
+        log(f"warning: left out: {each.what}" + (f"; {each.hint}" if each.hint else ""))
+    return tuple(each.what for each in found)
 
 
 def _check_pooler(connection: ConnectionParams, log: Callable[[str], None]) -> None:

@@ -5,6 +5,8 @@ deleted; every backup of those series is read, and its files decide (:mod:`.evid
 more than its files prove is ignored by the retention rules, and one that cannot be read is kept. Members of the newest
 complete backup set of a server are kept, too (:mod:`.set_retention`).
 
+Before the first deletion, the kept backups that justify it are checked again, over all series (:mod:`.kept_backups`).
+
 The deletions are ordered so that a crash between any two leaves every remaining backup complete: the manifest is
 deleted first, by a call of its own, which ends the backup; then the artifact and the verifications. What a crash leaves
 has no manifest, and the next run sweeps it.
@@ -16,25 +18,25 @@ period.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import groupby
 
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.kept_backups import KeptBackups
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import counted, human_bytes
-from airflow_pgbackup.backup.removal import GRACE, LEAST_GRACE, is_abandoned, remove_backup, sweep
+from airflow_pgbackup.backup.removal import GRACE, LEAST_GRACE, UNLISTED, is_abandoned, remove_backup, sweep
 from airflow_pgbackup.backup.series_selection import SeriesSelection, require_server
 from airflow_pgbackup.backup.set_retention import ServerSets, remove_set
-from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, RepositoryError
+from airflow_pgbackup.errors import ConfigurationError, RepositoryError
+from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import THREADS, Backup, Catalogue, Leftover, read_catalogue
 from airflow_pgbackup.repository.entry import UnfinishedWrite
-from airflow_pgbackup.repository.evidence import read_evidence, unreadable
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, encode_segment
 from airflow_pgbackup.repository.replacement import delayed
 from airflow_pgbackup.repository.retention import Decision, Policy, plan
@@ -103,14 +105,6 @@ def _prefixes(server: str | None, series: Sequence[Series] | None) -> list[str]:
     return ["" if server is None else encode_segment(server)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A backup as its files prove it. :param why: what its file names claim wrongly, a line each."""
-
-    backup: Backup
-    why: list[str]
-
-
 @dataclass
 class _Prune:
     repository: Repository
@@ -124,6 +118,7 @@ class _Prune:
     sets: list[ListedSet] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     ignored: list[dict[str, object]] = field(default_factory=list)
+    kept: KeptBackups | None = None
 
     def decide(self, catalogue: Catalogue, grace: timedelta, *, complete: bool) -> None:
         """Decide about the backups of a catalogue.
@@ -135,17 +130,21 @@ class _Prune:
         found = [*catalogue.leftovers, *(one for backup in catalogue.backups for one in backup.attempts)]
         old = [one for one in found if self.now - one.modified >= grace]
         self.leftovers = [one for one in old if is_abandoned(self.repository, one)]
+        for one in old:
+            if one.attempt is None and one not in self.leftovers:
+                self._note(f"{one.series}/{one.id} {UNLISTED}")
         if catalogue.foreign:
             more = " …" if len(catalogue.foreign) > 3 else ""
             self._note(f"ignored foreign files: {', '.join(catalogue.foreign[:3])}{more}")
 
     def _apply(self, policy: Policy, catalogue: Catalogue, *, complete: bool) -> None:
         sets = ServerSets.of(self.repository, catalogue, self.now, self._note, complete=complete)
+        self.kept = kept = KeptBackups(self.repository, policy, self.now, self.cancel, self._note, sets.whole_members())
         gone = sets.gone_since(catalogue.by_series())
         decide: _Decide = partial(plan, policy=policy, now=self.now, in_sets=sets.kept(), gone_since=gone)
         if policy.replace_after is not None:
-            decide = self._delayed(decide, policy, policy.replace_after, catalogue, complete=complete)
-        backups = self._with_evidence(catalogue.backups, decide)
+            decide = self._delayed(decide, kept, policy.replace_after, catalogue, complete=complete)
+        backups = self._with_evidence(catalogue.backups, decide, kept)
         decisions = decide(backups)
         if locks := self._locks([d.backup for d in decisions if not d.keep]):
             decisions = decide([replace(b, locked=locks.get((b.series, b.id))) for b in backups])
@@ -170,13 +169,14 @@ class _Prune:
             self._note(f"{counted(len(locked), 'backup')} that no rule keeps {are} locked, {ends}")
 
     def _delayed(
-        self, decide: _Decide, policy: Policy, span: timedelta, catalogue: Catalogue, *, complete: bool
+        self, decide: _Decide, kept: KeptBackups, span: timedelta, catalogue: Catalogue, *, complete: bool
     ) -> _Decide:
         """Return a decision by which a backup is kept until what replaces it has been stored for a while."""
         by = self.now - span
         sets = ServerSets.of(self.repository, catalogue, self.now, self._note, complete=complete, stored_by=by)
+        kept.members |= sets.whole_members()
         gone = sets.gone_since(catalogue.by_series())
-        earlier = partial(plan, policy=policy, now=self.now, in_sets=sets.kept(), gone_since=gone)
+        earlier = partial(plan, policy=kept.policy, now=self.now, in_sets=sets.kept(), gone_since=gone)
         return lambda backups: delayed(decide(backups), earlier, self.now, span)
 
     def find_temporary(self, prefixes: Iterable[str], grace: timedelta) -> None:
@@ -197,19 +197,14 @@ class _Prune:
             self.log(f"sweep {item.key}: a temporary file or upload, unchanged since {item.modified.isoformat()}")
 
     def act(self) -> None:
-        """Delete, oldest first: if something interrupts this, the newest backups remain.
+        """Delete, oldest first in each series: if something interrupts this, the newest backups remain.
 
         :raises RepositoryError: a deletion failed, and all others were tried.
         """
-        removals = sorted((d.backup for d in self.decisions if not d.keep), key=lambda b: (b.started_at, b.id))
-        steps: list[tuple[str, Callable[[], None]]] = []
-        steps += [(f"{one.series}/{one.id}", partial(self._remove, one)) for one in removals]
-        steps += [(f"{one.series}/{one.id}", partial(self._remove, one)) for one in self.leftovers]
-        steps += [(one.location, partial(self._remove_set, one)) for one in self.sets]
-        steps += [(one.key, partial(self.repository.remove_unfinished, [one])) for one in self.temporary]
-        failed: list[tuple[str, RepositoryError]] = []
-        for name, step in steps:
+        tried, failed = 0, list[tuple[str, RepositoryError]]()
+        for name, step in self._steps():
             self.cancel.check()
+            tried += 1
             try:
                 step()
             except RepositoryError as error:
@@ -218,8 +213,31 @@ class _Prune:
         if failed:
             name, first = failed[0]
             raise RepositoryError(
-                f"{len(failed)} of {len(steps)} deletions failed; the first: {name}: {first.message}", hint=first.hint
+                f"{len(failed)} of {tried} deletions failed; the first: {name}: {first.message}", hint=first.hint
             )
+
+    def _steps(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """Yield what to delete and how. The backups of a series come only if what replaces them still counts."""
+        decisions = self.decisions
+        if self.kept:
+            decisions = self._keep_sets_if_changed(decisions, self.kept.confirm_all(decisions))
+        self.decisions = []
+        for series, group in groupby(decisions, key=lambda decision: decision.backup.series):
+            mine = list(group)
+            if self.kept:
+                mine = self._keep_sets_if_changed(mine, self.kept.confirm(mine))
+            self.decisions += mine
+            removals = sorted((d.backup for d in mine if not d.keep), key=lambda b: (b.started_at, b.id))
+            yield from ((f"{series}/{one.id}", partial(self._remove, one)) for one in removals)
+        yield from ((f"{one.series}/{one.id}", partial(self._remove, one)) for one in self.leftovers)
+        yield from ((one.location, partial(self._remove_set, one)) for one in self.sets)
+        yield from ((one.key, partial(self.repository.remove_unfinished, [one])) for one in self.temporary)
+
+    def _keep_sets_if_changed(self, decisions: list[Decision], confirmed: list[Decision]) -> list[Decision]:
+        """Return `confirmed`. If it differs, delete no set: its backups may be among those that stay."""
+        if confirmed != decisions:
+            self.sets = []
+        return confirmed
 
     def result(self, dry_run: bool) -> dict[str, object]:
         removed = [d.backup for d in self.decisions if not d.keep]
@@ -274,16 +292,15 @@ class _Prune:
         remove_set(self.repository, one)
         self.log(f"deleted {one.location}: no backup of this set remains")
 
-    def _with_evidence(self, listed: Sequence[Backup], decide: _Decide) -> list[Backup]:
+    def _with_evidence(self, listed: Sequence[Backup], decide: _Decide, kept: KeptBackups) -> list[Backup]:
         """Return the same backups; in a series that would lose one, as their files prove them.
 
         :raises Canceled: before each backup.
         """
         touched = {decision.backup.series for decision in decide(listed) if not decision.keep}
-        with ThreadPoolExecutor(THREADS) as pool:
-            read = dict(pool.map(self._read, [backup for backup in listed if backup.series in touched]))
+        read = kept.read(backup for backup in listed if backup.series in touched)
         for series, members in groupby(listed, key=lambda backup: backup.series):
-            ignored = [(b.id, read[b.folder].why) for b in members if b.folder in read and read[b.folder].why]
+            ignored = [(b.id, why) for b in members if b.folder in read and (why := read[b.folder].shortcomings())]
             for id, why in ignored[: max(0, _MOST_IGNORED - len(self.ignored))]:
                 self.ignored.append({"series": series.path, "id": id, "why": why[:_NAMED]})
             for id, why in ignored[:_NAMED]:
@@ -294,17 +311,6 @@ class _Prune:
                 )
         return [read[b.folder].backup if b.folder in read else b for b in listed]
 
-    def _read(self, backup: Backup) -> tuple[str, _Read]:
-        self.cancel.check()
-        try:
-            evidence = read_evidence(self.repository, backup.series, backup.id, now=self.now)
-        except BackupNotFound:
-            evidence = unreadable(backup, "it disappeared during the operation")
-        except RepositoryError as error:  # of this one: it is kept, and ignored by the rules
-            evidence = unreadable(backup, error.message)
-        problem = evidence.backup.problem
-        return backup.folder, _Read(evidence.backup, [*([problem] if problem else []), *evidence.ignored])
-
     def _locks(self, backups: Sequence[Backup]) -> dict[tuple[Series, str], str]:
         """Return the backups that the store has locked, and why. The manifest is the last file of a dump, so its lock
         ends last; in a versioned bucket a delete would "succeed" nevertheless."""
@@ -312,7 +318,7 @@ class _Prune:
         def ask(backup: Backup) -> str | None:
             return self.repository.protection.locked(f"{backup.folder}/{MANIFEST_FILE}")
 
-        with ThreadPoolExecutor(THREADS) as pool:
+        with request_threads(THREADS) as pool:
             return {(b.series, b.id): lock for b, lock in zip(backups, pool.map(ask, backups), strict=True) if lock}
 
     def _note(self, line: str) -> None:

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from airflow_pgbackup.backup.artifact import require_not_removed, table_result
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.reading_along import ReadingAlong
-from airflow_pgbackup.backup.source_rows import compared, differences
+from airflow_pgbackup.backup.source_comparison import compare_with_source
 from airflow_pgbackup.backup.stopwatch import Stopwatch
 from airflow_pgbackup.errors import BackupNotFound, RepositoryError, ToolError
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary
+from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import find_backup
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence
 from airflow_pgbackup.repository.manifest import ClientInfo, Manifest, RowCount
 from airflow_pgbackup.repository.verification import Check, Verification
 
 _LEVEL = "archive"
+_TICK = timedelta(microseconds=1)
 
 
 def write_verification(repository: Repository, manifest: Manifest, report: Verification) -> str:
     """Write a verification beside its backup, and return its key.
 
+    :param report: its ``finished_at`` is moved to after the start of the backup. A failure is later than every pass
+        that exists, and a pass than every failure, whatever the clocks say.
     :raises ManifestError: the verification violates its schema.
     :raises BackupNotFound: the backup was removed meanwhile; then the verification is, too.
     """
+    report = replace(report, finished_at=_time_to_write(repository, manifest, report))
     key = layout.verification_key(
         manifest.series, manifest.id, at=report.finished_at, level=report.level, result=report.result
     )
@@ -42,18 +50,30 @@ def write_verification(repository: Repository, manifest: Manifest, report: Verif
     return key
 
 
-def require_rows(source: tuple[RowCount, ...], summary: ArchiveSummary, tool: str) -> None:
+def _time_to_write(repository: Repository, manifest: Manifest, report: Verification) -> datetime:
+    at = max(report.finished_at, manifest.started_at)
+    opposite = {"fail": "pass", "pass": "fail"}.get(report.result)
+    seen = find_backup(repository, manifest.series, manifest.id).verifications
+    newest = max((name.at for name in seen if name.result == opposite), default=None)
+    if newest is None or newest < at:
+        return at
+    with suppress(OverflowError):  # the last microsecond of the year 9999 in a forged name
+        return newest + _TICK
+    return newest
+
+
+def require_rows(source: tuple[RowCount, ...], summary: ArchiveSummary, options: DumpOptions | DumpAllOptions) -> None:
     """Compare the rows that were counted in the source with those in the dump.
 
-    :param tool: that dumped.
+    :param options: of the dump.
     :raises ToolError: they differ. A retry makes a new dump.
     """
     tables = [table_result(table, "pass") for table in summary.tables]
-    if wrong := list(differences(source, tables)):
+    if wrong := compare_with_source(source, tables, options.describe()).differences:
         more = f" (and {counted(len(wrong) - 1, 'more difference')})" if len(wrong) > 1 else ""
         raise ToolError(
-            f"{tool} ended with exit status 0, but its dump lacks rows of its source: {wrong[0]}{more}",
-            tool=tool,
+            f"{options.tool} ended with exit status 0, but its dump lacks rows of its source: {wrong[0]}{more}",
+            tool=options.tool,
             exit_code=0,
             hint="Nothing was kept; run the dump again, and check how this one was made.",
         )
@@ -85,8 +105,7 @@ def record_reading(
         ),
     ]
     if manifest.source_rows is not None:
-        number = compared(manifest.source_rows, tables)
-        checks.append(Check("source", "pass", f"{counted(number, 'table')} with the source's rows"))
+        checks.append(Check("source", "pass", str(compare_with_source(manifest.source_rows, tables, manifest.options))))
     finished, seconds = watch.stop()
     client = reading.client
     report = Verification(

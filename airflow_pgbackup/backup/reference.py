@@ -17,7 +17,7 @@ for people, and decisions read the repository again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
@@ -92,14 +92,20 @@ def _named(repository: Repository, reference: Mapping[str, object]) -> tuple[Ser
 
 
 def find_committed(
-    repository: Repository, series: Series, seed: str, *, not_before: datetime | None = None
+    repository: Repository,
+    series: Series,
+    seed: str,
+    *,
+    ids: Sequence[str] | None = None,
+    not_before: datetime | None = None,
 ) -> Evidence | None:
     """Return the backup that an earlier try of the same task committed before it was killed; see :func:`is_of`.
 
+    :param ids: the series' folders, sorted; by default they are listed.
     :param not_before: when the task's run began. A manifest that the store, by its own clock, has had for longer is not
         of this task, whatever it says, because the seed is not secret.
     """
-    for id in reversed(repository.folders(series.path)):
+    for id in reversed(repository.folders(series.path) if ids is None else ids):
         if layout.parse_backup_id(id) and id.endswith(f"-{layout.id_suffix(seed)}"):
             try:
                 evidence = read_evidence(repository, series, id)

@@ -15,7 +15,7 @@ from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, RepositoryErr
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, Backup, Leftover, read_manifest
 from airflow_pgbackup.repository.entry import Entry
-from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of
+from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of, manifest_key
 from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest
 
 GRACE = timedelta(hours=24)
@@ -25,6 +25,8 @@ LEAST_GRACE = timedelta(hours=1)
 
 _PINNED = "was pinned during the operation: kept"
 _REMOVED = "was deleted by another prune"
+_GROWS = "is being written: kept"
+UNLISTED = "has a manifest that the store does not list, or cannot be read: kept; check the index of the store"
 
 
 def remove_backup(repository: Repository, backup: Backup) -> str | None:
@@ -35,40 +37,43 @@ def remove_backup(repository: Repository, backup: Backup) -> str | None:
     :return: why it was not deleted; None if it was.
     :raises RepositoryError: a key cannot be deleted.
     """
-    manifest_key = f"{backup.folder}/{MANIFEST_FILE}"
+    key = manifest_key(backup.series, backup.id)
     entries = _entries(repository, backup.folder)
     if PIN_FILE in entries:
         return _PINNED
-    if entries.pop(MANIFEST_FILE, None) is None:
+    manifest = entries.pop(MANIFEST_FILE, None)
+    if manifest is None:
         return _REMOVED
-    try:
-        data = repository.read_bytes(manifest_key, limit=MAX_BYTES)
-    except BackupNotFound:
-        return _REMOVED
-    attempt = Manifest.from_json(data).artifact.attempt
+    data, attempt = b"", None
+    if 0 < manifest.size <= MAX_BYTES:  # any other is incomplete, and names no attempt
+        try:
+            data = repository.read_bytes(key, limit=MAX_BYTES)
+        except BackupNotFound:
+            return _REMOVED
+        attempt = Manifest.from_json(data).artifact.attempt
     rest = [entry.key for path, entry in entries.items() if attempt_of(path) in (None, attempt)]
     pin_key = f"{backup.folder}/{PIN_FILE}"
     try:
         try:
-            repository.delete([manifest_key])
+            repository.delete([key])
         except RepositoryError:
             # The store may have deleted it, and its answer was lost.
             if repository.stat(pin_key) is not None:
                 with suppress(AlreadyExists):
-                    repository.write_bytes(manifest_key, data)
+                    repository.write_bytes(key, data)
             raise
-        return _finish(repository, manifest_key, data, pin_key, rest)
+        return _finish(repository, key, data, pin_key, rest)
     except KeyboardInterrupt:
-        if repository.stat(manifest_key) is None:
-            _finish(repository, manifest_key, data, pin_key, rest)
+        if repository.stat(key) is None:
+            _finish(repository, key, data, pin_key, rest)
         raise
 
 
-def _finish(repository: Repository, manifest_key: str, manifest: bytes, pin_key: str, rest: list[str]) -> str | None:
+def _finish(repository: Repository, key: str, manifest: bytes, pin_key: str, rest: list[str]) -> str | None:
     """Delete the rest of a backup whose manifest is deleted, or write the manifest again if it was pinned meanwhile."""
     if repository.stat(pin_key) is not None:
         with suppress(AlreadyExists):
-            repository.write_bytes(manifest_key, manifest)
+            repository.write_bytes(key, manifest)
         return _PINNED
     repository.delete(rest)
     return None
@@ -85,17 +90,22 @@ def sweep(repository: Repository, leftover: Leftover) -> str | None:
     if PIN_FILE in entries and any(path != PIN_FILE and not VerificationName.parse(path) for path in entries):
         return _PINNED
     grown = any(entry.modified > leftover.modified for entry in entries.values())
-    if grown or MANIFEST_FILE in entries or not is_abandoned(repository, leftover):
-        return "is being written: kept"
+    if grown or MANIFEST_FILE in entries:
+        return _GROWS
+    if not is_abandoned(repository, leftover):
+        return _GROWS if leftover.attempt else UNLISTED
     repository.delete([entry.key for entry in entries.values()])
     return None
 
 
 def is_abandoned(repository: Repository, leftover: Leftover) -> bool:
-    """Return whether no manifest names it. If the manifest cannot be read, the leftover is kept."""
-    if leftover.attempt is None:
-        return True
+    """Return whether no manifest names it. If that cannot be found out, the leftover is kept.
+
+    Asks for the manifest itself: a listing from a damaged index of a bucket lacks objects that exist.
+    """
     try:
+        if leftover.attempt is None:
+            return repository.stat(manifest_key(leftover.series, leftover.id)) is None
         return read_manifest(repository, leftover.series, leftover.id).artifact.attempt != leftover.attempt
     except RepositoryError:
         return False

@@ -21,7 +21,7 @@ from airflow_pgbackup.backup.artifact import each_file, require_not_removed, unl
 from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.checked import Expected
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.copied import verifications_to_copy
+from airflow_pgbackup.backup.copied import passes_are_copied, verifications_to_copy
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.backup.private_copy import create, disk_errors
@@ -260,7 +260,17 @@ class _Rewrap:
         new = made.require_manifest()
         if self.evidence.backup.pinned and not made.backup.pinned:
             pin(repository=self.repository, series=new.series, id=new.id, reason=f"as {self.old.id}")
-        for seen in verifications_to_copy(self.evidence, self.context.log):
+        written = self._carry_over(new, self.context.log)
+        self._carry_over(new, lambda line: None)  # a failure that came meanwhile
+        if written and not passes_are_copied(self.evidence):
+            self.repository.delete([key for key in written if key.endswith("-pass.json")])
+
+    def _carry_over(self, new: Manifest, say: Callable[[str], None]) -> list[str]:
+        """Copy verifications as they are now, since rewrapping takes a while. Return the keys that were written."""
+        with unless_removed(self.repository, self.old):
+            self.evidence = read_evidence(self.repository, self.old.series, self.old.id)
+        written = []
+        for seen in verifications_to_copy(self.evidence, say):
             carried = carried_over(seen, self.old, new)
             if carried is None:
                 continue
@@ -269,3 +279,5 @@ class _Rewrap:
             )
             with suppress(AlreadyExists):
                 self.repository.write_bytes(key, carried.to_json())
+                written.append(key)
+        return written

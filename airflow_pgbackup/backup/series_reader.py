@@ -37,6 +37,11 @@ class SeriesReader:
             self._found[backup.id] = found
         return self._found[backup.id]
 
+    @property
+    def proven(self) -> list[Backup]:
+        """The backups read so far, in the states that their files prove."""
+        return [found.backup for found in self._found.values()]
+
     def newest_verified(self, listed: Iterable[Backup], level: str) -> Evidence | None:
         """Return the newest backup that its files prove to be verified at this level or above."""
         claiming = [one for one in listed if may_count(one, level)]

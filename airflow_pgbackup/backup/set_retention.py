@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from airflow_pgbackup.backup.set_members import SetMembers
 from airflow_pgbackup.errors import BackupNotFound, ManifestError
 from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
@@ -21,8 +22,8 @@ class ServerSets:
 
     :param note: takes a line for people about a set that cannot be read.
     :ivar newest_complete: by server, the newest set that is complete.
-    :ivar newest_whole: by server, the newest complete set whose backups all exist: an older one, if somebody removed a
-        backup of the newest.
+    :ivar newest_whole: by server, the newest complete set whose backups all exist and have not failed: an older one, if
+        somebody removed a backup of the newest, or one failed its verification.
     """
 
     repository: Repository
@@ -46,15 +47,16 @@ class ServerSets:
     ) -> ServerSets:
         """List the sets of the servers of a catalogue, and find the newest complete ones of each.
 
-        :param complete: the catalogue has all series of its servers; those that it lacks may exist otherwise.
+        :param complete: the catalogue has all series of its servers; otherwise the backups of others are read.
         :param stored_by: ignore sets of which a file was stored after this.
         """
         there = {(backup.series, backup.id) for backup in catalogue.backups}
         known = catalogue.by_series()
+        reader = SetMembers(repository, now=now)
 
-        def exists(member: SetMember) -> bool:
-            unknown = not complete and member.parsed_series not in known
-            return unknown or (member.parsed_series, member.id) in there
+        def is_whole(members: Sequence[SetMember]) -> bool:
+            expected = [one for one in members if complete or one.parsed_series in known]
+            return all((one.parsed_series, one.id) in there for one in expected) and reader.are_usable(members)
 
         servers = {series.server for series in known}
         listed = {
@@ -68,7 +70,7 @@ class ServerSets:
                 if content is None or content.status != "complete":
                     continue
                 found.newest_complete.setdefault(server, content)
-                if content.members and all(map(exists, content.members)):
+                if content.members and is_whole(content.members):
                     found.newest_whole[server] = content
                     break
         return found
@@ -85,6 +87,10 @@ class ServerSets:
             for one in self.newest_complete.values()
             for member in one.members
         }
+
+    def whole_members(self) -> dict[tuple[Series, str], SetMember]:
+        """Return the members of the newest sets whose backups all exist and have not failed."""
+        return {(one.parsed_series, one.id): one for found in self.newest_whole.values() for one in found.members}
 
     def newest(self, server: str) -> BackupSet | None:
         """Return the newest set of a server that can be read, complete or not; None: there is none."""

@@ -11,10 +11,15 @@ import psycopg
 from airflow_pgbackup.backup.databases.extensions import installed_versions
 from airflow_pgbackup.backup.databases.replay import Replay, read_replay
 from airflow_pgbackup.backup.databases.server_limits import ORDINARY_SERVER, ServerLimits, read_limits
+from airflow_pgbackup.backup.databases.source_identity import read_system_identifier
+from airflow_pgbackup.backup.databases.source_roles import read_source_roles
 from airflow_pgbackup.errors import ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.pooler import is_pooled
+from airflow_pgbackup.postgres.connection.server_errors import server_hint, server_message
+from airflow_pgbackup.postgres.connection.timeouts import disable_timeouts
 from airflow_pgbackup.repository.manifest import DatabaseSource, StandbyReplay
+from airflow_pgbackup.repository.source_roles import SourceRoles
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -61,6 +66,8 @@ class Source:
     :param extensions: of the database, with their versions; None for a cluster.
     :param limits: what the user cannot dump there.
     :param replay: how far behind its primary a standby is; None for a primary.
+    :param system_identifier: of the server; None where the role may not read it.
+    :param roles: rights of the roles that own its objects; None for a cluster, or where they cannot be read.
     :param pooled: a connection pooler is between this worker and the server.
     """
 
@@ -75,6 +82,8 @@ class Source:
     rows_bytes: int | None = None
     limits: ServerLimits = ORDINARY_SERVER
     replay: Replay | None = None
+    system_identifier: str | None = None
+    roles: SourceRoles | None = None
     pooled: bool = False
 
     def for_manifest(self, connection: ConnectionParams) -> DatabaseSource:
@@ -88,6 +97,8 @@ class Source:
             extensions=self.extensions,
             service=self.limits.service.name if self.limits.service else None,
             replay=StandbyReplay(self.replay.lag_bytes, self.replay.lag_seconds) if self.replay else None,
+            system_identifier=self.system_identifier,
+            roles=self.roles,
         )
 
 
@@ -96,9 +107,9 @@ def describe_source(connection: ConnectionParams, *, cluster: bool = False) -> S
 
     :raises ConnectError: the server is unreachable, refuses the connection, or has no such database.
     """
-    with connection.connect() as session:
+    with connection.open_session() as session:
         try:
-            session.execute("set statement_timeout = 0")  # as pg_dump does: the size of a large database takes a while
+            disable_timeouts(session)  # as pg_dump does: the size of a large database takes a while
             version, number, database, encoding, in_recovery, size = _one(session, _DATABASE)
             tables = extensions = rows = None
             if cluster:
@@ -110,11 +121,13 @@ def describe_source(connection: ConnectionParams, *, cluster: bool = False) -> S
                 extensions = installed_versions(session)
             limits = read_limits(session)
             replay = read_replay(session) if in_recovery else None
+            system_identifier = read_system_identifier(session)
+            roles = None if cluster else read_source_roles(session)
             pooled = is_pooled(session)
         except psycopg.Error as error:
             raise ConnectError(
-                f"{connection.label}: cannot read the server's version and size: {error.diag.message_primary or error}",
-                hint="Grant the user CONNECT on the database, and undo any REVOKE on pg_catalog.",
+                f"{connection.label}: cannot read the server's version and size: {server_message(error)}",
+                hint=server_hint(error, "Grant CONNECT on the database, and undo any REVOKE on pg_catalog."),
             ) from None
     return Source(
         version.split(" ")[0],
@@ -128,6 +141,8 @@ def describe_source(connection: ConnectionParams, *, cluster: bool = False) -> S
         rows_bytes=rows,
         limits=limits,
         replay=replay,
+        system_identifier=system_identifier,
+        roles=roles,
         pooled=pooled,
     )
 

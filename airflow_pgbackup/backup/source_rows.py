@@ -7,7 +7,7 @@ reads them. https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIO
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,22 +18,33 @@ from psycopg import sql
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
-from airflow_pgbackup.backup.databases.selection import Selection, select
+from airflow_pgbackup.backup.databases.selection import select
 from airflow_pgbackup.backup.findings import Findings
 from airflow_pgbackup.errors import ConnectError, OptionError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.hints import hint_for
+from airflow_pgbackup.postgres.connection.server_errors import server_message
+from airflow_pgbackup.postgres.connection.timeouts import disable_timeouts
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
+from airflow_pgbackup.postgres.tools.capabilities import Version, loads_enums_through_root
 from airflow_pgbackup.repository.manifest import RowCount
-from airflow_pgbackup.repository.verification import TableResult
 from airflow_pgbackup.threads import result_of
 
 # The tables that pg_dump writes rows of, without those of extensions, which have their own rules. The rows of a
-# partition may be dumped under the name of its topmost table.
+# partition may be dumped under the name of its topmost table; always so if the hash of an enum decides to which
+# partition of a table above it a row belongs (getPartitioningInfo() in src/bin/pg_dump/pg_dump.c).
 _TABLES = """
+with by_enum as (
+    select partrelid from pg_catalog.pg_partitioned_table
+     where (select o.oid from pg_catalog.pg_opclass o join pg_catalog.pg_am a on a.oid = o.opcmethod
+             where o.opcname = 'enum_ops' and o.opcnamespace = 'pg_catalog'::pg_catalog.regnamespace
+               and a.amname = 'hash') = any (partclass)
+)
 select c.oid, n.oid, n.nspname, c.relname, c.relpersistence = 'u', coalesce(rn.nspname, n.nspname),
-       coalesce(r.relname, c.relname)
+       coalesce(r.relname, c.relname),
+       c.relispartition and exists (select from by_enum join pg_catalog.pg_partition_ancestors(c.oid) above
+                                        on above.relid = partrelid)
   from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   left join pg_catalog.pg_class r on c.relispartition and r.oid = pg_catalog.pg_partition_root(c.oid)
@@ -81,10 +92,12 @@ def hold_source(
     connection: ConnectionParams,
     options: DumpOptions,
     *,
+    client: Version,
     context: RunContext | None = None,
 ) -> Iterator[HeldSource]:
     """Take a snapshot, and count its rows in a thread while the ``with`` lasts.
 
+    :param client: version of the pg_dump that dumps.
     :param context: its settings limit the wait for one table's lock; its log takes a line for each pattern of the
         options that selects nothing, and the like.
     :raises OptionError: the options set a snapshot of their own.
@@ -98,13 +111,14 @@ def hold_source(
             hint="Leave one of them out: count_rows exports its own snapshot.",
         )
     with (
-        contextlib.closing(connection.connect(autocommit=False)) as session,
+        contextlib.closing(connection.open_session(autocommit=False)) as session,
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="count source") as pool,
     ):
         with _told(connection):
             snapshot = _begin(session, options, context.settings.lock_wait_timeout)
             findings = Findings()
-            counted, left_out = _tables(session, InspectedDatabase(session, connection.dbname, findings), options)
+            database = InspectedDatabase(session, connection.dbname, findings)
+            counted, left_out = _tables(session, database, options, client)
         for finding in findings.sorted():
             context.log(str(finding))
         unregister = context.cancel.on_set(lambda: _interrupt(session))
@@ -124,26 +138,9 @@ def hold_source(
             unregister()
 
 
-def differences(source: tuple[RowCount, ...], archived: list[TableResult]) -> Iterator[str]:
-    """Yield a line for each table whose number of rows in the archive differs from its source."""
-    dumped = {(table.schema, table.name): table.rows for table in archived if table.database is None}
-    for count in source:
-        rows = dumped.get((count.schema, count.name))
-        if rows is not None and rows != count.rows:
-            found = f"expected {count.rows:,} as in the source, found {rows:,}"
-            yield f"table {count.schema}.{count.name}: row count mismatch: {found}"
-
-
-def compared(source: tuple[RowCount, ...], archived: Iterable[TableResult]) -> int:
-    """Return the number of tables that :func:`differences` compares: those whose rows are in the archive."""
-    dumped = {(table.schema, table.name) for table in archived if table.database is None}
-    return sum((count.schema, count.name) in dumped for count in source)
-
-
 def _begin(session: psycopg.Connection[Any], options: DumpOptions, lock_timeout: float) -> str:
     session.execute("set transaction isolation level repeatable read, read only")
-    session.execute("set local statement_timeout = 0")
-    session.execute("set local idle_in_transaction_session_timeout = 0")
+    disable_timeouts(session, local=True)
     session.execute(sql.SQL("set local lock_timeout = {}").format(sql.Literal(f"{int(lock_timeout * 1000)}ms")))
     session.execute("set local row_security = on" if options.enable_row_security else "set local row_security = off")
     if options.role:
@@ -153,22 +150,20 @@ def _begin(session: psycopg.Connection[Any], options: DumpOptions, lock_timeout:
 
 
 def _tables(
-    session: psycopg.Connection[Any], database: InspectedDatabase, options: DumpOptions
+    session: psycopg.Connection[Any], database: InspectedDatabase, options: DumpOptions, client: Version
 ) -> tuple[list[_Table], tuple[str, ...]]:
     selection = select(database, options)
     counted, left_out = [], []
     rows: list[Any] = session.execute(_TABLES).fetchall()
-    for oid, schema_oid, schema, name, unlogged, root_schema, root in rows:
-        if _takes_rows(selection, options, oid, schema_oid, unlogged):
-            known_as = (root_schema, root) if options.load_via_partition_root else (schema, name)
-            counted.append(_Table(schema, name, known_as))
+    (standby,) = session.execute("select pg_catalog.pg_is_in_recovery()").fetchone() or (False,)
+    takes_unlogged = not (options.no_unlogged_table_data or standby)  # as pg_dump, since a standby cannot read them
+    for oid, schema_oid, schema, name, unlogged, root_schema, root, by_enum in rows:
+        if selection.takes_rows(oid, schema_oid) and (takes_unlogged or not unlogged):
+            through_root = options.load_via_partition_root or (by_enum and loads_enums_through_root(client))
+            counted.append(_Table(schema, name, (root_schema, root) if through_root else (schema, name)))
         else:
             left_out.append(f"{schema}.{name}")
     return counted, tuple(left_out)
-
-
-def _takes_rows(selection: Selection, options: DumpOptions, table: int, schema: int, unlogged: bool) -> bool:
-    return selection.takes_rows(table, schema) and not (unlogged and options.no_unlogged_table_data)
 
 
 def _count(
@@ -188,7 +183,7 @@ def _told(connection: ConnectionParams) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        said = " ".join((error.diag.message_primary or str(error)).split())
+        said = server_message(error)
         raise ConnectError(f"{connection.label}: counting rows: {said}", hint=hint_for(said)) from None
 
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import psycopg
 
-from airflow_pgbackup.backup.databases.sessions import Session, server_message, session
+from airflow_pgbackup.backup.databases.sessions import Session, session
 from airflow_pgbackup.backup.progress import human_seconds
 from airflow_pgbackup.errors import ConfigurationError, ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.hints import hint_for
 from airflow_pgbackup.postgres.connection.open_sessions import OpenSessions
+from airflow_pgbackup.postgres.connection.server_errors import server_message
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 
 MOST = 1000
@@ -157,7 +159,9 @@ def _outcome(
         if limit.broken:
             return "notproven", f"it ignored its timeout of {human_seconds(seconds)} and was killed"
         if lost:
-            raise ConnectError(f"{connection.label}: check {check.name!r}: {message[:_LONGEST_MESSAGE]}")
+            raise ConnectError(
+                f"{connection.label}: check {check.name!r}: {message[:_LONGEST_MESSAGE]}", hint=hint_for(message)
+            )
         return "notproven", message[:_LONGEST_MESSAGE]
 
 
@@ -180,7 +184,9 @@ def _run(copy: Session, check: SqlCheck, started_at: datetime, seconds: float) -
             return "notproven", "its first column is not boolean"
         # The server shortens what is shown: a column can have 1 GB, and values that Python has no type for.
         names = [f"c{number}" for number in range(len(others))]
-        shown = "".join(f", pg_catalog.left(pg_catalog.to_json({name})::text, {_LONGEST_ROW})" for name in names)
+        shown = "".join(
+            f", pg_catalog.left(pg_catalog.to_json({name})::pg_catalog.text, {_LONGEST_ROW})" for name in names
+        )
         columns = ", ".join(["result", *names])
         query = _END.sub("", check.sql)
         bounded = f"SELECT result{shown} FROM (\n{query}\n) AS checked({columns})"  # noqa: S608  the user's own SQL

@@ -7,14 +7,14 @@ it is, so a task may run again. What another try has left, or is writing, is not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from airflow_pgbackup.backup.artifact import unless_removed
 from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.copied import verifications_to_copy
+from airflow_pgbackup.backup.copied import passes_are_copied, verifications_to_copy
 from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Step, human_bytes, human_seconds
@@ -54,7 +54,8 @@ def upload(
         complete backup.
     :return: the reference of the copy.
     :raises VerificationFailed: the backup is not verified at that level, is incomplete, or its bytes differ from the
-        manifest. No copy is visible.
+        manifest. No copy is visible; or one that has failed, if the backup has failed verification meanwhile or
+        since an earlier upload.
     :raises AlreadyExists: the destination has another backup with that id.
     :raises BackupNotFound: there is no such backup, or it was removed meanwhile. A copy without its verifications may
         be visible.
@@ -65,17 +66,18 @@ def upload(
     manifest = evidence.require_complete()
     if destination.uuid == source.uuid:
         raise ConfigurationError(f"the backup is already in {destination.uri}", hint="Choose another destination.")
-    _require_level(evidence, minimum_level)
     context = context or RunContext()
     sweep_leftovers(context)
     job = _Copy(source, destination, evidence, context)
     there = job.find_copy()
-    if there is not None:
+    if there is not None:  # it gets the verifications made since, also if they refuse this upload
         context.log(f"backup {manifest.series}/{manifest.id} is already in {destination.uri}")
     else:
+        _require_level(evidence, minimum_level)
         destination.probe(context.log)
         there = job.run()
     job.copy_verifications(there)
+    _require_level(job.evidence, minimum_level)
     copied = read_evidence(destination, manifest.series, manifest.id)
     copied.require_complete()
     return reference_of(destination, copied)
@@ -225,20 +227,34 @@ class _Copy:
     def copy_verifications(self, there: Evidence) -> None:
         """Copy the valid verifications that the destination lacks: they are about the same bytes.
 
+        The copy took a while, so they are read now; and again afterwards, for a failure that came meanwhile.
+
         :param there: the backup in the destination.
         """
+        written = self._copy_verifications(there, self.say)
+        again = read_evidence(self.destination, self.manifest.series, self.manifest.id)
+        self._copy_verifications(again, lambda line: None)
+        if written and not passes_are_copied(self.evidence):
+            self.destination.delete([key for key in written if key.endswith("-pass.json")])
+
+    def _copy_verifications(self, there: Evidence, say: Callable[[str], None]) -> list[str]:
+        """Return the keys that this call has written."""
         with unless_removed(self.source, self.manifest):
-            copies = self._read_verifications(there)  # all, before one is written
+            self.evidence = read_evidence(self.source, self.manifest.series, self.manifest.id)
+            copies = self._read_verifications(there, say)  # all, before one is written
+        written = []
         for key, data in copies.items():
             with suppress(AlreadyExists):  # another upload was first
                 self.destination.write_bytes(key, data)
+                written.append(key)
+        return written
 
-    def _read_verifications(self, there: Evidence) -> dict[str, bytes]:
+    def _read_verifications(self, there: Evidence, say: Callable[[str], None]) -> dict[str, bytes]:
         """Return what to write for each key, in this order."""
         folder = layout.backup_folder(self.manifest.series, self.manifest.id)
         copies: dict[str, bytes] = {}
         room = MOST_BYTES
-        for seen in verifications_to_copy(self.evidence, self.say):
+        for seen in verifications_to_copy(self.evidence, say):
             name = VerificationName(seen.finished_at, seen.level, seen.result)
             if name not in there.backup.verifications:
                 key = f"{folder}/{name.file}"

@@ -13,7 +13,8 @@ from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
 from airflow_pgbackup.backup.rehearsal import rehearse
-from airflow_pgbackup.backup.source_rows import compared, differences
+from airflow_pgbackup.backup.rounded_floats import are_floats_rounded
+from airflow_pgbackup.backup.source_comparison import compare_with_source
 from airflow_pgbackup.backup.sql_checks import SQL_CHECK, CheckOutcome, SqlCheck
 from airflow_pgbackup.backup.stopwatch import Stopwatch
 from airflow_pgbackup.byte_streams import CountingReader, Readable
@@ -38,6 +39,8 @@ _HINTS = {
     "differences": "It restores, but differs from the dump. Make a new dump, and compare the objects in the report.",
 }
 """Hints for failures that have none."""
+
+_MONEY = "Rehearse on a server with the lc_monetary of the source (scratch_conn_id, --scratch)."
 
 
 @dataclass
@@ -149,11 +152,10 @@ class VerificationRun:
         """Compare the rows that were counted in the source with those in the archive."""
         if self.manifest.source_rows is None:
             return
-        wrong = list(differences(self.manifest.source_rows, self.tables))
-        if wrong:
-            self._fail("source", wrong, _HINTS["source"])
-        number = compared(self.manifest.source_rows, self.tables)
-        self.checks.append(Check("source", "pass", f"{counted(number, 'table')} with the source's rows"))
+        found = compare_with_source(self.manifest.source_rows, self.tables, self.manifest.options)
+        if found.differences:
+            self._fail("source", found.differences, _HINTS["source"])
+        self.checks.append(Check("source", "pass", str(found)))
 
     def _restore(self, checked: Checked) -> None:
         try:
@@ -172,17 +174,22 @@ class VerificationRun:
         self.differences = tuple(found.differences)
         self.restore_seconds = found.restore_seconds
         rows = sum(table.rows for table in found.tables)
+        digits = self.manifest.options.get("extra_float_digits")
+        rounded = are_floats_rounded(digits)
         self.checks += [Check("note", "pass", note) for note in found.notes]
         self._source()
         if found.differences:
             wrong = [f"{each.kind} {each.name} {each.detail}" for each in found.differences]
             self._fail("restore", wrong, _HINTS["differences"])
+        if found.unproven:
+            raise NotProven(found.unproven[0], hint=_MONEY)
         self.checks.append(
             Check(
                 "restore",
                 "pass",
                 f"restored into PostgreSQL {found.server_version} in {human_seconds(found.restore_seconds)}, "
-                f"{counted(len(found.tables), 'table')} with {counted(rows, 'row')} and every definition as dumped",
+                f"{counted(len(found.tables), 'table')} with {counted(rows, 'row')} and every definition as dumped"
+                + (f"; the dump rounded floating-point values (extra_float_digits {digits})" if rounded else ""),
             )
         )
 

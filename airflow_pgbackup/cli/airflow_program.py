@@ -45,7 +45,7 @@ class AirflowProgram(Program):
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
 
         require_connection(id)
-        return PgBackupHook(id, database=arguments.dbname or None).get_conninfo()
+        return PgBackupHook(id, database=arguments.dbname).get_conninfo()
 
     def repository(self, uri: str, arguments: argparse.Namespace, cancel: Cancel) -> Repository | None:
         """Return the ``s3://`` repository of ``--aws-conn-id``, or for the other one of ``upload`` of its own option.

@@ -11,6 +11,7 @@ import sys
 from airflow_pgbackup.backup.choose_backup import LATEST, choose_evidence, newest_backup
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.not_empty import not_empty
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence
@@ -83,7 +84,7 @@ def connection_argument(session: Session) -> ConnectionParams:
     :raises ConfigurationError: ``--dbname`` is a connection string.
     """
     arguments = session.arguments
-    name = arguments.dbname or ""
+    name = not_empty("dbname", arguments.dbname) or ""
     if "://" in name or "password=" in name:
         raise ConfigurationError(
             "--dbname takes a database name, not a connection string",

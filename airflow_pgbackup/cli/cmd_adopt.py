@@ -87,6 +87,7 @@ def _carry_out(session: Session, plan: Plan, repository: Repository) -> None:
             link=arguments.link,
             move=arguments.move,
             verify=verified if arguments.verify else None,
+            level=arguments.verify or "archive",
             context=session.context,
         )
     undone = outcome["skipped"][len(plan.skipped) :]

@@ -10,7 +10,7 @@ from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 
 def run(session: Session) -> None:
     connection = connection_argument(session)
-    repository = repository_argument(session) if session.arguments.repository else None
+    repository = None if session.arguments.repository is None else repository_argument(session)
     with session.working(f"checking {connection.label}"):
         findings = check(
             connection=connection,

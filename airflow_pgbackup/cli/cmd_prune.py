@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from airflow_pgbackup.backup.prune import prune
@@ -11,6 +12,7 @@ from airflow_pgbackup.cli.arguments import minimum_level_argument, repository_ar
 from airflow_pgbackup.cli.display import count
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.not_empty import not_empty
 from airflow_pgbackup.repository.calendar_time import parse_duration
 from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.terminal import styled
@@ -25,8 +27,8 @@ def run(session: Session) -> None:
         keep_weekly=arguments.keep_weekly,
         keep_monthly=arguments.keep_monthly,
         keep_yearly=arguments.keep_yearly,
-        keep_within=parse_duration(arguments.keep_within) if arguments.keep_within else None,
-        replace_after=parse_duration(arguments.replace_after) if arguments.replace_after else None,
+        keep_within=_span("keep_within", arguments.keep_within),
+        replace_after=_span("replace_after", arguments.replace_after),
         keep_at_least=arguments.keep_at_least,
         keep_labels=arguments.keep_label,
         minimum_level=minimum_level_argument(session),
@@ -56,3 +58,8 @@ def run(session: Session) -> None:
     kept = f"{count(outcome['kept'], 'backup')} kept{locked}, {outcome['removed']:,} {deleted}"
     swept = [f"removed the leftovers of a killed process: {path}" for path in outcome["swept"]]
     session.result(outcome, *([listing] if listing.rows else []), *outcome["notes"], *swept, kept)
+
+
+def _span(name: str, text: str | None) -> timedelta | None:
+    given = not_empty(name, text)
+    return None if given is None else parse_duration(given)

@@ -21,6 +21,7 @@ from airflow_pgbackup.cli.arguments import (
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.sql_checks import checks_argument
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.not_empty import not_empty
 
 _SHOWN = 5
 
@@ -34,7 +35,8 @@ def run(session: Session) -> None:
     level = minimum_level_argument(session)
     if level is None:
         raise ConfigurationError("invalid --minimum-level none", hint="A refresh needs a verified backup.")
-    rules = load_rules(Path(arguments.rules)) if arguments.rules else None
+    file = not_empty("rules", arguments.rules)
+    rules = None if file is None else load_rules(Path(file))
     checks = checks_argument(session)
     repository, evidence, manifest = backup_argument(session, minimum_level=level)
     target = connection_argument(session)
@@ -74,9 +76,11 @@ def _lines(outcome: Mapping[str, Any]) -> list[str]:
     if hidden := len(outcome["not_reapplied"]) - _SHOWN:
         lines += [f"{hidden} more owners and grants were not re-applied: see --json"] * (hidden > 0)
     if outcome["masked_columns"]:
+        values = outcome["searched_values"]
+        searched = f"searched the copy for {counted(values, 'source value')} and found none"
         lines.append(
-            f"masked {counted(outcome['masked_columns'], 'column')}; searched the copy for "
-            f"{counted(outcome['searched_values'], 'source value')} and found none"
+            f"masked {counted(outcome['masked_columns'], 'column')}; "
+            + (searched if values else "the copy was not searched for source values")
         )
     lines += outcome["checks"]
     if outcome["kept"]:

@@ -17,7 +17,7 @@ from airflow_pgbackup.cli.arguments import backup_argument, confirm_replacing, c
 from airflow_pgbackup.cli.options import options_of
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.definitions.database import quoted
+from airflow_pgbackup.postgres.definitions.identifiers import quoted
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.manifest import Manifest

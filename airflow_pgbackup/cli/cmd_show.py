@@ -58,6 +58,7 @@ def _summary(manifest: Manifest, state: str, command: str) -> list[Text]:
             f"by {manifest.client.tool} {manifest.client.version}",
         ),
         ("options", shlex.join(f"{n}={v}" for n, v in manifest.options.items()) or "none"),
+        *((("left out", "; ".join(manifest.left_out)),) if manifest.left_out else ()),
         ("state", state),
         ("restore", command),
     )

@@ -17,6 +17,7 @@ from airflow_pgbackup.errors import (
     PgBackupError,
     VerificationFailed,
 )
+from airflow_pgbackup.postgres.connection.server_errors import server_hint
 from airflow_pgbackup.repository.local.errors import hint, reason
 
 _STATUS: tuple[tuple[type[PgBackupError], str], ...] = (
@@ -103,7 +104,7 @@ def _of_the_system(error: BaseException) -> tuple[str, str, str | None] | None:
     if library in ("botocore", "boto3", "s3transfer", "urllib3"):
         return library, f"the S3 client failed: {_line(error)}", "Check the endpoint, the credentials and the network."
     if library == "psycopg":
-        return library, f"PostgreSQL reports: {_line(error)}", "Check the server and its log."
+        return library, f"PostgreSQL reports: {_line(error)}", server_hint(error)
     if isinstance(error, ImportError):
         return "ImportError", f"cannot import {error.name}: {_line(error)}", "Reinstall airflow-pgbackup."
     if isinstance(error, OSError):

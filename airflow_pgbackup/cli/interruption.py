@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType, TracebackType
@@ -10,6 +14,8 @@ from typing import Any
 
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 
+_THREADS_OF_REQUESTS = "pgbackup"  # begins their names
+_JOINED_WITHIN = 1.0  # seconds
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -58,3 +64,18 @@ class Interruption:
             raise KeyboardInterrupt
         with suppress(Exception):  # the signal can interrupt a write to the same stream
             self._say("removing incomplete work; a third Ctrl-C leaves it")
+
+
+def leave(status: int) -> int:
+    """Return an exit status; or end the process with it, if a thread still waits for a store that does not answer:
+    Python would wait for the thread."""
+    end = time.monotonic() + _JOINED_WITHIN
+    waiting = [one for one in threading.enumerate() if one.name.startswith(_THREADS_OF_REQUESTS) and not one.daemon]
+    for one in waiting:
+        one.join(max(end - time.monotonic(), 0))
+    if any(one.is_alive() for one in waiting):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    return status

@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import IO, Any
 
 from airflow_pgbackup.cli.failure import INTERRUPTED, failure_of
-from airflow_pgbackup.cli.interruption import Interruption
+from airflow_pgbackup.cli.interruption import Interruption, leave
 from airflow_pgbackup.cli.program import Program
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.vocabulary import DEBUG_VARIABLE, Command
@@ -64,7 +64,7 @@ def run(
         if arguments.json:
             with suppress(DiskError):  # it is the error, or a second one
                 out.write(printable_json(json.dumps(failure.as_json(), indent=2)))
-        return failure.status
+        return leave(failure.status) if failure.kind == INTERRUPTED else failure.status
 
 
 def _with_keys(settings: Settings, arguments: argparse.Namespace) -> Settings:

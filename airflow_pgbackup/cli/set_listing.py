@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from rich.text import Text
 
 from airflow_pgbackup.backup.progress import human_bytes
+from airflow_pgbackup.backup.set_members import SetMembers, named, unusable_as_json
 from airflow_pgbackup.backup.sets.choose_set import choose_set
 from airflow_pgbackup.cli.display import age, count
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.errors import BackupNotFound, ManifestError
-from airflow_pgbackup.repository.backup_set import BackupSet
+from airflow_pgbackup.interruption import request_threads
+from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import THREADS
 from airflow_pgbackup.repository.layout import decode_segment
@@ -23,6 +24,9 @@ from airflow_pgbackup.repository.set_layout import SETS_FOLDER
 from airflow_pgbackup.terminal import styled
 
 _STYLES = {"complete": "green", "partial": "yellow"}
+_DAMAGED = "damaged"
+"""Shown for a complete set of which a backup cannot be used."""
+Unusable = Sequence[tuple[SetMember, str]]
 NOT_ONE_SNAPSHOT = "the databases of a set are not one snapshot: each was dumped at its own time"
 
 
@@ -32,7 +36,8 @@ def list_backup_sets(session: Session, repository: Repository) -> None:
     listed = list_sets(repository, arguments.server)
     newest = {one.server: one for one in reversed(listed)}
     shown = listed if arguments.all else [one for one in listed if newest[one.server] is one]
-    with ThreadPoolExecutor(THREADS) as pool:
+    members, problems = SetMembers(repository), []
+    with request_threads(THREADS) as pool:
         read = list(pool.map(lambda one: _read(repository, one), shown))
     listing = Listing(["set", "age", "databases", "missing", "size", "status"], names=1, right=(1, 2, 3, 4))
     documents: list[dict[str, object]] = []
@@ -43,13 +48,23 @@ def list_backup_sets(session: Session, repository: Repository) -> None:
             continue
         size = sum(member.size for member in found.members)
         missing = len(found.missing) + bool(found.globals_missing)
-        status = styled(found.status, _STYLES[found.status])
+        unusable = members.unusable(found.members)
+        status = _status(found, unusable)
+        if unusable:
+            problems.append(f"{one.location}: {named(unusable)}{_more(len(unusable))}")
         databases = f"{len(found.databases):,}"
-        listing.add(one.location, age(one.started_at), databases, f"{missing:,}", human_bytes(size), status)
-        documents.append({**_document(found), "set": one.location})
+        listing.add(
+            one.location,
+            age(one.started_at),
+            databases,
+            f"{missing:,}",
+            human_bytes(size),
+            styled(status, _STYLES.get(status, "bold red")),
+        )
+        documents.append({**_document(found, unusable), "set": one.location})
     servers = len(newest)
     below = f"{count(len(listed), 'backup set')} of {count(servers, 'server')}"
-    session.result(documents, *([listing] if shown else []), below)
+    session.result(documents, *([listing] if shown else []), *problems, below)
 
 
 def show_backup_set(session: Session, repository: Repository, series: str, selector: str) -> bool:
@@ -63,15 +78,20 @@ def show_backup_set(session: Session, repository: Repository, series: str, selec
         server = folder
     listed = choose_set(repository, server, id.removeprefix("/") or selector, log=session.log)
     found = read_listed_set(repository, listed)
-    session.result(_document(found), *set_lines(found))
+    unusable = SetMembers(repository).unusable(found.members)
+    lines = [f"cannot be used: {member.database or 'globals'} {reason}" for member, reason in unusable]
+    session.result(_document(found, unusable), *set_lines(found, unusable), *lines)
     return True
 
 
-def set_lines(found: BackupSet) -> list[str | Text | Listing]:
-    """Return a set for people: what it is, its members in the order of a restore, what is missing and why."""
+def set_lines(found: BackupSet, unusable: Unusable = ()) -> list[str | Text | Listing]:
+    """Return a set for people: what it is, its members in the order of a restore, what is missing and why.
+
+    :param unusable: its members that cannot be used.
+    """
     size = human_bytes(sum(member.size for member in found.members))
     facts = (
-        ("set", f"{found.location}, {found.status}"),
+        ("set", f"{found.location}, {_status(found, unusable)}"),
         ("server", f"PostgreSQL {found.server_version}"),
         ("started", f"{found.started_at:%Y-%m-%d %H:%M:%S}Z, {age(found.started_at)} ago"),
         ("size", f"{count(len(found.databases), 'database')}{' and globals' if found.globals else ''}, {size}"),
@@ -94,9 +114,17 @@ def _absences(what: str, absences: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{what}: {name} ({reason})" for name, reason in absences]
 
 
-def _document(found: BackupSet) -> dict[str, object]:
+def _document(found: BackupSet, unusable: Unusable) -> dict[str, object]:
     document: dict[str, object] = json.loads(found.to_json())
-    return document
+    return {**document, "status": _status(found, unusable), "unusable": unusable_as_json(unusable)}
+
+
+def _status(found: BackupSet, unusable: Unusable) -> str:
+    return _DAMAGED if unusable and found.status == "complete" else found.status
+
+
+def _more(number: int) -> str:
+    return f" and {number - 3} more" if number > 3 else ""
 
 
 def _read(repository: Repository, one: ListedSet) -> BackupSet | str:

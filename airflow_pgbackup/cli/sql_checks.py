@@ -8,6 +8,7 @@ from typing import Any
 from airflow_pgbackup.backup.sql_checks import SqlCheck, parse_checks
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.errors import ConfigurationError, MappingError
+from airflow_pgbackup.not_empty import not_empty
 
 
 def checks_argument(session: Session) -> tuple[SqlCheck, ...]:
@@ -21,7 +22,7 @@ def checks_argument(session: Session) -> tuple[SqlCheck, ...]:
         if not equals or not name.strip() or not sql.strip():
             raise ConfigurationError(f"invalid --check {text[:200]!r}", hint="Write --check 'NAME=SELECT ...'.")
         given.append({"name": name.strip(), "sql": sql})
-    if file := session.arguments.checks:
+    if (file := not_empty("checks", session.arguments.checks)) is not None:
         from airflow_pgbackup.yaml_mapping.yaml_file import read_yaml  # yaml is of no use to other commands
 
         content, _ = read_yaml(Path(file), MappingError)

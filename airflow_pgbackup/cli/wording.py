@@ -8,6 +8,7 @@ from airflow_pgbackup.wording import Wording
 # Where the option is not the parameter's name with hyphens.
 _OPTIONS = {
     "databases": "--database",
+    "recipients": "--recipient",
     "tables": "--table",
     "schemas": "--schema",
     "exclude_schemas": "--exclude-schema",

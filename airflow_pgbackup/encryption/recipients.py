@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.text import printable
+from airflow_pgbackup.wording import parameter
 
 MOST = 64
 """Recipients of one artifact. Each adds a stanza to the header of each file, which every reader must try."""
@@ -29,13 +30,15 @@ class Recipients:
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> Recipients | None:
-        """Return the recipients; None if there are none, which means that nothing is encrypted.
+        """Return the recipients; None if `texts` is empty, which means that nothing is encrypted.
 
-        :param texts: each ``age1…``, ``ssh-ed25519 AAAA…`` or ``ssh-rsa AAAA…``, with a comment or without.
-        :raises ConfigurationError: one is not a public key, or there are more than :data:`MOST`.
+        :param texts: each ``age1…``, ``ssh-ed25519 AAAA…`` or ``ssh-rsa AAAA…``, with a comment or without;
+            blank ones are ignored.
+        :raises ConfigurationError: one is not a public key, all are blank, or there are more than :data:`MOST`.
         """
         parsed: dict[str, Any] = {}
-        for text in texts:
+        given = list(texts)
+        for text in given:
             words = text.split()
             if not words:
                 continue
@@ -43,6 +46,8 @@ class Recipients:
             parsed[name] = _key(name)
         if len(parsed) > MOST:
             raise ConfigurationError(f"{len(parsed)} recipients given, at most {MOST} allowed", hint=_HINT)
+        if given and not parsed:
+            raise ConfigurationError(f"{parameter('recipients')} is empty", hint=_HINT)
         return cls(tuple(parsed), tuple(parsed.values())) if parsed else None
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 
-from airflow_pgbackup.errors import ConnectError
+from airflow_pgbackup.errors import ConfigurationError, ConnectError
+from airflow_pgbackup.not_empty import not_empty
 
 if TYPE_CHECKING:
     import psycopg
@@ -123,7 +124,10 @@ class PgBackupHook(BaseHook):
 
         from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
-        hook = PostgresHook(postgres_conn_id=self.postgres_conn_id, database=self.database)
+        database = not_empty("database", self.database)
+        if database is not None and not isinstance(database, str):  # rendered from a template
+            raise ConfigurationError(f"invalid database {database!r}", hint="Pass the name of a database.")
+        hook = PostgresHook(postgres_conn_id=self.postgres_conn_id, database=database)
         connection = hook.connection
         extras = connection.extra_dejson
         user, port, password = connection.login, connection.port, connection.password
@@ -131,7 +135,12 @@ class PgBackupHook(BaseHook):
         if extras.get("iam", False):
             user, _, port = self._ask_token(hook, connection)
             token = lambda: self._ask_token(hook, connection)[1]  # noqa: E731
-        keywords = {"host": connection.host, "port": port, "user": user, "dbname": self.database or connection.schema}
+        keywords = {
+            "host": connection.host,
+            "port": port,
+            "user": user,
+            "dbname": connection.schema if database is None else database,
+        }
         # As in PostgresHook.get_conn(), an extra wins over the connection's field of the same meaning.
         keywords |= {name: extras[name] for name in extras.keys() - hook.ignored_extra_options - _PSYCOPG}
         if "password" in keywords:

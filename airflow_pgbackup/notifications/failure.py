@@ -35,7 +35,7 @@ _LONGEST, _LONGEST_SUBJECT = 1000, 200
 _MOST_MASKED = 20 * _LONGEST
 _MOST_BACKUPS = 5
 _AIRFLOW_ERRORS = ("AirflowException", "AirflowFailException", "AirflowSensorTimeout")
-_USER_INFO = re.compile(r"(?<=://)[^/\s@]+@")
+_USER_INFO = re.compile(r"(?<=://)(?:[^/\s]{1,500}|[^/\s]{0,500}:\S{0,500})@")  # a secret may hold "/" and "@"
 _UNKNOWN = "unknown; see the log"
 
 

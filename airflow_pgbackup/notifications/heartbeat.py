@@ -24,6 +24,9 @@ __all__ = ["HeartbeatNotifier"]
 TIMEOUT = 10
 """Seconds that a heartbeat may take, from the look-up of its host to the answer."""
 
+_SHORTEST_SECRET = 16
+"""Characters of a part of the URL that is masked by itself; shorter ones are words, which other log lines have too."""
+
 _SUFFIXES = {"start": "/start", "success": "", "failure": "/fail"}
 
 
@@ -63,7 +66,7 @@ class HeartbeatNotifier(BaseNotifier):
         url = BaseHook.get_connection(self.conn_id).password or ""
         parts = urlsplit(url)
         for secret in (url, parts.path, *parts.path.split("/"), parts.query):
-            if secret:
+            if len(secret) >= _SHORTEST_SECRET:
                 mask_secret(secret)
         if parts.scheme != "https" or not parts.hostname:
             return "the connection's password is not an https:// URL"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ BACKUP, SET = "verified backup", "complete backup set"
 
 @dataclass(frozen=True, kw_only=True)
 class LastBackup:
-    """The last verified backup of a series, or the last complete backup set of a server.
+    """The last verified backup of a series, or the last complete backup set of a server whose backups can all be used.
 
     :param of: the series or server, for people.
     :param started_at: None: there is none, or it could not be looked up.
@@ -109,6 +109,7 @@ def _unknown(target: Target, problem: str) -> LastBackup:
 def _look_up(target: Target, cancel: Cancel, now: datetime) -> list[LastBackup]:
     from airflow_pgbackup.hooks.pgbackup import PgBackupHook
     from airflow_pgbackup.hooks.repository import open_repository
+    from airflow_pgbackup.repository.set_files import list_sets
 
     if target.postgres_conn_id is not None:
         database = PgBackupHook(target.postgres_conn_id).get_conninfo().dbname
@@ -116,13 +117,14 @@ def _look_up(target: Target, cancel: Cancel, now: datetime) -> list[LastBackup]:
             raise PgBackupError(f"connection {target.postgres_conn_id} names no database")
         target = replace(target, postgres_conn_id=None, databases=(database,))
     repository = open_repository(target.repository, target.aws_conn_id, cancel=cancel)
-    sets = [] if target.is_one_series else _sets(repository, target, now)
-    if sets and not target.each:
-        return sets
-    return sets + _series(repository, target, now)
+    has_sets = not target.is_one_series and bool(list_sets(repository, target.server))
+    if has_sets and not target.each:
+        return _sets(repository, target, now)
+    return _series(repository, target, now, sets=has_sets)
 
 
-def _series(repository: Repository, target: Target, now: datetime) -> list[LastBackup]:
+def _series(repository: Repository, target: Target, now: datetime, *, sets: bool) -> list[LastBackup]:
+    """Return what there is of each series, after what there is of the sets, if wanted."""
     from airflow_pgbackup.backup.freshness import freshness
     from airflow_pgbackup.backup.freshness_rules import FreshnessRules
     from airflow_pgbackup.backup.series_selection import SeriesSelection
@@ -134,11 +136,17 @@ def _series(repository: Repository, target: Target, now: datetime) -> list[LastB
             server=target.server, databases=target.databases, cluster=target.cluster, scopes=target.scopes
         ),
         exclude=target.exclude,
+        sets=sets,
         now=now,
     )
+    of_sets = _worst_first(_of_set(each, now) for each in found["sets"])
     if not found["series"]:
-        return [LastBackup(kind=BACKUP, of=target.name)]
-    return sorted((_of_series(each, now) for each in found["series"]), key=lambda one: one.urgency, reverse=True)
+        return [*of_sets, LastBackup(kind=BACKUP, of=target.name)]
+    return of_sets + _worst_first(_of_series(each, now) for each in found["series"])
+
+
+def _worst_first(found: Iterable[LastBackup]) -> list[LastBackup]:
+    return sorted(found, key=lambda one: one.urgency, reverse=True)
 
 
 def _of_series(found: dict[str, Any], now: datetime) -> LastBackup:
@@ -150,18 +158,20 @@ def _of_series(found: dict[str, Any], now: datetime) -> LastBackup:
 
 
 def _sets(repository: Repository, target: Target, now: datetime) -> list[LastBackup]:
-    from airflow_pgbackup.backup.progress import counted
     from airflow_pgbackup.backup.set_freshness import judge_sets
-    from airflow_pgbackup.repository.set_files import list_sets
+    from airflow_pgbackup.backup.set_members import SetMembers
 
-    if not list_sets(repository, target.server):
-        return []
-    found = []
-    for each in judge_sets(repository, target.server, timedelta.max, None, now):
-        if each.newest is None:
-            found.append(LastBackup(kind=SET, of=each.server))
-            continue
-        started = each.newest.started_at.astimezone(timezone.utc)
-        detail = counted(len(each.newest.databases), "database")
-        found.append(LastBackup(kind=SET, of=each.server, started_at=started, age=now - started, detail=detail))
-    return sorted(found, key=lambda one: one.urgency, reverse=True)
+    found = judge_sets(repository, target.server, timedelta.max, now, SetMembers(repository, now=now))
+    return _worst_first(_of_set(each.as_json(now), now) for each in found)
+
+
+def _of_set(found: dict[str, Any], now: datetime) -> LastBackup:
+    from airflow_pgbackup.backup.progress import counted
+
+    if found["started_at"] is None:
+        return LastBackup(kind=SET, of=found["server"])
+    started = datetime.fromisoformat(found["started_at"]).astimezone(timezone.utc)
+    detail = counted(found["databases"], "database")
+    if found["unusable"]:
+        detail += f"; {counted(len(found['unusable']), 'backup')} of a newer set cannot be used"
+    return LastBackup(kind=SET, of=found["server"], started_at=started, age=now - started, detail=detail)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
@@ -18,16 +18,20 @@ from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
 from airflow_pgbackup.links import BackupPageLink, PlaceOnPage, S3ConsoleLink
 from airflow_pgbackup.notifications.cause import Cause, leave_cause
 from airflow_pgbackup.operators._figures import Figures
+from airflow_pgbackup.operators._given import lost, passed_arguments, require_given, unrendered
 from airflow_pgbackup.operators._lineage import Work, lineage
 from airflow_pgbackup.operators._map_label import as_label, use_map_label
 from airflow_pgbackup.operators._retries import airflow_error, retry_soon, with_second_try
+from airflow_pgbackup.operators._seed import seed
 from airflow_pgbackup.operators._stats import measured
 from airflow_pgbackup.operators._task_log import TaskLog, wrapped
 from airflow_pgbackup.text import encodable
+from airflow_pgbackup.wording import setting
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors.base import OperatorLineage
     from airflow.sdk import AssetAlias, Context
+    from typing_extensions import Self
 
     from airflow_pgbackup.backup.context import RunContext
     from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -70,9 +74,18 @@ class PgBackupOperator(BaseOperator):
     _work: Work | None = None
     _figures: Figures
 
+    _passed: Mapping[str, bool] = MappingProxyType({})
+    _lost: Sequence[str] = ()
+    """Arguments that were given, but are empty now that they are rendered."""
+
     # Only a running task has one: operators are copied and pickled.
     _cancel: Cancel | None = None
     _killed = False
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        object.__setattr__(made, "_passed", passed_arguments(kwargs))  # its own __setattr__ works only after __init__
+        return made
 
     def execute(self, context: Context) -> dict[str, object]:
         from airflow_pgbackup.backup.context import RunContext
@@ -86,10 +99,13 @@ class PgBackupOperator(BaseOperator):
         try:
             if self._killed:
                 raise Canceled("canceled before it started")
+            require_given(self, self._lost)
             settings = load(airflow=True)
             if self.recipients is not None:
-                given = [self.recipients] if isinstance(self.recipients, str) else self.recipients
-                settings = replace(settings, recipients=tuple(given))
+                recipients = given_recipients(self.recipients)
+                if settings.recipients and not recipients:
+                    log.line(f"warning: recipients is empty: not encrypted, although {setting('recipients')} is set")
+                settings = replace(settings, recipients=recipients)
             conn_id = self.identity_conn_id or settings.identity_conn_id
             run = RunContext(
                 settings=settings,
@@ -97,7 +113,7 @@ class PgBackupOperator(BaseOperator):
                 log=log.line,
                 deadline=seconds(self.deadline),
                 origin=origin(context),
-                seed=seed(context),
+                seed=self._seed(context),
                 not_before=getattr(context.get("dag_run"), "start_date", None),
                 identities=identities_of(conn_id) if conn_id else None,
                 on_backup=self._figures.take_backup,
@@ -129,6 +145,10 @@ class PgBackupOperator(BaseOperator):
     @abstractmethod
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         """Call the verb with ``run`` as its context. The result goes to XCom: a reference, plain JSON."""
+
+    def _seed(self, context: Context) -> str:
+        """Return what identifies the request, for :class:`~airflow_pgbackup.backup.context.RunContext`."""
+        return seed(self, context)
 
     def _link_to(self, repository: Repository, backup: Mapping[str, object]) -> None:
         """Let the task's page link to the folder of a backup, given by its reference."""
@@ -186,7 +206,9 @@ class PgBackupOperator(BaseOperator):
         return as_label(getattr(self, "server", None) or getattr(self, "postgres_conn_id", None) or self.task_id)
 
     def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
+        before = unrendered(self)
         super()._do_render_template_fields(*args, **kwargs)
+        self._lost = lost(self, before, self._passed)
         use_map_label(kwargs["context"] if "context" in kwargs else args[2])
 
     def on_kill(self) -> None:
@@ -202,6 +224,21 @@ class PgBackupOperator(BaseOperator):
 def seconds(deadline: float | timedelta | None) -> float | None:
     """Return a deadline in seconds, as the verbs take it."""
     return deadline.total_seconds() if isinstance(deadline, timedelta) else deadline
+
+
+def given_recipients(recipients: Any) -> tuple[str, ...]:
+    """Return the recipients of an operator: an empty list encrypts nothing, empty text is an error.
+
+    :raises ConfigurationError: one is not text, or empty.
+    """
+    given = [recipients] if isinstance(recipients, str) or not isinstance(recipients, Sequence) else list(recipients)
+    for number, each in enumerate(given, 1):
+        if not isinstance(each, str) or not each.strip():  # not quoted, as a secret key may be among them
+            raise ConfigurationError(
+                f"invalid recipients: number {number} is {'empty' if isinstance(each, str) else type(each).__name__}",
+                hint="Pass a list of public keys; [] encrypts nothing.",
+            )
+    return tuple(given)
 
 
 def is_true(name: str, value: bool | str) -> bool:
@@ -223,17 +260,6 @@ def with_lists(values: Mapping[str, Any]) -> dict[str, Any]:
         name: list(value) if isinstance(value, Sequence) and not isinstance(value, str | list | tuple) else value
         for name, value in values.items()
     }
-
-
-def seed(context: Context) -> str:
-    """Return what identifies a request: the same for each try of a task, so that a retry finds what an earlier try did.
-
-    A person who clears a task wants it to run again. Airflow then sets ``max_tries`` to the number of tries so far plus
-    the retries (``clear_task_instances``), so ``max_tries`` minus the retries changes with each clear, and only then.
-    """
-    ti = context["ti"]
-    cleared = ti.max_tries - (ti.task.retries or 0)
-    return json.dumps([ti.dag_id, ti.task_id, ti.run_id, ti.map_index, cleared])
 
 
 def origin(context: Context) -> dict[str, object]:

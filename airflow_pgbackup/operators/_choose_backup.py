@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.errors import ConfigurationError, RepositoryMismatch
+from airflow_pgbackup.not_empty import not_empty
 from airflow_pgbackup.operators._base import PgBackupOperator, repository_of
 from airflow_pgbackup.text import printing
 
@@ -55,25 +56,60 @@ def chosen_backup(task: ChoosingTask, cancel: Cancel) -> tuple[Repository, Mappi
     )
 
 
-def backup_of_event(context: Context, series: str | None) -> Mapping[str, object] | None:
+def backup_of_event(task: ChoosingTask, context: Context, cancel: Cancel) -> Mapping[str, object] | None:
     """Return the reference in the asset event that started the run: the newest, if there are several.
 
-    :param series: only events of this series; None for any.
-    :return: None if no event of a backup started the run.
+    Who may post asset events writes what it wants into them. So if the task names a repository, the backup is read
+    there, and nowhere else, and an id that is not one of a backup is ignored with a warning, because it could sort
+    as the newest.
+
+    :return: None if no event of a backup of the task's series started the run.
+    :raises RepositoryMismatch: the events are of backups in other repositories than the task's.
     """
     found: list[Mapping[str, object]] = []
     for events in (context.get("triggering_asset_events") or {}).values():
         for event in events:
             backup = (event.extra or {}).get("backup")
-            if isinstance(backup, Mapping) and "id" in backup and _is_of(backup, series):
+            if isinstance(backup, Mapping) and "id" in backup and _is_of(backup, task.series) and _has_id(backup, task):
                 found.append(backup)
-    return max(found, key=lambda backup: str(backup["id"]), default=None)  # an id begins with the time
+    found.sort(key=lambda backup: str(backup["id"]), reverse=True)  # an id begins with the time
+    if not found or not_empty("repository", task.repository) is None:
+        return next(iter(found), None)
+    return _in_repository(task, found, cancel)
+
+
+def _in_repository(task: ChoosingTask, backups: list[Mapping[str, object]], cancel: Cancel) -> Mapping[str, object]:
+    """Return the first reference of the task's repository, with the URI that the task gives."""
+    from airflow_pgbackup.hooks.repository import open_repository
+
+    repository = open_repository(str(task.repository), task.aws_conn_id, cancel=cancel)
+    for backup in backups:
+        if backup.get("repository_uuid") == repository.uuid:
+            return {**backup, "repository": repository.uri}
+    other = backups[0]
+    raise RepositoryMismatch(
+        f"the asset event is of a backup in {str(other.get('repository'))[:200]} "
+        f"(repository {str(other.get('repository_uuid'))[:200]}), not in {repository.uri} "
+        f"(repository {repository.uuid})",
+        hint="Find out who posted the event. If its repository is right, pass that one as repository=.",
+    )
 
 
 def _is_of(backup: Mapping[str, object], series: str | None) -> bool:
     from airflow_pgbackup.backup.choose_backup import parse_series
 
     return series is None or str(backup.get("series")) == parse_series(series).path
+
+
+def _has_id(backup: Mapping[str, object], task: ChoosingTask) -> bool:
+    from airflow_pgbackup.repository.layout import parse_backup_id
+
+    id = backup["id"]
+    if isinstance(id, str) and parse_backup_id(id) is not None:
+        return True
+    series = str(backup.get("series"))[:100]
+    printing(task.log.warning)(f"ignoring an asset event of {series} with the invalid id {repr(id)[:100]}")
+    return False
 
 
 class ChooseBackupOperator(PgBackupOperator):
@@ -104,7 +140,7 @@ class ChooseBackupOperator(PgBackupOperator):
         self.aws_conn_id = aws_conn_id
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
-        self.backup = backup_of_event(context, self.series)
+        self.backup = backup_of_event(self, context, run.cancel)
         repository, reference = chosen_backup(self, run.cancel)
         self._link_to(repository, reference)
         return dict(reference)

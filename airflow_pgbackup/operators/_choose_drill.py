@@ -37,4 +37,4 @@ class ChooseDrillOperator(PgBackupOperator):
         from airflow_pgbackup.hooks.repository import open_repository
 
         repository = open_repository(self.repository, self.aws_conn_id, cancel=run.cancel)
-        return {"chosen": choose_drill(repository, server=self.server, max_bytes=self.max_bytes)}
+        return {"chosen": choose_drill(repository, server=self.server, max_bytes=self.max_bytes, log=run.log)}

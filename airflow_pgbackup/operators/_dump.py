@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_pgbackup.assets import DUMPED, VERIFIED, emit, with_alias
 from airflow_pgbackup.errors import OptionError
+from airflow_pgbackup.not_empty import not_empty
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, with_lists
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class DumpOperator(PgBackupOperator):
         repository = open_repository(self.repository, self.aws_conn_id, cancel=self._cancel)
         if is_true("init_repository", self.init_repository):
             repository.init()
-        if self.repository_uuid:
-            repository.require(self.repository_uuid)
+        if (uuid := not_empty("repository_uuid", self.repository_uuid)) is not None:
+            repository.require(uuid)
         return repository
 
     def _options(self, kind: type[Options]) -> Options:

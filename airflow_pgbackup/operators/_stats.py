@@ -6,6 +6,7 @@ level, and the class of an error.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 _PACKAGES = ("airflow_pgbackup.operators.", "airflow_pgbackup.sensors.")
 _NOT_IN_TAGS = re.compile(r"[^\w.@/+-]", re.ASCII)  # StatsD's separators are among them
 _LONGEST = 100
+_DIGITS = 8
+_DIGEST = re.compile(rf"\.[0-9a-f]{{{_DIGITS}}}\Z")
 
 
 @contextmanager
@@ -121,17 +124,32 @@ def _verb(task: Any) -> str:
 
 
 def _tags(task: Any, result: Mapping[str, object]) -> dict[str, str]:
-    tags: dict[str, object] = {}
+    tags: dict[str, str] = {}
     for reference in (result, result.get("reference"), getattr(task, "backup", None)):
         if isinstance(reference, Mapping) and isinstance(path := reference.get("series"), str):
             series = Series.parse(path)
-            tags = {"server": series.server, "database": series.database or f"@{series.kind}"}
+            database = f"@{series.kind}" if series.database is None else _tag(series.database)
+            tags = {"server": _tag(series.server), "database": database}
             break
     else:
-        tags["server"] = getattr(task, "server", None) or getattr(task, "postgres_conn_id", None)
-        tags["database"] = getattr(task, "database", None)
-    tags["level"] = getattr(task, "level", None)
-    return {name: _NOT_IN_TAGS.sub("_", value)[:_LONGEST] for name, value in tags.items() if isinstance(value, str)}
+        server = getattr(task, "server", None) or getattr(task, "postgres_conn_id", None)
+        given = {"server": server, "database": getattr(task, "database", None)}
+        tags = {name: _tag(value) for name, value in given.items() if isinstance(value, str)}
+    level = getattr(task, "level", None)
+    return {**tags, "level": _tag(level)} if isinstance(level, str) else tags
+
+
+def _tag(name: str) -> str:
+    """Return the tag value for a name. Different names get different values, except for collisions of the digest.
+
+    A name that is not kept as it is gets a digest, and so does one that looks like a name with a digest, or like the
+    ``@cluster`` of a series that is not of a database.
+    """
+    kept = _NOT_IN_TAGS.sub("_", name)
+    if kept == name and len(name) <= _LONGEST and not name.startswith("@") and not _DIGEST.search(name):
+        return name
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:_DIGITS]
+    return f"{kept[: _LONGEST - _DIGITS - 1]}.{digest}"
 
 
 def _cause(error: BaseException) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.errors import ConfigurationError
@@ -24,8 +23,9 @@ class PgBackupSetOperator(PgBackupOperator):
     The set is written in any case, complete or partial; if it is partial, the task then fails with one error that names
     what is missing. Give it the trigger rule ``all_done_min_one_success``, so that failed dumps do not stop it.
 
-    The files in the repository decide whether a member is complete and verified. A retry, or a clear of the run or of
-    some of its tasks, adds to the same set. The databases of a set are not one snapshot.
+    The files in the repository decide whether a member is complete and verified. A retry, or a clear of failed tasks,
+    adds to the same set; a clear of the whole run begins another one. A partial set never replaces a complete one. The
+    databases of a set are not one snapshot.
 
     The task returns ``{"repository", "repository_uuid", "server", "id", "set": "main/@sets/20261122T020000Z-3f9ac1",
     "status": "complete", "databases": 20, "size" (bytes), "missing": [], "globals_missing": None, "left_out": 2,
@@ -94,9 +94,6 @@ class PgBackupSetOperator(PgBackupOperator):
         from airflow_pgbackup.backup.sets.write_set import as_json, require_complete
         from airflow_pgbackup.hooks.repository import Repositories
 
-        ti = context["ti"]
-        # Without the number of clears, which the seeds of backups have: a cleared run completes the set that it made.
-        run = replace(run, seed=json.dumps([ti.dag_id, ti.task_id, ti.run_id, ti.map_index]))
         repositories = Repositories(cancel=run.cancel)
         here = repositories.open(self.repository, self.aws_conn_id)
         written = [(here, self._write(here, self.backups, self.globals_backup, None, run))]
@@ -106,6 +103,11 @@ class PgBackupSetOperator(PgBackupOperator):
             written.append((there, self._write(there, self.copies, self.globals_copy, id, run)))
         require_complete(*written)
         return as_json(*written[0])
+
+    def _seed(self, context: Context) -> str:
+        ti = context["ti"]
+        # Without what changes with a clear: cleared tasks complete the set of their run.
+        return json.dumps([ti.dag_id, ti.task_id, ti.run_id, ti.map_index])
 
     def _write(
         self, repository: Repository, backups: object, globals_backup: object, set_id: str | None, run: RunContext

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.errors import ConfigurationError, OptionError, PgBackupError
+from airflow_pgbackup.not_empty import not_empty
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, with_lists
 from airflow_pgbackup.operators._map_label import as_label
 from airflow_pgbackup.text import printing
@@ -123,9 +124,10 @@ class PgBackupCheckOperator(PgBackupOperator):
     def _repository(self, cancel: Cancel) -> Repository | None:
         from airflow_pgbackup.hooks.repository import open_repository
 
-        if not self.repository:
+        uri = not_empty("repository", self.repository)
+        if uri is None:
             return None
-        repository = open_repository(self.repository, self.aws_conn_id, cancel=cancel)
+        repository = open_repository(uri, self.aws_conn_id, cancel=cancel)
         if is_true("init_repository", self.init_repository):
             repository.init()
         return repository

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.assets import REFRESHED, emit_refreshed, refreshed_asset
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.not_empty import not_empty
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true
 from airflow_pgbackup.operators._choose_backup import backup_of_event, chosen_backup
 from airflow_pgbackup.operators._map_label import as_label, series_label
@@ -30,7 +31,8 @@ class PgRefreshOperator(PgBackupOperator):
 
     :param backup: a reference: what a dump, verify or upload task returned, ``backup=verify.output``. Without one, the
         backup of the asset event that started the run; without such an event, ``repository`` and ``series`` choose.
-    :param repository: the repository to choose a backup from, ``s3://bucket/prefix`` or ``file:///directory``.
+    :param repository: the repository to choose a backup from, ``s3://bucket/prefix`` or ``file:///directory``. An
+        event of a backup in another repository fails the task; without this parameter, any repository will do.
     :param series: its series, ``prod/dvdrental``; events of other series are ignored.
     :param backup_id: its id or the unique beginning of one, a date (``2026-11-20``: the newest of that day, UTC), or
         ``latest``, the newest that is verified at ``minimum_level``.
@@ -41,11 +43,12 @@ class PgRefreshOperator(PgBackupOperator):
         create databases, and own the database or be a superuser.
     :param database: the database to refresh, instead of the connection's own. It exists.
     :param rules: a file of masking rules, which the worker reads; see the guide *Masking*. None copies rows
-        as they are.
+        as they are; an empty string is an error.
     :param masking_key_conn_id: a connection whose password is the key of the masks; by default
-        ``[pgbackup] masking_key_file``.
+        ``[pgbackup] masking_key_file``. It needs ``rules``.
     :param subset: restore a part of the backup: a mapping with ``where`` (tables to SQL expressions that select rows),
-        ``schemas``, ``tables``, ``exclude_tables`` (lists of patterns); see the guide *Staging from a verified backup*.
+        ``schemas``, ``tables``, ``exclude_tables`` (lists of patterns); an empty mapping
+        restores all of it. See the guide *Staging from a verified backup*.
     :param checks: SQL that must be true in the new database before the swap, as in
         :class:`~airflow_pgbackup.operators.verify.PgBackupVerifyOperator`.
     :param identity_conn_id: of an encrypted backup: a connection whose password is the secret key of a recipient; by
@@ -130,11 +133,15 @@ class PgRefreshOperator(PgBackupOperator):
         from airflow_pgbackup.hooks.identities import masking_key_of
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
 
-        rules = load_rules(Path(self.rules)) if self.rules else None
-        key = masking_key_of(self.masking_key_conn_id) if rules and self.masking_key_conn_id else None
+        rules = key = None
+        if (file := not_empty("rules", self.rules)) is not None:
+            rules = load_rules(Path(file))
+        if (conn_id := not_empty("masking_key_conn_id", self.masking_key_conn_id)) is not None:
+            key = masking_key_of(conn_id)
+        subset = not_empty("subset", self.subset)
 
         if self.backup is None:
-            self.backup = backup_of_event(context, self.series)
+            self.backup = backup_of_event(self, context, run.cancel)
         repository, reference = chosen_backup(self, run.cancel)
         self._link_to(repository, reference)
         self._noted(read=reference)
@@ -144,8 +151,8 @@ class PgRefreshOperator(PgBackupOperator):
             target=self._connected(PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(), reads=False),
             rules=rules,
             masking_key=key,
-            subset=Subset.of(self.subset) if self.subset else None,
-            checks=list(self.checks),
+            subset=None if subset is None else Subset.of(subset),
+            checks=self.checks,
             minimum_level=self.minimum_level,
             keep=_number("keep", self.keep, 0),
             jobs=None if self.jobs is None else _number("jobs", self.jobs, 1),

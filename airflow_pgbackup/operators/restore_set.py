@@ -26,7 +26,7 @@ class PgRestoreSetOperator(PgBackupOperator):
     :param repository: the repository, ``s3://bucket/prefix`` or ``file:///directory``.
     :param server: the server's name in the repository: the first part of its series.
     :param set_id: the set's id or the unique beginning of one, a date (``2026-11-20``: the newest of that day, UTC), or
-        ``latest``, the newest complete set.
+        ``latest``, the newest complete set of which no backup has failed.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
     :param identity_conn_id: of an encrypted backup: a connection whose password is the secret key of a recipient; by
         default `[pgbackup] identity_conn_id`.

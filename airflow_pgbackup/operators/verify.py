@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.assets import VERIFIED
+from airflow_pgbackup.not_empty import not_empty
 from airflow_pgbackup.operators._base import PgBackupOperator, repository_of
 from airflow_pgbackup.operators._map_label import as_label, series_label
 
@@ -89,11 +90,12 @@ class PgBackupVerifyOperator(PgBackupOperator):
             repository=repository,
             level=self.level,
             scratch=self._scratch(),
-            checks=list(self.checks),
+            checks=self.checks,
             context=run,
         )
 
     def _scratch(self) -> ConnectionParams | None:
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
 
-        return PgBackupHook(self.scratch_conn_id).get_conninfo() if self.scratch_conn_id else None
+        conn_id = not_empty("scratch_conn_id", self.scratch_conn_id)
+        return None if conn_id is None else PgBackupHook(conn_id).get_conninfo()

@@ -78,7 +78,7 @@ def pg_cluster_backup(
         it also runs after a failure, and does not fail the run itself. None deletes nothing.
     :param dump: all other parameters of :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`, the same for each
         database: ``format="directory"``, ``jobs=4``, ``pool="pgbackup_main"``, ``max_active_tis_per_dag=2``. Unless one
-        of these limits is given, 4 databases of a run are dumped at once.
+        of these limits is given, 4 databases of a run are dumped at once. ``recipients`` apply to the globals too.
     :return: the task of the set.
     """
     # None is not passed on, so that default_args apply.
@@ -118,7 +118,8 @@ def pg_cluster_backup(
 
         @task_group(group_id="globals", tooltip="roles and tablespaces")
         def dump_globals() -> None:
-            parameters = {"globals_only": True, "passwords_if_allowed": True, **common, **(globals or {})}
+            shared = {name: value for name, value in dump.items() if name == "recipients"}
+            parameters = {"globals_only": True, "passwords_if_allowed": True, **common, **shared, **(globals or {})}
             made = PgDumpAllOperator(task_id="dump", **parameters)
             rest = verified_and_uploaded(made, **after)
             of_set["globals_backup"] = made.output

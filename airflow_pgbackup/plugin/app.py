@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from airflow_pgbackup.plugin import actions, details, pages
@@ -40,6 +41,9 @@ def app() -> FastAPI:
     made.add_api_route("/backup", details.backup_page, response_class=HTMLResponse)
     actions.add_to(made)
     made.add_api_route("/static/{name}", _static)
+    for route in made.routes:
+        if isinstance(route, APIRoute) and "GET" in route.methods:
+            route.methods.add("HEAD")  # FastAPI, unlike Starlette, adds no HEAD to a GET route
     made.add_api_route("/{path:path}", _nothing, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
     return made
 

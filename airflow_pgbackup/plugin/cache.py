@@ -25,14 +25,16 @@ T = TypeVar("T")
 LIFETIME = 60.0
 """Seconds for which a reading is shown without another."""
 AFTER_A_PROBLEM = 10.0
-"""Seconds after which a reading that failed is tried again."""
+"""Seconds after which a reading that failed is tried again; at least as long as it took, so that repositories which do
+not answer leave the threads to the others for half of the time."""
 PATIENCE = 8.0
 """Seconds for which a page waits for the first reading."""
 THREADS = 2
 MOST = 200
-"""Readings that are kept."""
+"""Readings that are kept, if visitors choose the keys."""
 MOST_WAITING = 30
-"""Readings that wait for a thread; a request for another one gets an error that says to reload the page."""
+"""Readings that wait for a thread, if visitors choose the keys; a request for another one gets an error that says to
+reload the page."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class _Entry(Generic[T]):
     value: T | None = None
     problem: PgBackupError | None = None
     finished: float | None = None
+    took: float = 0.0
     valued: float = 0.0
     used: float = 0.0
     future: Future[None] | None = field(default=None, repr=False)
@@ -68,10 +71,18 @@ class Cache(Generic[T]):
     """Readings by a key.
 
     :param lifetime, patience: seconds, see :data:`LIFETIME` and :data:`PATIENCE`.
+    :param bounded: visitors choose the keys; False: they come from the configuration, and all are kept.
     """
 
-    def __init__(self, *, lifetime: float = LIFETIME, patience: float = PATIENCE, threads: int = THREADS) -> None:
-        self._lifetime, self._patience = lifetime, patience
+    def __init__(
+        self,
+        *,
+        lifetime: float = LIFETIME,
+        patience: float = PATIENCE,
+        threads: int = THREADS,
+        bounded: bool = True,
+    ) -> None:
+        self._lifetime, self._patience, self._bounded = lifetime, patience, bounded
         self._lock = threading.Lock()
         self._entries: dict[object, _Entry[T]] = {}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pgbackup-page")
@@ -93,15 +104,17 @@ class Cache(Generic[T]):
         with self._lock:
             entry = self._entries.setdefault(key, _Entry(read))
             entry.used = now
-            if len(self._entries) > MOST:
+            if self._bounded and len(self._entries) > MOST:
                 idle = [name for name, one in self._entries.items() if not one.is_waiting and one is not entry]
                 if idle:
                     del self._entries[min(idle, key=lambda name: self._entries[name].used)]
             if entry.future is not None and not entry.future.done():
                 return entry, entry.future
-            lifetime = self._lifetime if entry.problem is None else min(self._lifetime, AFTER_A_PROBLEM)
+            lifetime = self._lifetime
+            if entry.problem is not None:
+                lifetime = max(min(self._lifetime, AFTER_A_PROBLEM), entry.took)
             if entry.finished is None or now - entry.finished > lifetime:
-                if sum(one.is_waiting for one in self._entries.values()) > MOST_WAITING:
+                if self._bounded and sum(one.is_waiting for one in self._entries.values()) > MOST_WAITING:
                     if entry.value is None:
                         entry.problem = _BUSY
                     return entry, None
@@ -111,6 +124,7 @@ class Cache(Generic[T]):
 
     def _read(self, entry: _Entry[T]) -> None:
         value, problem = None, None
+        started = time.monotonic()
         try:
             value = entry.read()
         except PgBackupError as error:
@@ -120,6 +134,7 @@ class Cache(Generic[T]):
             problem = PgBackupError(f"internal error: {type(error).__name__}", hint="See the API server's log.")
         with self._lock:
             entry.finished = time.monotonic()
+            entry.took = entry.finished - started
             entry.problem = problem
             if value is not None:
                 entry.value, entry.valued = value, entry.finished

@@ -60,7 +60,10 @@ def is_own_origin(request: Request) -> bool:
     if origin is None or (origin == "null" and site):
         return True
     own = {request.headers.get("host"), urlsplit(conf.get("api", "base_url", fallback="")).netloc}
-    return urlsplit(origin).netloc in own - {"", None}
+    try:
+        return urlsplit(origin).netloc in own - {"", None}
+    except ValueError:
+        return False
 
 
 def _serializer() -> URLSafeTimedSerializer:

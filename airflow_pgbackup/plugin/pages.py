@@ -20,8 +20,8 @@ from airflow_pgbackup.plugin.cache import Cache, Reading
 from airflow_pgbackup.plugin.charts import Trend, trend
 from airflow_pgbackup.plugin.sources import Source, read_sources
 
-OVERVIEWS: Cache[Overview] = Cache()
-"""The overviews of the repositories, for all requests of this process."""
+OVERVIEWS: Cache[Overview] = Cache(threads=8, bounded=False)
+"""The overviews of the repositories, for all requests of this process. Most threads wait for a store."""
 
 MOST_ROWS = 500
 """Series of a repository that the first view lists, worst first."""

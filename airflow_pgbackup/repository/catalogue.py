@@ -14,12 +14,12 @@ Everything in a backup's folder belongs to the backup, or to another attempt at 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, ManifestError, RepositoryError
+from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import (
@@ -149,7 +149,7 @@ def read_catalogue(
         wanted = ["" if server is None else encode_segment(server)]
     if len(wanted) == 1:
         return _sorted([_catalogue(repository.list(wanted[0]))])
-    with ThreadPoolExecutor(THREADS) as pool:
+    with request_threads(THREADS) as pool:
         return _sorted(list(pool.map(lambda path: _catalogue(repository.list(path)), wanted)))
 
 
@@ -184,8 +184,10 @@ def select_series(
     """Return the series of the given databases of a server, and those of its pg_dumpall; None if none are given.
 
     :param scopes: those of pg_dumpall's series that hold less than the cluster, see :data:`.layout.SCOPES`.
-    :raises ConfigurationError: databases without a server, a string instead of a list, or an unknown scope.
+    :raises ConfigurationError: databases without a server, values of another type, or an unknown scope.
     """
+    if server is not None and not isinstance(server, str):
+        raise ConfigurationError(f"server is {server!r}", hint="Pass the name of a server.")
     if databases is None and not cluster and not scopes:
         return None
     for name, value in (("databases", databases), ("scopes", scopes)):
@@ -232,7 +234,7 @@ def read_manifests(repository: Repository, backups: Sequence[Backup]) -> list[Ma
         except RepositoryError as error:
             return error
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with request_threads(THREADS) as pool:
         return list(pool.map(read, backups))
 
 

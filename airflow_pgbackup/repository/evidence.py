@@ -4,13 +4,14 @@ The catalogue relies on file names, which anyone who can write files can choose.
 the files, and only on those that are valid:
 
 - the manifest conforms to its schema, and is in the folder of the backup that it describes;
-- every file of the artifact exists, with the size that the manifest states;
+- every file of the artifact exists, by a listing or by its key, with the size that the manifest states;
 - a verification conforms to its schema, agrees with its name, this backup and this artifact, is neither older than the
   backup nor from the future, and, if it is a pass, has the checks of its level;
 - a pass of a dump that this package compressed includes reading it to its end, whatever its level.
 
 Whatever violates this is ignored and listed. An invalid failure does not prove a failure, but the passes before it no
-longer prove anything either: the backup is ``notproven`` until it passes again.
+longer prove anything either: the backup is ``notproven`` until it passes again. A failure that is out of time may be
+later than any pass, since a clock was wrong, so it revokes all of them.
 
 None of this is a signature. Anyone who forges all files of a backup consistently has made a valid backup.
 """
@@ -18,16 +19,16 @@ None of this is a signature. Anyone who forges all files of a backup consistentl
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
-from airflow_pgbackup.errors import BackupNotFound, ManifestError, VerificationFailed
+from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryError, VerificationFailed
+from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Backup, find_folder, read_manifest
 from airflow_pgbackup.repository.entry import Entry
-from airflow_pgbackup.repository.layout import LEVELS, MANIFEST_FILE, Series, VerificationName
+from airflow_pgbackup.repository.layout import LEVELS, MANIFEST_FILE, REPOSITORY_FILE, Series, VerificationName
 from airflow_pgbackup.repository.manifest import MAX_BYTES, US, Manifest
 from airflow_pgbackup.repository.state import standing
 from airflow_pgbackup.repository.verification import Verification
@@ -36,6 +37,8 @@ MOST_VERIFICATIONS = 200
 """The newest verifications of a backup that are read: four years of weekly ones. Older ones are ignored."""
 MOST_BYTES = 4 * MAX_BYTES
 """The limit for all verifications of one backup together."""
+MOST_ASKED = 50
+"""Files of an artifact that are asked for by their keys if a listing lacks them; if it lacks more, none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,18 @@ class Evidence:
     :param manifest: None if it is invalid.
     :param verifications: the valid ones, oldest first.
     :param ignored: what is invalid and why, ``verification-….json: …``.
+    :param entries: the files of its folder by their paths in it, as listed before any was read.
     """
 
     backup: Backup
     manifest: Manifest | None
     verifications: tuple[Verification, ...] = ()
     ignored: tuple[str, ...] = ()
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+
+    def shortcomings(self) -> list[str]:
+        """Return what the file names claim wrongly, a line each."""
+        return [*([self.backup.problem] if self.backup.problem else []), *self.ignored]
 
     def require_manifest(self) -> Manifest:
         """Return the manifest.
@@ -107,18 +116,23 @@ def read_evidence(
         manifest = read_manifest(repository, series, backup_id)
     except ManifestError as error:
         return unreadable(backup, error.message)
-    valid, invalid_failures, ignored = _read_verifications(
-        repository, backup, entries, manifest, now or datetime.now(timezone.utc), limit
-    )
+    now = now or datetime.now(timezone.utc)
+    valid, invalid_failures, ignored = _read_verifications(repository, backup, entries, manifest, now, limit)
     names = tuple(sorted(valid))
-    # A listing from before this manifest may show files of another attempt that prune has removed since.
-    problem = _missing(manifest, entries) and _missing(manifest, find_folder(repository, series, backup_id)[1])
+    problem = missing_files(manifest, entries)
+    if problem:
+        problem = _confirm_missing(repository, manifest)
     if problem:
         state, level = "incomplete", None
     else:
         state, level = standing([*names, *invalid_failures])
         if state == "failed" and standing(names)[0] != "failed":
             state, problem = "notproven", f"{max(invalid_failures).file} is invalid"
+        failures = (name for name in backup.verifications if name.result == "fail")
+        out_of_time = {name: why for name in failures if (why := _out_of_time(name, manifest, now))}
+        if state != "failed" and out_of_time:
+            newest = max(out_of_time)
+            state, level, problem = "notproven", None, f"{newest.file}: {out_of_time[newest]}"
     backup = replace(
         backup,
         state=state,
@@ -128,7 +142,7 @@ def read_evidence(
         problem=problem,
         labels=manifest.labels,
     )
-    return Evidence(backup, manifest, tuple(valid[name] for name in names), tuple(ignored))
+    return Evidence(backup, manifest, tuple(valid[name] for name in names), tuple(ignored), entries)
 
 
 def read_each(
@@ -154,7 +168,7 @@ def read_each(
 
     if backups:
         yield read(backups[0])
-    with ThreadPoolExecutor(THREADS) as pool:
+    with request_threads(THREADS) as pool:
         for start in range(1, len(backups), ahead):
             yield from list(pool.map(read, backups[start : start + ahead]))
 
@@ -210,7 +224,7 @@ def _read_verifications(
     now: datetime,
     limit: int,
 ) -> tuple[dict[VerificationName, Verification], list[VerificationName], list[str]]:
-    """Return the valid verifications, the failures that are invalid, and a line for each file that is ignored."""
+    """Return the valid verifications, the failures within time that are invalid, and a line for each ignored file."""
     valid: dict[VerificationName, Verification] = {}
     invalid_failures: list[VerificationName] = []
     ignored: list[str] = []
@@ -251,7 +265,30 @@ def _out_of_time(name: VerificationName, manifest: Manifest, now: datetime) -> s
     return None
 
 
-def _missing(manifest: Manifest, entries: Mapping[str, Entry]) -> str | None:
+def _confirm_missing(repository: Repository, manifest: Manifest) -> str | None:
+    """Return what :func:`missing_files` says of a new listing, after asking the store for the files that it lacks.
+
+    The first listing may be from before this manifest, with files of another attempt that prune has removed since. One
+    from a damaged index of a bucket lacks files that exist.
+    """
+    entries = dict(find_folder(repository, manifest.series, manifest.id)[1])
+    folder = f"{manifest.series.path}/{manifest.id}/"
+    keys = [key for file in manifest.artifact.files if (key := manifest.key(file)).removeprefix(folder) not in entries]
+    if len(keys) <= MOST_ASKED:
+        for key in keys:
+            try:
+                entry = repository.stat(key)
+            except RepositoryError:
+                if repository.local_path(REPOSITORY_FILE) is None:
+                    raise
+                break  # a symbolic link, which the listing of a directory leaves out
+            if entry is None:
+                break
+            entries[key.removeprefix(folder)] = entry
+    return missing_files(manifest, entries)
+
+
+def missing_files(manifest: Manifest, entries: Mapping[str, Entry]) -> str | None:
     """Summarize which files of the artifact are missing or have another size; None if there are none."""
     folder = f"{manifest.series.path}/{manifest.id}/"
     wrong = []

@@ -17,6 +17,7 @@ from airflow_pgbackup.repository.json_document import MAX_BYTES as MAX_BYTES
 from airflow_pgbackup.repository.json_document import Content, integer, moment
 from airflow_pgbackup.repository.json_document import Document as Document
 from airflow_pgbackup.repository.layout import SCOPES, Series, artifact_key, parse_backup_id
+from airflow_pgbackup.repository.source_roles import SourceRoles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +182,10 @@ class DatabaseSource:
     """The managed service of the server, ``Amazon RDS for PostgreSQL``; since version 1.3."""
     replay: StandbyReplay | None = None
     """Of a dump from a standby; since version 1.3."""
+    system_identifier: str | None = None
+    """That of the server, by ``pg_control_system()``; None where the role may not read it, and before version 1.5."""
+    roles: SourceRoles | None = None
+    """Of a database: rights of the roles that own its objects; since version 1.5, None where they were not recorded."""
 
     @classmethod
     def decode(cls, content: Content) -> DatabaseSource:
@@ -194,6 +199,8 @@ class DatabaseSource:
             extensions=content.get("extensions"),
             service=content.get("service"),
             replay=StandbyReplay.decode(content["replay"]) if content.get("replay") else None,
+            system_identifier=content.get("system_identifier"),
+            roles=SourceRoles.decode(content["roles"]) if content.get("roles") else None,
         )
 
 
@@ -226,7 +233,7 @@ class Manifest(Document):
     """The description of a backup. Written last: a folder without one is not a backup."""
 
     schema: ClassVar[str] = "manifest"
-    format_version: str = "1.4"
+    format_version: str = "1.5"
     repository: str
     series: Series
     id: str
@@ -243,7 +250,7 @@ class Manifest(Document):
     source_rows: tuple[RowCount, ...] | None = None
     """Rows per table in the dump's own snapshot of the source, where they were counted."""
     left_out: tuple[str, ...] | None = None
-    """Objects of the database that the options of this dump leave out; None: not determined."""
+    """What the options of this dump, and of a cluster pg_dumpall, leave out; None: not determined, or nothing."""
     labels: tuple[str, ...] = ()
     """The names given to the backup when it was made; since version 1.2."""
 
@@ -315,6 +322,8 @@ class Manifest(Document):
             return f"the series {self.series} is not of this dump"
         if self.started_at.replace(microsecond=0) != parse_backup_id(self.id):
             return f"{self.id} did not start at {self.started_at.isoformat()}"
+        if self.source.roles and not self.source.roles.valid:
+            return "a name in the roles of the source cannot be the name of a role"
         if artifact.format == "directory":
             if len({file.path for file in members}) < len(members):
                 return "two files of the artifact have one name"

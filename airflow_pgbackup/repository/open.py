@@ -37,7 +37,7 @@ def open_repository(
         hint = f"Write file://{uri}." if uri.startswith("/") else _FORMS
         raise ConfigurationError(f"not a repository's URI: {uri!r}", hint=hint)
     authority, _, path = rest.partition("/")
-    if "@" in authority:
+    if "@" in authority or (":" in authority and "@" in path):  # the second: a secret key with a slash
         # The message does not quote the URI, which holds a secret.
         raise ConfigurationError("the repository's URI holds credentials", hint=f"Set {store('credentials')}.")
     if scheme in ("s3a", "s3n"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.repository.entry import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,10 @@ class Version:
     deleted: bool
     size: int = 0
     etag: str = ""
+
+    def as_entry(self) -> Entry:
+        """Return the entry that a listing shows if it is the current version."""
+        return Entry(self.key, self.size, self.modified)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +98,14 @@ class Protection:
         :raises RepositoryError: the credentials may not list them, or there are more than allowed.
         """
         return iter(())
+
+    def read(self, version: Version, *, limit: int) -> bytes:
+        """Return the bytes of a version of a small key.
+
+        :raises BackupNotFound: it does not exist any more.
+        :raises RepositoryError: it is larger than `limit` bytes, or these credentials may not read versions.
+        """
+        raise RepositoryError(f"cannot read {version.key}: the store keeps no versions")
 
     def restore(self, version: Version, above: Sequence[Version]) -> None:
         """Make an older version of a key the current one again; other data stays as older versions.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from itertools import groupby
 
 from airflow_pgbackup.errors import BackupNotFound, ManifestError
+from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.backup_set import BackupSet
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
@@ -56,7 +56,7 @@ def list_sets(repository: Repository, server: str | None = None) -> list[ListedS
     """
     repository.uuid  # noqa: B018
     servers = [name for folder in repository.folders() if (name := _decoded(folder))] if server is None else [server]
-    with ThreadPoolExecutor(THREADS) as pool:
+    with request_threads(THREADS) as pool:
         each = pool.map(lambda name: group_sets(repository.list(sets_folder(name))), sorted(servers))
         return [one for found in each for one in found]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
@@ -14,6 +15,7 @@ from airflow.sdk.exceptions import AirflowSensorTimeout
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError
 from airflow_pgbackup.notifications.cause import Cause, leave_cause
 from airflow_pgbackup.operators._base import is_true, seconds
+from airflow_pgbackup.operators._given import lost, passed_arguments, require_given, unrendered
 from airflow_pgbackup.operators._map_label import as_label, series_label, use_map_label
 from airflow_pgbackup.operators._retries import airflow_error, with_second_try
 from airflow_pgbackup.operators._stats import send_failure, send_freshness
@@ -23,6 +25,7 @@ from airflow_pgbackup.text import printable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
+    from typing_extensions import Self
 
 
 _MOST_ROWS = 40
@@ -46,7 +49,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
     :param scopes: so must its pg_dumpall backups of ``globals``, ``roles`` or ``tablespaces`` alone.
     :param exclude: series to ignore, ``server/database`` with ``*`` and ``?``.
     :param sets: ``server``, or each server with backup sets, must have a complete set that is no older than
-        ``max_age``, and all of its backups.
+        ``max_age``, and all of its backups, of which none has failed.
     :param minimum_level: the level at which a backup must be verified to count: ``integrity``, ``archive`` or
         ``restore``; None: every backup counts that has not failed.
     :param max_drop: the share by which the size, the sum of all rows, or the rows of a table may not fall below the
@@ -112,6 +115,15 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         self.aws_conn_id = aws_conn_id
         self.deferrable = deferrable
 
+    _passed: Mapping[str, bool] = MappingProxyType({})
+    _lost: Sequence[str] = ()
+    """Arguments that were given, but are empty now that they are rendered."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        object.__setattr__(made, "_passed", passed_arguments(kwargs))  # its own __setattr__ works only after __init__
+        return made
+
     # The result of the last check; only a running task has it.
     _found: dict[str, Any] | None = None
 
@@ -140,6 +152,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
 
         log = TaskLog(self.log)
         try:
+            require_given(self, self._lost)
             found = with_second_try(lambda: check_freshness(**self._arguments(), log=log.line), log)
         except PgBackupError as error:
             log.failure(error)
@@ -192,7 +205,9 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         return as_label(self.server or self.repository)
 
     def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
+        before = unrendered(self)
         super()._do_render_template_fields(*args, **kwargs)
+        self._lost = lost(self, before, self._passed)
         use_map_label(kwargs["context"] if "context" in kwargs else args[2])
 
     def _arguments(self) -> dict[str, Any]:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from airflow_pgbackup.errors import PgBackupError
+from airflow_pgbackup.errors import PgBackupError, RepositoryError
 from airflow_pgbackup.operators import _retries
+from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.text import encodable, printing
+
+_GRACE = 30.0
+"""How long the last check may go on after the end, in seconds."""
 
 
 class FreshnessTrigger(BaseTrigger):
@@ -36,12 +41,10 @@ class FreshnessTrigger(BaseTrigger):
         return path, {"arguments": self.arguments, "poke_interval": self.poke_interval, "end": self.end}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        check = sync_to_async(check_freshness, thread_sensitive=False)
         refused = False
         while True:
             try:
-                # In a thread: boto3 and Airflow's connections are not async, and other triggers share this event loop.
-                result = await check(**self.arguments, log=printing(self.log.info))
+                result = await self._check()
             except PgBackupError as error:
                 if error.retry == "once" and not refused:
                     refused = True
@@ -61,6 +64,27 @@ class FreshnessTrigger(BaseTrigger):
                 return
             await asyncio.sleep(min(self.poke_interval, left))
 
+    async def _check(self) -> dict[str, Any]:
+        """Check the repository in a thread: boto3 and Airflow's connections are not async, and other triggers share the
+        event loop. They share its threads too, which a store that never answers would occupy for minutes.
+
+        :raises PgBackupError: as :func:`check_freshness`; or it took too long.
+        """
+        cancel = Cancel()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="pgbackup-trigger")
+        check = sync_to_async(check_freshness, thread_sensitive=False, executor=pool)
+        limit = max(self.end - time.time(), 0) + _GRACE
+        try:
+            return await asyncio.wait_for(check(**self.arguments, log=printing(self.log.info), cancel=cancel), limit)
+        except asyncio.TimeoutError:
+            raise RepositoryError(
+                f"cannot check {self.arguments['repository']}: no answer before the sensor's timeout",
+                hint="Check whether the store answers, or raise the sensor's timeout.",
+            ) from None
+        finally:
+            cancel.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
 
 def check_freshness(
     *,
@@ -71,6 +95,7 @@ def check_freshness(
     sets: bool,
     rules: dict[str, Any],
     log: Callable[[str], None],
+    cancel: Cancel | None = None,
 ) -> dict[str, Any]:
     """Check a repository once, from arguments that are plain JSON: on a worker or in the triggerer.
 
@@ -87,11 +112,11 @@ def check_freshness(
 
     max_age, allow_drop = timedelta(seconds=rules["max_age"]), tuple(rules["allow_drop"])
     found = freshness(
-        repository=open_repository(repository, aws_conn_id),
+        repository=open_repository(repository, aws_conn_id, cancel=cancel),
         rules=FreshnessRules(**{**rules, "max_age": max_age, "allow_drop": allow_drop}),
         series=SeriesSelection(**series),
         exclude=exclude,
         sets=sets,
-        context=RunContext(log=log),
+        context=RunContext(log=log, cancel=cancel or Cancel()),
     )
     return dict(encodable(found))

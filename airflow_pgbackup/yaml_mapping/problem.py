@@ -13,6 +13,7 @@ Path = tuple[str | int, ...]
 """Keys and list indexes from the top of the mapping."""
 
 _MOST_NAMES = 30
+_MOST_PROBLEMS = 100
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,12 @@ class Origin:
     raises: type[MappingError] = FleetError
 
     def error(self, problems: Iterable[Problem]) -> MappingError:
-        """Return one error for all problems, in the order of their lines."""
-        return self.raises([self._describe(problem) for problem in sorted(problems, key=self._line)])
+        """Return one error for all problems, in the order of their lines; it describes the first 100 of them."""
+        ordered = sorted(problems, key=self._line)
+        lines = [self._describe(problem) for problem in ordered[:_MOST_PROBLEMS]]
+        if more := ordered[_MOST_PROBLEMS:]:
+            lines.append(f"and {len(more):,} more problem{'s' * (len(more) > 1)}")
+        return self.raises(lines)
 
     def _line(self, problem: Problem) -> int:
         path = problem.path

@@ -19,7 +19,19 @@ MAX_DEPTH = 16
 """The deepest nesting; the schema has 6 levels."""
 
 # libyaml's loader is ten times as fast; a PyYAML built without libyaml has only its own.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TEXT = "tag:yaml.org,2002:str"
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+class _Loader(_SAFE_LOADER):  # type: ignore[misc]
+    """Takes ``12:30`` as text. For YAML 1.1 it is the number 750, and a long one takes minutes to compute."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        tag = super().resolve(kind, value, implicit)
+        return _TEXT if tag in _NUMBERS and ":" in value else tag
+
+
 _QUOTE = "quote a value that begins with one of * & ! @ % `"
 
 
@@ -50,7 +62,7 @@ def parse_yaml(data: bytes, origin: Origin) -> tuple[Any, Origin]:
             raise _invalid(origin, f"larger than {MAX_BYTES} bytes")
         text = data.decode("utf-8-sig")
         _refuse_references(origin, text)
-        node = yaml.compose(text, Loader=_LOADER)
+        node = yaml.compose(text, Loader=_Loader)
         lines, problems = _inspect(node)
         origin = replace(origin, lines=lines)
         if problems:
@@ -75,7 +87,7 @@ def _invalid(origin: Origin, text: str, line: int = 0) -> MappingError:
 def _refuse_references(origin: Origin, text: str) -> None:
     """Refuse aliases, tags and deep nesting from the parser's events, before anything is built."""
     depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
+    for event in yaml.parse(text, Loader=_Loader):
         what = None
         if isinstance(event, yaml.AliasEvent):
             what = "an alias"
@@ -107,7 +119,7 @@ def _inspect(top: Any) -> tuple[dict[Keys, int], list[Problem]]:
         elif isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 line = key.start_mark.line + 1
-                if key.tag != "tag:yaml.org,2002:str":
+                if key.tag != _TEXT:
                     text = f"the key {key.value}" if isinstance(key, yaml.ScalarNode) else "a key"
                     problems.append(Problem(path, f"{text} is not text; quote it", line))
                     continue

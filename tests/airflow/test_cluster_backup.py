@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from psycopg import sql
 
+from airflow_pgbackup.backup.set_members import unusable_members
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.backup_set import BackupSet
@@ -157,23 +158,44 @@ def test_a_worker_with_a_disk_of_its_own_fails_before_it_dumps(
     assert "dumping " not in run.output
 
 
-def test_a_clear_adds_to_the_same_set(
+def test_a_cleared_run_has_another_set(
     repository: LocalRepository, run_clear_run: Callable[..., tuple[Any, Any]]
 ) -> None:
-    first, second = run_clear_run(pipeline(repository))
-    for run in (first, second):
+    runs = run_clear_run(pipeline(repository))
+    for run in runs:
         assert set(run.states.values()) == {"success"}, run.output
-    (listed,) = list_sets(repository, "main")
-    assert [name.status for name in listed.names] == ["complete", "complete"]
-    written = read_set(repository, "main", listed.id)
-    assert written.id == first.results["all.set"]["id"] == second.results["all.set"]["id"]
-    assert {each.id for each in written.databases} == {
-        second.results[f"all.databases.dump[{number}]"]["id"] for number in range(3)
-    }
-    assert all(
-        first.results[f"all.databases.dump[{n}]"]["id"] != second.results[f"all.databases.dump[{n}]"]["id"]
-        for n in range(3)
-    )
+    later, earlier = list_sets(repository, "main")
+    for run, listed in zip(runs, (earlier, later), strict=True):
+        assert [name.status for name in listed.names] == ["complete"]
+        written = read_set(repository, "main", listed.id)
+        assert written.id == run.results["all.set"]["id"]
+        assert {each.id for each in written.databases} == {
+            run.results[f"all.databases.dump[{number}]"]["id"] for number in range(3)
+        }
+
+
+def test_a_cleared_run_that_fails_leaves_the_complete_set_and_its_backups(
+    repository: LocalRepository, tmp_path: Path, run_clear_run: Callable[..., tuple[Any, Any]]
+) -> None:
+    second = tmp_path / "second"
+    source = f"""
+import pathlib
+second = pathlib.Path({str(second)!r})
+
+def fail_again(context):
+    if second.exists() and context["task"].database == "app":
+        raise RuntimeError("app cannot be dumped now")
+
+def note(context, result=None):
+    second.touch()
+
+"""
+    more = 'with_globals=False, pre_execute=fail_again, backup_set={"post_execute": note}, prune={"keep_last": 1}'
+    first, _ = run_clear_run(source + pipeline(repository, more))
+    later, earlier = list_sets(repository, "main")
+    assert (later.status, earlier.status) == ("partial", "complete")
+    assert earlier.id == first.results["all.set"]["id"]
+    assert unusable_members(repository, read_set(repository, "main", earlier.id).members) == []
 
 
 def test_two_runs_without_a_logical_date_are_two_sets(repository: LocalRepository, run_dag: Callable[..., Any]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from live import SECONDS, LiveAirflow
+from nights import NOW, fail, night
 from sinks import chat_sink, mail_sink
 
 from airflow_pgbackup.backup.dump import dump_database
@@ -24,8 +25,8 @@ from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.notifications import last_backup
 from airflow_pgbackup.notifications.failure import FailureAlert, FailureMessage
-from airflow_pgbackup.notifications.last_backup import LastBackup, human_age
-from airflow_pgbackup.notifications.targets import targets_of
+from airflow_pgbackup.notifications.last_backup import LastBackup, human_age, last_backups
+from airflow_pgbackup.notifications.targets import Target, targets_of
 from airflow_pgbackup.pipelines import pgbackup_dags
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
@@ -263,7 +264,7 @@ def test_a_task_of_another_package_has_its_error_only(chat: Any, run_dag: RunDag
 def other():
     from airflow.sdk.log import mask_secret
     mask_secret("hunter2-secret")
-    raise ValueError("<!channel> & \\n at postgres://me:pass-word@db with hunter2-secret " + "x" * 5000)
+    raise ValueError("<!channel> & \\n at postgres://me:pass/w@rd@db with hunter2-secret " + "x" * 5000)
 
 other()
 """)
@@ -335,6 +336,19 @@ def test_a_run_of_a_fleet_in_a_live_airflow(
     assert lines[2].startswith("hint: ")
     assert lines[3] == "last complete backup set of crm: TIME, 1 database"
     assert re.fullmatch(r"<http://[^|]*/dags/pgbackup_crm/runs/[^|]*/tasks/backup.discover[^|]*\|log>", lines[4])
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_a_set_with_a_failed_backup_is_not_the_last_one(tmp_path: Path, each: bool) -> None:
+    repository = open_repository(tmp_path.as_uri())
+    repository.init()
+    whole = night(repository, 1, "app", "crm")
+    fail(repository, night(repository, 0, "app", "crm").databases[1])
+    target = Target(repository=repository.uri, aws_conn_id=None, server="prod", each=each)
+    first, *series = last_backups([target], now=NOW)
+    assert first.started_at == whole.started_at
+    assert first.sentence.endswith("1 d 1 h old, 2 databases; 1 backup of a newer set cannot be used")
+    assert len(series) == (2 if each else 0)
 
 
 def test_the_alerts_of_the_fleet_example(mail: Any, chat: Any) -> None:

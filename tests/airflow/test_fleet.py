@@ -27,6 +27,8 @@ EXAMPLES = Path(__file__).parents[2] / "dags"
 EXAMPLE = EXAMPLES / "fleet.yaml"
 FILM = ("create table film (film_id int primary key)", "insert into film select generate_series(1, 100)")
 
+RECIPIENT = "age1rvmfcgrn2f55ef3twqemyfc6dx23cpw2c3kkwwfzd2vhv4q2y9ksm6kgwd"  # nobody has its secret key
+
 Mapping = dict[str, Any]
 Write = Callable[[Mapping], Path]
 
@@ -249,7 +251,8 @@ def test_the_settings_reach_the_tasks() -> None:
                     "time_zone": "Europe/Berlin",
                     "retention": {"keep_daily": 7},
                     "upload_retention": {"keep_monthly": 12},
-                    "dump": {"exclude_table_data": ["public.log"], "compress": "gzip"},
+                    "verify_while_dumping": True,
+                    "dump": {"exclude_table_data": ["public.log"], "compress": "gzip", "recipients": [RECIPIENT]},
                     "tags": ["team-crm"],
                     "drill": {"schedule": "@weekly", "queue": "rehearsals", "scratch_conn_id": "pg_scratch"},
                     "freshness": {"schedule": "@hourly", "max_age": "26h", "exclude": ["crm/old_*"]},
@@ -262,7 +265,10 @@ def test_the_settings_reach_the_tasks() -> None:
     dump = tasks["backup.databases.dump"]
     assert (dump.pool, dump.queue, dump.retries) == ("pgbackup_crm", "backups", 5)
     assert (dump.compress, dump.exclude_table_data, dump.deadline.total_seconds()) == ("gzip", ["public.log"], 10800)
-    assert tasks["backup.globals.dump"].pool == "pgbackup_crm"
+    globals_dump = tasks["backup.globals.dump"]
+    assert (globals_dump.pool, globals_dump.recipients) == ("pgbackup_crm", [RECIPIENT])
+    assert dump.recipients == [RECIPIENT]
+    assert dump.verify == globals_dump.verify == "archive"
     assert tasks["backup.databases.verify"].pool == "default_pool"
     prune, copies = tasks["backup.prune"], tasks["prune_copies"]
     assert (prune.keep_daily, prune.keep_monthly, prune.minimum_level) == (7, 0, "restore")
@@ -273,6 +279,7 @@ def test_the_settings_reach_the_tasks() -> None:
     assert rehearse.partial_kwargs["scratch_conn_id"] == "pg_scratch"
     fresh: Any = dags["pgbackup_crm_freshness"].task_dict["fresh"]
     assert (fresh.max_age.total_seconds(), fresh.exclude) == (26 * 3600, ["crm/old_*"])
+    assert fresh.minimum_level == "restore"
     schedules: list[Any] = [dag.schedule for dag in dags.values()]
     assert schedules[0] is None
     assert [each.timezone for each in schedules[1:]] == ["Europe/Berlin"] * 2
@@ -288,3 +295,14 @@ def test_names_from_the_mapping_are_code_on_the_page() -> None:
     name = "a|b`c\n# d"
     (dag,) = pgbackup_dags({"servers": {"crm": {"repository": "s3://a/b", "databases": [name]}}}).values()
     assert "| databases | `` a\\|b`c # d `` |" in str(dag.doc_md)
+
+
+@pytest.mark.parametrize(
+    ("databases", "named"),
+    [(["app", '"Crm"', "b$1"], ["app", "Crm", "b$1"]), (["app", "crm_*"], None), (['"a*b"'], ["a*b"]), (["CRM"], None)],
+)
+def test_freshness_expects_the_databases_that_are_named(databases: list[str], named: list[str] | None) -> None:
+    freshness = {"schedule": "@hourly", "max_age": "26h"}
+    server = {"repository": "s3://a/b", "databases": databases, "freshness": freshness}
+    fresh: Any = pgbackup_dags({"servers": {"crm": server}})["pgbackup_crm_freshness"].task_dict["fresh"]
+    assert fresh.databases == named

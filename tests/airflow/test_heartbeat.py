@@ -90,6 +90,18 @@ def test_start_and_success(monitor: Any, beat: Callable[[str], None], run_dag: C
     assert SECRET not in run.output
 
 
+def test_words_of_the_url_are_not_masked(
+    monitor: Any, beat: Callable[[str], None], run_dag: Callable[..., Any]
+) -> None:
+    beat(monitor.url.replace(SECRET, f"backup/production/{SECRET}"))
+    redacted = (
+        f'    from airflow.sdk.log import redact\n    return redact("a backup of production, {SECRET}")\n    if False'
+    )
+    run = run_dag(DAG.format(fails=False).replace("    if False", redacted))
+    assert monitor.requested[0] == f"/backup/production/{SECRET}/start"
+    assert run.results["work"] == "a backup of production, ***"
+
+
 def test_failure(monitor: Any, beat: Callable[[str], None], run_dag: Callable[..., Any]) -> None:
     beat(f"{monitor.url}/?rid=1")
     run = run_dag(DAG.format(fails=True))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,9 +15,13 @@ from psycopg import sql
 
 from airflow_pgbackup.assets import backup_asset, normalize_uri, refreshed_asset
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.operators._choose_backup import backup_of_event
+from airflow_pgbackup.errors import ConfigurationError, RepositoryMismatch
+from airflow_pgbackup.operators._choose_backup import ChooseBackupOperator, backup_of_event
+from airflow_pgbackup.operators.refresh import PgRefreshOperator
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.repository.open import open_repository
 
 RunDag = Callable[..., Any]
 EXAMPLE = Path(__file__).parents[2] / "dags" / "refresh_staging.py"
@@ -159,6 +164,47 @@ PgRefreshOperator(
     assert key not in run.output
 
 
+def test_an_empty_value_is_not_taken_for_none(
+    staging: ConnectionParams, folder: Path, run_dag: RunDag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A template that renders to nothing would turn off masking, the subset, the checks, or choose another database."""
+    monkeypatch.setenv("AIRFLOW_CONN_MASKS", json.dumps({"conn_type": "generic", "password": "0123456789abcdef"}))
+    empty = "{{ var.value.get('unset', '') }}"
+    cases = {
+        "rules": f'rules="{empty}", masking_key_conn_id="masks"',
+        "masking_key_conn_id": f'masking_key_conn_id="{empty}"',
+        "subset": f'subset="{empty}"',
+        "database": f'database="{empty}"',
+        "checks": f'checks="{empty}"',
+        "key": 'masking_key_conn_id="masks"',
+    }
+    run = run_dag(
+        IMPORT
+        + dump(folder)
+        + "".join(
+            f"PgRefreshOperator(task_id={name!r}, postgres_conn_id='staging', backup=made.output, {more})\n"
+            for name, more in cases.items()
+        )
+        + f"""
+PgDumpOperator(
+    task_id="uuid", postgres_conn_id="source", repository={folder.as_uri()!r}, repository_uuid="{empty}"
+)
+PgDumpOperator(task_id="keys", postgres_conn_id="source", repository={folder.as_uri()!r}, recipients=["{empty}"])
+PgBackupVerifyOperator(task_id="scratch", backup=made.output, level="restore", scratch_conn_id="{empty}")
+"""
+    )
+    assert {name: run.states[name] for name in (*cases, "uuid", "keys", "scratch")} == dict.fromkeys(
+        (*cases, "uuid", "keys", "scratch"), "failed"
+    ), run.output
+    for message in (
+        *(f"{name} is empty" for name in ("rules", "masking_key_conn_id", "subset", "database", "checks")),
+        "a masking key is given, but no rules",
+        *(f"{name} is empty" for name in ("repository_uuid", "recipients", "scratch_conn_id")),
+    ):
+        assert message in run.output
+    assert films(staging) == 0
+
+
 def test_a_task_group_verifies_first(staging: ConnectionParams, folder: Path, run_dag: RunDag) -> None:
     run_dag(dump(folder))
     common = f"postgres_conn_id='staging', repository={folder.as_uri()!r}, series='source/{{name}}'"
@@ -191,7 +237,7 @@ def test_the_example(
     monkeypatch.setenv("AIRFLOW__PGBACKUP__MASKING_KEY_FILE", str(key))
     aws_connection()
     remote = f"s3://{s3.bucket()}/pg"
-    monkeypatch.setenv("PGBACKUP_REMOTE", remote)
+    monkeypatch.setenv("PGBACKUP_LOCAL", remote)
     monkeypatch.setenv("PGBACKUP_SERVER", "source")
     made = run_dag(
         f"pg_backup(postgres_conn_id='source', repository={remote!r}, check=False, init_repository=True)"
@@ -224,10 +270,92 @@ def test_the_backup_of_an_event() -> None:
             "of something else": [Event({}), Event(None), Event({"backup": "text"})],
         }
     }
-    assert backup_of_event(context, None) == other.extra["backup"]
-    assert backup_of_event(context, "prod/app") == newer.extra["backup"]
-    assert backup_of_event(context, "prod/third") is None
-    assert backup_of_event({"triggering_asset_events": {}}, None) is None  # type: ignore[typeddict-item]
+    assert backup_of_event(task(None), context, Cancel()) == other.extra["backup"]
+    assert backup_of_event(task("prod/app"), context, Cancel()) == newer.extra["backup"]
+    assert backup_of_event(task("prod/third"), context, Cancel()) is None
+    assert backup_of_event(task(None), {"triggering_asset_events": {}}, Cancel()) is None  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize("id", ["zzz", "", "20261128", 5, ["x"], None, "9" * 10**6, "20261128T010000Z-aaaaaa\n"])
+def test_an_event_with_an_invalid_id_is_ignored(id: Any) -> None:
+    good = {"id": "20261127T010000Z-aaaaaa", "series": "prod/app"}
+    chooser = task("prod/app")
+
+    def chosen(*backups: dict[str, Any]) -> Any:
+        context: Any = {"triggering_asset_events": {"asset": [Event({"backup": each}) for each in backups]}}
+        return backup_of_event(chooser, context, Cancel())
+
+    wrong = {**good, "id": id}
+    assert chosen(good, wrong) == chosen(wrong, good) == good
+    assert chosen(wrong) is None
+    assert len(chooser.log.lines) == 3
+    assert {line[:60] for line in chooser.log.lines} == {
+        f"ignoring an asset event of prod/app with the invalid id {id!r}"[:60]
+    }
+    assert max(map(len, chooser.log.lines)) < 300
+
+
+class Log:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warning(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def task(series: str | None, repository: str | None = None) -> Any:
+    return SimpleNamespace(series=series, repository=repository, aws_conn_id=None, log=Log())
+
+
+def test_of_a_task_with_a_repository_the_event_must_be_of_that_one(folder: Path, tmp_path: Path) -> None:
+    uuid = open_repository(folder.as_uri()).uuid
+    elsewhere = (tmp_path / "elsewhere").as_uri()
+
+    def backup(time: str, **more: str) -> dict[str, str]:
+        return {"id": f"20261127T{time}Z-aaaaaa", "series": "prod/app", **more}
+
+    def chosen(*backups: dict[str, str], repository: str = folder.as_uri()) -> Any:
+        context: Any = {"triggering_asset_events": {"asset": [Event({"backup": each}) for each in backups]}}
+        return backup_of_event(task("prod/app", repository), context, Cancel())
+
+    own = backup("010000", repository=folder.as_uri(), repository_uuid=uuid)
+    other = backup("020000", repository=elsewhere, repository_uuid="another")
+    assert chosen(own, other) == own
+    assert chosen(own, other, repository=f"{folder.as_uri()}/") == own
+    # The UUID is no secret: it is read in the task's repository all the same, and a mount may have another path there.
+    assert chosen({**own, "repository": elsewhere}) == own
+    assert chosen() is None
+    for forged in (other, backup("020000", repository=folder.as_uri()), {**own, "repository_uuid": "another"}):
+        with pytest.raises(RepositoryMismatch, match="the asset event is of a backup in ") as error:
+            chosen(forged)
+        assert forged["repository"] in str(error.value)
+        assert f"not in {folder.as_uri()} (repository {uuid})" in str(error.value)
+    with pytest.raises(ConfigurationError, match="repository is empty"):
+        chosen(own, repository=" ")
+
+
+@pytest.mark.parametrize("level", ["", "level='integrity', "], ids=["refreshed", "chosen"])
+def test_an_event_does_not_redirect_a_refresh(
+    staging: ConnectionParams,
+    folder: Path,
+    tmp_path: Path,
+    run_dag: RunDag,
+    level: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    elsewhere = (tmp_path / "elsewhere").as_uri()
+    made = run_dag(
+        f"pg_backup(postgres_conn_id='source', repository={elsewhere!r}, check=False, init_repository=True)"
+    ).results["pg_backup.verify"]
+    started_by = {"triggering_asset_events": {"asset": [Event({"backup": made})]}}
+    operator: Any = ChooseBackupOperator if level else PgRefreshOperator
+    original = operator._run
+    monkeypatch.setattr(operator, "_run", lambda self, context, run: original(self, {**context, **started_by}, run))
+    common = f"postgres_conn_id='staging', repository={folder.as_uri()!r}, series={made['series']!r}, keep=0"
+    run = run_dag(IMPORT + f"pg_refresh({level}{common})")
+    assert run.states["pg_refresh.choose" if level else "pg_refresh.refresh"] == "failed", run.output
+    assert run.failure.startswith(f"the asset event is of a backup in {elsewhere} (repository ")
+    assert films(staging) == 0
 
 
 def test_the_asset_of_a_refreshed_database() -> None:

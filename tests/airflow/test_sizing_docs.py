@@ -93,7 +93,7 @@ def test_tasks_of_a_run(copy: bool, column: int, load_dag: Callable[[Path], DAG]
 
 def test_cost_of_the_example() -> None:
     text = PAGE.read_text()
-    puts = 10 * 30 * (3974 + 7)
+    puts = 10 * 30 * (3974 + 9)
     assert f"= {puts:,} |" in text
     storage, requests = round(20 * 1000 / 3 * 0.023, 2), round(puts * 0.005 / 1000, 2)
     assert re.search(rf"\| storage .*\| {storage:.2f} \|", text)

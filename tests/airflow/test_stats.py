@@ -20,6 +20,7 @@ from airflow_pgbackup import errors
 from airflow_pgbackup.operators import _stats
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.open import open_repository
 
 RunDag = Callable[..., Any]
@@ -185,8 +186,8 @@ def test_a_failure_has_its_cause(
     )
     assert run.states == {"dump": "failed"}
     (counter, timing) = received()
-    assert counter == "airflow.pgbackup.dump.failure,server=db,database=a_b_c_d,cause=ConnectError:1|c"
-    assert timing.startswith("airflow.pgbackup.dump.duration,server=db,database=a_b_c_d:")
+    assert counter == "airflow.pgbackup.dump.failure,server=db,database=a_b_c_d.5b1ebdf2,cause=ConnectError:1|c"
+    assert timing.startswith("airflow.pgbackup.dump.duration,server=db,database=a_b_c_d.5b1ebdf2:")
     assert 'database "a,b=c d" does not exist' in run.failure
 
 
@@ -254,3 +255,32 @@ def test_a_metric_that_cannot_be_sent_fails_no_task(
 def test_causes_are_few() -> None:
     assert _stats._cause(errors.ToolKilled("killed", tool="pg_dump", exit_code=-9)) == "ToolKilled"
     assert _stats._cause(ValueError("anything")) == _stats._cause(KeyboardInterrupt()) == "other"
+
+
+def test_names_that_differ_have_tags_that_differ() -> None:
+    names = ["顧客", "注文", "crm a", "crm_a", "x" * 100, "x" * 101, "x" * 102, "@cluster", "@globals", "", "a\udcff"]
+    names += [_stats._tag("crm a"), _stats._tag(_stats._tag("crm a"))]
+    tags = [_stats._tag(name) for name in names]
+    assert len(set(tags)) == len(names)
+    assert max(map(len, tags)) == 100
+    assert _stats._tag("crm a") == "crm_a.687897d8"
+    assert [_stats._tag(name) for name in ("crm_a", "Crm.2026-11/x+y@z", "x" * 100)] == [
+        "crm_a",
+        "Crm.2026-11/x+y@z",
+        "x" * 100,
+    ]
+
+
+def test_a_database_named_as_a_series_of_a_cluster_has_a_tag_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, str]] = []
+
+    class Stats:
+        def gauge(self, name: str, value: float, tags: dict[str, str]) -> None:
+            sent.append((tags["server"], tags["database"]))
+
+    monkeypatch.setattr("airflow.sdk.observability.stats.Stats", Stats())
+    series = [Series("prod", "@cluster"), Series("prod", None), Series("prod", None, "globals"), Series("prod", "app")]
+    found = {"fresh": True, "verified": None, "age_seconds": None, "size": None}
+    _stats.send_freshness({"series": [{**found, "series": each.path} for each in series]})
+    names = ["@cluster.79f0d21f", "@cluster", "@globals", "app"]
+    assert list(dict.fromkeys(sent)) == [("prod", name) for name in names]

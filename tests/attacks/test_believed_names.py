@@ -25,7 +25,7 @@ from airflow_pgbackup.backup.freshness import freshness
 from airflow_pgbackup.backup.freshness_rules import FreshnessRules
 from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.backup.prune import prune
-from airflow_pgbackup.backup.reference import SEED, find_committed, load_manifest, seed_digest
+from airflow_pgbackup.backup.reference import SEED, find_committed, load_manifest
 from airflow_pgbackup.backup.restore import restore
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.backup.upload import upload
@@ -299,10 +299,10 @@ def test_a_backup_that_was_left_for_tonights_task_is_not_taken_for_its_own(
     tonight = RunContext(seed="tonight", not_before=began + timedelta(hours=6))
     made = dump_database(**options, context=tonight)
     assert made["id"] != left["id"]
-    assert load_manifest(here, made).origin[SEED] == seed_digest("tonight")
+    assert load_manifest(here, made).origin[SEED] == load_manifest(here, left).origin[SEED]
 
 
-def test_a_verification_by_a_clock_that_is_behind_is_said_to_count_for_nothing(
+def test_a_verification_by_a_clock_that_is_behind_is_said_to_count_for_nothing_yet(
     repository: Repository, real: Evidence
 ) -> None:
     """The backup's worker was a day ahead."""
@@ -317,7 +317,9 @@ def test_a_verification_by_a_clock_that_is_behind_is_said_to_count_for_nothing(
     )
     assert verified["verified"] is None
     assert lines[-1].startswith("warning: ignored verification-")
-    assert lines[-1].endswith("-integrity-pass.json: it is from before the backup")
+    assert lines[-1].endswith("-integrity-pass.json: it is from the future")
+    later = made.started_at + timedelta(minutes=1)
+    assert read_evidence(repository, SERIES, made.id, now=later).backup.level == "integrity"
 
 
 # -- the future, and too many --------------------------------------------------------------------------------------
@@ -388,9 +390,12 @@ def test_a_failure_put_beside_a_real_one(repository: Repository, real: Evidence)
     assert read_evidence(repository, SERIES, real.backup.id).backup.level == "restore", "until it passes again"
 
 
-def test_a_failure_from_the_future_condemns_nothing(repository: Repository, real: Evidence) -> None:
-    put_beside(repository, real, VerificationName(second(real, 1e9), "restore", "fail").file, b"")
-    assert choose_backup(repository, "prod/app")["id"] == real.backup.id
+def test_a_failure_from_the_future_proves_no_failure(repository: Repository, real: Evidence) -> None:
+    """Like any failure put beside it, it revokes what has passed: a real one may come from a wrong clock."""
+    name = VerificationName(second(real, 1e9), "restore", "fail").file
+    put_beside(repository, real, name, b"")
+    backup = read_evidence(repository, SERIES, real.backup.id).backup
+    assert (backup.state, backup.problem) == ("notproven", f"{name}: it is from the future")
 
 
 def test_too_many_verifications(repository: Repository, real: Evidence) -> None:
@@ -546,7 +551,7 @@ def test_a_listing_of_one_backup_that_holds_another_is_not_acted_on(
     """Who answers a listing need not be who obeys a deletion: a proxy, where there is no TLS."""
     asked, other = "s/db/20261122T020000Z-3f9ac1", "pg/s/db/20261123T020000Z-3f9ac1/manifest.json"
     upload = f"<Upload><Key>{other}</Key><UploadId>1</UploadId><Initiated>2026-11-22T02:00:00Z</Initiated></Upload>"
-    uploads = f"<ListMultipartUploadsResult>{upload}</ListMultipartUploadsResult>"
+    uploads = f"<ListMultipartUploadsResult>{upload}<IsTruncated>false</IsTruncated></ListMultipartUploadsResult>"
     answers = {"list": listing(item(other)), "uploads": Answer(uploads.encode(), headers=DATED)}
     with HostileS3().running() as store:
         for name, value in store.environment.items():

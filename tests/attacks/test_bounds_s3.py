@@ -131,6 +131,19 @@ def test_uploads_and_parts_without_an_end(store: HostileS3, repository: Reposito
     one_line(caught.value)
 
 
+def test_a_listing_of_parts_that_is_none(store: HostileS3, repository: Repository) -> None:
+    """Taken for an upload without parts, one that still grows would be aborted."""
+    upload = f"<Upload><Key>{BACKUP}/a</Key><UploadId>u</UploadId><Initiated>2026-11-22T02:00:00Z</Initiated></Upload>"
+    bodies = {
+        "uploads": f"<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>{upload}</ListMultipartUploadsResult>",
+        "parts": "<html/>",
+    }
+    store.script = lambda request: Answer(bodies[request.operation].encode()) if request.operation in bodies else None
+    with pytest.raises(RepositoryError, match="lacks IsTruncated") as caught:
+        repository.unfinished_writes(timedelta(0))
+    one_line(caught.value)
+
+
 def test_a_listing_checks_the_cancel_flag(store: HostileS3) -> None:
     cancel = Cancel()
     repository = open_repository(URI, cancel=cancel)
@@ -247,8 +260,11 @@ ANSWERS: list[tuple[str, str, Callable[[], Answer]]] = [
     ("temporary redirect", "list", lambda: Answer(status=307, headers={"Location": "http://127.0.0.1:9/"})),
     ("status", "list", lambda: Answer(status=299)),
     ("prefix", "folders", lambda: listing("<CommonPrefixes><Foo/></CommonPrefixes>")),
-    ("no initiated", "uploads", uploads(f"<Upload>{UPLOAD}</Upload>")),
-    ("no upload id", "uploads", uploads("<Upload><Key>pg/a</Key></Upload>")),
+    ("empty", "uploads", lambda: Answer(b"")),
+    ("a login page", "uploads", lambda: Answer(b"<html><body>Sign in</body></html>")),
+    ("other XML", "uploads", lambda: Answer(b"<Foo/>")),
+    ("no initiated", "uploads", uploads(f"<IsTruncated>false</IsTruncated><Upload>{UPLOAD}</Upload>")),
+    ("no upload id", "uploads", uploads("<IsTruncated>false</IsTruncated><Upload><Key>pg/a</Key></Upload>")),
     ("no marker", "uploads", uploads("<IsTruncated>true</IsTruncated>")),
     ("no etag", "head", lambda: Answer(headers={**DATED, "Last-Modified": OBJECT["Last-Modified"]})),
     ("no date", "head", lambda: Answer(headers={**DATED, "ETag": '"0"'})),

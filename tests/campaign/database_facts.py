@@ -22,6 +22,7 @@ from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.compare.database_reader import SESSION
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.connection.timeouts import disable_timeouts
 
 _NAMED = (
     *("pg_class", "pg_proc", "pg_type", "pg_constraint", "pg_operator", "pg_opclass", "pg_opfamily", "pg_am"),
@@ -196,6 +197,7 @@ def observe(connection: ConnectionParams, bin_dir: Path, columns: dict[str, Rows
     """
     facts = Facts(definitions=dict(_definitions(connection, bin_dir)))
     with connection.connect() as session:
+        disable_timeouts(session)
         for statement in SESSION:
             session.execute(statement)
         session.execute("SET extra_float_digits = 3")

@@ -10,13 +10,13 @@ from typing import Any
 
 import pyrage
 import pytest
-from honest import write_backup
+from honest import write_backup, write_verification
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.rewrap import rewrap
 from airflow_pgbackup.backup.upload import upload
-from airflow_pgbackup.errors import BackupNotFound, RepositoryError
+from airflow_pgbackup.errors import BackupNotFound, RepositoryError, VerificationFailed
 from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence
 from airflow_pgbackup.repository.layout import Series, VerificationName, backup_folder
@@ -42,7 +42,7 @@ class Copying:
             self.destination = _repository(folder / "destination")
         self.id = write_backup(self.source, APP, datetime.now(timezone.utc) - timedelta(days=1), looks=looks).id
 
-    def run(self) -> dict[str, object]:
+    def run(self, *, minimum_level: str | None = None) -> dict[str, object]:
         context = RunContext(settings=TO, log=self.lines.append)
         reference = reference_of(self.source, self.before())
         if self.verb == "rewrap":
@@ -51,7 +51,7 @@ class Copying:
             reference=reference,
             source=self.source,
             destination=self.destination,
-            minimum_level=None,
+            minimum_level=minimum_level,
             context=context,
         )
 
@@ -199,16 +199,81 @@ def test_an_upload_during_which_a_failure_is_overwritten(
     make: Callable[..., Copying], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copying = make("upload", "archive-pass", "restore-fail")
-    probe = copying.destination.probe
+    read, reads = copying.source.read_bytes, list[str]()
 
-    def probing(*arguments: Any) -> bool:
-        copying.spoil(1)
-        return probe(*arguments)
+    def reading(key: str, **options: Any) -> bytes:
+        is_copied = any(entry.key.endswith("manifest.json") for entry in copying.destination.list())
+        if is_copied and key.endswith("restore-fail.json"):
+            reads.append(key)
+            if len(reads) == 2:  # after it was found valid
+                copying.spoil(1)
+        return read(key, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(copying.destination, "probe", probing)
+        patched.setattr(copying.source, "read_bytes", reading)
         with pytest.raises(RepositoryError, match=r"restore-fail\.json changed during the operation"):
             copying.run()
     assert stands(copying.copy()) == ("written", None)
     copying.run()
     assert stands(copying.copy()) == ("written", None), "the source is not proven"
+
+
+@pytest.mark.parametrize("verb", BY)
+@pytest.mark.parametrize("when", ["while the artifact is copied", "while the verifications are copied"])
+@pytest.mark.parametrize("ahead", [timedelta(), timedelta(hours=1)])
+def test_the_source_fails_meanwhile(
+    make: Callable[..., Copying], monkeypatch: pytest.MonkeyPatch, verb: str, when: str, ahead: timedelta
+) -> None:
+    """A failure of a clock that is ahead cannot be copied, so its copy has no passes either."""
+    copying = make(verb, "archive-pass", "restore-pass")
+    manifest = copying.before().require_manifest()
+    write, failed = copying.destination.write_bytes, list[str]()
+
+    def writing(key: str, data: bytes, **options: Any) -> Any:
+        made = write(key, data, **options)
+        of_copy = verb == "upload" or copying.id not in key
+        is_time = is_verification(key) if "verifications" in when else key.endswith("manifest.json")
+        if of_copy and is_time and not failed:
+            failed.append(key)
+            at = datetime.now(timezone.utc) + ahead
+            write_verification(copying.source, manifest, "restore", "fail", at)
+        return made
+
+    with monkeypatch.context() as patched:
+        patched.setattr(copying.destination, "write_bytes", writing)
+        copying.run()
+    assert failed
+    assert stands(copying.copy()) == (("written", None) if ahead else ("failed", None))
+
+
+def test_an_upload_of_a_verified_backup_that_fails_meanwhile(
+    make: Callable[..., Copying], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying = make("upload", "archive-pass")
+    probe, manifest = copying.destination.probe, copying.before().require_manifest()
+
+    def probing(*arguments: Any) -> bool:
+        write_verification(copying.source, manifest, "archive", "fail", datetime.now(timezone.utc))
+        return probe(*arguments)
+
+    monkeypatch.setattr(copying.destination, "probe", probing)
+    with pytest.raises(VerificationFailed, match="is not verified"):
+        copying.run(minimum_level="archive")
+    assert stands(copying.copy()) == ("failed", None)
+
+
+@pytest.mark.parametrize("verb", BY)
+def test_a_retry_copies_a_failure_that_came_after_the_copy(make: Callable[..., Copying], verb: str) -> None:
+    """The failure refuses the upload, but first reaches the copy that exists."""
+    copying = make(verb, "archive-pass")
+    copying.run(minimum_level="archive")
+    assert stands(copying.copy()) == ("verified", "archive")
+    write_verification(
+        copying.source, copying.before().require_manifest(), "archive", "fail", datetime.now(timezone.utc)
+    )
+    if verb == "upload":
+        with pytest.raises(VerificationFailed, match="is not verified"):
+            copying.run(minimum_level="archive")
+    else:
+        copying.run()
+    assert stands(copying.copy()) == ("failed", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
+from airflow_pgbackup.backup.rehearsal import disk_space
 from airflow_pgbackup.backup.rehearsal import run as rehearse
 from airflow_pgbackup.backup.rehearsal.definitions import Definitions
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
@@ -157,7 +159,7 @@ def test_a_timeout_during_the_comparison_ends_what_other_threads_read(
 
     def interrupt(copy: ConnectionParams) -> None:
         with copy.connect() as connection:
-            waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+            waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like 'COPY %'"
             wait_for(lambda: connection.execute(waiting).fetchone() == (1,))
         signal.pthread_kill(main, signal.SIGALRM)
 
@@ -333,4 +335,22 @@ def test_a_wrong_copy_is_a_failure_all_the_same(
     with pytest.raises(VerificationFailed, match=r"table data public\.t found 599 rows, expected 600"):
         verify(reference=reference, repository=here, level="restore")
     assert verifications(here) == ["fail.json"]
+    nothing_is_left(temporary)
+
+
+def test_a_nearly_full_disk_is_left_to_other_tasks(
+    slow_dump: dict[str, object], here: Repository, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is filled by others here: the rehearsal ends all the same."""
+    usage = shutil.disk_usage
+
+    def nearly_full(path: os.PathLike[str]) -> object:
+        found = usage(path)
+        return found._replace(free=0) if restoring(temporary) else found
+
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", nearly_full)
+    with pytest.raises(NotProven, match="nearly filled the disk") as caught:
+        verify(reference=slow_dump, repository=here, level="restore")
+    assert "temp_dir" in (caught.value.hint or "")
+    assert verifications(here) == ["notproven.json"]
     nothing_is_left(temporary)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from airflow_pgbackup.backup.adopt import adopt
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.restore import restore
 from airflow_pgbackup.backup.restore.target import RestoreTarget
-from airflow_pgbackup.errors import ToolError
+from airflow_pgbackup.embedded import postgres_bin_dir
+from airflow_pgbackup.errors import ToolError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpOptions, RestoreOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
@@ -84,6 +90,31 @@ def test_clean_that_fails_leaves_what_it_would_replace(
         )
     with target.connect() as session:
         assert session.execute("select count(*) from restored").fetchone() == (1000,)
+
+
+def test_an_archive_that_ends_the_transaction_itself_changes_nothing(
+    server16: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository, tmp_path: Path
+) -> None:
+    """As long as the statement that is forged: the lengths in the table of contents stay."""
+    source = fresh_database(server16, None, "create table a (x int)", "comment on table a is 'forged'")
+    made = tmp_path / "made.dump"
+    with client_environment(source) as env:
+        argv = [postgres_bin_dir(18) / "pg_dump", "--format=custom", f"--file={made}"]
+        subprocess.run(argv, env=env, check=True)
+    comment = b"COMMENT ON TABLE public.a IS 'forged';"
+    content = made.read_bytes()
+    assert content.count(comment) == 1
+    made.write_bytes(content.replace(comment, b"ROLLBACK;".ljust(len(comment))))
+    adopted: Any = adopt(repository=here, sources=[made], server="old", database="x")
+    target = fresh_database(server16, None, "create table ours as select 1 a")
+    before = contents(target)
+    with pytest.raises(VerificationFailed, match=r"COMMENT public\.TABLE a .* contains 'ROLLBACK'"):
+        restore(
+            reference=adopted["adopted"][0],
+            repository=here,
+            target=RestoreTarget(connection=target, mode="into_existing"),
+        )
+    assert contents(target) == before
 
 
 def execute(database: ConnectionParams, statement: str) -> None:

@@ -28,6 +28,7 @@ from airflow_pgbackup.backup.progress import NoProgress
 from airflow_pgbackup.backup.restore import context as restore_context
 from airflow_pgbackup.backup.restore import restore
 from airflow_pgbackup.backup.restore.rename import rename_databases
+from airflow_pgbackup.backup.restore.request import StateText
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import Canceled, ConfigurationError, DeadlineExceeded, RestoreError, ToolError, ToolKilled
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -466,7 +467,7 @@ def test_privileges_revoked_before_the_rename(setting: Setting) -> None:
         admin.execute(sql.SQL("alter database {} owner to passing").format(sql.Identifier(setting.target.dbname)))
 
         def log(line: str) -> None:
-            if line.startswith("applied privileges, comment"):
+            if line.startswith("renaming "):
                 admin.execute("alter role passing nocreatedb")
 
         try:
@@ -591,7 +592,7 @@ def test_a_zombie_does_not_replace_what_its_retry_has_restored(setting: Setting)
     done: list[dict[str, Any]] = []
 
     def meanwhile(line: str) -> None:
-        if line.startswith("applied privileges, comment and limits") and not done:
+        if line.startswith("renaming ") and not done:
             done.append(setting.replace(seed="a task"))
             insert(setting)
 
@@ -610,7 +611,10 @@ def test_a_database_replaced_by_another_is_not_replaced(setting: Setting, fresh_
             setting.server.params,
             [(name, f"{name}_replaced_x"), (made.dbname, name)],
             end_sessions_in=[name],
+            state=(state := StateText("as before")),
+            after="replaced",
             expected={name: 4711},
         )
+    assert state.text == "as before"
     assert setting.is_as_it_was()
     assert setting.databases(made.dbname) == [made.dbname]

@@ -7,9 +7,10 @@ import io
 import logging
 import random
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from datetime import timedelta
+from contextlib import closing, suppress
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,12 +18,24 @@ import boto3.session
 import pytest
 from botocore.config import Config
 from botocore.httpsession import URLLib3Session
-from faulty_s3 import Fault, FaultyS3
+from faulty_s3 import Call, Fault, FaultyS3
+from honest import write_backup
 
 from airflow_pgbackup.backup.prune import prune
+from airflow_pgbackup.backup.reference import reference_of
+from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, OutcomeUnknown, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.errors import (
+    AlreadyExists,
+    BackupNotFound,
+    ConfigurationError,
+    OutcomeUnknown,
+    RepositoryError,
+    RepositoryNotFound,
+)
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.evidence import read_evidence
+from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.repository.s3.commit import TOKEN
@@ -373,6 +386,128 @@ def test_credentials_that_expire_during_an_upload_are_renewed(store: Store) -> N
     assert len(made) == 2
 
 
+@pytest.mark.parametrize("status", [400, 403])
+def test_credentials_that_expire_before_a_head_are_renewed(store: Store, repository: Repository, status: int) -> None:
+    """The answer to a HEAD has no body, and so no code."""
+    repository.write(KEY, io.BytesIO(SMALL))
+    made: list[S3Client] = []
+
+    def factory() -> S3Client:
+        made.append(store.client(user_agent_extra=f"client/{len(made)}"))
+        return made[-1]
+
+    def is_old(call: Call) -> bool:
+        return "client/0" in call.headers["user-agent"]
+
+    store.proxy.fault("HeadObject", "answer", status=status, code="ExpiredToken", times=ALWAYS, when=is_old)
+    store.proxy.fault("ListObjectsV2", "answer", status=400, code="ExpiredToken", times=ALWAYS, when=is_old)
+    found = store.open(factory).stat(KEY)
+    assert found is not None
+    assert found.size == len(SMALL)
+    assert len(made) == 2
+
+
+def test_a_head_with_credentials_that_stay_expired_ends(store: Store, repository: Repository) -> None:
+    repository.write(KEY, io.BytesIO(SMALL))
+    store.proxy.fault("*", "answer", status=400, code="ExpiredToken", times=ALWAYS)
+    with pytest.raises(RepositoryError, match="the credentials have expired"):
+        store.open(store.client).stat(KEY)
+
+
+@pytest.mark.parametrize("code", ["InvalidAccessKeyId", "InvalidToken"])
+def test_keys_that_were_rotated_are_renewed(store: Store, repository: Repository, code: str) -> None:
+    store.proxy.fault("PutObject", "answer", status=403, code=code)
+    made: list[S3Client] = []
+
+    def factory() -> S3Client:
+        made.append(store.client())
+        return made[-1]
+
+    store.open(factory).write(KEY, io.BytesIO(SMALL))
+    assert len(made) == 2
+    assert store.visible() == SMALL
+
+
+def test_a_renewal_that_fails_says_so(store: Store, repository: Repository) -> None:
+    clients = [store.client()]
+
+    def factory() -> S3Client:
+        if clients:
+            return clients.pop()
+        raise RuntimeError("the secrets backend does not answer")
+
+    opened = store.open(factory)
+    store.proxy.fault("*", "answer", status=400, code="ExpiredToken", times=ALWAYS)
+    with pytest.raises(RepositoryError, match=r"cannot get credentials .* the secrets backend does not answer"):
+        opened.write(KEY, io.BytesIO(LARGE))
+    with pytest.raises(RepositoryError, match="cannot get credentials"):
+        list(opened.list())
+
+
+@pytest.fixture
+def unrenewed(store: Store, repository: Repository) -> Repository:
+    """A repository whose factory makes one client only."""
+    clients = iter([store.client()])
+
+    def factory() -> S3Client:
+        for client in clients:
+            return client
+        raise RuntimeError("the secrets backend does not answer")
+
+    return store.open(factory)
+
+
+NOT_MADE = "cannot .*: cannot get credentials after ExpiredToken: RuntimeError: the secrets backend does not answer"
+
+
+@pytest.mark.parametrize("operation", ["PutObject", "UploadPart", "CompleteMultipartUpload"])
+def test_a_write_names_the_renewal_that_failed(store: Store, unrenewed: Repository, operation: str) -> None:
+    store.proxy.fault(operation, "answer", status=400, code="ExpiredToken", times=ALWAYS)
+    with pytest.raises(RepositoryError, match=NOT_MADE) as caught:
+        unrenewed.write(KEY, io.BytesIO(SMALL if operation == "PutObject" else LARGE))
+    assert not isinstance(caught.value, OutcomeUnknown)
+    assert store.visible() is None
+    assert store.uploads() == []
+
+
+def test_a_listing_names_the_renewal_that_failed(store: Store, unrenewed: Repository) -> None:
+    store.proxy.fault("ListObjectsV2", "answer", status=400, code="ExpiredToken", times=ALWAYS)
+    with pytest.raises(RepositoryError, match=NOT_MADE):
+        list(unrenewed.list())
+
+
+def test_an_abort_that_fails_does_not_hide_the_cause(
+    store: Store, unrenewed: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.proxy.fault("UploadPart", "answer", status=403, code="AccessDenied", times=ALWAYS)
+    store.proxy.fault("AbortMultipartUpload", "answer", status=400, code="ExpiredToken", times=ALWAYS)
+    with caplog.at_level(logging.WARNING), pytest.raises(RepositoryError, match="access denied"):
+        unrenewed.write(KEY, io.BytesIO(LARGE))
+    assert "could not be aborted" in caplog.text
+
+
+def test_a_lost_commit_is_unknown_even_if_the_credentials_cannot_be_renewed(
+    store: Store, unrenewed: Repository
+) -> None:
+    store.proxy.fault("CompleteMultipartUpload", "lose", times=ALWAYS)
+
+    def is_late(call: Any) -> bool:
+        return store.proxy.count("CompleteMultipartUpload") > 0 and call.operation != "CompleteMultipartUpload"
+
+    store.proxy.fault("*", "answer", status=400, code="ExpiredToken", times=ALWAYS, when=is_late)
+    with pytest.raises(OutcomeUnknown, match="unknown whether it was written"):
+        unrenewed.write(KEY, io.BytesIO(LARGE))
+
+
+def test_a_password_in_the_endpoint_is_refused_and_not_repeated(bucket: str) -> None:
+    session = boto3.session.Session("a", "b", region_name="us-east-1")
+    client = session.client("s3", endpoint_url="http://me:s3cr3t@127.0.0.1:1")
+    opened = open_repository(f"s3://{bucket}/pg", s3=S3Options(client_factory=lambda: client))
+    with pytest.raises(ConfigurationError, match=r"endpoint_url .* holds credentials") as caught:
+        list(opened.list())
+    assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_credentials_of_a_shared_client_are_renewed_once(store: Store) -> None:
     store.open().init()
     factory, made = expiring(store)
@@ -488,6 +623,59 @@ def test_a_read_continues_where_the_connection_broke(store: Store, repository: R
     assert fault.hits == 2
 
 
+def test_an_answer_that_ignores_the_range_is_an_error(store: Store, repository: Repository) -> None:
+    entry = repository.write(KEY, io.BytesIO(LARGE))
+    store.proxy.fault("GetObject", "cut")
+    store.proxy.fault("GetObject", "whole", when=lambda call: "range" in call.headers)
+    with (
+        repository.read(KEY, pin=entry) as stream,
+        pytest.raises(RepositoryError, match=r"asked for the bytes from \d+ on, and got others"),
+    ):
+        stream.read()
+
+
+def test_a_shorter_object_than_announced_is_an_error(store: Store, repository: Repository) -> None:
+    entry = repository.write(KEY, io.BytesIO(SMALL))
+    store.proxy.fault("GetObject", "halve")
+    with pytest.raises(RepositoryError, match="expected an object of 100000 bytes, found 50000"):
+        repository.read(KEY, pin=entry).__enter__()
+
+
+def test_weak_etags(store: Store, repository: Repository) -> None:
+    """As of a proxy that compresses: S3's conditions match no weak ETag."""
+    repository.write(KEY, io.BytesIO(LARGE))
+    store.proxy.fault("HeadObject", "weaken")
+    entry = repository.stat(KEY)
+    store.proxy.fault("GetObject", "cut")
+    with repository.read(KEY, pin=entry) as stream:
+        assert stream.read() == LARGE
+
+
+@pytest.mark.parametrize(
+    ("operation", "fault"),
+    [
+        ("HeadObject", {"kind": "answer", "status": 404, "code": "NoSuchKey"}),
+        ("HeadObject", {"kind": "shrink"}),
+        ("GetObject", {"kind": "answer", "status": 404, "code": "NoSuchKey"}),
+        ("GetObject", {"kind": "halve"}),
+    ],
+    ids=str,
+)
+def test_no_backup_fails_because_of_one_wrong_answer(
+    store: Store, repository: Repository, operation: str, fault: dict[str, Any]
+) -> None:
+    members = {"app.sql": b"-- PostgreSQL database dump\n"}
+    started = datetime.now(timezone.utc) - timedelta(hours=2)
+    manifest = write_backup(repository, Series("server", "db"), started, members=members)
+    evidence = read_evidence(repository, manifest.series, manifest.id)
+    injected = store.proxy.fault(operation, when=lambda call: call.key.endswith("app.sql"), **fault)
+    with suppress(RepositoryError):
+        verify(reference=reference_of(repository, evidence), repository=repository, level="integrity")
+    assert injected.hits == 1
+    results = [one.result for one in read_evidence(repository, manifest.series, manifest.id).verifications]
+    assert set(results) == {"pass"}
+
+
 @pytest.mark.parametrize("kind", ["answer", "reset"])
 def test_a_read_survives_an_outage_longer_than_botos_retries(store: Store, repository: Repository, kind: str) -> None:
     entry = repository.write(KEY, io.BytesIO(LARGE))
@@ -543,6 +731,31 @@ def test_deleting_reads_each_keys_answer(store: Store, repository: Repository) -
     assert "Object lock" in (caught.value.hint or "")
 
 
+PAGES = {"html": "<html><body>maintenance</body></html>", "other": "<Foo/>", "none": "<DeleteResult/>"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_a_deletion_that_the_store_did_not_execute(
+    store: Store, repository: Repository, page: str, one_by_one: bool
+) -> None:
+    """A proxy answers with a page of its own and status 200."""
+    for name in ("a", "b"):
+        repository.write_bytes(f"y/{name}", b"1")
+    if one_by_one:
+        store.proxy.fault("DeleteObjects", "answer", status=501, code="NotImplemented", times=ALWAYS)
+    store.proxy.fault("DeleteObject" if one_by_one else "DeleteObjects", "answer", status=200, body=PAGES[page])
+    with pytest.raises(RepositoryError, match=r"y/a \(it still exists"):
+        repository.delete(["y/a", "y/never"])
+    repository.delete(["y/a", "y/b", "y/never"])
+    assert list(repository.list("y")) == []
+
+
+def test_deleted_keys_that_the_answer_does_not_mention(store: Store, repository: Repository) -> None:
+    store.proxy.fault("DeleteObjects", "answer", status=200, body="<DeleteResult/>")
+    repository.delete(["y/never"])
+
+
 @pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (400, "MissingContentMD5")])
 def test_a_store_that_deletes_one_by_one(store: Store, repository: Repository, status: int, code: str) -> None:
     for name in ("a", "b"):
@@ -592,6 +805,25 @@ def test_refusals_are_one_line_with_a_hint(
         assert hint in (caught.value.hint or "")
         assert code in caught.value.message or isinstance(caught.value, RepositoryNotFound)
         assert store.server.secret_key not in str(caught.value)
+
+
+@pytest.mark.parametrize(("status", "code"), [(301, "PermanentRedirect"), (302, "Found"), (307, "TemporaryRedirect")])
+def test_a_redirected_write_was_not_written(store: Store, repository: Repository, status: int, code: str) -> None:
+    store.proxy.fault("PutObject", "answer", status=status, code=code, times=ALWAYS)
+    with pytest.raises(RepositoryError, match=code) as caught:
+        repository.write_bytes(KEY, SMALL)
+    assert not isinstance(caught.value, OutcomeUnknown)
+    assert "unknown" not in caught.value.message
+
+
+@pytest.mark.parametrize("status", [302, 307])
+def test_a_redirect_without_a_region_is_not_said_to_be_about_one(
+    store: Store, repository: Repository, status: int
+) -> None:
+    """As of a proxy that wants a login."""
+    store.proxy.fault("HeadObject", "answer", status=status, times=ALWAYS)
+    with pytest.raises(RepositoryError, match=rf"a redirect \(status {status}\) that names no region"):
+        repository.stat(KEY)
 
 
 def test_a_refused_head_gives_the_reason(store: Store, repository: Repository) -> None:
@@ -694,7 +926,9 @@ def test_what_arrived_damaged_and_may_not_be_deleted_is_said(store: Store, repos
         repository.write(KEY, io.BytesIO(data))
 
 
-@pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (405, "MethodNotAllowed")])
+@pytest.mark.parametrize(
+    ("status", "code"), [(501, "NotImplemented"), (400, "NotImplemented"), (405, "MethodNotAllowed")]
+)
 def test_prune_works_where_uploads_cannot_be_listed_and_reports_it(
     store: Store, repository: Repository, status: int, code: str
 ) -> None:

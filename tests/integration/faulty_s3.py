@@ -51,8 +51,10 @@ class FaultyS3(LocalServer):
     before the server gets the request), ``lose`` (the server executes it, the reply is lost), ``lie`` (200 with an
     error in the body, and the server does not get the request), ``lie-after`` (the same after the server executed it),
     ``stall``, ``corrupt`` (a bit of the body is flipped), ``cut`` (the answer's body ends early), ``shrink`` (the
-    answer gives a length of 1), ``twice`` (the server executes it twice, and the second reply is sent), ``repeat`` (the
-    reply is sent twice: the client may take the second one for that to its next request).
+    answer gives a length of 1), ``halve`` (half of the body, with its own length), ``whole`` (the answer to a range has
+    all of the object), ``weaken`` (the ETag is a weak one), ``twice`` (the server executes it twice, and the second
+    reply is sent), ``repeat`` (the reply is sent twice: the client may take the second one for that to its next
+    request).
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -146,6 +148,14 @@ class _Handler(Handler):
         status, answer_headers, answer = self._ask(body)
         if kind == "shrink":
             answer_headers["Content-Length"] = "1"
+        if kind == "halve":
+            answer = answer[: len(answer) // 2]
+        if kind == "whole":
+            begin = int(headers["range"].removeprefix("bytes=").partition("-")[0])
+            status, answer = 200, bytes(begin) + answer
+            answer_headers.pop("Content-Range")
+        if kind == "weaken":
+            answer_headers["ETag"] = f"W/{answer_headers['ETag']}"
         if kind == "lose":
             return self._reset()
         if fault is not None and kind == "lie-after":

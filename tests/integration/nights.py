@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from honest import write_backup
+from honest import write_backup, write_verification
 
 from airflow_pgbackup.repository.backup_set import Absent, BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
@@ -12,6 +12,12 @@ from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import Series, backup_id
 
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
+
+
+def fail(repository: Repository, member: SetMember) -> None:
+    """Let the newest verification of a member fail."""
+    manifest = read_evidence(repository, member.parsed_series, member.id, now=NOW).require_manifest()
+    write_verification(repository, manifest, "archive", "fail", NOW)
 
 
 def night(repository: Repository, number: int, *databases: str, missing: tuple[str, ...] = ()) -> BackupSet:

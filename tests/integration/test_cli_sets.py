@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,8 +13,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from nights import fail, night
 from psycopg import sql
 
+from airflow_pgbackup.cli import main
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -82,6 +85,12 @@ def test_a_set_is_made_listed_and_shown(run: Run, here: Repository) -> None:
     assert (document["status"], document["snapshot"], len(document["databases"])) == ("complete", False, 2)
     (one,) = json.loads(run("list", "--sets", "--json").stdout)
     assert one == {**document, "set": listed.location}
+    app = next(each for each in document["databases"] if each["series"] == "prod/app")
+    shutil.rmtree(Path(here.uri.removeprefix("file://")) / app["series"] / app["id"])
+    shown = run("show", f"prod/@sets/{listed.id}").stdout.splitlines()
+    assert shown[-1] == "cannot be used: app does not exist"
+    document = json.loads(run("show", f"prod/@sets/{listed.id}", "--json").stdout)
+    assert document["unusable"] == [{"database": "app", "reason": "does not exist"}]
 
 
 def test_one_that_fails_holds_up_no_other_and_is_named(run: Run, here: Repository, server: PostgresServer) -> None:
@@ -154,3 +163,18 @@ def test_without_a_repository_nothing_is_dumped(run: Run, tmp_path: Path) -> Non
     failed = run("dump-set", (tmp_path / "unmounted").as_uri(), "--server", "prod", status="failed")
     assert "no repository at file://" in failed.stderr
     assert "dumping" not in failed.stderr
+
+
+def test_a_set_with_a_failed_backup_is_listed_as_damaged(here: Repository, capsys: pytest.CaptureFixture[str]) -> None:
+    made = night(here, 0, "app", "crm")
+    fail(here, made.databases[1])
+    assert main(["list", "--sets", here.uri]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[-1] == "damaged"
+    assert lines[2] == f"{made.location}: crm failed verification"
+    assert main(["list", "--sets", here.uri, "--json"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)
+    assert one["status"] == "damaged"
+    assert one["unusable"] == [{"database": "crm", "reason": "failed verification"}]
+    assert main(["show", here.uri, f"{made.location}"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[-1] == "damaged"

@@ -32,6 +32,7 @@ def adopt(
     link: bool = False,
     move: bool = False,
     verify: Verify | None = None,
+    level: str = "archive",
     dry_run: bool = False,
     context: RunContext | None = None,
 ) -> dict[str, object]:
@@ -56,4 +57,4 @@ def adopt(
     )
     if dry_run:
         return {**plan.describe(), "adopted": [], "present": [], "failed": [], "removed": [], "kept": []}
-    return carry_out(plan, link=link, move=move, verify=verify, context=context)
+    return carry_out(plan, link=link, move=move, verify=verify, level=level, context=context)

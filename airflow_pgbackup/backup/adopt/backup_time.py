@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
 
 from airflow_pgbackup.backup.adopt.name_times import FIRST, FUTURE, NameTime
+from airflow_pgbackup.repository.calendar_time import SKEW
 
 HEADER, NAME, MTIME = "header", "name", "mtime"
 """Where a time came from, the most trusted first; ``time_from`` of the manifest's origin."""
@@ -41,6 +42,9 @@ def choose_time(
     * it is before PostgreSQL existed, or in the future;
     * it is after the file was last written, by no more than time zones differ: then `zone` is not that of the header.
 
+    The time of a name is at most that of its file, unless it is later by more than time zones differ: the time of the
+    file was set back. No time is after `now`: a backup from the future cannot be verified, and would be the newest.
+
     :param header: the time in an archive, by the clock of its machine and without a time zone.
     :param modified: when the file was last written; a copy sets it to the time of the copy.
     :param zone: of the machine that made the dump.
@@ -48,16 +52,21 @@ def choose_time(
     stated = header.replace(tzinfo=zone).astimezone(timezone.utc) if header else None
     doubt = _doubt(stated, name, modified, now) if stated else None
     if stated and not doubt:
-        return BackupTime(stated.replace(microsecond=0), HEADER)
+        return BackupTime(min(stated, now).replace(microsecond=0), HEADER)
     if name:
-        return BackupTime(name.moment.at.replace(microsecond=0), NAME, doubt)
+        at = name.moment.at
+        if modified < at and name.moment.earliest <= modified + _ZONES:
+            at = modified
+        return BackupTime(min(at, now).replace(microsecond=0), NAME, doubt)
     warning = "time of the file, which a copy changes"
-    return BackupTime(modified.replace(microsecond=0), MTIME, f"{doubt}; {warning}" if doubt else warning)
+    # The planner skips a file whose time is not plausible.
+    at = modified if modified > now + FUTURE else min(modified, now)
+    return BackupTime(at.replace(microsecond=0), MTIME, f"{doubt}; {warning}" if doubt else warning)
 
 
 def _doubt(stated: datetime, name: NameTime | None, modified: datetime, now: datetime) -> str | None:
     shown = f"{stated:%Y-%m-%d %H:%M}"
-    if not FIRST <= stated <= now + FUTURE:
+    if not FIRST <= stated <= now + SKEW:
         return f"the header's time {shown} is not plausible"
     if name and not name.moment.earliest - TOLERANCE <= stated <= name.moment.latest + TOLERANCE:
         return f"the header's time {shown} is not that of the name"

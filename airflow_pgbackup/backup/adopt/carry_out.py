@@ -25,6 +25,7 @@ from airflow_pgbackup.errors import (
 )
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence, is_complete, read_evidence
+from airflow_pgbackup.repository.layout import reaches
 from airflow_pgbackup.repository.local.linking import link_into
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.manifest import FileDigest, Manifest
@@ -40,6 +41,7 @@ def carry_out(
     link: bool = False,
     move: bool = False,
     verify: Verify | None = None,
+    level: str = "archive",
     context: RunContext | None = None,
 ) -> dict[str, object]:
     """Adopt the dumps of a plan. A dump that fails does not stop the others.
@@ -48,7 +50,9 @@ def carry_out(
         is possible is skipped.
     :param move: remove each source when its backup is complete, was read back, and has the digest of the source; and
         passed `verify`.
-    :param verify: verifies a new backup by its reference, and returns that.
+    :param verify: verifies a backup by its reference, and returns that: a new one; one that was adopted before, if its
+        own files prove less than `level`; with `move` each, because its source is then removed.
+    :param level: at which `verify` verifies.
     :return: plain JSON, :meth:`.Plan.describe` and::
 
         {"adopted": [reference, …], "present": [reference, …] (adopted before), "failed": [{"path", "series", "id",
@@ -78,9 +82,11 @@ def carry_out(
             continue
         reference = reference_of(plan.repository, evidence)
         failure: PgBackupError | None = None
-        if verify is not None and (is_new or reference["verified"] is None):
+        if verify is not None and (is_new or move or not reaches(reference["verified"], level)):
             try:
                 reference = verify(reference)
+                if move:
+                    adoption.require_proof(level)
             except (VerificationFailed, NotProven) as error:
                 failure = error
                 result["failed"].append(
@@ -176,6 +182,21 @@ class _Adoption:
             )
         with self.planned.dump.open(seen) as stream:
             self.repository.write(key, stream, size_hint=file.size, sha256=file.sha256, cancel=cancel)
+
+    def require_proof(self, level: str) -> None:
+        """Check that the files of the backup prove its verification.
+
+        :raises NotProven: they do not, for example because a clock is wrong.
+        :raises RepositoryNotFound, RepositoryMismatch: the repository is not there any more.
+        """
+        self.repository.confirm()
+        found = read_evidence(self.repository, self.planned.series, self.planned.id)
+        if not reaches(found.backup.level, level):
+            why = found.ignored[-1] if found.ignored else found.backup.standing
+            raise NotProven(
+                f"the files of backup {self.planned.series}/{self.planned.id} do not prove that it passed: {why}",
+                hint="Check the clocks of this machine and of the store, and adopt it again.",
+            )
 
     def remove_source(self, manifest: Manifest) -> None:
         """Remove the source of a backup that is complete.

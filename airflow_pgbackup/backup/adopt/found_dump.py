@@ -156,7 +156,7 @@ def _require_trailer(source: Readable, meter: Meter, cluster: bool, what: str, c
             seam = tail[-32:] + data
             parts |= {part for part, begin in _PARTS.items() if begin in seam}
         tail, size = (tail + data)[-4096:], size + len(data)
-    if _TRAILER[cluster] not in tail:
+    if not re.search(rb"^--\r?\n" + _TRAILER[cluster] + rb"\r?\n--\r?$", tail, re.MULTILINE):
         packed = f", {size} decompressed" if source is not meter else ""
         raise VerificationFailed(
             f"{what} is truncated after {meter.size} bytes{packed}: '{_TRAILER[cluster].decode()}' is missing"

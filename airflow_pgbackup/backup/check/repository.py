@@ -148,7 +148,7 @@ def _has_rows(manifest: Manifest | RepositoryError) -> bool:
 
 def _has_relations(connection: ConnectionParams) -> bool:
     try:
-        with connection.connect() as session:
+        with connection.open_session() as session:
             row = session.execute(_HAS_RELATIONS).fetchone()
     except (ConnectError, psycopg.Error):
         return True  # it may hold something, so it is reported

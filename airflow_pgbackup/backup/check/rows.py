@@ -16,8 +16,8 @@ from airflow_pgbackup.backup.check.locks import LOCKED
 from airflow_pgbackup.backup.check.restorability_problems import report_problem
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
-from airflow_pgbackup.backup.databases.sessions import server_message
 from airflow_pgbackup.backup.findings import named
+from airflow_pgbackup.postgres.connection.server_errors import server_message
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString

@@ -29,6 +29,7 @@ from airflow_pgbackup.backup.prepare_source import fit_options
 from airflow_pgbackup.backup.source import Source, describe_source
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.pooler import DIRECT_HINT, MixedSessions
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.sql.anybytes import is_utf8
 from airflow_pgbackup.repository.base import Repository
@@ -130,6 +131,9 @@ class _Check:
         self.say(f"connecting to {self.connection.label}")
         try:
             return describe_source(self.connection, cluster=self.cluster)
+        except MixedSessions as error:
+            self.findings.add_error("pooler_transactions", error, DIRECT_HINT)
+            return None
         except PgBackupError as error:
             self.findings.add_error("connect", error, _HINT)
             return None

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from airflow_pgbackup.backup.databases.sessions import interrupt, server_message
+from airflow_pgbackup.backup.databases.sessions import interrupt
 from airflow_pgbackup.backup.findings import Findings
 from airflow_pgbackup.errors import ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.hints import hint_for
+from airflow_pgbackup.postgres.connection.server_errors import server_message
+from airflow_pgbackup.postgres.connection.timeouts import disable_timeouts
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
+# With names of the database before those of pg_catalog, as it has neither operators nor names without a schema.
+_VISIBLE: LiteralString = "select c.oid from pg_catalog.pg_class as c where pg_catalog.pg_table_is_visible(c.oid)"
 _QUERY_TIMEOUT = "30s"  # the queries read catalogs only: one that takes longer waits for a lock
 _LOST = "See the server's log for the reason the session ended."
 
@@ -90,6 +94,24 @@ class InspectedDatabase:
             )
             return []
 
+    def visible_relations(self) -> list[int]:
+        """Return the OIDs of the relations that the user's own search_path finds without a schema.
+
+        The query is the same with any path. If it fails for another reason than a lost connection, none are returned.
+
+        :raises psycopg.OperationalError: the connection was lost, or the query timed out.
+        """
+        if self._cancel:
+            self._cancel.check()
+        try:
+            with self._session.transaction(force_rollback=True):
+                self._session.execute("RESET search_path")
+                return [oid for (oid,) in self._session.execute(_VISIBLE)]
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error:
+            return []
+
     def has_row(self, query: str) -> bool:
         """Return whether a query returns a row.
 
@@ -132,11 +154,12 @@ def inspect_database(
     :raises ConnectError: the server cannot be reached, or the connection was lost.
     :raises Canceled: `cancel` was set, which also ends the running query.
     """
-    with connection.connect() as session:
+    with connection.open_session() as session:
         unregister = cancel.on_set(lambda: interrupt(session)) if cancel else lambda: None
         try:
             with session.transaction():
                 session.execute("set transaction isolation level repeatable read, read only")
+                disable_timeouts(session, local=True)
                 session.execute("select pg_catalog.set_config('statement_timeout', %s, true)", (_QUERY_TIMEOUT,))
                 if role is not None:
                     _set_role(session, role, findings)

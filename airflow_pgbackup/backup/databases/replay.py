@@ -99,7 +99,7 @@ def await_received(connection: ConnectionParams, cancel: Cancel, at_most: float 
 
 
 def _ask(connection: ConnectionParams, query: LiteralString, *values: str) -> Any:
-    with connection.connect() as session:
+    with connection.open_session() as session:
         row = session.execute(query, values).fetchone()
     return row and row[0]
 

@@ -8,6 +8,7 @@ import psycopg
 
 from airflow_pgbackup.errors import ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.server_errors import server_hint, server_message
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -23,13 +24,13 @@ def may_read_role_passwords(connection: ConnectionParams, role: str | None = Non
     :param role: the role that the dump assumes with SET ROLE.
     :raises ConnectError: the server is unreachable, or refuses the connection or the role.
     """
-    with connection.connect() as session:
+    with connection.open_session() as session:
         try:
             if role:
                 session.execute("select pg_catalog.set_config('role', %s, false)", [role])
             return reads_role_passwords(session)
         except psycopg.Error as error:
-            raise ConnectError(f"{connection.label}: {error.diag.message_primary or error}") from None
+            raise ConnectError(f"{connection.label}: {server_message(error)}", hint=server_hint(error)) from None
 
 
 def reads_role_passwords(session: psycopg.Connection[Any]) -> bool:

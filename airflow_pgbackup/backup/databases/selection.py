@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
@@ -27,7 +28,7 @@ with recursive found(oid) as (
     select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
      where c.relkind = any (array['r', 'S', 'v', 'm', 'f', 'p']::"char"[])
        and c.relname operator(pg_catalog.~) %s collate pg_catalog.default
-       and case when %s::text is null then pg_catalog.pg_table_is_visible(c.oid)
+       and case when %s::text is null then c.oid = any (%s::pg_catalog.oid[])
                 else n.nspname operator(pg_catalog.~) %s collate pg_catalog.default end
     union
     select i.inhrelid from pg_catalog.pg_inherits i join found on i.inhparent = found.oid where %s
@@ -130,6 +131,10 @@ class _Patterns:
 
     db: InspectedDatabase
 
+    @cached_property
+    def visible(self) -> list[int]:
+        return self.db.visible_relations()
+
     def schemas(self, option: str, patterns: Sequence[str]) -> frozenset[int]:
         return self._expand(option, patterns, lambda parts: self.db.rows(_SCHEMAS, parts[-1]))
 
@@ -139,7 +144,8 @@ class _Patterns:
     def tables(self, option: str, patterns: Sequence[str]) -> frozenset[int]:
         def ask(parts: list[str]) -> list[tuple[int]]:
             schema = parts[-2] if len(parts) > 1 else None
-            return self.db.rows(_TABLES, parts[-1], schema, schema, option.endswith("_and_children"))
+            visible = [] if schema is not None else self.visible
+            return self.db.rows(_TABLES, parts[-1], schema, visible, schema, option.endswith("_and_children"))
 
         return self._expand(option, patterns, ask)
 

@@ -11,6 +11,8 @@ import psycopg
 from airflow_pgbackup.errors import Canceled, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.hints import hint_for
+from airflow_pgbackup.postgres.connection.server_errors import server_message
+from airflow_pgbackup.postgres.connection.timeouts import disable_timeouts
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 
 Session = psycopg.Connection[tuple[Any, ...]]
@@ -20,6 +22,8 @@ Session = psycopg.Connection[tuple[Any, ...]]
 def session(params: ConnectionParams, cancel: Cancel | None = None, *, label: str | None = None) -> Iterator[Session]:
     """Open a session in autocommit mode, without the timeouts and read-only defaults of its role and database.
 
+    A query of which a policy would hide rows fails, instead of seeing less than all of them.
+
     :param cancel: also ends the running statement.
     :param label: the session's application_name, which every session of the server can see.
     :raises ConnectError: the server cannot be reached, or rejects the connection.
@@ -27,12 +31,12 @@ def session(params: ConnectionParams, cancel: Cancel | None = None, *, label: st
     """
     if cancel:
         cancel.check()
-    with contextlib.closing(params.connect()) as connection:
+    with contextlib.closing(params.open_session()) as connection:
+        disable_timeouts(connection)
         connection.execute(
-            "SELECT pg_catalog.set_config(name, value, false) FROM (VALUES ('statement_timeout', '0'), "
-            "('lock_timeout', '0'), ('idle_session_timeout', '0'), ('default_transaction_read_only', 'off'), "
-            "('search_path', 'pg_catalog'), ('application_name', %s::text)) AS setting(name, value) "
-            "WHERE name IN (SELECT name FROM pg_catalog.pg_settings) AND value IS NOT NULL",
+            "SELECT pg_catalog.set_config(name, value, false) FROM (VALUES ('default_transaction_read_only', 'off'), "
+            "('row_security', 'off'), ('application_name', %s::text)) AS setting(name, value) "
+            "WHERE value IS NOT NULL",
             [label],
         )
         unregister = cancel.on_set(lambda: interrupt(connection)) if cancel else lambda: None
@@ -66,11 +70,6 @@ def translated_errors(doing: str) -> Iterator[None]:
         raise Canceled(f"canceled while {doing}: {server_message(error)}") from None
     except psycopg.Error as error:
         raise RestoreError(f"{doing}: {server_message(error)}", hint=hint_for(str(error))) from None
-
-
-def server_message(error: psycopg.Error) -> str:
-    """Return the primary message of an error as one line, without a final period."""
-    return (" ".join((error.diag.message_primary or str(error)).split()) or type(error).__name__).rstrip(".")
 
 
 def fetch_value(connection: Session, query: Any, parameters: Any = None) -> Any:

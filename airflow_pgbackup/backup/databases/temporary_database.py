@@ -26,13 +26,13 @@ from airflow_pgbackup.backup.databases.sessions import (
     Session,
     fetch_column,
     fetch_value,
-    server_message,
     session,
     translated_errors,
 )
 from airflow_pgbackup.errors import ConnectError, PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import INHERITED
+from airflow_pgbackup.postgres.connection.server_errors import server_message
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.capabilities import has_drop_database_force
@@ -100,7 +100,9 @@ class TemporaryDatabases:
         self._end_guard(done=not self._count or self._drop())
 
     def create(self, attempts: Sequence[Callable[[str], str]]) -> tuple[ConnectionParams, int]:
-        """Create a database.
+        """Create a database to which only its owner, members of the owner and superusers can connect.
+
+        Its contents can be more open than the dumped database was, whose privileges it does not have yet.
 
         :param attempts: functions that return a CREATE DATABASE statement for a name. The first is the best; the
             others are for servers that lack a locale, an option or a tablespace of it.
@@ -112,12 +114,16 @@ class TemporaryDatabases:
         with session(self._params, self._cancel) as connection, translated_errors("creating a temporary database"):
             for number, attempt in enumerate(attempts):
                 try:
-                    connection.execute(encoded(attempt(name)))
+                    # Nobody can connect before CONNECT is revoked.
+                    closed = f"{attempt(name).rstrip().rstrip(';')} ALLOW_CONNECTIONS = false"
+                    connection.execute(encoded(closed))
                     break
                 except _UNSUPPORTED as error:
                     if number == len(attempts) - 1:
                         raise
                     self._say(f"trying other options, as this server rejects CREATE DATABASE: {server_message(error)}")
+            connection.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(Identifier(name)))
+            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(Identifier(name)))
         return self._params.with_database(name), number
 
     def drop(self) -> None:

@@ -27,6 +27,7 @@ CODES = {
     "manifest": "a manifest that is empty, too large, not JSON, or violates its schema",
     "manifest_newer": "a manifest written by a newer major version",
     "manifest_place": "a manifest in another place than that of the backup it describes",
+    "manifest_unlisted": "a manifest that exists, but that the store does not list",
     "manifest_repository": "a manifest written in another repository",
     "not_regular": "a link, FIFO, device or directory where a file of a backup belongs",
     "overwritten": "a file that was overwritten in a bucket that keeps versions, so the first version still exists",
@@ -34,6 +35,7 @@ CODES = {
     "read": "a file could not be read, or not to its end, or a directory not be listed",
     "repository_file": "repository.json is missing, damaged, or of a newer major version",
     "running": "work in progress, or a leftover younger than the grace period",
+    "servers": "a series in which backups of servers with different system identifiers alternate",
     "set": "a file of a backup set that is too large, not JSON, violates its schema, or contradicts its name",
     "set_member": "the newest complete set of a server names backups that do not exist",
     "temporary": "a temporary file or directory that a killed process left",
@@ -103,11 +105,19 @@ class Findings:
     def note(self, code: str, key: str, message: str, hint: str) -> None:
         self._add(Finding(NOTE, code, key, message, hint))
 
-    def overwritten(self, file: LostFile, *, reverted: bool) -> None:
-        """Add an error about a file that somebody overwrote; repaired, if its first version is back."""
+    def overwritten(self, file: LostFile, *, reverted: bool, keep: bool = False) -> None:
+        """Add an error about a file that somebody overwrote; repaired, if its first version is back.
+
+        :param keep: it is a manifest, and its first version is that of an incomplete backup.
+        """
         first, last = file.first, file.above[0]
         message = f"was overwritten at {last.modified.isoformat()}; its first version is {first.id} of "
         hint = "Run fsck with --revert to bring it back, and find out who can write to the repository."
+        if keep:
+            hint = (
+                "--revert leaves it: the backup is complete, and files that the first version names are missing. "
+                "Two attempts may have committed at once, if the store has no conditional writes."
+            )
         finding = Finding(ERROR, "overwritten", first.key, message + first.modified.isoformat(), hint)
         repair = "the first version is current again"
         self._add(replace(finding, repair=repair, repaired=True) if reverted else finding)

@@ -13,6 +13,7 @@ from airflow_pgbackup.backup.fsck.findings import Findings
 from airflow_pgbackup.backup.fsck.inventory import Folder
 from airflow_pgbackup.backup.fsck.verifications import check_verification
 from airflow_pgbackup.backup.progress import human_bytes, human_seconds
+from airflow_pgbackup.backup.removal import is_abandoned
 from airflow_pgbackup.errors import ManifestError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
@@ -43,11 +44,12 @@ class FolderContext:
 @dataclass
 class Checked:
     """:ivar files: files of the artifact that exist with the right size, with their entries, by key.
-    :ivar uuid: the repository that the manifest names."""
+    :ivar uuid: the repository that the manifest names. :ivar system_identifier: of the server that it names."""
 
     findings: Findings = field(default_factory=Findings)
     files: dict[str, tuple[FileDigest, Entry]] = field(default_factory=dict)
     uuid: str | None = None
+    system_identifier: str | None = None
 
 
 def check_folder(folder: Folder, context: FolderContext) -> Checked:
@@ -66,6 +68,7 @@ def check_folder(folder: Folder, context: FolderContext) -> Checked:
         _check_special(folder, set(), checked.findings)
         return checked
     checked.uuid = manifest.repository
+    checked.system_identifier = manifest.source.system_identifier
     expected = dict(_expected(folder, manifest))
     _check_artifact(folder, manifest, expected, checked)
     _check_special(folder, set(expected), checked.findings)
@@ -218,6 +221,13 @@ def _check_incomplete(folder: Folder, context: FolderContext, findings: Findings
         return  # whatever stands there instead of a manifest is reported; a person puts the manifest back
     elif context.now - what.modified < context.grace:
         findings.note("running", folder.key, f"no manifest, {size}, grew {age} ago", "A dump may be running.")
+    elif not is_abandoned(context.repository, what):
+        findings.error(
+            "manifest_unlisted",
+            f"{folder.key}/{MANIFEST_FILE}",
+            "exists, but the store does not list it, or it cannot be read",
+            "Check and repair the index of the store: no command finds the backup until it is listed.",
+        )
     else:
         message = f"no manifest, {size}, untouched for {age}"
         findings.leftover("incomplete", message, what, "the folder is removed")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
@@ -21,6 +20,7 @@ from airflow_pgbackup.backup.fsck.findings import Findings, ReadShare, Report
 from airflow_pgbackup.backup.fsck.folder import Checked, FolderContext, check_folder, is_newer
 from airflow_pgbackup.backup.fsck.inventory import Folder, Inventory, check_elsewhere, take_inventory
 from airflow_pgbackup.backup.fsck.rehash import rehash
+from airflow_pgbackup.backup.fsck.servers import check_servers
 from airflow_pgbackup.backup.fsck.sets import check_sets
 from airflow_pgbackup.backup.fsck.share import Share
 from airflow_pgbackup.backup.fsck.versions import check_versions
@@ -28,11 +28,12 @@ from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Step, human_bytes, human_seconds
 from airflow_pgbackup.backup.removal import GRACE, LEAST_GRACE, sweep
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, ManifestError, RepositoryError
+from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Leftover
 from airflow_pgbackup.repository.entry import Entry, UnfinishedWrite
-from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX
+from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX, Series
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, FileDigest, RepositoryFile
 
 
@@ -174,18 +175,19 @@ class _Fsck:
     def _check_folders(self) -> set[str]:
         """Check every backup's folder, several at a time; the UUIDs that the manifests name."""
         uuids: set[str] = set()
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="pgbackup-fsck") as pool:
-            try:
-                for checked in pool.map(self._check_folder, self.inventory.folders.values()):
-                    self.findings.extend(checked.findings)
-                    uuids |= {checked.uuid} if checked.uuid else set()
-                    for key, (file, entry) in checked.files.items():
-                        self.files, self.size = self.files + 1, self.size + file.size
-                        if self.share is not None and self.share.takes(key):
-                            self.to_read.append((key, file, entry))
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        folders = self.inventory.folders.values()
+        servers: dict[Series, list[tuple[str, str]]] = {}
+        with request_threads(THREADS, "pgbackup-fsck") as pool:
+            for folder, checked in zip(folders, pool.map(self._check_folder, folders), strict=True):
+                self.findings.extend(checked.findings)
+                uuids |= {checked.uuid} if checked.uuid else set()
+                if checked.system_identifier:
+                    servers.setdefault(folder.series, []).append((folder.id, checked.system_identifier))
+                for key, (file, entry) in checked.files.items():
+                    self.files, self.size = self.files + 1, self.size + file.size
+                    if self.share is not None and self.share.takes(key):
+                        self.to_read.append((key, file, entry))
+        check_servers(servers, self.findings)
         return uuids
 
     def _check_folder(self, folder: Folder) -> Checked:

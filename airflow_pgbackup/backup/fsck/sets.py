@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from airflow_pgbackup.backup.fsck.findings import Findings
 from airflow_pgbackup.backup.fsck.inventory import Folder, take_inventory
 from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryError
+from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.backup_set import BackupSet
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
@@ -47,7 +47,7 @@ def check_sets(
 
     every = [(listed, name) for listed in sets for name in listed.names]
     newest: dict[str, tuple[str, BackupSet]] = {}
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="pgbackup-fsck") as pool:
+    with request_threads(THREADS, "pgbackup-fsck") as pool:
         for (listed, name), found in zip(every, pool.map(read, every), strict=True):
             key = f"{listed.location}/{name.file}"
             if isinstance(found, ManifestError):

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.fsck.findings import Findings
-from airflow_pgbackup.backup.lost import find_overwritten, lost_among
+from airflow_pgbackup.backup.lost import LostFile, find_overwritten, lost_among
 from airflow_pgbackup.backup.progress import counted
+from airflow_pgbackup.backup.restorable import is_better
 from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE
@@ -20,7 +21,7 @@ from airflow_pgbackup.wording import command
 def check_versions(repository: Repository, findings: Findings, context: RunContext, *, revert: bool) -> None:
     """Report files of ours that somebody has overwritten, and backups that were deleted and can be restored.
 
-    :param revert: bring the first versions of overwritten files back.
+    :param revert: bring the first versions of overwritten files back, unless that would break a complete backup.
     :raises RepositoryError: `revert` is set, and versions cannot be listed or a file not be reverted.
     """
     protection = repository.protection
@@ -35,16 +36,30 @@ def check_versions(repository: Repository, findings: Findings, context: RunConte
     overwritten = [file for file in find_overwritten(versions) if _is_ours(file.first.key)]
     for file in overwritten:
         context.cancel.check()
-        if revert:
+        keep = _is_better(repository, file, versions, required=revert)
+        if revert and not keep:
             protection.restore(file.first, file.above)
             context.log(f"reverted {file.first.key} to version {file.first.id}")
-        findings.overwritten(file, reverted=revert)
+        findings.overwritten(file, reverted=revert and not keep, keep=keep)
     try:
         if revert and overwritten:
             versions = list(protection.versions())
         _check_deleted(repository, versions, findings)
     except RepositoryError:  # these credentials may list versions, and not read their locks
         return
+
+
+def _is_better(repository: Repository, file: LostFile, versions: Iterable[Version], *, required: bool) -> bool:
+    """Return whether a manifest is better than its first version, as :func:`.is_better`.
+
+    :param required: raise if versions cannot be read; otherwise False is returned.
+    """
+    try:
+        return is_better(repository, file, versions)
+    except RepositoryError:
+        if required:
+            raise
+        return False
 
 
 def _check_deleted(repository: Repository, versions: Iterable[Version], findings: Findings) -> None:

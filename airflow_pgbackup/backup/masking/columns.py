@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,14 @@ if TYPE_CHECKING:
 
 SCHEMA = "pgbackup_masking"
 """Ours, in the copy, while it is loaded."""
+
+_REFERENCE_DATA = frozenset(
+    {
+        *("postgis", "postgis_topology", "postgis_tiger_geocoder"),
+        *("address_standardizer_data_us", "timescaledb"),
+    }
+)
+"""Extensions whose tables hold reference systems, dictionaries, or what belongs to the extension itself."""
 
 _TYPES = """
     WITH RECURSIVE base AS (
@@ -26,7 +35,10 @@ _TYPES = """
 """
 _TABLES = """
     SELECT c.oid, n.nspname, c.relname, c.relkind,
-        EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'),
+        (SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+            WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+            AND d.refclassid = 'pg_extension'::regclass),
+        EXISTS (SELECT FROM pg_extension e WHERE c.oid = ANY (e.extconfig)),
         coalesce((SELECT array_agg(inhparent) FROM pg_inherits WHERE inhrelid = c.oid), '{}'),
         coalesce((SELECT p.partattrs::int2[] FROM pg_partitioned_table p WHERE p.partrelid = c.oid), '{}')
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -83,7 +95,7 @@ class Table:
     """A table.
 
     :ivar partitioned: it has no rows of its own.
-    :ivar of_extension: an extension created it.
+    :ivar exempt: an extension created it, and a dump has no rows of it, or none about people: wildcards do not fit it.
     :ivar parents: oids of the tables that it inherits from, or whose partition it is.
     """
 
@@ -91,7 +103,7 @@ class Table:
     schema: str
     name: str
     partitioned: bool
-    of_extension: bool
+    exempt: bool
     parents: tuple[int, ...]
     columns: tuple[Column, ...] = field(repr=False, default=())
 
@@ -110,11 +122,19 @@ def column_text(schema: str, table: str, column: str) -> str:
     return ".".join(map(name_text, (schema, table, column)))
 
 
-def read_tables(connection: psycopg.Connection[Any]) -> dict[int, Table]:
+def read_tables(
+    connection: psycopg.Connection[Any], dumped: Collection[tuple[str, str]] | None = None
+) -> dict[int, Table]:
     """Return the tables of a database by oid: those of extensions too, foreign ones not, as a dump has no rows of them.
 
     :param connection: in autocommit mode.
+    :param dumped: the tables of which the archive has rows; None: those of which a dump of the database would have.
     """
+
+    def exempt(schema: str, name: str, extension: str | None, configuration: bool) -> bool:
+        has_rows = configuration if dumped is None else (schema, name) in dumped
+        return extension is not None and (extension in _REFERENCE_DATA or not has_rows)
+
     with connection.transaction():
         connection.execute("SET LOCAL search_path = ''")
         types = {row[0]: row[1:] for row in connection.execute(_TYPES)}
@@ -129,14 +149,14 @@ def read_tables(connection: psycopg.Connection[Any]) -> dict[int, Table]:
             schema,
             name,
             partitioned=kind == "p",
-            of_extension=extension,
+            exempt=exempt(schema, name, extension, configuration),
             parents=tuple(map(int, parents)),
             columns=tuple(
                 _column(schema, name, each, types, each[1] in partition_keys.get(oid, ()))
                 for each in columns.get(oid, ())
             ),
         )
-        for oid, schema, name, kind, extension, parents, _ in tables
+        for oid, schema, name, kind, extension, configuration, parents, _ in tables
     }
 
 

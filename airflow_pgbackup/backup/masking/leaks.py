@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from airflow_pgbackup.backup.masking.columns import column_text
+from airflow_pgbackup.backup.masking.leak_queries import DEFINITIONS, HIDDEN, RELATIONS, STATISTICS
 from airflow_pgbackup.backup.masking.samples import SHORTEST, Samples
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded
 from airflow_pgbackup.text import printable
 
@@ -30,58 +32,7 @@ _FEW = 8
 """So many samples are searched for one by one in a MiB."""
 _BATCH = 1 << 20
 _OVERLAP = 4096
-
-_RELATIONS = """
-    SELECT n.nspname, c.relname, array_agg(a.attname ORDER BY a.attnum), array_agg(t.typname ORDER BY a.attnum)
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    JOIN pg_type b ON b.oid = a.atttypid JOIN pg_type t ON t.oid = coalesce(nullif(b.typbasetype, 0), b.oid)
-    WHERE (c.relkind = 'r' OR c.relkind = 'm' AND c.relispopulated) AND n.nspname !~ '^pg_'
-        AND n.nspname <> 'information_schema'
-        AND t.typname NOT IN ('bool', 'int2', 'int4', 'float4', 'float8', 'date', 'time', 'timetz', 'timestamp',
-            'timestamptz', 'interval')
-    GROUP BY 1, 2 ORDER BY 1, 2
-"""
-_STATISTICS = """
-    SELECT 'statistics of ' || schemaname || '.' || tablename || '.' || attname,
-        concat_ws(' ', most_common_vals::text, histogram_bounds::text, most_common_elems::text)
-    FROM pg_stats WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
-    UNION ALL
-    SELECT 'statistics ' || statistics_schemaname || '.' || statistics_name, most_common_vals::text
-    FROM pg_stats_ext WHERE most_common_vals IS NOT NULL
-    UNION ALL
-    SELECT 'statistics ' || statistics_schemaname || '.' || statistics_name,
-        concat_ws(' ', most_common_vals::text, histogram_bounds::text)
-    FROM pg_stats_ext_exprs
-"""
-_OWN = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
-_DEFINITIONS = f"""
-    SELECT 'comment on ' || pg_describe_object(classoid, objoid, objsubid), description FROM pg_description
-        WHERE objoid >= 16384
-    UNION ALL SELECT 'comment on the database', description FROM pg_shdescription
-        WHERE classoid = 'pg_database'::regclass AND objoid = (SELECT oid FROM pg_database
-            WHERE datname = current_database())
-    UNION ALL SELECT 'function ' || p.oid::regprocedure, concat_ws(' ', prosrc, pg_get_function_arguments(p.oid))
-        FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE {_OWN}
-    UNION ALL SELECT 'definition of ' || c.oid::regclass, pg_get_viewdef(c.oid)
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('v', 'm') AND {_OWN}
-    UNION ALL SELECT 'default of a column of ' || d.adrelid::regclass, pg_get_expr(d.adbin, d.adrelid)
-        FROM pg_attrdef d JOIN pg_class c ON c.oid = d.adrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE {_OWN}
-    UNION ALL SELECT 'constraint ' || conname, pg_get_constraintdef(o.oid)
-        FROM pg_constraint o JOIN pg_namespace n ON n.oid = o.connamespace WHERE {_OWN}
-    UNION ALL SELECT 'index ' || i.indexrelid::regclass, pg_get_indexdef(i.indexrelid)
-        FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE {_OWN}
-    UNION ALL SELECT 'partition bound of ' || c.oid::regclass, pg_get_expr(c.relpartbound, c.oid)
-        FROM pg_class c WHERE c.relpartbound IS NOT NULL
-    UNION ALL SELECT 'trigger ' || tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
-    UNION ALL SELECT 'rule ' || rulename, pg_get_ruledef(oid) FROM pg_rewrite WHERE oid >= 16384
-    UNION ALL SELECT 'policy ' || polname,
-            concat_ws(' ', pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)) FROM pg_policy
-    UNION ALL SELECT 'enum ' || enumtypid::regtype, string_agg(enumlabel, ' ') FROM pg_enum GROUP BY enumtypid
-    UNION ALL SELECT 'security label', label FROM pg_seclabel
-"""  # noqa: S608  constants
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -118,6 +69,7 @@ def find_leaks(
     :param connection: in autocommit mode, to the copy, of a role that may read everything in it.
     :param masking: its rules say in which columns values may be found.
     :param check: called now and then; it may raise, to stop the search.
+    :raises ConfigurationError: policies of row-level security hide rows from the role.
     """
     if not samples:
         return []
@@ -125,18 +77,33 @@ def find_leaks(
     with connection.transaction():
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute("SET LOCAL search_path = ''")
-        for schema, table, columns, types in connection.execute(_RELATIONS).fetchall():
-            allowed = {
-                column
-                for column in columns
-                if any(pattern.matches(schema, table, column) for pattern in masking.rules.may_contain)
-            }
+        _require_all_rows(connection)
+        for schema, table, columns, types in connection.execute(RELATIONS).fetchall():
+            allowed = {column for column in columns if _may_contain(masking, schema, table, column)}
             _search_table(connection, search, (schema, table), dict(zip(columns, types, strict=True)), allowed)
-        for query in (_STATISTICS, _DEFINITIONS):
-            for place, text in connection.execute(query):
+        for place, schema, table, columns, text in connection.execute(STATISTICS):
+            # They were made of the rows: what another of the columns has was found there.
+            if not any(_may_contain(masking, schema, table, column) for column in columns):
                 search.text(encoded(text or ""), place)
+        for place, text in connection.execute(DEFINITIONS):
+            search.text(encoded(text or ""), place)
         _search_large_objects(connection, search)
     return search.leaks()
+
+
+def _may_contain(masking: Masking, schema: str, table: str, column: str) -> bool:
+    return any(pattern.matches(schema, table, column) for pattern in masking.rules.may_contain)
+
+
+def _require_all_rows(connection: psycopg.Connection[Any]) -> None:
+    """Refuse to search less than all rows: policies filter tables, and hide their statistics, without an error."""
+    connection.execute("SET LOCAL row_security = off")
+    if tables := [name for (name,) in connection.execute(HIDDEN)]:
+        more = f" and {len(tables) - _NAMED} more" if len(tables) > _NAMED else ""
+        raise ConfigurationError(
+            f"policies hide rows of {', '.join(tables[:_NAMED])}{more} from the search for unmasked values",
+            hint=f"Run ALTER ROLE {connection.info.user} BYPASSRLS, or connect as a role that has it.",
+        )
 
 
 class _Search:

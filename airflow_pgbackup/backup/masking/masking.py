@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -45,14 +45,23 @@ class Masking:
     :param rules: see :func:`.load_rules`.
     :param definitions: SQL of the archive's ``CONSTRAINT``, ``INDEX`` and ``FK CONSTRAINT`` entries, which are restored
         only after the data: they say which columns are unique and which refer to others.
+    :param dumped: schema and name of the tables of which the archive has rows; None: there is no archive.
     :ivar rules: as given.
     :ivar plan: which column has which rule; None before :meth:`check_columns` or :meth:`install`.
     """
 
-    def __init__(self, rules: MaskingRules, key: MaskingKey, *, definitions: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        rules: MaskingRules,
+        key: MaskingKey,
+        *,
+        definitions: Sequence[str] = (),
+        dumped: Collection[tuple[str, str]] | None = None,
+    ) -> None:
         self.rules = rules
         self.plan: Plan | None = None
         self._key = key
+        self._dumped = dumped
         self._constraints = Constraints()
         self._constraints.read_definitions(definitions)
 
@@ -64,7 +73,7 @@ class Masking:
         :raises MaskingError: columns without a rule in tables under rules, rules that fit no column, and rules that
             cannot hold for their column; all at once.
         """
-        tables = read_tables(connection)
+        tables = read_tables(connection, self._dumped)
         self._constraints.read_database(connection)
         self.plan = plan = make_plan(self.rules, tables, self._constraints)
         with _empty_search_path(connection):

@@ -11,6 +11,51 @@ _PART = re.compile(r'"((?:[^"]|"")*)"|([^".\s]+)')
 
 
 @dataclass(frozen=True)
+class _Part:
+    """A name, or one with wildcards.
+
+    :ivar pieces: of one with wildcards, what is between its ``*``.
+    :ivar specificity: 2 for a name, 1 with wildcards, 0 for ``*``.
+    """
+
+    name: str
+    pieces: tuple[re.Pattern[str], ...] = ()
+    specificity: int = 2
+
+    @classmethod
+    def with_wildcards(cls, bare: str) -> _Part:
+        """Return an unquoted part.
+
+        :raises ValueError: it has too many wildcards.
+        """
+        bare = re.sub(r"\*+", "*", bare)
+        count = sum(bare.count(each) for each in "*?")
+        if count > _MOST_WILDCARDS:
+            raise ValueError(f"more than {_MOST_WILDCARDS} wildcards in a name")
+        if not count:
+            return cls(bare)
+        pieces = ("".join("." if c == "?" else re.escape(c) for c in piece) for piece in bare.split("*"))
+        return cls(bare, tuple(re.compile(piece, re.DOTALL) for piece in pieces), 0 if bare == "*" else 1)
+
+    def fits(self, name: str) -> bool:
+        """Return whether it fits a name.
+
+        Each piece takes the first place where it occurs. Another place would not help the next piece, so nothing is
+        tried again, as one regular expression would for each ``*``.
+        """
+        if not self.pieces:
+            return name == self.name
+        first, *inner = self.pieces
+        if not inner:
+            return first.fullmatch(name) is not None
+        match, last = first.match(name), inner.pop()
+        for piece in inner:
+            match = match and piece.search(name, match.end())
+        # A piece has one length, as it has no repetition; the last one ends the name.
+        return match is not None and any(last.fullmatch(name, start) for start in range(match.end(), len(name) + 1))
+
+
+@dataclass(frozen=True)
 class ColumnPattern:
     """``public.customer.email``: three names, as psql writes them.
 
@@ -24,7 +69,7 @@ class ColumnPattern:
     text: str
     specificity: int = field(compare=False, default=0)
     names: tuple[str, ...] = field(compare=False, repr=False, default=())
-    _parts: tuple[re.Pattern[str], ...] = field(compare=False, repr=False, default=())
+    _parts: tuple[_Part, ...] = field(compare=False, repr=False, default=())
 
     @classmethod
     def parse(cls, text: str) -> ColumnPattern:
@@ -32,7 +77,7 @@ class ColumnPattern:
 
         :raises ValueError: it does not have three parts, or too many wildcards; the message says so.
         """
-        parts: list[re.Pattern[str]] = []
+        parts: list[_Part] = []
         names: list[str] = []
         specificity, at = 0, 0
         while at <= len(text) and len(text) <= _LONGEST:
@@ -41,10 +86,10 @@ class ColumnPattern:
                 break
             quoted, bare = match.groups()
             name = _folded(bare) if quoted is None else quoted.replace('""', '"')
-            regex, weight = (re.escape(name), 2) if quoted is not None else _wildcards(name)
+            part = _Part(name) if quoted is not None else _Part.with_wildcards(name)
             names.append(name)
-            parts.append(re.compile(regex, re.DOTALL))
-            specificity += weight
+            parts.append(part)
+            specificity += part.specificity
             at = match.end()
             if at == len(text):
                 break
@@ -62,25 +107,13 @@ class ColumnPattern:
 
     def matches(self, schema: str, table: str, column: str) -> bool:
         """Return whether it fits a column."""
-        return all(
-            part.fullmatch(name) is not None for part, name in zip(self._parts, (schema, table, column), strict=True)
-        )
+        return all(part.fits(name) for part, name in zip(self._parts, (schema, table, column), strict=True))
 
     def matches_table(self, schema: str, table: str) -> bool:
         """Return whether its first two parts fit a table."""
-        return self._parts[0].fullmatch(schema) is not None and self._parts[1].fullmatch(table) is not None
+        return self._parts[0].fits(schema) and self._parts[1].fits(table)
 
 
 def _folded(bare: str) -> str:
     """Return an unquoted part as the server folds names."""
     return "".join(c.lower() if c.isascii() else c for c in bare)
-
-
-def _wildcards(bare: str) -> tuple[str, int]:
-    """Return the regular expression of an unquoted part, and 2 for a name, 1 with wildcards, 0 for ``*``."""
-    bare = re.sub(r"\*+", "*", bare)
-    count = sum(bare.count(each) for each in "*?")
-    if count > _MOST_WILDCARDS:
-        raise ValueError(f"more than {_MOST_WILDCARDS} wildcards in a name")
-    regex = "".join({"*": ".*", "?": "."}.get(c) or re.escape(c) for c in bare)
-    return regex, 0 if bare == "*" else 1 if count else 2

@@ -125,7 +125,7 @@ def find_personal(
     found: list[Suspect] = []
     unread: list[Table] = []
     for table in tables.values():
-        if table.of_extension:
+        if table.exempt:
             continue
         values = {} if table.partitioned else _contents(connection, table, unread)
         for column in table.columns:

@@ -68,7 +68,8 @@ class _Planner:
     def plan(self) -> Plan:
         for table in self._tables.values():
             self._assign(table)
-        unused = [pattern for pattern, _ in self._rules.columns if pattern not in self._used]
+        known = self._used | self._rules.may_be_unused
+        unused = [pattern for pattern, _ in self._rules.columns if pattern not in known]
         for pattern in unused:
             self._problem(("columns", pattern.text), "no such column")
         self._check_references()
@@ -97,10 +98,10 @@ class _Planner:
         found: dict[Column, Rule | None] = {}
         for column in table.columns:
             self._columns[column.key] = column
-            # Wildcards are not meant for what the server computes, nor for the tables of an extension.
-            found[column] = self._rule(column, generations, column.generated or table.of_extension)
+            # Wildcards are not meant for what the server computes, nor for what an extension brings.
+            found[column] = self._rule(column, generations, column.generated or table.exempt)
         if not any(found.values()):
-            if self._rules.require_tables and not table.of_extension and table.columns:
+            if self._rules.require_tables and not table.exempt and table.columns:
                 self._problem((), f"{table}: no column has a rule, and tables_without_rules is fail")
             return
         for column, rule in found.items():

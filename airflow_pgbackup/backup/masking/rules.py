@@ -61,6 +61,7 @@ class MaskingRules:
     :ivar require_tables: whether a table of which no column has a rule is an error.
     :ivar samples: how many values of each masked column are looked for in the copy; 0: none.
     :ivar may_contain: columns in which those values may be found.
+    :ivar may_be_unused: patterns that need not fit a column, as of a subset they may fit what is left out.
     :ivar origin: the lines of the file.
     """
 
@@ -70,6 +71,7 @@ class MaskingRules:
     require_tables: bool = False
     samples: int = 100
     may_contain: tuple[ColumnPattern, ...] = ()
+    may_be_unused: frozenset[ColumnPattern] = frozenset()
     origin: Origin = field(default_factory=Origin, compare=False, repr=False)
 
     def matching(self, schema: str, table: str, column: str) -> Iterator[tuple[ColumnPattern, Rule]]:

@@ -13,6 +13,7 @@ from airflow_pgbackup.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from airflow_pgbackup.backup.masking.constraints import Key
+    from airflow_pgbackup.backup.masking.masked_column import Masked
     from airflow_pgbackup.backup.masking.masking import Masking
     from airflow_pgbackup.backup.masking.rules import Rule
     from airflow_pgbackup.postgres.archive.reader import CopyBlock
@@ -46,11 +47,7 @@ def sample_values(blocks: Iterable[CopyBlock], masking: Masking) -> Samples:
     :param blocks: as :meth:`.ArchiveReader.blocks` yields them; read to its end.
     :param masking: after :meth:`.Masking.check_columns` or :meth:`.Masking.install`.
     """
-    if masking.plan is None:
-        raise ConfigurationError("masking has no plan", hint="Call check_columns() or install() first.")
-    chosen = [
-        each for each in masking.plan.columns.values() if each.rule.method in _METHODS and each.column.base not in _NOT
-    ]
+    chosen = sampled_columns(masking)
     rules = {each.column.key: each.rule for each in chosen}
     arrays = {each.column.key for each in chosen if each.column.array}
     most, known = masking.rules.samples, masking.words
@@ -61,7 +58,7 @@ def sample_values(blocks: Iterable[CopyBlock], masking: Masking) -> Samples:
             for number, name in enumerate(block.columns)
             if (key := (block.schema, block.name, name)) in rules
         }
-        if not wanted or not most:
+        if not wanted:
             continue
         choices = {
             number: found.setdefault(key, _Choice(most, rules[key], known, key in arrays))
@@ -73,6 +70,20 @@ def sample_values(blocks: Iterable[CopyBlock], masking: Masking) -> Samples:
                 if number < len(fields):
                     choice.offer(fields[number])
     return {column_text(*key): choice.values() for key, choice in found.items() if choice.values()}
+
+
+def sampled_columns(masking: Masking) -> list[Masked]:
+    """Return the masked columns whose values are looked for.
+
+    :param masking: after :meth:`.Masking.check_columns` or :meth:`.Masking.install`.
+    """
+    if masking.plan is None:
+        raise ConfigurationError("masking has no plan", hint="Call check_columns() or install() first.")
+    if not masking.rules.samples:
+        return []
+    return [
+        each for each in masking.plan.columns.values() if each.rule.method in _METHODS and each.column.base not in _NOT
+    ]
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:

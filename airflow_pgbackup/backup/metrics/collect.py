@@ -6,19 +6,21 @@ is not run any more. What never happened has time 0, so that an alert on its age
 What counts as verified is judged by the contents of files, as freshness does; only the number of backups in each state
 is taken from file names. It reads one listing of the repository, and for each series the files of few backups: the
 newest one, the newest that is verified at each level, and the one that was rehearsed last, which are often the same.
-Each costs one listing of its folder, its manifest, and its verifications.
+Each costs one listing of its folder, its manifest, and its verifications. Of the newest complete backup set of a
+server, those backups are read as well that are none of these.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 from airflow_pgbackup.backup.metrics.exposition import Family
 from airflow_pgbackup.backup.series_reader import SeriesReader, rows_of
 from airflow_pgbackup.backup.set_freshness import judge_sets
+from airflow_pgbackup.backup.set_members import GONE, SetMembers
+from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
@@ -43,10 +45,12 @@ _HELP = {
     "pgbackup_verified_backup_dump_duration_seconds": "How long the dump of the newest verified backup took.",
     "pgbackup_rehearsal_timestamp_seconds": "When the last passed rehearsal ended; 0: there is none.",
     "pgbackup_rehearsal_restore_duration_seconds": "How long the restore of the last passed rehearsal took.",
-    "pgbackup_complete_set_timestamp_seconds": "When the newest complete backup set of the server started; 0: there is "
-    "none.",
-    "pgbackup_complete_set_databases": "Number of databases in the newest complete backup set.",
+    "pgbackup_complete_set_timestamp_seconds": "When the newest complete backup set of the server started, of "
+    "which all backups exist and none has failed; 0: there is none.",
+    "pgbackup_complete_set_databases": "Number of databases in that backup set.",
     "pgbackup_complete_set_missing_backups": "Number of backups of the newest complete backup set that do not exist.",
+    "pgbackup_complete_set_unusable_backups": "Number of backups of the newest complete backup set that exist and have "
+    "failed verification, are incomplete or unreadable.",
 }
 """Each metric in the order of the output, with its help."""
 
@@ -66,17 +70,22 @@ def metrics(*, repository: Repository, now: datetime | None = None) -> list[Fami
         ("pgbackup_repository_backups", {}, sum(map(len, listed.values()))),
         ("pgbackup_repository_size_bytes", {}, sum(one.size for backups in listed.values() for one in backups)),
     ]
-    with ThreadPoolExecutor(THREADS) as pool:
-        for each in pool.map(lambda item: _of_series(repository, item[0], item[1], now), listed.items()):
-            samples += each
-    samples += _of_sets(repository, {(one.series, one.id) for backups in listed.values() for one in backups}, now)
+    with request_threads(THREADS) as pool:
+        of_series = list(pool.map(lambda item: _of_series(repository, item[0], item[1], now), listed.items()))
+    for each, _ in of_series:
+        samples += each
+    proven = (one for _, read in of_series for one in read)
+    samples += _of_sets(repository, SetMembers(repository, now=now, proven=proven), now)
     families = {name: Family(name, help) for name, help in _HELP.items()}
     for name, labels, value in samples:
         families[name].samples.append(({"repository": repository.uri, **labels}, value))
     return [family for family in families.values() if family.samples]
 
 
-def _of_series(repository: Repository, series: Series, listed: Sequence[Backup], now: datetime) -> _Samples:
+def _of_series(
+    repository: Repository, series: Series, listed: Sequence[Backup], now: datetime
+) -> tuple[_Samples, list[Backup]]:
+    """Return the samples of a series, and the backups that were read for them."""
     # The folder names the series exactly; the other two are for people, and two names may look the same in them.
     labels = {"series": series.path, "server": series.server, "database": series.database or f"@{series.kind}"}
     reader = SeriesReader(repository, now)
@@ -105,7 +114,7 @@ def _of_series(repository: Repository, series: Series, listed: Sequence[Backup],
     samples.append(("pgbackup_rehearsal_timestamp_seconds", labels, time))
     if rehearsal and rehearsal.restore_seconds is not None:
         samples.append(("pgbackup_rehearsal_restore_duration_seconds", labels, rehearsal.restore_seconds))
-    return samples
+    return samples, reader.proven
 
 
 def _of_verified(evidence: Evidence | None, labels: dict[str, str]) -> _Samples:
@@ -122,17 +131,18 @@ def _of_verified(evidence: Evidence | None, labels: dict[str, str]) -> _Samples:
     return samples
 
 
-def _of_sets(repository: Repository, existing: set[tuple[Series, str]], now: datetime) -> _Samples:
+def _of_sets(repository: Repository, members: SetMembers, now: datetime) -> _Samples:
     samples: _Samples = []
-    for one in judge_sets(repository, None, timedelta.max, None, now):
-        labels, newest = {"server": one.server}, one.newest
-        time = _unix(newest.started_at) if newest else 0
-        samples.append(("pgbackup_complete_set_timestamp_seconds", labels, time))
-        if newest:
-            missing = sum((member.parsed_series, member.id) not in existing for member in newest.members)
+    for one in judge_sets(repository, None, timedelta.max, now, members):
+        labels, whole = {"server": one.server}, one.newest_whole
+        samples.append(("pgbackup_complete_set_timestamp_seconds", labels, _unix(whole.started_at) if whole else 0))
+        if whole:
+            samples.append(("pgbackup_complete_set_databases", labels, len(whole.databases)))
+        if one.newest_complete:
+            missing = sum(why == GONE for _, why in one.unusable)
             samples += [
-                ("pgbackup_complete_set_databases", labels, len(newest.databases)),
                 ("pgbackup_complete_set_missing_backups", labels, missing),
+                ("pgbackup_complete_set_unusable_backups", labels, len(one.unusable) - missing),
             ]
     return samples
 

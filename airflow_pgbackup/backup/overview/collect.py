@@ -8,7 +8,6 @@ the one that was rehearsed last, which are often the same.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 from airflow_pgbackup.backup.overview.model import (
@@ -25,6 +24,7 @@ from airflow_pgbackup.backup.overview.model import (
 from airflow_pgbackup.backup.overview.targets import Target, Targets
 from airflow_pgbackup.backup.series_reader import SeriesReader, rows_of
 from airflow_pgbackup.backup.set_retention import ServerSets
+from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
@@ -67,7 +67,7 @@ def overview(
             expiring = sum(not decision.keep for decision in plan(backups, target.policy, now, kept, gone))
         return _Judge(repository, series, target, now).judge(backups, series in dropped, expiring)
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with request_threads(THREADS) as pool:
         series = list(pool.map(judge, listed.items()))
     newest = {server: content for server in sets.listed if (content := sets.newest(server)) is not None}
     for server, content in newest.items():
@@ -177,7 +177,8 @@ def _without_backup(series: Series, target: Target, reason: str) -> SeriesStatus
 
 
 def _of_sets(sets: ServerSets, server: str) -> SetStatus:
-    newest, complete = sets.newest(server), sets.newest_complete.get(server)
+    newest, complete = sets.newest(server), sets.newest_whole.get(server)
+    newest_complete = sets.newest_complete.get(server)
     assert newest is not None  # noqa: S101  the caller has it
     missing: Iterable[tuple[str, str]] = ((one.database, one.reason) for one in newest.missing)
     if newest.globals_missing:
@@ -190,4 +191,5 @@ def _of_sets(sets: ServerSets, server: str) -> SetStatus:
         complete_at=complete.started_at if complete else None,
         databases=len(complete.databases) if complete else 0,
         missing=tuple(missing),
+        damaged=newest_complete.id if newest_complete and newest_complete != complete else None,
     )

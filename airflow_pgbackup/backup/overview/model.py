@@ -86,8 +86,9 @@ class SeriesStatus:
 class SetStatus:
     """The backup sets of a server.
 
-    :param newest: id of the newest set, with its status. :param complete: id of the newest complete one.
-    :param databases: of the newest complete set. :param missing: databases of the newest set without a backup, with
+    :param newest: id of the newest set, with its status. :param complete: id of the newest complete one whose backups
+        all exist and have not failed. :param damaged: id of a newer complete one of which that is not so.
+    :param databases: of the set that is `complete`. :param missing: databases of the newest set without a backup, with
         the reason.
     """
 
@@ -98,6 +99,7 @@ class SetStatus:
     complete_at: datetime | None
     databases: int
     missing: tuple[tuple[str, str], ...]
+    damaged: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

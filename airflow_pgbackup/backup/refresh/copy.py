@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, session, translated_errors
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
 from airflow_pgbackup.backup.progress import counted
-from airflow_pgbackup.backup.refresh.access import close_to_others, give_access, is_description
+from airflow_pgbackup.backup.refresh.foreign_servers import foreign_options, restore_foreign_options
 from airflow_pgbackup.backup.refresh.kept_copies import WORD, drop_old_copies, mark_kept
 from airflow_pgbackup.backup.refresh.masked import MaskedLoad
-from airflow_pgbackup.backup.refresh.own_grants import OwnGrants, apply_own_grants, owned, read_own_grants
+from airflow_pgbackup.backup.refresh.own_grants import (
+    OwnGrants,
+    Reapplied,
+    apply_event_trigger_owners,
+    apply_own_grants,
+    owned,
+    read_own_grants,
+)
+from airflow_pgbackup.backup.refresh.public_rights import public_objects, revoke_default_rights
 from airflow_pgbackup.backup.refresh.sections import SectionLoader
+from airflow_pgbackup.backup.restore.access import give_access
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
 from airflow_pgbackup.backup.restore.new_database import apply_statements, create_like
 from airflow_pgbackup.backup.restore.plan import check_versions
@@ -116,12 +125,13 @@ class RefreshedCopy:
         run, target = self._run, self._target
         with (
             state_in_errors(f'database "{target.database}" was not changed', run.say) as state,
-            self._alone() as connection,
+            self._alone(),
             TemporaryDatabases(self._maintenance, cancel=run.cancel, say=run.say) as temporary,
         ):
-            new = self._create(temporary, connection)
+            new = self._create(temporary)
             self._fill(new)
             counts = self._request.finish(new)
+            counts = replace(counts, objects=counts.objects + self._loader.event_triggers)
             if self._masked:
                 self._masked.search(new)
                 self.refreshed.searched_values = self._masked.values
@@ -138,7 +148,7 @@ class RefreshedCopy:
             outcome.replaced = None
 
     @contextmanager
-    def _alone(self) -> Iterator[Session]:
+    def _alone(self) -> Iterator[None]:
         """Hold a lock on the refresh of the target, because a second, concurrent one would be wasted."""
         with session(self._maintenance, self._run.cancel) as connection:
             if not fetch_value(connection, _LOCK, [self._target.database]):
@@ -147,16 +157,12 @@ class RefreshedCopy:
                     hint="Wait for its end, or stop it first.",
                     retry="later",
                 )
-            yield connection
+            yield
 
-    def _create(self, temporary: TemporaryDatabases, connection: Session) -> ConnectionParams:
-        own = self._read_own().database
-        new = create_like(
-            self._run, temporary, own, encoding=self._request.manifest.source.encoding, exactly=True, closed=True
-        )
-        close_to_others(connection, new.dbname)
-        apply_statements(self._run, new, own.settings)
-        return new
+    def _create(self, temporary: TemporaryDatabases) -> ConnectionParams:
+        """Create a database of our own: the target's owner may see it once its rows are masked and checked."""
+        own = replace(self._read_own().database, owner=None)
+        return create_like(self._run, temporary, own, encoding=self._request.manifest.source.encoding, exactly=True)
 
     def _fill(self, new: ConnectionParams) -> None:
         loader, run, masked = self._loader, self._run, self._masked
@@ -166,13 +172,16 @@ class RefreshedCopy:
         if masked:
             masked.begin(new)
             self.refreshed.masked_columns = masked.columns
-        loader.load_rows(new)
+        with masked.hinting() if masked else nullcontext():
+            loader.load_rows(new)
         run.say(f"restored rows into {new.dbname}")
         if masked:
             masked.end(new)
         self._reduce(new)
         with masked.hinting() if masked else nullcontext():
             loader.load_rest(new)
+        for view in loader.unpopulated:
+            run.warn(f"materialized view {view} reads a foreign table, so it has no rows until somebody refreshes it")
         run.say(f"restored indexes, constraints and triggers into {new.dbname}")
 
     def _check(self, new: ConnectionParams) -> None:
@@ -218,17 +227,15 @@ class RefreshedCopy:
         run, database = self._run, self._target.database
         own = self._read_own()
         apply_statements(run, new, own.database.settings)
-        apply_statements(run, new, [each for each in own.database.others if is_description(each.verb)])
-        done = apply_own_grants(run, new, own)
-        self.refreshed.reapplied = done.count
-        self.refreshed.not_reapplied = done.lines()
+        apply_statements(run, new, own.database.descriptions)
+        self._revoke_default_rights(new)
+        done = apply_own_grants(run, new, own, without_mappings=self._restore_foreign_options(new))
+        self._note(done)
         self.refreshed.new_objects = sorted(
             f"{kind} {schema}.{name}" if schema else f"{kind} {name}"
             for kind, schema, name in owned(self._loader.entries) - own.objects
         )
         run.say(f"re-applied {counted(done.count, 'owner or grant', 'owners and grants')} of {database}")
-        for line in done.lines()[:_NAMED]:
-            run.warn(line)
         if new_objects := self.refreshed.new_objects:
             more = ", …" if len(new_objects) > _NAMED else ""
             run.warn(
@@ -236,6 +243,32 @@ class RefreshedCopy:
                 f"without grants: {', '.join(new_objects[:_NAMED])}{more}"
             )
         return own
+
+    def _add_event_triggers(self, new: ConnectionParams, own: OwnGrants) -> None:
+        """Restore the event triggers last, as they may refuse what a refresh does before."""
+        with session(new, self._run.cancel) as connection:  # a login trigger may refuse later sessions
+            self._loader.load_event_triggers(new)
+            self._note(apply_event_trigger_owners(self._run, connection, own))
+
+    def _note(self, done: Reapplied) -> None:
+        """Note what was re-applied. :raises RestoreError: the server refused something."""
+        done.require_complete(self._target.database)
+        self.refreshed.reapplied += done.count
+        self.refreshed.not_reapplied += done.lines()
+        for line in done.lines()[:_NAMED]:
+            self._run.warn(line)
+
+    def _revoke_default_rights(self, new: ConnectionParams) -> None:
+        with session(self._target.connection, self._run.cancel) as connection:
+            old = public_objects(connection)
+        with session(new, self._run.cancel) as connection:
+            revoke_default_rights(connection, old)
+
+    def _restore_foreign_options(self, new: ConnectionParams) -> set[str]:
+        with session(self._target.connection, self._run.cancel) as connection:
+            old = foreign_options(connection)
+        with session(new, self._run.cancel) as connection:
+            return restore_foreign_options(connection, old)
 
     def _swap(self, new: ConnectionParams, own: OwnGrants, state: StateText) -> str:
         """Rename the old database and the new one, and admit those who could connect to the old one.
@@ -262,9 +295,10 @@ class RefreshedCopy:
             )
         marker = RetryMarker(digest, manifest.series.path, manifest.id, old, oids[target.database]) if digest else None
         set_marker(run, new, marker)
+        self._add_event_triggers(new, own)
 
         def finish(connection: Session) -> None:
-            give_access(connection, target.database, own.database)
+            give_access(connection, target.database, own.database, run.warn)
             mark_kept(connection, old, target.database)
 
         with translated_errors("swapping the databases"):
@@ -272,10 +306,11 @@ class RefreshedCopy:
                 self._maintenance,
                 [(target.database, old), (new.dbname, target.database)],
                 end_sessions_in=[new.dbname, target.database] if target.terminate_sessions else [new.dbname],
+                state=state,
+                after=f'database "{target.database}" was replaced',
                 expected=oids,
                 then=finish,
                 cancel=run.cancel,
             )
-        state.text = f'database "{target.database}" was replaced'
         run.say_after_commit(f"renamed {target.database} to {old}, and {new.dbname} to {target.database}")
         return old

@@ -1,27 +1,32 @@
 """Earlier copies of a refreshed database: renamed at the swap, marked as ours, and dropped when newer ones follow.
 
 The database that was in use until the swap gets a name with the time of the swap, ``staging_before_20261127T020000Z``,
-and a last line in its comment, both in the transaction of the swap. Only a database with such a name and such a line is
-ever dropped.
+and a last line in its comment, both in the transaction of the swap. Only a database with such a name and such a line,
+that belongs to our role or to the owner of the refreshed database, is ever dropped: each role with CREATEDB can make
+one with a name and a comment of its choice.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from datetime import datetime, timedelta, timezone
 
 from airflow_pgbackup.backup.databases.sessions import Session, session, translated_errors
 from airflow_pgbackup.backup.restore.context import RestoreContext
-from airflow_pgbackup.backup.restore.rename import drop_replaced
+from airflow_pgbackup.backup.restore.rename import dated, drop_replaced
 from airflow_pgbackup.backup.restore.retry_marker import unmarked
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
 WORD = "before"
-_NAME = re.compile(rf"_{WORD}_(\d{{8}}T\d{{6}}Z)(?:_(\d{{1,2}}))?\Z", re.ASCII)
+_NAME = re.compile(rf"(.*)_{WORD}_(\d{{8}}T\d{{6}}Z)(?:_(\d{{1,2}}))?\Z", re.ASCII | re.DOTALL)
+_CLOCKS = timedelta(hours=1)
+"""How far the clock of the worker that made a copy may be ahead."""
 _LINE = re.compile(r"(?:\A|\n)airflow-pgbackup: kept (\{.*\})\Z")
 _COPIES = (
     "SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database "
-    "WHERE pg_catalog.pg_has_role(datdba, 'USAGE')"
+    "WHERE pg_catalog.pg_has_role(datdba, 'USAGE') AND (datdba = current_user::pg_catalog.regrole "
+    "OR datdba = (SELECT datdba FROM pg_catalog.pg_database WHERE datname = %s))"
 )
 _COMMENT = "SELECT pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database WHERE datname = %s"
 _SET_COMMENT = (
@@ -48,15 +53,29 @@ def mark_kept(connection: Session, name: str, database: str) -> None:
 
 
 def find_kept(connection: Session, database: str) -> list[str]:
-    """Return the names of the earlier copies of a database that our role owns, the newest first."""
+    """Return the names of the earlier copies of a database that its owner or our role owns, the newest first."""
     with translated_errors(f'listing the earlier copies of database "{database}"'):
-        rows = connection.execute(_COPIES).fetchall()
+        rows = connection.execute(_COPIES, [database]).fetchall()
+    latest = datetime.now(timezone.utc) + _CLOCKS
     found = []
     for name, comment in rows:
-        match = _NAME.search(name)
-        if match and _refreshed(comment or "") == database:
-            found.append(((match[1], int(match[2] or 0)), name))
+        place = _place(name, database, latest)
+        if place and _refreshed(comment or "") == database:
+            found.append((place, name))
     return [name for _, name in sorted(found, reverse=True)]
+
+
+def _place(name: str, database: str, latest: datetime) -> tuple[datetime, int] | None:
+    """Return the time and number in the name of an earlier copy; None if the name is not that of one."""
+    match = _NAME.match(name)
+    try:
+        time = datetime.strptime(match[2], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc) if match else latest
+    except ValueError:  # no such day
+        return None
+    if not match or time >= latest:
+        return None
+    number = int(match[3] or 0)
+    return (time, number) if dated(database, time, WORD, number) == name else None
 
 
 def drop_old_copies(run: RestoreContext, maintenance: ConnectionParams, database: str, keep: int) -> list[str]:

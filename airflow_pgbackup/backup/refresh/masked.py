@@ -11,7 +11,9 @@ from airflow_pgbackup.backup.artifact import choose_reader
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.sessions import session, translated_errors
 from airflow_pgbackup.backup.masking import Masking, MaskingKey, MaskingRules, Samples, find_leaks, sample_values
+from airflow_pgbackup.backup.masking.columns import name_text
 from airflow_pgbackup.backup.masking.pattern import ColumnPattern
+from airflow_pgbackup.backup.masking.samples import sampled_columns
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.subset import SubsetPlan
@@ -22,6 +24,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
 _CONSTRAINTS = frozenset({"CONSTRAINT", "INDEX", "FK CONSTRAINT"})
 _MOST_LEAKS = 20
+_NAMED = 5
 
 
 class MaskedLoad:
@@ -43,7 +46,9 @@ class MaskedLoad:
         self._run = run
         self._checked = checked
         definitions = [entry.definition for entry in entries if entry.kind in _CONSTRAINTS]
-        self._masking = Masking(rules, key, definitions=definitions)
+        rows = {(entry.schema or "", entry.name): entry for entry in entries if entry.kind == "TABLE DATA"}
+        self._masking = Masking(rules, key, definitions=definitions, dumped=rows.keys())
+        self._inserted = {name for name, entry in rows.items() if entry.has_data and not entry.copy_statement}
         self._samples: Samples = {}
         self.columns = 0
         self.values = 0
@@ -67,6 +72,7 @@ class MaskedLoad:
         assert plan is not None  # noqa: S101  install() made it
         self.columns = sum(masked.rule.method != "keep" for masked in plan.masked())
         run.say(f"masking {counted(self.columns, 'column')} of {counted(len(list(plan.tables)), 'table')}")
+        self._require_samples()
         self._samples = self._read_samples()
         self.values = sum(map(len, self._samples.values()))
 
@@ -85,11 +91,18 @@ class MaskedLoad:
             raise
 
     def search(self, params: ConnectionParams) -> None:
-        """Search the copy for values of the source.
+        """Search the copy for values of the source, and say if there are none to search for.
 
         :raises MaskingError: some were found; it names the places, never a value.
         """
         run = self._run
+        if not self.values:
+            unsearched = "the copy was not searched for unmasked values"
+            if not self._masking.rules.samples:
+                run.say(f"{unsearched}: leak_check has samples: 0")
+            elif self.columns:
+                run.warn(f"{unsearched}: the masked columns have none to search for")
+            return
         with session(params, run.cancel) as connection, translated_errors("searching the copy for unmasked values"):
             leaks = find_leaks(connection, self._samples, self._masking, check=run.check)
         if leaks:
@@ -101,6 +114,19 @@ class MaskedLoad:
                 + ([f"and {len(leaks) - _MOST_LEAKS} more places"] if len(leaks) > _MOST_LEAKS else [])
             )
         run.say(f"searched the copy for {counted(self.values, 'value')} of masked columns: none found")
+
+    def _require_samples(self) -> None:
+        """Refuse rows of which no values can be sampled, as a search for nothing would find nothing."""
+        columns = {(each.column.schema, each.column.table) for each in sampled_columns(self._masking)}
+        tables = [f"{name_text(schema)}.{name_text(name)}" for schema, name in sorted(columns & self._inserted)]
+        if tables:
+            more = f" and {len(tables) - _NAMED} more" if len(tables) > _NAMED else ""
+            raise MaskingError(
+                [
+                    f"no values of {', '.join(tables[:_NAMED])}{more} can be searched for, as the backup has their "
+                    "rows as INSERT statements; dump without inserts, or set leak_check: {samples: 0}"
+                ]
+            )
 
     def _read_samples(self) -> Samples:
         run, artifact = self._run, self._checked.manifest.artifact
@@ -118,12 +144,16 @@ class MaskedLoad:
 
 
 def rules_for(rules: MaskingRules, subset: SubsetPlan) -> MaskingRules:
-    """Return the rules without those that fit only tables of the archive that are not restored."""
+    """Return the rules without those that fit only tables of the archive that are not restored.
 
-    def counts(pattern: ColumnPattern) -> bool:
-        def fits(tables: Iterable[tuple[str, str]]) -> bool:
-            return any(pattern.matches_table(schema, name) for schema, name in tables)
+    Those that also fit tables which are restored may fit no column of these.
+    """
 
-        return fits(subset.tables) or not fits(subset.missing)
+    def fits(pattern: ColumnPattern, tables: Iterable[tuple[str, str]]) -> bool:
+        return any(pattern.matches_table(schema, name) for schema, name in tables)
 
-    return dataclasses.replace(rules, columns=tuple(rule for rule in rules.columns if counts(rule[0])))
+    elsewhere = frozenset(pattern for pattern, _ in rules.columns if fits(pattern, subset.missing))
+    columns = tuple(
+        (pattern, rule) for pattern, rule in rules.columns if pattern not in elsewhere or fits(pattern, subset.tables)
+    )
+    return dataclasses.replace(rules, columns=columns, may_be_unused=elsewhere)

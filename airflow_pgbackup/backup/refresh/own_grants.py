@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import psycopg
 
-from airflow_pgbackup.backup.databases.sessions import Session, server_message, session
+from airflow_pgbackup.backup.databases.sessions import Session, session
 from airflow_pgbackup.backup.restore.context import RestoreContext
+from airflow_pgbackup.errors import RestoreError
 from airflow_pgbackup.postgres.archive.toc import TocEntry, read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
-from airflow_pgbackup.postgres.definitions.database import (
-    DatabaseProperties,
-    DatabaseStatement,
-    quoted,
-    statements,
-)
+from airflow_pgbackup.postgres.connection.server_errors import server_message
+from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, DatabaseStatement, statements
+from airflow_pgbackup.postgres.definitions.identifiers import quoted
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.process import run_tool
@@ -46,6 +44,7 @@ _MISSING = (
     psycopg.errors.UndefinedFunction,
     psycopg.errors.UndefinedObject,
     psycopg.errors.InvalidSchemaName,
+    psycopg.errors.WrongObjectType,  # another kind of object has its name
 )
 
 
@@ -71,18 +70,32 @@ class Reapplied:
     """What became of the owners and grants.
 
     :ivar count: the statements that succeeded. :ivar missing: objects that no longer exist.
+    :ivar left: objects that keep what the backup gives them, with the reason; applications can work.
     :ivar failed: objects whose owner or grants the server refused to set, with its message.
     """
 
     count: int = 0
     missing: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """Return a line for each object that lost its owner or grants."""
-        return [f"not re-applied: {name} no longer exists" for name in self.missing] + [
-            f"not re-applied: {line}" for line in self.failed
-        ]
+        lines = [f"{name} no longer exists" for name in self.missing]
+        return [f"not re-applied: {line}" for line in lines + self.left]
+
+    def require_complete(self, database: str) -> None:
+        """Refuse to replace a database if what it had could not be set.
+
+        :raises RestoreError: the server refused a statement about an object that exists.
+        """
+        if self.failed:
+            more = f" (and {len(self.failed) - 1} more)" if len(self.failed) > 1 else ""
+            raise RestoreError(
+                f"cannot re-apply an owner or grant of {database}: {self.failed[0]}{more}",
+                hint="Give the user of the connection the missing privilege, such as membership in the role that owns "
+                "the object, or change that owner or grant in the database.",
+            )
 
 
 def read_own_grants(run: RestoreContext, params: ConnectionParams, server_version: int) -> OwnGrants:
@@ -106,23 +119,53 @@ def owned(entries: Iterable[TocEntry]) -> set[tuple[str, str | None, str]]:
     return {(entry.kind, entry.schema, entry.name) for entry in entries if entry.kind in _NAMED | _AS_DROPPED}
 
 
-def apply_own_grants(run: RestoreContext, params: ConnectionParams, own: OwnGrants) -> Reapplied:
-    """Set owners and grants of the objects of a database, where they exist.
+def apply_own_grants(
+    run: RestoreContext, params: ConnectionParams, own: OwnGrants, *, without_mappings: Collection[str]
+) -> Reapplied:
+    """Set owners and grants of the objects of a database, where they exist, except the owners of event triggers.
 
+    An object of another kind with the same name, such as a view in place of a materialized view, gets neither: with the
+    grants alone it would give away what our role may do.
+
+    :param without_mappings: foreign servers that get no user mapping.
     :raises Canceled: the refresh was canceled.
     """
     done = Reapplied()
+    entries = [entry for entry in own.entries if entry.kind != "EVENT TRIGGER"]
     with session(params, run.cancel) as connection:
         connection.execute("SET synchronous_commit = off")  # thousands of small transactions, before the swap
         # Who becomes an owner may need a privilege on the schema first; a table passes its owner to its sequences.
-        again = [entry for entry in own.entries if not _try_owner(run, connection, entry, Reapplied())]
-        for entry in own.entries:
-            if entry.kind in ("ACL", "DEFAULT ACL", "USER MAPPING"):
+        again, missing = [], set()
+        for entry in entries:
+            tried = Reapplied()
+            if not _try_owner(run, connection, entry, tried):
+                again.append(entry)
+            if tried.missing:
+                missing.add(entry.dump_id)
+        for entry in entries:
+            if entry.kind == "ACL" and not missing.isdisjoint(entry.depends_on):
+                continue
+            if _maps_users_of(entry, without_mappings):
+                done.left.append(f"{entry.name}: the server of the backup has another foreign-data wrapper")
+            elif entry.kind in ("ACL", "DEFAULT ACL", "USER MAPPING"):
                 _apply_grants(run, connection, entry, done)
         for entry in again:
             _try_owner(run, connection, entry, done)
-        done.count += sum(1 for entry in own.entries if _owner_statement(entry)) - len(again)
+        done.count += sum(1 for entry in entries if _owner_statement(entry)) - len(again)
     return done
+
+
+def apply_event_trigger_owners(run: RestoreContext, connection: Session, own: OwnGrants) -> Reapplied:
+    """Set the owners of event triggers, where they exist. No event trigger fires for that."""
+    done = Reapplied()
+    for entry in own.entries:
+        if entry.kind == "EVENT TRIGGER":
+            _try_owner(run, connection, entry, done)
+    return done
+
+
+def _maps_users_of(entry: TocEntry, servers: Collection[str]) -> bool:
+    return entry.kind == "USER MAPPING" and any(entry.name.endswith(f" SERVER {name}") for name in servers)
 
 
 def _try_owner(run: RestoreContext, connection: Session, entry: TocEntry, done: Reapplied) -> bool:
@@ -173,7 +216,9 @@ def _execute(run: RestoreContext, connection: Session, statement: str, entry: To
             done.missing.append(name)
         return False
     except psycopg.Error as error:
-        done.failed.append(f"{name}: {server_message(error)}")
+        # Default privileges concern later objects. A sequence that now belongs to a table has the table's owner.
+        harmless = entry.kind == "DEFAULT ACL" or isinstance(error, psycopg.errors.FeatureNotSupported)
+        (done.left if harmless else done.failed).append(f"{name}: {server_message(error)}")
         return False
     done.count += 1
     return True

@@ -36,7 +36,7 @@ from airflow_pgbackup.backup.sql_checks import SqlCheck, parse_checks
 from airflow_pgbackup.backup.subset import Subset
 from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.definitions.database import quoted
+from airflow_pgbackup.postgres.definitions.identifiers import quoted
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence
@@ -71,7 +71,7 @@ def refresh(
     :param target: the database to refresh, which exists. Its owners, grants, default privileges, settings, limits and
         comment are given to the new database; objects that it does not have belong to the connection's role.
     :param rules: mask the rows; None copies them as they are. Large objects are left out unless the rules keep them.
-    :param masking_key: for the rules; None reads ``masking_key_file`` of the settings.
+    :param masking_key: for the rules, without which it is an error; None reads ``masking_key_file`` of the settings.
     :param checks: SQL that must be true in the new database before it takes the place of the old one; see
         :func:`.sql_checks.parse_checks`.
     :param subset: restore these schemas, tables and rows only. Rows are selected by the values of the source, before
@@ -111,6 +111,10 @@ def refresh(
         identities=context.require_identities(),
     )
     check_level(minimum_level, required=True)
+    if masking_key is not None and rules is None:
+        raise ConfigurationError(
+            "a masking key is given, but no rules", hint=f"Give {parameter('rules')}, or leave out the key."
+        )
     sql_checks = parse_checks(checks)
     if keep < 0:
         raise ConfigurationError(f"invalid {parameter('keep', keep)}", hint="Give the number of earlier copies.")
@@ -135,7 +139,7 @@ def refresh(
         f"refreshing {target.label} from backup {name}: {human_bytes(manifest.artifact.size)}, "
         f"PostgreSQL {manifest.source.server_version}, verified at level {evidence.backup.level}"
     )
-    masking = _Rules(rules, masking_key or _key(context)) if rules else None
+    masking = None if rules is None else _Rules(rules, masking_key or _key(context))
     outcome, copy = _refreshed(request, keep, masking, subset, sql_checks)
     seconds = round(time.monotonic() - started, 3)
     name, restored = request.restored(outcome, reference_of(repository, evidence))
@@ -220,6 +224,7 @@ def _refreshed(
             large_objects=masking is None or masking.rules.keep_large_objects,
             jobs=request.options.jobs,
             subset=subset,
+            masked=masking is not None,
         )
         masked = None
         if masking:

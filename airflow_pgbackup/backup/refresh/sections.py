@@ -1,7 +1,8 @@
 """Restore an archive in three sections, so that triggers which mask rows exist while the rows are loaded.
 
 Between the sections the caller works on the database: after the definitions of tables (pre-data) and after their rows
-(data). Indexes, constraints, triggers of the dump and the contents of materialized views follow (post-data).
+(data). Indexes, constraints, triggers of the dump and the contents of materialized views follow (post-data), and event
+triggers at the end.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class SectionLoader:
 
     :param large_objects: restore large objects. :param jobs: processes of pg_restore for rows and indexes.
     :param subset: what to restore of the archive; None restores all of it.
+    :param masked: rows are masked while they are loaded, so messages must not show values of them.
     :ivar subset: what that is of this archive.
+    :ivar unpopulated: materialized views that are restored without rows, as they read a foreign table.
     :raises ClientError, ConfigurationError, OptionError: as :class:`.ArchiveLoader` and :meth:`.Subset.plan`.
     """
 
@@ -51,6 +54,7 @@ class SectionLoader:
         large_objects: bool = True,
         jobs: int | None = None,
         subset: Subset | None = None,
+        masked: bool = False,
     ) -> None:
         self._run = run
         archive = read_archive(run, checked)
@@ -60,9 +64,10 @@ class SectionLoader:
         head = archive.head
         definitions = replace(archive, source=lambda: nullcontext(io.BytesIO(head))) if head else archive
         self._left_out: set[str] = set()
-        chosen = partial(self._chosen, large_objects)
+        self._foreign = _reading_foreign_tables(archive.toc.entries)
+        self.unpopulated: list[str] = []
 
-        def loader(section: str, jobs: int | None) -> ArchiveLoader:
+        def loader(section: str, jobs: int | None, *, event_triggers: bool = False) -> ArchiveLoader:
             options = RestoreOptions(
                 sections=[section],
                 jobs=jobs,
@@ -72,11 +77,14 @@ class SectionLoader:
                 no_security_labels=True,
             )
             source = archive if section == "data" else definitions
-            return ArchiveLoader(run, source, options, server, chosen, may_be_empty=True)
+            hide_values = masked and section == "data"
+            chosen = partial(self._chosen, large_objects, event_triggers)
+            return ArchiveLoader(run, source, options, server, chosen, may_be_empty=True, hide_values=hide_values)
 
         self._pre_data = loader("pre-data", None)
         self._data = loader("data", jobs)
         self._post_data = loader("post-data", jobs)
+        self._event_triggers = loader("post-data", None, event_triggers=True)
 
     @property
     def dumped_from(self) -> int:
@@ -86,7 +94,13 @@ class SectionLoader:
     @property
     def entries(self) -> list[TocEntry]:
         """The entries to restore, in order."""
-        return [entry for each in (self._pre_data, self._data, self._post_data) for entry in each.entries]
+        loaders = (self._pre_data, self._data, self._post_data, self._event_triggers)
+        return [entry for each in loaders for entry in each.entries]
+
+    @property
+    def event_triggers(self) -> int:
+        """The number of event triggers."""
+        return sum(entry.kind == "EVENT TRIGGER" for entry in self._event_triggers.entries)
 
     @property
     def needs(self) -> Requirements:
@@ -115,22 +129,50 @@ class SectionLoader:
         self._load(self._data, params)
 
     def load_rest(self, params: ConnectionParams) -> None:
-        """Restore the section post-data. :raises ToolError: an entry failed."""
+        """Restore the section post-data, without event triggers. :raises ToolError: an entry failed."""
         self._load(self._post_data, params)
+
+    def load_event_triggers(self, params: ConnectionParams) -> None:
+        """Restore the event triggers, which may refuse each later change, and each later session.
+
+        :raises ToolError: an entry failed.
+        """
+        self._load(self._event_triggers, params)
 
     @staticmethod
     def _load(loader: ArchiveLoader, params: ConnectionParams, *, public_exists: bool = True) -> None:
         if loader.entries:
             loader.load(params, single_transaction=False, public_exists=public_exists)
 
-    def _chosen(self, large_objects: bool, entries: list[TocEntry]) -> list[TocEntry]:
+    def _chosen(self, large_objects: bool, event_triggers: bool, entries: list[TocEntry]) -> list[TocEntry]:
         kept = []
         for entry in entries:
-            why = _NEVER.get(entry.kind) or ("subscriptions" if entry.name.startswith("SUBSCRIPTION ") else None)
-            if not large_objects and (entry.kind in _LARGE_OBJECTS or entry.name.startswith("LARGE OBJECT")):
+            if (entry.kind == "EVENT TRIGGER" or entry.is_about("EVENT TRIGGER")) != event_triggers:
+                continue
+            why = _NEVER.get(entry.kind) or ("subscriptions" if entry.is_about("SUBSCRIPTION") else None)
+            if not large_objects and (entry.kind in _LARGE_OBJECTS or entry.is_about("LARGE OBJECT")):
                 why = "large objects"
-            if why:
+            if entry.kind == "MATERIALIZED VIEW DATA" and entry.dump_id in self._foreign:
+                if not self.subset or self.subset.select([entry]):
+                    self.unpopulated.append(f"{entry.schema}.{entry.name}")
+            elif why:
                 self._left_out.add(why)
             else:
                 kept.append(entry)
         return self.subset.select(kept) if self.subset else kept
+
+
+def _reading_foreign_tables(entries: list[TocEntry]) -> set[int]:
+    """Return the dump IDs of foreign tables and of all that depends on them."""
+    dependents: dict[int, list[int]] = {}
+    for entry in entries:
+        for dump_id in entry.depends_on:
+            dependents.setdefault(dump_id, []).append(entry.dump_id)
+    found: set[int] = set()
+    waiting = [entry.dump_id for entry in entries if entry.kind == "FOREIGN TABLE"]
+    while waiting:
+        dump_id = waiting.pop()
+        if dump_id not in found:
+            found.add(dump_id)
+            waiting += dependents.get(dump_id, [])
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from airflow_pgbackup.postgres.definitions.database import IDENTIFIER, unquoted
+from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, unquoted
 
 _TABLESPACE = re.compile(r"(CREATE TABLESPACE .*) LOCATION E?'(?:[^']|'')*';\Z", re.DOTALL)
 _MEMBERSHIP = re.compile(

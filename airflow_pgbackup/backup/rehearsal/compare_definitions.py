@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_pgbackup.backup.rehearsal.definitions import open_script
 from airflow_pgbackup.backup.rehearsal.restore_steps import RestoredCopy
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.errors import NotProven, OptionError
-from airflow_pgbackup.postgres.archive.toc import iterate_toc
+from airflow_pgbackup.postgres.archive.toc import is_about, iterate_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.definitions.database import is_standard_comment
 from airflow_pgbackup.postgres.definitions.objects import (
     Key,
+    ObjectDifference,
     Objects,
     compare_objects,
     script_objects,
@@ -30,6 +32,8 @@ from airflow_pgbackup.postgres.tools.clients import Client, find_clients
 from airflow_pgbackup.postgres.tools.process import ToolProcess
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.verification import Difference
+
+_PUBLIC = ("SCHEMA", None, "public")
 
 # Options of the original dump that concern its rows, its file or its time, not its definitions.
 _NOT_REPEATED = frozenset(
@@ -65,6 +69,20 @@ _NOT_REPEATED = frozenset(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ComparedDefinitions:
+    """How the definitions of a copy differ from those of the dump.
+
+    :param differences: those that are the backup's fault.
+    :param unproven: those that may not be.
+    :param notes: on how they were searched.
+    """
+
+    differences: list[Difference]
+    unproven: list[str]
+    notes: list[str]
+
+
 @contextmanager
 def dump_copy(copy: RestoredCopy, connection: ConnectionParams, databases: int) -> Iterator[ToolProcess]:
     """Dump the copy without its rows, with the options of the original dump.
@@ -75,7 +93,7 @@ def dump_copy(copy: RestoredCopy, connection: ConnectionParams, databases: int) 
     :param databases: how many are compared meanwhile, each within the deadline.
     """
     client = _dump_client(copy)
-    options = _repeated_options(copy.dump.manifest)
+    options = _repeated_options(copy.dump.manifest, create=copy.script_creates)
     params = connection if copy.database is None else connection.with_database(copy.database)
     with (
         client_environment(params) as env,
@@ -90,14 +108,11 @@ def dump_copy(copy: RestoredCopy, connection: ConnectionParams, databases: int) 
         yield process
 
 
-def compare_definitions(
-    copy: RestoredCopy, connection: ConnectionParams, dumped: ToolProcess
-) -> tuple[list[Difference], list[str]]:
+def compare_definitions(copy: RestoredCopy, connection: ConnectionParams, dumped: ToolProcess) -> ComparedDefinitions:
     """Compare the definition of every object.
 
     :param connection: to the copy's server.
     :param dumped: of :func:`dump_copy`.
-    :return: the differences, and notes on how they were searched.
     """
     manifest = copy.dump.manifest
     notes: list[str] = []
@@ -109,30 +124,56 @@ def compare_definitions(
             "the dump used filter files, which the manifest does not contain: objects missing from the dump "
             "were not searched"
         )
-    # A dump of the schemas that an option names writes CREATE SCHEMA public also for initdb's own.
+    if manifest.series.database is None:
+        notes.append("owners, privileges and comments of large objects are not compared in the dump of a cluster")
+    archived, restored = _both_sides(copy, connection, dumped)
+    found = compare_objects(archived, restored, definitions=exact)
+    differences, unproven = _separate_unproven(found, ignore_added=bool(manifest.options.get("filters")))
+    return ComparedDefinitions(differences=differences, unproven=unproven, notes=notes)
+
+
+def _both_sides(copy: RestoredCopy, connection: ConnectionParams, dumped: ToolProcess) -> tuple[Objects, Objects]:
+    """Return the definitions in the dump and in the copy without what cannot be compared."""
     skipped = toc_objects(entry for entry in copy.entries if entry.dump_id in copy.skipped)
     archived, restored, equal = _unequal(copy, dumped)
-    restored = without(restored, skipped)
-    if manifest.series.database is None:
-        archived, restored = _comparable(archived, connection.user), _comparable(restored, connection.user)
-        notes.append("owners, privileges and comments of large objects are not compared in the dump of a cluster")
-    else:
-        # Large objects are compared by their contents, or were not dumped.
-        common = archived.keys() & restored.keys()
-        archived, restored = (
-            without(side, [key for key in side if key[1] == "LARGE OBJECT" and key not in common])
-            for side in (archived, restored)
-        )
-        if not equal["LARGE OBJECT"] and not any(key[1] == "LARGE OBJECT" for key in archived):
-            restored = without(restored, _of_large_objects(restored))
-        if not copy.created_by_dump:
-            archived, restored = (without(side, _of_the_database(side)) for side in (archived, restored))
-    differences = [
-        Difference(found.kind.lower(), found.label, found.detail)
-        for found in compare_objects(archived, restored, definitions=exact)
-        if not (manifest.options.get("filters") and found.added)
-    ]
-    return differences, notes
+    for database in {key[0] for key in archived.keys() | skipped.keys() if key[1:] == _PUBLIC}:
+        if (database, *_PUBLIC) not in restored:
+            archived = without(archived, _of_public(archived, database))
+    for database in {key[0] for key in restored}:
+        # With quote_all_identifiers, pg_dump does not write the removal of this comment.
+        restored = without(restored, _standard_comments(restored, database) - archived.keys())
+    created = [key for key in restored if key[1] == "SCHEMA" and key[3] in copy.schemas]
+    restored = without(restored, [*skipped, *created])
+    if copy.dump.manifest.series.database is None:
+        return _comparable(archived, connection.user), _comparable(restored, connection.user)
+    # Large objects are compared by their contents, or were not dumped.
+    common = archived.keys() & restored.keys()
+    archived, restored = (
+        without(side, [key for key in side if key[1] == "LARGE OBJECT" and key not in common])
+        for side in (archived, restored)
+    )
+    if not equal["LARGE OBJECT"] and not any(key[1] == "LARGE OBJECT" for key in archived):
+        restored = without(restored, _of_large_objects(restored))
+    if not copy.created_by_dump:
+        archived, restored = (without(side, _of_the_database(side)) for side in (archived, restored))
+    return archived, restored
+
+
+def _separate_unproven(every: Iterable[ObjectDifference], *, ignore_added: bool) -> tuple[list[Difference], list[str]]:
+    """Return the differences that are the backup's fault, and those that may not be.
+
+    :param ignore_added: ignore objects that only the copy has.
+    """
+    differences, unproven = [], []
+    for found in every:
+        if found.only_money:
+            unproven.append(
+                f"{found.kind.lower()} {found.label} differs, perhaps because of another lc_monetary (type money): "
+                f"{found.detail}"
+            )
+        elif not (ignore_added and found.added):
+            differences.append(Difference(found.kind.lower(), found.label, found.detail))
+    return differences, unproven
 
 
 def _same_versions(manifest: Manifest, server: RehearsalServer) -> tuple[bool, str]:
@@ -159,7 +200,7 @@ def _dump_client(copy: RestoredCopy) -> Client:
     return client
 
 
-def _repeated_options(manifest: Manifest) -> DumpOptions | DumpAllOptions:
+def _repeated_options(manifest: Manifest, *, create: bool) -> DumpOptions | DumpAllOptions:
     """Return the options for the dump of the copy: those of the original dump, without rows."""
     given: Mapping[str, Any] = {n: v for n, v in manifest.options.items() if n not in _NOT_REPEATED}
     try:
@@ -168,7 +209,7 @@ def _repeated_options(manifest: Manifest) -> DumpOptions | DumpAllOptions:
             scoped = any((cluster.globals_only, cluster.roles_only, cluster.tablespaces_only))
             return cluster if scoped else replace(cluster, schema_only=True)
         if manifest.artifact.format == "plain":
-            options = DumpOptions(**{**given, "format": "plain", "create": bool(manifest.options.get("create"))})
+            options = DumpOptions(**{**given, "format": "plain", "create": create})
         else:
             options = DumpOptions(
                 **{**given, "format": "custom", "compress": "none", "clean": False, "if_exists": False}
@@ -209,9 +250,26 @@ def _comparable(objects: Objects, superuser: str) -> Objects:
 def _of_the_database(objects: Objects) -> list[Key]:
     """Return the keys of definitions that concern the database itself and contain its name."""
     about_it = ("DATABASE", "DATABASE PROPERTIES")
-    return [key for key in objects if key[1] in about_it or (not key[2] and key[3].startswith("DATABASE "))]
+    return [key for key in objects if key[1] in about_it or is_about("DATABASE", *key[1:])]
+
+
+def _of_public(objects: Objects, database: str | None) -> list[Key]:
+    """Return the keys of schema public, its removal and its standard comment.
+
+    pg_dump writes these only where an option or a filter file names the schema, and the dump of the copy may have been
+    made without: filter files are not repeated, nor are the options of an adopted dump known.
+    """
+    dropped = ("DROP SCHEMA IF EXISTS public", 'DROP SCHEMA IF EXISTS "public"')
+    keys: list[Key] = [(database, *_PUBLIC), *((database, "GLOBAL", None, statement) for statement in dropped)]
+    return [*keys, *_standard_comments(objects, database)]
+
+
+def _standard_comments(objects: Objects, database: str | None) -> set[Key]:
+    """Return the keys of the comment that every new database has on schema public."""
+    keys: list[Key] = [(database, "COMMENT", None, f"SCHEMA {name}") for name in ("public", '"public"')]
+    return {key for key in keys if all(map(is_standard_comment, objects.get(key, ())))}
 
 
 def _of_large_objects(objects: Objects) -> list[Key]:
     """Return the keys of large objects and their comments and privileges."""
-    return [key for key in objects if key[1] == "LARGE OBJECT" or (not key[2] and key[3].startswith("LARGE OBJECT "))]
+    return [key for key in objects if key[1] == "LARGE OBJECT" or is_about("LARGE OBJECT", *key[1:])]

@@ -12,6 +12,11 @@ from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
 
+_OF_A_PART = (
+    "data_only", "exclude_extensions", "exclude_schemas", "exclude_tables", "exclude_tables_and_children", "extensions",
+    "extra_args", "filters", "no_schema", "schemas", "sections", "statistics_only", "tables", "tables_and_children",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class RehearsedDump:
@@ -35,6 +40,11 @@ class RehearsedDump:
     def database(self) -> str | None:
         """The name of the dumped database; None for a cluster."""
         return self.manifest.series.database
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the dump's options, unknown if it was adopted, may have left out what its objects use."""
+        return "adopted_from" in self.manifest.origin or any(map(self.manifest.options.get, _OF_A_PART))
 
     @property
     def is_plain(self) -> bool:

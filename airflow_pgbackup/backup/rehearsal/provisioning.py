@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
+import psycopg
 from psycopg import sql
 
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, is_utf8
+from airflow_pgbackup.repository.source_roles import Membership
+
+# A cycle; a predefined role of another version; pg_database_owner, which has no explicit members.
+_IMPOSSIBLE = (
+    psycopg.errors.InvalidGrantOperation,
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.FeatureNotSupported,
+)
 
 
 def with_bootstrap_superuser(connection: ConnectionParams, name: str) -> ConnectionParams:
@@ -24,9 +34,9 @@ def with_bootstrap_superuser(connection: ConnectionParams, name: str) -> Connect
     :return: the connection of the new superuser.
     """
     ours = replace(connection, keywords={**connection.keywords, "user": f"pgb_{secrets.token_hex(8)}"})
-    with connection.connect() as session:
+    with connection.open_session() as session:
         session.execute(sql.SQL("CREATE ROLE {} SUPERUSER LOGIN").format(Identifier(ours.user)))
-    with ours.connect() as session:
+    with ours.open_session() as session:
         session.execute(sql.SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(connection.user), Identifier(name)))
     return ours
 
@@ -43,7 +53,7 @@ def check_extensions(
     :param label: names the server in errors.
     :raises NotProven: it lacks some.
     """
-    with connection.connect() as session:
+    with connection.open_session() as session:
         available = {name for (name,) in session.execute("select name from pg_catalog.pg_available_extensions")}
     missing = sorted(set(extensions) - available)
     if missing:
@@ -52,16 +62,58 @@ def check_extensions(
         )
 
 
-def create_roles(connection: ConnectionParams, names: Iterable[str]) -> None:
+def create_role(name: str, *, superuser: bool, bypass_rls: bool) -> sql.Composed:
+    """Return the statement that creates a stand-in for a role of a dump, which cannot log in."""
+    return sql.SQL("CREATE ROLE {} {} {} NOLOGIN").format(
+        Identifier(name),
+        sql.SQL("SUPERUSER" if superuser else "NOSUPERUSER"),
+        sql.SQL("BYPASSRLS" if bypass_rls else "NOBYPASSRLS"),
+    )
+
+
+def creatable_names(names: Iterable[str]) -> set[str]:
+    """Return the names without those of predefined roles and of PUBLIC, which a user mapping may be for."""
+    return {name for name in names if not name.startswith("pg_")} - {"public"}
+
+
+def create_roles(
+    connection: ConnectionParams, names: Iterable[str], superusers: Collection[str], bypass_rls: Collection[str]
+) -> set[str]:
     """Create stand-ins for the roles of a dump, so that owners and privileges are restored as dumped.
 
-    They are superusers, as event triggers and foreign-data wrappers must be owned by one, and cannot log in.
+    :param superusers: those of them to make superusers.
+    :param bypass_rls: those of them to give BYPASSRLS.
+    :return: the names of those that were created.
     """
-    names = {name for name in names if not name.startswith("pg_")} - {"public"}  # a user mapping may be for PUBLIC
-    with _accepting_names(connection, names) as accepting, accepting.connect() as session:
+    names = creatable_names(names)
+    with _accepting_names(connection, names) as accepting, accepting.open_session() as session:
         existing = {name for (name,) in session.execute("select rolname from pg_catalog.pg_roles")}
-        for name in sorted(names - existing):
-            session.execute(sql.SQL("CREATE ROLE {} SUPERUSER NOLOGIN").format(Identifier(name)))
+        missing = names - existing
+        for name in sorted(missing):
+            session.execute(create_role(name, superuser=name in superusers, bypass_rls=name in bypass_rls))
+    return missing
+
+
+def grant_memberships(connection: ConnectionParams, memberships: Collection[Membership]) -> None:
+    """Make roles members of others, except where a server can have no such membership: these are of a manifest."""
+    names = {name for each in memberships for name in (each.role, each.member)}
+    with _accepting_names(connection, names) as accepting, accepting.open_session() as session:
+        for each in memberships:
+            grant_membership(session, each)
+
+
+def grant_membership(session: psycopg.Connection[Any], membership: Membership) -> None:
+    """Make a role a member of another one, except where a server can have no such membership."""
+    role, member = Identifier(membership.role), Identifier(membership.member)
+    with suppress(*_IMPOSSIBLE), session.transaction():
+        session.execute(sql.SQL("GRANT {} TO {}").format(role, member))
+
+
+def make_superusers(connection: ConnectionParams, names: Collection[str]) -> None:
+    """Make roles superusers."""
+    with _accepting_names(connection, names) as accepting, accepting.open_session() as session:
+        for name in sorted(names):
+            session.execute(sql.SQL("ALTER ROLE {} SUPERUSER").format(Identifier(name)))
 
 
 @contextmanager
@@ -71,7 +123,7 @@ def _accepting_names(connection: ConnectionParams, names: Iterable[str]) -> Iter
         yield connection
         return
     ascii_database = connection.with_database(f"pgb_{secrets.token_hex(8)}")
-    with connection.connect() as session:
+    with connection.open_session() as session:
         name = Identifier(ascii_database.dbname)
         locale = "TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
         session.execute(sql.SQL("CREATE DATABASE {} {}").format(name, sql.SQL(locale)))
@@ -84,7 +136,7 @@ def create_tablespaces(connection: ConnectionParams, names: Iterable[str]) -> No
 
     https://www.postgresql.org/docs/current/runtime-config-developer.html
     """
-    with connection.connect() as session:
+    with connection.open_session() as session:
         existing = {name for (name,) in session.execute("select spcname from pg_catalog.pg_tablespace")}
         for name in sorted(set(names) - existing - {""}):
             session.execute(sql.SQL("CREATE TABLESPACE {} LOCATION ''").format(Identifier(name)))

@@ -10,17 +10,17 @@ from contextlib import contextmanager
 
 from airflow_pgbackup.backup.counters import RestoreCounter, restore_totals
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
-from airflow_pgbackup.backup.rehearsal.restore_steps import CopyRestore, RestoredCopy
+from airflow_pgbackup.backup.rehearsal.restore_steps import SKIPPED_PUBLIC, CopyRestore, RestoredCopy
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.errors import DeadlineExceeded, ToolError, ToolKilled
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
+from airflow_pgbackup.postgres.definitions.schemas import schemas_missing_from
 from airflow_pgbackup.processors import usable_processors
 
 NOT_CREATED = "settings, privileges and comment of the database were not rehearsed: the dump did not create the copy"
 _ON_LOGIN = re.compile(r' ON "?login"?\s+(?:WHEN|EXECUTE) ')
-_BUILT_IN_SCHEMAS = frozenset({None, "", "public", "pg_catalog", "information_schema"})
 
 
 class ArchiveRestore(CopyRestore):
@@ -30,24 +30,13 @@ class ArchiveRestore(CopyRestore):
     """
 
     def __init__(self, dump: RehearsedDump, server: RehearsalServer, toc: Toc) -> None:
-        super().__init__(dump, server)
+        extensions = any(entry.kind == "EXTENSION" for entry in toc.entries)
+        super().__init__(dump, server, schemas_missing_from(toc.entries), extensions=extensions)
         self._database = toc.database
         self._entries = toc.entries
         self.copy.database = toc.database
         self.copy.entries = toc.entries
-        # Schemas of dumped objects that are not in the dump: it was made of some tables.
-        dumped = {entry.name for entry in toc.entries if entry.kind == "SCHEMA"}
-        used = {entry.schema for entry in toc.entries if entry.schema not in _BUILT_IN_SCHEMAS}
-        self._schemas = sorted(map(str, used - dumped))
-        has_database = any(entry.kind == "DATABASE" for entry in toc.entries)
-        self._create = has_database and not self._schemas and server.keeps_database_name
-        if has_database and not self._create:
-            self.copy.created_by_dump = False
-            self.copy.notes.append(NOT_CREATED)
-        if self._schemas:
-            self.copy.notes.append(
-                f"schemas that the dump uses but does not contain were created empty: {', '.join(self._schemas)}"
-            )
+        self._has_database = any(entry.kind == "DATABASE" for entry in toc.entries)
 
     def run(self) -> RestoredCopy:
         """Restore, in parallel if possible.
@@ -58,10 +47,10 @@ class ArchiveRestore(CopyRestore):
         for entry in self._entries:
             if _creates_public(entry):
                 self.copy.skipped.add(entry.dump_id)
-                self.copy.notes.append("skipped CREATE SCHEMA public: every new database has the schema")
+                self.copy.notes.append(SKIPPED_PUBLIC)
         jobs = self._jobs()
         try:
-            self.copy.seconds = self.with_missing_roles(lambda: self._attempt(jobs))
+            self.copy.seconds = self.with_missing(lambda: self._attempt(jobs))
         except (ToolKilled, DeadlineExceeded):
             raise
         except ToolError as error:
@@ -70,11 +59,20 @@ class ArchiveRestore(CopyRestore):
             # With several jobs the order differs from the archive's. A CHECK constraint that reads another table, or
             # foreign keys of an extension's tables, can then fail, although pg_restore as most people run it succeeds.
             self.dump.log(f"restoring again with one job, because {jobs} jobs failed: {error.message}")
-            self.copy.seconds = self.with_missing_roles(lambda: self._attempt(1))
+            self.copy.seconds = self.with_missing(lambda: self._attempt(1))
             self.copy.notes.append(
                 f"restores with one job only (without --jobs); error with {jobs} jobs: {error.message}"
             )
+        self.note_schemas()
+        if self._has_database and not self._create:
+            self.copy.created_by_dump = False
+            self.copy.notes.append(NOT_CREATED)
         return self.copy
+
+    @property
+    def _create(self) -> bool:
+        """Whether pg_restore creates the database; not if schemas must be created in it before."""
+        return self._has_database and not self.copy.schemas and self.server.keeps_database_name
 
     def _jobs(self) -> int:
         """Return the number of jobs: by the processors of this process, and by the server's connections."""
@@ -91,7 +89,7 @@ class ArchiveRestore(CopyRestore):
             params = self.server.drop_database(self._database)
         else:
             properties = DatabaseProperties.of_entries(self._entries)
-            params = self.create_database(self._database, self._schemas, properties.create)
+            params = self.create_database(self._database, properties.create)
         argv: list[os.PathLike[str] | str] = [self.server.loader.tool("pg_restore"), "--no-password", "--exit-on-error"]
         argv.append("--dbname=")  # pg_restore then uses PGDATABASE, and does not parse it as a connection string
         argv += ["--create"] * self._create + [f"--jobs={jobs}"] * (jobs > 1)

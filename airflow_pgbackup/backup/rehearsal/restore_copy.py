@@ -14,12 +14,14 @@ from airflow_pgbackup.backup.rehearsal.restore_archive import ArchiveRestore
 from airflow_pgbackup.backup.rehearsal.restore_script import ScriptRestore
 from airflow_pgbackup.backup.rehearsal.restore_steps import RestoredCopy
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
-from airflow_pgbackup.backup.rehearsal.verdict import judge
-from airflow_pgbackup.errors import ConnectError, DeadlineExceeded, NotProven, ToolError, ToolKilled
+from airflow_pgbackup.backup.rehearsal.verdict import judge, lacking_privilege
+from airflow_pgbackup.errors import ConnectError, DeadlineExceeded, NotProven, PgBackupError, ToolError, ToolKilled
 from airflow_pgbackup.postgres.definitions.script_scan import ScriptSummary
 
 # Errors on a scratch server because of its own roles: an owner of event triggers, for example, must be a superuser.
-_ROLE_TOO_WEAK = re.compile(r"must be (?:a )?superuser|permission denied", re.IGNORECASE)
+_ROLE_TOO_WEAK = re.compile(
+    r"must be (?:a )?superuser|permission denied|query would be affected by row-level security", re.IGNORECASE
+)
 
 
 def restore_copy(dump: RehearsedDump, definitions: Definitions, server: RehearsalServer) -> RestoredCopy:
@@ -30,20 +32,47 @@ def restore_copy(dump: RehearsedDump, definitions: Definitions, server: Rehearsa
     :raises VerificationFailed: the dump cannot be restored.
     """
     try:
-        if definitions.toc:
-            return ArchiveRestore(dump, server, definitions.toc).run()
-        return ScriptRestore(dump, server, definitions.script or ScriptSummary()).run()
+        return _restore(dump, definitions, server)
     except (DeadlineExceeded, ToolKilled):
         raise
     except ToolError as error:
-        text = "\n".join(error.stderr)
-        if not server.keeps_database_name and (match := _ROLE_TOO_WEAK.search(text)):
-            line = next(line for line in error.stderr if match[0] in line)
-            raise NotProven(
-                f"a role on {server.label} lacks the privileges to own its objects: {line.strip()}",
-                hint="Make the role a superuser there, or drop it, so that the rehearsal creates a stand-in.",
-            ) from None
-        raise judge(error, server.label, server.sqlstate, _version_differences(dump, server, definitions)) from None
+        lacking = server.plain_roles and lacking_privilege(error, server.sqlstate)
+        if not lacking:
+            raise _judge(error, dump, definitions, server) from None
+    # The role may have had the privileges as a superuser or by a membership: is there any other fault?
+    dump.log(f"restoring again with superusers as owners: {lacking}")
+    server.make_superusers()
+    try:
+        _restore(dump, definitions, server)
+    except (DeadlineExceeded, ToolKilled):
+        raise
+    except ToolError as error:
+        raise _judge(error, dump, definitions, server) from None
+    raise NotProven(
+        f"it restores only if a role that owns some of its objects has privileges that the dump does not contain: "
+        f"{lacking}",
+        hint="A restore fails likewise unless that role is a superuser, or has the privileges by a membership: grant "
+        "them to it in the source and dump again, or rehearse on a scratch server that has the roles of the source.",
+    )
+
+
+def _restore(dump: RehearsedDump, definitions: Definitions, server: RehearsalServer) -> RestoredCopy:
+    if definitions.toc:
+        return ArchiveRestore(dump, server, definitions.toc).run()
+    return ScriptRestore(dump, server, definitions.script or ScriptSummary()).run()
+
+
+def _judge(error: ToolError, dump: RehearsedDump, definitions: Definitions, server: RehearsalServer) -> PgBackupError:
+    """Return the error to raise instead of a program's error."""
+    text = "\n".join(error.stderr)
+    if not server.keeps_database_name and (match := _ROLE_TOO_WEAK.search(text)):
+        line = next(line for line in error.stderr if match[0] in line)
+        return NotProven(
+            f"a role on {server.label} lacks the privileges to own its objects: {line.strip()}",
+            hint="Give the role there the attributes and memberships that it has on the source.",
+        )
+    versions = _version_differences(dump, server, definitions)
+    return judge(error, server.label, server.sqlstate, versions, is_part=dump.is_part)
 
 
 def _version_differences(dump: RehearsedDump, server: RehearsalServer, definitions: Definitions) -> list[str]:

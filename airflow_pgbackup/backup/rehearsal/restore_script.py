@@ -8,8 +8,8 @@ from airflow_pgbackup.backup.rehearsal.cluster_globals import ClusterGlobals
 from airflow_pgbackup.backup.rehearsal.definitions import open_script
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
 from airflow_pgbackup.backup.rehearsal.provisioning import with_bootstrap_superuser
-from airflow_pgbackup.backup.rehearsal.restore_steps import CopyRestore, RestoredCopy
-from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
+from airflow_pgbackup.backup.rehearsal.restore_steps import SKIPPED_PUBLIC, CopyRestore, RestoredCopy
+from airflow_pgbackup.backup.rehearsal.server import RehearsalServer, create_schemas
 from airflow_pgbackup.byte_streams import CountingReader
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.definitions.script_scan import CREATE_PUBLIC, ScriptSummary
@@ -25,8 +25,14 @@ class ScriptRestore(CopyRestore):
     """
 
     def __init__(self, dump: RehearsedDump, server: RehearsalServer, summary: ScriptSummary) -> None:
-        super().__init__(dump, server)
+        sections = [] if summary.cluster else summary.sections
+        schemas = {name for section in sections for name in section.schemas.missing()}
+        extensions = any(section.requirements.extensions for section in sections)
+        super().__init__(dump, server, schemas, extensions=extensions)
         self._summary = summary
+        # The database of a script that creates it; the options of an adopted dump are not known.
+        if created := next((section.database for section in sections if section.creates), None):
+            self.copy.script_creates, self.copy.database = True, created
         self._globals = ClusterGlobals(summary.globals if summary.cluster else [])
 
     def run(self) -> RestoredCopy:
@@ -41,8 +47,16 @@ class ScriptRestore(CopyRestore):
         else:
             for section in self._summary.sections:
                 self.server.provide(section.requirements)
-        self.copy.seconds = self.with_missing_roles(self._attempt)
+        if self._skips_public:
+            self.copy.notes.append(SKIPPED_PUBLIC)
+        self.copy.seconds = self.with_missing(self._attempt)
+        self.note_schemas()
         return self.copy
+
+    @property
+    def _skips_public(self) -> bool:
+        """Whether the script creates schema public, which every new database has."""
+        return any(section.makes_public and not section.drops_public for section in self._summary.sections)
 
     def _check(self) -> None:
         """Check that the script can be rehearsed on this server.
@@ -50,7 +64,8 @@ class ScriptRestore(CopyRestore):
         :raises NotProven: it cannot.
         """
         options = self.dump.manifest.options
-        if options.get("clean") and not options.get("if_exists"):
+        dropping = options.get("clean") and not options.get("if_exists")
+        if dropping or any(section.drops for section in self._summary.sections):
             raise NotProven(
                 "the dump drops objects before it creates them, which fails in an empty database",
                 hint=f"Dump with {parameter('if_exists', True)} beside {parameter('clean', True)}, or without it.",
@@ -65,16 +80,15 @@ class ScriptRestore(CopyRestore):
             )
 
     def _attempt(self) -> None:
-        params, database = self.copy.connection, self.dump.database
+        params, database = self.copy.connection, self.copy.database
         if database is not None:
-            if self.dump.manifest.options.get("create"):
+            if self.copy.script_creates:
                 params = self.server.drop_database(database)
             else:
-                params = self.create_database(database, [], None)
+                params = self.create_database(database, None)
         manifest = self.dump.manifest
         instead = dict(self._globals.replacements)
-        if manifest.options.get("schemas"):
-            # Where an option names schema public, pg_dump writes its creation although every new database has it.
+        if self._skips_public:
             instead |= dict.fromkeys(CREATE_PUBLIC, b"")
         with (
             open_script(self.dump) as source,
@@ -84,5 +98,8 @@ class ScriptRestore(CopyRestore):
         ):
             for name, part in sessions(CountingReader(source, step.advance), instead=instead):
                 psql = guarded(self.server.loader, part)
-                target = params if name is None else self.copy.connection.with_database(os.fsdecode(name))
+                target = params
+                if name is not None:
+                    target = self.copy.connection.with_database(os.fsdecode(name))
+                    create_schemas(target, sorted(self.copy.schemas))
                 self.run_tool(psql.argv, target, psql.stdin, may_start_processes=False)

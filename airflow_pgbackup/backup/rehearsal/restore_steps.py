@@ -16,11 +16,15 @@ from airflow_pgbackup.errors import NotProven, ToolError
 from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.connection.timeouts import no_timeouts
 from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
 from airflow_pgbackup.postgres.tools.process import ToolProcess
 
 _ROLE_MISSING = re.compile(r'role "(.+)" does not exist')
-_ROLE_ATTEMPTS = 20
+_ATTEMPTS = 20
+
+SKIPPED_PUBLIC = "skipped CREATE SCHEMA public: every new database has the schema"
+"""Where an option or a filter file names the schema, pg_dump writes its creation."""
 
 
 @dataclass
@@ -32,8 +36,10 @@ class RestoredCopy:
     :ivar connection: a superuser's connection to that server.
     :ivar database: the name of the copy; None for a cluster, whose databases have their own names.
     :ivar created_by_dump: whether the dump created the copy's database, with its settings, privileges and comment.
+    :ivar script_creates: the dump is a script with CREATE DATABASE.
     :ivar entries: the table of contents of an archive; empty for plain dumps.
     :ivar skipped: dump ids of the entries that were not restored.
+    :ivar schemas: those that the rehearsal created, because the dump uses but does not contain them.
     :ivar notes: what was handled specially, for the report.
     :ivar seconds: the duration of the successful attempt.
     """
@@ -43,48 +49,85 @@ class RestoredCopy:
     connection: ConnectionParams
     database: str | None
     created_by_dump: bool
+    script_creates: bool = False
     entries: list[TocEntry] = field(default_factory=list)
     skipped: set[int] = field(default_factory=set)
+    schemas: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
 
 class CopyRestore:
-    """Restores a dump into a rehearsal's server."""
+    """Restores a dump into a rehearsal's server.
 
-    def __init__(self, dump: RehearsedDump, server: RehearsalServer) -> None:
+    :param schemas: those that the dump uses but does not contain, as a dump of some tables.
+    :param extensions: the dump creates extensions, which may create some of these schemas.
+    """
+
+    def __init__(self, dump: RehearsedDump, server: RehearsalServer, schemas: set[str], *, extensions: bool) -> None:
         self.dump = dump
         self.server = server
         self.copy = RestoredCopy(dump, server, server.params, dump.database, server.keeps_database_name)
+        self._lacking = schemas if dump.is_part else set()
+        if not extensions:
+            self.copy.schemas |= self._lacking
 
-    def with_missing_roles(self, attempt: Callable[[], None]) -> float:
-        """Attempt a restore, and repeat it after creating roles that it reports as missing.
+    def with_missing(self, attempt: Callable[[], None]) -> float:
+        """Attempt a restore, and repeat it with the roles and schemas that it reports as missing.
 
         :return: the seconds of the attempt that succeeded.
         :raises ToolError: the attempt failed for another reason.
-        :raises NotProven: roles are still missing after many attempts.
+        :raises NotProven: something is still missing after many attempts.
         """
-        for _ in range(_ROLE_ATTEMPTS):
+        for _ in range(_ATTEMPTS):
             start = time.monotonic()
             try:
                 attempt()
             except ToolError as error:
-                missing = {match[1] for match in map(_ROLE_MISSING.search, error.stderr) if match}
-                if not missing or self.dump.database is None:
+                if not self._provide_missing(error):
                     raise
-                self.dump.log(f"creating stand-ins for roles {', '.join(sorted(missing))} and restoring again")
-                self.server.create_roles(missing)
                 continue
             return time.monotonic() - start
         raise NotProven(
-            f"the dump still refers to missing roles after {_ROLE_ATTEMPTS} attempts",
+            f"the dump still refers to missing roles or schemas after {_ATTEMPTS} attempts",
             hint="Report this together with the dump's log.",
         )
 
-    def create_database(self, database: str, schemas: list[str], create: DatabaseStatement | None) -> ConnectionParams:
-        """Create the empty database of an attempt."""
+    def _provide_missing(self, error: ToolError) -> bool:
+        """Create the roles, and note the schemas, that an attempt lacked; return False if it failed otherwise.
+
+        :raises NotProven: a predefined role is missing, which cannot be created.
+        """
+        if self.dump.database is None:
+            return False
+        text = "\n".join(error.stderr)
+        if roles := {match[1] for match in map(_ROLE_MISSING.search, error.stderr) if match}:
+            if predefined := sorted(name for name in roles if name.startswith("pg_")):
+                raise NotProven(
+                    f"{self.server.label} lacks predefined roles that the dump refers to: {', '.join(predefined)}",
+                    hint="Rehearse on a scratch server that has them, of the source's version or distribution "
+                    "(scratch_conn_id, --scratch).",
+                )
+            self.dump.log(f"creating stand-ins for roles {', '.join(sorted(roles))} and restoring again")
+            self.server.create_roles(roles)
+        schemas = {name for name in self._lacking - self.copy.schemas if f'schema "{name}" does not exist' in text}
+        if schemas:
+            self.dump.log(f"creating schemas {', '.join(sorted(schemas))} and restoring again")
+            self.copy.schemas |= schemas
+        return bool(roles or schemas)
+
+    def note_schemas(self) -> None:
+        """Note for the report which schemas were created."""
+        if self.copy.schemas:
+            self.copy.notes.append(
+                "schemas that the dump uses but does not contain were created empty: "
+                f"{', '.join(sorted(self.copy.schemas))}"
+            )
+
+    def create_database(self, database: str, create: DatabaseStatement | None) -> ConnectionParams:
+        """Create the empty database of an attempt, with the schemas that the dump lacks."""
         encoding = self.dump.manifest.source.encoding or "UTF8"
-        created = self.server.create_database(database, encoding, schemas, create)
+        created = self.server.create_database(database, encoding, sorted(self.copy.schemas), create)
         self.copy.database = created.dbname
         return created
 
@@ -105,9 +148,8 @@ class CopyRestore:
         """
         with client_environment(params) as env:
             # The database's own settings are restored before its tables, and must not affect the restore.
-            pinned = "-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off "
-            pinned += self.server.session_options
-            env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} {pinned}".strip()
+            pinned = f"{no_timeouts(self.server.major)} -c default_transaction_read_only=off"
+            env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} {pinned} {self.server.session_options}".strip()
             with ToolProcess(
                 argv,
                 env=env,

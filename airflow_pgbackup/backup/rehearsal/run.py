@@ -16,7 +16,6 @@ from pathlib import Path
 import psycopg
 
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.databases.sessions import server_message
 from airflow_pgbackup.backup.progress import human_seconds
 from airflow_pgbackup.backup.rehearsal.comparison import Rehearsal, compare_copy
 from airflow_pgbackup.backup.rehearsal.definitions import Definitions, read_definitions
@@ -30,14 +29,15 @@ from airflow_pgbackup.errors import DeadlineExceeded, NotProven, ToolError, Tool
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader
 from airflow_pgbackup.postgres.archive.toc import Toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.server_errors import server_message
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.threads import result_of
 
-_PHASES = 6
-"""Phases that may each take the deadline: restore, restore with one job, read the archive, compare rows, compare rows
-as sets, compare definitions."""
+_PHASES = 7
+"""Phases that may each take the deadline: wait for other rehearsals, restore, restore with one job, read the archive,
+compare rows, compare rows as sets, compare definitions."""
 
 
 def rehearse(

@@ -8,31 +8,28 @@ again. But the dump's SQL runs as a superuser, so the server should have no othe
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import psycopg
-from psycopg import sql
-
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.databases.sessions import fetch_column, fetch_value, session
+from airflow_pgbackup.backup.databases.sessions import fetch_column, fetch_value, session, translated_errors
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
 from airflow_pgbackup.backup.rehearsal import provisioning
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
 from airflow_pgbackup.backup.rehearsal.programs import choose_loader, choose_plain_loader
 from airflow_pgbackup.backup.rehearsal.server import MOST_JOBS, RehearsalServer, create_schemas
+from airflow_pgbackup.backup.rehearsal.stand_ins import StandIn, StandIns
 from airflow_pgbackup.errors import ClientError, ConfigurationError, ConnectError, NotProven, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
-from airflow_pgbackup.postgres.sql.anybytes import Identifier, is_utf8
+from airflow_pgbackup.postgres.sql.anybytes import is_utf8
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.clients import find_clients, where_to_get
-
-_STAND_IN = "stand-in of airflow-pgbackup, for a rehearsal"
+from airflow_pgbackup.repository.source_roles import SourceRoles
 
 
 @dataclass(kw_only=True)
@@ -41,10 +38,12 @@ class ScratchServer(RehearsalServer):
 
     :ivar server: facts about it.
     :ivar temporary: its temporary databases.
+    :ivar shared_roles: stand-ins for roles that it lacks.
     """
 
     server: ServerInfo
     temporary: TemporaryDatabases
+    shared_roles: StandIns
 
     local: ClassVar[bool] = False
     keeps_database_name: ClassVar[bool] = False
@@ -79,22 +78,32 @@ class ScratchServer(RehearsalServer):
                 f"{self.label} lacks {'tablespaces' if len(missing) > 1 else 'tablespace'} {', '.join(missing)}",
                 hint="Create them on the scratch server, in any directory.",
             )
-        self.create_roles(needs.roles)
+        self.create_roles(needs.roles, needs.superusers)
 
-    def create_roles(self, names: Iterable[str]) -> None:
+    def _create_roles(self, names: Iterable[str], superusers: Collection[str]) -> set[str]:
+        names = provisioning.creatable_names(names)
         with session(self.params) as connection:
             existing = set(fetch_column(connection, "SELECT rolname FROM pg_catalog.pg_roles"))
-            missing = [name for name in sorted(set(names) - existing - {"public"}) if not name.startswith("pg_")]
-            if not_utf8 := [name for name in missing if not is_utf8(name)]:
-                raise NotProven(
-                    f"{self.label} lacks roles whose names are not UTF-8: {', '.join(not_utf8)}",
-                    hint="Create them there from an SQL_ASCII database, or rehearse in a throwaway server.",
-                )
-            for name in missing:
-                role = Identifier(name)
-                with connection.transaction():
-                    connection.execute(sql.SQL("CREATE ROLE {} SUPERUSER NOLOGIN").format(role))
-                    connection.execute(sql.SQL("COMMENT ON ROLE {} IS {}").format(role, sql.Literal(_STAND_IN)))
+        if not_utf8 := sorted(name for name in names - existing if not is_utf8(name)):
+            raise NotProven(
+                f"{self.label} lacks roles whose names are not UTF-8: {', '.join(not_utf8)}",
+                hint="Create them there from an SQL_ASCII database, or rehearse in a throwaway server.",
+            )
+        source = self.source_roles
+        bypass_rls = set(source.bypass_rls)
+        wanted = {name: StandIn(name in superusers, name in bypass_rls, source.granted_to(name)) for name in names}
+        with self._changing_stand_ins():
+            return self.shared_roles.create(wanted)
+
+    def make_superusers(self) -> None:
+        with self._changing_stand_ins():
+            self.shared_roles.make_superusers(self.plain_roles)
+        self.plain_roles.clear()
+
+    @contextmanager
+    def _changing_stand_ins(self) -> Iterator[None]:
+        with not_proven_if_failing(self.label), translated_errors("changing stand-ins for roles"):
+            yield
 
     def drop_database(self, database: str) -> ConnectionParams:
         raise AssertionError(f"{database} on a scratch server must not be dropped")
@@ -157,7 +166,8 @@ def use_scratch_server(dump: RehearsedDump, connection: ConnectionParams) -> Ite
     except ClientError as error:
         raise NotProven(error.message, hint=error.hint) from None
     with ExitStack() as stack:
-        stack.callback(_drop_stand_ins, connection)
+        shared_roles = StandIns(connection, label=label, timeout=dump.deadline, cancel=cancel, say=dump.log)
+        stack.enter_context(shared_roles)
         with not_proven_if_failing(label):
             temporary = stack.enter_context(TemporaryDatabases(connection, cancel=cancel, say=dump.log))
         yield ScratchServer(
@@ -166,8 +176,10 @@ def use_scratch_server(dump: RehearsedDump, connection: ConnectionParams) -> Ite
             programs=programs,
             loader=loader,
             notes=(f"rehearsed on {label}",),
+            source_roles=manifest.source.roles or SourceRoles(),
             server=server,
             temporary=temporary,
+            shared_roles=shared_roles,
         )
 
 
@@ -178,17 +190,3 @@ def not_proven_if_failing(label: str) -> Iterator[None]:
         yield
     except (ConfigurationError, ConnectError, RestoreError) as error:
         raise NotProven(f"{label}: {error.message}", hint=error.hint) from None
-
-
-def _drop_stand_ins(connection: ConnectionParams) -> None:
-    """Drop stand-ins, also those of killed rehearsals. Those of running rehearsals own objects, so they stay."""
-    with suppress(ConnectError, psycopg.Error), session(connection) as session_:
-        roles = fetch_column(
-            session_,
-            "SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE NOT r.rolcanlogin "
-            "AND pg_catalog.shobj_description(r.oid, 'pg_authid') = %s",
-            [_STAND_IN],
-        )
-        for name in roles:
-            with suppress(psycopg.errors.DependentObjectsStillExist, psycopg.errors.UndefinedObject):
-                session_.execute(sql.SQL("DROP ROLE {}").format(Identifier(name)))

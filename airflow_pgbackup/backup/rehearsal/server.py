@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,6 +27,7 @@ from airflow_pgbackup.postgres.sql.anybytes import Identifier
 from airflow_pgbackup.postgres.tools.capabilities import has_login_triggers
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.source_roles import SourceRoles
 from airflow_pgbackup.settings import Settings
 from airflow_pgbackup.text import printable
 
@@ -36,6 +37,9 @@ _LOST = re.compile(
 )
 _LOGGED = re.compile(r"([0-9A-Z]{5}) (?:ERROR|FATAL|PANIC): +(.*)")
 _LOG_TAIL = 1 << 20  # bytes
+
+# A role of this name was most likely the bootstrap superuser of the dumped server.
+_CONVENTIONAL_SUPERUSER = "postgres"
 
 MOST_JOBS = 20
 """The most sessions of a restore; the other connections are for the comparison."""
@@ -54,6 +58,9 @@ class RehearsalServer:
     :ivar loader: the client that restores.
     :ivar containment: how the dump's SQL is isolated, for the log.
     :ivar notes: about the server, for the report.
+    :ivar source_roles: what the manifest says about the roles of the dumped database.
+    :ivar stand_ins: the roles that this rehearsal created in a throwaway server; no other role is given rights there.
+    :ivar plain_roles: stand-ins for roles of the dump that are not superusers.
     """
 
     params: ConnectionParams
@@ -65,6 +72,9 @@ class RehearsalServer:
     log: Path | None = None
     containment: str = ""
     notes: tuple[str, ...] = ()
+    source_roles: SourceRoles = field(default_factory=SourceRoles)
+    stand_ins: set[str] = field(default_factory=set)
+    plain_roles: set[str] = field(default_factory=set)
 
     local: ClassVar[bool] = True
     """Whether the server reads and writes files of this machine."""
@@ -118,12 +128,40 @@ class RehearsalServer:
         :raises NotProven: the server lacks something.
         """
         provisioning.check_extensions(self.params, needs.extensions)
-        self.create_roles(needs.roles)
+        self.create_roles(needs.roles, needs.superusers)
         provisioning.create_tablespaces(self.params, needs.tablespaces)
 
-    def create_roles(self, names: Iterable[str]) -> None:
-        """Create stand-ins for the roles that do not exist."""
-        provisioning.create_roles(self.params, names)
+    def create_roles(self, names: Iterable[str], superusers: Collection[str] = ()) -> None:
+        """Create stand-ins for the roles that do not exist.
+
+        A dump does not contain their attributes and memberships, its manifest may. A stand-in is a superuser only if
+        the role was one, is called postgres, or owns something that only a superuser may own.
+
+        :param superusers: roles that own such a thing.
+        """
+        source = self.source_roles
+        superusers = {*superusers, *source.superusers, _CONVENTIONAL_SUPERUSER}
+        created = self._create_roles(source.with_inherited(names), superusers)
+        self.plain_roles |= created - superusers
+
+    def _create_roles(self, names: Iterable[str], superusers: Collection[str]) -> set[str]:
+        """Create the roles that do not exist, with their memberships; return their names."""
+        source = self.source_roles
+        created = provisioning.create_roles(self.params, names, superusers, set(source.bypass_rls))
+        self.stand_ins |= created
+        memberships = [each for each in source.memberships if each.member in self.stand_ins and self._grants(each.role)]
+        if created and memberships:
+            provisioning.grant_memberships(self.params, memberships)
+        return created
+
+    def _grants(self, role: str) -> bool:
+        """Return whether a stand-in may become a member of a role: of a stand-in, or a predefined one."""
+        return role in self.stand_ins or role.startswith("pg_")
+
+    def make_superusers(self) -> None:
+        """Make all stand-ins superusers."""
+        provisioning.make_superusers(self.params, self.plain_roles)
+        self.plain_roles.clear()
 
     def drop_database(self, database: str) -> ConnectionParams:
         """Drop a database.
@@ -185,7 +223,7 @@ class RehearsalServer:
 
     def _has_ended(self) -> bool:
         try:
-            self.params.connect().close()
+            self.params.open_session().close()
         except ConnectError:
             return True
         return False
@@ -210,6 +248,7 @@ def start_throwaway_server(
             sandbox=server.sandbox,
             socket_dir=server.socket_dir if server.sandbox else None,
             log=server.log_path,
+            source_roles=manifest.source.roles or SourceRoles(),
         )
         if server.sandbox:
             started.containment = f"in a sandbox, as uid {server.sandbox.uid}"
@@ -227,6 +266,8 @@ def start_throwaway_server(
 
 def create_schemas(database: ConnectionParams, names: Sequence[str]) -> None:
     """Create the schemas that a dump of some tables uses but does not contain."""
+    if not names:
+        return
     with session(database) as connection:
         for name in names:
             connection.execute(sql.SQL("CREATE SCHEMA {}").format(Identifier(name)))

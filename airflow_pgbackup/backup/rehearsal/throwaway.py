@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from airflow_pgbackup.backup.databases.extensions import DATABASE_SETTINGS
-from airflow_pgbackup.backup.progress import human_bytes
-from airflow_pgbackup.errors import NotProven
+from airflow_pgbackup.backup.rehearsal.disk_space import check_disk_space
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.processors import usable_processors
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
-from airflow_pgbackup.wording import setting
-
-ROOM = 1.3
-"""Bytes of disk needed for each byte of the dumped database: the copy is smaller, but there is WAL."""
-
-_SPARE = 256 * 1024**2  # an empty cluster and its first WAL
 
 # For bulk loading, with memory for a machine that also runs other programs.
 BULK_LOAD = {
@@ -59,22 +50,6 @@ PRELOADED: dict[str, dict[str, str]] = {
     "set_user": {},
     "timescaledb": {"timescaledb.telemetry_level": "off", "timescaledb.max_background_workers": "0"},
 }
-
-
-def check_disk_space(manifest: Manifest, settings: Settings) -> None:
-    """Check the free disk space.
-
-    :raises NotProven: the disk would fill up.
-    """
-    directory = settings.temp_dir or tempfile.gettempdir()
-    needed = int((manifest.source.size_bytes or 3 * manifest.artifact.size) * ROOM) + _SPARE
-    free = shutil.disk_usage(directory).free
-    if free < needed:
-        raise NotProven(
-            f"a rehearsal of {human_bytes(manifest.source.size_bytes or 0)} needs about {human_bytes(needed)} in "
-            f"{directory}, but {human_bytes(free)} are free",
-            hint=f"Set {setting('temp_dir')} to a directory on a larger disk.",
-        )
 
 
 @contextmanager

@@ -30,11 +30,12 @@ _LACKING: list[tuple[re.Pattern[str], str]] = [
     for pattern, hint in [
         (
             r"extension \"[^\"]*\" is not available|could not open extension control file|has no installation script"
-            r"|could not access file \"\$libdir|could not load library",
+            r"|could not access file \"\$libdir|could not load library|could not find function \".*\" in file",
             f"Install the extension's package for this PostgreSQL on the worker, or {_SCRATCH}.",
         ),
         (
-            r"shared_preload_libraries|unrecognized configuration parameter|can only (?:be )?(?:create|load|install)"
+            r"security label providers? .*loaded|shared_preload_libraries"
+            r"|unrecognized configuration parameter|can only (?:be )?(?:create|load|install)"
             r"|must be preloaded",
             "The database needs a server that preloads the library of an extension: install its package on the worker, "
             f"or {_SCRATCH}.",
@@ -43,6 +44,11 @@ _LACKING: list[tuple[re.Pattern[str], str]] = [
             r"invalid (?:LC_\w+ )?locale name|locale .* not (?:found|available)|could not create locale"
             r"|ICU is not supported|collation \"?.* (?:for encoding .* )?does not exist|could not open collator",
             f"Rehearse with a PostgreSQL that has the locale (the distribution's has ICU), or {_SCRATCH}.",
+        ),
+        (
+            r"invalid value for parameter|outside the valid range for parameter|time zone \".*\" not recognized",
+            "Rehearse with a PostgreSQL that accepts the setting, of the source's version, locales and time zones, "
+            f"or {_SCRATCH}.",
         ),
         (
             r"unsupported XML feature|compression method \w+ not supported",
@@ -119,7 +125,25 @@ _UNDEFINED = ("42883", "42P01", "42704")  # function, relation, object
 _NAMES = ("42P01", "42883", "42703", "42704", "3F000")
 
 
-def judge(error: ToolError, label: str, sqlstate: SqlState, other_versions: Sequence[str] = ()) -> PgBackupError:
+_LACKS_PRIVILEGE = re.compile(
+    r"permission denied (?:for|to) |must be (?:a )?superuser|must be owner|must be able to SET ROLE"
+    r"|query would be affected by row-level security"
+)
+_PRIVILEGE_STATES = ("42501", "P0001")  # insufficient_privilege; raise_exception, as of a function that checks its user
+
+
+def lacking_privilege(error: ToolError, sqlstate: SqlState) -> str | None:
+    """Return the message of an error that may come from a role without the privileges of the source's role, or None."""
+    for line in errors_of(error.stderr) or list(error.stderr[-1:]):
+        message = _text(line)
+        if _LACKS_PRIVILEGE.search(message) or sqlstate(message) in _PRIVILEGE_STATES:
+            return message
+    return None
+
+
+def judge(
+    error: ToolError, label: str, sqlstate: SqlState, other_versions: Sequence[str] = (), *, is_part: bool = False
+) -> PgBackupError:
     """Return the error to raise instead of a program's error.
 
     :param error: of pg_restore or psql.
@@ -127,6 +151,7 @@ def judge(error: ToolError, label: str, sqlstate: SqlState, other_versions: Sequ
     :param sqlstate: looks up the SQLSTATE; if it is unknown, the message decides.
     :param other_versions: a line for each extension whose version on the server differs from the source's. An object
         that does not exist may then belong to the source's version.
+    :param is_part: the dump may lack what its objects use, because its options left that out.
     :return: :class:`VerificationFailed`; or :class:`NotProven`, with what is missing and what to do.
     """
     lines = errors_of(error.stderr) or list(error.stderr[-1:])
@@ -142,6 +167,11 @@ def judge(error: ToolError, label: str, sqlstate: SqlState, other_versions: Sequ
                 f"{label} has other versions of extensions, which may lack what the dump uses: "
                 f"{'; '.join(other_versions)}; {error.message}",
                 hint=f"Install the backup's version of the extension on the worker, or {_SCRATCH}.",
+            )
+        if is_part and state in _NAMES and not _UNQUALIFIED.search(message):
+            return NotProven(
+                f"the dump is a part of a database and lacks what it uses: {error.message}",
+                hint="Dump that too, or restore into a database that has it (mode into_existing).",
             )
         if state is not None and state.startswith((*_FAULTS_OF_DUMP, "3F")):
             return VerificationFailed(f"it cannot be restored: {error.message}", hint=_hint(state, error.stderr, line))

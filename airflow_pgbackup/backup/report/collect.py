@@ -1,24 +1,26 @@
 """Read repositories and return what was verified of their series within a period.
 
 The state at its end is that of the overview, which reads the files of the backups that decide. How many backups were
-made, verified and rehearsed within the period is counted from file names.
+made, verified and rehearsed within the period is counted from file names. Of the backup sets of the period, all
+backups are read until one of the set cannot be used.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.overview import Overview, SeriesStatus, Targets, overview
 from airflow_pgbackup.backup.overview.model import by_database, plain, sentence
-from airflow_pgbackup.errors import ConfigurationError, PgBackupError
+from airflow_pgbackup.backup.set_members import SetMembers
+from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, ManifestError, PgBackupError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
-from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
-from airflow_pgbackup.repository.set_files import ListedSet, list_sets
+from airflow_pgbackup.repository.catalogue import Backup, Catalogue, read_catalogue
+from airflow_pgbackup.repository.set_files import list_sets, read_listed_set
 
 MOST_DAYS = 366
 DAY_STATES = ("none", "failed", "unverified", "verified", "rehearsed")
@@ -59,7 +61,9 @@ class RepositoryReport:
     """One repository.
 
     :param overview: None if it could not be read, for the reason in ``problem``.
-    :param series: worst first. :param complete_sets, partial_sets: how many were made within the period.
+    :param series: worst first.
+    :param complete_sets, damaged_sets, partial_sets: how many were made within the period. A damaged one was complete
+        when it was made, but its record cannot be read, or a backup of it failed or was removed.
     """
 
     uri: str
@@ -68,6 +72,7 @@ class RepositoryReport:
     hint: str | None
     series: tuple[SeriesPeriod, ...] = ()
     complete_sets: int = 0
+    damaged_sets: int = 0
     partial_sets: int = 0
 
 
@@ -171,9 +176,10 @@ def _read(
     repository: Repository, days: int, targets: Targets | None, now: datetime, context: RunContext
 ) -> RepositoryReport:
     state = overview(repository=repository, targets=targets, now=now, cancel=context.cancel)
-    listed = {series.path: backups for series, backups in read_catalogue(repository).by_series().items()}
+    catalogue = read_catalogue(repository)
+    listed = {series.path: backups for series, backups in catalogue.by_series().items()}
     start = now - timedelta(days=days)
-    sets = Counter(one.status for one in _within(list_sets(repository), start, now))
+    sets = Counter(_set_states(repository, catalogue, start, now, context))
     return RepositoryReport(
         uri=repository.uri,
         overview=state,
@@ -181,12 +187,31 @@ def _read(
         hint=None,
         series=tuple(_period(one, listed.get(one.series, []), start, now, days) for one in state.series),
         complete_sets=sets["complete"],
+        damaged_sets=sets["damaged"],
         partial_sets=sets["partial"],
     )
 
 
-def _within(sets: Iterable[ListedSet], start: datetime, now: datetime) -> Iterable[ListedSet]:
-    return (one for one in sets if start < one.started_at <= now + SKEW)
+def _set_states(
+    repository: Repository, catalogue: Catalogue, start: datetime, now: datetime, context: RunContext
+) -> Iterator[str]:
+    """Yield ``complete``, ``damaged`` or ``partial`` for each set of the period."""
+    listed = {(backup.series.path, backup.id) for backup in catalogue.backups}
+    members = SetMembers(repository, now=now)
+    for one in list_sets(repository):
+        if not start < one.started_at <= now + SKEW:
+            continue
+        context.cancel.check()
+        try:
+            found = read_listed_set(repository, one, now=now)
+        except (BackupNotFound, ManifestError):
+            yield "damaged" if one.status == "complete" else "partial"
+            continue
+        if found.status != "complete":
+            yield found.status
+            continue
+        exist = all((each.series, each.id) in listed for each in found.members)
+        yield "complete" if exist and members.are_usable(found.members) else "damaged"
 
 
 def _period(status: SeriesStatus, listed: Sequence[Backup], start: datetime, now: datetime, days: int) -> SeriesPeriod:

@@ -36,8 +36,8 @@ def as_text(report: Report) -> list[str]:
                 f"  {status.status}: {cut(f'{status.server}/{status.database}')}: {cut(status.reason)}; {facts}"
             )
         lines += more(each)
-        if each.complete_sets or each.partial_sets:
-            lines.append(f"  backup sets: {each.complete_sets} complete, {each.partial_sets} partial")
+        if numbers := sets(each):
+            lines.append(f"  backup sets: {numbers}")
     if open_points := not_proven(report):
         lines += ["", "Not proven:", *(f"  {point}" for point in open_points)]
     return lines
@@ -88,6 +88,14 @@ def counts(one: SeriesPeriod) -> str:
     return ", ".join([*parts, f"{one.rehearsals} rehearsed"] if one.rehearsals else parts) or "none verified"
 
 
+def sets(each: RepositoryReport) -> str:
+    """Return how many backup sets of the period are complete: ``6 complete, 1 partial``; empty if there are none."""
+    if not (each.complete_sets or each.damaged_sets or each.partial_sets):
+        return ""
+    damaged = f"{each.damaged_sets} no longer complete, " if each.damaged_sets else ""
+    return f"{each.complete_sets} complete, {damaged}{each.partial_sets} partial"
+
+
 def more(each: RepositoryReport) -> list[str]:
     """Return a line that says how many series are not listed."""
     left = len(each.series) - MOST_ROWS
@@ -127,6 +135,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"cut": cut, "when": _when, "size": _size, "span": _span, "growth": _growth, "counts": counts}
+    made.filters |= {"cut": cut, "when": _when, "size": _size, "span": _span, "growth": _growth}
+    made.filters |= {"counts": counts, "sets": sets}
     made.globals["hours"] = hours
     return made

@@ -6,7 +6,7 @@ import dataclasses
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,14 +18,17 @@ from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.progress import Step, counted
 from airflow_pgbackup.backup.restore.client_programs import ToolOutput, pg_restore, pg_restore_to_psql, psql
 from airflow_pgbackup.backup.restore.context import RestoreContext
+from airflow_pgbackup.backup.restore.inserted_rows import check_inserted_rows, has_standard_strings, inserted_rows
 from airflow_pgbackup.backup.restore.plan import major_version
+from airflow_pgbackup.backup.restore.selected_names import unmatched_names
 from airflow_pgbackup.byte_streams import CountingReader, Readable
-from airflow_pgbackup.errors import OptionError
+from airflow_pgbackup.errors import OptionError, ToolError
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
 from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, Toc, TocEntry, read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, is_standard_comment, statements
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
+from airflow_pgbackup.postgres.definitions.transaction_control import check_entries
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.postgres.tools import client_choice
 from airflow_pgbackup.postgres.tools.capabilities import runs_scripts_of
@@ -35,6 +38,7 @@ from airflow_pgbackup.postgres.tools.process import run_tool
 from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository.manifest import Manifest
 
+_EXACT = "Names are case-sensitive and must match exactly; pg_restore --list shows them."
 _LIST_SECONDS = 600.0
 _CREATE_PUBLIC = re.compile(r'CREATE SCHEMA (?:public|"public");')
 
@@ -62,6 +66,7 @@ class ArchiveLoader:
 
     :param select: returns the entries to restore, of those that the options select.
     :param may_be_empty: options that select nothing are no error, as where one section of the archive has no entries.
+    :param hide_values: messages must not show values that the server quotes, as those are of the rows.
     :ivar entries: the entries to restore, in order.
     :ivar client: the client whose pg_restore does it.
     :raises ClientError, ConfigurationError: this machine has no suitable client.
@@ -77,8 +82,10 @@ class ArchiveLoader:
         select: Selection | None = None,
         *,
         may_be_empty: bool = False,
+        hide_values: bool = False,
     ) -> None:
         self._run = run
+        self._hide_values = hide_values
         self._format = archive.format
         self._source = archive.source
         self._toc = archive.toc
@@ -87,9 +94,10 @@ class ArchiveLoader:
         self.client = choose_restorer(archive.toc, server, run.settings.client_dirs)
         if self.by_script:
             self._psql = choose_psql(find_clients(run.settings.client_dirs), server.major)
+        self._head = archive.head
         self._listed = select is not None
         self._may_be_empty = may_be_empty
-        found = self._selected(archive.head)
+        found = self._selected()
         self.entries = select(found) if select else found
 
     @property
@@ -125,12 +133,52 @@ class ArchiveLoader:
     def makes_public(self) -> bool:
         return any(map(_creates_public, self.entries))
 
+    def check_names(self, *, required: bool) -> None:
+        """Check that the archive has what the options name; log a warning if not.
+
+        :param required: an error instead.
+        :raises OptionError: it lacks a name.
+        """
+        if unmatched := unmatched_names(self._toc.entries, self._options):
+            message = f"the backup has no {', '.join(unmatched)}"
+            if required:
+                raise OptionError(message, hint=_EXACT)
+            self._run.warn(message)
+        if required and self._options.filters:
+            try:
+                self._list(dataclasses.replace(self._options, strict_names=True))
+            except ToolError as error:
+                raise OptionError(f"the backup lacks what the filters name: {error.message}", hint=_EXACT) from None
+
     def fall_back_to_one_job(self) -> bool:
         """Restore with one job from now on; return False if that was so before."""
         if (self._options.jobs or 1) == 1 or self.by_script:
             return False
         self._options = dataclasses.replace(self._options, jobs=None)
         return True
+
+    def check_single_transaction(self) -> None:
+        """Check that the entries to restore can run in a single transaction.
+
+        :raises VerificationFailed: one would end the transaction.
+        """
+        settings = [entry for entry in self._toc.entries if entry.kind in SETTING_KINDS]  # pg_restore always runs them
+        check_entries([*settings, *self.entries], standard_strings=has_standard_strings(self._toc))
+
+    def check_rows(self) -> None:
+        """Check that rows cannot end a transaction. If they are INSERT statements, this reads them.
+
+        :raises VerificationFailed: such rows are more than pg_dump writes.
+        """
+        if not (rows := inserted_rows(self.entries)):
+            return
+        with (
+            self._run.step("reading the rows, which are INSERT statements") as step,
+            _use_list(rows) as listed,
+            self._opened(step) as (path, stream),
+        ):
+            argv = [f"--format={self._format}", f"--use-list={listed}", *path]
+            check_inserted_rows(self._run, self.client, argv, self._toc, stdin=stream)
 
     def lines(self) -> list[str]:
         """Return lines for the log: what is restored, and with which program."""
@@ -152,7 +200,7 @@ class ArchiveLoader:
             self._load(step, params, single_transaction, public_exists)
 
     def _load(self, step: Step, params: ConnectionParams, single_transaction: bool, public_exists: bool) -> None:
-        output = ToolOutput(self._run, step, verbose=self._options.verbose)
+        output = ToolOutput(self._run, step, verbose=self._options.verbose, hide_values=self._hide_values)
         options = dataclasses.replace(
             self._options,
             verbose=True,  # reports each table when it begins
@@ -166,7 +214,15 @@ class ArchiveLoader:
             if self.by_script:
 
                 def run_script(script: Readable) -> None:
-                    psql(self._run, self._psql, params, script, output, single_transaction=single_transaction)
+                    psql(
+                        self._run,
+                        self._psql,
+                        params,
+                        script,
+                        output,
+                        server_major=self._server.major,
+                        single_transaction=single_transaction,
+                    )
 
                 pg_restore_to_psql(
                     self._run,
@@ -178,7 +234,8 @@ class ArchiveLoader:
                     single_transaction=single_transaction,
                 )
             else:
-                pg_restore(self._run, self.client, argv, params, output, stdin=stream)
+                major = self._server.major
+                pg_restore(self._run, self.client, argv, params, output, server_major=major, stdin=stream)
 
     @contextmanager
     def _opened(self, step: Step) -> Iterator[tuple[list[str], Readable | None]]:
@@ -189,19 +246,23 @@ class ArchiveLoader:
         with self._source() as stream:
             yield [], CountingReader(stream, step.advance)
 
-    def _selected(self, head: bytes) -> list[TocEntry]:
-        """Return the entries that the options select, by ``pg_restore --list``: their meaning is pg_restore's."""
-        options = dataclasses.replace(self._options, jobs=None, single_transaction=False, verbose=False)
+    def _list(self, options: RestoreOptions) -> bytes:
+        """Return what options select, as ``pg_restore --list`` writes it: their meaning is pg_restore's."""
+        options = dataclasses.replace(options, jobs=None, single_transaction=False, verbose=False)
         argv = [str(self.client.tool("pg_restore")), "--list", f"--format={self._format}", *options.argv(self.client)]
         is_path = isinstance(self._source, Path)
-        output = run_tool(
+        return run_tool(
             [*argv, str(self._source)] if is_path else argv,
             env={"LC_ALL": "C", "TZ": "UTC"},
             cancel=self._run.cancel,
             deadline=_LIST_SECONDS,
-            stdin=None if is_path else io.BytesIO(head),
+            stdin=None if is_path else io.BytesIO(self._head),
             limit=1 << 30,
         )
+
+    def _selected(self) -> list[TocEntry]:
+        """Return the entries that the options select."""
+        output = self._list(self._options)
         by_id = {entry.dump_id: entry for entry in self._toc.entries}
         numbers = [int(line.partition(b";")[0]) for line in output.splitlines() if line[:1].isdigit()]
         found = [by_id[number] for number in numbers if number in by_id and not is_about_database(by_id[number])]
@@ -212,7 +273,7 @@ class ArchiveLoader:
         ):
             raise OptionError(
                 f"the options select none of the backup's {counted(len(by_id), 'entry', 'entries')}",
-                hint="Names are case-sensitive and must match exactly; pg_restore --list shows them.",
+                hint=_EXACT,
             )
         return found
 
@@ -225,11 +286,8 @@ class ArchiveLoader:
             return
         for entry in skipped.values():
             self._run.say(f"skipping {entry.label}, as it already exists")
-        with PrivateDirectory() as directory:
-            file = directory / "objects.list"
-            # pg_restore reads the number before the semicolon and ignores the rest.
-            file.write_text("".join(f"{entry.dump_id};\n" for entry in self.entries if entry.dump_id not in skipped))
-            yield str(file)
+        with _use_list(entry for entry in self.entries if entry.dump_id not in skipped) as file:
+            yield file
 
     def _collides(self, entry: TocEntry, public_exists: bool) -> bool:
         """Return whether an entry of a valid dump fails because initdb has created its object."""
@@ -238,6 +296,16 @@ class ArchiveLoader:
         if entry.kind != "COMMENT" or self._server.superuser:
             return False
         return any(is_standard_comment(text, public_exists) for text in statements(entry.definition))
+
+
+@contextmanager
+def _use_list(entries: Iterable[TocEntry]) -> Iterator[str]:
+    """Write a file for --use-list."""
+    with PrivateDirectory() as directory:
+        file = directory / "objects.list"
+        # pg_restore reads the number before the semicolon and ignores the rest.
+        file.write_text("".join(f"{entry.dump_id};\n" for entry in entries))
+        yield str(file)
 
 
 def needs_path(manifest: Manifest, options: RestoreOptions) -> bool:
@@ -294,4 +362,4 @@ def _creates_public(entry: TocEntry) -> bool:
 
 def is_about_database(entry: TocEntry) -> bool:
     """Return whether an entry concerns the database itself: pg_restore skips those without ``--create``."""
-    return entry.kind in ("DATABASE", "DATABASE PROPERTIES") or entry.name.startswith("DATABASE ")
+    return entry.kind in ("DATABASE", "DATABASE PROPERTIES") or entry.is_about("DATABASE")

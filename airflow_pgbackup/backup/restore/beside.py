@@ -27,6 +27,7 @@ from airflow_pgbackup.backup.restore.beside_tables import (
 )
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
 from airflow_pgbackup.backup.restore.new_database import create_like, drop_public_schema
+from airflow_pgbackup.backup.restore.noted_transaction import noted_transaction
 from airflow_pgbackup.backup.restore.plan import Loader, check_versions
 from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest, require_may_create, state_in_errors
 from airflow_pgbackup.backup.restore.script import open_script
@@ -35,7 +36,7 @@ from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
 from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, Toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
-from airflow_pgbackup.postgres.definitions.database import quoted
+from airflow_pgbackup.postgres.definitions.identifiers import quoted
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.process import run_tool
@@ -111,7 +112,7 @@ class _BesideRestore:
         request, run, target, schema = self._request, self._run, self._request.target, self._schema
         maintenance = target.maintenance(run.cancel)
         with (
-            state_in_errors(f'database "{target.database}" was not changed', run.say),
+            state_in_errors(f'database "{target.database}" was not changed', run.say) as state,
             PrivateDirectory(run.settings.temp_dir) as directory,
             TemporaryDatabases(maintenance, cancel=run.cancel, say=run.say) as temporary,
         ):
@@ -129,7 +130,8 @@ class _BesideRestore:
             archive = OpenArchive(directory / "tables.dump", "custom", toc)
             options = RestoreOptions(**_ALONE, role=request.options.role)  # type: ignore[arg-type]
             final = ArchiveLoader(run, archive, options, self._server)
-            with _hinting(schema):
+            after = f'database "{target.database}" has the new schema "{schema}"'
+            with _hinting(schema), noted_transaction(run, target.connection, None, state, after=after):
                 final.load(target.connection, single_transaction=True, public_exists=True)
         self._finish(outcome, tables, objects=len(toc.entries))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, fetch_value, translated_errors
 from airflow_pgbackup.backup.restore.beside_selection import own_schema, require_one
 from airflow_pgbackup.errors import OptionError
-from airflow_pgbackup.postgres.definitions.database import quoted
+from airflow_pgbackup.postgres.definitions.identifiers import quoted
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 
 
@@ -46,7 +46,7 @@ SELECT moved.oid, n.nspname, c.relname, bool_and(moved.root),
  GROUP BY moved.oid, n.nspname, c.relname, c.relkind ORDER BY 2, 3
 """
 
-# Each query returns statements. regclass is qualified, as the session's search_path is pg_catalog.
+# Each query returns statements. regclass is qualified, as the session's search_path is empty.
 _DETACH = (
     """SELECT format('ALTER TABLE %%s DROP CONSTRAINT %%I', conrelid::regclass, conname) FROM pg_constraint
         WHERE contype = 'f' AND conparentid = 0 AND conrelid = ANY(%s)""",

@@ -15,6 +15,7 @@ from airflow_pgbackup.errors import ToolError, VerificationFailed
 from airflow_pgbackup.postgres.archive.script_trailer import ScriptTrailerCheck
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.connection.timeouts import no_timeouts
 from airflow_pgbackup.postgres.definitions.script_scan import sets_new_timeout, skipped_transaction
 from airflow_pgbackup.postgres.psql.guarded import guarded
 from airflow_pgbackup.postgres.psql.script_filter import ScriptFilter
@@ -54,9 +55,13 @@ class ToolOutput:
     `verbose`.
 
     :param step: counts what pg_restore begins.
+    :ivar hide_values: whether the program's stderr must not show values that the server's messages quote.
     """
 
-    def __init__(self, context: RestoreContext, step: Step, *, verbose: bool = False) -> None:
+    def __init__(
+        self, context: RestoreContext, step: Step, *, verbose: bool = False, hide_values: bool = False
+    ) -> None:
+        self.hide_values = hide_values
         self._context = context
         self._count = RestoreCounter(step)
         self._verbose = verbose
@@ -81,18 +86,20 @@ def pg_restore(
     params: ConnectionParams,
     output: ToolOutput,
     *,
+    server_major: int,
     stdin: Readable | None = None,
 ) -> None:
     """Run pg_restore into a database.
 
     :param argv: arguments, without those for the connection.
     :param output: takes the lines of stderr.
+    :param server_major: major version of the server.
     :param stdin: the archive, unless `argv` names it.
     :raises ToolError: pg_restore failed; the message is the server's.
     """
     # With an empty --dbname, pg_restore uses PGDATABASE, and does not parse it as a connection string.
     command = [str(client.tool("pg_restore")), "--no-password", "--dbname=", *argv]
-    _run(context, command, params, output, stdin)
+    _run(context, command, _environment(context, params, server_major), output, stdin)
 
 
 def pg_restore_to_psql(
@@ -143,22 +150,25 @@ def psql(
     script: Readable,
     output: ToolOutput,
     *,
+    server_major: int,
     single_transaction: bool,
 ) -> None:
     """Run a script in a database, up to its first error.
 
     :param client: from :func:`~airflow_pgbackup.postgres.tools.client_choice.choose_psql`.
     :param script: without psql commands.
+    :param server_major: major version of the server.
     :raises ToolError: a statement failed; the message is the server's. Errors of reading the script are passed on.
     """
     command = guarded(client, script, single_transaction=single_transaction)
-    _run(context, command.argv, params, output, command.stdin, may_start_processes=False)
+    env = _environment(context, params, server_major)
+    _run(context, command.argv, env, output, command.stdin, may_start_processes=False)
 
 
 def _run(
     context: RestoreContext,
     command: Sequence[str | Path],
-    params: ConnectionParams,
+    env: dict[str, str],
     output: ToolOutput,
     stdin: Readable | None,
     *,
@@ -168,23 +178,25 @@ def _run(
         _hinted(),
         ToolProcess(
             command,
-            env=_environment(context, params),
+            env=env,
             cancel=context.cancel,
             deadline=context.remaining(),
             on_line=output,
             stdin=stdin,
             stdout="devnull",
             may_start_processes=may_start_processes,
+            hide_values=output.hide_values,
         ) as process,
     ):
         process.wait()
 
 
-def _environment(context: RestoreContext, params: ConnectionParams) -> dict[str, str]:
+def _environment(context: RestoreContext, params: ConnectionParams, server_major: int) -> dict[str, str]:
     env = client_environment(params)
-    # The database's own settings may include default_transaction_read_only, and are restored before its rows.
     env["PGAPPNAME"] = context.application
-    env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} -c default_transaction_read_only=off".strip()
+    # The database's own settings may include these, and are restored before its rows.
+    pinned = f"{no_timeouts(server_major)} -c default_transaction_read_only=off"
+    env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} {pinned}".strip()
     return env
 
 

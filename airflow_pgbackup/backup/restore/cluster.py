@@ -7,14 +7,17 @@ every server has are restored in place, one after the other; what they got stays
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.databases.sessions import session
+from airflow_pgbackup.backup.databases.sessions import Session, session
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
 from airflow_pgbackup.backup.progress import counted
+from airflow_pgbackup.backup.restore.access import give_access
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
 from airflow_pgbackup.backup.restore.new_database import apply_statements, create_like, drop_public_schema
+from airflow_pgbackup.backup.restore.noted_transaction import noted_transaction
 from airflow_pgbackup.backup.restore.plan import check_versions
 from airflow_pgbackup.backup.restore.preconditions import has_public_schema, require_empty
 from airflow_pgbackup.backup.restore.rename import rename_databases
@@ -22,13 +25,15 @@ from airflow_pgbackup.backup.restore.request import (
     RestoreOutcome,
     RestoreRequest,
     StateText,
+    doubt,
     require_may_create,
     state_in_errors,
 )
 from airflow_pgbackup.backup.restore.script import ScriptLoader, open_script
 from airflow_pgbackup.byte_streams import Readable
-from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.errors import ConfigurationError, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
 from airflow_pgbackup.postgres.definitions.script_scan import ScriptSection
 
 # initdb creates them, and pg_dumpall's script restores into them.
@@ -78,6 +83,7 @@ class _ClusterRestore:
         self._loader = loader
         self._globals = GlobalsPlan()
         self._parts: list[_Part] = []
+        self._changes: list[tuple[ConnectionParams, list[DatabaseStatement]]] = []
         self._in_place: list[str] = []
 
     def plan(self) -> list[str]:
@@ -87,10 +93,15 @@ class _ClusterRestore:
         self._globals = request.plan_globals(contents.globals, server, connection)
         for number, section in enumerate(contents.sections):
             exists = section.database in _ALWAYS_EXIST or not section.creates
+            existing = connection.with_database(section.database) if exists else None
+            if existing and (changes := section.properties.changes()):
+                self._changes.append((existing, changes))
             if not (exists and section.empty):
                 fits = section.requirements.locks <= server.locks // 2
-                existing = connection.with_database(section.database) if exists else None
                 self._parts.append(_Part(number, section, existing, single_transaction=exists or fits))
+        for part in self._parts:
+            if part.single_transaction:
+                part.section.check_single_transaction()
         self._check_databases()
         needs = self._loader.needs
         needs.roles |= {owner for section in contents.sections if (owner := section.properties.owner) is not None}
@@ -123,13 +134,28 @@ class _ClusterRestore:
             f"{counted(part.section.tables, 'table')} with {counted(part.section.rows, 'row')}, "
             f"{counted(part.section.objects, 'statement')}"
             for part in self._parts
+        ] + [
+            f"owner, settings, privileges, limits and comment of database {params.dbname}"
+            for params, _ in self._changes
         ]
 
     def run(self, outcome: RestoreOutcome) -> None:
+        self._request.apply_globals(self._globals, self._request.target.connection, outcome)
+        if self._parts:
+            self._restore_databases(outcome)
+        for params, changes in self._changes:
+            self._change(params, changes)
+
+    def _change(self, params: ConnectionParams, changes: list[DatabaseStatement]) -> None:
+        """Give a database that every server has the properties of the dumped one. A failure is a warning."""
+        for statement in changes:
+            try:
+                apply_statements(self._run, params, [statement])
+            except RestoreError as error:
+                self._run.warn(f"database {params.dbname} differs from the dumped one: {error.message}")
+
+    def _restore_databases(self, outcome: RestoreOutcome) -> None:
         request, run = self._request, self._run
-        request.apply_globals(self._globals, request.target.connection, outcome)
-        if not self._parts:
-            return
         parts = {part.number: part for part in self._parts}
         renames: list[tuple[str, str]] = []
         maintenance = request.target.maintenance(run.cancel)
@@ -151,9 +177,11 @@ class _ClusterRestore:
                     maintenance,
                     renames,
                     end_sessions_in=[temporary_name for temporary_name, _ in renames],
+                    state=state,
+                    after=f"{_GLOBALS_CREATED}, and its databases",
+                    then=self._admit,
                     cancel=run.cancel,
                 )
-                state.text = f"{_GLOBALS_CREATED}, and its databases"
         run.say_after_commit(f"created databases: {', '.join(name for _, name in renames) or 'none'}")
 
     def _restore(
@@ -176,17 +204,36 @@ class _ClusterRestore:
             encoding = self._request.manifest.source.encoding
             params = create_like(run, temporary, properties, encoding=encoding, exactly=False)
             part.public_exists = drop_public_schema(run, params, makes_public=part.section.makes_public)
-        self._loader.run_part(stream, params, single_transaction=part.single_transaction)
+        with self._noted(part, params, state):
+            self._loader.run_part(stream, params, single_transaction=part.single_transaction)
         if part.existing:
             self._in_place.append(part.name)
-            state.text = f"{_GLOBALS_CREATED}, but no new database; restored: {', '.join(self._in_place)}"
         counts = self._request.finish(params)
         outcome.add(part.name, counts)
         run.say(f"restored {counted(counts.objects, 'object')} into database {part.name}")
         if part.existing:
             return None
-        apply_statements(run, params, properties.others)
+        apply_statements(run, params, properties.descriptions)
         return params.dbname
+
+    def _admit(self, connection: Session) -> None:
+        """Admit others to the new databases."""
+        for part in self._parts:
+            if part.existing is None:
+                give_access(connection, part.name, part.section.properties, self._run.warn)
+
+    def _noted(self, part: _Part, params: ConnectionParams, state: StateText) -> AbstractContextManager[None]:
+        """Note the transaction that fills an existing database."""
+        if part.existing is None:
+            return nullcontext()
+        return noted_transaction(
+            self._run,
+            params,
+            None,
+            state,
+            after=f"{_GLOBALS_CREATED}, but no new database; restored: {', '.join([*self._in_place, part.name])}",
+            unknown=f"{state.text}; {doubt(f'{part.name} was restored')}",
+        )
 
 
 def _how(part: _Part | None) -> tuple[bool, bool]:

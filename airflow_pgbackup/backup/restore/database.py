@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.extensions import version_differences
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
+from airflow_pgbackup.backup.restore.access import give_access
 from airflow_pgbackup.backup.restore.archive import needs_path, open_archive
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
 from airflow_pgbackup.backup.restore.new_database import (
@@ -77,7 +79,8 @@ def _completed_earlier(request: RestoreRequest, state: TargetState, marker: Retr
             if database_oids(connection, [marker.replaced]).get(marker.replaced) == marker.oid:
                 outcome.replaced = marker.replaced
         _drop_replaced(request, maintenance, outcome)
-    outcome.add(target.database, count_contents(run, target.connection))
+    counts = count_contents(run, target.connection)
+    outcome.add(target.database, replace(counts, rows=None) if target.mode == "into_existing" else counts)
     return outcome
 
 
@@ -96,6 +99,8 @@ def _open_loader(request: RestoreRequest, checked: Checked, server: ServerInfo) 
         yield open_script(request.run, checked, request.options, server)
     else:
         with open_archive(request.run, checked, request.options, server) as loader:
+            # What replaces a database is all that is left of it.
+            loader.check_names(required=request.target.mode == "replace")
             yield loader
 
 
@@ -116,6 +121,10 @@ class _DatabaseRestore:
         request, loader, server, target = self._request, self._loader, self._state.server, self._target
         check_versions(loader.dumped_from, server, allow_older=target.allow_older_server, label=request.server_label)
         self._strategy = choose_strategy(target, request.options, server, loader.needs)
+        if self._strategy.single_transaction:
+            loader.check_single_transaction()
+            if not self._strategy.new_database:
+                loader.check_rows()
         if self._strategy.new_database:
             self._maintenance = self._connect_elsewhere()
         if request.globals_from:
@@ -174,15 +183,16 @@ class _DatabaseRestore:
     def _in_place(self, outcome: RestoreOutcome) -> None:
         target = self._target
         before = count_contents(self._run, target.connection)
-        marker, marked = self._marker(), False
-        if target.mode == "into_empty":  # a failure leaves this: the server may still commit what we have given up
-            marked = set_marker(self._run, target.connection, marker and replace(marker, begun=True))
+        marker = self._marker()
+        if not set_marker(self._run, target.connection, marker and replace(marker, begun=True)):
+            marker = None
         with state_in_errors(f'database "{target.database}" was not changed', self._run.say) as state:
-            with noted_transaction(self._run, target.connection, marker) if marker and marked else nullcontext():
+            with noted_transaction(
+                self._run, target.connection, marker, state, after=f'database "{target.database}" was restored'
+            ):
                 self._loader.load(target.connection, single_transaction=True, public_exists=self._state.public_exists)
-                state.text = f'database "{target.database}" was restored'
             self._run.say(f"restored objects and rows into {target.database}")
-            if marker and marked:
+            if marker:
                 set_marker(self._run, target.connection, marker)
             after = self._request.finish(target.connection)
         rows = None if after.rows is None else after.rows - (before.rows or 0)
@@ -203,9 +213,8 @@ class _DatabaseRestore:
             if exists:  # the old database's properties may have changed during the restore
                 properties = self._properties()
                 apply_statements(run, new, properties.settings)
-            apply_statements(run, new, properties.others)
-            run.say("applied privileges, comment and limits of the database")
-            outcome.replaced = self._rename(new, state, exists=exists)
+            apply_statements(run, new, properties.descriptions)
+            outcome.replaced = self._rename(new, state, properties, exists=exists)
         outcome.add(target.database, counts)
         _drop_replaced(request, self._maintenance, outcome)
 
@@ -243,19 +252,30 @@ class _DatabaseRestore:
         digest, manifest = self._request.retry_digest, self._request.manifest
         return RetryMarker(digest, manifest.series.path, manifest.id, replaced, oid) if digest else None
 
-    def _rename(self, new: ConnectionParams, state: StateText, *, exists: bool) -> str | None:
-        """Give the new database its final name.
+    def _rename(
+        self, new: ConnectionParams, state: StateText, properties: DatabaseProperties, *, exists: bool
+    ) -> str | None:
+        """Give the new database its final name, and admit others.
 
         :param state: takes the state after that.
         :return: the new name of the old database, None if there is none.
         """
         run, target = self._run, self._target
+        admit = partial(give_access, database=target.database, own=properties, warn=run.warn)
+        run.say(f"renaming {new.dbname} to {target.database}, with its privileges and limits")
         run.check()
         if not exists:
             set_marker(run, new, self._marker())
             renames = [(new.dbname, target.database)]
-            rename_databases(self._maintenance, renames, end_sessions_in=[new.dbname], cancel=run.cancel)
-            state.text = f'database "{target.database}" was created'
+            rename_databases(
+                self._maintenance,
+                renames,
+                end_sessions_in=[new.dbname],
+                state=state,
+                after=f'database "{target.database}" was created',
+                then=admit,
+                cancel=run.cancel,
+            )
             run.say_after_commit(f"renamed {new.dbname} to {target.database}")
             return None
         with session(self._maintenance, run.cancel) as connection:
@@ -272,10 +292,12 @@ class _DatabaseRestore:
             self._maintenance,
             [(target.database, old), (new.dbname, target.database)],
             end_sessions_in=[new.dbname, target.database] if target.terminate_sessions else [new.dbname],
+            state=state,
+            after=f'database "{target.database}" was replaced',
             expected=oids,
+            then=admit,
             cancel=run.cancel,
         )
-        state.text = f'database "{target.database}" was replaced'
         renamed_old = f", and the old database to {old}" if target.mode == "replace" else ""
         run.say_after_commit(f"renamed {new.dbname} to {target.database}{renamed_old}")
         return old

@@ -7,19 +7,30 @@ ROLE of the server's own superuser, and then change its password to that of anot
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
 
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, server_message
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_value
+from airflow_pgbackup.backup.restore.grantors import make_grant
 from airflow_pgbackup.errors import RestoreError
 from airflow_pgbackup.postgres.connection.hints import hint_for
-from airflow_pgbackup.postgres.definitions.database import IDENTIFIER, unquoted
+from airflow_pgbackup.postgres.connection.server_errors import server_message
+from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, unquoted
+from airflow_pgbackup.postgres.definitions.passed_on import PassedOnGrant, with_grantors
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 
 _BOOTSTRAP_OID = 10  # BOOTSTRAP_SUPERUSERID
+
+_ADMINS = """
+SELECT r.rolname, m.rolname
+  FROM pg_catalog.pg_auth_members AS a
+  JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) a.roleid
+  JOIN pg_catalog.pg_roles AS m ON m.oid OPERATOR(pg_catalog.=) a.member
+ WHERE a.admin_option
+"""
 
 _CREATE_ROLE = re.compile(rf"CREATE ROLE ({IDENTIFIER});")
 _ABOUT_ROLE = re.compile(
@@ -38,7 +49,7 @@ _PARAMETER = re.compile(
 )
 _PASSWORD = re.compile(rf"ALTER ROLE ({IDENTIFIER}) WITH [^']*?(PASSWORD '(?:[^']|'')*').*")
 _SUPERUSER = re.compile(rf"ALTER ROLE {IDENTIFIER} WITH SUPERUSER ")
-_SKIPPED = ("SET ", "DROP ", "SELECT pg_catalog.set_config")
+_SKIPPED = ("SET ", "RESET ", "DROP ", "SELECT pg_catalog.set_config")
 _SECRET = re.compile(r"'(?:[^']|'')*'")
 
 
@@ -50,6 +61,7 @@ class GlobalsPlan:
         they are in `passwords`.
     :ivar superusers: those of `created` that are superusers.
     :ivar tablespaces: tablespaces to create. :ivar existing_tablespaces: tablespaces that exist and are not changed.
+    :ivar other_grantors: memberships whose grantor in the dump may not grant them on this server.
     """
 
     created: list[str] = field(default_factory=list)
@@ -58,8 +70,9 @@ class GlobalsPlan:
     tablespaces: list[str] = field(default_factory=list)
     existing_tablespaces: list[str] = field(default_factory=list)
     passwords: list[str] = field(default_factory=list)
-    role_statements: list[str] = field(default_factory=list, repr=False)
-    tablespace_statements: list[str] = field(default_factory=list, repr=False)
+    other_grantors: list[str] = field(default_factory=list)
+    role_statements: list[str | PassedOnGrant] = field(default_factory=list, repr=False)
+    tablespace_statements: list[str | PassedOnGrant] = field(default_factory=list, repr=False)
 
     def lines(self) -> list[str]:
         """Return lines for the log."""
@@ -76,6 +89,11 @@ class GlobalsPlan:
             found.append(f"superusers among the new roles: {', '.join(self.superusers)}")
         if self.passwords:
             found.append(f"existing roles whose password is set to that of the backup: {', '.join(self.passwords)}")
+        if self.other_grantors:
+            found.append(
+                "warning: memberships whose grantor may not grant them on this server, so they get another grantor: "
+                + ", ".join(self.other_grantors)
+            )
         return found
 
 
@@ -86,6 +104,7 @@ def plan_globals(
     bootstrap: str,
     tablespaces: bool = True,
     update_passwords: bool = False,
+    admins: Collection[tuple[str, str]] = (),
 ) -> GlobalsPlan:
     """Return the statements to run on a server, chosen by the names of the objects.
 
@@ -93,14 +112,18 @@ def plan_globals(
     :param bootstrap: the server's bootstrap superuser, see :func:`bootstrap_user`.
     :param tablespaces: False skips tablespaces.
     :param update_passwords: set the passwords of existing roles, except that of the connection's role.
+    :param admins: roles of the server with their members that have the ADMIN option, see :func:`admin_members`.
     """
     plan = GlobalsPlan()
-    admins = {
-        (match["role"], match["member"])
+    dumped = {
+        (unquoted(match["role"]), unquoted(match["member"]))
         for match in filter(None, map(_MEMBER.fullmatch, statements))
         if "ADMIN OPTION" in (match["how"] or "") or "ADMIN TRUE" in (match["how"] or "")
     }
-    for statement in statements:
+    # a membership between two existing roles is not granted, so the server's own state counts for it
+    here = {*admins, *(pair for pair in dumped if set(pair) - server.roles)}
+    for found in with_grantors(statements):
+        statement = found.statement if isinstance(found, PassedOnGrant) else found
         if statement.startswith(_SKIPPED):
             continue
         if match := _CREATE_ROLE.match(statement):
@@ -119,17 +142,19 @@ def plan_globals(
                 plan.role_statements.append(f"ALTER ROLE {password[1]} WITH {password[2]};")
         elif match := _MEMBER.fullmatch(statement):
             if {unquoted(match["role"]), unquoted(match["member"])} - server.roles:
-                plan.role_statements.append(_grant(match, admins, bootstrap))
+                plan.role_statements.append(_grant(match, here, bootstrap))
+                if (pair := _granting(match)) in dumped - here and pair[1] != bootstrap:
+                    plan.other_grantors.append(f"{unquoted(match['member'])} in {pair[0]}, granted by {pair[1]}")
         elif match := _PARAMETER.fullmatch(statement):
             if unquoted(match[1]) not in server.roles:
-                plan.role_statements.append(statement)
+                plan.role_statements.append(found)
         elif match := _CREATE_TABLESPACE.match(statement):
             _add_tablespace(plan, unquoted(match[1]), statement, server, wanted=tablespaces)
         elif match := _ABOUT_TABLESPACE.match(statement):
             if tablespaces and unquoted(match[1]) not in server.tablespaces:
-                plan.tablespace_statements.append(statement)
+                plan.tablespace_statements.append(found)
         else:
-            plan.role_statements.append(statement)
+            plan.role_statements.append(found)
     return plan
 
 
@@ -139,10 +164,15 @@ def _grant(match: re.Match[str], admins: set[tuple[str, str]], bootstrap: str) -
     Since PostgreSQL 16 the grantor must have the ADMIN option, unless it is the bootstrap superuser. A grantor in the
     dump without that option was the bootstrap superuser of the dumped server, whose name may differ here.
     """
-    grantor = match[5]
-    if grantor is None or unquoted(grantor) == bootstrap or (match["role"], grantor) in admins:
+    pair = _granting(match)
+    if pair[1] in ("", bootstrap) or pair in admins:
         return match[0]
     return f"GRANT {match['role']} TO {match['member']}{match['how'] or ''};"
+
+
+def _granting(match: re.Match[str]) -> tuple[str, str]:
+    """Return the role of a membership and its grantor, '' if the dump does not name one."""
+    return unquoted(match["role"]), unquoted(match[5] or "")
 
 
 def _add_tablespace(plan: GlobalsPlan, name: str, statement: str, server: ServerInfo, *, wanted: bool) -> None:
@@ -158,25 +188,36 @@ def bootstrap_user(connection: Session) -> str:
     return str(fetch_value(connection, "SELECT rolname FROM pg_catalog.pg_roles WHERE oid = %s", [_BOOTSTRAP_OID]))
 
 
-def apply_globals(connection: Session, plan: GlobalsPlan, say: Callable[[str], None]) -> None:
+def admin_members(connection: Session) -> frozenset[tuple[str, str]]:
+    """Return the roles of a server, each with a member that has the ADMIN option."""
+    return frozenset((str(role), str(member)) for role, member in connection.execute(_ADMINS))
+
+
+def apply_globals(
+    connection: Session, plan: GlobalsPlan, say: Callable[[str], None], warn: Callable[[str], None]
+) -> None:
     """Create the roles in one transaction, then each tablespace: CREATE TABLESPACE cannot run in a transaction.
 
     :raises RestoreError: a statement failed; the error quotes it without literals, which may be passwords.
     """
     with connection.transaction():
         for statement in plan.role_statements:
-            _run(connection, statement, "no roles were created")
+            _run(connection, statement, "no roles were created", warn)
     for statement in plan.tablespace_statements:
-        _run(connection, statement, "the roles were created, and the tablespaces before this one")
+        _run(connection, statement, "the roles were created, and the tablespaces before this one", warn)
     for line in plan.lines():
         say(line.replace(" to create:", " created:"))
 
 
-def _run(connection: Session, statement: str, state: str) -> None:
+def _run(connection: Session, statement: str | PassedOnGrant, state: str, warn: Callable[[str], None]) -> None:
     try:
-        connection.execute(encoded(statement))
+        if isinstance(statement, PassedOnGrant):
+            make_grant(connection, statement, warn)
+        else:
+            connection.execute(encoded(statement))
     except psycopg.Error as error:
-        head = _SECRET.sub("'…'", statement)[:120]
+        text = statement.statement if isinstance(statement, PassedOnGrant) else statement
+        head = _SECRET.sub("'…'", text)[:120]
         raise RestoreError(
             f"cannot restore global objects: {server_message(error)}, in: {head}; {state}", hint=hint_for(str(error))
         ) from None

@@ -10,20 +10,17 @@ from dataclasses import dataclass
 
 import psycopg
 
-from airflow_pgbackup.backup.databases.sessions import fetch_value, server_message, session, translated_errors
+from airflow_pgbackup.backup.databases.sessions import fetch_value, session, translated_errors
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
 from airflow_pgbackup.backup.databases.user_objects import count_objects, count_rows
 from airflow_pgbackup.backup.restore.context import RestoreContext
+from airflow_pgbackup.backup.restore.grantors import apply_statement
 from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
-from airflow_pgbackup.postgres.definitions.database import (
-    IDENTIFIER,
-    DatabaseProperties,
-    DatabaseStatement,
-    quoted,
-)
-from airflow_pgbackup.postgres.sql.anybytes import encoded
+from airflow_pgbackup.postgres.connection.server_errors import server_message
+from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, DatabaseStatement
+from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, quoted
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.process import run_tool
 
@@ -55,7 +52,6 @@ def create_like(
     *,
     encoding: str | None,
     exactly: bool,
-    closed: bool = False,
 ) -> ConnectionParams:
     """Create a database under a temporary name, with the properties that matter while it is filled.
 
@@ -63,10 +59,8 @@ def create_like(
     :param encoding: used if `properties` has none.
     :param exactly: fail if the server lacks the tablespace or the locale; False falls back to the default tablespace,
         then to the server's default locale, then to C.
-    :param closed: nobody can connect to it; our role owns it.
     """
     owner = f" OWNER = {quoted(properties.owner)}" if properties.owner else ""
-    owner = " ALLOW_CONNECTIONS = false" if closed else owner
     encoding = properties.encoding or encoding or "UTF8"
     plain = f" TEMPLATE = template0 ENCODING = '{encoding}'{owner}"
     attempts: list[Callable[[str], str]] = []
@@ -91,8 +85,7 @@ def create_like(
     params, number = temporary.create(attempts)
     if create and number:
         run.warn(warnings[number])
-    if not closed:
-        apply_statements(run, params, properties.settings)
+    apply_statements(run, params, properties.settings)
     run.say(f"created database {params.dbname}, encoding {encoding}")
     return params
 
@@ -108,7 +101,7 @@ def apply_statements(run: RestoreContext, params: ConnectionParams, statements: 
     with session(params, run.cancel) as connection:
         for statement in statements:
             with translated_errors(f"applying {statement.verb.strip()} to the database"):
-                connection.execute(encoded(statement.about(params.dbname)))
+                apply_statement(connection, statement, params.dbname, run.warn)
 
 
 def drop_public_schema(run: RestoreContext, params: ConnectionParams, *, makes_public: bool) -> bool:

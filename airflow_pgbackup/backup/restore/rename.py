@@ -14,7 +14,6 @@ from airflow_pgbackup.backup.databases.sessions import (
     Session,
     fetch_column,
     fetch_value,
-    server_message,
     session,
     translated_errors,
 )
@@ -23,8 +22,10 @@ from airflow_pgbackup.backup.databases.user_objects import count_objects
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.preconditions import client_sessions, database_oids
+from airflow_pgbackup.backup.restore.request import StateText, doubt
 from airflow_pgbackup.errors import PgBackupError, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.server_errors import server_message
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.wording import parameter
@@ -49,6 +50,8 @@ def rename_databases(
     renames: Sequence[tuple[str, str]],
     *,
     end_sessions_in: Sequence[str],
+    state: StateText,
+    after: str,
     expected: Mapping[str, int] | None = None,
     then: Callable[[Session], None] | None = None,
     cancel: Cancel | None = None,
@@ -61,13 +64,15 @@ def rename_databases(
     :param params: another database of the server.
     :param renames: pairs of old and new name, in this order.
     :param end_sessions_in: the databases whose sessions may be ended.
+    :param state: becomes `after` with the COMMIT.
     :param expected: OIDs of some of the databases: others of the same name must not be renamed.
     :param then: runs further statements in the same transaction, after the renames.
-    :raises RestoreError: a session remained, or the server reported an error; nothing was renamed.
+    :raises RestoreError: a session remained, or the server reported an error; nothing was renamed, or `state` says that
+        nobody knows.
     """
     with session(params, cancel) as connection, translated_errors("querying the databases to rename"):
         oids = {**database_oids(connection, [old for old, _ in renames]), **(expected or {})}
-    to_end = [oids[name] for name in end_sessions_in]
+    to_end, before = [oids[name] for name in end_sessions_in], state.text
     for number in range(1, _ATTEMPTS + 1):
         try:
             with session(params, cancel) as connection, _ending_sessions(params, to_end):
@@ -86,8 +91,11 @@ def rename_databases(
                         )
                     if then:
                         then(connection)
+                    state.text = doubt(after)
+                state.text = after
             return
         except psycopg.errors.ObjectInUse as error:
+            state.text = before
             if number == _ATTEMPTS:
                 raise RestoreError(
                     f"cannot rename the new database: {server_message(error)}",
@@ -95,20 +103,26 @@ def rename_databases(
                 ) from None
         except psycopg.Error as error:
             # The connection may have been lost after the server received the COMMIT.
-            if not _renamed(params, oids, renames):
+            if state.text == before or not _renamed(params, oids, renames):
+                state.text = before
                 raise RestoreError(f"cannot rename the new database: {server_message(error)}") from None
+            state.text = after
             return
 
 
 def dated_name(connection: Session, database: str, at: datetime, word: str = "replaced") -> str:
     """Return an unused name like ``dvdrental_replaced_20261122T020000Z``, of at most 63 bytes."""
     for number in range(100):
-        suffix = f"_{word}_{at:%Y%m%dT%H%M%SZ}" + (f"_{number}" if number else "")
-        base = database.encode()[: 63 - len(suffix)].decode("utf-8", "ignore")
-        name = base + suffix
+        name = dated(database, at, word, number)
         if not fetch_value(connection, "SELECT count(*) FROM pg_catalog.pg_database WHERE datname = %s", [name]):
             return name
     raise RestoreError(f'no unused name for the old database "{database}"', hint=f"Drop databases named *_{word}_*.")
+
+
+def dated(database: str, at: datetime, word: str, number: int) -> str:
+    """Return the name that :func:`dated_name` tries after `number` others were in use."""
+    suffix = f"_{word}_{at:%Y%m%dT%H%M%SZ}" + (f"_{number}" if number else "")
+    return database.encode()[: 63 - len(suffix)].decode("utf-8", "ignore") + suffix
 
 
 def drop_replaced(run: RestoreContext, params: ConnectionParams, name: str, *, only_if_empty: bool) -> str | None:

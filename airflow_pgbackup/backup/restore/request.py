@@ -13,7 +13,13 @@ from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.restore.context import RestoreContext
-from airflow_pgbackup.backup.restore.globals import GlobalsPlan, apply_globals, bootstrap_user, plan_globals
+from airflow_pgbackup.backup.restore.globals import (
+    GlobalsPlan,
+    admin_members,
+    apply_globals,
+    bootstrap_user,
+    plan_globals,
+)
 from airflow_pgbackup.backup.restore.new_database import DatabaseCounts, analyze, count_contents
 from airflow_pgbackup.backup.restore.plan import check_needs
 from airflow_pgbackup.backup.restore.retry_marker import RetryMarker
@@ -159,11 +165,12 @@ class RestoreRequest:
         :param statements: of the cluster backup, before its first database.
         """
         with session(params, self.run.cancel) as connection:
-            bootstrap = bootstrap_user(connection)
+            bootstrap, admins = bootstrap_user(connection), admin_members(connection)
         return plan_globals(
             statements,
             server,
             bootstrap=bootstrap,
+            admins=admins,
             tablespaces=not self.options.no_tablespaces,
             update_passwords=self.target.update_passwords,
         )
@@ -181,7 +188,7 @@ class RestoreRequest:
         """Create the planned roles and tablespaces."""
         outcome.roles_created, outcome.roles_existing = plan.created, plan.existing
         with session(params, self.run.cancel) as connection:
-            apply_globals(connection, plan, self.run.say)
+            apply_globals(connection, plan, self.run.say, self.run.warn)
         if kept := [name for name in plan.existing if name not in plan.passwords]:
             self.run.warn(f"existing roles were not changed: {', '.join(kept)}")
 
@@ -204,9 +211,15 @@ def require_may_create(server: ServerInfo, hint: str) -> None:
 
 @dataclass
 class StateText:
-    """The state of the target, for people. A step that changes the target sets it as soon as that is committed."""
+    """The state of the target, for people. A step that changes the target sets it as soon as that is committed, and to
+    :func:`doubt` while nobody knows."""
 
     text: str
+
+
+def doubt(after: str) -> str:
+    """Return the state of a target of which nobody knows whether it has the given state."""
+    return f"it is not known whether {after}: check that before a retry"
 
 
 @contextmanager

@@ -18,9 +18,10 @@ from dataclasses import asdict, dataclass
 
 import psycopg
 
-from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, server_message, session, translated_errors
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, session, translated_errors
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.server_errors import server_message
 
 # Each line is tried once, from its beginning: a comment is a user's text of any size.
 # A refresh marks earlier copies with "kept".

@@ -12,7 +12,7 @@ from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.client_programs import ToolOutput, psql
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.byte_streams import CountingReader, Readable
-from airflow_pgbackup.errors import OptionError
+from airflow_pgbackup.errors import OptionError, ToolError
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, is_standard_comment
@@ -33,6 +33,7 @@ from airflow_pgbackup.postgres.tools.capabilities import has_transaction_timeout
 from airflow_pgbackup.postgres.tools.client_choice import choose_psql
 from airflow_pgbackup.postgres.tools.clients import find_clients
 from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.wording import parameter
 
 Opener = Callable[[], AbstractContextManager[Readable]]
 
@@ -84,6 +85,16 @@ class ScriptLoader:
         """Return False: psql always uses one job."""
         return False
 
+    def check_single_transaction(self) -> None:
+        """Check that the script does not end a transaction itself.
+
+        :raises VerificationFailed: it does.
+        """
+        self.contents.sections[0].check_single_transaction()
+
+    def check_rows(self) -> None:
+        """Do nothing: the first reading included the rows."""
+
     def lines(self) -> list[str]:
         """Return lines for the log: what is restored, and with which program."""
         section = self.contents.sections[0]
@@ -100,7 +111,16 @@ class ScriptLoader:
         :raises ToolError: a statement failed; the restore stops at the first error.
         """
         with self.parts(lambda number: (single_transaction, public_exists)) as parts:
-            self.run_part(parts.part(0), params, single_transaction=single_transaction)
+            try:
+                self.run_part(parts.part(0), params, single_transaction=single_transaction)
+            except ToolError as error:
+                if self.contents.sections[0].drops and "does not exist" in error.message:
+                    error.hint = (
+                        "The dump drops objects before it creates them, so restore it with "
+                        f"{parameter('mode', 'into_existing')} into a database that has them all. Next time, dump with "
+                        f"{parameter('if_exists', True)} beside {parameter('clean', True)}, or without it."
+                    )
+                raise
 
     @contextmanager
     def parts(self, how: Callable[[int], tuple[bool, bool]]) -> Iterator[ScriptFilter]:
@@ -124,7 +144,15 @@ class ScriptLoader:
         with self._run.step(f"restoring into {params.dbname}", bytes_total=total, estimated=True) as step:
             output = ToolOutput(self._run, step, verbose=self._verbose)
             script = CountingReader(part, step.advance)
-            psql(self._run, self.client, params, script, output, single_transaction=single_transaction)
+            psql(
+                self._run,
+                self.client,
+                params,
+                script,
+                output,
+                server_major=self._server.major,
+                single_transaction=single_transaction,
+            )
 
     def _is_skipped(self, event: Event, single_transaction: bool, public_exists: bool) -> bool:
         """Return whether psql must skip a statement: it concerns the database itself, or its object exists already."""

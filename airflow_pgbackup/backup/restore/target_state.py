@@ -53,17 +53,7 @@ def inspect_target(request: RestoreRequest) -> TargetState:
     if target.mode in ("into_empty", "into_existing"):
         with _create_hint(), session(target.connection, cancel) as connection:
             server = ServerInfo.read(connection, target.connection.label)
-            earlier = None
-            if target.mode == "into_empty":
-                try:
-                    require_empty(connection, target.connection.label)
-                except ConfigurationError as error:
-                    earlier = _marked(connection, request)
-                    if earlier is None:
-                        raise
-                    if not is_complete(connection, earlier):
-                        error.hint = _MAYBE_COMPLETE_HINT
-                        raise
+            earlier = _completed(connection, request)
             return TargetState(server, None, has_public_schema(connection), earlier)
     maintenance = target.maintenance(cancel)
     with session(maintenance, cancel) as connection:
@@ -78,6 +68,34 @@ def inspect_target(request: RestoreRequest) -> TargetState:
                 for what in tied_to_database(connection, target.database):
                     request.run.warn(f"{what} stays with the old database")
     return TargetState(server, maintenance, earlier=earlier)
+
+
+def _completed(connection: Session, request: RestoreRequest) -> RetryMarker | None:
+    """Return the marker of an earlier attempt that has filled the database in place.
+
+    :raises ConfigurationError: the database is not empty, as mode into_empty requires, or nobody knows whether an
+        earlier attempt has filled it.
+    :raises RestoreError: an earlier attempt is still running.
+    """
+    target = request.target
+    earlier = _marked(connection, request)
+    complete = is_complete(connection, earlier) if earlier else False
+    if target.mode == "into_empty":
+        try:
+            require_empty(connection, target.connection.label)
+        except ConfigurationError as error:
+            if earlier and not complete:
+                error.hint = _MAYBE_COMPLETE_HINT
+            if not complete:
+                raise
+        else:
+            return None
+    elif complete is None:
+        raise ConfigurationError(
+            f"an earlier attempt of this task may have restored into {target.connection.label}",
+            hint="Check the database. If the rows are missing, clear the task, which restores again.",
+        )
+    return earlier if complete else None
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Choose a backup set of a server by a selector, as :mod:`airflow_pgbackup.backup.choose_backup` chooses a backup.
 
-A selector is ``latest``, the newest complete set; a date, the newest set that started on that day (UTC); or an id, or
-the beginning of one. Only a date or an id chooses a partial set.
+A selector is ``latest``, the newest complete set of which no backup has failed verification; a date, the newest set
+that started on that day (UTC); or an id, or the beginning of one. Only a date or an id chooses another set.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.context import discard
+from airflow_pgbackup.backup.set_members import GONE, named, unusable_members
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
-from airflow_pgbackup.repository.set_files import ListedSet, list_sets
+from airflow_pgbackup.repository.set_files import ListedSet, list_sets, read_listed_set
 from airflow_pgbackup.repository.set_layout import sets_folder
 
 LATEST = "latest"
@@ -31,7 +32,7 @@ def choose_set(
 
     :param server: the server's name in the repository.
     :param selector: see above.
-    :param log: called with a line for each set that is newer than the chosen one and partial.
+    :param log: called with a line for each set that is newer than the chosen one and cannot be used.
     :raises BackupNotFound: no set matches; the message or the hint names those that exist.
     :raises ConfigurationError: the selector is invalid, or several ids begin with it.
     """
@@ -46,7 +47,7 @@ def choose_set(
             else "pg_cluster_backup and pgbackup dump-set make sets; restore single backups with pgbackup restore.",
         )
     if selector == LATEST:
-        return _latest(listed, log)
+        return _latest(repository, listed, log)
     if _DATE.fullmatch(selector):
         found = [one for one in listed if one.started_at.date().isoformat() == selector][:1]
     elif _BEGINNING.fullmatch(selector):
@@ -67,12 +68,38 @@ def choose_set(
     return found[0]
 
 
-def _latest(listed: Sequence[ListedSet], log: Callable[[str], None]) -> ListedSet:
-    for number, one in enumerate(listed):
-        if one.status == "complete":
-            for newer in listed[:number][:_MOST_NAMED]:
-                log(f"warning: newer backup set {newer.location} is partial; using {one.id}")
+def intact_set(repository: Repository, server: str, *, before: datetime) -> ListedSet | None:
+    """Return the newest complete set that started before a time and of which no backup has failed; None: none.
+
+    :raises RepositoryError: the store did not answer.
+    """
+    older = (one for one in list_sets(repository, server) if one.started_at < before)
+    return next((one for one in older if _problem(repository, one) is None), None)
+
+
+def _problem(repository: Repository, one: ListedSet) -> str | None:
+    """Return why a set is not to be chosen on its own. A backup that was removed is an error of the restore."""
+    if one.status != "complete":
+        return "is partial"
+    failed = [
+        each for each in unusable_members(repository, read_listed_set(repository, one).members) if each[1] != GONE
+    ]
+    return f"has a backup that cannot be used: {named(failed)}" if failed else None
+
+
+def _latest(repository: Repository, listed: Sequence[ListedSet], log: Callable[[str], None]) -> ListedSet:
+    skipped: list[str] = []
+    for one in listed:
+        if (problem := _problem(repository, one)) is None:
+            for newer in skipped[:_MOST_NAMED]:
+                log(f"warning: newer backup set {newer}; using {one.id}")
             return one
+        skipped.append(f"{one.location} {problem}")
+    if any(one.status == "complete" for one in listed):
+        raise BackupNotFound(
+            f"no complete backup set of {listed[0].server} can be used; of {len(listed)} the newest, {skipped[0]}",
+            hint="Name the id of one to use those of its backups that are intact.",
+        )
     raise BackupNotFound(
         f"no backup set of {listed[0].server} is complete; the newest of {len(listed)}, {listed[0].id}, is partial",
         hint="Name its id to use it as it is.",

@@ -11,12 +11,15 @@ import psycopg
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.managed_service import SERVICES
+from airflow_pgbackup.backup.databases.source_identity import source_identity
 from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, OptionError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.hints import hint_for
+from airflow_pgbackup.postgres.connection.server_errors import server_message
+from airflow_pgbackup.postgres.connection.timeouts import disable_timeouts
 from airflow_pgbackup.postgres.sql.anybytes import is_utf8
-from airflow_pgbackup.postgres.sql.patterns import pattern_regexes
+from airflow_pgbackup.postgres.sql.patterns import exact_name, pattern_regexes
 from airflow_pgbackup.repository.backup_set import Absent
 
 if TYPE_CHECKING:
@@ -27,9 +30,6 @@ ALL = ("*",)
 SERVICE_DATABASES = {database: service.name for service in SERVICES for database in service.databases}
 """Databases that managed services keep for themselves, and which their users may not connect to."""
 
-_SPECIAL = frozenset('*?"|+()[]{}^$\\')
-"""Characters that a pattern may have and a plain name rarely has."""
-
 # The size needs CONNECT or pg_read_all_stats (manual, "Database Object Size Functions"). -2 marks a database whose
 # DROP was interrupted (src/include/catalog/pg_database.h).
 _DATABASES: LiteralString = """
@@ -38,6 +38,10 @@ select datname, datistemplate, datallowconn, datconnlimit = -2, may_connect,
        datname operator(pg_catalog.~) any (%s::text[]), datname operator(pg_catalog.~) any (%s::text[])
   from (select *, pg_catalog.has_database_privilege(oid, 'connect') as may_connect from pg_catalog.pg_database) d
  order by datname
+"""
+_MATCHING: LiteralString = """
+select one from pg_catalog.unnest(%s::text[]) one
+ where exists (select from pg_catalog.pg_database where datname operator(pg_catalog.~) one)
 """
 _NAMES: LiteralString = "select datname from pg_catalog.pg_database"
 _SERVER: LiteralString = "select pg_catalog.current_setting('server_version'), current_user::text"
@@ -59,6 +63,7 @@ class Discovery:
     :param databases: those to dump, largest first.
     :param missing: those that were to be dumped, but cannot be.
     :param left_out: all others of the server.
+    :param source: the server, by :func:`.source_identity`; None in a discovery of an older version.
     """
 
     server_version: str
@@ -66,6 +71,7 @@ class Discovery:
     databases: tuple[FoundDatabase, ...]
     missing: tuple[Absent, ...] = ()
     left_out: tuple[Absent, ...] = ()
+    source: str | None = None
 
     def as_json(self) -> dict[str, object]:
         """Return it as plain JSON, for XCom."""
@@ -75,6 +81,7 @@ class Discovery:
             "databases": [{"database": each.name, "size_bytes": each.size_bytes} for each in self.databases],
             "missing": [{"database": each.database, "reason": each.reason} for each in self.missing],
             "left_out": [{"database": each.database, "reason": each.reason} for each in self.left_out],
+            "source": self.source,
         }
 
     @classmethod
@@ -92,6 +99,7 @@ class Discovery:
                 databases=tuple(FoundDatabase(e["database"], e["size_bytes"]) for e in content["databases"]),
                 missing=tuple(Absent.decode(each) for each in content["missing"]),
                 left_out=tuple(Absent.decode(each) for each in content["left_out"]),
+                source=content.get("source"),
             )
         except (AssertionError, KeyError, TypeError, ValueError):
             raise ConfigurationError(
@@ -115,7 +123,8 @@ def discover(
 
     Left out are templates, unless ``databases`` names one exactly; databases that accept no connections; the internal
     ones of managed services; those that no pattern of ``databases`` or one of ``exclude`` matches. Missing are
-    databases that the role may not connect to, and exact names in ``databases`` that do not exist.
+    databases that the role may not connect to, and names in ``databases``, quoted or not, that do not exist.
+    The log has a warning for a pattern that no database matches.
 
     :param connection: its database is the one to connect to, by default ``postgres``.
     :param databases: patterns of what to dump. :param exclude: patterns of what not to dump; they win.
@@ -127,7 +136,7 @@ def discover(
     wanted, unwanted = _Patterns("databases", databases), _Patterns("exclude", exclude)
     started_at = datetime.now(timezone.utc).replace(microsecond=0)
     connection = connection if connection.dbname else connection.with_database("postgres")
-    version, user, rows = _query(connection, wanted, unwanted)
+    version, user, source, rows, matching = _query(connection, wanted, unwanted)
     found: list[FoundDatabase] = []
     missing: list[Absent] = []
     left_out: list[Absent] = []
@@ -144,7 +153,10 @@ def discover(
             missing.append(Absent(_visible(name), "its name is not valid UTF-8"))
         else:
             found.append(FoundDatabase(name, size))
-    missing += [Absent(_visible(name), "does not exist") for name in wanted.absent({row[0] for row in rows})]
+    names = {row[0] for row in rows}
+    for pattern in wanted.without_match(names, matching):
+        context.log(f"warning: no database matches {pattern}")
+    missing += [Absent(_visible(name), "does not exist") for name in wanted.absent(names)]
     if not found:
         raise ConfigurationError(
             f"no database of {connection.label} is to be dumped"
@@ -158,6 +170,7 @@ def discover(
         databases=tuple(found),
         missing=tuple(missing),
         left_out=tuple(Absent(_visible(each.database), each.reason) for each in left_out),
+        source=source,
     )
     _log(result, connection, context)
     return result
@@ -179,9 +192,14 @@ class _Patterns:
         return [one[0] for one in parts if len(one) == 1]  # as pg_dumpall, which refuses qualified names
 
     def absent(self, names: Collection[str]) -> list[str]:
-        """Return the patterns that can only mean one database, which is not among these names."""
-        plain = [one for one in self.given if one not in names and not set(one) & _SPECIAL]
-        return [one for one in plain if "." in one or pattern_regexes(one)[0][2:-2] not in names]
+        """Return the databases that patterns without wildcards mean, and which are not among these names."""
+        exact = {one: exact_name(one) for one in self.given if one not in names}
+        return [str(name) if '"' in one else one for one, name in exact.items() if name and name not in names]
+
+    def without_match(self, names: Collection[str], regexes: Collection[str]) -> list[str]:
+        """Return the patterns with wildcards whose expression is not one of these, which match a database."""
+        wild = [one for one in self.given if one not in names and exact_name(one) is None]
+        return [one for one in wild if not set(pattern_regexes(one)) & set(regexes)]
 
 
 def _left_out(
@@ -200,15 +218,17 @@ def _left_out(
 
 def _query(
     connection: ConnectionParams, wanted: _Patterns, unwanted: _Patterns
-) -> tuple[str, str, Sequence[tuple[Any, ...]]]:
-    with connection.connect() as session:
+) -> tuple[str, str, str, Sequence[tuple[Any, ...]], list[str]]:
+    with connection.open_session() as session:
         try:
-            session.execute("set statement_timeout = 0")  # the size of a large database takes a while
+            disable_timeouts(session)  # the size of a large database takes a while
             server = session.execute(_SERVER).fetchone()
             assert server is not None  # noqa: S101  a select without FROM has one row
             names = {name for (name,) in session.execute(_NAMES)}
             regexes = [wanted.regexes(names), unwanted.regexes(names)]
-            return server[0], server[1], session.execute(_DATABASES, regexes).fetchall()
+            matching = [one for (one,) in session.execute(_MATCHING, regexes[:1])]
+            rows = session.execute(_DATABASES, regexes).fetchall()
+            return server[0], server[1], source_identity(connection, session), rows, matching
         except psycopg.errors.InvalidRegularExpression as error:
             raise OptionError(
                 f"invalid pattern in databases or exclude: {error.diag.message_primary}",
@@ -216,7 +236,7 @@ def _query(
             ) from None
         except psycopg.Error as error:
             raise ConnectError(
-                f"{connection.label}: cannot list the databases: {error.diag.message_primary or error}",
+                f"{connection.label}: cannot list the databases: {server_message(error)}",
                 hint=hint_for(str(error)),
             ) from None
 

@@ -61,6 +61,7 @@ def restore_set(
         one that an earlier call restored, ``failed`` or ``not started``; ``reason``, ``hint``, ``duration_seconds``,
         ``bytes``, ``rows``), ``missing`` (databases that the set lacks), ``duration_seconds``, ``warnings``.
     :raises BackupNotFound: there is no such set, or a backup of it was removed. Nothing was changed.
+    :raises VerificationFailed: a backup of the set has failed verification. Nothing was changed.
     :raises ConfigurationError: invalid request, or databases of the same names exist. Nothing was changed.
     :raises RestoreError: databases could not be restored; the error names them. The others are complete, and a second
         call restores the rest.
@@ -172,7 +173,7 @@ class _SetRestore:
             raise RestoreError(
                 f"{counted(len(failed), 'database')} could not be restored: {names}{more}; {state}; "
                 f"{failed[0]['name']}: {failed[0]['reason']}",
-                hint=failed[0]["hint"],  # type: ignore[arg-type]
+                hint="The log has the reason of each. Run the restore again for the rest.",
             )
         return results
 

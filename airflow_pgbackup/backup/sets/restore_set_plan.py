@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
@@ -15,13 +14,16 @@ from airflow_pgbackup.backup.restore.plan import check_versions, major_version
 from airflow_pgbackup.backup.restore.preconditions import require_empty
 from airflow_pgbackup.backup.restore.request import require_may_create
 from airflow_pgbackup.backup.restore.retry_marker import RetryMarker, find_marker, request_digest
-from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
+from airflow_pgbackup.backup.sets.choose_set import intact_set
+from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, VerificationFailed
+from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence
+from airflow_pgbackup.repository.retention import counts
 from airflow_pgbackup.wording import parameter
 
 MAX_NAME = 63  # bytes, NAMEDATALEN - 1
@@ -118,6 +120,7 @@ def read_backups(repository: Repository, found: BackupSet, target: SetTarget) ->
     """Return the backups of a set that are to be restored, after checking that each exists and is the one named.
 
     :raises BackupNotFound: a backup of the set was removed.
+    :raises VerificationFailed: a backup of the set has failed verification, or is incomplete.
     :raises ConfigurationError: a database is not in the set, or a backup is not the one that the set names.
     """
     if unknown := sorted(set(target.databases) - {str(each.database) for each in found.databases}):
@@ -128,7 +131,7 @@ def read_backups(repository: Repository, found: BackupSet, target: SetTarget) ->
     members = [each for each in found.databases if not target.databases or each.database in target.databases]
     if target.with_globals and found.globals:
         members.insert(0, found.globals)
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with request_threads(_THREADS) as pool:
         read = list(pool.map(lambda member: _read(repository, found, member), members))
     if gone := [f"{each.series}/{each.id}" for each, evidence in zip(members, read, strict=True) if not evidence]:
         raise BackupNotFound(
@@ -136,6 +139,17 @@ def read_backups(repository: Repository, found: BackupSet, target: SetTarget) ->
             f"{', '.join(gone[:NAMED])}",
             hint=f"Retention may have removed them. Select others with {parameter('databases')}, or "
             "choose another set.",
+        )
+    if failed := [
+        f"{evidence.backup.series}/{evidence.backup.id} {evidence.backup.standing}"
+        for evidence in read
+        if evidence and not counts(evidence.backup, None)
+    ]:
+        older = intact_set(repository, found.server, before=found.started_at)
+        raise VerificationFailed(
+            f"{counted(len(failed), 'backup')} of set {found.location} cannot be used: {'; '.join(failed[:NAMED])}",
+            hint=f"{f'Restore set {older.id}' if older else 'Choose another set'}, or select the other databases with "
+            f"{parameter('databases')}.",
         )
     references: list[Mapping[str, object]] = [reference_of(repository, evidence) for evidence in read if evidence]
     backups = list(zip(members, references, strict=True))
@@ -220,7 +234,7 @@ def database_name(database: str, prefix: str) -> str:
 
 def _is_restored(connection: ConnectionParams, marker: RetryMarker, cancel: Cancel) -> bool:
     with session(connection, cancel) as opened:
-        return is_complete(opened, marker)
+        return bool(is_complete(opened, marker))
 
 
 def _is_empty(connection: ConnectionParams, cancel: Cancel) -> bool:

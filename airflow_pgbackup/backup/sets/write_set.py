@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime
 from types import MappingProxyType
 
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.databases.source_identity import seed_for
 from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.reference import SEED, load_evidence, seed_digest
 from airflow_pgbackup.backup.sets.discover import Discovery
 from airflow_pgbackup.errors import BackupNotFound, ManifestError, PartialSet
+from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.backup_set import Absent, BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import THREADS
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import Series
@@ -43,7 +47,8 @@ def write_set(
     """Write the backup set of a run: complete, or partial with what is missing and why.
 
     What counts is read from the repository, never taken from the references: a member is complete, of its series, and
-    verified at `minimum_level`. A second call with the same seed adds to the set of the first one.
+    verified at `minimum_level`. A second call with the same seed and server adds to the set of the first, if it has the
+    same discovery or a backup of that set; otherwise it begins a set of its own. A complete set stays complete.
 
     :param server: the first part of the series of all members.
     :param discovery: what was to be dumped.
@@ -52,14 +57,19 @@ def write_set(
     :param with_globals: whether the globals are part of the set.
     :param minimum_level: None accepts each complete backup that has not failed a verification.
     :param reasons: why a database, or None for the globals, has no reference.
-    :param set_id: of the set, as for a copy in another repository; by default from the seed and the discovery.
+    :param set_id: of the set, as for a copy in another repository; by default from the seed and the discovery. A
+        backup that is older than this set is no member: it was copied by an earlier try.
+    :raises PartialSet: the set exists and is complete, and this one would be partial. Nothing was written.
     :raises RepositoryMismatch: a reference was made in another repository.
     :raises RepositoryError: the repository does not answer, or cannot be written.
     """
     layout.check_level(minimum_level)
     context = context or RunContext()
+    if context.seed and discovery.source:
+        context = replace(context, seed=seed_for(context.seed, discovery.source))
     read = _read(repository, [*backups, *([globals_backup] if globals_backup else [])])
-    made = {series: _Judged(evidence, minimum_level) for series, evidence in read.items()}
+    since = layout.parse_backup_id(set_id) if set_id else None
+    made = {series: _Judged(evidence, minimum_level, since) for series, evidence in read.items()}
     members: list[SetMember] = []
     missing = list(discovery.missing)
     for found in discovery.databases:
@@ -75,26 +85,31 @@ def write_set(
         globals_missing = judged.reason if judged else reasons.get(None, NOT_MADE)
         globals_member = judged.member() if judged and judged.reason is None else None
     others = list_sets(repository, server)
-    id = set_id or _id(repository, others, discovery, context)
+    all_members = [*members, *([globals_member] if globals_member else [])]
+    id = set_id or _id(repository, others, discovery, all_members, context)
     seed = {SEED: seed_digest(context.seed)} if context.seed else {}
-    written = store_set(
-        repository,
-        BackupSet(
-            id=id,
-            server=server,
-            status="partial" if missing or globals_missing else "complete",
-            started_at=layout.parse_backup_id(id) or discovery.started_at,
-            finished_at=discovery.started_at,
-            server_version=discovery.server_version,
-            origin={**context.origin, **seed},
-            globals=globals_member,
-            globals_missing=globals_missing,
-            databases=tuple(members),
-            missing=tuple(missing),
-            left_out=discovery.left_out,
-            dropped=_dropped(repository, others, id, discovery, context),
-        ),
+    wanted = BackupSet(
+        id=id,
+        server=server,
+        status="partial" if missing or globals_missing else "complete",
+        started_at=layout.parse_backup_id(id) or discovery.started_at,
+        finished_at=discovery.started_at,
+        server_version=discovery.server_version,
+        origin={**context.origin, **seed},
+        globals=globals_member,
+        globals_missing=globals_missing,
+        databases=tuple(members),
+        missing=tuple(missing),
+        left_out=discovery.left_out,
+        dropped=_dropped(repository, others, id, discovery, context),
     )
+    if wanted.status == "partial" and any(one.id == id and one.status == "complete" for one in others):
+        raise PartialSet(
+            f"complete backup set {wanted.location} in {repository.uri} was not replaced by a partial one: "
+            f"{_gaps(wanted)}",
+            hint=complete_set(),
+        )
+    written = store_set(repository, wanted)
     _log(repository, written, context)
     return written
 
@@ -133,9 +148,11 @@ def as_json(repository: Repository, one: BackupSet) -> dict[str, object]:
 class _Judged:
     """A backup as its files prove it. :ivar reason: why it cannot be a member; None if it can."""
 
-    def __init__(self, evidence: Evidence | str, minimum_level: str | None) -> None:
+    def __init__(self, evidence: Evidence | str, minimum_level: str | None, since: datetime | None) -> None:
         self.evidence = evidence
         self.reason = evidence if isinstance(evidence, str) else _too_little(evidence, minimum_level)
+        if isinstance(evidence, Evidence) and since and evidence.backup.started_at < since - SKEW:
+            self.reason = f"backup {evidence.backup.id} is older than the set"
 
     def member(self) -> SetMember:
         assert isinstance(self.evidence, Evidence)  # noqa: S101
@@ -162,19 +179,33 @@ def _read(repository: Repository, references: Sequence[Mapping[str, object]]) ->
 
     found: dict[Series, Evidence | str] = {}
     ordered = sorted(references, key=lambda one: str(one.get("id")))
-    with ThreadPoolExecutor(THREADS) as pool:
+    with request_threads(THREADS) as pool:
         for reference, evidence in zip(ordered, pool.map(read, ordered), strict=True):
             found[Series.parse(str(reference["series"]))] = evidence
     return found
 
 
-def _id(repository: Repository, others: Sequence[ListedSet], discovery: Discovery, context: RunContext) -> str:
-    """Return the id of the set: that of an earlier try, or a new one."""
+def _id(
+    repository: Repository,
+    others: Sequence[ListedSet],
+    discovery: Discovery,
+    members: Sequence[SetMember],
+    context: RunContext,
+) -> str:
+    """Reuse the id of a set of this seed that has this discovery, or one of these backups.
+
+    Otherwise (the whole run was cleared) return a new id; the earlier set stays.
+    """
     seed = context.seed
+    backups = {(one.series, one.id) for one in members}
     for listed in others:
         if seed and listed.id.endswith(f"-{layout.id_suffix(seed)}"):
             found = _readable(repository, listed, context)
-            if found and found.origin.get(SEED) == seed_digest(seed):
+            if found is None or found.origin.get(SEED) != seed_digest(seed):
+                continue
+            if listed.started_at == discovery.started_at or not backups.isdisjoint(
+                (one.series, one.id) for one in found.members
+            ):
                 return listed.id
     return layout.backup_id(discovery.started_at, seed)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from airflow_pgbackup.backup.subset.selection import Table
 from airflow_pgbackup.postgres.archive.toc import TocEntry
-from airflow_pgbackup.postgres.definitions.database import IDENTIFIER, unquoted
+from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, unquoted
 
 # As pg_dump and pg_get_constraintdef() write it: dumpConstraint in pg_dump.c, ruleutils.c.
 _NAMES = rf"(?:{IDENTIFIER})(?:, {IDENTIFIER})*"

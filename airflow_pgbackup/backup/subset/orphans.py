@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, translated_errors
 from airflow_pgbackup.backup.subset.foreign_keys import ForeignKey
 from airflow_pgbackup.backup.subset.selection import Table
-from airflow_pgbackup.postgres.definitions.database import quoted
+from airflow_pgbackup.postgres.definitions.identifiers import quoted
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 
 # The equality operator and collation with which a foreign key compares: those of the referenced column, as its unique

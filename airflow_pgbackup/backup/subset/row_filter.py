@@ -12,10 +12,11 @@ from collections.abc import Mapping
 
 import psycopg
 
-from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, server_message, translated_errors
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, translated_errors
 from airflow_pgbackup.backup.subset.selection import Table
 from airflow_pgbackup.errors import ConfigurationError
-from airflow_pgbackup.postgres.definitions.database import quoted
+from airflow_pgbackup.postgres.connection.server_errors import server_message
+from airflow_pgbackup.postgres.definitions.identifiers import quoted
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 
 SCHEMA = "pgbackup_subset"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from airflow_pgbackup.operators.verify import PgBackupVerifyOperator
 from airflow_pgbackup.pipelines.cluster import pg_cluster_backup
 from airflow_pgbackup.pipelines.fleet.describe import describe_backup, describe_drill, describe_freshness
 from airflow_pgbackup.pipelines.fleet.model import Retention, Server, pool_of
+from airflow_pgbackup.postgres.sql.patterns import exact_name
 from airflow_pgbackup.sensors.freshness import PgBackupFreshnessSensor
 
 RETRY_DELAY = timedelta(minutes=10)
@@ -45,6 +46,7 @@ def _backup(name: str, server: Server, source: str) -> DAG:
             databases=server.databases,
             exclude=server.exclude,
             level=server.level,
+            verify_while_dumping=server.verify_while_dumping,
             upload_to=server.upload_to,
             upload_aws_conn_id=server.upload_aws_conn_id,
             max_active_tis_per_dagrun=server.parallel,
@@ -107,7 +109,7 @@ def _freshness(name: str, server: Server, source: str) -> DAG:
     freshness = server.freshness
     assert freshness is not None  # noqa: S101
     # A database that is named must have a backup; patterns match what has one.
-    named = None if set("".join(server.databases)) & set("*?") else server.databases
+    named = _names(server.databases)
     with _dag(f"{name}_freshness", server, freshness.schedule, describe_freshness(name, server, source)) as dag:
         PgBackupFreshnessSensor(
             task_id="fresh",
@@ -119,8 +121,20 @@ def _freshness(name: str, server: Server, source: str) -> DAG:
             exclude=freshness.exclude,
             sets=True,
             max_age=freshness.max_age,
+            minimum_level=server.level,
         )
     return dag
+
+
+def _names(databases: Sequence[str]) -> list[str] | None:
+    """Return the databases that are named; None if patterns, or names that the server folds, leave it open."""
+    names = []
+    for one in databases:
+        name = exact_name(one)
+        if name is None or (name != one and not one.startswith('"')):
+            return None
+        names.append(name)
+    return names
 
 
 def _dag(name: str, server: Server, schedule: str | None, doc_md: str, **arguments: Any) -> DAG:

@@ -111,6 +111,8 @@ Name = Annotated[str, StringConstraints(min_length=1)]
 ServerName = Annotated[str, StringConstraints(pattern=SERVER_NAME, max_length=LONGEST_NAME)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Retries = Annotated[int, Field(ge=0, le=1000)]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=100)]  # Airflow's limit
 Parallel = Annotated[int, Field(ge=1, le=1000)]
 Callbacks = Annotated[
     list[Callable[..., Any]],
@@ -195,6 +197,7 @@ class Settings(Part):
     schedule: Cron | None = Field(default=None, description="cron expression; null: only by hand")
     time_zone: Zone = Field(default="UTC", description="of the schedules, and of the days of retention")
     level: Literal["integrity", "archive", "restore"] = Field(default="archive", description="of the verification")
+    verify_while_dumping: bool = Field(default=False, description="decode each dump while it is written")
     retention: Retention | None = Field(default=None, description="null: nothing is deleted")
     upload_retention: Retention | None = Field(default=None, description="of the copies; null: the same as retention")
     drill: Drill | None = Field(default=None, description="null: no rehearsals")
@@ -203,10 +206,10 @@ class Settings(Part):
     parallel: Parallel = Field(default=2, description="how many databases of the server are dumped at once")
     pool: Name | None = Field(default=None, description="an existing Airflow pool; {server} is the server's name")
     queue: Name | None = Field(default=None, description="queue of the workers for dumps, verifications and copies")
-    retries: Count = Field(default=2, description="of each task, ten minutes apart")
+    retries: Retries = Field(default=2, description="of each task, ten minutes apart")
     deadline: Span | None = Field(default=None, description="the longest that one dump may run")
     dump: dict[str, Any] = Field(default={}, description="other parameters of PgDumpOperator; each database gets them")
-    tags: list[Name] = Field(default=["backup"], description="tags of the DAGs")
+    tags: list[Tag] = Field(default=["backup"], description="tags of the DAGs")
 
 
 class Server(Settings):

@@ -74,7 +74,9 @@ _NOT_IN_DUMP = {
     "repository_uuid",
     "snapshot",
     "restrict_key",
+    "verify",
 }
+_LISTS = {"labels", "recipients"}
 
 
 def read_fleet(source: Path | Mapping[str, Any]) -> dict[str, Server]:
@@ -175,8 +177,12 @@ def _check_parameters(path: Keys, dump: Mapping[str, Any]) -> Iterator[Problem]:
     for name in dump:
         if name in Settings.model_fields and name not in known:
             yield Problem((*path, name), "belongs beside dump, not in it")
+        elif name == "verify":
+            yield Problem((*path, name), "unknown key; use verify_while_dumping beside dump")
         elif name not in known:
             yield Problem((*path, name), _unknown_key(str(name), known))
+        elif name in _LISTS and not isinstance(dump[name], list | tuple):
+            yield Problem((*path, name), f"expected a list, found {_type_of(dump[name])}")
     options = {name: value for name, value in dump.items() if name in DumpOptions.table() or name == "extra_args"}
     try:
         DumpOptions(**{name: value for name, value in options.items() if name in known}).validate()
@@ -200,10 +206,14 @@ def _text(path: Keys, kind: str, message: str, value: Any) -> str:
     if kind == "too_short":
         return "empty"
     if kind in _WANTED:
-        found = next((text for cls, text in _TYPES.items() if isinstance(value, cls)), type(value).__name__)
+        found = _type_of(value)
         quote = "; quote it" if kind == "string_type" and not isinstance(value, list | dict) else ""
         return f"expected {_WANTED[kind]}, found {found}{quote}"
-    return message.replace("Input should be", "must be")
+    return message.replace("Input should be", "must be").replace("String should have", "must have")
+
+
+def _type_of(value: Any) -> str:
+    return next((text for cls, text in _TYPES.items() if isinstance(value, cls)), type(value).__name__)
 
 
 def _unknown_key(name: str, known: set[str]) -> str:

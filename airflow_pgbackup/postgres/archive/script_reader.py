@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.archive.memory_limit import MemoryLimit
+from airflow_pgbackup.postgres.archive.script_headers import ScriptHeaderCheck
 from airflow_pgbackup.postgres.archive.script_trailer import ScriptTrailerCheck
 from airflow_pgbackup.postgres.archive.summary import (
     ArchiveSummary,
@@ -72,6 +73,7 @@ class ScriptReader:
         self._summary = summary
         self._trailer = ScriptTrailerCheck()
         self._decoder = NameDecoder()
+        self._headers = ScriptHeaderCheck(self._decoder)
         self._database: str | None = None
         self._search_path = ""
         self._expected = None if entries is None else _ExpectedData(entries)
@@ -90,6 +92,7 @@ class ScriptReader:
         """
         for event in self._lexer:
             self._trailer.event(event)
+            self._headers.event(event)
             if isinstance(event, CopyData):
                 yield self._copy(event)
             elif isinstance(event, Statement):
@@ -99,6 +102,7 @@ class ScriptReader:
             elif event.name == b"connect":
                 self._connect(event)
         self._trailer.finish(self._lexer.trailing, self._lexer.offset)
+        self._headers.finish()
         self._end_large_object()
         if self._expected:
             self._expected.finish(self._summary, self._inserts)

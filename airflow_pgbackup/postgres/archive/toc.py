@@ -34,6 +34,17 @@ _OF_DATA = SETTING_KINDS | {"BLOB", "BLOB METADATA", "BLOBS", "MATERIALIZED VIEW
 _ENCODING = re.compile(r"SET client_encoding = '([^']*)'")
 
 
+def is_about(what: str, kind: str, schema: str | None, name: str) -> bool:
+    """Return whether an entry has privileges, a comment or a security label of an object outside of schemas.
+
+    Its name begins with the kind of that object. A table may have such a name too.
+
+    :param what: ``DATABASE``, ``LARGE OBJECT`` (also several), ``SUBSCRIPTION``.
+    """
+    about = kind in ("ACL", "COMMENT", "SECURITY LABEL") and not schema
+    return about and name.startswith((f"{what} ", f"{what}S "))
+
+
 @dataclass(frozen=True, slots=True)
 class TocEntry:
     """One object of an archive.
@@ -69,6 +80,10 @@ class TocEntry:
         """The entry in messages: ``TABLE DATA public.film (entry 3456)``."""
         name = f"{self.schema}.{self.name}" if self.schema else self.name
         return f"{self.kind} {name} (entry {self.dump_id})"
+
+    def is_about(self, what: str) -> bool:
+        """Return what :func:`is_about` does."""
+        return is_about(what, self.kind, self.schema, self.name)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from airflow_pgbackup.postgres.archive.summary import LargeObjects, SequenceValu
 from airflow_pgbackup.postgres.compare.copy_out import copy_out, copy_over, copy_several, named_pipe
 from airflow_pgbackup.postgres.compare.interruptible import interruptible
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.timeouts import disable_timeouts
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.deadline import Deadline
@@ -36,18 +37,33 @@ SESSION: tuple[LiteralString, ...] = (
     "SET intervalstyle = postgres",
     "SET synchronize_seqscans = off",
     "SET row_security = off",
-    "SET statement_timeout = 0",
-    "SET lock_timeout = 0",
-    "SET idle_in_transaction_session_timeout = 0",
 )
 
+# The types with values of type money: the type itself, its arrays, domains, ranges, and composite types.
 _RELATIONS = """
+with recursive parts (part, whole) as (
+  select typelem, oid from pg_catalog.pg_type where typelem <> 0
+  union all
+  select typbasetype, oid from pg_catalog.pg_type where typbasetype <> 0
+  union all
+  select rngsubtype, rngtypid from pg_catalog.pg_range
+  union all
+  select a.atttypid, c.reltype from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
+   where a.attnum > 0 and c.reltype <> 0
+), money (oid) as (
+  select 'pg_catalog.money'::pg_catalog.regtype::oid
+  union
+  select p.whole from money m join parts p on p.part = m.oid
+)
 select n.nspname, c.relname, c.relkind::text,
        exists (select from pg_catalog.pg_depend d
                 where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'),
        array(select a.attname::text from pg_catalog.pg_attribute a
               where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
-       c.relispopulated, case when c.relispartition then c.oid::int8 else 0 end
+       c.relispopulated, case when c.relispartition then c.oid::int8 else 0 end,
+       c.reltype in (select oid from money), c.relpersistence = 'u',
+       c.relkind = 'p' and exists (select from pg_catalog.pg_partition_tree(c.oid) t
+                                     join pg_catalog.pg_class f on f.oid = t.relid where f.relkind = 'f')
   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where c.relkind in ('r', 'p', 'f', 'm', 'v', 'S')
 """
@@ -70,6 +86,9 @@ class Relation:
     :ivar of_extension: an extension created it, and may have inserted rows.
     :ivar populated: False for a materialized view without data.
     :ivar partition: its OID if it is a partition of another table, else 0.
+    :ivar money: it has values of type money, which a server reads and writes as its lc_monetary says.
+    :ivar foreign: a partition is a foreign table.
+    :ivar unlogged: not in the write-ahead log, hence without data on a standby.
     """
 
     schema: str
@@ -79,6 +98,9 @@ class Relation:
     columns: frozenset[str]
     populated: bool
     partition: int = 0
+    money: bool = False
+    unlogged: bool = False
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +179,14 @@ class DatabaseReader:
     def relations(self) -> dict[tuple[str, str], Relation]:
         """Return tables, views and sequences by schema and name, system catalogs included. Queried once."""
         if self._relations is None:
-            with self.connection.connect() as session, self._interruptible(session, "reading the catalogs"):
+            with self._connected() as session, self._interruptible(session, "reading the catalogs"):
                 relations: dict[tuple[str, str], Relation] = {}
                 shared: dict[frozenset[str], frozenset[str]] = {}  # thousands of partitions have the same columns
                 found: Iterator[Any] = iter(session.execute(_RELATIONS))
-                for schema, name, kind, extension, names, populated, partition in found:
+                for schema, name, kind, extension, names, *rest in found:
                     columns = shared.setdefault(each := frozenset(names), each)
                     key = (sys.intern(schema), name)
-                    relations[key] = Relation(*key, kind, extension, columns, populated, partition)
+                    relations[key] = Relation(*key, kind, extension, columns, *rest)
             self._relations = relations
         return self._relations
 
@@ -212,12 +234,18 @@ class DatabaseReader:
         return interruptible(session, what, self._deadline)
 
     @contextlib.contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection[Any]]:
+        with contextlib.closing(self.connection.open_session()) as session:
+            disable_timeouts(session)
+            yield session
+
+    @contextlib.contextmanager
     def _session(self) -> Iterator[psycopg.Connection[Any]]:
         """Take a session that no other thread uses. A session is not used again after an error."""
         try:
             session = self._idle.get_nowait()
         except queue.Empty:
-            session = self._stack.enter_context(contextlib.closing(self.connection.connect()))
+            session = self._stack.enter_context(self._connected())
             for statement in self._setup:
                 session.execute(statement)
         yield session
@@ -228,7 +256,7 @@ class DatabaseReader:
 
         :param names: schema and name of each.
         """
-        with self.connection.connect() as session, self._interruptible(session, "reading sequences"):
+        with self._connected() as session, self._interruptible(session, "reading sequences"):
             for first in range(0, len(names), _SEQUENCES):
                 self._deadline.check()  # none of many short statements takes long
                 batch = names[first : first + _SEQUENCES]
@@ -242,7 +270,8 @@ class DatabaseReader:
         """Return all large objects. Only a superuser can read pg_largeobject."""
         found = LargeObjects()
         with (
-            self.connection.connect(autocommit=False) as session,
+            self._connected() as session,
+            session.transaction(),
             self._interruptible(session, "reading large objects"),
             session.cursor("large_objects", binary=True) as rows,
         ):

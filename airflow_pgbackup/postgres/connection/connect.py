@@ -30,7 +30,9 @@ _NO_KEYWORD_OVERRIDES = (
 
 # The server ends a session a moment after the client has closed it. For a role with few connections, that moment can
 # be the reason why the next one is refused.
-_NO_SLOT = re.compile(r"too many connections for role|too many clients already|connection slots are reserved")
+_NO_SLOT = re.compile(
+    r"too many connections for (?:role|database)|too many clients already|connection slots are reserved"
+)
 _SLOT_PAUSES = (0.1, 0.4, 1.6)  # seconds
 
 _environ_lock = threading.Lock()

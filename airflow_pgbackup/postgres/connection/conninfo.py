@@ -189,7 +189,11 @@ class ConnectionParams:
         return {"connect_timeout": CONNECT_TIMEOUT, **keepalives, **self.keywords}
 
     def connect(self, *, autocommit: bool = True) -> psycopg.Connection[tuple[Any, ...]]:
-        """Open a session; see :func:`airflow_pgbackup.postgres.connection.connect.connect`.
+        """Open a session as an application does: with the search_path of the role and the database.
+
+        Whoever owns the database can so define what an operator, a function or a type without a schema is, and thus run
+        code as this role. For the statements of others only; for our own, see :meth:`open_session`.
+        See :func:`airflow_pgbackup.postgres.connection.connect.connect`.
 
         :raises ConnectError: the server cannot be reached, or refuses the connection.
         """
@@ -201,6 +205,20 @@ class ConnectionParams:
             peer_uid=self.peer_uid,
             sessions=self.sessions,
         )
+
+    def open_session(self, *, autocommit: bool = True) -> psycopg.Connection[tuple[Any, ...]]:
+        """Open a session with an empty search_path, in which nothing without a schema is of the database's owner.
+
+        See :mod:`airflow_pgbackup.postgres.connection.search_path`.
+
+        :raises ConnectError: the server cannot be reached, or refuses the connection.
+        :raises MixedSessions: there is a connection pooler between, which mixes sessions.
+        """
+        from airflow_pgbackup.postgres.connection.search_path import open_session
+
+        session = open_session(self)
+        session.autocommit = autocommit
+        return session
 
     def _is_tcp(self) -> bool:
         hosts = self.keywords.get("hostaddr") or self.host

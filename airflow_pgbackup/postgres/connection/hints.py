@@ -130,8 +130,15 @@ _TABLE: list[tuple[str, str]] = [
         "Set no_role_passwords: only a superuser can read role passwords.",
     ),
     (
+        # REFRESH MATERIALIZED VIEW runs as the view's owner, the functions of an index as the owner of its table
+        r"(?:\bpg_restore: |\bpsql:).*(?:query would be affected by row-level security"
+        r"|permission denied for (?!parameter|database|tablespace))",
+        "Restore as a superuser. If it is one, the owner of a materialized view, or of a table with an index on a "
+        "function, lacks a privilege: give this role in the target the attributes and memberships of the source.",
+    ),
+    (
         r"query would be affected by row-level security",
-        "The connection's user would see only some of the rows: dump as a role with BYPASSRLS, "
+        "The connection's user would see only some of the rows: connect as a role with BYPASSRLS, "
         "or accept an incomplete dump with enable_row_security.",
     ),
     (

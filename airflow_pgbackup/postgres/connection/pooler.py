@@ -6,12 +6,11 @@ transaction mode, two sessions get the same server process, or one session gets 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import psycopg
 
 from airflow_pgbackup.errors import ConfigurationError
-from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -26,6 +25,19 @@ DIRECT_HINT = (
 )
 
 
+class Server(Protocol):
+    """Connection parameters, as far as they are needed here: their module imports this one."""
+
+    @property
+    def label(self) -> str: ...
+
+    def connect(self) -> psycopg.Connection[tuple[Any, ...]]: ...
+
+
+class MixedSessions(ConfigurationError):
+    """A pooler lends server sessions for one transaction or statement, so that settings end up in those of others."""
+
+
 def is_pooled(session: psycopg.Connection[Any]) -> bool:
     """Return whether a pooler is between this session and its server.
 
@@ -34,8 +46,10 @@ def is_pooled(session: psycopg.Connection[Any]) -> bool:
     return session.execute(_PID).fetchone() != (session.info.backend_pid,)
 
 
-def pooler_mode(connection: ConnectionParams) -> Mode | None:
+def pooler_mode(connection: Server) -> Mode | None:
     """Return the mode of the pooler between this worker and the server; None if there is none. Opens two sessions.
+
+    Their search_path is not ours: the statements use no operator, and no function without its schema.
 
     :raises ConnectError: a session cannot be opened; the role may be limited to one.
     :raises psycopg.Error: a query failed.
@@ -55,9 +69,9 @@ def pooler_mode(connection: ConnectionParams) -> Mode | None:
         return "session" if first != (one.info.backend_pid,) else None
 
 
-def refuse_pooler(connection: ConnectionParams, mode: Mode) -> ConfigurationError:
+def refuse_pooler(connection: Server, mode: Mode) -> MixedSessions:
     """Return the error for a pooler through which no dump is made."""
-    return ConfigurationError(f"{connection.label} is {described(mode)}", hint=DIRECT_HINT)
+    return MixedSessions(f"{connection.label} is {described(mode)}", hint=DIRECT_HINT)
 
 
 def described(mode: Mode) -> str:

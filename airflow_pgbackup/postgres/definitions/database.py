@@ -11,14 +11,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from airflow_pgbackup.postgres.archive.toc import TocEntry
+from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, quoted, unquoted
+from airflow_pgbackup.postgres.definitions.passed_on import GrantorScope, rewritten_grant
 from airflow_pgbackup.postgres.sql.anybytes import decoded, encoded
 from airflow_pgbackup.postgres.sql.lexer import SqlLexer, Statement
 
-# As fmtId() writes names: quoted unless they are in lower case and not keywords.
-IDENTIFIER = r'(?:"(?:[^"]|"")+"|[a-z_][a-z0-9_$]*)'
 _STATEMENT = re.compile(
     r"(CREATE DATABASE |DROP DATABASE (?:IF EXISTS )?|ALTER DATABASE |COMMENT ON DATABASE "
     rf"|ALTER ROLE {IDENTIFIER} IN DATABASE |SECURITY LABEL FOR {IDENTIFIER} ON DATABASE "
@@ -43,16 +43,6 @@ def is_standard_comment(statement: str, public_exists: bool = True) -> bool:
     return bool(_PLPGSQL_COMMENT.match(statement) or (public_exists and _PUBLIC_COMMENT.match(statement)))
 
 
-def unquoted(identifier: str) -> str:
-    """Return the name for an identifier that matches :data:`IDENTIFIER`."""
-    return identifier[1:-1].replace('""', '"') if identifier.startswith('"') else identifier
-
-
-def quoted(name: str) -> str:
-    """Return a name as a quoted identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 @dataclass(frozen=True)
 class DatabaseStatement:
     """A statement about a database itself.
@@ -60,11 +50,13 @@ class DatabaseStatement:
     :ivar verb: the text before the name of the database, ``ALTER DATABASE`` and a space.
     :ivar database: the name.
     :ivar rest: the text after the name.
+    :ivar grantor: of a grant, if that is not the owner but a role with the grant option; otherwise ''.
     """
 
     verb: str
     database: str
     rest: str
+    grantor: str = ""
 
     @classmethod
     def parse(cls, text: str) -> DatabaseStatement | None:
@@ -74,6 +66,12 @@ class DatabaseStatement:
         if _TEMPLATE_FLAG.match(text):  # by pg_dumpall --clean, before it drops a template
             return cls("UPDATE", "", "")
         return None
+
+    def made_by(self, grantor: str) -> DatabaseStatement:
+        """Return a grant as that of a role."""
+        rewritten = self.parse(rewritten_grant(self.about(self.database)))
+        assert rewritten is not None  # noqa: S101  it is a grant on a database still
+        return replace(rewritten, grantor=grantor)
 
     def about(self, database: str) -> str:
         """Return the SQL for a database of another name."""
@@ -96,9 +94,40 @@ class DatabaseStatement:
         return self.verb.startswith("ALTER ") and self.rest.startswith(" SET ")
 
     @property
+    def is_description(self) -> bool:
+        """It sets a comment or security label."""
+        return self.verb.startswith(("COMMENT ", "SECURITY "))
+
+    @property
     def removes(self) -> bool:
         """It prepares for the database to be created again; a new database does not need it."""
         return self.verb.startswith("DROP ") or self.verb == "UPDATE"
+
+
+class DatabaseStatements:
+    """Collect the statements about a database itself from a script or an archive entry.
+
+    :ivar found: them, in the order of the dump.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[DatabaseStatement] = []
+        self._scope = GrantorScope()
+
+    def add(self, text: str, about: DatabaseStatement | None) -> None:
+        """Take the next statement.
+
+        :param about: the statement, if it is about a database itself.
+        """
+        if ended := self._scope.follow(text, len(self.found)):
+            role, first = ended
+            self.found[first:] = [grant.made_by(role) for grant in self.found[first:]]
+        if about:
+            self.found.append(about)
+
+    def add_other(self) -> None:
+        """Take what is no such statement, such as rows of a table."""
+        self._scope.leave()
 
 
 @dataclass(frozen=True)
@@ -119,17 +148,19 @@ class DatabaseProperties:
     @classmethod
     def of_entries(cls, entries: Iterable[TocEntry]) -> DatabaseProperties:
         """Return the properties in an archive, which only ``pg_restore --create`` would restore."""
-        found: list[DatabaseStatement] = []
+        found = DatabaseStatements()
         owner = None
         for entry in entries:
             about_it = entry.kind in ("DATABASE", "DATABASE PROPERTIES") or (
                 entry.kind in ("ACL", "COMMENT", "SECURITY LABEL") and entry.schema is None
             )
             if about_it:
-                found += filter(None, map(DatabaseStatement.parse, statements(entry.definition)))
+                found.add_other()
+                for text in statements(entry.definition):
+                    found.add(text, DatabaseStatement.parse(text))
             if entry.kind == "DATABASE":
                 owner = entry.owner or None
-        return cls.of_statements(found, owner=owner)
+        return cls.of_statements(found.found, owner=owner)
 
     @classmethod
     def of_statements(cls, found: Iterable[DatabaseStatement], *, owner: str | None = None) -> DatabaseProperties:
@@ -153,9 +184,21 @@ class DatabaseProperties:
         return [statement for statement in self.statements if statement.is_setting]
 
     @property
-    def others(self) -> list[DatabaseStatement]:
-        """Privileges, comment, security labels, connection limit."""
-        return [statement for statement in self.statements if not statement.is_setting]
+    def descriptions(self) -> list[DatabaseStatement]:
+        """Comment and security labels, which admit no one."""
+        return [statement for statement in self.statements if statement.is_description]
+
+    @property
+    def access(self) -> list[DatabaseStatement]:
+        """Privileges and the connection limit: what is neither a setting nor a description."""
+        return [each for each in self.statements if not (each.is_setting or each.is_description)]
+
+    def changes(self) -> list[DatabaseStatement]:
+        """Return the statements that give a database these properties, if it exists already."""
+        owner = (
+            [DatabaseStatement("ALTER DATABASE ", self.name, f" OWNER TO {quoted(self.owner)}")] if self.owner else []
+        )
+        return owner + list(self.statements)
 
     def without(self, *, privileges: bool = False, comments: bool = False, labels: bool = False) -> DatabaseProperties:
         """Return a copy without what the options of a restore exclude."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from airflow_pgbackup.byte_streams import Readable
-from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, TocEntry
+from airflow_pgbackup.postgres.archive.script_headers import object_header
+from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, TocEntry, is_about
 from airflow_pgbackup.postgres.sql.lexer import Comment, MetaCommand, SqlLexer, Statement
 from airflow_pgbackup.postgres.sql.names import NameDecoder, client_encoding, connected_database
 
@@ -68,7 +69,6 @@ _QUOTABLE = frozenset(
 )
 """Kinds whose definitions may be logged. User mappings, subscriptions and functions may contain passwords."""
 
-_HEADER = re.compile(r"-- (?:Data for )?Name: ")
 _DUMP_ENDS = b"-- PostgreSQL database dump complete"
 _SETTING = (b"SET", b"SELECT")
 _LARGE_OBJECTS = frozenset({"BLOB", "BLOB METADATA"})
@@ -76,6 +76,7 @@ _ABOUT_LARGE_OBJECT = re.compile(
     r"(SELECT|ALTER|COMMENT|GRANT|REVOKE)(?: pg_catalog\.lo_create\('|[A-Z, ]* LARGE OBJECT )(\d+)\b"
 )
 _LARGE_OBJECT_VERBS = {"SELECT": "LARGE OBJECT", "ALTER": "LARGE OBJECT", "COMMENT": "COMMENT"}
+_MONEY = re.compile(r"""'[^']*'::(?:money\b|"money")""")
 _LOCATION = re.compile(r" LOCATION E?'(?:[^']|'')*';\Z")
 # The part of a global statement before its value: ``ALTER ROLE app SET work_mem`` of ``… TO '1GB';``
 _BEFORE_VALUE = re.compile(r"(.*? SET \S+(?= TO )|.*?(?= WITH | PASSWORD | IS (?:E?'|NULL)| OWNER )|.*)", re.DOTALL)
@@ -90,6 +91,8 @@ class ObjectDifference:
 
     :ivar detail: what differs, without anything secret.
     :ivar added: the object exists after the restore, but was not dumped.
+    :ivar only_money: its definition differs only in values of type money, which a server reads and writes as its
+        lc_monetary says.
     """
 
     database: str | None
@@ -98,6 +101,7 @@ class ObjectDifference:
     name: str
     detail: str
     added: bool = False
+    only_money: bool = False
 
     @property
     def label(self) -> str:
@@ -110,6 +114,10 @@ _Definition = tuple[Key, str]
 
 Objects = dict[Key, tuple[str, ...]]
 """The definitions by object, sorted. Overloaded functions share a key in plain dumps, hence more than one."""
+
+_ICU = r"(?:(?<=provider = icu, locale = ')|(?<=deterministic = false, locale = ')|(?<=ICU_LOCALE = '))"
+_ICU_LOCALE = re.compile(_ICU + "[^']*")
+_OLD_ICU_LOCALE = re.compile(_ICU + "[^']*[_@][^']*")
 
 
 def toc_objects(entries: Iterable[TocEntry]) -> Objects:
@@ -164,10 +172,10 @@ def _definitions(entries: Iterable[TocEntry]) -> Iterator[_Definition]:
             kind, text = "LARGE OBJECT", _owner(kind, entry.owner)
             oids = entry.definition.split() if entry.kind == "BLOB METADATA" else names
             names, groups[entry.dump_id] = oids, [f"LARGE OBJECT {oid}" for oid in oids]
-        elif entry.name.startswith("LARGE OBJECTS ") and (group := groups.get(next(iter(entry.depends_on), 0))):
-            names, text = group, text.replace(group[0], "LARGE OBJECT")  # its definition names the first large object
-        elif entry.name.startswith("LARGE OBJECT "):
-            text = text.replace(entry.name, "LARGE OBJECT")
+        elif entry.is_about("LARGE OBJECT"):
+            if entry.name.startswith("LARGE OBJECTS ") and (group := groups.get(next(iter(entry.depends_on), 0))):
+                names = group
+            text = text.replace(names[0], "LARGE OBJECT")  # the definition of several names the first
         text = _normal(kind, text)
         for name in names:
             yield (None, kind, entry.schema, name), text
@@ -189,12 +197,12 @@ def script_objects(source: Readable) -> Objects:
         elif isinstance(event, Comment):
             if event.text == _DUMP_ENDS:
                 current = None  # a DROP DATABASE that follows is not part of the last object
-            elif header := _header(decoder.text(event.text)):
+            elif header := object_header(decoder.text(event.text)):
                 name, kind, schema, owner = header
-                if kind in _LARGE_OBJECTS or name.startswith("LARGE OBJECT"):
+                if kind in _LARGE_OBJECTS or is_about("LARGE OBJECT", kind, schema, name):
                     current = None  # taken from the statements: a header may cover many large objects
                     continue
-                current = (database, kind, None if schema == "-" else schema, name)
+                current = (database, kind, schema, name)
                 pieces.setdefault(current, []).append([_owner(kind, owner)])
         elif isinstance(event, Statement):
             if event.words[:1] == (b"SET",) and (encoding := client_encoding(event.text)):
@@ -231,8 +239,9 @@ def compare_objects(archived: Objects, restored: Objects, *, definitions: bool) 
         elif not definitions:
             if len(found) < len(texts):
                 yield _difference(key, f"found {len(found)}, expected {len(texts)}")
-        elif found != texts:
-            yield _difference(key, _detail(key[1], texts, found))
+        elif found != texts and not _same_icu_locale(texts, found):
+            only_money = _without_money(key[1], texts) == _without_money(key[1], found)
+            yield replace(_difference(key, _detail(key[1], texts, found)), only_money=only_money)
     if definitions:
         for key in restored.keys() - archived.keys():
             yield _difference(key, "exists after the restore, but was not dumped", added=True)
@@ -242,21 +251,6 @@ def without(objects: Objects, keys: Iterable[Key]) -> Objects:
     """Return the objects without some."""
     unwanted = set(keys)
     return {key: texts for key, texts in objects.items() if key not in unwanted}
-
-
-def _header(line: str) -> tuple[str, str, str, str] | None:
-    """Return name, kind, schema and owner from the comment before an object; None for any other comment.
-
-    The name may contain any text. This takes linear time, which a regular expression would not.
-    """
-    match = _HEADER.match(line)
-    end = line.rfind("; Schema: ", 0, max(line.rfind("; Owner: "), 0))
-    middle = line.rfind("; Type: ", 0, max(end, 0))
-    if match is None or middle < match.end():
-        return None
-    kind, _, rest = line[middle + len("; Type: ") :].partition("; Schema: ")
-    schema, _, owner = rest.partition("; Owner: ")
-    return line[match.end() : middle], kind, schema, owner.partition("; Tablespace: ")[0]
 
 
 def _owner(kind: str, owner: str) -> str:
@@ -280,6 +274,19 @@ def changed_lines(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[Coun
 def may_show(kind: str) -> bool:
     """Return whether definitions of this kind contain no secrets, and may be shown."""
     return kind in _QUOTABLE
+
+
+def _same_icu_locale(archived: tuple[str, ...], restored: tuple[str, ...]) -> bool:
+    """Return whether definitions differ only in a locale that CREATE writes as a language tag (BCP 47).
+
+    A database that pg_upgrade has taken over from version 15 or older can have the old form, such as ``en_US``.
+    """
+    old = [_OLD_ICU_LOCALE.sub("", text) for text in archived]
+    return old != list(archived) and old == [_ICU_LOCALE.sub("", text) for text in restored]
+
+
+def _without_money(kind: str, texts: tuple[str, ...]) -> list[str]:
+    return sorted(_normal(kind, _MONEY.sub("money", text)) for text in texts)
 
 
 def _detail(kind: str, archived: tuple[str, ...], restored: tuple[str, ...]) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from airflow_pgbackup.postgres.archive.toc import TocEntry
-from airflow_pgbackup.postgres.definitions.database import IDENTIFIER, statements, unquoted
+from airflow_pgbackup.postgres.definitions.database import statements
+from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, unquoted
 
 _LIST = rf"{IDENTIFIER}(?:, {IDENTIFIER})*"
 # In the forms in which pg_dump writes them. PUBLIC in upper case without quotes is not an identifier.
@@ -24,6 +25,9 @@ _ROLES = [
     re.compile(rf"CREATE POLICY .*? TO ({_LIST})(?: USING| WITH CHECK|;)", re.DOTALL),
     re.compile(rf"CREATE USER MAPPING FOR ({IDENTIFIER}) SERVER "),
 ]
+_SUPERUSERS = re.compile(
+    rf"ALTER (?:EVENT TRIGGER|FOREIGN DATA WRAPPER|SUBSCRIPTION) {IDENTIFIER} OWNER TO ({IDENTIFIER});\Z"
+)
 _EXTENSION = re.compile(rf"CREATE EXTENSION (?:IF NOT EXISTS )?({IDENTIFIER})")
 _TABLESPACE = re.compile(rf"SET default_tablespace = ({IDENTIFIER});")
 _NAME = re.compile(IDENTIFIER)
@@ -35,6 +39,8 @@ _OWNERLESS = frozenset(
         *("POLICY", "ROW SECURITY", "RULE", "TRIGGER", "USER MAPPING"),
     )
 )
+# Their owners must be superusers; that of a subscription before version 16.
+_OWNED_BY_SUPERUSERS = frozenset({"EVENT TRIGGER", "FOREIGN DATA WRAPPER", "SUBSCRIPTION"})
 _KINDS = frozenset({"ACL", "DEFAULT ACL", "POLICY", "USER MAPPING", "DATABASE PROPERTIES"})
 
 # Locks held to the end of the transaction that creates an object: a table also locks its TOAST table and index.
@@ -45,10 +51,12 @@ _LOCKS = {"TABLE": 3, "MATERIALIZED VIEW": 3, "VIEW": 1, "SEQUENCE": 1, "INDEX":
 class Requirements:
     """Roles, extensions and tablespaces that the target server must have.
 
+    :ivar superusers: those of the roles that own something only a superuser may own.
     :ivar locks: estimated entries in the lock table if one transaction restores everything.
     """
 
     roles: set[str] = field(default_factory=set)
+    superusers: set[str] = field(default_factory=set)
     extensions: set[str] = field(default_factory=set)
     tablespaces: set[str] = field(default_factory=set)
     locks: int = 0
@@ -67,6 +75,8 @@ class Requirements:
         for entry in entries:
             if owners and entry.owner and entry.drop_statement and entry.kind not in _OWNERLESS:
                 found.roles.add(entry.owner)
+                if entry.kind in _OWNED_BY_SUPERUSERS:
+                    found.superusers.add(entry.owner)
             if tablespaces and entry.tablespace:
                 found.tablespaces.add(entry.tablespace)
             if entry.kind == "EXTENSION":
@@ -86,6 +96,8 @@ class Requirements:
         for pattern in _ROLES:
             if match := pattern.match(statement):
                 self.roles.update(unquoted(name) for name in _NAME.findall(match[1]))
+        if match := _SUPERUSERS.match(statement):
+            self.superusers.add(unquoted(match[1]))
         self.roles.discard("public")  # not a valid role name; pg_dump writes PUBLIC in lower case for user mappings
         if match := _EXTENSION.match(statement):
             self.extensions.add(unquoted(match[1]))

@@ -8,14 +8,23 @@ does; only :mod:`airflow_pgbackup.postgres.psql.guarded` keeps those from runnin
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.archive.memory_limit import MemoryLimit
+from airflow_pgbackup.postgres.archive.script_headers import object_header
 from airflow_pgbackup.postgres.archive.script_trailer import ScriptTrailerCheck
-from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, DatabaseStatement, is_standard_comment
+from airflow_pgbackup.postgres.definitions.database import (
+    DatabaseProperties,
+    DatabaseStatement,
+    DatabaseStatements,
+    is_standard_comment,
+)
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
+from airflow_pgbackup.postgres.definitions.schemas import SchemaUse
+from airflow_pgbackup.postgres.definitions.transaction_control import controls_transaction
 from airflow_pgbackup.postgres.sql.lexer import Comment, CopyData, Event, MetaCommand, SqlLexer, Statement
 from airflow_pgbackup.postgres.sql.names import NameDecoder, client_encoding, connected_database
 from airflow_pgbackup.postgres.sql.statement import excerpt
@@ -24,8 +33,8 @@ _HEAD = b"-- PostgreSQL database dump"
 _END = b"-- PostgreSQL database dump complete"
 _DUMPED_FROM = re.compile(rb"-- Dumped from database version (\d{1,4})")
 _SECTION = 2048  # bytes of an empty section in memory
-_TRANSACTION_WORDS = frozenset((b"BEGIN", b"START", b"COMMIT", b"END", b"ROLLBACK", b"ABORT", b"SAVEPOINT", b"RELEASE"))
 CREATE_PUBLIC = (b"CREATE SCHEMA public;", b'CREATE SCHEMA "public";')
+_DROP_PUBLIC = re.compile(rb'DROP SCHEMA (?:IF EXISTS )?"?public"?;')
 
 
 @dataclass
@@ -37,24 +46,41 @@ class ScriptSection:
     :ivar objects: number of statements that create or alter objects.
     :ivar tables: number of COPY statements.
     :ivar makes_public: the section has CREATE SCHEMA public.
+    :ivar drops_public: it has DROP SCHEMA public before.
+    :ivar transaction: what is wrong with its first statement that begins or ends a transaction, and that pg_dump never
+        writes; '' if it has none.
+    :ivar drops: it drops objects in the database without IF EXISTS.
+    :ivar schemas: those that its objects use.
     """
 
     database: str = ""
-    about: list[DatabaseStatement] = field(default_factory=list)
+    about: DatabaseStatements = field(default_factory=DatabaseStatements)
     objects: int = 0
     tables: int = 0
     rows: int = 0
     makes_public: bool = False
+    drops_public: bool = False
+    drops: bool = False
+    transaction: str = ""
+    schemas: SchemaUse = field(default_factory=SchemaUse)
     requirements: Requirements = field(default_factory=Requirements)
 
     @property
     def properties(self) -> DatabaseProperties:
-        return DatabaseProperties.of_statements(self.about)
+        return DatabaseProperties.of_statements(self.about.found)
 
     @property
     def creates(self) -> bool:
         """The section has CREATE DATABASE."""
-        return any(statement.creates for statement in self.about)
+        return any(statement.creates for statement in self.about.found)
+
+    def check_single_transaction(self) -> None:
+        """Check that the section can run in a single transaction.
+
+        :raises VerificationFailed: it would end the transaction itself.
+        """
+        if self.transaction:
+            raise VerificationFailed(self.transaction)
 
     @property
     def empty(self) -> bool:
@@ -70,7 +96,6 @@ class ScriptSummary:
     :ivar globals: statements before the first database: roles, tablespaces. They may contain password hashes.
     :ivar dumped_from: major version of the dumped server; 0 if the script has none, as with globals only.
     :ivar new_timeout: the script has ``SET transaction_timeout``, which servers before 17 do not know.
-    :ivar transactions: the script has its own BEGIN and COMMIT, as around large objects.
     :ivar bytes: size of the script.
     """
 
@@ -79,7 +104,6 @@ class ScriptSummary:
     sections: list[ScriptSection] = field(default_factory=list)
     dumped_from: int = 0
     new_timeout: bool = False
-    transactions: bool = False
     bytes: int = 0
 
     @property
@@ -142,10 +166,15 @@ class _Scan:
         if isinstance(event, Comment):
             if match := _DUMPED_FROM.match(event.text):
                 self._found.dumped_from = max(self._found.dumped_from, int(match[1]))
+            elif section and (header := object_header(self._decoder.text(event.text))):
+                self._add_names(section, header[2] or "", section.schemas.comment)
         elif isinstance(event, MetaCommand):
+            if section:
+                section.about.add_other()
             self._meta_command(event, section)
         elif isinstance(event, CopyData):
             if section:
+                section.about.add_other()
                 section.tables += 1
                 section.rows += sum(chunk.count(b"\n") for chunk in event.chunks())
         elif section is None:
@@ -171,24 +200,33 @@ class _Scan:
     def _statement(self, statement: Statement, section: ScriptSection) -> None:
         first = statement.words[:1]
         if first == (b"INSERT",):
+            section.about.add_other()
             section.rows += max(statement.groups, 1)
             return
         text = self._decoder.text(statement.text)
-        if about := database_statement(text, statement):
+        about = database_statement(text, statement)
+        section.about.add(text, about)
+        if about:
             self._memory.take(len(text))
-            section.about.append(about)
             if about.creates:
                 section.database = about.database
         elif not is_setup(statement) and not is_standard_comment(text):
             section.objects += 1
         self._found.new_timeout |= sets_new_timeout(statement)
-        self._found.transactions |= is_transaction(statement)
+        section.transaction = section.transaction or _foreign_transaction(statement)
         section.makes_public |= makes_public(statement)
-        names = section.requirements.names
-        section.requirements.add(text)
-        if section.requirements.names > names:
-            self._memory.take(len(text))
+        section.drops_public |= _DROP_PUBLIC.match(statement.text) is not None
+        section.drops |= not about and first == (b"DROP",) and b"EXISTS" not in statement.words
+        self._add_names(section, text, section.requirements.add, section.schemas.statement)
         section.requirements.add_locks(statement.words)
+
+    def _add_names(self, section: ScriptSection, text: str, *adding: Callable[[str], None]) -> None:
+        """Take names from a text, which counts if it has new ones."""
+        known = section.requirements.names + section.schemas.names
+        for add in adding:
+            add(text)
+        if section.requirements.names + section.schemas.names > known:
+            self._memory.take(len(text))
 
 
 def database_statement(text: str, statement: Statement) -> DatabaseStatement | None:
@@ -226,12 +264,13 @@ def skipped_transaction(statement: Statement) -> bool:
 
     :raises VerificationFailed: another statement that begins or ends a transaction.
     """
-    if is_transaction(statement):
-        return True
-    if statement.words[:1] and (
-        statement.words[0] in _TRANSACTION_WORDS or statement.words[:2] == (b"PREPARE", b"TRANSACTION")
-    ):
-        raise VerificationFailed(
-            f"{excerpt(statement.text)!r} at byte {statement.offset} of the script, which pg_dump never writes"
-        )
-    return False
+    if wrong := _foreign_transaction(statement):
+        raise VerificationFailed(wrong)
+    return is_transaction(statement)
+
+
+def _foreign_transaction(statement: Statement) -> str:
+    """Return what is wrong with a statement that begins or ends a transaction, unless pg_dump writes it; else ''."""
+    if is_transaction(statement) or not controls_transaction(statement):
+        return ""
+    return f"{excerpt(statement.text)!r} at byte {statement.offset} of the script, which pg_dump never writes"

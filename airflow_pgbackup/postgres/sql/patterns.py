@@ -7,6 +7,7 @@ The patterns are those of psql's ``\\d``, the expressions the server's; see ``pa
 from __future__ import annotations
 
 _SPECIAL = frozenset("|*+?()[]{}.^$\\")
+_WILDCARDS = _SPECIAL - {".", "$"}
 
 
 def pattern_regexes(pattern: str) -> list[str]:
@@ -37,3 +38,20 @@ def pattern_regexes(pattern: str) -> list[str]:
             # The server folds ASCII only, whatever the locale of the tool.
             parts[-1] += character.lower() if not quoted and character.isascii() else character
     return [f"^({part})$" for part in parts]
+
+
+def exact_name(pattern: str) -> str | None:
+    """Return the only name that a pattern of a database can mean, None if it has wildcards outside double quotes.
+
+    Letters outside quotes are folded to lower case. A dot outside quotes separates no parts: it is part of the name.
+    """
+    outside = "".join(pattern.replace('""', "").split('"')[::2])
+    if set(outside) & _WILDCARDS:
+        return None
+    if "." in outside:
+        return pattern
+    name, quoted = "", False
+    for part in pattern.replace('""', "\0").split('"'):
+        name += (part if quoted else "".join(c.lower() if c.isascii() else c for c in part)).replace("\0", '"')
+        quoted = not quoted
+    return name

@@ -60,6 +60,14 @@ def runs_scripts_of(server_major: int, client_major: int) -> bool:
     return has_transaction_timeout(server_major) or not sets_transaction_timeout(client_major)
 
 
+def loads_enums_through_root(version: Version) -> bool:
+    """Return whether pg_dump loads partitions through their root table if the hash of an enum distributes the rows.
+
+    https://www.postgresql.org/docs/release/15.3/
+    """
+    return version >= (15, 3)
+
+
 def has_compression_methods(client_major: int) -> bool:
     """Return whether ``pg_dump --compress`` takes ``METHOD[:DETAIL]``; before, it takes a gzip level only.
 

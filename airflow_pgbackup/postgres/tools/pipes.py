@@ -100,11 +100,11 @@ class StderrLog:
     :ivar error: the error that `on_line` raised; after it, `on_line` is not called again.
     """
 
-    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+    def __init__(self, on_line: Callable[[str], None] | None, *, hide_values: bool = False) -> None:
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self.error: Exception | None = None
         self._on_line = on_line
-        self._filter = StderrFilter()
+        self._filter = StderrFilter(hide_values=hide_values)
 
     def run(self, pipe: IO[bytes], given_up: Callable[[], bool]) -> None:
         rest, pause = b"", _GATHER

@@ -52,6 +52,7 @@ class ToolProcess:
     :param within: the command that starts the tool in a sandbox, put before `argv`; see
         :mod:`airflow_pgbackup.postgres.server.sandbox`.
     :param may_start_processes: with False the kernel prevents it; see :mod:`airflow_pgbackup.postgres.tools.seccomp`.
+    :param hide_values: its stderr must not show values that the server's messages quote.
     :raises ConfigurationError: `may_start_processes` is False, and this machine cannot prevent it.
     """
 
@@ -69,6 +70,7 @@ class ToolProcess:
         umask: int = 0o077,
         within: Sequence[str] = (),
         may_start_processes: bool = True,
+        hide_values: bool = False,
     ) -> None:
         self.tool = Path(argv[0]).name
         self._argv = [*within, *(os.fspath(word) for word in argv)]
@@ -81,7 +83,7 @@ class ToolProcess:
             at_deadline=lambda: self._stop("deadline"),
             kill=lambda: self._signal(signal.SIGKILL),
         )
-        self._stderr = StderrLog(on_line)
+        self._stderr = StderrLog(on_line, hide_values=hide_values)
         self._feeder = None if stdin is None else StdinFeeder(stdin, on_error=lambda: self._stop("source"))
         self._pipe_stdout = stdout == "pipe"
         self._cwd = cwd

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from airflow_pgbackup.postgres.connection.hints import hint_for
+from airflow_pgbackup.postgres.tools.quoted_values import is_odd, is_of_server, opens_value, without_values
 
 LONGEST_LINE = 2000  # characters: long enough for any message, short enough for a log
 
@@ -23,6 +24,8 @@ _MESSAGE = re.compile(
     r"|psql:.*:\d+: "
     r"|(?:ERROR|FATAL|PANIC|WARNING|NOTICE|INFO|LOG|DEBUG\d?|HINT): "
 )
+# What begins a message after one of the server: the tool's name is before each, unless the line is a value's.
+_OF_TOOL = re.compile(r"(?:pg_\w+|psql): |psql:.*:\d+: ")
 # "Command was:" and "Query was:" of pg_dump and pg_restore; and the server's fields that quote rows and statements, as
 # libpq writes them (PQresultErrorMessage, also after "Error message from server:").
 _QUOTING = re.compile(
@@ -48,10 +51,16 @@ _PREFIX = re.compile(
 
 
 class StderrFilter:
-    """Removes the lines of one tool's stderr that quote statements or rows, which can span many lines."""
+    """Removes the lines of one tool's stderr that quote statements or rows, which can span many lines.
 
-    def __init__(self) -> None:
+    :param hide_values: remove from the server's messages also what they quote themselves; see :mod:`.quoted_values`.
+    """
+
+    def __init__(self, *, hide_values: bool = False) -> None:
+        self._hide_values = hide_values
         self._quoting = False
+        self._of_server = False
+        self._open_quotes: set[bool] = set()  # whether a value continues: both, where nobody can tell
 
     def keep(self, line: str) -> str | None:
         """Return the line, stripped and cut to :data:`LONGEST_LINE`; None if it quotes data or is empty.
@@ -61,6 +70,8 @@ class StderrFilter:
         The line is not escaped, so that names in it can be matched; code that shows it must use
         :func:`airflow_pgbackup.text.printable`.
         """
+        if self._hide_values and self._continues(line):
+            return None
         if _QUOTING.match(line):
             self._quoting = True
             if match := _KEY.match(line.rstrip()):
@@ -69,10 +80,30 @@ class StderrFilter:
             self._quoting = False
         if self._quoting:
             return None
+        if self._hide_values:
+            self._of_server = is_of_server(line)
+            self._open_quotes = {opens_value(line)}
+            line = without_values(line) or ""
         line = line.strip()
         if len(line) > LONGEST_LINE:
             line = line[:LONGEST_LINE] + " …"
         return line or None
+
+    def _continues(self, line: str) -> bool:
+        """Return whether a line continues a message of the server, and perhaps a value that looks like a message."""
+        if not self._of_server:
+            return False
+        open_quote, odd = True in self._open_quotes, is_odd(line)
+        if _QUOTING.match(line):
+            # A field of the message, where COPY quotes the value once more, or a line of the value that looks like one.
+            as_field = line.startswith("CONTEXT: ") and odd
+            self._open_quotes = {as_field, not odd} if open_quote else {as_field}
+            self._quoting = self._quoting or open_quote
+            return open_quote
+        if open_quote or not _OF_TOOL.match(line):
+            self._open_quotes = {each ^ odd for each in self._open_quotes}
+            return True
+        return False
 
 
 def errors_of(lines: Sequence[str]) -> list[str]:

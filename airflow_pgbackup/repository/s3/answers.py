@@ -39,9 +39,11 @@ _EXPECTED: Mapping[str, tuple[str, ...]] = {
     "CreateMultipartUpload": ("UploadId",),
     "UploadPart": ("ETag",),
     "UploadPartCopy": ("CopyPartResult",),
-    # S3 always sends it. botocore takes any other XML for a listing without keys.
+    # S3 always sends it. botocore takes an empty answer or any other XML for a listing without items.
     "ListObjectsV2": ("IsTruncated",),
     "ListObjectVersions": ("IsTruncated",),
+    "ListMultipartUploads": ("IsTruncated",),
+    "ListParts": ("IsTruncated",),
 }
 _EXPECTED_ITEMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "ListObjectsV2": {"Contents": ("Key", "Size", "ETag", "LastModified"), "CommonPrefixes": ("Prefix",)},
@@ -79,7 +81,7 @@ def _end_redirects(response_dict: dict[str, Any] | None, **_: object) -> None:
     if response_dict is None or not 300 <= response_dict["status_code"] < 400:
         return
     if "x-amz-bucket-region" not in response_dict["headers"]:
-        raise MalformedAnswer(detail="it redirects to another region without naming it")
+        raise MalformedAnswer(detail=f"a redirect (status {response_dict['status_code']}) that names no region")
 
 
 def check_answer(operation: str, answer: dict[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import create_loader
 from botocore.paginate import Paginator
 
+from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError, RepositoryError
 from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.listing_limits import MOST_KEYS
 from airflow_pgbackup.repository.s3.answers import (
@@ -22,8 +24,19 @@ from airflow_pgbackup.repository.s3.answers import (
     check_answer,
     limit_answers,
 )
-from airflow_pgbackup.repository.s3.errors import DAMAGED, EXPIRED, MISSING, code_of, status_of, translate
+from airflow_pgbackup.repository.s3.errors import (
+    DAMAGED,
+    FACTORY,
+    MISSING,
+    RENEWABLE,
+    NotRenewed,
+    code_of,
+    line_of,
+    status_of,
+    translate,
+)
 from airflow_pgbackup.repository.s3.options import S3Options
+from airflow_pgbackup.wording import store
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -40,6 +53,12 @@ _LISTINGS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ListParts": (("Parts",), ("NextPartNumberMarker",)),
     "ListMultipartUploads": (("Uploads",), ("NextKeyMarker", "NextUploadIdMarker")),
 }
+
+
+def quoted(etag: str) -> str:
+    """Return an ETag as a condition takes it. Proxies that compress mark one as weak, which no condition matches."""
+    strong = etag.removeprefix("W/")
+    return strong if strong.startswith('"') else f'"{strong}"'
 
 
 class Bucket:
@@ -70,9 +89,29 @@ class Bucket:
             return self._of.client
         with self._lock:
             if self._current is None:
-                self._current = self.options.client_factory()
-                limit_answers(self._current)
+                self._current = self._connect()
             return self._current
+
+    def _connect(self) -> S3Client:
+        try:
+            return self._new_client()
+        except (PgBackupError, BotoCoreError, ClientError):
+            raise
+        except Exception as error:  # of a secrets backend, or of Airflow's API
+            raise RepositoryError(
+                f"cannot get credentials for bucket {self.name}: {type(error).__name__}: {line_of(error)}",
+                hint=FACTORY,
+                retry="once",
+            ) from error
+
+    def _new_client(self) -> S3Client:
+        client = self.options.client_factory()
+        if "@" in urlsplit(client.meta.endpoint_url).netloc:  # botocore's errors quote the URL, in tracebacks too
+            raise ConfigurationError(
+                f"{store('endpoint_url')} holds credentials", hint=f"Remove them, and set {store('credentials')}."
+            )
+        limit_answers(client)
+        return client
 
     @property
     def endpoint(self) -> str:
@@ -94,6 +133,7 @@ class Bucket:
 
         :param operation: S3's name, like ``PutObject``.
         :param params: the parameters of the request; the bucket and the extra arguments are added.
+        :raises NotRenewed: the credentials were refused, and the client factory failed.
         :raises ClientError, BotoCoreError: botocore's own errors; callers translate them with :meth:`errors`.
         """
         params = {"Bucket": self.name, **self.extra_args(operation), **params}
@@ -104,9 +144,9 @@ class Bucket:
                 response: dict[str, Any] = getattr(client, xform_name(operation))(**params)
                 return check_answer(operation, response)
             except ClientError as error:
-                if code_of(error) in EXPIRED and not renewed:
+                if code_of(error) in RENEWABLE and not renewed:
                     renewed = True
-                    self._renew(client)
+                    self._renew(client, error)
                 elif code_of(error) in DAMAGED and damaged < DAMAGED_RETRIES:
                     damaged += 1
                 else:
@@ -179,8 +219,28 @@ class Bucket:
                 if status_of(error) not in (400, 403, 501):
                     self.require_absent(key, error)
                     return None
+        return self.find("HeadObject", key)
+
+    def find(self, operation: str, key: str, **params: Any) -> dict[str, Any] | None:
+        """Return the answer to a HEAD or GET of a key, or None if the key does not exist.
+
+        :raises ClientError, BotoCoreError: as :meth:`call`.
+        """
+        client = self.client
         try:
-            return self.call("HeadObject", Key=key)
+            return self.call(operation, Key=key, **params)
+        except ClientError as error:
+            try:
+                self.require_absent(key, error)
+            except ClientError as reason:
+                # The answer to a HEAD does not say that the credentials have expired. The listing that asked for the
+                # reason has renewed them, if it succeeded.
+                if reason is not error or self.client is client:
+                    raise
+            else:
+                return None
+        try:
+            return self.call(operation, Key=key, **params)
         except ClientError as error:
             self.require_absent(key, error)
             return None
@@ -224,13 +284,19 @@ class Bucket:
             self._members[operation] = frozenset(shape.members if shape is not None else ())
         return self._members[operation]
 
-    def _renew(self, client: S3Client) -> None:
+    def _renew(self, client: S3Client, refusal: ClientError) -> None:
+        """Replace the client, unless another thread has. If that fails the old one stays, for its endpoint."""
         if self._of is not None:
-            self._of._renew(client)
+            self._of._renew(client, refusal)
             return
         with self._lock:
-            if self._current is client:  # otherwise another thread has renewed it
-                self._current = None
+            if self._current is client:
+                try:
+                    self._current = self._new_client()
+                except Canceled:
+                    raise
+                except Exception as error:  # of a secrets backend, or of Airflow's API
+                    raise NotRenewed(refusal, error) from error
 
 
 @cache

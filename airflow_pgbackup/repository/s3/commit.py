@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, PgBackupError, RepositoryError
 from airflow_pgbackup.repository.s3.bucket import Bucket
-from airflow_pgbackup.repository.s3.errors import code_of, refused, status_of
+from airflow_pgbackup.repository.s3.errors import NotRenewed, code_of, refused, status_of
 from airflow_pgbackup.text import printable
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,8 @@ class Commit:
         try:
             self._unless_exists(operation, params)
         except (ClientError, BotoCoreError) as error:
+            if isinstance(error, NotRenewed) and refused(error):
+                raise  # a look at the object would be refused as well
             # A retry after a lost response fails with 412 or NoSuchUpload, a proxy's timeout with any status. Only the
             # object shows what happened.
             with self._sent():

@@ -11,6 +11,8 @@ from airflow_pgbackup.repository.s3.errors import MISSING, code_of, line_of, sta
 
 BATCH = 1000  # keys in one DeleteObjects
 
+_UNREPORTED = "it still exists, and the answer of the store does not mention it"
+
 
 def delete_keys(bucket: Bucket, root: str, keys: Sequence[str]) -> list[str]:
     """Delete keys; return those that were not deleted, each with the reason. Keys that do not exist are ignored.
@@ -26,26 +28,30 @@ def delete_keys(bucket: Bucket, root: str, keys: Sequence[str]) -> list[str]:
 
 def _delete_batch(bucket: Bucket, root: str, keys: Sequence[str]) -> list[str]:
     try:
-        objects = [{"Key": root + key} for key in keys]
-        answer = bucket.call("DeleteObjects", Delete={"Objects": objects, "Quiet": True})
+        # Not Quiet, which reports only errors: a page of a proxy has none either.
+        answer = bucket.call("DeleteObjects", Delete={"Objects": [{"Key": root + key} for key in keys]})
     except ClientError as error:
         # A store without DeleteObjects (GCS), or one that requires a Content-MD5, which boto3 no longer sends.
         if status_of(error) not in (400, 405, 501):
             raise
         return [f"{key} ({reason})" for key in keys if (reason := _delete_one(bucket, root + key))]
     # A 200 does not mean success: each key has its own result.
-    errors = [e for e in answer.get("Errors", []) if e.get("Code") not in MISSING]
-    return [f"{str(e.get('Key'))[len(root) :]} ({_said(e)})" for e in errors]
+    errors = answer.get("Errors", [])
+    reported = {one.get("Key") for one in [*errors, *answer.get("Deleted", [])]}
+    failed = [f"{str(e.get('Key'))[len(root) :]} ({_said(e)})" for e in errors if e.get("Code") not in MISSING]
+    unreported = [key for key in keys if root + key not in reported]
+    return failed + [f"{key} ({_UNREPORTED})" for key in unreported if bucket.head(root + key) is not None]
 
 
 def _delete_one(bucket: Bucket, key: str) -> str | None:
     try:
-        bucket.call("DeleteObject", Key=key)
+        answer = bucket.call("DeleteObject", Key=key)
+        done = answer["ResponseMetadata"]["HTTPStatusCode"] == 204  # else perhaps a page of a proxy
+        return None if done or bucket.head(key) is None else _UNREPORTED
     except (ClientError, BotoCoreError) as error:
         if code_of(error) in MISSING:
             return None
         return _said(error.response.get("Error", {})) if isinstance(error, ClientError) else type(error).__name__
-    return None
 
 
 def _said(error: Mapping[str, object]) -> str:

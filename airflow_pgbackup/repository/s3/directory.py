@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from botocore.exceptions import ClientError
 
+from airflow_pgbackup.interruption import clean_up, is_interruption
 from airflow_pgbackup.repository.byte_source import ByteSource, OnRead, counted
 from airflow_pgbackup.repository.cancellation import CancelFlag, Stop
 from airflow_pgbackup.repository.nofollow import open_member
@@ -76,6 +77,7 @@ class DirectoryUpload:
         self._stop = Stop(cancel)
         self._pool = ThreadPoolExecutor(MEMBERS, thread_name_prefix="pgbackup-member")
         self._early: dict[str, Future[_Early]] = {}
+        self._silent = False  # after an interruption the threads did not end in time
         self._settled: set[str] = set()  # members of _early whose upload has been completed or aborted
 
     def __enter__(self) -> DirectoryUpload:
@@ -84,11 +86,34 @@ class DirectoryUpload:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end(error)
+        if self._silent:
+            self._warn_of_parts()
+            return
+        interrupted = error is not None and is_interruption(error)
+        clean_up(self._drop_early, interrupted=interrupted, on_timeout=self._warn_of_parts)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Stop the threads, and wait for them; after an interruption once, for a few seconds."""
         self._stop.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        if not self._silent:
+            clean_up(
+                lambda: self._pool.shutdown(wait=True, cancel_futures=True),
+                interrupted=error is not None and is_interruption(error),
+                on_timeout=self._note_silence,
+            )
+
+    def _note_silence(self) -> None:
+        self._silent = True
+
+    def _warn_of_parts(self) -> None:
+        log.warning("the parts of %s could not be removed: the store does not answer", printable(str(self._folder)))
+
+    def _drop_early(self) -> None:
         with ThreadPoolExecutor(_DROPS, thread_name_prefix="pgbackup-member") as pool:
             for member, future in self._early.items():
-                if member not in self._settled and not future.cancelled() and future.exception() is None:
+                sent = future.done() and not future.cancelled() and future.exception() is None
+                if sent and member not in self._settled:
                     pool.submit(_drop, future.result())
 
     def offer(self, member: str) -> None:
@@ -119,9 +144,8 @@ class DirectoryUpload:
             for sent in completed(self._early.values()):
                 sent.result()
             return run_each(self._pool, work, members)
-        except BaseException:
-            self._stop.set()
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        except BaseException as error:
+            self._end(error)
             raise
 
     def _send(self, member: str) -> _Early:

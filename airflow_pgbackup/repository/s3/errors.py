@@ -26,6 +26,8 @@ from airflow_pgbackup.wording import store
 EXPIRED = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired", "ExpiredCredentials"}
 )
+RENEWABLE = EXPIRED | {"InvalidAccessKeyId", "InvalidToken"}
+"""With new credentials the request may succeed: rotated keys are removed, and no longer known."""
 DAMAGED = frozenset({"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"})
 MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
 THROTTLED = frozenset({"SlowDown", "RequestTimeout", "RequestLimitExceeded", "Throttling", "TooManyRequests", "429"})
@@ -50,6 +52,7 @@ _CHECKSUMS = (
 )
 _CLOCK = "Set the clock of this machine: S3 allows a difference of 15 minutes."
 _CONNECTION = "Check key and secret of the AWS connection, or the environment of this worker."
+FACTORY = "Check the AWS connection, and where its credentials come from."
 _REGION = "region"  # replaced by what to set
 # A new key or policy takes a moment to be valid everywhere.
 _ABOUT_ACCESS = frozenset({_PERMISSIONS, _KMS, _CONNECTION})
@@ -114,14 +117,32 @@ def status_of(error: BaseException) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
+class NotRenewed(BotoCoreError):
+    """The store refused the credentials, and the client factory failed.
+
+    :ivar refusal: the store's answer.
+    """
+
+    fmt = "cannot get credentials after {code}: {detail}"
+
+    def __init__(self, refusal: ClientError, cause: Exception) -> None:
+        super().__init__(code=code_of(refusal), detail=f"{type(cause).__name__}: {line_of(cause)}")
+        self.refusal = refusal
+
+
 def refused(error: BaseException) -> bool:
-    """Return whether the store refused the request, and it was sent only once.
+    """Return whether the store refused the request or redirected it, and it was sent only once.
 
     An earlier attempt whose response was lost may have succeeded, or may still succeed.
     """
+    if isinstance(error, NotRenewed):
+        error = error.refusal
     if not isinstance(error, ClientError):
         return False
-    return 400 <= status_of(error) < 500 and not error.response.get("ResponseMetadata", {}).get("RetryAttempts")
+    # After the answer that names the bucket's region, botocore itself sends the request once more, to that region.
+    sent_again = 1 if _CODES.get(code_of(error), ("", ""))[1] == _REGION and _region(error.response) else 0
+    retries = int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
+    return 300 <= status_of(error) < 500 and retries <= sent_again
 
 
 def translate(error: ClientError | BotoCoreError, what: str, *, bucket: str, endpoint: str) -> PgBackupError:
@@ -140,6 +161,8 @@ def translate(error: ClientError | BotoCoreError, what: str, *, bucket: str, end
         )
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         return RepositoryError(f"{what}: no AWS credentials: {line_of(error)}", hint=_CONNECTION, retry="once")
+    if isinstance(error, NotRenewed):
+        return RepositoryError(f"{what}: {line_of(error)}", hint=FACTORY)
     if isinstance(error, SSLError):
         return RepositoryError(
             f"{what}: no trusted TLS connection to {endpoint}: {line_of(error)}",

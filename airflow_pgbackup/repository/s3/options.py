@@ -119,6 +119,10 @@ class S3Options:
 
     def __post_init__(self) -> None:
         mapping("Metadata of extra_args", mapping("extra_args", self.extra_args).get("Metadata", {}))
+        if not isinstance(self.extra_args.get("SSECustomerKey", ""), str | bytes):
+            raise ConfigurationError(
+                "the S3 extra argument SSECustomerKey is not text", hint="Quote it in the settings."
+            )
         for name in self.extra_args:
             if name not in EXTRA_ARGS:
                 near = difflib.get_close_matches(str(name), EXTRA_ARGS, n=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta, timezone
@@ -10,12 +11,14 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, RepositoryError
+from airflow_pgbackup.repository.entry import missing
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
 from airflow_pgbackup.repository.protection import Protection, ProtectionSettings, Version
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.copying import copy_source
 from airflow_pgbackup.repository.s3.errors import MISSING, NO_LOCK, code_of, status_of
 from airflow_pgbackup.repository.s3.object_lock import ObjectLock
+from airflow_pgbackup.repository.s3.reader import ObjectReader
 from airflow_pgbackup.repository.s3.settings import read_lock_configuration, read_settings, read_versioning
 from airflow_pgbackup.repository.s3.unfinished import server_time
 from airflow_pgbackup.repository.s3.upload import Upload
@@ -119,6 +122,19 @@ class S3Protection(Protection):
         folder = f"{check_key(prefix)}/" if prefix else ""
         with self._bucket.errors(f"cannot list the versions of {self._uri}"):
             yield from list_versions(self._bucket, self._root, self._root + folder)
+
+    def read(self, version: Version, *, limit: int) -> bytes:
+        what = f"version {version.id} of {self._uri}/{version.key}"
+        key = self._root + check_key(version.key)
+        with self._bucket.errors(f"cannot read {what}"):
+            if head_version(self._bucket, key, version.id) is None:  # 403 of a GET could mean that too
+                raise missing(what)
+        reader = ObjectReader(self._bucket, key, what, version.id)
+        with io.BufferedReader(reader) as stream:
+            found = stream.read(limit + 1)
+        if len(found) > limit:
+            raise RepositoryError(f"{what} is larger than {limit} bytes", hint="Check who wrote it.")
+        return found
 
     def restore(self, version: Version, above: Sequence[Version]) -> None:
         key = self._root + check_key(version.key)

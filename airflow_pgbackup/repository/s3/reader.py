@@ -13,8 +13,8 @@ from urllib3.exceptions import HTTPError
 from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.repository.entry import missing
 from airflow_pgbackup.repository.s3.answers import MalformedAnswer
-from airflow_pgbackup.repository.s3.bucket import Bucket
-from airflow_pgbackup.repository.s3.errors import THROTTLED, code_of, line_of, status_of
+from airflow_pgbackup.repository.s3.bucket import Bucket, quoted
+from airflow_pgbackup.repository.s3.errors import THROTTLED, NotRenewed, code_of, line_of, status_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -29,16 +29,17 @@ class ObjectReader(io.RawIOBase):
 
     :param what: the object's URI, for errors.
     :param version: a quoted ETag or a version id; None for the version that the first request finds.
+    :param size: of that version, if it is known: the store must send as many bytes.
     :raises BackupNotFound: the object does not exist.
     """
 
-    def __init__(self, bucket: Bucket, key: str, what: str, version: str | None) -> None:
+    def __init__(self, bucket: Bucket, key: str, what: str, version: str | None, size: int | None = None) -> None:
         self._bucket = bucket
         self._key = key
         self._what = what
         self._version = version
         self._at = 0
-        self._size = 0
+        self._size = size
         self._body: Any = None
         with self._errors():
             self._open()
@@ -48,7 +49,7 @@ class ObjectReader(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer).cast("B")
-        wanted = min(len(view), self._size - self._at)
+        wanted = min(len(view), (self._size or 0) - self._at)
         for attempt in range(ATTEMPTS):
             if not wanted:
                 return 0
@@ -87,16 +88,20 @@ class ObjectReader(io.RawIOBase):
             params["IfMatch" if self._version.startswith('"') else "VersionId"] = self._version
         if self._at:
             params["Range"] = f"bytes={self._at}-"
-        try:
-            answer = self._bucket.call("GetObject", Key=self._key, **params)
-        except ClientError as error:
-            self._bucket.require_absent(self._key, error)
-            raise missing(self._what) from None
-        self._body = answer["Body"]
-        if not self._at:
-            self._size = answer["ContentLength"]
+        answer = self._bucket.find("GetObject", self._key, **params)
+        if answer is None:
+            raise missing(self._what)
+        # A store, or a proxy before it, may ignore the range, or send another object than it has announced.
+        begin, size = self._at, self._at + answer["ContentLength"]
+        if begin and not answer.get("ContentRange", "").startswith(f"bytes {begin}-"):
+            answer["Body"].close()
+            raise MalformedAnswer(detail=f"asked for the bytes from {begin} on, and got others")
+        if self._size not in (None, size):
+            answer["Body"].close()
+            raise MalformedAnswer(detail=f"expected an object of {self._size} bytes, found {size}")
+        self._body, self._size = answer["Body"], size
         if self._version is None:
-            self._version = answer["ETag"]
+            self._version = quoted(answer["ETag"])
 
     def _errors(self) -> AbstractContextManager[None]:
         return self._bucket.errors(f"cannot read {self._what}")
@@ -111,4 +116,4 @@ def _passing(error: Exception) -> bool:
     """Return whether a retry of the request may succeed."""
     if isinstance(error, ClientError):
         return status_of(error) >= 500 or code_of(error) in THROTTLED
-    return not isinstance(error, MalformedAnswer)
+    return not isinstance(error, MalformedAnswer | NotRenewed)

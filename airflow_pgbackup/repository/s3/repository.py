@@ -20,13 +20,14 @@ from airflow_pgbackup.errors import (
     RepositoryError,
     RepositoryNotFound,
 )
+from airflow_pgbackup.interruption import clean_up, is_interruption
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.byte_source import ByteSource, OnRead
 from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.catalogue import PIN_FILE
 from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite, missing
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
-from airflow_pgbackup.repository.s3.bucket import Bucket
+from airflow_pgbackup.repository.s3.bucket import Bucket, quoted
 from airflow_pgbackup.repository.s3.console import console_url
 from airflow_pgbackup.repository.s3.copying import copy_source
 from airflow_pgbackup.repository.s3.deletion import delete_keys
@@ -38,7 +39,7 @@ from airflow_pgbackup.repository.s3.reader import ObjectReader
 from airflow_pgbackup.repository.s3.unfinished import old_probes, old_uploads
 from airflow_pgbackup.repository.s3.upload import Upload
 from airflow_pgbackup.repository.set_layout import split_set_key
-from airflow_pgbackup.text import printing
+from airflow_pgbackup.text import printable, printing
 from airflow_pgbackup.wording import new_repository, store
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,9 @@ class S3Repository(Repository):
     @contextmanager
     def read(self, key: str, *, pin: Entry | None = None) -> Iterator[BinaryIO]:
         check_key(key)
-        raw = ObjectReader(self._bucket, self._root + key, self.location(key), pin.version if pin else None)
+        raw = ObjectReader(
+            self._bucket, self._root + key, self.location(key), *((pin.version, pin.size) if pin else (None,))
+        )
         with io.BufferedReader(raw, MIB) as stream:
             yield cast("BinaryIO", stream)
 
@@ -132,7 +135,7 @@ class S3Repository(Repository):
             try:
                 found += old_uploads(self._bucket, self._root, folder, older_than)
             except ClientError as error:
-                if status_of(error) not in (405, 501):
+                if status_of(error) not in (405, 501) and code_of(error) != "NotImplemented":
                     raise
                 (say or printing(log.warning))(
                     f"incomplete uploads of {self.uri} are not swept: the store cannot list them "
@@ -175,7 +178,7 @@ class S3Repository(Repository):
                         key=item["Key"][len(self._root) :],
                         size=item["Size"],
                         modified=item["LastModified"].astimezone(timezone.utc),
-                        version=_quoted(item["ETag"]),
+                        version=quoted(item["ETag"]),
                     )
 
     def _folders(self, folder: str) -> Iterator[str]:
@@ -212,8 +215,14 @@ class S3Repository(Repository):
                 try:
                     members = self._members(prefix, folder)
                     heads = directory.finish(members, digests, lambda member: done.append(f"{prefix}/{member}"))
-                except BaseException:
-                    self._remove_written(done)
+                except BaseException as error:
+                    clean_up(
+                        lambda: self._remove_written(done),
+                        interrupted=is_interruption(error),
+                        on_timeout=lambda: log.warning(
+                            "could not remove %s: the store does not answer", printable(", ".join(done[:10]))
+                        ),
+                    )
                     raise
                 return [
                     replace(_entry(f"{prefix}/{member}", head), sha256=sha256)
@@ -271,9 +280,5 @@ def _entry(key: str, head: dict[str, Any]) -> Entry:
         key=key,
         size=head["ContentLength"],
         modified=head["LastModified"].astimezone(timezone.utc),
-        version=version if version and version != "null" else _quoted(head["ETag"]),
+        version=version if version and version != "null" else quoted(head["ETag"]),
     )
-
-
-def _quoted(etag: str) -> str:
-    return etag if etag.startswith('"') else f'"{etag}"'

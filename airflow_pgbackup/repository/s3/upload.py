@@ -21,7 +21,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, RepositoryError
+from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, PgBackupError, RepositoryError
+from airflow_pgbackup.interruption import clean_up, is_interruption
 from airflow_pgbackup.repository.byte_source import ByteSource
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.checksums import checksum_of, composite_of, whole_checksum_of
@@ -144,8 +145,8 @@ class Upload:
             done = parts.finish()
             check()
             before_commit()
-        except BaseException:
-            self._abort(upload, parts)
+        except BaseException as error:
+            self._abort(upload, parts, interrupted=is_interruption(error))
             raise
         self._complete(upload, done)
         return self._commit.confirm(size, self._composite_of(done))
@@ -180,8 +181,8 @@ class Upload:
                 data = source.read(plan.next_size)
             done = parts.finish()
             source.check()
-        except BaseException:
-            self._abort(upload, parts)
+        except BaseException as error:
+            self._abort(upload, parts, interrupted=is_interruption(error))
             raise
         return Sent(upload, done, source.size)
 
@@ -207,26 +208,41 @@ class Upload:
             self._commit.send("CompleteMultipartUpload", UploadId=upload, MultipartUpload={"Parts": parts})
         except BaseException as error:
             # The store may still be completing it; the abort ends that, so look again.
-            self._abort(upload)
-            unclear = isinstance(error, ClientError | BotoCoreError | OutcomeUnknown)
-            if not (unclear and self._commit.is_ours(self._bucket.head(self._key))):
+            self._abort(upload, interrupted=is_interruption(error))
+            if not (isinstance(error, ClientError | BotoCoreError | OutcomeUnknown) and self._is_ours()):
                 raise
 
-    def _abort(self, upload: str, parts: Parts | None = None) -> None:
-        """Abort an upload. A part in flight may outlive the abort (S3's manual), so wait for it and abort again."""
+    def _is_ours(self) -> bool:
         try:
-            in_flight = parts.stop() if parts is not None else False
-            self._abort_once(upload)
-            if parts is not None and in_flight:
-                parts.settle()
+            return self._commit.is_ours(self._bucket.head(self._key))
+        except (ClientError, BotoCoreError):  # the error of the commit says more
+            return False
+
+    def _abort(self, upload: str, parts: Parts | None = None, *, interrupted: bool = False) -> None:
+        """Abort an upload. A part in flight may outlive the abort (S3's manual), so wait for it and abort again.
+
+        :param interrupted: return after a few seconds, even if the store does not answer.
+        """
+
+        def abort() -> None:
+            try:
+                in_flight = parts.stop() if parts is not None else False
                 self._abort_once(upload)
-        except (ClientError, BotoCoreError) as error:
-            log.warning(
-                "an incomplete multipart upload of %s could not be aborted (%s); nothing is visible, and prune or a "
-                "lifecycle rule removes it later",
-                printable(self.what),
-                printable(code_of(error) or type(error).__name__),
-            )
+                if parts is not None and in_flight:
+                    parts.settle()
+                    self._abort_once(upload)
+            except (ClientError, BotoCoreError, PgBackupError) as error:
+                self._warn_of_parts(code_of(error) or type(error).__name__)
+
+        clean_up(abort, interrupted=interrupted, on_timeout=lambda: self._warn_of_parts("the store does not answer"))
+
+    def _warn_of_parts(self, why: str) -> None:
+        log.warning(
+            "an incomplete multipart upload of %s could not be aborted (%s); nothing is visible, and prune or a "
+            "lifecycle rule removes it later",
+            printable(self.what),
+            printable(why),
+        )
 
     def _abort_once(self, upload: str) -> None:
         try:

@@ -244,6 +244,7 @@ def test_a_form_expires(visitor: Visitor, backup: str, monkeypatch: pytest.Monke
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
         {"Origin": "https://evil.example", "Sec-Fetch-Site": "same-origin"},
+        {"Origin": "https://[", "Sec-Fetch-Site": "same-origin"},
     ],
     ids=str,
 )

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
+import pytest
+
+from airflow_pgbackup.errors import PgBackupError
 from airflow_pgbackup.plugin import cache
 from airflow_pgbackup.plugin.cache import Cache
 
@@ -40,3 +44,39 @@ def test_old_readings_are_forgotten() -> None:
     for number in range(cache.MOST + 50):
         assert asyncio.run(ask(number)) == number
     assert len(readings._entries) <= cache.MOST + 1
+
+
+def test_all_configured_keys_are_read() -> None:
+    readings: Cache[int] = Cache(patience=60.0, bounded=False)
+
+    async def ask(numbers: range) -> list[int | None]:
+        found = await asyncio.gather(*(readings.get(number, lambda number=number: number) for number in numbers))  # type: ignore[misc]
+        return [one.value for one in found]
+
+    numbers = range(cache.MOST + 100)
+    assert asyncio.run(ask(numbers)) == list(numbers)
+    assert len(readings._entries) == len(numbers)
+
+
+def test_a_reading_that_fails_slowly_leaves_the_thread_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(cache, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    readings: Cache[int] = Cache(patience=60.0, threads=1)
+    tries = []
+
+    def fail() -> int:
+        tries.append(clock[0])
+        clock[0] += 170
+        raise PgBackupError("the store does not answer")
+
+    def ask() -> cache.Reading[int]:
+        return asyncio.run(readings.get("dead", fail))
+
+    assert str(ask().problem) == "the store does not answer"
+    for _ in range(16):
+        clock[0] += 10
+        assert ask().problem is not None
+    assert tries == [1000.0]
+    clock[0] += 20
+    ask()
+    assert tries == [1000.0, 1350.0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import subprocess
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ def test_a_move_keeps_what_changed_and_what_fails(repository: LocalRepository, d
         if reference["artifact"] == failing.name:
             raise VerificationFailed("damaged")
         changing.write_bytes(script("written meanwhile"))
-        return dict(reference)
+        return verify(reference=reference, repository=repository)
 
     logged: list[str] = []
     result: Any = carry_out(plan, move=True, verify=verified, context=RunContext(log=logged.append))
@@ -190,6 +191,65 @@ def test_a_move_keeps_what_changed_and_what_fails(repository: LocalRepository, d
     assert [(one["path"], one["status"]) for one in result["failed"]] == [(failing.name, "failed")]
     assert changing.exists() and failing.exists()
     assert any("was adopted, but not removed: it has changed since it was read" in line for line in logged)
+
+
+@pytest.mark.parametrize("move", [False, True])
+def test_what_was_verified_at_a_lower_level_is_verified_again(
+    move: bool, repository: LocalRepository, dumps: Path
+) -> None:
+    source = dumps / "crm_2025-03-01.sql"
+
+    def at(level: str) -> dict[str, object]:
+        def verified(reference: Mapping[str, object]) -> dict[str, object]:
+            return verify(reference=reference, repository=repository, level=level)
+
+        return adopt(repository=repository, sources=[source], server="s", verify=verified, level=level, move=move)
+
+    adopt(
+        repository=repository,
+        sources=[source],
+        server="s",
+        verify=lambda each: verify(reference=each, repository=repository, level="integrity"),
+        level="integrity",
+    )
+    (reference,) = at("archive")["present"]  # type: ignore[misc]
+    assert reference["verified"] == "archive"
+    assert source.exists() is not move
+
+
+def test_a_move_removes_nothing_whose_pass_does_not_count(
+    repository: LocalRepository, dumps: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a pass that is dated in the future, which is ignored."""
+    source = dumps / "crm_2025-03-01.sql"
+    ahead = datetime.now(timezone.utc) + timedelta(hours=4)
+    monkeypatch.setattr("airflow_pgbackup.backup.reading_record._time_to_write", lambda *_: ahead)
+    result: Any = adopt(
+        repository=repository,
+        sources=[source],
+        server="s",
+        verify=lambda each: verify(reference=each, repository=repository),
+        move=True,
+    )
+    (failed,) = result["failed"]
+    assert failed["status"] == "not proven"
+    assert "it is from the future" in failed["reason"]
+    assert result["removed"] == []
+    assert source.exists()
+
+
+def test_a_move_removes_nothing_by_an_earlier_verification(repository: LocalRepository, dumps: Path) -> None:
+    source = dumps / "crm_2025-03-01.sql"
+    options: dict[str, Any] = {"repository": repository, "sources": [source], "server": "s"}
+    adopt(**options, verify=lambda each: verify(reference=each, repository=repository))
+
+    def fails(reference: Mapping[str, object]) -> dict[str, object]:
+        raise VerificationFailed("damaged since")
+
+    assert adopt(**options, verify=fails)["failed"] == []
+    result: Any = adopt(**options, verify=fails, move=True)
+    assert ([each["reason"] for each in result["failed"]], result["removed"]) == (["damaged since"], [])
+    assert source.exists()
 
 
 @pytest.mark.parametrize("target", ["the same store", "another store"])

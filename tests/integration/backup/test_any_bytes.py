@@ -35,6 +35,7 @@ FILL = (
     b"comment on table \"t\xe9\" is '\xe9'",
     b"create function \"f\xe9\"() returns text language sql as $$ select '\xe9' $$",
     b'alter table "t\xe9" owner to "r\xe9"',
+    b'alter materialized view "m\xe9" owner to "r\xe9"',
     b"select lo_from_bytea(4711, '\\x00ff')",
 )
 

@@ -207,7 +207,7 @@ def test_a_damaged_repository_file(local: Place, data: bytes) -> None:
         (lambda data: data[:-40], "manifest"),
         (lambda data: data.replace(b'"id"', b'"ID"'), "manifest"),
         (lambda data: data.replace(b'"size": 5', b'"size": 6', 1), "manifest"),
-        (lambda data: data.replace(b'"format_version": "1.4"', b'"format_version": "2.0"'), "manifest_newer"),
+        (lambda data: data.replace(b'"format_version": "1.5"', b'"format_version": "2.0"'), "manifest_newer"),
         (lambda data: bytes(32 * 1024**2 + 1), "manifest"),
     ],
     ids=["empty", "cut", "schema", "contradiction", "newer", "huge"],
@@ -252,6 +252,41 @@ def test_a_manifest_of_another_repository(place: Place) -> None:
     report = run(place)
     assert found(report) == [("warning", "manifest_repository", f"{folder_of(manifest)}/manifest.json")]
     assert report.sound
+
+
+def add_of(place: Place, identifiers: str, *, series: Series = APP) -> list[Manifest]:
+    """Add a backup of each night, each of the server with that digit as identifier; ``-``: of an unknown one."""
+    made = []
+    for night, identifier in zip(range(len(identifiers), 0, -1), identifiers, strict=True):
+        manifest = add(place, night=night, series=series, looks=[])
+        source = replace(manifest.source, system_identifier=None if identifier == "-" else identifier)
+        replaced(place, manifest, source=source)
+        made.append(manifest)
+    return made
+
+
+def test_servers_that_alternate_in_a_series(place: Place) -> None:
+    made = add_of(place, "1-21")
+    add_of(place, "12", series=OTHER)
+    (finding,) = (report := run(place)).findings
+    assert (finding.severity, finding.code, finding.key) == ("warning", "servers", APP.path)
+    newest = f"1 (newest backup {made[-1].id}), 2 (newest backup {made[-2].id})"
+    assert finding.message == f"backups of servers with different system identifiers alternate: {newest}"
+    assert "repository, prefix or server" in finding.hint
+    assert report.sound
+
+
+@pytest.mark.parametrize("identifiers", ["1111", "1122", "1-12-23", "----", "1-1", "2"])
+def test_a_migration_is_no_finding(local: Place, identifiers: str) -> None:
+    add_of(local, identifiers)
+    assert run(local).findings == ()
+
+
+def test_many_servers_in_a_series_give_a_short_message(local: Place) -> None:
+    made = add_of(local, "123451")
+    (finding,) = run(local).findings
+    assert finding.message.count("newest backup") == 3
+    assert finding.message.endswith(f"4 (newest backup {made[-3].id}) and 2 more")
 
 
 def test_a_backup_from_the_future(place: Place) -> None:

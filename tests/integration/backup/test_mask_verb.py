@@ -199,3 +199,28 @@ def test_names_that_promise_personal_data(name: str, type_: str, kind: str | Non
 def test_contents_that_are_personal_data(values: list[str], kind: str | None) -> None:
     found = kind_by_contents(values)
     assert (found and found.name) == kind
+
+
+def test_tables_whose_rows_a_policy_hides_are_reported_as_unread(
+    server18: PostgresServer, fresh_database: FreshDatabase
+) -> None:
+    database = fresh_database(
+        server18,
+        None,
+        "CREATE TABLE note (body text)",
+        "INSERT INTO note SELECT 'a@example.com' FROM generate_series(1, 20)",
+        "CREATE POLICY none ON note USING (false)",
+        "ALTER TABLE note ENABLE ROW LEVEL SECURITY",
+        "GRANT SELECT ON note TO pg_monitor",
+    )
+    role = f"auditor_{database.dbname}"
+    with database.connect() as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret' IN ROLE pg_monitor")
+    lines: list[str] = []
+    try:
+        auditor = ConnectionParams({**database.keywords, "user": role}, password="secret")
+        propose_rules(connection=auditor, context=RunContext(log=lines.append))
+    finally:
+        with database.connect() as connection:
+            connection.execute(f"DROP ROLE {role}")
+    assert "warning: public.note: this role may not read it; its columns are judged by their names only" in lines

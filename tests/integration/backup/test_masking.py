@@ -239,7 +239,7 @@ def test_each_rule_makes_a_value_of_the_columns_type(
     masking_database: ConnectionParams,
 ) -> None:
     with masking_database.connect() as connection:
-        connection.execute(f"DROP TABLE IF EXISTS t; CREATE TABLE t (c {type_})")
+        connection.execute(f"DROP TABLE IF EXISTS t CASCADE; CREATE TABLE t (c {type_})")
     with masked(masking_database, f"columns: {{public.t.c: {rule}}}") as connection:
         connection.execute("INSERT INTO t VALUES (%s), (NULL)", [value])
         found, null = [row[0] for row in connection.execute("SELECT c FROM t")]
@@ -266,7 +266,8 @@ def test_equal_values_have_equal_masks_with_the_same_key_only(masking_database: 
     found = []
     for key in (KEY, KEY, MaskingKey(b"another key of 32 characters....")):
         with masking_database.connect() as connection:
-            connection.execute("DROP TABLE IF EXISTS a, b, t; CREATE TABLE a (c text); CREATE TABLE b (d varchar(90))")
+            connection.execute("DROP TABLE IF EXISTS a, b, t CASCADE")
+            connection.execute("CREATE TABLE a (c text); CREATE TABLE b (d varchar(90))")
         with masked(masking_database, rules, key) as connection:
             connection.execute("INSERT INTO a VALUES ('x@y.de'), ('x@y.de'); INSERT INTO b VALUES ('x@y.de')")
             found.append({row[0] for row in connection.execute("SELECT c FROM a UNION ALL SELECT d FROM b")})
@@ -350,7 +351,7 @@ MISFITS = {
 @pytest.fixture(scope="module")
 def hard_tables(masking_database: ConnectionParams) -> ConnectionParams:
     with masking_database.connect() as connection:
-        connection.execute("DROP TABLE IF EXISTS a, b, t")
+        connection.execute("DROP TABLE IF EXISTS a, b, t CASCADE")
         connection.execute("CREATE TYPE mood AS ENUM ('glad', 'sad')")
         connection.execute(
             "CREATE TABLE t (id int PRIMARY KEY, mail text UNIQUE, name text, code varchar(3), mood mood, big bigint, "

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from honest import write_backup
+from nights import NOW as TONIGHT
+from nights import fail, night
 from sets import back_up_set
 
 from airflow_pgbackup.backup.metrics import Family, metrics, render
@@ -114,18 +116,25 @@ def test_names_and_clocks_prove_nothing(here: Repository) -> None:
     assert value("pgbackup_backups", state="verified") == 3, "by file names, as list shows them"
 
 
-def test_reading_is_bounded(here: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    for hour in range(MOST_READ + 5):
-        made = write_backup(here, APP, NOW - timedelta(hours=hour + 1), looks=["restore-pass"])
-        here.local_path(manifest_key(APP, made.id)).write_text("{}")  # type: ignore[union-attr]
-    reads: list[str] = []
+@pytest.fixture
+def reads(here: Repository, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys that are read."""
+    keys: list[str] = []
     read_bytes = type(here).read_bytes
 
     def counted(self: Repository, key: str, **options: Any) -> bytes:
-        reads.append(key)
+        keys.append(key)
         return read_bytes(self, key, **options)
 
     monkeypatch.setattr(type(here), "read_bytes", counted)
+    return keys
+
+
+def test_reading_is_bounded(here: Repository, reads: list[str]) -> None:
+    for hour in range(MOST_READ + 5):
+        made = write_backup(here, APP, NOW - timedelta(hours=hour + 1), looks=["restore-pass"])
+        here.local_path(manifest_key(APP, made.id)).write_text("{}")  # type: ignore[union-attr]
+    reads.clear()
     assert found(here)("pgbackup_verified_backup_timestamp_seconds", level="restore") == 0
     assert len([key for key in reads if key.endswith("manifest.json")]) == MOST_READ
 
@@ -211,3 +220,27 @@ def test_output_replaces_the_file_at_once(
     for wrong, why in ((directory, "is a directory"), (tmp_path / "no" / "x.prom", "is not a directory")):
         assert main(["metrics", here.uri, "--output", str(wrong)]) == EXIT_STATUS["usage"]
         assert why in capsys.readouterr().err
+
+
+def test_a_set_with_a_failed_backup_is_not_the_newest_complete_one(here: Repository) -> None:
+    whole = night(here, 1, "app", "crm")
+    fail(here, night(here, 0, "app", "crm", "web").databases[1])
+    value = found(here, TONIGHT)
+    assert value("pgbackup_complete_set_timestamp_seconds", server="prod") == whole.started_at.timestamp()
+    assert value("pgbackup_complete_set_databases", server="prod") == 2
+    assert value("pgbackup_complete_set_missing_backups", server="prod") == 0
+    assert value("pgbackup_complete_set_unusable_backups", server="prod") == 1
+
+
+def test_without_a_set_that_can_be_used_its_time_is_0(here: Repository) -> None:
+    fail(here, night(here, 0, "app").databases[0])
+    assert found(here, TONIGHT)("pgbackup_complete_set_timestamp_seconds", server="prod") == 0
+
+
+def test_the_backups_of_a_set_are_read_once(here: Repository, reads: list[str]) -> None:
+    night(here, 1, "app", "crm", "web")
+    night(here, 0, "app", "crm", "web")
+    reads.clear()
+    metrics(repository=here, now=TONIGHT)
+    manifests = [key for key in reads if key.endswith("manifest.json")]
+    assert len(manifests) == len(set(manifests)) == 3

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from honest import write_backup
-from nights import NOW, night
+from nights import NOW, fail, night
 
 from airflow_pgbackup.backup.overview import Overview, Target, Targets, overview
 from airflow_pgbackup.backup.overview.model import LIMIT, by_database, sentence
@@ -138,6 +138,13 @@ def test_sets_show_databases_without_a_backup_and_dropped_ones(repository: Repos
     assert (sets.server, sets.status, sets.databases) == ("prod", "partial", 1)
     assert sets.missing == (("new", "no backup was made"),)
     assert sets.complete != sets.newest
+
+
+def test_a_set_with_a_failed_backup_is_not_the_complete_one(repository: Repository) -> None:
+    whole, made = night(repository, 1, "app"), night(repository, 0, "app")
+    fail(repository, made.databases[0])
+    (sets,) = see(repository).sets
+    assert (sets.complete, sets.complete_at, sets.damaged) == (whole.id, whole.started_at, made.id)
 
 
 def test_a_database_with_a_copy_counts_once(repository: Repository, tmp_path: Path) -> None:

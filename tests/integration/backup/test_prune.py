@@ -15,9 +15,12 @@ import pytest
 from contexts import in_context
 from honest import write_backup, write_verification
 
+import airflow_pgbackup.backup.kept_backups as kept_backups
 import airflow_pgbackup.backup.prune as prune_module
+from airflow_pgbackup.backup.fsck.run import fsck
 from airflow_pgbackup.backup.pin import pin, unpin
 from airflow_pgbackup.backup.prune import prune
+from airflow_pgbackup.backup.removal import UNLISTED, sweep
 from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import (
@@ -31,8 +34,9 @@ from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, read_catalogue, read_manifest
 from airflow_pgbackup.repository.entry import Entry
-from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.layout import Series, new_attempt
 from airflow_pgbackup.repository.local.repository import LocalRepository
+from airflow_pgbackup.repository.manifest import MAX_BYTES
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.repository.s3.options import S3Options
@@ -42,15 +46,9 @@ APP, STAGING = Series("prod", "app"), Series("prod", "app_staging")
 DAILY = Policy(keep_daily=2)
 
 
-@pytest.fixture(params=["folder", "bucket"])
-def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Repository:
-    if request.param == "folder":
-        made: Repository = LocalRepository(tmp_path / "pg")
-    else:
-        server: S3Server = request.getfixturevalue("s3")
-        made = open_repository(f"s3://{server.bucket()}/pg", s3=S3Options(client_factory=server.client))
-    made.init()
-    return made
+@pytest.fixture
+def repository(either_repository: Repository) -> Repository:
+    return either_repository
 
 
 def add(
@@ -388,6 +386,40 @@ def test_a_dump_that_commits_meanwhile_is_not_swept(tmp_path: Path) -> None:
     assert ids(plain) == made
 
 
+class DamagedIndex(LocalRepository):
+    """A store whose listings lack manifests, which a HEAD and a GET still find."""
+
+    def __init__(self, root: Path, hidden: str) -> None:
+        super().__init__(root)
+        self._hidden = hidden
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        return (one for one in super().list(prefix) if not one.key.endswith(f"{self._hidden}/manifest.json"))
+
+    def list_all(self, prefix: str = "") -> Iterator[Entry]:
+        return (one for one in super().list_all(prefix) if not one.key.endswith(f"{self._hidden}/manifest.json"))
+
+
+@pytest.mark.parametrize("policy", [DAILY, None])
+def test_a_backup_whose_manifest_is_not_listed_is_not_swept(tmp_path: Path, policy: Policy | None) -> None:
+    root = tmp_path / "pg"
+    plain = LocalRepository(root)
+    plain.init()
+    made = add(plain, 0, 1)
+    before, later = keys(plain), NOW + timedelta(days=2)
+    damaged = DamagedIndex(root, made[0])
+    result: Any = prune(repository=damaged, policy=policy, dry_run=False, now=later)
+    assert result["leftovers"] == []
+    assert [note for note in result["notes"] if made[0] in note] == [f"prod/app/{made[0]} {UNLISTED}"]
+    (leftover,) = read_catalogue(damaged).leftovers
+    assert sweep(damaged, leftover) == UNLISTED
+    report = fsck(repository=damaged, repair=True, now=later)
+    assert [(one.code, one.key) for one in report.findings] == [
+        ("manifest_unlisted", f"prod/app/{made[0]}/manifest.json")
+    ]
+    assert keys(plain) == before
+
+
 def test_a_dump_that_still_grows_is_not_swept(tmp_path: Path) -> None:
     root = tmp_path / "pg"
     plain = LocalRepository(root)
@@ -498,3 +530,65 @@ def test_a_canceled_prune_stops_between_two_backups(repository: Repository) -> N
         run(repository, cancel=cancel, log=log)
     assert ids(repository) == made[:3]
     assert not [key for key in keys(repository) if made[3] in key]
+
+
+@pytest.mark.parametrize("size", [0, MAX_BYTES + 1])
+def test_a_manifest_that_is_empty_or_huge(repository: Repository, size: int) -> None:
+    """A full disk left it. It names no attempt, so what an attempt wrote is swept later."""
+    attempt = new_attempt()
+    made = [write_backup(repository, APP, NOW - timedelta(days=n, hours=1), attempt=attempt).id for n in range(2)]
+    key = f"prod/app/{made[1]}/manifest.json"
+    repository.delete([key])
+    repository.write_bytes(key, b" " * size)
+    found = prune(repository=repository, policy=Policy(keep_last=1), dry_run=False)
+    assert (found["kept"], found["removed"]) == (1, 1)
+    assert ids(repository) == made[:1]
+    prune(repository=repository, policy=Policy(keep_last=1), dry_run=False, now=NOW + timedelta(days=3))
+    assert {entry.key.split("/")[2] for entry in repository.list("prod/app")} == {made[0]}
+
+
+@pytest.mark.parametrize("event", ["fails", "fails on a fast clock", "is removed", "loses a file"])
+def test_what_replaces_a_backup_no_longer_counts_when_it_is_to_be_deleted(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    [newest, *older] = add(repository, 0, 1, 2)
+    add(repository, 0, 1, series=STAGING)
+    folder, act = f"prod/app/{newest}", prune_module._Prune.act
+
+    def late(self: prune_module._Prune) -> None:
+        if event == "is removed":
+            repository.delete([f"{folder}/manifest.json"])
+        elif event == "loses a file":
+            repository.delete([f"{folder}/app.dump"])
+        else:
+            at = datetime.now(timezone.utc) + timedelta(hours="clock" in event)
+            write_verification(repository, read_manifest(repository, APP, newest), "restore", "fail", at)
+        act(self)
+
+    monkeypatch.setattr(prune_module._Prune, "act", late)
+    found = prune(repository=repository, policy=Policy(keep_last=1), dry_run=False)
+    assert set(ids(repository)) >= set(older)
+    assert len(ids(repository, STAGING)) == 1, "the other series is pruned"
+    assert found["removed"] == 1
+    assert f"prod/app: kept backup {newest} no longer counts: it " in str(found["notes"])
+
+
+def test_only_what_replaces_a_deleted_backup_is_read_again(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(repository, 0, 1, 2)
+    add(repository, 0, series=STAGING)
+    list_folder, read, listed, seen = kept_backups.find_folder, kept_backups.read_evidence, list[str](), list[str]()
+
+    def listing(one: Repository, series: Series, backup_id: str) -> Any:
+        listed.append(series.path)
+        return list_folder(one, series, backup_id)
+
+    def counting(one: Repository, series: Series, backup_id: str, **options: Any) -> Any:
+        seen.append(series.path)
+        return read(one, series, backup_id, **options)
+
+    monkeypatch.setattr(kept_backups, "find_folder", listing)
+    monkeypatch.setattr(kept_backups, "read_evidence", counting)
+    prune(repository=repository, policy=Policy(keep_last=1), dry_run=False)
+    assert (seen, listed) == (["prod/app"] * 3, ["prod/app"] * 2), "the kept one is listed before any, and its series"

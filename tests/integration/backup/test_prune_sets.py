@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import pytest
 from honest import write_backup
-from nights import NOW, night
+from nights import NOW, fail, night
 
+import airflow_pgbackup.backup.prune as prune_module
 from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.backup.removal import remove_backup
 from airflow_pgbackup.backup.series_selection import SeriesSelection
@@ -127,3 +129,94 @@ def test_partial_sets_and_an_unreadable_one_keep_nothing_and_the_newest_stays(he
     assert result["removed"] == 2
     assert sets(here) == [made[2].id, made[0].id], "what cannot be read is not removed"
     assert any(f"{made[0].location}: backup set" in line for line in result["notes"])
+
+
+def test_a_set_of_which_a_backup_failed_is_not_the_only_one_that_is_kept(here: Repository) -> None:
+    old = night(here, 3, "app", "crm")
+    whole = night(here, 2, "app", "crm")
+    newest = night(here, 0, "app", "crm")
+    fail(here, newest.databases[1])
+    run(here, Policy(keep_last=1))
+    assert set(backups(here, "app")) == {whole.databases[0].id, newest.databases[0].id}
+    assert set(backups(here, "crm")) == {whole.databases[1].id, newest.databases[1].id}
+    assert old.id not in sets(here)
+
+
+@pytest.mark.parametrize("replace_after", [None, timedelta(hours=1)])
+def test_a_backup_of_the_newest_set_that_fails_meanwhile_keeps_the_whole_set_before(
+    here: Repository, monkeypatch: pytest.MonkeyPatch, replace_after: timedelta | None
+) -> None:
+    """Its series keeps its own backups; the others must do so, too, or no complete set remains."""
+    before = night(here, 2, "app", "crm")
+    newest = night(here, 1, "app", "crm")
+    add_series(here, "beside", 2, 1)
+    act = prune_module._Prune.act
+
+    def late(self: prune_module._Prune) -> None:
+        fail(here, newest.databases[1])
+        act(self)
+
+    monkeypatch.setattr(prune_module._Prune, "act", late)
+    now = datetime.now(timezone.utc) + timedelta(days=1)
+    result = run(here, Policy(keep_last=1, replace_after=replace_after), now=now)
+    assert len(backups(here, "app")) == len(backups(here, "crm")) == len(backups(here, "beside")) == 2
+    assert sets(here) == [newest.id, before.id]
+    assert (result["removed"], result["sets"]) == (0, [])
+    crm = newest.databases[1]
+    why = f"prod: backup {crm.series}/{crm.id} of the newest complete set failed verification: nothing is deleted"
+    assert why in result["notes"]
+
+
+def test_a_backup_of_the_newest_set_that_fails_while_backups_are_deleted_stops_the_next_series(
+    here: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night(here, 1, "app", "crm", "web")
+    newest = night(here, 0, "app", "crm", "web")
+    remove, failed = prune_module.remove_backup, list[str]()
+
+    def failing(repository: Repository, backup: Any) -> Any:
+        if not failed:
+            failed.append(backup.id)
+            fail(here, newest.databases[1])
+        return remove(repository, backup)
+
+    monkeypatch.setattr(prune_module, "remove_backup", failing)
+    assert run(here, Policy(keep_last=1))["removed"] == 1
+    assert [len(backups(here, name)) for name in ("app", "crm", "web")] == [1, 2, 2]
+
+
+ONLY_APP = SeriesSelection(server="prod", databases=["app"])
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_prune_of_some_series_reads_what_the_others_have_in_the_newest_set(here: Repository, is_lost: bool) -> None:
+    old = night(here, 3, "app", "crm")
+    whole = night(here, 2, "app", "crm")
+    newest = night(here, 0, "app", "crm")
+    crm = newest.databases[1]
+    if is_lost:
+        remove_backup(here, read_evidence(here, crm.parsed_series, crm.id).backup)
+    else:
+        fail(here, crm)
+    result = run(here, Policy(keep_last=1), series=ONLY_APP)
+    assert set(backups(here, "app")) == {whole.databases[0].id, newest.databases[0].id}
+    assert result["removed"] == 1
+    assert old.databases[0].id not in backups(here, "app")
+
+
+def test_a_prune_of_some_series_checks_the_others_again_before_it_deletes(
+    here: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night(here, 1, "app", "crm")
+    crm = night(here, 0, "app", "crm").databases[1]
+    act = prune_module._Prune.act
+
+    def late(self: prune_module._Prune) -> None:
+        fail(here, crm)
+        act(self)
+
+    monkeypatch.setattr(prune_module._Prune, "act", late)
+    result = run(here, Policy(keep_last=1), series=ONLY_APP)
+    assert (result["removed"], len(backups(here, "app"))) == (0, 2)
+    why = f"prod: backup {crm.series}/{crm.id} of the newest complete set failed verification: nothing is deleted"
+    assert why in result["notes"]

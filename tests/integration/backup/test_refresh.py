@@ -47,6 +47,8 @@ PRODUCTION = (
     "create table rental (rental_id int primary key, film_id int not null references film)",
     "insert into rental select n, n from generate_series(1, 100) n",
     "create table brand_new (a int)",
+    'create table "SUBSCRIPTION plans" (a int)',
+    'create table "LARGE OBJECTS read" (a int)',
     "create materialized view expensive as select * from film where price > 150",
     "create function discount(numeric) returns numeric language sql as 'select $1 * 0.9'",
     "select lo_from_bytea(4711, 'a large object')",
@@ -145,7 +147,10 @@ def setting(server18: PostgresServer, fresh_database: Fresh, production: tuple[R
             "alter database {} set work_mem = '7MB'",
             f"alter role {reader} in database {{}} set statement_timeout = '33s'",
             "revoke connect on database {} from public",
-            f"grant connect on database {{}} to {reader}",
+            f"grant connect on database {{}} to {reader} with grant option",
+            f"set session authorization {reader}",
+            "grant connect on database {} to pg_monitor",
+            "reset session authorization",
             "alter database {} connection limit 17",
             "comment on database {} is 'the staging of crm'",
         ):
@@ -264,7 +269,7 @@ def test_a_dry_run_changes_nothing(setting: Setting) -> None:
     assert setting.is_as_it_was()
     plan = "\n".join(done["plan"])
     assert f"{setting.staging.dbname}, which stays in use until the swap" in plan
-    assert "the rows of 3 tables" in plan
+    assert "the rows of 5 tables" in plan
     assert "2 settings" in plan
 
 

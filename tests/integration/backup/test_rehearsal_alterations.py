@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +238,35 @@ def test_exactly_the_altered_object_is_reported(alteration: str, restored: Resto
     """In plain dumps another reader finds the definitions; rows are the same to both."""
     statements, expected = ALTERATIONS[alteration]
     assert named(restored.altered(statements)) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "origin", "reported"),
+    [
+        ({}, {}, True),
+        ({"sections": ["pre-data", "data"]}, {}, True),
+        ({"no_data": True, "sequence_data": True}, {}, True),
+        ({"no_data": True}, {}, False),
+        ({"schema_only": True}, {}, False),
+        ({"sections": ["pre-data", "post-data"]}, {}, False),
+        ({"exclude_table_data": ["t"]}, {}, False),
+        ({"filters": ["f"]}, {}, False),
+        ({}, {"adopted_from": "old.dump"}, False),
+    ],
+    ids=str,
+)
+def test_sequences_without_a_value_in_the_dump(
+    options: dict[str, object], origin: dict[str, object], reported: bool, restored: Restored
+) -> None:
+    dump = restored.copy.dump
+    manifest = replace(dump.manifest, options={**dump.manifest.options, **options}, origin=origin)
+    without = replace(
+        restored, copy=replace(restored.copy, dump=replace(dump, manifest=manifest)), archive=replace(restored.archive)
+    )
+    without.archive.sequences = []
+    missing = {("sequence value", "public.actor_actor_id_seq"), ("sequence value", "public.alone")}
+    found = {each for each in named(without.altered("select 1")) if each[0] == "sequence value"}
+    assert found == (missing if reported else set())
 
 
 @pytest.mark.parametrize(

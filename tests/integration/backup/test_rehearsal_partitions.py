@@ -46,3 +46,29 @@ def test_each_branch_is_compared_with_its_own_rows(
     (verification,) = read_evidence(here, Series("s", str(reference["database"])), str(reference["id"])).verifications
     assert verification.result == "pass"
     assert {table.name: table.rows for table in verification.tables} == {"p1": 50, "root": 90}
+
+
+@pytest.mark.parametrize("inserts", [False, True])
+def test_a_foreign_partition_is_not_read_through_the_root(
+    server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository, inserts: bool
+) -> None:
+    database = fresh_database(
+        server18,
+        None,
+        "create foreign data wrapper w",
+        "create server elsewhere foreign data wrapper w",
+        "create table root (k int) partition by list (k)",
+        "create foreign table far partition of root for values in (1) server elsewhere",
+        "create table near partition of root default",
+        "insert into root values (2)",
+        "create table other as select 3 as n",
+    )
+    options: dict[str, Any] = {"load_via_partition_root": True, "inserts": inserts}
+    reference = dump_database(connection=database, server="s", repository=here, options=DumpOptions(**options))
+    verify(reference=reference, repository=here, level="restore")
+    (verification,) = read_evidence(here, Series("s", str(reference["database"])), str(reference["id"])).verifications
+    found = {table.name: (table.result, str(table.detail)) for table in verification.tables}
+    assert verification.result == "pass"
+    assert found["root"][0] == "notcompared"
+    assert "foreign data" in found["root"][1]
+    assert found["other"][0] == ("notcompared" if inserts else "same")

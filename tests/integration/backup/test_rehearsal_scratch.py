@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import torture
-from contexts import in_context
 from psycopg import sql
+from rehearsals import rehearse_on
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.reference import load_manifest
-from airflow_pgbackup.backup.rehearsal.run import Rehearsal, rehearse
+from airflow_pgbackup.backup.rehearsal.run import Rehearsal
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import Canceled, ConfigurationError, NotProven
@@ -29,8 +29,8 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.cancel import Cancel
-from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.source_roles import Membership, SourceRoles
 
 NAME = "to'rture \"db"
 SETTINGS = {"allow_in_place_tablespaces": "on"}
@@ -133,12 +133,7 @@ def test_the_restored_rows_are_the_dumped_ones(
 def rehearsed(
     reference: dict[str, object], repository: Repository, scratch: ConnectionParams, **more: Any
 ) -> Rehearsal:
-    manifest = load_manifest(repository, reference)
-    artifact = repository.local_path(manifest.artifact_key)
-    assert artifact is not None
-    given = {"deadline": 60, **more}
-    reader = Client(postgres_bin_dir(18), (18, 4), "test")
-    return rehearse(artifact, manifest, reader=reader, scratch=scratch, **in_context(given))
+    return rehearse_on(scratch, load_manifest(repository, reference), repository, **more)
 
 
 SMALL = (
@@ -312,7 +307,70 @@ def test_a_role_with_fewer_privileges_on_the_scratch_server(
             session.execute("drop owned by plain")
             session.execute("drop role plain")
     assert "lacks the privileges to own its objects" in said
-    assert "or drop it, so that the rehearsal creates a stand-in" in said
+    assert "Give the role there the attributes and memberships that it has on the source" in said
+
+
+@pytest.mark.parametrize("claimed", ["member", "role"])
+def test_a_forged_manifest_gives_no_rights_to_roles_of_the_scratch_server(
+    claimed: str, small: ConnectionParams, scratch: ConnectionParams, here: Repository
+) -> None:
+    """Role plain exists there already."""
+    with small.connect() as session:
+        session.execute("create role plain")
+        session.execute("create table other ()")
+        session.execute("alter table other owner to plain")
+    try:
+        reference = dump(small, here)
+    finally:
+        with small.connect() as session:
+            session.execute("drop table other")
+            session.execute("drop role plain")
+    manifest = load_manifest(here, reference)
+    pair = ("keeper", "plain") if claimed == "member" else ("plain", "keeper")
+    roles = SourceRoles(
+        superusers=("plain",),
+        bypass_rls=("plain",),
+        memberships=(Membership(*pair), Membership("pg_execute_server_program", "plain")),
+    )
+    manifest = replace(manifest, source=replace(manifest.source, roles=roles))
+    rights = (
+        "select rolsuper, rolbypassrls, (select count(*) from pg_auth_members where member = r.oid or roleid = r.oid)"
+    )
+    seen = []
+
+    def look(copy: ConnectionParams) -> None:
+        with copy.connect() as session:
+            seen.append(session.execute(f"{rights} from pg_roles r where rolname = 'plain'".encode()).fetchone())
+
+    found = rehearse_on(scratch, manifest, here, on_restored=look)
+    assert found.differences == []
+    assert seen == [(False, False, 0)]
+
+
+def test_stand_ins_have_the_rights_of_the_source(
+    scratch: ConnectionParams,
+    here: Repository,
+    server18: PostgresServer,
+    fresh_database: Callable[..., ConnectionParams],
+) -> None:
+    """They are dropped at the end, see the fixture."""
+    database = fresh_database(
+        server18,
+        None,
+        "create role readers",
+        "create role reader in role readers",
+        "create table t as select 1 as x",
+        "grant select on t to readers",
+        "create materialized view m as select * from t",
+        "alter materialized view m owner to reader",
+    )
+    try:
+        reference = dump(database, here)
+    finally:
+        with database.connect() as session:
+            session.execute("drop owned by readers, reader")
+            session.execute("drop role readers, reader")
+    assert verify(reference=reference, repository=here, level="restore", scratch=scratch)["verified"] == "restore"
 
 
 def test_only_for_level_restore(small: ConnectionParams, scratch: ConnectionParams, here: Repository) -> None:

@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 from honest import write_backup, write_verification
-from nights import NOW, night
+from nights import NOW, fail, night
 
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.removal import remove_backup
 from airflow_pgbackup.backup.report import Report, as_html, as_text, page, report
 from airflow_pgbackup.backup.report import plot as picture
 from airflow_pgbackup.backup.report.plot import plot
 from airflow_pgbackup.errors import Canceled, ConfigurationError, RepositoryNotFound
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.open import open_repository
@@ -74,6 +76,28 @@ def test_sets_and_databases_without_a_backup(repository: Repository) -> None:
     assert (found.repositories[0].complete_sets, found.repositories[0].partial_sets) == (1, 1)
     assert [one.status.status for one in found.repositories[0].series] == ["no backup", "restorable"]
     assert "  backup sets: 1 complete, 1 partial" in as_text(found)
+
+
+def test_a_set_with_a_failed_or_removed_backup_is_no_longer_complete(repository: Repository) -> None:
+    night(repository, 3, "app", "crm")
+    fail(repository, night(repository, 2, "app", "crm").databases[1])
+    lost = night(repository, 1, "app", "crm").databases[0]
+    remove_backup(repository, read_evidence(repository, lost.parsed_series, lost.id).backup)
+    found = see(repository)
+    (each,) = found.repositories
+    assert (each.complete_sets, each.damaged_sets, each.partial_sets) == (1, 2, 0)
+    assert "  backup sets: 1 complete, 2 no longer complete, 0 partial" in as_text(found)
+    assert "1 complete, 2 no longer complete, 0 partial" in as_html(found)
+
+
+def test_a_set_whose_record_cannot_be_read_is_not_complete(repository: Repository) -> None:
+    """One whose file name says that it was partial never was."""
+    for made in (night(repository, 2, "app"), night(repository, 1, "app", missing=("new",))):
+        path = repository.local_path(f"{made.location}/{made.name.file}")
+        assert path is not None
+        path.write_bytes(b"{}")
+    (each,) = see(repository).repositories
+    assert (each.complete_sets, each.damaged_sets, each.partial_sets) == (0, 1, 1)
 
 
 def test_a_repository_that_cannot_be_read(repository: Repository, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,16 @@ from restoring import (
 
 from airflow_pgbackup.backup.adopt import adopt
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import Canceled, ConfigurationError, ConnectError, RestoreError, VerificationFailed
+from airflow_pgbackup.errors import (
+    Canceled,
+    ConfigurationError,
+    ConnectError,
+    RestoreError,
+    ToolError,
+    VerificationFailed,
+)
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.definitions.database import quoted
+from airflow_pgbackup.postgres.definitions.identifiers import quoted
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 
@@ -242,10 +250,105 @@ def test_a_script_that_ends_the_transaction_itself_changes_nothing(
     repository = local(tmp_path / "repository")
     adopted: Any = adopt(repository=repository, sources=[tmp_path / "dumps" / "x.sql"], server="old", database="x")
     target = fresh_database(server18, None, "create table precious as select 1 as a")
-    with pytest.raises(VerificationFailed, match="which pg_dump never writes"):
-        restored(adopted["adopted"][0], repository, target, mode="into_existing")
+    for dry_run in (True, False):
+        with pytest.raises(VerificationFailed, match="at byte 146 of the script, which pg_dump never writes"):
+            restored(adopted["adopted"][0], repository, target, mode="into_existing", dry_run=dry_run)
     assert value(target, "select a from precious") == 1
     assert value(target, "select to_regclass('a')") is None
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        b"COMMIT; SELECT 1/0;",
+        b"CREATE FUNCTION public.f() RETURNS integer LANGUAGE sql BEGIN ATOMIC SELECT 1 AS case; END; COMMIT; "
+        b"SELECT 1/0 AS end;",
+        b"SELECT E'a'\n'b\\''; COMMIT; SELECT 1/0 AS \"'\";",
+    ],
+    ids=["plain", "in a function body for psql only", "in a continued string"],
+)
+def test_an_archive_that_ends_the_transaction_itself_changes_nothing(
+    forged: bytes, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    source = fresh_database(server18, None, "create table a (x int)", f"comment on table a is '{'padding' * 20}'")
+    repository = local(tmp_path / "repository")
+    reference = backup(source, repository, format="custom")
+    (artifact,) = (tmp_path / "repository").rglob("*.dump")
+    comment = b"COMMENT ON TABLE public.a IS '" + b"padding" * 20 + b"';"
+    assert artifact.read_bytes().count(comment) == 1
+    (tmp_path / "forged.dump").write_bytes(artifact.read_bytes().replace(comment, forged.ljust(len(comment))))
+    adopted: Any = adopt(repository=repository, sources=[tmp_path / "forged.dump"], server="old", database="x")
+    target = fresh_database(server18)
+    for dry_run in (True, False):
+        with pytest.raises(VerificationFailed, match=r"COMMENT public\.TABLE a \(entry \d+\) contains 'COMMIT'"):
+            restored(adopted["adopted"][0], repository, target, mode="into_empty", dry_run=dry_run)
+    assert value(target, "select to_regclass('a')") is None
+    restored(reference, repository, target, mode="into_empty")
+    assert value(target, "select to_regclass('a')") == "a"
+
+
+@pytest.mark.parametrize("format", ["custom", "tar", "directory"])
+@pytest.mark.parametrize("mode", ["into_empty", "into_existing"])
+def test_rows_that_end_the_transaction_themselves_change_nothing(
+    mode: str, format: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    source = fresh_database(server18, None, "create table a (x int)", "insert into a values (1), (12345678)")
+    repository = local(tmp_path / "repository")
+    intact = backup(source, repository, format=format, inserts=True, compress="none")
+    (dump,) = (tmp_path / "repository").rglob(str(intact["artifact"]))
+    (tmp_path / "dumps").mkdir()
+    forged = tmp_path / "dumps" / dump.name
+    shutil.copytree(dump, forged) if dump.is_dir() else shutil.copyfile(dump, forged)
+    insert = b"INSERT INTO public.a VALUES"
+    (changed,) = [file for file in [forged, *forged.rglob("*")] if file.is_file() and insert in file.read_bytes()]
+    first, second = changed.read_bytes().rsplit(insert, 1)
+    changed.write_bytes(first + b"COMMIT; SELECT".ljust(len(insert)) + second)
+    adopted: Any = adopt(repository=repository, sources=[tmp_path / "dumps"], server="old", database="x")
+    target = fresh_database(server18)
+    for dry_run in (True, False):
+        with pytest.raises(VerificationFailed, match=r"the data of a; Type: TABLE DATA; .* contains something other"):
+            restored(adopted["adopted"][0], repository, target, mode=mode, dry_run=dry_run)
+    assert value(target, "select to_regclass('a')") is None
+    assert restored(intact, repository, target, mode=mode)["rows"] == 2
+
+
+@pytest.mark.parametrize("mode", ["create", "into_empty"])
+def test_a_script_that_drops_objects_first_fails_with_a_hint(
+    mode: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    source = fresh_database(server18, None, "create table t (a int)", "insert into t values (1)")
+    repository = local(tmp_path / "repository")
+    reference = backup(source, repository, format="plain", clean=True)
+    target = server18.params.with_database("drops_first") if mode == "create" else fresh_database(server18)
+    with pytest.raises(ToolError, match="does not exist") as caught:
+        restored(reference, repository, target, mode=mode)
+    assert caught.value.hint is not None
+    assert "mode into_existing into a database that has them all" in caught.value.hint
+    assert "Next time, dump with if_exists=True beside clean=True, or without it." in caught.value.hint
+    with source.connect() as session:
+        session.execute("delete from t")
+    assert restored(reference, repository, source, mode="into_existing")["rows"] == 1
+
+
+@pytest.mark.parametrize("format", ["custom", "plain"])
+def test_a_function_body_of_statements_ends_no_transaction(
+    format: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    body = "begin atomic; select 1; select case when true then 2 end; end"
+    source = fresh_database(
+        server18,
+        None,
+        f"create function f() returns int language sql {body}",
+        "create procedure commit() language plpgsql as $$ begin commit; rollback; end $$",
+        "select lo_from_bytea(4711, 'a large object')",
+    )
+    repository = local(tmp_path)
+    reference = backup(source, repository, format=format)
+    target = fresh_database(server18)
+    assert "in a single transaction" in restored(reference, repository, target, dry_run=True)["plan"]
+    restored(reference, repository, target)
+    assert value(target, "select f()") == 2
+    assert script_of(server18, target) == script_of(server18, source)
 
 
 @pytest.mark.parametrize("options", [{"jobs": 2}, {"transaction_size": 1000}], ids=str)
@@ -368,7 +471,7 @@ def test_a_template_that_cannot_be_renamed_is_dropped(
             session.execute(sql.SQL(verb + " database {}").format(sql.Identifier(target.dbname)))
 
     def log(line: str) -> None:
-        if line.startswith("applied privileges"):
+        if line.startswith("renaming "):
             make_or_drop("create")
 
     make_or_drop("drop")

@@ -20,12 +20,15 @@ from restoring import (
     local,
     make_roles,
     restored,
+    script_of,
     value,
 )
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.restore import GlobalsBackup
+from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import ConfigurationError, OptionError, ToolError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -76,6 +79,86 @@ def test_a_selection(
     else:
         restored(*dumped, target, options=options)
     assert value(target, RELATIONS) == relations
+
+
+@pytest.mark.parametrize("format", ["custom", "plain"])
+def test_tables_with_names_like_those_of_entries(
+    format: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    """Such as DATABASE app, of the entry of a database's comment."""
+    statements = ['create schema "DATABASE app"']
+    for table in ('"DATABASE users"', '"LARGE OBJECT 1"', '"LARGE OBJECTS"', '"DATABASE app"."SUBSCRIPTION plans"'):
+        statements += [
+            f"create table {table} (a int)",
+            f"insert into {table} values (1)",
+            f"comment on table {table} is 'c'",
+            f"grant select on {table} to public",
+        ]
+    source, target = fresh_database(server18, None, *statements), fresh_database(server18)
+    repository = local(tmp_path)
+    reference = backup(source, repository, format=format, schemas=["public", '"DATABASE app"'])
+    verified = verify(reference=reference, repository=repository, level="restore", context=RunContext())
+    assert verified["verified"], verified["error"]
+    restored(reference, repository, target)
+    assert script_of(server18, target) == script_of(server18, source)
+
+
+UNMATCHED: dict[str, tuple[dict[str, Any], str]] = {
+    "table": ({"tables": ["film", "actro"]}, r'the backup has no table "actro"'),
+    "several": (
+        {"tables": ["film", "actro"], "functions": ["f()", "f(int)"], "indexes": ["nosuch"], "triggers": ["t"]},
+        r'the backup has no table "actro", function "f\(int\)", index "nosuch", trigger "t"',
+    ),
+    "schema": ({"schemas": ["public", "pubic"]}, r'the backup has no schema "pubic"'),
+    "in another schema": (
+        {"schemas": ['Odd "schema"'], "tables": ["a table\nof two lines", "film"]},
+        r'the backup has no table "film" in the selected schemas',
+    ),
+    "in a filter": (
+        {"filters": "include table film\ninclude table actro\n"},
+        "the backup lacks what the filters name: .*actro.*not found",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNMATCHED)
+def test_a_name_that_matches_nothing_replaces_no_database(
+    what: str,
+    dumped: tuple[dict[str, object], Repository],
+    server18: PostgresServer,
+    fresh_database: Fresh,
+    tmp_path: Path,
+) -> None:
+    options, message = UNMATCHED[what]
+    if "filters" in options:
+        (tmp_path / "filters").write_text(options["filters"])
+        options = {"filters": [str(tmp_path / "filters")]}
+    target = fresh_database(server18, None, "create table kept (a int)")
+    before = databases_of(server18)
+    for dry_run in (True, False):
+        with pytest.raises(OptionError, match=message):
+            restored(*dumped, target, options=options, mode="replace", dry_run=dry_run)
+    assert value(target, RELATIONS) == "kept"
+    assert databases_of(server18) == before
+
+
+def test_a_name_that_matches_nothing_is_a_warning_where_nothing_is_replaced(
+    dumped: tuple[dict[str, object], Repository], server18: PostgresServer, fresh_database: Fresh
+) -> None:
+    target = fresh_database(server18)
+    done = restored(*dumped, target, options={"tables": ["film", "actro"]})
+    assert value(target, RELATIONS) == "film"
+    assert 'the backup has no table "actro"' in done["warnings"]
+
+
+def test_names_that_match_replace_a_database(
+    dumped: tuple[dict[str, object], Repository], server18: PostgresServer, fresh_database: Fresh
+) -> None:
+    """Each kind of name, also one whose entries the other options leave out."""
+    target = fresh_database(server18, None, "create table kept (a int)")
+    options = {"tables": ["film", "titles", "counted"], "functions": ["f()"], "indexes": ["film_title"]}
+    restored(*dumped, target, options={**options, "sections": ["pre-data"]}, mode="replace")
+    assert value(target, RELATIONS) == "film titles"
 
 
 def test_a_list_file_says_what_to_restore(

@@ -15,15 +15,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from nights import fail, night
 from psycopg import sql
 from restoring import fresh_server, script_of
 from sets import back_up_set
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.removal import remove_backup
+from airflow_pgbackup.backup.sets.choose_set import choose_set
 from airflow_pgbackup.backup.sets.restore_set import restore_set
 from airflow_pgbackup.backup.sets.restore_set_plan import SetTarget
-from airflow_pgbackup.errors import BackupNotFound, Canceled, ConfigurationError, RestoreError
+from airflow_pgbackup.errors import BackupNotFound, Canceled, ConfigurationError, RestoreError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.cancel import Cancel
@@ -246,8 +248,11 @@ def test_a_failure_holds_up_none_and_a_second_call_goes_on(
         data = stream.read(-1)
     here.delete([key])
     here.write_bytes(key, bytes([data[0] ^ 1]) + data[1:])
-    with pytest.raises(RestoreError, match=r"1 database could not be restored: app; 2 of 3 databases are restored"):
+    with pytest.raises(
+        RestoreError, match=r"1 database could not be restored: app; 2 of 3 databases are restored"
+    ) as raised:
         restored(here, target)
+    assert "Nothing was changed" not in str(raised.value.hint), "hint of the first database"
     assert names(target) == {"postgres", 'Odd "Näme"', "billing"}
     here.delete([key])
     here.write_bytes(key, data)
@@ -438,3 +443,22 @@ def test_the_command(
     assert done.returncode == 1
     assert "has no backup set of other\nhint: It has sets of prod." in done.stderr
     assert_no_canary(done.stderr)
+
+
+def test_a_set_of_which_a_backup_failed_is_not_restored(here: Repository, target: PostgresServer) -> None:
+    older, newest = night(here, 1, "app", "crm"), night(here, 0, "app", "crm")
+    fail(here, newest.databases[1])
+    before = names(target)
+    lines: list[str] = []
+    assert choose_set(here, "prod", log=lines.append).id == older.id
+    assert lines == [
+        f"warning: newer backup set {newest.location} has a backup that cannot be used: crm failed verification; "
+        f"using {older.id}"
+    ]
+    with pytest.raises(VerificationFailed, match=r"1 backup of set .* cannot be used: prod/crm/.* failed") as raised:
+        restored(here, target, selector=newest.id, dry_run=True, with_globals=False)
+    assert f"Restore set {older.id}" in str(raised.value.hint)
+    assert names(target) == before
+    fail(here, older.databases[0])
+    with pytest.raises(BackupNotFound, match="no complete backup set of prod can be used"):
+        choose_set(here, "prod")

@@ -254,6 +254,42 @@ def test_a_complete_cluster(dumped: dict[str, Any], major: int, cluster: Postgre
         assert "SCRAM" not in "\n".join(log)
 
 
+PROPERTIES = (
+    "select datname, datconnlimit, datistemplate, shobj_description(d.oid, 'pg_database'), "
+    "(select array_agg((coalesce(rolname, 'public'), privilege_type)::text order by 1) from aclexplode(datacl) "
+    "left join pg_roles r on r.oid = grantee where rolname is distinct from pg_get_userbyid(datdba)), "
+    "array(select (coalesce(rolname, '-'), setconfig)::text from pg_db_role_setting left join pg_roles r "
+    "on r.oid = setrole where setdatabase = d.oid order by 1) "
+    "from pg_database d where datname in ('postgres', 'template1') order by 1"
+)
+
+
+def properties(server: PostgresServer) -> list[Any]:
+    with server.params.connect() as session:
+        return session.execute(PROPERTIES).fetchall()
+
+
+def test_the_databases_that_every_server_has_get_their_properties(cluster: PostgresServer, tmp_path: Path) -> None:
+    """They are in a dump with clean."""
+    with cluster.params.connect() as session:
+        for statement in (
+            "alter database postgres set work_mem = '11MB'",
+            "alter role app_owner in database postgres set work_mem = '12MB'",
+            "revoke connect on database postgres from public",
+            "grant connect on database postgres to app_owner",
+            "comment on database postgres is 'mine'",
+            "alter database postgres connection limit 7",
+            "alter database template1 set work_mem = '2MB'",
+        ):
+            session.execute(statement)  # type: ignore[call-overload]
+    repository = local(tmp_path / "repository")
+    reference = backup_cluster(cluster.params, repository, clean=True, if_exists=True)
+    with fresh_server(18) as server:
+        result = restored(reference, repository, server.params)
+        assert properties(server) == properties(cluster)
+        assert not [line for line in result["warnings"] if "differs from" in line]
+
+
 def test_a_cluster_with_a_database_that_fails_leaves_none_of_them(cluster: PostgresServer, tmp_path: Path) -> None:
     with cluster.params.connect() as session:
         session.execute("create database zz_last")

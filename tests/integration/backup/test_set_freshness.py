@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from nights import NOW, night
+from nights import NOW, fail, night
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.freshness import freshness
@@ -34,6 +34,7 @@ def test_a_recent_complete_set_is_fresh(here: Repository) -> None:
         "started_at": made.started_at.isoformat(),
         "age_seconds": 3600.0,
         "databases": 2,
+        "unusable": [],
         "problems": [],
         "notes": [],
     }
@@ -64,3 +65,29 @@ def test_a_set_whose_backups_were_deleted_is_not_fresh(here: Repository) -> None
     lost = made.databases[1]
     remove_backup(here, find_backup(here, lost.parsed_series, lost.id))
     assert f"prod: 1 backup of backup set {made.id} does not exist: crm" in run(here)["problems"]
+
+
+def test_a_set_with_a_failed_backup_is_not_fresh(here: Repository) -> None:
+    night(here, 1, "app", "crm")
+    made = night(here, 0, "app", "crm")
+    fail(here, made.databases[1])
+    problem = f"prod: 1 backup of backup set {made.id} cannot be used: crm failed verification"
+    for series in (None, SeriesSelection(server="prod", databases=("app", "crm"))):
+        found = run(here, series=series)
+        assert (found["fresh"], found["problems"]) == (False, [problem])
+
+
+def test_an_older_set_describes_a_server_whose_newest_failed(here: Repository) -> None:
+    night(here, 3, "app", "crm")
+    whole = night(here, 2, "app", "crm")
+    fail(here, night(here, 1, "app", "crm").databases[1])
+    fail(here, night(here, 0, "app", "crm").databases[1])
+    (one,) = run(here)["sets"]
+    assert (one["id"], one["fresh"]) == (whole.id, False)
+    assert one["unusable"] == [{"database": "crm", "reason": "failed verification"}]
+
+
+def test_without_a_set_that_can_be_used(here: Repository) -> None:
+    fail(here, night(here, 0, "app").databases[0])
+    (one,) = run(here)["sets"]
+    assert (one["id"], one["started_at"], one["fresh"]) == (None, None, False)

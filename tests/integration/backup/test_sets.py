@@ -139,6 +139,21 @@ def test_a_named_database_that_does_not_exist_is_missing(server: PostgresServer,
     assert reasons(discovery.missing) == {"gone": "does not exist", "a.gone": "does not exist"}
 
 
+def test_a_quoted_name_is_a_name_and_a_pattern_without_match_is_a_warning(
+    server: PostgresServer, create: Callable[..., None]
+) -> None:
+    create("app", "Crm")
+    lines: list[str] = []
+    discovery = found(
+        server,
+        databases=["app", '"Crm"', '"Gone"', "billing$2024", '"a*b"', "no_*"],
+        context=RunContext(log=lines.append),
+    )
+    assert names(discovery) == {"app", "Crm"}
+    assert reasons(discovery.missing) == dict.fromkeys(["Gone", "billing$2024", "a*b"], "does not exist")
+    assert [line for line in lines if "warning" in line] == ["warning: no database matches no_*"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

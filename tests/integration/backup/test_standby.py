@@ -115,7 +115,8 @@ def test_a_lagging_standby_is_refused_until_it_has_caught_up(
     current = dump(standby, here, lines, max_replay_lag=0)
     assert manifest(here, current)["source"]["replay"] == {"lag_bytes": 0, "lag_seconds": 0.0}, "no writes, no lag"
     assert any(line.endswith("is a standby; replay lag: 0.0 s, 0 bytes") for line in lines)
-    assert manifest(here, dump(primary, here, max_replay_lag=0))["source"]["replay"] is None
+    assert manifest(here, dump(primary, here, lines, max_replay_lag=0))["source"]["replay"] is None
+    assert not any("another server" in line for line in lines), "a standby has its primary's system identifier"
     globals = dump_cluster(
         connection=standby.params, server="db", repository=here, options=DumpAllOptions(globals_only=True)
     )
@@ -255,3 +256,14 @@ def test_a_dump_that_replay_always_cancels_fails(
     assert "max_standby_streaming_delay" in (error.value.hint or "")
     assert sum("replay canceled the dump" in line for line in lines) == CONFLICT_TRIES - 1
     assert [entry.key for entry in here.list("db")] == []
+
+
+def test_unlogged_tables_of_a_standby_are_not_counted(
+    primary: PostgresServer, standby: PostgresServer, here: Repository
+) -> None:
+    """A standby has no rows of them, and pg_dump does not read them there."""
+    execute(primary.params, "create unlogged table passing (a int)", "insert into passing values (1)")
+    wait_until(lambda: execute(standby.params, "select to_regclass('passing') is not null") == (True,))
+    reference = dump(standby, here, count_rows=True)
+    assert verify(reference=reference, repository=here)["verified"] == "archive"
+    assert manifest(here, reference)["left_out"] == ["public.passing"]

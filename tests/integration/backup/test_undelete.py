@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,12 +18,15 @@ from airflow_pgbackup.backup.undelete import undelete
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import BackupNotFound, RepositoryError
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import read_manifest
 from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import Series, backup_folder
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.protection import Version
 from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.repository.s3.options import S3Options
+from airflow_pgbackup.repository.s3.protection import S3Protection
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -54,6 +58,13 @@ def opened(client: S3Client, uri: str, **store: Any) -> Repository:
     made = open_repository(uri, s3=S3Options.of_store(store, client_factory=lambda: client))
     made.init()
     return made
+
+
+def versioned(s3: S3Server, client: S3Client) -> tuple[str, Repository]:
+    """Return a new bucket with versioning, and a repository in it."""
+    bucket = s3.bucket()
+    set_versioning(client, bucket, "Enabled")
+    return bucket, opened(client, f"s3://{bucket}/pg")
 
 
 def keys_of(repository: Repository, id: str) -> list[str]:
@@ -204,9 +215,7 @@ def test_nothing_is_reverted_while_versioning_is_suspended(s3: S3Server, client:
 
 def test_a_deleted_backup_is_restored_while_versioning_is_suspended(s3: S3Server, client: S3Client) -> None:
     """A copy replaces the delete marker with the id null, and no data."""
-    bucket = s3.bucket()
-    set_versioning(client, bucket, "Enabled")
-    repository = opened(client, f"s3://{bucket}/pg")
+    bucket, repository = versioned(s3, client)
     id = add(repository, 0)
     keys = keys_of(repository, id)
     for key in keys:
@@ -289,3 +298,182 @@ def test_a_store_without_versions_has_nothing_to_restore(s3: S3Server, client: S
         assert find_lost(repository) == []
         with pytest.raises(BackupNotFound, match="keeps no versions of it"):
             undelete(repository=repository, series=SERIES, id=gone)
+
+
+def lose(client: S3Client, bucket: str, part: str) -> None:
+    """Remove the data versions of the keys with this part for good, as a lifecycle rule does. Delete markers stay."""
+    for version in client.list_object_versions(Bucket=bucket)["Versions"]:
+        if part in version["Key"]:
+            client.delete_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
+
+
+def next_second() -> None:
+    """Wait until the store's clock, which lists whole seconds, tells what follows from what was before."""
+    before = int(time.time())
+    while int(time.time()) == before:
+        time.sleep(0.02)
+
+
+def every_version(client: S3Client, bucket: str) -> set[tuple[str, bool]]:
+    return versions_of(client, bucket, "")
+
+
+def remove(repository: Repository, id: str) -> None:
+    """Delete a backup as prune does."""
+    keys = [entry.key for entry in list(repository.list(backup_folder(SERIES, id)))]
+    repository.delete(keys)
+
+
+def test_nothing_is_restored_unless_all_files_are_there(s3: S3Server, client: S3Client) -> None:
+    bucket, repository = versioned(s3, client)
+    id = add(repository, 0)
+    remove(repository, id)
+    lose(client, bucket, "/1.dat")
+    before = every_version(client, bucket)
+    with pytest.raises(RepositoryError, match=r"cannot be restored: app\.dir/1\.dat is missing") as caught:
+        undelete(repository=repository, series=SERIES, id=id)
+    assert (caught.value.hint or "").startswith("Nothing was changed.")
+    assert every_version(client, bucket) == before
+
+
+@pytest.mark.parametrize("file", [2, 4], ids=["a file", "the manifest"])
+def test_what_prune_sweeps_meanwhile_is_restored_again(
+    s3: S3Server, client: S3Client, monkeypatch: pytest.MonkeyPatch, file: int
+) -> None:
+    """A file whose delete marker was removed is as old as before, so the folder looks abandoned."""
+    bucket, repository = versioned(s3, client)
+    id = add(repository, 0)
+    remove(repository, id)
+    other = opened(client, f"s3://{bucket}/pg")
+    real, restored, swept = S3Protection.restore, [], []
+
+    def restore(self: S3Protection, version: Version, above: Sequence[Version]) -> None:
+        restored.append(version.key)
+        if len(restored) == file:
+            later = NOW + timedelta(days=2)
+            swept.extend(prune(repository=other, policy=None, dry_run=False, now=later)["leftovers"])
+        real(self, version, above)
+
+    monkeypatch.setattr(S3Protection, "restore", restore)
+    undelete(repository=repository, series=SERIES, id=id)
+    assert len(swept) == 1
+    assert state(repository, id) == "verified"
+    assert len(restored) == 4 + file - 1
+
+
+@pytest.mark.parametrize(("deleted", "problem"), [(".dat", "toc.dat is missing"), ("-pass.json", "was deleted")])
+def test_undelete_gives_up_if_files_are_deleted_each_time(
+    s3: S3Server, client: S3Client, monkeypatch: pytest.MonkeyPatch, deleted: str, problem: str
+) -> None:
+    _, repository = versioned(s3, client)
+    id = add(repository, 0)
+    remove(repository, id)
+    real = S3Protection.restore
+
+    def restore(self: S3Protection, version: Version, above: Sequence[Version]) -> None:
+        real(self, version, above)
+        if version.key.endswith(deleted):
+            repository.delete([version.key])
+
+    monkeypatch.setattr(S3Protection, "restore", restore)
+    with pytest.raises(RepositoryError, match=f"was restored, but changed at once: .*{problem}") as caught:
+        undelete(repository=repository, series=SERIES, id=id)
+    assert "another process" in (caught.value.hint or "")
+
+
+def add_attempt(repository: Repository, attempt: str) -> str:
+    """Write the same backup, by another attempt each time."""
+    members = {"app.dir/toc.dat": b"12345", "app.dir/1.dat": b"rows"}
+    return write_backup(repository, SERIES, NOW - timedelta(hours=1), members=members, attempt=attempt).id
+
+
+@pytest.fixture
+def uploaded_again(s3: S3Server, client: S3Client) -> tuple[Repository, str, str]:
+    """A backup that was deleted and uploaded again, with its bucket and its id."""
+    bucket, repository = versioned(s3, client)
+    remove(repository, add_attempt(repository, "aaaaaaaa"))
+    next_second()
+    return repository, bucket, add_attempt(repository, "bbbbbbbb")
+
+
+@pytest.mark.parametrize("expired", [True, False])
+def test_a_backup_that_was_uploaded_again_is_not_lost(
+    client: S3Client, uploaded_again: tuple[Repository, str, str], expired: bool
+) -> None:
+    repository, bucket, id = uploaded_again
+    if expired:
+        lose(client, bucket, "/aaaaaaaa/")
+    assert find_lost(repository) == []
+    before = every_version(client, bucket)
+    with pytest.raises(BackupNotFound, match="was not deleted or overwritten"):
+        undelete(repository=repository, series=SERIES, id=id)
+    assert every_version(client, bucket) == before
+    assert state(repository, id) == "verified"
+
+
+@pytest.mark.parametrize("attempt", ["aaaaaaaa", "bbbbbbbb"])
+@pytest.mark.parametrize("how", ["overwritten", "deleted"])
+def test_a_backup_that_was_uploaded_again_is_restored_with_the_files_that_the_store_holds(
+    client: S3Client, uploaded_again: tuple[Repository, str, str], attempt: str, how: str
+) -> None:
+    repository, bucket, id = uploaded_again
+    lose(client, bucket, "/bbbbbbbb/" if attempt == "aaaaaaaa" else "/aaaaaaaa/")
+    next_second()
+    if how == "deleted":
+        remove(repository, id)
+    else:
+        client.put_object(Bucket=bucket, Key=f"pg/{backup_folder(SERIES, id)}/manifest.json", Body=b"{}")
+    assert [(one.id, one.why) for one in find_lost(repository)] == [(id, how)]
+    undelete(repository=repository, series=SERIES, id=id)
+    assert state(repository, id) == "verified"
+    assert read_manifest(repository, SERIES, id).artifact.attempt == attempt
+    assert find_lost(repository) == []
+
+
+def test_a_backup_that_was_deleted_and_forged_is_restored(s3: S3Server, client: S3Client) -> None:
+    bucket, repository = versioned(s3, client)
+    id = add(repository, 0)
+    keys = keys_of(repository, id)
+    remove(repository, id)
+    for key in keys:
+        client.put_object(Bucket=bucket, Key=key, Body=b"your files are encrypted")
+    assert [(one.id, one.why) for one in find_lost(repository)] == [(id, "overwritten")]
+    undelete(repository=repository, series=SERIES, id=id)
+    assert state(repository, id) == "verified"
+
+
+def test_a_manifest_is_not_reverted_to_one_whose_files_are_missing(s3: S3Server, client: S3Client) -> None:
+    """As two attempts leave it that commit at once to a store without conditional writes."""
+    bucket, repository = versioned(s3, client)
+    id = overwrite_manifest(client, bucket, repository)
+    artifact = [entry.key for entry in list(repository.list("prod")) if "/aaaaaaaa/" in entry.key]
+    repository.delete(artifact)
+    for revert in (False, True):
+        (found,) = (f for f in fsck(repository=repository, revert=revert).findings if f.severity == "error")
+        assert (found.code, found.repaired) == ("overwritten", False)
+        assert found.hint.startswith("--revert leaves it: the backup is complete")
+        assert read_manifest(repository, SERIES, id).artifact.attempt == "bbbbbbbb"
+        assert state(repository, id) == "verified"
+
+
+def test_a_complete_forged_backup_is_reverted(s3: S3Server, client: S3Client) -> None:
+    bucket, repository = versioned(s3, client)
+    id = overwrite_manifest(client, bucket, repository)
+    for key in keys_of(repository, id):
+        if "/aaaaaaaa/" in key:
+            client.put_object(Bucket=bucket, Key=key, Body=b"your files are encrypted")
+    fsck(repository=repository, revert=True)
+    assert read_manifest(repository, SERIES, id).artifact.attempt == "aaaaaaaa"
+    assert state(repository, id) == "verified"
+
+
+def overwrite_manifest(client: S3Client, bucket: str, repository: Repository) -> str:
+    """Write a backup, and over its manifest another one with an artifact of its own."""
+    id = add_attempt(repository, "aaaaaaaa")
+    key = f"pg/{backup_folder(SERIES, id)}/manifest.json"
+    manifest = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    for entry in list(repository.list(f"{backup_folder(SERIES, id)}/aaaaaaaa")):
+        with repository.read(entry.key) as data:
+            client.put_object(Bucket=bucket, Key=f"pg/{entry.key}".replace("aaaaaaaa", "bbbbbbbb"), Body=data.read())
+    client.put_object(Bucket=bucket, Key=key, Body=manifest.replace(b"aaaaaaaa", b"bbbbbbbb"))
+    return id

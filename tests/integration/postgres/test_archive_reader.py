@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from airflow_pgbackup.postgres.archive.toc import concerns_data
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.postgres.sql.insert_rows import check_inserts
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients
 from airflow_pgbackup.postgres.tools.process import Cancel, run_tool
 
@@ -241,6 +243,17 @@ def test_tar_and_directories_cannot_be_streams(source: tuple[ConnectionParams, C
         read(stream, "tar", source[1])
 
 
+def check_script(client: Client, path: Path, *, standard_strings: bool) -> None:
+    """Check the rows of an archive with INSERT statements, as a restore does."""
+    tool = str(client.tool("pg_restore"))
+    listed = run_tool([tool, "--list", str(path)], env={}, limit=1 << 24).splitlines(keepends=True)
+    use_list = path.parent / "rows.list"
+    use_list.write_bytes(b"".join(line for line in listed if b" TABLE DATA " in line))
+    script = run_tool([tool, "--file=-", f"--use-list={use_list}", str(path)], env={}, limit=1 << 28)
+    assert b"INSERT INTO" in script
+    check_inserts(io.BytesIO(script), standard_strings=standard_strings)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -262,6 +275,8 @@ def test_inserts_are_counted_and_reported_as_not_comparable(
         rows = {key: count for key, count in rows.items() if count}
     assert {(table.schema, table.name): table.rows for table in summary.tables} == rows
     assert {(table.sha256, table.comparable, table.blocks) for table in summary.tables} == {(None, "inserts", 0)}
+    if format != "plain":
+        check_script(client, tmp_path / "dump", standard_strings=True)
 
 
 @pytest.mark.parametrize("format", ["custom", "plain"])
@@ -378,6 +393,8 @@ def test_names_come_back_from_other_encodings_and_string_modes(
                 assert table.columns == (None if options else ("naïve\\'",))
                 assert [(value.schema, value.name) for value in summary.sequences] == [("public", "é\\'")]
                 assert list(summary.large_objects[0]) == database_large_objects(params)
+                if options and format != "plain":
+                    check_script(client, path, standard_strings=False)
 
 
 def test_archives_of_every_client_are_read_by_every_client_that_supports_them(

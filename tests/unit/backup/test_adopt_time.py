@@ -57,7 +57,7 @@ def named(name: str) -> NameTime:
             DAY + timedelta(hours=9),
             "a_2025-03-01.dump",
             DAY,
-            datetime(2025, 3, 1, 12, tzinfo=timezone.utc),
+            DAY,
             NAME,
             "another time zone",
         ),
@@ -79,6 +79,36 @@ def test_the_time_of_a_backup(
     )
     assert (naive(chosen.at), chosen.source) == (naive(expected), source)
     assert (chosen.note is None) if note is None else (chosen.note is not None and note in chosen.note)
+
+
+@pytest.mark.parametrize(
+    ("name", "modified", "expected"),
+    [
+        # Adopted at nine: noon is still to come.
+        ("a_2026-11-27.sql", NOW - timedelta(hours=3), NOW - timedelta(hours=3)),
+        # A file system whose clock is ahead.
+        ("a_2026-11-27_1300.sql", NOW + timedelta(hours=2), NOW),
+        # Another time zone than the given one.
+        ("a_2026-11-27_1500.sql", NOW - timedelta(hours=1), NOW - timedelta(hours=1)),
+        ("a_2026-11-29.sql", NOW - timedelta(days=400), NOW),
+        # Dumped in the morning.
+        ("a_2025-03-01.sql", DAY, DAY),
+        # Somebody set the file's time back.
+        ("a_2025-03-01.sql", DAY - timedelta(days=400), DAY.replace(hour=12)),
+    ],
+)
+def test_no_backup_is_later_than_its_file_or_now(name: str, modified: datetime, expected: datetime) -> None:
+    chosen = choose_time(header=None, name=named(name), modified=modified, zone=timezone.utc, now=NOW)
+    assert (chosen.at, chosen.source) == (expected, NAME)
+
+
+def test_a_header_from_the_future_is_not_used() -> None:
+    ahead = NOW + timedelta(hours=3)
+    chosen = choose_time(header=naive(ahead), name=None, modified=ahead, zone=timezone.utc, now=NOW)
+    assert (chosen.at, chosen.source) == (NOW, MTIME)
+    slightly = NOW + timedelta(minutes=3)
+    chosen = choose_time(header=naive(slightly), name=None, modified=slightly, zone=timezone.utc, now=NOW)
+    assert (chosen.at, chosen.source) == (NOW, HEADER)
 
 
 def test_the_limit_between_header_and_name() -> None:

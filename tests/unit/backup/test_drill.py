@@ -1,10 +1,18 @@
-"""The drill comes round to every series, and takes as much at a time as was said."""
+"""The drill comes round to every series, takes as much at a time as was said, and says what it cannot rehearse."""
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime, timedelta, timezone
 
-from airflow_pgbackup.backup.drill import whose_turn
+import pytest
+from honest import write_backup
+
+from airflow_pgbackup.backup.bulk import drill
+from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.drill import choose_drill, whose_turn
+from airflow_pgbackup.errors import BackupNotFound
+from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.layout import Series, VerificationName
 
@@ -67,3 +75,58 @@ def test_every_series_has_its_turn_in_time() -> None:
         last.update({str(each.series.database): week for each in chosen})
     assert set(last) == set(sizes)
     assert min(last.values()) >= 20 - len(sizes)
+
+
+def failed(repository: Repository, database: str) -> str:
+    """Write two backups that have failed verification. Return the id of the newest."""
+    return [
+        write_backup(repository, Series("prod", database), NOW + timedelta(hours=hours), looks=["archive-fail"]).id
+        for hours in (0, 1)
+    ][-1]
+
+
+def test_a_repository_without_backups_cannot_be_rehearsed(here: Repository) -> None:
+    with pytest.raises(BackupNotFound) as caught:
+        choose_drill(here, max_bytes=100)
+    assert caught.value.message == f"{here.uri} has no backups to rehearse"
+    assert caught.value.hint == ("Check the repository and the server's name. pgbackup list shows the backups.")
+    write_backup(here, Series("prod", "app"), NOW)
+    with pytest.raises(BackupNotFound, match=f"^{here.uri} has no backups of server pord to rehearse"):
+        choose_drill(here, max_bytes=100, server="pord")
+
+
+def test_a_repository_whose_backups_all_failed_cannot_be_rehearsed(here: Repository) -> None:
+    newest = failed(here, "app")
+    for call in (
+        lambda: choose_drill(here, max_bytes=100, server="prod"),
+        lambda: next(drill(repository=here, max_bytes=100)),
+    ):
+        with pytest.raises(BackupNotFound) as caught:
+            call()
+        assert f"in {here.uri} can be rehearsed: prod/app ({newest} failed verification" in caught.value.message
+        assert caught.value.hint == "Find out why the newest backups failed, and dump again."
+    for number in range(9):
+        failed(here, f"crm{number}")
+    with pytest.raises(BackupNotFound, match=r"prod/crm3 \([^;]*\) and 5 more"):
+        choose_drill(here, max_bytes=100)
+
+
+def test_a_series_that_cannot_be_rehearsed_is_a_warning(
+    here: Repository, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = failed(here, "app")
+    write_backup(here, Series("prod", "later"), datetime.now(timezone.utc) + timedelta(days=1))
+    write_backup(here, Series("prod", "crm"), NOW)
+    lines: list[str] = []
+    with caplog.at_level(logging.WARNING):
+        (chosen,) = choose_drill(here, max_bytes=100)
+    choose_drill(here, max_bytes=100, log=lines.append)
+    assert chosen["series"] == "prod/crm"
+    assert lines == caplog.messages
+    assert lines[0].startswith(f"warning: no backup of prod/app can be rehearsed: {newest} failed verification")
+    assert lines[1:] == ["warning: no backup of prod/later can be rehearsed: all are from the future"]
+    lines.clear()
+    monkeypatch.setattr("airflow_pgbackup.backup.bulk.verify", lambda **_: {})
+    (result,) = drill(repository=here, max_bytes=100, context=RunContext(log=lines.append))
+    assert (str(result.series), result.outcome) == ("prod/crm", "done")
+    assert lines[:2] == caplog.messages

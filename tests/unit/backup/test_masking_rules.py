@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ from airflow_pgbackup.text import printable
         ('public."a.b""c".*', ("public", 'a.b"c', "x"), True),
         ('public."*".c', ("public", "anything", "c"), False),
         ("public.a+b.c", ("public", "aab", "c"), False),
+        ("*.*.a*b*", ("x", "y", "acb"), True),
+        ("*.*.a*b*", ("x", "y", "acbc"), True),
+        ("*.*.a*bc", ("x", "y", "abbc"), True),
+        ("*.*.a*bc", ("x", "y", "abcb"), False),
+        ("*.*.?*?", ("x", "y", "a"), False),
+        ("*.*.?*?", ("x", "y", "a*"), True),
+        ("*.*.a?", ("x", "y", "a"), False),
+        ("*.*.*", ("x", "y", ""), True),
     ],
 )
 def test_a_pattern_fits_columns_as_psql_writes_names(pattern: str, column: tuple[str, str, str], fits: bool) -> None:
@@ -190,6 +199,37 @@ def test_dictionaries_are_full_and_the_same_for_a_seed(kind: str, locale: str) -
 
 def test_fields_of_copy_are_read_as_the_server_writes_them() -> None:
     assert unescaped(rb"a\tb\\c\n\101\x42\q") == b"a\tb\\c\nABq"
+
+
+# Processor seconds; the machine may be busy, and the faults took minutes.
+LIMIT = 60.0
+
+
+def test_a_pattern_of_many_wildcards_takes_little_time() -> None:
+    pattern = ColumnPattern.parse("*.*." + "*a" * 7 + "*b")
+    began = time.process_time()
+    assert not any(pattern.matches("s", "t", "a" * 55 + f"{number:08}") for number in range(100))
+    assert pattern.matches("s", "t", "a" * 60 + "b")
+    assert time.process_time() - began < LIMIT
+
+
+@pytest.mark.parametrize("value", [":".join(["1"] * 500_000), ":".join(["1"] * 500_000) + ".5"], ids=["int", "float"])
+def test_a_large_number_of_base_60_takes_little_time(value: str) -> None:
+    began = time.process_time()
+    with pytest.raises(MaskingError, match="longer than 10000 characters"):
+        load_rules(f"columns:\n  a.b.c: {{fixed: {value}}}\n")
+    assert time.process_time() - began < LIMIT
+
+
+def test_a_file_of_bad_lines_gives_a_short_error() -> None:
+    began = time.process_time()
+    with pytest.raises(MaskingError) as refused:
+        load_rules("columns:\n" + "".join(f"  public.t.c{number}: keeep\n" for number in range(40_000)))
+    assert time.process_time() - began < LIMIT
+    assert refused.value.problems[0] == "rules:2: columns.public.t.c0: not a rule; did you mean 'keep'?"
+    assert refused.value.problems[-1] == "and 39,900 more problems"
+    assert len(refused.value.problems) == 101
+    assert len(str(refused.value)) < 10_000
 
 
 def test_the_documented_rules_are_read_and_every_fake_is_documented() -> None:

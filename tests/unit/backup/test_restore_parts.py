@@ -15,7 +15,8 @@ from airflow_pgbackup.backup.restore.plan import check_needs, choose_strategy
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, DatabaseStatement, quoted
+from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, DatabaseStatement
+from airflow_pgbackup.postgres.definitions.identifiers import quoted
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.definitions.script_scan import SectionTracker, scan_script
 from airflow_pgbackup.postgres.options import RestoreOptions
@@ -74,8 +75,9 @@ def test_what_belongs_to_a_database() -> None:
     )
     assert (found.name, found.owner, found.encoding) == ("foo", "alice", "UTF8")
     assert [statement.verb for statement in found.settings] == ["ALTER DATABASE ", 'ALTER ROLE "Al ice" IN DATABASE ']
-    assert len(found.others) == 5
-    left = found.without(privileges=True, comments=True, labels=True).others
+    assert len(found.access) + len(found.descriptions) == 5
+    rest = found.without(privileges=True, comments=True, labels=True)
+    left = [*rest.access, *rest.descriptions]
     assert [statement.rest for statement in left] == [" CONNECTION LIMIT = 5;"]
 
 
@@ -181,7 +183,7 @@ def test_a_script_is_cut_into_its_sessions() -> None:
 def test_what_a_script_holds() -> None:
     found = scan_script(io.BytesIO(SCRIPT))
     (section,) = found.sections
-    assert (found.dumped_from, found.new_timeout, found.transactions) == (18, True, True)
+    assert (found.dumped_from, found.new_timeout) == (18, True)
     assert (section.database, section.creates, section.makes_public) == ("foo", True, True)
     assert (section.tables, section.rows) == (1, 2)
     assert section.requirements.roles == {"alice"}
@@ -344,3 +346,21 @@ def test_a_single_transaction_where_possible(
     target = RestoreTarget(connection=ConnectionParams(keywords={"dbname": "x"}), mode=mode)
     found = choose_strategy(target, RestoreOptions(**options), server(), Requirements(locks=locks))  # type: ignore[arg-type]
     assert (found.new_database, found.single_transaction) == strategy
+
+
+GRANTED_BY_B = ["CREATE ROLE c;", "GRANT a TO b WITH ADMIN OPTION;", "GRANT a TO c GRANTED BY b;"]
+
+
+def test_grantor_without_the_admin_option_on_this_server() -> None:
+    """The membership of existing roles is not granted, so its grantor may lack what the dump gave it."""
+    target = server(roles={"a", "b", "boss"})
+    plan = plan_globals(GRANTED_BY_B, target, bootstrap="boss")
+    assert plan.role_statements == ["CREATE ROLE c;", "GRANT a TO c;"]
+    assert [line for line in plan.lines() if "c in a, granted by b" in line]
+
+
+def test_grantor_with_the_admin_option_on_this_server() -> None:
+    target = server(roles={"a", "b", "boss"})
+    plan = plan_globals(GRANTED_BY_B, target, bootstrap="boss", admins={("a", "b")})
+    assert plan.role_statements == ["CREATE ROLE c;", "GRANT a TO c GRANTED BY b;"]
+    assert not plan.other_grantors

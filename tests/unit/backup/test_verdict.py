@@ -14,9 +14,12 @@ from airflow_pgbackup.errors import NotProven, ToolError, VerificationFailed
     [
         ('invalid input syntax for type money: "R$ 1.234,50"', NotProven, "lc_monetary"),
         ('invalid input syntax for type integer: "x"', VerificationFailed, None),
+        ('security label provider "anon" is not loaded', NotProven, "preloads the library"),
+        ('invalid value for parameter "default_toast_compression": "lz4"', NotProven, "accepts the setting"),
+        ('could not find function "hmac" in file "/usr/lib/pgcrypto.so"', NotProven, "extension's package"),
     ],
 )
-def test_money_in_the_format_of_another_server(
+def test_what_the_server_does_not_have(
     message: str, verdict: type[Exception], hint: str | None, state: str | None
 ) -> None:
     line = f'pg_restore: error: COPY failed for table "t": ERROR:  {message}'
@@ -25,3 +28,18 @@ def test_money_in_the_format_of_another_server(
     )
     assert type(found) is verdict
     assert (hint is None and found.hint is None) or (hint is not None and hint in str(found.hint))
+
+
+@pytest.mark.parametrize(
+    ("message", "is_part", "verdict"),
+    [
+        ('type "public.citext" does not exist', True, NotProven),
+        ('type "public.citext" does not exist', False, VerificationFailed),
+        # Without a schema: a function of the dump looks it up.
+        ('relation "rates" does not exist', True, VerificationFailed),
+    ],
+)
+def test_what_a_part_of_a_database_does_not_have(message: str, is_part: bool, verdict: type[Exception]) -> None:
+    line = f"pg_restore: error: could not execute query: ERROR:  {message}"
+    error = ToolError(line, tool="pg_restore", exit_code=1, stderr=[line])
+    assert type(judge(error, "the throwaway server", lambda _: None, is_part=is_part)) is verdict

@@ -353,7 +353,9 @@ def restored(
     """Verify at level restore, with a rehearsal that finds this."""
 
     def verified(
-        found: Rehearsal | Exception, source_rows: Iterable[RowCount] | None = None
+        found: Rehearsal | Exception,
+        source_rows: Iterable[RowCount] | None = None,
+        manifest: Manifest = manifest,
     ) -> tuple[VerificationRun, Verification]:
         def rehearse(*_: object, reader: Client, **__: object) -> Rehearsal:
             assert reader is client
@@ -412,6 +414,26 @@ def test_a_backup_that_restores(restored: Restored, client: Client) -> None:
     assert verification.client
     assert (verification.client.tool, verification.client.version) == ("pg_restore", "18.4")
     assert verification.client.path == str(client.bin_dir / "pg_restore")
+
+
+@pytest.mark.parametrize(
+    ("options", "rounded"),
+    [
+        ({"extra_float_digits": 0}, "extra_float_digits 0"),
+        ({"extra_float_digits": -15}, "extra_float_digits -15"),
+        ({"extra_float_digits": 1}, None),
+        ({}, None),
+    ],
+)
+def test_rounded_values_are_not_called_those_of_the_source(
+    restored: Restored,
+    manifest: Manifest,
+    options: dict[str, object],
+    rounded: str | None,
+) -> None:
+    _, verification = restored(rehearsal(), manifest=replace(manifest, options=options))
+    more = f"; the dump rounded floating-point values ({rounded})" if rounded else ""
+    assert verification.checks == (INTEGRITY, replace(RESTORED, detail=RESTORED.detail + more))
 
 
 def test_what_a_rehearsal_is_given(

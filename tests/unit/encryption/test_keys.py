@@ -24,7 +24,13 @@ def test_recipients_without_comments_and_doubles() -> None:
     found = Recipients.parse([f" {PUBLIC}\n", PUBLIC, "", f"{PUBLIC} # Ann"])
     assert found is not None
     assert found.texts == (PUBLIC,)
-    assert Recipients.parse(["", " "]) is None
+    assert Recipients.parse([]) is None
+
+
+@pytest.mark.parametrize("texts", [[""], ["", " "]])
+def test_blank_recipients_do_not_mean_no_encryption(texts: list[str]) -> None:
+    with pytest.raises(ConfigurationError, match="recipients is empty"):
+        Recipients.parse(texts)
 
 
 @pytest.mark.parametrize(

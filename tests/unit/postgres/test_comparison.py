@@ -37,6 +37,7 @@ class Table:
     of_extension: bool = False
     columns: str = "id name"
     populated: bool = True
+    unlogged: bool = False
 
 
 class Restored(DatabaseReader):
@@ -61,7 +62,13 @@ class Restored(DatabaseReader):
     def relations(self) -> dict[tuple[str, str], Relation]:
         found = {
             ("public", name): Relation(
-                "public", name, table.kind, table.of_extension, frozenset(table.columns.split()), table.populated
+                "public",
+                name,
+                table.kind,
+                table.of_extension,
+                frozenset(table.columns.split()),
+                table.populated,
+                unlogged=table.unlogged,
             )
             for name, table in self._tables.items()
         }
@@ -310,6 +317,24 @@ def test_sequences_that_differ() -> None:
         ("public.value", "has value 80, expected 8"),
     ]
     assert list(compare_sequences(restored, summary, "other")) == [("public.elsewhere", "is missing after the restore")]
+
+
+def test_sequences_without_a_value_in_the_dump() -> None:
+    values = [sequence(name, 1) for name in ("dumped", "lost", "elsewhere")]
+    restored = Restored(
+        {
+            "a_table": Table(),
+            "of_extension": Table(kind="S", of_extension=True),
+            "unlogged": Table(kind="S", unlogged=True),
+        },
+        sequences=values,
+    )
+    summary = ArchiveSummary(sequences=[sequence("dumped", 1), sequence("elsewhere", 1, database="other")])
+    assert list(compare_sequences(restored, summary, None)) == []
+    assert list(compare_sequences(restored, summary, None, every_value=True)) == [
+        ("public.elsewhere", "has no value in the dump"),
+        ("public.lost", "has no value in the dump"),
+    ]
 
 
 def test_materialized_views_that_differ() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from airflow_pgbackup.postgres.archive.toc import TocEntry
+import pytest
+
+from airflow_pgbackup.postgres.archive.toc import TocEntry, is_about
 from airflow_pgbackup.postgres.definitions.objects import Objects, compare_objects, toc_objects, unequal
 
 
@@ -44,3 +46,45 @@ def test_a_second_definition_after_an_equal_one_is_a_difference() -> None:
     assert differences([one], [one, one]).keys() == {"f"}
     assert differences([one, two], [one]).keys() == {"f"}
     assert differences([one, two], [two, one]) == {}
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "schema", "name", "expected"),
+    [
+        ("DATABASE", "COMMENT", None, "DATABASE app", True),
+        ("DATABASE", "TABLE", "public", "DATABASE app", False),
+        ("DATABASE", "ACL", "public", "DATABASE app", False),  # the name in a dump by pg_dump 9 is the table's
+        ("DATABASE", "SCHEMA", None, "DATABASE app", False),
+        ("LARGE OBJECT", "ACL", None, "LARGE OBJECTS 1..3", True),
+        ("LARGE OBJECT", "SECURITY LABEL", None, "LARGE OBJECT 1", True),
+        ("LARGE OBJECT", "TABLE DATA", "public", "LARGE OBJECTS", False),
+    ],
+)
+def test_what_an_entry_is_about(what: str, kind: str, schema: str | None, name: str, expected: bool) -> None:
+    assert is_about(what, kind, schema, name) == expected
+
+
+@pytest.mark.parametrize(
+    ("dumped", "restored", "only_money"),
+    [
+        ("price money DEFAULT '$1.23'::money", "price money DEFAULT '$123.00'::money", True),
+        ("""CHECK (price > '$1.23'::"money")""", """CHECK (price > '1,23 €'::"money")""", True),
+        ("'a'::text, '{$1.23,$2.00}'::money[]", "'a'::text, '{$123.00,$200.00}'::money[]", True),
+        (
+            "\n    b money DEFAULT '$9.00'::money,\n    b int",
+            "\n    b money DEFAULT '$900.00'::money,\n    b int",
+            True,
+        ),
+        ("'a'::text, '$1.23'::money", "'b'::text, '$123.00'::money", False),
+        ("'$1.23'::money", "'$1.23'::text", False),
+        ("'$1.23'::moneys", "'$123.00'::moneys", False),
+        ("DEFAULT 1", "DEFAULT 2", False),
+    ],
+)
+@pytest.mark.parametrize("kind", ["TABLE", "DEFAULT"])
+def test_definitions_that_differ_in_values_of_type_money(
+    dumped: str, restored: str, only_money: bool, kind: str
+) -> None:
+    before, after = (toc_objects([entry("film", text, kind)]) for text in (dumped, restored))
+    (found,) = compare_objects(before, after, definitions=True)
+    assert found.only_money is only_money

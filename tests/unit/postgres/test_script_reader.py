@@ -63,6 +63,49 @@ def test_an_entry_without_its_own_block_is_detected(script: str, message: str) -
         read(script, [entry(7, "a"), entry(8, "b"), entry(9, "c")])
 
 
+def header(kind: str, name: str = "a", begin: str = "") -> str:
+    return f"--\n-- {begin}Name: {name}; Type: {kind}; Schema: public; Owner: app\n--\n\n"
+
+
+ROWS = header("TABLE DATA", begin="Data for ")
+VALUE = header("SEQUENCE SET")
+REFRESH = header("MATERIALIZED VIEW DATA")
+COPY = "COPY public.a (n) FROM stdin;\n\\.\n\n"
+SETVAL = "SELECT pg_catalog.setval('public.a', 7, true);\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        (VALUE, "SEQUENCE SET"),
+        (VALUE + VALUE + SETVAL, "SEQUENCE SET"),
+        (VALUE + "REFRESH MATERIALIZED VIEW public.a;\n", "SEQUENCE SET"),
+        (VALUE + ROWS + COPY, "SEQUENCE SET"),
+        (REFRESH, "MATERIALIZED VIEW DATA"),
+        (REFRESH + header("INDEX") + "CREATE INDEX a ON b (c);\n", "MATERIALIZED VIEW DATA"),
+        (ROWS + ROWS + COPY, "TABLE DATA"),
+        (ROWS + COPY + ROWS, "TABLE DATA"),
+    ],
+)
+def test_a_header_without_its_data_is_detected(script: str, kind: str) -> None:
+    with pytest.raises(VerificationFailed, match=f"the data is missing after the header {kind} public.a at byte "):
+        read(script, None)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        ROWS + COPY + VALUE + "SET SESSION AUTHORIZATION app;\n\n" + SETVAL + VALUE + SETVAL,
+        REFRESH + "REFRESH MATERIALIZED VIEW public.a;\n" + header("INDEX"),
+        ROWS + ROWS,  # all tables are empty, with INSERT
+        ROWS + ROWS + "INSERT INTO public.a VALUES (1);\n" + ROWS,
+        header("TABLE") + header("MATERIALIZED VIEW"),
+    ],
+)
+def test_a_header_with_its_data_and_others_pass(script: str) -> None:
+    read(script, None)
+
+
 def test_an_empty_table_dumped_as_inserts_is_listed() -> None:
     entries = [entry(7, "a", copies=False), entry(8, "b", copies=False)]
     summary = read("INSERT INTO public.b VALUES (1);\nINSERT INTO public.b VALUES (2);\n", entries)

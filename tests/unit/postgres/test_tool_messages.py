@@ -76,6 +76,11 @@ AT = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
         ("pg_dump: error: query failed: ERROR:  permission denied for table t", "pg_read_all_data"),
         ("pg_dump: error: query failed: ERROR:  permission denied for schema s", "pg_read_all_data"),
         ("pg_dump: error: query failed: ERROR:  permission denied for sequence s_id_seq", "pg_read_all_data"),
+        (
+            "pg_restore: error: could not execute query: ERROR:  permission denied for table t",
+            "memberships of the source",
+        ),
+        ("psql:<stdin>:62: ERROR:  permission denied for table t", "memberships of the source"),
         ("ERROR:  canceling statement due to lock timeout", "pg_locks"),
         ("pg_dump: error: query failed: ERROR:  canceling statement due to statement timeout", "lock_wait_timeout"),
         ("ERROR:  canceling statement due to conflict with recovery", "standby"),
@@ -212,6 +217,68 @@ def test_of_a_key_its_columns_are_kept(line: str, kept: str | None) -> None:
     assert lines.keep(line) == kept
     assert lines.keep("2) already exists.") is None, "the next line of a value"
     assert lines.keep("pg_restore: warning: odd") == "pg_restore: warning: odd"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (
+            'pg_restore: error: COPY failed for table "t": ERROR:  invalid input syntax for type integer: "a@b.de"',
+            'pg_restore: error: COPY failed for table "t": ERROR:  invalid input syntax for type integer: "…"',
+        ),
+        ('psql:<stdin>:12: ERROR:  type "a@b.de" does not exist', 'psql:<stdin>:12: ERROR:  type "…" does not exist'),
+        ('ERROR:  malformed array literal: "a "b" c', 'ERROR:  malformed array literal: "…"'),
+        ('ERROR:  invalid value "a" for "b", "c', 'ERROR:  invalid value "…"'),
+        ('ERROR:  odd: "a" b@c.de\nsecret"', 'ERROR:  odd: "…"'),
+        (
+            'ERROR:  value "123456789012" is out of range for type integer',
+            'ERROR:  value "…" is out of range for type integer',
+        ),
+        ('ERROR:  odd: "a\nb@c.de"\nsecret', 'ERROR:  odd: "…"'),
+        ("WARNING:  a@b.de", ""),
+        ("NOTICE:  a@b.de\nsecret", ""),
+        ("HINT:  a@b.de", ""),
+        ('pg_restore: warning: errors ignored on restore: "1"', 'pg_restore: warning: errors ignored on restore: "1"'),
+        ('pg_restore: processing data for table "public.t"', 'pg_restore: processing data for table "public.t"'),
+        *(
+            (f"ERROR:  {message}", f"ERROR:  {message}")
+            for message in (
+                'new row for relation "t" violates check constraint "t_check"',
+                'null value in column "c" of relation "t" violates not-null constraint',
+                'no partition of relation "t" found for row',
+                'value for domain public.mail violates check constraint "mail_check"',
+                "division by zero",
+            )
+        ),
+    ],
+)
+def test_values_in_messages_of_the_server_are_hidden(text: str, kept: str) -> None:
+    lines = StderrFilter(hide_values=True)
+    shown = [line for raw in text.split("\n") if (line := lines.keep(raw))]
+    assert shown == ([kept] if kept else [])
+    lines.keep("CONTEXT:  COPY t, line 1")
+    # After an odd number of quotes nobody can tell whether the line before was the server's or the value's.
+    warning = "pg_restore: warning: odd"
+    assert lines.keep(warning) == (None if text.count('"') % 2 else warning)
+
+
+@pytest.mark.parametrize("begin", ["ERROR:  ", "HINT:  ", "pg_restore: ", "psql:x:1: ", "DETAIL:  Key ("])
+def test_a_value_that_looks_like_a_message_is_hidden(begin: str) -> None:
+    error = 'pg_restore: error: COPY failed for table "t": ERROR:  invalid input syntax for type integer: '
+    value = ['"a', f'{begin}b@c.de)=(b@c.de) already exists"']
+    lines = StderrFilter(hide_values=True)
+    text = [error + value[0], value[1], f"CONTEXT:  COPY t, line 1, column a: {value[0]}", value[1], error + '"x"']
+    assert [lines.keep(line) for line in text] == [f'{error}"…"', None, None, None, f'{error}"…"']
+
+
+@pytest.mark.parametrize("field", ["CONTEXT:  COPY t", "DETAIL:  x", "QUERY:  x", 'CONTEXT:  "', "LINE 1: x"])
+@pytest.mark.parametrize("message", ["ERROR:  invalid input syntax for type integer: ", "NOTICE:  "])
+def test_what_follows_a_line_of_a_value_that_looks_like_a_field_is_hidden(field: str, message: str) -> None:
+    value = [field, "pg_restore: error: secret", "ERROR:  secret", field, "psql:x:1: secret"]
+    lines = StderrFilter(hide_values=True)
+    text = ['pg_restore: error: COPY failed for table "t": ' + message + '"', *value, '"']
+    shown = [line for raw in text if (line := lines.keep(raw))]
+    assert not any("secret" in line for line in shown)
 
 
 FULL = "could not write: No space left on device"

@@ -30,6 +30,7 @@ from airflow_pgbackup.repository.manifest import (
     StandbyReplay,
     directory_sha256,
 )
+from airflow_pgbackup.repository.source_roles import Membership, SourceRoles
 from airflow_pgbackup.repository.verification import Check, Difference, TableResult, Verification
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -65,6 +66,10 @@ DATABASE = Manifest(
         extensions={"plpgsql": "1.0", "postgis": "3.4.2"},
         service="Amazon RDS for PostgreSQL",
         replay=StandbyReplay(1024, 0.25),
+        system_identifier="7571962531458392113",
+        roles=SourceRoles(
+            superusers=("postgres",), bypass_rls=("auditor",), memberships=(Membership("lesende Rolle", "app"),)
+        ),
     ),
     client=PG_DUMP,
     options={"exclude_tables": ["public.log_*"], "no_owner": True, "compress": "zstd:3"},
@@ -225,7 +230,7 @@ def test_a_manifest_of_version_1_0_has_its_artifact_beside_it(name: str) -> None
         newer,
         format_version="1.0",
         artifact=replace(newer.artifact, attempt=None),
-        source=replace(newer.source, extensions=None, service=None, replay=None),
+        source=replace(newer.source, extensions=None, service=None, replay=None, system_identifier=None, roles=None),
         labels=(),
     )
     file = manifest.artifact.files[0]
@@ -240,7 +245,7 @@ def test_a_manifest_of_version_1_1_has_no_labels(name: str) -> None:
     newer = DOCUMENTS[name]
     assert isinstance(newer, Manifest)
     manifest = Manifest.from_json((GOLDEN / f"{name}-1.1.json").read_bytes())
-    source = replace(newer.source, service=None, replay=None)
+    source = replace(newer.source, service=None, replay=None, system_identifier=None, roles=None)
     assert manifest == replace(newer, format_version="1.1", labels=(), source=source)
     assert manifest.moved(UUID, "0123abcd").format_version == "1.2"
 
@@ -250,7 +255,69 @@ def test_a_manifest_of_version_1_2_names_no_service_and_no_standby(name: str) ->
     newer = DOCUMENTS[name]
     assert isinstance(newer, Manifest)
     manifest = Manifest.from_json((GOLDEN / f"{name}-1.2.json").read_bytes())
-    assert manifest == replace(newer, format_version="1.2", source=replace(newer.source, service=None, replay=None))
+    source = replace(newer.source, service=None, replay=None, system_identifier=None, roles=None)
+    assert manifest == replace(newer, format_version="1.2", source=source)
+
+
+@pytest.mark.parametrize("name", ["manifest-database", "manifest-encrypted", "manifest-cluster", "manifest-roles"])
+def test_a_manifest_of_version_1_4_has_no_system_identifier(name: str) -> None:
+    newer = DOCUMENTS[name]
+    assert isinstance(newer, Manifest)
+    manifest = Manifest.from_json((GOLDEN / f"{name}-1.4.json").read_bytes())
+    source = replace(newer.source, system_identifier=None, roles=None)
+    assert manifest == replace(newer, format_version="1.4", source=source)
+    assert manifest.moved(UUID, "0123abcd").format_version == "1.4"
+
+
+@pytest.mark.parametrize("identifier", ["", "7" * 21, "7571962531458392113\n", "\x1b[2J", "٣", 7571962531458392113])
+def test_an_impossible_system_identifier_is_refused(identifier: object) -> None:
+    with pytest.raises(ManifestError, match="violates its schema at source/system_identifier"):
+        Manifest.from_json(changed(source__system_identifier=identifier))
+
+
+ROLES_OF_SOURCE = {"superusers": ["postgres"], "bypass_rls": [], "memberships": [{"role": "readers", "member": "app"}]}
+
+
+def test_a_manifest_of_version_1_5_need_not_describe_roles() -> None:
+    content = json.loads(DATABASE.to_json())
+    del content["source"]["roles"]
+    manifest = Manifest.from_json(json.dumps(content).encode())
+    assert manifest == replace(DATABASE, source=replace(DATABASE.source, roles=None))
+    assert manifest.format_version == "1.5"
+
+
+@pytest.mark.parametrize(
+    "roles",
+    [
+        {},
+        ["postgres"],
+        {**ROLES_OF_SOURCE, "superusers": None},
+        {**ROLES_OF_SOURCE, "superusers": [1]},
+        {**ROLES_OF_SOURCE, "superusers": [""]},
+        {**ROLES_OF_SOURCE, "bypass_rls": ["a" * 64]},
+        {**ROLES_OF_SOURCE, "bypass_rls": ["a"] * 10_001},
+        {**ROLES_OF_SOURCE, "memberships": [{"role": "readers"}]},
+        {**ROLES_OF_SOURCE, "memberships": [["readers", "app"]]},
+    ],
+)
+def test_impossible_roles_are_refused(roles: object) -> None:
+    with pytest.raises(ManifestError, match="violates its schema at source/roles"):
+        Manifest.from_json(changed(source__roles=roles))
+
+
+@pytest.mark.parametrize("name", ["public", "none", "a\0b", "\ud800", "é" * 32])
+@pytest.mark.parametrize("field", ["superusers", "bypass_rls", "memberships"])
+def test_a_name_that_no_role_has_is_refused(field: str, name: str) -> None:
+    named = [{"role": "readers", "member": name}] if field == "memberships" else [name]
+    with pytest.raises(ManifestError, match="cannot be the name of a role"):
+        Manifest.from_json(changed(source__roles={**ROLES_OF_SOURCE, field: named}))
+
+
+def test_whose_privileges_roles_inherit() -> None:
+    """A forged manifest may have a cycle."""
+    pairs = ("b", "a"), ("c", "b"), ("a", "c"), ("x", "y")
+    roles = SourceRoles(memberships=tuple(Membership(role, member) for role, member in pairs))
+    assert roles.with_inherited(["a", "other"]) == {"a", "b", "c", "other"}
 
 
 @pytest.mark.parametrize("replay", [{}, {"lag_bytes": -1, "lag_seconds": 0}, {"lag_bytes": 0, "lag_seconds": "1"}])

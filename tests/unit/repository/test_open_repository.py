@@ -66,7 +66,15 @@ def test_uris_that_are_refused(uri: str, hint: str) -> None:
     assert hint in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("uri", ["s3://AKIA123:sEcReT@bucket/x", "sftp://me:sEcReT@host/x", "file://me:sEcReT@host/x"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://AKIA123:sEcReT@bucket/x",
+        "s3://AKIA123:sEcReT/k@bucket/x",
+        "sftp://me:sEcReT@host/x",
+        "file://me:sEcReT@host/x",
+    ],
+)
 def test_credentials_in_a_uri_are_refused_and_not_repeated(uri: str) -> None:
     with pytest.raises(ConfigurationError, match="credentials") as caught:
         open_repository(uri)
@@ -111,6 +119,13 @@ def test_a_near_miss_is_named() -> None:
     with pytest.raises(ConfigurationError) as caught:
         S3Options(extra_args={"StorageClas": "STANDARD_IA"})
     assert caught.value.hint == "Did you mean StorageClass?"
+
+
+@pytest.mark.parametrize("key", [918273645, ["918273645"], None])
+def test_an_encryption_key_that_is_not_text_is_refused_and_not_repeated(key: object) -> None:
+    with pytest.raises(ConfigurationError, match="SSECustomerKey is not text") as caught:
+        S3Options(extra_args={"SSECustomerKey": key})
+    assert "918273645" not in str(caught.value)
 
 
 def test_secrets_do_not_show() -> None:

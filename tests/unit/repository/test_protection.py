@@ -24,3 +24,5 @@ def test_what_has_no_versions_cannot_be_restored() -> None:
     other = Version("app", "1", datetime.now(timezone.utc), latest=False, deleted=False)
     with pytest.raises(RepositoryError, match="cannot restore app: the store keeps no versions"):
         Protection().restore(other, [])
+    with pytest.raises(RepositoryError, match="cannot read app: the store keeps no versions"):
+        Protection().read(other, limit=10)

@@ -1,0 +1,134 @@
+"""The backups that a prune keeps, and whether they still justify its deletions when it carries them out.
+
+The decisions may be hours old, and a backup may have failed verification or disappeared since. Before the first
+deletion the kept backups are listed again, over all series, and immediately before the deletions of a series those of
+that series once more. Only what has changed is read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from airflow_pgbackup.backup.set_members import unusable_members
+from airflow_pgbackup.errors import BackupNotFound, RepositoryError
+from airflow_pgbackup.interruption import request_threads
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.repository.backup_set import SetMember
+from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.catalogue import THREADS, Backup, find_folder
+from airflow_pgbackup.repository.entry import Entry
+from airflow_pgbackup.repository.evidence import Evidence, read_evidence, unreadable
+from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.retention import Decision, Policy, counts
+
+
+@dataclass
+class KeptBackups:
+    """The evidence that a prune has read, and what must not be deleted because of what was read since.
+
+    :param note: takes a line for people.
+    :param members: the backups of the newest complete sets: if one of them fails, its server keeps older sets.
+    """
+
+    repository: Repository
+    policy: Policy
+    now: datetime
+    cancel: Cancel
+    note: Callable[[str], None]
+    members: dict[tuple[Series, str], SetMember]
+    _seen: dict[str, tuple[int, Backup]] = field(default_factory=dict)
+    _held: dict[Series | str, str] = field(default_factory=dict)
+
+    def read(self, backups: Iterable[Backup]) -> dict[str, Evidence]:
+        """Return the evidence of backups by their folders. One that cannot be read is unreadable.
+
+        :raises Canceled: before each backup.
+        """
+        wanted = list(backups)
+        with request_threads(THREADS) as pool:
+            return {one.folder: found for one, found in zip(wanted, pool.map(self._read, wanted), strict=True)}
+
+    def confirm_all(self, decisions: Sequence[Decision]) -> list[Decision]:
+        """Confirm all decisions of this prune.
+
+        If only some series are pruned, this also reads the backups of the others in the newest complete sets.
+
+        :return: as :meth:`confirm`.
+        :raises RepositoryError: the store did not answer.
+        """
+        servers = {decision.backup.series.server for decision in decisions if not decision.keep}
+        decided = {_key(decision.backup) for decision in decisions}
+        others = [one for key, one in self.members.items() if key[0].server in servers and key not in decided]
+        for one, reason in unusable_members(self.repository, others, now=self.now):
+            self._hold_server(one.parsed_series, one.id, reason)
+        return self.confirm(decisions)
+
+    def confirm(self, decisions: Sequence[Decision]) -> list[Decision]:
+        """Return the decisions, without the deletions that are no longer justified.
+
+        If a kept backup that counted does so no longer, nothing of its series is deleted; if it belongs to the newest
+        complete set, nothing of its server. The next prune decides again.
+
+        :raises Canceled: before each backup.
+        """
+        series = {decision.backup.series for decision in decisions if not decision.keep}
+        servers = {one.server for one in series}
+        counted = [d.backup for d in decisions if d.keep and d.backup.series in series and self.policy.counts(d.backup)]
+        members = [d.backup for d in decisions if d.backup.series.server in servers and _key(d.backup) in self.members]
+        now = self._current({one.folder: one for one in (*counted, *members)})
+        for one in members:
+            if not counts(backup := now[one.folder], None):
+                self._hold_server(backup.series, backup.id, backup.standing)
+        for one in counted:
+            if not self.policy.counts(backup := now[one.folder]):
+                why = f"kept backup {backup.id} no longer counts: it {backup.standing}"
+                self._hold(one.series, why)
+        return [self._unless_held(decision) for decision in decisions]
+
+    def _hold_server(self, series: Series, id: str, reason: str) -> None:
+        self._hold(series.server, f"backup {series}/{id} of the newest complete set {reason}")
+
+    def _hold(self, what: Series | str, why: str) -> None:
+        if what not in self._held:
+            self._held[what] = why
+            self.note(f"{what}: {why}: nothing is deleted")
+
+    def _unless_held(self, decision: Decision) -> Decision:
+        series = decision.backup.series
+        why = self._held.get(series) or self._held.get(series.server)
+        return decision if decision.keep or why is None else Decision(decision.backup, True, (why,))
+
+    def _current(self, backups: Mapping[str, Backup]) -> dict[str, Backup]:
+        with request_threads(THREADS) as pool:
+            return dict(zip(backups, pool.map(self._read_if_changed, backups.values()), strict=True))
+
+    def _read_if_changed(self, backup: Backup) -> Backup:
+        self.cancel.check()
+        if seen := self._seen.get(backup.folder):
+            with suppress(RepositoryError):  # reading it says why
+                if _fingerprint(find_folder(self.repository, backup.series, backup.id)[1]) == seen[0]:
+                    return seen[1]
+        return self._read(backup).backup
+
+    def _read(self, backup: Backup) -> Evidence:
+        self.cancel.check()
+        try:
+            evidence = read_evidence(self.repository, backup.series, backup.id, now=self.now)
+        except BackupNotFound:
+            return unreadable(backup, "it disappeared during the operation")
+        except RepositoryError as error:  # of this one: it is kept, and ignored by the rules
+            return unreadable(backup, error.message)
+        self._seen[backup.folder] = _fingerprint(evidence.entries), evidence.backup
+        return evidence
+
+
+def _key(backup: Backup) -> tuple[Series, str]:
+    return backup.series, backup.id
+
+
+def _fingerprint(entries: Mapping[str, Entry]) -> int:
+    """Return what changes with any name, size, time or version in a folder; small, as there may be many backups."""
+    return hash(frozenset(entries.items()))

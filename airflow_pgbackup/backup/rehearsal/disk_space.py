@@ -1,0 +1,49 @@
+"""The disk space that the throwaway server of a rehearsal needs, and leaves to the worker's other tasks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+from airflow_pgbackup.backup.progress import human_bytes
+from airflow_pgbackup.errors import NotProven
+from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.settings import Settings
+from airflow_pgbackup.wording import setting
+
+LARGER_DISK = f"Set {setting('temp_dir')} to a directory on a larger disk."
+
+_ROOM = 1.3
+"""Bytes of disk needed for each byte of the dumped database: the copy is smaller, but there is WAL."""
+
+_SPARE = 256 * 1024**2  # an empty cluster and its first WAL
+_RESERVE = 1024**3  # at most
+
+
+def check_disk_space(manifest: Manifest, settings: Settings) -> None:
+    """Check the free disk space before a rehearsal.
+
+    :raises NotProven: the disk would fill up.
+    """
+    directory = settings.temp_dir or tempfile.gettempdir()
+    needed = int((manifest.source.size_bytes or 3 * manifest.artifact.size) * _ROOM) + _SPARE
+    free = shutil.disk_usage(directory).free
+    reserve = _reserve(directory)
+    if free < needed + reserve:
+        raise NotProven(
+            f"a rehearsal needs about {human_bytes(needed)} in {directory}, and {human_bytes(reserve)} must stay free "
+            f"for other tasks, but only {human_bytes(free)} is free",
+            hint=LARGER_DISK,
+        )
+
+
+def is_nearly_full(directory: os.PathLike[str]) -> bool:
+    """Return whether a rehearsal has left other tasks too little disk space. Its size is only known at its end: a dump
+    can compress to a hundredth, and a materialized view can have any number of rows."""
+    return shutil.disk_usage(directory).free < _reserve(directory)
+
+
+def _reserve(directory: os.PathLike[str] | str) -> int:
+    """Return the bytes that stay free: a twentieth of the file system, at most 1 GiB."""
+    return min(shutil.disk_usage(directory).total // 20, _RESERVE)

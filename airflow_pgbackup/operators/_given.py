@@ -1,0 +1,147 @@
+"""Arguments that were given, but are empty once their templates are rendered.
+
+A template that finds nothing, or an upstream task that returns None, must not widen what a task does: without
+``database`` a restore goes into the connection's own, without ``server`` prune works on every server. No argument, or
+a literal empty list, keeps its meaning. These are functions and no mixin, for the reason in :mod:`._map_label`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from inspect import signature
+from os import PathLike
+from typing import Any
+
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.not_empty import not_empty
+from airflow_pgbackup.text import printable
+
+# Without these a task reads, dumps or checks no more than with them, or its result has other names only.
+_MAY_BE_EMPTY = frozenset(
+    {
+        "allow_drop",
+        "aws_conn_id",
+        "compress",
+        "destination_aws_conn_id",
+        "encoding",
+        "exclude",
+        "globals_aws_conn_id",
+        "jobs",
+        "labels",
+        "lock_wait_timeout",
+        "maintenance_database",
+        "prefix",
+        "superuser",
+    }
+)
+# These are None where a task of the run has been skipped or has failed; the set says what is missing.
+_RESULTS_OF_A_RUN = frozenset({"backups", "globals_backup", "copies", "globals_copy"})
+
+_TEXTS = frozenset(
+    {
+        "backup_id",
+        "database",
+        "destination",
+        "identity_conn_id",
+        "into_schema",
+        "level",
+        "masking_key_conn_id",
+        "minimum_level",
+        "mode",
+        "postgres_conn_id",
+        "repository",
+        "repository_uuid",
+        "scratch_conn_id",
+        "series",
+        "server",
+        "set_id",
+        "time_zone",
+        "verify",
+    }
+)
+
+_LISTS = frozenset({"databases", "exclude", "keep_labels", "labels", "scopes"})
+_SHOWN = 200
+
+
+def unrendered(task: Any) -> dict[str, Any]:
+    """Return the template fields of an operator, before they are rendered."""
+    return {name: getattr(task, name, None) for name in task.template_fields}
+
+
+def passed_arguments(arguments: Mapping[str, Any]) -> dict[str, bool]:
+    """Return the names of a constructor's arguments, each with whether it is None."""
+    return {name: value is None for name, value in arguments.items()}
+
+
+def lost(task: Any, before: Mapping[str, Any], passed: Mapping[str, bool]) -> list[str]:
+    """Return the arguments that were given and are empty now.
+
+    :param before: what :func:`unrendered` returned.
+    :param passed: of :func:`passed_arguments`: the values of mapped ones were never templates.
+    """
+    mapped = _mapped(task, passed)
+    fields = [
+        name
+        for name in task.template_fields
+        if _empty(now := getattr(task, name, None))
+        and (not _empty(before[name]) or (name in mapped and (now is None or _blank(now))))
+    ]
+    others = [name for name in mapped if passed[name] and name not in task.template_fields]
+    return [name for name in [*fields, *sorted(others)] if not _may_be_empty(task, name)]
+
+
+def require_given(task: Any, lost: Sequence[str]) -> None:
+    """Check that what was given is not empty, that names are text, and that lists are lists.
+
+    :param lost: what the function of this name returned.
+    :raises ConfigurationError: otherwise.
+    """
+    for name in lost:
+        raise ConfigurationError(
+            f"{name} is empty after rendering: {printable(repr(getattr(task, name, None))[:_SHOWN])}",
+            hint="Check the template, the parameter or the upstream task that it comes from, "
+            "or leave it out if that is meant.",
+        )
+    for name in task.template_fields:
+        value = getattr(task, name, None)
+        if name in _TEXTS and not_empty(name, value) is not None and not isinstance(value, str):
+            raise _invalid(name, value, "Pass text.")
+        if name == "rules" and value is not None and not isinstance(value, str | PathLike):
+            raise _invalid(name, value, "Pass the path of a file.")
+        if name in _LISTS and value is not None and (not isinstance(value, Iterable) or isinstance(value, Mapping)):
+            raise _invalid(name, value, "Pass a list.")
+
+
+def _invalid(name: str, value: object, hint: str) -> ConfigurationError:
+    return ConfigurationError(f"invalid {name} {printable(repr(value)[:_SHOWN])}", hint=hint)
+
+
+def _may_be_empty(task: Any, name: str) -> bool:
+    return (
+        name in _MAY_BE_EMPTY
+        or name.startswith("exclude_")
+        or (name in _RESULTS_OF_A_RUN and "discovery" in task.template_fields)
+    )
+
+
+def _mapped(task: Any, passed: Mapping[str, bool]) -> set[str]:
+    """Return the arguments of the operator's own that were given by ``expand`` or ``expand_kwargs``."""
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+    dag = task.get_dag()
+    defined = dag.task_dict.get(task.task_id) if dag is not None else None
+    if not isinstance(defined, MappedOperator):
+        return set()
+    return (signature(type(task).__init__).parameters.keys() & passed.keys()) - defined.partial_kwargs.keys()
+
+
+def _empty(value: Any) -> bool:
+    """Return whether a value is None, blank text, or an empty collection, or a list with one of the first two."""
+    if isinstance(value, list | tuple) and any(item is None or _blank(item) for item in value):
+        return True
+    return value is None or _blank(value) or (isinstance(value, Sized) and len(value) == 0)
+
+
+def _blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
