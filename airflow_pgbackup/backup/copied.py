@@ -8,6 +8,8 @@ from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.state import standing
 from airflow_pgbackup.repository.verification import Verification
 
+_MOST_READINGS = 100  # who may write to the source could add a verification each time
+
 
 def verifications_to_copy(evidence: Evidence, say: Callable[[str], None]) -> list[Verification]:
     """Return the verifications that a copy of a backup gets, in the order in which they are to be written.
@@ -23,6 +25,22 @@ def verifications_to_copy(evidence: Evidence, say: Callable[[str], None]) -> lis
         say("warning: skipped all passes, since a failure that cannot be read may revoke them")
         return others
     return others + passes
+
+
+def repeat_until_all_are_copied(
+    copy: Callable[[Callable[[str], None]], list[str]], say: Callable[[str], None]
+) -> list[str]:
+    """Copy verifications until a reading of the source finds none to copy: one may come while others are written.
+
+    :param copy: reads the source, writes what the copy lacks, logs what it skips, and returns the keys written.
+    :return: all keys written.
+    """
+    written = copy(say)
+    for _ in range(_MOST_READINGS):
+        if not (more := copy(lambda line: None)):
+            break
+        written += more
+    return written
 
 
 def passes_are_copied(evidence: Evidence) -> bool:

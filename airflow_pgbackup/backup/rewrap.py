@@ -21,7 +21,7 @@ from airflow_pgbackup.backup.artifact import each_file, require_not_removed, unl
 from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.checked import Expected
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.copied import passes_are_copied, verifications_to_copy
+from airflow_pgbackup.backup.copied import passes_are_copied, repeat_until_all_are_copied, verifications_to_copy
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.backup.private_copy import create, disk_errors
@@ -260,8 +260,7 @@ class _Rewrap:
         new = made.require_manifest()
         if self.evidence.backup.pinned and not made.backup.pinned:
             pin(repository=self.repository, series=new.series, id=new.id, reason=f"as {self.old.id}")
-        written = self._carry_over(new, self.context.log)
-        self._carry_over(new, lambda line: None)  # a failure that came meanwhile
+        written = repeat_until_all_are_copied(lambda say: self._carry_over(new, say), self.context.log)
         if written and not passes_are_copied(self.evidence):
             self.repository.delete([key for key in written if key.endswith("-pass.json")])
 

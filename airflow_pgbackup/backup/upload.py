@@ -7,14 +7,14 @@ it is, so a task may run again. What another try has left, or is writing, is not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from airflow_pgbackup.backup.artifact import unless_removed
 from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.copied import passes_are_copied, verifications_to_copy
+from airflow_pgbackup.backup.copied import passes_are_copied, repeat_until_all_are_copied, verifications_to_copy
 from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Step, human_bytes, human_seconds
@@ -227,39 +227,42 @@ class _Copy:
     def copy_verifications(self, there: Evidence) -> None:
         """Copy the valid verifications that the destination lacks: they are about the same bytes.
 
-        The copy took a while, so they are read now; and again afterwards, for a failure that came meanwhile.
-
         :param there: the backup in the destination.
         """
-        written = self._copy_verifications(there, self.say)
-        again = read_evidence(self.destination, self.manifest.series, self.manifest.id)
-        self._copy_verifications(again, lambda line: None)
+        copied = set(there.backup.verifications)
+        written = repeat_until_all_are_copied(lambda say: self._copy_verifications(copied, say), self.say)
         if written and not passes_are_copied(self.evidence):
             self.destination.delete([key for key in written if key.endswith("-pass.json")])
 
-    def _copy_verifications(self, there: Evidence, say: Callable[[str], None]) -> list[str]:
-        """Return the keys that this call has written."""
+    def _copy_verifications(self, copied: set[VerificationName], say: Callable[[str], None]) -> list[str]:
+        """Read the verifications now, since the copy took a while, and write those that are not among `copied`.
+
+        :return: the keys that this call has written.
+        """
         with unless_removed(self.source, self.manifest):
             self.evidence = read_evidence(self.source, self.manifest.series, self.manifest.id)
-            copies = self._read_verifications(there, say)  # all, before one is written
-        written = []
-        for key, data in copies.items():
+            copies = self._read_verifications(copied, say)  # all, before one is written
+        folder, written = layout.backup_folder(self.manifest.series, self.manifest.id), list[str]()
+        for name, data in copies.items():
+            key = f"{folder}/{name.file}"
             with suppress(AlreadyExists):  # another upload was first
                 self.destination.write_bytes(key, data)
                 written.append(key)
+            copied.add(name)
         return written
 
-    def _read_verifications(self, there: Evidence, say: Callable[[str], None]) -> dict[str, bytes]:
-        """Return what to write for each key, in this order."""
+    def _read_verifications(
+        self, copied: Collection[VerificationName], say: Callable[[str], None]
+    ) -> dict[VerificationName, bytes]:
+        """Return what to write for each verification, in this order."""
         folder = layout.backup_folder(self.manifest.series, self.manifest.id)
-        copies: dict[str, bytes] = {}
+        copies: dict[VerificationName, bytes] = {}
         room = MOST_BYTES
         for seen in verifications_to_copy(self.evidence, say):
             name = VerificationName(seen.finished_at, seen.level, seen.result)
-            if name not in there.backup.verifications:
-                key = f"{folder}/{name.file}"
-                copies[key] = self._read_again(key, name, min(room, MAX_BYTES))
-                room -= len(copies[key])
+            if name not in copied:
+                copies[name] = self._read_again(f"{folder}/{name.file}", name, min(room, MAX_BYTES))
+                room -= len(copies[name])
         return copies
 
     def _read_again(self, key: str, name: VerificationName, limit: int) -> bytes:

@@ -246,6 +246,28 @@ def test_the_source_fails_meanwhile(
     assert stands(copying.copy()) == (("written", None) if ahead else ("failed", None))
 
 
+@pytest.mark.parametrize("verb", BY)
+def test_the_source_fails_while_what_came_meanwhile_is_copied(
+    make: Callable[..., Copying], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    copying = make(verb, "archive-pass")
+    manifest = copying.before().require_manifest()
+    write, coming = copying.destination.write_bytes, ["restore-pass", "archive-pass", "archive-fail"]
+
+    def writing(key: str, data: bytes, **options: Any) -> Any:
+        made = write(key, data, **options)
+        if is_verification(key) and (verb == "upload" or copying.id not in key) and coming:
+            level, result = coming.pop(0).split("-")
+            write_verification(copying.source, manifest, level, result, datetime.now(timezone.utc))
+        return made
+
+    with monkeypatch.context() as patched:
+        patched.setattr(copying.destination, "write_bytes", writing)
+        reference = copying.run()
+    assert coming == []
+    assert (stands(copying.copy()), reference["verified"]) == (("failed", None), None)
+
+
 def test_an_upload_of_a_verified_backup_that_fails_meanwhile(
     make: Callable[..., Copying], monkeypatch: pytest.MonkeyPatch
 ) -> None:
