@@ -16,6 +16,7 @@ from airflow_pgbackup.backup.databases.role_passwords import may_read_role_passw
 from airflow_pgbackup.backup.databases.source_identity import seed_for, source_identity
 from airflow_pgbackup.backup.dump_output import DumpOutput
 from airflow_pgbackup.backup.dump_plan import plan_dump
+from airflow_pgbackup.backup.earlier_try import find_without_server
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.other_server import warn_of_other_server
 from airflow_pgbackup.backup.prepare_source import check_source, find_left_out, fit_options
@@ -80,7 +81,8 @@ def dump_database(
     :return: a reference, see :mod:`airflow_pgbackup.backup.reference`.
     :raises OptionError: options that cannot be combined, or one that the client here is too old for.
     :raises ConfigurationError: a connection pooler would mix the dump's session with others.
-    :raises ConnectError: PostgreSQL is unreachable or refuses the connection.
+    :raises ConnectError: PostgreSQL is unreachable or refuses the connection, and no earlier try of the same request is
+        known to have made a backup.
     :raises ReplayLagError: the server is a standby that is too far behind its primary.
     :raises ClientError: no pg_dump here can dump that server.
     :raises RepositoryError: the repository is not initialized or not writable.
@@ -123,12 +125,9 @@ def dump_cluster(
     context = context or RunContext()
     # libpq's own default would be the user's name.
     connection = connection if connection.dbname else connection.with_database(options.database or "postgres")
-    if passwords_if_allowed and not may_read_role_passwords(connection, options.role):
-        context.log(f"{connection.label}: this role may not read role passwords; dumping roles without them")
-        options = replace(options, no_role_passwords=True)
     limits = _Limits(seconds_of_lag(max_replay_lag), max_bytes_per_second, read_along)
     dump = _Dump("pg_dumpall", server, repository, artifact_template, check_labels(labels), context, limits)
-    return dump.run(connection, options, compress)
+    return dump.run(connection, options, compress, passwords_if_allowed=passwords_if_allowed)
 
 
 def _is_conflict(error: ToolError | ConnectError) -> bool:
@@ -166,6 +165,7 @@ class _Dump:
         compress: str | int | None = None,
         *,
         count_rows: bool = False,
+        passwords_if_allowed: bool = False,
     ) -> dict[str, object]:
         options.validate()
         rate_of(self.limits.bytes_per_second, self.context.settings, format=getattr(options, "format", "plain"))
@@ -173,7 +173,12 @@ class _Dump:
         sweep_leftovers(self.context)
         uuid = self.repository.uuid
         series = self._series(connection, options)
-        context = self.context = self._with_source(connection)
+        try:
+            context = self.context = self._with_source(connection)
+        except ConnectError as error:
+            if found := find_without_server(self.repository, series, connection, self.context, error):
+                return self._result(found)
+            raise
         seed = context.seed
         ids: Sequence[str] | None = None
         if seed is not None:
@@ -181,6 +186,8 @@ class _Dump:
             if found := find_committed(self.repository, series, seed, ids=ids, not_before=context.not_before):
                 context.log(f"backup {found.backup.id} was committed by an earlier try of this task; nothing to do")
                 return self._result(found)
+        if passwords_if_allowed and isinstance(options, DumpAllOptions):
+            options = self._with_allowed_passwords(connection, options)
         deadline = Deadline(context.deadline or context.settings.dump_deadline, context.cancel, work="the dump")
         for tries_left in range(CONFLICT_TRIES - 1, -1, -1):
             self.context = replace(context, deadline=deadline.remaining())
@@ -329,6 +336,12 @@ class _Dump:
             return self.context
         with connection.open_session() as session:
             return replace(self.context, seed=seed_for(self.context.seed, source_identity(connection, session)))
+
+    def _with_allowed_passwords(self, connection: ConnectionParams, options: DumpAllOptions) -> DumpAllOptions:
+        if may_read_role_passwords(connection, options.role):
+            return options
+        self.context.log(f"{connection.label}: this role may not read role passwords; dumping roles without them")
+        return replace(options, no_role_passwords=True)
 
     def _result(self, found: Evidence) -> dict[str, object]:
         self.context.on_backup(found.require_manifest())

@@ -32,16 +32,22 @@ def read_system_identifier(session: psycopg.Connection[Any]) -> str | None:
 
 
 def source_identity(connection: ConnectionParams, session: psycopg.Connection[Any]) -> str:
-    """Return a digest that differs between servers: of host and port as given, and the server's system identifier.
-
-    Neither is enough: clones have the same identifier, and ``localhost`` is another server on each machine. Without the
-    user, which can change with each try where credentials are short-lived.
+    """Return a digest that differs between servers; see :func:`identity_of`.
 
     :param session: of the connection, in autocommit mode.
     """
+    return identity_of(connection, read_system_identifier(session))
+
+
+def identity_of(connection: ConnectionParams, system_identifier: str | None) -> str:
+    """Return a digest of host and port as given, and of the server's system identifier.
+
+    Neither is enough: clones have the same identifier, and ``localhost`` is another server on each machine. Without the
+    user, which can change with each try where credentials are short-lived.
+    """
     keywords = connection.keywords
     place = [keywords.get("host"), keywords.get("hostaddr"), keywords.get("port")]
-    return hashlib.sha256(json.dumps([*place, read_system_identifier(session)]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([*place, system_identifier]).encode()).hexdigest()
 
 
 def seed_for(seed: str, source: str) -> str:
