@@ -29,7 +29,7 @@ from airflow_pgbackup.backup.databases.sessions import (
     session,
     translated_errors,
 )
-from airflow_pgbackup.errors import ConnectError, PgBackupError
+from airflow_pgbackup.errors import ConfigurationError, ConnectError, PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import INHERITED
 from airflow_pgbackup.postgres.connection.server_errors import server_message
@@ -45,9 +45,16 @@ _LABEL = "airflow-pgbackup "
 _PATIENCE = 3.0  # seconds for our sessions to disappear from pg_stat_activity
 _GUARD = Path(__file__).with_name("_drop_guard.py")
 
+# CREATE DATABASE needs SET, the statements after it, and DROP DATABASE, need USAGE.
+_MAY_OWN = """
+SELECT pg_catalog.pg_has_role(oid, 'USAGE') AND pg_catalog.pg_has_role(oid, CASE
+       WHEN pg_catalog.current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END), current_user
+  FROM pg_catalog.pg_roles WHERE rolname = %s
+"""
+
 # Errors of a CREATE DATABASE that another server cannot run: a locale, locale provider or option that it does not know,
 # an encoding that does not match its locale, a tablespace that it lacks.
-_UNSUPPORTED = (
+UNSUPPORTED = (
     psycopg.errors.WrongObjectType,
     psycopg.errors.FeatureNotSupported,
     psycopg.errors.SyntaxError,
@@ -99,26 +106,32 @@ class TemporaryDatabases:
         self._stack.close()
         self._end_guard(done=not self._count or self._drop())
 
-    def create(self, attempts: Sequence[Callable[[str], str]]) -> tuple[ConnectionParams, int]:
+    def create(
+        self, attempts: Sequence[Callable[[str], str]], *, owner: str | None = None
+    ) -> tuple[ConnectionParams, int]:
         """Create a database to which only its owner, members of the owner and superusers can connect.
 
         Its contents can be more open than the dumped database was, whose privileges it does not have yet.
 
         :param attempts: functions that return a CREATE DATABASE statement for a name. The first is the best; the
             others are for servers that lack a locale, an option or a tablespace of it.
+        :param owner: the one that the statements name.
         :return: the connection parameters, and the index of the attempt that succeeded.
         :raises RestoreError: the server rejects all of them, or reports another error.
+        :raises ConfigurationError: as :func:`require_may_own`.
         """
         name = f"{PREFIX}{self._token}_{self._count}"
         self._count += 1
         with session(self._params, self._cancel) as connection, translated_errors("creating a temporary database"):
+            if owner:
+                require_may_own(connection, owner)
             for number, attempt in enumerate(attempts):
                 try:
                     # Nobody can connect before CONNECT is revoked.
                     closed = f"{attempt(name).rstrip().rstrip(';')} ALLOW_CONNECTIONS = false"
                     connection.execute(encoded(closed))
                     break
-                except _UNSUPPORTED as error:
+                except UNSUPPORTED as error:
                     if number == len(attempts) - 1:
                         raise
                     self._say(f"trying other options, as this server rejects CREATE DATABASE: {server_message(error)}")
@@ -168,6 +181,21 @@ class TemporaryDatabases:
             guard.stdin.close()
         if done:
             guard.wait()
+
+
+def require_may_own(connection: Session, owner: str, *, hint: str = "") -> None:
+    """Check that the user may create a database that another role owns, and then change and drop it.
+
+    :param hint: a sentence to append to the hint.
+    :raises ConfigurationError: it may not.
+    """
+    row = connection.execute(_MAY_OWN, [owner]).fetchone()
+    if row and not row[0]:
+        raise ConfigurationError(
+            f'user {row[1]} may not create a database that role "{owner}" owns',
+            hint=f"Connect as {owner} or a superuser, or make {row[1]} a member of {owner} that inherits its "
+            f"privileges and may SET ROLE to it.{hint}",
+        )
 
 
 def drop_by_token(params: ConnectionParams, token: str) -> bool:

@@ -12,7 +12,7 @@ from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.extensions import version_differences
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import session
-from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
+from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases, require_may_own
 from airflow_pgbackup.backup.restore.access import give_access
 from airflow_pgbackup.backup.restore.archive import needs_path, open_archive
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
@@ -138,9 +138,16 @@ class _DatabaseRestore:
                 needs.add(statement.about(target.database))
             if loader.properties.owner is not None:
                 needs.roles.add(loader.properties.owner)
+                self._require_may_own(loader.properties.owner)
         request.check_needs(needs, server, self._globals)
         versions = version_differences(request.manifest.source.extensions, server.extensions, names=needs.extensions)
         return [*self._globals.lines(), *self._lines(), *versions]
+
+    def _require_may_own(self, owner: str) -> None:
+        """Check that the user may create a database of the dumped owner, unless that is created before."""
+        if owner not in self._globals.created:
+            with session(self._maintenance, self._run.cancel) as connection:
+                require_may_own(connection, owner, hint=f" Or restore with {parameter('no_owner', True)}.")
 
     def _connect_elsewhere(self) -> ConnectionParams:
         """Return the database to connect to while the target is replaced."""

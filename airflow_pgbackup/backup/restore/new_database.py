@@ -82,7 +82,7 @@ def create_like(
     if not exactly or not attempts:
         attempts.append(lambda name: f"CREATE DATABASE {name}{plain}")
         attempts.append(lambda name: f"CREATE DATABASE {name}{plain} LC_COLLATE = 'C' LC_CTYPE = 'C'")
-    params, number = temporary.create(attempts)
+    params, number = temporary.create(attempts, owner=properties.owner)
     if create and number:
         run.warn(warnings[number])
     apply_statements(run, params, properties.settings)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, fetch_value, translated_errors
+from airflow_pgbackup.backup.databases.temporary_database import require_may_own
 from airflow_pgbackup.backup.databases.user_objects import user_objects
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.target import RestoreTarget
@@ -57,6 +58,7 @@ def require_replaceable(connection: Session, server: ServerInfo, target: Restore
             f'user {server.user} may not rename database "{name}", which {owner} owns',
             hint=f"Connect as its owner or a superuser, or run GRANT {owner} TO {server.user}.",
         )
+    require_may_own(connection, owner)
     if prepared:
         raise ConfigurationError(
             f'database "{name}" has {counted(prepared, "prepared transaction")}, so it cannot be renamed',
