@@ -26,9 +26,11 @@ select datname, datconnlimit = -2 from pg_catalog.pg_database
  order by datname
 """
 
-# Compared with what initdb sets: the comments, and of template1 also that PUBLIC may not use TEMPORARY.
+# Compared with what initdb sets: the owner (oid 10), the comments, and of template1 also that PUBLIC may not use
+# TEMPORARY.
 _PROPERTIES: LiteralString = """
 select datname,
+       datdba <> 10,
        exists (select from pg_catalog.pg_db_role_setting where setdatabase = d.oid),
        array(select acl::text from pg_catalog.aclexplode(datacl) acl order by 1)
          <> array(select acl::text from pg_catalog.aclexplode(pg_catalog.acldefault('d', datdba)) acl
@@ -110,6 +112,7 @@ def _reason(invalid: bool) -> str:
 
 def _kinds(different: Sequence[bool | None], options: DumpAllOptions) -> list[str]:
     wanted = (
+        ("owner", not options.no_owner),
         ("settings", True),
         ("privileges", not options.no_privileges),
         ("comment", not options.no_comments),

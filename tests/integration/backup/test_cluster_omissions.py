@@ -18,7 +18,7 @@ from airflow_pgbackup.repository.base import Repository
 
 DATABASES = ["database broken (its DROP DATABASE was interrupted)", "database closed (it accepts no connections)"]
 PROPERTIES = [
-    "settings, comment of database postgres",
+    "owner, settings, comment of database postgres",
     "settings, privileges, connection limit of database template1",
 ]
 SETTINGS = ["settings of ALTER ROLE ALL (statement_timeout, work_mem)"]
@@ -35,6 +35,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
             "update pg_database set datconnlimit = -2 where datname = 'broken'",
             "alter role grp in database postgres set work_mem = '11MB'",
             "comment on database postgres is 'mine'",
+            "alter database postgres owner to grp",
             "alter database template1 set work_mem = '12MB'",
             "alter database template1 connection limit 7",
             "grant create on database template1 to grp",
@@ -76,7 +77,14 @@ def test_clean_includes_the_properties(server: PostgresServer, here: Repository)
     left_out, _, script = dumped(server, here, clean=True, if_exists=True)
     assert left_out == [*DATABASES, *SETTINGS]
     assert not any(text in script for text in ("closed", "broken", "13MB"))
-    for text in ("11MB", "12MB", "IS 'mine'", "CONNECTION LIMIT = 7", "GRANT CREATE ON DATABASE template1 TO grp"):
+    for text in (
+        "11MB",
+        "12MB",
+        "IS 'mine'",
+        "CONNECTION LIMIT = 7",
+        "postgres OWNER TO grp",
+        "GRANT CREATE ON DATABASE template1 TO grp",
+    ):
         assert text in script
 
 
@@ -90,7 +98,7 @@ def test_clean_includes_the_properties(server: PostgresServer, here: Repository)
         ({"exclude_databases": ["clos*", "template1"]}, [DATABASES[0], PROPERTIES[0], *SETTINGS]),
         (
             {"no_privileges": True, "no_comments": True, "exclude_databases": ["broken", "closed"]},
-            ["settings of database postgres", "settings, connection limit of database template1", *SETTINGS],
+            ["owner, settings of database postgres", "settings, connection limit of database template1", *SETTINGS],
         ),
     ],
 )
