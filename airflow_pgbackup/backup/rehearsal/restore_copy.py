@@ -72,7 +72,21 @@ def _judge(error: ToolError, dump: RehearsedDump, definitions: Definitions, serv
             hint="Give the role there the attributes and memberships that it has on the source.",
         )
     versions = _version_differences(dump, server, definitions)
-    return judge(error, server.label, server.sqlstate, versions, is_part=dump.is_part)
+    return judge(
+        error,
+        server.label,
+        server.sqlstate,
+        versions,
+        is_part=dump.is_part,
+        other_locale=server.other_locale,
+        other_source=_other_source(dump, server),
+    )
+
+
+def _other_source(dump: RehearsedDump, server: RehearsalServer) -> str:
+    """Return the major version of the dumped server, '' if it is unknown or the rehearsal's own."""
+    source = dump.manifest.source.server_version_num // 10000
+    return str(source) if source not in (0, server.major) else ""
 
 
 def _version_differences(dump: RehearsedDump, server: RehearsalServer, definitions: Definitions) -> list[str]:

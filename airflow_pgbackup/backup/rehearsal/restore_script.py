@@ -9,7 +9,7 @@ from airflow_pgbackup.backup.rehearsal.definitions import open_script
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
 from airflow_pgbackup.backup.rehearsal.provisioning import with_bootstrap_superuser
 from airflow_pgbackup.backup.rehearsal.restore_steps import SKIPPED_PUBLIC, CopyRestore, RestoredCopy
-from airflow_pgbackup.backup.rehearsal.server import RehearsalServer, create_schemas
+from airflow_pgbackup.backup.rehearsal.server import LOCALE_UNNAMED, RehearsalServer, create_schemas
 from airflow_pgbackup.byte_streams import CountingReader
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.definitions.script_scan import CREATE_PUBLIC, ScriptSummary
@@ -88,6 +88,7 @@ class ScriptRestore(CopyRestore):
                 params = self.create_database(database, None)
         manifest = self.dump.manifest
         instead = dict(self._globals.replacements)
+        created = {section.database for section in self._summary.sections if section.creates}
         if self._skips_public:
             instead |= dict.fromkeys(CREATE_PUBLIC, b"")
         with (
@@ -101,5 +102,6 @@ class ScriptRestore(CopyRestore):
                 target = params
                 if name is not None:
                     target = self.copy.connection.with_database(os.fsdecode(name))
+                    self.server.other_locale = "" if target.dbname in created else LOCALE_UNNAMED
                     create_schemas(target, sorted(self.copy.schemas))
                 self.run_tool(psql.argv, target, psql.stdin, may_start_processes=False)

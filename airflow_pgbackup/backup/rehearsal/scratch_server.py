@@ -20,7 +20,13 @@ from airflow_pgbackup.backup.databases.temporary_database import TemporaryDataba
 from airflow_pgbackup.backup.rehearsal import provisioning
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
 from airflow_pgbackup.backup.rehearsal.programs import choose_loader, choose_plain_loader
-from airflow_pgbackup.backup.rehearsal.server import MOST_JOBS, RehearsalServer, create_schemas
+from airflow_pgbackup.backup.rehearsal.server import (
+    LOCALE_LACKING,
+    LOCALE_UNNAMED,
+    MOST_JOBS,
+    RehearsalServer,
+    create_schemas,
+)
 from airflow_pgbackup.backup.rehearsal.stand_ins import StandIn, StandIns
 from airflow_pgbackup.errors import ClientError, ConfigurationError, ConnectError, NotProven, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -120,8 +126,9 @@ class ScratchServer(RehearsalServer):
         if create:
             attempts.insert(0, create.about)
         with not_proven_if_failing(self.label):
-            created, _ = self.temporary.create(attempts)
+            created, number = self.temporary.create(attempts)
             create_schemas(created, schemas)
+        self.other_locale = LOCALE_UNNAMED if create is None else LOCALE_LACKING if number else ""
         return created
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from airflow_pgbackup.backup.databases.sessions import session
-from airflow_pgbackup.backup.databases.temporary_database import drop_temporary
+from airflow_pgbackup.backup.databases.temporary_database import UNSUPPORTED, drop_temporary
 from airflow_pgbackup.backup.rehearsal import provisioning
 from airflow_pgbackup.backup.rehearsal.programs import choose_programs
 from airflow_pgbackup.backup.rehearsal.throwaway import throwaway_server
@@ -23,7 +23,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.server.sandbox import Sandbox
-from airflow_pgbackup.postgres.sql.anybytes import Identifier
+from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded
 from airflow_pgbackup.postgres.tools.capabilities import has_login_triggers
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.manifest import Manifest
@@ -40,6 +40,9 @@ _LOG_TAIL = 1 << 20  # bytes
 
 # A role of this name was most likely the bootstrap superuser of the dumped server.
 _CONVENTIONAL_SUPERUSER = "postgres"
+
+LOCALE_UNNAMED = "the dump does not name the locale of its database"
+LOCALE_LACKING = "the server lacks the locale of the dumped database"
 
 MOST_JOBS = 20
 """The most sessions of a restore; the other connections are for the comparison."""
@@ -61,6 +64,7 @@ class RehearsalServer:
     :ivar source_roles: what the manifest says about the roles of the dumped database.
     :ivar stand_ins: the roles that this rehearsal created in a throwaway server; no other role is given rights there.
     :ivar plain_roles: stand-ins for roles of the dump that are not superusers.
+    :ivar other_locale: why the copy may compare text by another locale than the source; '' if it does not.
     """
 
     params: ConnectionParams
@@ -75,6 +79,7 @@ class RehearsalServer:
     source_roles: SourceRoles = field(default_factory=SourceRoles)
     stand_ins: set[str] = field(default_factory=set)
     plain_roles: set[str] = field(default_factory=set)
+    other_locale: str = ""
 
     local: ClassVar[bool] = True
     """Whether the server reads and writes files of this machine."""
@@ -189,11 +194,17 @@ class RehearsalServer:
         :param create: the CREATE DATABASE statement of the dump.
         """
         with session(self.drop_database(database)) as connection:
-            connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {}").format(
-                    Identifier(database), sql.Literal(encoding)
+            self.other_locale = LOCALE_LACKING if create else LOCALE_UNNAMED
+            if create:
+                with suppress(*UNSUPPORTED):
+                    connection.execute(encoded(create.about(database)))
+                    self.other_locale = ""
+            if self.other_locale:
+                connection.execute(
+                    sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {}").format(
+                        Identifier(database), sql.Literal(encoding)
+                    )
                 )
-            )
         created = self.params.with_database(database)
         create_schemas(created, schemas)
         return created

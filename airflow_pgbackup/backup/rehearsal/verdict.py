@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from airflow_pgbackup.errors import NotProven, PgBackupError, ToolError, VerificationFailed
 from airflow_pgbackup.postgres.connection.hints import hint_for
 from airflow_pgbackup.postgres.tools.stderr import errors_of
+from airflow_pgbackup.wording import parameter
 
 SqlState = Callable[[str], str | None]
 """Returns the SQLSTATE of an error by its message, None if unknown."""
@@ -123,6 +124,13 @@ _UNQUALIFIED = re.compile(r'^(?:relation|function|type|operator|procedure|aggreg
 _COPY = re.compile(r'COPY failed for table ("(?:[^"]|"")+")')
 _UNDEFINED = ("42883", "42P01", "42704")  # function, relation, object
 _NAMES = ("42P01", "42883", "42703", "42704", "3F000")
+# Names without a schema that PostgreSQL uses for its own objects, and functions of polymorphic types.
+_OF_SYSTEM = re.compile(
+    r'^(?:relation|function|type|operator) "?pg_|\bany(?:element|array|nonarray|enum|range|multirange|compatible\w*)\b'
+)
+# The locale decides how text compares, as in CHECK and exclusion constraints and the bounds of ranges and partitions,
+# and which characters are letters.
+_TEXT_ORDER = ("22000", "23514", "23P01", "42P17")
 
 
 _LACKS_PRIVILEGE = re.compile(
@@ -142,7 +150,14 @@ def lacking_privilege(error: ToolError, sqlstate: SqlState) -> str | None:
 
 
 def judge(
-    error: ToolError, label: str, sqlstate: SqlState, other_versions: Sequence[str] = (), *, is_part: bool = False
+    error: ToolError,
+    label: str,
+    sqlstate: SqlState,
+    other_versions: Sequence[str] = (),
+    *,
+    is_part: bool = False,
+    other_locale: str = "",
+    other_source: str = "",
 ) -> PgBackupError:
     """Return the error to raise instead of a program's error.
 
@@ -152,6 +167,9 @@ def judge(
     :param other_versions: a line for each extension whose version on the server differs from the source's. An object
         that does not exist may then belong to the source's version.
     :param is_part: the dump may lack what its objects use, because its options left that out.
+    :param other_locale: why the copy may compare text by another locale than the source; '' if it does not.
+    :param other_source: the major version of the source if that of the server differs. System catalogs and functions
+        may then differ too.
     :return: :class:`VerificationFailed`; or :class:`NotProven`, with what is missing and what to do.
     """
     lines = errors_of(error.stderr) or list(error.stderr[-1:])
@@ -167,6 +185,18 @@ def judge(
                 f"{label} has other versions of extensions, which may lack what the dump uses: "
                 f"{'; '.join(other_versions)}; {error.message}",
                 hint=f"Install the backup's version of the extension on the worker, or {_SCRATCH}.",
+            )
+        if other_source and (state == "42703" or (state in _UNDEFINED and _OF_SYSTEM.search(message))):
+            return NotProven(
+                f"{label} may lack what PostgreSQL {other_source}, the source's version, has: {error.message}",
+                hint=f"Rehearse with PostgreSQL {other_source}: install it on the worker, or {_SCRATCH}. Change what "
+                "depends on the system catalogs before an upgrade.",
+            )
+        if other_locale and state in _TEXT_ORDER:
+            return NotProven(
+                f"{other_locale}, so text may compare differently than in the source: {error.message}",
+                hint="Rehearse on a server that has the locale of the source. A plain dump names it if dumped with "
+                f"{parameter('create', True)}.",
             )
         if is_part and state in _NAMES and not _UNQUALIFIED.search(message):
             return NotProven(

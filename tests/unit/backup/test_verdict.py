@@ -43,3 +43,27 @@ def test_what_a_part_of_a_database_does_not_have(message: str, is_part: bool, ve
     line = f"pg_restore: error: could not execute query: ERROR:  {message}"
     error = ToolError(line, tool="pg_restore", exit_code=1, stderr=[line])
     assert type(judge(error, "the throwaway server", lambda _: None, is_part=is_part)) is verdict
+
+
+@pytest.mark.parametrize(
+    ("message", "verdict"),
+    [
+        ("column pg_stat_bgwriter.buffers_backend does not exist", NotProven),
+        ('column "max_dead_tuples" does not exist', NotProven),
+        ('relation "pg_replication_origins" does not exist', NotProven),
+        ("function array_append(anyarray, anyelement) does not exist", NotProven),
+        ('relation "public.film" does not exist', VerificationFailed),
+        ('relation "rates" does not exist', VerificationFailed),
+        ("function rate(integer) does not exist", VerificationFailed),
+        ("function rate(integer, company) does not exist", VerificationFailed),
+    ],
+)
+@pytest.mark.parametrize("other_source", ["15", ""])
+def test_what_another_version_of_postgresql_does_not_have(
+    message: str, other_source: str, verdict: type[Exception]
+) -> None:
+    line = f"pg_restore: error: could not execute query: ERROR:  {message}"
+    error = ToolError(line, tool="pg_restore", exit_code=1, stderr=[line])
+    found = judge(error, "the scratch server", lambda _: None, other_source=other_source)
+    assert type(found) is (verdict if other_source else VerificationFailed)
+    assert type(found) is VerificationFailed or "may lack what PostgreSQL 15" in found.message
