@@ -12,6 +12,7 @@ from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.archive.toc import Toc
 from airflow_pgbackup.postgres.definitions.script_scan import ScriptSummary, scan_script
+from airflow_pgbackup.postgres.definitions.style import DumpStyle
 from airflow_pgbackup.postgres.tools.deadline import Deadline
 
 
@@ -28,6 +29,16 @@ class Definitions:
             return frozenset(entry.name for entry in self.toc.entries if entry.kind == "EXTENSION")
         sections = self.script.sections if self.script else []
         return frozenset(name for section in sections for name in section.requirements.extensions)
+
+    @property
+    def style(self) -> DumpStyle:
+        """How the definitions are written."""
+        if self.script:
+            return self.script.style
+        style = DumpStyle()
+        for entry in self.toc.entries if self.toc else ():
+            style.add(entry.definition)
+        return style
 
 
 def read_definitions(dump: RehearsedDump) -> Definitions:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import psycopg
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.progress import human_seconds
+from airflow_pgbackup.backup.rehearsal.adopted_options import with_found_options
 from airflow_pgbackup.backup.rehearsal.comparison import Rehearsal, compare_copy
 from airflow_pgbackup.backup.rehearsal.definitions import Definitions, read_definitions
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
@@ -75,6 +77,7 @@ def rehearse(
     )
     context.cancel.on_set(dump.cancel.set)
     definitions = read_definitions(dump)
+    dump = replace(dump, manifest=with_found_options(manifest, definitions))
     with (
         _open_server(dump, definitions, scratch) as server,
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="read archive") as pool,

@@ -24,6 +24,7 @@ from airflow_pgbackup.postgres.definitions.database import (
 )
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.definitions.schemas import SchemaUse
+from airflow_pgbackup.postgres.definitions.style import DumpStyle
 from airflow_pgbackup.postgres.definitions.transaction_control import controls_transaction
 from airflow_pgbackup.postgres.sql.lexer import Comment, CopyData, Event, MetaCommand, SqlLexer, Statement
 from airflow_pgbackup.postgres.sql.names import NameDecoder, client_encoding, connected_database
@@ -96,6 +97,7 @@ class ScriptSummary:
     :ivar globals: statements before the first database: roles, tablespaces. They may contain password hashes.
     :ivar dumped_from: major version of the dumped server; 0 if the script has none, as with globals only.
     :ivar new_timeout: the script has ``SET transaction_timeout``, which servers before 17 do not know.
+    :ivar style: how it is written.
     :ivar bytes: size of the script.
     """
 
@@ -104,6 +106,7 @@ class ScriptSummary:
     sections: list[ScriptSection] = field(default_factory=list)
     dumped_from: int = 0
     new_timeout: bool = False
+    style: DumpStyle = field(default_factory=DumpStyle)
     bytes: int = 0
 
     @property
@@ -167,6 +170,7 @@ class _Scan:
             if match := _DUMPED_FROM.match(event.text):
                 self._found.dumped_from = max(self._found.dumped_from, int(match[1]))
             elif section and (header := object_header(self._decoder.text(event.text))):
+                self._found.style.add_owner(header[3])
                 self._add_names(section, header[2] or "", section.schemas.comment)
         elif isinstance(event, MetaCommand):
             if section:
@@ -180,7 +184,9 @@ class _Scan:
         elif section is None:
             self._note_encoding(event)
             self._memory.take(len(event.text))
-            self._found.globals.append(self._decoder.text(event.text))
+            text = self._decoder.text(event.text)
+            self._found.style.add(text)
+            self._found.globals.append(text)
         else:
             self._note_encoding(event)
             self._statement(event, section)
@@ -204,6 +210,7 @@ class _Scan:
             section.rows += max(statement.groups, 1)
             return
         text = self._decoder.text(statement.text)
+        self._found.style.add(text)
         about = database_statement(text, statement)
         section.about.add(text, about)
         if about:
