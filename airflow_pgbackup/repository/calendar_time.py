@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta, timezone, tzinfo
+from datetime import datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
 from airflow_pgbackup.errors import ConfigurationError
@@ -11,6 +11,7 @@ from airflow_pgbackup.errors import ConfigurationError
 SKEW = timedelta(minutes=5)
 """How far the clocks of two workers may disagree."""
 
+_FILE_TIMES = (datetime(1900, 1, 1, tzinfo=timezone.utc), datetime(9999, 12, 30, tzinfo=timezone.utc))
 _UNITS = {"h": 1, "d": 24, "w": 7 * 24}
 
 
@@ -30,6 +31,15 @@ def find_zone(name: str) -> tzinfo:
             f"time zone {name!r} does not exist",
             hint="Use an IANA name like 'Europe/Berlin'. On a system without time zones, pip install tzdata.",
         ) from None
+
+
+def file_time(seconds: float) -> datetime:
+    """Return a time that a file system has, in seconds since 1970; the nearest that Python can handle in any time zone.
+
+    Several file systems keep whatever a user sets, such as the year 33658.
+    """
+    first, last = (limit.timestamp() for limit in _FILE_TIMES)
+    return datetime.fromtimestamp(min(max(seconds, first), last), timezone.utc)
 
 
 def parse_duration(text: str) -> timedelta:

@@ -49,7 +49,7 @@ def choose_time(
     :param modified: when the file was last written; a copy sets it to the time of the copy.
     :param zone: of the machine that made the dump.
     """
-    stated = header.replace(tzinfo=zone).astimezone(timezone.utc) if header else None
+    stated = _in_utc(header, zone) if header else None
     doubt = _doubt(stated, name, modified, now) if stated else None
     if stated and not doubt:
         return BackupTime(min(stated, now).replace(microsecond=0), HEADER)
@@ -62,6 +62,13 @@ def choose_time(
     # The planner skips a file whose time is not plausible.
     at = modified if modified > now + FUTURE else min(modified, now)
     return BackupTime(at.replace(microsecond=0), MTIME, f"{doubt}; {warning}" if doubt else warning)
+
+
+def _in_utc(header: datetime, zone: tzinfo) -> datetime:
+    try:
+        return header.replace(tzinfo=zone).astimezone(timezone.utc)
+    except OverflowError:  # of the year 1 or 9999: not plausible in any zone
+        return header.replace(tzinfo=timezone.utc)
 
 
 def _doubt(stated: datetime, name: NameTime | None, modified: datetime, now: datetime) -> str | None:

@@ -13,13 +13,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from airflow_pgbackup.backup.adopt.enclosing import IS_BACKUP, IS_REPOSITORY, Enclosing
 from airflow_pgbackup.backup.adopt.globs import Glob
 from airflow_pgbackup.errors import ConfigurationError, RepositoryError
+from airflow_pgbackup.repository.calendar_time import file_time
 from airflow_pgbackup.repository.layout import REPOSITORY_FILE
 from airflow_pgbackup.repository.local.errors import hint
 from airflow_pgbackup.repository.nofollow import open_below, parent_below
@@ -162,7 +163,7 @@ def _why_not(mode: int) -> str | None:
 
 
 def _seen(name: str, status: os.stat_result) -> Seen:
-    modified = datetime.fromtimestamp(status.st_mtime, timezone.utc)
+    modified = file_time(status.st_mtime)
     # Without the time of the last change of its inode: a hard link sets that.
     identity = (status.st_dev, status.st_ino, status.st_mode, status.st_mtime_ns)
     return Seen(name, status.st_size, modified, identity)

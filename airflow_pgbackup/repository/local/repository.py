@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,6 +33,7 @@ from airflow_pgbackup.errors import (
 )
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.byte_source import CHUNK, ByteSource, OnRead, counted, digest_all
+from airflow_pgbackup.repository.calendar_time import file_time
 from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite, missing
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, is_key, split_key
@@ -120,11 +121,7 @@ class LocalRepository(Repository):
                     empty[path] = status
         places = {path: status for path, status in empty.items() if _is_empty_place(self._root.key(path), status)}
         grown |= {path: status.st_mtime for path, status in places.items()}
-        found = [
-            UnfinishedWrite(self._root.key(path), datetime.fromtimestamp(at, timezone.utc))
-            for path, at in grown.items()
-            if at <= limit
-        ]
+        found = [UnfinishedWrite(self._root.key(path), file_time(at)) for path, at in grown.items() if at <= limit]
         return sorted(found, key=lambda unfinished: unfinished.key)
 
     def remove_unfinished(self, writes: Iterable[UnfinishedWrite]) -> None:

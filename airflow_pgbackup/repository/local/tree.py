@@ -7,10 +7,10 @@ import math
 import os
 import stat
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 
 from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.repository.calendar_time import file_time
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import TEMP_PREFIX
 from airflow_pgbackup.repository.listing_limits import FEWER, MOST_KEYS
@@ -50,7 +50,7 @@ def entry_of(key: str, status: os.stat_result) -> Entry | None:
     """Return the entry of a regular file; None for anything else."""
     if not stat.S_ISREG(status.st_mode):
         return None
-    modified = datetime.fromtimestamp(_grown(status), timezone.utc)
+    modified = file_time(_grown(status))
     return Entry(key=key, size=status.st_size, modified=modified)
 
 

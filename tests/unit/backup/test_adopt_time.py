@@ -9,6 +9,7 @@ import pytest
 
 from airflow_pgbackup.backup.adopt.backup_time import HEADER, MTIME, NAME, TOLERANCE, choose_time
 from airflow_pgbackup.backup.adopt.name_times import NameTime, NameTimes
+from airflow_pgbackup.repository.calendar_time import file_time
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
 DAY = datetime(2025, 3, 1, 2, tzinfo=timezone.utc)
@@ -123,3 +124,19 @@ def test_a_header_is_in_the_zone_of_its_machine() -> None:
     zone = ZoneInfo("America/New_York")
     chosen = choose_time(header=datetime(2025, 3, 1, 2), name=None, modified=LOST, zone=zone, now=NOW)  # noqa: DTZ001
     assert chosen.at == datetime(2025, 3, 1, 7, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize("header", ["0001-01-01T00:00", "9999-12-31T23:59"])
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+def test_a_header_at_the_end_of_the_calendar_is_not_used(header: str, zone: str) -> None:
+    stated = datetime.fromisoformat(header)
+    found = choose_time(header=stated, name=None, modified=LOST, zone=ZoneInfo(zone), now=NOW)
+    assert (found.at, found.source) == (LOST, MTIME)
+    assert found.note is not None and "is not plausible" in found.note
+
+
+@pytest.mark.parametrize("seconds", [1e30, -1e30, 999_999_999_999, -999_999_999_999])
+def test_a_file_of_any_time_has_one(seconds: float) -> None:
+    found = file_time(seconds)
+    assert (found > NOW) == (seconds > 0)
+    choose_time(header=naive(DAY), name=named("a_2025-03-01.dump"), modified=found, zone=timezone.utc, now=NOW)
