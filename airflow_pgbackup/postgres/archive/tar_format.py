@@ -101,7 +101,9 @@ def _tar_header(header: bytes, position: int) -> tuple[str, int]:
     checksum = sum(header[:148]) + 8 * 0x20 + sum(header[156:])
     if _tar_number(header[148:156]) != checksum or not name:
         raise VerificationFailed(f"the tar file is damaged: checksum mismatch in the header at byte {position}")
-    return name, _tar_number(header[124:136])
+    if (size := _tar_number(header[124:136])) < 0:
+        raise VerificationFailed(f"the tar file is damaged: no size in the header at byte {position}")
+    return name, size
 
 
 def _tar_number(field: bytes) -> int:

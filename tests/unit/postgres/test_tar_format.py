@@ -76,3 +76,13 @@ def test_a_tar_file_must_have_the_members_in_its_table_of_contents() -> None:
     check_tar_entries(["blobs_7.toc"], [entry("7.dat", "BLOBS")])
     with pytest.raises(VerificationFailed, match=r"lacks 7.dat, the data of TABLE DATA public.t \(entry 7\)"):
         check_tar_entries(["toc.dat", "8.dat"], [entry("7.dat")])
+
+
+@pytest.mark.parametrize("size", [b"-0000002000\0", b" " * 12, b"0000000000x\0"])
+def test_a_header_without_a_size_is_damaged(tar_file: Path, size: bytes) -> None:
+    """pg_restore reads such a size as 0, or up to the first other character."""
+    content = bytearray(tar_file.read_bytes())
+    content[124:136] = size
+    content[148:156] = b"%06o\0 " % (sum(content[:148]) + 8 * 0x20 + sum(content[156:512]))
+    with pytest.raises(VerificationFailed, match="damaged: no size in the header at byte 0"):
+        tar_members(io.BytesIO(content), nothing)
