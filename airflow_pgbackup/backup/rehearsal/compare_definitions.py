@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_pgbackup.backup.rehearsal.definitions import open_script
+from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
 from airflow_pgbackup.backup.rehearsal.restore_steps import RestoredCopy
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.errors import NotProven, OptionError
@@ -99,13 +100,20 @@ def dump_copy(copy: RestoredCopy, connection: ConnectionParams, databases: int) 
         client_environment(params) as env,
         ToolProcess(
             [client.tool(options.tool), "--no-password", *options.argv(client)],
-            env=env,
+            env=_with_strings_of(copy.dump, env),
             cancel=copy.dump.cancel,
             deadline=(1 + databases) * copy.dump.deadline,
             within=copy.server.sandbox_command(client.bin_dir),
         ) as process,
     ):
         yield process
+
+
+def _with_strings_of(dump: RehearsedDump, env: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the environment in which pg_dump writes strings as in the dump, which only the database's setting says."""
+    if not dump.old_strings:
+        return env
+    return {**env, "PGOPTIONS": f"{env.get('PGOPTIONS', '')} -c standard_conforming_strings=off".strip()}
 
 
 def compare_definitions(copy: RestoredCopy, connection: ConnectionParams, dumped: ToolProcess) -> ComparedDefinitions:

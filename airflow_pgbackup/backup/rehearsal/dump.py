@@ -23,6 +23,7 @@ class RehearsedDump:
     """The dump that is rehearsed, with what limits the rehearsal.
 
     :ivar artifact: a private copy of the artifact, a file or directory, that programs in the sandbox may read.
+    :ivar old_strings: its definitions are those of a session with ``standard_conforming_strings = off``.
     :ivar deadline: seconds, for each of the restore and the readings.
     :ivar cancel: stops all programs of the rehearsal.
     :ivar begin: begins a step whose progress is shown, as :meth:`.RunContext.step`.
@@ -31,6 +32,7 @@ class RehearsedDump:
     artifact: Path
     manifest: Manifest
     deadline: float
+    old_strings: bool = False
     settings: Settings = field(default_factory=Settings)
     cancel: Cancel = field(default_factory=Cancel)
     log: Callable[[str], None] = discard

@@ -77,7 +77,8 @@ def rehearse(
     )
     context.cancel.on_set(dump.cancel.set)
     definitions = read_definitions(dump)
-    dump = replace(dump, manifest=with_found_options(manifest, definitions))
+    found = with_found_options(manifest, definitions)
+    dump = replace(dump, manifest=found, old_strings=definitions.style.old_strings)
     with (
         _open_server(dump, definitions, scratch) as server,
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="read archive") as pool,

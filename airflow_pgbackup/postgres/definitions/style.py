@@ -27,6 +27,7 @@ class DumpStyle:
 
     :ivar drops: it drops objects, roles or databases. :ivar if_exists: with IF EXISTS.
     :ivar owners: it has the owner of an object. :ivar comments: it has comments on objects.
+    :ivar old_strings: it has a backslash twice in each string, for ``standard_conforming_strings = off``.
     :ivar quoted_bodies: the body of a function is in quotes, not in dollar quotes.
     """
 
@@ -35,6 +36,7 @@ class DumpStyle:
     owners: bool = False
     comments: bool = False
     quoted_bodies: bool = False
+    old_strings: bool = False
     _quoted: bool = False
     _bare: bool = False
 
@@ -54,6 +56,8 @@ class DumpStyle:
             self.if_exists |= " IF EXISTS " in text
         elif text.startswith("COMMENT ON "):
             self.comments = True
+        elif text.startswith("SET standard_conforming_strings = "):
+            self.old_strings |= "off" in text
         elif match := _CREATED.match(text):
             names = [name for name in match.group("first", "second", "column") if name]
             self._bare |= any(not name.startswith('"') for name in names)

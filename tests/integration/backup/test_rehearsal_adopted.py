@@ -82,3 +82,11 @@ def proven(
 )
 def test_the_options_of_an_adopted_dump_are_found_in_it(options: list[str], proven: Proven) -> None:
     assert proven(*options)["verified"] == "restore"
+
+
+@pytest.mark.parametrize("format", ["custom", "plain"])
+def test_a_dump_with_backslashes_written_twice(format: str, proven: Proven) -> None:
+    """A plain dump lacks the setting of its database, but its strings are written by it."""
+    off = "execute format('alter database %I set standard_conforming_strings = off', current_database());"
+    statements = (f"do $$begin {off} end$$", r"create table film (title text default 'a\b')")
+    assert proven(f"--format={format}", statements=statements)["verified"] == "restore"
