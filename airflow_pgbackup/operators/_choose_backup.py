@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_pgbackup.errors import ConfigurationError, RepositoryMismatch
+from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, RepositoryMismatch
 from airflow_pgbackup.not_empty import not_empty
 from airflow_pgbackup.operators._base import PgBackupOperator, repository_of
 from airflow_pgbackup.text import printing
@@ -60,8 +60,8 @@ def backup_of_event(task: ChoosingTask, context: Context, cancel: Cancel) -> Map
     """Return the reference in the asset event that started the run: the newest, if there are several.
 
     Who may post asset events writes what it wants into them. So if the task names a repository, the backup is read
-    there, and nowhere else, and an id that is not one of a backup is ignored with a warning, because it could sort
-    as the newest.
+    there, and nowhere else. An event that names no backup of it, or has an id that is not one of a backup, is ignored
+    with a warning, because it could sort as the newest.
 
     :return: None if no event of a backup of the task's series started the run.
     :raises RepositoryMismatch: the events are of backups in other repositories than the task's.
@@ -83,9 +83,10 @@ def _in_repository(task: ChoosingTask, backups: list[Mapping[str, object]], canc
     from airflow_pgbackup.hooks.repository import open_repository
 
     repository = open_repository(str(task.repository), task.aws_conn_id, cancel=cancel)
-    for backup in backups:
-        if backup.get("repository_uuid") == repository.uuid:
-            return {**backup, "repository": repository.uri}
+    own = [backup for backup in backups if backup.get("repository_uuid") == repository.uuid]
+    if own:
+        # If none exists, the newest: reading it raises the error that names it.
+        return {**(_first_that_exists(task, own, repository) or own[0]), "repository": repository.uri}
     other = backups[0]
     raise RepositoryMismatch(
         f"the asset event is of a backup in {str(other.get('repository'))[:200]} "
@@ -93,6 +94,35 @@ def _in_repository(task: ChoosingTask, backups: list[Mapping[str, object]], canc
         f"(repository {repository.uuid})",
         hint="Find out who posted the event. If its repository is right, pass that one as repository=.",
     )
+
+
+def _first_that_exists(
+    task: ChoosingTask, backups: list[Mapping[str, object]], repository: Repository
+) -> Mapping[str, object] | None:
+    """Return the first reference whose backup the repository holds, None if there is none."""
+    missing: set[tuple[str, str]] = set()
+    for backup in backups:
+        series, id = str(backup.get("series")), str(backup["id"])
+        if (series, id) in missing:
+            continue
+        if _exists(repository, series, id):
+            return backup
+        missing.add((series, id))
+        printing(task.log.warning)(
+            f"ignoring an asset event of {series[:100]}/{id}: no such backup in {repository.uri}"
+        )
+    return None
+
+
+def _exists(repository: Repository, series: str, id: str) -> bool:
+    from airflow_pgbackup.repository.catalogue import find_backup
+    from airflow_pgbackup.repository.layout import Series
+
+    try:
+        find_backup(repository, Series.parse(series), id)
+    except (BackupNotFound, ValueError):  # ValueError: the text is not a series
+        return False
+    return True
 
 
 def _is_of(backup: Mapping[str, object], series: str | None) -> bool:

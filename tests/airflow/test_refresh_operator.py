@@ -295,6 +295,34 @@ def test_an_event_with_an_invalid_id_is_ignored(id: Any) -> None:
     assert max(map(len, chooser.log.lines)) < 300
 
 
+@pytest.mark.parametrize("id", ["20261128T010000Z-aaaaaa", "99991231T235959Z-aaaaaa"], ids=["pruned", "future"])
+def test_an_event_of_a_backup_that_does_not_exist_is_ignored(id: str, folder: Path) -> None:
+    repository = open_repository(folder.as_uri())
+    good = {
+        "id": "20261127T010000Z-aaaaaa",
+        "series": "prod/app",
+        "repository": repository.uri,
+        "repository_uuid": repository.uuid,
+    }
+    manifest = folder / "prod" / "app" / good["id"] / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    missing = {**good, "id": id}
+    chooser = task(None, folder.as_uri())
+
+    def chosen(*backups: dict[str, Any]) -> Any:
+        context: Any = {"triggering_asset_events": {"asset": [Event({"backup": each}) for each in backups]}}
+        return backup_of_event(chooser, context, Cancel())
+
+    assert chosen(good, missing) == chosen(missing, missing, good) == good
+    ignored = f"ignoring an asset event of prod/app/{id}: no such backup in {repository.uri}"
+    assert chooser.log.lines == [ignored] * 2
+    for series in ("", "app", "../app", "prod/%", 5, None, "prod/" + "a" * 10**5, "prod/app\x00"):
+        assert chosen(good, {**missing, "series": series}) == good
+    assert max(map(len, chooser.log.lines)) < 400
+    assert chosen(missing) == missing  # reading it fails the task, with an error that names the backup
+
+
 class Log:
     def __init__(self) -> None:
         self.lines: list[str] = []
