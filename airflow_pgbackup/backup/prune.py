@@ -5,7 +5,8 @@ deleted; every backup of those series is read, and its files decide (:mod:`.evid
 more than its files prove is ignored by the retention rules, and one that cannot be read is kept. Members of the newest
 complete backup set of a server are kept, too (:mod:`.set_retention`).
 
-Before the first deletion, the kept backups that justify it are checked again, over all series (:mod:`.kept_backups`).
+Before the first deletion, the kept backups that justify it are checked again, over all series (:mod:`.kept_backups`),
+and once more before the first backup of the set before the newest is deleted (:mod:`.removal_order`).
 
 The deletions are ordered so that a crash between any two leaves every remaining backup complete: the manifest is
 deleted first, by a call of its own, which ends the backup; then the artifact and the verifications. What a crash leaves
@@ -29,6 +30,7 @@ from airflow_pgbackup.backup.kept_backups import KeptBackups
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.removal import GRACE, LEAST_GRACE, UNLISTED, is_abandoned, remove_backup, sweep
+from airflow_pgbackup.backup.removal_order import RemovalOrder
 from airflow_pgbackup.backup.series_selection import SeriesSelection, require_server
 from airflow_pgbackup.backup.set_retention import ServerSets, remove_set
 from airflow_pgbackup.errors import ConfigurationError, RepositoryError
@@ -119,6 +121,7 @@ class _Prune:
     notes: list[str] = field(default_factory=list)
     ignored: list[dict[str, object]] = field(default_factory=list)
     kept: KeptBackups | None = None
+    set_before: set[tuple[Series, str]] = field(default_factory=set)
 
     def decide(self, catalogue: Catalogue, grace: timedelta, *, complete: bool) -> None:
         """Decide about the backups of a catalogue.
@@ -150,6 +153,7 @@ class _Prune:
             decisions = decide([replace(b, locked=locks.get((b.series, b.id))) for b in backups])
         self.decisions = decisions
         self._tell_locked()
+        self.set_before = sets.members_before_newest(backups)
         self.sets = sets.without_backups(d.backup for d in decisions if d.keep) if complete else []
         for series, members in Catalogue(tuple(backups)).by_series().items():
             if not any(policy.counts(backup) for backup in members):
@@ -197,7 +201,7 @@ class _Prune:
             self.log(f"sweep {item.key}: a temporary file or upload, unchanged since {item.modified.isoformat()}")
 
     def act(self) -> None:
-        """Delete, oldest first in each series: if something interrupts this, the newest backups remain.
+        """Delete, backups first, in their :mod:`.removal_order`.
 
         :raises RepositoryError: a deletion failed, and all others were tried.
         """
@@ -217,27 +221,16 @@ class _Prune:
             )
 
     def _steps(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Yield what to delete and how. The backups of a series come only if what replaces them still counts."""
-        decisions = self.decisions
+        """Yield what to delete and how."""
         if self.kept:
-            decisions = self._keep_sets_if_changed(decisions, self.kept.confirm_all(decisions))
-        self.decisions = []
-        for series, group in groupby(decisions, key=lambda decision: decision.backup.series):
-            mine = list(group)
-            if self.kept:
-                mine = self._keep_sets_if_changed(mine, self.kept.confirm(mine))
-            self.decisions += mine
-            removals = sorted((d.backup for d in mine if not d.keep), key=lambda b: (b.started_at, b.id))
-            yield from ((f"{series}/{one.id}", partial(self._remove, one)) for one in removals)
+            order = RemovalOrder(self.kept, self.decisions, self.set_before)
+            yield from ((f"{one.series}/{one.id}", partial(self._remove, one)) for one in order)
+            self.decisions = order.decisions
+            if order.changed:
+                self.sets = []  # their backups may be among those that stay
         yield from ((f"{one.series}/{one.id}", partial(self._remove, one)) for one in self.leftovers)
         yield from ((one.location, partial(self._remove_set, one)) for one in self.sets)
         yield from ((one.key, partial(self.repository.remove_unfinished, [one])) for one in self.temporary)
-
-    def _keep_sets_if_changed(self, decisions: list[Decision], confirmed: list[Decision]) -> list[Decision]:
-        """Return `confirmed`. If it differs, delete no set: its backups may be among those that stay."""
-        if confirmed != decisions:
-            self.sets = []
-        return confirmed
 
     def result(self, dry_run: bool) -> dict[str, object]:
         removed = [d.backup for d in self.decisions if not d.keep]

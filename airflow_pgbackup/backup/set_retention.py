@@ -13,6 +13,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import Backup, Catalogue
 from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.retention import counts
 from airflow_pgbackup.repository.set_files import ListedSet, list_sets, read_listed_set
 
 
@@ -91,6 +92,26 @@ class ServerSets:
     def whole_members(self) -> dict[tuple[Series, str], SetMember]:
         """Return the members of the newest sets whose backups all exist and have not failed."""
         return {(one.parsed_series, one.id): one for found in self.newest_whole.values() for one in found.members}
+
+    def members_before_newest(self, backups: Sequence[Backup]) -> set[tuple[Series, str]]:
+        """Return the members of each server's last complete set before its newest whole one, of those sets whose
+        backups all exist and have not failed: what the server has if a backup of the newest fails.
+
+        :param backups: those of some series; members in others are taken to exist.
+        """
+        known = {backup.series for backup in backups}
+        usable = {(backup.series, backup.id) for backup in backups if counts(backup, None)}
+        found = set[tuple[Series, str]]()
+        for server, newest in self.newest_whole.items():
+            for one in self.listed[server]:
+                content = self._read(one) if one.started_at < newest.started_at else None
+                if content is None or content.status != "complete":
+                    continue
+                members = {(each.parsed_series, each.id) for each in content.members if each.parsed_series in known}
+                if members and members <= usable:
+                    found |= members
+                    break
+        return found
 
     def newest(self, server: str) -> BackupSet | None:
         """Return the newest set of a server that can be read, complete or not; None: there is none."""

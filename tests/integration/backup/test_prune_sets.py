@@ -185,6 +185,47 @@ def test_a_backup_of_the_newest_set_that_fails_while_backups_are_deleted_stops_t
     assert [len(backups(here, name)) for name in ("app", "crm", "web")] == [1, 2, 2]
 
 
+def test_a_backup_of_the_newest_set_that_fails_while_older_ones_are_deleted_keeps_the_whole_set_before(
+    here: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night(here, 3, "app", "crm", "web")
+    lost = night(here, 2, "app", "crm", "web")
+    before = night(here, 1, "app", "crm", "web")
+    newest = night(here, 0, "app", "crm", "web")
+    remove_backup(here, read_evidence(here, lost.databases[2].parsed_series, lost.databases[2].id).backup)
+    remove, failed = prune_module.remove_backup, list[str]()
+
+    def failing(repository: Repository, backup: Any) -> Any:
+        if not failed:
+            failed.append(backup.id)
+            fail(here, newest.databases[1])
+        return remove(repository, backup)
+
+    monkeypatch.setattr(prune_module, "remove_backup", failing)
+    result = run(here, Policy(keep_last=1))
+    assert result["removed"] == 2, "of app, those older than the set before"
+    assert result["kept"] == len(read_catalogue(here).backups)
+    assert [len(backups(here, name)) for name in ("app", "crm", "web")] == [2, 4, 3]
+    assert before.databases[0].id in backups(here, "app")
+    assert before.id in sets(here)
+
+
+def test_the_set_before_is_deleted_last(here: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [night(here, number, "app", "crm") for number in (3, 2, 1, 0)]
+    removed: list[str] = []
+    remove = prune_module.remove_backup
+
+    def removing(repository: Repository, backup: Any) -> Any:
+        removed.append(backup.id)
+        return remove(repository, backup)
+
+    monkeypatch.setattr(prune_module, "remove_backup", removing)
+    assert run(here, Policy(keep_last=1))["removed"] == 6
+    nights = [[one.databases[at].id for one in made] for at in (0, 1)]
+    assert removed == [*nights[0][:2], *nights[1][:2], nights[0][2], nights[1][2]]
+    assert sets(here) == [made[3].id]
+
+
 ONLY_APP = SeriesSelection(server="prod", databases=["app"])
 
 
