@@ -10,6 +10,7 @@ from airflow_pgbackup.backup.databases.extensions import installed_versions, ver
 from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.rehearsal.compare_definitions import compare_definitions, dump_copy
 from airflow_pgbackup.backup.rehearsal.restore_steps import RestoredCopy
+from airflow_pgbackup.backup.rehearsal.sequence_values import requires_value
 from airflow_pgbackup.backup.sql_checks import CheckOutcome
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
 from airflow_pgbackup.postgres.compare.comparison import (
@@ -20,18 +21,7 @@ from airflow_pgbackup.postgres.compare.comparison import (
 )
 from airflow_pgbackup.postgres.compare.database_reader import DatabaseReader
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.verification import Difference, TableResult
-
-# Options that may leave out values of some sequences: the patterns of table data match sequences too, filter files are
-# not read, and extra_args are of newer clients.
-_MAY_LACK_VALUES = (
-    "exclude_table_data",
-    "exclude_table_data_and_children",
-    "statistics_only",
-    "filters",
-    "extra_args",
-)
 
 
 @dataclass
@@ -70,13 +60,14 @@ def compare_copy(copy: RestoredCopy, archive: ArchiveSummary, open_reader: Calla
     connection = server.without_login_triggers(copy.connection)
     name = copy.dump.manifest.artifact.name
     databases = archive.databases if copy.database is None else [copy.database]
-    every_value = _has_every_value(copy.dump.manifest)
+    manifest = copy.dump.manifest
+    has_value = requires_value(manifest.options, adopted="adopted_from" in manifest.origin)
     with dump_copy(copy, connection, len(databases)) as dumped:
         with copy.dump.begin(f"comparing the copy with {name}", tables_total=len(archive.tables)) as step:
             for database in databases:
                 key = database if copy.database is None else None
                 with _open_copy(copy, connection.with_database(database), archive.encodings.get(key)) as reader:
-                    _compare_database(result, reader, archive, key, open_reader, step, every_value)
+                    _compare_database(result, reader, archive, key, open_reader, step, has_value)
         if copy.database is not None:
             with connection.with_database(copy.database).open_session() as session:
                 result.notes += version_differences(copy.dump.manifest.source.extensions, installed_versions(session))
@@ -85,17 +76,6 @@ def compare_copy(copy: RestoredCopy, archive: ArchiveSummary, open_reader: Calla
     result.unproven += definitions.unproven
     result.notes += definitions.notes
     return result
-
-
-def _has_every_value(manifest: Manifest) -> bool:
-    """Return whether the dump has the values of all its sequences; False also if that is not known."""
-    options = manifest.options
-    sections = options.get("sections")
-    if "adopted_from" in manifest.origin or any(options.get(name) for name in _MAY_LACK_VALUES):
-        return False
-    if isinstance(sections, list) and sections and "data" not in sections:
-        return False
-    return bool(options.get("sequence_data")) or not (options.get("schema_only") or options.get("no_data"))
 
 
 def _open_copy(copy: RestoredCopy, connection: ConnectionParams, encoding: str | None) -> DatabaseReader:
@@ -123,12 +103,12 @@ def _compare_database(
     key: str | None,
     open_reader: Callable[[], ArchiveReader],
     step: Step,
-    every_value: bool,
+    has_value: Callable[[str, str], bool],
 ) -> None:
     """Compare tables, sequences, materialized views and large objects of one database.
 
     :param key: the database's name in the summary of a cluster, else None.
-    :param every_value: as for :func:`.compare_sequences`.
+    :param has_value: as for :func:`.compare_sequences`.
     """
     prefix = f"{key}: " if key else ""
     tables = [table for table in archive.tables if table.database == key]
@@ -143,7 +123,7 @@ def _compare_database(
             result.unproven.append(f"{name}: {compared.detail}")
         elif compared.detail:
             result.notes.append(f"{name}: {compared.detail}")
-    for name, detail in compare_sequences(reader, archive, key, every_value=every_value):
+    for name, detail in compare_sequences(reader, archive, key, has_value=has_value):
         result.differences.append(Difference("sequence value", f"{prefix}{name}", detail))
     for name, detail in compare_materialized_views(reader, archive, key):
         result.differences.append(Difference("materialized view data", f"{prefix}{name}", detail))

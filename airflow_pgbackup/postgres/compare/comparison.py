@@ -195,22 +195,27 @@ def _batches(tables: list[tuple[TableDigest, Relation]]) -> Iterator[list[int]]:
 
 
 def compare_sequences(
-    restored: DatabaseReader, summary: ArchiveSummary, database: str | None, *, every_value: bool = False
+    restored: DatabaseReader,
+    summary: ArchiveSummary,
+    database: str | None,
+    *,
+    has_value: Callable[[str, str], bool] = lambda schema, name: False,
 ) -> Iterator[tuple[str, str]]:
     """Yield name and difference of each sequence whose value differs from the dumped one.
 
-    :param every_value: the dump has the value of every sequence, except of extensions and unlogged ones. pg_dump leaves
-        out those of a standby that are unlogged.
+    :param has_value: returns whether the dump must have the value of a sequence, by schema and name. It is not asked
+        about those of extensions, and unlogged ones, whose values pg_dump leaves out on a standby.
     """
     dumped = {(value.schema, value.name): value for value in summary.sequences if value.database == database}
     relations = restored.relations()
     existing = [name for name in dumped if (relation := relations.get(name)) and relation.kind == "S"]
     for schema, name in dumped.keys() - set(existing):
         yield f"{schema}.{name}", "is missing after the restore"
-    if every_value:
-        for key, relation in sorted(relations.items()):
-            if relation.kind == "S" and key not in dumped and not (relation.of_extension or relation.unlogged):
-                yield f"{relation.schema}.{relation.name}", "has no value in the dump"
+    for key, relation in sorted(relations.items()):
+        if relation.kind != "S" or key in dumped or relation.of_extension or relation.unlogged:
+            continue
+        if has_value(*key):
+            yield f"{relation.schema}.{relation.name}", "has no value in the dump"
     for value in restored.sequences(existing):
         wanted = dumped[value.schema, value.name]
         if (value.last_value, value.is_called) != (wanted.last_value, wanted.is_called):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torture
+from builds import BUILDS, Build, each
 from psycopg import sql
 
 from airflow_pgbackup.backup import verification_run
@@ -366,6 +367,46 @@ def test_money_in_a_definition_that_another_server_reads_wrongly(
     rehearse_after("alter table film alter price set default '123', alter other set default 6")
     with pytest.raises(VerificationFailed, match=r"table public\.film its definition differs"):
         verify(reference=reference, repository=here, level="restore")
+
+
+@each(BUILDS)
+def test_sequences_whose_values_options_leave_out(build: Build, here: Repository) -> None:
+    """pg_dump writes the values of sequences of a table without its rows, so none is missed, and none is expected that
+    it does not write."""
+    statements = (
+        "create table t (a serial, b int generated always as identity, c text)",
+        "insert into t (c) values ('x')",
+        "create table other (a serial)",
+        "create sequence alone",
+        "create schema apart",
+        "create sequence apart.alone",
+    )
+    given = [
+        {"exclude_table_data": ["t"]},
+        {"exclude_table_data": ["public.alone", "OTHER"]},
+        {"exclude_table_data": ["apart.*", "t_b*"]},
+        {"exclude_table_data": ["(t|u)_[ab]_seq", '"other"']},
+        {"exclude_table_data": ["*"], "format": "plain"},
+        {"exclude_tables": ["t"]},
+        {"tables": ["t"]},
+        {"schemas": ["apart"]},
+    ]
+    if build.major >= 16:
+        given.append({"exclude_table_data_and_children": ["*.alone", "t"]})
+    if build.major >= 18:
+        given.append({"no_data": True, "sequence_data": True, "exclude_table_data": ["alone"]})
+    with PostgresServer(build.bin_dir) as server, server.params.connect() as session:
+        for statement in statements:
+            session.execute(statement.encode())
+        for options in given:
+            reference = dump_database(
+                connection=server.params,
+                server="test",
+                repository=here,
+                options=DumpOptions(**options),  # type: ignore[arg-type]
+                context=RunContext(settings=build.settings),
+            )
+            assert verify(reference=reference, repository=here, level="restore")["verified"] == "restore"
 
 
 def test_rounded_values_are_not_called_those_of_the_source(
