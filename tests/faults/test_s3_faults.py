@@ -651,6 +651,14 @@ def test_weak_etags(store: Store, repository: Repository) -> None:
         assert stream.read() == LARGE
 
 
+def test_weak_etags_of_parts(store: Store, repository: Repository) -> None:
+    """A store does not know a part by a weak ETag."""
+    fault = store.proxy.fault("UploadPart", "weaken", times=ALWAYS)
+    repository.write(KEY, io.BytesIO(LARGE))
+    assert fault.hits > 1
+    assert store.visible() == LARGE
+
+
 @pytest.mark.parametrize(
     ("operation", "fault"),
     [
@@ -924,6 +932,15 @@ def test_what_arrived_damaged_and_may_not_be_deleted_is_said(store: Store, repos
     store.proxy.fault("HeadObject", "shrink", times=ALWAYS, skip=1)
     with pytest.raises(OutcomeUnknown, match=r"differs from what was sent: 1 of \d+ bytes; it could not be removed"):
         repository.write(KEY, io.BytesIO(data))
+
+
+def test_prune_reports_objects_in_place_of_incomplete_uploads(store: Store, repository: Repository) -> None:
+    """A store may ignore ``?uploads``: its answer is not a list without uploads."""
+    objects = "<ListBucketResult><Name>b</Name><IsTruncated>false</IsTruncated></ListBucketResult>"
+    store.proxy.fault("ListMultipartUploads", "lie", body=objects, times=ALWAYS)
+    result = prune(repository=repository, policy=Policy(keep_last=1), dry_run=False, grace=timedelta(hours=1))
+    (note,) = cast("list[str]", result["notes"])
+    assert "the store cannot list them (it lists objects instead)" in note
 
 
 @pytest.mark.parametrize(

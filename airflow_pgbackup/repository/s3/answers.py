@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qs, urlsplit
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import BotoCoreError, ConnectionClosedError, ReadTimeoutError
@@ -32,6 +33,7 @@ MALFORMED = (ResponseParserError, ValueError, KeyError, TypeError, AttributeErro
 """The errors that botocore raises when a response does not have the expected form."""
 
 _CHUNK = 1 << 16
+_OBJECTS = b"<ListBucketResult"  # botocore ignores the root element, and would find no uploads
 
 _EXPECTED: Mapping[str, tuple[str, ...]] = {
     "HeadObject": ("ContentLength", "ETag", "LastModified"),
@@ -58,6 +60,12 @@ _EXPECTED_ITEMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 
 class MalformedAnswer(BotoCoreError):
     fmt = "unexpected answer from the store: {detail}"
+
+
+class NotUploads(BotoCoreError):
+    """The store has ignored ``?uploads``, and has listed objects."""
+
+    fmt = "it lists objects instead"
 
 
 class EndlessListing(BotoCoreError):
@@ -145,7 +153,10 @@ class _LimitedSession:
             raise MalformedAnswer(detail=f"Content-Length is {length[:100]}")
         # botocore reads the body of an error into memory even for GetObject.
         if request.method != "HEAD" and not (is_object and response.status_code < 300):
-            response.raw = _Body(_read(response.raw, request.url))
+            data = _read(response.raw, request.url)
+            if "uploads" in parse_qs(urlsplit(request.url).query, keep_blank_values=True) and _OBJECTS in data:
+                raise NotUploads
+            response.raw = _Body(data)
         return response
 
     def close(self) -> None:

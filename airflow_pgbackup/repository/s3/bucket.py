@@ -56,7 +56,7 @@ _LISTINGS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def quoted(etag: str) -> str:
-    """Return an ETag as a condition takes it. Proxies that compress mark one as weak, which no condition matches."""
+    """Return an ETag as conditions and lists of parts take it: a proxy that compresses marks it as weak."""
     strong = etag.removeprefix("W/")
     return strong if strong.startswith('"') else f'"{strong}"'
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_pgbackup.repository.s3.bucket import Bucket
+from airflow_pgbackup.repository.s3.bucket import Bucket, quoted
 from airflow_pgbackup.repository.s3.checksums import CHECKSUMS
 from airflow_pgbackup.threads import TICK, result_of
 
@@ -86,5 +86,5 @@ class Parts:
 
 def part_entry(number: int, answer: dict[str, Any]) -> dict[str, Any]:
     """Return the entry for CompleteMultipartUpload of a part, from the answer to its request."""
-    kept = {name: value for name, value in answer.items() if name == "ETag" or name in CHECKSUMS}
-    return {"PartNumber": number, **kept}
+    kept = {name: value for name, value in answer.items() if name in CHECKSUMS}
+    return {"PartNumber": number, "ETag": quoted(answer["ETag"]), **kept}

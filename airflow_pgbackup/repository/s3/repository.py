@@ -27,6 +27,7 @@ from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.catalogue import PIN_FILE
 from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite, missing
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
+from airflow_pgbackup.repository.s3.answers import NotUploads
 from airflow_pgbackup.repository.s3.bucket import Bucket, quoted
 from airflow_pgbackup.repository.s3.console import console_url
 from airflow_pgbackup.repository.s3.copying import copy_source
@@ -134,12 +135,15 @@ class S3Repository(Repository):
         with self._bucket.errors(f"cannot list incomplete uploads of {self.uri}"):
             try:
                 found += old_uploads(self._bucket, self._root, folder, older_than)
-            except ClientError as error:
-                if status_of(error) not in (405, 501) and code_of(error) != "NotImplemented":
-                    raise
+            except (ClientError, NotUploads) as error:
+                reason: object = error
+                if isinstance(error, ClientError):
+                    if status_of(error) not in (405, 501) and code_of(error) != "NotImplemented":
+                        raise
+                    reason = code_of(error) or status_of(error)
                 (say or printing(log.warning))(
                     f"incomplete uploads of {self.uri} are not swept: the store cannot list them "
-                    f"({code_of(error) or status_of(error)}); set a lifecycle rule for them in the store"
+                    f"({reason}); set a lifecycle rule for them in the store"
                 )
             if not prefix:
                 found += old_probes(self._bucket, self._root, older_than)
