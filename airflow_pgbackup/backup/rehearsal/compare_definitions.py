@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -116,11 +116,17 @@ def _with_strings_of(dump: RehearsedDump, env: Mapping[str, str]) -> Mapping[str
     return {**env, "PGOPTIONS": f"{env.get('PGOPTIONS', '')} -c standard_conforming_strings=off".strip()}
 
 
-def compare_definitions(copy: RestoredCopy, connection: ConnectionParams, dumped: ToolProcess) -> ComparedDefinitions:
+def compare_definitions(
+    copy: RestoredCopy,
+    connection: ConnectionParams,
+    dumped: ToolProcess,
+    money: Collection[tuple[str | None, str, str]],
+) -> ComparedDefinitions:
     """Compare the definition of every object.
 
     :param connection: to the copy's server.
     :param dumped: of :func:`dump_copy`.
+    :param money: as for :func:`.compare_objects`.
     """
     manifest = copy.dump.manifest
     notes: list[str] = []
@@ -135,7 +141,7 @@ def compare_definitions(copy: RestoredCopy, connection: ConnectionParams, dumped
     if manifest.series.database is None:
         notes.append("owners, privileges and comments of large objects are not compared in the dump of a cluster")
     archived, restored = _both_sides(copy, connection, dumped)
-    found = compare_objects(archived, restored, definitions=exact)
+    found = compare_objects(archived, restored, definitions=exact, money=money)
     differences, unproven = _separate_unproven(found, ignore_added=bool(manifest.options.get("filters")))
     return ComparedDefinitions(differences=differences, unproven=unproven, notes=notes)
 

@@ -62,16 +62,18 @@ def compare_copy(copy: RestoredCopy, archive: ArchiveSummary, open_reader: Calla
     databases = archive.databases if copy.database is None else [copy.database]
     manifest = copy.dump.manifest
     has_value = requires_value(manifest.options, adopted="adopted_from" in manifest.origin)
+    money: set[tuple[str | None, str, str]] = set()
     with dump_copy(copy, connection, len(databases)) as dumped:
         with copy.dump.begin(f"comparing the copy with {name}", tables_total=len(archive.tables)) as step:
             for database in databases:
                 key = database if copy.database is None else None
                 with _open_copy(copy, connection.with_database(database), archive.encodings.get(key)) as reader:
                     _compare_database(result, reader, archive, key, open_reader, step, has_value)
+                    money |= {(key, each.schema, each.name) for each in reader.relations().values() if each.money}
         if copy.database is not None:
             with connection.with_database(copy.database).open_session() as session:
                 result.notes += version_differences(copy.dump.manifest.source.extensions, installed_versions(session))
-        definitions = compare_definitions(copy, connection, dumped)
+        definitions = compare_definitions(copy, connection, dumped, money)
     result.differences += definitions.differences
     result.unproven += definitions.unproven
     result.notes += definitions.notes

@@ -64,7 +64,7 @@ _LACKING: list[tuple[re.Pattern[str], str]] = [
             "Rehearse in a throwaway server, or connect to the scratch server as a superuser.",
         ),
         (
-            r"invalid input syntax for type money",
+            r"(?:invalid input syntax|value \".*\" is out of range) for type money",
             "Values of type money are written as the source's lc_monetary says: rehearse on a server with the same "
             "lc_monetary (scratch_conn_id, --scratch).",
         ),

@@ -370,6 +370,45 @@ def test_money_in_a_definition_that_another_server_reads_wrongly(
 
 
 @each(BUILDS)
+@pytest.mark.parametrize("format", ["custom", "plain"])
+def test_money_in_bounds_that_another_server_reads_wrongly(
+    format: str, build: Build, here: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements = (
+        "create table film (price money, kind text) partition by range (price)",
+        "create table cheap partition of film for values from ('1.23') to ('2.34')",
+        "create table other (kind text) partition by list (kind)",
+        "create table first partition of other for values in ('1')",
+    )
+    detach = "alter table {0} detach partition {1}; alter table {0} attach partition {1} for values {2}"
+    context = RunContext(settings=build.settings)
+    with PostgresServer(build.bin_dir) as server, server.params.connect() as session:
+        session.execute("create database shop")
+        database = server.params.with_database("shop")
+        with database.connect() as shop:
+            for statement in statements:
+                shop.execute(statement.encode())
+        options = DumpOptions(format=format)  # type: ignore[arg-type]
+        reference = dump_database(connection=database, server="test", repository=here, options=options, context=context)
+    rehearse = verification_run.rehearse
+
+    def rehearse_after(*changes: str) -> None:
+        def misread(server: ConnectionParams) -> None:
+            with server.with_database("shop").connect() as session:
+                for statement in changes:
+                    session.execute(statement.encode())
+
+        monkeypatch.setattr(verification_run, "rehearse", partial(rehearse, on_restored=misread))
+
+    rehearse_after(detach.format("film", "cheap", "from ('123') to ('234')"))
+    with pytest.raises(NotProven, match=r"table attach public\.cheap differs, perhaps because of another lc_monetary"):
+        verify(reference=reference, repository=here, level="restore", context=context)
+    rehearse_after(detach.format("other", "first", "in ('2')"))
+    with pytest.raises(VerificationFailed, match=r"table attach public\.first its definition differs"):
+        verify(reference=reference, repository=here, level="restore", context=context)
+
+
+@each(BUILDS)
 def test_sequences_whose_values_options_leave_out(build: Build, here: Repository) -> None:
     """pg_dump writes the values of sequences of a table without its rows, so none is missed, and none is expected that
     it does not write."""

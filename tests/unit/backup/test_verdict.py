@@ -13,6 +13,8 @@ from airflow_pgbackup.errors import NotProven, ToolError, VerificationFailed
     ("message", "verdict", "hint"),
     [
         ('invalid input syntax for type money: "R$ 1.234,50"', NotProven, "lc_monetary"),
+        ('value "90,000,000,000,000,000.00" is out of range for type money', NotProven, "lc_monetary"),
+        ('value "99999999999" is out of range for type integer', VerificationFailed, None),
         ('invalid input syntax for type integer: "x"', VerificationFailed, None),
         ('security label provider "anon" is not loaded', NotProven, "preloads the library"),
         ('invalid value for parameter "default_toast_compression": "lz4"', NotProven, "accepts the setting"),

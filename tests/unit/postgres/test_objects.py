@@ -88,3 +88,20 @@ def test_definitions_that_differ_in_values_of_type_money(
     before, after = (toc_objects([entry("film", text, kind)]) for text in (dumped, restored))
     (found,) = compare_objects(before, after, definitions=True)
     assert found.only_money is only_money
+
+
+@pytest.mark.parametrize(
+    ("dumped", "restored", "money", "only_money"),
+    [
+        ("FROM ('$1.23') TO ('$2.00')", "FROM ('$123.00') TO ('$200.00')", "film", True),
+        ("IN (NULL, '-$1.23')", "IN (NULL, '-$123.00')", "film", True),
+        ("FROM ('$1.23', 1) TO ('$2.00', 1)", "FROM ('$123.00', 1) TO ('$200.00', 2)", "film", False),
+        ("FROM ('$1.23') TO ('$2.00')", "FROM ('$123.00') TO (MAXVALUE)", "film", False),
+        ("FROM ('$1.23') TO ('$2.00')", "FROM ('$123.00') TO ('$200.00')", "other", False),
+    ],
+)
+def test_bounds_that_differ_in_values_of_type_money(dumped: str, restored: str, money: str, only_money: bool) -> None:
+    attach = "ALTER TABLE ONLY public.p ATTACH PARTITION public.film FOR VALUES {};"
+    before, after = (toc_objects([entry("film", attach.format(text), "TABLE ATTACH")]) for text in (dumped, restored))
+    (found,) = compare_objects(before, after, definitions=True, money={(None, "public", money)})
+    assert found.only_money is only_money
