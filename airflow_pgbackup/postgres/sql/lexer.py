@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.postgres.sql.statement import Statement, excerpt, take_statement
+from airflow_pgbackup.postgres.sql.names import client_encoding
+from airflow_pgbackup.postgres.sql.statement import Statement, escapes_in, excerpt, take_statement
 from airflow_pgbackup.postgres.sql.window import CHUNK, Window
 
 __all__ = ["CHUNK", "Comment", "CopyData", "Event", "MetaCommand", "SqlLexer", "Statement"]
@@ -88,6 +89,7 @@ class SqlLexer:
     def __init__(self, source: Readable, *, chunk_size: int = CHUNK) -> None:
         self._window = Window(source, chunk_size)
         self.standard_strings = True
+        self._escapes = escapes_in("")
         self.trailing = b""
 
     @property
@@ -105,11 +107,11 @@ class SqlLexer:
             elif begin == b"--":
                 yield Comment(*self._line())
             else:
-                statement = take_statement(self._window, standard_strings=self.standard_strings)
+                statement = take_statement(self._window, standard_strings=self.standard_strings, escapes=self._escapes)
                 if statement.copies:
                     yield from self._copy(statement)
                 else:
-                    self._note_string_mode(statement)
+                    self._note_settings(statement)
                     yield statement
 
     def _skip_space(self) -> bool:
@@ -141,7 +143,10 @@ class SqlLexer:
         window.position = end + 1
         return text, offset
 
-    def _note_string_mode(self, statement: Statement) -> None:
+    def _note_settings(self, statement: Statement) -> None:
+        """Note the settings on which the end of a string depends."""
+        if statement.words[:1] == (b"SET",) and (encoding := client_encoding(statement.text)):
+            self._escapes = escapes_in(encoding)
         if statement.words[:2] == (b"SET", b"STANDARD_CONFORMING_STRINGS"):
             mode = _STRING_MODE.match(statement.text)
             if not mode:

@@ -29,6 +29,20 @@ _FUNCTION = re.compile(rb"CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) ")
 # Repetitions are limited, because re keeps state for each one until the match ends.
 _ESCAPES = re.compile(rb"[^'\\]*(?:(?:\\.|'')[^'\\]*){0,1000}", re.DOTALL)
 
+# In these encodings a backslash can be the last byte of a character; see pg_wchar_table in src/common/wchar.c.
+_SJIS = rb"[\x80-\xa0\xe0-\xff]."
+_TWO_BYTES = rb"[\x80-\xff]."
+_CHARACTERS = {
+    "SJIS": _SJIS,
+    "SHIFT_JIS_2004": _SJIS,
+    "BIG5": _TWO_BYTES,
+    "GBK": _TWO_BYTES,
+    "UHC": _TWO_BYTES,
+    "GB18030": _TWO_BYTES,  # those of four bytes look like two of two bytes
+    "JOHAB": rb"(?:\x8f..|[\x80-\x8e\x90-\xff].)",
+}
+_LONGEST = 4  # bytes: a backslash and a character
+
 # Nearly every list of values, in one step: a row of an --inserts dump takes one match instead of one for each field.
 # Anything unusual (escape strings, dollar quotes, nesting) ends the match and is read token by token.
 _VALUES = rb"[^'\"$\\;()/-]*(?:(?:(?<![Ee])'[^'\\]*'|-(?!-)|/(?!\*))[^'\"$\\;()/-]*){0,2000}"
@@ -65,13 +79,24 @@ def excerpt(text: bytes, limit: int = 100) -> str:
     return line if len(line) <= limit else line[:limit] + "..."
 
 
-def take_statement(window: Window, *, standard_strings: bool) -> Statement:
+def escapes_in(encoding: str) -> re.Pattern[bytes]:
+    """Return the expression for a part of a string with escapes, in the client's encoding."""
+    if (character := _CHARACTERS.get(encoding.upper())) is None:
+        return _ESCAPES
+    single = rb"[^'\\\x80-\xff]" if character != _SJIS else rb"[^'\\\x80-\xa0\xe0-\xff]"
+    either = rb"(?:" + single + rb"|" + character + rb")"
+    escaped = rb"\\(?:[^\x80-\xff]|" + either + rb")"
+    return re.compile(rb"(?:" + either + rb"|" + escaped + rb"|''){0,1000}", re.DOTALL)
+
+
+def take_statement(window: Window, *, standard_strings: bool, escapes: re.Pattern[bytes] = _ESCAPES) -> Statement:
     """Take the statement at the window's position, and with an INSERT the similar ones that are in memory.
 
     :param standard_strings: ``standard_conforming_strings`` of the server: no backslash escapes in plain strings.
+    :param escapes: of :func:`escapes_in`.
     :raises VerificationFailed: the input ends within the statement, or it has a backslash outside quotes.
     """
-    statement = _Scan(window, standard_strings).run()
+    statement = _Scan(window, standard_strings, escapes).run()
     return _with_likes(window, statement) if statement.values and statement.groups == 1 else statement
 
 
@@ -87,9 +112,10 @@ def _with_likes(window: Window, insert: Statement) -> Statement:
 
 
 class _Scan:
-    def __init__(self, window: Window, standard_strings: bool) -> None:
+    def __init__(self, window: Window, standard_strings: bool, escapes: re.Pattern[bytes]) -> None:
         self._window = window
         self._standard_strings = standard_strings
+        self._escapes = escapes
         self._offset = window.offset
         self._start = window.position  # of the part of the statement that is in memory
         self._head = b""  # its beginning, once it is too long for memory
@@ -199,15 +225,17 @@ class _Scan:
             self._skip_past(b"'")
             return
         while True:
-            if match := _ESCAPES.match(window.buffer, window.position):
+            begin = window.position
+            if match := self._escapes.match(window.buffer, begin):
                 window.position = match.end()
-            pair = window.buffer[window.position : window.position + 2]
-            if len(pair) < 2 and self._more():
-                continue
-            if pair[:1] == b"'" and pair != b"''":
+            rest = window.buffer[window.position : window.position + _LONGEST]
+            if rest[:1] == b"'" and len(rest) > 1 and rest[1:2] != b"'":
                 window.position += 1
                 return
-            if len(pair) < 2:
+            if len(rest) == _LONGEST:
+                continue
+            moved = window.position > begin
+            if not self._more() and not moved:
                 self._unfinished()
 
     def _dollar(self) -> None:

@@ -329,6 +329,31 @@ def test_the_database_of_connect(argument: str, database: str) -> None:
     assert connected_database(argument.encode(), NameDecoder()) == database
 
 
+@pytest.mark.parametrize("chunk_size", CHUNKS)
+@pytest.mark.parametrize(
+    ("encoding", "character"),
+    [
+        ("SJIS", "表"),
+        ("SHIFT_JIS_2004", "表"),
+        ("BIG5", "功"),
+        ("GBK", "乗"),
+        ("GB18030", "乗"),
+        ("UHC", None),
+        ("JOHAB", None),
+    ],
+)
+@pytest.mark.parametrize("value", ["{}", r"{}\\", r"\\{}", r"a\\{}''b", r"\{}", "''{}", r"{}{}\'"])
+def test_characters_that_end_with_a_backslash(
+    encoding: str, character: str | None, value: str, chunk_size: int
+) -> None:
+    data = character.encode(encoding) if character else b"\x95\\"
+    assert data[1:] == b"\\"
+    statement = b"COMMENT ON TABLE t IS E'" + value.encode().replace(b"{}", data) + b"';"
+    setting = f"SET client_encoding = '{encoding}';".encode()
+    found = lex(setting + b"\n" + statement + b"\nSELECT 1;\n", chunk_size)
+    assert found == [("statement", setting), ("statement", statement), ("statement", b"SELECT 1;")]
+
+
 @pytest.mark.parametrize(
     ("encoding", "data", "text"),
     [
