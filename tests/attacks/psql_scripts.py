@@ -114,8 +114,20 @@ COMMANDS = [
     r"\drop_everything `touch {marker}`",
 ]
 
-# Places where psql sees the command, and our lexer a part of a comment, of COPY data or of a string.
+# Places where psql sees the command, and our lexer a part of a string.
 HIDDEN = {
+    "after a string, by a function": (
+        b"SET standard_conforming_strings = off;\n"
+        b"CREATE FUNCTION pg_temp.f() RETURNS text LANGUAGE sql AS $$\n"
+        b"SELECT pg_catalog.set_config('standard_' || 'conforming_strings', 'on', false) $$;\n"
+        b"SELECT pg_temp.f();\n"
+        b"SELECT 'a\\';\nCOMMAND\n--';\n"
+    ),
+    "after a NUL": b"SELECT 'a' \0'\nCOMMAND\n';\n",
+}
+
+# Places where both see it, or where our lexer finds that psql reads something else.
+SEEN = {
     "after a comment that CR ends": b"-- text\rCOMMAND\n",
     "after a comment that CR ends, in a statement": b"SELECT 1 -- text\rCOMMAND\n;\n",
     "after COPY data that a CR LF ends": b"COPY public.t (line) FROM stdin;\n1\r\n\\.\r\nCOMMAND\n\\.\n",
@@ -136,11 +148,6 @@ HIDDEN = {
         b"SELECT 'a\\';\nCOMMAND\n--';\n"
     ),
     "after a string, by the client's encoding": b"SET client_encoding = 'SJIS';\nSELECT E'\x95\\';\nCOMMAND\n--';\n",
-    "after a NUL": b"SELECT 'a' \0'\nCOMMAND\n';\n",
-}
-
-# Places where both see it.
-SEEN = {
     "on a line": b"COMMAND\n",
     "after a statement": b"SELECT 1; COMMAND\n",
     "at the end of a statement": b"SELECT 1 COMMAND\n",

@@ -252,7 +252,7 @@ def test_restore_of_a_cluster_runs_no_hidden_command(
     build: Build, where: str, server: Callable[[Build], PostgresServer], target: Target, tmp_path: Path
 ) -> None:
     repository = local(tmp_path / "repository")
-    script = target.attack(HIDDEN["after a comment that CR ends, in a statement"])
+    script = target.attack(HIDDEN["after a string, by a function"])
     dump = cluster_dump(**{where: script})  # type: ignore[arg-type]
     reference = planted(repository, tmp_path / "directory", dump, None)
     with pytest.raises(PgBackupError) as error:
@@ -318,7 +318,7 @@ def test_a_rehearsal_of_a_cluster_runs_no_hidden_command(
 ) -> None:
     uncontained(monkeypatch)
     build, repository = BUILDS[-1], local(tmp_path / "repository")
-    script = target.attack(HIDDEN["after a string, by set_config"])
+    script = target.attack(HIDDEN["after a string, by a function"])
     dump = cluster_dump(build.major, **{where: script})  # type: ignore[arg-type]
     reference = planted(repository, tmp_path / "directory", dump, None)
     with pytest.raises(VerificationFailed, match=r"cannot be restored: psql failed.*\\unrestrict"):

@@ -1,8 +1,7 @@
 """Running a script from outside in psql; every such script goes through this module.
 
-Only psql's own parsing of a script counts. psql ends a comment at a carriage return, COPY data at ``\\.`` before CR LF,
-a string according to settings that the server reports, and a character according to the client's encoding; our lexer
-can see other commands than psql does. So nothing here relies on an inspection of the script:
+Only psql's own parsing of a script counts. psql ends a line at a NUL, and a string according to settings that the
+server reports; our lexer can see other commands than psql does. So nothing here relies on an inspection of the script:
 
 * psql is in restricted mode from its first line, by a random key. It then refuses every command but ``\\unrestrict``,
   which needs the key. https://www.postgresql.org/docs/current/app-psql.html, CVE-2025-8714

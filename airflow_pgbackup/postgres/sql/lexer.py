@@ -29,13 +29,18 @@ _LINE_LIMIT = 1 << 16  # bytes of a comment or backslash command; the rest of a 
 _TRAILING_LIMIT = 64
 _SPACE = re.compile(rb"[ \t\r\n\f\v]*")
 _STRING_MODE = re.compile(rb"(?i)SET\s+standard_conforming_strings\s*(?:=|\sTO\s)\s*('?)(on|off)\1\s*;\Z")
+_SETTING = ((b"SET",), (b"RESET",), (b"SELECT",), (b"DO",))
+_LINE_END = re.compile(rb"\n")
+_COMMENT_END = re.compile(rb"[\n\r]")  # as for psql and the server
 _FEW = 50
 _COPY_END = b"\n\\.\n"
+_COPY_END_CR = b"\n\\.\r\n"
+_COPY_ENDS = re.compile(rb"\n\\\.\r?\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Comment:
-    """A ``--`` line outside statements, without its line end."""
+    """A ``--`` comment outside statements, without its line end, which may be a carriage return."""
 
     text: bytes
     offset: int
@@ -101,11 +106,11 @@ class SqlLexer:
         while self._skip_space():
             begin = self._window.peek(2)
             if begin[:1] == b"\\":
-                line, offset = self._line()
+                line, offset = self._line(_LINE_END)
                 name, _, argument = line[1:].partition(b" ")
                 yield MetaCommand(name, argument, offset)
             elif begin == b"--":
-                yield Comment(*self._line())
+                yield Comment(*self._line(_COMMENT_END))
             else:
                 statement = take_statement(self._window, standard_strings=self.standard_strings, escapes=self._escapes)
                 if statement.copies:
@@ -129,25 +134,25 @@ class SqlLexer:
                 self.trailing = trailing
                 return False
 
-    def _line(self) -> tuple[bytes, int]:
-        """Take the rest of the line; return its text and its offset."""
+    def _line(self, ends: re.Pattern[bytes]) -> tuple[bytes, int]:
+        """Take the rest of the line, up to what `ends` matches; return its text and its offset."""
         window = self._window
         offset = window.offset
         text = b""
-        while (end := window.buffer.find(b"\n", window.position)) < 0:
+        while (match := ends.search(window.buffer, window.position)) is None:
             text = (text + window.buffer[window.position :])[:_LINE_LIMIT]
             window.position = len(window.buffer)
             if not window.fill(window.position):
                 raise VerificationFailed(f"the dump ends inside the line that begins at byte {offset}")
-        text = (text + window.buffer[window.position : end])[:_LINE_LIMIT]
-        window.position = end + 1
+        text = (text + window.buffer[window.position : match.start()])[:_LINE_LIMIT]
+        window.position = match.end()
         return text, offset
 
     def _note_settings(self, statement: Statement) -> None:
         """Note the settings on which the end of a string depends."""
         if statement.words[:1] == (b"SET",) and (encoding := client_encoding(statement.text)):
             self._escapes = escapes_in(encoding)
-        if statement.words[:2] == (b"SET", b"STANDARD_CONFORMING_STRINGS"):
+        if statement.words[:1] in _SETTING and b"standard_conforming_strings" in statement.text.lower():
             mode = _STRING_MODE.match(statement.text)
             if not mode:
                 raise VerificationFailed(
@@ -174,12 +179,17 @@ class SqlLexer:
         while True:
             end = _find_copy_end(window.buffer, search_from)
             if end >= 0:
+                if window.buffer[end + 3 : end + 4] == b"\r":  # psql ends the data there too
+                    raise VerificationFailed(
+                        f"an end marker with a carriage return in the table data of the statement at byte "
+                        f"{statement.offset}, which pg_dump never writes: {excerpt(statement.text)}"
+                    )
                 window.position = end + len(_COPY_END)
                 if end >= start:
                     yield window.buffer[start : end + 1]
                 return
-            # The last three bytes can be the beginning of the end marker.
-            window.position = keep_from = max(start - 1, len(window.buffer) - 3)
+            # The last four bytes can be the beginning of the end marker.
+            window.position = keep_from = max(start - 1, len(window.buffer) - 4)
             if start < keep_from:
                 yield window.buffer[start:keep_from]
             if not window.fill(keep_from):
@@ -202,7 +212,8 @@ def _find_copy_end(buffer: bytes, start: int) -> int:
         position = buffer.find(b"\\", position)
         if position < 0:
             return -1
-        if position > start and buffer.startswith(_COPY_END, position - 1):
+        if position > start and buffer.startswith((_COPY_END, _COPY_END_CR), position - 1):
             return position - 1
         position += 1
-    return buffer.find(_COPY_END, max(position - 2, start))
+    match = _COPY_ENDS.search(buffer, max(position - 2, start))
+    return match.start() if match else -1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.sql.window import Window
@@ -24,6 +25,10 @@ _DOLLAR_TAG_BEGUN = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]{0
 _COMMENT_BOUND = re.compile(rb"/\*|\*/")
 _IDENTIFIER_END = re.compile(rb"[A-Za-z0-9_$\x80-\xff]\Z")
 _ESCAPE_STRING = re.compile(rb"(?:\A|[^A-Za-z0-9_$\x80-\xff])[Ee]\Z")
+_LINE_END = re.compile(rb"[\n\r]")
+_STRING_SPACE = re.compile(rb"(?:[ \t\n\r\f\v]|--[^\n\r]*(?=[\n\r]))*")
+_GAP = 1 << 12  # bytes after a string
+_AFTER_DOLLAR_QUOTE = re.compile(rb"[A-Za-z0-9_$'\x80-\xff]")
 _FUNCTION = re.compile(rb"CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) ")
 
 # Repetitions are limited, because re keeps state for each one until the match ends.
@@ -167,7 +172,8 @@ class _Scan:
             self._groups = 0
             self._plain_rows()
         elif word == b"STDIN" and self._last_word == b"FROM" and self._words[0] == b"COPY":
-            self._copies = True
+            # A second FROM is in a condition, perhaps after the words that are kept.
+            self._copies = self._words[-2:] == [b"FROM", b"STDIN"] and self._words.count(b"FROM") == 1
         elif self._opens_block(word):
             self._blocks += 1
         elif self._blocks and word == b"END":
@@ -192,7 +198,7 @@ class _Scan:
         elif token == b"$":
             self._dollar()
         elif token == b"--":
-            self._skip_past(b"\n")
+            self._line_comment()
         elif token == b"/*":
             self._comment()
         elif token == b"\\":
@@ -219,6 +225,31 @@ class _Scan:
     # Each of the following is called directly after its opening token.
 
     def _string(self) -> None:
+        self._string_part()
+        self._check_string_ends()
+
+    def _check_string_ends(self) -> None:
+        """Check that a string does not go on in another line: psql and the server then disagree about its escapes.
+
+        psql reads line by line, so for it the second part is a string of its own, unless a carriage return is between.
+
+        :raises VerificationFailed: it does.
+        """
+        window = self._window
+        while True:
+            limit = window.position + _GAP
+            end = match.end() if (match := _STRING_SPACE.match(window.buffer, window.position, limit)) else limit
+            rest = window.buffer[end : end + 2]
+            if end == limit or (rest == b"--" and len(window.buffer) > limit):
+                self._refuse(f"more than {_GAP} bytes of white space and comments after a string")
+            if rest not in (b"", b"-", b"--"):
+                break
+            if not self._more():
+                return
+        if rest[:1] == b"'" and _LINE_END.search(window.buffer, window.position, end):
+            self._refuse("a string that goes on in another line")
+
+    def _string_part(self) -> None:
         window = self._window
         before = window.buffer[max(self._start, window.position - 3) : window.position - 1]
         if self._standard_strings and not _ESCAPE_STRING.search(before):
@@ -241,7 +272,7 @@ class _Scan:
     def _dollar(self) -> None:
         window = self._window
         if _IDENTIFIER_END.search(window.buffer[max(self._start, window.position - 2) : window.position - 1]):
-            return  # a dollar inside an identifier
+            self._refuse("a dollar sign directly after a number or a dollar quote")
         window.position -= 1
         while _DOLLAR_TAG_BEGUN.match(window.buffer, window.position) and self._more():
             pass
@@ -249,6 +280,10 @@ class _Scan:
         if match:
             window.position = match.end()
             self._skip_past(match.group())
+            if window.position == len(window.buffer):
+                self._more()
+            if _AFTER_DOLLAR_QUOTE.match(window.buffer, window.position):
+                self._refuse("text directly after a dollar quote")
         else:  # a parameter, $1
             window.position += 1
 
@@ -271,6 +306,14 @@ class _Scan:
             self._need_more()
         window.position = found + len(mark)
 
+    def _line_comment(self) -> None:
+        # psql and the server end a comment at a carriage return too.
+        window = self._window
+        while (match := _LINE_END.search(window.buffer, window.position)) is None:
+            window.position = len(window.buffer)
+            self._need_more()
+        window.position = match.end()
+
     def _need_more(self) -> None:
         if not self._more():
             self._unfinished()
@@ -287,6 +330,12 @@ class _Scan:
             return False
         self._start = 0
         return True
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise VerificationFailed(
+            f"{what} before byte {self._window.offset}, which pg_dump never writes, in the statement at byte "
+            f"{self._offset}: {excerpt(self._text())}"
+        )
 
     def _unfinished(self) -> None:
         raise VerificationFailed(

@@ -258,6 +258,34 @@ def test_a_script_that_ends_the_transaction_itself_changes_nothing(
 
 
 @pytest.mark.parametrize(
+    "hidden",
+    [
+        "-- text\rEND;\n",
+        "SELECT 1 -- text\r; END;\n",
+        "SELECT E'a'\n'b\\''; COMMIT; SELECT 1 AS \"'\";\n--\";\n",
+        "SELECT E'a'\r'b\\''; COMMIT; --';\n",
+        "COPY public.precious (a) FROM stdin;\n\\.\r\nCOMMIT;\n\\.\n",
+    ],
+    ids=["comment", "comment in a statement", "continued string", "string continued after CR", "COPY data"],
+)
+def test_a_script_that_hides_the_end_of_the_transaction_changes_nothing(
+    hidden: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    (tmp_path / "dumps").mkdir()
+    (tmp_path / "dumps" / "x.sql").write_bytes(
+        b"--\n-- PostgreSQL database dump\n--\n\n-- Dumped from database version 18.0\n\n"
+        b"CREATE TABLE public.a (x integer);\n" + hidden.encode() + b"\nSELECT 1/0;\n"
+        b"--\n-- PostgreSQL database dump complete\n--\n\n"
+    )
+    repository = local(tmp_path / "repository")
+    adopted: Any = adopt(repository=repository, sources=[tmp_path / "dumps" / "x.sql"], server="old", database="x")
+    target = fresh_database(server18, None, "create table precious as select 1 as a")
+    with pytest.raises(VerificationFailed, match="which pg_dump never writes"):
+        restored(adopted["adopted"][0], repository, target, mode="into_existing")
+    assert value(target, "select to_regclass('a')") is None
+
+
+@pytest.mark.parametrize(
     "forged",
     [
         b"COMMIT; SELECT 1/0;",

@@ -216,6 +216,48 @@ def test_an_end_within_an_event_is_an_error(text: str, chunk_size: int) -> None:
         lex("SELECT 1;\n" + text, chunk_size)
 
 
+READ_DIFFERENTLY_BY_PSQL = {
+    "an escape string that goes on": "SELECT E'a'\n'b\\''; COMMIT; SELECT \"'\";",
+    "an escape string that goes on after a carriage return": "SELECT E'a'\r'b\\''; COMMIT; --';",
+    "an escape string that goes on after a comment": "SELECT E'a' -- text\n -- text\r\n 'b\\''; COMMIT; --';",
+    "an escape string that goes on in parentheses": "INSERT INTO t VALUES (E'a\\\\'\n'b\\''); COMMIT; --');",
+    "much white space after a string": "SELECT E'a'" + " " * 5000 + "\n'b\\''; COMMIT; --';",
+    "a dollar quote after a number": "SELECT 1$a$ ' $a$; COMMIT; --';",
+    "a dollar quote after a parameter": "SELECT $1$a$ ' $a$; COMMIT; --';",
+    "a dollar quote after a dollar quote": "SELECT $a$x$a$$b$ ' $b$; COMMIT; --';",
+    "an escape string after a dollar quote": "DO LANGUAGE $a$sql$a$E'\\''; COMMIT; --';",
+    "COPY data that ends before a carriage return": "COPY t (a) FROM stdin;\n1\n\\.\r\nCOMMIT;\n\\.\n",
+    "COPY data that is empty before a carriage return": "COPY t (a) FROM stdin;\n\\.\r\nCOMMIT;\n\\.\n",
+    "a setting of the session": "SET SESSION standard_conforming_strings = on;",
+    "a setting that is reset": "RESET standard_conforming_strings;",
+    "a setting by a function": "SELECT pg_catalog.set_config('Standard_Conforming_Strings', 'on', false);",
+}
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 1 << 20])
+@pytest.mark.parametrize("text", READ_DIFFERENTLY_BY_PSQL.values(), ids=READ_DIFFERENTLY_BY_PSQL.keys())
+def test_what_psql_reads_differently_is_an_error(text: str, chunk_size: int) -> None:
+    with pytest.raises(VerificationFailed, match=r"pg_dump never writes|white space and comments after a string"):
+        lex(f"SELECT 1;\n{text}\n", chunk_size)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 1 << 20])
+def test_carriage_returns_end_comments_but_not_values(chunk_size: int) -> None:
+    copied = "COPY t (a) FROM stdin;\n1\\r\n\r\n\\\\.\r\n\\.\n"
+    text = f"-- a\rCOMMIT;\nSELECT 1 -- b\r; COMMIT;\nINSERT INTO t VALUES ('a\r''\n''b'), (E'\\r\r');\n{copied}"
+    assert [part for kind, part in lex(text, chunk_size) if kind == "statement"] == [
+        b"COMMIT;",
+        b"SELECT 1 -- b\r;",
+        b"COMMIT;",
+        b"INSERT INTO t VALUES ('a\r''\n''b'), (E'\\r\r');",
+    ]
+
+
+def test_copy_with_a_condition_takes_no_data() -> None:
+    text = "COPY public.t (a) FROM '/dev/null' WHERE a IS DISTINCT FROM stdin;\nCOMMIT;\n"
+    assert [part for _, part in lex(text)] == [part.encode() for part in text.splitlines()]
+
+
 def test_the_error_names_the_statement_and_its_offset() -> None:
     with pytest.raises(VerificationFailed, match=r"inside the table data .* byte 10: COPY public.t \(a\) FROM stdin;"):
         lex("SELECT 1;\nCOPY public.t (a) FROM stdin;\n1\n")
