@@ -434,6 +434,7 @@ def test_sequences_whose_values_options_leave_out(build: Build, here: Repository
         given.append({"exclude_table_data_and_children": ["*.alone", "t"]})
     if build.major >= 18:
         given.append({"no_data": True, "sequence_data": True, "exclude_table_data": ["alone"]})
+    context = RunContext(settings=build.settings)
     with PostgresServer(build.bin_dir) as server, server.params.connect() as session:
         for statement in statements:
             session.execute(statement.encode())
@@ -443,9 +444,10 @@ def test_sequences_whose_values_options_leave_out(build: Build, here: Repository
                 server="test",
                 repository=here,
                 options=DumpOptions(**options),  # type: ignore[arg-type]
-                context=RunContext(settings=build.settings),
+                context=context,
             )
-            assert verify(reference=reference, repository=here, level="restore")["verified"] == "restore"
+            found = verify(reference=reference, repository=here, level="restore", context=context)
+            assert found["verified"] == "restore"
 
 
 def test_rounded_values_are_not_called_those_of_the_source(
