@@ -29,7 +29,9 @@ _LINE_LIMIT = 1 << 16  # bytes of a comment or backslash command; the rest of a 
 _TRAILING_LIMIT = 64
 _SPACE = re.compile(rb"[ \t\r\n\f\v]*")
 _STRING_MODE = re.compile(rb"(?i)SET\s+standard_conforming_strings\s*(?:=|\sTO\s)\s*('?)(on|off)\1\s*;\Z")
-_SETTING = ((b"SET",), (b"RESET",), (b"SELECT",), (b"DO",))
+_STRINGS_DEPEND_ON = frozenset({b"STANDARD_CONFORMING_STRINGS", b"CLIENT_ENCODING", b"NAMES", b"ALL"})
+_QUOTED_SETTING = re.compile(rb'(?i)"(?:standard_conforming_strings|client_encoding)"|U&"')
+_SETTING = re.compile(rb"(?i)standard_conforming_strings|client_encoding")
 _LINE_END = re.compile(rb"\n")
 _COMMENT_END = re.compile(rb"[\n\r]")  # as for psql and the server
 _FEW = 50
@@ -150,15 +152,14 @@ class SqlLexer:
 
     def _note_settings(self, statement: Statement) -> None:
         """Note the settings on which the end of a string depends."""
-        if statement.words[:1] == (b"SET",) and (encoding := client_encoding(statement.text)):
+        if encoding := client_encoding(statement.text):
             self._escapes = escapes_in(encoding)
-        if statement.words[:1] in _SETTING and b"standard_conforming_strings" in statement.text.lower():
-            mode = _STRING_MODE.match(statement.text)
-            if not mode:
-                raise VerificationFailed(
-                    f"{excerpt(statement.text)!r} at byte {statement.offset}, which pg_dump never writes"
-                )
+        elif mode := _STRING_MODE.match(statement.text):
             self.standard_strings = mode[2].lower() == b"on"
+        elif _changes_strings(statement):
+            raise VerificationFailed(
+                f"{excerpt(statement.text)!r} at byte {statement.offset}, which pg_dump never writes"
+            )
 
     def _copy(self, statement: Statement) -> Iterator[CopyData]:
         if self._window.peek(1) != b"\n":
@@ -199,6 +200,23 @@ class SqlLexer:
                 )
             start = max(start - keep_from, 0)
             search_from = 0
+
+
+def _changes_strings(statement: Statement) -> bool:
+    """Return whether a statement may change a setting on which the end of a string depends."""
+    words = statement.words
+    if words[:1] in ((b"SET",), (b"RESET",)):
+        names = words[2:3] if words[1:2] in ((b"SESSION",), (b"LOCAL",)) else words[1:2]
+        return (
+            not _STRINGS_DEPEND_ON.isdisjoint(names)
+            or _QUOTED_SETTING.search(statement.text) is not None
+            or statement.size > len(statement.text)
+        )
+    if words[:1] == (b"DO",):
+        return _SETTING.search(statement.text) is not None
+    # pg_dump's statistics have values of columns, which may be anything.
+    selects = words[:1] == (b"SELECT",) and not statement.text.startswith(b"SELECT * FROM pg_catalog.pg_restore_")
+    return selects and b"set_config" in statement.text.lower() and _SETTING.search(statement.text) is not None
 
 
 def _find_copy_end(buffer: bytes, start: int) -> int:

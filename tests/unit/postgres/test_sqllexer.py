@@ -20,7 +20,7 @@ from airflow_pgbackup.postgres.sql.names import (
     insert_target,
     setval,
 )
-from airflow_pgbackup.postgres.sql.statement import Statement
+from airflow_pgbackup.postgres.sql.statement import TEXT_LIMIT, Statement
 
 CHUNKS = (1, 2, 3, 5, 7, 11, 64, 1 << 20)
 
@@ -231,6 +231,15 @@ READ_DIFFERENTLY_BY_PSQL = {
     "a setting of the session": "SET SESSION standard_conforming_strings = on;",
     "a setting that is reset": "RESET standard_conforming_strings;",
     "a setting by a function": "SELECT pg_catalog.set_config('Standard_Conforming_Strings', 'on', false);",
+    "a setting in quotes": 'SET /* x */ "Standard_conforming_strings" = on;',
+    "a setting in escapes": r'SET U&"standard_conforming_string\0073" = on;',
+    "a setting after a long comment": f'SET /*{"x" * TEXT_LIMIT}*/ "standard_conforming_strings" = on;',
+    "all settings": "RESET ALL;",
+    "an encoding without quotes": "SET client_encoding = SJIS;",
+    "an encoding of the session": "SET SESSION client_encoding = 'SJIS';",
+    "an encoding of the transaction": "SET LOCAL/**/NAMES 'SJIS';",
+    "an encoding by its standard name": "SET NAMES 'SJIS';",
+    "an encoding by a function": "SELECT set_config('client_encoding', 'SJIS', false);",
 }
 
 
@@ -239,6 +248,21 @@ READ_DIFFERENTLY_BY_PSQL = {
 def test_what_psql_reads_differently_is_an_error(text: str, chunk_size: int) -> None:
     with pytest.raises(VerificationFailed, match=r"pg_dump never writes|white space and comments after a string"):
         lex(f"SELECT 1;\n{text}\n", chunk_size)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT pg_catalog.setval('public.client_encoding_id_seq', 1, true);",
+        "SELECT * FROM pg_catalog.pg_restore_attribute_stats('a', '{set_config(''client_encoding'')}'::text);",
+        "SET search_path = names, pg_catalog;",
+        "SET SESSION AUTHORIZATION names;",
+        "SET client_encoding TO 'UNICODE';",
+        "ALTER ROLE joe SET client_encoding TO 'latin1';",
+    ],
+)
+def test_what_only_looks_like_a_setting_of_strings(text: str) -> None:
+    assert lex(text) == [("statement", text.encode())]
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 1 << 20])
