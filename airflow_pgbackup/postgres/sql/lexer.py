@@ -33,7 +33,7 @@ _STRINGS_DEPEND_ON = frozenset({b"STANDARD_CONFORMING_STRINGS", b"CLIENT_ENCODIN
 _QUOTED_SETTING = re.compile(rb'(?i)"(?:standard_conforming_strings|client_encoding)"|U&"')
 _SETTING = re.compile(rb"(?i)standard_conforming_strings|client_encoding")
 _LINE_END = re.compile(rb"\n")
-_COMMENT_END = re.compile(rb"[\n\r]")  # as for psql and the server
+_COMMENT_END = re.compile(rb"\n|\r(?!\n)")  # as for psql and the server; CR LF marks a script as one of Windows
 _FEW = 50
 _COPY_END = b"\n\\.\n"
 _COPY_END_CR = b"\n\\.\r\n"
@@ -141,9 +141,13 @@ class SqlLexer:
         window = self._window
         offset = window.offset
         text = b""
-        while (match := ends.search(window.buffer, window.position)) is None:
-            text = (text + window.buffer[window.position :])[:_LINE_LIMIT]
-            window.position = len(window.buffer)
+        while True:
+            match = ends.search(window.buffer, window.position)
+            if match is None:
+                text = (text + window.buffer[window.position :])[:_LINE_LIMIT]
+                window.position = len(window.buffer)
+            elif match.group() == b"\n" or match.end() < len(window.buffer):
+                break
             if not window.fill(window.position):
                 raise VerificationFailed(f"the dump ends inside the line that begins at byte {offset}")
         text = (text + window.buffer[window.position : match.start()])[:_LINE_LIMIT]

@@ -266,6 +266,16 @@ def test_what_only_looks_like_a_setting_of_strings(text: str) -> None:
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 1 << 20])
+def test_the_line_ends_of_windows_belong_to_comments(chunk_size: int) -> None:
+    """They tell such a script from a changed one."""
+    assert lex("-- a\r\n-- b\rSELECT 1;\n", chunk_size) == [
+        ("comment", b"-- a\r"),
+        ("comment", b"-- b"),
+        ("statement", b"SELECT 1;"),
+    ]
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 1 << 20])
 def test_carriage_returns_end_comments_but_not_values(chunk_size: int) -> None:
     copied = "COPY t (a) FROM stdin;\n1\\r\n\r\n\\\\.\r\n\\.\n"
     text = f"-- a\rCOMMIT;\nSELECT 1 -- b\r; COMMIT;\nINSERT INTO t VALUES ('a\r''\n''b'), (E'\\r\r');\n{copied}"
