@@ -193,10 +193,11 @@ def judge(
                 "depends on the system catalogs before an upgrade.",
             )
         if other_locale and state in _TEXT_ORDER:
+            otherwise = _hint(state, error.stderr, line)
             return NotProven(
                 f"{other_locale}, so text may compare differently than in the source: {error.message}",
                 hint="Rehearse on a server that has the locale of the source. A plain dump names it if dumped with "
-                f"{parameter('create', True)}.",
+                f"{parameter('create', True)}.{f' If it fails there too: {otherwise}' if otherwise else ''}",
             )
         if is_part and state in _NAMES and not _UNQUALIFIED.search(message):
             return NotProven(
