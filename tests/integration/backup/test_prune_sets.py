@@ -14,6 +14,7 @@ import airflow_pgbackup.backup.prune as prune_module
 from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.backup.removal import remove_backup
 from airflow_pgbackup.backup.series_selection import SeriesSelection
+from airflow_pgbackup.repository.backup_set import SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.evidence import read_evidence
@@ -34,6 +35,19 @@ def backups(repository: Repository, database: str) -> list[str]:
 
 def run(repository: Repository, policy: Policy, **arguments: Any) -> dict[str, Any]:
     return prune(**{"repository": repository, "policy": policy, "dry_run": False, "now": NOW, **arguments})
+
+
+def fail_at_first_removal(repository: Repository, member: SetMember, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a backup fail a verification when prune removes its first backup."""
+    remove, failed = prune_module.remove_backup, list[str]()
+
+    def failing(repository: Repository, backup: Any) -> Any:
+        if not failed:
+            failed.append(backup.id)
+            fail(repository, member)
+        return remove(repository, backup)
+
+    monkeypatch.setattr(prune_module, "remove_backup", failing)
 
 
 def sets(repository: Repository) -> list[str]:
@@ -172,15 +186,7 @@ def test_a_backup_of_the_newest_set_that_fails_while_backups_are_deleted_stops_t
 ) -> None:
     night(here, 1, "app", "crm", "web")
     newest = night(here, 0, "app", "crm", "web")
-    remove, failed = prune_module.remove_backup, list[str]()
-
-    def failing(repository: Repository, backup: Any) -> Any:
-        if not failed:
-            failed.append(backup.id)
-            fail(here, newest.databases[1])
-        return remove(repository, backup)
-
-    monkeypatch.setattr(prune_module, "remove_backup", failing)
+    fail_at_first_removal(here, newest.databases[1], monkeypatch)
     assert run(here, Policy(keep_last=1))["removed"] == 1
     assert [len(backups(here, name)) for name in ("app", "crm", "web")] == [1, 2, 2]
 
@@ -193,15 +199,7 @@ def test_a_backup_of_the_newest_set_that_fails_while_older_ones_are_deleted_keep
     before = night(here, 1, "app", "crm", "web")
     newest = night(here, 0, "app", "crm", "web")
     remove_backup(here, read_evidence(here, lost.databases[2].parsed_series, lost.databases[2].id).backup)
-    remove, failed = prune_module.remove_backup, list[str]()
-
-    def failing(repository: Repository, backup: Any) -> Any:
-        if not failed:
-            failed.append(backup.id)
-            fail(here, newest.databases[1])
-        return remove(repository, backup)
-
-    monkeypatch.setattr(prune_module, "remove_backup", failing)
+    fail_at_first_removal(here, newest.databases[1], monkeypatch)
     result = run(here, Policy(keep_last=1))
     assert result["removed"] == 2, "of app, those older than the set before"
     assert result["kept"] == len(read_catalogue(here).backups)
