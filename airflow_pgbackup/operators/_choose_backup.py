@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.repository.base import Repository
 
+_MOST_ASKED = 50  # who may post events can name any number of backups
+
 
 class ChoosingTask(Protocol):
     """The parameters with which an operator's user names a backup."""
@@ -99,12 +101,14 @@ def _in_repository(task: ChoosingTask, backups: list[Mapping[str, object]], canc
 def _first_that_exists(
     task: ChoosingTask, backups: list[Mapping[str, object]], repository: Repository
 ) -> Mapping[str, object] | None:
-    """Return the first reference whose backup the repository holds, None if there is none."""
+    """Return the first reference whose backup the repository holds; None if it is not among the first fifty."""
     missing: set[tuple[str, str]] = set()
     for backup in backups:
         series, id = str(backup.get("series")), str(backup["id"])
         if (series, id) in missing:
             continue
+        if len(missing) == _MOST_ASKED:
+            break
         if _exists(repository, series, id):
             return backup
         missing.add((series, id))

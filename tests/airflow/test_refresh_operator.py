@@ -321,6 +321,10 @@ def test_an_event_of_a_backup_that_does_not_exist_is_ignored(id: str, folder: Pa
         assert chosen(good, {**missing, "series": series}) == good
     assert max(map(len, chooser.log.lines)) < 400
     assert chosen(missing) == missing  # reading it fails the task, with an error that names the backup
+    chooser.log.lines.clear()
+    many = [{**missing, "id": f"99991231T235959Z-{number:06x}"} for number in range(1000)]
+    assert chosen(good, *many)["id"].startswith("9999")
+    assert len(chooser.log.lines) == 50
 
 
 class Log:
