@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from builds import BUILDS, Build, each
 from psql_scripts import database_dump
-from restoring import local, restored, value
+from restoring import backup, local, restored, script_of, value
 
 from airflow_pgbackup.backup.adopt import adopt
 from airflow_pgbackup.errors import PgBackupError
@@ -88,3 +88,24 @@ def test_a_hidden_commit_changes_nothing(
     with pytest.raises(PgBackupError):
         restored(reference, repository, target, mode="into_existing", settings=build.settings)
     assert value(target, "select to_regclass('t')") is None
+
+
+@each(BUILDS[-1:])
+@pytest.mark.parametrize("encoding", ["UTF8", "SJIS"])
+def test_strings_that_end_with_a_backslash_are_restored(
+    build: Build, encoding: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    """Settings are repeated before many statements of such a dump."""
+    source = fresh_database(
+        server18,
+        None,
+        "create table t (a text default 'C:\\', b text check (b <> E'\\\\'))",
+        "create view v as select a, '表\\' as b, E'\\n\\'' as c from t where a like '%\\' escape ''",
+        "create function f() returns text begin atomic; select case when '表\\' = '\\' then '表' end; end",
+        "insert into t values ('\\', '表'), ('表', '''\\'), (E'\\\\''', '\\''')",
+    )
+    repository = local(tmp_path / "repository")
+    reference = backup(source, repository, format="plain", inserts=True, encoding=encoding)
+    target = fresh_database(server18)
+    assert restored(reference, repository, target, mode="into_existing", settings=build.settings)["rows"] == 3
+    assert script_of(server18, target) == script_of(server18, source)
