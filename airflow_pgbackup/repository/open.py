@@ -31,6 +31,19 @@ def open_repository(
     :param client_of: another ``s3://`` repository, whose boto3 client this one uses instead of making its own.
     :raises ConfigurationError: not an absolute ``file://`` directory or an ``s3://`` bucket and prefix.
     """
+    scheme, bucket, path = parse_uri(uri)
+    if scheme == "file":
+        return LocalRepository(Path("/") / path, cancel=cancel)
+    from airflow_pgbackup.repository.s3.repository import S3Repository  # boto3 takes 0.2 s to import
+
+    return S3Repository(bucket, path, s3 or S3Options(), cancel=cancel, client_of=client_of)
+
+
+def parse_uri(uri: str) -> tuple[str, str, str]:
+    """Return the scheme of a repository's URI, ``file`` or ``s3``; its bucket; and its directory or prefix.
+
+    :raises ConfigurationError: not an absolute ``file://`` directory or an ``s3://`` bucket and prefix.
+    """
     scheme, separator, rest = uri.partition("://")
     scheme = scheme.lower()
     if not separator:
@@ -50,38 +63,20 @@ def open_repository(
             hint="A URI has no options. In a directory's name, write %3F for '?' and %23 for '#'.",
         )
     if scheme == "file":
-        return _local(uri, authority, path, cancel)
-    return _s3(uri, authority, path, s3 or S3Options(), cancel, client_of)
-
-
-def _local(uri: str, host: str, path: str, cancel: CancelFlag | None) -> LocalRepository:
-    if host not in ("", "localhost"):
-        raise ConfigurationError(
-            f"a file:// URI with the host {host!r}: {uri!r}",
-            hint=f"For a directory of this machine, write three slashes: file:///{host}/{path}.",
-        )
-    return LocalRepository(Path("/") / _checked(uri, unquote(path)), cancel=cancel)
-
-
-def _s3(
-    uri: str,
-    bucket: str,
-    prefix: str,
-    options: S3Options,
-    cancel: CancelFlag | None,
-    client_of: Repository | None,
-) -> Repository:
-    if ":" in bucket:
+        if authority not in ("", "localhost"):
+            raise ConfigurationError(
+                f"a file:// URI with the host {authority!r}: {uri!r}",
+                hint=f"For a directory of this machine, write three slashes: file:///{authority}/{path}.",
+            )
+        return scheme, "", _checked(uri, unquote(path))
+    if ":" in authority:
         raise ConfigurationError(
             f"the repository's URI holds a port: {uri!r}",
             hint=f"Set {store('endpoint_url')}.",
         )
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket):
-        raise ConfigurationError(f"invalid bucket name {bucket!r} in {uri!r}", hint=_FORMS)
-    from airflow_pgbackup.repository.s3.repository import S3Repository  # boto3 takes 0.2 s to import
-
-    root = _checked(uri, prefix) if prefix.rstrip("/") else ""
-    return S3Repository(bucket, root, options, cancel=cancel, client_of=client_of)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", authority):
+        raise ConfigurationError(f"invalid bucket name {authority!r} in {uri!r}", hint=_FORMS)
+    return scheme, authority, _checked(uri, path) if path.rstrip("/") else ""
 
 
 def _checked(uri: str, path: str) -> str:

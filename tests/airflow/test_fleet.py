@@ -241,8 +241,8 @@ def test_the_settings_reach_the_tasks() -> None:
         {
             "servers": {
                 "crm": {
-                    "repository": "s3://a/b",
-                    "upload_to": "s3://c/d",
+                    "repository": "s3://aa/b",
+                    "upload_to": "s3://cc/d",
                     "pool": "pgbackup_{server}",
                     "queue": "backups",
                     "retries": 5,
@@ -272,7 +272,7 @@ def test_the_settings_reach_the_tasks() -> None:
     assert tasks["backup.databases.verify"].pool == "default_pool"
     prune, copies = tasks["backup.prune"], tasks["prune_copies"]
     assert (prune.keep_daily, prune.keep_monthly, prune.minimum_level) == (7, 0, "restore")
-    assert (copies.keep_daily, copies.keep_monthly, copies.repository) == (0, 12, "s3://c/d")
+    assert (copies.keep_daily, copies.keep_monthly, copies.repository) == (0, 12, "s3://cc/d")
     assert prune.time_zone == copies.time_zone == "Europe/Berlin"
     rehearse: Any = dags["pgbackup_crm_drill"].task_dict["rehearse"]
     assert rehearse.partial_kwargs["queue"] == "rehearsals"
@@ -288,12 +288,24 @@ def test_the_settings_reach_the_tasks() -> None:
 
 def test_no_dag_is_made_if_one_server_is_wrong() -> None:
     with pytest.raises(FleetError, match=r"^servers\.erp: no repository"):
-        pgbackup_dags({"servers": {"crm": {"repository": "s3://a/b"}, "erp": {}}})
+        pgbackup_dags({"servers": {"crm": {"repository": "s3://aa/b"}, "erp": {}}})
+
+
+def test_a_repository_is_checked_unless_it_is_a_template() -> None:
+    servers = {"a": {"repository": "ftp://bucket/x"}, "b": {"repository": "s3://bucket/x", "upload_to": "/var/copies"}}
+    with pytest.raises(FleetError) as caught:
+        pgbackup_dags({"servers": servers})
+    assert str(caught.value).splitlines() == [
+        "servers.a.repository: unsupported scheme ftp:// in the repository's URI; write file:///absolute/directory or "
+        "s3://bucket/prefix",
+        "servers.b.upload_to: not a repository's URI: '/var/copies'; write file:///var/copies",
+    ]
+    assert pgbackup_dags({"servers": {"a": {"repository": "{{ var.value.repository }}"}}})
 
 
 def test_names_from_the_mapping_are_code_on_the_page() -> None:
     name = "a|b`c\n# d"
-    (dag,) = pgbackup_dags({"servers": {"crm": {"repository": "s3://a/b", "databases": [name]}}}).values()
+    (dag,) = pgbackup_dags({"servers": {"crm": {"repository": "s3://aa/b", "databases": [name]}}}).values()
     assert "| databases | `` a\\|b`c # d `` |" in str(dag.doc_md)
 
 
@@ -303,6 +315,6 @@ def test_names_from_the_mapping_are_code_on_the_page() -> None:
 )
 def test_freshness_expects_the_databases_that_are_named(databases: list[str], named: list[str] | None) -> None:
     freshness = {"schedule": "@hourly", "max_age": "26h"}
-    server = {"repository": "s3://a/b", "databases": databases, "freshness": freshness}
+    server = {"repository": "s3://aa/b", "databases": databases, "freshness": freshness}
     fresh: Any = pgbackup_dags({"servers": {"crm": server}})["pgbackup_crm_freshness"].task_dict["fresh"]
     assert fresh.databases == named

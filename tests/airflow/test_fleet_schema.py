@@ -70,7 +70,7 @@ def test_a_server_has_the_settings_of_its_group_and_the_defaults(tmp_path: Path)
 
 def test_a_python_mapping_is_checked_too() -> None:
     assert read_fleet(MINIMAL)["crm"].repository == "s3://my-backups/pg"
-    assert problems_of({"servers": {"crm": {"repo": "s3://a/b"}}}) == [
+    assert problems_of({"servers": {"crm": {"repo": "s3://aa/b"}}}) == [
         "servers.crm.repo: unknown key; did you mean 'repository'?"
     ]
     assert problems_of({"servers": {"crm": {}}}) == [
@@ -138,7 +138,7 @@ servers:
         ({"freshness": {"max_age": "0h", "schedule": "@daily"}}, "freshness.max_age: not longer than zero"),
         ({"deadline": 6}, "deadline: not a time span; write 36h, 30d or 8w"),
         ({"dump": {"jobs": 4}}, "dump: jobs=4 and format='custom' cannot be combined"),
-        ({"dump": {"repository": "s3://x/y"}}, "dump.repository: belongs beside dump, not in it"),
+        ({"dump": {"repository": "s3://xx/y"}}, "dump.repository: belongs beside dump, not in it"),
         ({"dump": {"verify": "archive"}}, "dump.verify: unknown key; use verify_while_dumping beside dump"),
         ({"dump": {"recipients": "age1x"}}, "dump.recipients: expected a list, found text"),
         ({"dump": {"labels": 5}}, "dump.labels: expected a list, found a number"),
@@ -156,7 +156,7 @@ servers:
     ids=str,
 )
 def test_a_setting_is_refused(setting: dict[str, Any], problem: str) -> None:
-    (found,) = problems_of({"servers": {"crm": {"repository": "s3://a/b", **setting}}})
+    (found,) = problems_of({"servers": {"crm": {"repository": "s3://aa/b", **setting}}})
     assert found.startswith(f"servers.crm.{problem}")
 
 
@@ -179,20 +179,20 @@ SECRET = "hunter2-1234"
     ],
 )
 def test_a_secret_is_refused_and_not_repeated(path: str, setting: dict[str, Any]) -> None:
-    servers = setting if path == "servers" else {"crm": {"repository": "s3://a/b", **setting}}
+    servers = setting if path == "servers" else {"crm": {"repository": "s3://aa/b", **setting}}
     found = problems_of({"servers": servers})
     assert f"{path}: secrets do not belong in this mapping; put them into the Airflow connection that it names" in found
     assert SECRET not in str(found)
 
 
 def test_a_server_may_be_named_after_a_secret() -> None:
-    assert list(read_fleet({"servers": {"token_service": {"repository": "s3://a/b"}}})) == ["token_service"]
+    assert list(read_fleet({"servers": {"token_service": {"repository": "s3://aa/b"}}})) == ["token_service"]
 
 
 def test_two_dags_of_one_id_are_refused(problems: Problems) -> None:
     assert problems(
         """
-defaults: {repository: "s3://a/b", drill: {schedule: "@weekly"}}
+defaults: {repository: "s3://aa/b", drill: {schedule: "@weekly"}}
 servers:
   crm:
   crm_drill:
@@ -238,7 +238,9 @@ def test_hostile_and_broken_yaml(problems: Problems, text: str, found: str) -> N
 def test_a_control_character_is_refused_and_not_printed(problems: Problems) -> None:
     (found,) = problems("a: \x1b[31m")
     assert found.startswith("fleet.yaml: not valid YAML: unacceptable character #x001b")
-    assert problems('servers: {"\\e[31m": {repository: "s3://a/b"}}')[0].startswith("fleet.yaml:1: servers.\\x1b[31m: ")
+    assert problems('servers: {"\\e[31m": {repository: "s3://aa/b"}}')[0].startswith(
+        "fleet.yaml:1: servers.\\x1b[31m: "
+    )
 
 
 def test_a_missing_file_is_named_with_its_directory(tmp_path: Path) -> None:
@@ -258,9 +260,9 @@ def test_it_is_an_error_of_this_package() -> None:
 def test_alerts_are_functions_of_modules_or_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fleet_alerts.py").write_text("def page(context): ...\ndef mail(context): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
-    server = {"repository": "s3://a/b", "alerts": {"on_failure": ["fleet_alerts.page", "fleet_alerts.mail"]}}
+    server = {"repository": "s3://aa/b", "alerts": {"on_failure": ["fleet_alerts.page", "fleet_alerts.mail"]}}
     alerts = read_fleet({"servers": {"crm": server}})["crm"].alerts
     module = sys.modules.pop("fleet_alerts")
     assert alerts.on_failure == [module.page, module.mail]
-    server = {"repository": "s3://a/b", "alerts": {"on_success": module.page}}
+    server = {"repository": "s3://aa/b", "alerts": {"on_success": module.page}}
     assert read_fleet({"servers": {"crm": server}})["crm"].alerts.on_success == [module.page]

@@ -24,6 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.calendar_time import find_zone, parse_duration
+from airflow_pgbackup.repository.open import parse_uri
 from airflow_pgbackup.repository.retention import Policy
 
 SERVER_NAME = r"^[A-Za-z0-9_.-]+$"
@@ -60,6 +61,16 @@ def _zone(name: str) -> str:
     except ConfigurationError as error:
         raise _invalid(in_words(error)) from None
     return name
+
+
+def _uri(text: str) -> str:
+    if "{{" in text or "{%" in text:  # Airflow renders it
+        return text
+    try:
+        parse_uri(text)
+    except ConfigurationError as error:
+        raise _invalid(in_words(error)) from None
+    return text
 
 
 def _cron(text: str) -> str:
@@ -108,6 +119,7 @@ Size = Annotated[
 Zone = Annotated[str, AfterValidator(_zone)]
 Cron = Annotated[str, AfterValidator(_cron)]
 Name = Annotated[str, StringConstraints(min_length=1)]
+Uri = Annotated[str, StringConstraints(min_length=1), AfterValidator(_uri)]
 ServerName = Annotated[str, StringConstraints(pattern=SERVER_NAME, max_length=LONGEST_NAME)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -190,9 +202,9 @@ class Settings(Part):
         default=["*"], min_length=1, description="names and patterns of databases, with * and ?"
     )
     exclude: list[Name] = Field(default=[], description="names and patterns of databases to leave out")
-    repository: Name | None = Field(default=None, description="s3://bucket/prefix or file:///directory")
+    repository: Uri | None = Field(default=None, description="s3://bucket/prefix or file:///directory")
     aws_conn_id: Name | None = Field(default="aws_default", description="for the repository; null: boto's own chain")
-    upload_to: Name | None = Field(default=None, description="a second repository, for copies")
+    upload_to: Uri | None = Field(default=None, description="a second repository, for copies")
     upload_aws_conn_id: Name | None = Field(default="aws_default", description="for upload_to")
     schedule: Cron | None = Field(default=None, description="cron expression; null: only by hand")
     time_zone: Zone = Field(default="UTC", description="of the schedules, and of the days of retention")
