@@ -369,7 +369,7 @@ def test_money_in_a_definition_that_another_server_reads_wrongly(
         verify(reference=reference, repository=here, level="restore")
 
 
-@each(BUILDS)
+@each([BUILDS[0], BUILDS[-1]])
 @pytest.mark.parametrize("format", ["custom", "plain"])
 def test_money_in_bounds_that_another_server_reads_wrongly(
     format: str, build: Build, here: Repository, monkeypatch: pytest.MonkeyPatch
@@ -434,6 +434,8 @@ def test_sequences_whose_values_options_leave_out(build: Build, here: Repository
         given.append({"exclude_table_data_and_children": ["*.alone", "t"]})
     if build.major >= 18:
         given.append({"no_data": True, "sequence_data": True, "exclude_table_data": ["alone"]})
+    if build not in (BUILDS[0], BUILDS[-1]):  # a rehearsal of each takes its time
+        given = given[4::5]
     context = RunContext(settings=build.settings)
     with PostgresServer(build.bin_dir) as server, server.params.connect() as session:
         for statement in statements:
