@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,9 +146,7 @@ def run(
     variables: None, original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., tuple[Ended, FaultyFiles]]]:
     """``run(command, number, fails)``: run it on a copy of the original where calls fail with this error number."""
-    # In memory where that is possible: there are thousands of calls to fsync.
-    memory = Path("/dev/shm")
-    directory = Path(tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else tmp_path)) / "case"
+    directory = tmp_path / "case"
 
     def run(command: str, number: int, fails: Callable[[int], bool]) -> tuple[Ended, FaultyFiles]:
         shutil.rmtree(directory, ignore_errors=True)

@@ -217,9 +217,11 @@ def test_a_bad_disk_is_an_error_of_the_repository() -> None:
 
 
 @pytest.fixture
-def elsewhere() -> Iterator[Path]:
-    """A folder on another file system, where this machine has one at its usual place."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another file system, where this machine has one at one of the usual places."""
+    usual = [place for place in ("/dev/shm", "/var/tmp") if os.access(place, os.W_OK)]
+    places = [place for place in usual if Path(place).stat().st_dev != tmp_path.stat().st_dev]
+    with tempfile.TemporaryDirectory(dir=(places or usual)[0]) as folder:
         yield Path(folder)
 
 
