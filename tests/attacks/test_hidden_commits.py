@@ -109,3 +109,22 @@ def test_strings_that_end_with_a_backslash_are_restored(
     target = fresh_database(server18)
     assert restored(reference, repository, target, mode="into_existing", settings=build.settings)["rows"] == 3
     assert script_of(server18, target) == script_of(server18, source)
+
+
+@each(BUILDS[-1:])
+def test_a_commit_after_a_character_that_ends_with_a_backslash(
+    build: Build, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    """Python's decoder of SJIS does not know this character."""
+    comment = b"COMMENT ON TABLE public.t IS '" + b"padding" * 9 + b"';"
+    source = fresh_database(server18, None, "create table t ()", comment.decode())
+    repository = local(tmp_path / "repository")
+    backup(source, repository, format="custom", encoding="SJIS")
+    (artifact,) = (tmp_path / "repository").rglob("*.dump")
+    hidden = b"SELECT E'\x87\\'; COMMIT; SELECT 1/0; --';".ljust(len(comment))
+    (tmp_path / "x.dump").write_bytes(artifact.read_bytes().replace(comment, hidden))
+    adopted: Any = adopt(repository=repository, sources=[tmp_path / "x.dump"], server="old", database="x")
+    target = fresh_database(server18)
+    with pytest.raises(PgBackupError):
+        restored(adopted["adopted"][0], repository, target, mode="into_existing", settings=build.settings)
+    assert value(target, "select to_regclass('t')") is None

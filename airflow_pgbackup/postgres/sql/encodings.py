@@ -42,6 +42,11 @@ def without_ambiguous_bytes(text: bytes, encoding: str) -> bytes:
     return re.sub(character, lambda match: match[0][:1] + b"\xff" * (len(match[0]) - 1), text, flags=re.DOTALL)
 
 
+def is_ambiguous(encoding: str) -> bool:
+    """Return whether a byte of ASCII can be a part of a longer character in this encoding."""
+    return _character(encoding) is not None
+
+
 def _character(encoding: str) -> bytes | None:
     """Return the expression for a character of several bytes, if one of these can be a backslash."""
     # The server ignores case and everything but letters and digits, see clean_encoding_name().
