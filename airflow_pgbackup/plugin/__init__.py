@@ -5,6 +5,7 @@ Every Airflow process imports this module, so the app itself is imported with it
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -20,12 +21,20 @@ _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class _LazyApp:
-    """Import the app with the first request."""
+    """Import the app with the first request, in a thread: that takes a second, and Airflow answers others meanwhile."""
+
+    _app: Callable[[_Scope, _Receive, _Send], Awaitable[None]] | None = None
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
-        from airflow_pgbackup.plugin.app import app
+        if self._app is None:
+            self._app = await asyncio.to_thread(_import_app)
+        await self._app(scope, receive, send)
 
-        await app()(scope, receive, send)
+
+def _import_app() -> Callable[[_Scope, _Receive, _Send], Awaitable[None]]:
+    from airflow_pgbackup.plugin.app import app
+
+    return app()
 
 
 class BackupsPlugin(AirflowPlugin):

@@ -67,7 +67,8 @@ async def _find(chosen: Chosen) -> None:
     :raises Refused: it does not, or it cannot be read.
     """
     source = chosen.source
-    reading = await FOUND.get((source.uri, source.aws_conn_id, chosen.series, chosen.id), lambda: _holds(chosen))
+    key = *source.place, chosen.series, chosen.id
+    reading = await FOUND.get(key, lambda: _holds(chosen), lane=source.place)
     if reading.value is None and reading.problem is not None:
         raise Refused(502, reading.problem.message, reading.problem.hint or "Check that the repository can be reached.")
     if reading.value is None:

@@ -1,8 +1,8 @@
 """What the page has read, for a minute: Airflow's own pages never wait for a repository.
 
 Repositories are read in threads of this module, one at a time for each, never in those in which Airflow answers its own
-requests. A page that finds nothing read yet waits a few seconds; one that finds an old reading shows it, while the next
-is on its way.
+requests. A page waits for the first reading until a few seconds after that began; one that finds an old reading shows
+it, while the next is on its way.
 """
 
 from __future__ import annotations
@@ -28,31 +28,41 @@ AFTER_A_PROBLEM = 10.0
 """Seconds after which a reading that failed is tried again; at least as long as it took, so that repositories which do
 not answer leave the threads to the others for half of the time."""
 PATIENCE = 8.0
-"""Seconds for which a page waits for the first reading."""
+"""Seconds after the start of a first reading until which pages wait for it: those that are opened later do not, so that
+a store that does not answer delays one page instead of each."""
 THREADS = 2
 MOST = 200
 """Readings that are kept, if visitors choose the keys."""
 MOST_WAITING = 30
-"""Readings that wait for a thread, if visitors choose the keys; a request for another one gets an error that says to
-reload the page."""
+"""Readings of a lane that wait for a thread, if visitors choose the keys; a request for another one gets an error that
+says to reload the page."""
 
 
 @dataclass(frozen=True)
 class Reading(Generic[T]):
     """:param value: the last one that was read; None: nothing yet. :param age: of the value, seconds.
-    :param problem: why the last attempt failed. :param running: whether it is being read now."""
+    :param problem: why the last attempt failed. :param running: whether it is being read now.
+    :param running_for: seconds since that began."""
 
     value: T | None
     age: float
     problem: PgBackupError | None
     running: bool
+    running_for: float = 0.0
+
+    @property
+    def reload_after(self) -> int:
+        """Seconds after which a page should ask again; more for a reading that takes long."""
+        return min(30, max(3, round(self.running_for / 4)))
 
 
 @dataclass
 class _Entry(Generic[T]):
     read: Callable[[], T]
+    lane: object = None
     value: T | None = None
     problem: PgBackupError | None = None
+    began: float = 0.0
     finished: float | None = None
     took: float = 0.0
     valued: float = 0.0
@@ -71,6 +81,7 @@ class Cache(Generic[T]):
     """Readings by a key.
 
     :param lifetime, patience: seconds, see :data:`LIFETIME` and :data:`PATIENCE`.
+    :param threads: of each lane.
     :param bounded: visitors choose the keys; False: they come from the configuration, and all are kept.
     """
 
@@ -85,24 +96,30 @@ class Cache(Generic[T]):
         self._lifetime, self._patience, self._bounded = lifetime, patience, bounded
         self._lock = threading.Lock()
         self._entries: dict[object, _Entry[T]] = {}
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pgbackup-page")
+        self._threads = threads
+        self._pools: dict[object, ThreadPoolExecutor] = {}
 
-    async def get(self, key: object, read: Callable[[], T]) -> Reading[T]:
+    async def get(self, key: object, read: Callable[[], T], *, lane: object = None) -> Reading[T]:
         """Return what was read last, and have it read again if that is older than the lifetime.
 
         :param read: called in a thread of this cache.
+        :param lane: where readings may wait for each other, such as their repository: one that does not answer holds up
+            no other. Lanes come from the configuration, never from visitors.
         """
-        entry, future = self._start(key, read)
+        entry, future = self._start(key, read, lane)
         if entry.value is None and future is not None:
-            await asyncio.wait([asyncio.wrap_future(future)], timeout=self._patience)
+            left = entry.began + self._patience - time.monotonic()
+            await asyncio.wait([asyncio.wrap_future(future)], timeout=max(0.0, left))
         with self._lock:
-            running = entry.future is not None and not entry.future.done()
-            return Reading(entry.value, time.monotonic() - entry.valued, entry.problem, running)
+            now = time.monotonic()
+            running = entry.is_waiting
+            since = now - entry.began if running else 0.0
+            return Reading(entry.value, now - entry.valued, entry.problem, running, since)
 
-    def _start(self, key: object, read: Callable[[], T]) -> tuple[_Entry[T], Future[None] | None]:
+    def _start(self, key: object, read: Callable[[], T], lane: object) -> tuple[_Entry[T], Future[None] | None]:
         now = time.monotonic()
         with self._lock:
-            entry = self._entries.setdefault(key, _Entry(read))
+            entry = self._entries.setdefault(key, _Entry(read, lane))
             entry.used = now
             if self._bounded and len(self._entries) > MOST:
                 idle = [name for name, one in self._entries.items() if not one.is_waiting and one is not entry]
@@ -114,13 +131,20 @@ class Cache(Generic[T]):
             if entry.problem is not None:
                 lifetime = max(min(self._lifetime, AFTER_A_PROBLEM), entry.took)
             if entry.finished is None or now - entry.finished > lifetime:
-                if self._bounded and sum(one.is_waiting for one in self._entries.values()) > MOST_WAITING:
+                waiting = sum(one.is_waiting for one in self._entries.values() if one.lane == lane)
+                if self._bounded and waiting > MOST_WAITING:
                     if entry.value is None:
                         entry.problem = _BUSY
                     return entry, None
                 entry.read = read
-                entry.future = self._pool.submit(self._read, entry)
+                entry.began = now
+                entry.future = self._pool(lane).submit(self._read, entry)
             return entry, entry.future
+
+    def _pool(self, lane: object) -> ThreadPoolExecutor:
+        if lane not in self._pools:
+            self._pools[lane] = ThreadPoolExecutor(self._threads, thread_name_prefix="pgbackup-page")
+        return self._pools[lane]
 
     def _read(self, entry: _Entry[T]) -> None:
         value, problem = None, None

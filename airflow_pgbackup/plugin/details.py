@@ -36,8 +36,9 @@ async def series_page(repository: str = "", series: str = "") -> HTMLResponse:
     source, parsed = await _asked(repository, series)
     target = source.targets.of(parsed)
     reading: Reading[SeriesDetail] = await DETAILS.get(
-        (source.uri, source.aws_conn_id, parsed),
+        (*source.place, parsed),
         lambda: series_detail(repository=source.open(), series=parsed, target=target),
+        lane=source.place,
     )
     found = _value(reading)
     title = f"{parsed.server}/{parsed.database or '@' + parsed.kind}"
@@ -54,8 +55,9 @@ async def backup_page(
     if parse_backup_id(id) is None:
         raise HTTPException(404)
     reading: Reading[BackupDetail] = await DETAILS.get(
-        (source.uri, source.aws_conn_id, parsed, id),
+        (*source.place, parsed, id),
         lambda: backup_detail(repository=source.open(), series=parsed, id=id),
+        lane=source.place,
     )
     found = _value(reading)
     manifest = found.evidence.manifest if found else None

@@ -84,7 +84,7 @@ async def overview_page() -> HTMLResponse:
     if not sources:
         return render("unconfigured.html", title="Backups")
     # At the same time, so that several repositories that do not answer cost the patience of one.
-    readings = await asyncio.gather(*(OVERVIEWS.get((one.uri, one.aws_conn_id), _read(one)) for one in sources))
+    readings = await asyncio.gather(*(OVERVIEWS.get(one.place, _read(one)) for one in sources))
     sections = []
     for source, reading in zip(sources, readings, strict=True):
         series = reading.value.series[:MOST_ROWS] if reading.value else ()
@@ -92,7 +92,7 @@ async def overview_page() -> HTMLResponse:
         sections.append(_Section(source, reading, rows))
     read = [section.overview for section in sections if section.overview]
     every = by_database(one for found in read for one in found.series)
-    waiting = any(section.reading.running and section.overview is None for section in sections)
+    waiting = [one.reading.reload_after for one in sections if one.reading.running and one.overview is None]
     now = min((found.now for found in read), default=datetime.now(timezone.utc))
     return await asyncio.to_thread(  # hundreds of rows
         render,
@@ -103,7 +103,7 @@ async def overview_page() -> HTMLResponse:
         good=any(one.status == "restorable" for one in every)
         and all(one.fine for one in every)
         and len(read) == len(sections),
-        waiting=waiting,
+        reload_after=min(waiting, default=None),
         now=now,
     )
 

@@ -37,6 +37,11 @@ class Source:
     targets: Targets
 
     @property
+    def place(self) -> tuple[str, str | None]:
+        """What tells its readings from those of other repositories."""
+        return self.uri, self.aws_conn_id
+
+    @property
     def plain_uri(self) -> str:
         """The URI as references have it."""
         return plain_uri(self.uri)

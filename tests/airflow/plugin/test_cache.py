@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -61,7 +62,7 @@ def test_all_configured_keys_are_read() -> None:
 def test_a_reading_that_fails_slowly_leaves_the_thread_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(cache, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    readings: Cache[int] = Cache(patience=60.0, threads=1)
+    readings: Cache[int] = Cache(patience=600.0, threads=1)
     tries = []
 
     def fail() -> int:
@@ -80,3 +81,49 @@ def test_a_reading_that_fails_slowly_leaves_the_thread_to_others(monkeypatch: py
     clock[0] += 20
     ask()
     assert tries == [1000.0, 1350.0]
+
+
+def test_a_reading_that_hangs_delays_only_the_page_that_began_it() -> None:
+    go = threading.Event()
+    readings: Cache[int] = Cache(patience=2.0)
+
+    def hang() -> int:
+        assert go.wait(240)
+        return 1
+
+    async def ask() -> tuple[cache.Reading[int], float]:
+        before = time.monotonic()
+        found = await readings.get("silent", hang)
+        return found, time.monotonic() - before
+
+    try:
+        asyncio.run(ask())
+        waits = [asyncio.run(ask()) for _ in range(3)]
+    finally:
+        go.set()
+    assert min(wait for _, wait in waits) < 1.0  # one of them, on a machine that is busy
+    assert all(found.running and found.running_for >= 2.0 for found, _ in waits)
+
+
+def test_a_repository_that_hangs_does_not_hold_up_the_details_of_another() -> None:
+    go = threading.Event()
+    readings: Cache[int] = Cache(patience=240.0)
+
+    def hang() -> int:
+        assert go.wait(240)
+        return 1
+
+    async def ask() -> cache.Reading[int]:
+        hanging = [asyncio.create_task(readings.get(number, hang, lane="silent")) for number in range(40)]
+        try:
+            return await asyncio.wait_for(readings.get("a", lambda: 7, lane="healthy"), 60)
+        finally:
+            go.set()
+            await asyncio.gather(*hanging)
+
+    assert asyncio.run(ask()).value == 7
+
+
+@pytest.mark.parametrize(("seconds", "reload_after"), [(0.0, 3), (40.0, 10), (4000.0, 30)])
+def test_a_page_asks_less_often_for_a_reading_that_takes_long(seconds: float, reload_after: int) -> None:
+    assert cache.Reading(None, 0.0, None, True, seconds).reload_after == reload_after
