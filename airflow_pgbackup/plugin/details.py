@@ -21,7 +21,8 @@ from airflow_pgbackup.plugin.charts import Trend, trend
 from airflow_pgbackup.plugin.forms import Chosen, buttons
 from airflow_pgbackup.plugin.pages import problem_page, render
 from airflow_pgbackup.plugin.sources import Source, read_sources
-from airflow_pgbackup.repository.layout import Series, parse_backup_id
+from airflow_pgbackup.repository.layout import Series, artifact_key, parse_backup_id
+from airflow_pgbackup.repository.manifest import Manifest
 
 DETAILS: Cache[Any] = Cache()
 """What the pages of series and backups have read."""
@@ -70,6 +71,7 @@ async def backup_page(
         reading=reading,
         detail=found,
         manifest=manifest,
+        stored_at=_stored_at(source, manifest) if manifest else None,
         run=run_link(manifest.origin) if manifest else None,
         most=MOST_TABLES,
         buttons=await run_in_threadpool(buttons, request, user, Chosen(source, parsed, id)) if found else [],
@@ -100,6 +102,11 @@ def _value(reading: Reading[Any]) -> Any:
     if isinstance(reading.problem, BackupNotFound):
         raise HTTPException(404)
     return reading.value
+
+
+def _stored_at(source: Source, manifest: Manifest) -> str:
+    artifact = manifest.artifact
+    return f"{source.plain_uri}/{artifact_key(manifest.series, manifest.id, artifact.name, artifact.attempt)}"
 
 
 def _trends(found: SeriesDetail) -> list[tuple[str, Trend]]:

@@ -52,6 +52,11 @@ def slug(value: str) -> str:
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in value)
 
 
+def state(value: str) -> str:
+    """Return a backup's state, or a verification's or check's result, in words."""
+    return {"notproven": "not proven", "written": "not verified"}.get(value, value)
+
+
 def measure(value: float, unit: str) -> str:
     """Return a number with its unit, one of ``bytes``, ``seconds``, ``rows``, ``tables``."""
     if unit == "bytes":
@@ -61,6 +66,7 @@ def measure(value: float, unit: str) -> str:
 
 FILTERS = {
     "measure": measure,
+    "state": state,
     "text": text,
     "when": when,
     "span": span,

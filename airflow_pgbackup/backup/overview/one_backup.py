@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from airflow_pgbackup.backup.diff import diff
 from airflow_pgbackup.backup.diff.result import Diff
 from airflow_pgbackup.backup.overview.model import LIMIT
-from airflow_pgbackup.backup.restore_command import restore_command_of
+from airflow_pgbackup.backup.restore_command import KEY_FILE, restore_command_of
 from airflow_pgbackup.errors import BackupNotFound, ManifestError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
@@ -24,7 +24,7 @@ class BackupDetail:
     """A backup, as its files prove it.
 
     :param tools: the shell line that restores the artifact with PostgreSQL's own tools; None: no valid manifest.
-    :param command: that which restores it with ``pgbackup``.
+    :param command: that which restores it with ``pgbackup``; it names the same file for an identity as `tools`.
     :param changes: since the backup before it in the series, without reading artifacts; None: there is none that can be
         read. :param set: the id of the backup set that names it.
     """
@@ -48,13 +48,15 @@ def backup_detail(*, repository: Repository, series: Series, id: str, now: datet
     """
     now = now or datetime.now(timezone.utc)
     evidence = read_evidence(repository, series, id, now=now, limit=LIMIT)
+    encrypted = evidence.manifest is not None and evidence.manifest.artifact.encryption is not None
+    identity = ["--identity", KEY_FILE] if encrypted else []
     return BackupDetail(
         uri=repository.uri,
         now=now,
         series=series,
         evidence=evidence,
         tools=restore_command_of(evidence.manifest) if evidence.manifest else None,
-        command=shlex.join(["pgbackup", "restore", repository.uri, series.path, id]),
+        command=shlex.join(["pgbackup", "restore", repository.uri, series.path, id, *identity]),
         changes=_changes(repository, evidence, now),
         set=_set_of(repository, evidence, now),
     )

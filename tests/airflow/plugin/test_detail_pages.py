@@ -19,7 +19,7 @@ from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.plugin import PREFIX, details
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series, VerificationName, backup_folder
-from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.manifest import Encryption, Manifest
 
 Visitor = Callable[[str | None], TestClient]
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
@@ -93,6 +93,9 @@ def test_a_backup_with_its_history(visitor: Visitor, repository: Repository) -> 
     text = words(get(visitor, backup_path(manifest)))
     assert "This backup is verified at level restore." in text
     assert f"pgbackup restore {repository.uri} prod/app {manifest.id}" in text
+    assert "into the empty database app of the server" in text
+    assert f"Stored at {repository.uri}/prod/app/{manifest.id}/app.dump" in text
+    assert "Choose a verified one" not in text
     assert "createdb --template template0 -- app_restored && pg_restore" in text
     assert "public.t 7 pass" in text
     assert f"Since the backup before {first.id}" in text
@@ -102,9 +105,9 @@ def test_a_backup_with_its_history(visitor: Visitor, repository: Repository) -> 
 @pytest.mark.parametrize(
     ("look", "says"),
     [
-        ("archive-fail", "This backup failed verification"),
-        ("archive-notproven", "This backup could not be proven"),
-        (None, "This backup is not verified yet"),
+        ("archive-fail", "failed This backup failed verification"),
+        ("archive-notproven", "not proven This backup could not be proven"),
+        (None, "not verified This backup is not verified yet"),
     ],
 )
 def test_a_backup_that_does_not_count(visitor: Visitor, repository: Repository, look: str | None, says: str) -> None:
@@ -112,6 +115,21 @@ def test_a_backup_that_does_not_count(visitor: Visitor, repository: Repository, 
     page = get(visitor, backup_path(manifest))
     assert says in words(page)
     assert 'class="lead bad"' in page
+    assert "Choose a verified one from the list of its series" in words(page)
+    assert "notproven" not in page
+
+
+def test_the_command_for_an_encrypted_backup_names_the_key(visitor: Visitor, repository: Repository) -> None:
+    plain = write_backup(repository, APP, NOW - HOUR, looks=(), members={"app.dump.age": b"12345"})
+    encryption = Encryption("age", (f"age1{'q' * 58}",), (replace(plain.artifact.files[0], path="app.dump"),))
+    artifact = replace(plain.artifact, encryption=encryption)
+    key = f"{backup_folder(APP, plain.id)}/manifest.json"
+    manifest = replace(plain, artifact=artifact)
+    repository.delete([key])
+    repository.write_bytes(key, manifest.to_json())
+    text = words(get(visitor, backup_path(manifest)))
+    assert f"pgbackup restore {repository.uri} prod/app {manifest.id} --identity key.txt" in text
+    assert "age --decrypt --identity key.txt" in text
 
 
 def test_rows_stay_in_view_when_a_later_verification_counted_none(visitor: Visitor, repository: Repository) -> None:
