@@ -20,7 +20,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.options import S3Options
-from tests.in_memory import keep_temporary_files_in_memory, run_initdb_once
+from tests.in_memory import keep_temporary_files_in_memory
 
 # Everything a pgpass line, a URL, a shell and a log masker could stumble over.
 CANARY = "cañary:p\\a'ss \"w#rd%41&x=y"
@@ -35,13 +35,6 @@ keep_temporary_files_in_memory()
 
 # A shell without job control starts a background `make test &` with this ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _initdb_runs_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Of each kind of data directory, in all processes of this run."""
-    base = tmp_path_factory.getbasetemp()
-    run_initdb_once((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "initdb")
 
 
 @pytest.fixture(scope="session")
