@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,20 @@ def only_18(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("backup.restore.archive", "backup.restore.script"):
         monkeypatch.setattr(f"airflow_pgbackup.{module}.find_clients", lambda *_: newest)
     monkeypatch.setattr("airflow_pgbackup.postgres.tools.client_choice.search_clients", lambda *_: (newest, []))
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """pytest's, emptied if the test passes, as it may be in memory; no other test gets the same one."""
+    failed = request.session.testsfailed
+    yield tmp_path
+    if request.session.testsfailed == failed:
+        with suppress(OSError):
+            for entry in tmp_path.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink()
 
 
 @pytest.fixture
