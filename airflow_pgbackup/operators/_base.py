@@ -18,7 +18,8 @@ from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
 from airflow_pgbackup.links import BackupPageLink, PlaceOnPage, S3ConsoleLink
 from airflow_pgbackup.notifications.cause import Cause, leave_cause
 from airflow_pgbackup.operators._figures import Figures
-from airflow_pgbackup.operators._given import lost, passed_arguments, require_given, unrendered
+from airflow_pgbackup.operators._from_xcom import mark_as_rendered
+from airflow_pgbackup.operators._given import lost, mapped, passed_arguments, require_given, unrendered
 from airflow_pgbackup.operators._lineage import Work, lineage
 from airflow_pgbackup.operators._map_label import as_label, use_map_label
 from airflow_pgbackup.operators._retries import airflow_error, retry_soon, with_second_try
@@ -207,6 +208,7 @@ class PgBackupOperator(BaseOperator):
 
     def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
         before = unrendered(self)
+        mark_as_rendered(self, mapped(self, self._passed), *args, **kwargs)
         super()._do_render_template_fields(*args, **kwargs)
         self._lost = lost(self, before, self._passed)
         use_map_label(kwargs["context"] if "context" in kwargs else args[2])

@@ -80,14 +80,14 @@ def lost(task: Any, before: Mapping[str, Any], passed: Mapping[str, bool]) -> li
     :param before: what :func:`unrendered` returned.
     :param passed: of :func:`passed_arguments`: the values of mapped ones were never templates.
     """
-    mapped = _mapped(task, passed)
+    from_map = mapped(task, passed)
     fields = [
         name
         for name in task.template_fields
         if _empty(now := getattr(task, name, None))
-        and (not _empty(before[name]) or (name in mapped and (now is None or _blank(now))))
+        and (not _empty(before[name]) or (name in from_map and (now is None or _blank(now))))
     ]
-    others = [name for name in mapped if passed[name] and name not in task.template_fields]
+    others = [name for name in from_map if passed[name] and name not in task.template_fields]
     return [name for name in [*fields, *sorted(others)] if not _may_be_empty(task, name)]
 
 
@@ -125,7 +125,7 @@ def _may_be_empty(task: Any, name: str) -> bool:
     )
 
 
-def _mapped(task: Any, passed: Mapping[str, bool]) -> set[str]:
+def mapped(task: Any, passed: Mapping[str, bool]) -> set[str]:
     """Return the arguments of the operator's own that were given by ``expand`` or ``expand_kwargs``."""
     from airflow.sdk.definitions.mappedoperator import MappedOperator
 

@@ -15,7 +15,8 @@ from airflow.sdk.exceptions import AirflowSensorTimeout
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError
 from airflow_pgbackup.notifications.cause import Cause, leave_cause
 from airflow_pgbackup.operators._base import is_true, seconds
-from airflow_pgbackup.operators._given import lost, passed_arguments, require_given, unrendered
+from airflow_pgbackup.operators._from_xcom import mark_as_rendered
+from airflow_pgbackup.operators._given import lost, mapped, passed_arguments, require_given, unrendered
 from airflow_pgbackup.operators._map_label import as_label, series_label, use_map_label
 from airflow_pgbackup.operators._retries import airflow_error, with_second_try
 from airflow_pgbackup.operators._stats import send_failure, send_freshness
@@ -206,6 +207,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
 
     def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
         before = unrendered(self)
+        mark_as_rendered(self, mapped(self, self._passed), *args, **kwargs)
         super()._do_render_template_fields(*args, **kwargs)
         self._lost = lost(self, before, self._passed)
         use_map_label(kwargs["context"] if "context" in kwargs else args[2])

@@ -98,3 +98,38 @@ URI, NAME = {uri!r}, {HOSTILE!r}
     assert run.states == {"a": "failed"}, run.output
     assert said in run.failure
     assert_shown(run.output)
+
+
+def test_names_from_xcom_are_no_templates(
+    server18: PostgresServer,
+    fresh_database: Callable[..., Any],
+    postgres_connection: Any,
+    uri: str,
+    run_dag: Callable[..., Any],
+) -> None:
+    """Who may create databases chooses their names: rendered, one could read secrets, or name another database."""
+    name = "{{ 'post' ~ 'gres' }}"
+    postgres_connection("srv", fresh_database(server18, name).with_database("postgres"))
+    run = run_dag(f"""
+from airflow_pgbackup.operators.discover import PgDiscoverOperator
+from airflow_pgbackup.sensors.freshness import PgBackupFreshnessSensor
+
+@task
+def which(found):
+    return [{{"databases": [each["database"]], "max_age": 3600}} for each in found]
+
+srv = dict(postgres_conn_id="srv", repository={uri!r})
+found = PgDiscoverOperator(task_id="discover", databases=["?? 'post' ~*"], **srv)
+dump = PgDumpOperator.partial(task_id="dump", server="{{{{ dag.dag_id }}}}", **srv).expand_kwargs(found.output)
+fresh = PgBackupFreshnessSensor.partial(
+    task_id="fresh", repository={uri!r}, server="case", minimum_level=None
+).expand_kwargs(which(found.output))
+dump >> fresh
+given = PgDumpOperator.partial(task_id="given", **srv).expand_kwargs([{{"database": "{{{{ 'postgres' }}}}"}}])
+""")
+    assert set(run.states.values()) == {"success"}, run.output
+    assert run.results["dump[0]"]["database"] == name
+    assert [one["series"] for one in run.results["fresh[0]"]["series"]] == [run.results["dump[0]"]["series"]]
+    assert run.results["dump[0]"]["series"].startswith("case/")
+    assert run.results["given[0]"]["database"] == "postgres"
+    assert run.rendered["dump[0]"]["database"] == name
