@@ -20,7 +20,6 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 	"$$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-unexport PYTHONDONTWRITEBYTECODE  # or each of thousands of processes compiles the package
 
 .PHONY: demo demo-staging test test-lowest test-distributed check campaign bench docs site format lock clean
 .DELETE_ON_ERROR:

@@ -129,12 +129,15 @@ with DAG("case", schedule=None):
 
 
 @pytest.fixture
-def load_dag(airflow_db: Path) -> Iterator[Callable[[str | Path], DAG]]:
+def load_dag(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str | Path], DAG]]:
     """``load_dag(source, dag_id=None)``: the DAG of a file, or of a text that is the body of its ``with DAG(…):``.
 
     A file may have several, of which ``dag_id`` is one.
     """
     from airflow.dag_processing.dagbag import DagBag
+
+    # Python takes the compiled code of a file of the same size and second for that of the file.
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
 
     def load(source: str | Path, dag_id: str | None = None) -> DAG:
         for path in DAGS.glob("*.py"):
