@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -83,17 +84,18 @@ def test_a_reading_that_fails_slowly_leaves_the_thread_to_others(monkeypatch: py
     assert tries == [1000.0, 1350.0]
 
 
+def until(go: threading.Event) -> Callable[[], int]:
+    """Return a reading that hangs until the event."""
+    return lambda: go.wait(240) and 1
+
+
 def test_a_reading_that_hangs_delays_only_the_page_that_began_it() -> None:
     go = threading.Event()
     readings: Cache[int] = Cache(patience=2.0)
 
-    def hang() -> int:
-        assert go.wait(240)
-        return 1
-
     async def ask() -> tuple[cache.Reading[int], float]:
         before = time.monotonic()
-        found = await readings.get("silent", hang)
+        found = await readings.get("silent", until(go))
         return found, time.monotonic() - before
 
     try:
@@ -109,12 +111,8 @@ def test_a_repository_that_hangs_does_not_hold_up_the_details_of_another() -> No
     go = threading.Event()
     readings: Cache[int] = Cache(patience=240.0)
 
-    def hang() -> int:
-        assert go.wait(240)
-        return 1
-
     async def ask() -> cache.Reading[int]:
-        hanging = [asyncio.create_task(readings.get(number, hang, lane="silent")) for number in range(40)]
+        hanging = [asyncio.create_task(readings.get(number, until(go), lane="silent")) for number in range(40)]
         try:
             return await asyncio.wait_for(readings.get("a", lambda: 7, lane="healthy"), 60)
         finally:

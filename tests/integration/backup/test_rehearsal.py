@@ -434,8 +434,8 @@ def test_sequences_whose_values_options_leave_out(build: Build, here: Repository
         given.append({"exclude_table_data_and_children": ["*.alone", "t"]})
     if build.major >= 18:
         given.append({"no_data": True, "sequence_data": True, "exclude_table_data": ["alone"]})
-    if build not in (BUILDS[0], BUILDS[-1]):  # a rehearsal of each takes its time
-        given = given[4::5]
+    if build not in (BUILDS[0], BUILDS[-1]):  # each takes seconds: the versions in between only have the plain dump
+        given = [options for options in given if options.get("format") == "plain"]
     context = RunContext(settings=build.settings)
     with PostgresServer(build.bin_dir) as server, server.params.connect() as session:
         for statement in statements:
