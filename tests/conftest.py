@@ -39,6 +39,27 @@ keep_temporary_files_in_memory()
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_FAILED_BEFORE = pytest.StashKey[int]()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[_FAILED_BEFORE] = item.session.testsfailed
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Empty ``tmp_path`` after a test that passes, as it may be in memory; no other test gets the same one."""
+    yield
+    directory: Path | None = getattr(item, "funcargs", {}).get("tmp_path")
+    if directory is not None and item.session.testsfailed == item.stash.get(_FAILED_BEFORE, -1):
+        with suppress(OSError):
+            for entry in directory.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink()
+
+
 @pytest.fixture(scope="session")
 def canary() -> str:
     """The password of the servers' superuser, which must appear nowhere."""
@@ -72,20 +93,6 @@ def only_18(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("backup.restore.archive", "backup.restore.script"):
         monkeypatch.setattr(f"airflow_pgbackup.{module}.find_clients", lambda *_: newest)
     monkeypatch.setattr("airflow_pgbackup.postgres.tools.client_choice.search_clients", lambda *_: (newest, []))
-
-
-@pytest.fixture
-def tmp_path(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """pytest's, emptied if the test passes, as it may be in memory; no other test gets the same one."""
-    failed = request.session.testsfailed
-    yield tmp_path
-    if request.session.testsfailed == failed:
-        with suppress(OSError):
-            for entry in tmp_path.iterdir():
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry, ignore_errors=True)
-                else:
-                    entry.unlink()
 
 
 @pytest.fixture
