@@ -114,7 +114,7 @@ COMMANDS = [
     r"\drop_everything `touch {marker}`",
 ]
 
-# Places where psql sees the command, and our lexer a part of a string.
+# Places where psql sees the command, and our lexer a part of a string, unless the settings are repeated before it.
 HIDDEN = {
     "after a string, by a function": (
         b"SET standard_conforming_strings = off;\n"
@@ -123,11 +123,11 @@ HIDDEN = {
         b"SELECT pg_temp.f();\n"
         b"SELECT 'a\\';\nCOMMAND\n--';\n"
     ),
-    "after a NUL": b"SELECT 'a' \0'\nCOMMAND\n';\n",
 }
 
 # Places where both see it, or where our lexer finds that psql reads something else.
 SEEN = {
+    "after a NUL": b"SELECT 'a' \0'\nCOMMAND\n';\n",
     "after a comment that CR ends": b"-- text\rCOMMAND\n",
     "after a comment that CR ends, in a statement": b"SELECT 1 -- text\rCOMMAND\n;\n",
     "after COPY data that a CR LF ends": b"COPY public.t (line) FROM stdin;\n1\r\n\\.\r\nCOMMAND\n\\.\n",

@@ -14,6 +14,8 @@ from airflow_pgbackup.encryption.streams import decrypted
 from airflow_pgbackup.errors import BackupNotFound, ClientError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive.archive_file import artifact_format
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, parse_toc
+from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
+from airflow_pgbackup.postgres.definitions.database_locale import locale_options
 from airflow_pgbackup.postgres.definitions.objects import Objects, toc_objects
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.byte_source import CHUNK
@@ -24,11 +26,6 @@ from airflow_pgbackup.repository.manifest import FileDigest, Manifest
 _TAR_BLOCK = 512
 _TABLES = ("TABLE", "FOREIGN TABLE")
 _SUFFIX = re.compile(r"\.(?:gz|zst|lz4)\Z")
-_LOCALE = re.compile(
-    r"\b(LOCALE_PROVIDER|LOCALE|LC_COLLATE|LC_CTYPE|ICU_LOCALE|ICU_RULES|BUILTIN_LOCALE)"
-    r" = (?:E?'((?:[^']|'')*)'|(\w+))"
-)
-"""In CREATE DATABASE: dumpDatabase() in src/bin/pg_dump/pg_dump.c."""
 
 Table = tuple[str | None, str, str]
 """Database (of a cluster's backup), schema, name."""
@@ -176,8 +173,5 @@ def _sizes(entries: Iterable[TocEntry], files: Iterable[FileDigest]) -> dict[Tab
 
 
 def _locale(entries: Iterable[TocEntry]) -> dict[str, str] | None:
-    for entry in entries:
-        if entry.kind == "DATABASE":
-            found = _LOCALE.finditer(entry.definition)
-            return {match[1]: match[3] or match[2].replace("''", "'") for match in found}
-    return None
+    create = DatabaseProperties.of_entries(entries).create
+    return locale_options(create) if create else None

@@ -16,6 +16,7 @@ from airflow_pgbackup.errors import NotProven, OptionError
 from airflow_pgbackup.postgres.archive.toc import is_about, iterate_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
+from airflow_pgbackup.postgres.definitions import old_names
 from airflow_pgbackup.postgres.definitions.database import is_standard_comment
 from airflow_pgbackup.postgres.definitions.objects import (
     Key,
@@ -141,8 +142,12 @@ def compare_definitions(
     if manifest.series.database is None:
         notes.append("owners, privileges and comments of large objects are not compared in the dump of a cluster")
     archived, restored = _both_sides(copy, connection, dumped)
+    old_client = manifest.client.version if not exact and _client_major(manifest) <= old_names.LAST else ""
+    if old_client:
+        archived = old_names.in_new_names(archived, restored)
     found = compare_objects(archived, restored, definitions=exact, money=money)
-    differences, unproven = _separate_unproven(found, ignore_added=bool(manifest.options.get("filters")))
+    ignore_added = bool(manifest.options.get("filters"))
+    differences, unproven = _separate_unproven(found, ignore_added=ignore_added, old_client=old_client)
     return ComparedDefinitions(differences=differences, unproven=unproven, notes=notes)
 
 
@@ -150,6 +155,10 @@ def _both_sides(copy: RestoredCopy, connection: ConnectionParams, dumped: ToolPr
     """Return the definitions in the dump and in the copy without what cannot be compared."""
     skipped = toc_objects(entry for entry in copy.entries if entry.dump_id in copy.skipped)
     archived, restored, equal = _unequal(copy, dumped)
+    archived, restored = (
+        without(side, [key for key in side if key[1] == "DATABASE" and key[3] in copy.in_locale_c])
+        for side in (archived, restored)
+    )
     for database in {key[0] for key in archived.keys() | skipped.keys() if key[1:] == _PUBLIC}:
         if (database, *_PUBLIC) not in restored:
             archived = without(archived, _of_public(archived, database))
@@ -173,17 +182,26 @@ def _both_sides(copy: RestoredCopy, connection: ConnectionParams, dumped: ToolPr
     return archived, restored
 
 
-def _separate_unproven(every: Iterable[ObjectDifference], *, ignore_added: bool) -> tuple[list[Difference], list[str]]:
+def _separate_unproven(
+    every: Iterable[ObjectDifference], *, ignore_added: bool, old_client: str
+) -> tuple[list[Difference], list[str]]:
     """Return the differences that are the backup's fault, and those that may not be.
 
     :param ignore_added: ignore objects that only the copy has.
+    :param old_client: the version of the pg_dump that wrote the dump, if it named objects otherwise; '' if not.
     """
-    differences, unproven = [], []
+    differences: list[Difference] = []
+    unproven: list[str] = []
     for found in every:
         if found.only_money:
             unproven.append(
                 f"{found.kind.lower()} {found.label} differs, perhaps because of another lc_monetary (type money): "
                 f"{found.detail}"
+            )
+        elif old_client:
+            unproven.append(
+                f"{found.kind.lower()} {found.label} {found.detail}, perhaps because pg_dump {old_client} names it "
+                "otherwise"
             )
         elif not (ignore_added and found.added):
             differences.append(Difference(found.kind.lower(), found.label, found.detail))
@@ -192,7 +210,7 @@ def _separate_unproven(every: Iterable[ObjectDifference], *, ignore_added: bool)
 
 def _same_versions(manifest: Manifest, server: RehearsalServer) -> tuple[bool, str]:
     """Return whether definitions can be compared literally, or else why not."""
-    source, client = manifest.source.server_version_num // 10000, int(manifest.client.version.split(".")[0])
+    source, client = manifest.source.server_version_num // 10000, _client_major(manifest)
     if source != server.major:
         return False, f"the dumped server has version {source}, the rehearsal's {server.major}"
     if client != server.major:
@@ -200,9 +218,13 @@ def _same_versions(manifest: Manifest, server: RehearsalServer) -> tuple[bool, s
     return True, ""
 
 
+def _client_major(manifest: Manifest) -> int:
+    return int(manifest.client.version.split(".")[0])
+
+
 def _dump_client(copy: RestoredCopy) -> Client:
     """Return the client that dumps the copy: the major version that wrote the dump, as its output is compared."""
-    major = int(copy.dump.manifest.client.version.split(".")[0])
+    major = _client_major(copy.dump.manifest)
     tools = ("pg_dump", "pg_dumpall")
     clients = find_clients(copy.dump.settings.client_dirs)
     same = choose_same_major(clients, major, tools) if major >= copy.server.major else None

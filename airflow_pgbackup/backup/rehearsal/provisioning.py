@@ -11,9 +11,12 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from airflow_pgbackup.backup.databases.temporary_database import UNSUPPORTED
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.sql.anybytes import Identifier, is_utf8
+from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
+from airflow_pgbackup.postgres.definitions.database_locale import without_owner_and_tablespace
+from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded, is_utf8
 from airflow_pgbackup.repository.source_roles import Membership
 
 # A cycle; a predefined role of another version; pg_database_owner, which has no explicit members.
@@ -129,6 +132,20 @@ def _accepting_names(connection: ConnectionParams, names: Iterable[str]) -> Iter
         session.execute(sql.SQL("CREATE DATABASE {} {}").format(name, sql.SQL(locale)))
         yield ascii_database
         session.execute(sql.SQL("DROP DATABASE {}").format(name))
+
+
+def lacks_locale(session: psycopg.Connection[Any], create: DatabaseStatement) -> bool:
+    """Return whether a server cannot create a database with the locale of a CREATE DATABASE.
+
+    The server checks the locale before it refuses the name of a database that exists.
+    """
+    try:
+        session.execute(encoded(without_owner_and_tablespace(create).about("template1")))
+    except psycopg.errors.DuplicateDatabase:
+        return False
+    except UNSUPPORTED:
+        return True
+    raise AssertionError("a second database template1 was created")
 
 
 def create_tablespaces(connection: ConnectionParams, names: Iterable[str]) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from airflow_pgbackup.backup.counters import RestoreCounter, restore_totals
+from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
+from airflow_pgbackup.backup.rehearsal.provisioning import lacks_locale
 from airflow_pgbackup.backup.rehearsal.restore_steps import SKIPPED_PUBLIC, CopyRestore, RestoredCopy
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.errors import DeadlineExceeded, ToolError, ToolKilled
@@ -36,7 +38,9 @@ class ArchiveRestore(CopyRestore):
         self._entries = toc.entries
         self.copy.database = toc.database
         self.copy.entries = toc.entries
+        self._properties = DatabaseProperties.of_entries(toc.entries)
         self._has_database = any(entry.kind == "DATABASE" for entry in toc.entries)
+        self._lacks_locale = False
 
     def run(self) -> RestoredCopy:
         """Restore, in parallel if possible.
@@ -48,6 +52,9 @@ class ArchiveRestore(CopyRestore):
             if _creates_public(entry):
                 self.copy.skipped.add(entry.dump_id)
                 self.copy.notes.append(SKIPPED_PUBLIC)
+        if self._create and self._properties.create:
+            with session(self.server.params) as connection:
+                self._lacks_locale = lacks_locale(connection, self._properties.create)
         jobs = self._jobs()
         try:
             self.copy.seconds = self.with_missing(lambda: self._attempt(jobs))
@@ -71,8 +78,12 @@ class ArchiveRestore(CopyRestore):
 
     @property
     def _create(self) -> bool:
-        """Whether pg_restore creates the database; not if schemas must be created in it before."""
-        return self._has_database and not self.copy.schemas and self.server.keeps_database_name
+        """Whether pg_restore creates the database; not if schemas must be created in it before.
+
+        pg_restore has no option for another locale than the dump's.
+        """
+        possible = self._has_database and not self.copy.schemas and self.server.keeps_database_name
+        return possible and not self._lacks_locale
 
     def _jobs(self) -> int:
         """Return the number of jobs: by the processors of this process, and by the server's connections."""
@@ -88,8 +99,7 @@ class ArchiveRestore(CopyRestore):
         if self._create:
             params = self.server.drop_database(self._database)
         else:
-            properties = DatabaseProperties.of_entries(self._entries)
-            params = self.create_database(self._database, properties.create)
+            params = self.create_database(self._database, self._properties.create)
         argv: list[os.PathLike[str] | str] = [self.server.loader.tool("pg_restore"), "--no-password", "--exit-on-error"]
         argv.append("--dbname=")  # pg_restore then uses PGDATABASE, and does not parse it as a connection string
         argv += ["--create"] * self._create + [f"--jobs={jobs}"] * (jobs > 1)

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.rehearsal.cluster_globals import ClusterGlobals
 from airflow_pgbackup.backup.rehearsal.definitions import open_script
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
-from airflow_pgbackup.backup.rehearsal.provisioning import with_bootstrap_superuser
+from airflow_pgbackup.backup.rehearsal.provisioning import lacks_locale, with_bootstrap_superuser
 from airflow_pgbackup.backup.rehearsal.restore_steps import SKIPPED_PUBLIC, CopyRestore, RestoredCopy
-from airflow_pgbackup.backup.rehearsal.server import LOCALE_UNNAMED, RehearsalServer, create_schemas
+from airflow_pgbackup.backup.rehearsal.server import (
+    LOCALE_LACKING,
+    LOCALE_UNNAMED,
+    RehearsalServer,
+    create_schemas,
+)
 from airflow_pgbackup.byte_streams import CountingReader
 from airflow_pgbackup.errors import NotProven
+from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
+from airflow_pgbackup.postgres.definitions.database_locale import in_locale_c, without_owner_and_tablespace
 from airflow_pgbackup.postgres.definitions.script_scan import CREATE_PUBLIC, ScriptSummary
 from airflow_pgbackup.postgres.psql.guarded import guarded
 from airflow_pgbackup.postgres.psql.script_filter import sessions
+from airflow_pgbackup.postgres.sql.anybytes import encoded
 from airflow_pgbackup.wording import parameter
 
 
@@ -34,6 +44,7 @@ class ScriptRestore(CopyRestore):
         if created := next((section.database for section in sections if section.creates), None):
             self.copy.script_creates, self.copy.database = True, created
         self._globals = ClusterGlobals(summary.globals if summary.cluster else [])
+        self._instead: dict[bytes, bytes] = {}
 
     def run(self) -> RestoredCopy:
         """Restore.
@@ -47,6 +58,7 @@ class ScriptRestore(CopyRestore):
         else:
             for section in self._summary.sections:
                 self.server.provide(section.requirements)
+        self._replace_locales()
         if self._skips_public:
             self.copy.notes.append(SKIPPED_PUBLIC)
         self.copy.seconds = self.with_missing(self._attempt)
@@ -79,6 +91,30 @@ class ScriptRestore(CopyRestore):
                 hint=f"Dump without {parameter('create', True)}, or rehearse in a throwaway server.",
             )
 
+    def _replace_locales(self) -> None:
+        """Replace the CREATE DATABASE statements whose locale the server lacks."""
+        if not (creations := list(self._creations())):
+            return
+        checked: dict[str, bool] = {}
+        with session(self.copy.connection) as connection:
+            for create in creations:
+                options = without_owner_and_tablespace(create).rest
+                if options not in checked:
+                    checked[options] = lacks_locale(connection, create)
+                if checked[options]:
+                    self.copy.in_locale_c.add(create.database)
+                    self.note_locale(create)
+                    instead = encoded(in_locale_c(create).about(create.database))
+                    self._instead |= {encoded(text): instead for text in create.texts()}
+
+    def _creations(self) -> Iterator[DatabaseStatement]:
+        """Yield the CREATE DATABASE statements; pg_dumpall before version 11 writes them among the globals."""
+        for section in self._summary.sections:
+            yield from (each for each in section.about.found if each.creates)
+        for each in map(DatabaseStatement.parse, self._summary.globals):
+            if each and each.creates:
+                yield each
+
     def _attempt(self) -> None:
         params, database = self.copy.connection, self.copy.database
         if database is not None:
@@ -87,8 +123,10 @@ class ScriptRestore(CopyRestore):
             else:
                 params = self.create_database(database, None)
         manifest = self.dump.manifest
-        instead = dict(self._globals.replacements)
-        created = {section.database for section in self._summary.sections if section.creates}
+        instead = self._globals.replacements | self._instead
+        locales = {each.database: "" for each in self._creations()} | dict.fromkeys(
+            self.copy.in_locale_c, LOCALE_LACKING
+        )
         if self._skips_public:
             instead |= dict.fromkeys(CREATE_PUBLIC, b"")
         with (
@@ -102,6 +140,6 @@ class ScriptRestore(CopyRestore):
                 target = params
                 if name is not None:
                     target = self.copy.connection.with_database(os.fsdecode(name))
-                    self.server.other_locale = "" if target.dbname in created else LOCALE_UNNAMED
+                    self.server.other_locale = locales.get(target.dbname, LOCALE_UNNAMED)
                     create_schemas(target, sorted(self.copy.schemas))
                 self.run_tool(psql.argv, target, psql.stdin, may_start_processes=False)

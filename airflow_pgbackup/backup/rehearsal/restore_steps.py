@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from airflow_pgbackup.backup.databases.sessions import fetch_value, session
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.byte_streams import Readable
@@ -18,6 +19,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.connection.timeouts import no_timeouts
 from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
+from airflow_pgbackup.postgres.definitions.database_locale import locale_name
 from airflow_pgbackup.postgres.tools.process import ToolProcess
 
 _ROLE_MISSING = re.compile(r'role "(.+)" does not exist')
@@ -39,6 +41,7 @@ class RestoredCopy:
     :ivar script_creates: the dump is a script with CREATE DATABASE.
     :ivar entries: the table of contents of an archive; empty for plain dumps.
     :ivar skipped: dump ids of the entries that were not restored.
+    :ivar in_locale_c: the databases of a script that the rehearsal created with locale C instead of the dump's.
     :ivar schemas: those that the rehearsal created, because the dump uses but does not contain them.
     :ivar notes: what was handled specially, for the report.
     :ivar seconds: the duration of the successful attempt.
@@ -52,6 +55,7 @@ class RestoredCopy:
     script_creates: bool = False
     entries: list[TocEntry] = field(default_factory=list)
     skipped: set[int] = field(default_factory=set)
+    in_locale_c: set[str] = field(default_factory=set)
     schemas: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -129,7 +133,23 @@ class CopyRestore:
         encoding = self.dump.manifest.source.encoding or "UTF8"
         created = self.server.create_database(database, encoding, sorted(self.copy.schemas), create)
         self.copy.database = created.dbname
+        if create and self.server.other_locale:
+            with session(created) as connection:
+                collate = "SELECT datcollate FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
+                self.note_locale(create, fetch_value(connection, collate))
         return created
+
+    def note_locale(self, create: DatabaseStatement, instead: str = "C") -> None:
+        """Note for the report that the copy has another locale than the dumped database.
+
+        :param create: the CREATE DATABASE statement of the dump.
+        """
+        note = (
+            f"restored with locale {instead} in place of {locale_name(create)}, which the server lacks: text may sort "
+            "differently"
+        )
+        if note not in self.copy.notes:
+            self.copy.notes.append(note)
 
     def run_tool(
         self,

@@ -21,6 +21,7 @@ from airflow_pgbackup.backup.rehearsal.throwaway import throwaway_server
 from airflow_pgbackup.errors import ConnectError, DeadlineExceeded, NotProven, ToolError, ToolKilled, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
+from airflow_pgbackup.postgres.definitions.database_locale import in_locale_c
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.server.sandbox import Sandbox
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded
@@ -191,15 +192,17 @@ class RehearsalServer:
         """Create an empty database for the copy, and drop the one of an earlier attempt.
 
         :param schemas: to create in it.
-        :param create: the CREATE DATABASE statement of the dump.
+        :param create: the CREATE DATABASE statement of the dump. If the server lacks its locale, the copy has locale C.
         """
         with session(self.drop_database(database)) as connection:
             self.other_locale = LOCALE_LACKING if create else LOCALE_UNNAMED
-            if create:
-                with suppress(*UNSUPPORTED):
-                    connection.execute(encoded(create.about(database)))
-                    self.other_locale = ""
-            if self.other_locale:
+            for attempt in (create, create and in_locale_c(create)):
+                if attempt:
+                    with suppress(*UNSUPPORTED):
+                        connection.execute(encoded(attempt.about(database)))
+                        self.other_locale = "" if attempt is create else LOCALE_LACKING
+                        break
+            else:
                 connection.execute(
                     sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {}").format(
                         Identifier(database), sql.Literal(encoding)

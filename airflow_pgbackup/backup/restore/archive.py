@@ -18,7 +18,12 @@ from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.progress import Step, counted
 from airflow_pgbackup.backup.restore.client_programs import ToolOutput, pg_restore, pg_restore_to_psql, psql
 from airflow_pgbackup.backup.restore.context import RestoreContext
-from airflow_pgbackup.backup.restore.inserted_rows import check_inserted_rows, has_standard_strings, inserted_rows
+from airflow_pgbackup.backup.restore.inserted_rows import (
+    check_inserted_rows,
+    encoding_of,
+    has_standard_strings,
+    inserted_rows,
+)
 from airflow_pgbackup.backup.restore.plan import major_version
 from airflow_pgbackup.backup.restore.selected_names import unmatched_names
 from airflow_pgbackup.byte_streams import CountingReader, Readable
@@ -163,7 +168,8 @@ class ArchiveLoader:
         :raises VerificationFailed: one would end the transaction.
         """
         settings = [entry for entry in self._toc.entries if entry.kind in SETTING_KINDS]  # pg_restore always runs them
-        check_entries([*settings, *self.entries], standard_strings=has_standard_strings(self._toc))
+        toc = self._toc
+        check_entries([*settings, *self.entries], standard_strings=has_standard_strings(toc), encoding=encoding_of(toc))
 
     def check_rows(self) -> None:
         """Check that rows cannot end a transaction. If they are INSERT statements, this reads them.

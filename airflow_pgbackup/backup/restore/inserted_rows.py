@@ -39,6 +39,19 @@ def has_standard_strings(toc: Toc) -> bool:
     return found == {True}
 
 
+def encoding_of(toc: Toc) -> str:
+    """Return the archive's encoding.
+
+    :raises VerificationFailed: the archive sets it after other entries, which were decoded without it, or twice.
+    """
+    found = [number for number, entry in enumerate(toc.entries) if entry.kind == "ENCODING"]
+    if not found:
+        return "UTF8"
+    if found != [0]:
+        raise VerificationFailed("the archive sets client_encoding after other entries, which pg_dump never does")
+    return _quoted(toc.entries[0]).partition("'")[0]
+
+
 def check_inserted_rows(
     run: RestoreContext, client: Client, argv: Sequence[str], toc: Toc, *, stdin: Readable | None
 ) -> None:

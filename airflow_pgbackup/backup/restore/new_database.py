@@ -23,6 +23,7 @@ from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, D
 from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, quoted
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.process import run_tool
+from airflow_pgbackup.wording import parameter
 
 _TABLESPACE = re.compile(rf" TABLESPACE = {IDENTIFIER}$")
 _QUIET_SECONDS = 5.0  # the longest wait for the sessions of pg_restore and psql to end
@@ -77,7 +78,8 @@ def create_like(
         for instead in ("its default locale", "locale C"):
             warnings.append(
                 "the server lacks the locale or another option of the dumped database, so text may sort differently: "
-                f"using {instead} instead of {options}"
+                f"using {instead} instead of {options}; to choose one, create the database with it and restore with "
+                f"{parameter('mode', 'into_empty')}"
             )
     if not exactly or not attempts:
         attempts.append(lambda name: f"CREATE DATABASE {name}{plain}")

@@ -77,6 +77,10 @@ class DatabaseStatement:
         """Return the SQL for a database of another name."""
         return f"{self.verb}{quoted(database)}{self.rest}"
 
+    def texts(self) -> tuple[str, str]:
+        """Return the SQL with the name quoted, and as pg_dump writes most names."""
+        return self.about(self.database), f"{self.verb}{self.database}{self.rest}"
+
     @property
     def creates(self) -> bool:
         """It is ``CREATE DATABASE``."""

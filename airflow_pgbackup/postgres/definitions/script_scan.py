@@ -166,6 +166,7 @@ class _Scan:
         return self._found
 
     def _event(self, event: Event, section: ScriptSection | None) -> None:
+        self._lexer.settings_before(event)  # raises an error here rather than during the restore
         if isinstance(event, Comment):
             if match := _DUMPED_FROM.match(event.text):
                 self._found.dumped_from = max(self._found.dumped_from, int(match[1]))

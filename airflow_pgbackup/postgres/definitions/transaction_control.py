@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.archive.toc import TocEntry
+from airflow_pgbackup.postgres.sql.encodings import is_ambiguous, without_ambiguous_bytes
+from airflow_pgbackup.postgres.sql.names import NameDecoder
 from airflow_pgbackup.postgres.sql.server_statements import ServerStatement, server_statements
 from airflow_pgbackup.postgres.sql.statement import Statement
 
@@ -28,16 +30,26 @@ def _ends_body(statement: ServerStatement) -> bool:
     return statement.in_body and statement.first == ["END"]
 
 
-def check_entries(entries: Iterable[TocEntry], *, standard_strings: bool) -> None:
+def check_entries(entries: Iterable[TocEntry], *, standard_strings: bool, encoding: str = "UTF8") -> None:
     """Check that pg_restore can restore entries in a single transaction.
 
     :param standard_strings: ``standard_conforming_strings`` of the archive.
+    :param encoding: of the archive, in which all its text was decoded.
     :raises VerificationFailed: an entry would end the transaction, or its SQL cannot be read.
     """
+    decoder = NameDecoder()
+    decoder.use(encoding)
+
+    def as_psql_reads(text: str) -> str:
+        # Python's decoders know fewer characters than PostgreSQL, and can take the end of one for a backslash.
+        return without_ambiguous_bytes(decoder.bytes(text), encoding).decode("latin-1")
+
+    ambiguous = is_ambiguous(encoding)
     for entry in entries:
         if entry.kind == "BLOB METADATA" and not _OIDS.match(entry.definition):
             raise VerificationFailed(f"{entry.label} contains more than OIDs, which pg_dump never writes")
-        for text in filter(_ANY_WORD.search, _texts(entry)):
+        texts = map(as_psql_reads, _texts(entry)) if ambiguous else _texts(entry)
+        for text in filter(_ANY_WORD.search, texts):
             try:
                 _check(text, standard_strings)
             except VerificationFailed as error:

@@ -19,7 +19,7 @@ _PIECE = 1 << 16
 class ScriptFilter:
     """The parts of a script as streams: byte for byte, without psql's commands and the events that `route` omits.
 
-    The line end of a command stays.
+    The line end of a command stays, and settings are repeated: see :meth:`.SqlLexer.settings_before`.
 
     :param route: called with each event in turn; returns the number of its part, or None to omit it. COPY data is in
         the part of its statement, white space in the part of what follows it.
@@ -62,8 +62,12 @@ class ScriptFilter:
                 if waiting:
                     yield part, bytes(waiting)
                 waiting, part = bytearray(), number
+            settings = lexer.settings_before(event)
             for _ in self._steps(event):
+                start = event.offset - self._tee.offset
                 data = self._tee.take(lexer.offset)
+                if settings:
+                    data, settings = data[:start] + settings + data[start:], b""
                 if isinstance(event, MetaCommand):
                     data = data[: -len(data.lstrip())] + b"\n"
                 elif isinstance(event, Statement) and event.text in self._instead:
@@ -111,12 +115,15 @@ def sessions(
 
 
 class _Tee:
-    """Keeps what the lexer has read until it is taken."""
+    """Keeps what the lexer has read until it is taken.
+
+    :ivar offset: of the first byte that was not taken yet.
+    """
 
     def __init__(self, source: Readable) -> None:
         self._source = source
         self._buffer = bytearray()
-        self._base = 0
+        self.offset = 0
 
     def read(self, size: int = CHUNK, /) -> bytes:
         data = self._source.read(size)
@@ -124,9 +131,9 @@ class _Tee:
         return data
 
     def take(self, offset: int) -> bytes:
-        """Return everything before this offset of the stream that was not taken yet."""
-        count = offset - self._base
+        """Return everything before an offset of the stream that was not taken yet."""
+        count = offset - self.offset
         data = bytes(self._buffer[:count])
         del self._buffer[:count]
-        self._base = offset
+        self.offset = offset
         return data

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.postgres.sql.names import client_encoding
-from airflow_pgbackup.postgres.sql.statement import Statement, escapes_in, excerpt, take_statement
+from airflow_pgbackup.postgres.sql.statement import Statement, excerpt, take_statement
+from airflow_pgbackup.postgres.sql.string_settings import StringSettings
 from airflow_pgbackup.postgres.sql.window import CHUNK, Window
 
 __all__ = ["CHUNK", "Comment", "CopyData", "Event", "MetaCommand", "SqlLexer", "Statement"]
@@ -28,10 +28,6 @@ __all__ = ["CHUNK", "Comment", "CopyData", "Event", "MetaCommand", "SqlLexer", "
 _LINE_LIMIT = 1 << 16  # bytes of a comment or backslash command; the rest of a longer one is ignored
 _TRAILING_LIMIT = 64
 _SPACE = re.compile(rb"[ \t\r\n\f\v]*")
-_STRING_MODE = re.compile(rb"(?i)SET\s+standard_conforming_strings\s*(?:=|\sTO\s)\s*('?)(on|off)\1\s*;\Z")
-_STRINGS_DEPEND_ON = frozenset({b"STANDARD_CONFORMING_STRINGS", b"CLIENT_ENCODING", b"NAMES", b"ALL"})
-_QUOTED_SETTING = re.compile(rb'(?i)"(?:standard_conforming_strings|client_encoding)"|U&"')
-_SETTING = re.compile(rb"(?i)standard_conforming_strings|client_encoding")
 _LINE_END = re.compile(rb"\n")
 _COMMENT_END = re.compile(rb"\n|\r(?!\n)")  # as for psql and the server; CR LF marks a script as one of Windows
 _FEW = 50
@@ -89,15 +85,18 @@ class SqlLexer:
 
     :param source: its ``read(n)`` can return fewer than ``n`` bytes; an empty result is the end.
     :raises VerificationFailed: the input ends within an event, or pg_dump never writes such text.
-    :ivar standard_strings: ``standard_conforming_strings`` as set by the dump so far.
     :ivar trailing: the white space after the last event; set at the end.
     """
 
     def __init__(self, source: Readable, *, chunk_size: int = CHUNK) -> None:
-        self._window = Window(source, chunk_size)
-        self.standard_strings = True
-        self._escapes = escapes_in("")
+        self._window = Window(_WithoutNul(source), chunk_size)
+        self._settings = StringSettings()
         self.trailing = b""
+
+    @property
+    def standard_strings(self) -> bool:
+        """``standard_conforming_strings`` as set by the dump so far."""
+        return self._settings.standard
 
     @property
     def offset(self) -> int:
@@ -105,8 +104,9 @@ class SqlLexer:
         return self._window.offset
 
     def __iter__(self) -> Iterator[Event]:
+        window = self._window
         while self._skip_space():
-            begin = self._window.peek(2)
+            begin = window.peek(2)
             if begin[:1] == b"\\":
                 line, offset = self._line(_LINE_END)
                 name, _, argument = line[1:].partition(b" ")
@@ -114,12 +114,24 @@ class SqlLexer:
             elif begin == b"--":
                 yield Comment(*self._line(_COMMENT_END))
             else:
-                statement = take_statement(self._window, standard_strings=self.standard_strings, escapes=self._escapes)
+                settings = self._settings
+                statement = take_statement(window, standard_strings=settings.standard, escapes=settings.escapes)
+                settings.check(statement)
                 if statement.copies:
                     yield from self._copy(statement)
                 else:
-                    self._note_settings(statement)
+                    settings.note(statement)
                     yield statement
+                    settings.end(statement)
+
+    def settings_before(self, event: Event) -> bytes:
+        """Return the settings that must come before the event that was just returned, see :class:`.StringSettings`.
+
+        :return: complete lines; empty for nearly every event.
+        :raises VerificationFailed: the dump has not set the client's encoding, which pg_dump does first.
+        """
+        statement = event.statement if isinstance(event, CopyData) else event
+        return self._settings.before(statement) if isinstance(statement, Statement) else b""
 
     def _skip_space(self) -> bool:
         """Skip white space; return False at the end of the input."""
@@ -153,17 +165,6 @@ class SqlLexer:
         text = (text + window.buffer[window.position : match.start()])[:_LINE_LIMIT]
         window.position = match.end()
         return text, offset
-
-    def _note_settings(self, statement: Statement) -> None:
-        """Note the settings on which the end of a string depends."""
-        if encoding := client_encoding(statement.text):
-            self._escapes = escapes_in(encoding)
-        elif mode := _STRING_MODE.match(statement.text):
-            self.standard_strings = mode[2].lower() == b"on"
-        elif _changes_strings(statement):
-            raise VerificationFailed(
-                f"{excerpt(statement.text)!r} at byte {statement.offset}, which pg_dump never writes"
-            )
 
     def _copy(self, statement: Statement) -> Iterator[CopyData]:
         if self._window.peek(1) != b"\n":
@@ -206,21 +207,19 @@ class SqlLexer:
             search_from = 0
 
 
-def _changes_strings(statement: Statement) -> bool:
-    """Return whether a statement may change a setting on which the end of a string depends."""
-    words = statement.words
-    if words[:1] in ((b"SET",), (b"RESET",)):
-        names = words[2:3] if words[1:2] in ((b"SESSION",), (b"LOCAL",)) else words[1:2]
-        return (
-            not _STRINGS_DEPEND_ON.isdisjoint(names)
-            or _QUOTED_SETTING.search(statement.text) is not None
-            or statement.size > len(statement.text)
-        )
-    if words[:1] == (b"DO",):
-        return _SETTING.search(statement.text) is not None
-    # pg_dump's statistics have values of columns, which may be anything.
-    selects = words[:1] == (b"SELECT",) and not statement.text.startswith(b"SELECT * FROM pg_catalog.pg_restore_")
-    return selects and b"set_config" in statement.text.lower() and _SETTING.search(statement.text) is not None
+class _WithoutNul:
+    """Reads a dump, which contains no NUL: psql ignores the rest of a line after one."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self._offset = 0
+
+    def read(self, size: int = CHUNK, /) -> bytes:
+        data = self._source.read(size)
+        if (found := data.find(b"\0")) >= 0:
+            raise VerificationFailed(f"a NUL at byte {self._offset + found} of the dump, which pg_dump never writes")
+        self._offset += len(data)
+        return data
 
 
 def _find_copy_end(buffer: bytes, start: int) -> int:

@@ -66,6 +66,10 @@ class NameDecoder:
     def text(self, data: bytes) -> str:
         return data.decode(self._codec, "surrogateescape")
 
+    def bytes(self, text: str) -> bytes:
+        """Return the bytes that :meth:`text` has decoded."""
+        return text.encode(self._codec, "surrogateescape")
+
 
 @dataclass(frozen=True)
 class RowsTarget:

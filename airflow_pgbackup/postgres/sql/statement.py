@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from airflow_pgbackup.errors import VerificationFailed
+from airflow_pgbackup.postgres.sql.encodings import ESCAPES
 from airflow_pgbackup.postgres.sql.window import Window
 
 TEXT_LIMIT = 1 << 20
 """Bytes of a statement that are kept. The longest that is interpreted is a COPY of 1,600 columns with 63-byte names,
 about 200 KiB; of an INSERT or a function body only the beginning is used."""
 
+_BODY_LIMIT = 1 << 24  # bytes of a statement with an SQL-standard function body, which is read a second time
 _WORD_LIMIT = 1 << 16  # bytes; PostgreSQL writes no longer word outside quotes
 _WORDS_KEPT = 8
 
@@ -25,27 +27,13 @@ _DOLLAR_TAG_BEGUN = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]{0
 _COMMENT_BOUND = re.compile(rb"/\*|\*/")
 _IDENTIFIER_END = re.compile(rb"[A-Za-z0-9_$\x80-\xff]\Z")
 _ESCAPE_STRING = re.compile(rb"(?:\A|[^A-Za-z0-9_$\x80-\xff])[Ee]\Z")
+_BIT_STRING = re.compile(rb"(?:\A|[^A-Za-z0-9_$\x80-\xff])[BbXx]\Z")
 _LINE_END = re.compile(rb"[\n\r]")
 _STRING_SPACE = re.compile(rb"(?:[ \t\n\r\f\v]|--[^\n\r]*(?=[\n\r]))*")
 _GAP = 1 << 12  # bytes after a string
 _AFTER_DOLLAR_QUOTE = re.compile(rb"[A-Za-z0-9_$'\x80-\xff]")
 _FUNCTION = re.compile(rb"CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) ")
 
-# Repetitions are limited, because re keeps state for each one until the match ends.
-_ESCAPES = re.compile(rb"[^'\\]*(?:(?:\\.|'')[^'\\]*){0,1000}", re.DOTALL)
-
-# In these encodings a backslash can be the last byte of a character; see pg_wchar_table in src/common/wchar.c.
-_SJIS = rb"[\x80-\xa0\xe0-\xff]."
-_TWO_BYTES = rb"[\x80-\xff]."
-_CHARACTERS = {
-    "SJIS": _SJIS,
-    "SHIFT_JIS_2004": _SJIS,
-    "BIG5": _TWO_BYTES,
-    "GBK": _TWO_BYTES,
-    "UHC": _TWO_BYTES,
-    "GB18030": _TWO_BYTES,  # those of four bytes look like two of two bytes
-    "JOHAB": rb"(?:\x8f..|[\x80-\x8e\x90-\xff].)",
-}
 _LONGEST = 4  # bytes: a backslash and a character
 
 # Nearly every list of values, in one step: a row of an --inserts dump takes one match instead of one for each field.
@@ -67,6 +55,10 @@ class Statement:
     :ivar groups: pairs of outer parentheses; after ``VALUES`` in an INSERT: the rows of all the INSERTs.
     :ivar offset: of its first byte in the stream.
     :ivar size: bytes, of all the INSERTs.
+    :ivar by_settings: its end depends on settings of the session: it has a string with a backslash before a quote, or
+        an escape string with any backslash.
+    :ivar body: it has an SQL-standard function body.
+    :ivar goes_on: psql does not end it here, as it takes a word ``begin`` for the beginning of a function body.
     """
 
     text: bytes
@@ -76,6 +68,9 @@ class Statement:
     groups: int
     offset: int
     size: int
+    by_settings: bool
+    body: bool
+    goes_on: bool
 
 
 def excerpt(text: bytes, limit: int = 100) -> str:
@@ -84,21 +79,11 @@ def excerpt(text: bytes, limit: int = 100) -> str:
     return line if len(line) <= limit else line[:limit] + "..."
 
 
-def escapes_in(encoding: str) -> re.Pattern[bytes]:
-    """Return the expression for a part of a string with escapes, in the client's encoding."""
-    if (character := _CHARACTERS.get(encoding.upper())) is None:
-        return _ESCAPES
-    single = rb"[^'\\\x80-\xff]" if character != _SJIS else rb"[^'\\\x80-\xa0\xe0-\xff]"
-    either = rb"(?:" + single + rb"|" + character + rb")"
-    escaped = rb"\\(?:[^\x80-\xff]|" + either + rb")"
-    return re.compile(rb"(?:" + either + rb"|" + escaped + rb"|''){0,1000}", re.DOTALL)
-
-
-def take_statement(window: Window, *, standard_strings: bool, escapes: re.Pattern[bytes] = _ESCAPES) -> Statement:
+def take_statement(window: Window, *, standard_strings: bool, escapes: re.Pattern[bytes] = ESCAPES) -> Statement:
     """Take the statement at the window's position, and with an INSERT the similar ones that are in memory.
 
     :param standard_strings: ``standard_conforming_strings`` of the server: no backslash escapes in plain strings.
-    :param escapes: of :func:`escapes_in`.
+    :param escapes: of :func:`.encodings.escapes_in`.
     :raises VerificationFailed: the input ends within the statement, or it has a backslash outside quotes.
     """
     statement = _Scan(window, standard_strings, escapes).run()
@@ -131,6 +116,10 @@ class _Scan:
         self._groups = 0
         self._copies = False
         self._blocks = 0  # nesting of BEGIN ATOMIC and CASE, both of which END ends
+        self._by_settings = False
+        self._body = False
+        self._goes_on = False
+        self._limit = TEXT_LIMIT
 
     def run(self) -> Statement:
         window = self._window
@@ -160,11 +149,16 @@ class _Scan:
                         groups=self._groups,
                         offset=self._offset,
                         size=window.offset - self._offset,
+                        by_settings=self._by_settings,
+                        body=self._body,
+                        goes_on=self._goes_on or self._other_begin(b""),
                     )
             else:
                 self._punctuation(token)
 
     def _word(self, word: bytes) -> None:
+        if self._last_word == b"BEGIN":
+            self._goes_on |= self._other_begin(word)
         if len(self._words) < _WORDS_KEPT:
             self._words.append(word)
         if word == b"VALUES" and self._words[0] == b"INSERT" and not self._head:
@@ -176,6 +170,9 @@ class _Scan:
             self._copies = self._words[-2:] == [b"FROM", b"STDIN"] and self._words.count(b"FROM") == 1
         elif self._opens_block(word):
             self._blocks += 1
+            if not self._body and not self._head:
+                self._limit = _BODY_LIMIT
+            self._body = True
         elif self._blocks and word == b"END":
             self._blocks -= 1
         self._last_word = word
@@ -184,6 +181,12 @@ class _Scan:
         if word == b"ATOMIC":
             return self._last_word == b"BEGIN" and bool(_FUNCTION.match(b" ".join(self._words)))
         return word == b"CASE" and self._blocks > 0
+
+    def _other_begin(self, word: bytes) -> bool:
+        """Return whether the last word is BEGIN of anything but a function body, such as a function of this name."""
+        return (
+            self._last_word == b"BEGIN" and word != b"ATOMIC" and bool(_FUNCTION.match(b" ".join(self._words) + b" "))
+        )
 
     def _punctuation(self, token: bytes) -> None:
         if token == b"(":
@@ -252,13 +255,16 @@ class _Scan:
     def _string_part(self) -> None:
         window = self._window
         before = window.buffer[max(self._start, window.position - 3) : window.position - 1]
-        if self._standard_strings and not _ESCAPE_STRING.search(before):
+        escapes = _ESCAPE_STRING.search(before) or (not self._standard_strings and not _BIT_STRING.search(before))
+        if not escapes:
             self._skip_past(b"'")
+            self._by_settings |= window.buffer[window.position - 2 : window.position - 1] == b"\\"
             return
         while True:
             begin = window.position
             if match := self._escapes.match(window.buffer, begin):
                 window.position = match.end()
+            self._by_settings |= window.buffer.find(b"\\", begin, window.position) >= 0
             rest = window.buffer[window.position : window.position + _LONGEST]
             if rest[:1] == b"'" and len(rest) > 1 and rest[1:2] != b"'":
                 window.position += 1
@@ -322,8 +328,8 @@ class _Scan:
         """Read more; return False at the end of the input."""
         window = self._window
         keep_from = self._start
-        if not self._head and window.position - self._start > TEXT_LIMIT:
-            self._head = window.buffer[self._start : self._start + TEXT_LIMIT]
+        if not self._head and window.position - self._start > self._limit:
+            self._head = window.buffer[self._start : self._start + self._limit]
         if self._head:
             keep_from = max(window.position - 4, 0)  # enough to look back at what is before a quote
         if not window.fill(keep_from):
@@ -343,5 +349,5 @@ class _Scan:
         )
 
     def _text(self) -> bytes:
-        end = min(self._window.position, self._start + TEXT_LIMIT)
+        end = min(self._window.position, self._start + self._limit)
         return self._head or self._window.buffer[self._start : end]

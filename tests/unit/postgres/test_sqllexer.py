@@ -133,7 +133,10 @@ def test_comments_commands_and_table_data_come_in_order(chunk_size: int) -> None
 
 
 @given(
-    lines=st.lists(st.binary(max_size=12).filter(lambda line: b"\n" not in line and line != b"\\."), max_size=20),
+    lines=st.lists(
+        st.binary(max_size=12).filter(lambda line: b"\n" not in line and b"\0" not in line and line != b"\\."),
+        max_size=20,
+    ),
     chunk_size=st.integers(1, 40),
 )
 @example(lines=[b"", b"\\", b"\\.\\.", b"", b"\\..", b".", b"\\"], chunk_size=2)
@@ -235,6 +238,13 @@ READ_DIFFERENTLY_BY_PSQL = {
     "a setting in escapes": r'SET U&"standard_conforming_string\0073" = on;',
     "a setting after a long comment": f'SET /*{"x" * TEXT_LIMIT}*/ "standard_conforming_strings" = on;',
     "all settings": "RESET ALL;",
+    "an encoding with a backslash": r"SET client_encoding = 'UTF8\';",
+    "an encoding with other letters": "SET client_encoding = 'SJ\u0130IS';",
+    "a NUL": "SELECT 'a' \0'; COMMIT; --';",
+    "a NUL in table data": "COPY t (a) FROM stdin;\n1\0\n\\.\n",
+    "a function body with a label case": (
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1 AS case; END; COMMIT; SELECT 1 AS end;"
+    ),
     "an encoding without quotes": "SET client_encoding = SJIS;",
     "an encoding of the session": "SET SESSION client_encoding = 'SJIS';",
     "an encoding of the transaction": "SET LOCAL/**/NAMES 'SJIS';",
@@ -446,3 +456,71 @@ def test_names_in_the_encoding_of_the_dump(encoding: str, data: bytes, text: str
     decoder = NameDecoder()
     decoder.use(client_encoding(f"SET client_encoding = '{encoding}';".encode()) or "")
     assert decoder.text(data) == text
+
+
+BEGIN = "CREATE FUNCTION public.begin() RETURNS integer LANGUAGE sql AS 'SELECT 1';\n"
+
+
+def settings_before_last(text: str, encoding: str = "UTF8") -> bytes:
+    source = f"SET client_encoding = '{encoding}';\n{text}\n".encode("utf-8", "surrogateescape")
+    lexer = SqlLexer(io.BytesIO(source))
+    return [lexer.settings_before(event) for event in lexer][-1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"SELECT 'a\';",
+        r"SELECT 'a\''b';",
+        r"SELECT E'a\\';",
+        r"SELECT e'a\n';",
+        r"COPY t (a) FROM stdin (DELIMITER '\');" "\n\\.\n",
+        "SET standard_conforming_strings = off;\n" r"SELECT 'a\\b';",
+        r"INSERT INTO t VALUES (1, 'a\');",
+        BEGIN,
+    ],
+)
+def test_settings_are_repeated_where_the_end_depends_on_them(text: str) -> None:
+    mode = b"off" if text.startswith("SET") else b"on"
+    expected = b"\nSET standard_conforming_strings = %s;\nSET client_encoding = 'UTF8';\n" % mode
+    assert settings_before_last(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"SELECT 'a\\b', '\x00', E'a''b';",
+        r"SELECT $$ '\' $$;",
+        r"""SELECT "a\";""",
+        r"SELECT 1 /* '\' */;",
+        "SET standard_conforming_strings = off;\nSELECT B'01', X'1F', 'a';",
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; END;",
+        "CREATE PROCEDURE f() BEGIN ATOMIC END;",
+        "CREATE TABLE begin (a integer);",
+    ],
+)
+def test_no_settings_are_repeated_elsewhere(text: str) -> None:
+    assert settings_before_last(text) == b""
+
+
+def test_settings_that_are_not_known_cannot_be_repeated() -> None:
+    lexer = SqlLexer(io.BytesIO(b"SELECT 'a\\';"))
+    with pytest.raises(VerificationFailed, match="no SET client_encoding before the statement at byte 0"):
+        [lexer.settings_before(event) for event in lexer]
+
+
+@pytest.mark.parametrize("encoding", ["SJIS", "mskanji", "Shift_JIS_2004", "windows-949", "JOHAB", "GB18030"])
+def test_a_backslash_within_a_character_in_a_function_body(encoding: str) -> None:
+    body = "CREATE FUNCTION f() RETURNS text BEGIN ATOMIC SELECT E'\udc95\\'; END;"
+    assert settings_before_last(body, encoding)
+
+
+def test_what_psql_does_not_end_cannot_be_followed_by_rows_or_other_settings() -> None:
+    for text in (
+        "COPY t (a) FROM stdin;\n\\.\n",
+        "SET client_encoding = 'SJIS';",
+        "SET standard_conforming_strings = off;",
+    ):
+        with pytest.raises(VerificationFailed, match=r"does not find the end of .CREATE FUNCTION public\.begin"):
+            lex("SET client_encoding = 'UTF8';\n" + BEGIN + text)
+    assert lex(BEGIN + "SET standard_conforming_strings = on;")

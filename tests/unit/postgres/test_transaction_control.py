@@ -9,6 +9,7 @@ import pytest
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.postgres.definitions.transaction_control import check_entries
+from airflow_pgbackup.postgres.sql.names import NameDecoder
 
 
 def check(kind: str = "TABLE", *, standard_strings: bool = True, **texts: Any) -> None:
@@ -120,3 +121,18 @@ def test_the_rest_of_a_drop_statement_is_read_as_pg_restore_sends_it() -> None:
 )
 def test_sound_bodies_and_strings_are_accepted(sql: str) -> None:
     check("FUNCTION", definition=sql)
+
+
+@pytest.mark.parametrize("encoding", ["SJIS", "windows932", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "JOHAB"])
+@pytest.mark.parametrize("character", [b"\x87\\", b"\x95\\", b"\x87\x90\\\\"], ids=["unknown", "known", "pair"])
+def test_a_character_that_ends_with_a_backslash_hides_nothing(encoding: str, character: bytes) -> None:
+    decoder = NameDecoder()
+    decoder.use(encoding)
+
+    def entry(sql: bytes) -> TocEntry:
+        return TocEntry(7, 0, 0, "COMMENT", "public", "film", "app", definition=decoder.text(sql))
+
+    hidden = entry(b"SELECT E'" + character + b"'; COMMIT; --';")
+    with pytest.raises(VerificationFailed, match="COMMIT"):
+        check_entries([hidden], standard_strings=True, encoding=encoding)
+    check_entries([entry(b"SELECT E'\x95\\', '; COMMIT; --';")], standard_strings=True, encoding=encoding)
