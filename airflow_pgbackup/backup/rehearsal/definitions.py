@@ -31,6 +31,11 @@ class Definitions:
         return frozenset(name for section in sections for name in section.requirements.extensions)
 
     @property
+    def as_owners(self) -> bool:
+        """Whether the owners create the objects of a script, as with ``--use-set-session-authorization``."""
+        return any(section.requirements.as_owners for section in (self.script.sections if self.script else ()))
+
+    @property
     def style(self) -> DumpStyle:
         """How the definitions are written."""
         if self.script:

@@ -7,6 +7,7 @@ import re
 import psycopg
 
 from airflow_pgbackup.backup.databases.extensions import available_versions, version_differences
+from airflow_pgbackup.backup.databases.session_owners import AS_OWNERS_HINT
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.rehearsal.definitions import Definitions
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
@@ -51,7 +52,9 @@ def restore_copy(dump: RehearsedDump, definitions: Definitions, server: Rehearsa
     raise NotProven(
         f"it restores only if a role that owns some of its objects has privileges that the dump does not contain: "
         f"{lacking}",
-        hint="A restore fails likewise unless that role is a superuser, or has the privileges by a membership: grant "
+        hint=AS_OWNERS_HINT
+        if definitions.as_owners
+        else "A restore fails likewise unless that role is a superuser, or has the privileges by a membership: grant "
         "them to it in the source and dump again, or rehearse on a scratch server that has the roles of the source.",
     )
 

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
+from airflow_pgbackup.backup.databases.session_owners import AS_OWNERS_HINT
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.client_programs import ToolOutput, psql
 from airflow_pgbackup.backup.restore.context import RestoreContext
@@ -71,6 +72,7 @@ class ScriptLoader:
             needs.extensions |= section.requirements.extensions
             needs.tablespaces |= section.requirements.tablespaces
             needs.locks += section.requirements.locks
+            needs.as_owners |= section.requirements.as_owners
         return needs
 
     @property
@@ -120,6 +122,8 @@ class ScriptLoader:
                         f"{parameter('mode', 'into_existing')} into a database that has them all. Next time, dump with "
                         f"{parameter('if_exists', True)} beside {parameter('clean', True)}, or without it."
                     )
+                elif self.contents.sections[0].requirements.as_owners and "permission denied" in error.message:
+                    error.hint = AS_OWNERS_HINT
                 raise
 
     @contextmanager

@@ -27,6 +27,7 @@ _STATEMENT = re.compile(
 )
 _TEMPLATE_FLAG = re.compile(r"UPDATE pg_catalog\.pg_database SET datistemplate = ")
 _OWNER = re.compile(rf" OWNER TO ({IDENTIFIER});")
+_SESSION = re.compile(r"SET SESSION AUTHORIZATION E?'((?:[^']|'')+)';")
 _ENCODING = re.compile(r" ENCODING = '([^']*)'")
 
 
@@ -108,14 +109,26 @@ class DatabaseStatement:
         return self.verb.startswith("DROP ") or self.verb == "UPDATE"
 
 
+def session_owner(statement: str) -> str | None:
+    """Return the role of a ``SET SESSION AUTHORIZATION`` before the objects that it owns; None for another statement.
+
+    pg_dump writes them with ``--use-set-session-authorization``, and quotes the role as a string (_doSetSessionAuth).
+    """
+    match = _SESSION.fullmatch(statement)
+    return match and match[1].replace("''", "'")
+
+
 class DatabaseStatements:
     """Collect the statements about a database itself from a script or an archive entry.
 
     :ivar found: them, in the order of the dump.
+    :ivar creator: the role that creates the database, with ``--use-set-session-authorization``.
     """
 
     def __init__(self) -> None:
         self.found: list[DatabaseStatement] = []
+        self.creator: str | None = None
+        self._session: str | None = None
         self._scope = GrantorScope()
 
     def add(self, text: str, about: DatabaseStatement | None) -> None:
@@ -126,8 +139,12 @@ class DatabaseStatements:
         if ended := self._scope.follow(text, len(self.found)):
             role, first = ended
             self.found[first:] = [grant.made_by(role) for grant in self.found[first:]]
+        if text.startswith("SET SESSION AUTHORIZATION "):
+            self._session = session_owner(text)
         if about:
             self.found.append(about)
+            if about.creates:
+                self.creator = self._session
 
     def add_other(self) -> None:
         """Take what is no such statement, such as rows of a table."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from airflow_pgbackup.postgres.archive.toc import TocEntry
-from airflow_pgbackup.postgres.definitions.database import statements
+from airflow_pgbackup.postgres.definitions.database import session_owner, statements
 from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, unquoted
 
 _LIST = rf"{IDENTIFIER}(?:, {IDENTIFIER})*"
@@ -30,8 +30,9 @@ _SUPERUSERS = re.compile(
 )
 _EXTENSION = re.compile(rf"CREATE EXTENSION (?:IF NOT EXISTS )?({IDENTIFIER})")
 _TABLESPACE = re.compile(rf"SET default_tablespace = ({IDENTIFIER});")
+_GRANTOR = re.compile(rf"SET SESSION AUTHORIZATION ({IDENTIFIER});")
 _NAME = re.compile(IDENTIFIER)
-_HEADS = ("ALTER ", "GRANT ", "REVOKE ", "CREATE POLICY ", "CREATE USER MAPPING ", "CREATE EXTENSION ", "SET default_")
+_HEADS = ("ALTER ", "GRANT ", "REVOKE ", "CREATE POLICY ", "CREATE USER MAPPING ", "CREATE EXTENSION ", "SET ")
 # pg_restore sets the owner of every object with a DROP, except these, which belong to a table (_printTocEntry).
 _OWNERLESS = frozenset(
     (
@@ -52,6 +53,7 @@ class Requirements:
     """Roles, extensions and tablespaces that the target server must have.
 
     :ivar superusers: those of the roles that own something only a superuser may own.
+    :ivar as_owners: the owners create the objects, as with ``--use-set-session-authorization``.
     :ivar locks: estimated entries in the lock table if one transaction restores everything.
     """
 
@@ -59,6 +61,7 @@ class Requirements:
     superusers: set[str] = field(default_factory=set)
     extensions: set[str] = field(default_factory=set)
     tablespaces: set[str] = field(default_factory=set)
+    as_owners: bool = False
     locks: int = 0
 
     @property
@@ -98,6 +101,11 @@ class Requirements:
                 self.roles.update(unquoted(name) for name in _NAME.findall(match[1]))
         if match := _SUPERUSERS.match(statement):
             self.superusers.add(unquoted(match[1]))
+        if match := _GRANTOR.match(statement):
+            self.roles.add(unquoted(match[1]))
+        if owner := session_owner(statement):
+            self.roles.add(owner)
+            self.as_owners = True
         self.roles.discard("public")  # not a valid role name; pg_dump writes PUBLIC in lower case for user mappings
         if match := _EXTENSION.match(statement):
             self.extensions.add(unquoted(match[1]))

@@ -68,7 +68,7 @@ class ScriptSection:
 
     @property
     def properties(self) -> DatabaseProperties:
-        return DatabaseProperties.of_statements(self.about.found)
+        return DatabaseProperties.of_statements(self.about.found, owner=self.about.creator)
 
     @property
     def creates(self) -> bool:
