@@ -7,6 +7,7 @@ import shutil
 import tempfile
 
 from airflow_pgbackup.backup.progress import human_bytes
+from airflow_pgbackup.backup.rehearsal.dump import is_part
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
@@ -16,6 +17,11 @@ LARGER_DISK = f"Set {setting('temp_dir')} to a directory on a larger disk."
 
 _ROOM = 1.3
 """Bytes of disk needed for each byte of the dumped database: the copy is smaller, but there is WAL."""
+
+_UNPACKED = 3
+"""Bytes of the copy for each byte of an artifact, if nobody knows the size of what was dumped."""
+
+_WITHOUT_ROWS = ("exclude_table_data", "exclude_table_data_and_children", "no_data", "schema_only")
 
 _SPARE = 256 * 1024**2  # an empty cluster and its first WAL
 _RESERVE = 1024**3  # at most
@@ -27,7 +33,7 @@ def check_disk_space(manifest: Manifest, settings: Settings) -> None:
     :raises NotProven: the disk would fill up.
     """
     directory = settings.temp_dir or tempfile.gettempdir()
-    needed = int((manifest.source.size_bytes or 3 * manifest.artifact.size) * _ROOM) + _SPARE
+    needed = int(_size_of_copy(manifest) * _ROOM) + _SPARE
     free = shutil.disk_usage(directory).free
     reserve = _reserve(directory)
     if free < needed + reserve:
@@ -36,6 +42,15 @@ def check_disk_space(manifest: Manifest, settings: Settings) -> None:
             f"for other tasks, but only {human_bytes(free)} is free",
             hint=LARGER_DISK,
         )
+
+
+def _size_of_copy(manifest: Manifest) -> int:
+    """Return the estimated bytes of a copy. A dump of a part can be much smaller than its database."""
+    unpacked = _UNPACKED * manifest.artifact.size
+    size = manifest.source.size_bytes
+    if size and (is_part(manifest) or any(map(manifest.options.get, _WITHOUT_ROWS))):
+        return min(size, unpacked)
+    return size or unpacked
 
 
 def is_nearly_full(directory: os.PathLike[str]) -> bool:

@@ -18,6 +18,11 @@ _OF_A_PART = (
 )  # fmt: skip
 
 
+def is_part(manifest: Manifest) -> bool:
+    """Return whether a dump's options, unknown if it was adopted, may have left out objects."""
+    return "adopted_from" in manifest.origin or any(map(manifest.options.get, _OF_A_PART))
+
+
 @dataclass(frozen=True, kw_only=True)
 class RehearsedDump:
     """The dump that is rehearsed, with what limits the rehearsal.
@@ -46,7 +51,7 @@ class RehearsedDump:
     @property
     def is_part(self) -> bool:
         """Whether the dump's options, unknown if it was adopted, may have left out what its objects use."""
-        return "adopted_from" in self.manifest.origin or any(map(self.manifest.options.get, _OF_A_PART))
+        return is_part(self.manifest)
 
     @property
     def is_plain(self) -> bool:
