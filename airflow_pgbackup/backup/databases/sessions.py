@@ -57,10 +57,11 @@ def interrupt(connection: Session) -> None:
 
 
 @contextlib.contextmanager
-def translated_errors(doing: str) -> Iterator[None]:
+def translated_errors(doing: str, *, refused: str | None = None) -> Iterator[None]:
     """Translate psycopg's errors: one line with what was being done and the server's message, without its DETAIL.
 
     :param doing: such as ``dropping database "app"``.
+    :param refused: the hint if the user lacks a privilege, instead of the general one for the message.
     :raises Canceled: the statement was canceled.
     :raises RestoreError: the server reported another error.
     """
@@ -69,7 +70,9 @@ def translated_errors(doing: str) -> Iterator[None]:
     except psycopg.errors.QueryCanceled as error:
         raise Canceled(f"canceled while {doing}: {server_message(error)}") from None
     except psycopg.Error as error:
-        raise RestoreError(f"{doing}: {server_message(error)}", hint=hint_for(str(error))) from None
+        lacks_privilege = isinstance(error, psycopg.errors.InsufficientPrivilege)
+        hint = (refused if lacks_privilege else None) or hint_for(str(error))
+        raise RestoreError(f"{doing}: {server_message(error)}", hint=hint) from None
 
 
 def fetch_value(connection: Session, query: Any, parameters: Any = None) -> Any:

@@ -49,6 +49,10 @@ _PARAMETER = re.compile(
 )
 _PASSWORD = re.compile(rf"ALTER ROLE ({IDENTIFIER}) WITH [^']*?(PASSWORD '(?:[^']|'')*').*")
 _SUPERUSER = re.compile(rf"ALTER ROLE {IDENTIFIER} WITH SUPERUSER ")
+_REFUSED = (
+    "Connect as a superuser: a role with CREATEROLE may not set all attributes of a role, nor grant every membership. "
+    "Or create the missing roles and tablespaces yourself before: those that exist are not changed."
+)
 _SKIPPED = ("SET ", "RESET ", "DROP ", "SELECT pg_catalog.set_config")
 _SECRET = re.compile(r"'(?:[^']|'')*'")
 
@@ -218,6 +222,7 @@ def _run(connection: Session, statement: str | PassedOnGrant, state: str, warn: 
     except psycopg.Error as error:
         text = statement.statement if isinstance(statement, PassedOnGrant) else statement
         head = _SECRET.sub("'…'", text)[:120]
+        hint = _REFUSED if isinstance(error, psycopg.errors.InsufficientPrivilege) else hint_for(str(error))
         raise RestoreError(
-            f"cannot restore global objects: {server_message(error)}, in: {head}; {state}", hint=hint_for(str(error))
+            f"cannot restore global objects: {server_message(error)}, in: {head}; {state}", hint=hint
         ) from None

@@ -26,6 +26,10 @@ from airflow_pgbackup.postgres.tools.process import run_tool
 from airflow_pgbackup.wording import parameter
 
 _TABLESPACE = re.compile(rf" TABLESPACE = {IDENTIFIER}$")
+_REFUSED = (
+    "Connect as a superuser, or as a role that may change this for that role, parameter or database. Or create a "
+    f"database yourself and restore into it with {parameter('mode', 'into_empty')}, which applies none of them."
+)
 _QUIET_SECONDS = 5.0  # the longest wait for the sessions of pg_restore and psql to end
 _TOOL_SESSIONS = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE application_name = %s"
 
@@ -102,7 +106,7 @@ def apply_statements(run: RestoreContext, params: ConnectionParams, statements: 
         return
     with session(params, run.cancel) as connection:
         for statement in statements:
-            with translated_errors(f"applying {statement.verb.strip()} to the database"):
+            with translated_errors(f"applying {statement.verb.strip()} to the database", refused=_REFUSED):
                 apply_statement(connection, statement, params.dbname, run.warn)
 
 
