@@ -247,6 +247,12 @@ _TABLE: list[tuple[str, str]] = [
         r"error: could not connect to database",
         "Check that the database exists, and that the user can connect to it.",
     ),
+    (
+        # parallel.c
+        r"a worker process died unexpectedly|could not (?:read from|write to) the communication channel",
+        "A process of a dump or restore with several jobs was killed, often by the OOM killer: see dmesg and the "
+        "memory limits, or use fewer jobs.",
+    ),
     # pg_dump and pg_restore at SIGINT, SIGTERM and SIGQUIT
     (r"terminated by user", "Something outside interrupted this program, such as an administrator: run it again."),
     (r"error: cannot run ", "Check that the program exists at that path and was built for this machine."),

@@ -128,7 +128,8 @@ def most_useful(lines: Sequence[str]) -> tuple[str, str | None]:
 
     That is a line for which there is a hint, else the last error that is not only a consequence of another one.
     """
-    errors = errors_of(lines)
+    if errors := errors_of(lines):
+        lines = [line for line in lines if not _CONSEQUENCE.search(line)]
     for line in (*reversed(errors), *reversed(lines)):
         if hint := hint_for(line):
             return _PREFIX.sub("", line).strip().rstrip("."), hint

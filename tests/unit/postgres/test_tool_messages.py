@@ -281,6 +281,14 @@ def test_what_follows_a_line_of_a_value_that_looks_like_a_field_is_hidden(field:
     assert not any("secret" in line for line in shown)
 
 
+def test_a_worker_that_was_killed_is_the_cause_only_if_nothing_else_is() -> None:
+    died = "pg_restore: error: a worker process died unexpectedly"
+    message, hint = most_useful(["pg_restore: launching item 2 INDEX i", died])
+    assert message == "a worker process died unexpectedly"
+    assert "use fewer jobs" in str(hint)
+    assert most_useful(["pg_restore: error: COPY failed: ERROR:  odd", died]) == ("COPY failed: ERROR:  odd", None)
+
+
 FULL = "could not write: No space left on device"
 
 
