@@ -618,3 +618,30 @@ def test_a_database_replaced_by_another_is_not_replaced(setting: Setting, fresh_
     assert state.text == "as before"
     assert setting.is_as_it_was()
     assert setting.databases(made.dbname) == [made.dbname]
+
+
+def test_a_database_that_was_dropped_is_named(setting: Setting) -> None:
+    name = setting.target.dbname
+    for expected in ({}, {"no such database": 4711}):
+        with pytest.raises(RestoreError, match='database "no such database" was dropped or renamed') as failed:
+            rename_databases(
+                setting.server.params,
+                [("no such database", f"{name}_x")],
+                end_sessions_in=["no such database"],
+                state=(state := StateText("as before")),
+                after="replaced",
+                expected=expected,
+            )
+        assert state.text == "as before"
+        assert "restore again" in str(failed.value.hint)
+
+
+def test_the_target_is_dropped_at_the_last_moment(setting: Setting) -> None:
+    def meanwhile(line: str) -> None:
+        if line.startswith("renaming "):
+            with setting.server.params.connect() as session:
+                session.execute(f'drop database "{setting.target.dbname}" with (force)'.encode())
+
+    with pytest.raises(RestoreError, match="was dropped or renamed during the restore"):
+        setting.replace(meanwhile)
+    assert setting.temporary() == []

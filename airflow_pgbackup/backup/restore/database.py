@@ -26,7 +26,7 @@ from airflow_pgbackup.backup.restore.new_database import (
 from airflow_pgbackup.backup.restore.noted_transaction import noted_transaction
 from airflow_pgbackup.backup.restore.plan import Loader, RestoreStrategy, check_versions, choose_strategy
 from airflow_pgbackup.backup.restore.preconditions import database_oids, require_replaceable
-from airflow_pgbackup.backup.restore.rename import dated_name, drop_replaced, rename_databases
+from airflow_pgbackup.backup.restore.rename import dated_name, drop_replaced, dropped_meanwhile, rename_databases
 from airflow_pgbackup.backup.restore.request import (
     RestoreOutcome,
     RestoreRequest,
@@ -294,6 +294,8 @@ class _DatabaseRestore:
                 f'another attempt of this task has replaced database "{target.database}" in the meantime',
                 hint="Retry the task: it recognizes the completed restore.",
             )
+        if target.database not in oids:
+            raise dropped_meanwhile(target.database)
         set_marker(run, new, self._marker(old, oids[target.database]))
         rename_databases(
             self._maintenance,

@@ -72,6 +72,8 @@ def rename_databases(
     """
     with session(params, cancel) as connection, translated_errors("querying the databases to rename"):
         oids = {**database_oids(connection, [old for old, _ in renames]), **(expected or {})}
+    if missing := sorted({old for old, _ in renames} - oids.keys()):
+        raise dropped_meanwhile(missing[0])
     to_end, before = [oids[name] for name in end_sessions_in], state.text
     for number in range(1, _ATTEMPTS + 1):
         try:
@@ -101,6 +103,9 @@ def rename_databases(
                     f"cannot rename the new database: {server_message(error)}",
                     hint=f"End the sessions of others, or restore again with {parameter('terminate_sessions', True)}.",
                 ) from None
+        except psycopg.errors.InvalidCatalogName:
+            state.text = before
+            raise dropped_meanwhile(renames[0][0]) from None
         except psycopg.Error as error:
             # The connection may have been lost after the server received the COMMIT.
             if state.text == before or not _renamed(params, oids, renames):
@@ -108,6 +113,14 @@ def rename_databases(
                 raise RestoreError(f"cannot rename the new database: {server_message(error)}") from None
             state.text = after
             return
+
+
+def dropped_meanwhile(database: str) -> RestoreError:
+    """Return the error for a database that existed when the restore began."""
+    return RestoreError(
+        f'database "{database}" was dropped or renamed during the restore',
+        hint="Find out who did that, such as another restore of the same database; then restore again.",
+    )
 
 
 def dated_name(connection: Session, database: str, at: datetime, word: str = "replaced") -> str:
