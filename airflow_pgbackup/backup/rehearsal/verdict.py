@@ -131,6 +131,8 @@ _OF_SYSTEM = re.compile(
 # The locale decides how text compares, as in CHECK and exclusion constraints and the bounds of ranges and partitions,
 # and which characters are letters.
 _TEXT_ORDER = ("22000", "23514", "23P01", "42P17")
+# Texts that are equal in one locale are so in each, but not what functions such as lower() make of them.
+_UNIQUE, _OF_EXPRESSION = "23505", re.compile(r"DETAIL: +Key \(.*\(.*\)=\(")
 
 
 _LACKS_PRIVILEGE = re.compile(
@@ -192,7 +194,8 @@ def judge(
                 hint=f"Rehearse with PostgreSQL {other_source}: install it on the worker, or {_SCRATCH}. Change what "
                 "depends on the system catalogs before an upgrade.",
             )
-        if other_locale and state in _TEXT_ORDER:
+        of_expression = state == _UNIQUE and any(map(_OF_EXPRESSION.search, error.stderr))
+        if other_locale and state is not None and (state in _TEXT_ORDER or of_expression):
             otherwise = _hint(state, error.stderr, line)
             return NotProven(
                 f"{other_locale}, so text may compare differently than in the source: {error.message}",

@@ -112,6 +112,19 @@ def test_what_depends_on_the_order_of_text(
         verify(reference=adopted(windows, here, tmp_path), repository=here, level="restore")
 
 
+def test_what_functions_make_of_text(
+    server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository, tmp_path: Path
+) -> None:
+    """In Turkish, I and i are two letters."""
+    index = "create unique index word_lower on word (lower(word))"
+    database = fresh_database(server18, None, "create table word (word text)", index)
+    dump = of_windows(dumped("pg_dump", database, "--create"))
+    rows = dump.replace(b"FROM stdin;\n", b"FROM stdin;\nI\ni\n")
+    assert rows != dump
+    with pytest.raises(NotProven, match=r"lacks the locale .* could not create unique index"):
+        verify(reference=adopted(rows, here, tmp_path), repository=here, level="restore")
+
+
 def test_a_new_database_of_another_locale(
     server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository, tmp_path: Path
 ) -> None:

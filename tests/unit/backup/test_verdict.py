@@ -69,3 +69,23 @@ def test_what_another_version_of_postgresql_does_not_have(
     found = judge(error, "the scratch server", lambda _: None, other_source=other_source)
     assert type(found) is (verdict if other_source else VerificationFailed)
     assert type(found) is VerificationFailed or "may lack what PostgreSQL 15" in found.message
+
+
+@pytest.mark.parametrize(
+    ("key", "other_locale", "verdict"),
+    [
+        ("lower(name)", "the server lacks the locale", NotProven),
+        ("film_id, upper((name)::text)", "the server lacks the locale", NotProven),
+        ("lower(name)", "", VerificationFailed),
+        ("name", "the server lacks the locale", VerificationFailed),
+        ("film_id, name", "the server lacks the locale", VerificationFailed),
+    ],
+)
+def test_what_another_locale_makes_equal(key: str, other_locale: str, verdict: type[Exception]) -> None:
+    lines = [
+        'pg_restore: error: could not execute query: ERROR:  could not create unique index "film_key"',
+        f"DETAIL:  Key ({key})=(…) is duplicated.",
+    ]
+    error = ToolError(lines[0], tool="pg_restore", exit_code=1, stderr=lines)
+    found = judge(error, "the throwaway server", lambda _: None, other_locale=other_locale)
+    assert type(found) is verdict
