@@ -96,6 +96,22 @@ def parent_below(root: Path, path: str) -> Iterator[tuple[int, str]]:
         os.close(directory)
 
 
+def names_below(root: Path, path: str) -> list[str]:
+    """Return the names in a directory below `root`.
+
+    :param root, path: as for :func:`open_below`; `root` itself if `path` is ''.
+    :raises OSError: it cannot be read; it is a symbolic link, or not a directory.
+    """
+    if not path:
+        return os.listdir(root)  # noqa: PTH208
+    with parent_below(root, path) as (directory, name):
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return os.listdir(descriptor)  # noqa: PTH208
+    finally:
+        os.close(descriptor)
+
+
 def make_directories_below(root: Path, path: str) -> None:
     """Make a directory and its parents below `root`, each durable and of mode 0700; those that exist stay as they are.
 

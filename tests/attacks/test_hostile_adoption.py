@@ -15,6 +15,7 @@ import pytest
 import zstandard
 
 from airflow_pgbackup.backup.adopt import adopt, open_sources
+from airflow_pgbackup.backup.adopt.enclosing import Enclosing
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.fsck import fsck
 from airflow_pgbackup.embedded import S3Server
@@ -203,6 +204,31 @@ def test_links_and_special_files_are_named(here: LocalRepository, dumps: Path) -
         "nas": "a symbolic link, which is not followed",
     }
     assert len(result["found"]) == 2, "the target of a link is a dump of its own"
+
+
+@pytest.mark.parametrize("swapped", ["nightly", "nightly/2025"])
+def test_a_directory_that_becomes_a_link_shows_nothing_outside(
+    swapped: str, here: LocalRepository, dumps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (dumps / "nightly" / "2025").mkdir(parents=True)
+    outside = tmp_path / "outside"
+    (outside / "2025").mkdir(parents=True)
+    for folder in (outside, outside / "2025"):
+        (folder / "private.sql").write_bytes(b"")
+    look = Enclosing.has_backup_at
+
+    def swap(self: Enclosing, name: str) -> bool:
+        if name == "nightly/2025" and not (dumps / swapped).is_symlink():
+            (dumps / swapped).rename(tmp_path / "before")
+            (dumps / swapped).symlink_to(outside)
+        return look(self, name)
+
+    monkeypatch.setattr(Enclosing, "has_backup_at", swap)
+    result: Any = adopt(repository=here, sources=[dumps], server="s", dry_run=True)
+    assert "private" not in str(result)
+    assert {one["path"]: one["reason"] for one in result["skipped"]} == {
+        "nightly/2025": "cannot be read: not a directory"
+    }
 
 
 def test_objects_with_odd_names_are_named(s3: S3Server, here: LocalRepository) -> None:

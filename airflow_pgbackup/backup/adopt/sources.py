@@ -23,7 +23,7 @@ from airflow_pgbackup.errors import ConfigurationError, RepositoryError
 from airflow_pgbackup.repository.calendar_time import file_time
 from airflow_pgbackup.repository.layout import REPOSITORY_FILE
 from airflow_pgbackup.repository.local.errors import hint
-from airflow_pgbackup.repository.nofollow import open_below, parent_below
+from airflow_pgbackup.repository.nofollow import names_below, open_below, parent_below
 
 TOC = "toc.dat"
 _MAGIC = re.compile(r"[*?\[]")
@@ -102,28 +102,36 @@ class LocalSource(Source):
         left = [""]
         while left:
             name = left.pop()
-            path = self._root / name if name else self._root
             try:
-                status = path.stat(follow_symlinks=not name)
-                if not stat.S_ISDIR(status.st_mode):
+                mode = self._mode(name)
+                if not stat.S_ISDIR(mode):
                     if self._selects(name):
-                        yield Candidate(name, error=_why_not(status.st_mode))
-                elif not self._leads_into(name):
+                        yield Candidate(name, error=_why_not(mode))
                     continue
-                elif enclosing.has_backup_at(name):
+                if not self._leads_into(name):
+                    continue
+                if enclosing.has_backup_at(name):
                     yield Candidate(name or ".", error=IS_BACKUP)
-                elif os.path.lexists(path / REPOSITORY_FILE):
+                    continue
+                children = names_below(self._root, name)
+                if REPOSITORY_FILE in children:
                     yield Candidate(name or ".", error=IS_REPOSITORY)
-                elif not (name and os.path.lexists(path / TOC)):
+                elif not (name and TOC in children):
                     prefix = f"{name}/" if name else ""
-                    left += sorted((prefix + child for child in os.listdir(path)), reverse=True)  # noqa: PTH208
+                    left += sorted((prefix + child for child in children), reverse=True)
                 elif self._selects(name):
-                    yield Candidate(name, tuple(sorted(os.listdir(path))))  # noqa: PTH208
+                    yield Candidate(name, tuple(sorted(children)))
             except OSError as error:
                 if not name:  # what was asked for, not one of its files
                     raise _unreadable(self.label, error) from error
                 if self._leads_into(name):
                     yield Candidate(name, error=f"cannot be read: {reason(error)}")
+
+    def _mode(self, name: str) -> int:
+        if not name:
+            return self._root.stat().st_mode
+        with parent_below(self._root, name) as (directory, last):
+            return os.stat(last, dir_fd=directory, follow_symlinks=False).st_mode
 
     def _selects(self, name: str) -> bool:
         return self._glob is None or self._glob.selects(name)
