@@ -83,6 +83,7 @@ def _judge(error: ToolError, dump: RehearsedDump, definitions: Definitions, serv
         is_part=dump.is_part,
         other_locale=server.other_locale,
         other_source=_other_source(dump, server),
+        money=definitions.style.money,
     )
 
 

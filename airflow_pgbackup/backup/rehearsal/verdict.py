@@ -8,7 +8,7 @@ proven*. The SQLSTATE decides: https://www.postgresql.org/docs/current/errcodes-
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from airflow_pgbackup.errors import NotProven, PgBackupError, ToolError, VerificationFailed
 from airflow_pgbackup.postgres.connection.hints import hint_for
@@ -26,6 +26,10 @@ _ENTRY = re.compile(r"from TOC entry \d+; \d+ \d+ (?P<kind>[A-Z][A-Z ]*[A-Z]) (?
 
 # Errors of those classes that are about the server: what it lacks, and what to do.
 _SCRATCH = "use a scratch server that has it (scratch_conn_id, --scratch)"
+_SAME_MONEY = (
+    "Values of type money are written as the source's lc_monetary says: rehearse on a server with the same lc_monetary "
+    "(scratch_conn_id, --scratch)."
+)
 _LACKING: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern, re.IGNORECASE), hint)
     for pattern, hint in [
@@ -65,8 +69,7 @@ _LACKING: list[tuple[re.Pattern[str], str]] = [
         ),
         (
             r"(?:invalid input syntax|value \".*\" is out of range) for type money",
-            "Values of type money are written as the source's lc_monetary says: rehearse on a server with the same "
-            "lc_monetary (scratch_conn_id, --scratch).",
+            _SAME_MONEY,
         ),
         (r"stack depth limit exceeded", "Raise max_stack_depth and the stack size (ulimit -s) of the server."),
     ]
@@ -131,6 +134,9 @@ _OF_SYSTEM = re.compile(
 # The locale decides how text compares, as in CHECK and exclusion constraints and the bounds of ranges and partitions,
 # and which characters are letters.
 _TEXT_ORDER = ("22000", "23514", "23P01", "42P17")
+# CHECK constraints and the bounds of partitions, which a value that was read wrongly can violate.
+_BY_VALUE = ("23514", "42P17")
+_TABLE = re.compile(r'\b(?:relation|partition) "(.+?)"')
 # Texts that are equal in one locale are so in each, but not what functions such as lower() make of them.
 _UNIQUE, _OF_EXPRESSION = "23505", re.compile(r"DETAIL: +Key \(.*\(.*\)=\(")
 
@@ -160,6 +166,7 @@ def judge(
     is_part: bool = False,
     other_locale: str = "",
     other_source: str = "",
+    money: Collection[str] = (),
 ) -> PgBackupError:
     """Return the error to raise instead of a program's error.
 
@@ -172,6 +179,7 @@ def judge(
     :param other_locale: why the copy may compare text by another locale than the source; '' if it does not.
     :param other_source: the major version of the source if that of the server differs. System catalogs and functions
         may then differ too.
+    :param money: tables with values of type money, as :attr:`.DumpStyle.money`.
     :return: :class:`VerificationFailed`; or :class:`NotProven`, with what is missing and what to do.
     """
     lines = errors_of(error.stderr) or list(error.stderr[-1:])
@@ -201,6 +209,13 @@ def judge(
                 f"{other_locale}, so text may compare differently than in the source: {error.message}",
                 hint="Rehearse on a server that has the locale of the source. A plain dump names it if dumped with "
                 f"{parameter('create', True)}.{f' If it fails there too: {otherwise}' if otherwise else ''}",
+            )
+        if state and state in _BY_VALUE and (table := _TABLE.search(message)) and not {"", table[1]}.isdisjoint(money):
+            otherwise = _hint(state, error.stderr, line)
+            return NotProven(
+                "the server may read values of type money otherwise than the source, by another lc_monetary: "
+                f"{error.message}",
+                hint=f"{_SAME_MONEY}{f' If it fails there too: {otherwise}' if otherwise else ''}",
             )
         if is_part and state in _NAMES and not _UNQUALIFIED.search(message):
             return NotProven(

@@ -7,9 +7,9 @@ without this package they are not known.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER
+from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, unquoted
 
 _CREATED = re.compile(
     r"CREATE (?:UNLOGGED |FOREIGN |MATERIALIZED )?"
@@ -17,6 +17,8 @@ _CREATED = re.compile(
     rf"(?P<first>{IDENTIFIER})(?:\.(?P<second>{IDENTIFIER}))?(?: \(\n    (?P<column>{IDENTIFIER}) )?"
 )
 _NEEDS_NO_QUOTES = re.compile(r'"[a-z_][a-z0-9_$]*"')
+_TABLE = re.compile(r"CREATE (?:UNLOGGED )?TABLE ")
+_MONEY = re.compile(rf'(?:\n\s+{IDENTIFIER}|\ACREATE DOMAIN .* AS) (?:"?pg_catalog"?\.)?"?money\b')
 # dumpFunc() in src/bin/pg_dump/pg_dump.c; functions in C have the names of a file and a symbol.
 _QUOTED_BODY = re.compile(r"CREATE (?:FUNCTION|PROCEDURE) .*?\n    LANGUAGE (?!\"?c\"?\b)[^\n]*\n    AS '", re.DOTALL)
 
@@ -28,6 +30,7 @@ class DumpStyle:
     :ivar drops: it drops objects, roles or databases. :ivar if_exists: with IF EXISTS.
     :ivar owners: it has the owner of an object. :ivar comments: it has comments on objects.
     :ivar old_strings: it has a backslash twice in each string, for ``standard_conforming_strings = off``.
+    :ivar money: the names of tables with columns of type money, '' for other types that contain it.
     :ivar quoted_bodies: the body of a function is in quotes, not in dollar quotes.
     """
 
@@ -37,6 +40,7 @@ class DumpStyle:
     comments: bool = False
     quoted_bodies: bool = False
     old_strings: bool = False
+    money: set[str] = field(default_factory=set)
     _quoted: bool = False
     _bare: bool = False
 
@@ -62,4 +66,6 @@ class DumpStyle:
             names = [name for name in match.group("first", "second", "column") if name]
             self._bare |= any(not name.startswith('"') for name in names)
             self._quoted |= any(map(_NEEDS_NO_QUOTES.fullmatch, names))
+            if _MONEY.search(text):
+                self.money.add(unquoted(match["second"] or match["first"]) if _TABLE.match(text) else "")
             self.quoted_bodies = self.quoted_bodies or _QUOTED_BODY.match(text) is not None

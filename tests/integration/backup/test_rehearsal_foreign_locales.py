@@ -125,6 +125,18 @@ def test_what_functions_make_of_text(
         verify(reference=adopted(rows, here, tmp_path), repository=here, level="restore")
 
 
+def test_money_that_is_read_too_large(
+    server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository, tmp_path: Path
+) -> None:
+    """As where a comma separates thousands, not cents."""
+    table = "create table film (price money check (price < 5::money))"
+    dump = dumped("pg_dump", fresh_database(server18, None, table, "insert into film values ('1.23')"), "--create")
+    read = dump.replace(b"$1.23", b"$1,23")
+    assert read != dump
+    with pytest.raises(NotProven, match="type money otherwise than the source"):
+        verify(reference=adopted(read, here, tmp_path), repository=here, level="restore")
+
+
 def test_a_new_database_of_another_locale(
     server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository, tmp_path: Path
 ) -> None:

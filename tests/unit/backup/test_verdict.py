@@ -89,3 +89,22 @@ def test_what_another_locale_makes_equal(key: str, other_locale: str, verdict: t
     error = ToolError(lines[0], tool="pg_restore", exit_code=1, stderr=lines)
     found = judge(error, "the throwaway server", lambda _: None, other_locale=other_locale)
     assert type(found) is verdict
+
+
+@pytest.mark.parametrize(
+    ("message", "money", "verdict"),
+    [
+        ('new row for relation "film" violates check constraint "cheap"', {"film"}, NotProven),
+        ('check constraint "cheap" of relation "film" is violated by some row', {""}, NotProven),
+        ('no partition of relation "film" found for row', {"film"}, NotProven),
+        ('empty range bound specified for partition "film"', {"film"}, NotProven),
+        ('new row for relation "film" violates check constraint "cheap"', {"actor"}, VerificationFailed),
+        ('new row for relation "film" violates check constraint "cheap"', set(), VerificationFailed),
+    ],
+)
+def test_money_that_violates_a_constraint(message: str, money: set[str], verdict: type[Exception]) -> None:
+    line = f'pg_restore: error: COPY failed for table "film": ERROR:  {message}'
+    error = ToolError(line, tool="pg_restore", exit_code=1, stderr=[line])
+    found = judge(error, "the server", lambda _: "42P17" if "empty" in message else "23514", money=money)
+    assert type(found) is verdict
+    assert type(found) is VerificationFailed or "lc_monetary" in str(found.hint)

@@ -58,3 +58,19 @@ def test_drops_comments_and_owners() -> None:
     assert (found.drops, found.if_exists, found.comments, found.owners) == (True, True, False, False)
     found.add_owner("alice")
     assert found.owners
+
+
+@pytest.mark.parametrize(
+    ("text", "money"),
+    [
+        ("CREATE TABLE public.film (\n    id integer,\n    price money NOT NULL\n);", {"film"}),
+        ('CREATE TABLE "public"."film" (\n    "price" "money"\n);', {"film"}),
+        ("CREATE UNLOGGED TABLE public.film (\n    prices money[]\n)\nPARTITION BY RANGE (id);", {"film"}),
+        ("CREATE DOMAIN public.price AS money\n\tCONSTRAINT cheap CHECK ((VALUE < (5)::money));", {""}),
+        ("CREATE TYPE public.priced AS (\n\tprice money\n);", {""}),
+        ("CREATE TABLE public.film (\n    money numeric DEFAULT 5\n);", set()),
+        ("CREATE VIEW public.v AS\n SELECT money\n   FROM public.film;", set()),
+    ],
+)
+def test_values_of_type_money(text: str, money: set[str]) -> None:
+    assert style(text).money == money
