@@ -73,7 +73,7 @@ def entry(dump_id: int, name: bytes = b"t", definition: bytes = b"", depends_on:
     about = [name, b"TABLE DATA"]
     body = number(dump_id) + number(1) + text(b"0") + text(b"0") + b"".join(map(text, about)) + number(3)
     body += text(definition) + text(b"") + text(copy) + text(b"public") + text(b"") + text(b"") + number(0)
-    return body + text(b"owner") + text(b"false") + depends_on + NO_TEXT + b"\2" + bytes(8)
+    return body + text(b"owner") + text(b"false") + depends_on + NO_TEXT + b"\1" + bytes(8)
 
 
 def grown(code: str, *arguments: str, seconds: float = 300.0) -> tuple[str, int]:

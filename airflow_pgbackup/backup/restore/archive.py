@@ -26,9 +26,10 @@ from airflow_pgbackup.backup.restore.inserted_rows import (
 )
 from airflow_pgbackup.backup.restore.plan import major_version
 from airflow_pgbackup.backup.restore.selected_names import unmatched_names
-from airflow_pgbackup.byte_streams import CountingReader, Readable
+from airflow_pgbackup.byte_streams import CountingReader, PieceReader, Readable
 from airflow_pgbackup.errors import OptionError, ToolError
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
+from airflow_pgbackup.postgres.archive.checked_blocks import check_blocks, checked_blocks
 from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, Toc, TocEntry, read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, is_standard_comment, statements
@@ -250,7 +251,7 @@ class ArchiveLoader:
             yield [str(self._source)], None
             return
         with self._source() as stream:
-            yield [], CountingReader(stream, step.advance)
+            yield [], PieceReader(checked_blocks(CountingReader(stream, step.advance), self._toc))
 
     def _list(self, options: RestoreOptions) -> bytes:
         """Return what options select, as ``pg_restore --list`` writes it: their meaning is pg_restore's."""
@@ -346,6 +347,9 @@ def read_archive(run: RestoreContext, checked: Checked) -> OpenArchive:
     artifact = checked.manifest.artifact
     if checked.path is not None:
         toc = read_archive_toc(checked.path, artifact.format, run.check)
+        if artifact.format == "custom":
+            with checked.path.open("rb") as file:
+                check_blocks(file, toc, run.check)
         return OpenArchive(checked.path, artifact.format, toc)
     with checked.stream(run.check) as stream:
         toc, head = read_toc(stream, what=artifact.name)

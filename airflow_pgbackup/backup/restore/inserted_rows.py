@@ -22,8 +22,12 @@ _SAFE_ENCODINGS = re.compile(
 
 
 def inserted_rows(entries: Iterable[TocEntry]) -> list[TocEntry]:
-    """Return the entries whose data pg_restore runs as SQL."""
-    return [entry for entry in entries if entry.has_data and entry.kind != "BLOBS" and not entry.copy_statement]
+    """Return the entries whose data pg_restore runs as SQL: of BLOB COMMENTS also if there is a COPY statement."""
+    return [
+        entry
+        for entry in entries
+        if entry.has_data and entry.kind != "BLOBS" and (entry.kind == "BLOB COMMENTS" or not entry.copy_statement)
+    ]
 
 
 def has_standard_strings(toc: Toc) -> bool:

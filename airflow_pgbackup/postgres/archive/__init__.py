@@ -6,6 +6,7 @@
 ``archive_file``          which format a file has, and its table of contents
 ``toc``                   the table of contents of the three archive formats
 ``custom_format``         the data blocks of the custom format
+``checked_blocks``        these blocks on their way to pg_restore
 ``tar_format``            the members of the tar format
 ``directory_format``      the members of the directory format
 ``member_names``          names inside an archive, checked before a PostgreSQL tool opens it

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from airflow_pgbackup.byte_streams import PieceReader, Readable
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.postgres.archive.custom_format import BLOBS, DATA, INT, ZERO, CustomArchive
+from airflow_pgbackup.postgres.archive.custom_format import BLOBS, CustomArchive, ExpectedBlocks
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.archive.script_reader import CopyBlock, check_large_objects
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary, LargeObjects, SequenceValue
@@ -56,12 +56,11 @@ def copy_blocks(source: Readable, toc: Toc, summary: ArchiveSummary, deadline: D
         elif each.kind == "SEQUENCE SET" and (value := setval(encoded(each.definition.strip()), decoder)):
             schema, name, last_value, is_called = value
             summary.sequences.append(SequenceValue(schema or each.schema or "", name, last_value, is_called))
-    missing = {entry.dump_id: entry for entry in toc.entries if entry.has_data}
-    while missing:
-        kind, dump_id, _ = archive.block()
-        entry = missing.pop(dump_id, None)
-        if entry is None or kind != (BLOBS if entry.kind == "BLOBS" else DATA):
-            archive.fail(f"unexpected block of type {kind} for entry {dump_id}")
+    with_data = {entry.dump_id: entry for entry in toc.entries if entry.has_data}
+    expected = ExpectedBlocks(with_data.values())
+    while block := expected.next(archive):
+        kind, dump_id, _ = block
+        entry = with_data.pop(dump_id)
         if kind == BLOBS:
             _large_objects(archive, summary, deadline)
             continue
@@ -80,9 +79,9 @@ def _large_objects(archive: CustomArchive, summary: ArchiveSummary, deadline: De
     if not summary.large_objects:
         summary.large_objects.append(LargeObjects())
     method = _METHODS[archive.toc.compression]
-    while (number := archive.take(INT)) != ZERO:
+    while found := archive.large_object():
         deadline.check()
-        oid, size, content = int.from_bytes(number[1:], "little"), 0, hashlib.sha256()
+        oid, size, content = found[0], 0, hashlib.sha256()
         stored = PieceReader(archive.chunks())
         what = f"the data of large object {oid}"
         source = Decompressed(stored, method, what, on_step=deadline.check) if method else stored

@@ -14,9 +14,10 @@ import contextlib
 from collections.abc import Callable, Collection, Generator, Sequence
 from pathlib import Path
 
-from airflow_pgbackup.byte_streams import CountingReader, PrefixedReader, Readable
+from airflow_pgbackup.byte_streams import CountingReader, PieceReader, PrefixedReader, Readable
 from airflow_pgbackup.errors import ArchiveVersionError, ConfigurationError
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
+from airflow_pgbackup.postgres.archive.checked_blocks import check_blocks, checked_blocks
 from airflow_pgbackup.postgres.archive.custom_decoder import copy_blocks, decodable
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.archive.directory_format import check_directory
@@ -179,6 +180,9 @@ class ArchiveReader:
                 return None, self._pg_restore_alone(stack, error, None)
             if self._format == "directory":
                 check_directory(self._source, toc.entries, self._deadline.check)
+            elif self._format == "custom":
+                with self._source.open("rb") as file:
+                    check_blocks(file, toc, self._deadline.check)
             return toc, self._pg_restore(stack, toc, None)
         if self._format != "custom":
             raise ConfigurationError(f"{self._format} format cannot be read from a stream", hint="Pass its path.")
@@ -189,7 +193,8 @@ class ArchiveReader:
         if unknown := unknown_version(first, _WHAT):
             return None, self._pg_restore_alone(stack, unknown, source)
         toc, head = self._toc(source)
-        return toc, self._pg_restore(stack, toc, PrefixedReader(head, source))
+        checked = checked_blocks(PrefixedReader(head, source), toc)
+        return toc, self._pg_restore(stack, toc, PieceReader(checked))
 
     def _pg_restore_alone(
         self, stack: contextlib.ExitStack, error: ArchiveVersionError, stdin: Readable | None

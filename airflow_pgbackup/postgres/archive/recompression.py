@@ -23,7 +23,6 @@ What proves that the result is still pg_dump's archive:
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -32,7 +31,15 @@ from typing import Protocol
 
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import VerificationFailed
-from airflow_pgbackup.postgres.archive.custom_format import BLOBS, DATA, INT, ZERO, CustomArchive, to_int
+from airflow_pgbackup.postgres.archive.custom_format import (
+    DATA,
+    INT,
+    ZERO,
+    CustomArchive,
+    ExpectedBlocks,
+    head_of_chunk,
+    to_int,
+)
 
 METHODS = {"gzip": 1, "zstd": 3}
 """The supported methods, and their numbers in the header of an archive."""
@@ -42,7 +49,6 @@ OLDEST_CLIENT, NEWEST_CLIENT = 15, 18
 
 _PIECE = 1 << 17
 _BEFORE_COMPRESSION = len(b"PGDMP") + 3 + 3  # version; sizes of an integer and an offset, format
-_HEAD_OF_CHUNK = struct.Struct("<Bi").unpack_from  # an integer, see custom_format
 
 
 class Codec(Protocol):
@@ -88,23 +94,18 @@ def _ready(part: bytes | Future[bytes]) -> Iterator[bytes]:
 def _archive(source: Readable, codec: Codec, method: str, level: int) -> Iterator[bytes | Future[bytes]]:
     archive = CustomArchive(source, what="pg_dump's output", keep=attrgetter("has_data"))
     yield from _head(archive, method, level)
-    missing = {entry.dump_id: entry.label for entry in archive.toc.entries if entry.has_data}
+    expected = ExpectedBlocks(archive.toc.entries)
     archive.release()
-    while archive.more():
-        kind, dump_id, start = archive.block()
-        if kind not in (DATA, BLOBS) or dump_id not in missing:
-            archive.fail(f"unexpected block of type {kind} for entry {dump_id}")
+    while block := expected.next(archive):
+        kind, _, start = block
         yield start
         if kind == DATA:
             yield from _chunks(codec.parts(_text(archive)))
         else:
-            while (oid := archive.take(INT)) != ZERO:
-                yield oid
+            while found := archive.large_object():
+                yield found[1]
                 yield from _chunks(codec.parts(archive.chunks()))
-            yield oid
-        del missing[dump_id]
-    if missing:
-        archive.fail(f"data missing for {len(missing)} entries, first {next(iter(missing.values()))}")
+            yield ZERO
 
 
 def _head(archive: CustomArchive, method: str, level: int) -> Iterator[bytes]:
@@ -140,7 +141,7 @@ def _text(archive: CustomArchive) -> Iterator[bytes]:
         rows = [buffer[start:end]]
         sign, length = 0, 1
         while end <= last:
-            sign, length = _HEAD_OF_CHUNK(buffer, end)
+            sign, length = head_of_chunk(buffer, end)
             if sign or length <= 0:
                 break
             start = end + INT

@@ -27,7 +27,8 @@ _COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
 VERSION_SIZE = 8
 """The bytes that :func:`unknown_version` needs: ``PGDMP`` and the version."""
 MAX_ENTRIES = 1 << 21
-_OFFSET_FLAGS = (1, 2, 3)  # K_OFFSET_POS_NOT_SET, K_OFFSET_POS_SET, K_OFFSET_NO_DATA
+_OFFSET_FLAGS = (1, 2, 3)
+_OFFSET_SET, _NO_DATA = _OFFSET_FLAGS[1:]  # K_OFFSET_POS_SET, K_OFFSET_NO_DATA; the other is K_OFFSET_POS_NOT_SET
 SETTING_KINDS = frozenset({"ENCODING", "STDSTRINGS", "SEARCHPATH"})
 """Kinds of entries that say how to read the archive. Every archive has them, that of an empty database too."""
 _OF_DATA = SETTING_KINDS | {"BLOB", "BLOB METADATA", "BLOBS", "MATERIALIZED VIEW DATA", "SEQUENCE SET", "TABLE DATA"}
@@ -57,6 +58,7 @@ class TocEntry:
     :ivar depends_on: dump IDs.
     :ivar file: the member with its data in tar and directory archives, without the suffix of a compression.
     :ivar has_data: the archive has data of it.
+    :ivar offset: of its data in a custom archive; None if the archive does not have it.
     """
 
     dump_id: int
@@ -74,6 +76,7 @@ class TocEntry:
     depends_on: tuple[int, ...] = field(default=(), repr=False)
     file: str | None = field(default=None, repr=False)
     has_data: bool = field(default=False, repr=False)
+    offset: int | None = field(default=None, repr=False)
 
     @property
     def label(self) -> str:
@@ -180,6 +183,7 @@ class _TocReader(TocBytes):
         self._version = (0, 0)
         self._extra: int | None = None
         self._left = 0
+        self._seen: dict[int, int] = {}  # 64 dump IDs in an integer, as they are mostly consecutive
 
     def head(self) -> Toc:
         """Parse the header; return it without entries."""
@@ -225,6 +229,10 @@ class _TocReader(TocBytes):
         dump_id = self._int()
         if dump_id <= 0:
             self._corrupt(f"invalid dump ID: {dump_id}")
+        seen, bit = self._seen.get(dump_id >> 6, 0), 1 << (dump_id & 63)
+        if seen & bit:  # pg_restore would restore both
+            self._corrupt(f"two entries with dump ID {dump_id}")
+        self._seen[dump_id >> 6] = seen | bit
         has_data = self._int() != 0
         tableoid, oid = self._number(), self._number()
         name, kind = self._shared(), self._shared()
@@ -241,14 +249,18 @@ class _TocReader(TocBytes):
         depends_on = []
         while (dependency := self._string()) is not None:
             depends_on.append(self._parse_number(dependency))
+        file, offset = None, None
         if self._extra is None:
             file = self._text() or None
         else:
             # The offset of the data, set only in a file that pg_dump could seek in.
-            flag = self._take(self._extra)[0]
+            flag, *stored = self._take(self._extra)
             if flag not in _OFFSET_FLAGS:
                 self._corrupt(f"unexpected data offset flag {flag}")
-            file = None
+            if has_data and flag == _NO_DATA:  # pg_restore would restore none
+                self._corrupt(f"entry {dump_id} both has data and has none")
+            if flag == _OFFSET_SET:
+                offset = int.from_bytes(stored, "little")
         if kind == "ENCODING" and (match := _ENCODING.search(definition)):
             self._decoder.use(match.group(1))
         return TocEntry(
@@ -267,4 +279,5 @@ class _TocReader(TocBytes):
             tuple(depends_on),
             file,
             has_data,
+            offset,
         )
