@@ -4,6 +4,7 @@
 #   make demo DUMP=x.tar    the same with a database of yours, from a dump of it
 #   make demo-staging       staging gets a verified backup, masked, and keeps its grants
 #   make test  check        the tests; formatting, types, layers
+#   make test ALL=1         the tests with every combination of their parameters, see tests/sampling.py
 #   make test COVERAGE=1    the tests, and how many lines and branches they run; make check then refuses less than 95 %
 #   make test-lowest        the tests that touch Airflow or boto3, with the lowest versions that pyproject.toml admits
 #   make test-distributed   backups on two Celery workers that share no disk; needs Linux, unshare and ip
@@ -32,7 +33,7 @@ demo-staging: .venv/.installed
 
 test: .venv/.installed
 	$(if $(COVERAGE),rm -f .coverage .coverage.*)
-	$(BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest -n 3 --dist worksteal $(PYTEST)
+	$(if $(ALL),PGBACKUP_TEST_ALL=1) $(BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest -n 3 --dist worksteal $(PYTEST)
 	$(if $(COVERAGE),$(BIN)/python -m coverage combine -q)
 
 test-lowest: .lowest/.installed

@@ -22,6 +22,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.options import S3Options
+from tests import sampling
 from tests.in_memory import keep_temporary_files_in_memory
 
 # Everything a pgpass line, a URL, a shell and a log masker could stumble over.
@@ -40,6 +41,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _FAILED_BEFORE = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"{sampling.MARK}: of its combinations, see tests/sampling.py")
+
+
+@pytest.hookimpl(trylast=True)  # after -k
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not sampling.all_combinations():
+        items[:], others = sampling.select(items)
+        config.hook.pytest_deselected(items=others)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

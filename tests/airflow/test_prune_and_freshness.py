@@ -151,6 +151,7 @@ def stale(run: Any) -> str:
     return str(line).partition(": ")[2]
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(
     "waiting", ["", ", deferrable=True", ", timeout=600, poke_interval=1", ", deferrable=True, timeout=600"]
 )
@@ -162,6 +163,7 @@ def test_what_is_fresh_is_said_at_once(repository: Repository, run_case: Callabl
     assert (found["fresh"], found["series"][0]["id"]) == (True, id)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(
     "waiting", ["", ", timeout=2, poke_interval=1", ", deferrable=True, timeout=2, poke_interval=1"]
 )
@@ -184,6 +186,7 @@ def test_a_stale_one_can_be_skipped(repository: Repository, run_case: Callable[.
     assert run.states == {"fresh": "skipped"}, run.output
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_waiting_ends_when_the_backup_is_there(
     repository: Repository, run_case: Callable[..., Any], deferrable: bool

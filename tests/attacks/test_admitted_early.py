@@ -131,6 +131,7 @@ OWN = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.every_value
 @OWN
 @EVERY_WAY
 def test_restored_into_a_new_database(
@@ -155,6 +156,7 @@ def test_restored_into_a_new_database(
     assert value(target, "select name from patients") == "Meier"
 
 
+@pytest.mark.every_value
 @OWN
 @EVERY_WAY
 def test_replaced(

@@ -85,6 +85,7 @@ def endless(contents: bool, fresh: bool) -> Callable[[Request], Answer | None]:
     return script
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("look", ["list", "folders"])
 @pytest.mark.parametrize("contents", [True, False], ids=["keys", "empty"])
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "repeated"])
@@ -176,6 +177,7 @@ def start(store: HostileS3, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("kind", ["endless", "silent", "trickle"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_line_answers_a_signal(store: HostileS3, kind: str, number: int) -> None:

@@ -109,6 +109,7 @@ def refused(
 # -- names in the archive
 
 
+@pytest.mark.every_value
 @each(BUILDS)
 @pytest.mark.parametrize("where", ["toc.dat", "blobs.toc", "another list"])
 def test_names_that_lead_out_of_the_directory(where: str, build: Build, secret: Secret, tmp_path: Path) -> None:
@@ -351,6 +352,7 @@ def test_tampered_members_of_a_tar_file(
 # -- formats
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("said", ["custom", "tar", "plain"])
 @pytest.mark.parametrize("really", ["custom", "tar", "plain", "directory"])
 def test_a_manifest_with_the_wrong_format(

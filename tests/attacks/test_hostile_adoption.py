@@ -90,6 +90,7 @@ def test_dumps_beside_the_backups_of_a_repository_are_adopted(here: LocalReposit
     assert sound(here) == 2
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("prefix", ["", "pg"])
 @pytest.mark.parametrize("source", ["", "pg", "pg/s", "pg/s/crm/{id}", "pg/s/crm/{id}/*/*", "a key"])
 def test_a_move_takes_nothing_out_of_a_repository_in_a_bucket(s3: S3Server, prefix: str, source: str) -> None:

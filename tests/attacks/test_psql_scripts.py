@@ -116,6 +116,7 @@ def planted(repository: Repository, directory: Path, script: bytes, database: st
 # -- the attacks are real
 
 
+@pytest.mark.every_value
 @each(BUILDS)
 @pytest.mark.parametrize("place", [*HIDDEN, *SEEN])
 def test_an_unguarded_psql_sees_the_command(build: Build, place: str, attacked: Attacked, target: Target) -> None:
@@ -254,6 +255,7 @@ def test_a_command_that_the_lexer_sees_is_refused_before_anything_runs(
     assert value(database, "select count(*) from pg_class where relname = 't'") == 0
 
 
+@pytest.mark.every_value
 @pytest.mark.usefixtures("hiding")
 @each(BUILDS)
 @pytest.mark.parametrize("where", ["roles", "template1", "app"])
@@ -271,6 +273,7 @@ def test_restore_of_a_cluster_runs_no_hidden_command(
     assert "app" not in databases(server(build))
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("command", [r"\! touch {marker}", r"\unrestrict `touch {marker}`", r"\connect postgres"])
 @pytest.mark.parametrize("before", [b"1 AS a;\n", b"1 -- text\n", b"1 -- text\r"], ids=["on a line", "seen", "hidden"])
 def test_an_archive_restored_by_psql_runs_no_command(
@@ -304,6 +307,7 @@ def databases(server: PostgresServer) -> set[str]:
         return {name for (name,) in session.execute("select datname from pg_database")}
 
 
+@pytest.mark.every_value
 @pytest.mark.usefixtures("hiding")
 @each(BUILDS)
 @pytest.mark.parametrize("contained", [True, False], ids=["contained", "uncontained"])

@@ -113,6 +113,7 @@ select distinct pg_get_userbyid(grantor) from pg_parameter_acl, aclexplode(parac
 """
 
 
+@pytest.mark.every_value
 @each([build for build in BUILDS if build.major in (15, 17, 18)])
 @pytest.mark.parametrize("within", [False, True], ids=["alone", "in a transaction"])
 def test_the_session_is_the_users_again(build: Build, within: bool) -> None:

@@ -108,6 +108,7 @@ def test_restored(made: Victim, how: str, server18: PostgresServer, fresh_databa
     assert b"CREATE TABLE" not in text_of(server18.bin_dir, target)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("how", HOW, ids=name)
 @pytest.mark.parametrize(
     ("made", "options"),

@@ -1,7 +1,7 @@
 """Run the suite again and again while all cores are busy: a test that fails once in ten is broken.
 
-``python -m tests.campaign.flakes --times 10``. The suite runs as ``make test`` does, beside one busy process for each
-core.
+``python -m tests.campaign.flakes --times 10``. The suite runs as ``make test ALL=1`` does, beside one busy process for
+each core.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests import sampling
 from tests.campaign.results import part_result, write_result
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +67,8 @@ def run_busily(tests: Sequence[str]) -> str:
             stack.callback(busy.wait)
             stack.callback(busy.kill)
         command = [sys.executable, "-m", "pytest", "-q", "--color=no", "-n", "3", "--dist", "worksteal", *tests]
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        env = {**os.environ, sampling.ALL: "1"}
+        done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     return done.stdout.decode(errors="replace").rstrip()
 
 

@@ -117,6 +117,7 @@ def test_damage_that_a_worker_with_a_wrong_clock_finds(seconds: float, tmp_path:
     assert sound[0].id in left(repository)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("passed", [NOW, NOW + HOUR, NOW + timedelta(days=9999), END])
 def test_a_failure_is_written_later_than_every_pass(
     repository: Repository, passed: datetime, write: Callable[[Repository, Manifest, str, datetime], datetime]

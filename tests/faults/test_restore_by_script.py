@@ -37,6 +37,7 @@ SOURCE = (
 pytestmark = pytest.mark.usefixtures("only_18")
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("mode", ["into_empty", "into_existing"])
 @pytest.mark.parametrize("format", ["custom", "directory", "tar", "plain"])
 def test_a_failure_after_the_large_objects_changes_nothing_and_a_retry_restores_all(

@@ -215,6 +215,7 @@ def test_a_restore_that_nobody_retries_removes_the_mark(failed: Setting) -> None
         failed.restore(seed="a task")
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("limited", ["role", "database"])
 @pytest.mark.parametrize("format", ["custom", "plain"])
 def test_one_connection_is_enough(

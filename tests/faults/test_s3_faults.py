@@ -175,6 +175,7 @@ RECOVERABLE = [
 ]
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(("operation", "how"), RECOVERABLE, ids=lambda value: str(value).replace(" ", ""))
 def test_an_upload_survives(store: Store, repository: Repository, operation: str, how: dict[str, Any]) -> None:
     fault = store.fault(operation, **how)
@@ -222,6 +223,7 @@ LASTING = [
 ]
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(("operation", "how", "says"), LASTING, ids=lambda value: str(value).replace(" ", ""))
 def test_an_upload_fails_and_nothing_is_left(
     store: Store, repository: Repository, operation: str, how: dict[str, Any], says: str

@@ -91,6 +91,7 @@ def test_piped_output_has_one_record_per_line(here: str, backups: list[Manifest]
         assert "pg_restore --exit-on-error" in restore
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("columns", [60, 80, 100])
 @pytest.mark.parametrize("command", [("list", "--all"), ("prune", "--keep-last", "2")], ids=["list", "prune"])
 def test_no_id_is_cut_on_a_terminal(here: str, backups: list[Manifest], columns: int, command: tuple[str, ...]) -> None:

@@ -66,6 +66,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return made
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(("name", "build", "form"), CASES, ids=lambda value: str(value).replace(" ", "-"))
 def test_its_verdict_and_its_restore(
     name: str, build: Build, form: str, servers: dict[Build, PostgresServer], repository: Repository

@@ -152,6 +152,7 @@ def restored(build: Build, source: ConnectionParams, target: ConnectionParams, t
     return done.stderr
 
 
+@pytest.mark.every_value
 @each(BUILDS)
 @pytest.mark.parametrize("code", TRIED)
 def test_an_example_is_found_restores_as_stated_and_can_be_fixed(

@@ -114,6 +114,7 @@ def skipped(found: Diff) -> dict[str, str]:
     return {one.what: one.reason for one in found.not_compared}
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("format", ["custom", "directory", "tar"])
 def test_what_was_changed_is_what_is_found(repository: Repository, database: ConnectionParams, format: str) -> None:
     before = backup(database, repository, format=format)

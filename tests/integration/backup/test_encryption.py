@@ -77,6 +77,7 @@ def repository(request: pytest.FixtureRequest, tmp_path: Path, s3: S3Server) -> 
     return made
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format_is_proven_with_an_identity_and_not_without(
     format: str, repository: Repository, database: ConnectionParams, server18: PostgresServer

@@ -200,6 +200,7 @@ def test_a_damaged_repository_file(local: Place, data: bytes) -> None:
 # -- manifests ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(
     ("spoil", "code"),
     [
@@ -458,6 +459,7 @@ def test_verifications_that_are_not_believed(place: Place) -> None:
     assert found(run(place, repair=True, now=LATER)) == expected
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("minutes", [-60, 3 * 1440])
 def test_a_verification_of_another_time(place: Place, minutes: int) -> None:
     manifest = add(place)

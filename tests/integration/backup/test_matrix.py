@@ -105,6 +105,7 @@ def circle(reference: dict[str, object], here: Repository, there: Repository, fo
     return manifest.restore_command
 
 
+@pytest.mark.every_value
 @each(BUILDS)
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_database(

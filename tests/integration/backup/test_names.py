@@ -195,6 +195,7 @@ def test_roles_schemas_tables_and_columns(
     assert other.objects == ("public.other",)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(
     "template",
     ['it\'s "{database}" of {server}', "-rf {date}", "ünï 数据", "%41 $(touch pwned)", "verification-{time}", "~"],

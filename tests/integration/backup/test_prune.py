@@ -547,6 +547,7 @@ def test_a_manifest_that_is_empty_or_huge(repository: Repository, size: int) -> 
     assert {entry.key.split("/")[2] for entry in repository.list("prod/app")} == {made[0]}
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("event", ["fails", "fails on a fast clock", "is removed", "loses a file"])
 def test_what_replaces_a_backup_no_longer_counts_when_it_is_to_be_deleted(
     repository: Repository, monkeypatch: pytest.MonkeyPatch, event: str

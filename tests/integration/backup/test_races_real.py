@@ -90,6 +90,7 @@ def test_on_a_file_system(verb: Callable[[Repository], Any], tmp_path: Path, mon
     assert in_every_order(make, 1) > 25
 
 
+@pytest.mark.every_value
 @verbs
 @pytest.mark.parametrize("number", range(3))
 def test_in_a_bucket(

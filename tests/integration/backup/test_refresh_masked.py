@@ -179,6 +179,7 @@ def test_wildcards_for_columns_of_tables_that_are_left_out(refreshed: Refresh) -
         refreshed(tables, rules + "  public.customer.emial: null\n", subset=Subset(tables=("public.customer",)))
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("dump", [{}, {"inserts": True}, {"format": "directory"}])
 @pytest.mark.parametrize("rule", ["(email::int)::text", "email::regtype::text", "public.reveal(email)"])
 def test_a_rule_that_fails_on_a_row_does_not_show_its_value(

@@ -97,6 +97,7 @@ OLD_KINDS = {
 }
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(
     ("old", "new"),
     [("function", "procedure"), ("procedure", "function"), ("aggregate", "procedure"), ("aggregate", "function")],

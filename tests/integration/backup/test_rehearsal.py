@@ -117,6 +117,7 @@ def compared(found: dict[str, Any]) -> set[str]:
     return {table["result"] for table in found["tables"]}
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("database", [TORTURE, "small"])
 @pytest.mark.parametrize("major", [16, 18])
@@ -171,6 +172,7 @@ def test_inserts_are_counted(tortured: Callable[[int], PostgresServer], here: Re
     assert "t.hen: dumped as INSERT: rows counted, values not compared" in notes
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("major", [16, 18])
 @pytest.mark.parametrize(
     "options", [{}, {"globals_only": True}, {"clean": True, "if_exists": True}], ids=["all", "globals", "clean"]
@@ -221,6 +223,7 @@ def test_an_older_server_rehearsed_on_a_newer_one(
     assert "definitions compared by kind and name: the dumped server has version 16, the rehearsal's 18" in notes
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 @pytest.mark.parametrize("format", ["custom", "plain"])
 def test_a_database_in_another_encoding(encoding: str, format: str, server18: PostgresServer, here: Repository) -> None:
@@ -256,6 +259,7 @@ def latin(server18: PostgresServer) -> Iterator[ConnectionParams]:
             session.execute("drop database latin with (force)")
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("of", ["connection", "database"])
 @pytest.mark.parametrize("format", ["custom", "plain"])
 def test_a_dump_in_the_encoding_of_its_session(of: str, format: str, latin: ConnectionParams, here: Repository) -> None:
@@ -369,6 +373,7 @@ def test_money_in_a_definition_that_another_server_reads_wrongly(
         verify(reference=reference, repository=here, level="restore")
 
 
+@pytest.mark.every_value
 @each([BUILDS[0], BUILDS[-1]])
 @pytest.mark.parametrize("format", ["custom", "plain"])
 def test_money_in_bounds_that_another_server_reads_wrongly(
@@ -575,6 +580,7 @@ def test_schema_public_by_its_name(
     assert compared(found) == {"same"}
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("comment", ["standard public schema", "ours"])
 @pytest.mark.parametrize(
     "grant", ["", "grant create on schema public to public", "revoke all on schema public from public"]
@@ -601,6 +607,7 @@ def test_schema_public_by_a_filter_file(
     assert compared(found) == {"same"}
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(
     "options", [["--schema=public"], ["--table=x.y"], ["--create", "--table=x.y", "--schema=public"]], ids=str
 )
@@ -625,6 +632,7 @@ def test_an_adopted_dump_of_a_part(
     assert compared(found) == {"same"}
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("create", [False, True])
 @pytest.mark.parametrize("format", ["custom", "plain"])
 def test_a_table_without_its_schema_in_another_name(

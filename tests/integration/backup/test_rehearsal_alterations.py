@@ -233,6 +233,7 @@ def named(found: Rehearsal) -> set[tuple[str, str]]:
     return set(names)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("alteration", ALTERATIONS)
 def test_exactly_the_altered_object_is_reported(alteration: str, restored: Restored) -> None:
     """In plain dumps another reader finds the definitions; rows are the same to both."""
@@ -240,6 +241,7 @@ def test_exactly_the_altered_object_is_reported(alteration: str, restored: Resto
     assert named(restored.altered(statements)) == expected
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(
     ("options", "origin", "reported"),
     [

@@ -29,6 +29,7 @@ TREE = (
 )
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("inserts", [False, True])
 @pytest.mark.parametrize("format", ["custom", "directory", "plain"])
 def test_each_branch_is_compared_with_its_own_rows(

@@ -106,6 +106,7 @@ def dump(database: ConnectionParams, repository: Repository, format: str) -> dic
     return dump_database(connection=database, server="test", repository=repository, options=options)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("format", ["custom", "plain"])
 @pytest.mark.parametrize("case", WEAK)
 def test_an_owner_without_a_privilege(
@@ -121,6 +122,7 @@ def test_an_owner_without_a_privilege(
     assert "attributes and memberships of the source" in str(caught.value.hint)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("format", ["custom", "plain"])
 @pytest.mark.parametrize("case", RIGHTS)
 def test_an_owner_with_the_rights_of_the_source(
@@ -230,6 +232,7 @@ def test_another_fault_beside_it(source: PostgresServer, fresh_database: MakeDat
         verify(reference=dump(database, here, "custom"), repository=here, level="restore")
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("format", ["custom", "plain"])
 @pytest.mark.parametrize("case", PASSED_ON)
 def test_a_privilege_that_was_passed_on(
@@ -248,6 +251,7 @@ def test_a_privilege_that_was_passed_on(
     assert verify(reference=dump(database, here, format), repository=here, level="restore")["verified"] == "restore"
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("format", ["custom", "plain"])
 @pytest.mark.parametrize("case", SUPERUSER)
 def test_an_owner_who_must_be_a_superuser(

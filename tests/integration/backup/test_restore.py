@@ -53,6 +53,7 @@ FORMATS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("where", ["folder", "s3"])
 @pytest.mark.parametrize(("dumped", "options"), FORMATS, ids=lambda given: "-".join(map(str, given.values())) or "one")
 def test_every_format_into_an_empty_database(
@@ -162,6 +163,7 @@ def with_properties(server: PostgresServer, connection: ConnectionParams) -> Non
             session.execute(statement.replace("{name}", quoted(connection.dbname)))  # type: ignore[arg-type]
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("name", ["restored", "host=evil dbname=x", "-lead 'n \"q\\", "a" * 63])
 @pytest.mark.parametrize("dumped", [{"format": "custom"}, {"format": "plain", "create": True}], ids=["custom", "plain"])
 def test_create_brings_back_what_belongs_to_the_database_under_another_name(
@@ -183,6 +185,7 @@ def test_create_brings_back_what_belongs_to_the_database_under_another_name(
             session.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("keep_old", [True, False])
 @pytest.mark.parametrize(
     ("dumped", "options"), [({"format": "directory"}, {"jobs": 2}), ({"format": "plain", "create": True}, {})]
@@ -315,6 +318,7 @@ def test_an_archive_that_ends_the_transaction_itself_changes_nothing(
     assert value(target, "select to_regclass('a')") == "a"
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("format", ["custom", "tar", "directory"])
 @pytest.mark.parametrize("mode", ["into_empty", "into_existing"])
 def test_rows_that_end_the_transaction_themselves_change_nothing(

@@ -128,6 +128,7 @@ def test_of_a_cluster(build: Build, servers: Servers, tmp_path: Path) -> None:
     assert checked["verified"] == "restore"
 
 
+@pytest.mark.every_value
 @MAJORS
 @pytest.mark.parametrize(
     "options", [{"format": "custom"}, {"format": "plain", "create": True}], ids=["custom", "plain"]

@@ -58,6 +58,7 @@ def owner_of(server: PostgresServer, database: str) -> str:
         return str(row[0])
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("user", REFUSED)
 def test_who_may_not_own_it_is_refused_before_anything_is_created(
     user: str, server: PostgresServer, here: Repository
@@ -72,6 +73,7 @@ def test_who_may_not_own_it_is_refused_before_anything_is_created(
     assert databases_of(server) == before
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("user", ["stranger", "maker", "cannot_set"])
 def test_without_owners(user: str, server: PostgresServer, here: Repository) -> None:
     reference = backup(server.params.with_database("crm"), here)

@@ -77,6 +77,7 @@ def test_an_older_server_is_refused_unless_allowed(
     assert counts(target) == ROWS
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("mode", ["into_empty", "replace"])
 @pytest.mark.parametrize("format", ["custom", "directory", "tar", "plain"])
 def test_an_old_server_backed_up_and_restored_by_newer_clients(
@@ -209,6 +210,7 @@ def cluster(tmp_path: Path) -> Any:
         yield server
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("major", [16, 18])
 @pytest.mark.parametrize(
     "dumped",

@@ -85,6 +85,7 @@ def plain_bytes(repository: Repository, reference: dict[str, object], identity: 
     }
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_new_backup_holds_the_same_dump_for_other_keys(
     format: str, repository: Repository, database: ConnectionParams, tmp_path: Path

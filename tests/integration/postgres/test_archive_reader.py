@@ -254,6 +254,7 @@ def check_script(client: Client, path: Path, *, standard_strings: bool) -> None:
     check_inserts(io.BytesIO(script), standard_strings=standard_strings)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(
     "options",
     [

@@ -67,6 +67,7 @@ def no_pg_restore(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(ArchiveReader, "_pg_restore", refuse)
 
 
+@pytest.mark.every_value
 @each(BUILDS)
 @pytest.mark.parametrize("encoding", ["UTF8", "LATIN1"])
 def test_both_readers_agree(build: Build, encoding: str, tmp_path: Path, no_pg_restore: Callable[[], None]) -> None:

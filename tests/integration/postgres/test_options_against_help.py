@@ -150,6 +150,7 @@ def merged(one: Given, other: Given) -> Given | None:
     return None if clash else {**one, **other}
 
 
+@pytest.mark.every_value
 @each_client
 @each_tool
 def test_the_tool_accepts_what_we_accept(options, client, tmp_path):
@@ -172,6 +173,7 @@ def test_the_tool_accepts_what_we_accept(options, client, tmp_path):
         open_pairs -= set(combinations(sorted(chosen), 2))
 
 
+@pytest.mark.every_value
 @each_client
 @each_tool
 def test_the_tool_refuses_what_we_refuse(options, client, tmp_path):

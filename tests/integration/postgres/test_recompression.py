@@ -78,6 +78,7 @@ def methods(build: Build) -> list[str]:
     return [method for method in ("gzip", "zstd") if method in has and (method == "gzip" or build.major >= 16)]
 
 
+@pytest.mark.every_value
 @each(BUILDS)
 @pytest.mark.parametrize("options", [(), ("--inserts",)], ids=["copy", "inserts"])
 def test_pg_restore_reads_the_same_as_from_the_original(

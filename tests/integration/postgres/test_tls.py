@@ -143,6 +143,7 @@ def test_refused_connections(
     assert (finding.code, finding.hint) == ("connect", caught.value.hint)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(
     ("keywords", "warned"),
     [

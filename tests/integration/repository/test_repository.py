@@ -223,6 +223,7 @@ def test_init_by_many_at_once_makes_one_repository(place: Place) -> None:
     assert len(uuids) == 1
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(
     "content",
     [
@@ -245,6 +246,7 @@ def test_a_damaged_or_newer_repository_file_is_refused(place: Place, content: by
 # -- writing and reading -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("size", SIZES)
 def test_what_is_written_is_read(repository: Repository, size: int) -> None:
     data = data_of(size)
@@ -296,6 +298,7 @@ def test_nothing_is_overwritten(repository: Repository, place: Place) -> None:
     assert place.state() == state
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("size", [1000, 17 * MIB])
 def test_of_many_writers_of_one_key_one_wins(repository: Repository, place: Place, size: int) -> None:
     barrier = threading.Barrier(4)
@@ -327,6 +330,7 @@ def test_of_many_writers_of_one_key_one_wins(repository: Repository, place: Plac
     assert len([name for name in place.state() if "pgbackup-tmp" in name or name.endswith("a/b")]) == 1
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("size", [0, 100, 12 * MIB, 30 * MIB])
 def test_a_source_that_fails_leaves_nothing(repository: Repository, place: Place, size: int) -> None:
     state = place.state()
@@ -377,6 +381,7 @@ def test_a_timeout_interrupts_a_read_that_hangs(repository: Repository, place: P
         feeder.join()
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("looks", [1, 3, 1_000_000])
 def test_canceled(repository: Repository, place: Place, looks: int) -> None:
     state = place.state()

@@ -205,6 +205,7 @@ def test_every_upload_has_a_checksum(client: S3Client, bucket: str) -> None:
     assert head_of(client, bucket, f"{KEY}.2")["ChecksumCRC32"].endswith("==-2")
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("algorithm", ["SHA256", "SHA1", "CRC32"])
 @pytest.mark.parametrize("kind", [{}, {"ChecksumType": "FULL_OBJECT"}], ids=["", "full"])
 def test_a_chosen_checksum(client: S3Client, bucket: str, algorithm: str, kind: dict[str, str]) -> None:

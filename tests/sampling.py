@@ -1,0 +1,47 @@
+"""Which combinations of parameters ``make test`` runs.
+
+A test with several parameters has many combinations, of versions, formats and stores, for example. Of a test that is
+marked with ``every_value``, ``make test`` runs so many that each value of each parameter is in one of them.
+``make test ALL=1`` runs all, and so does ``make campaign``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import pytest
+
+ALL = "PGBACKUP_TEST_ALL"
+MARK = "every_value"
+
+
+def select(items: Iterable[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """Return the tests to run, in their order, and the others."""
+    every = list(items)
+    groups: dict[str, list[pytest.Function]] = {}
+    for item in every:
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and item.get_closest_marker(MARK):
+            groups.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    others = {item for group in groups.values() for item in left_out(group)}
+    return [item for item in every if item not in others], [item for item in every if item in others]
+
+
+def left_out(items: Sequence[pytest.Function]) -> set[pytest.Function]:
+    """Return the combinations of one test that are not needed for every value; equal in each process of a run."""
+    values = {item: {(name, repr(value)) for name, value in item.callspec.params.items()} for item in items}
+    missing = set().union(*values.values())
+    used: Counter[tuple[str, str]] = Counter()
+    others = list(items)
+    while missing:
+        best = max(others, key=lambda item: (len(values[item] & missing), -sum(used[value] for value in values[item])))
+        others.remove(best)
+        missing -= values[best]
+        used.update(values[best])
+    return set(others)
+
+
+def all_combinations() -> bool:
+    """Return whether all are asked for."""
+    return bool(os.environ.get(ALL))
