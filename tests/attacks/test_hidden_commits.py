@@ -91,6 +91,18 @@ def test_a_hidden_commit_changes_nothing(
 
 
 @each(BUILDS[-1:])
+def test_a_commit_in_the_name_of_the_database(build: Build, server18: PostgresServer, tmp_path: Path) -> None:
+    """psql inserts its variables without quotes, as SQL."""
+    repository, reference = with_commit(tmp_path, b"SELECT 1 AS :DBNAME;\n")
+    target = server18.params.with_database("x; COMMIT; --")
+    with server18.params.connect() as session:
+        session.execute(b'create database "x; COMMIT; --"')
+    with pytest.raises(PgBackupError, match='syntax error at or near ":"'):
+        restored(reference, repository, target, mode="into_existing", settings=build.settings)
+    assert value(target, "select to_regclass('t')") is None
+
+
+@each(BUILDS[-1:])
 @pytest.mark.parametrize("encoding", ["UTF8", "SJIS"])
 def test_strings_that_end_with_a_backslash_are_restored(
     build: Build, encoding: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
