@@ -174,7 +174,8 @@ def find_folder(repository: Repository, series: Series, backup_id: str) -> tuple
 
 def _no_backup(repository: Repository, series: Series, backup_id: str) -> BackupNotFound:
     return BackupNotFound(
-        f"{repository.uri} has no backup {series}/{backup_id}", hint=f"List its backups with {command('list')}."
+        f"{repository.uri} has no backup {series}/{backup_id}",
+        hint=f"List its backups with {command('list')}; prune may have deleted it.",
     )
 
 

@@ -215,7 +215,7 @@ def test_a_folder_without_a_manifest_is_not_a_backup(repository: LocalRepository
         with pytest.raises(BackupNotFound) as raised:
             read(repository, APP, ID)
         assert raised.value.message == f"{repository.uri} has no backup prod/app/{ID}"
-        assert raised.value.hint == "List its backups with pgbackup list."
+        assert raised.value.hint == "List its backups with pgbackup list; prune may have deleted it."
 
 
 @pytest.mark.parametrize("spoil", ["no artifact", "empty manifest", "huge manifest"])
