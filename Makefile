@@ -31,12 +31,17 @@ demo: .venv/.installed
 demo-staging: .venv/.installed
 	@$(BIN)/python -m airflow_pgbackup.demo.staging
 
+# Thousands of processes import it, and where PYTHONDONTWRITEBYTECODE is set, each would compile it.
+COMPILE = $(dir $<)bin/python -m compileall -q airflow_pgbackup
+
 test: .venv/.installed
 	$(if $(COVERAGE),rm -f .coverage .coverage.*)
+	@$(COMPILE)
 	$(if $(ALL),PGBACKUP_TEST_ALL=1) $(BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest -n 3 --dist worksteal $(PYTEST)
 	$(if $(COVERAGE),$(BIN)/python -m coverage combine -q)
 
 test-lowest: .lowest/.installed
+	@$(COMPILE)
 	.lowest/bin/python -m pytest -n 3 --dist worksteal tests/unit tests/airflow \
 		tests/integration/repository/test_repository.py tests/integration/repository/test_s3_repository.py $(PYTEST)
 

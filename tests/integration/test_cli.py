@@ -69,6 +69,15 @@ def as_json(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
 
 
+def test_what_asks_no_server_starts_without_the_driver(tmp_path: Path) -> None:
+    """psycopg takes as long to import as all the rest of such a command."""
+    loaded = "import sys; from airflow_pgbackup.cli import main; main(); print({'psycopg', 'airflow'} & {*sys.modules})"
+    for arguments in (["init"], ["list"], ["fsck"], ["prune", "--keep-last", "1"]):
+        command = [sys.executable, "-c", loaded, arguments[0], f"file://{tmp_path}/r", *arguments[1:]]
+        done = subprocess.run(command, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=120)
+        assert done.stdout.splitlines()[-1] == "set()", done
+
+
 def test_from_init_to_restore(run: Run, tmp_path: Path, database: ConnectionParams, server18: PostgresServer) -> None:
     here = f"file://{tmp_path}/repository"
     assert as_json(run("init", here, "--json"))["repository"] == here

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import psycopg
+from typing import TYPE_CHECKING
 
 from airflow_pgbackup.postgres.connection.hints import hint_for
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 def server_message(error: psycopg.Error) -> str:
