@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowSensorTimeout
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
 
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError
 from airflow_pgbackup.notifications.cause import Cause, leave_cause
@@ -125,18 +130,24 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         object.__setattr__(made, "_passed", passed_arguments(kwargs))  # its own __setattr__ works only after __init__
         return made
 
-    # The result of the last check; only a running task has it.
+    # The result and the error of the last check; only a running task has them.
     _found: dict[str, Any] | None = None
+    _error: PgBackupError | None = None
 
     def execute(self, context: Context) -> Any:
         if self.deferrable and self.timeout:
             end = time.time() + self.timeout
-            if self.poke(context):
+            if self._fresh_at_once(context):
                 return self._found
             from airflow_pgbackup.triggers.freshness import FreshnessTrigger
 
             self.defer(
-                trigger=FreshnessTrigger(arguments=self._arguments(), poke_interval=self.poke_interval, end=end),
+                trigger=FreshnessTrigger(
+                    arguments=self._arguments(),
+                    poke_interval=self.poke_interval,
+                    end=end,
+                    silent_fail=self.silent_fail,
+                ),
                 method_name="execute_complete",
                 # The trigger ends on its own; this is for a trigger that no triggerer runs.
                 timeout=timedelta(seconds=self.timeout + self.poke_interval + 600),
@@ -144,9 +155,20 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         try:
             return super().execute(context)
         except AirflowSensorTimeout:
-            failure = self._not_fresh(context, self._found or {})
+            failure = self._not_checked(context, self._error) if self._error else self._not_fresh(context, self._found)
         # Airflow's own message says how long it took, this one which series are not fresh.
         raise failure
+
+    def _fresh_at_once(self, context: Context) -> bool:
+        """Check before the first wait. An error has the consequence that Airflow gives one of a later check."""
+        try:
+            return bool(self.poke(context))
+        except AirflowException as error:
+            if self.silent_fail and not isinstance(error, AirflowFailException):
+                return False
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException("skipped because of soft_fail or never_fail") from error
+            raise
 
     def poke(self, context: Context) -> PokeReturnValue:
         from airflow_pgbackup.triggers.freshness import check_freshness
@@ -156,12 +178,13 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
             require_given(self, self._lost)
             found = with_second_try(lambda: check_freshness(**self._arguments(), log=log.line), log)
         except PgBackupError as error:
+            self._error = error
             log.failure(error)
             failure = airflow_error(error)
             leave_cause(context, failure, Cause(error.message, error.hint))
             send_failure(self, type(error).__name__)
         else:
-            self._found = found
+            self._found, self._error = found, None
             send_freshness(found)
             if found["fresh"]:
                 self._log_table(found)
@@ -186,8 +209,15 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         self._log_table(found)
         return found
 
-    def _not_fresh(self, context: Context, found: dict[str, Any]) -> AirflowSensorTimeout:
+    def _not_checked(self, context: Context, error: PgBackupError) -> AirflowSensorTimeout:
+        """Return the error for Airflow after silent_fail, if the last check failed too; the log has its message."""
+        failure = AirflowSensorTimeout(printable(error.message))
+        leave_cause(context, failure, Cause(error.message, error.hint))
+        return failure
+
+    def _not_fresh(self, context: Context, found: dict[str, Any] | None) -> AirflowSensorTimeout:
         """Log the table and every problem, and return the error for Airflow."""
+        found = found or {}
         self._log_table(found)
         for problem in found.get("problems", []):
             wrapped(self.log.error, problem)

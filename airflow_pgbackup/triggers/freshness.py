@@ -28,17 +28,22 @@ class FreshnessTrigger(BaseTrigger):
     :param arguments: of :func:`check_freshness`, plain JSON.
     :param poke_interval: seconds between two checks.
     :param end: when to give up, in seconds since the epoch.
+    :param silent_fail: give up at the end only, unless checking again cannot help.
     """
 
-    def __init__(self, *, arguments: dict[str, Any], poke_interval: float, end: float) -> None:
+    def __init__(
+        self, *, arguments: dict[str, Any], poke_interval: float, end: float, silent_fail: bool = False
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.arguments = arguments
         self.poke_interval = poke_interval
         self.end = end
+        self.silent_fail = silent_fail
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         path = f"{type(self).__module__}.{type(self).__qualname__}"
-        return path, {"arguments": self.arguments, "poke_interval": self.poke_interval, "end": self.end}
+        names = ("arguments", "poke_interval", "end", "silent_fail")
+        return path, {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         refused = False
@@ -56,6 +61,11 @@ class FreshnessTrigger(BaseTrigger):
                     "class": type(error).__name__,
                     "permanent": error.retry in ("never", "once"),
                 }
+                left = self.end - time.time()
+                if self.silent_fail and not failure["permanent"] and left > 0:
+                    printing(self.log.warning)(f"warning: {error}")
+                    await asyncio.sleep(min(self.poke_interval, left))
+                    continue
                 yield TriggerEvent(failure)  # type: ignore[no-untyped-call]
                 return
             left = self.end - time.time()

@@ -238,12 +238,51 @@ def test_what_cannot_be_asked_or_looked_at(tmp_path: Path, run_case: Callable[..
         assert message in run.failure
 
 
+@pytest.mark.every_value
+@pytest.mark.parametrize("waiting", ["", ", deferrable=True, timeout=600"])
+@pytest.mark.parametrize("error", ["no repository", "invalid arguments"])
+@pytest.mark.parametrize("argument", ["soft_fail", "never_fail"])
+def test_what_cannot_be_asked_is_skipped_as_airflow_does(
+    tmp_path: Path, run_case: Callable[..., Any], waiting: str, error: str, argument: str
+) -> None:
+    repository = LocalRepository(tmp_path / "pg")
+    given = "max_age=60" if error == "no repository" else "max_age=-1"
+    run = run_case(sensor(repository, f"{given}, {argument}=True{waiting}"))
+    # Without a trigger, soft_fail does not skip what a retry could find.
+    fails = (argument, error, waiting) == ("soft_fail", "no repository", "")
+    assert run.states == {"fresh": "failed" if fails else "skipped"}, run.output
+
+
+@pytest.mark.parametrize("waiting", [", timeout=3", ", deferrable=True, timeout=3"])
+def test_errors_on_the_way_can_be_silent(tmp_path: Path, run_case: Callable[..., Any], waiting: str) -> None:
+    repository = LocalRepository(tmp_path / "pg")
+    run = run_case(sensor(repository, f"max_age=60, silent_fail=True, poke_interval=1{waiting}"))
+    assert run.states == {"fresh": "failed"}
+    errors = [line for line in run.output.splitlines() if line.startswith("airflow.sdk.exceptions.")]
+    assert "no repository at file://" in errors[-1]
+    assert run.output.count("no repository at file://") > 2
+
+
+def test_a_repository_can_be_made_while_errors_are_silent(tmp_path: Path, run_case: Callable[..., Any]) -> None:
+    repository = LocalRepository(tmp_path / "pg")
+
+    def make() -> None:
+        repository.init()
+        add(repository, 0.01)
+
+    timer = threading.Timer(6, make)
+    timer.start()
+    run = run_case(sensor(repository, "max_age=3600, silent_fail=True, deferrable=True, timeout=600, poke_interval=1"))
+    timer.join()
+    assert run.states == {"fresh": "success"}, run.output
+
+
 def test_the_trigger_can_be_rebuilt_from_what_it_serializes(tmp_path: Path, airflow_db: Path) -> None:
     from airflow._shared.module_loading import import_string
 
     from airflow_pgbackup.triggers.freshness import FreshnessTrigger
 
-    trigger = FreshnessTrigger(arguments={"repository": "file:///x"}, poke_interval=5, end=1.5)
+    trigger = FreshnessTrigger(arguments={"repository": "file:///x"}, poke_interval=5, end=1.5, silent_fail=True)
     path, kwargs = trigger.serialize()
     again = import_string(path)(**kwargs)
     assert again.serialize() == (path, kwargs)
