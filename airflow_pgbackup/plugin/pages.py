@@ -26,6 +26,8 @@ OVERVIEWS: Cache[Overview] = Cache(threads=8, bounded=False)
 MOST_ROWS = 500
 """Series of a repository that the first view lists, worst first."""
 
+_LONGEST_FIND = 300
+
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
@@ -69,14 +71,19 @@ class _Section:
     source: Source
     reading: Reading[Overview]
     rows: tuple[_Row, ...]
+    left_out: int
+    """Series that are to be listed, and are too many."""
 
     @property
     def overview(self) -> Overview | None:
         return self.reading.value
 
 
-async def overview_page() -> HTMLResponse:
-    """The first view: every series of every repository, worst first."""
+async def overview_page(find: str = "") -> HTMLResponse:
+    """The first view: every series of every repository, worst first.
+
+    :param find: a part of ``server/database``; list the series that have it in their names.
+    """
     try:
         sources = await asyncio.to_thread(read_sources)  # which may read a fleet's file
     except ConfigurationError as error:
@@ -85,11 +92,8 @@ async def overview_page() -> HTMLResponse:
         return render("unconfigured.html", title="Backups")
     # At the same time, so that several repositories that do not answer cost the patience of one.
     readings = await asyncio.gather(*(OVERVIEWS.get(one.place, _read(one)) for one in sources))
-    sections = []
-    for source, reading in zip(sources, readings, strict=True):
-        series = reading.value.series[:MOST_ROWS] if reading.value else ()
-        rows = tuple(_row(source, one, reading.value.now) for one in series) if reading.value else ()
-        sections.append(_Section(source, reading, rows))
+    find = find.strip()[:_LONGEST_FIND]
+    sections = [_section(source, reading, find) for source, reading in zip(sources, readings, strict=True)]
     read = [section.overview for section in sections if section.overview]
     every = by_database(one for found in read for one in found.series)
     waiting = [one.reading.reload_after for one in sections if one.reading.running and one.overview is None]
@@ -105,7 +109,17 @@ async def overview_page() -> HTMLResponse:
         and len(read) == len(sections),
         reload_after=min(waiting, default=None),
         now=now,
+        find=find,
     )
+
+
+def _section(source: Source, reading: Reading[Overview], find: str) -> _Section:
+    if reading.value is None:
+        return _Section(source, reading, (), 0)
+    wanted = find.casefold()
+    series = [one for one in reading.value.series if wanted in f"{one.server}/{one.database}".casefold()]
+    rows = tuple(_row(source, one, reading.value.now) for one in series[:MOST_ROWS])
+    return _Section(source, reading, rows, len(series) - len(rows))
 
 
 def _read(source: Source) -> Any:

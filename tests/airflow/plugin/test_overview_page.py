@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
@@ -108,6 +109,37 @@ def test_the_worst_comes_first_with_its_reason(visitor: Visitor, repository: Rep
     assert re.findall(r'class="server">prod/</span>(\w+)</a>', page) == ["lost", "late", "fine"]
     assert "the newest verified backup is 3 days old, more than 26 h" in text
     assert 'class="lead bad"' in page
+
+
+def test_a_series_is_found_by_a_part_of_its_name(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "MOST_ROWS", 2)
+    for name in ("crm", "Shop", "shop_archive", "späti"):
+        add(repository, name, HOUR, "archive-pass")
+    assert "2 more series are not listed. Find them by a part of their names." in words(see(visitor))
+    for find, names in {
+        "shop": ["Shop", "shop_archive"],
+        "SPÄ": ["späti"],
+        "prod/c": ["crm"],
+        " crm ": ["crm"],
+        "%": [],
+        "x" * 400: [],
+    }.items():
+        page = see(visitor, path=f"/?find={quote(find)}")
+        assert re.findall(r'class="server">prod/</span>([^<]+)</a>', page) == names
+        assert ("in its name." in words(page)) is not bool(names)
+        assert "4 of 4 databases can be restored" in words(page), "of all, not of what was found"
+
+
+@pytest.mark.parametrize("find", [*HOSTILE, "\0", '" autofocus onfocus="alert(1)'])
+def test_a_search_is_text(visitor: Visitor, repository: Repository, find: str) -> None:
+    add(repository, "app", HOUR, "archive-pass")
+    page = see(visitor, path=f"/?find={quote(find)}")
+    assert "<script>alert" not in page
+    assert 'onfocus="' not in page
+    assert "\u202e" not in page
+    assert ">49<" not in page
 
 
 def test_a_repository_in_which_all_is_well(visitor: Visitor, repository: Repository) -> None:
