@@ -124,17 +124,23 @@ def test_strings_that_end_with_a_backslash_are_restored(
 
 
 @each(BUILDS[-1:])
+@pytest.mark.parametrize(
+    ("setting", "character"),
+    [(b"SET client_encoding = 'SJIS';\n", b"\x87"), (b"SET client_encoding='SJIS'; \n ", b"\xe3\x81\x83\\")],
+    ids=["unknown to Python", "in an encoding set in other words"],
+)
 def test_a_commit_after_a_character_that_ends_with_a_backslash(
-    build: Build, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+    build: Build, setting: bytes, character: bytes, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
 ) -> None:
-    """Python's decoder of SJIS does not know this character."""
     comment = b"COMMENT ON TABLE public.t IS '" + b"padding" * 9 + b"';"
     source = fresh_database(server18, None, "create table t ()", comment.decode())
     repository = local(tmp_path / "repository")
     backup(source, repository, format="custom", encoding="SJIS")
     (artifact,) = (tmp_path / "repository").rglob("*.dump")
-    hidden = b"SELECT E'\x87\\'; COMMIT; SELECT 1/0; --';".ljust(len(comment))
-    (tmp_path / "x.dump").write_bytes(artifact.read_bytes().replace(comment, hidden))
+    hidden = b"SELECT E'" + character + b"\\'; COMMIT; SELECT 1/0; --';"
+    archive = artifact.read_bytes().replace(comment, hidden.ljust(len(comment)))
+    archive = archive.replace(b"SET client_encoding = 'SJIS';\n", setting)
+    (tmp_path / "x.dump").write_bytes(archive)
     adopted: Any = adopt(repository=repository, sources=[tmp_path / "x.dump"], server="old", database="x")
     target = fresh_database(server18)
     with pytest.raises(PgBackupError):

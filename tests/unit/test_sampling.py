@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tests.sampling import left_out
+from tests.sampling import ALL, left_out
 
 
 class Item(SimpleNamespace):
@@ -37,3 +41,28 @@ def test_a_long_list_is_spread_over_a_short_one() -> None:
 
 def test_nothing_of_one_parameter_is_left_out() -> None:
     assert len(chosen(case=[*range(7)])) == 7
+
+
+TESTS = """
+import pytest
+
+@pytest.mark.every_value
+@pytest.mark.parametrize("a", [1, 2, 3])
+@pytest.mark.parametrize("b", [1, 2])
+def test_marked(a, b): pass
+
+@pytest.mark.parametrize("a", [1, 2])
+@pytest.mark.parametrize("b", [1, 2])
+def test_not_marked(a, b): pass
+"""
+
+
+def test_what_make_test_selects(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_collection_modifyitems, pytest_configure")
+    (tmp_path / "test_some.py").write_text(TESTS)
+    for everything, marked in (("", 3), ("1", 6)):
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", tmp_path]
+        env = {**os.environ, "PYTHONPATH": str(root), ALL: everything}
+        found = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
+        assert (found.count("::test_marked["), found.count("::test_not_marked[")) == (marked, 4), found

@@ -138,7 +138,7 @@ _TEXT_ORDER = ("22000", "23514", "23P01", "42P17")
 _BY_VALUE = ("23514", "42P17")
 _TABLE = re.compile(r'\b(?:relation|partition) "(.+?)"')
 # Texts that are equal in one locale are so in each, but not what functions such as lower() make of them.
-_UNIQUE, _OF_EXPRESSION = "23505", re.compile(r"DETAIL: +Key \(.*\(.*\)=\(")
+_UNIQUE, _OF_EXPRESSION = "23505", re.compile(r"DETAIL: +Key \((?:(?!\)=\().)*?\(.*\)=\(")
 
 
 _LACKS_PRIVILEGE = re.compile(

@@ -348,8 +348,9 @@ def read_archive(run: RestoreContext, checked: Checked) -> OpenArchive:
     if checked.path is not None:
         toc = read_archive_toc(checked.path, artifact.format, run.check)
         if artifact.format == "custom":
-            with checked.path.open("rb") as file:
-                check_blocks(file, toc, run.check)
+            size = checked.path.stat().st_size
+            with checked.path.open("rb") as file, run.step("reading the archive", bytes_total=size) as step:
+                check_blocks(CountingReader(file, step.advance), toc, run.check)
         return OpenArchive(checked.path, artifact.format, toc)
     with checked.stream(run.check) as stream:
         toc, head = read_toc(stream, what=artifact.name)

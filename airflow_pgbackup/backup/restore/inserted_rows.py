@@ -9,7 +9,7 @@ from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.archive.pg_restore_output import PgRestoreOutput
-from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
+from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, encoding_set_by
 from airflow_pgbackup.postgres.sql.insert_rows import check_inserts
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import ToolProcess
@@ -46,14 +46,20 @@ def has_standard_strings(toc: Toc) -> bool:
 def encoding_of(toc: Toc) -> str:
     """Return the archive's encoding.
 
-    :raises VerificationFailed: the archive sets it after other entries, which were decoded without it, or twice.
+    :raises VerificationFailed: the archive sets it after other entries, which were decoded without it, or twice, or in
+        other words than pg_dump.
     """
     found = [number for number, entry in enumerate(toc.entries) if entry.kind == "ENCODING"]
     if not found:
         return "UTF8"
     if found != [0]:
         raise VerificationFailed("the archive sets client_encoding after other entries, which pg_dump never does")
-    return _quoted(toc.entries[0]).partition("'")[0]
+    encoding = encoding_set_by(toc.entries[0].definition)
+    if encoding is None:
+        raise VerificationFailed(
+            f"the archive sets its encoding by {toc.entries[0].definition!r}, which pg_dump never writes"
+        )
+    return encoding
 
 
 def check_inserted_rows(

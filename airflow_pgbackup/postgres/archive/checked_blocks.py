@@ -35,7 +35,9 @@ def checked_blocks(source: Readable, toc: Toc) -> Iterator[bytes]:
         else:
             yield from _chunks(archive, window)
     yield from window.passed()
-    yield window.buffer[: window.position]
+    yield window.buffer
+    while data := source.read(CHUNK):
+        yield data
 
 
 def check_blocks(source: Readable, toc: Toc, on_step: Callable[[], None]) -> None:

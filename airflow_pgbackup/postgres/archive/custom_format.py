@@ -7,6 +7,9 @@ byte and four bytes, least significant first. Source: ``src/bin/pg_dump/pg_backu
 pg_restore believes the type of a block: the data of a block of rows is SQL to it if the entry is one of large objects.
 It goes to the offset that the table of contents has, and takes the first block of an entry if there is none. So whoever
 reads blocks checks each one with :class:`ExpectedBlocks`: what is read is then what pg_restore reads.
+
+``pg_dump -Fc > file`` appends since version 16 (``fdopen()`` with "ab"). The table of contents that pg_dump writes once
+more in the end, with the offsets, is behind the last block then. It begins with a zero byte, as no block does.
 """
 
 from __future__ import annotations
@@ -63,8 +66,8 @@ class CustomArchive:
         self.toc.entries.clear()
 
     def more(self) -> bool:
-        """Return whether another block follows."""
-        return bool(self.window.peek(1))
+        """Return whether another block follows, and not the end of the file or another table of contents."""
+        return self.window.peek(1) not in (b"", b"\0")
 
     def block(self) -> tuple[int, int, bytes]:
         """Read the start of a block.
@@ -131,7 +134,7 @@ class ExpectedBlocks:
         }
 
     def next(self, archive: CustomArchive) -> tuple[int, int, bytes] | None:
-        """Return what :meth:`CustomArchive.block` reads, or None at the end of the archive.
+        """Return what :meth:`CustomArchive.block` reads, or None behind the last block.
 
         :raises VerificationFailed: pg_dump does not write this block, or not there, or it has written more of them.
         """

@@ -106,6 +106,8 @@ def _archive(source: Readable, codec: Codec, method: str, level: int) -> Iterato
                 yield found[1]
                 yield from _chunks(codec.parts(archive.chunks()))
             yield ZERO
+    if archive.window.peek(1):
+        archive.fail("data behind the last block")
 
 
 def _head(archive: CustomArchive, method: str, level: int) -> Iterator[bytes]:

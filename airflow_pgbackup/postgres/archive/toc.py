@@ -32,7 +32,13 @@ _OFFSET_SET, _NO_DATA = _OFFSET_FLAGS[1:]  # K_OFFSET_POS_SET, K_OFFSET_NO_DATA;
 SETTING_KINDS = frozenset({"ENCODING", "STDSTRINGS", "SEARCHPATH"})
 """Kinds of entries that say how to read the archive. Every archive has them, that of an empty database too."""
 _OF_DATA = SETTING_KINDS | {"BLOB", "BLOB METADATA", "BLOBS", "MATERIALIZED VIEW DATA", "SEQUENCE SET", "TABLE DATA"}
-_ENCODING = re.compile(r"SET client_encoding = '([^']*)'")
+_ENCODING = re.compile(r"SET client_encoding = '([\w-]+)';\n?", re.ASCII)
+
+
+def encoding_set_by(definition: str) -> str | None:
+    """Return the encoding that an ``ENCODING`` entry sets; None if pg_dump has not written the entry."""
+    match = _ENCODING.fullmatch(definition)
+    return match[1] if match else None
 
 
 def is_about(what: str, kind: str, schema: str | None, name: str) -> bool:
@@ -261,8 +267,8 @@ class _TocReader(TocBytes):
                 self._corrupt(f"entry {dump_id} both has data and has none")
             if flag == _OFFSET_SET:
                 offset = int.from_bytes(stored, "little")
-        if kind == "ENCODING" and (match := _ENCODING.search(definition)):
-            self._decoder.use(match.group(1))
+        if kind == "ENCODING" and (encoding := encoding_set_by(definition)):
+            self._decoder.use(encoding)
         return TocEntry(
             dump_id,
             tableoid,

@@ -33,7 +33,8 @@ def locale_name(create: DatabaseStatement) -> str:
 def in_locale_c(create: DatabaseStatement) -> DatabaseStatement:
     """Return a CREATE DATABASE with locale C, which every server has for every encoding."""
     options = _OPTION.sub("", create.rest).rstrip().rstrip(";")
-    return replace(create, rest=f"{options} LC_COLLATE = 'C' LC_CTYPE = 'C';")
+    provider = " LOCALE_PROVIDER = libc" * ("LOCALE_PROVIDER" in locale_options(create))  # since version 15
+    return replace(create, rest=f"{options}{provider} LC_COLLATE = 'C' LC_CTYPE = 'C';")
 
 
 def without_owner_and_tablespace(create: DatabaseStatement) -> DatabaseStatement:

@@ -17,7 +17,7 @@ TEXT_LIMIT = 1 << 20
 """Bytes of a statement that are kept. The longest that is interpreted is a COPY of 1,600 columns with 63-byte names,
 about 200 KiB; of an INSERT or a function body only the beginning is used."""
 
-_BODY_LIMIT = 1 << 24  # bytes of a statement with an SQL-standard function body, which is read a second time
+_BODY_LIMIT = 1 << 20  # bytes of a statement with an SQL-standard function body, which is read a second time
 _WORD_LIMIT = 1 << 16  # bytes; PostgreSQL writes no longer word outside quotes
 _WORDS_KEPT = 8
 
