@@ -63,6 +63,6 @@ def test_what_make_test_selects(tmp_path: Path) -> None:
     (tmp_path / "test_some.py").write_text(TESTS)
     for everything, marked in (("", 3), ("1", 6)):
         command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", tmp_path]
-        env = {**os.environ, "PYTHONPATH": str(root), ALL: everything}
+        env = {**os.environ, "PYTHONPATH": str(root), "PYTEST_ADDOPTS": "", ALL: everything}
         found = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
         assert (found.count("::test_marked["), found.count("::test_not_marked[")) == (marked, 4), found

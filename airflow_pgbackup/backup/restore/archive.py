@@ -26,7 +26,7 @@ from airflow_pgbackup.backup.restore.inserted_rows import (
 )
 from airflow_pgbackup.backup.restore.plan import major_version
 from airflow_pgbackup.backup.restore.selected_names import unmatched_names
-from airflow_pgbackup.byte_streams import CountingReader, PieceReader, Readable
+from airflow_pgbackup.byte_streams import CountingReader, LimitedReader, PieceReader, Readable
 from airflow_pgbackup.errors import OptionError, ToolError
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
 from airflow_pgbackup.postgres.archive.checked_blocks import check_blocks, checked_blocks
@@ -251,7 +251,11 @@ class ArchiveLoader:
             yield [str(self._source)], None
             return
         with self._source() as stream:
-            yield [], PieceReader(checked_blocks(CountingReader(stream, step.advance), self._toc))
+            read = CountingReader(stream, step.advance)
+            if any(entry.has_data for entry in self.entries):
+                yield [], PieceReader(checked_blocks(read, self._toc))
+            else:
+                yield [], LimitedReader(read, self._toc.size)
 
     def _list(self, options: RestoreOptions) -> bytes:
         """Return what options select, as ``pg_restore --list`` writes it: their meaning is pg_restore's."""
