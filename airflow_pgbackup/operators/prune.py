@@ -43,6 +43,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         not wait for a freshness sensor.
     :param server: only the series of this server, as the dump operators name it: a connection id by default.
     :param databases: only these databases of ``server``. An empty list is none.
+    :param postgres_conn_id: only the database of this connection, if ``databases`` is None; no server is asked.
     :param cluster: only, or also, the pg_dumpall backups of ``server``.
     :param scopes: only, or also, its pg_dumpall backups of ``globals``, ``roles`` or ``tablespaces`` alone.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
@@ -66,6 +67,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         "sweep_only",
         "server",
         "databases",
+        "postgres_conn_id",
         "cluster",
         "scopes",
         "keep_labels",
@@ -83,6 +85,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         sweep_only: bool | str = False,
         server: str | None = None,
         databases: Sequence[str] | XComArg | None = None,
+        postgres_conn_id: str | None = None,
         cluster: bool | str = False,
         scopes: Sequence[str] = (),
         aws_conn_id: str | None = "aws_default",
@@ -107,6 +110,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         self.sweep_only = sweep_only
         self.server = server
         self.databases = databases
+        self.postgres_conn_id = postgres_conn_id
         self.cluster = cluster
         self.scopes = scopes
         self.aws_conn_id = aws_conn_id
@@ -136,7 +140,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         repository = open_repository(self.repository, self.aws_conn_id, cancel=run.cancel)
         selected = SeriesSelection(
             server=self.server,
-            databases=self.databases,  # type: ignore[arg-type]  # rendered: an XComArg is a list now
+            databases=self._databases(),
             cluster=is_true("cluster", self.cluster),
             scopes=self.scopes,
         )
@@ -153,6 +157,18 @@ class PgBackupPruneOperator(PgBackupOperator):
         # Most backups are kept, and the same every day: they do not belong in Airflow's database.
         decisions: list[dict[str, object]] = plan.pop("decisions")  # type: ignore[assignment]
         return {**plan, "decisions": [decision for decision in decisions if not decision["keep"]]}
+
+    def _databases(self) -> Sequence[str] | None:
+        from airflow_pgbackup.hooks.pgbackup import PgBackupHook
+
+        if self.databases is not None or self.postgres_conn_id is None:
+            return self.databases  # type: ignore[return-value]  # rendered: an XComArg is a list now
+        if database := PgBackupHook(self.postgres_conn_id).get_conninfo().dbname:
+            return [database]
+        raise ConfigurationError(
+            f"connection {self.postgres_conn_id} names no database, so its backups cannot be pruned",
+            hint="Set databases, or the connection's schema.",
+        )
 
     def _policy(self) -> Policy | None:
         from airflow_pgbackup.repository.retention import Policy

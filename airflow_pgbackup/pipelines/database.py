@@ -94,7 +94,11 @@ def pg_backup(
                 "repository": repository,
                 "aws_conn_id": aws_conn_id,
                 "server": server,
-                "databases": None if made.database is None else [made.database],
+                **(
+                    {"postgres_conn_id": made.postgres_conn_id}
+                    if made.database is None
+                    else {"databases": [made.database]}
+                ),
                 "minimum_level": level,
                 "delete": True,
                 **prune,

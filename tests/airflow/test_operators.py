@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from honest import write_backup
 
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.open import open_repository
 
 RunDag = Callable[..., Any]
 
@@ -207,6 +211,21 @@ pg_backup.partial(
     assert third.states["pg_backup.prune[1]"] == third.states["pg_backup.prune[0]"] == "success"
     assert third.state == "failed"
     assert backups(folder, f"prod/{other.dbname}") == [second.results["pg_backup.dump[1]"]["id"]]
+
+
+def test_a_policy_is_for_the_database_of_the_connection(
+    folder: Path, database: ConnectionParams, run_dag: RunDag
+) -> None:
+    repository, now = open_repository(folder.as_uri()), datetime.now(timezone.utc)
+    billing = [
+        write_backup(repository, Series("prod", "billing"), now - timedelta(days=age), seed=str(age)).id
+        for age in (1, 2)
+    ]
+    run = run_dag(f"""
+pg_backup(postgres_conn_id="db", server="prod", repository={folder.as_uri()!r}, prune={{"keep_last": 1}}, check=False)
+""")
+    assert run.states["pg_backup.prune"] == "success", run.output
+    assert backups(folder, "prod/billing") == sorted(billing)
 
 
 def test_a_check_with_errors_stops_the_pipeline(folder: Path, database: ConnectionParams, run_dag: RunDag) -> None:
