@@ -32,8 +32,9 @@ def pg_refresh(*, level: str | None = None, verify: Parameters | None = None, **
     if backup is None:
         chosen = {name: refresh[name] for name in choosing if name in refresh}
         backup = ChooseBackupOperator(task_id="choose", **chosen).output
-    aws = {"aws_conn_id": refresh["aws_conn_id"]} if "aws_conn_id" in refresh else {}
-    verified = PgBackupVerifyOperator(
-        **{"task_id": "verify", "backup": backup, "level": level, **aws, **(verify or {})}
-    )
-    return PgRefreshOperator(**{"task_id": "refresh", **refresh, "backup": verified.output, "minimum_level": level})
+    both = ("aws_conn_id", "identity_conn_id")
+    shared: dict[str, Any] = {name: refresh[name] for name in both if name in refresh}
+    of_verify: dict[str, Any] = {"task_id": "verify", "backup": backup, "level": level, **shared, **(verify or {})}
+    verified = PgBackupVerifyOperator(**of_verify)
+    given = {"task_id": "refresh", "minimum_level": level, **refresh, "backup": verified.output}
+    return PgRefreshOperator(**given)

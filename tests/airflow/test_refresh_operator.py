@@ -205,6 +205,18 @@ PgBackupVerifyOperator(task_id="scratch", backup=made.output, level="restore", s
     assert films(staging) == 0
 
 
+def test_a_task_group_asks_for_the_level_that_is_given(load_dag: Callable[..., Any]) -> None:
+    dag = load_dag(
+        IMPORT
+        + """pg_refresh(
+    level="archive", minimum_level="restore", identity_conn_id="key", postgres_conn_id="staging",
+    repository="file:///r", series="source/x",
+)"""
+    )
+    refresh, verify = dag.get_task("pg_refresh.refresh"), dag.get_task("pg_refresh.verify")
+    assert (refresh.minimum_level, verify.level, verify.identity_conn_id) == ("restore", "archive", "key")
+
+
 def test_a_task_group_verifies_first(staging: ConnectionParams, folder: Path, run_dag: RunDag) -> None:
     run_dag(dump(folder))
     common = f"postgres_conn_id='staging', repository={folder.as_uri()!r}, series='source/{{name}}'"
