@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.text import printable
+
 if TYPE_CHECKING:
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
     from mypy_boto3_s3.client import S3Client
@@ -35,6 +38,11 @@ class Repositories:
         from airflow_pgbackup.repository.open import open_repository as open_uri
         from airflow_pgbackup.repository.s3.options import S3Options
 
+        if not isinstance(uri, str):
+            raise ConfigurationError(
+                f"invalid repository {printable(repr(uri)[:200])}",
+                hint="Pass s3://bucket/prefix or file:///directory. A variable that it comes from may not be set.",
+            )
         in_s3 = uri.lower().startswith("s3://")
         options = self._options(aws_conn_id, extra_args) if in_s3 else S3Options(extra_args=extra_args or {})
         opened = open_uri(uri, s3=options, cancel=self._cancel, client_of=self._opened.get(aws_conn_id))
