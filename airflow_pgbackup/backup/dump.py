@@ -1,6 +1,7 @@
 """dump: run pg_dump or pg_dumpall into a repository, manifest last.
 
-:mod:`.dump_plan` decides the tool's arguments, :mod:`.dump_output` brings its output into the repository.
+:mod:`.dump_preparation` checks the source, :mod:`.dump_plan` decides the tool's arguments, :mod:`.dump_output` brings
+its output into the repository.
 """
 
 from __future__ import annotations
@@ -8,25 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from airflow_pgbackup.backup.attempt import attempt
-from airflow_pgbackup.backup.column_order import with_column_names
+from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.replay import await_received, seconds_of_lag
 from airflow_pgbackup.backup.databases.role_passwords import may_read_role_passwords
 from airflow_pgbackup.backup.databases.source_identity import seed_for, source_identity
 from airflow_pgbackup.backup.dump_output import DumpOutput
-from airflow_pgbackup.backup.dump_plan import plan_dump
+from airflow_pgbackup.backup.dump_preparation import PreparedDump, prepare_dump
 from airflow_pgbackup.backup.earlier_try import find_without_server
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
-from airflow_pgbackup.backup.other_server import warn_of_other_server
-from airflow_pgbackup.backup.prepare_source import check_source, find_left_out, fit_options
 from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
 from airflow_pgbackup.backup.reading_along import ReadingAlong
 from airflow_pgbackup.backup.reading_record import record_reading, require_rows
 from airflow_pgbackup.backup.reference import SEED, find_committed, is_of, reference_of, seed_digest
 from airflow_pgbackup.backup.restore_command import restore_command
-from airflow_pgbackup.backup.rounded_floats import are_floats_rounded
-from airflow_pgbackup.backup.source import describe_source
 from airflow_pgbackup.backup.source_rows import hold_source
 from airflow_pgbackup.backup.stopwatch import Stopwatch
 from airflow_pgbackup.backup.throttle import rate_of
@@ -34,14 +30,13 @@ from airflow_pgbackup.encryption.recipients import Recipients
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
-from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.deadline import Deadline
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.labels import check_labels
-from airflow_pgbackup.repository.manifest import ClientInfo, Manifest, scope_of
-from airflow_pgbackup.wording import database, parameter
+from airflow_pgbackup.repository.manifest import Artifact, ClientInfo, Manifest, RowCount, scope_of
+from airflow_pgbackup.wording import database
 
 CONFLICT_TRIES = 3
 """How often a dump from a standby is tried when WAL replay cancels it."""
@@ -148,6 +143,32 @@ class _Limits:
     read_along: bool
 
 
+@dataclass(frozen=True)
+class _Written:
+    """An artifact, and what its source had in the snapshot of the dump; None if that was not asked."""
+
+    artifact: Artifact
+    source_rows: tuple[RowCount, ...] | None
+    left_out: tuple[str, ...] | None
+
+
+def _write(output: DumpOutput, mine: Attempt, prepared: PreparedDump, *, count_rows: bool) -> _Written:
+    """Run the tool; with `count_rows` count the tables of the source beside it, in the same snapshot.
+
+    :raises ToolError: the tool failed, or its output lacks rows.
+    """
+    if not (count_rows and isinstance(prepared.options, DumpOptions)):
+        return _Written(output.write(mine), None, prepared.left_out)
+    with hold_source(
+        output.connection, prepared.options, client=prepared.client.version, context=output.context
+    ) as held:
+        artifact = output.with_snapshot(held.snapshot).write(mine)
+        rows, left_out = held.rows(), held.left_out
+    if output.reading is not None and output.reading.summary is not None:
+        require_rows(rows, output.reading.summary, prepared.options)
+    return _Written(artifact, rows, left_out)
+
+
 @dataclass
 class _Dump:
     tool: str
@@ -222,113 +243,106 @@ class _Dump:
         count_rows: bool,
         recipients: Recipients | None,
     ) -> dict[str, object]:
-        context, settings, seed = self.context, self.context.settings, self.context.seed
-        watch = Stopwatch()
-        started = watch.started_at
-        source = describe_source(connection, cluster=series.database is None)
-        max_lag = settings.max_replay_lag or None if self.limits.replay_lag is None else self.limits.replay_lag
-        check_source(connection, source, context.log, max_replay_lag=max_lag)
-        warn_of_other_server(self.repository, series, source.for_manifest(connection), context.log, ids=ids)
-        left_out: tuple[str, ...] | None = None
-        if isinstance(options, DumpAllOptions):
-            options, kept = fit_options(options, source.limits, context.log)
-            left_out = (*kept, *find_left_out(connection, options, context.log)) or None
-        options = with_column_names(options, connection, context.log)
-        if are_floats_rounded(options.extra_float_digits):
-            digits = parameter("extra_float_digits", options.extra_float_digits)
-            context.log(f"warning: {digits} rounds floating-point values; a restore does not bring back the exact ones")
-        client = choose_client(
-            source.server_version_num, tools=("pg_dump", self.tool), client_dirs=settings.client_dirs
-        )
-        plan = plan_dump(
+        context, watch = self.context, Stopwatch()
+        prepared = prepare_dump(
+            self.tool,
+            connection,
             options,
-            client,
-            compress=compress,
-            compress_by=settings.compress_by,
-            lock_wait_timeout=settings.lock_wait_timeout,
-            connect_to=connection.dbname,
+            compress,
+            series=series,
+            repository=self.repository,
+            ids=ids,
+            max_replay_lag=self.limits.replay_lag,
+            context=context,
         )
         name = layout.artifact_name(
             self.template,
             database=series.database,
             server=self.server,
-            started_at=started,
-            format=plan.format,
-            compression=plan.around,
+            started_at=watch.started_at,
+            format=prepared.plan.format,
+            compression=prepared.plan.around,
             scope=series.scope,
             encrypted=recipients is not None,
         )
         self.repository.probe(context.log)
-        secret = f", encrypted to {counted(len(recipients.texts), 'recipient')}" if recipients else ""
-        context.log(
-            f"dumping {connection.label} (PostgreSQL {source.server_version}, {human_bytes(source.size_bytes)}) with "
-            f"{self.tool} {client.version_text}; format {plan.format}, compression {plan.compression_text}{secret}; "
-            f"client in {client.bin_dir}"
-        )
-        id = layout.backup_id(started, seed)
-        source_rows = None
+        self._log_start(connection, prepared, recipients)
+        id, seed = layout.backup_id(watch.started_at, context.seed), context.seed
         with attempt(self.repository, series, id, context.log) as mine:
-            rate = rate_of(self.limits.bytes_per_second, settings, format=plan.format)
-            reading = None
-            if self.limits.read_along:
-                reading = ReadingAlong(
-                    plan.format,
-                    plan.around,
-                    plan.inside,
-                    made_by=client,
-                    deadline=context.deadline or settings.dump_deadline,
-                    context=context,
-                )
+            reading = self._reading_along(prepared)
+            rate = rate_of(self.limits.bytes_per_second, context.settings, format=prepared.plan.format)
             output = DumpOutput(
-                self.tool, client, connection, source, plan, name, self.repository, context, rate, recipients, reading
+                self.tool,
+                prepared.client,
+                connection,
+                prepared.source,
+                prepared.plan,
+                name,
+                self.repository,
+                context,
+                rate,
+                recipients,
+                reading,
             )
-            if count_rows and isinstance(options, DumpOptions):
-                with hold_source(connection, options, client=client.version, context=context) as held:
-                    artifact = output.with_snapshot(held.snapshot).write(mine)
-                    source_rows, left_out = held.rows(), held.left_out
-            else:
-                artifact = output.write(mine)
-            if reading is not None and reading.summary is not None and source_rows is not None:
-                require_rows(source_rows, reading.summary, options)
+            written = _write(output, mine, prepared, count_rows=count_rows)
             finished, seconds = watch.stop()
             manifest = Manifest(
                 repository=uuid,
                 series=series,
                 id=id,
                 kind="cluster" if series.database is None else "database",
-                started_at=started,
+                started_at=watch.started_at,
                 finished_at=finished,
                 duration_seconds=seconds,
-                artifact=artifact,
-                source=source.for_manifest(connection),
-                client=ClientInfo(self.tool, client.version_text, str(client.tool(self.tool))),
-                options=options.describe(),
+                artifact=written.artifact,
+                source=prepared.source.for_manifest(connection),
+                client=ClientInfo(self.tool, prepared.client.version_text, str(prepared.client.tool(self.tool))),
+                options=prepared.options.describe(),
                 origin={**context.origin, **({SEED: seed_digest(seed)} if seed else {})},
                 restore_command=restore_command(
                     artifact=name,
-                    format=plan.format,
-                    compression=plan.around,
+                    format=prepared.plan.format,
+                    compression=prepared.plan.around,
                     database=series.database,
-                    create=plan.create,
+                    create=prepared.plan.create,
                     kind=series.kind,
                     encrypted=recipients is not None,
                 ),
-                source_rows=source_rows,
-                left_out=left_out,
+                source_rows=written.source_rows,
+                left_out=written.left_out,
                 labels=self.labels,
             )
             context.cancel.check()
             found = mine.commit(manifest, lambda other: seed is not None and is_of(other, seed))
         if not mine.has_made(found):
             return self._result(found)
-        context.log(
-            f"made backup {series}/{id}: {human_bytes(artifact.size)} in {human_seconds(manifest.duration_seconds)}"
-        )
+        context.log(f"made backup {series}/{id}: {human_bytes(written.artifact.size)} in {human_seconds(seconds)}")
         context.log(f"stored {name} in {self.repository.uri}")
         context.log(f"restores with: {manifest.restore_command}")
         if reading is not None:
-            return self._result(record_reading(self.repository, found, reading, watch=watch, context=context))
+            found = record_reading(self.repository, found, reading, watch=watch, context=context)
         return self._result(found)
+
+    def _log_start(self, connection: ConnectionParams, prepared: PreparedDump, recipients: Recipients | None) -> None:
+        secret = f", encrypted to {counted(len(recipients.texts), 'recipient')}" if recipients else ""
+        self.context.log(
+            f"dumping {connection.label} (PostgreSQL {prepared.source.server_version}, "
+            f"{human_bytes(prepared.source.size_bytes)}) with {self.tool} {prepared.client.version_text}; "
+            f"format {prepared.plan.format}, compression {prepared.plan.compression_text}{secret}; "
+            f"client in {prepared.client.bin_dir}"
+        )
+
+    def _reading_along(self, prepared: PreparedDump) -> ReadingAlong | None:
+        if not self.limits.read_along:
+            return None
+        return ReadingAlong(
+            prepared.plan.format,
+            prepared.plan.around,
+            prepared.plan.inside,
+            made_by=prepared.client,
+            deadline=self.context.deadline or self.context.settings.dump_deadline,
+            context=self.context,
+        )
 
     def _with_source(self, connection: ConnectionParams) -> RunContext:
         """Return the context with a seed that is of this server alone."""
