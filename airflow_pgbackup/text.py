@@ -48,7 +48,8 @@ def printable_json(text: str) -> str:
 def encodable(value: Any) -> Any:
     r"""Return plain JSON with the lone surrogates in its strings, which UTF-8 cannot encode, as visible ``\udcXX``.
 
-    For values that Airflow stores and its API server sends.
+    For values that Airflow stores and sends, as msgpack too: larger integers than 64 bits hold are text. A number of
+    rows in a forged file may be one, and Airflow's triggerer ends at it.
     """
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
@@ -56,6 +57,8 @@ def encodable(value: Any) -> Any:
         return {encodable(key): encodable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [encodable(item) for item in value]
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        return str(value)
     return value
 
 

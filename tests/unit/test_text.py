@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_pgbackup.text import printable, printable_json
+from airflow_pgbackup.text import encodable, printable, printable_json
 
+BIG = 3 * (2**63 - 1)
 ANY = st.text(st.characters(exclude_categories=[]))
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
@@ -63,3 +64,13 @@ def test_json_keeps_its_value(value: object) -> None:
 def test_a_plain_line_is_not_copied() -> None:
     line = "x" * 1000
     assert printable(line) is line
+
+
+def test_what_airflow_stores_fits_into_its_messages() -> None:
+    value = {"rows": BIG, "low": -(2**63) - 1, "fits": [2**63 - 1, -(2**63), True, 1.5, None], "name": "a\udc80"}
+    assert encodable(value) == {
+        "rows": "27670116110564327421",
+        "low": "-9223372036854775809",
+        "fits": [2**63 - 1, -(2**63), True, 1.5, None],
+        "name": "a\\udc80",
+    }
