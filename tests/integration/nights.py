@@ -20,7 +20,13 @@ def fail(repository: Repository, member: SetMember) -> None:
     write_verification(repository, manifest, "archive", "fail", NOW)
 
 
-def night(repository: Repository, number: int, *databases: str, missing: tuple[str, ...] = ()) -> BackupSet:
+def night(
+    repository: Repository,
+    number: int,
+    *databases: str,
+    missing: tuple[str, ...] = (),
+    globals_missing: str | None = None,
+) -> BackupSet:
     """The backups and the set of that many nights ago, written at its time."""
     start = NOW - timedelta(days=number, hours=1)
     members = []
@@ -47,11 +53,12 @@ def night(repository: Repository, number: int, *databases: str, missing: tuple[s
     made = BackupSet(
         id=backup_id(start, f"set {number}"),
         server="prod",
-        status="partial" if missing else "complete",
+        status="partial" if missing or globals_missing else "complete",
         started_at=start,
         finished_at=start + timedelta(minutes=30),
         server_version="18.1",
         globals=None,
+        globals_missing=globals_missing,
         databases=tuple(members),
         missing=tuple(Absent(name, "no backup was made") for name in missing),
     )

@@ -7,7 +7,7 @@ the one that was rehearsed last, which are often the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 
 from airflow_pgbackup.backup.overview.model import (
@@ -24,8 +24,10 @@ from airflow_pgbackup.backup.overview.model import (
 from airflow_pgbackup.backup.overview.targets import Target, Targets
 from airflow_pgbackup.backup.series_reader import SeriesReader, rows_of
 from airflow_pgbackup.backup.set_retention import ServerSets
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.repository.backup_set import BackupSet
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
@@ -37,6 +39,7 @@ RECENT = 30
 """How many backups of a series the trends show."""
 
 _MOST_NOTES = 20
+_MOST_MISSING = 1000
 
 
 def overview(
@@ -70,11 +73,10 @@ def overview(
     with request_threads(THREADS) as pool:
         series = list(pool.map(judge, listed.items()))
     newest = {server: content for server in sets.listed if (content := sets.newest(server)) is not None}
-    for server, content in newest.items():
-        for absent in content.missing:
-            missing = Series(server, absent.database)
+    for content in newest.values():
+        for missing, reason in _missing_of(content, notes):
             if missing not in listed:
-                series.append(_without_backup(missing, targets.of(missing), absent.reason))
+                series.append(_without_backup(missing, targets.of(missing), reason))
     return Overview(
         uri=repository.uri,
         now=now,
@@ -164,11 +166,27 @@ def _level(evidence: Evidence | None) -> str:
     return (evidence and evidence.backup.level) or "no level"
 
 
+def _missing_of(content: BackupSet, notes: list[str]) -> Iterator[tuple[Series, str]]:
+    """Yield the series that a set lacks, each with the reason; add notes of those whose names no series can have."""
+    if content.globals_missing:
+        yield Series(content.server, None, "globals"), content.globals_missing
+    for absent in content.missing[:_MOST_MISSING]:
+        series = Series(content.server, absent.database)
+        try:
+            series.path  # noqa: B018
+        except ConfigurationError as error:
+            notes.append(f"backup set {content.id} of {content.server} lacks a database: {error.message}")
+        else:
+            yield series, absent.reason
+    if (more := len(content.missing) - _MOST_MISSING) > 0:
+        notes.append(f"backup set {content.id} of {content.server} lacks {more} more databases")
+
+
 def _without_backup(series: Series, target: Target, reason: str) -> SeriesStatus:
     return SeriesStatus(
         series=series.path,
         server=series.server,
-        database=series.database or "",
+        database=series.database or f"@{series.kind}",
         status="no backup",
         reason=f"the newest backup set of {series.server} lacks it: {reason}",
         max_age=target.max_age.total_seconds(),

@@ -137,10 +137,9 @@ def by_database(series: Iterable[SeriesStatus]) -> list[SeriesStatus]:
 
     :return: worst first: what is not fine, without any verified backup first.
     """
-    best: dict[tuple[str, str], SeriesStatus] = {}
+    best: dict[str, SeriesStatus] = {}
     for one in series:
-        name = one.server, one.database
-        best[name] = min(best.get(name, one), one, key=_distance)
+        best[one.series] = min(best.get(one.series, one), one, key=_distance)
     return sorted(best.values(), key=badness)
 
 

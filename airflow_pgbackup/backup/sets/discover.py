@@ -148,7 +148,7 @@ def discover(
         elif not (name in wanted.given or is_wanted):
             left_out.append(Absent(name, "not selected"))
         elif not may_connect:
-            missing.append(Absent(name, f"role {user} may not connect to it"))
+            missing.append(Absent(_visible(name), f"role {user} may not connect to it"))
         elif not is_utf8(name):
             missing.append(Absent(_visible(name), "its name is not valid UTF-8"))
         else:

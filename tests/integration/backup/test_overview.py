@@ -140,6 +140,28 @@ def test_sets_show_databases_without_a_backup_and_dropped_ones(repository: Repos
     assert sets.complete != sets.newest
 
 
+def test_globals_that_no_set_has_are_missed(repository: Repository) -> None:
+    night(repository, 0, "app", globals_missing="no backup was made")
+    found = see(repository)
+    assert statuses(found) == {"@globals": "no backup", "app": "restorable"}
+    assert "1 cannot: prod/@globals (no backup)" in found.sentence
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "a\0b", "名" * 60], ids=["not UTF-8", "NUL", "long"])
+def test_an_odd_name_in_a_set_hides_nothing(repository: Repository, name: str) -> None:
+    night(repository, 0, "app", missing=("new", name))
+    found = see(repository)
+    assert statuses(found) == {"new": "no backup", "app": "restorable"}
+    assert len(found.notes) == 1
+    assert "lacks a database" in found.notes[0]
+
+
+def test_a_database_named_like_a_series_of_pg_dumpall_hides_it_not(repository: Repository) -> None:
+    add(repository, "@cluster", HOUR, "archive-pass")
+    add(repository, None, HOUR, "archive-fail")
+    assert [one.status for one in see(repository).in_danger] == ["failed"]
+
+
 def test_a_set_with_a_failed_backup_is_not_the_complete_one(repository: Repository) -> None:
     whole, made = night(repository, 1, "app"), night(repository, 0, "app")
     fail(repository, made.databases[0])
