@@ -25,7 +25,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import Evidence
-from airflow_pgbackup.repository.layout import LEVELS, Series
+from airflow_pgbackup.repository.layout import LEVELS, Series, encode_segment
 from airflow_pgbackup.repository.state import STATES
 
 _HELP = {
@@ -134,7 +134,8 @@ def _of_verified(evidence: Evidence | None, labels: dict[str, str]) -> _Samples:
 def _of_sets(repository: Repository, members: SetMembers, now: datetime) -> _Samples:
     samples: _Samples = []
     for one in judge_sets(repository, None, timedelta.max, now, members):
-        labels, whole = {"server": one.server}, one.newest_whole
+        labels = {"series": f"{encode_segment(one.server)}/@sets", "server": one.server}
+        whole = one.newest_whole
         samples.append(("pgbackup_complete_set_timestamp_seconds", labels, _unix(whole.started_at) if whole else 0))
         if whole:
             samples.append(("pgbackup_complete_set_databases", labels, len(whole.databases)))

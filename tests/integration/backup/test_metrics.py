@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,16 @@ def found(repository: Repository, now: datetime = NOW) -> Callable[..., float | 
         return fitting[0] if fitting else None
 
     return value
+
+
+def test_servers_that_look_alike_have_samples_of_their_own(here: Repository) -> None:
+    made = night(here, 0, "app")
+    for server in ("a\u200b", "a\\u200b"):
+        theirs = replace(made, server=server, databases=())
+        here.write_bytes(f"{theirs.location}/{theirs.name.file}", theirs.to_json())
+    lines = [line.partition("} ")[0] for line in render(metrics(repository=here, now=TONIGHT)).splitlines()]
+    assert any("@sets" in line for line in lines)
+    assert len({*lines}) == len(lines)
 
 
 def test_the_newest_verified_backup_at_each_level(here: Repository) -> None:
