@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from statistics import median
 
+from airflow_pgbackup.backup.progress import counted as counted_things
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.calendar_time import SKEW
@@ -16,6 +17,8 @@ from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.layout import check_level
 from airflow_pgbackup.repository.retention import counts
 from airflow_pgbackup.wording import parameter
+
+_MOST_TABLES, _LONGEST_NAME = 20, 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +178,8 @@ def _drops(
     total, totals = sum(mine.rows.values()), [sum(rows.values()) for rows in counted]
     if dropped(total, totals):
         problems.append(f"{newest.id} has {total:,} rows, {share(total, totals)} ({median(totals):,.0f})")
+    of_tables: list[str] = []
+    gone: list[str] = []
     for table in sorted({name for rows in counted for name in rows}):
         usual = [rows[table] for rows in counted if table in rows]
         if median(usual) < rules.minimum_rows or any(fnmatchcase(table, pattern) for pattern in rules.allow_drop):
@@ -182,13 +187,25 @@ def _drops(
         if table not in mine.rows:
             # Somebody dropped or renamed it, or it is an old partition; the sum of all rows shows a great loss.
             if table in counted[0]:
-                notes.append(f"table {table} is missing from {newest.id}; it had {counted[0][table]:,} rows before")
+                gone.append(
+                    f"table {_cut(table)} is missing from {newest.id}; it had {counted[0][table]:,} rows before"
+                )
         elif dropped(mine.rows[table], usual):
-            problems.append(
-                f"table {table} has {mine.rows[table]:,} rows in {newest.id}, {share(mine.rows[table], usual)} "
+            of_tables.append(
+                f"table {_cut(table)} has {mine.rows[table]:,} rows in {newest.id}, {share(mine.rows[table], usual)} "
                 f"({median(usual):,.0f})"
             )
-    return problems, notes
+    return [*problems, *_first(of_tables, "have fewer rows")], [*notes, *_first(gone, "are missing")]
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+
+def _first(lines: list[str], what: str) -> list[str]:
+    """Return the first lines, for a log and XCom, and how many more there are."""
+    more = len(lines) - _MOST_TABLES
+    return [*lines[:_MOST_TABLES], f"{counted_things(more, 'more table')} {what}"] if more > 0 else lines
 
 
 def _newest_first(backups: Iterable[Backup]) -> list[Backup]:

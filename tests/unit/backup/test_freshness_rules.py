@@ -62,6 +62,15 @@ def test_the_age_is_that_of_the_data() -> None:
     assert problem.endswith("is 6 min old, more than 45 s")
 
 
+def test_a_problem_of_many_tables_is_short() -> None:
+    before = {f"public.{'t' * 1000}{number:03}": 1000 for number in range(100)}
+    found = judge([backup(1), backup(25)], [dict.fromkeys(before, 0), before])
+    assert len(found.problems) == 22  # of all rows, of the first tables, and how many more
+    assert found.problems[-1] == "80 more tables have fewer rows"
+    assert max(map(len, found.problems)) < 500
+    assert judge([backup(1), backup(25)], [{"a": 10**6}, {**before, "a": 1}]).notes[-1] == "80 more tables are missing"
+
+
 def test_no_backup_at_all() -> None:
     assert judge([]) == SeriesFreshness(problems=("no backup",))
 
