@@ -7,6 +7,7 @@ class that defines ``__init__``.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,8 +27,17 @@ def use_map_label(context: Any) -> None:
 
 
 def as_label(*parts: str | None) -> str:
-    """Return the name for a mapped task: the parts that are known, with ``/`` between them."""
-    return printable("/".join(filter(None, parts)))[:_LONGEST]
+    """Return the name for a mapped task: the parts that are known, with ``/`` between them.
+
+    In a DAG with ``render_template_as_native_obj`` Jinja makes a number of ``2024``, which Airflow refuses as a name
+    when the work has been done. Such a name gets a ``/`` in front.
+    """
+    label = printable("/".join(filter(None, parts)))[:_LONGEST]
+    try:
+        ast.literal_eval(label)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return label
+    return f"/{label}"[:_LONGEST]
 
 
 def series_label(backup: object) -> str:

@@ -127,9 +127,7 @@ def _tags(task: Any, result: Mapping[str, object]) -> dict[str, str]:
     tags: dict[str, str] = {}
     for reference in (result, result.get("reference"), getattr(task, "backup", None)):
         if isinstance(reference, Mapping) and isinstance(path := reference.get("series"), str):
-            series = Series.parse(path)
-            database = f"@{series.kind}" if series.database is None else _tag(series.database)
-            tags = {"server": _tag(series.server), "database": database}
+            tags = _tags_of(path)
             break
     else:
         server = getattr(task, "server", None) or getattr(task, "postgres_conn_id", None)
@@ -137,6 +135,15 @@ def _tags(task: Any, result: Mapping[str, object]) -> dict[str, str]:
         tags = {name: _tag(value) for name, value in given.items() if isinstance(value, str)}
     level = getattr(task, "level", None)
     return {**tags, "level": _tag(level)} if isinstance(level, str) else tags
+
+
+def _tags_of(path: str) -> dict[str, str]:
+    try:
+        series = Series.parse(path)
+    except ValueError:  # the task fails, and is counted
+        return {"database": _tag(path)}
+    database = f"@{series.kind}" if series.database is None else _tag(series.database)
+    return {"server": _tag(series.server), "database": database}
 
 
 def _tag(name: str) -> str:

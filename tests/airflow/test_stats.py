@@ -284,3 +284,13 @@ def test_a_database_named_as_a_series_of_a_cluster_has_a_tag_of_its_own(monkeypa
     _stats.send_freshness({"series": [{**found, "series": each.path} for each in series]})
     names = ["@cluster.79f0d21f", "@cluster", "@globals", "app"]
     assert list(dict.fromkeys(sent)) == [("prod", name) for name in names]
+
+
+@pytest.mark.parametrize("series", ["app", "prod/", "prod/a b"])
+def test_a_failure_with_a_bad_reference_is_counted(
+    repository: str, run_dag: RunDag, received: Callable[[], list[str]], series: str
+) -> None:
+    reference = {"repository": repository, "series": series, "id": "20261122T021500Z-0a0b0c"}
+    run = run_dag(f'PgBackupVerifyOperator(task_id="verify", backup={reference!r})')
+    assert run.states == {"verify": "failed"}
+    assert any(line.startswith("airflow.pgbackup.verify.failure,") for line in received())
