@@ -59,6 +59,7 @@ _ABOUT_ACCESS = frozenset({_PERMISSIONS, _KMS, _CONNECTION})
 _DELETES = frozenset({"DeleteObject", "DeleteObjects"})
 # "Unsupported header 'x-amz-checksum-crc32'", "aws-chunked encoding is not supported", "… trailer …"
 _ABOUT_CHECKSUMS = re.compile("checksum|chunked|trailer|content-?length|x-amz-sdk", re.IGNORECASE)
+_UNPARSED = "Failed to parse: "
 _DAMAGED = "the data was damaged during the transfer: the checksum differs"
 
 # code -> (what was found, what to do)
@@ -169,8 +170,10 @@ def translate(error: ClientError | BotoCoreError, what: str, *, bucket: str, end
             hint=f"For a private certificate authority, set {store('verify')} to its file.",
         )
     if isinstance(error, HTTPClientError | S3ConnectionError):
+        # urllib3 quotes the part of a proxy's URL that it cannot parse, which holds user and password.
+        reason = "the URL of the proxy cannot be parsed" if _UNPARSED in str(error) else line_of(error)
         return RepositoryError(
-            f"{what}: {endpoint} does not answer: {line_of(error)}",
+            f"{what}: {endpoint} does not answer: {reason}",
             hint=f"Check {store('endpoint_url')}, the network, and the proxy settings of this worker.",
         )
     return RepositoryError(
