@@ -43,7 +43,7 @@ STATEMENTS = (
     f"comment on table film is '{FOOL}'",
     f"create function fool() returns text language sql as $f$ select '{FOOL}' $f$",
     f"create function fool_more() returns text language plpgsql as $$ begin /*\n{FOOL}\n*/ end $$",
-    "create function begin(x int) returns int language sql as 'select 1; select 2;'",
+    "create function \"Begin\"(x int) returns int language sql as 'select 1; select 2;'",
     f"create function atomic(x int) returns text begin atomic;\n select case when x > 1 then 'a;' else 'b' end;"
     f" select E'{FOOL.encode('unicode_escape').decode()}'; end",
     "create table rules (a int check (a < 10 or a > 20), b text default 'x;\n\\.')",
