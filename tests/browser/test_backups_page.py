@@ -227,7 +227,9 @@ def a_phone_needs_no_scrolling_sideways(world: World) -> None:
 def the_keyboard_reaches_each_link_and_shows_where_it_is(world: World) -> None:
     with world.page() as page:
         world.open(page, world.start)
-        links = page.eval_on_selector_all("a[href], summary", "all => all.map(one => one.textContent.trim())")
+        links = page.eval_on_selector_all(
+            "a[href], summary, input, button", "all => all.map(one => one.textContent.trim())"
+        )
         reached = []
         for _ in links:
             page.keyboard.press("Tab")
