@@ -42,7 +42,7 @@ test: .venv/.installed
 
 test-lowest: .lowest/.installed
 	@$(COMPILE)
-	.lowest/bin/python -m pytest -n 3 --dist worksteal tests/unit tests/airflow \
+	.lowest/bin/python -m pytest -n 3 --dist worksteal tests/unit --ignore=tests/unit/postgres tests/airflow \
 		tests/integration/repository/test_repository.py tests/integration/repository/test_s3_repository.py $(PYTEST)
 
 test-distributed: .venv/.installed
