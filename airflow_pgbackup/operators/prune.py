@@ -43,7 +43,8 @@ class PgBackupPruneOperator(PgBackupOperator):
         not wait for a freshness sensor.
     :param server: only the series of this server, as the dump operators name it: a connection id by default.
     :param databases: only these databases of ``server``. An empty list is none.
-    :param postgres_conn_id: only the database of this connection, if ``databases`` is None; no server is asked.
+    :param postgres_conn_id: only the database of this connection, if ``databases`` is None, and by default its
+        ``server``. Nothing connects to it.
     :param cluster: only, or also, the pg_dumpall backups of ``server``.
     :param scopes: only, or also, its pg_dumpall backups of ``globals``, ``roles`` or ``tablespaces`` alone.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
@@ -130,7 +131,7 @@ class PgBackupPruneOperator(PgBackupOperator):
 
     @property
     def map_label(self) -> str:
-        return as_label(self.server or self.repository)
+        return as_label(self.server or self.postgres_conn_id or self.repository)
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.prune import prune
@@ -139,7 +140,7 @@ class PgBackupPruneOperator(PgBackupOperator):
 
         repository = open_repository(self.repository, self.aws_conn_id, cancel=run.cancel)
         selected = SeriesSelection(
-            server=self.server,
+            server=self.server or self.postgres_conn_id,
             databases=self._databases(),
             cluster=is_true("cluster", self.cluster),
             scopes=self.scopes,

@@ -87,18 +87,14 @@ def pg_backup(
         upload={"destination_aws_conn_id": upload_aws_conn_id, "extra_args": upload_extra_args, **(upload or {})},
     )[-1]
     if prune is not None:
-        server = made.server or made.postgres_conn_id
         pruned = PgBackupPruneOperator(
             **{
                 "task_id": "prune",
                 "repository": repository,
                 "aws_conn_id": aws_conn_id,
-                "server": server,
-                **(
-                    {"postgres_conn_id": made.postgres_conn_id}
-                    if made.database is None
-                    else {"databases": [made.database]}
-                ),
+                "server": made.server,
+                "postgres_conn_id": made.postgres_conn_id,
+                "databases": None if made.database is None else [made.database],
                 "minimum_level": level,
                 "delete": True,
                 **prune,
