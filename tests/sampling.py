@@ -1,8 +1,8 @@
 """Which combinations of parameters ``make test`` runs.
 
-A test with several parameters has many combinations, of versions, formats and stores, for example. Of a test that is
-marked with ``every_value``, ``make test`` runs so many that each value of each parameter is in one of them.
-``make test ALL=1`` runs all, and so does ``make campaign``.
+A test whose parameters are versions, formats and stores has many combinations. If it is marked ``every_value``,
+``make test`` runs just enough of them that each value of each parameter occurs once. ``make test ALL=1`` and ``make
+campaign`` run all.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ def select(items: Iterable[pytest.Item]) -> tuple[list[pytest.Item], list[pytest
 
 
 def left_out(items: Sequence[pytest.Function]) -> set[pytest.Function]:
-    """Return the combinations of one test that are not needed for every value; equal in each process of a run."""
+    """Return the combinations of a test that can be left out without losing a value.
+
+    Every process of a run must choose the same ones, so nothing here depends on the order of a set.
+    """
     values = {item: {(name, repr(value)) for name, value in item.callspec.params.items()} for item in items}
     missing = set().union(*values.values())
     used: Counter[tuple[str, str]] = Counter()

@@ -61,8 +61,8 @@ def test_what_make_test_selects(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_collection_modifyitems, pytest_configure")
     (tmp_path / "test_some.py").write_text(TESTS)
-    for everything, marked in (("", 3), ("1", 6)):
+    for setting, selected in (("", 3), ("1", 6)):
         command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", tmp_path]
-        env = {**os.environ, "PYTHONPATH": str(root), "PYTEST_ADDOPTS": "", ALL: everything}
+        env = {**os.environ, "PYTHONPATH": str(root), "PYTEST_ADDOPTS": "", ALL: setting}
         found = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
-        assert (found.count("::test_marked["), found.count("::test_not_marked[")) == (marked, 4), found
+        assert (found.count("::test_marked["), found.count("::test_not_marked[")) == (selected, 4), found

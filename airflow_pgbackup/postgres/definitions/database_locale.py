@@ -31,7 +31,7 @@ def locale_name(create: DatabaseStatement) -> str:
 
 
 def in_locale_c(create: DatabaseStatement) -> DatabaseStatement:
-    """Return a CREATE DATABASE with locale C, which every server has for every encoding."""
+    """Return the statement with locale C instead, which exists on every server and works with every encoding."""
     options = _OPTION.sub("", create.rest).rstrip().rstrip(";")
     provider = " LOCALE_PROVIDER = libc" * ("LOCALE_PROVIDER" in locale_options(create))  # since version 15
     return replace(create, rest=f"{options}{provider} LC_COLLATE = 'C' LC_CTYPE = 'C';")
