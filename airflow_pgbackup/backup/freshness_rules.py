@@ -16,6 +16,7 @@ from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.layout import check_level
 from airflow_pgbackup.repository.retention import counts
+from airflow_pgbackup.time_spans import check_span
 from airflow_pgbackup.wording import parameter
 
 _MOST_TABLES, _LONGEST_NAME = 20, 300
@@ -46,10 +47,7 @@ class FreshnessRules:
     allow_drop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_age, timedelta) or self.max_age <= timedelta(0):
-            raise ConfigurationError(
-                f"invalid {parameter('max_age')} {self.max_age!r}", hint="Give a span of time above zero."
-            )
+        check_span("max_age", self.max_age)
         check_level(self.minimum_level)
         if self.max_drop is not None and not (_is_number(self.max_drop) and 0 < self.max_drop <= 1):
             raise ConfigurationError(

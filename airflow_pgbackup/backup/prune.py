@@ -29,11 +29,11 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.kept_backups import KeptBackups
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import counted, human_bytes
-from airflow_pgbackup.backup.removal import GRACE, LEAST_GRACE, UNLISTED, is_abandoned, remove_backup, sweep
+from airflow_pgbackup.backup.removal import GRACE, UNLISTED, check_grace, is_abandoned, remove_backup, sweep
 from airflow_pgbackup.backup.removal_order import RemovalOrder
 from airflow_pgbackup.backup.series_selection import SeriesSelection, require_server
 from airflow_pgbackup.backup.set_retention import ServerSets, remove_set
-from airflow_pgbackup.errors import ConfigurationError, RepositoryError
+from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
@@ -80,11 +80,7 @@ def prune(
     :raises RepositoryError: the repository is not reachable; or a deletion failed, and all others were done.
     :raises Canceled: between two backups.
     """
-    if grace < LEAST_GRACE:
-        raise ConfigurationError(
-            f"invalid grace {grace}",
-            hint=f"Give at least {LEAST_GRACE}: a shorter grace period deletes files of a running dump.",
-        )
+    check_grace(grace)
     context, series = context or RunContext(), series or SeriesSelection()
     named = series.named()
     swept = [] if dry_run else sweep_leftovers(context)

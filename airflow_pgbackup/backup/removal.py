@@ -11,12 +11,14 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import timedelta
 
-from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, RepositoryError
+from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, ConfigurationError, RepositoryError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, Backup, Leftover, read_manifest
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of, manifest_key
 from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest
+from airflow_pgbackup.time_spans import check_span
+from airflow_pgbackup.wording import parameter
 
 GRACE = timedelta(hours=24)
 """Twice the default deadline of a dump: what has not grown for this long is abandoned."""
@@ -27,6 +29,18 @@ _PINNED = "was pinned during the operation: kept"
 _REMOVED = "was deleted by another prune"
 _GROWS = "is being written: kept"
 UNLISTED = "has a manifest that the store does not list, or cannot be read: kept; check the index of the store"
+
+
+def check_grace(grace: timedelta) -> None:
+    """Check a grace period.
+
+    :raises ConfigurationError: not a timedelta, or shorter than :data:`LEAST_GRACE`.
+    """
+    if check_span("grace", grace) < LEAST_GRACE:
+        raise ConfigurationError(
+            f"invalid {parameter('grace')} {grace}",
+            hint=f"Give at least {LEAST_GRACE}: a shorter grace period deletes files of a running dump.",
+        )
 
 
 def remove_backup(repository: Repository, backup: Backup) -> str | None:

@@ -27,6 +27,7 @@ from airflow_pgbackup.operators._seed import seed
 from airflow_pgbackup.operators._stats import measured
 from airflow_pgbackup.operators._task_log import TaskLog, wrapped
 from airflow_pgbackup.text import encodable
+from airflow_pgbackup.time_spans import seconds
 from airflow_pgbackup.wording import setting
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class PgBackupOperator(BaseOperator):
                 settings=settings,
                 cancel=cancel,
                 log=log.line,
-                deadline=seconds(self.deadline),
+                deadline=None if self.deadline is None else seconds("deadline", self.deadline),
                 origin=origin(context),
                 seed=self._seed(context),
                 not_before=getattr(context.get("dag_run"), "start_date", None),
@@ -221,11 +222,6 @@ class PgBackupOperator(BaseOperator):
         self._killed = True
         if self._cancel is not None:
             self._cancel.set()
-
-
-def seconds(deadline: float | timedelta | None) -> float | None:
-    """Return a deadline in seconds, as the verbs take it."""
-    return deadline.total_seconds() if isinstance(deadline, timedelta) else deadline
 
 
 def given_recipients(recipients: Any) -> tuple[str, ...]:

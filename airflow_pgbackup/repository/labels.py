@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from typing import Any
 
 from airflow_pgbackup.errors import ConfigurationError
 
@@ -21,9 +22,7 @@ def check_labels(labels: Iterable[str]) -> tuple[str, ...]:
 
     :raises ConfigurationError: a name that cannot be a label, too many, or one name where a list is expected.
     """
-    if isinstance(labels, str):
-        raise ConfigurationError(f"invalid labels {labels!r}", hint="Pass a list of names.")
-    found = tuple(dict.fromkeys(labels))
+    found = _listed(labels)
     for label in found:
         if not (isinstance(label, str) and _LABEL.fullmatch(label)):
             raise ConfigurationError(f"invalid label {str(label)[:80]!r}", hint=f"A label has {_FORM}.")
@@ -37,9 +36,7 @@ def check_label_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
 
     :raises ConfigurationError: what no label can match, or one name where a list is expected.
     """
-    if isinstance(patterns, str):
-        raise ConfigurationError(f"invalid labels {patterns!r}", hint="Pass a list of names.")
-    found = tuple(dict.fromkeys(patterns))
+    found = _listed(patterns)
     for pattern in found:
         if not (isinstance(pattern, str) and _PATTERN.fullmatch(pattern)):
             raise ConfigurationError(
@@ -52,3 +49,9 @@ def matching_labels(labels: Iterable[str], patterns: Iterable[str]) -> list[str]
     """Return the labels that match one of the patterns."""
     wanted = list(patterns)
     return [label for label in labels if any(fnmatchcase(label, pattern) for pattern in wanted)]
+
+
+def _listed(names: object) -> tuple[Any, ...]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise ConfigurationError(f"invalid labels {names!r}", hint="Pass a list of names.")
+    return tuple(dict.fromkeys(names))

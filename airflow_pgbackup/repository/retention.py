@@ -38,6 +38,7 @@ from airflow_pgbackup.repository.calendar_time import find_zone
 from airflow_pgbackup.repository.catalogue import Backup, series_order
 from airflow_pgbackup.repository.labels import check_label_patterns, matching_labels
 from airflow_pgbackup.repository.layout import LEVELS, Series, check_level
+from airflow_pgbackup.time_spans import check_span
 from airflow_pgbackup.wording import parameter, parameters
 
 
@@ -60,7 +61,6 @@ PERIODS = {
 # A backup with its rank, see _rank(), and when it started by the clocks of the policy's time zone.
 _Past = tuple[int, Backup, datetime]
 
-_MOST_DAYS = 36_525
 _RULES = ("keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within")
 _SPANS = ("keep_within", "replace_after")
 _BAD = ("failed", "incomplete", "unreadable")
@@ -102,15 +102,8 @@ class Policy:
                 least = "1 or more, since prune never empties a series" if name == "keep_at_least" else "0 or more"
                 raise ConfigurationError(f"invalid {parameter(name)} {value!r}", hint=f"Use an integer, {least}.")
         for name in _SPANS:
-            span = getattr(self, name)
-            if span is None:
-                continue
-            if not isinstance(span, timedelta):
-                raise ConfigurationError(f"invalid {name} {span!r}", hint="Use a datetime.timedelta.")
-            if not timedelta(0) < span <= timedelta(days=_MOST_DAYS):
-                raise ConfigurationError(
-                    f"invalid {parameter(name)} {span}", hint="Use a span above 0 and of at most 100 years."
-                )
+            if (span := getattr(self, name)) is not None:
+                check_span(name, span)
         if self.keep_within is None and not any(n for name, n in counts.items() if name != "keep_at_least"):
             raise ConfigurationError(
                 "the retention policy has no rule: it would delete all but the newest backups",

@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import (
 
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError
 from airflow_pgbackup.notifications.cause import Cause, leave_cause
-from airflow_pgbackup.operators._base import is_true, seconds
+from airflow_pgbackup.operators._base import is_true
 from airflow_pgbackup.operators._from_xcom import mark_as_rendered
 from airflow_pgbackup.operators._given import lost, mapped, passed_arguments, require_given, unrendered
 from airflow_pgbackup.operators._map_label import as_label, series_label, use_map_label
@@ -28,11 +28,13 @@ from airflow_pgbackup.operators._stats import send_failure, send_freshness
 from airflow_pgbackup.operators._task_log import TaskLog, wrapped
 from airflow_pgbackup.retry import Retry
 from airflow_pgbackup.text import printable
+from airflow_pgbackup.time_spans import seconds
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
     from typing_extensions import Self
 
+    from airflow_pgbackup.postgres.tools.cancel import Cancel
 
 _MOST_ROWS = 40
 
@@ -133,8 +135,19 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
     # The result and the error of the last check; only a running task has them.
     _found: dict[str, Any] | None = None
     _error: PgBackupError | None = None
+    _cancel: Cancel | None = None
+    _waiting = False
 
     def execute(self, context: Context) -> Any:
+        from airflow_pgbackup.postgres.tools.cancel import Cancel
+
+        self._cancel = Cancel()
+        try:
+            return self._execute(context)
+        finally:
+            self._waiting = False
+
+    def _execute(self, context: Context) -> Any:
         if self.deferrable and self.timeout:
             end = time.time() + self.timeout
             if self._fresh_at_once(context):
@@ -171,12 +184,21 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
             raise
 
     def poke(self, context: Context) -> PokeReturnValue:
+        self._waiting = False
+        try:
+            return self._poke(context)
+        finally:
+            self._waiting = True
+
+    def _poke(self, context: Context) -> PokeReturnValue:
         from airflow_pgbackup.triggers.freshness import check_freshness
 
-        log = TaskLog(self.log)
+        log, cancel = TaskLog(self.log), self._cancel
         try:
             require_given(self, self._lost)
-            found = with_second_try(lambda: check_freshness(**self._arguments(), log=log.line), log)
+            found = with_second_try(
+                lambda: check_freshness(**self._arguments(), log=log.line, cancel=cancel), log, cancel
+            )
         except PgBackupError as error:
             self._error = error
             log.failure(error)
@@ -208,6 +230,14 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
             raise self._not_fresh(context, found)
         self._log_table(found)
         return found
+
+    def on_kill(self) -> None:
+        """Stop a check, or end the wait for the next one. This runs in a signal handler."""
+        if self._cancel is not None:
+            self._cancel.set()
+        if self._waiting:
+            self._waiting = False
+            raise AirflowException("stopped: the task was asked to stop")
 
     def _not_checked(self, context: Context, error: PgBackupError) -> AirflowSensorTimeout:
         """Return the error for Airflow after silent_fail, if the last check failed too; the log has its message."""
@@ -256,7 +286,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
             "exclude": _names("exclude", self.exclude),
             "sets": is_true("sets", self.sets),
             "rules": {
-                "max_age": seconds(self.max_age),
+                "max_age": seconds("max_age", self.max_age),
                 "minimum_level": self.minimum_level,
                 "max_drop": self.max_drop,
                 "compare_with": self.compare_with,

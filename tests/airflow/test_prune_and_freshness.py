@@ -113,6 +113,7 @@ def test_prune_of_named_databases_mapped(repository: Repository, run_case: Calla
         ("delete='perhaps', keep_last=1", "invalid delete 'perhaps'. HINT: "),
         ("delete=True, keep_last=1, databases=['app']", "databases are named without their server"),
         ("delete=True, keep_last=1, grace=timedelta(0)", "invalid grace 0:00:00"),
+        ("delete=True, keep_last=1, grace=3600", "invalid grace 3600. HINT: Use a datetime.timedelta."),
         ("delete=True, keep_last=1, time_zone='Mars'", "time zone 'Mars' does not exist"),
     ],
 )
@@ -228,7 +229,11 @@ def test_what_cannot_be_asked_or_looked_at(tmp_path: Path, run_case: Callable[..
     assert "no repository at file://" in run.failure
     repository.init()
     for arguments, message in (
-        ("max_age=-1", "invalid max_age"),
+        ("max_age=-1", "invalid max_age -1"),
+        ("max_age='26'", "invalid max_age '26'. HINT: Use a datetime.timedelta, or a number of seconds."),
+        ("max_age=float('nan')", "invalid max_age nan"),
+        ("max_age=True", "invalid max_age True"),
+        ("max_age=timedelta.max", "invalid max_age 999999999 days"),
         ("max_age=60, minimum_level='full'", "invalid minimum_level 'full'"),
         ("max_age=60, allow_drop='public.queue'", "invalid allow_drop 'public.queue'"),
         ("max_age=60, server='prod', databases='app'", "invalid databases 'app'"),

@@ -186,6 +186,24 @@ terminated >> killed
         wait_for(lambda: session.execute(query).fetchone() == (0,))
 
 
+def test_a_sensor_that_waits_ends_when_it_is_asked_to(folder: Path, supervised: Callable[[str], Supervised]) -> None:
+    run = supervised(f"""
+from airflow_pgbackup.sensors.freshness import PgBackupFreshnessSensor
+PgBackupFreshnessSensor(
+    task_id="waits", repository={folder.as_uri()!r}, server="db", databases=["a"], max_age=60, timeout=3600,
+    poke_interval=3600,
+)
+""")
+    wait_for(lambda: "Poking" in said() or "a: no backup" in said())
+    run.task().send_signal(signal.SIGTERM)
+    assert "the run ended: failed" in run.wait()
+    assert "stopped: the task was asked to stop" in said()
+
+
+def said() -> str:
+    return "".join(path.read_text() for path in log_files())
+
+
 def test_an_execution_timeout(database: ConnectionParams, folder: Path, run_dag: Callable[..., Any]) -> None:
     """The alarm of the timeout rings when pg_dump waits for the lock."""
 

@@ -26,8 +26,8 @@ from airflow_pgbackup.backup.fsck.share import Share
 from airflow_pgbackup.backup.fsck.versions import check_versions
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Step, human_bytes, human_seconds
-from airflow_pgbackup.backup.removal import GRACE, LEAST_GRACE, sweep
-from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, ManifestError, RepositoryError
+from airflow_pgbackup.backup.removal import GRACE, check_grace, sweep
+from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryError
 from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
@@ -60,8 +60,7 @@ def fsck(
     :raises RepositoryError: the store does not answer.
     :raises Canceled: asked to stop.
     """
-    if grace < LEAST_GRACE:
-        raise ConfigurationError(f"grace is {grace}", hint=f"Give at least {LEAST_GRACE}: a dump may be running.")
+    check_grace(grace)
     now = now or datetime.now(timezone.utc)
     share = Share.parse(read, now) if read is not None else None
     context = context or RunContext()

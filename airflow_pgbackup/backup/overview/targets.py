@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.layout import Series, check_level
 from airflow_pgbackup.repository.retention import Policy
+from airflow_pgbackup.time_spans import check_span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,7 @@ class Target:
     policy: Policy | None = None
 
     def __post_init__(self) -> None:
-        if self.max_age <= timedelta(0):
-            raise ConfigurationError(f"invalid max_age {self.max_age}", hint="Give a span of time above zero.")
+        check_span("max_age", self.max_age)
         check_level(self.level, "level", required=True)
 
 

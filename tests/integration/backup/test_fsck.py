@@ -590,7 +590,7 @@ def test_a_store_that_lists_no_uploads(local: Place, monkeypatch: pytest.MonkeyP
 
 
 def test_a_grace_that_is_too_short(local: Place) -> None:
-    with pytest.raises(ConfigurationError, match="grace is 0:10:00"):
+    with pytest.raises(ConfigurationError, match="invalid grace 0:10:00"):
         fsck(repository=local.repository, repair=True, grace=timedelta(minutes=10))
 
 

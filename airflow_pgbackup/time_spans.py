@@ -1,0 +1,47 @@
+"""Spans of time that a user gives: a timedelta, or a number of seconds where a parameter says so."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.text import printable
+from airflow_pgbackup.wording import parameter
+
+LONGEST = timedelta(days=36_525)
+"""100 years. More is a mistake, and times so far back cannot be calculated."""
+
+_SHOWN = 200
+
+
+def check_span(name: str, value: object) -> timedelta:
+    """Return a timedelta that a parameter has.
+
+    :raises ConfigurationError: something else, not above zero, or longer than :data:`LONGEST`.
+    """
+    if not isinstance(value, timedelta):
+        raise _invalid(name, value, "Use a datetime.timedelta.")
+    if not timedelta(0) < value <= LONGEST:
+        raise ConfigurationError(
+            f"invalid {parameter(name)} {value}", hint="Use a span above 0 and of at most 100 years."
+        )
+    return value
+
+
+def seconds(name: str, value: object) -> float:
+    """Return the seconds of a parameter that is a timedelta or a number of them.
+
+    :raises ConfigurationError: something else, not above zero, or longer than :data:`LONGEST`.
+    """
+    if isinstance(value, timedelta):
+        return check_span(name, value).total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _invalid(name, value, "Use a datetime.timedelta, or a number of seconds.")
+    if not 0 < value <= LONGEST.total_seconds():
+        raise _invalid(name, value, "Use a number of seconds above 0 and of at most 100 years.")
+    return value
+
+
+def _invalid(name: str, value: object, hint: str) -> ConfigurationError:
+    return ConfigurationError(f"invalid {parameter(name)} {printable(repr(value)[:_SHOWN])}", hint=hint)
