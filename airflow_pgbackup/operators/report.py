@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, with_lists
+from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.text import printable
 
 if TYPE_CHECKING:
@@ -94,7 +93,8 @@ class PgBackupReportOperator(PgBackupOperator):
         for line in as_text(found):
             run.log(line)
         if given["to"]:
-            self._mail(found, list(given["to"]))
+            run.cancel.check()
+            self._mail(found, list(given["to"]), run)
         return {
             "sentence": printable(found.sentence),
             "start": found.start.isoformat(),
@@ -104,7 +104,7 @@ class PgBackupReportOperator(PgBackupOperator):
             "mailed_to": list(given["to"]),
         }
 
-    def _mail(self, found: Report, to: list[str]) -> None:
+    def _mail(self, found: Report, to: list[str], run: RunContext) -> None:
         try:
             from airflow.providers.smtp.hooks.smtp import SmtpHook
         except ImportError:
@@ -117,13 +117,15 @@ class PgBackupReportOperator(PgBackupOperator):
         danger = len(found.in_danger) + len(found.unread)
         state = f"{danger} in danger" if danger else "all restorable" if found.all_restorable else "no backup"
         subject = f"{self.subject}: {state}"
-        with tempfile.TemporaryDirectory(prefix="pgbackup-report-") as directory:
+        with PrivateDirectory(run.settings.temp_dir) as directory:
             files = []
             if is_true("picture", self.picture):
                 from airflow_pgbackup.backup.report.plot import plot
 
-                files.append(str(Path(directory, "backups.png")))
-                Path(files[0]).write_bytes(plot(found))
+                picture = directory / "backups.png"
+                picture.write_bytes(plot(found))
+                files.append(str(picture))
+                run.cancel.check()  # the plot takes seconds
             try:
                 with SmtpHook(smtp_conn_id=self.smtp_conn_id) as smtp:
                     smtp.send_email_smtp(to=to, subject=printable(subject), html_content=as_html(found), files=files)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk import get_current_context
 from honest import write_backup
 from sinks import mail_sink
 
@@ -80,6 +81,28 @@ def test_without_addresses_nothing_is_sent_and_a_lost_repository_is_reported(
     assert "1 of 2 repositories could not be read." in run.output
 
 
+def test_nothing_is_sent_after_a_kill(
+    run_dag: Callable[..., Any], mail: Any, filled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(_: object) -> bytes:
+        get_current_context()["task"].on_kill()
+        return b""
+
+    monkeypatch.setattr("airflow_pgbackup.backup.report.plot.plot", kill)
+    monkeypatch.setenv("AIRFLOW__PGBACKUP__TEMP_DIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    run = run_dag(
+        f"""
+        from airflow_pgbackup.operators.report import PgBackupReportOperator
+        PgBackupReportOperator(task_id="report", repositories=[{filled!r}], to=["a@example.com"], picture=True)
+        """
+    )
+    assert run.state == "failed"
+    assert "stopped: the task was asked to stop" in run.failure
+    assert mail.mails == []
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -89,6 +112,7 @@ def test_without_addresses_nothing_is_sent_and_a_lost_repository_is_reported(
         ({"level": "certain"}, "invalid level 'certain'"),
         ({"to": "a@example.com"}, "repositories or to is a single string"),
         ({"repositories": []}, "no repository given"),
+        ({"max_age": 26}, "invalid max_age 26"),
     ],
 )
 def test_what_fails(
