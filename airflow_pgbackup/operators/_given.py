@@ -84,8 +84,8 @@ def lost(task: Any, before: Mapping[str, Any], passed: Mapping[str, bool]) -> li
     fields = [
         name
         for name in task.template_fields
-        if _empty(now := getattr(task, name, None))
-        and (not _empty(before[name]) or (name in from_map and (now is None or _blank(now))))
+        if _rendered_to_none(before[name], now := getattr(task, name, None))
+        or (_empty(now) and (not _empty(before[name]) or (name in from_map and (now is None or _blank(now)))))
     ]
     others = [name for name in from_map if passed[name] and name not in task.template_fields]
     return [name for name in [*fields, *sorted(others)] if not _may_be_empty(task, name)]
@@ -134,6 +134,13 @@ def mapped(task: Any, passed: Mapping[str, bool]) -> set[str]:
     if not isinstance(defined, MappedOperator):
         return set()
     return (signature(type(task).__init__).parameters.keys() & passed.keys()) - defined.partial_kwargs.keys()
+
+
+def _rendered_to_none(before: Any, now: Any) -> bool:
+    """Return whether a template, or one in a list, found None: as text, unless the DAG has native rendering."""
+    if isinstance(before, list | tuple) and isinstance(now, list | tuple) and len(before) == len(now):
+        return any(map(_rendered_to_none, before, now))
+    return isinstance(before, str) and now == "None" != before
 
 
 def _empty(value: Any) -> bool:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.assets import VERIFIED, with_alias
+from airflow_pgbackup.operators._base import is_true
 from airflow_pgbackup.operators._dump import COMMON_FIELDS, DumpOperator
 from airflow_pgbackup.operators._map_label import as_label
 from airflow_pgbackup.operators.dump_all import PgDumpAllOperator
@@ -65,6 +66,7 @@ class PgDumpOperator(DumpOperator):
 
     template_fields = (
         *COMMON_FIELDS,
+        "count_rows",
         "format", "compress", "lock_wait_timeout", "extensions", "encoding", "schemas", "exclude_schemas",
         "superuser", "tables", "exclude_tables", "exclude_extensions", "exclude_tables_and_children",
         "exclude_table_data", "exclude_table_data_and_children", "filters", "include_foreign_data", "sections",
@@ -111,7 +113,7 @@ class PgDumpOperator(DumpOperator):
         max_bytes_per_second: float | str | None = None,
         recipients: Sequence[str] | None = None,
         verify: str | None = None,
-        count_rows: bool = False,
+        count_rows: bool | str = False,
         # pg_dump's options, in the order of its --help
         format: str = "custom",
         jobs: int | None = None,
@@ -272,6 +274,6 @@ class PgDumpOperator(DumpOperator):
             dump_database,
             options=options,
             connection=connection,
-            count_rows=self.count_rows,
+            count_rows=is_true("count_rows", self.count_rows),
             **self._common(run),
         )

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.assets import VERIFIED, with_alias
+from airflow_pgbackup.operators._base import is_true
 from airflow_pgbackup.operators._dump import COMMON_FIELDS, DumpOperator
 from airflow_pgbackup.operators._map_label import as_label
 
@@ -40,6 +41,7 @@ class PgDumpAllOperator(DumpOperator):
 
     template_fields = (
         *COMMON_FIELDS,
+        "passwords_if_allowed",
         "compress", "lock_wait_timeout", "encoding", "superuser", "exclude_databases", "filters", "role",
         "extra_args",
     )  # fmt: skip
@@ -62,7 +64,7 @@ class PgDumpAllOperator(DumpOperator):
         init_repository: bool | str = False,
         max_replay_lag: float | str | timedelta | None = None,
         repository_uuid: str | None = None,
-        passwords_if_allowed: bool = False,
+        passwords_if_allowed: bool | str = False,
         max_bytes_per_second: float | str | None = None,
         recipients: Sequence[str] | None = None,
         verify: str | None = None,
@@ -194,6 +196,6 @@ class PgDumpAllOperator(DumpOperator):
             connection=self._connected(PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(), reads=True),
             options=options,
             compress=self.compress,
-            passwords_if_allowed=self.passwords_if_allowed,
+            passwords_if_allowed=is_true("passwords_if_allowed", self.passwords_if_allowed),
             **self._common(run),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,10 +142,64 @@ def test_values_of_other_types(run_dag: RunDag, made: Any) -> None:
         "series": f"PgRefreshOperator(task_id='{{id}}', postgres_conn_id='srv', repository={uri!r}, series=[])",
         "rules": f"PgRefreshOperator(task_id='{{id}}', postgres_conn_id='srv', backup={as_text(backup)}, rules=[])",
         "label": f"{dump}labels=5)",
+        "labels": f"{dump}labels=None)",
+        "deadline": f"{dump}deadline='300')",
+        "never": f"{dump}deadline=0)",
+        "count": f"{dump}count_rows='perhaps')",
+        "passwords": f"PgDumpAllOperator(task_id='{{id}}', postgres_conn_id='srv', repository={uri!r}, "
+        "passwords_if_allowed='perhaps')",
         "restore": f"PgRestoreOperator(task_id='{{id}}', backup={as_text(backup)}, postgres_conn_id='srv', "
         "mode='replace', database=['app'])",
     }
     check(run_dag, made, cases)
+
+
+def test_templates_that_render_to_the_text_none(run_dag: RunDag, made: Any) -> None:
+    """That is what None becomes in a DAG without native rendering."""
+    params, uri, _ = made
+    none = NONE.replace("{", "{{").replace("}", "}}")
+    dump = f"PgDumpOperator(task_id='{{id}}', postgres_conn_id='srv', repository={uri!r}, "
+    cases = {
+        "server": f"{dump}server={none})",
+        "tables": f"{dump}tables=['live', {none}])",
+        "count": f"{dump}count_rows={none})",
+        "prune": f"PgBackupPruneOperator(task_id='{{id}}', repository={uri!r}, delete=True, keep_last=1, "
+        f"server={none})",
+    }
+    text = dag_of(cases).replace("native_obj = True", "native_obj = False")
+    run = run_dag(text)
+    assert set(run.states[name] for name in cases) == {"failed"}, run.output
+    for name in ("server", "count_rows"):
+        assert f"{name} is empty after rendering: 'None'" in run.output
+    assert "tables is empty after rendering: ['live', 'None']" in run.output
+    # Its name, written as such, is the name of a server, and so is what an upstream task returns.
+    run = run_dag(
+        f"""
+        PgDumpOperator(task_id="literal", postgres_conn_id="srv", repository={uri!r}, server="None")
+        name = task(task_id="name")(lambda: "None")()
+        PgDumpOperator(task_id="result", postgres_conn_id="srv", repository={uri!r}, server=name)
+        """
+    )
+    assert {run.states[name] for name in ("literal", "result")} == {"success"}, run.output
+
+
+def test_flags_by_templates(run_dag: RunDag, made: Any) -> None:
+    _, uri, _ = made
+    dump = f"postgres_conn_id='srv', repository={uri!r}"
+    cases = {
+        "counted": f"PgDumpOperator(task_id='{{id}}', {dump}, count_rows='{{{{{{{{ 1 == 1 }}}}}}}}')",
+        "uncounted": f"PgDumpOperator(task_id='{{id}}', {dump}, count_rows='{{{{{{{{ 1 == 2 }}}}}}}}')",
+    }
+    run = run_dag(dag_of(cases))
+    assert set(run.states.values()) == {"success"}, run.output
+    folders = {
+        name: Path(uri.removeprefix("file://"), run.results[name]["series"], run.results[name]["id"]) for name in cases
+    }
+    manifests = {name: json.loads((folder / "manifest.json").read_text()) for name, folder in folders.items()}
+    assert {name: manifest["source_rows"] is not None for name, manifest in manifests.items()} == {
+        "counted": True,
+        "uncounted": False,
+    }
 
 
 def test_what_is_not_given_keeps_its_meaning(run_dag: RunDag, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
