@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import botocore.session
 import pytest
 from hypothesis import HealthCheck, settings
 from psycopg import sql
@@ -35,6 +37,9 @@ settings.register_profile("house", deadline=None, derandomize=True, suppress_hea
 settings.load_profile("house")
 
 keep_temporary_files_in_memory()
+
+# Each session of boto3 reads what botocore knows of S3 and its endpoints: for each client a tenth of a second.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 # A shell without job control starts a background `make test &` with this ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -135,6 +135,9 @@ def load_dag(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     A file may have several, of which ``dag_id`` is one.
     """
     from airflow.dag_processing.dagbag import DagBag
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
 
     # Python takes the compiled code of a file of the same size and second for that of the file.
     monkeypatch.setattr("sys.dont_write_bytecode", True)
@@ -154,6 +157,9 @@ def load_dag(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     yield load
     for path in DAGS.glob("*.py"):
         path.unlink()
+    # DAG.test() clears all earlier runs of its DAG, which takes the longer the more tests have run one.
+    with create_session() as session:
+        session.execute(delete(DagRun))
 
 
 @pytest.fixture
