@@ -63,7 +63,8 @@ def backup_asset(
 def refreshed_asset(postgres_conn_id: str, database: str) -> Asset:
     """Return the asset of a refreshed database, for the ``schedule`` of a DAG. It has one event for each refresh.
 
-    :param postgres_conn_id: of the refresh task. :param database: the refreshed database.
+    :param postgres_conn_id: of the refresh task.
+    :param database: the refreshed database.
     :raises ConfigurationError: an invalid name.
     """
     return Asset(f"{_SCHEME}://{Series(postgres_conn_id, database).path}?{_REFRESHED}")

@@ -167,7 +167,7 @@ class S3Server:
 def free_port_pairs(count: int) -> list[int]:
     """Return `count` ports of 127.0.0.1 that were free a moment ago, as were the ports + 10000.
 
-    :raises NotProven: there are not so many.
+    :raises NotProven: fewer than `count` such ports are free.
     """
     ports: list[int] = []
     with ExitStack() as held:

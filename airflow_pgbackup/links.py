@@ -69,7 +69,7 @@ def _address(place: PlaceOnPage) -> str:
     except PgBackupError:  # the configuration of the page is no concern of a task; the page reports it
         return ""
     named = [plain_uri(uri) for uri in given.page_repositories.replace(",", " ").split()]
-    # What a fleet's file names is for the page to read: a link to a repository that is not among it is "Not found".
+    # Only the page reads the fleet's file; for a repository that the file does not name, the link shows "Not found".
     if plain_uri(place.repository) not in named and not given.page_fleet:
         return ""
     page = "backup" if place.id else "series" if place.series else ""

@@ -13,7 +13,8 @@ Given = TypeVar("Given")
 def not_empty(name: str, value: Given) -> Given:
     """Return a parameter's value: None, or what is given.
 
-    :raises ConfigurationError: it is blank text, which an unset variable or a template gives that finds nothing.
+    :raises ConfigurationError: it is blank text, such as the value of an unset variable or of a template that finds
+        nothing.
     """
     if isinstance(value, str) and not value.strip():
         raise ConfigurationError(

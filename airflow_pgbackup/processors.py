@@ -14,7 +14,8 @@ def usable_processors(*, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/
     gets the time of two. A fraction is rounded up. The limit is ``cpu.max`` of cgroup v2, of this group and of those
     above it (https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files); with v1 only the affinity counts.
 
-    :param proc: where procfs is mounted. :param cgroups: where cgroup v2 is mounted.
+    :param proc: where procfs is mounted.
+    :param cgroups: where cgroup v2 is mounted.
     """
     most = len(os.sched_getaffinity(0))
     try:

@@ -100,7 +100,7 @@ class Settings:
     """The level at which it must be verified, unless the mapping says otherwise."""
 
     page_retention: str = ""
-    """The parameters of ``prune`` as JSON, from which the page tells what the next prune would delete."""
+    """The parameters of ``prune`` as JSON, from which the page works out what the next prune would delete."""
 
     page_verify_dag_id: str = ""
     """The DAG that *Verify now* on the Backups page triggers; empty: no such button."""

@@ -48,8 +48,8 @@ def printable_json(text: str) -> str:
 def encodable(value: Any) -> Any:
     r"""Return plain JSON with the lone surrogates in its strings, which UTF-8 cannot encode, as visible ``\udcXX``.
 
-    For values that Airflow stores and sends, as msgpack too: larger integers than 64 bits hold are text. A number of
-    rows in a forged file may be one, and Airflow's triggerer ends at it.
+    For values that Airflow stores and sends, sometimes as msgpack. Integers that do not fit into 64 bits become text: a
+    forged file may contain one as a number of rows, and it would crash Airflow's triggerer.
     """
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()

@@ -210,7 +210,8 @@ def _prepare(repository: Repository, manifest: Manifest, path: Path, size: int) 
 
 @contextmanager
 def _copying(stream: BinaryIO, path: Path | None) -> Iterator[Callable[[int], bytes]]:
-    """Give a function that reads the stream; with a path, one that reads what the copy there holds."""
+    """Yield a function that reads the stream. With a path, each piece is also written to the copy there; where the file
+    system can clone, the function reads the clone."""
     if path is None:
         yield stream.read
         return

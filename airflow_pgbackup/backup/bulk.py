@@ -93,10 +93,12 @@ def verify_all(
     """Verify the backups of a repository, series by series, the newest first; see :func:`.verify.verify`.
 
     :param newest: only so many of each series; None: all.
-    :param server: only the series of this server. :param series: only these series.
+    :param server: only the series of this server.
+    :param series: only these series.
     :param unverified: skip backups that are verified at `level` or a higher one already: a second call goes on where
         an interrupted one stopped.
-    :raises ConfigurationError: an invalid request. :raises RepositoryError: the repository could not be listed.
+    :raises ConfigurationError: an invalid request.
+    :raises RepositoryError: the repository could not be listed.
     :raises Canceled: asked to stop. All are raised by ``next()``.
     """
     check_level(level, "level", required=True)
@@ -132,7 +134,8 @@ def upload_all(
     verified at `minimum_level` are skipped too.
 
     :param newest: only so many of each series, of any state; None: all.
-    :param server: only the series of this server. :param series: only these series.
+    :param server: only the series of this server.
+    :param series: only these series.
     :raises ConfigurationError, RepositoryError, Canceled: as :func:`verify_all`.
     """
     check_level(minimum_level)
@@ -177,8 +180,10 @@ def rewrap_all(
     Those that are encrypted to these recipients already, or were rewrapped for them, are skipped: a second call goes on
     where an interrupted one stopped.
 
-    :param newest: only so many of each series, those that earlier calls made included. :param server: only the series
-        of this server. :param series: only these series.
+    :param newest: only so many of each series, those that earlier calls made included.
+    :param server: only the series
+        of this server.
+    :param series: only these series.
     :raises ConfigurationError, RepositoryError, Canceled: as :func:`verify_all`.
     """
     context = context or RunContext()

@@ -101,7 +101,8 @@ class Expected:
 class Checked:
     """A checked artifact.
 
-    :ivar marks: by key. :ivar path: of a private copy, if one was made, decrypted.
+    :ivar marks: by key.
+    :ivar path: of a private copy, if one was made, decrypted.
     :ivar identities: decrypt the stream of an encrypted artifact.
     """
 

@@ -37,8 +37,8 @@ class RunContext:
     :param identities: the secret keys that decrypt artifacts; None takes those of the settings' ``identity_file``.
     :param seed: identifies the request. A second ``dump`` or ``restore`` with the same seed finds what the first one
         completed and returns that; None does the work each time.
-    :param not_before: when the run began whose tries have this seed. What the store has had for longer is not theirs:
-        whoever may write to a repository could know the seed of tonight's dump, and leave a backup for it.
+    :param not_before: the start of the run that this seed belongs to. Backups that the store received earlier are
+        ignored: anyone who may write to the repository could know the seed of tonight's dump and plant a backup for it.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -65,7 +65,8 @@ class RunContext:
     def step(self, what: str, **totals: Any) -> Step:
         """Begin a step and show its progress until it ends.
 
-        :param what: as in ``dumping app``. :param totals: those of :class:`~airflow_pgbackup.backup.progress.Step`.
+        :param what: as in ``dumping app``.
+        :param totals: those of :class:`~airflow_pgbackup.backup.progress.Step`.
         """
         return begin_step(self.progress, self.log, what, **totals)
 

@@ -44,6 +44,7 @@ def repeat_until_all_are_copied(
 
 
 def passes_are_copied(evidence: Evidence) -> bool:
-    """Return whether the valid verifications alone say what the evidence does: no other failure revokes a pass."""
+    """Return whether the valid verifications alone give the backup its state: no invalid failure revokes one of the
+    passes."""
     backup = evidence.backup
     return standing(backup.verifications) == (backup.state, backup.level)

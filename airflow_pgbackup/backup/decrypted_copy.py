@@ -50,7 +50,9 @@ def decrypt_copy(
     """Decrypt a file, and compare what comes out with the manifest.
 
     :param pieces: the stored bytes; all are read, also after a problem, since the caller hashes them.
-    :param path: of the copy. :param expected: the file, decrypted. :param what: names the file in problems.
+    :param path: of the copy.
+    :param expected: the file, decrypted.
+    :param what: names the file in problems.
     :return: the beginning of the copy, and a problem, after which the copy must not be used.
     :raises NotProven: no identity decrypts it.
     :raises DiskError: the copy cannot be written.

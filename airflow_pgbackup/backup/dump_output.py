@@ -51,7 +51,8 @@ _RATIO = 3
 class DumpOutput:
     """A planned run of the tool, and where its output goes.
 
-    :param name: of the artifact. :param rate: of the tool's output, bytes per second; None for no limit.
+    :param name: of the artifact.
+    :param rate: of the tool's output, bytes per second; None for no limit.
     :param recipients: to which the artifact is encrypted; None for no encryption.
     :param reading: decodes the dump while it is written; None if nothing does.
     """

@@ -132,7 +132,8 @@ class DumpPlan:
     def incomplete(self, raw: Meter, detail: str = "", *, ended: bool = True) -> ToolError:
         """Return the error for an incomplete dump.
 
-        :param detail: what is wrong, if known. :param ended: False if the tool was stopped for it.
+        :param detail: what is wrong, if known.
+        :param ended: False if the tool was stopped for it.
         """
         what = "ended with exit status 0, but" if ended else "was stopped, since"
         return ToolError(

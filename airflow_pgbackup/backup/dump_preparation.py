@@ -25,7 +25,8 @@ from airflow_pgbackup.wording import parameter
 class PreparedDump:
     """A source that can be dumped, and how.
 
-    :ivar options: fitted to the source. :ivar left_out: what pg_dumpall will not dump; None for nothing.
+    :ivar options: fitted to the source.
+    :ivar left_out: what pg_dumpall will not dump; None for nothing.
     """
 
     source: Source

@@ -23,9 +23,9 @@ def find_without_server(
 ) -> Evidence | None:
     """Return the backup that an earlier try of the same task committed before its server could not be reached.
 
-    The seed of a backup has the system identifier of its server, so that no deployment takes the backup of another one
-    with the same names. It is taken from the newest backups of the series, if all of them are of one server, and only
-    for a task whose run has a start: that is in its seed, to the microsecond.
+    The seed of a backup contains the system identifier of its server, so that no deployment takes the backup of another
+    one with the same names. Here the identifier comes from the newest backups of the series, provided that they agree
+    on it. This works only for a task whose run has a start time, which its seed contains to the microsecond.
 
     :param error: why the server cannot be asked. An error of the repository is logged, as this one is more important.
     :return: None if there is no such backup, or if it is not certain.

@@ -28,8 +28,9 @@ from airflow_pgbackup.repository.protection import Version
 class LostFile:
     """A file whose first version is not the one that readers see.
 
-    :param first: that version. :param above: the other versions of its key and its delete markers, newest first.
-    :param unfinished: whether it was overwritten and then hidden, as a revert leaves it that was killed.
+    :param first: that version.
+    :param above: the other versions of its key and its delete markers, newest first.
+    :param unfinished: whether it was overwritten and then hidden, which is how a killed revert leaves it.
     """
 
     first: Version

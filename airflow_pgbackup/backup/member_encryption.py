@@ -20,7 +20,8 @@ from airflow_pgbackup.threads import result_of
 class MemberEncryption:
     """Encrypts files of one directory into another, several at a time; the end of the ``with`` stops it.
 
-    :param source: where pg_dump writes. :param target: an existing directory for the encrypted files.
+    :param source: where pg_dump writes.
+    :param target: an existing directory for the encrypted files.
     :param on_done: takes the name of each encrypted file.
     :param on_failure: takes the error of a file that could not be encrypted.
     """

@@ -86,7 +86,8 @@ def record_reading(
 
     :param watch: begun with the dump.
     :return: the backup as the repository has it now; unchanged if its contents are not known, which is logged.
-    :raises BackupNotFound: it was removed meanwhile. :raises RepositoryError: the verification cannot be written.
+    :raises BackupNotFound: it was removed meanwhile.
+    :raises RepositoryError: the verification cannot be written.
     """
     manifest = evidence.require_manifest()
     name = f"{manifest.series}/{manifest.id}"

@@ -38,7 +38,8 @@ class RemovalOrder:
     def __iter__(self) -> Iterator[Backup]:
         """Yield the oldest of each series first: if something interrupts the deletions, the newest backups remain.
 
-        :raises RepositoryError: the store did not answer. :raises Canceled: before each backup.
+        :raises RepositoryError: the store did not answer.
+        :raises Canceled: before each backup.
         """
         self._confirm_all()
         yield from self._wave(last=False)

@@ -24,7 +24,8 @@ class Throttled:
     """Read a source at no more than a rate, on average.
 
     :param rate: bytes per second.
-    :param clock: returns seconds. :param sleep: waits for some seconds.
+    :param clock: returns seconds.
+    :param sleep: waits for some seconds.
     """
 
     def __init__(

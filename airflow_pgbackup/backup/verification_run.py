@@ -211,7 +211,10 @@ class VerificationRun:
                 self.checks.append(Check("note", "pass", f"{line}; it is not required"))
                 continue
             self.checks.append(Check(name, result, detail))
-            (failed if result == "fail" else unproven if result == "notproven" else []).append(line)
+            if result == "fail":
+                failed.append(line)
+            elif result == "notproven":
+                unproven.append(line)
         if failed:
             raise VerificationFailed(failed[0], hint=_HINTS["checks"])
         if unproven:

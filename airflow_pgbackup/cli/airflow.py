@@ -57,9 +57,8 @@ def _arg(argument: Argument) -> Arg:
 
 
 class _Parsing(Arg):
-    """Not an argument: lets the parser of a command work as that of ``pgbackup``.
-
-    Airflow's own parser prints its help to stdout if the arguments are wrong, where ``--json`` promises JSON.
+    """Make the parser of a command behave like that of ``pgbackup``; this is an argument only in form. If the arguments
+    are wrong, Airflow's own parser prints its help to stdout, where ``--json`` promises JSON.
     """
 
     def __init__(self, command: Command) -> None:
@@ -100,7 +99,7 @@ def _run(command: Command, arguments: Namespace) -> None:
 
 @contextmanager
 def _results_alone_on_stdout() -> Iterator[IO[str] | None]:
-    """Give a stream to stdout, and send to stderr what all others write to stdout: Airflow's logging does."""
+    """Yield a stream to the real stdout, and redirect all other writes to stdout, such as Airflow's log, to stderr."""
     sys.stdout.flush()
     try:
         stdout = os.dup(1)

@@ -1,4 +1,4 @@
-"""An error as its reader gets it: what failed, what to do about it, the exit status. No Python exception among it."""
+"""Describe an error for the user: what failed, what to do about it, and the exit status, without a Python exception."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def output_file(path: str | None, flag: str) -> Path | None:
 
 
 def replace_file(output: Path, data: bytes) -> None:
-    """Replace a file at once, so that its reader gets the old content or the new one.
+    """Replace a file atomically, so that its reader gets either the old content or the new one.
 
     :raises DiskError: it cannot be written; the old file stays.
     """

@@ -161,5 +161,6 @@ def _positionals(command: Command, arguments: Sequence[str]) -> Iterator[int]:
 
 
 def _is_repository(text: str, takes_paths: bool) -> bool:
-    """Return whether REPOSITORY was given. A path is none, but its error says what to write instead."""
+    """Return whether the text is meant as REPOSITORY. A path is not a valid one, but counts unless the command takes
+    paths, because its error says what to write instead."""
     return "://" in text or (not takes_paths and text.startswith(("/", ".", "~")))

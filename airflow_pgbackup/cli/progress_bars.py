@@ -47,7 +47,7 @@ class Bars:
 
     @contextmanager
     def shown(self, what: str) -> Iterator[None]:
-        """Show `what` and the steps while the ``with`` lasts. Afterwards nothing of it is left, and there is a cursor.
+        """Show `what` and the steps while the ``with`` lasts. At its end, erase them and show the cursor again.
 
         :param what: the complete work; shown with its duration.
         """

@@ -59,7 +59,7 @@ class LastBackup:
 
     @property
     def urgency(self) -> tuple[int, timedelta]:
-        """The greater, the worse: none at all before one that is unknown, and that before the oldest."""
+        """The sort key; greater is worse. No backup at all is worst, then an unknown one, then the oldest."""
         if self.problem is not None:
             return 1, timedelta(0)
         return (2, timedelta(0)) if self.age is None else (0, self.age)
@@ -124,7 +124,7 @@ def _look_up(target: Target, cancel: Cancel, now: datetime) -> list[LastBackup]:
 
 
 def _series(repository: Repository, target: Target, now: datetime, *, sets: bool) -> list[LastBackup]:
-    """Return what there is of each series, after what there is of the sets, if wanted."""
+    """Return the last backup of each series, worst first; with `sets`, the last complete sets come before them."""
     from airflow_pgbackup.backup.freshness import freshness
     from airflow_pgbackup.backup.freshness_rules import FreshnessRules
     from airflow_pgbackup.backup.series_selection import SeriesSelection

@@ -17,9 +17,11 @@ _MOST = 5
 class Target:
     """Series of a repository.
 
-    :param server: None: every server's. :param databases: only these of the server; None: all.
+    :param server: None: every server's.
+    :param databases: only these of the server; None: all.
     :param postgres_conn_id: only the database of this connection.
-    :param cluster: only, or also, the server's pg_dumpall backups. :param scopes: those of these scopes.
+    :param cluster: only, or also, the server's pg_dumpall backups.
+    :param scopes: those of these scopes.
     :param exclude: patterns of series to ignore.
     :param each: its series count, and not only its backup sets.
     """

@@ -252,6 +252,20 @@ def is_true(name: str, value: bool | str) -> bool:
     )
 
 
+def whole_number(name: str, value: int | str, least: int) -> int:
+    """Return a number; rendered from a template it is text.
+
+    :raises ConfigurationError: not a whole number, or less than the least.
+    """
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = least - 1
+    if number < least:
+        raise ConfigurationError(f"invalid {name} {value!r}", hint=f"Pass a whole number, {least} or more.")
+    return number
+
+
 def with_lists(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values with lazy sequences as lists: XCom gives those for the results of a mapped task."""
     return {

@@ -38,7 +38,8 @@ class ChoosingTask(Protocol):
 def chosen_backup(task: ChoosingTask, cancel: Cancel) -> tuple[Repository, Mapping[str, object]]:
     """Return the repository and the reference of the task's backup.
 
-    :raises ConfigurationError: the task names no backup. :raises BackupNotFound: there is none.
+    :raises ConfigurationError: the task names no backup.
+    :raises BackupNotFound: there is none.
     """
     from airflow_pgbackup.backup.choose_backup import choose_backup
     from airflow_pgbackup.hooks.repository import open_repository

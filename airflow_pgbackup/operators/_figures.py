@@ -15,7 +15,8 @@ class Figures:
     """What a dump or a verification measured; None: nothing did.
 
     :param duration_seconds: of the dump or the verification.
-    :param rows: in all tables. :param restore_seconds: of the restore in a rehearsal.
+    :param rows: in all tables.
+    :param restore_seconds: of the restore in a rehearsal.
     """
 
     duration_seconds: float | None = None

@@ -16,7 +16,7 @@ from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.not_empty import not_empty
 from airflow_pgbackup.text import printable
 
-# Without these a task reads, dumps or checks no more than with them, or its result has other names only.
+# Leaving one of these empty does not widen what a task reads, dumps or checks; at most, names in the result change.
 _MAY_BE_EMPTY = frozenset(
     {
         "allow_drop",

@@ -34,7 +34,8 @@ class Work:
 
     :ivar reads_database: whether the database is the source; else it is the target.
     :ivar database: host, port and name; the name is empty for a server.
-    :ivar read: the reference of the backup that the task read. :ivar wrote: of the one that it wrote.
+    :ivar read: the reference of the backup that the task read.
+    :ivar wrote: of the one that it wrote.
     :ivar databases: names of the restored databases; None: a restore has not finished, or has only been planned.
     """
 
@@ -121,7 +122,7 @@ def _quality(work: Work) -> dict[str, Any]:
     from openlineage.client.facet_v2 import data_quality_metrics_input_dataset as metrics
 
     seen = work.verification
-    # What could not be found out is no statement about the backup.
+    # A result of "not proven" says nothing about the backup.
     if seen is None or not (seen.result == "pass" or isinstance(work.failure, VerificationFailed)):
         return {}
     passed = seen.result == "pass"

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.assets import REFRESHED, emit_refreshed, refreshed_asset
-from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.not_empty import not_empty
-from airflow_pgbackup.operators._base import PgBackupOperator, is_true
+from airflow_pgbackup.operators._base import PgBackupOperator, is_true, whole_number
 from airflow_pgbackup.operators._choose_backup import backup_of_event, chosen_backup
 from airflow_pgbackup.operators._map_label import as_label, series_label
 
@@ -154,8 +153,8 @@ class PgRefreshOperator(PgBackupOperator):
             subset=None if subset is None else Subset.of(subset),
             checks=self.checks,
             minimum_level=self.minimum_level,
-            keep=_number("keep", self.keep, 0),
-            jobs=None if self.jobs is None else _number("jobs", self.jobs, 1),
+            keep=whole_number("keep", self.keep, 0),
+            jobs=None if self.jobs is None else whole_number("jobs", self.jobs, 1),
             terminate_sessions=is_true("terminate_sessions", self.terminate_sessions),
             maintenance_database=self.maintenance_database,
             allow_older_server=is_true("allow_older_server", self.allow_older_server),
@@ -166,17 +165,3 @@ class PgRefreshOperator(PgBackupOperator):
     def _emit(self, context: Context, result: dict[str, object]) -> None:
         if not result["dry_run"]:
             emit_refreshed(context, refreshed_asset(self.postgres_conn_id, str(result["database"])), result)
-
-
-def _number(name: str, value: int | str, least: int) -> int:
-    """Return a number; rendered from a template it is text.
-
-    :raises ConfigurationError: not a number, or less than the least.
-    """
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = least - 1
-    if number < least:
-        raise ConfigurationError(f"invalid {name} {value!r}", hint=f"Pass a number, {least} or more.")
-    return number

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError
-from airflow_pgbackup.operators._base import PgBackupOperator, is_true, with_lists
+from airflow_pgbackup.operators._base import PgBackupOperator, is_true, whole_number, with_lists
 from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.text import printable
 
@@ -86,7 +86,7 @@ class PgBackupReportOperator(PgBackupOperator):
         opened = Repositories(cancel=run.cancel)
         found = report(
             repositories=[opened.open(uri, self.aws_conn_id) for uri in given["repositories"]],
-            days=_whole(self.days),
+            days=whole_number("days", self.days, 1),
             targets=Targets(Target(max_age=self.max_age, level=self.level)),
             context=run,
         )
@@ -135,10 +135,3 @@ class PgBackupReportOperator(PgBackupOperator):
                     f"{printable(str(error))[:300]}",
                     hint="Check the connection: its host, port, login, and from_email in its extra.",
                 ) from None
-
-
-def _whole(value: int | str) -> int:
-    try:
-        return int(value)
-    except ValueError:
-        raise ConfigurationError(f"invalid days {value!r}", hint="Pass a whole number.") from None

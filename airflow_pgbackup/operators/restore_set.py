@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_pgbackup.errors import ConfigurationError
-from airflow_pgbackup.operators._base import PgBackupOperator, is_true, with_lists
+from airflow_pgbackup.operators._base import PgBackupOperator, is_true, whole_number, with_lists
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -103,8 +102,8 @@ class PgRestoreSetOperator(PgBackupOperator):
             **with_lists({"databases": self.databases}),
             with_globals=is_true("with_globals", self.with_globals),
             update_passwords=is_true("update_passwords", self.update_passwords),
-            jobs=_number("parallel_databases", self.parallel_databases),
-            jobs_per_database=_number("jobs", self.jobs),
+            jobs=whole_number("parallel_databases", self.parallel_databases, 1),
+            jobs_per_database=whole_number("jobs", self.jobs, 1),
             allow_older_server=is_true("allow_older_server", self.allow_older_server),
         )
         return restore_set(
@@ -116,17 +115,3 @@ class PgRestoreSetOperator(PgBackupOperator):
             dry_run=is_true("plan_only", self.plan_only),
             context=run,
         )
-
-
-def _number(name: str, value: int | str) -> int:
-    """Return a number of 1 or more; rendered from a template it is text.
-
-    :raises ConfigurationError: it is none.
-    """
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = 0
-    if number < 1:
-        raise ConfigurationError(f"invalid {name} {value!r}", hint="Pass a number, 1 or more.")
-    return number

@@ -66,7 +66,8 @@ def pg_cluster_backup(
         :func:`~airflow_pgbackup.pipelines.database.pg_backup`.
     :param verify_deadline: the deadline of each verification.
     :param upload_to: the second repository; it gets a set too. None copies nothing.
-    :param upload_aws_conn_id: for ``upload_to``. :param upload_extra_args: boto3's ``ExtraArgs`` for the upload.
+    :param upload_aws_conn_id: for ``upload_to``.
+    :param upload_extra_args: boto3's ``ExtraArgs`` for the upload.
     :param discover: further parameters of :class:`~airflow_pgbackup.operators.discover.PgDiscoverOperator`.
     :param globals: of the :class:`~airflow_pgbackup.operators.dump_all.PgDumpAllOperator` for the globals.
     :param verify: of each :class:`~airflow_pgbackup.operators.verify.PgBackupVerifyOperator`;

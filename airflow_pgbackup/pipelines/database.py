@@ -115,7 +115,8 @@ def verified_and_uploaded(
 ) -> list[BaseOperator]:
     """Verify and upload what a dump task makes.
 
-    :param verify: further parameters of the verification. :param upload: those of the upload.
+    :param verify: further parameters of the verification.
+    :param upload: those of the upload.
     :return: the task that verifies, which may be the dump itself, and ``upload`` if there is a second repository.
     """
     verified: BaseOperator = made

@@ -43,7 +43,7 @@ async def _post(request: Request, name: str, user: GetUserDep, body: Body) -> Re
 
 
 def _back(name: str) -> Response:
-    """Lead to the overview: a reload of Airflow's page around a refused form asks for its address with GET."""
+    """Redirect a GET of a form's address to the overview: reloading Airflow's page after a refused form sends one."""
     return RedirectResponse("../", 303)
 
 

@@ -1,4 +1,4 @@
-"""What the page has read, for a minute: Airflow's own pages never wait for a repository.
+"""Cache what the page has read for a minute, so that Airflow's own pages never wait for a repository.
 
 Repositories are read in threads of this module, one at a time for each, never in those in which Airflow answers its own
 requests. A page waits for the first reading until a few seconds after that began; one that finds an old reading shows
@@ -25,11 +25,11 @@ T = TypeVar("T")
 LIFETIME = 60.0
 """Seconds for which a reading is shown without another."""
 AFTER_A_PROBLEM = 10.0
-"""Seconds after which a reading that failed is tried again; at least as long as it took, so that repositories which do
-not answer leave the threads to the others for half of the time."""
+"""Seconds before a failed reading is retried. If the attempt took longer than this, the wait is as long as the attempt,
+so that a repository that does not answer occupies a thread at most half of the time."""
 PATIENCE = 8.0
-"""Seconds after the start of a first reading until which pages wait for it: those that are opened later do not, so that
-a store that does not answer delays one page instead of each."""
+"""Pages wait for a first reading until this many seconds after it began. Pages opened later do not wait, so a store
+that does not answer delays only the first page."""
 THREADS = 2
 MOST = 200
 """Readings that are kept, if visitors choose the keys."""
@@ -40,8 +40,10 @@ says to reload the page."""
 
 @dataclass(frozen=True)
 class Reading(Generic[T]):
-    """:param value: the last one that was read; None: nothing yet. :param age: of the value, seconds.
-    :param problem: why the last attempt failed. :param running: whether it is being read now.
+    """:param value: the last one that was read; None: nothing yet.
+    :param age: of the value, seconds.
+    :param problem: why the last attempt failed.
+    :param running: whether it is being read now.
     :param running_for: seconds since that began."""
 
     value: T | None

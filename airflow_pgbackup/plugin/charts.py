@@ -13,7 +13,8 @@ _MARGIN = 2
 class Trend:
     """A line of values over the backups of a series, oldest first.
 
-    :param points: of an SVG polyline, in a box of ``width`` and ``height``. :param last: coordinates of the last value.
+    :param points: of an SVG polyline, in a box of ``width`` and ``height``.
+    :param last: coordinates of the last value.
     :param words: the first and the last value, for those who cannot see the line.
     """
 

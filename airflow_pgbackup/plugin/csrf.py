@@ -26,7 +26,8 @@ class InvalidToken(Exception):
 def issue(user_id: str, *form: str) -> str:
     """Return a token for one form.
 
-    :param user_id: whom the form is shown to. :param form: what it does: the action and the backup.
+    :param user_id: whom the form is shown to.
+    :param form: what it does: the action and the backup.
     """
     return _serializer().dumps([user_id, *form, secrets.token_hex(8)])
 

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 class Refused(Exception):
     """An action cannot be done.
 
-    :ivar status: of HTTP. :ivar message: what failed. :ivar hint: what to do.
+    :ivar status: of HTTP.
+    :ivar message: what failed.
+    :ivar hint: what to do.
     """
 
     def __init__(self, status: int, message: str, hint: str) -> None:
@@ -46,7 +48,8 @@ class Refused(Exception):
 class StartedRun:
     """A DAG run that an action made.
 
-    :ivar state: its state, as Airflow names it. :ivar conf: the params that the action gave.
+    :ivar state: its state, as Airflow names it.
+    :ivar conf: the params that the action gave.
     """
 
     dag_id: str

@@ -34,7 +34,9 @@ _NONCE = re.compile("[0-9a-f]{16}")
 class Action:
     """What a button of the page does.
 
-    :ivar name: in its URL and its setting. :ivar noun: what a run does, a title. :ivar label: of the button.
+    :ivar name: in its URL and its setting.
+    :ivar noun: what a run does, a title.
+    :ivar label: of the button.
     :ivar about: what a run does, for the button's tooltip.
     """
 
@@ -119,7 +121,8 @@ async def read_body(request: Request) -> bytes | None:
 def check(request: Request, user: BaseUser, name: str, body: bytes | None) -> tuple[Action, Chosen, str]:
     """Return what a form asks for, and the random part of its token, once everything about the request is checked.
 
-    :param name: of the action. :param body: of the request, see :func:`read_body`.
+    :param name: of the action.
+    :param body: of the request, see :func:`read_body`.
     :raises Refused: the action is off, the request does not come from a form of the page for this user, or the user
         may not trigger the DAG.
     """

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class Source:
     """A repository that the page shows.
 
-    :param number: its name in the page's addresses. :param uri: without secrets.
+    :param number: its name in the page's addresses.
+    :param uri: without secrets.
     :param aws_conn_id: of an ``s3://`` repository; None: boto's own chain.
     """
 

@@ -27,8 +27,10 @@ class SetMember:
 
     :param series: the folder of its series, names percent-encoded, as in references.
     :param database: None for the globals.
-    :param size: bytes of the artifact. :param sha256: its digest, as in the backup's manifest.
-    :param key: the artifact's key. :param level: at which it was verified when the set was written; None: it was not.
+    :param size: bytes of the artifact.
+    :param sha256: its digest, as in the backup's manifest.
+    :param key: the artifact's key.
+    :param level: at which it was verified when the set was written; None: it was not.
     """
 
     series: str
@@ -89,7 +91,8 @@ class BackupSet(Document):
     """What one run made of the databases of a server.
 
     :param status: ``complete`` or ``partial``: something is missing.
-    :param started_at: of the run, aware UTC, whole seconds: that of the id. :param finished_at: when this was written.
+    :param started_at: of the run, aware UTC, whole seconds: that of the id.
+    :param finished_at: when this was written.
     :param globals: the backup of roles and tablespaces. None with ``globals_missing`` None: not requested.
     :param globals_missing: why the globals that were requested are not in the set.
     :param databases: in the order in which to restore them, largest first.

@@ -101,7 +101,8 @@ class Repository(ABC):
         """Check that this is the repository that it was at the first use: a long run outlives a mount, and an empty
         mount point would take what is written.
 
-        :raises RepositoryNotFound: there is none any more. :raises RepositoryMismatch: there is another one.
+        :raises RepositoryNotFound: there is none any more.
+        :raises RepositoryMismatch: there is another one.
         """
         known, self._uuid = self._uuid, None
         try:

@@ -34,7 +34,8 @@ def find_zone(name: str) -> tzinfo:
 
 
 def file_time(seconds: float) -> datetime:
-    """Return a time that a file system has, in seconds since 1970; the nearest that Python can handle in any time zone.
+    """Return a file's timestamp, given in seconds since 1970, as UTC; one out of range becomes the nearest time that
+    Python can handle in every time zone.
 
     Several file systems keep whatever a user sets, such as the year 33658.
     """

@@ -124,7 +124,8 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """:param backups: by series, newest first in each. :param foreign: keys that are not ours, the first hundred."""
+    """:param backups: by series, newest first in each.
+    :param foreign: keys that are not ours, the first hundred."""
 
     backups: tuple[Backup, ...]
     leftovers: tuple[Leftover, ...] = ()
@@ -139,7 +140,8 @@ def read_catalogue(
 ) -> Catalogue:
     """Return the backups of a repository, in the states that file names claim.
 
-    :param server: only the series of this server. :param series: only these.
+    :param server: only the series of this server.
+    :param series: only these.
     :raises RepositoryNotFound: there is no repository, which is not the same as an empty one.
     """
     repository.uuid  # noqa: B018  raises where there is no repository

@@ -155,7 +155,8 @@ def read_each(
 ) -> Iterator[Evidence]:
     """Yield the evidence of backups in their order, reading it on demand. A backup that has disappeared is unreadable.
 
-    :param ahead: how many to read at a time after the first, which is usually enough. :param limit: of each, see
+    :param ahead: how many to read at a time after the first, which is usually enough.
+    :param limit: of each, see
         :func:`read_evidence`.
     :raises RepositoryError: the store did not answer.
     """

@@ -76,7 +76,8 @@ ENCRYPTED = ".age"
 class Encryption:
     """The encryption of an artifact, around its compression. Digests and sizes in the artifact are of encrypted bytes.
 
-    :param method: ``age``. :param recipients: the public keys, as in the header of each file.
+    :param method: ``age``.
+    :param recipients: the public keys, as in the header of each file.
     :param files: the artifact's files in their order, decrypted: names, sizes and digests.
     """
 

@@ -69,7 +69,8 @@ def members_of(directory: Path) -> list[str]:
 def open_below(root: Path, path: str) -> int:
     """Open a regular file below a directory to which others may write, as :func:`open_regular` does.
 
-    :param root: may itself be a symbolic link. :param path: relative, segments joined by ``/``, none of them a link.
+    :param root: may itself be a symbolic link.
+    :param path: relative, segments joined by ``/``, none of them a link.
     """
     with parent_below(root, path) as (directory, name):
         return open_regular(name, dir_fd=directory)

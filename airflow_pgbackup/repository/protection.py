@@ -14,7 +14,8 @@ from airflow_pgbackup.repository.entry import Entry
 class Version:
     """One version of a key, in a store that keeps versions.
 
-    :param id: as the store names it. :param modified: when it was written, aware UTC, by the store's clock.
+    :param id: as the store names it.
+    :param modified: when it was written, aware UTC, by the store's clock.
     :param latest: whether it is the current one, which readers see.
     :param deleted: whether it is a delete marker, which hides the older ones.
     """

@@ -43,7 +43,8 @@ from airflow_pgbackup.wording import parameter, parameters
 
 
 class Period(NamedTuple):
-    """:param key: a local time as the number of its period. :param label: the same period for people."""
+    """:param key: a local time as the number of its period.
+    :param label: the same period for people."""
 
     key: Callable[[datetime], int]
     label: str
@@ -74,7 +75,7 @@ class Policy:
     :param keep_labels: labels, with ``*`` and ``?``. Alone they are not a policy: they do not cover other backups.
     :param keep_within: above zero, at most 100 years.
     :param replace_after: how long a backup must have been stored before an older one is deleted because of it, see
-        :mod:`.replacement`; above zero, at most 100 years. None: not at all.
+        :mod:`.replacement`; above zero, at most 100 years. None: no such delay.
     :param keep_at_least: how many backups that count always stay, 1 or more.
     :param minimum_level: what a backup must have passed to count; None: every one that has not failed counts.
     :param time_zone: IANA name; a day begins at its midnight.

@@ -25,7 +25,8 @@ THREADS = 8
 class ListedSet:
     """A backup set as a listing shows it.
 
-    :param started_at: when its run started, by its id. :param names: of its files, oldest first.
+    :param started_at: when its run started, by its id.
+    :param names: of its files, oldest first.
     :param stored_at: when the newest of its files was written, by the clock of the store.
     :param others: keys in its folder that are not such files.
     """

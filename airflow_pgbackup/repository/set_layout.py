@@ -25,7 +25,8 @@ _SET = re.compile(rf"set-([0-9]{{8}}T[0-9]{{6}}\.[0-9]{{6}}Z)-({'|'.join(SET_STA
 class SetName:
     """The name of a file of a backup set, which shows its status, so that a listing suffices.
 
-    :param at: when the set was written, UTC. :param status: one of :data:`SET_STATUSES`.
+    :param at: when the set was written, UTC.
+    :param status: one of :data:`SET_STATUSES`.
     """
 
     at: datetime

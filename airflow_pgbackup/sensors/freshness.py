@@ -173,7 +173,8 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         raise failure
 
     def _fresh_at_once(self, context: Context) -> bool:
-        """Check before the first wait. An error has the consequence that Airflow gives one of a later check."""
+        """Check before the first wait. Apply silent_fail, soft_fail and never_fail to an error, as Airflow does in
+        later checks."""
         try:
             return bool(self.poke(context))
         except AirflowException as error:

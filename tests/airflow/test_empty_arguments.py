@@ -156,7 +156,7 @@ def test_values_of_other_types(run_dag: RunDag, made: Any) -> None:
 
 def test_templates_that_render_to_the_text_none(run_dag: RunDag, made: Any) -> None:
     """That is what None becomes in a DAG without native rendering."""
-    params, uri, _ = made
+    _params, uri, _ = made
     none = NONE.replace("{", "{{").replace("}", "}}")
     dump = f"PgDumpOperator(task_id='{{id}}', postgres_conn_id='srv', repository={uri!r}, "
     cases = {
@@ -168,7 +168,7 @@ def test_templates_that_render_to_the_text_none(run_dag: RunDag, made: Any) -> N
     }
     text = dag_of(cases).replace("native_obj = True", "native_obj = False")
     run = run_dag(text)
-    assert set(run.states[name] for name in cases) == {"failed"}, run.output
+    assert {run.states[name] for name in cases} == {"failed"}, run.output
     for name in ("server", "count_rows"):
         assert f"{name} is empty after rendering: 'None'" in run.output
     assert "tables is empty after rendering: ['live', 'None']" in run.output

@@ -137,7 +137,7 @@ PgRefreshOperator(
     )
     assert films(staging) == films(other) == 300, run.output
     assert [run.results[f"refresh[{index}]"]["kept"] for index in (0, 1)] == [[], []]
-    assert run.failure == "invalid keep 'no'. HINT: Pass a number, 0 or more."
+    assert run.failure == "invalid keep 'no'. HINT: Pass a whole number, 0 or more."
 
 
 def test_masked_by_a_file_of_rules(

@@ -108,7 +108,7 @@ def test_nothing_is_sent_after_a_kill(
     [
         ({"to": ["a@example.com"], "smtp_conn_id": "nowhere"}, "cannot mail the report by connection nowhere"),
         ({"days": "soon"}, "invalid days 'soon'"),
-        ({"days": 0}, "invalid number of days 0"),
+        ({"days": 0}, "invalid days 0"),
         ({"level": "certain"}, "invalid level 'certain'"),
         ({"to": "a@example.com"}, "repositories or to is a single string"),
         ({"repositories": []}, "no repository given"),

@@ -42,8 +42,9 @@ def choose_time(
     * it is before PostgreSQL existed, or in the future;
     * it is after the file was last written, by no more than time zones differ: then `zone` is not that of the header.
 
-    The time of a name is at most that of its file, unless it is later by more than time zones differ: the time of the
-    file was set back. No time is after `now`: a backup from the future cannot be verified, and would be the newest.
+    If the time in the name is later than that of the file, the file's time counts. But if they differ by more than time
+    zones can, the file's time was set back, and the name counts. No time is after `now`: a backup from the future
+    cannot be verified, and would be the newest.
 
     :param header: the time in an archive, by the clock of its machine and without a time zone.
     :param modified: when the file was last written; a copy sets it to the time of the copy.

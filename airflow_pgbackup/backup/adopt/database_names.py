@@ -49,7 +49,8 @@ def stem(name: str, span: tuple[int, int] | None) -> str | None:
 
 @dataclass(frozen=True)
 class Label:
-    """:ivar database: its name. :ivar source: ``name``, ``--database`` or ``--database-pattern``."""
+    """:ivar database: its name.
+    :ivar source: ``name``, ``--database`` or ``--database-pattern``."""
 
     database: str
     source: str

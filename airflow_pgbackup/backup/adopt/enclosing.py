@@ -31,7 +31,8 @@ class Enclosing:
 
     @classmethod
     def of_prefix(cls, parts: Sequence[str], open_above: Callable[[Sequence[str]], Repository]) -> Enclosing:
-        """:param parts: segments of a bucket's prefix. :param open_above: opens the store at the first of them."""
+        """:param parts: segments of a bucket's prefix.
+        :param open_above: opens the store at the first of them."""
         places = []
         for count in range(len(parts)):
             try:

@@ -43,7 +43,7 @@ _MOST_CHARACTERS = 1000
 class Moment:
     """A time that a name gives.
 
-    :ivar at: aware, UTC; of a name without a time of day noon in the zone, which is on that day in most others too.
+    :ivar at: aware, UTC. If the name has no time of day, noon in the zone: most other zones have the same date then.
     :ivar earliest: the first moment that the name can mean.
     :ivar latest: the last.
     """

@@ -19,7 +19,8 @@ _MANY = 3  # dumps of one day by their files, where one a day is usual
 class PlannedDump:
     """A dump, and the backup that it becomes.
 
-    :ivar time: when it was made. :ivar time_pattern: that its name was read with, None without a time in it.
+    :ivar time: when it was made.
+    :ivar time_pattern: that its name was read with, None without a time in it.
     :ivar database_from: ``dump``, ``name``, ``--database`` or ``--database-pattern``.
     :ivar present: the repository has it.
     :ivar notes: what somebody should look at.
@@ -72,7 +73,8 @@ class Skipped:
 
 @dataclass
 class Plan:
-    """:ivar dumps: ordered by series and time. :ivar skipped: in the order in which they were found."""
+    """:ivar dumps: ordered by series and time.
+    :ivar skipped: in the order in which they were found."""
 
     repository: Repository
     server: str

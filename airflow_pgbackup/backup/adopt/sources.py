@@ -84,7 +84,8 @@ class Source(ABC):
 class LocalSource(Source):
     """Files below a directory.
 
-    :param root: may be a symbolic link. :param glob: of what is below; None for all.
+    :param root: may be a symbolic link.
+    :param glob: of what is below; None for all.
     """
 
     def __init__(self, root: Path, label: str, glob: Glob | None = None) -> None:

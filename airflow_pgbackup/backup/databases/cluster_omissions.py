@@ -13,6 +13,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.server_errors import server_hint, server_message
 from airflow_pgbackup.postgres.options import DumpAllOptions
 from airflow_pgbackup.postgres.sql.patterns import pattern_regexes
+from airflow_pgbackup.text import encodable
 from airflow_pgbackup.wording import parameter
 
 if TYPE_CHECKING:
@@ -95,13 +96,13 @@ def find_omissions(connection: ConnectionParams, options: DumpAllOptions) -> lis
                 f"{connection.label}: cannot query what pg_dumpall leaves out: {server_message(error)}",
                 hint=server_hint(error, "Undo any REVOKE on pg_catalog."),
             ) from None
-    found = [Omission(f"database {_visible(name)} ({_reason(invalid)})") for name, invalid in databases]
+    found = [Omission(f"database {encodable(name)} ({_reason(invalid)})") for name, invalid in databases]
     for name, *different in properties:
         if kinds := _kinds(different, options):
             hint = f"dump with {parameter('clean', True)}, {parameter('if_exists', True)} to include them"
             found.append(Omission(f"{', '.join(kinds)} of database {name}", hint))
     if settings:
-        names = ", ".join(_visible(name) for (name,) in settings)
+        names = ", ".join(encodable(name) for (name,) in settings)
         found.append(Omission(f"settings of ALTER ROLE ALL ({names})", "pg_dumpall never dumps them"))
     return found
 
@@ -119,8 +120,3 @@ def _kinds(different: Sequence[bool | None], options: DumpAllOptions) -> list[st
         ("connection limit", True),
     )
     return [name for (name, may), differs in zip(wanted, different, strict=True) if may and differs]
-
-
-def _visible(name: str) -> str:
-    """Return a name in which bytes that are not UTF-8 are escapes, as the manifest requires."""
-    return name.encode("utf-8", "backslashreplace").decode()

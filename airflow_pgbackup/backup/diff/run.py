@@ -22,6 +22,7 @@ from airflow_pgbackup.backup.diff.properties import (
 )
 from airflow_pgbackup.backup.diff.result import Diff, Measure, NotCompared, PropertyChange, Side
 from airflow_pgbackup.backup.diff.tables import Counted, compare_tables, counted
+from airflow_pgbackup.backup.progress import counted as counted_things
 from airflow_pgbackup.errors import BackupNotFound
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
@@ -99,9 +100,10 @@ def last_two(repository: Repository, series: Series, *, before: str | None = Non
             found.append(evidence)
         if len(found) == 2:
             return found[1], found[0]
-    what = f"{len(found)} backup{'s' * (len(found) != 1)} of {series} that can be read; two are needed"
     if before is not None and found:
         what = f"no backup {series}/{before} before the newest"
+    else:
+        what = f"{counted_things(len(found), 'backup')} of {series} that can be read; two are needed"
     raise BackupNotFound(f"{repository.uri} has {what}", hint=f"Run {command('list --all')} to see the backups.")
 
 

@@ -169,7 +169,8 @@ class ReadShare:
     """The share of the artifacts that was re-hashed.
 
     :param share: as it was given, ``5%`` or ``3/20``.
-    :param files, size: what was read; size in bytes. :param of_files, of_size: what all sound artifacts have.
+    :param files, size: what was read; size in bytes.
+    :param of_files, of_size: what all sound artifacts have.
     """
 
     share: str
@@ -188,7 +189,8 @@ class Report:
     """The report of a run of fsck.
 
     :param uuid: the repository's; None where repository.json does not give it.
-    :param backups: folders with a manifest. :param series: that have one.
+    :param backups: folders with a manifest.
+    :param series: that have one.
     :param files, size: of all folders of backups; size in bytes.
     :param read: None where nothing was asked to be read.
     :param more: by code, findings beyond :data:`MOST_PER_CODE`, which are counted only.
@@ -209,8 +211,8 @@ class Report:
     swept: tuple[str, ...] = ()
 
     def count(self, severity: str) -> int:
-        """Return the number of findings of a severity that were not repaired. Those that were only counted are left
-        out: there are :data:`MOST_PER_CODE` of their code already."""
+        """Return the number of findings of a severity that were not repaired. Findings beyond :data:`MOST_PER_CODE` of
+        a code, which are only counted, are not included."""
         return sum(one.severity == severity and not one.repaired for one in self.findings)
 
     @property

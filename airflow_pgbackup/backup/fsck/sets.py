@@ -32,7 +32,8 @@ def check_sets(
 
     Retention keeps the backups of a server's newest complete set, and removes those of older ones.
 
-    :param entries: of these files, sorted by key. :param folders: of all backups, by key.
+    :param entries: of these files, sorted by key.
+    :param folders: of all backups, by key.
     """
     sets = group_sets(entries)
 

@@ -95,7 +95,8 @@ class Table:
     """A table.
 
     :ivar partitioned: it has no rows of its own.
-    :ivar exempt: an extension created it, and a dump has no rows of it, or none about people: wildcards do not fit it.
+    :ivar exempt: it belongs to an extension, and a dump contains no rows of it or only rows that are not about people,
+        so wildcards do not match it.
     :ivar parents: oids of the tables that it inherits from, or whose partition it is.
     """
 

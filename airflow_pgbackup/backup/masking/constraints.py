@@ -125,7 +125,7 @@ def _unquote(name: str) -> str:
 
 
 def _in_parentheses(text: str) -> str:
-    """Return what comes before the parenthesis that closes the one before `text`."""
+    """Return `text` up to the parenthesis that closes a group which was opened just before `text`."""
     depth = 1
     for match in re.finditer(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|[()]""", text):
         depth += {"(": 1, ")": -1}.get(match[0], 0)

@@ -51,7 +51,7 @@ def fake_value(masked: Masked, value: sql.Composable) -> sql.Composable:
 
 
 def _short_kind(masked: Masked) -> str:
-    """Return the fake; of a column for codes of two or three letters that of the code."""
+    """Return the kind of fake; for a country or state column of at most three characters, the kind that makes codes."""
     kind = masked.rule.fake
     return f"{kind}_code" if kind in ("country", "state") and 0 < masked.length <= 3 else kind
 

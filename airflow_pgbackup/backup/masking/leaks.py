@@ -82,7 +82,7 @@ def find_leaks(
             allowed = {column for column in columns if _may_contain(masking, schema, table, column)}
             _search_table(connection, search, (schema, table), dict(zip(columns, types, strict=True)), allowed)
         for place, schema, table, columns, text in connection.execute(STATISTICS):
-            # They were made of the rows: what another of the columns has was found there.
+            # Statistics are computed from rows, so a leak from one of the other columns was already found in the rows.
             if not any(_may_contain(masking, schema, table, column) for column in columns):
                 search.text(encoded(text or ""), place)
         for place, text in connection.execute(DEFINITIONS):

@@ -26,12 +26,25 @@ SHORTEST = 6
 _SHORTEST_NUMBER = 9
 """Digits of a number that is looked for."""
 _FULLY_READ = 16 * 1024**2
-"""Of each table, the values of the first 16 MiB; after that those of one row in each piece that is read."""
+"""Bytes of each table from which every row is sampled; after them, one row of each chunk is."""
 _MOST_FIELD = 64 * 1024
-_METHODS = ("null", "fixed", "hash", "fake", "sql")
-"""Not of dates and numbers that are shifted or rounded: those of one row are right for another."""
+_SAMPLED_METHODS = ("null", "fixed", "hash", "fake", "sql")
+"""The methods whose columns are sampled. Shifted or rounded values are not: a masked value may equal the source's value
+of another row."""
 
-_NOT = ("bool", "int2", "int4", "float4", "float8", "date", "time", "timetz", "timestamp", "timestamptz", "interval")
+_UNSAMPLED_TYPES = (
+    "bool",
+    "int2",
+    "int4",
+    "float4",
+    "float8",
+    "date",
+    "time",
+    "timetz",
+    "timestamp",
+    "timestamptz",
+    "interval",
+)
 _ELEMENT = re.compile(rb'[^{},"]+')
 _ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|x[0-9A-Fa-f]{1,2}|.)", re.DOTALL)
@@ -82,7 +95,9 @@ def sampled_columns(masking: Masking) -> list[Masked]:
     if not masking.rules.samples:
         return []
     return [
-        each for each in masking.plan.columns.values() if each.rule.method in _METHODS and each.column.base not in _NOT
+        each
+        for each in masking.plan.columns.values()
+        if each.rule.method in _SAMPLED_METHODS and each.column.base not in _UNSAMPLED_TYPES
     ]
 
 

@@ -6,8 +6,8 @@ is not run any more. What never happened has time 0, so that an alert on its age
 What counts as verified is judged by the contents of files, as freshness does; only the number of backups in each state
 is taken from file names. It reads one listing of the repository, and for each series the files of few backups: the
 newest one, the newest that is verified at each level, and the one that was rehearsed last, which are often the same.
-Each costs one listing of its folder, its manifest, and its verifications. Of the newest complete backup set of a
-server, those backups are read as well that are none of these.
+Each costs one listing of its folder, its manifest, and its verifications. It also reads all other backups in the newest
+complete backup set of each server.
 """
 
 from __future__ import annotations

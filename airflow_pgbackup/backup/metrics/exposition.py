@@ -18,7 +18,8 @@ _UNITS = ("seconds", "bytes")
 class Family:
     """A gauge and its samples.
 
-    :param name: ends with ``_`` and its unit where it has one. :param help: one sentence.
+    :param name: ends with ``_`` and its unit where it has one.
+    :param help: one sentence.
     :ivar samples: pairs of labels and value; the labels of each pair differ from those of all others.
     """
 

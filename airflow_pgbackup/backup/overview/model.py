@@ -32,8 +32,10 @@ _NAMED = 3
 class BackupFacts:
     """A backup in an overview.
 
-    :param state: one of :data:`.state.STATES`. :param level: the highest level passed; None unless verified.
-    :param size: of its artifact, bytes. :param rows: where a verification counted them.
+    :param state: one of :data:`.state.STATES`.
+    :param level: the highest level passed; None unless verified.
+    :param size: of its artifact, bytes.
+    :param rows: where a verification counted them.
     :param seconds: from the start of the dump until the backup was complete; None where clocks disagree.
     """
 
@@ -50,11 +52,16 @@ class BackupFacts:
 class SeriesStatus:
     """A series, and whether it could be restored now.
 
-    :param series: its folder. :param database: for people: its name, or ``@globals`` and so on.
-    :param status: one of :data:`STATUSES`. :param reason: why it has it, a clause.
-    :param max_age: of the target, seconds. :param level: of the target.
-    :param newest: the newest backup, in any state. :param verified: the newest one verified at the target's level.
-    :param rehearsed_at: when the last passed rehearsal ended. :param restore_seconds: how long its restore took.
+    :param series: its folder.
+    :param database: for people: its name, or ``@globals`` and so on.
+    :param status: one of :data:`STATUSES`.
+    :param reason: why it has it, a clause.
+    :param max_age: of the target, seconds.
+    :param level: of the target.
+    :param newest: the newest backup, in any state.
+    :param verified: the newest one verified at the target's level.
+    :param rehearsed_at: when the last passed rehearsal ended.
+    :param restore_seconds: how long its restore took.
     :param backups, size: number and bytes of all its backups.
     :param recent: the newest backups, oldest first, as file names show them.
     :param expiring: how many backups the next prune would delete, as file names show it; None: retention unknown.
@@ -86,9 +93,13 @@ class SeriesStatus:
 class SetStatus:
     """The backup sets of a server.
 
-    :param newest: id of the newest set, with its status. :param complete: id of the newest complete one whose backups
-        all exist and have not failed. :param damaged: id of a newer complete one of which that is not so.
-    :param databases: of the set that is `complete`. :param missing: databases of the newest set without a backup, with
+    :param newest: id of the newest set, with its status.
+    :param complete: id of the newest complete one whose backups
+        all exist and have not failed.
+    :param damaged: id of a newer complete set with a backup that does not exist or
+        has failed; None without one.
+    :param databases: of the set that is `complete`.
+    :param missing: databases of the newest set without a backup, with
         the reason.
     """
 
@@ -106,7 +117,9 @@ class SetStatus:
 class Overview:
     """What a repository proves at one moment.
 
-    :param uri: of the repository. :param now: when it was read. :param series: worst first.
+    :param uri: of the repository.
+    :param now: when it was read.
+    :param series: worst first.
     :param notes: what could not be read, for people.
     """
 

@@ -26,7 +26,8 @@ class BackupDetail:
     :param tools: the shell line that restores the artifact with PostgreSQL's own tools; None: no valid manifest.
     :param command: that which restores it with ``pgbackup``; it names the same file for an identity as `tools`.
     :param changes: since the backup before it in the series, without reading artifacts; None: there is none that can be
-        read. :param set: the id of the backup set that names it.
+        read.
+    :param set: the id of the backup set that names it.
     """
 
     uri: str

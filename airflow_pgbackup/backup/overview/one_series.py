@@ -27,8 +27,10 @@ READ = 30
 class TimelineEntry:
     """A backup of the series.
 
-    :param restore_seconds: of its last passed rehearsal. :param proven: whether its files were read.
-    :param keep: whether the next prune keeps it; None: retention is not known. :param reasons: why it does, or not.
+    :param restore_seconds: of its last passed rehearsal.
+    :param proven: whether its files were read.
+    :param keep: whether the next prune keeps it; None: retention is not known.
+    :param reasons: why it does, or not.
     """
 
     backup: BackupFacts
@@ -42,7 +44,8 @@ class TimelineEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesDetail:
-    """:param timeline: newest first. :param total: how many backups the series has."""
+    """:param timeline: newest first.
+    :param total: how many backups the series has."""
 
     uri: str
     now: datetime

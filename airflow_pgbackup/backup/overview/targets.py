@@ -15,7 +15,8 @@ from airflow_pgbackup.time_spans import check_span
 class Target:
     """What is required of a series.
 
-    :param max_age: the greatest age of its newest verified backup. :param level: at which that must be verified.
+    :param max_age: the greatest age of its newest verified backup.
+    :param level: at which that must be verified.
     :param policy: the retention policy, for what the next prune would delete; None: not known.
     :raises ConfigurationError: an invalid value.
     """

@@ -38,7 +38,8 @@ _SET_COMMENT = (
 def mark_kept(connection: Session, name: str, database: str) -> None:
     """Mark a database as an earlier copy of another one. Runs in the caller's transaction.
 
-    :param name: of the earlier copy. :param database: the refreshed database.
+    :param name: of the earlier copy.
+    :param database: the refreshed database.
     """
     row = connection.execute(_COMMENT, [name]).fetchone()
     comment = unmarked((row and row[0]) or "")
@@ -95,7 +96,7 @@ def drop_old_copies(run: RestoreContext, maintenance: ConnectionParams, database
 
 
 def _refreshed(comment: str) -> str | None:
-    """Return the database that a comment names as the one its database was replaced as."""
+    """Return the name of the refreshed database, which the comment of an earlier copy contains; None without it."""
     match = _LINE.search(comment)
     try:
         said = json.loads(match[1]) if match else None

@@ -30,7 +30,8 @@ _NAMED = 5
 class MaskedLoad:
     """The masking of one refresh.
 
-    :param checked: the archive, of which sample values are read. :param entries: those that are restored.
+    :param checked: the archive, of which sample values are read.
+    :param entries: those that are restored.
     :ivar columns: how many columns are masked, once the rules are installed.
     :ivar values: how many values of the source the copy was searched for.
     """
@@ -146,7 +147,7 @@ class MaskedLoad:
 def rules_for(rules: MaskingRules, subset: SubsetPlan) -> MaskingRules:
     """Return the rules without those that fit only tables of the archive that are not restored.
 
-    Those that also fit tables which are restored may fit no column of these.
+    Rules that also fit restored tables are kept, and it is not an error if they fit no column of those.
     """
 
     def fits(pattern: ColumnPattern, tables: Iterable[tuple[str, str]]) -> bool:

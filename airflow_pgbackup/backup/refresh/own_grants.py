@@ -69,8 +69,10 @@ class OwnGrants:
 class Reapplied:
     """What became of the owners and grants.
 
-    :ivar count: the statements that succeeded. :ivar missing: objects that no longer exist.
-    :ivar left: objects that keep what the backup gives them, with the reason; applications can work.
+    :ivar count: the statements that succeeded.
+    :ivar missing: objects that no longer exist.
+    :ivar left: objects that keep the owner or grants that the restore gave them, with the reason; unlike `failed`,
+        these do not stop the refresh.
     :ivar failed: objects whose owner or grants the server refused to set, with its message.
     """
 
@@ -125,7 +127,7 @@ def apply_own_grants(
     """Set owners and grants of the objects of a database, where they exist, except the owners of event triggers.
 
     An object of another kind with the same name, such as a view in place of a materialized view, gets neither: with the
-    grants alone it would give away what our role may do.
+    grants but without the owner, it would let others use the privileges of our role.
 
     :param without_mappings: foreign servers that get no user mapping.
     :raises Canceled: the refresh was canceled.

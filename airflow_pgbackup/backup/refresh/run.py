@@ -165,7 +165,8 @@ def refresh(
 def _require_usable(evidence: Evidence, minimum_level: str) -> Manifest:
     """Return the manifest of a backup that a refresh may use: verified, of one database, not a plain script.
 
-    :raises VerificationFailed: it is not verified at that level. :raises ConfigurationError: it is something else.
+    :raises VerificationFailed: it is not verified at that level.
+    :raises ConfigurationError: it is something else.
     """
     manifest = evidence.require_complete()
     name = f"{manifest.series}/{manifest.id}"

@@ -37,10 +37,11 @@ _NEVER = {
 class SectionLoader:
     """Restores the sections of an archive into a new database, one after the other.
 
-    :param large_objects: restore large objects. :param jobs: processes of pg_restore for rows and indexes.
+    :param large_objects: restore large objects.
+    :param jobs: processes of pg_restore for rows and indexes.
     :param subset: what to restore of the archive; None restores all of it.
     :param masked: rows are masked while they are loaded, so messages must not show values of them.
-    :ivar subset: what that is of this archive.
+    :ivar subset: the plan of that subset for this archive; None without one.
     :ivar unpopulated: materialized views that are restored without rows, as they read a foreign table.
     :raises ClientError, ConfigurationError, OptionError: as :class:`.ArchiveLoader` and :meth:`.Subset.plan`.
     """

@@ -33,7 +33,8 @@ def guarded_sessions(server: RehearsalServer, cancel: Cancel, seconds: float, st
 
     :param seconds: the time.
     :param stop: set at that moment, to stop the client programs, which also read what the server sends.
-    :raises Canceled: `cancel` was set. :raises NotProven: the sessions took too long, or too much memory or disk.
+    :raises Canceled: `cancel` was set.
+    :raises NotProven: the sessions took too long, or too much memory or disk.
     """
     sessions, over = OpenSessions(), threading.Event()
     server.params = replace(server.params, sessions=sessions)

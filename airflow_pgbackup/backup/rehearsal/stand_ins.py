@@ -207,7 +207,8 @@ _HOLDERS = """
 
 @contextmanager
 def _interrupted(connection: Session, cancel: Cancel) -> Iterator[None]:
-    """Interrupt the statement of the block when `cancel` is set. Once would not do: it may not have begun."""
+    """Interrupt the statement of the block repeatedly while `cancel` is set: it may not have begun at the first
+    interrupt."""
     over = threading.Event()
 
     def watch() -> None:

@@ -16,7 +16,7 @@ from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.counters import restore_totals
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.progress import Step, counted
-from airflow_pgbackup.backup.restore.client_programs import ToolOutput, pg_restore, pg_restore_to_psql, psql
+from airflow_pgbackup.backup.restore.client_programs import ToolMessages, pg_restore, pg_restore_to_psql, psql
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.inserted_rows import (
     check_inserted_rows,
@@ -207,7 +207,7 @@ class ArchiveLoader:
             self._load(step, params, single_transaction, public_exists)
 
     def _load(self, step: Step, params: ConnectionParams, single_transaction: bool, public_exists: bool) -> None:
-        output = ToolOutput(self._run, step, verbose=self._options.verbose, hide_values=self._hide_values)
+        output = ToolMessages(self._run, step, verbose=self._options.verbose, hide_values=self._hide_values)
         options = dataclasses.replace(
             self._options,
             verbose=True,  # reports each table when it begins

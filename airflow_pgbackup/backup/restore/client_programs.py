@@ -50,7 +50,7 @@ _HINTS = [
 ]
 
 
-class ToolOutput:
+class ToolMessages:
     """Takes the stderr of a program: counts tables and objects, keeps warnings for the result, logs the rest if
     `verbose`.
 
@@ -84,7 +84,7 @@ def pg_restore(
     client: Client,
     argv: list[str],
     params: ConnectionParams,
-    output: ToolOutput,
+    output: ToolMessages,
     *,
     server_major: int,
     stdin: Readable | None = None,
@@ -107,7 +107,7 @@ def pg_restore_to_psql(
     client: Client,
     argv: list[str],
     run_script: Callable[[Readable], None],
-    output: ToolOutput,
+    output: ToolMessages,
     *,
     stdin: Readable | None = None,
     single_transaction: bool,
@@ -148,7 +148,7 @@ def psql(
     client: Client,
     params: ConnectionParams,
     script: Readable,
-    output: ToolOutput,
+    output: ToolMessages,
     *,
     server_major: int,
     single_transaction: bool,
@@ -169,7 +169,7 @@ def _run(
     context: RestoreContext,
     command: Sequence[str | Path],
     env: dict[str, str],
-    output: ToolOutput,
+    output: ToolMessages,
     stdin: Readable | None,
     *,
     may_start_processes: bool = True,

@@ -99,7 +99,7 @@ def _open_loader(request: RestoreRequest, checked: Checked, server: ServerInfo) 
         yield open_script(request.run, checked, request.options, server)
     else:
         with open_archive(request.run, checked, request.options, server) as loader:
-            # What replaces a database is all that is left of it.
+            # In mode replace a missing name is an error: afterwards only the restored objects are left.
             loader.check_names(required=request.target.mode == "replace")
             yield loader
 

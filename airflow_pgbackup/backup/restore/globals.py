@@ -61,10 +61,12 @@ _SECRET = re.compile(r"'(?:[^']|'')*'")
 class GlobalsPlan:
     """The global objects to create.
 
-    :ivar created: roles to create. :ivar existing: roles that exist and are not changed, except for their password if
+    :ivar created: roles to create.
+    :ivar existing: roles that exist and are not changed, except for their password if
         they are in `passwords`.
     :ivar superusers: those of `created` that are superusers.
-    :ivar tablespaces: tablespaces to create. :ivar existing_tablespaces: tablespaces that exist and are not changed.
+    :ivar tablespaces: tablespaces to create.
+    :ivar existing_tablespaces: tablespaces that exist and are not changed.
     :ivar other_grantors: memberships whose grantor in the dump may not grant them on this server.
     """
 

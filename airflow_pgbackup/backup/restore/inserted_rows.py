@@ -22,7 +22,8 @@ _SAFE_ENCODINGS = re.compile(
 
 
 def inserted_rows(entries: Iterable[TocEntry]) -> list[TocEntry]:
-    """Return the entries whose data pg_restore runs as SQL: of BLOB COMMENTS also if there is a COPY statement."""
+    """Return the entries whose data pg_restore runs as SQL: those without a COPY statement, and BLOB COMMENTS even with
+    one."""
     return [
         entry
         for entry in entries

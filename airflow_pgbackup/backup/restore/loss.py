@@ -14,7 +14,7 @@ from airflow_pgbackup.repository.layout import LEVELS
 _NAMED = 5
 _REPLACING = ("replace", "into_existing")
 
-# The statistics know about how many rows there are, and reading them takes no lock. Tables of extensions are not in a
+# The statistics give an approximate number of rows, and reading them takes no lock. Tables of extensions are not in a
 # dump.
 _TABLES = """
 SELECT n.nspname, c.relname, coalesce(s.n_live_tup, 0)

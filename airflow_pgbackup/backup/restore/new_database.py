@@ -38,7 +38,8 @@ def read_properties(run: RestoreContext, params: ConnectionParams, server_versio
     """Return the properties of an existing database as pg_dump writes them: CREATE DATABASE, settings, privileges.
 
     :param server_version: ``server_version_num``.
-    :raises ClientError: this machine has no pg_dump for that server. :raises ToolError: pg_dump failed.
+    :raises ClientError: this machine has no pg_dump for that server.
+    :raises ToolError: pg_dump failed.
     """
     client = choose_client(server_version, client_dirs=run.settings.client_dirs)
     # All schemas are excluded, so that no table is locked.
@@ -129,7 +130,8 @@ def drop_public_schema(run: RestoreContext, params: ConnectionParams, *, makes_p
 class DatabaseCounts:
     """What a database contains.
 
-    :ivar objects: user objects. :ivar rows: of tables, None if the server does not count them.
+    :ivar objects: user objects.
+    :ivar rows: of tables, None if the server does not count them.
     :ivar size: bytes on disk.
     """
 

@@ -26,8 +26,8 @@ from airflow_pgbackup.threads import TICK
 # Seconds between two looks; at first more often, as a small restore is over soon.
 _AT_FIRST, _PAUSE, _LATER_PAUSE = 5.0, 0.005, 0.5
 _TOOL_FIRST = 1.0
-"""Seconds that a tool has to connect, unless it says before that it has: the only session of a role or of a pooler must
-be the tool's. psql does not say it."""
+"""Seconds to wait before the watch connects, unless the tool reports earlier that it has connected (psql never does).
+If a role or pooler allows only one session, the tool must get it."""
 _SETTLE = 5.0  # seconds, after a failure: a connection that hangs holds nothing up for longer
 
 # With the epoch, as txid_status() takes it: the number nearest to the last one that has ended. Without a state, or with
@@ -68,7 +68,8 @@ def noted_transaction(
     :param marker: gets the number of the transaction, for a retry. After a failure it says what is known then, and is
         removed if nothing was changed. None: nobody will retry.
     :param state: keeps its text only if the database was not changed.
-    :param after: the state if it was. :param unknown: the state if nobody knows.
+    :param after: the state if it was.
+    :param unknown: the state if nobody knows.
     """
     watch = _Watch(run, database, marker)
     watch.start()

@@ -2,11 +2,11 @@
 
 The result of a successful task can be lost. Its retry would replace the database again, and with it what applications
 have written since; or it would fail, as the database exists. So the comment of the restored database gets a line: the
-request, the backup, and the name of the old database. Where the restore ends with a rename, the line is written before
-and takes effect with it, as it belongs to the database. A database that is filled in place gets it before, as begun;
-again while the tool fills it, with the number of its transaction; and again after the commit. After an attempt that was
-killed in between, the server knows whether that transaction was committed. The next restore of that database removes
-the line.
+request, the backup, and the name of the old database. If the restore ends with a rename, the line is written before the
+rename and takes effect with it, because the comment belongs to the database. If a database is filled in place, the line
+is written three times: before the tool starts, as "begun"; while the tool runs, with the number of its transaction; and
+after the commit. After an attempt that was killed in between, the server knows whether that transaction was committed.
+The next restore of that database removes the line.
 """
 
 from __future__ import annotations

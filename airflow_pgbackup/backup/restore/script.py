@@ -10,7 +10,7 @@ from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.session_owners import AS_OWNERS_HINT
 from airflow_pgbackup.backup.progress import counted
-from airflow_pgbackup.backup.restore.client_programs import ToolOutput, psql
+from airflow_pgbackup.backup.restore.client_programs import ToolMessages, psql
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.errors import OptionError, ToolError
@@ -146,7 +146,7 @@ class ScriptLoader:
         """Run the part of one database."""
         total = self._size if len(self.contents.sections) == 1 else None
         with self._run.step(f"restoring into {params.dbname}", bytes_total=total, estimated=True) as step:
-            output = ToolOutput(self._run, step, verbose=self._verbose)
+            output = ToolMessages(self._run, step, verbose=self._verbose)
             script = CountingReader(part, step.advance)
             psql(
                 self._run,

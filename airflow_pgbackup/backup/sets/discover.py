@@ -21,6 +21,7 @@ from airflow_pgbackup.postgres.connection.timeouts import disable_timeouts
 from airflow_pgbackup.postgres.sql.anybytes import is_utf8
 from airflow_pgbackup.postgres.sql.patterns import exact_name, pattern_regexes
 from airflow_pgbackup.repository.backup_set import Absent
+from airflow_pgbackup.text import encodable
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -127,7 +128,8 @@ def discover(
     The log has a warning for a pattern that no database matches.
 
     :param connection: its database is the one to connect to, by default ``postgres``.
-    :param databases: patterns of what to dump. :param exclude: patterns of what not to dump; they win.
+    :param databases: patterns of what to dump.
+    :param exclude: patterns of what not to dump; they win.
     :raises OptionError: an invalid pattern.
     :raises ConfigurationError: there is no database to dump.
     :raises ConnectError: the server is unreachable, or refuses the connection or the query.
@@ -148,15 +150,15 @@ def discover(
         elif not (name in wanted.given or is_wanted):
             left_out.append(Absent(name, "not selected"))
         elif not may_connect:
-            missing.append(Absent(_visible(name), f"role {user} may not connect to it"))
+            missing.append(Absent(encodable(name), f"role {user} may not connect to it"))
         elif not is_utf8(name):
-            missing.append(Absent(_visible(name), "its name is not valid UTF-8"))
+            missing.append(Absent(encodable(name), "its name is not valid UTF-8"))
         else:
             found.append(FoundDatabase(name, size))
     names = {row[0] for row in rows}
     for pattern in wanted.without_match(names, matching):
         context.log(f"warning: no database matches {pattern}")
-    missing += [Absent(_visible(name), "does not exist") for name in wanted.absent(names)]
+    missing += [Absent(encodable(name), "does not exist") for name in wanted.absent(names)]
     if not found:
         raise ConfigurationError(
             f"no database of {connection.label} is to be dumped"
@@ -169,7 +171,7 @@ def discover(
         started_at=started_at,
         databases=tuple(found),
         missing=tuple(missing),
-        left_out=tuple(Absent(_visible(each.database), each.reason) for each in left_out),
+        left_out=tuple(Absent(encodable(each.database), each.reason) for each in left_out),
         source=source,
     )
     _log(result, connection, context)
@@ -239,11 +241,6 @@ def _query(
                 f"{connection.label}: cannot list the databases: {server_message(error)}",
                 hint=hint_for(str(error)),
             ) from None
-
-
-def _visible(name: str) -> str:
-    """Return a name in which bytes that are not UTF-8 are escapes, as XCom and JSON require."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _log(found: Discovery, connection: ConnectionParams, context: RunContext) -> None:

@@ -43,15 +43,19 @@ def dump_set(
 
     :param connection: its database is the one to connect to for the list, by default ``postgres``.
     :param server: the first part of the series.
-    :param options: of each dump. :param labels: for each backup.
-    :param databases: names and patterns; see :func:`.discover.discover`. :param exclude: of those to leave out.
+    :param options: of each dump.
+    :param labels: for each backup.
+    :param databases: names and patterns; see :func:`.discover.discover`.
+    :param exclude: of those to leave out.
     :param with_globals: also dump roles and tablespaces, with role passwords if the server lets this role read them.
     :param level: verify each backup at this level; None verifies none.
     :param jobs: how many databases at a time.
-    :param max_replay_lag: as for :func:`.dump.dump_database`. :param max_bytes_per_second: the same, of each dump.
+    :param max_replay_lag: as for :func:`.dump.dump_database`.
+    :param max_bytes_per_second: the same, of each dump.
     :return: the set, which may be partial; see :func:`.write_set.require_complete`.
     :raises ConfigurationError: an invalid request, or there is no database to dump.
-    :raises ConnectError: the server is unreachable. :raises RepositoryError: the repository is not initialized.
+    :raises ConnectError: the server is unreachable.
+    :raises RepositoryError: the repository is not initialized.
     :raises Canceled: asked to stop; no set is written.
     """
     check_level(level, "level")

@@ -155,7 +155,8 @@ class _SetRestore:
     def _restore_databases(self, planned: Sequence[PlannedDatabase]) -> list[dict[str, object]]:
         """Restore the databases and return their results, in the order of the plan.
 
-        :raises RestoreError: some failed. :raises Canceled: asked to stop.
+        :raises RestoreError: some failed.
+        :raises Canceled: asked to stop.
         """
         with (
             self._context.step("restoring databases", items_total=len(planned), noun="database") as step,

@@ -44,7 +44,8 @@ class SetTarget:
     :param with_globals: restore the roles and tablespaces first; those that exist are not changed.
     :param update_passwords: set the passwords of existing roles to those of the backup, except that of the
         connection's role.
-    :param jobs: databases to restore at the same time. :param jobs_per_database: of pg_restore.
+    :param jobs: databases to restore at the same time.
+    :param jobs_per_database: of pg_restore.
     :param allow_older_server: restore into an older major version than the dumps', which PostgreSQL does not support.
     """
 
@@ -79,9 +80,10 @@ class SetTarget:
 class PlannedDatabase:
     """A database of the set.
 
-    :ivar name: its name on the target server. :ivar mode: how to restore it; None: an earlier call did.
-    :ivar seed: of the request to restore it, the same in every call for the set, from wherever. It has the database's
-        name, as a restored database keeps its marker when it is renamed.
+    :ivar name: its name on the target server.
+    :ivar mode: how to restore it; None: an earlier call did.
+    :ivar seed: of the request to restore it; the same in every call for the set, from any machine. It includes the
+        database's name, because a restored database keeps its marker when it is renamed.
     """
 
     member: SetMember
@@ -179,7 +181,8 @@ def plan_databases(
 ) -> list[PlannedDatabase]:
     """Return what to do for each database.
 
-    :param connection: a database of the server. :param uuid: of the repository.
+    :param connection: a database of the server.
+    :param uuid: of the repository.
     :raises ConfigurationError: the server is too old or has databases of the same names, or the role may not create
         databases.
     """

@@ -22,7 +22,8 @@ _NAME = re.compile(IDENTIFIER)
 class ForeignKey:
     """A foreign key.
 
-    :ivar number: of its entry. :ivar columns: of the referencing table; `keys` of the referenced one.
+    :ivar number: of its entry.
+    :ivar columns: of the referencing table; `keys` of the referenced one.
     :ivar checked: the server checks the rows that exist when the constraint is created.
     """
 

@@ -60,7 +60,8 @@ def delete_orphans(
     Each statement handles one foreign key for all rows, with a hash join. Rows that only reference one another stay.
 
     :param keys: the foreign keys that can have lost rows.
-    :param start: tables that lack rows. :param root: returns the partitioned table of a partition.
+    :param start: tables that lack rows.
+    :param root: returns the partitioned table of a partition.
     :return: the tables from which rows were deleted.
     """
     found: set[Table] = set()
@@ -98,7 +99,7 @@ def _delete(connection: Session, key: ForeignKey) -> int:
     table, referenced = _relation(connection, key.table), _relation(connection, key.referenced)
     columns = _columns(connection, key.referenced)
     pairs = [(columns[name], quoted(name), quoted(column)) for name, column in zip(key.keys, key.columns, strict=True)]
-    # With a null in the key nothing is referenced: MATCH SIMPLE; and with MATCH FULL then all of it is null.
+    # A key with a null references nothing: MATCH SIMPLE says so, and with MATCH FULL all its columns are null.
     given = " AND ".join(f"child.{column} IS NOT NULL" for _, _, column in pairs)
     same = " AND ".join(each.equals(f"parent.{name}", f"child.{column}") for each, name, column in pairs)
     orphans = f"{given} AND NOT EXISTS (SELECT FROM {referenced} AS parent WHERE {same})"
@@ -146,7 +147,8 @@ def _columns(connection: Session, table: Table) -> dict[str, _Column]:
 
 
 def count_rows(connection: Session, tables: Iterable[Table]) -> dict[Table, int]:
-    """Return the rows of the tables, and of their partitions and what inherits from them: of each that has its own."""
+    """Return the number of rows in each of the tables, their partitions and inheriting tables that holds rows of its
+    own."""
     named = list(tables)
     with translated_errors("counting rows"):
         leaves = connection.execute(_LEAVES, [[t.schema for t in named], [t.name for t in named]]).fetchall()

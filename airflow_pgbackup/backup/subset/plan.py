@@ -36,7 +36,8 @@ _PARTS = frozenset(
 class TableCount:
     """The rows of a table, with its partitions.
 
-    :ivar before: in the archive. :ivar after: in the copy.
+    :ivar before: in the archive.
+    :ivar after: in the copy.
     """
 
     table: str
@@ -51,7 +52,8 @@ class SubsetPlan:
     section post-data.
 
     :ivar lines: what is selected and what is left out, a line each, at most 20 of each kind.
-    :ivar tables: that are restored, those without rows included. :ivar missing: that are not.
+    :ivar tables: that are restored, those without rows included.
+    :ivar missing: that are not.
     :ivar left_out: the foreign keys that the copy lacks, ``orders_customer_fkey of public.orders``, all of them.
     """
 
@@ -99,7 +101,8 @@ class SubsetPlan:
 
         :param connection: to the database with its rows and without its constraints, in autocommit mode.
         :return: the rows of each table that has a `where` or lost rows in this way.
-        :raises RestoreError: a statement failed. :raises Canceled: it was canceled.
+        :raises RestoreError: a statement failed.
+        :raises Canceled: it was canceled.
         """
         ignored = self._filter.remove(connection)
         root = self._selection.partitions.root

@@ -94,7 +94,7 @@ def read_fleet(source: Path | Mapping[str, Any]) -> dict[str, Server]:
         fleet = Fleet.model_validate({} if content is None else content)
     except ValidationError as error:
         problems += _translate(error)
-    # The value of a secret is named once, and a key that is one is not repeated.
+    # Report a secret once; drop other problems at its path, and those whose path has a key that is itself a secret.
     named = {problem.path for problem in secrets}
     problems = [each for each in problems if each.path not in named and not any(map(_is_secret, each.path))]
     if secrets or problems:

@@ -8,8 +8,9 @@ pg_restore believes the type of a block: the data of a block of rows is SQL to i
 It goes to the offset that the table of contents has, and takes the first block of an entry if there is none. So whoever
 reads blocks checks each one with :class:`ExpectedBlocks`: what is read is then what pg_restore reads.
 
-``pg_dump -Fc > file`` appends since version 16 (``fdopen()`` with "ab"). The table of contents that pg_dump writes once
-more in the end, with the offsets, is behind the last block then. It begins with a zero byte, as no block does.
+``pg_dump -Fc > file`` appends since version 16 (``fdopen()`` with "ab"). At the end pg_dump writes the table of
+contents again, with the offsets; in such a file that copy follows the last block. It begins with a zero byte, which no
+block does.
 """
 
 from __future__ import annotations

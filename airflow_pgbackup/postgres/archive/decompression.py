@@ -20,8 +20,8 @@ _LZ4_MAGIC = 0x184D2204
 _SKIPPABLE_MAGIC = 0x184D2A50  # and the next fifteen values, in both formats
 _INPUT = 32 << 10
 _PADDED = ("gzip", "xz")
-"""Methods whose streams may be followed by zero bytes: gzip ignores them, as of tapes (its manual, "Invoking gzip"); in
-xz, they are Stream Padding (The .xz File Format, section 2.2)."""
+"""Methods whose streams may be followed by zero bytes. gzip ignores them, because tapes pad files with them (its
+manual, "Invoking gzip"); in xz, they are Stream Padding (The .xz File Format, section 2.2)."""
 _STEP = 4096  # integers read between two calls of on_step
 
 

@@ -85,7 +85,8 @@ def check_directory_names(directory: Path, on_step: Callable[[], None]) -> None:
 def check_data_files(entries: Iterable[TocEntry], stems: Collection[str], on_step: Callable[[], None]) -> None:
     """Raise if a directory archive lacks a file that its table of contents names, or if pg_dump never writes that name.
 
-    :param stems: :func:`stem_of` each file. :param on_step: called at each entry; may raise.
+    :param stems: :func:`stem_of` each file.
+    :param on_step: called at each entry; may raise.
     """
     for entry in entries:
         on_step()

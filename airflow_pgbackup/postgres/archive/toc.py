@@ -169,7 +169,8 @@ def iterate_toc(source: Readable, *, what: str) -> Iterator[TocEntry]:
 def unknown_version(head: bytes, what: str) -> ArchiveVersionError | None:
     """Return the error for an archive whose version this module does not know; None for all others.
 
-    :param head: the first 8 bytes of the archive. :param what: names it in the error.
+    :param head: the first 8 bytes of the archive.
+    :param what: names it in the error.
     """
     if not head.startswith(b"PGDMP") or len(head) < 8 or _OLDEST <= (head[5], head[6]) <= _NEWEST:
         return None

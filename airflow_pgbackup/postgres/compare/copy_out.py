@@ -91,8 +91,8 @@ def copy_several(
     *,
     deadline: Deadline,
 ) -> None:
-    """Run several COPY to STDOUT in one query, and pass on the output of each. For small tables, of which each pipe and
-    each answer of the server would take longer than the rows.
+    """Run several COPY to STDOUT in one query, and pass on the output of each. For small tables, where a pipe or a
+    round trip for each would take longer than reading its rows.
 
     :param query: one COPY for each of `takes`, in the encoding of the session.
     :param takes, deadline: as for :func:`copy_out`.

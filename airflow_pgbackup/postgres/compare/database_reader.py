@@ -221,7 +221,8 @@ class DatabaseReader:
     def count(self, schema: str, name: str, *, only: bool, without: Sequence[int] = ()) -> int:
         """Return the number of rows in a table.
 
-        :param only: without those of its children. :param without: as for :class:`Rows`.
+        :param only: without those of its children.
+        :param without: as for :class:`Rows`.
         """
         query = sql.SQL("SELECT count(*) FROM {} {}{}").format(
             sql.SQL("ONLY" if only else ""), Identifier(schema, name), _without(without)

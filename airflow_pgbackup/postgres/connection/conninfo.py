@@ -207,7 +207,8 @@ class ConnectionParams:
         )
 
     def open_session(self, *, autocommit: bool = True) -> psycopg.Connection[tuple[Any, ...]]:
-        """Open a session with an empty search_path, in which nothing without a schema is of the database's owner.
+        """Open a session with an empty search_path, so that no unqualified name resolves to an object of the database's
+        owner.
 
         See :mod:`airflow_pgbackup.postgres.connection.search_path`.
 

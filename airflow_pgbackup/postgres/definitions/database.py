@@ -105,7 +105,7 @@ class DatabaseStatement:
 
     @property
     def removes(self) -> bool:
-        """It prepares for the database to be created again; a new database does not need it."""
+        """Whether it drops an existing database, or prepares for that; a new database does not need it."""
         return self.verb.startswith("DROP ") or self.verb == "UPDATE"
 
 
@@ -206,7 +206,7 @@ class DatabaseProperties:
 
     @property
     def descriptions(self) -> list[DatabaseStatement]:
-        """Comment and security labels, which admit no one."""
+        """Comment and security labels, which grant no access."""
         return [statement for statement in self.statements if statement.is_description]
 
     @property

@@ -77,7 +77,8 @@ def rewritten_grant(statement: str) -> str:
 
 
 def with_grantors(statements: Iterable[str]) -> list[str | PassedOnGrant]:
-    """Return the statements of a script, with those grants in place of theirs."""
+    """Return the statements of a script, in which each grant by another role than the owner is a
+    :class:`PassedOnGrant`."""
     scope = GrantorScope()
     found: list[str | PassedOnGrant] = []
     for statement in statements:

@@ -27,8 +27,10 @@ _QUOTED_BODY = re.compile(r"CREATE (?:FUNCTION|PROCEDURE) .*?\n    LANGUAGE (?!\
 class DumpStyle:
     """How a dump is written. Give it each definition.
 
-    :ivar drops: it drops objects, roles or databases. :ivar if_exists: with IF EXISTS.
-    :ivar owners: it has the owner of an object. :ivar comments: it has comments on objects.
+    :ivar drops: it drops objects, roles or databases.
+    :ivar if_exists: with IF EXISTS.
+    :ivar owners: it has the owner of an object.
+    :ivar comments: it has comments on objects.
     :ivar old_strings: it has a backslash twice in each string, for ``standard_conforming_strings = off``.
     :ivar money: the names of tables with columns of type money, '' for other types that contain it.
     :ivar quoted_bodies: the body of a function is in quotes, not in dollar quotes.

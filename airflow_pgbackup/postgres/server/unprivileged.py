@@ -15,12 +15,12 @@ NOBODY = 65534
 
 
 def as_plain_user(bin_dir: Path, directory: Path, own: Sequence[Path]) -> list[str]:
-    """Return what to put before a server program: nothing for a plain user, else a user namespace, else nobody.
-
-    In a user namespace root has another uid. Where the machine allows none, root's server runs as nobody.
+    """Return the command to put before a server program: nothing for a plain user with a name, otherwise one that
+    enters a user namespace, in which root has another uid. If the machine allows no user namespace, root's server runs
+    as the user ``nobody``.
 
     :param bin_dir: the directory of the program.
-    :param directory: the server's private directory, which nobody must be able to enter.
+    :param directory: the server's private directory, which is made searchable if the user ``nobody`` runs the server.
     :param own: the paths that belong to the server's user.
     :raises NotProven: as root, and neither way works.
     """
@@ -33,7 +33,7 @@ def as_plain_user(bin_dir: Path, directory: Path, own: Sequence[Path]) -> list[s
 def as_nobody(bin_dir: Path, directory: Path, own: Sequence[Path]) -> list[str]:
     """Return what to put before a server program so that root runs it as nobody; parameters of :func:`as_plain_user`.
 
-    :raises NotProven: nobody cannot run the program, and the machine allows no user namespace.
+    :raises NotProven: the user ``nobody`` cannot run the program, and the machine allows no user namespace.
     """
     drop = drop_privileges(NOBODY, NOBODY)
     try:

@@ -5,8 +5,8 @@ protocol see :mod:`airflow_pgbackup.supervision`. ``PR_SET_PDEATHSIG`` on the to
 ``pg_dump --jobs`` and the pg_dump under pg_dumpall are the tool's children.
 
 ORDER has ``directory``, the private directory for the password file, or ``""``; and ``seccomp``, a filter for the tool,
-an array of ``struct sock_filter`` in hexadecimal, or ``""``. Behind ``FD@`` the filter is not set here, but can be read
-from that descriptor, by the ``bwrap --seccomp FD`` that PROGRAM is or becomes.
+an array of ``struct sock_filter`` in hexadecimal, or ``""``. With the prefix ``FD@`` the leader does not set the
+filter, but provides it on descriptor FD, from which ``bwrap --seccomp FD`` reads it; PROGRAM is or becomes that bwrap.
 
 The first message has the variables that the tool's environment gets in addition; the tool starts then. The directory is
 removed when the tool ends, and before the group is killed. Then what the tool left in its group is killed and reaped.

@@ -29,7 +29,8 @@ def link_into(
 ) -> bool:
     """Store a file under a new key as a hard link. False: that is not possible here.
 
-    :param root: the file's source, of which `name` is below: relative, none of its segments a symbolic link.
+    :param root: the directory of the source. `name` is the file's path below it: relative, with no symbolic link among
+        its segments.
     :param sha256: that the file must have.
     :raises AlreadyExists: the key is taken.
     :raises VerificationFailed: the file has another digest.

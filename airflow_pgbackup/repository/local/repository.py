@@ -294,9 +294,9 @@ class LocalRepository(Repository):
 
 
 def _is_empty_place(key: str, status: os.stat_result) -> bool:
-    """Return whether an empty directory is one that a crash left: of a backup or set, or below or above one.
-
-    Those above have common names. So they must look as we make them: others make mount points, for example.
+    """Return whether a crash left this empty directory: the folder of a backup or set, or one below or above it. A
+    directory above has an ordinary name, so it counts only with the owner and mode that we set: it could also be a
+    mount point, for example.
     """
     if split_key(f"{key}/_") or split_set_key(f"{key}/_"):
         return True

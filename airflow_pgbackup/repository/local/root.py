@@ -21,7 +21,8 @@ _LONGEST_NAMED = 300  # characters of a path in an error
 
 
 class Root:
-    """:param directory: absolute; may be a symbolic link. :param uri: for messages."""
+    """:param directory: absolute; may be a symbolic link.
+    :param uri: for messages."""
 
     def __init__(self, directory: Path, uri: str) -> None:
         self.directory = directory

@@ -20,7 +20,9 @@ STOP_SECONDS = 3.0
 class Sent:
     """A multipart upload whose parts have been sent, and which is not completed yet.
 
-    :param upload: its id. :param parts: their entries for CompleteMultipartUpload. :param size: bytes.
+    :param upload: its id.
+    :param parts: their entries for CompleteMultipartUpload.
+    :param size: bytes.
     """
 
     upload: str

@@ -61,7 +61,7 @@ class ObjectReader(io.RawIOBase):
                     self._open()
                 data = self._body.read(wanted)
             except (BotoCoreError, ClientError, HTTPError, OSError) as error:
-                if not _passing(error):
+                if not _is_transient(error):
                     with self._errors():
                         raise
                 reason = error
@@ -112,7 +112,7 @@ class ObjectReader(io.RawIOBase):
             self._body = None
 
 
-def _passing(error: Exception) -> bool:
+def _is_transient(error: Exception) -> bool:
     """Return whether a retry of the request may succeed."""
     if isinstance(error, ClientError):
         return status_of(error) >= 500 or code_of(error) in THROTTLED

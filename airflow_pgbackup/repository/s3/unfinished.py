@@ -19,7 +19,8 @@ from airflow_pgbackup.repository.s3.errors import status_of
 def old_uploads(bucket: Bucket, root: str, folder: str, older_than: timedelta) -> Iterator[UnfinishedWrite]:
     """Yield the multipart uploads into a backup's folder that have not grown for that long.
 
-    :param root: the prefix of the repository's keys. :param folder: the prefix to list, which begins with `root`.
+    :param root: the prefix of the repository's keys.
+    :param folder: the prefix to list, which begins with `root`.
     """
     for page in bucket.pages("ListMultipartUploads", Prefix=folder):
         limit = server_time(page) - older_than

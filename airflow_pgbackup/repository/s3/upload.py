@@ -108,7 +108,8 @@ class Upload:
     ) -> dict[str, Any]:
         """Let the store copy an object; result and errors as for :meth:`run`.
 
-        :param source: see :func:`.copy_source`. :param head: the answer to a HEAD of it.
+        :param source: see :func:`.copy_source`.
+        :param head: the answer to a HEAD of it.
         :param check: raises when the copy should stop.
         :param before_commit: called right before the request that makes the copy visible.
         """

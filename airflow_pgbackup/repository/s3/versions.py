@@ -28,7 +28,8 @@ def list_versions(bucket: Bucket, root: str, folder: str) -> Iterator[Version]:
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectVersions.html
 
-    :param root: the prefix of the repository's keys. :param folder: the prefix to list, which begins with `root`.
+    :param root: the prefix of the repository's keys.
+    :param folder: the prefix to list, which begins with `root`.
     """
     for page in bucket.pages("ListObjectVersions", Prefix=folder):
         # botocore gives delete markers apart from versions. Both are listed newest first, so only the times tell where
@@ -75,7 +76,7 @@ def hiding(bucket: Bucket, key: str, hint: str) -> Iterator[Callable[[], None]]:
     and of a damaged copy that was deleted.
 
     :param hint: how to show a key that stays hidden.
-    :raises RepositoryError: as the one that passed here, but the key may be hidden.
+    :raises RepositoryError: the block raised one, and the key may still be hidden; the message and hint say so.
     """
     before: set[str] | None = None
 
@@ -136,6 +137,6 @@ def _key(version: Version) -> bytes:
 
 
 def _place(version: Version) -> tuple[bytes, float, bool, bool]:
-    """Return what the versions are merged by. Times are whole seconds: of one second, the latest version is newer than
-    a marker, and a marker newer than the other versions."""
+    """Return the sort key by which versions and delete markers are merged. Times are whole seconds; within one second,
+    the current version sorts as the newest, then markers, then the other versions."""
     return _key(version), -version.modified.timestamp(), not version.latest, not version.deleted
