@@ -276,7 +276,7 @@ def test_a_source_that_gives_what_it_has_is_stored_whole(repository: Repository)
     reading, writing = os.pipe()
 
     def feed() -> None:
-        with os.fdopen(writing, "wb", buffering=0) as pipe:
+        with os.fdopen(writing, "wb") as pipe:
             pipe.write(data)
 
     feeder = threading.Thread(target=feed)
