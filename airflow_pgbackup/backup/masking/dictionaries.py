@@ -44,11 +44,20 @@ def make_words(kind: str, locales: Sequence[str], seed: int, encoding: str) -> l
     :param seed: chooses them, and their order.
     :param encoding: of the database, as PostgreSQL names it; words that it cannot hold are left out.
     """
-    found = list(_fakes(kind, locales, seed, encoding)) or list(_fakes(kind, ["en_US"], seed, encoding))
-    found = list(dict.fromkeys(found))[:SIZE]
+    found = _distinct(_fakes(kind, locales, seed, encoding)) or _distinct(_fakes(kind, ["en_US"], seed, encoding))
     shuffled = random.Random(seed)  # noqa: S311  the seed is the secret
     shuffled.shuffle(found)
     return [found[number % len(found)] for number in range(SIZE)]
+
+
+def _distinct(words: Iterable[str]) -> list[str]:
+    """Return the first :data:`SIZE` that differ; Faker makes no more than these take."""
+    found: dict[str, None] = {}
+    for word in words:
+        found[word] = None
+        if len(found) == SIZE:
+            break
+    return list(found)
 
 
 def _fakes(kind: str, locales: Sequence[str], seed: int, encoding: str) -> Iterable[str]:
