@@ -15,18 +15,27 @@ LONGEST = timedelta(days=36_525)
 _SHOWN = 200
 
 
-def check_span(name: str, value: object) -> timedelta:
+def require_timedelta(name: str, value: object) -> timedelta:
     """Return a timedelta that a parameter has.
 
-    :raises ConfigurationError: something else, not above zero, or longer than :data:`LONGEST`.
+    :raises ConfigurationError: something else.
     """
     if not isinstance(value, timedelta):
         raise _invalid(name, value, "Use a datetime.timedelta.")
-    if not timedelta(0) < value <= LONGEST:
-        raise ConfigurationError(
-            f"invalid {parameter(name)} {value}", hint="Use a span above 0 and of at most 100 years."
-        )
     return value
+
+
+def check_span(name: str, value: object) -> timedelta:
+    """Return a timedelta that is a span of time: above zero, and at most :data:`LONGEST`.
+
+    :raises ConfigurationError: something else.
+    """
+    span = require_timedelta(name, value)
+    if not timedelta(0) < span <= LONGEST:
+        raise ConfigurationError(
+            f"invalid {parameter(name)} {span}", hint="Use a span above 0 and of at most 100 years."
+        )
+    return span
 
 
 def seconds(name: str, value: object) -> float:

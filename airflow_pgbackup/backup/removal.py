@@ -17,7 +17,7 @@ from airflow_pgbackup.repository.catalogue import PIN_FILE, Backup, Leftover, re
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of, manifest_key
 from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest
-from airflow_pgbackup.time_spans import check_span
+from airflow_pgbackup.time_spans import require_timedelta
 from airflow_pgbackup.wording import parameter
 
 GRACE = timedelta(hours=24)
@@ -36,7 +36,7 @@ def check_grace(grace: timedelta) -> None:
 
     :raises ConfigurationError: not a timedelta, or shorter than :data:`LEAST_GRACE`.
     """
-    if check_span("grace", grace) < LEAST_GRACE:
+    if require_timedelta("grace", grace) < LEAST_GRACE:
         raise ConfigurationError(
             f"invalid {parameter('grace')} {grace}",
             hint=f"Give at least {LEAST_GRACE}: a shorter grace period deletes files of a running dump.",

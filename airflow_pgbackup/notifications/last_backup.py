@@ -12,6 +12,7 @@ from airflow_pgbackup.errors import PgBackupError
 from airflow_pgbackup.notifications.targets import Target
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.time_spans import LONGEST
 
 if TYPE_CHECKING:
     from airflow_pgbackup.repository.base import Repository
@@ -131,7 +132,7 @@ def _series(repository: Repository, target: Target, now: datetime, *, sets: bool
 
     found: dict[str, Any] = freshness(
         repository=repository,
-        rules=FreshnessRules(max_age=timedelta.max, minimum_level="integrity", max_drop=None),
+        rules=FreshnessRules(max_age=LONGEST, minimum_level="integrity", max_drop=None),
         series=SeriesSelection(
             server=target.server, databases=target.databases, cluster=target.cluster, scopes=target.scopes
         ),
@@ -161,7 +162,7 @@ def _sets(repository: Repository, target: Target, now: datetime) -> list[LastBac
     from airflow_pgbackup.backup.set_freshness import judge_sets
     from airflow_pgbackup.backup.set_members import SetMembers
 
-    found = judge_sets(repository, target.server, timedelta.max, now, SetMembers(repository, now=now))
+    found = judge_sets(repository, target.server, LONGEST, now, SetMembers(repository, now=now))
     return _worst_first(_of_set(each.as_json(now), now) for each in found)
 
 

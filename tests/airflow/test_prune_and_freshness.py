@@ -373,11 +373,11 @@ def test_example_deletes_nothing_while_no_good_backups_arrive(
     assert "the newest backup verified at archive" in stale(run)
     assert len(ids(backed_up)) == 4
     assert run.results["sweep"]["leftovers"] == []  # it is not a day old
-    monkeypatch.setattr("airflow_pgbackup.backup.removal.LEAST_GRACE", timedelta(microseconds=1))
+    monkeypatch.setattr("airflow_pgbackup.backup.removal.LEAST_GRACE", timedelta(0))
     run = run_case(f"""
         PgBackupPruneOperator(
             task_id="sweep", repository={backed_up.uri!r}, sweep_only=True, delete=True,
-            grace=timedelta(microseconds=1),
+            grace=timedelta(0),
         )
         """)
     assert run.states == {"sweep": "success"}, run.output

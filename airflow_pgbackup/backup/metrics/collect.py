@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.metrics.exposition import Family
 from airflow_pgbackup.backup.series_reader import SeriesReader, rows_of
@@ -27,6 +27,7 @@ from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogu
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import LEVELS, Series, encode_segment
 from airflow_pgbackup.repository.state import STATES
+from airflow_pgbackup.time_spans import LONGEST
 
 _HELP = {
     "pgbackup_repository_listed_timestamp_seconds": "When the repository was read.",
@@ -133,7 +134,7 @@ def _of_verified(evidence: Evidence | None, labels: dict[str, str]) -> _Samples:
 
 def _of_sets(repository: Repository, members: SetMembers, now: datetime) -> _Samples:
     samples: _Samples = []
-    for one in judge_sets(repository, None, timedelta.max, now, members):
+    for one in judge_sets(repository, None, LONGEST, now, members):
         labels = {"series": f"{encode_segment(one.server)}/@sets", "server": one.server}
         whole = one.newest_whole
         samples.append(("pgbackup_complete_set_timestamp_seconds", labels, _unix(whole.started_at) if whole else 0))

@@ -292,8 +292,8 @@ def test_uploads_of_a_killed_dump_are_swept(s3: S3Server, monkeypatch: pytest.Mo
         client.upload_part(Bucket=bucket, Key=key, UploadId=upload["UploadId"], PartNumber=1, Body=b"x")
     assert run(repository)["leftovers"] == []
     # Nobody can wait for an hour here.
-    monkeypatch.setattr("airflow_pgbackup.backup.removal.LEAST_GRACE", timedelta(microseconds=1))
-    result = run(repository, grace=timedelta(microseconds=1))
+    monkeypatch.setattr("airflow_pgbackup.backup.removal.LEAST_GRACE", timedelta(0))
+    result = run(repository, grace=timedelta(0))
     assert [one["key"] for one in result["leftovers"]] == ["prod/app/20200101T000000Z-000000/app.dump"]
     left = {upload["Key"] for upload in client.list_multipart_uploads(Bucket=bucket)["Uploads"]}
     assert left == {"pg/prod/app/somebody.bin", "other/x.bin"}
