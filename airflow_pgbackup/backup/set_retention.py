@@ -33,6 +33,7 @@ class ServerSets:
     listed: Mapping[str, Sequence[ListedSet]]
     newest_complete: dict[str, BackupSet] = field(default_factory=dict)
     newest_whole: dict[str, BackupSet] = field(default_factory=dict)
+    _newest_backup: dict[Series, datetime] = field(default_factory=dict)
     _contents: dict[str, BackupSet | None] = field(default_factory=dict)
 
     @classmethod
@@ -45,11 +46,13 @@ class ServerSets:
         *,
         complete: bool,
         stored_by: datetime | None = None,
+        all_servers: bool = False,
     ) -> ServerSets:
         """List the sets of the servers of a catalogue, and find the newest complete ones of each.
 
         :param complete: the catalogue has all series of its servers; otherwise the backups of others are read.
         :param stored_by: ignore sets of which a file was stored after this.
+        :param all_servers: also list the sets of servers without any backup.
         """
         there = {(backup.series, backup.id) for backup in catalogue.backups}
         known = catalogue.by_series()
@@ -59,12 +62,19 @@ class ServerSets:
             expected = [one for one in members if complete or one.parsed_series in known]
             return all((one.parsed_series, one.id) in there for one in expected) and reader.are_usable(members)
 
-        servers = {series.server for series in known}
-        listed = {
-            server: [one for one in list_sets(repository, server) if stored_by is None or one.stored_at <= stored_by]
-            for server in sorted(servers)
-        }
+        servers = sorted({series.server for series in known})
+        every = (
+            list_sets(repository) if all_servers else [one for name in servers for one in list_sets(repository, name)]
+        )
+        listed: dict[str, list[ListedSet]] = {server: [] for server in servers}
+        for one in every:
+            if stored_by is None or one.stored_at <= stored_by:
+                listed.setdefault(one.server, []).append(one)
         found = cls(repository, now, note, listed)
+        for backup in catalogue.backups:
+            if backup.started_at <= now + SKEW:
+                newest = found._newest_backup.get(backup.series, backup.started_at)
+                found._newest_backup[backup.series] = max(newest, backup.started_at)
         for server, sets in found.listed.items():
             for one in sets:
                 content = found._read(one) if one.started_at <= now + SKEW else None
@@ -119,13 +129,24 @@ class ServerSets:
         return next((content for one in past if (content := self._read(one)) is not None), None)
 
     def dropped(self, series: Collection[Series]) -> set[Series]:
-        """Return the series of databases that were not on their server when its newest complete set was made."""
-        return {
-            one
-            for server, newest in self.newest_complete.items()
-            for one in series
-            if one.server == server and one.database and one.database not in _names(newest)
-        }
+        """Return the series of databases that were not on their server when its newest complete set was made.
+
+        A database that a newer set names, even as missing, exists, as does one with a newer backup. If a newer set
+        cannot be read, nothing is known to be dropped.
+        """
+        found = set[Series]()
+        for server, newest in self.newest_complete.items():
+            names: set[str | None] | None = _names(newest)
+            for one in self.listed[server]:
+                if names is None or one.started_at <= newest.started_at:
+                    break
+                if one.started_at <= self.now + SKEW:
+                    content = self._read(one)
+                    names = None if content is None else names | _names(content)
+            if names is not None:
+                absent = {one for one in series if one.server == server and one.database and one.database not in names}
+                found |= {one for one in absent if self._newest_backup.get(one, newest.started_at) <= newest.started_at}
+        return found
 
     def gone_since(self, series: Collection[Series]) -> dict[Series, list[datetime]]:
         """Return, for the series of databases that were in a set and no longer exist, when complete sets of the server

@@ -7,8 +7,10 @@ the one that was rehearsed last, which are often the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from typing import NamedTuple
 
 from airflow_pgbackup.backup.overview.model import (
     LIMIT,
@@ -57,9 +59,13 @@ def overview(
     notes: list[str] = []
     catalogue = read_catalogue(repository)
     listed = catalogue.by_series()
-    sets = ServerSets.of(repository, catalogue, now, notes.append, complete=True)
+    sets = ServerSets.of(repository, catalogue, now, notes.append, complete=True, all_servers=True)
+    newest = {server: content for server in sets.listed if (content := sets.newest(server)) is not None}
+    stored = {(backup.series, backup.id) for backup in catalogue.backups}
+    missing = {series: lack for content in newest.values() for series, lack in _missing_of(content, stored, notes)}
     dropped = sets.dropped(listed)
-    kept, gone = sets.kept(), sets.gone_since(listed)
+    unknown = len(notes)
+    kept, gone = sets.kept(), sets.gone_since(listed)  # which may read, and note, sets of long ago
 
     def judge(item: tuple[Series, list[Backup]]) -> SeriesStatus:
         cancel.check()
@@ -68,21 +74,22 @@ def overview(
         expiring = None
         if target.policy is not None:
             expiring = sum(not decision.keep for decision in plan(backups, target.policy, now, kept, gone))
-        return _Judge(repository, series, target, now).judge(backups, series in dropped, expiring)
+        status = _Judge(repository, series, target, now).judge(backups, series in dropped, expiring)
+        lack = missing.get(series)
+        if lack and not any(one.started_at >= lack.since for one in backups):
+            return replace(status, reason=f"{status.reason}; {lack.reason}")
+        return status
 
     with request_threads(THREADS) as pool:
         series = list(pool.map(judge, listed.items()))
-    newest = {server: content for server in sets.listed if (content := sets.newest(server)) is not None}
-    for content in newest.values():
-        for missing, reason in _missing_of(content, notes):
-            if missing not in listed:
-                series.append(_without_backup(missing, targets.of(missing), reason))
+    series += [_without_backup(one, targets.of(one), lack) for one, lack in missing.items() if one not in listed]
     return Overview(
         uri=repository.uri,
         now=now,
         series=tuple(sorted(series, key=badness)),
         sets=tuple(_of_sets(sets, server) for server in newest),
         notes=tuple(notes[:_MOST_NOTES]),
+        unknown=unknown,
     )
 
 
@@ -166,10 +173,26 @@ def _level(evidence: Evidence | None) -> str:
     return (evidence and evidence.backup.level) or "no level"
 
 
-def _missing_of(content: BackupSet, notes: list[str]) -> Iterator[tuple[Series, str]]:
-    """Yield the series that a set lacks, each with the reason; add notes of those whose names no series can have."""
+class _Lack(NamedTuple):
+    """Why the newest backup set, which was started then, has no backup of a series."""
+
+    since: datetime
+    reason: str
+
+
+def _missing_of(
+    content: BackupSet, stored: Collection[tuple[Series, str]], notes: list[str]
+) -> Iterator[tuple[Series, _Lack]]:
+    """Yield the series of which a set has no backup, or one that is not stored any more, each with the reason.
+
+    Add notes of those whose names no series can have.
+    """
+    lacks = f"the newest backup set of {content.server} lacks it"
+    for member in content.members:
+        if (member.parsed_series, member.id) not in stored:
+            yield member.parsed_series, _Lack(content.started_at, f"{lacks}: backup {member.id} does not exist")
     if content.globals_missing:
-        yield Series(content.server, None, "globals"), content.globals_missing
+        yield Series(content.server, None, "globals"), _Lack(content.started_at, f"{lacks}: {content.globals_missing}")
     for absent in content.missing[:_MOST_MISSING]:
         series = Series(content.server, absent.database)
         try:
@@ -177,18 +200,18 @@ def _missing_of(content: BackupSet, notes: list[str]) -> Iterator[tuple[Series, 
         except ConfigurationError as error:
             notes.append(f"backup set {content.id} of {content.server} lacks a database: {error.message}")
         else:
-            yield series, absent.reason
+            yield series, _Lack(content.started_at, f"{lacks}: {absent.reason}")
     if (more := len(content.missing) - _MOST_MISSING) > 0:
         notes.append(f"backup set {content.id} of {content.server} lacks {more} more databases")
 
 
-def _without_backup(series: Series, target: Target, reason: str) -> SeriesStatus:
+def _without_backup(series: Series, target: Target, lack: _Lack) -> SeriesStatus:
     return SeriesStatus(
         series=series.path,
         server=series.server,
         database=series.database or f"@{series.kind}",
         status="no backup",
-        reason=f"the newest backup set of {series.server} lacks it: {reason}",
+        reason=lack.reason,
         max_age=target.max_age.total_seconds(),
         level=target.level,
     )

@@ -121,6 +121,7 @@ class Overview:
     :param now: when it was read.
     :param series: worst first.
     :param notes: what could not be read, for people.
+    :param unknown: how many notes are about sets that may name databases without a backup.
     """
 
     uri: str
@@ -128,6 +129,7 @@ class Overview:
     series: tuple[SeriesStatus, ...]
     sets: tuple[SetStatus, ...]
     notes: tuple[str, ...] = ()
+    unknown: int = 0
 
     @property
     def in_danger(self) -> tuple[SeriesStatus, ...]:
@@ -148,6 +150,8 @@ class Overview:
 def by_database(series: Iterable[SeriesStatus]) -> list[SeriesStatus]:
     """Return one status for each database, the best of those in several repositories: a copy restores it, too.
 
+    A database is dropped only if no repository knows it as one that exists.
+
     :return: worst first: what is not fine, without any verified backup first.
     """
     best: dict[str, SeriesStatus] = {}
@@ -156,10 +160,10 @@ def by_database(series: Iterable[SeriesStatus]) -> list[SeriesStatus]:
     return sorted(best.values(), key=badness)
 
 
-def _distance(one: SeriesStatus) -> tuple[bool, bool, float]:
+def _distance(one: SeriesStatus) -> tuple[bool, bool, bool, float]:
     """Return how far a series is from being restorable."""
     age = -one.verified.started_at.timestamp() if one.verified else 0.0
-    return not one.fine, one.verified is None, age
+    return one.status == "dropped", not one.fine, one.verified is None, age
 
 
 def badness(one: SeriesStatus) -> tuple[object, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from honest import write_backup
 from nights import NOW, fail, night
 
-from airflow_pgbackup.backup.overview import Overview, Target, Targets, overview
+from airflow_pgbackup.backup.overview import Overview, Target, Targets, overview, series_detail
 from airflow_pgbackup.backup.overview.model import LIMIT, by_database, sentence
 from airflow_pgbackup.errors import ConfigurationError, RepositoryNotFound
 from airflow_pgbackup.repository.base import Repository
@@ -147,6 +148,49 @@ def test_globals_that_no_set_has_are_missed(repository: Repository) -> None:
     assert "1 cannot: prod/@globals (no backup)" in found.sentence
 
 
+def test_a_server_without_any_backup_is_shown(repository: Repository) -> None:
+    write_backup(repository, Series("shop", "orders"), NOW - HOUR)
+    night(repository, 0, missing=("accounts", "leads"))
+    found = see(repository)
+    assert statuses(found) == {"accounts": "no backup", "leads": "no backup", "orders": "restorable"}
+    assert [(one.server, one.status) for one in found.sets] == [("prod", "partial")]
+    assert found.sentence.startswith("1 of 3 databases")
+
+
+def test_a_database_whose_backups_were_all_removed_is_shown(repository: Repository, tmp_path: Path) -> None:
+    member, _ = night(repository, 0, "app", "crm").databases
+    shutil.rmtree(tmp_path / "pg" / backup_folder(member.parsed_series, member.id))
+    found = see(repository)
+    assert statuses(found) == {"app": "no backup", "crm": "restorable"}
+    assert f"backup {member.id} does not exist" in found.in_danger[0].reason
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["partial", "damaged"])
+def test_a_database_that_a_newer_set_misses_is_not_dropped(
+    repository: Repository, tmp_path: Path, damaged: bool
+) -> None:
+    night(repository, 3, "app", "web")
+    night(repository, 2, "web")
+    newest = night(repository, 0, "web", missing=("app",))
+    if damaged:
+        (tmp_path / "pg" / newest.location / newest.name.file).write_bytes(b"{}")
+    found = see(repository)
+    assert statuses(found) == {"app": "late", "web": "restorable"}
+    if not damaged:
+        assert found.in_danger[0].reason.endswith("lacks it: no backup was made")
+    (row,) = [each for each in found.series if each.database == "app"]
+    target = Target(policy=Policy(keep_last=1))
+    detail = series_detail(repository=repository, series=Series("prod", "app"), target=target, now=NOW)
+    assert (detail.status.status, row.status) == ("late", "late")
+
+
+def test_a_database_with_a_newer_backup_than_the_complete_set_is_not_dropped(repository: Repository) -> None:
+    night(repository, 3, "web")
+    night(repository, 2, "web")
+    add(repository, "app", 30 * HOUR, "archive-pass")
+    assert statuses(see(repository)) == {"app": "late", "web": "late"}
+
+
 @pytest.mark.parametrize("name", ["caf\udce9", "a\0b", "名" * 60], ids=["not UTF-8", "NUL", "long"])
 def test_an_odd_name_in_a_set_hides_nothing(repository: Repository, name: str) -> None:
     night(repository, 0, "app", missing=("new", name))
@@ -187,6 +231,19 @@ def test_a_database_with_a_copy_counts_once(repository: Repository, tmp_path: Pa
     assert sentence(best, NOW).startswith("1 of 3 databases can be restored to a point less than 26 h old; 2 cannot: ")
 
 
+def test_a_database_is_dropped_only_if_it_is_dropped_everywhere(repository: Repository, tmp_path: Path) -> None:
+    copies = open_repository(f"file://{tmp_path / 'copies'}")
+    copies.init()
+    night(repository, 9, "app", "web")
+    night(repository, 0, "web")
+    add(copies, "app", 5 * DAY, "archive-fail")
+    for every in ([*see(repository).series, *see(copies).series], [*see(copies).series, *see(repository).series]):
+        assert [(one.database, one.status) for one in by_database(every)] == [
+            ("app", "failed"),
+            ("web", "restorable"),
+        ]
+
+
 def test_files_of_any_size_are_not_read(repository: Repository, tmp_path: Path) -> None:
     add(repository, "app", 2 * HOUR, "archive-pass")
     huge = add(repository, "app", HOUR, "archive-pass")
@@ -223,3 +280,6 @@ def test_a_set_that_cannot_be_read_is_noted(repository: Repository, tmp_path: Pa
     assert statuses(found) == {"app": "restorable"}
     assert found.sets == ()
     assert "cannot be read" in found.notes[0]
+    assert found.unknown == 1
+    night(repository, 0, "app")
+    assert see(repository).unknown == 0  # a newer set says all

@@ -126,6 +126,16 @@ def test_a_database_that_is_excluded_or_failed_is_not_dropped(here: Repository) 
     assert len(backups(here, "crm")) == len(backups(here, "excluded")) == 3, "no later set is complete"
 
 
+def test_a_database_that_a_newer_set_misses_was_not_dropped(here: Repository) -> None:
+    for number in (9, 8, 7):
+        night(here, number, "app", "crm")
+    for number in (6, 5, 4, 3, 2):
+        night(here, number, "app")
+    night(here, 0, "app", missing=("crm",))
+    run(here, Policy(keep_daily=3))
+    assert len(backups(here, "crm")) == 3
+
+
 def test_a_prune_of_some_series_removes_no_set(here: Repository) -> None:
     for number in (2, 1, 0):
         night(here, number, "app", "crm")
