@@ -116,6 +116,8 @@ class PgBackupReportOperator(PgBackupOperator):
 
         danger = len(found.in_danger) + len(found.unread)
         state = f"{danger} in danger" if danger else "all restorable" if found.all_restorable else "no backup"
+        if not danger and found.unknown:
+            state = "not all known"
         subject = f"{self.subject}: {state}"
         with PrivateDirectory(run.settings.temp_dir) as directory:
             files = []

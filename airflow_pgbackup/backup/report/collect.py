@@ -97,9 +97,15 @@ class Report:
 
     @property
     def all_restorable(self) -> bool:
-        """Whether every repository was read and every database can be restored. Not if there is no backup at all."""
+        """Whether every repository was read and every database can be restored. Not if there is no backup at all, or
+        if a set that could not be read may name more databases."""
         some = any(one.status == "restorable" for one in self._databases)
-        return some and not self.in_danger and not self.unread
+        return some and not self.in_danger and not self.unread and not self.unknown
+
+    @property
+    def unknown(self) -> int:
+        """How many notes are about backup sets that may name databases without a backup."""
+        return sum(each.overview.unknown for each in self.repositories if each.overview is not None)
 
     @property
     def unread(self) -> tuple[RepositoryReport, ...]:

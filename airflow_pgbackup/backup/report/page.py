@@ -38,6 +38,7 @@ def as_text(report: Report) -> list[str]:
         lines += more(each)
         if numbers := sets(each):
             lines.append(f"  backup sets: {numbers}")
+        lines += [f"  note: {cut(note)}" for note in each.overview.notes]
     if open_points := not_proven(report):
         lines += ["", "Not proven:", *(f"  {point}" for point in open_points)]
     return lines
@@ -62,9 +63,10 @@ def not_proven(report: Report) -> list[str]:
     undecided = sum(one.not_proven for one in series)
     unseen = sum(one.unverified for one in series)
     unrehearsed = sum(not one.rehearsals for one in series)
-    unread = len(report.unread)
+    unread, unknown = len(report.unread), report.unknown
     points = (
         (unread, f"{counted(unread, 'repository', 'repositories')} could not be read: their backups are unknown"),
+        (unknown, f"{counted(unknown, 'note')} on backup sets: other databases may have no backup"),
         (failed, f"{counted(failed, 'backup')} failed verification"),
         (undecided, f"{counted(undecided, 'backup')} could not be verified: the result is not proven"),
         (unseen, f"{counted(unseen, 'backup')} not verified"),

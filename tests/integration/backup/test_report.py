@@ -100,6 +100,21 @@ def test_a_set_whose_record_cannot_be_read_is_not_complete(repository: Repositor
     assert (each.complete_sets, each.damaged_sets, each.partial_sets) == (0, 1, 1)
 
 
+def test_a_newest_set_that_cannot_be_read_is_noted(repository: Repository) -> None:
+    night(repository, 1, "app")
+    made = night(repository, 0, "app")
+    path = repository.local_path(f"{made.location}/{made.name.file}")
+    assert path is not None
+    path.write_bytes(b"{}")
+    found = see(repository)
+    assert not found.in_danger
+    assert not found.all_restorable
+    assert "#1a6334" not in as_html(found).split("<table")[0]
+    for text in ("\n".join(as_text(found)), as_html(found)):
+        assert f"backup set {made.location} cannot be read" in text
+        assert "1 note on backup sets: other databases may have no backup" in text
+
+
 def test_a_repository_that_cannot_be_read(repository: Repository, tmp_path: Path) -> None:
     add(repository, "app", HOUR, "archive-pass")
     lost = open_repository(f"file://{tmp_path / 'unmounted'}")
