@@ -17,7 +17,7 @@ from airflow_pgbackup.plugin.forms import Chosen
 from airflow_pgbackup.repository.catalogue import find_backup
 
 FOUND: Cache[bool] = Cache()
-"""Which backups were found in their repositories, for a minute."""
+"""Which backups were found in their repositories, for a minute: an older answer never counts."""
 
 Body = Annotated[bytes | None, Depends(forms.read_body)]
 
@@ -69,9 +69,10 @@ async def _find(chosen: Chosen) -> None:
     source = chosen.source
     key = *source.place, chosen.series, chosen.id
     reading = await FOUND.get(key, lambda: _holds(chosen), lane=source.place)
-    if reading.value is None and reading.problem is not None:
+    known = reading.value is not None and not reading.old
+    if not known and reading.problem is not None:
         raise Refused(502, reading.problem.message, reading.problem.hint or "Check that the repository can be reached.")
-    if reading.value is None:
+    if not known:
         raise Refused(504, f"{source.uri} has not answered yet", "Press the button again in a minute.")
     if not reading.value:
         raise forms.unknown()

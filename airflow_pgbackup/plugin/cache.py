@@ -1,8 +1,8 @@
 """Cache what the page has read for a minute, so that Airflow's own pages never wait for a repository.
 
 Repositories are read in threads of this module, one at a time for each, never in those in which Airflow answers its own
-requests. A page waits for the first reading until a few seconds after that began; one that finds an old reading shows
-it, while the next is on its way.
+requests. A page waits for the first reading until a few seconds after that began. One that finds a reading of the last
+minutes shows it, while the next is on its way. For one that finds an older reading, the next is as the first.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 LIFETIME = 60.0
 """Seconds for which a reading is shown without another."""
+OLDEST = 300.0
+"""Seconds for which a reading of an overview is shown without waiting for the next."""
 AFTER_A_PROBLEM = 10.0
 """Seconds before a failed reading is retried. If the attempt took longer than this, the wait is as long as the attempt,
 so that a repository that does not answer occupies a thread at most half of the time."""
@@ -44,13 +46,25 @@ class Reading(Generic[T]):
     :param age: of the value, seconds.
     :param problem: why the last attempt failed.
     :param running: whether it is being read now.
-    :param running_for: seconds since that began."""
+    :param running_for: seconds since that began.
+    :param old: whether the value is older than a page may show without a remark: there is no newer one yet."""
 
     value: T | None
     age: float
     problem: PgBackupError | None
     running: bool
     running_for: float = 0.0
+    old: bool = False
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether there is a value, but the repository could not be read again."""
+        return self.value is not None and (self.old or self.problem is not None)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a page should ask again soon, because what it needs is being read."""
+        return self.running and (self.value is None or self.old)
 
     @property
     def reload_after(self) -> int:
@@ -83,6 +97,7 @@ class Cache(Generic[T]):
     """Readings by a key.
 
     :param lifetime, patience: seconds, see :data:`LIFETIME` and :data:`PATIENCE`.
+    :param oldest: seconds, see :data:`OLDEST`; by default the lifetime.
     :param threads: of each lane.
     :param bounded: visitors choose the keys; False: they come from the configuration, and all are kept.
     """
@@ -92,10 +107,12 @@ class Cache(Generic[T]):
         *,
         lifetime: float = LIFETIME,
         patience: float = PATIENCE,
+        oldest: float | None = None,
         threads: int = THREADS,
         bounded: bool = True,
     ) -> None:
         self._lifetime, self._patience, self._bounded = lifetime, patience, bounded
+        self._oldest = lifetime if oldest is None else oldest
         self._lock = threading.Lock()
         self._entries: dict[object, _Entry[T]] = {}
         self._threads = threads
@@ -104,19 +121,26 @@ class Cache(Generic[T]):
     async def get(self, key: object, read: Callable[[], T], *, lane: object = None) -> Reading[T]:
         """Return what was read last, and have it read again if that is older than the lifetime.
 
+        If nothing was read yet, or too long ago, wait for the reading as long as the patience allows.
+
         :param read: called in a thread of this cache.
         :param lane: where readings may wait for each other, such as their repository: one that does not answer holds up
             no other. Lanes come from the configuration, never from visitors.
         """
+        asked = time.monotonic()
         entry, future = self._start(key, read, lane)
-        if entry.value is None and future is not None:
+        if future is not None and self._is_missing(entry, asked):
             left = entry.began + self._patience - time.monotonic()
             await asyncio.wait([asyncio.wrap_future(future)], timeout=max(0.0, left))
         with self._lock:
             now = time.monotonic()
             running = entry.is_waiting
             since = now - entry.began if running else 0.0
-            return Reading(entry.value, now - entry.valued, entry.problem, running, since)
+            old = entry.valued < asked and entry.value is not None and self._is_missing(entry, now)
+            return Reading(entry.value, now - entry.valued, entry.problem, running, since, old)
+
+    def _is_missing(self, entry: _Entry[T], now: float) -> bool:
+        return entry.value is None or now - entry.valued > self._oldest
 
     def _start(self, key: object, read: Callable[[], T], lane: object) -> tuple[_Entry[T], Future[None] | None]:
         now = time.monotonic()
@@ -135,7 +159,7 @@ class Cache(Generic[T]):
             if entry.finished is None or now - entry.finished > lifetime:
                 waiting = sum(one.is_waiting for one in self._entries.values() if one.lane == lane)
                 if self._bounded and waiting > MOST_WAITING:
-                    if entry.value is None:
+                    if self._is_missing(entry, now):
                         entry.problem = _BUSY
                     return entry, None
                 entry.read = read

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +16,7 @@ from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 
 from airflow_pgbackup.backup.overview import BackupDetail, SeriesDetail, backup_detail, series_detail
+from airflow_pgbackup.backup.overview.model import aged
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.plugin import formats
 from airflow_pgbackup.plugin.cache import Cache, Reading
@@ -41,7 +44,9 @@ async def series_page(repository: str = "", series: str = "") -> HTMLResponse:
         lambda: series_detail(repository=source.open(), series=parsed, target=target),
         lane=source.place,
     )
-    found = _value(reading)
+    found: SeriesDetail | None = _value(reading)
+    if found:
+        found = replace(found, status=aged(found.status, datetime.now(timezone.utc)))
     title = f"{parsed.server}/{parsed.database or '@' + parsed.kind}"
     return render(
         "series.html", title=title, source=source, reading=reading, detail=found, trends=_trends(found) if found else []

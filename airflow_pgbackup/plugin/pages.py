@@ -13,14 +13,14 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from airflow_pgbackup.backup.overview import Overview, SeriesStatus, overview
-from airflow_pgbackup.backup.overview.model import STATUSES, by_database, sentence
+from airflow_pgbackup.backup.overview.model import STATUSES, aged, badness, by_database, sentence
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError
 from airflow_pgbackup.plugin import formats
-from airflow_pgbackup.plugin.cache import Cache, Reading
+from airflow_pgbackup.plugin.cache import OLDEST, Cache, Reading
 from airflow_pgbackup.plugin.charts import Trend, trend
 from airflow_pgbackup.plugin.sources import Source, read_sources
 
-OVERVIEWS: Cache[Overview] = Cache(threads=8, bounded=False)
+OVERVIEWS: Cache[Overview] = Cache(threads=8, bounded=False, oldest=OLDEST)
 """The overviews of the repositories, for all requests of this process. Most threads wait for a store."""
 
 MOST_ROWS = 500
@@ -93,11 +93,12 @@ async def overview_page(find: str = "") -> HTMLResponse:
     # At the same time, so that several repositories that do not answer cost the patience of one.
     readings = await asyncio.gather(*(OVERVIEWS.get(one.place, _read(one)) for one in sources))
     find = find.strip()[:_LONGEST_FIND]
-    sections = [_section(source, reading, find) for source, reading in zip(sources, readings, strict=True)]
+    now = datetime.now(timezone.utc)
+    sections = [_section(source, reading, find, now) for source, reading in zip(sources, readings, strict=True)]
     read = [section.overview for section in sections if section.overview]
-    every = by_database(one for found in read for one in found.series)
-    waiting = [one.reading.reload_after for one in sections if one.reading.running and one.overview is None]
-    now = min((found.now for found in read), default=datetime.now(timezone.utc))
+    every = by_database(aged(one, now) for found in read for one in found.series)
+    waiting = [one.reading.reload_after for one in sections if one.reading.awaited]
+    doubtful = [one.reading.age for one in sections if one.reading.doubtful]
     return await asyncio.to_thread(  # hundreds of rows
         render,
         "overview.html",
@@ -106,19 +107,22 @@ async def overview_page(find: str = "") -> HTMLResponse:
         sentence=sentence(every, now) if read else None,
         good=any(one.status == "restorable" for one in every)
         and all(one.fine for one in every)
-        and len(read) == len(sections),
+        and len(read) == len(sections)
+        and not doubtful
+        and not any(found.unknown for found in read),
+        read_ago=max(doubtful, default=None),
         reload_after=min(waiting, default=None),
-        now=now,
         find=find,
     )
 
 
-def _section(source: Source, reading: Reading[Overview], find: str) -> _Section:
+def _section(source: Source, reading: Reading[Overview], find: str, now: datetime) -> _Section:
     if reading.value is None:
         return _Section(source, reading, (), 0)
     wanted = find.casefold()
-    series = [one for one in reading.value.series if wanted in f"{one.server}/{one.database}".casefold()]
-    rows = tuple(_row(source, one, reading.value.now) for one in series[:MOST_ROWS])
+    every = sorted((aged(one, now) for one in reading.value.series), key=badness)
+    series = [one for one in every if wanted in f"{one.server}/{one.database}".casefold()]
+    rows = tuple(_row(source, one, now) for one in series[:MOST_ROWS])
     return _Section(source, reading, rows, len(series) - len(rows))
 
 

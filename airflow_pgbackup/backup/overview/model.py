@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from airflow_pgbackup.backup.freshness_rules import hours
@@ -164,6 +164,19 @@ def _distance(one: SeriesStatus) -> tuple[bool, bool, bool, float]:
     """Return how far a series is from being restorable."""
     age = -one.verified.started_at.timestamp() if one.verified else 0.0
     return one.status == "dropped", not one.fine, one.verified is None, age
+
+
+def aged(one: SeriesStatus, now: datetime) -> SeriesStatus:
+    """Return a status as it is at a later time: by then, the newest verified backup may be older than the target."""
+    if one.status != "restorable" or one.verified is None:
+        return one
+    age, allowed = now - one.verified.started_at, timedelta(seconds=one.max_age)
+    if age <= allowed:
+        return one
+    status = "failed" if one.newest is not None and one.newest.state == "failed" else "late"
+    return replace(
+        one, status=status, reason=f"the newest verified backup is {span(age)} old, more than {span(allowed)}"
+    )
 
 
 def badness(one: SeriesStatus) -> tuple[object, ...]:

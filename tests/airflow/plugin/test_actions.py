@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,7 +17,7 @@ import pytest
 from fastapi.testclient import TestClient
 from honest import write_backup
 
-from airflow_pgbackup.plugin import PREFIX, actions, csrf, forms
+from airflow_pgbackup.plugin import PREFIX, actions, cache, csrf, forms
 from airflow_pgbackup.plugin.cache import Cache
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series
@@ -292,6 +294,22 @@ def test_a_backup_that_the_repository_does_not_list(
     assert "there is no such backup" in words(answer)
     assert "<script>alert" not in answer.text
     assert runs() == []
+
+
+def test_a_backup_that_was_removed_since_the_last_action(
+    visitor: Visitor, backup: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(cache, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    first, second = form(visitor("user"), backup), form(visitor("user"), backup)
+    assert post(visitor("user"), first).status_code == 303
+    shutil.rmtree(tmp_path / "pg" / "prod" / "app" / backup)
+    clock[0] += 3600
+    assert post(visitor("user"), second).status_code == 404
+    (tmp_path / "pg").rename(tmp_path / "unmounted")
+    clock[0] += 3600
+    assert post(visitor("user"), second).status_code == 502
+    assert len(runs()) == 1
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
-from honest import verification_of, write_backup
+from honest import verification_of, write_backup, write_verification
 from nights import night
 
 from airflow_pgbackup.backup.pin import pin
-from airflow_pgbackup.plugin import PREFIX, details
+from airflow_pgbackup.plugin import PREFIX, cache, details
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series, VerificationName, backup_folder
 from airflow_pgbackup.repository.manifest import Encryption, Manifest
@@ -70,6 +71,28 @@ def test_a_series_over_time(visitor: Visitor, repository: Repository, monkeypatc
     assert "last 1/2" in words(rows[0])
     assert "5.0 s" in words(rows[0])
     assert "Rows: from 7 to 7" in text
+
+
+def test_a_backup_that_failed_meanwhile_is_not_shown_as_verified(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(cache, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    made = add(repository, HOUR, "archive-pass")
+    assert 'class="lead good"' in get(visitor, backup_path(made))
+    write_verification(repository, made, "archive", "fail", NOW)
+    clock[0] += 120
+    assert "This backup failed verification." in words(get(visitor, backup_path(made)))
+    write_verification(repository, made, "archive", "pass", NOW + timedelta(seconds=1))
+    clock[0] += 120
+    page = get(visitor, backup_path(made))
+    assert 'class="lead good"' in page
+    assert "read at 20" in words(page)
+    (tmp_path / "pg").rename(tmp_path / "unmounted")
+    clock[0] += 7200
+    page = get(visitor, backup_path(made))
+    assert 'class="lead bad"' in page
+    assert "may have failed a verification or been removed since it was read 2 h 0 min ago" in words(page)
 
 
 def test_without_retention_the_page_says_so(visitor: Visitor, repository: Repository) -> None:

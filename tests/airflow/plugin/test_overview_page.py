@@ -8,14 +8,16 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
 from honest import write_backup
+from nights import night
 
-from airflow_pgbackup.plugin import PREFIX, BackupsPlugin, pages
+from airflow_pgbackup.plugin import PREFIX, BackupsPlugin, cache, pages
 from airflow_pgbackup.plugin.cache import Cache
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series
@@ -243,6 +245,30 @@ def test_a_fleet_gives_repositories_and_targets(
     assert "keeps all 1" in text
 
 
+@pytest.mark.parametrize("how", ["another connection", "a slash", "named beside the fleet"])
+def test_a_server_has_the_target_of_its_fleet_wherever_it_is_shown(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
+) -> None:
+    write_backup(repository, Series("crm", "app"), NOW - 10 * HOUR)
+    erp = {"another connection": "aws_conn_id: other", "a slash": f"repository: '{repository.uri}/'"}.get(how, "")
+    (tmp_path / "fleet.yaml").write_text(
+        f"""
+        defaults: {{repository: "{repository.uri}", retention: {{keep_last: 1}}}}
+        servers:
+          crm: {{freshness: {{schedule: "@daily", max_age: 6h}}}}
+          erp: {{{erp}}}
+        """
+    )
+    if how != "named beside the fleet":
+        monkeypatch.delenv("PGBACKUP_PAGE_REPOSITORIES")
+    monkeypatch.setenv("PGBACKUP_PAGE_FLEET", str(tmp_path / "fleet.yaml"))
+    page = see(visitor)
+    text = words(page)
+    assert "0 of 1 database can be restored to a point less than 6 h old; 1 cannot: crm/app" in text
+    assert page.count("<h2") == (2 if how == "another connection" else 1)
+    assert "keeps all 1" in text
+
+
 def test_a_slow_repository_is_read_once_and_the_page_says_so(
     visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +328,54 @@ def test_a_reading_that_fails_leaves_the_last_one_in_view(
         assert datetime.now(timezone.utc) < limit
     assert "1 of 1 database can be restored" in words(page)
     assert "The data below was read" in page
+    assert 'class="lead bad"' in page
+
+
+def test_backups_age_while_their_repository_cannot_be_read(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(repository, "app", HOUR, "archive-pass")
+    see(visitor)
+    monkeypatch.setattr(pages, "datetime", SimpleNamespace(now=lambda zone: datetime.now(zone) + 2 * DAY))
+    page = see(visitor)
+    assert "0 of 1 database can be restored" in words(page)
+    assert "late the newest verified backup is 49 h old, more than 26 h" in words(page)
+
+
+def test_a_reading_of_long_ago_is_not_shown_without_its_age(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    clock, go, read = [1000.0], threading.Event(), pages.overview
+    monkeypatch.setattr(cache, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    add(repository, "app", HOUR, "archive-pass")
+    assert 'class="lead good"' in see(visitor)
+    clock[0] += 3 * 86400
+    add(repository, "crm", HOUR, "archive-fail")
+    assert "1 of 2 databases can be restored" in words(see(visitor)), "it waited for a new reading"
+
+    def slow(**arguments: Any) -> Any:
+        assert go.wait(240)
+        return read(**arguments)
+
+    monkeypatch.setattr(pages, "overview", slow)
+    monkeypatch.setattr(pages.OVERVIEWS, "_patience", 0.2)
+    clock[0] += 3 * 86400
+    page = see(visitor)
+    assert "This was read 72 h 0 min ago." in words(page)
+    assert 'http-equiv="refresh"' in page
+    go.set()
+
+
+def test_a_page_is_not_green_if_a_set_may_name_other_databases(visitor: Visitor, repository: Repository) -> None:
+    add(repository, "app", HOUR, "archive-pass")
+    night(repository, 1, "app")
+    made = night(repository, 0, "app")
+    path = repository.local_path(f"{made.location}/{made.name.file}")
+    assert path is not None
+    path.write_bytes(b"{}")
+    assert 'class="lead bad"' in see(visitor)
 
 
 def test_a_defect_is_in_the_log_and_not_on_the_page(
