@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,12 +66,14 @@ def read_sources() -> list[Source]:
     default = Target(
         max_age=timedelta(seconds=given.page_max_age), level=given.page_level, policy=_policy(given.page_retention)
     )
-    found: list[tuple[str, str | None, Targets]] = []
-    uris = given.page_repositories.replace(",", " ").split()
-    found += [(uri, given.page_aws_conn_id or None, Targets(default)) for uri in uris]
-    if given.page_fleet:
-        found += _of_fleet(Path(given.page_fleet), default)
-    return [Source(number, *one) for number, one in enumerate(found)]
+    places = [(uri, given.page_aws_conn_id or None) for uri in given.page_repositories.replace(",", " ").split()]
+    fleet = _read_fleet(Path(given.page_fleet), default) if given.page_fleet else _Fleet({}, {})
+    # One repository may be written in several ways, and be named by a fleet and beside it.
+    every = {(plain_uri(uri), aws_conn_id): (uri, aws_conn_id) for uri, aws_conn_id in reversed(places + fleet.places)}
+    return [
+        Source(number, uri, aws_conn_id, Targets(default, fleet.rules(uri)))
+        for number, (uri, aws_conn_id) in enumerate(reversed(every.values()))
+    ]
 
 
 def _policy(text: str) -> Policy | None:
@@ -85,7 +87,25 @@ def _policy(text: str) -> Policy | None:
         raise ConfigurationError(f"setting page_retention is invalid: {error}", hint=hint) from None
 
 
-def _of_fleet(path: Path, default: Target) -> Iterable[tuple[str, str | None, Targets]]:
+@dataclass(frozen=True)
+class _Fleet:
+    """What a fleet's mapping says.
+
+    :param servers: the target of each server, with the retention that the page knows by default.
+    :param stored: that of each server in each repository, by its plain URI, with its retention there.
+    """
+
+    servers: dict[str, Target]
+    stored: dict[str, dict[str, Target]]
+    places: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def rules(self, uri: str) -> tuple[tuple[Callable[[Series], bool], Target], ...]:
+        """Return the targets of the servers in a repository, also of those that the fleet does not back up to it."""
+        here = self.servers | self.stored.get(plain_uri(uri), {})
+        return tuple((_of_server(name), one) for name, one in here.items())
+
+
+def _read_fleet(path: Path, default: Target) -> _Fleet:
     from airflow_pgbackup.pipelines.fleet.read import read_fleet
 
     try:
@@ -95,16 +115,20 @@ def _of_fleet(path: Path, default: Target) -> Iterable[tuple[str, str | None, Ta
             f"cannot read the fleet's mapping {path}: {error.strerror}",
             hint=f"Check {setting('page_fleet')}: the API server reads this file.",
         ) from None
-    repositories: dict[tuple[str, str | None], dict[str, Target]] = {}
+    fleet = _Fleet({}, {})
+
+    def add(uri: str, aws_conn_id: str | None, name: str, target: Target) -> None:
+        fleet.places.append((uri, aws_conn_id))
+        fleet.stored.setdefault(plain_uri(uri), {}).setdefault(name, target)
+
     for name, server in servers.items():
-        where = str(server.repository), server.aws_conn_id
-        repositories.setdefault(where, {})[name] = _target(server, server.retention, default)
+        target = _target(server, server.retention, default)
+        fleet.servers[name] = replace(target, policy=default.policy)
+        add(str(server.repository), server.aws_conn_id, name, target)
         if server.upload_to is not None:
-            copies = str(server.upload_to), server.upload_aws_conn_id
             target = _target(server, server.upload_retention or server.retention, default)
-            repositories.setdefault(copies, {})[name] = target
-    for (uri, aws_conn_id), targets in repositories.items():
-        yield uri, aws_conn_id, Targets(default, tuple((_of_server(name), one) for name, one in targets.items()))
+            add(str(server.upload_to), server.upload_aws_conn_id, name, target)
+    return fleet
 
 
 def _target(server: Server, retention: object, default: Target) -> Target:
