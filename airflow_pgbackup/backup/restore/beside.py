@@ -18,7 +18,7 @@ from airflow_pgbackup.backup.databases.sessions import fetch_value, session, tra
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.archive import ArchiveLoader, OpenArchive, is_about_database, open_archive
-from airflow_pgbackup.backup.restore.beside_selection import select_tables
+from airflow_pgbackup.backup.restore.beside_selection import foreign_partitions, left_out_partition, select_tables
 from airflow_pgbackup.backup.restore.beside_tables import (
     MovedTable,
     analyze_tables,
@@ -26,14 +26,14 @@ from airflow_pgbackup.backup.restore.beside_tables import (
     move_tables,
 )
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
-from airflow_pgbackup.backup.restore.new_database import create_like, drop_public_schema
+from airflow_pgbackup.backup.restore.new_database import create_like, prepare_public_schema
 from airflow_pgbackup.backup.restore.noted_transaction import noted_transaction
 from airflow_pgbackup.backup.restore.plan import Loader, check_versions
 from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest, require_may_create, state_in_errors
 from airflow_pgbackup.backup.restore.script import open_script
 from airflow_pgbackup.errors import ConfigurationError, RestoreError, ToolError
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
-from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, Toc
+from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, Toc, TocEntry
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.definitions.identifiers import quoted
@@ -43,6 +43,7 @@ from airflow_pgbackup.postgres.tools.process import run_tool
 from airflow_pgbackup.private_directory import PrivateDirectory
 
 LEFT_OUT = "foreign keys, triggers, rules, policies, extended statistics and privileges"
+_MAY_TOUCH_OTHERS = frozenset({"FK CONSTRAINT", "TRIGGER", "RULE", "POLICY", "ROW SECURITY"})
 _ALONE = {"no_owner": True, "no_privileges": True, "no_tablespaces": True}
 
 
@@ -75,13 +76,14 @@ def _open(request: RestoreRequest, schema: str, checked: Checked, server: Server
         yield open_script(request.run, checked, RestoreOptions(), server)
         return
 
-    with open_archive(
-        request.run,
-        checked,
-        RestoreOptions(**_ALONE),  # type: ignore[arg-type]
-        server,
-        lambda entries: select_tables(entries, options.tables, options.schemas, schema),
-    ) as loader:
+    def select(entries: list[TocEntry]) -> list[TocEntry]:
+        selected = select_tables(entries, options.tables, options.schemas, schema)
+        for name in foreign_partitions(entries, selected):
+            request.run.warn(left_out_partition(name))
+        return selected
+
+    alone = RestoreOptions(**_ALONE)  # type: ignore[arg-type]
+    with open_archive(request.run, checked, alone, server, select) as loader:
         yield loader
 
 
@@ -119,7 +121,7 @@ class _BesideRestore:
             new = create_like(
                 run, temporary, self._loader.properties, encoding=request.manifest.source.encoding, exactly=False
             )
-            public_exists = drop_public_schema(run, new, makes_public=self._loader.makes_public)
+            public_exists = prepare_public_schema(run, new, self._loader.public)
             self._loader.load(new, single_transaction=False, public_exists=public_exists)
             with session(new, run.cancel) as connection:
                 tables, lost = move_tables(connection, request.options.tables, request.options.schemas, schema)
@@ -138,7 +140,7 @@ class _BesideRestore:
     def _dump(self, params: ConnectionParams, file: Path) -> Toc:
         """Dump the new schema.
 
-        :raises RestoreError: the dump contains what is not in the schema.
+        :raises RestoreError: the dump contains what is not in the schema, or what touches other tables.
         """
         run = self._run
         client = choose_client(self._server.version_num, client_dirs=run.settings.client_dirs)
@@ -153,6 +155,8 @@ class _BesideRestore:
             inside = entry.schema == self._schema or (entry.kind, entry.name) == ("SCHEMA", self._schema)
             if not (inside or entry.kind in SETTING_KINDS or is_about_database(entry)):  # the last are not restored
                 raise RestoreError(f'{entry.label} is not in schema "{self._schema}"', hint=_REPORT)
+            if entry.kind in _MAY_TOUCH_OTHERS:
+                raise RestoreError(f"{entry.label} could change other tables", hint=_REPORT)
         return toc
 
     def _finish(self, outcome: RestoreOutcome, tables: list[MovedTable], *, objects: int) -> None:

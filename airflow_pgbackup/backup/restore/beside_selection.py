@@ -109,10 +109,23 @@ def _chosen(entries: Sequence[TocEntry], tables: Sequence[str], schemas: Collect
             ends = _ends(entry, by_id)
             child = {n for n in ends if (by_id[n].schema, by_id[n].name) == (entry.schema, entry.name)}
             if (ends - child) & chosen:
-                more |= child - chosen
+                more |= {n for n in child - chosen if by_id[n].kind == "TABLE"}
         if not more:
             return chosen
         chosen |= more
+
+
+def foreign_partitions(entries: Sequence[TocEntry], selected: Sequence[TocEntry]) -> list[str]:
+    """Return the foreign tables that are partitions of the selected tables, which are left out."""
+    by_id = {entry.dump_id: entry for entry in entries}
+    tables = {entry.dump_id for entry in selected if entry.kind == "TABLE"}
+    attached = [_ends(entry, by_id) for entry in entries if entry.kind == "TABLE ATTACH"]
+    foreign = {n for ends in attached if ends & tables for n in ends if by_id[n].kind == "FOREIGN TABLE"}
+    return sorted(f"{by_id[number].schema}.{by_id[number].name}" for number in foreign)
+
+
+def left_out_partition(table: str) -> str:
+    return f"foreign table {table} is left out, a partition of a restored table: its rows are on another server"
 
 
 def require_one(table: str, schemas: Sequence[str]) -> None:
@@ -134,7 +147,7 @@ def require_one(table: str, schemas: Sequence[str]) -> None:
 
 def _ends(entry: TocEntry, by_id: dict[int, TocEntry]) -> set[int]:
     """Return the tables, or the indexes, that a TABLE ATTACH or INDEX ATTACH ties together."""
-    kinds = ("TABLE",) if entry.kind == "TABLE ATTACH" else ("INDEX", "CONSTRAINT")
+    kinds = ("TABLE", "FOREIGN TABLE") if entry.kind == "TABLE ATTACH" else ("INDEX", "CONSTRAINT")
     return {number for number in entry.depends_on if number in by_id and by_id[number].kind in kinds}
 
 

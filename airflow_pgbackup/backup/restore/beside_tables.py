@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, fetch_value, translated_errors
-from airflow_pgbackup.backup.restore.beside_selection import own_schema, require_one
+from airflow_pgbackup.backup.restore.beside_selection import left_out_partition, own_schema, require_one
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.definitions.identifiers import quoted
 from airflow_pgbackup.postgres.sql.anybytes import encoded
@@ -41,17 +41,24 @@ WITH RECURSIVE moved(oid, root) AS (
      WHERE c.relname = ANY(%s) AND c.relkind IN ('r', 'p') AND c.oid >= 16384 AND (n.nspname = ANY(%s) OR %s)
     UNION
     SELECT i.inhrelid, false FROM moved JOIN pg_inherits AS i ON i.inhparent = moved.oid
-      JOIN pg_class AS c ON c.oid = i.inhrelid WHERE c.relispartition)
+      JOIN pg_class AS c ON c.oid = i.inhrelid WHERE c.relispartition AND c.relkind IN ('r', 'p'))
 SELECT moved.oid, n.nspname, c.relname, bool_and(moved.root),
        c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = moved.oid)
   FROM moved JOIN pg_class AS c ON c.oid = moved.oid JOIN pg_namespace AS n ON n.oid = c.relnamespace
  GROUP BY moved.oid, n.nspname, c.relname, c.relkind ORDER BY 2, 3
 """
 
+_FOREIGN = """
+SELECT i.inhrelid::regclass::text FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+ WHERE c.relispartition AND c.relkind = 'f' AND i.inhparent = ANY(%s) ORDER BY 1
+"""
+
 # Each query returns statements. regclass is qualified, as the session's search_path is empty.
+# Foreign keys are dropped from all tables: a partition keeps that of its parent when it is detached, and a foreign key
+# that references its parent prevents that.
 _DETACH = (
     """SELECT format('ALTER TABLE %%s DROP CONSTRAINT %%I', conrelid::regclass, conname) FROM pg_constraint
-        WHERE contype = 'f' AND conparentid = 0 AND conrelid = ANY(%s)""",
+        WHERE contype = 'f' AND conparentid = 0""",
     """SELECT format('DROP TRIGGER %%I ON %%s', tgname, tgrelid::regclass) FROM pg_trigger
         WHERE NOT tgisinternal AND tgparentid = 0 AND tgrelid = ANY(%s)""",
     """SELECT format('DROP RULE %%I ON %%s', rulename, ev_class::regclass) FROM pg_rewrite WHERE ev_class = ANY(%s)""",
@@ -85,7 +92,7 @@ def move_tables(
     """Move tables and their partitions into a new schema, without foreign keys, triggers, rules and policies.
 
     :param schemas: of the tables; empty for any.
-    :return: the tables, and a line for each default that they lost too.
+    :return: the tables, and a line for each default that they lost too, and for each partition that is left out.
     :raises OptionError: a table does not exist, or two would have the same name.
     :raises ConfigurationError: the schema exists.
     :raises RestoreError: a statement failed.
@@ -105,7 +112,7 @@ def move_tables(
             statements = fetch_column(connection, query.encode(), [oids] * query.count("%s)"))
             for statement in statements:
                 connection.execute(encoded(statement))
-        lost = []
+        lost = [left_out_partition(name) for name in fetch_column(connection, _FOREIGN, [oids])]
         for table, column in connection.execute(_DEFAULTS, [oids, oids]).fetchall():
             connection.execute(encoded(f"ALTER TABLE {table} ALTER {quoted(column)} DROP DEFAULT"))
             lost.append(f"column {column} of {table} is restored without its default, a sequence of another table")

@@ -168,3 +168,38 @@ def test_a_schema_that_appears_during_the_restore(server18: PostgresServer, shop
         beside(shop, "parent", into="recovered", log=say)
     assert failed.value.hint == "Choose another name: the schema was created during the restore."
     assert value(live, "select count(*) from pg_class where relnamespace = 'recovered'::regnamespace") == 0
+
+
+@pytest.mark.parametrize("format", ["custom", "plain"])
+@pytest.mark.parametrize("table", ["ev_1", "rp_1", "rp"])
+def test_one_partition_of_tables_with_foreign_keys(
+    format: str, table: str, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    """A detached partition keeps the foreign key of its parent, unless that is dropped from the parent."""
+    live = fresh_database(
+        server18,
+        None,
+        "create table cust (id int primary key)",
+        "create table ev (id int, cust int references cust) partition by range (id)",
+        "create table ev_1 partition of ev for values from (0) to (10)",
+        "create table rp (id int primary key) partition by range (id)",
+        "create table rp_1 partition of rp for values from (0) to (10)",
+        "create table refers (id int references rp)",
+        "create foreign data wrapper unreachable",
+        "create server elsewhere foreign data wrapper unreachable",
+        "create table rf (id int) partition by range (id)",
+        "create foreign table rf_2 partition of rf for values from (10) to (20) server elsewhere",
+        "insert into cust values (1)",
+        "insert into ev values (1, 1)",
+        "insert into rp values (1)",
+        "insert into refers values (1)",
+    )
+    repository = local(tmp_path / "repository")
+    dumped = backup(live, repository, format=format), repository, live
+    keys = "select string_agg(conrelid::regclass || conname, ',' order by oid) from pg_constraint where contype = 'f'"
+    before = value(live, keys)
+    options = {"tables": [table, "rf"]}
+    result = restored(*dumped, mode="into_existing", options=options, target={"into_schema": "new"})
+    assert value(live, keys) == before
+    assert value(live, f"select count(*) from new.{table}") == 1
+    assert [one for one in result["warnings"] if "foreign table public.rf_2 is left out" in one]
