@@ -17,7 +17,7 @@ from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.archive import ArchiveLoader, read_archive
 from airflow_pgbackup.backup.restore.context import RestoreContext
-from airflow_pgbackup.backup.restore.new_database import drop_public_schema
+from airflow_pgbackup.backup.restore.new_database import prepare_public_schema
 from airflow_pgbackup.backup.subset import Subset
 from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -122,7 +122,7 @@ class SectionLoader:
 
         :raises ToolError: an entry failed.
         """
-        public_exists = drop_public_schema(self._run, params, makes_public=self._pre_data.makes_public)
+        public_exists = prepare_public_schema(self._run, params, self._pre_data.public)
         self._load(self._pre_data, params, public_exists=public_exists)
 
     def load_rows(self, params: ConnectionParams) -> None:

@@ -33,6 +33,7 @@ from airflow_pgbackup.postgres.archive.checked_blocks import check_blocks, check
 from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, Toc, TocEntry, read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, is_standard_comment, statements
+from airflow_pgbackup.postgres.definitions.public_schema import PublicSchema
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.definitions.transaction_control import check_entries
 from airflow_pgbackup.postgres.options import RestoreOptions
@@ -136,8 +137,12 @@ class ArchiveLoader:
         return dataclasses.replace(found, owner=self._options.role) if self._options.no_owner else found
 
     @cached_property
-    def makes_public(self) -> bool:
-        return any(map(_creates_public, self.entries))
+    def public(self) -> PublicSchema | None:
+        """How the archive creates schema public; None if it does not."""
+        options = self._options
+        for entry in filter(_creates_public, self.entries):
+            return PublicSchema(options.role if options.no_owner else entry.owner or options.role)
+        return None
 
     def check_names(self, *, required: bool) -> None:
         """Check that the archive has what the options name; log a warning if not.

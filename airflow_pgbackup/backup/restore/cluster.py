@@ -16,7 +16,7 @@ from airflow_pgbackup.backup.databases.temporary_database import TemporaryDataba
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.access import give_access
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
-from airflow_pgbackup.backup.restore.new_database import apply_statements, create_like, drop_public_schema
+from airflow_pgbackup.backup.restore.new_database import apply_statements, create_like, prepare_public_schema
 from airflow_pgbackup.backup.restore.noted_transaction import noted_transaction
 from airflow_pgbackup.backup.restore.plan import check_versions
 from airflow_pgbackup.backup.restore.preconditions import has_public_schema, require_empty
@@ -203,7 +203,7 @@ class _ClusterRestore:
         if params is None:
             encoding = self._request.manifest.source.encoding
             params = create_like(run, temporary, properties, encoding=encoding, exactly=False)
-            part.public_exists = drop_public_schema(run, params, makes_public=part.section.makes_public)
+            part.public_exists = prepare_public_schema(run, params, self._loader.public_of(part.number))
         with self._noted(part, params, state):
             self._loader.run_part(stream, params, single_transaction=part.single_transaction)
         if part.existing:

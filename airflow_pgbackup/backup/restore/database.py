@@ -20,7 +20,7 @@ from airflow_pgbackup.backup.restore.new_database import (
     apply_statements,
     count_contents,
     create_like,
-    drop_public_schema,
+    prepare_public_schema,
     read_properties,
 )
 from airflow_pgbackup.backup.restore.noted_transaction import noted_transaction
@@ -235,7 +235,7 @@ class _DatabaseRestore:
         exactly, encoding = self._target.mode != "create", self._request.manifest.source.encoding
         while True:
             new = create_like(run, temporary, properties, encoding=encoding, exactly=exactly)
-            public_exists = drop_public_schema(run, new, makes_public=loader.makes_public)
+            public_exists = prepare_public_schema(run, new, loader.public)
             try:
                 loader.load(new, single_transaction=self._strategy.single_transaction, public_exists=public_exists)
             except (ToolKilled, DeadlineExceeded):

@@ -21,6 +21,8 @@ from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.connection.server_errors import server_message
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, DatabaseStatement
 from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, quoted
+from airflow_pgbackup.postgres.definitions.public_schema import PublicSchema
+from airflow_pgbackup.postgres.sql.anybytes import encoded
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.process import run_tool
 from airflow_pgbackup.wording import parameter
@@ -31,6 +33,7 @@ _REFUSED = (
     f"database yourself and restore into it with {parameter('mode', 'into_empty')}, which applies none of them."
 )
 _QUIET_SECONDS = 5.0  # the longest wait for the sessions of pg_restore and psql to end
+_IS_SUPERUSER = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
 _TOOL_SESSIONS = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE application_name = %s"
 
 
@@ -111,19 +114,31 @@ def apply_statements(run: RestoreContext, params: ConnectionParams, statements: 
                 apply_statement(connection, statement, params.dbname, run.warn)
 
 
-def drop_public_schema(run: RestoreContext, params: ConnectionParams, *, makes_public: bool) -> bool:
-    """Drop schema public of a new database if the dump creates it.
+def prepare_public_schema(run: RestoreContext, params: ConnectionParams, public: PublicSchema | None) -> bool:
+    """Prepare schema public of a new database for a dump that creates it.
 
-    :return: whether the database has a schema public now.
+    The schema is kept with the privileges that initdb gave it, because the dump contains only those that differ. Its
+    owner and comment become those that it has after CREATE SCHEMA.
+
+    :param public: how the dump creates the schema; None if it does not.
+    :return: whether the database has a schema public now, so that the dump must not create it.
     """
-    if not makes_public:
+    if public is None:
         return True
+    owner = "CURRENT_USER" if public.owner is None else quoted(public.owner)
     with session(params, run.cancel) as connection:
         try:
-            connection.execute("DROP SCHEMA public")
-        except psycopg.errors.InsufficientPrivilege:
-            return True
-    return False
+            if public.anew:
+                connection.execute("DROP SCHEMA public")
+                return False
+            with connection.transaction():
+                connection.execute(encoded(f"ALTER SCHEMA public OWNER TO {owner}"))
+                if fetch_value(connection, _IS_SUPERUSER):  # for others, a restore skips the standard comment
+                    connection.execute("COMMENT ON SCHEMA public IS NULL")
+        except psycopg.errors.InsufficientPrivilege as error:
+            if public.owner is not None:
+                run.warn(f"schema public does not get the owner {public.owner}: {server_message(error)}")
+    return True
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,13 @@ from airflow_pgbackup.errors import OptionError, ToolError
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, is_standard_comment
+from airflow_pgbackup.postgres.definitions.public_schema import PublicSchema, drops_with_privileges
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.definitions.script_scan import (
     ScriptSummary,
     SectionTracker,
     database_statement,
+    drops_public,
     makes_public,
     scan_script,
     sets_new_timeout,
@@ -80,8 +82,14 @@ class ScriptLoader:
         return self.contents.sections[0].properties
 
     @property
-    def makes_public(self) -> bool:
-        return self.contents.sections[0].makes_public
+    def public(self) -> PublicSchema | None:
+        return self.public_of(0)
+
+    def public_of(self, number: int) -> PublicSchema | None:
+        """Return how the script creates schema public of a database; None if it does not."""
+        section = self.contents.sections[number]
+        anew = drops_with_privileges(section.drops_public, self.contents.dumped_by)
+        return PublicSchema(section.public_owner, anew) if section.makes_public else None
 
     def fall_back_to_one_job(self) -> bool:
         """Return False: psql always uses one job."""
@@ -137,7 +145,7 @@ class ScriptLoader:
 
         def route(event: Event) -> int | None:
             number = tracker.section_of(event)
-            return None if number is None or self._is_skipped(event, *how(number)) else number
+            return None if number is None or self._is_skipped(event, number, *how(number)) else number
 
         with self._open() as source:
             yield ScriptFilter(source, route)
@@ -158,14 +166,16 @@ class ScriptLoader:
                 single_transaction=single_transaction,
             )
 
-    def _is_skipped(self, event: Event, single_transaction: bool, public_exists: bool) -> bool:
+    def _is_skipped(self, event: Event, number: int, single_transaction: bool, public_exists: bool) -> bool:
         """Return whether psql must skip a statement: it concerns the database itself, or its object exists already."""
         if not isinstance(event, Statement) or event.words[:1] == (b"INSERT",):
             return False
-        if makes_public(event):
-            if public_exists:
-                self._run.say("skipping CREATE SCHEMA public, as the schema already exists")
-            return public_exists
+        if makes_public(event) or (drops_public(event) and self.contents.sections[number].makes_public):
+            public = self.public_of(number)
+            if skipped := public_exists and not (public and public.anew):
+                action = "CREATE" if makes_public(event) else "DROP"
+                self._run.say(f"skipping {action} SCHEMA public, as the schema already exists")
+            return skipped
         text = event.text.decode("utf-8", "replace")
         return (
             (sets_new_timeout(event) and not has_transaction_timeout(self._server.major))

@@ -123,12 +123,13 @@ class DatabaseStatements:
 
     :ivar found: them, in the order of the dump.
     :ivar creator: the role that creates the database, with ``--use-set-session-authorization``.
+    :ivar session: the role that the last such statement set.
     """
 
     def __init__(self) -> None:
         self.found: list[DatabaseStatement] = []
         self.creator: str | None = None
-        self._session: str | None = None
+        self.session: str | None = None
         self._scope = GrantorScope()
 
     def add(self, text: str, about: DatabaseStatement | None) -> None:
@@ -140,11 +141,11 @@ class DatabaseStatements:
             role, first = ended
             self.found[first:] = [grant.made_by(role) for grant in self.found[first:]]
         if text.startswith("SET SESSION AUTHORIZATION "):
-            self._session = session_owner(text)
+            self.session = session_owner(text)
         if about:
             self.found.append(about)
             if about.creates:
-                self.creator = self._session
+                self.creator = self.session
 
     def add_other(self) -> None:
         """Take what is no such statement, such as rows of a table."""

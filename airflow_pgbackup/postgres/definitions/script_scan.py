@@ -33,6 +33,7 @@ from airflow_pgbackup.postgres.sql.statement import excerpt
 _HEAD = b"-- PostgreSQL database dump"
 _END = b"-- PostgreSQL database dump complete"
 _DUMPED_FROM = re.compile(rb"-- Dumped from database version (\d{1,4})")
+_DUMPED_BY = re.compile(rb"-- Dumped by pg_dump version (\d{1,4})")
 _SECTION = 2048  # bytes of an empty section in memory
 CREATE_PUBLIC = (b"CREATE SCHEMA public;", b'CREATE SCHEMA "public";')
 _DROP_PUBLIC = re.compile(rb'DROP SCHEMA (?:IF EXISTS )?"?public"?;')
@@ -47,6 +48,7 @@ class ScriptSection:
     :ivar objects: number of statements that create or alter objects.
     :ivar tables: number of COPY statements.
     :ivar makes_public: the section has CREATE SCHEMA public.
+    :ivar public_owner: the role that does it, with ``--use-set-session-authorization``.
     :ivar drops_public: it has DROP SCHEMA public before.
     :ivar transaction: what is wrong with its first statement that begins or ends a transaction, and that pg_dump never
         writes; '' if it has none.
@@ -60,6 +62,7 @@ class ScriptSection:
     tables: int = 0
     rows: int = 0
     makes_public: bool = False
+    public_owner: str | None = None
     drops_public: bool = False
     drops: bool = False
     transaction: str = ""
@@ -96,6 +99,7 @@ class ScriptSummary:
     :ivar cluster: pg_dumpall wrote it.
     :ivar globals: statements before the first database: roles, tablespaces. They may contain password hashes.
     :ivar dumped_from: major version of the dumped server; 0 if the script has none, as with globals only.
+    :ivar dumped_by: major version of pg_dump; 0 as with `dumped_from`.
     :ivar new_timeout: the script has ``SET transaction_timeout``, which servers before 17 do not know.
     :ivar style: how it is written.
     :ivar bytes: size of the script.
@@ -105,6 +109,7 @@ class ScriptSummary:
     globals: list[str] = field(default_factory=list, repr=False)
     sections: list[ScriptSection] = field(default_factory=list)
     dumped_from: int = 0
+    dumped_by: int = 0
     new_timeout: bool = False
     style: DumpStyle = field(default_factory=DumpStyle)
     bytes: int = 0
@@ -170,6 +175,8 @@ class _Scan:
         if isinstance(event, Comment):
             if match := _DUMPED_FROM.match(event.text):
                 self._found.dumped_from = max(self._found.dumped_from, int(match[1]))
+            elif match := _DUMPED_BY.match(event.text):
+                self._found.dumped_by = max(self._found.dumped_by, int(match[1]))
             elif section and (header := object_header(self._decoder.text(event.text))):
                 self._found.style.add_owner(header[3])
                 self._add_names(section, header[2] or "", section.schemas.comment)
@@ -222,8 +229,9 @@ class _Scan:
             section.objects += 1
         self._found.new_timeout |= sets_new_timeout(statement)
         section.transaction = section.transaction or _foreign_transaction(statement)
-        section.makes_public |= makes_public(statement)
-        section.drops_public |= _DROP_PUBLIC.match(statement.text) is not None
+        if makes_public(statement):
+            section.makes_public, section.public_owner = True, section.about.session
+        section.drops_public |= drops_public(statement)
         section.drops |= not about and first == (b"DROP",) and b"EXISTS" not in statement.words
         self._add_names(section, text, section.requirements.add, section.schemas.statement)
         section.requirements.add_locks(statement.words)
@@ -250,6 +258,11 @@ def database_statement(text: str, statement: Statement) -> DatabaseStatement | N
 def makes_public(statement: Statement) -> bool:
     """Return whether a statement is CREATE SCHEMA public."""
     return statement.text in CREATE_PUBLIC
+
+
+def drops_public(statement: Statement) -> bool:
+    """Return whether a statement is DROP SCHEMA public."""
+    return _DROP_PUBLIC.match(statement.text) is not None
 
 
 def is_setup(statement: Statement) -> bool:

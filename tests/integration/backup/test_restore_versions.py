@@ -141,10 +141,39 @@ def test_schema_public_of_a_selected_dump_is_no_collision(
             assert counts(target) == ROWS
             assert value(target, "select obj_description('public'::regnamespace)") == "ours"
             left_out = [line for line in log if line.startswith("skipping ")]
-            assert len(left_out) == (1 if mode == "into_empty" else 0)
+            assert len(left_out) == 1
         finally:
             with server18.params.connect() as session:
                 session.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(target.dbname)))
+
+
+PUBLIC = "select nspowner::regrole, nspacl, obj_description(oid) from pg_namespace where nspname = 'public'"
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        (),
+        ("revoke usage on schema public from public", "comment on schema public is null"),
+        (f'alter schema public owner to "{OWNER}"', 'grant usage on schema public to "the ""reader"""'),
+    ],
+    ids=["of initdb", "revoked", "owner"],
+)
+def test_schema_public_of_a_selected_dump_has_its_privileges(
+    statements: tuple[str, ...], server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    """pg_dump writes only those that differ from the ones of initdb."""
+    make_roles(server18)
+    repository = local(tmp_path)
+    source = fresh_database(server18, None, "create table t (a int)", *statements)
+    with source.connect() as session:
+        expected = session.execute(PUBLIC).fetchone()
+    for format, options in (("custom", {}), ("plain", {"clean": True, "if_exists": True}), ("plain", {})):
+        reference = backup(source, repository, format=format, schemas=["public"], **options)
+        target = fresh_database(server18)
+        restored(reference, repository, target, mode="replace")
+        with target.connect() as session:
+            assert session.execute(PUBLIC).fetchone() == expected, (format, options)
 
 
 def test_restore_by_an_unprivileged_role(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
