@@ -12,6 +12,11 @@ from airflow_pgbackup.repository.layout import LEVELS
 from airflow_pgbackup.repository.manifest import Manifest
 
 _ORDER = (DROPPED, ADDED, CHANGED)
+_LEAVE_OUT_ROWS = (
+    *("exclude_table_data", "exclude_table_data_and_children", "filters", "sections", "extra_args"),
+    *("no_data", "schema_only", "statistics_only", "no_unlogged_table_data", "load_via_partition_root"),
+)
+_NAMED = 5
 _COUNTING = LEVELS[LEVELS.index("archive") :]
 
 
@@ -21,16 +26,20 @@ class Counted:
 
     :ivar digests: of the rows, None where there is none.
     :ivar source: who counted them.
+    :ivar complete: a table that is not in it does not exist: the options of the dump leave out no rows.
     """
 
     rows: Mapping[Table, int]
     digests: Mapping[Table, str | None]
     source: str
+    complete: bool = True
 
 
 def counted(evidence: Evidence, manifest: Manifest) -> Counted | None:
     """Return the rows of a backup: as the newest verification of level archive or restore read them in the artifact,
     else as they were counted in the source. None where neither was done."""
+    # The options of an adopted dump are not known.
+    complete = "adopted_from" not in manifest.origin and not any(map(manifest.options.get, _LEAVE_OUT_ROWS))
     looks = [each for each in evidence.verifications if each.level in _COUNTING and each.tables]
     looks = [each for each in looks if each.result == "pass"] or looks
     if looks:
@@ -41,10 +50,11 @@ def counted(evidence: Evidence, manifest: Manifest) -> Counted | None:
             # --load-via-partition-root dumps a partitioned table in several blocks, whose digests cannot be combined.
             digests[table] = each.sha256 if table not in rows else None
             rows[table] = rows.get(table, 0) + each.rows
-        return Counted(rows, digests, f"verification {looks[-1].level} of {looks[-1].finished_at:%Y-%m-%d %H:%M}Z")
+        source = f"verification {looks[-1].level} of {looks[-1].finished_at:%Y-%m-%d %H:%M}Z"
+        return Counted(rows, digests, source, complete)
     if manifest.source_rows is not None:
         counts: dict[Table, int] = {(None, each.schema, each.name): each.rows for each in manifest.source_rows}
-        return Counted(counts, {}, "counted in the source")
+        return Counted(counts, {}, "counted in the source", complete)
     return None
 
 
@@ -84,6 +94,13 @@ def compare_tables(
     there = [frozenset(rows.rows) if rows else frozenset() for rows in (old, new)]
     if len(known) == 2:
         there = [tables | toc.tables for tables, toc in zip(there, known, strict=True)]
+    elif unknown := _unknown(there, before, after):
+        for id, tables in zip(ids, unknown, strict=True):
+            if tables:
+                names = ", ".join(sorted(".".join(filter(None, table)) for table in tables)[:_NAMED])
+                more = f" and {len(tables) - _NAMED} more" if len(tables) > _NAMED else ""
+                skipped.append(NotCompared(f"{names}{more}", f"may exist in {id}, which leaves out rows of tables"))
+        there = [tables - unknown[0] - unknown[1] for tables in there]
     changes = []
     for table in there[0] | there[1]:
         change = _compare(table, there, old, new, sizes)
@@ -91,6 +108,20 @@ def compare_tables(
             changes.append(change)
     changes.sort(key=_size_of_change)
     return Tables(tuple(changes), len(there[0] | there[1]) - len(changes), tuple(skipped))
+
+
+def _unknown(
+    there: list[frozenset[Table]], *sides: tuple[Counted | None, Contents | str]
+) -> tuple[frozenset[Table], ...]:
+    """Return, for each of the two backups, the tables of the other one that it may have without rows."""
+    found = []
+    for (rows, toc), own, other in zip(sides, there, reversed(there), strict=True):
+        missing = other - own
+        if isinstance(toc, Contents):
+            found.append(missing & toc.tables)
+        else:
+            found.append(frozenset() if rows and rows.complete else missing)
+    return tuple(found)
 
 
 def _compare(

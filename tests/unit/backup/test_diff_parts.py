@@ -78,6 +78,24 @@ def brief(found: Tables) -> list[tuple[str, str, int | None, int | None]]:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
+def test_a_table_whose_rows_the_options_leave_out_is_not_dropped() -> None:
+    before, after = rows(film=3, audit=2), replace(rows(film=3), complete=False)
+    found = tables(before, after)
+    assert (brief(found), found.unchanged) == ([], 1)
+    assert NotCompared("public.audit", "may exist in B, which leaves out rows of tables") in found.not_compared
+    assert [one[:2] for one in brief(tables(before, after, new=contents(tables="film")))] == [("dropped", "audit")]
+    assert not brief(tables(before, rows(film=3), new=contents(tables="film audit")))
+
+
+def test_options_that_leave_out_rows(manifest: Manifest) -> None:
+    backup = Backup(series=manifest.series, id=manifest.id, started_at=AT, committed_at=AT, size=5, state="written")
+    evidence = Evidence(backup, manifest, ())
+    manifest = replace(manifest, source_rows=(RowCount("public", "film", 3),))
+    for options, complete in (({}, True), ({"exclude_table_data": ["audit"]}, False), ({"schemas": ["a"]}, True)):
+        found = counted(evidence, replace(manifest, options=options))
+        assert found and found.complete == complete
+
+
 def test_dropped_and_added_first_then_by_the_size_of_the_change() -> None:
     before = rows(small=5, large=1000, same=7, gone=3, shrunk=900, lost=50)
     after = rows(small=6, large=1500, same=7, shrunk=100, new=1, come=20)
