@@ -35,11 +35,13 @@ class PrivateDirectory:
     If this process is killed, another process that holds the directory removes it, or the next :func:`sweep`.
 
     :param parent: the directory in which it is made; default the directory for temporary files.
+    :param hint: of an error, if another setting than ``temp_dir`` names the parent.
     :raises DiskError: the directory cannot be made or locked there.
     """
 
-    def __init__(self, parent: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, parent: str | os.PathLike[str] | None = None, *, hint: str | None = None) -> None:
         self._parent = parent
+        self._hint = hint
         self._path: Path | None = None
         self._lock: IO[bytes] | None = None
 
@@ -60,7 +62,8 @@ class PrivateDirectory:
             self.remove()
             raise DiskError(
                 f"cannot make a private directory in {parent}: {error.strerror}",
-                hint=f"Set {setting('temp_dir')}, or TMPDIR, to a writable directory on a file system with locks.",
+                hint=self._hint
+                or f"Set {setting('temp_dir')}, or TMPDIR, to a writable directory on a file system with locks.",
             ) from error
         except BaseException:
             self.remove()

@@ -23,6 +23,7 @@ def download(
     manifest: Manifest,
     into: Path,
     *,
+    hint: str | None = None,
     identities: Identities | None = None,
     cancel: Cancel | None = None,
     progress: Step | None = None,
@@ -30,6 +31,7 @@ def download(
     """Copy the artifact into a directory, files with mode 0600 and a directory with 0700. It gets its name after its
     bytes were compared with the manifest. A failure leaves nothing.
 
+    :param hint: of an error, if the directory cannot be written.
     :param identities: decrypt an encrypted artifact; without one it is copied as it is.
     :return: the artifact's path.
     :raises VerificationFailed: it differs from what was dumped.
@@ -40,7 +42,7 @@ def download(
     taken = ConfigurationError(f"{target} exists already", hint="Move it, or choose another directory.")
     if os.path.lexists(target):
         raise taken
-    with PrivateDirectory(into) as directory:
+    with PrivateDirectory(into, hint=hint) as directory:
         wrong, checked = check_bytes(
             repository, manifest, into=directory, identities=identities, cancel=cancel, progress=progress
         )

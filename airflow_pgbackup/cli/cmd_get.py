@@ -22,7 +22,15 @@ def run(session: Session) -> None:
     what = f"downloading {manifest.artifact.name}"
     with session.working(what, makes=True), session.context.step(what, bytes_total=manifest.artifact.size) as step:
         identities = session.context.require_identities()
-        path = download(repository, manifest, directory, identities=identities, cancel=session.cancel, progress=step)
+        path = download(
+            repository,
+            manifest,
+            directory,
+            hint="Choose a directory that you can write to, on a file system with locks, with --into.",
+            identities=identities,
+            cancel=session.cancel,
+            progress=step,
+        )
     command = restore_command_of(manifest, decrypted=bool(identities))
     session.result(
         {"path": str(path), "restore_command": command},

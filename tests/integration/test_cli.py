@@ -100,6 +100,9 @@ def test_from_init_to_restore(run: Run, tmp_path: Path, database: ConnectionPara
     (tmp_path / "out").mkdir()
     got = as_json(run("get", there, series, "--into", str(tmp_path / "out"), "--json"))
     assert (Path(got["path"]) / "toc.dat").is_file()
+    refused = run("get", there, series, "--into", "/proc")
+    assert "cannot make a private directory in /proc" in refused.stderr
+    assert "--into" in refused.stderr.partition("hint")[2].splitlines()[0]
 
     copy = f"{database.dbname}_copy"
     plan = run("restore", there, series, "-d", copy, "--mode", "create", "--dry-run")
