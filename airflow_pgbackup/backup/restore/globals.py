@@ -6,6 +6,8 @@ ROLE of the server's own superuser, and then change its password to that of anot
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from airflow_pgbackup.backup.restore.grantors import make_grant
 from airflow_pgbackup.errors import RestoreError
 from airflow_pgbackup.postgres.connection.hints import hint_for
 from airflow_pgbackup.postgres.connection.server_errors import server_message
-from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, unquoted
+from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, quoted, unquoted
 from airflow_pgbackup.postgres.definitions.passed_on import PassedOnGrant, with_grantors
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 
@@ -202,17 +204,53 @@ def admin_members(connection: Session) -> frozenset[tuple[str, str]]:
 def apply_globals(
     connection: Session, plan: GlobalsPlan, say: Callable[[str], None], warn: Callable[[str], None]
 ) -> None:
-    """Create the roles in one transaction, then each tablespace: CREATE TABLESPACE cannot run in a transaction.
+    """Create the roles in one transaction, then each tablespace.
+
+    CREATE TABLESPACE cannot run in a transaction. So a tablespace gets its name together with its options and grants:
+    if this process is killed between, it is no existing tablespace for the next call, which does not change those.
 
     :raises RestoreError: a statement failed; the error quotes it without literals, which may be passwords.
     """
     with connection.transaction():
         for statement in plan.role_statements:
             _run(connection, statement, "no roles were created", warn)
+    by_name: dict[str, list[str | PassedOnGrant]] = {}
     for statement in plan.tablespace_statements:
-        _run(connection, statement, "the roles were created, and the tablespaces before this one", warn)
+        by_name.setdefault(_tablespace(statement), []).append(statement)
+    for name, statements in by_name.items():
+        _create_tablespace(connection, name, statements, warn)
     for line in plan.lines():
         say(line.replace(" to create:", " created:"))
+
+
+def _tablespace(statement: str | PassedOnGrant) -> str:
+    text = _text(statement)
+    match = _CREATE_TABLESPACE.match(text) or _ABOUT_TABLESPACE.match(text)
+    return unquoted(match[1]) if match else ""
+
+
+def _create_tablespace(
+    connection: Session, name: str, statements: Sequence[str | PassedOnGrant], warn: Callable[[str], None]
+) -> None:
+    state = "the roles were created, and the tablespaces before this one"
+    temporary = quoted(f"pgbackup_tmp_{hashlib.sha256(encoded(name)).hexdigest()[:16]}")
+    create, *others = statements
+    connection.execute(encoded(f"DROP TABLESPACE IF EXISTS {temporary}"))  # of a call that was killed
+    named = _CREATE_TABLESPACE.sub(lambda _: f"CREATE TABLESPACE {temporary} ", _text(create), count=1)
+    _run(connection, named, state, warn)
+    try:
+        with connection.transaction():
+            connection.execute(encoded(f"ALTER TABLESPACE {temporary} RENAME TO {quoted(name)}"))
+            for statement in others:
+                _run(connection, statement, state, warn)
+    except BaseException:
+        with contextlib.suppress(psycopg.Error):
+            connection.execute(encoded(f"DROP TABLESPACE IF EXISTS {temporary}"))
+        raise
+
+
+def _text(statement: str | PassedOnGrant) -> str:
+    return statement.statement if isinstance(statement, PassedOnGrant) else statement
 
 
 def _run(connection: Session, statement: str | PassedOnGrant, state: str, warn: Callable[[str], None]) -> None:
@@ -222,8 +260,7 @@ def _run(connection: Session, statement: str | PassedOnGrant, state: str, warn: 
         else:
             connection.execute(encoded(statement))
     except psycopg.Error as error:
-        text = statement.statement if isinstance(statement, PassedOnGrant) else statement
-        head = _SECRET.sub("'…'", text)[:120]
+        head = _SECRET.sub("'…'", _text(statement))[:120]
         hint = _REFUSED if isinstance(error, psycopg.errors.InsufficientPrivilege) else hint_for(str(error))
         raise RestoreError(
             f"cannot restore global objects: {server_message(error)}, in: {head}; {state}", hint=hint
