@@ -119,7 +119,12 @@ class _BesideRestore:
             TemporaryDatabases(maintenance, cancel=run.cancel, say=run.say) as temporary,
         ):
             new = create_like(
-                run, temporary, self._loader.properties, encoding=request.manifest.source.encoding, exactly=False
+                run,
+                temporary,
+                self._loader.properties,
+                encoding=request.manifest.source.encoding,
+                exactly=False,
+                is_final=False,
             )
             public_exists = prepare_public_schema(run, new, self._loader.public)
             self._loader.load(new, single_transaction=False, public_exists=public_exists)

@@ -16,7 +16,12 @@ from airflow_pgbackup.backup.databases.temporary_database import TemporaryDataba
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.access import give_access
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
-from airflow_pgbackup.backup.restore.new_database import apply_statements, create_like, prepare_public_schema
+from airflow_pgbackup.backup.restore.new_database import (
+    apply_statements,
+    change_existing,
+    create_like,
+    prepare_public_schema,
+)
 from airflow_pgbackup.backup.restore.noted_transaction import noted_transaction
 from airflow_pgbackup.backup.restore.plan import check_versions
 from airflow_pgbackup.backup.restore.preconditions import has_public_schema, require_empty
@@ -29,11 +34,12 @@ from airflow_pgbackup.backup.restore.request import (
     require_may_create,
     state_in_errors,
 )
+from airflow_pgbackup.backup.restore.retry_marker import set_marker
 from airflow_pgbackup.backup.restore.script import ScriptLoader, open_script
 from airflow_pgbackup.byte_streams import Readable
-from airflow_pgbackup.errors import ConfigurationError, RestoreError
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
+from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
 from airflow_pgbackup.postgres.definitions.script_scan import ScriptSection
 
 # initdb creates them, and pg_dumpall's script restores into them.
@@ -83,7 +89,7 @@ class _ClusterRestore:
         self._loader = loader
         self._globals = GlobalsPlan()
         self._parts: list[_Part] = []
-        self._changes: list[tuple[ConnectionParams, list[DatabaseStatement]]] = []
+        self._changes: list[tuple[ConnectionParams, DatabaseProperties]] = []
         self._in_place: list[str] = []
 
     def plan(self) -> list[str]:
@@ -94,8 +100,8 @@ class _ClusterRestore:
         for number, section in enumerate(contents.sections):
             exists = section.database in _ALWAYS_EXIST or not section.creates
             existing = connection.with_database(section.database) if exists else None
-            if existing and (changes := section.properties.changes()):
-                self._changes.append((existing, changes))
+            if existing and section.properties.changes():
+                self._changes.append((existing, section.properties))
             if not (exists and section.empty):
                 fits = section.requirements.locks <= server.locks // 2
                 self._parts.append(_Part(number, section, existing, single_transaction=exists or fits))
@@ -143,16 +149,9 @@ class _ClusterRestore:
         self._request.apply_globals(self._globals, self._request.target.connection, outcome)
         if self._parts:
             self._restore_databases(outcome)
-        for params, changes in self._changes:
-            self._change(params, changes)
-
-    def _change(self, params: ConnectionParams, changes: list[DatabaseStatement]) -> None:
-        """Give a database that every server has the properties of the dumped one. A failure is a warning."""
-        for statement in changes:
-            try:
-                apply_statements(self._run, params, [statement])
-            except RestoreError as error:
-                self._run.warn(f"database {params.dbname} differs from the dumped one: {error.message}")
+        for params, properties in self._changes:
+            change_existing(self._run, params, properties)
+            set_marker(self._run, params, None)
 
     def _restore_databases(self, outcome: RestoreOutcome) -> None:
         request, run = self._request, self._run
@@ -214,6 +213,7 @@ class _ClusterRestore:
         if part.existing:
             return None
         apply_statements(run, params, properties.descriptions)
+        set_marker(run, params, None)  # of an earlier restore of the dumped database
         return params.dbname
 
     def _admit(self, connection: Session) -> None:

@@ -11,13 +11,14 @@ from functools import partial
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.extensions import version_differences
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.databases.sessions import session
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, session
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases, require_may_own
 from airflow_pgbackup.backup.restore.access import give_access
 from airflow_pgbackup.backup.restore.archive import needs_path, open_archive
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
 from airflow_pgbackup.backup.restore.new_database import (
     apply_statements,
+    change_existing,
     count_contents,
     create_like,
     prepare_public_schema,
@@ -26,7 +27,13 @@ from airflow_pgbackup.backup.restore.new_database import (
 from airflow_pgbackup.backup.restore.noted_transaction import noted_transaction
 from airflow_pgbackup.backup.restore.plan import Loader, RestoreStrategy, check_versions, choose_strategy
 from airflow_pgbackup.backup.restore.preconditions import database_oids, require_replaceable
-from airflow_pgbackup.backup.restore.rename import dated_name, drop_replaced, dropped_meanwhile, rename_databases
+from airflow_pgbackup.backup.restore.rename import (
+    dated_name,
+    drop_replaced,
+    dropped_meanwhile,
+    is_dated_name,
+    rename_databases,
+)
 from airflow_pgbackup.backup.restore.request import (
     RestoreOutcome,
     RestoreRequest,
@@ -42,6 +49,11 @@ from airflow_pgbackup.errors import DeadlineExceeded, RestoreError, ToolError, T
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
 from airflow_pgbackup.wording import parameter
+
+_SAME_OWNER = (
+    "SELECT old.datdba OPERATOR(pg_catalog.=) new.datdba FROM pg_catalog.pg_database AS old, "
+    "pg_catalog.pg_database AS new WHERE old.datname = %s AND new.datname = %s"
+)
 
 
 def restore_database(request: RestoreRequest) -> RestoreOutcome:
@@ -72,16 +84,32 @@ def _completed_earlier(request: RestoreRequest, state: TargetState, marker: Retr
     if request.dry_run:
         return outcome
     if marker.begun:
+        if target.with_properties:
+            run.warn(
+                f"the earlier attempt ended early: database {target.database} may lack owner, settings, privileges, "
+                "limits or comment of the dumped one"
+            )
         set_marker(run, target.connection, replace(marker, begun=False, transaction=0))
     if marker.replaced:
         maintenance = state.maintenance or target.maintenance(run.cancel)
         with session(maintenance, run.cancel) as connection:
-            if database_oids(connection, [marker.replaced]).get(marker.replaced) == marker.oid:
+            exists = database_oids(connection, [marker.replaced]).get(marker.replaced) == marker.oid
+            if exists and _was_replaced(connection, marker.replaced, target.database):
                 outcome.replaced = marker.replaced
+            elif exists:
+                run.warn(
+                    f'keeping database {marker.replaced}, although the comment of database "{target.database}" says '
+                    "that this was its name before: the name or the owner is another one"
+                )
         _drop_replaced(request, maintenance, outcome)
     counts = count_contents(run, target.connection)
     outcome.add(target.database, replace(counts, rows=None) if target.mode == "into_existing" else counts)
     return outcome
+
+
+def _was_replaced(connection: Session, name: str, database: str) -> bool:
+    """Return whether a database can be the one that another has replaced: the comment that says so is its owner's."""
+    return is_dated_name(name, database) and bool(fetch_value(connection, _SAME_OWNER, [name, database]))
 
 
 def _drop_replaced(request: RestoreRequest, maintenance: ConnectionParams, outcome: RestoreOutcome) -> None:
@@ -111,6 +139,7 @@ class _DatabaseRestore:
         self._target = request.target
         self._state = state
         self._loader = loader
+        self._dumped = loader.properties
         self._globals = GlobalsPlan()
         self._strategy = RestoreStrategy(new_database=False, single_transaction=True)
         self._maintenance = request.target.connection
@@ -134,14 +163,23 @@ class _DatabaseRestore:
             self._globals = request.plan_globals(statements, server, self._maintenance)
         needs = loader.needs
         if target.mode == "create":
-            for statement in loader.properties.statements:
+            self._leave_out_roles()
+            for statement in self._dumped.statements:
                 needs.add(statement.about(target.database))
-            if loader.properties.owner is not None:
-                needs.roles.add(loader.properties.owner)
-                self._require_may_own(loader.properties.owner)
+            if self._dumped.owner is not None:
+                needs.roles.add(self._dumped.owner)
+                self._require_may_own(self._dumped.owner)
         request.check_needs(needs, server, self._globals)
         versions = version_differences(request.manifest.source.extensions, server.extensions, names=needs.extensions)
         return [*self._globals.lines(), *self._lines(), *versions]
+
+    def _leave_out_roles(self) -> None:
+        """With no_owner, leave out the settings of roles that the server lacks."""
+        if self._request.options.no_owner:
+            known = self._state.server.roles | set(self._globals.created)
+            for role in sorted({each.role for each in self._dumped.settings if each.role} - known):
+                self._run.warn(f'the settings of role "{role}" in the database are left out: the role does not exist')
+                self._dumped = self._dumped.without_role(role)
 
     def _require_may_own(self, owner: str) -> None:
         """Check that the user may create a database of the dumped owner, unless that is created before."""
@@ -165,6 +203,8 @@ class _DatabaseRestore:
     def _lines(self) -> list[str]:
         target, strategy = self._target, self._strategy
         lines = [f"restoring {MODES[target.mode]}: {target.connection.label}", *self._loader.lines()]
+        if target.with_properties:
+            lines.append(f"with owner, settings, privileges, limits and comment of database {target.database}")
         if strategy.single_transaction:
             lines.append("in a single transaction")
         if strategy.new_database and target.mode == "into_empty":
@@ -199,6 +239,8 @@ class _DatabaseRestore:
             ):
                 self._loader.load(target.connection, single_transaction=True, public_exists=self._state.public_exists)
             self._run.say(f"restored objects and rows into {target.database}")
+            if target.with_properties:
+                change_existing(self._run, target.connection, self._loader.properties)
             if marker:
                 set_marker(self._run, target.connection, marker)
             after = self._request.finish(target.connection)
@@ -251,7 +293,7 @@ class _DatabaseRestore:
     def _properties(self) -> DatabaseProperties:
         """Return the properties for the new database: those of the existing one, or of the dumped one."""
         if self._target.mode == "create":
-            return self._loader.properties
+            return self._dumped
         return read_properties(self._run, self._target.connection, self._state.server.version_num)
 
     def _marker(self, replaced: str = "", oid: int = 0) -> RetryMarker | None:

@@ -15,6 +15,7 @@ from airflow_pgbackup.backup.databases.temporary_database import TemporaryDataba
 from airflow_pgbackup.backup.databases.user_objects import count_objects, count_rows
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.grantors import apply_statement
+from airflow_pgbackup.errors import RestoreError
 from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
@@ -61,6 +62,7 @@ def create_like(
     *,
     encoding: str | None,
     exactly: bool,
+    is_final: bool = True,
 ) -> ConnectionParams:
     """Create a database under a temporary name, with the properties that matter while it is filled.
 
@@ -68,6 +70,7 @@ def create_like(
     :param encoding: used if `properties` has none.
     :param exactly: fail if the server lacks the tablespace or the locale; False falls back to the default tablespace,
         then to the server's default locale, then to C.
+    :param is_final: False omits the settings of roles, and database settings that fail.
     """
     owner = f" OWNER = {quoted(properties.owner)}" if properties.owner else ""
     encoding = properties.encoding or encoding or "UTF8"
@@ -95,7 +98,10 @@ def create_like(
     params, number = temporary.create(attempts, owner=properties.owner)
     if create and number:
         run.warn(warnings[number])
-    apply_statements(run, params, properties.settings)
+    if is_final:
+        apply_statements(run, params, properties.settings)
+    else:
+        _apply_settings(run, params, properties.settings)
     run.say(f"created database {params.dbname}, encoding {encoding}")
     return params
 
@@ -112,6 +118,28 @@ def apply_statements(run: RestoreContext, params: ConnectionParams, statements: 
         for statement in statements:
             with translated_errors(f"applying {statement.verb.strip()} to the database", refused=_REFUSED):
                 apply_statement(connection, statement, params.dbname, run.warn)
+
+
+def _apply_settings(run: RestoreContext, params: ConnectionParams, settings: list[DatabaseStatement]) -> None:
+    """Set the parameters of a database that rows only pass through, as far as that is possible."""
+    for statement in settings:
+        if statement.role is None:
+            try:
+                apply_statements(run, params, [statement])
+            except RestoreError as error:
+                run.say(f"the temporary database lacks a setting: {error.message}")
+
+
+def change_existing(run: RestoreContext, params: ConnectionParams, properties: DatabaseProperties) -> None:
+    """Give a database that every server has the properties of the dumped one. A failure is a warning.
+
+    Their comment may contain the marker of a restore of the dumped database, which is removed.
+    """
+    for statement in properties.changes():
+        try:
+            apply_statements(run, params, [statement])
+        except RestoreError as error:
+            run.warn(f"database {params.dbname} differs from the dumped one: {error.message}")
 
 
 def prepare_public_schema(run: RestoreContext, params: ConnectionParams, public: PublicSchema | None) -> bool:

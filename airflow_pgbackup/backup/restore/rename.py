@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 
 import psycopg
 from psycopg import sql
@@ -136,6 +137,18 @@ def dated(database: str, at: datetime, word: str, number: int) -> str:
     """Return the name that :func:`dated_name` tries after `number` others were in use."""
     suffix = f"_{word}_{at:%Y%m%dT%H%M%SZ}" + (f"_{number}" if number else "")
     return database.encode()[: 63 - len(suffix)].decode("utf-8", "ignore") + suffix
+
+
+def is_dated_name(name: str, database: str, word: str = "replaced") -> bool:
+    """Return whether :func:`dated_name` could have returned a name."""
+    match = re.search(rf"_{word}_(\d{{8}}T\d{{6}}Z)(?:_(\d{{1,2}}))?\Z", name, re.ASCII)
+    if not match:
+        return False
+    try:
+        at = datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+    except ValueError:  # no such day
+        return False
+    return dated(database, at, word, int(match[2] or 0)) == name
 
 
 def drop_replaced(run: RestoreContext, params: ConnectionParams, name: str, *, only_if_empty: bool) -> str | None:

@@ -54,6 +54,13 @@ class RetryMarker:
     transaction: int = 0
 
     @property
+    def is_valid(self) -> bool:
+        """Whether the fields have their types: a user can write any comment."""
+        texts = (self.request, self.series, self.id, self.replaced)
+        numbers = (self.oid, self.transaction)
+        return all(isinstance(each, str) for each in texts) and all(isinstance(each, int) for each in numbers)
+
+    @property
     def line(self) -> str:
         fields = asdict(self)
         if not self.begun:  # earlier versions do not know them
@@ -72,9 +79,10 @@ def find_marker(connection: Session, database: str) -> RetryMarker | None:
         comment = fetch_value(connection, _COMMENT[0], [database])
     found = _LINE.search(comment or "")
     try:
-        return RetryMarker(**json.loads(found[1])) if found else None
+        marker = RetryMarker(**json.loads(found[1])) if found else None
     except (ValueError, TypeError, RecursionError):  # a user's own comment
         return None
+    return marker if marker and marker.is_valid else None
 
 
 def unmarked(comment: str) -> str:

@@ -41,6 +41,8 @@ class RestoreTarget:
         ``postgres``, then ``template1``.
     :param update_passwords: roles of the backup that exist on the server get the passwords they have in the backup,
         except the role of the connection; nothing else about existing roles is changed.
+    :param with_properties: with ``into_empty``, the database also gets the owner, settings, privileges, limits and
+        comment of the dumped one; what fails is a warning.
     :param allow_older_server: restore into an older major version than the dump's, which PostgreSQL does not support.
     """
 
@@ -52,6 +54,7 @@ class RestoreTarget:
     maintenance_database: str | None = None
     allow_older_server: bool = False
     update_passwords: bool = False
+    with_properties: bool = False
 
     @property
     def database(self) -> str:

@@ -196,6 +196,7 @@ class _SetRestore:
                 target=RestoreTarget(
                     connection=self._connection.with_database(planned.name),
                     mode=planned.mode,
+                    with_properties=planned.mode == "into_empty",
                     allow_older_server=self._target.allow_older_server,
                 ),
                 options=RestoreOptions(jobs=self._jobs_of(planned)),

@@ -27,6 +27,7 @@ _STATEMENT = re.compile(
 )
 _TEMPLATE_FLAG = re.compile(r"UPDATE pg_catalog\.pg_database SET datistemplate = ")
 _OWNER = re.compile(rf" OWNER TO ({IDENTIFIER});")
+_ROLE = re.compile(rf"ALTER ROLE ({IDENTIFIER}) IN DATABASE ")
 _SESSION = re.compile(r"SET SESSION AUTHORIZATION E?'((?:[^']|'')+)';")
 _ENCODING = re.compile(r" ENCODING = '([^']*)'")
 
@@ -97,6 +98,12 @@ class DatabaseStatement:
     def is_setting(self) -> bool:
         """It sets a default of a configuration parameter for sessions in the database."""
         return self.verb.startswith("ALTER ") and self.rest.startswith(" SET ")
+
+    @property
+    def role(self) -> str | None:
+        """The role whose default ``ALTER ROLE … IN DATABASE`` sets; None for another statement."""
+        match = _ROLE.match(self.verb)
+        return match and unquoted(match[1])
 
     @property
     def is_description(self) -> bool:
@@ -227,6 +234,10 @@ class DatabaseProperties:
         unwanted = ("GRANT ", "REVOKE ") * privileges + ("COMMENT ",) * comments + ("SECURITY ",) * labels
         kept = tuple(s for s in self.statements if not s.verb.startswith(unwanted))
         return DatabaseProperties(self.name, self.create, self.owner, kept)
+
+    def without_role(self, role: str) -> DatabaseProperties:
+        """Return a copy without the settings of a role."""
+        return replace(self, statements=tuple(each for each in self.statements if each.role != role))
 
 
 def statements(definition: str) -> Iterator[str]:

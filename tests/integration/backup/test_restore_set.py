@@ -67,6 +67,12 @@ def source() -> Iterator[PostgresServer]:
                 sql.SQL("alter database {} set work_mem = '7MB'").format(sql.Identifier(name)),
                 sql.SQL("comment on database {} is 'of the fleet'").format(sql.Identifier(name)),
             )
+        run(
+            server.params,
+            "alter database postgres set work_mem = '9MB'",
+            "alter role keeper in database postgres set work_mem = '8MB'",
+            "comment on database postgres is 'of all'",
+        )
         yield server
 
 
@@ -82,7 +88,12 @@ def target(other_server: PostgresServer, source: PostgresServer) -> Iterator[Pos
     yield other_server
     for name in names(other_server) - {"postgres"}:
         run(other_server.params, sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
-    run(other_server.params, "comment on database postgres is null")
+    run(
+        other_server.params,
+        "comment on database postgres is null",
+        "alter database postgres owner to current_user",
+        "alter database postgres reset work_mem",
+    )
     for role in ("keeper", source.superuser):
         run(other_server.params, sql.SQL("drop role if exists {}").format(sql.Identifier(role)))
 
@@ -130,7 +141,7 @@ def test_an_empty_server_gets_everything(
         (name, "restored") for name in [*DATABASES, "postgres"]
     ]
     assert [one["rows"] for one in outcome["databases"]] == [100, 101, 102, 0]
-    for name in DATABASES:
+    for name in [*DATABASES, "postgres"]:
         assert definition(target, name) == definition(source, name)
     login = ConnectionParams({**target.params.keywords, "user": "keeper", "dbname": "app"}, password=PASSWORD)
     assert rows(login, "select count(*) from t") == [100]

@@ -26,6 +26,8 @@ from restoring import (
     value,
 )
 
+from airflow_pgbackup.backup.databases.server_info import ServerInfo
+from airflow_pgbackup.backup.restore.globals import apply_globals, plan_globals
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ClientError, ConfigurationError, RestoreError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -228,7 +230,8 @@ def cluster(tmp_path: Path) -> Any:
             session.execute("create role leader superuser login password 'secret'")
             session.execute("grant leader to app_owner")
             session.execute("alter database films set work_mem to '12MB'")
-            session.execute("comment on database films is 'of films'")
+            marker = '{"request": "r", "series": "s", "id": "i", "replaced": "", "oid": 0}'
+            session.execute(f"comment on database films is E'of films\\nairflow-pgbackup: {marker}'")
             session.execute("alter role app_owner in database films set work_mem to '13MB'")
             session.execute("create table in_postgres as select 1 as a")
         with server.params.with_database("films").connect() as session:
@@ -389,3 +392,36 @@ def test_roles_are_restored_all_or_none(cluster: PostgresServer, tmp_path: Path)
             restored(reference, repository, plain)
         assert "SCRAM" not in str(failed.value)
         assert value(server.params, "select count(*) from pg_roles where rolname in ('leader', 'app_owner')") == 0
+
+
+def test_a_tablespace_gets_its_name_with_its_grants(server18: PostgresServer) -> None:
+    """What CREATE TABLESPACE has made stays, whatever comes after it, and an existing tablespace is not changed."""
+    statements = [
+        "CREATE TABLESPACE granted OWNER " + server18.superuser + " LOCATION '';",
+        "ALTER TABLESPACE granted SET (random_page_cost=1.5);",
+        "GRANT CREATE ON TABLESPACE granted TO late;",
+    ]
+    with server18.params.connect() as session:
+        session.execute("set allow_in_place_tablespaces = on")
+
+        def restore() -> None:
+            server = ServerInfo.read(session, "the server")
+            plan = plan_globals(statements, server, bootstrap=server18.superuser)
+            apply_globals(session, plan, lambda line: None, lambda line: None)
+
+        def found() -> list[str]:
+            query = "select spcname || spcoptions::text || spcacl::text from pg_tablespace where oid >= 16384"
+            return [row[0] for row in session.execute(query)]
+
+        with pytest.raises(RestoreError, match='role "late" does not exist'):
+            restore()
+        assert found() == []
+        session.execute("create role late")
+        try:
+            restore()
+            (line,) = found()
+            assert line.startswith("granted{random_page_cost=1.5}")
+            assert "late=C/" in line
+        finally:
+            session.execute("drop tablespace if exists granted")
+            session.execute("drop role late")
