@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.set_members import unusable_members
 from airflow_pgbackup.errors import BackupNotFound, RepositoryError
@@ -18,17 +18,24 @@ from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.backup_set import SetMember
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import THREADS, Backup, find_folder
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence, unreadable
-from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.layout import Series, VerificationName
 from airflow_pgbackup.repository.retention import Decision, Policy, counts
+
+
+def current_time() -> datetime:
+    return datetime.now(timezone.utc)
 
 
 @dataclass
 class KeptBackups:
     """The evidence that a prune has read, and what must not be deleted because of what was read since.
 
+    :param now: when the prune began, by the clock that it was given. What is read later is read as of later: otherwise
+        a failure recorded meanwhile would be ignored as one from the future.
     :param note: takes a line for people.
     :param members: the backups of the newest complete sets: if one of them fails, its server keeps older sets.
     """
@@ -41,6 +48,7 @@ class KeptBackups:
     members: dict[tuple[Series, str], SetMember]
     _seen: dict[str, tuple[int, Backup]] = field(default_factory=dict)
     _held: dict[Series | str, str] = field(default_factory=dict)
+    _began: datetime = field(default_factory=lambda: current_time())
 
     def read(self, backups: Iterable[Backup]) -> dict[str, Evidence]:
         """Return the evidence of backups by their folders. One that cannot be read is unreadable.
@@ -62,8 +70,10 @@ class KeptBackups:
         servers = {decision.backup.series.server for decision in decisions if not decision.keep}
         decided = {_key(decision.backup) for decision in decisions}
         others = [one for key, one in self.members.items() if key[0].server in servers and key not in decided]
-        for one, reason in unusable_members(self.repository, others, now=self.now):
-            self._hold_server(one.parsed_series, one.id, reason)
+        with request_threads(THREADS) as pool:
+            for member, reason in zip(others, pool.map(self._why_unusable, others), strict=True):
+                if reason:
+                    self._hold_server(member.parsed_series, member.id, reason)
         return self.confirm(decisions)
 
     def confirm(self, decisions: Sequence[Decision]) -> list[Decision]:
@@ -86,6 +96,14 @@ class KeptBackups:
             if not self.policy.counts(backup := now[one.folder]):
                 why = f"kept backup {backup.id} no longer counts: it {backup.standing}"
                 self._hold(one.series, why)
+        return self.apply(decisions)
+
+    def hold(self, server: str, why: str) -> None:
+        """Keep all backups of a server."""
+        self._hold(server, why)
+
+    def apply(self, decisions: Sequence[Decision]) -> list[Decision]:
+        """Return decisions without the deletions of what is held."""
         return [self._unless_held(decision) for decision in decisions]
 
     def _hold_server(self, series: Series, id: str, reason: str) -> None:
@@ -113,20 +131,37 @@ class KeptBackups:
                     return seen[1]
         return self._read(backup).backup
 
-    def _read(self, backup: Backup) -> Evidence:
+    def _why_unusable(self, member: SetMember) -> str | None:
         self.cancel.check()
         try:
-            evidence = read_evidence(self.repository, backup.series, backup.id, now=self.now)
+            return next((why for _, why in unusable_members(self.repository, [member], now=self._now())), None)
+        except RepositoryError as error:
+            return f"cannot be read: {error.message}"
+
+    def _now(self) -> datetime:
+        return self.now + (current_time() - self._began)
+
+    def _read(self, backup: Backup) -> Evidence:
+        self.cancel.check()
+        now = self._now()
+        try:
+            evidence = read_evidence(self.repository, backup.series, backup.id, now=now)
         except BackupNotFound:
             return unreadable(backup, "it disappeared during the operation")
         except RepositoryError as error:  # of this one: it is kept, and ignored by the rules
             return unreadable(backup, error.message)
-        self._seen[backup.folder] = _fingerprint(evidence.entries), evidence.backup
+        if not _has_later(evidence.entries, now):
+            self._seen[backup.folder] = _fingerprint(evidence.entries), evidence.backup
         return evidence
 
 
 def _key(backup: Backup) -> tuple[Series, str]:
     return backup.series, backup.id
+
+
+def _has_later(entries: Mapping[str, Entry], now: datetime) -> bool:
+    """Return whether a verification is from the future, and may count when it is read again."""
+    return any((name := VerificationName.parse(path)) is not None and name.at > now + SKEW for path in entries)
 
 
 def _fingerprint(entries: Mapping[str, Entry]) -> int:

@@ -29,7 +29,7 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.kept_backups import KeptBackups
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import counted, human_bytes
-from airflow_pgbackup.backup.removal import GRACE, UNLISTED, check_grace, is_abandoned, remove_backup, sweep
+from airflow_pgbackup.backup.removal import GRACE, PINNED, UNLISTED, check_grace, is_abandoned, remove_backup, sweep
 from airflow_pgbackup.backup.removal_order import RemovalOrder
 from airflow_pgbackup.backup.series_selection import SeriesSelection, require_server
 from airflow_pgbackup.backup.set_retention import ServerSets, remove_set
@@ -118,6 +118,11 @@ class _Prune:
     ignored: list[dict[str, object]] = field(default_factory=list)
     kept: KeptBackups | None = None
     set_before: set[tuple[Series, str]] = field(default_factory=set)
+    server_sets: ServerSets | None = None
+    stayed: set[tuple[Series, str]] = field(default_factory=set)
+    """Backups whose deletion failed."""
+    pinned: set[tuple[Series, str]] = field(default_factory=set)
+    """Backups that were pinned before they could be deleted."""
 
     def decide(self, catalogue: Catalogue, grace: timedelta, *, complete: bool) -> None:
         """Decide about the backups of a catalogue.
@@ -147,15 +152,28 @@ class _Prune:
         decisions = decide(backups)
         if locks := self._locks([d.backup for d in decisions if not d.keep]):
             decisions = decide([replace(b, locked=locks.get((b.series, b.id))) for b in backups])
-        self.decisions = decisions
+        self._hold_unjudged(kept, sets)
+        self.decisions = kept.apply(decisions)
         self._tell_locked()
         self.set_before = sets.members_before_newest(backups)
-        self.sets = sets.without_backups(d.backup for d in decisions if d.keep) if complete else []
+        self.server_sets = sets if complete else None
+        self._find_empty_sets()
         for series, members in Catalogue(tuple(backups)).by_series().items():
             if not any(policy.counts(backup) for backup in members):
                 level = policy.minimum_level
                 why = f"no backup verified at {level}" if level else "no complete backup"
                 self._note(f"{series}: {why}: nothing is deleted")
+
+    def _hold_unjudged(self, kept: KeptBackups, sets: ServerSets) -> None:
+        for server, why in sets.unjudged.items():
+            kept.hold(server, why)
+
+    def _find_empty_sets(self) -> None:
+        """Find the sets of which no backup stays."""
+        if self.server_sets is not None:
+            self.sets = self.server_sets.without_backups(
+                one.backup for one in self.decisions if one.keep or (one.backup.series, one.backup.id) in self.stayed
+            )
 
     def _only_locked(self) -> list[Backup]:
         """Return the backups that nothing but an object lock keeps."""
@@ -174,6 +192,7 @@ class _Prune:
         """Return a decision by which a backup is kept until what replaces it has been stored for a while."""
         by = self.now - span
         sets = ServerSets.of(self.repository, catalogue, self.now, self._note, complete=complete, stored_by=by)
+        self._hold_unjudged(kept, sets)
         kept.members |= sets.whole_members()
         gone = sets.gone_since(catalogue.by_series())
         earlier = partial(plan, policy=kept.policy, now=self.now, in_sets=sets.kept(), gone_since=gone)
@@ -221,12 +240,16 @@ class _Prune:
         if self.kept:
             order = RemovalOrder(self.kept, self.decisions, self.set_before)
             yield from ((f"{one.series}/{one.id}", partial(self._remove, one)) for one in order)
-            self.decisions = order.decisions
-            if order.changed:
-                self.sets = []  # their backups may be among those that stay
+            self.decisions = [self._unless_pinned(one) for one in order.decisions]
+            self._find_empty_sets()  # backups of them may have stayed
         yield from ((f"{one.series}/{one.id}", partial(self._remove, one)) for one in self.leftovers)
         yield from ((one.location, partial(self._remove_set, one)) for one in self.sets)
         yield from ((one.key, partial(self.repository.remove_unfinished, [one])) for one in self.temporary)
+
+    def _unless_pinned(self, decision: Decision) -> Decision:
+        if (decision.backup.series, decision.backup.id) not in self.pinned:
+            return decision
+        return Decision(replace(decision.backup, pinned=True), True, (PINNED,))
 
     def result(self, dry_run: bool) -> dict[str, object]:
         removed = [d.backup for d in self.decisions if not d.keep]
@@ -268,7 +291,14 @@ class _Prune:
 
     def _remove(self, one: Backup | Leftover) -> None:
         if isinstance(one, Backup):
-            name, kept = f"{one.series}/{one.id}", remove_backup(self.repository, one)
+            name, key = f"{one.series}/{one.id}", (one.series, one.id)
+            try:
+                kept = remove_backup(self.repository, one)
+            except RepositoryError:
+                self.stayed.add(key)
+                raise
+            if kept == PINNED:
+                self.pinned.add(key)
         else:
             name = one.folder if one.attempt else f"{one.series}/{one.id}"
             kept = sweep(self.repository, one)

@@ -25,7 +25,7 @@ GRACE = timedelta(hours=24)
 LEAST_GRACE = timedelta(hours=1)
 """A running dump has an artifact before it has a manifest. A shorter period would delete it during the dump."""
 
-_PINNED = "was pinned during the operation: kept"
+PINNED = "was pinned during the operation: kept"
 _REMOVED = "was deleted by another prune"
 _GROWS = "is being written: kept"
 UNLISTED = "has a manifest that the store does not list, or cannot be read: kept; check the index of the store"
@@ -54,7 +54,7 @@ def remove_backup(repository: Repository, backup: Backup) -> str | None:
     key = manifest_key(backup.series, backup.id)
     entries = _entries(repository, backup.folder)
     if PIN_FILE in entries:
-        return _PINNED
+        return PINNED
     manifest = entries.pop(MANIFEST_FILE, None)
     if manifest is None:
         return _REMOVED
@@ -88,7 +88,7 @@ def _finish(repository: Repository, key: str, manifest: bytes, pin_key: str, res
     if repository.stat(pin_key) is not None:
         with suppress(AlreadyExists):
             repository.write_bytes(key, manifest)
-        return _PINNED
+        return PINNED
     repository.delete(rest)
     return None
 
@@ -102,7 +102,7 @@ def sweep(repository: Repository, leftover: Leftover) -> str | None:
     entries = _entries(repository, leftover.folder)
     # With its data: a killed prune may have deleted only the manifest. A pin without data pins nothing.
     if PIN_FILE in entries and any(path != PIN_FILE and not VerificationName.parse(path) for path in entries):
-        return _PINNED
+        return PINNED
     grown = any(entry.modified > leftover.modified for entry in entries.values())
     if grown or MANIFEST_FILE in entries:
         return _GROWS

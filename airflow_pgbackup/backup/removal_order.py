@@ -23,14 +23,12 @@ class RemovalOrder:
     :param decisions: those of a series follow each other.
     :param last: the backups that come after all others, if they are to be deleted at all.
     :ivar decisions: as they are by now.
-    :ivar changed: whether a backup stays that was to be deleted.
     """
 
     def __init__(
         self, kept: KeptBackups, decisions: Sequence[Decision], last: Collection[tuple[Series, str]] = frozenset()
     ) -> None:
         self.decisions = list(decisions)
-        self.changed = False
         self._kept = kept
         self._last = last
         self._removed = set[tuple[Series, str]]()
@@ -70,7 +68,6 @@ class RemovalOrder:
         """Return the decisions as confirmed; those about backups that are deleted already as they are."""
         there = [one for one in decisions if _key(one.backup) not in self._removed]
         confirmed = confirm(there)
-        self.changed |= confirmed != there
         now = {_key(one.backup): one for one in confirmed}
         return [now.get(_key(one.backup), one) for one in decisions]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from airflow_pgbackup.backup.set_members import SetMembers
-from airflow_pgbackup.errors import BackupNotFound, ManifestError
+from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryError
 from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
@@ -25,6 +25,7 @@ class ServerSets:
     :ivar newest_complete: by server, the newest set that is complete.
     :ivar newest_whole: by server, the newest complete set whose backups all exist and have not failed: an older one, if
         somebody removed a backup of the newest, or one failed its verification.
+    :ivar unjudged: by server, why its newest complete set is unknown: the store refuses to read a newer one.
     """
 
     repository: Repository
@@ -34,6 +35,9 @@ class ServerSets:
     newest_complete: dict[str, BackupSet] = field(default_factory=dict)
     newest_whole: dict[str, BackupSet] = field(default_factory=dict)
     _newest_backup: dict[Series, datetime] = field(default_factory=dict)
+    unjudged: dict[str, str] = field(default_factory=dict)
+    _unread: list[BackupSet] = field(default_factory=list)
+    _refused: dict[str, str] = field(default_factory=dict)
     _contents: dict[str, BackupSet | None] = field(default_factory=dict)
 
     @classmethod
@@ -51,7 +55,7 @@ class ServerSets:
         """List the sets of the servers of a catalogue, and find the newest complete ones of each.
 
         :param complete: the catalogue has all series of its servers; otherwise the backups of others are read.
-        :param stored_by: ignore sets of which a file was stored after this.
+        :param stored_by: ignore files of sets that were stored after this.
         :param all_servers: also list the sets of servers without any backup.
         """
         there = {(backup.series, backup.id) for backup in catalogue.backups}
@@ -67,9 +71,8 @@ class ServerSets:
             list_sets(repository) if all_servers else [one for name in servers for one in list_sets(repository, name)]
         )
         listed: dict[str, list[ListedSet]] = {server: [] for server in servers}
-        for one in every:
-            if stored_by is None or one.stored_at <= stored_by:
-                listed.setdefault(one.server, []).append(one)
+        for one in every if stored_by is None else _as_stored(every, stored_by):
+            listed.setdefault(one.server, []).append(one)
         found = cls(repository, now, note, listed)
         for backup in catalogue.backups:
             if backup.started_at <= now + SKEW:
@@ -78,10 +81,18 @@ class ServerSets:
         for server, sets in found.listed.items():
             for one in sets:
                 content = found._read(one) if one.started_at <= now + SKEW else None
+                if one.location in found._refused and one.status == "complete":
+                    found.unjudged.setdefault(server, found._refused[one.location])
                 if content is None or content.status != "complete":
                     continue
                 found.newest_complete.setdefault(server, content)
-                if content.members and is_whole(content.members):
+                try:
+                    whole = bool(content.members) and is_whole(content.members)
+                except RepositoryError as error:  # of one backup: the set is kept, and so is the next one
+                    note(f"backup set {content.location}: a backup of it cannot be read: {error.message}")
+                    found._unread.append(content)
+                    continue
+                if whole:
                     found.newest_whole[server] = content
                     break
         return found
@@ -89,6 +100,11 @@ class ServerSets:
     def kept(self) -> dict[tuple[Series, str], str]:
         """Return the members of the newest complete sets of each server, with the reason why they are kept."""
         kept = {
+            (member.parsed_series, member.id): f"in set {one.id}, of which a backup cannot be read"
+            for one in self._unread
+            for member in one.members
+        }
+        kept |= {
             (member.parsed_series, member.id): f"in the newest complete set {one.id} that has all its backups"
             for one in self.newest_whole.values()
             for member in one.members
@@ -195,7 +211,15 @@ class ServerSets:
             except (BackupNotFound, ManifestError) as error:
                 self.note(f"{one.location}: {error.message}")
                 self._contents[one.location] = None
+            except RepositoryError as error:  # of this one, as listing the sets succeeded
+                self.note(f"{one.location}: {error.message}")
+                self._contents[one.location] = None
+                self._refused[one.location] = f"backup set {one.location} cannot be read: {error.message}"
         return self._contents[one.location]
+
+
+def _as_stored(sets: Iterable[ListedSet], moment: datetime) -> list[ListedSet]:
+    return [stored for one in sets if (stored := one.as_stored(moment)) is not None]
 
 
 def _names(one: BackupSet) -> set[str | None]:

@@ -27,7 +27,7 @@ class ListedSet:
 
     :param started_at: when its run started, by its id.
     :param names: of its files, oldest first.
-    :param stored_at: when the newest of its files was written, by the clock of the store.
+    :param stored_at: when each of these files was written, in their order, by the clock of the store.
     :param others: keys in its folder that are not such files.
     """
 
@@ -35,7 +35,7 @@ class ListedSet:
     id: str
     started_at: datetime
     names: tuple[SetName, ...]
-    stored_at: datetime
+    stored_at: tuple[datetime, ...]
     others: tuple[str, ...] = ()
 
     @property
@@ -47,6 +47,13 @@ class ListedSet:
         """``complete`` or ``partial``: that of the newest file. Files from the future are ignored."""
         newest = _newest(self, datetime.now(timezone.utc))
         return newest.status if newest else "partial"
+
+    def as_stored(self, moment: datetime) -> ListedSet | None:
+        """Return the set as it was stored at a moment, by the clock of the store; None if no file of it was."""
+        stored = [(name, at) for name, at in zip(self.names, self.stored_at, strict=True) if at <= moment]
+        if not stored:
+            return None
+        return replace(self, names=tuple(name for name, _ in stored), stored_at=tuple(at for _, at in stored))
 
 
 def list_sets(repository: Repository, server: str | None = None) -> list[ListedSet]:
@@ -72,11 +79,12 @@ def group_sets(entries: Iterable[Entry]) -> list[ListedSet]:
         server, set_id = folder
         members = list(group)
         names = {path: SetName.parse(path) for _, _, path, _ in members}
+        modified = {name: entry.modified for _, _, path, entry in members if (name := names[path])}
         started_at = parse_backup_id(set_id)
         assert started_at is not None  # noqa: S101  split_set_key has checked it
-        if known := sorted(name for name in names.values() if name):
+        if known := sorted(modified):
             others = tuple(entry.key for _, _, path, entry in members if names[path] is None)
-            stored_at = max(entry.modified for _, _, path, entry in members if names[path])
+            stored_at = tuple(modified[name] for name in known)
             one = ListedSet(
                 server=server, id=set_id, started_at=started_at, names=tuple(known), stored_at=stored_at, others=others
             )

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from honest import write_backup
+from honest import write_backup, write_verification
 from nights import NOW, fail, night
 
+import airflow_pgbackup.backup.kept_backups as kept_module
 import airflow_pgbackup.backup.prune as prune_module
+from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.backup.removal import remove_backup
 from airflow_pgbackup.backup.series_selection import SeriesSelection
-from airflow_pgbackup.repository.backup_set import SetMember
+from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.repository.backup_set import Absent, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.evidence import read_evidence
@@ -269,3 +277,119 @@ def test_a_prune_of_some_series_checks_the_others_again_before_it_deletes(
     assert (result["removed"], len(backups(here, "app"))) == (0, 2)
     why = f"prod: backup {crm.series}/{crm.id} of the newest complete set failed verification: nothing is deleted"
     assert why in result["notes"]
+
+
+@pytest.mark.parametrize("level", [None, "archive"])
+@pytest.mark.parametrize("only", [None, ONLY_APP])
+def test_a_failure_counts_however_long_after_the_start_it_was_recorded(
+    here: Repository, monkeypatch: pytest.MonkeyPatch, level: str | None, only: SeriesSelection | None
+) -> None:
+    night(here, 1, "app", "crm")
+    crm = night(here, 0, "app", "crm").databases[1]
+    manifest = read_evidence(here, crm.parsed_series, crm.id, now=NOW).require_manifest()
+    act = prune_module._Prune.act
+
+    def an_hour_later(self: prune_module._Prune) -> None:
+        write_verification(here, manifest, "archive", "fail", NOW + timedelta(hours=1))
+        monkeypatch.setattr(kept_module, "current_time", lambda: datetime.now(timezone.utc) + timedelta(hours=1))
+        act(self)
+
+    monkeypatch.setattr(prune_module._Prune, "act", an_hour_later)
+    result = run(here, Policy(keep_last=1, minimum_level=level), series=only)
+    assert (result["removed"], len(backups(here, "app")), len(backups(here, "crm"))) == (0, 2, 2)
+
+
+def age(repository: Repository) -> None:
+    """Let all files be stored an hour after the backup or set that they belong to began."""
+    root = Path(repository.uri.removeprefix("file://"))
+    for path in (each for each in root.rglob("*") if each.is_file()):
+        if found := re.search(r"/(\d{8}T\d{6})Z-", str(path)):
+            at = datetime.strptime(found[1] + "+0000", "%Y%m%dT%H%M%S%z").timestamp() + 3600
+            os.utime(path, (at, at))
+
+
+def test_a_file_added_to_an_old_set_does_not_end_its_protection(here: Repository) -> None:
+    monthly = night(here, 25, "app", "crm")
+    add_series(here, "app", 20, 15, 10, 5)
+    add_series(here, "crm", 20, 15, 10, 5)
+    age(here)
+    forged = replace(monthly, status="partial", finished_at=NOW - timedelta(minutes=1), missing=(Absent("web", "x"),))
+    here.write_bytes(f"{forged.location}/{forged.name.file}", forged.to_json())
+    result = run(here, Policy(keep_last=1, replace_after=timedelta(days=7)))
+    assert result["removed"] == 2 * 2
+    assert {one.id for one in monthly.databases} <= {*backups(here, "app"), *backups(here, "crm")}
+
+
+def test_a_set_stays_if_a_backup_of_it_was_pinned_meanwhile(here: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, *_ = [night(here, number, "app", "crm") for number in (2, 1, 0)]
+    remove = prune_module.remove_backup
+
+    def pinning(repository: Repository, backup: Any) -> Any:
+        if backup.id == old.databases[0].id:
+            pin(repository=repository, series=backup.series, id=backup.id, reason="audit")
+        return remove(repository, backup)
+
+    monkeypatch.setattr(prune_module, "remove_backup", pinning)
+    result = run(here, Policy(keep_last=1))
+    assert (result["removed"], result["kept"]) == (3, 3)
+    assert old.databases[0].id in backups(here, "app")
+    assert old.id in sets(here)
+    assert old.location not in result["sets"]
+
+
+def test_a_set_stays_if_a_backup_of_it_cannot_be_deleted(here: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, *_ = [night(here, number, "app", "crm") for number in (2, 1, 0)]
+    remove = prune_module.remove_backup
+
+    def refusing(repository: Repository, backup: Any) -> Any:
+        if backup.id == old.databases[0].id:
+            raise RepositoryError("access denied")
+        return remove(repository, backup)
+
+    monkeypatch.setattr(prune_module, "remove_backup", refusing)
+    with pytest.raises(RepositoryError, match="1 of "):
+        run(here, Policy(keep_last=1))
+    assert len(sets(here)) == 2
+    assert old.id in sets(here)
+
+
+def refuse_to_read(repository: Repository, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the store refuse to read the keys that contain a part."""
+    read: Callable[..., AbstractContextManager[Any]] = type(repository).read
+
+    @contextmanager
+    def refusing(self: Repository, key: str, **arguments: Any) -> Iterator[Any]:
+        if part in key:
+            raise RepositoryError(f"cannot read {key}: access denied")
+        with read(self, key, **arguments) as stream:
+            yield stream
+
+    monkeypatch.setattr(type(repository), "read", refusing)
+
+
+@pytest.mark.parametrize("what", ["an old set", "the newest set", "a backup of the newest set"])
+def test_one_file_that_cannot_be_read_does_not_stop_prune(
+    here: Repository, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    made = [night(here, number, "app", "crm") for number in (4, 3, 2, 1, 0)]
+    other = Series("other", "app")
+    for number in (2, 1, 0):
+        write_backup(here, other, NOW - timedelta(days=number, hours=1), looks=["archive-pass"], seed=f"o{number}")
+    member = made[-1].databases[0]
+    part = {
+        "an old set": made[0].location,
+        "the newest set": made[-1].location,
+        "a backup of the newest set": f"{member.series}/{member.id}/verification",
+    }[what]
+    refuse_to_read(here, part, monkeypatch)
+    result = run(here, Policy(keep_last=2))
+    assert len(read_catalogue(here, server="other").backups) == 2, "another server is pruned"
+    assert any("access denied" in note and made[-1].id[:4] in note for note in result["notes"])
+    kept = {*backups(here, "app"), *backups(here, "crm")}
+    assert {one.id for one in made[-1].databases} <= kept
+    if what == "an old set":
+        assert (len(kept), made[0].id in sets(here)) == (4, True)
+    elif what == "the newest set":
+        assert len(kept) == 10, "nobody knows what the newest set protects"
+    else:
+        assert {one.id for one in made[-2].databases} <= kept, "the newest set that is known to be complete"
