@@ -9,7 +9,7 @@ is hidden was deleted by somebody else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import dropwhile, groupby, takewhile
@@ -19,7 +19,14 @@ from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, read_manifest
 from airflow_pgbackup.repository.evidence import missing_files
-from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, VerificationName, attempt_of, split_key
+from airflow_pgbackup.repository.layout import (
+    MANIFEST_FILE,
+    Series,
+    VerificationName,
+    attempt_of,
+    backup_folder,
+    split_key,
+)
 from airflow_pgbackup.repository.manifest import MAX_BYTES
 from airflow_pgbackup.repository.protection import Version
 
@@ -83,9 +90,16 @@ def find_lost(repository: Repository, prefix: str = "") -> list[LostBackup]:
     return lost_among(repository, repository.protection.versions(prefix))
 
 
-def lost_among(repository: Repository, versions: Iterable[Version]) -> list[LostBackup]:
+def lost_among(
+    repository: Repository,
+    versions: Iterable[Version],
+    *,
+    failed: Callable[[str, RepositoryError], None] | None = None,
+) -> list[LostBackup]:
     """Return what :func:`find_lost` does, from a listing of versions.
 
+    :param failed: takes the folder of a backup about which the store does not tell everything, and the error; the
+        backup is then left out, or returned as one that is not locked. By default the error is raised.
     :raises RepositoryError: the store does not answer.
     """
     folders: dict[str, dict[str, list[Version]]] = {}
@@ -93,9 +107,30 @@ def lost_among(repository: Repository, versions: Iterable[Version]) -> list[Lost
         if split := split_key(version.key):
             folder = version.key[: -len(split[2]) - 1]
             folders.setdefault(folder, {}).setdefault(split[2], []).append(version)
-    found = [one for _, files in sorted(folders.items()) if (one := _lost(repository, files))]
+    errors: list[tuple[str, RepositoryError]] = []
+
+    def lost(folder: str, files: Mapping[str, list[Version]]) -> LostBackup | None:
+        try:
+            return _lost(repository, files)
+        except RepositoryError as error:
+            errors.append((folder, error))
+            return None
+
+    def with_lock(one: LostBackup) -> LostBackup:
+        try:
+            return _with_lock(repository, one)
+        except RepositoryError as error:
+            errors.append((backup_folder(one.series, one.id), error))
+            return one
+
+    found = [one for folder, files in sorted(folders.items()) if (one := lost(folder, files))]
     with request_threads(THREADS, "pgbackup-lost") as pool:
-        return list(pool.map(lambda one: _with_lock(repository, one), found))
+        found = list(pool.map(with_lock, found))
+    for folder, error in errors:
+        if failed is None:
+            raise error
+        failed(folder, error)
+    return found
 
 
 def find_overwritten(versions: Iterable[Version]) -> Iterator[LostFile]:

@@ -96,6 +96,8 @@ class Protection:
     def versions(self, prefix: str = "") -> Iterator[Version]:
         """Yield every version of every key below a folder, delete markers too: by key, those of a key newest first.
 
+        What is not a key, as :func:`.is_key` says, is left out, as in a listing.
+
         :raises RepositoryError: the credentials may not list them, or there are more than allowed.
         """
         return iter(())

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.retention import Decision, span_text
 from airflow_pgbackup.repository.state import standing
@@ -48,4 +49,11 @@ def as_stored(backup: Backup, moment: datetime) -> Backup | None:
     if len(stored) == len(backup.verifications) or backup.state in _PROBLEMS:
         return backup
     state, level = standing(stored)
+    # What evidence ignores: an invalid failure, which revokes the passes before it, or one out of time, which revokes
+    # all of them. Passes that were written later may have made up for it, but not at that moment.
+    ignored = [one for one, at in backup.stored_at.items() if at <= moment and one not in backup.verifications]
+    failures = [one for one in ignored if one.result == "fail"]
+    early = any(one.at < backup.started_at - SKEW for one in failures)
+    if state != "failed" and (early or standing([*stored, *failures])[0] == "failed"):
+        state, level = "notproven", None
     return replace(backup, verifications=stored, state=state, level=level)

@@ -33,7 +33,7 @@ from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Leftover
 from airflow_pgbackup.repository.entry import Entry, UnfinishedWrite
-from airflow_pgbackup.repository.layout import REPOSITORY_FILE, TEMP_PREFIX, Series
+from airflow_pgbackup.repository.layout import MANIFEST_FILE, REPOSITORY_FILE, TEMP_PREFIX, Series
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, FileDigest, RepositoryFile
 
 
@@ -201,13 +201,20 @@ class _Fsck:
         try:
             again = take_inventory(self.repository, folder.key).folders.get(folder.key)
             return check_folder(again, context) if again else Checked()
-        except BackupNotFound:  # prune is removing it at this moment
-            return Checked()
         except RepositoryError as error:
+            if isinstance(error, BackupNotFound) and self._is_gone(folder):
+                return Checked()
             unread = Checked()
             hint = error.hint or "Check the repository's storage for faults."
             unread.findings.error("read", folder.key, error.message, hint)
             return unread
+
+    def _is_gone(self, folder: Folder) -> bool:
+        """Return whether the manifest is no longer listed: prune is removing the backup at this moment."""
+        try:
+            return all(entry.key != f"{folder.key}/{MANIFEST_FILE}" for entry in self.repository.list(folder.key))
+        except RepositoryError:
+            return False
 
     def _unlistable(self, folder: str, error: RepositoryError) -> None:
         hint = error.hint or "Check the rights to the folder, and the repository's storage for faults."

@@ -22,7 +22,8 @@ def check_versions(repository: Repository, findings: Findings, context: RunConte
     """Report files of ours that somebody has overwritten, and backups that were deleted and can be restored.
 
     :param revert: bring the first versions of overwritten files back, unless that would break a complete backup.
-    :raises RepositoryError: `revert` is set, and versions cannot be listed or a file not be reverted.
+    :raises RepositoryError: `revert` is set, and versions cannot be listed, or some files could not be reverted; all
+        others were.
     """
     protection = repository.protection
     try:
@@ -34,19 +35,26 @@ def check_versions(repository: Repository, findings: Findings, context: RunConte
         findings.note("versions_unlisted", "", error.message, hint)
         return
     overwritten = [file for file in find_overwritten(versions) if _is_ours(file.first.key)]
+    failed: list[RepositoryError] = []
     for file in overwritten:
         context.cancel.check()
-        keep = _is_better(repository, file, versions, required=revert)
-        if revert and not keep:
-            protection.restore(file.first, file.above)
-            context.log(f"reverted {file.first.key} to version {file.first.id}")
-        findings.overwritten(file, reverted=revert and not keep, keep=keep)
-    try:
-        if revert and overwritten:
-            versions = list(protection.versions())
-        _check_deleted(repository, versions, findings)
-    except RepositoryError:  # these credentials may list versions, and not read their locks
-        return
+        try:
+            keep = _is_better(repository, file, versions, required=revert)
+            if revert and not keep:
+                protection.restore(file.first, file.above)
+                context.log(f"reverted {file.first.key} to version {file.first.id}")
+            findings.overwritten(file, reverted=revert and not keep, keep=keep)
+        except RepositoryError as error:
+            context.log(f"cannot revert {file.first.key}: {error}")
+            failed.append(error)
+    if len(failed) > 1:
+        message = f"{len(failed)} of {counted(len(overwritten), 'overwritten file')} could not be reverted; the first: "
+        raise RepositoryError(message + failed[0].message, hint=failed[0].hint) from failed[0]
+    if failed:
+        raise failed[0]
+    if revert and overwritten:
+        versions = list(protection.versions())
+    _check_deleted(repository, versions, findings)
 
 
 def _is_better(repository: Repository, file: LostFile, versions: Iterable[Version], *, required: bool) -> bool:
@@ -65,7 +73,8 @@ def _is_better(repository: Repository, file: LostFile, versions: Iterable[Versio
 def _check_deleted(repository: Repository, versions: Iterable[Version], findings: Findings) -> None:
     """Report what was deleted and can be restored. prune deletes nothing that is locked, so somebody else did."""
     unlocked = 0
-    for one in lost_among(repository, versions):
+    unread: list[tuple[str, RepositoryError]] = []
+    for one in lost_among(repository, versions, failed=lambda folder, error: unread.append((folder, error))):
         undelete = command(f"undelete {repository.uri} {one.series.path} {one.id}")
         unfinished = [file for file in one.files if file.unfinished]
         if one.why == "deleted" and one.locked:
@@ -85,6 +94,13 @@ def _check_deleted(repository: Repository, versions: Iterable[Version], findings
     if unlocked:
         hint = f"{command('undelete')} lists them. A lifecycle rule for noncurrent versions removes them for good."
         findings.note("deleted", "", f"{counted(unlocked, 'deleted backup')} can be restored", hint)
+    if unread:
+        folder, error = unread[0]
+        message = f"cannot read versions or locks of {counted(len(unread), 'backup')} that may have been deleted"
+        hint = (
+            "Grant s3:GetObjectVersion and s3:GetObjectRetention, or check the store: a locked backup may be deleted."
+        )
+        findings.note("versions_unread", folder, f"{message}; the first: {error.message}", hint)
 
 
 def _is_ours(key: str) -> bool:

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, RepositoryError
 from airflow_pgbackup.repository.entry import missing
-from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, split_key
+from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, is_key, split_key
 from airflow_pgbackup.repository.protection import Protection, ProtectionSettings, Version
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.copying import copy_source
@@ -121,7 +121,8 @@ class S3Protection(Protection):
     def versions(self, prefix: str = "") -> Iterator[Version]:
         folder = f"{check_key(prefix)}/" if prefix else ""
         with self._bucket.errors(f"cannot list the versions of {self._uri}"):
-            yield from list_versions(self._bucket, self._root, self._root + folder)
+            found = list_versions(self._bucket, self._root, self._root + folder)
+            yield from (version for version in found if is_key(version.key))
 
     def read(self, version: Version, *, limit: int) -> bytes:
         what = f"version {version.id} of {self._uri}/{version.key}"

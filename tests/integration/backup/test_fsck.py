@@ -23,7 +23,7 @@ from airflow_pgbackup.backup.fsck import fsck
 from airflow_pgbackup.backup.fsck.findings import CODES, MOST_PER_CODE, Report
 from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import Canceled, ConfigurationError, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.errors import BackupNotFound, Canceled, ConfigurationError, RepositoryError, RepositoryNotFound
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, Series, VerificationName, backup_folder
@@ -725,6 +725,21 @@ def test_a_prune_meanwhile_is_no_fault(place: Place, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(place.repository, "read_bytes", removed)
     assert run(place).findings == ()
+
+
+@pytest.mark.parametrize("lost", ["manifest.json", "verification-"])
+def test_a_listed_file_that_does_not_exist_is_a_fault(local: Place, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+    manifest = add(local)
+    folder, read_bytes = folder_of(manifest), local.repository.read_bytes
+    write_verification(local.repository, manifest, "archive", "pass", manifest.finished_at)
+
+    def missing(key: str, **options: Any) -> bytes:
+        if key.startswith(f"{folder}/{lost}"):
+            raise BackupNotFound(f"{key} does not exist")
+        return read_bytes(key, **options)
+
+    monkeypatch.setattr(local.repository, "read_bytes", missing)
+    assert found(run(local)) == [("error", "read", folder)]
 
 
 def test_a_dump_that_commits_meanwhile_is_no_fault(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

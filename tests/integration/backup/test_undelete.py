@@ -477,3 +477,54 @@ def overwrite_manifest(client: S3Client, bucket: str, repository: Repository) ->
             client.put_object(Bucket=bucket, Key=f"pg/{entry.key}".replace("aaaaaaaa", "bbbbbbbb"), Body=data.read())
     client.put_object(Bucket=bucket, Key=key, Body=manifest.replace(b"aaaaaaaa", b"bbbbbbbb"))
     return id
+
+
+def test_versions_of_what_is_not_a_key_are_ignored(s3: S3Server, client: S3Client) -> None:
+    bucket, repository = versioned(s3, client)
+    id = add(repository, 0)
+    for size in (1, 2):
+        client.put_object(Bucket=bucket, Key=f"pg/{backup_folder(SERIES, id)}/{'x' * 256}", Body=b"x" * size)
+    for revert in (False, True):
+        assert not [each for each in fsck(repository=repository, revert=revert).findings if each.code == "overwritten"]
+    assert find_lost(repository) == []
+
+
+def test_a_lock_that_cannot_be_read_hides_no_other_backup(
+    client: S3Client, bucket: str, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unread, other = add(repository, 0), add(repository, 1)
+    for key in (*keys_of(repository, unread), *keys_of(repository, other)):
+        client.delete_object(Bucket=bucket, Key=key)
+    locked = S3Protection.locked
+
+    def refusing(self: S3Protection, key: str, version: str | None = None) -> str | None:
+        if unread in key:
+            raise RepositoryError("access denied")
+        return locked(self, key, version)
+
+    monkeypatch.setattr(S3Protection, "locked", refusing)
+    found = {(f.severity, f.code): f for f in fsck(repository=repository).findings}
+    assert found["error", "deleted"].key == backup_folder(SERIES, other)
+    assert found["note", "versions_unread"].key == backup_folder(SERIES, unread)
+    assert "access denied" in found["note", "versions_unread"].message
+
+
+def test_all_files_are_reverted_but_those_that_the_store_refuses(
+    client: S3Client, bucket: str, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused, other = add(repository, 1), add(repository, 0)
+    for key in (*keys_of(repository, refused), *keys_of(repository, other)):
+        client.put_object(Bucket=bucket, Key=key, Body=b"your files are encrypted")
+    restore = S3Protection.restore
+
+    def refusing(self: S3Protection, version: Version, above: Sequence[Version]) -> None:
+        if refused in version.key:
+            raise RepositoryError("access denied")
+        restore(self, version, above)
+
+    monkeypatch.setattr(S3Protection, "restore", refusing)
+    with pytest.raises(
+        RepositoryError, match="4 of 8 overwritten files could not be reverted; the first: access denied"
+    ):
+        fsck(repository=repository, revert=True)
+    assert state(repository, other) == "verified"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 
@@ -62,6 +63,22 @@ def test_a_backup_as_it_was_stored() -> None:
     assert earlier is not None
     assert (earlier.state, earlier.level, earlier.verifications) == ("written", None, ())
     assert as_stored(late, NOW - timedelta(days=9, hours=1)) is None
+
+
+@pytest.mark.parametrize("days", [20, 40], ids=["invalid", "from before the backup"])
+def test_a_failure_that_evidence_ignores_revokes_the_passes_of_that_time(days: float) -> None:
+    passed, failed, forged = (
+        VerificationName(NOW - timedelta(days=at), "archive", result)
+        for at, result in ((30, "pass"), (days, "fail"), (0, "pass"))
+    )
+    stored = {passed: NOW - timedelta(days=30), failed: NOW - timedelta(days=20), forged: NOW}
+    late = replace(backup(30), verifications=(passed, forged), stored_at=stored)
+    earlier = as_stored(late, NOW - WEEK)
+    assert earlier is not None
+    assert (earlier.state, earlier.level) == ("notproven", None)
+    before = as_stored(late, NOW - timedelta(days=21))
+    assert before is not None
+    assert before.state == "verified"
 
 
 @pytest.mark.parametrize("span", [timedelta(0), timedelta(days=40_000), 7])
