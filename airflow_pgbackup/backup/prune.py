@@ -332,10 +332,20 @@ class _Prune:
 
     def _locks(self, backups: Sequence[Backup]) -> dict[tuple[Series, str], str]:
         """Return the backups that the store has locked, and why. The manifest is the last file of a dump, so its lock
-        ends last; in a versioned bucket a delete would "succeed" nevertheless."""
+        ends last; in a versioned bucket a delete would "succeed" nevertheless. If somebody has overwritten the manifest
+        without a lock, the lock of an older version counts."""
+        protection = self.repository.protection
 
         def ask(backup: Backup) -> str | None:
-            return self.repository.protection.locked(f"{backup.folder}/{MANIFEST_FILE}")
+            key = f"{backup.folder}/{MANIFEST_FILE}"
+            if lock := protection.locked(key):
+                return lock
+            try:
+                versions = list(protection.versions(backup.folder))
+            except RepositoryError:  # the credentials may not list versions, or the store has none
+                return None
+            older = (one for one in versions if one.key == key and not (one.latest or one.deleted))
+            return next((lock for one in older if (lock := protection.locked(key, one.id))), None)
 
         with request_threads(THREADS) as pool:
             return {(b.series, b.id): lock for b, lock in zip(backups, pool.map(ask, backups), strict=True) if lock}

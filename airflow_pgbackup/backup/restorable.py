@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from itertools import groupby
 
 from airflow_pgbackup.backup.lost import LostBackup, LostFile, since_deletion
@@ -10,7 +11,7 @@ from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryErr
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.evidence import missing_files
-from airflow_pgbackup.repository.layout import MANIFEST_FILE, attempt_of, backup_folder, split_key
+from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of, backup_folder, split_key
 from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest
 from airflow_pgbackup.repository.protection import Version
 
@@ -31,7 +32,12 @@ def complete_files(repository: Repository, lost: LostBackup) -> tuple[LostFile, 
     for one in lost.manifests:
         manifest, problem = _complete(repository, one.first, entries)
         if manifest is not None:
-            needed = [file for path, file in data.items() if attempt_of(path) in (None, manifest.artifact.attempt)]
+            deleted = min((version.modified for version in one.above if version.deleted), default=None)
+            needed = [
+                file
+                for path, file in data.items()
+                if attempt_of(path) in (None, manifest.artifact.attempt) and not _is_withdrawn(path, file, deleted)
+            ]
             return (*needed, *([] if _is_current(one) else [one]))
         problems.append(problem)
     raise RepositoryError(
@@ -61,6 +67,18 @@ def is_better(repository: Repository, file: LostFile, versions: Iterable[Version
     if _complete(repository, file.above[0], current)[0] is None:
         return False
     return _complete(repository, file.first, first)[0] is None
+
+
+def _is_withdrawn(path: str, file: LostFile, deleted: datetime | None) -> bool:
+    """Return whether a file is a pass that was hidden while its backup existed: rewrap withdraws passes if the source
+    has failed.
+
+    :param deleted: when the manifest was deleted; None: it was not.
+    """
+    name = VerificationName.parse(path)
+    if name is None or name.result != "pass" or not file.hidden:
+        return False
+    return deleted is None or max(version.modified for version in file.above if version.deleted) < deleted
 
 
 def _complete(

@@ -518,6 +518,23 @@ def test_object_lock_is_respected_and_reported(s3: S3Server) -> None:
     assert f"1 backup that no rule keeps is locked, until {until.isoformat()} at the earliest" in result["notes"][-1]
 
 
+def test_a_locked_backup_stays_if_its_manifest_was_overwritten_without_a_lock(s3: S3Server) -> None:
+    client, bucket = s3.client(), f"overwritten-{os.getpid()}"
+    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    uri = f"s3://{bucket}/pg"
+    options = S3Options.of_store({"lock_for": "30d"}, client_factory=s3.client)
+    locking = open_repository(uri, s3=options)
+    repository = open_repository(uri, s3=S3Options(client_factory=s3.client))
+    repository.init()
+    newest, locked = [*add(repository, 0), *add(locking, 5)]
+    key = next(each for each in keys(repository) if f"{locked}/manifest.json" in each)
+    client.put_object(Bucket=bucket, Key=f"pg/{key}", Body=repository.read_bytes(key))
+    assert repository.protection.locked(key) is None
+    result = run(repository, Policy(keep_last=1))
+    assert ids(repository) == [newest, locked]
+    assert result["locked"] == 1
+
+
 def test_a_canceled_prune_stops_between_two_backups(repository: Repository) -> None:
     made = add(repository, 0, 1, 2, 3)
     cancel = Cancel()

@@ -528,3 +528,18 @@ def test_all_files_are_reverted_but_those_that_the_store_refuses(
     ):
         fsck(repository=repository, revert=True)
     assert state(repository, other) == "verified"
+
+
+def test_a_pass_that_was_withdrawn_before_the_deletion_stays_so(s3: S3Server, client: S3Client) -> None:
+    bucket, repository = versioned(s3, client)
+    id = add(repository, 0)
+    keys = keys_of(repository, id)
+    withdrawn = next(key for key in keys if key.endswith("-pass.json"))
+    client.delete_object(Bucket=bucket, Key=withdrawn)
+    time.sleep(1.1)  # a store tells whole seconds
+    for key in keys:
+        if key != withdrawn:
+            client.delete_object(Bucket=bucket, Key=key)
+    undelete(repository=repository, series=SERIES, id=id)
+    assert state(repository, id) == "written"
+    assert find_lost(repository) == []
