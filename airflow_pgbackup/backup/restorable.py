@@ -71,12 +71,12 @@ def is_better(repository: Repository, file: LostFile, versions: Iterable[Version
 
 def _is_withdrawn(path: str, file: LostFile, deleted: datetime | None) -> bool:
     """Return whether a file is a pass that was hidden while its backup existed: rewrap withdraws passes if the source
-    has failed.
+    has failed. One that was overwritten before it was hidden is what a killed revert leaves.
 
     :param deleted: when the manifest was deleted; None: it was not.
     """
     name = VerificationName.parse(path)
-    if name is None or name.result != "pass" or not file.hidden:
+    if name is None or name.result != "pass" or not file.hidden or file.unfinished:
         return False
     return deleted is None or max(version.modified for version in file.above if version.deleted) < deleted
 
