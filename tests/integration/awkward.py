@@ -18,6 +18,7 @@ class Awkward:
     :param newest: the newest that lets one make it.
     :param extension: that the server must have.
     :param waits: seconds that must pass between dump and restore.
+    :param rewritten: the server writes its definitions in another form after a restore.
     """
 
     what: str
@@ -31,6 +32,7 @@ class Awkward:
     newest: int = 99
     extension: str = ""
     waits: float = 0.0
+    rewritten: bool = False
 
     def verdict_of(self, form: str) -> str:
         return self.plain or self.verdict if form == "plain" else self.verdict
@@ -136,6 +138,25 @@ KINDS = {
         says="amcheck",
         restores=False,
         found=("violated_unique",),
+    ),
+    "lists of values": Awkward(
+        "conditions and sub-SELECTs that PostgreSQL writes in another form after a restore",
+        (
+            "create domain d as varchar check (value in ('a', 'b'))",
+            "create table t (a varchar check (a not in ('c', 'd')), b int, c int, e d, check (b in (c, c + 1, 3)))",
+            "insert into t values ('a', 1, 1, 'b')",
+            "create index on t (b) where a in ('a', 'b')",
+            "create statistics s on (a in ('a', 'b')), b from t",
+            "create view v as select b from t where exists (select 'x') and a in (select 'a' union select null)",
+            "create materialized view m as select b from t where (a, b) in (('a', 1), ('b', 2), ('c', 3))",
+            "create policy p on t using (exists (select null from t) and a in ('a', 'b'))",
+            "create rule r as on delete to v do instead delete from t where exists (select 'x') and a in ('a', 'b')",
+            "create function f() returns text begin atomic select -1; select 'x'; end",
+            "create function g(text[] default array['a', 'b']::varchar[]) returns int language sql as 'select 1'",
+            "create function tf() returns trigger language plpgsql as 'begin return new; end'",
+            "create trigger w before insert on t for each row when (new.a in ('a', 'b')) execute function tf()",
+        ),
+        rewritten=True,
     ),
     "not valid": Awkward(
         "a NOT VALID constraint that some rows violate",

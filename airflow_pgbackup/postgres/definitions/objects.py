@@ -16,6 +16,7 @@ from itertools import zip_longest
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.postgres.archive.script_headers import object_header
 from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, TocEntry, is_about
+from airflow_pgbackup.postgres.definitions.expressions import as_restored, differ_only_in_hidden_names
 from airflow_pgbackup.postgres.sql.lexer import Comment, MetaCommand, SqlLexer, Statement
 from airflow_pgbackup.postgres.sql.names import NameDecoder, client_encoding, connected_database
 
@@ -250,7 +251,7 @@ def compare_objects(
         elif not definitions:
             if len(found) < len(texts):
                 yield _difference(key, f"found {len(found)}, expected {len(texts)}")
-        elif found != texts and not _same_icu_locale(texts, found):
+        elif found != texts and not (_same_icu_locale(texts, found) or same_but_hidden_names(key[1], texts, found)):
             bounds = key[1] == "TABLE ATTACH" and (key[0], key[2], key[3]) in money
             only_money = _without_money(key[1], texts, bounds) == _without_money(key[1], found, bounds)
             yield replace(_difference(key, _detail(key[1], texts, found)), only_money=only_money)
@@ -270,16 +271,16 @@ def _owner(kind: str, owner: str) -> str:
 
 
 def _normal(kind: str, text: str) -> str:
+    text = as_restored(text)
     if kind in _WITH_COLUMN_LIST:
         return "\n".join(sorted(re.split(r"[\s,();]+", text)))
-    lines = [line.rstrip().removesuffix(",") for line in text.splitlines() if line.strip()]
-    return "\n".join(sorted(lines) if kind in _IN_ANY_ORDER else lines)
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    return "\n".join(sorted(line.removesuffix(",") for line in lines) if kind in _IN_ANY_ORDER else lines)
 
 
 def changed_lines(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[Counter[str], Counter[str]]:
     """Return the lines that the first differing definition lost, and those that it gained."""
-    pairs = (Counter(before), Counter(after)), (Counter(after), Counter(before))
-    old, new = (next(iter((one - other).elements()), "").splitlines() for one, other in pairs)
+    old, new = (next(iter((one - other).elements()), "").splitlines() for one, other in _both_ways(before, after))
     return Counter(old) - Counter(new), Counter(new) - Counter(old)
 
 
@@ -295,6 +296,23 @@ def _same_icu_locale(archived: tuple[str, ...], restored: tuple[str, ...]) -> bo
     """
     old = [_OLD_ICU_LOCALE.sub("", text) for text in archived]
     return old != list(archived) and old == [_ICU_LOCALE.sub("", text) for text in restored]
+
+
+def same_but_hidden_names(kind: str, archived: tuple[str, ...], restored: tuple[str, ...]) -> bool:
+    """Return whether definitions differ only as :func:`.differ_only_in_hidden_names` says."""
+    if kind in _IN_ANY_ORDER or len(archived) != len(restored):
+        return False  # these have no sub-SELECTs
+    before, after = (list((one - other).elements()) for one, other in _both_ways(archived, restored))
+    for text in before:
+        same = next((each for each in after if differ_only_in_hidden_names(text, each)), None)
+        if same is None:
+            return False
+        after.remove(same)
+    return True
+
+
+def _both_ways(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[tuple[Counter[str], Counter[str]], ...]:
+    return (Counter(before), Counter(after)), (Counter(after), Counter(before))
 
 
 def _without_money(kind: str, texts: tuple[str, ...], bounds: bool) -> list[str]:

@@ -95,7 +95,8 @@ def test_its_verdict_and_its_restore(
             make(server, target.dbname)
         if kind.restores:
             restored(reference, repository, target, mode=mode, settings=build.settings)
-            assert script_of(server, target) == script_of(server, source)
+            if not kind.rewritten:
+                assert script_of(server, target) == script_of(server, source)
         else:
             with pytest.raises(ToolError):
                 restored(reference, repository, target, mode=mode, settings=build.settings)
