@@ -180,6 +180,8 @@ class RefreshedCopy:
         self._reduce(new)
         with masked.hinting() if masked else nullcontext():
             loader.load_rest(new)
+        for table in loader.foreign_rows:
+            run.warn(f"left out the rows of foreign table {table}: they would be written to its foreign server")
         for view in loader.unpopulated:
             run.warn(f"materialized view {view} reads a foreign table, so it has no rows until somebody refreshes it")
         run.say(f"restored indexes, constraints and triggers into {new.dbname}")

@@ -21,6 +21,7 @@ from airflow_pgbackup.backup.restore.new_database import prepare_public_schema
 from airflow_pgbackup.backup.subset import Subset
 from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.definitions.foreign_rows import foreign_row_entries
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.options import RestoreOptions
 
@@ -43,6 +44,8 @@ class SectionLoader:
     :param masked: rows are masked while they are loaded, so messages must not show values of them.
     :ivar subset: the plan of that subset for this archive; None without one.
     :ivar unpopulated: materialized views that are restored without rows, as they read a foreign table.
+    :ivar foreign_rows: foreign tables whose rows in the archive are left out: a restore would write them to the foreign
+        server, unmasked.
     :raises ClientError, ConfigurationError, OptionError: as :class:`.ArchiveLoader` and :meth:`.Subset.plan`.
     """
 
@@ -67,6 +70,8 @@ class SectionLoader:
         self._left_out: set[str] = set()
         self._foreign = _reading_foreign_tables(archive.toc.entries)
         self.unpopulated: list[str] = []
+        self._foreign_rows = {entry.dump_id for entry in foreign_row_entries(archive.toc.entries)}
+        self.foreign_rows: list[str] = []
 
         def loader(section: str, jobs: int | None, *, event_triggers: bool = False) -> ArchiveLoader:
             options = RestoreOptions(
@@ -156,6 +161,9 @@ class SectionLoader:
             if entry.kind == "MATERIALIZED VIEW DATA" and entry.dump_id in self._foreign:
                 if not self.subset or self.subset.select([entry]):
                     self.unpopulated.append(f"{entry.schema}.{entry.name}")
+            elif entry.dump_id in self._foreign_rows:
+                if not self.subset or self.subset.select([entry]):
+                    self.foreign_rows.append(f"{entry.schema}.{entry.name}")
             elif why:
                 self._left_out.add(why)
             else:

@@ -12,11 +12,12 @@ from airflow_pgbackup.backup.counters import RestoreCounter, restore_totals
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
 from airflow_pgbackup.backup.rehearsal.provisioning import lacks_locale
-from airflow_pgbackup.backup.rehearsal.restore_steps import SKIPPED_PUBLIC, CopyRestore, RestoredCopy
+from airflow_pgbackup.backup.rehearsal.restore_steps import SKIPPED_FOREIGN, SKIPPED_PUBLIC, CopyRestore, RestoredCopy
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.errors import DeadlineExceeded, ToolError, ToolKilled
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
+from airflow_pgbackup.postgres.definitions.foreign_rows import foreign_row_entries
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.definitions.schemas import schemas_missing_from
 from airflow_pgbackup.processors import usable_processors
@@ -52,6 +53,9 @@ class ArchiveRestore(CopyRestore):
             if _creates_public(entry):
                 self.copy.skipped.add(entry.dump_id)
                 self.copy.notes.append(SKIPPED_PUBLIC)
+        if foreign := foreign_row_entries(self._entries):
+            self.copy.skipped |= {entry.dump_id for entry in foreign}
+            self.copy.notes.append(SKIPPED_FOREIGN)
         if self._create and self._properties.create:
             with session(self.server.params) as connection:
                 self._lacks_locale = lacks_locale(connection, self._properties.create)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.rehearsal.cluster_globals import ClusterGlobals
 from airflow_pgbackup.backup.rehearsal.definitions import open_script
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
 from airflow_pgbackup.backup.rehearsal.provisioning import lacks_locale, with_bootstrap_superuser
-from airflow_pgbackup.backup.rehearsal.restore_steps import SKIPPED_PUBLIC, CopyRestore, RestoredCopy
+from airflow_pgbackup.backup.rehearsal.restore_steps import SKIPPED_FOREIGN, SKIPPED_PUBLIC, CopyRestore, RestoredCopy
 from airflow_pgbackup.backup.rehearsal.server import (
     LOCALE_LACKING,
     LOCALE_UNNAMED,
@@ -21,10 +21,12 @@ from airflow_pgbackup.byte_streams import CountingReader
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
 from airflow_pgbackup.postgres.definitions.database_locale import in_locale_c, without_owner_and_tablespace
+from airflow_pgbackup.postgres.definitions.foreign_rows import ForeignRows
 from airflow_pgbackup.postgres.definitions.script_scan import CREATE_PUBLIC, ScriptSummary
 from airflow_pgbackup.postgres.psql.guarded import guarded
 from airflow_pgbackup.postgres.psql.script_filter import sessions
 from airflow_pgbackup.postgres.sql.anybytes import encoded
+from airflow_pgbackup.postgres.sql.lexer import Event
 from airflow_pgbackup.wording import parameter
 
 
@@ -135,7 +137,9 @@ class ScriptRestore(CopyRestore):
                 f"restoring {manifest.artifact.name}", bytes_total=manifest.source.size_bytes, estimated=True
             ) as step,
         ):
-            for name, part in sessions(CountingReader(source, step.advance), instead=instead):
+            for name, part in sessions(
+                CountingReader(source, step.advance), instead=instead, omits=self._omits(ForeignRows())
+            ):
                 psql = guarded(self.server.loader, part)
                 target = params
                 if name is not None:
@@ -143,3 +147,11 @@ class ScriptRestore(CopyRestore):
                     self.server.other_locale = locales.get(target.dbname, LOCALE_UNNAMED)
                     create_schemas(target, sorted(self.copy.schemas))
                 self.run_tool(psql.argv, target, psql.stdin, may_start_processes=False)
+
+    def _omits(self, rows: ForeignRows) -> Callable[[Event], bool]:
+        def omits(event: Event) -> bool:
+            if found := rows.contains(event):
+                self.note(SKIPPED_FOREIGN)
+            return found
+
+        return omits

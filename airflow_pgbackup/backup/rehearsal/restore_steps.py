@@ -27,6 +27,8 @@ _ATTEMPTS = 20
 
 SKIPPED_PUBLIC = "skipped CREATE SCHEMA public: every new database has the schema"
 """Where an option or a filter file names the schema, pg_dump writes its creation."""
+SKIPPED_FOREIGN = "skipped the rows of foreign tables, which a restore writes to their servers"
+"""Where the server of the rehearsal has a network, these can be the servers of the source."""
 
 
 @dataclass
@@ -120,6 +122,11 @@ class CopyRestore:
             self.copy.schemas |= schemas
         return bool(roles or schemas)
 
+    def note(self, text: str) -> None:
+        """Add a note to the report, once."""
+        if text not in self.copy.notes:
+            self.copy.notes.append(text)
+
     def note_schemas(self) -> None:
         """Note for the report which schemas were created."""
         if self.copy.schemas:
@@ -144,12 +151,10 @@ class CopyRestore:
 
         :param create: the CREATE DATABASE statement of the dump.
         """
-        note = (
+        self.note(
             f"restored with locale {instead} in place of {locale_name(create)}, which the server lacks: text may sort "
             "differently"
         )
-        if note not in self.copy.notes:
-            self.copy.notes.append(note)
 
     def run_tool(
         self,

@@ -91,21 +91,25 @@ class ScriptFilter:
 
 
 def sessions(
-    source: Readable, *, instead: Mapping[bytes, bytes] | None = None
+    source: Readable,
+    *,
+    instead: Mapping[bytes, bytes] | None = None,
+    omits: Callable[[Event], bool] = lambda event: False,
 ) -> Iterator[tuple[bytes | None, Readable]]:
     """Cut a script at its ``\\connect`` commands into one part for each session.
 
     :param instead: as for :class:`ScriptFilter`.
+    :param omits: called with each event in turn; returns whether to omit it.
     :return: pairs of a database name, None for the first session, and the stream. Read each stream to its end before
         you take the next pair.
     :raises VerificationFailed: while reading, at a ``\\connect`` that pg_dump never writes.
     """
     names: list[bytes | None] = [None]
 
-    def route(event: Event) -> int:
+    def route(event: Event) -> int | None:
         if isinstance(event, MetaCommand) and event.name == b"connect":
             names.append(connected_name(event.argument))
-        return len(names) - 1
+        return None if omits(event) else len(names) - 1
 
     script = ScriptFilter(source, route, instead=instead)
     number = 0

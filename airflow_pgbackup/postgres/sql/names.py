@@ -154,6 +154,11 @@ def insert_target(text: bytes, decoder: NameDecoder) -> RowsTarget | None:
     return RowsTarget(schema, name, cursor.columns())
 
 
+def foreign_table(text: bytes, decoder: NameDecoder) -> tuple[str | None, str]:
+    """Return schema and name of ``CREATE FOREIGN TABLE schema.name (...)``."""
+    return _Cursor(text, len(b"CREATE FOREIGN TABLE"), decoder).qualified()
+
+
 def refreshed(text: bytes, decoder: NameDecoder) -> tuple[str | None, str]:
     """Return schema and name of ``REFRESH MATERIALIZED VIEW schema.name;``."""
     return _Cursor(text, len(b"REFRESH MATERIALIZED VIEW"), decoder).qualified()
