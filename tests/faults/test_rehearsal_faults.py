@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from psycopg import sql
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
@@ -219,6 +220,24 @@ def test_a_server_killed_during_the_restore_proves_nothing(
     nothing_is_left(temporary)
     assert verifications(here) == ["pass.json", "notproven.json"]
     assert verify(reference=slow_dump, repository=here, level="integrity")["verified"] == "archive"
+
+
+def test_a_copy_that_accepts_no_connection_proves_nothing(
+    server18: PostgresServer,
+    fresh_database: Callable[..., ConnectionParams],
+    here: Repository,
+    temporary: Path,
+) -> None:
+    reference, artifact = quick_dump(server18, fresh_database, here)
+
+    def close(server: ConnectionParams) -> None:
+        with server.open_session() as session:
+            session.execute(sql.SQL("alter database {} allow_connections false").format(name))
+
+    name = sql.Identifier(str(reference["database"]))
+    with pytest.raises(NotProven, match=r"the throwaway PostgreSQL .* not currently accepting connections"):
+        rehearse_it(reference, artifact, here, on_restored=close)
+    nothing_is_left(temporary)
 
 
 def test_a_server_killed_during_the_comparison_proves_nothing(

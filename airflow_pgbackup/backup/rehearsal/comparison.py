@@ -93,6 +93,7 @@ def _open_copy(copy: RestoredCopy, connection: ConnectionParams, encoding: str |
         encoding=encoding or str(manifest.options.get("encoding") or manifest.source.encoding or "UTF8"),
         float_digits=digits if isinstance(digits, int) else 3,
         quote_all_identifiers=bool(manifest.options.get("quote_all_identifiers")),
+        sessions=copy.server.most_jobs(),
         cancel=copy.dump.cancel,
         deadline=copy.dump.deadline,
     )

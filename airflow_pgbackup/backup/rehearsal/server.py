@@ -36,6 +36,7 @@ _LOST = re.compile(
     r"server closed the connection unexpectedly|terminating connection because of (?:crash|unexpected)"
     r"|the database system is (?:in recovery|shutting down|starting up)|terminating connection due to administrator"
 )
+_FULL = re.compile("too many clients|too many connections|connection slots are reserved")
 _LOGGED = re.compile(r"([0-9A-Z]{5}) (?:ERROR|FATAL|PANIC): +(.*)")
 _LOG_TAIL = 1 << 20  # bytes
 
@@ -46,7 +47,7 @@ LOCALE_UNNAMED = "the dump does not name the locale of its database"
 LOCALE_LACKING = "the server lacks the locale of the dumped database"
 
 MOST_JOBS = 20
-"""The most sessions of a restore; the other connections are for the comparison."""
+"""The most sessions of a restore, and of a comparison; a throwaway server has some connections more."""
 
 
 @dataclass(kw_only=True)
@@ -125,7 +126,7 @@ class RehearsalServer:
         return next((match[1] for match in errors if printable(match[2]).strip() == message), None)
 
     def most_jobs(self) -> int:
-        """Return the number of sessions that a restore may use."""
+        """Return the number of sessions that a restore or a comparison may use."""
         return MOST_JOBS
 
     def provide(self, needs: Requirements) -> None:
@@ -220,15 +221,19 @@ class RehearsalServer:
 
     @contextmanager
     def not_proven_if_lost(self) -> Iterator[None]:
-        """Turn errors into NotProven if the server has ended: that is no fault of the backup.
+        """Turn errors into NotProven if the server has ended or refuses a session: that is no fault of the backup.
 
-        :raises NotProven: the server ended, or terminated a session.
+        :raises NotProven: the server ended, or terminated or refused a session.
         """
         try:
             yield
         except (ToolError, VerificationFailed, ConnectError, psycopg.OperationalError) as error:
             messages = "\n".join([*getattr(error, "stderr", []), str(error)])
-            if isinstance(error, (ToolKilled, DeadlineExceeded)) or not (_LOST.search(messages) or self._has_ended()):
+            if isinstance(error, (ToolKilled, DeadlineExceeded)):
+                raise
+            if not (_LOST.search(messages) or self._has_ended()):
+                if isinstance(error, ConnectError):
+                    raise NotProven(f"{self.label}: {error.message}", hint=error.hint) from error
                 raise
             raise NotProven(
                 f"{self.label} ended during the rehearsal: {error}",
@@ -238,8 +243,8 @@ class RehearsalServer:
     def _has_ended(self) -> bool:
         try:
             self.params.open_session().close()
-        except ConnectError:
-            return True
+        except ConnectError as error:
+            return _FULL.search(error.message) is None
         return False
 
 

@@ -21,6 +21,9 @@ SqlState = Callable[[str], str | None]
 # Cardinality, data, constraints, SQL routines, syntax and names, WITH CHECK OPTION, program limits, PL/pgSQL.
 _FAULTS_OF_DUMP = ("21", "22", "23", "2F", "42", "44", "54", "P0")
 
+# Up to 13 an operator can follow its operand: (x !)
+_WITHOUT_POSTFIX = 14
+_POSTFIX = re.compile(r'syntax error at or near "\)"')
 _MESSAGE = re.compile(r"\b(?:ERROR|FATAL|PANIC): +(?:[0-9A-Z]{5}: +)?(.*)")
 _ENTRY = re.compile(r"from TOC entry \d+; \d+ \d+ (?P<kind>[A-Z][A-Z ]*[A-Z]) (?P<name>.*) \S+$")
 
@@ -196,7 +199,11 @@ def judge(
                 f"{'; '.join(other_versions)}; {error.message}",
                 hint=f"Install the backup's version of the extension on the worker, or {_SCRATCH}.",
             )
-        if other_source and (state == "42703" or (state in _UNDEFINED and _OF_SYSTEM.search(message))):
+        if other_source and (
+            state == "42703"
+            or (state in _UNDEFINED and _OF_SYSTEM.search(message))
+            or (int(other_source) < _WITHOUT_POSTFIX and _POSTFIX.match(message))
+        ):
             return NotProven(
                 f"{label} may lack what PostgreSQL {other_source}, the source's version, has: {error.message}",
                 hint=f"Rehearse with PostgreSQL {other_source}: install it on the worker, or {_SCRATCH}. Change what "

@@ -136,6 +136,7 @@ class DatabaseReader:
     :param encoding: of the data in the archive, so that both sides have the same bytes.
     :param float_digits: ``extra_float_digits`` of the dump.
     :param quote_all_identifiers: that of the dump; it changes the text of ``regclass`` and similar types.
+    :param sessions: how many it may have at the same time.
     :param cancel: makes a running statement raise Canceled when set.
     :param deadline: seconds from now on, after which a running statement raises DeadlineExceeded.
     """
@@ -148,10 +149,12 @@ class DatabaseReader:
         encoding: str = "UTF8",
         float_digits: int = 3,
         quote_all_identifiers: bool = False,
+        sessions: int = 20,
         cancel: Cancel | None = None,
         deadline: float = float("inf"),
     ) -> None:
         self.connection = connection
+        self.sessions = sessions
         self._directory = directory
         self._encoding = encoding
         self._setup: list[sql.SQL | sql.Composed] = [

@@ -108,3 +108,20 @@ def test_money_that_violates_a_constraint(message: str, money: set[str], verdict
     found = judge(error, "the server", lambda _: "42P17" if "empty" in message else "23514", money=money)
     assert type(found) is verdict
     assert type(found) is VerificationFailed or "lc_monetary" in str(found.hint)
+
+
+@pytest.mark.parametrize(
+    ("near", "other_source", "verdict"),
+    [
+        (")", "13", NotProven),
+        (")", "14", VerificationFailed),
+        (")", "", VerificationFailed),
+        ("b", "13", VerificationFailed),
+    ],
+)
+def test_an_operator_after_its_operand_is_not_the_fault_of_the_backup(
+    near: str, other_source: str, verdict: type[Exception]
+) -> None:
+    line = f'pg_restore: error: could not execute query: ERROR:  syntax error at or near "{near}"'
+    error = ToolError(line, tool="pg_restore", exit_code=1, stderr=[line])
+    assert type(judge(error, "the server", lambda _: "42601", other_source=other_source)) is verdict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -52,7 +53,9 @@ class Restored(DatabaseReader):
         *,
         sequences: Iterable[SequenceValue] = (),
         large_objects: LargeObjects | None = None,
+        sessions: int = 20,
     ) -> None:
+        self.sessions = sessions
         self._tables = tables
         self._values = {(value.schema, value.name): value for value in sequences}
         self._objects = large_objects or LargeObjects()
@@ -383,3 +386,25 @@ def test_large_objects_that_differ() -> None:
     assert list(compare_large_objects(restored, summary, "other")) == []
     assert [oid for oid, _ in compare_large_objects(restored, summary, None)] == ["2", "3", "10"]
     assert list(compare_large_objects(Restored({}), summary, None)) == []
+
+
+def test_no_more_tables_are_read_at_the_same_time_than_the_server_has_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {f"t{number}": "x" * (1 << 17) + "\n" for number in range(12)}
+    lock, now, most = threading.Lock(), 0, 0
+
+    class Counting(Restored):
+        def read(self, rows: Rows, take: Callable[[bytes], object]) -> None:
+            nonlocal now, most
+            with lock:
+                now += 1
+                most = max(most, now)
+            time.sleep(0.05)
+            super().read(rows, take)
+            with lock:
+                now -= 1
+
+    restored = Counting({name: Table(text) for name, text in texts.items()}, sessions=3)
+    archive = Archive(texts)
+    monkeypatch.setattr(comparison, "usable_processors", lambda: 64)
+    assert {each.result for each in compare_tables(restored, archive.tables(), archive.row_sets)} == {"same"}
+    assert most <= 3
