@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from airflow_pgbackup.backup.masking.columns import column_text
-from airflow_pgbackup.backup.masking.leak_queries import DEFINITIONS, HIDDEN, RELATIONS, STATISTICS
+from airflow_pgbackup.backup.masking.leak_queries import HIDDEN, RELATIONS, STATISTICS, definitions
 from airflow_pgbackup.backup.masking.samples import SHORTEST, Samples
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 _WORDS = bytes(byte if byte >= 128 or chr(byte).isalnum() else 32 for byte in range(256)).lower()
 """For ``translate``: words of letters and digits, in lower case; bytes of UTF-8 count as letters."""
 _PIECE = re.compile(rb"[^\x00-\x1f\\\"]+")
+_BYTEA = re.compile(rb"\\+x([0-9A-Fa-f]{12,})")
+"""A bytea as the server writes it, in COPY and in arrays with more backslashes. Shorter ones have no sample."""
 _SHORTEST_WORD = 4
+_NO_SEPARATORS = bytes.maketrans(b"\t\n", b"  ")
 _COMMON = 10
 """A word of more samples than this, such as *street*, finds none of them."""
 _FEW = 8
@@ -77,6 +80,7 @@ def find_leaks(
     with connection.transaction():
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute("SET LOCAL search_path = ''")
+        connection.execute("SET LOCAL bytea_output = hex")
         _require_all_rows(connection)
         for schema, table, columns, types in connection.execute(RELATIONS).fetchall():
             allowed = {column for column in columns if _may_contain(masking, schema, table, column)}
@@ -84,9 +88,9 @@ def find_leaks(
         for place, schema, table, columns, text in connection.execute(STATISTICS):
             # Statistics are computed from rows, so a leak from one of the other columns was already found in the rows.
             if not any(_may_contain(masking, schema, table, column) for column in columns):
-                search.text(encoded(text or ""), place)
-        for place, text in connection.execute(DEFINITIONS):
-            search.text(encoded(text or ""), place)
+                search.text(_readable(text), place)
+        for place, text in connection.execute(definitions(connection.info.server_version)):
+            search.text(_readable(text), place)
         _search_large_objects(connection, search)
     return search.leaks()
 
@@ -116,7 +120,7 @@ class _Search:
         needles: dict[bytes, set[str]] = {}
         for column, values in samples.items():
             for value in values:
-                needle = max(_PIECE.findall(value.lower()), key=len, default=b"").strip()
+                needle = max(_PIECE.findall(_folded(value)), key=len, default=b"").strip()
                 if len(needle) >= SHORTEST:
                     needles.setdefault(needle, set()).add(column)
         words = {needle: {word for word in _words(needle) if len(word) >= _SHORTEST_WORD} for needle in needles}
@@ -136,19 +140,20 @@ class _Search:
 
     def text(self, data: bytes, place: str) -> None:
         """Search one text."""
-        data = data.lower()
+        data = _folded(data)
         self._note(place, self._contained(data))
         if data.strip() in self._complete:
             self._note(place, [data.strip()])
 
-    def table(self, batches: Iterable[bytes], places: Sequence[str]) -> None:
+    def table(self, batches: Iterable[bytes], places: Sequence[str], *, binary: bool = False) -> None:
         """Search rows in COPY's text format.
 
         :param places: of the columns.
+        :param binary: some columns are bytea, in hexadecimal.
         """
         seen: set[bytes] = set()  # a common value is noted once for each table, with all its columns in that batch
         for rows in batches:
-            rows = rows.lower()
+            rows = _folded(_BYTEA.sub(_plain, rows) if binary else rows)
             found = [needle for needle in self._contained(rows) if needle not in seen]
             if self._complete:
                 fields = rows.replace(b"\n", b"\t").split(b"\t")
@@ -191,6 +196,25 @@ class _Search:
                 self._found.setdefault((place, column), set()).add(needle)
 
 
+def _folded(data: bytes) -> bytes:
+    """Return a text in lower case, of all letters if it is UTF-8."""
+    if data.isascii():
+        return data.lower()
+    return data.decode(errors="surrogateescape").lower().encode(errors="surrogateescape")
+
+
+def _plain(match: re.Match[bytes]) -> bytes:
+    """Return the bytes of a bytea, without those that separate fields and rows."""
+    digits = match[1]
+    return bytes.fromhex(digits.decode()).translate(_NO_SEPARATORS) if len(digits) % 2 == 0 else match[0]
+
+
+def _readable(text: str | None) -> bytes:
+    """Return a text, followed by the bytes of each bytea in it."""
+    data = encoded(text or "")
+    return b"\n".join([data, *(_plain(match) for match in _BYTEA.finditer(data))])
+
+
 def _words(data: bytes) -> list[bytes]:
     return data.translate(_WORDS).split()
 
@@ -205,14 +229,15 @@ def _search_table(
     columns = [column for column in types if column not in allowed]
     if not columns:
         return
-    shown = [
-        sql.SQL("pg_catalog.encode({}, 'escape')" if types[column] == "bytea" else "{}").format(Identifier(column))
-        for column in columns
-    ]
-    query = sql.SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT").format(sql.SQL(", ").join(shown), Identifier(*table))
+    binary = any(types[column] == "bytea" for column in columns)
+    query = sql.SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT").format(
+        sql.SQL(", ").join(map(Identifier, columns)), Identifier(*table)
+    )
     with connection.cursor().copy(query) as copy:
         search.table(
-            _batches(bytes(each) for each in copy), [f"column {column_text(*table, each)}" for each in columns]
+            _batches(bytes(each) for each in copy),
+            [f"column {column_text(*table, each)}" for each in columns],
+            binary=binary,
         )
 
 

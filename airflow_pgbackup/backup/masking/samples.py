@@ -63,6 +63,7 @@ def sample_values(blocks: Iterable[CopyBlock], masking: Masking) -> Samples:
     chosen = sampled_columns(masking)
     rules = {each.column.key: each.rule for each in chosen}
     arrays = {each.column.key for each in chosen if each.column.array}
+    binary = {each.column.key for each in chosen if each.column.base == "bytea"}
     most, known = masking.rules.samples, masking.words
     found: dict[Key, _Choice] = {}
     for block in blocks:
@@ -74,7 +75,7 @@ def sample_values(blocks: Iterable[CopyBlock], masking: Masking) -> Samples:
         if not wanted:
             continue
         choices = {
-            number: found.setdefault(key, _Choice(most, rules[key], known, key in arrays))
+            number: found.setdefault(key, _Choice(most, rules[key], known, key in arrays, key in binary))
             for number, key in wanted.items()
         }
         for line in _lines(block.chunks()):
@@ -118,9 +119,10 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 class _Choice:
     """The values with the smallest digests: a random choice of those that differ, whatever their frequency."""
 
-    def __init__(self, most: int, rule: Rule, known: frozenset[bytes], array: bool) -> None:
+    def __init__(self, most: int, rule: Rule, known: frozenset[bytes], array: bool, binary: bool = False) -> None:
         self._most = most
         self._array = array
+        self._binary = binary
         self._fixed = rule.text.encode() if rule.method == "fixed" else None
         self._known = known
         self._heap: list[tuple[int, bytes]] = []
@@ -137,7 +139,10 @@ class _Choice:
         rank = -int.from_bytes(hashlib.blake2b(field, digest_size=8).digest(), "big")
         if len(self._heap) == self._most and rank <= self._heap[0][0]:
             return
-        value = unescaped(field).strip()
+        value = unescaped(field)
+        if self._binary:
+            value = _from_hex(value)
+        value = value.strip()
         if value in self._values or not self._suits(value):
             return
         self._values.add(value)
@@ -157,6 +162,15 @@ class _Choice:
 
     def values(self) -> frozenset[bytes]:
         return frozenset(self._values)
+
+
+def _from_hex(value: bytes) -> bytes:
+    """Return the bytes of a ``bytea``, which pg_dump writes in hexadecimal; in an array its backslash is doubled."""
+    digits = value.lstrip(b"\\")
+    try:
+        return bytes.fromhex(digits[1:].decode()) if digits[:1] == b"x" else value
+    except ValueError:
+        return value
 
 
 def unescaped(field: bytes) -> bytes:

@@ -16,6 +16,8 @@ import pytest
 from builds import BUILDS, Build, each
 
 from airflow_pgbackup.backup.masking import Masking, MaskingKey, find_leaks, load_rules, sample_values
+from airflow_pgbackup.backup.masking.rules import Rule
+from airflow_pgbackup.backup.masking.samples import _Choice
 from airflow_pgbackup.errors import MaskingError
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader
@@ -447,6 +449,59 @@ def test_leaks_are_found_wherever_a_database_keeps_values(
     }  # fmt: skip
     assert all(secret not in str(leak) for leak in found)
     assert str(found[0]).endswith(" has 1 value of public.customer.name")
+
+
+def test_leaks_are_found_in_definitions_that_hold_constants(
+    server18: PostgresServer, fresh_database: FreshDatabase
+) -> None:
+    secret = "Johanna Original7"
+    target = fresh_database(
+        server18,
+        None,
+        f"CREATE FUNCTION f() RETURNS text BEGIN ATOMIC SELECT '{secret}'; END",
+        f"CREATE FUNCTION g() RETURNS int LANGUAGE sql SET application_name = '{secret}' AS 'SELECT 1'",
+        f"COMMENT ON SCHEMA public IS '{secret}'",
+        f"CREATE DOMAIN d AS text DEFAULT '{secret}'",
+        f"CREATE TABLE t (m text); CREATE PUBLICATION p FOR TABLE t WHERE (m <> '{secret}')",
+        f"CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (x '{secret}')",
+        f"CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (x '{secret}')",
+        f"CREATE FOREIGN TABLE r (c text OPTIONS (x '{secret}')) SERVER s OPTIONS (x '{secret}')",
+        f"CREATE TEXT SEARCH DICTIONARY e (TEMPLATE = simple); COMMENT ON TEXT SEARCH DICTIONARY e IS '{secret}'",
+    )
+    samples = {"public.customer.name": frozenset({secret.encode()})}
+    with target.connect() as connection:
+        found = find_leaks(connection, samples, Masking(load_rules("columns: {public.x.y: keep}"), KEY))
+    assert {leak.place for leak in found} == {
+        "function public.f()", "function public.g()", "comment on schema public", "default of domain public.d",
+        "row filter of publication p", "options of server s", "options of a user mapping of server s",
+        "options of foreign table public.r", "options of a column of public.r",
+        "comment on text search dictionary public.e",
+    }  # fmt: skip
+
+
+def test_leaks_of_bytea_are_found_whatever_type_has_them(
+    server18: PostgresServer, fresh_database: FreshDatabase
+) -> None:
+    secret, other = "Jörg Österreich", "JÖRG ÖSTERREICH"
+    target = fresh_database(
+        server18,
+        None,
+        "CREATE DOMAIN d1 AS bytea; CREATE DOMAIN d2 AS d1",
+        f"CREATE TABLE t (a bytea, b d2, c bytea[], d text); INSERT INTO t VALUES (convert_to('{secret}', 'UTF8'), "
+        f"convert_to('{other}', 'UTF8'), ARRAY[convert_to('{secret}', 'UTF8')], '{other}')",
+    )
+    samples = {"public.customer.name": frozenset({secret.encode()})}
+    with target.connect() as connection:
+        found = find_leaks(connection, samples, Masking(load_rules("columns: {public.x.y: keep}"), KEY))
+    assert {leak.place for leak in found} == {f"column public.t.{name}" for name in "abcd"}
+
+
+@pytest.mark.parametrize("array", [False, True])
+def test_a_sample_of_bytea_is_its_text(array: bool) -> None:
+    digits = "Jörg Österreich".encode().hex()
+    choice = _Choice(100, Rule("hash", length=32), frozenset(), array, binary=True)
+    choice.offer((rf'{{"\\\\x{digits}"}}' if array else rf"\\x{digits}").encode())
+    assert choice.values() == {"Jörg Österreich".encode()}
 
 
 def test_names_and_values_in_any_bytes_are_masked(server18: PostgresServer) -> None:
