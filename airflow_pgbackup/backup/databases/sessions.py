@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -16,6 +17,15 @@ from airflow_pgbackup.postgres.connection.timeouts import disable_timeouts
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 
 Session = psycopg.Connection[tuple[Any, ...]]
+
+
+def without_event_triggers(params: ConnectionParams) -> ConnectionParams:
+    """Return a connection in which no event trigger runs, not even on login, to a server that has such triggers.
+
+    Only a superuser, or a role with the privilege to set ``event_triggers``, can connect with it.
+    """
+    options = f"{params.keywords_with_defaults().get('options', '')} -c event_triggers=off".strip()
+    return replace(params, keywords={**params.keywords, "options": options})
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from airflow_pgbackup.backup.databases.sessions import (
     fetch_value,
     session,
     translated_errors,
+    without_event_triggers,
 )
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -35,7 +36,7 @@ from airflow_pgbackup.postgres.connection.environment import INHERITED
 from airflow_pgbackup.postgres.connection.server_errors import server_message
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded
 from airflow_pgbackup.postgres.tools.cancel import Cancel
-from airflow_pgbackup.postgres.tools.capabilities import has_drop_database_force
+from airflow_pgbackup.postgres.tools.capabilities import has_drop_database_force, has_login_triggers
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -251,6 +252,10 @@ def _drop_subscriptions(connection: Session, database: ConnectionParams) -> None
     names = fetch_column(connection, query, [database.dbname])
     if not names:
         return
+    # A trigger on login could reject us, and the database would stay.
+    may_set = "SELECT pg_catalog.has_parameter_privilege('event_triggers', 'SET')"
+    if has_login_triggers(connection.info.server_version // 10000) and fetch_value(connection, may_set):
+        database = without_event_triggers(database)
     with session(database) as inside:
         for name in map(Identifier, names):
             for statement in (

@@ -6,14 +6,14 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import psycopg
 from psycopg import sql
 
-from airflow_pgbackup.backup.databases.sessions import session
+from airflow_pgbackup.backup.databases.sessions import session, without_event_triggers
 from airflow_pgbackup.backup.databases.temporary_database import UNSUPPORTED, drop_temporary
 from airflow_pgbackup.backup.rehearsal import provisioning
 from airflow_pgbackup.backup.rehearsal.programs import choose_programs
@@ -217,7 +217,7 @@ class RehearsalServer:
         """Return a connection for reading the copy, which an event trigger on login could change."""
         if not has_login_triggers(self.major):
             return connection
-        return replace(connection, keywords={**connection.keywords, "options": "-c event_triggers=off"})
+        return without_event_triggers(connection)
 
     @contextmanager
     def not_proven_if_lost(self) -> Iterator[None]:
