@@ -117,6 +117,14 @@ class ScriptRestore(CopyRestore):
             if each and each.creates:
                 yield each
 
+    def _about_database(self) -> set[bytes]:
+        """Return the statements about the database, such as the comment that pg_dump before 11 always writes.
+
+        They name it, and on a scratch server that is a database of somebody else.
+        """
+        found = (each for section in self._summary.sections for each in section.about.found)
+        return {encoded(text) for each in found for text in each.texts()}
+
     def _attempt(self) -> None:
         params, database = self.copy.connection, self.copy.database
         if database is not None:
@@ -131,6 +139,8 @@ class ScriptRestore(CopyRestore):
         )
         if self._skips_public:
             instead |= dict.fromkeys(CREATE_PUBLIC, b"")
+        if not self.server.keeps_database_name:
+            instead |= dict.fromkeys(self._about_database(), b"")
         with (
             open_script(self.dump) as source,
             self.dump.begin(

@@ -242,6 +242,24 @@ def test_a_plain_dump_that_creates_its_database(
     )
 
 
+def test_the_comment_of_a_database_that_old_dumps_have_is_not_set(
+    small: ConnectionParams, scratch: ConnectionParams, here: Repository
+) -> None:
+    """pg_dump before 11 writes it without --create, too."""
+    manifest = load_manifest(here, dump(small, here, format="plain", compress="none"))
+    artifact = here.local_path(manifest.artifact_key)
+    assert artifact is not None
+    end = b"--\n-- PostgreSQL database dump complete"
+    whole = artifact.read_bytes()
+    assert end in whole
+    comments = b"".join(b"COMMENT ON DATABASE %s IS 'x';\n\n\n" % name for name in (b"postgres", b"of_nobody"))
+    artifact.write_bytes(whole.replace(end, comments + end))
+    assert rehearse_on(scratch, manifest, here).differences == []
+    with scratch.connect() as session:
+        query = "select shobj_description(oid, 'pg_database') from pg_database where datname = 'postgres'"
+        assert session.execute(query).fetchone() == ("default administrative connection database",)
+
+
 def test_a_cluster(server18: PostgresServer, scratch: ConnectionParams, here: Repository) -> None:
     options = DumpAllOptions(globals_only=True)
     reference = dump_cluster(connection=server18.params, server="test", repository=here, options=options)
