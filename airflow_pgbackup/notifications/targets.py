@@ -115,6 +115,13 @@ def _target_of(task: Any, kind: str, render: Callable[[Any, str], str | None]) -
             raise _Unknown
         return value or None
 
+    def names(name: str) -> tuple[str, ...] | None:
+        found = _names(argument(name))
+        rendered = [render(task, one) for one in found or ()]
+        if None in rendered:
+            raise _Unknown
+        return tuple(filter(None, rendered)) or None
+
     repository, aws_conn_id = text("repository"), text("aws_conn_id", "aws_default")
     backup = argument("backup")
     if isinstance(backup, Mapping):
@@ -145,15 +152,26 @@ def _target_of(task: Any, kind: str, render: Callable[[Any, str], str | None]) -
         )
         return Target(**known, **named)
     if kind == "freshness":
-        databases = argument("databases")
         return Target(
             **known,
-            databases=_names(databases) if databases is not None else None,
+            databases=names("databases"),
             cluster=argument("cluster") is True,
-            scopes=_names(argument("scopes")) or (),
-            exclude=_names(argument("exclude")) or (),
+            scopes=names("scopes") or (),
+            exclude=names("exclude") or (),
             each=True,
         )
+    if kind == "prune":
+        try:
+            series = Target(
+                **known,
+                databases=names("databases"),
+                postgres_conn_id=text("postgres_conn_id") if argument("databases") is None else None,
+                cluster=argument("cluster") is True,
+                scopes=names("scopes") or (),
+            )
+        except _Unknown:
+            return everything
+        return series if series.is_one_series else everything
     return everything
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ from airflow_pgbackup.backup.overview import Target, Targets
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.links import plain_uri
 from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.open import parse_uri
 from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.wording import setting
 
@@ -66,7 +67,9 @@ def read_sources() -> list[Source]:
     default = Target(
         max_age=timedelta(seconds=given.page_max_age), level=given.page_level, policy=_policy(given.page_retention)
     )
-    places = [(uri, given.page_aws_conn_id or None) for uri in given.page_repositories.replace(",", " ").split()]
+    uris = given.page_repositories.replace(",", " ").split()
+    _refuse_secrets(uris)
+    places = [(uri, given.page_aws_conn_id or None) for uri in uris]
     fleet = _read_fleet(Path(given.page_fleet), default) if given.page_fleet else _Fleet({}, {})
     # One repository may be written in several ways, and be named by a fleet and beside it.
     every = {(plain_uri(uri), aws_conn_id): (uri, aws_conn_id) for uri, aws_conn_id in reversed(places + fleet.places)}
@@ -74,6 +77,19 @@ def read_sources() -> list[Source]:
         Source(number, uri, aws_conn_id, Targets(default, fleet.rules(uri)))
         for number, (uri, aws_conn_id) in enumerate(reversed(every.values()))
     ]
+
+
+def _refuse_secrets(uris: Sequence[str]) -> None:
+    """Refuse URIs that may hold a secret: the page shows the URI of a repository even if it cannot be opened."""
+    for number, uri in enumerate(uris, 1):
+        try:
+            parse_uri(uri)
+        except ConfigurationError:
+            if set(uri) & set("@?"):
+                raise ConfigurationError(
+                    f"setting page_repositories is invalid: URI {number} holds credentials or options",
+                    hint="Set the credentials in the connection that page_aws_conn_id names.",
+                ) from None
 
 
 def _policy(text: str) -> Policy | None:
@@ -109,7 +125,7 @@ def _read_fleet(path: Path, default: Target) -> _Fleet:
     from airflow_pgbackup.pipelines.fleet.read import read_fleet
 
     try:
-        servers = read_fleet(path)
+        servers = read_fleet(path, imports=False)  # the API server does not have the modules beside the DAG files
     except OSError as error:
         raise ConfigurationError(
             f"cannot read the fleet's mapping {path}: {error.strerror}",

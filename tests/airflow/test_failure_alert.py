@@ -237,6 +237,22 @@ PgBackupVerifyOperator(task_id="c", backup=name())
     assert [(one.repository, one.name, one.is_one_series) for one in run] == [("file:///r", "db", False)]
 
 
+@pytest.mark.parametrize("prune", ["None", "{'keep_daily': 7}"])
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("database='app'", "db/app"), ("database='{{ params.name }}'", "db/crm"), ("database=None", "db")],
+)
+def test_a_run_of_pg_backup_is_about_its_series(
+    load_dag: Callable[..., Any], source: str, name: str, prune: str
+) -> None:
+    dag = load_dag(f"""
+from airflow_pgbackup.pipelines import pg_backup
+pg_backup(postgres_conn_id="db", {source}, repository="file:///r", prune={prune})
+""")
+    (target,) = targets_of({"dag": dag, "run_id": "r", "reason": "task_failure", "params": {"name": "crm"}})
+    assert (target.name, target.is_one_series) == (name, True)
+
+
 def test_mapped_tasks_each_with_their_series(
     database: ConnectionParams, folder: Path, chat: Any, run_dag: RunDag
 ) -> None:

@@ -318,3 +318,35 @@ def test_freshness_expects_the_databases_that_are_named(databases: list[str], na
     server = {"repository": "s3://aa/b", "databases": databases, "freshness": freshness}
     fresh: Any = pgbackup_dags({"servers": {"crm": server}})["pgbackup_crm_freshness"].task_dict["fresh"]
     assert fresh.databases == named
+
+
+@pytest.mark.parametrize(
+    ("exclude", "named"),
+    [
+        (["b"], ["a", "B?"]),
+        (["B", '"B?"'], ["a"]),
+        (["?"], ["B?"]),
+        (['"B?"*', "x*"], ["a", "b"]),
+        (["[[:alpha:]]"], None),
+        (["x("], None),
+    ],
+)
+def test_freshness_expects_no_database_that_is_excluded(exclude: list[str], named: list[str] | None) -> None:
+    freshness = {"schedule": "@hourly", "max_age": "26h"}
+    group = {"repository": "s3://aa/b", "databases": ["a", "b", '"B?"'], "freshness": freshness}
+    mapping = {"groups": {"all": group}, "servers": {"crm": {"group": "all", "exclude": exclude}}}
+    fresh: Any = pgbackup_dags(mapping)["pgbackup_crm_freshness"].task_dict["fresh"]
+    assert fresh.databases == named
+
+
+@pytest.mark.parametrize("group", [{}, {"postgres_conn_id": "replica"}])
+def test_a_connection_of_null_is_the_name_of_the_server(group: Mapping) -> None:
+    mapping = {
+        "defaults": {"repository": "s3://aa/b"},
+        "groups": {"all": group},
+        "servers": {"crm": {"group": "all", "postgres_conn_id": None}},
+    }
+    dag = pgbackup_dags(mapping)["pgbackup_crm"]
+    dumps: Any = dag.task_dict["backup.globals.dump"], dag.task_dict["backup.discover"]
+    assert [one.postgres_conn_id for one in dumps] == ["crm", "crm"]
+    assert "connection `crm`" in str(dag.doc_md)

@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     PlainValidator,
     StringConstraints,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
@@ -28,6 +29,8 @@ from airflow_pgbackup.repository.open import parse_uri
 from airflow_pgbackup.repository.retention import Policy
 
 SERVER_NAME = r"^[A-Za-z0-9_.-]+$"
+WITHOUT_IMPORTS = {"imports": False}
+"""The context of a validation that imports nothing that the mapping names."""
 LONGEST_NAME = 200  # Airflow's limit for the id of a DAG is 250 characters
 
 
@@ -90,9 +93,15 @@ def _bytes(value: Any) -> int:
     raise _invalid("not a size; write 500MiB, 50GiB or 2TiB")
 
 
-def _callbacks(value: Any) -> Any:
-    """Return the functions of an alert; a dotted path is imported now, so that a wrong one is noticed now."""
-    return [_callback(each) for each in (value if isinstance(value, list | tuple) else [value])]
+def _callbacks(value: Any, info: ValidationInfo) -> Any:
+    """Return the functions of an alert; a dotted path is imported now, so that a wrong one is noticed now.
+
+    With the context :data:`WITHOUT_IMPORTS`, dotted paths stay as they are.
+    """
+    given = value if isinstance(value, list | tuple) else [value]
+    if info.context == WITHOUT_IMPORTS:
+        return list(given)
+    return [_callback(each) for each in given]
 
 
 def _callback(value: Any) -> Any:

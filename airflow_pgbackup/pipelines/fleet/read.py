@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.pipelines.fleet.model import (
+    WITHOUT_IMPORTS,
     Alerts,
     Drill,
     Fleet,
@@ -79,11 +80,13 @@ _NOT_IN_DUMP = {
 _LISTS = {"labels", "recipients"}
 
 
-def read_fleet(source: Path | Mapping[str, Any]) -> dict[str, Server]:
+def read_fleet(source: Path | Mapping[str, Any], *, imports: bool = True) -> dict[str, Server]:
     """Return the servers by name, each with its group's settings and the defaults filled in.
 
     Nothing but the file is read: no connection, no repository.
 
+    :param imports: import the functions of the alerts. False, for a process that never calls them, leaves their dotted
+        paths unchecked: the modules need not exist there, and no code of theirs runs.
     :raises FleetError: the mapping is invalid; the error lists every problem.
     """
     content, origin = read_yaml(source) if isinstance(source, Path) else (source, Origin())
@@ -91,7 +94,7 @@ def read_fleet(source: Path | Mapping[str, Any]) -> dict[str, Server]:
     layers = _layers(content)
     problems = [*_check_dump(layers), *_check_groups(layers)]
     try:
-        fleet = Fleet.model_validate({} if content is None else content)
+        fleet = Fleet.model_validate({} if content is None else content, context=None if imports else WITHOUT_IMPORTS)
     except ValidationError as error:
         problems += _translate(error)
     # Report a secret once; drop other problems at its path, and those whose path has a key that is itself a secret.
@@ -118,10 +121,12 @@ def _layers(content: Any) -> dict[Keys, Mapping[str, Any]]:
 
 def _resolve(fleet: Fleet, name: str, server: Server) -> Server:
     """Return the server with what it does not set itself. A setting given again replaces the other as a whole."""
-    given: dict[str, Any] = {"postgres_conn_id": name}
+    given: dict[str, Any] = {}
     for layer in (fleet.defaults, fleet.groups.get(server.group or ""), server):
         if layer is not None:
             given |= {field: getattr(layer, field) for field in layer.model_fields_set}
+    # Also for a null, which undoes the connection of the group.
+    given["postgres_conn_id"] = given.get("postgres_conn_id") or name
     return Server.model_construct(**given)
 
 

@@ -225,6 +225,17 @@ def test_an_invalid_setting_is_named(
     assert "Traceback" not in answer.text
 
 
+@pytest.mark.parametrize("uri", ["s3://KEY:hunter2@bucket/pg", "KEY:hunter2@bucket", "s3://bucket/pg?key=hunter2"])
+def test_a_secret_in_a_uri_is_shown_to_nobody(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("PGBACKUP_PAGE_REPOSITORIES", f"{repository.uri}, {uri}")
+    answer = visitor("viewer").get(f"{PREFIX}/")
+    assert answer.status_code == 500
+    assert "page_repositories is invalid: URI 2 holds credentials or options" in words(answer.text)
+    assert "hunter2" not in answer.text
+
+
 def test_a_fleet_gives_repositories_and_targets(
     visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -232,7 +243,10 @@ def test_a_fleet_gives_repositories_and_targets(
     write_backup(repository, Series("erp", "app"), NOW - 30 * HOUR)
     (tmp_path / "fleet.yaml").write_text(
         f"""
-        defaults: {{repository: "{repository.uri}", retention: {{keep_last: 1}}}}
+        defaults:
+          repository: "{repository.uri}"
+          retention: {{keep_last: 1}}
+          alerts: {{on_failure: a_module_beside_the_dags.mail}} # which the API server does not have
         servers:
           crm: {{freshness: {{schedule: "@daily", max_age: 36h}}}}
           erp: {{}}
