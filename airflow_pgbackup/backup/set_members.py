@@ -10,7 +10,7 @@ from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.backup_set import SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import THREADS, Backup
-from airflow_pgbackup.repository.evidence import read_evidence
+from airflow_pgbackup.repository.evidence import MOST_BYTES, read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.retention import counts
 
@@ -21,10 +21,18 @@ class SetMembers:
     """Reads the backups of sets, each once.
 
     :param proven: backups whose files the caller has read, in the states that these prove.
+    :param limit: bytes of the files of a backup, see :func:`.read_evidence`.
     """
 
-    def __init__(self, repository: Repository, *, now: datetime | None = None, proven: Iterable[Backup] = ()) -> None:
-        self._repository, self._now = repository, now
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        now: datetime | None = None,
+        proven: Iterable[Backup] = (),
+        limit: int = MOST_BYTES,
+    ) -> None:
+        self._repository, self._now, self._limit = repository, now, limit
         self._reasons = {(one.series, one.id): _reason(one) for one in proven}
 
     def unusable(self, members: Iterable[SetMember]) -> list[tuple[SetMember, str]]:
@@ -51,7 +59,8 @@ class SetMembers:
         key = member.parsed_series, member.id
         if key not in self._reasons:
             try:
-                self._reasons[key] = _reason(read_evidence(self._repository, *key, now=self._now).backup)
+                found = read_evidence(self._repository, *key, now=self._now, limit=self._limit)
+                self._reasons[key] = _reason(found.backup)
             except BackupNotFound:
                 self._reasons[key] = GONE
         return self._reasons[key]

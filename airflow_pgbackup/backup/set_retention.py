@@ -12,6 +12,7 @@ from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import Backup, Catalogue
+from airflow_pgbackup.repository.evidence import MOST_BYTES
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.retention import counts
 from airflow_pgbackup.repository.set_files import ListedSet, list_sets, read_listed_set
@@ -51,20 +52,24 @@ class ServerSets:
         complete: bool,
         stored_by: datetime | None = None,
         all_servers: bool = False,
+        limit: int = MOST_BYTES,
+        most_sets: int | None = None,
     ) -> ServerSets:
         """List the sets of the servers of a catalogue, and find the newest complete ones of each.
 
         :param complete: the catalogue has all series of its servers; otherwise the backups of others are read.
         :param stored_by: ignore files of sets that were stored after this.
         :param all_servers: also list the sets of servers without any backup.
+        :param limit: bytes of the files of a backup, see :func:`.read_evidence`.
+        :param most_sets: read the backups of no more complete sets of a server than this.
         """
         there = {(backup.series, backup.id) for backup in catalogue.backups}
         known = catalogue.by_series()
-        reader = SetMembers(repository, now=now)
+        reader = SetMembers(repository, now=now, limit=limit)
 
-        def is_whole(members: Sequence[SetMember]) -> bool:
+        def all_exist(members: Sequence[SetMember]) -> bool:
             expected = [one for one in members if complete or one.parsed_series in known]
-            return all((one.parsed_series, one.id) in there for one in expected) and reader.are_usable(members)
+            return all((one.parsed_series, one.id) in there for one in expected)
 
         servers = sorted({series.server for series in known})
         every = (
@@ -79,6 +84,7 @@ class ServerSets:
                 newest = found._newest_backup.get(backup.series, backup.started_at)
                 found._newest_backup[backup.series] = max(newest, backup.started_at)
         for server, sets in found.listed.items():
+            read = 0
             for one in sets:
                 content = found._read(one) if one.started_at <= now + SKEW else None
                 if one.location in found._refused and one.status == "complete":
@@ -86,8 +92,17 @@ class ServerSets:
                 if content is None or content.status != "complete":
                     continue
                 found.newest_complete.setdefault(server, content)
+                if not (content.members and all_exist(content.members)):
+                    continue
+                if read == most_sets:
+                    note(
+                        f"the newest {read} complete backup sets of {server} have backups that cannot be used; "
+                        "older sets are not read here"
+                    )
+                    break
+                read += 1
                 try:
-                    whole = bool(content.members) and is_whole(content.members)
+                    whole = reader.are_usable(content.members)
                 except RepositoryError as error:  # of one backup: the set is kept, and so is the next one
                     note(f"backup set {content.location}: a backup of it cannot be read: {error.message}")
                     found._unread.append(content)

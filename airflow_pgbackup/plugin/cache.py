@@ -99,6 +99,7 @@ class Cache(Generic[T]):
     :param lifetime, patience: seconds, see :data:`LIFETIME` and :data:`PATIENCE`.
     :param oldest: seconds, see :data:`OLDEST`; by default the lifetime.
     :param threads: of each lane.
+    :param most: readings that are kept, if bounded.
     :param bounded: visitors choose the keys; False: they come from the configuration, and all are kept.
     """
 
@@ -109,13 +110,14 @@ class Cache(Generic[T]):
         patience: float = PATIENCE,
         oldest: float | None = None,
         threads: int = THREADS,
+        most: int = MOST,
         bounded: bool = True,
     ) -> None:
         self._lifetime, self._patience, self._bounded = lifetime, patience, bounded
         self._oldest = lifetime if oldest is None else oldest
         self._lock = threading.Lock()
         self._entries: dict[object, _Entry[T]] = {}
-        self._threads = threads
+        self._threads, self._most = threads, most
         self._pools: dict[object, ThreadPoolExecutor] = {}
 
     async def get(self, key: object, read: Callable[[], T], *, lane: object = None) -> Reading[T]:
@@ -147,7 +149,7 @@ class Cache(Generic[T]):
         with self._lock:
             entry = self._entries.setdefault(key, _Entry(read, lane))
             entry.used = now
-            if self._bounded and len(self._entries) > MOST:
+            if self._bounded and len(self._entries) > self._most:
                 idle = [name for name, one in self._entries.items() if not one.is_waiting and one is not entry]
                 if idle:
                     del self._entries[min(idle, key=lambda name: self._entries[name].used)]

@@ -27,7 +27,7 @@ from airflow_pgbackup.plugin.sources import Source, read_sources
 from airflow_pgbackup.repository.layout import Series, artifact_key, parse_backup_id
 from airflow_pgbackup.repository.manifest import Manifest
 
-DETAILS: Cache[Any] = Cache()
+DETAILS: Cache[Any] = Cache(most=20)  # one of a backup with 30,000 tables takes 12 MiB
 """What the pages of series and backups have read."""
 
 MOST_TABLES = 500

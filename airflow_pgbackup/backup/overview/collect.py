@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from airflow_pgbackup.backup.overview.model import (
     LIMIT,
+    MOST_SETS,
     STATUSES,
     THREADS,
     BackupFacts,
@@ -59,7 +60,9 @@ def overview(
     notes: list[str] = []
     catalogue = read_catalogue(repository)
     listed = catalogue.by_series()
-    sets = ServerSets.of(repository, catalogue, now, notes.append, complete=True, all_servers=True)
+    sets = ServerSets.of(
+        repository, catalogue, now, notes.append, complete=True, all_servers=True, limit=LIMIT, most_sets=MOST_SETS
+    )
     newest = {server: content for server in sets.listed if (content := sets.newest(server)) is not None}
     stored = {(backup.series, backup.id) for backup in catalogue.backups}
     missing = {series: lack for content in newest.values() for series, lack in _missing_of(content, stored, notes)}

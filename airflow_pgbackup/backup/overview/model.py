@@ -22,6 +22,8 @@ STATUSES = {
 LIMIT = 8 << 20
 """Bytes of a manifest, and of a backup's verifications, that an overview reads: some 30,000 tables. Airflow's API
 server reads many backups of a repository that somebody else may own."""
+MOST_SETS = 10
+"""Complete backup sets of a server whose backups are read, until those of one can all be used."""
 THREADS = 4
 
 FINE = ("restorable", "dropped")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.overview.collect import facts, series_status
-from airflow_pgbackup.backup.overview.model import LIMIT, THREADS, BackupFacts, SeriesStatus
+from airflow_pgbackup.backup.overview.model import LIMIT, MOST_SETS, THREADS, BackupFacts, SeriesStatus
 from airflow_pgbackup.backup.overview.targets import Target
 from airflow_pgbackup.backup.series_reader import rows_of
 from airflow_pgbackup.backup.set_retention import ServerSets
@@ -68,7 +68,9 @@ def series_detail(
     if not listed:
         raise BackupNotFound(f"{repository.uri} has no backup of {series}", hint="Choose a series that is listed.")
     decisions: dict[str, Decision] = {}
-    sets = ServerSets.of(repository, catalogue, now, lambda line: None, complete=False)
+    sets = ServerSets.of(
+        repository, catalogue, now, lambda line: None, complete=False, limit=LIMIT, most_sets=MOST_SETS
+    )
     if target.policy is not None:
         gone = sets.gone_since([series])
         decisions = {one.backup.id: one for one in plan(listed, target.policy, now, sets.kept(), gone)}

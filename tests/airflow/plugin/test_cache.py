@@ -37,15 +37,16 @@ def test_only_so_many_readings_wait() -> None:
     assert [one.value for one in asyncio.run(ask(range(3)))] == [0, 1, 2]
 
 
-def test_old_readings_are_forgotten() -> None:
-    readings: Cache[int] = Cache(patience=60.0)
+@pytest.mark.parametrize("most", [cache.MOST, 5])
+def test_old_readings_are_forgotten(most: int) -> None:
+    readings: Cache[int] = Cache(patience=60.0, most=most)
 
     async def ask(number: int) -> int | None:
         return (await readings.get(number, lambda: number)).value
 
-    for number in range(cache.MOST + 50):
+    for number in range(most + 50):
         assert asyncio.run(ask(number)) == number
-    assert len(readings._entries) <= cache.MOST + 1
+    assert len(readings._entries) <= most + 1
 
 
 def test_all_configured_keys_are_read() -> None:

@@ -260,6 +260,23 @@ def test_files_of_any_size_are_not_read(repository: Repository, tmp_path: Path) 
     assert one.reason == "verified at archive, 2 h old; the newest is not verified yet"
 
 
+def test_files_of_any_size_are_not_read_for_a_set(repository: Repository, tmp_path: Path) -> None:
+    whole, made = night(repository, 1, "app"), night(repository, 0, "app")
+    manifest = tmp_path / "pg" / backup_folder(Series("prod", "app"), made.databases[0].id) / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes() + b" " * LIMIT)
+    (sets,) = see(repository).sets
+    assert (sets.complete, sets.damaged) == (whole.id, made.id)
+
+
+def test_no_more_than_ten_sets_are_searched_for_usable_backups(repository: Repository) -> None:
+    made = [night(repository, age, "app") for age in reversed(range(12))]
+    for one in made[1:]:
+        fail(repository, one.databases[0])
+    found = see(repository)
+    assert [one.complete for one in found.sets] == [None]
+    assert "the newest 10 complete backup sets of prod have backups that cannot be used" in found.notes[0]
+
+
 def test_an_empty_repository_and_none(repository: Repository, tmp_path: Path) -> None:
     assert see(repository).sentence == "There is no backup."
     with pytest.raises(RepositoryNotFound):
