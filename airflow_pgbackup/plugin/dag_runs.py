@@ -68,14 +68,16 @@ def may(request: Request, user: BaseUser, dag_id: str, method: str = "POST") -> 
     return True
 
 
-def trigger(dag_id: str, run_id: str, conf: Mapping[str, str], user: BaseUser, *, setting: str) -> None:
+def trigger(
+    dag_id: str, run_id: str, conf: Mapping[str, str], user: BaseUser, *, setting: str, default: Mapping[str, str]
+) -> None:
     """Make a run of a DAG, unless there is one with this id.
 
-    :param conf: values for the DAG's params, each of which it must declare.
+    :param conf: values for the DAG's params, each of which it must declare, unless it has its value in `default`.
     :param setting: which setting names the DAG, for hints.
     :raises Refused: the DAG does not exist, has import errors, is paused, or refuses the params.
     """
-    _check(dag_id, conf, setting)
+    conf = _check(dag_id, conf, setting, default)
     try:
         trigger_dag(
             dag_id=dag_id,
@@ -105,7 +107,7 @@ def find(dag_id: str, run_id: str) -> StartedRun | None:
         return None if run is None else StartedRun(dag_id, run_id, str(run.state), dict(run.conf or {}))
 
 
-def _check(dag_id: str, conf: Mapping[str, str], setting: str) -> None:
+def _check(dag_id: str, conf: Mapping[str, str], setting: str, default: Mapping[str, str]) -> dict[str, str]:
     with create_session() as session:
         model = session.scalar(select(DagModel).where(DagModel.dag_id == dag_id, ~DagModel.is_stale))
         dag = None if model is None else DBDagBag().get_latest_version_of_dag(dag_id, session=session)
@@ -128,10 +130,12 @@ def _check(dag_id: str, conf: Mapping[str, str], setting: str) -> None:
             )
         if model.allowed_run_types is not None and DagRunType.MANUAL not in model.allowed_run_types:
             raise Refused(409, f"DAG {dag_id} does not allow manual runs", "Add manual to its allowed_run_types.")
-        if missing := [name for name in conf if name not in dag.params]:
+        given = {name: value for name, value in conf.items() if name in dag.params or default.get(name) != value}
+        if missing := [name for name in given if name not in dag.params]:
             raise Refused(
                 409,
                 f"DAG {dag_id} declares no param {', '.join(missing)}",
-                "Without it the run would work on something else than this backup. Take the DAG from the examples of "
-                f"airflow-pgbackup, or set {setting} to another.",
+                "Without it the run would work on something else than this backup. Declare it in the DAG, or set "
+                f"{setting} to another. airflow-pgbackup has examples.",
             )
+        return given

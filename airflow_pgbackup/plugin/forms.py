@@ -18,7 +18,7 @@ from starlette.requests import Request  # FastAPI looks the annotations of a dep
 
 from airflow_pgbackup.plugin import csrf, dag_runs
 from airflow_pgbackup.plugin.dag_runs import Refused, StartedRun
-from airflow_pgbackup.plugin.sources import Source, read_sources
+from airflow_pgbackup.plugin.sources import AWS_DEFAULT, Source, read_sources
 from airflow_pgbackup.repository.layout import Series, parse_backup_id
 from airflow_pgbackup.settings import load
 
@@ -152,7 +152,11 @@ def start(action: Action, chosen: Chosen, nonce: str, user: BaseUser) -> None:
     :raises Refused: the DAG cannot be triggered.
     """
     conf = {"repository": chosen.source.uri, "series": chosen.series.path, "backup_id": chosen.id}
-    dag_runs.trigger(action.dag_id, action.run_id(nonce), conf, user, setting=f"[pgbackup] {action.setting}")
+    # The bucket of another account can have the same name, and the same backup.
+    conf["aws_conn_id"] = chosen.source.aws_param
+    default = {"aws_conn_id": AWS_DEFAULT}
+    setting = f"[pgbackup] {action.setting}"
+    dag_runs.trigger(action.dag_id, action.run_id(nonce), conf, user, setting=setting, default=default)
 
 
 def started(request: Request, user: BaseUser, name: str, nonce: str) -> tuple[Action, Chosen, StartedRun]:
@@ -171,7 +175,8 @@ def started(request: Request, user: BaseUser, name: str, nonce: str) -> tuple[Ac
         raise missing
     # Whoever may trigger the DAG can give a run this id, and any conf.
     conf = {name: str(run.conf.get(name)) for name in ("repository", "series", "backup_id")}
-    source = next((str(one.number) for one in read_sources() if one.uri == conf["repository"]), "")
+    place = conf["repository"], str(run.conf.get("aws_conn_id", AWS_DEFAULT))
+    source = next((str(one.number) for one in read_sources() if (one.uri, one.aws_param) == place), "")
     chosen = _chosen({"repository": source, "series": conf["series"], "id": conf["backup_id"]})
     return action, chosen, run
 
@@ -196,8 +201,8 @@ def unknown() -> Refused:
 
 
 def _bound(action: Action, chosen: Chosen) -> tuple[str, ...]:
-    # The URI too: after a change of the configuration, the number could be that of a copy with the same backup.
-    return action.name, chosen.source.uri, chosen.series.path, chosen.id
+    # The repository too: after a change of the configuration, the number could be that of a copy with the same backup.
+    return action.name, chosen.source.uri, chosen.source.aws_param, chosen.series.path, chosen.id
 
 
 def _chosen(form: Mapping[str, str]) -> Chosen:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from airflow_pgbackup.repository.base import Repository
 
 
+AWS_DEFAULT = "aws_default"
+"""The connection of operators, and of the DAGs of the actions, that name none."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A repository that the page shows.
@@ -42,6 +46,11 @@ class Source:
     def place(self) -> tuple[str, str | None]:
         """What tells its readings from those of other repositories."""
         return self.uri, self.aws_conn_id
+
+    @property
+    def aws_param(self) -> str:
+        """The connection as a param of a DAG; empty for boto's own chain. ``file://`` needs none: the default."""
+        return self.aws_conn_id or "" if self.uri.lower().startswith("s3://") else AWS_DEFAULT
 
     @property
     def plain_uri(self) -> str:

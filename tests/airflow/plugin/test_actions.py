@@ -17,8 +17,11 @@ import pytest
 from fastapi.testclient import TestClient
 from honest import write_backup
 
+from airflow_pgbackup.backup.overview import Target, Targets
 from airflow_pgbackup.plugin import PREFIX, actions, cache, csrf, forms
 from airflow_pgbackup.plugin.cache import Cache
+from airflow_pgbackup.plugin.dag_runs import Refused
+from airflow_pgbackup.plugin.sources import Source
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series
 
@@ -37,6 +40,7 @@ DAG_IDS = (
     "broken",
     "takes_less",
     "takes_another",
+    "takes_connection",
     "not_by_hand",
 )
 DAGS = f"""
@@ -47,6 +51,10 @@ for dag_id in {DAG_IDS[:5]}:
     with DAG(dag_id, schedule=None, {TAKES}):
         EmptyOperator(task_id="nothing")
 with DAG("takes_less", schedule=None, params={{"series": Param("a/b"), "backup_id": Param("latest")}}):
+    EmptyOperator(task_id="nothing")
+with DAG("takes_connection", schedule=None, params={{
+    "repository": Param("x"), "series": Param("a/b"), "backup_id": Param("x"), "aws_conn_id": Param("aws_default"),
+}}):
     EmptyOperator(task_id="nothing")
 with DAG("takes_another", schedule=None, params={{
     "repository": Param("s3://another/pg", enum=["s3://another/pg"]), "series": Param("a/b"), "backup_id": Param("x"),
@@ -181,7 +189,7 @@ def test_who_may_trigger_the_dag_may_act(role: str, visitor: Visitor, backup: st
 def test_a_viewer_has_no_button_and_may_not_act(visitor: Visitor, repository: Repository, backup: str) -> None:
     assert buttons(visitor("user"), backup) == ["Verify now", "Rehearse now", "Plan a restore"]
     assert buttons(visitor("viewer"), backup) == []
-    token = csrf.issue("viewer", "verify", repository.uri, "prod/app", backup)
+    token = csrf.issue("viewer", "verify", repository.uri, "aws_default", "prod/app", backup)
     answer = post(visitor("viewer"), form(visitor("user"), backup) | {"token": token})
     assert answer.status_code == 403
     assert "you may not trigger DAG verify_one" in words(answer)
@@ -213,11 +221,11 @@ def test_a_form_that_the_page_did_not_make(
 ) -> None:
     from itsdangerous import URLSafeTimedSerializer
 
-    bound = ("user", "verify", repository.uri, "prod/app", backup)
+    bound = ("user", "verify", repository.uri, "aws_default", "prod/app", backup)
     made = {
         "other user": csrf.issue("admin", *bound[1:]),
         "other action": csrf.issue("user", "restore", *bound[2:]),
-        "other backup": csrf.issue(*bound[:4], "20200101T000000Z-000000"),
+        "other backup": csrf.issue(*bound[:5], "20200101T000000Z-000000"),
         "other repository": csrf.issue("user", "verify", "s3://before/pg", *bound[3:]),
         "other key": URLSafeTimedSerializer("guessed", salt="airflow-pgbackup.actions").dumps([*bound, "0" * 16]),
     }
@@ -288,7 +296,7 @@ def test_a_backup_that_the_repository_does_not_list(
     fields = form(visitor("user"), backup) | change
     number = fields["repository"]
     uri = repository.uri if number == "0" else number
-    fields["token"] = csrf.issue("user", "verify", uri, fields["series"], fields["id"])
+    fields["token"] = csrf.issue("user", "verify", uri, "aws_default", fields["series"], fields["id"])
     answer = post(visitor("user"), fields)
     assert answer.status_code == 404, answer.text
     assert "there is no such backup" in words(answer)
@@ -407,6 +415,23 @@ def test_a_run_with_the_id_of_a_form_and_another_conf(
         session.execute(update(DagRun).where(DagRun.dag_id.in_(DAG_IDS)).values(conf=conf))
     shown = visitor("user").get(f"{PREFIX}/run", params=query(answer))
     assert (shown.status_code, "there is no such backup" in words(shown)) == (404, True)
+
+
+@pytest.mark.parametrize("aws_conn_id", ["other", None])
+def test_a_repository_of_another_connection(
+    aws_conn_id: str | None, configured: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user: Any = SimpleNamespace(get_name=lambda: "somebody")
+    source = Source(0, "s3://bucket/pg", aws_conn_id, Targets(Target()))
+    chosen = forms.Chosen(source, APP, "20260101T000000Z-abcdef")
+    action = forms.ACTIONS["verify"]
+    with pytest.raises(Refused, match="declares no param aws_conn_id"):
+        forms.start(action, chosen, "0" * 16, user)
+    assert runs() == []
+    monkeypatch.setenv("PGBACKUP_PAGE_VERIFY_DAG_ID", "takes_connection")
+    forms.start(action, chosen, "0" * 16, user)
+    ((_, _, conf, _),) = runs()
+    assert conf["aws_conn_id"] == (aws_conn_id or "")
 
 
 def test_the_state_of_a_run_shows(visitor: Visitor, backup: str) -> None:
