@@ -40,6 +40,7 @@ CLASSES = {
     "CompleteMultipartUpload": PUT,
     "CopyObject": PUT,
     "ListObjectsV2": PUT,
+    "ListObjectVersions": PUT,
     "ListMultipartUploads": PUT,
     "ListParts": PUT,
     "GetObject": GET,
