@@ -19,7 +19,7 @@ from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.progress import NoProgress
 from airflow_pgbackup.backup.restore import database, noted_transaction, restore
 from airflow_pgbackup.backup.restore.target import RestoreTarget
-from airflow_pgbackup.errors import ConfigurationError, RestoreError, ToolError
+from airflow_pgbackup.errors import ConfigurationError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions, RestoreOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -159,10 +159,10 @@ def test_what_was_committed_before_it_was_noted_is_not_believed(
 
 def test_a_number_that_is_none_is_an_error(failed: Setting) -> None:
     failed.execute("create table another (a int)")
-    for number, expected in (("9999999999999", ConfigurationError), ('"no"', RestoreError), ("1e40", RestoreError)):
+    for number in ("9999999999999", '"no"', "1e40"):
         comment = re.sub(r'"transaction": \d+', f'"transaction": {number}', failed.comment())
         failed.execute(f"""comment on database "{failed.target.dbname}" is '{comment}'""")
-        with pytest.raises(expected):
+        with pytest.raises(ConfigurationError, match="not empty"):
             failed.restore(seed="a task")
 
 
