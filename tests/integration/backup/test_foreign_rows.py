@@ -70,6 +70,7 @@ def dumped(source: ConnectionParams, repository: Repository, **options: Any) -> 
     )
 
 
+@each(BUILD)
 @pytest.mark.parametrize(
     "options",
     [
@@ -79,7 +80,6 @@ def dumped(source: ConnectionParams, repository: Repository, **options: Any) -> 
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
-@each(BUILD)
 def test_a_rehearsal_writes_nothing_to_a_foreign_server(
     build: Build,
     server: PostgresServer,
