@@ -181,8 +181,7 @@ def rewrap_all(
     where an interrupted one stopped.
 
     :param newest: only so many of each series, those that earlier calls made included.
-    :param server: only the series
-        of this server.
+    :param server: only the series of this server.
     :param series: only these series.
     :raises ConfigurationError, RepositoryError, Canceled: as :func:`verify_all`.
     """

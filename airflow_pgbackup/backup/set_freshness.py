@@ -26,8 +26,7 @@ class SetFreshness:
     """The backup sets of a server.
 
     :param newest_complete: the newest set that is complete.
-    :param unusable: its backups that cannot be used, with the
-        reason of each.
+    :param unusable: its backups that cannot be used, with the reason of each.
     :param newest_whole: the newest complete set whose backups all exist and have not failed: an older one, if some of
         the newest cannot be used.
     :param problems: why the server has no fresh set.

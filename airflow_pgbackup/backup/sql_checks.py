@@ -49,8 +49,8 @@ class SqlCheck:
     """One check.
 
     :param name: for the result.
-    :param sql: one SELECT that returns one row whose first column is true; false or NULL
-        fails. Its other columns are shown in the result.
+    :param sql: one SELECT that returns one row whose first column is true; false or NULL fails. Its other columns are
+        shown in the result.
     :param required: False: a check that fails is noted, and the backup does not fail.
     """
 

@@ -156,8 +156,7 @@ def read_each(
     """Yield the evidence of backups in their order, reading it on demand. A backup that has disappeared is unreadable.
 
     :param ahead: how many to read at a time after the first, which is usually enough.
-    :param limit: of each, see
-        :func:`read_evidence`.
+    :param limit: of each, see :func:`read_evidence`.
     :raises RepositoryError: the store did not answer.
     """
 

@@ -50,9 +50,9 @@ def carry_out(
         is possible is skipped.
     :param move: remove each source when its backup is complete, was read back, and has the digest of the source; and
         passed `verify`.
-    :param verify: takes a reference, verifies the backup, and returns the reference. Called for each new backup; for
-        one that was adopted before, if its own files prove less than `level`; and with `move` for every backup, because
-        its source is then removed.
+    :param verify: takes a reference, verifies the backup, and returns the reference. Called for each new backup, for
+        each earlier one that its own files do not show as verified at `level`, and with `move` for all, because their
+        sources are then removed.
     :param level: at which `verify` verifies.
     :return: plain JSON, :meth:`.Plan.describe` and::
 

@@ -39,8 +39,8 @@ def plan_adoption(
     :param sources: where the dumps are; a file that two of them reach counts once.
     :param server: the first part of their series.
     :param database: of the scripts that do not name theirs, and
-    :param database_patterns: the same by file name; see
-        :class:`.DatabaseNames`. Archives and scripts made with ``--create`` name their database.
+    :param database_patterns: the same by file name; see :class:`.DatabaseNames`. Archives and scripts made with
+        ``--create`` name their database.
     :param time_patterns: of the times in file names, instead of those that are detected; see :class:`.NameTimes`.
     :param time_zone: of the machine that made and named the dumps.
     :raises ConfigurationError: an invalid pattern or time zone.

@@ -94,7 +94,8 @@ def compare_tables(
     there = [frozenset(rows.rows) if rows else frozenset() for rows in (old, new)]
     if len(known) == 2:
         there = [tables | toc.tables for tables, toc in zip(there, known, strict=True)]
-    elif unknown := _unknown(there, before, after):
+    else:
+        unknown = _unknown(there, before, after)
         for id, tables in zip(ids, unknown, strict=True):
             if tables:
                 names = ", ".join(sorted(".".join(filter(None, table)) for table in tables)[:_NAMED])

@@ -30,8 +30,7 @@ class Folder:
     """The folder of a backup.
 
     :ivar entries: its files, by their paths in it.
-    :ivar special: what is not a regular file, or has a name that is
-        not a key.
+    :ivar special: what is not a regular file, or has a name that is not a key.
     """
 
     series: Series

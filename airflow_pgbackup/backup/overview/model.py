@@ -96,13 +96,10 @@ class SetStatus:
     """The backup sets of a server.
 
     :param newest: id of the newest set, with its status.
-    :param complete: id of the newest complete one whose backups
-        all exist and have not failed.
-    :param damaged: id of a newer complete set with a backup that does not exist or
-        has failed; None without one.
+    :param complete: id of the newest complete one whose backups all exist and have not failed.
+    :param damaged: id of a newer complete set with a backup that does not exist or has failed; None without one.
     :param databases: of the set that is `complete`.
-    :param missing: databases of the newest set without a backup, with
-        the reason.
+    :param missing: databases of the newest set without a backup, with the reason.
     """
 
     server: str

@@ -32,8 +32,7 @@ class SeriesPeriod:
     """A series within the period.
 
     :param made: backups that were started.
-    :param verified, failed, not_proven, unverified: how many of them are in
-        that state now.
+    :param verified, failed, not_proven, unverified: how many of them are in that state now.
     :param rehearsals: passed rehearsals, of whichever backup.
     :param size_before: bytes of the newest backup before the period; None: there is none.
     :param days: one of :data:`DAY_STATES` for each day, oldest first: the best of the backups that were started on it.

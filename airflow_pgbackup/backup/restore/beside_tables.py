@@ -17,8 +17,7 @@ class MovedTable:
     """A table that was moved.
 
     :ivar root: not a partition of another one that was moved.
-    :ivar is_parent: others inherit from it, and it is
-        not partitioned.
+    :ivar is_parent: others inherit from it, and it is not partitioned.
     :ivar rows: its own.
     """
 

@@ -64,8 +64,7 @@ class GlobalsPlan:
     """The global objects to create.
 
     :ivar created: roles to create.
-    :ivar existing: roles that exist and are not changed, except for their password if
-        they are in `passwords`.
+    :ivar existing: roles that exist and are not changed, except for their password if they are in `passwords`.
     :ivar superusers: those of `created` that are superusers.
     :ivar tablespaces: tablespaces to create.
     :ivar existing_tablespaces: tablespaces that exist and are not changed.

@@ -237,8 +237,9 @@ def test_a_database_is_dropped_only_if_it_is_dropped_everywhere(repository: Repo
     night(repository, 9, "app", "web")
     night(repository, 0, "web")
     add(copies, "app", 5 * DAY, "archive-fail")
-    for every in ([*see(repository).series, *see(copies).series], [*see(copies).series, *see(repository).series]):
-        assert [(one.database, one.status) for one in by_database(every)] == [
+    first, second = see(repository).series, see(copies).series
+    for series in ([*first, *second], [*second, *first]):
+        assert [(one.database, one.status) for one in by_database(series)] == [
             ("app", "failed"),
             ("web", "restorable"),
         ]
