@@ -1,8 +1,8 @@
-"""Which combinations of parameters ``make test`` runs.
+"""Which combinations of parameters, and which points of a long series, ``make test`` tries.
 
 A test whose parameters are versions, formats and stores has many combinations. If it is marked ``every_value``,
-``make test`` runs just enough of them that each value of each parameter occurs once. ``make test ALL=1`` and ``make
-campaign`` run all.
+``make test`` runs just enough of them that each value of each parameter occurs once. A test that injects a fault at
+each of thousands of points tries a :func:`sample` of them. ``make test ALL=1`` and ``make campaign`` run all.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import pytest
+
+Point = TypeVar("Point")
 
 ALL = "PGBACKUP_TEST_ALL"
 MARK = "every_value"
@@ -43,6 +46,13 @@ def left_out(items: Sequence[pytest.Function]) -> set[pytest.Function]:
         missing -= values[best]
         used.update(values[best])
     return set(others)
+
+
+def sample(points: Sequence[Point], one_in: int) -> Sequence[Point]:
+    """Return every ``one_in``-th point and the last one; with ``ALL=1``, all points."""
+    if all_combinations():
+        return points
+    return [*points[: len(points) - 1 : one_in], *points[-1:]]
 
 
 def all_combinations() -> bool:

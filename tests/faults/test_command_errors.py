@@ -1,6 +1,6 @@
 """Each command meets each error of the file system at each call, and its user meets no Python exception.
 
-``make test`` tries every third call, ``make test ALL=1`` all of them.
+``make test`` tries a sample of both, ``make test ALL=1`` all of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
-from tests.sampling import all_combinations
+from tests.sampling import all_combinations, sample
 
 ERRORS = (
     "EACCES", "EPERM", "ENOSPC", "EROFS", "EIO", "ENOENT", "ENOTDIR", "EISDIR", "EMFILE", "ENFILE", "ENAMETOOLONG",
@@ -74,7 +74,6 @@ SLOW = {
     "check": 15,
     "mask": 10,
 }
-STEP = 1 if all_combinations() else 3
 
 
 def test_every_command_is_tried() -> None:
@@ -193,7 +192,7 @@ def test_each_call_fails_once(command: str, run: Callable[..., tuple[Ended, Faul
     # The demo refuses this file; its own files are in a directory that it makes.
     assert good.status == EXIT_STATUS["usage" if command == "demo" else "done"], good
     calls = range(1, len(files.calls) + 1)
-    for call in calls[:: max(1, len(calls) // SLOW[command])] if command in SLOW else calls[::STEP]:
+    for call in calls[:: max(1, len(calls) // SLOW[command])] if command in SLOW else sample(calls, 7):
         number = NUMBERS[call % len(NUMBERS)]
         ended, files = run(command, number, lambda now, call=call: now == call)
         check_end(ended, f"{command}: {os.strerror(number)} at call {call}: {files.calls[call - 1 :][:1]}")
@@ -205,7 +204,7 @@ def test_each_call_fails_once(command: str, run: Callable[..., tuple[Ended, Faul
 def test_each_error_from_some_call_on(command: str, run: Callable[..., tuple[Ended, FaultyFiles]]) -> None:
     _, files = run(command, 0, lambda call: False)
     half = len(files.calls) // 2
-    for number in NUMBERS:
+    for number in sample(NUMBERS, 3):
         for first in (1, half) if command not in SLOW and all_combinations() else (1,):
             ended, files = run(command, number, lambda call, first=first: call >= first)
             check_end(ended, f"{command}: {os.strerror(number)} from call {first} on: {files.calls[first - 1 :][:1]}")

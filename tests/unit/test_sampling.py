@@ -11,7 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tests.sampling import ALL, left_out
+import pytest
+
+from tests.sampling import ALL, left_out, sample
 
 
 class Item(SimpleNamespace):
@@ -66,3 +68,12 @@ def test_what_make_test_selects(tmp_path: Path) -> None:
         env = {**os.environ, "PYTHONPATH": str(root), "PYTEST_ADDOPTS": "", ALL: setting}
         found = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
         assert (found.count("::test_marked["), found.count("::test_not_marked[")) == (selected, 4), found
+
+
+def test_a_sample_has_the_first_and_the_last_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ALL, raising=False)
+    assert list(sample(range(10), 4)) == [0, 4, 8, 9]
+    assert list(sample("abc", 2)) == ["a", "c"]
+    assert list(sample([], 2)) == []
+    monkeypatch.setenv(ALL, "1")
+    assert list(sample(range(10), 4)) == [*range(10)]

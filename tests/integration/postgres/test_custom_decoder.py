@@ -18,6 +18,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients
+from tests.sampling import sample
 
 STATEMENTS = (
     "create table plain as select n as a, md5(n::text) as b from generate_series(1, 40000) n",
@@ -117,7 +118,7 @@ def test_every_truncated_archive_fails(
     archive = dump(build, small, f"--compress={compress}")
     no_pg_restore()
     file = tmp_path / "archive"
-    for cut in range(len(archive)):
+    for cut in sample(range(len(archive)), 16):
         file.write_bytes(archive[:cut])
         with pytest.raises(VerificationFailed):
             read(client_of(build), file, in_process=True)
@@ -137,7 +138,7 @@ def test_a_flipped_bit_in_compressed_data_fails(
     toc, _ = read_toc(io.BytesIO(archive), what="the archive")
     no_pg_restore()
     file = tmp_path / "archive"
-    for place in range(toc.size, len(archive)):
+    for place in sample(range(toc.size, len(archive)), 8):
         file.write_bytes(archive[:place] + bytes([archive[place] ^ 1 << place % 8]) + archive[place + 1 :])
         try:
             found = read(client_of(build), file, in_process=True).tables

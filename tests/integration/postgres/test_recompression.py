@@ -28,6 +28,7 @@ from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.settings import Settings
+from tests.sampling import sample
 
 Fresh = Callable[..., ConnectionParams]
 STATEMENTS = (
@@ -121,7 +122,7 @@ def small(server18: PostgresServer, fresh_database: Fresh) -> bytes:
 def test_every_truncated_archive_is_refused(method: str, small: bytes) -> None:
     complete = compressed_inside(io.BytesIO(small), method, None).read()
     assert complete.startswith(b"PGDMP")
-    for cut in range(len(small)):
+    for cut in sample(range(len(small)), 8):
         with pytest.raises(VerificationFailed):
             compressed_inside(io.BytesIO(small[:cut]), method, None).read()
 
