@@ -42,10 +42,13 @@ class Replay:
         None if it knows nothing, as one that reads archived WAL only.
     :ivar lag_seconds: age of the data. It is 0 if all WAL is replayed while the WAL receiver is connected, however long
         ago the primary last wrote; else the time since the last replayed transaction; None if none was replayed.
+    :ivar reported: False if the server has no functions that report its replay, as Amazon Aurora, whose readers share
+        the writer's storage.
     """
 
     lag_bytes: int | None
     lag_seconds: float | None
+    reported: bool = True
 
     def __str__(self) -> str:
         lag = "unknown" if self.lag_seconds is None else f"{self.lag_seconds:.1f} s"
@@ -58,6 +61,12 @@ class Replay:
         :param label: the connection's name.
         :raises ReplayLagError: the lag is longer, or unknown.
         """
+        if not self.reported:
+            raise ReplayLagError(
+                f"the replay lag of {label} is unknown: this server does not report it",
+                hint="Leave max_replay_lag unset for this server, or dump from the primary. Amazon Aurora reports the "
+                "lag of its readers in CloudWatch (AuroraReplicaLag).",
+            )
         if self.lag_seconds is None:
             raise ReplayLagError(
                 f"the replay lag of {label} is unknown: this standby has replayed no transaction since its start",
@@ -73,9 +82,13 @@ class Replay:
 def read_replay(session: psycopg.Connection[Any]) -> Replay:
     """Query the replay of a standby.
 
+    :param session: in autocommit mode.
     :raises psycopg.Error: the query failed.
     """
-    row = session.execute(_REPLAY).fetchone()
+    try:
+        row = session.execute(_REPLAY).fetchone()
+    except psycopg.errors.FeatureNotSupported:  # Aurora: "Function … is currently not supported for Aurora"
+        return Replay(None, None, reported=False)
     assert row is not None  # noqa: S101  a select without FROM has one row
     return replay_of(*row)
 

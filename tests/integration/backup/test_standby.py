@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.errors import FeatureNotSupported
 from standby import PRIMARY_SETTINGS, streaming_standby
 
 from airflow_pgbackup.backup.context import RunContext
@@ -141,6 +142,21 @@ def test_what_a_standby_knows_of_its_lag() -> None:
     assert replay_of(False, None, 5.0) == Replay(None, 5.0), "it reads archived WAL"
     with pytest.raises(ReplayLagError, match=r"the replay lag of db is unknown"):
         replay_of(False, None, None).require_at_most(5, "db")
+
+
+class AuroraReader:
+    """A session whose server rejects the query, as a reader of Amazon Aurora does."""
+
+    def execute(self, query: str) -> Any:
+        raise FeatureNotSupported("Function pg_last_wal_receive_lsn() is currently not supported for Aurora")
+
+
+def test_a_reader_of_aurora_reports_no_lag() -> None:
+    found = read_replay(AuroraReader())  # type: ignore[arg-type]
+    assert (found.lag_bytes, found.lag_seconds, str(found)) == (None, None, "unknown")
+    with pytest.raises(ReplayLagError, match="unknown: this server does not report it") as error:
+        found.require_at_most(5, "db")
+    assert error.value.hint and "unset" in error.value.hint
 
 
 @pytest.mark.parametrize("limit", [-1, "soon", float("nan"), float("inf")])
