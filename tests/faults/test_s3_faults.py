@@ -20,6 +20,7 @@ from botocore.config import Config
 from botocore.httpsession import URLLib3Session
 from faulty_s3 import Call, Fault, FaultyS3
 from honest import write_backup
+from put_only import deny_versions
 
 from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.backup.reference import reference_of
@@ -880,6 +881,31 @@ def test_a_key_that_exists_and_may_not_be_read_is_not_missing(store: Store, repo
     with pytest.raises(RepositoryError, match="access denied") as caught:
         repository.read_bytes(KEY)
     assert not isinstance(caught.value, BackupNotFound)
+
+
+def test_a_pinned_version_is_read_without_the_right_to_name_it(store: Store, repository: Repository) -> None:
+    store.direct.put_bucket_versioning(Bucket=store.bucket, VersioningConfiguration={"Status": "Enabled"})
+    deny_versions(store.proxy)
+    entry = repository.write(KEY, io.BytesIO(SMALL))
+    cut = store.proxy.fault("GetObject", "cut", when=lambda call: "versionId=" not in call.query)
+    with repository.read(KEY, pin=entry) as stream:
+        assert stream.read() == SMALL
+    assert cut.hits == 1, "and continued where the connection broke"
+    assert repository.copy_from(repository, KEY, f"{KEY}.copy", pin=entry) is None, "so the caller streams it"
+    store.direct.put_object(Bucket=store.bucket, Key=f"pg/{KEY}", Body=SMALL)
+    with pytest.raises(RepositoryError, match="changed since it was listed") as caught, repository.read(KEY, pin=entry):
+        pass
+    assert "s3:GetObjectVersion" in (caught.value.hint or "")
+
+
+def test_a_refused_read_of_a_version_is_a_refusal(store: Store, repository: Repository) -> None:
+    store.direct.put_bucket_versioning(Bucket=store.bucket, VersioningConfiguration={"Status": "Enabled"})
+    deny_versions(store.proxy)
+    entry = repository.write(KEY, io.BytesIO(SMALL))
+    store.proxy.fault("GetObject", "answer", status=403, code="AccessDenied", times=ALWAYS)
+    with pytest.raises(RepositoryError, match="access denied") as caught, repository.read(KEY, pin=entry):
+        pass
+    assert "in a versioned bucket also GetObjectVersion" in (caught.value.hint or "")
 
 
 WORDS = [

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 OBJECTS = ("s3:GetObject", "s3:PutObject")
 BUCKET = ("s3:List*",)  # SeaweedFS has no s3:ListBucketMultipartUploads
 ALWAYS = 1_000_000
+DENIED: dict[str, Any] = {"status": 403, "code": "AccessDenied", "message": "Access Denied", "times": ALWAYS}
 
 
 def policy(bucket: str, objects: Sequence[str] = OBJECTS) -> dict[str, Any]:
@@ -85,13 +86,22 @@ def no_overwriting(server: S3Server) -> Iterator[FaultyS3]:
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
     """
     with FaultyS3(server.endpoint_url).running() as proxy:
-        deny = {"status": 403, "code": "AccessDenied", "message": "Access Denied", "times": ALWAYS}
         for operation in ("DeleteObject", "DeleteObjects", "AbortMultipartUpload"):
-            proxy.fault(operation, "answer", **deny)
+            proxy.fault(operation, "answer", **DENIED)
         for operation in ("PutObject", "CompleteMultipartUpload", "CopyObject"):
-            proxy.fault(operation, "answer", **deny, when=_is_unconditional)
+            proxy.fault(operation, "answer", **DENIED, when=_is_unconditional)
         proxy.fault("CopyObject", "answer", status=501, code="NotImplemented", times=ALWAYS)
         yield proxy
+
+
+def deny_versions(proxy: FaultyS3) -> None:
+    """Refuse what names a version, as S3 does without ``s3:GetObjectVersion``, which SeaweedFS does not require."""
+    for operation in ("HeadObject", "GetObject", "CopyObject", "UploadPartCopy"):
+        proxy.fault(operation, "answer", **DENIED, when=_names_version)
+
+
+def _names_version(call: Call) -> bool:
+    return "versionId=" in call.query + call.headers.get("x-amz-copy-source", "")
 
 
 def _is_unconditional(call: Call) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from faulty_s3 import FaultyS3
-from put_only import ALWAYS, Credentials, no_overwriting, put_only
+from put_only import ALWAYS, Credentials, deny_versions, no_overwriting, put_only
 from test_cli import environment
 
 from airflow_pgbackup.backup.prune import prune
@@ -135,6 +135,10 @@ def test_everything_but_prune_works(place: Place, tmp_path: Path) -> None:
 
 @POLICY
 def test_dump_verify_and_upload_work_where_the_bucket_requires_if_none_match(place: Place) -> None:
+    """And keeps versions, which the role may not read."""
+    bucket = place.here.split("/")[2]
+    place.owner.client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    deny_versions(place.proxy)
     for format in ("custom", "directory"):
         id = place.dump(f"format={format}")
         place.quiet("verify", place.here, str(SERIES), id, "--level", "archive")

@@ -34,10 +34,15 @@ THROTTLED = frozenset({"SlowDown", "RequestTimeout", "RequestLimitExceeded", "Th
 
 _PERMISSIONS = (
     "The role needs s3:ListBucket, GetObject, PutObject, DeleteObject, AbortMultipartUpload, "
-    "ListBucketMultipartUploads and ListMultipartUploadParts on this bucket and prefix, with lock_for also "
-    "PutObjectRetention."
+    "ListBucketMultipartUploads and ListMultipartUploadParts on this bucket and prefix, in a versioned bucket also "
+    "GetObjectVersion, with lock_for PutObjectRetention, and with the extra argument Tagging PutObjectTagging."
 )
 KEPT = "Object lock keeps a version until its date. Without one, the role needs s3:DeleteObject."
+_COPY = (
+    "If the bucket refuses overwriting, it refuses this copy too: use a role with s3:DeleteObjectVersion, which shows "
+    "deleted files again without a copy, or lift the policy for the repair. Otherwise the role needs "
+    "s3:GetObjectVersion and s3:PutObject, with lock_for also s3:PutObjectRetention."
+)
 _KMS = "The role needs kms:GenerateDataKey and kms:Decrypt for this key, and the key must be enabled."
 _LOCK = (
     "A bucket with object lock refuses uploads without a checksum: set the extra argument ChecksumAlgorithm to CRC32, "
@@ -204,6 +209,8 @@ def _answer(error: ClientError, what: str, bucket: str, endpoint: str) -> PgBack
         found, hint = "the bucket has no object lock", NO_LOCK
     elif hint == _PERMISSIONS and error.operation_name in _DELETES:
         hint = KEPT
+    elif hint == _PERMISSIONS and error.operation_name == "CopyObject":
+        hint = _COPY
     elif code not in _CODES and status_of(error) in (400, 411, 501) and _ABOUT_CHECKSUMS.search(words):
         hint = _CHECKSUMS
     region = _region(error.response)

@@ -15,6 +15,7 @@ from airflow_pgbackup.repository.entry import missing
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, is_key, split_key
 from airflow_pgbackup.repository.protection import Protection, ProtectionSettings, Version
 from airflow_pgbackup.repository.s3.bucket import Bucket
+from airflow_pgbackup.repository.s3.commit import Commit
 from airflow_pgbackup.repository.s3.copying import copy_source
 from airflow_pgbackup.repository.s3.errors import MISSING, NO_LOCK, code_of, status_of
 from airflow_pgbackup.repository.s3.object_lock import ObjectLock
@@ -65,15 +66,19 @@ class S3Protection(Protection):
     def may_bypass_lock(self) -> bool:
         """Return whether they may delete a version that is locked in governance mode.
 
-        If they may not, the version of the file stays for a minute, behind a delete marker.
+        If they may not, the version of the file stays, behind a delete marker: for a minute, or where the bucket
+        refuses that, as long as a backup.
 
         https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock-managing.html
         """
         key = f"{self._root}{TEMP_PREFIX}probe-{secrets.token_hex(8)}"
-        lock = ObjectLock(timedelta(minutes=1)).parameters()
-        checksum = {"ChecksumAlgorithm": self._bucket.algorithm} if self._bucket.algorithm else {}
         with self._bucket.errors(f"cannot test the object lock of {self._uri}"):
-            version = self._bucket.call("PutObject", Key=key, Body=b"probe", **checksum, **lock).get("VersionId")
+            try:
+                version = self._lock_probe(key, ObjectLock(timedelta(minutes=1)))
+            except ClientError as error:
+                if status_of(error) != 403 or (ours := self._bucket.options.lock) is None:
+                    raise
+                version = self._lock_probe(key, ours)  # the bucket's policy may refuse shorter locks
             try:
                 self._bucket.call("DeleteObject", Key=key, VersionId=str(version), BypassGovernanceRetention=True)
             except ClientError as error:
@@ -87,6 +92,13 @@ class S3Protection(Protection):
                 if status_of(error) != 403:  # append-only: prune sweeps it
                     raise
         return False
+
+    def _lock_probe(self, key: str, lock: ObjectLock) -> object:
+        """Write a small locked file, and return its version."""
+        commit = Commit(self._bucket, key, f"s3://{self._bucket.name}/{key}")
+        checksum = {"ChecksumAlgorithm": self._bucket.algorithm} if self._bucket.algorithm else {}
+        commit.send("PutObject", Body=b"probe", Metadata=commit.metadata, **checksum, **lock.parameters())
+        return commit.confirm(len(b"probe"), None).get("VersionId")
 
     def hold(self, keys: Iterable[str], *, on: bool) -> str | None:
         """Set or remove the legal hold of objects.

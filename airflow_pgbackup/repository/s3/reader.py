@@ -83,12 +83,7 @@ class ObjectReader(io.RawIOBase):
         super().close()
 
     def _open(self) -> None:
-        params: dict[str, Any] = {}
-        if self._version is not None:
-            params["IfMatch" if self._version.startswith('"') else "VersionId"] = self._version
-        if self._at:
-            params["Range"] = f"bytes={self._at}-"
-        answer = self._bucket.find("GetObject", self._key, **params)
+        answer = self._get()
         if answer is None:
             raise missing(self._what)
         # A store, or a proxy before it, may ignore the range, or send another object than it has announced.
@@ -102,6 +97,29 @@ class ObjectReader(io.RawIOBase):
         self._body, self._size = answer["Body"], size
         if self._version is None:
             self._version = quoted(answer["ETag"])
+
+    def _get(self) -> dict[str, Any] | None:
+        params: dict[str, Any] = {"Range": f"bytes={self._at}-"} if self._at else {}
+        if self._version is None:
+            return self._bucket.find("GetObject", self._key, **params)
+        if self._version.startswith('"'):
+            return self._bucket.find("GetObject", self._key, IfMatch=self._version, **params)
+        try:
+            return self._bucket.find("GetObject", self._key, VersionId=self._version, **params)
+        except ClientError as error:
+            if status_of(error) != 403:
+                raise
+        # Only a request that names a version needs s3:GetObjectVersion. The answer to any other names the current one.
+        # https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
+        answer = self._bucket.find("GetObject", self._key, **params)
+        if answer is not None and answer.get("VersionId") != self._version:
+            answer["Body"].close()
+            raise RepositoryError(
+                f"cannot read {self._what}: the object has changed since it was listed, and these credentials may not "
+                "read its earlier versions",
+                hint="Retry, or grant s3:GetObjectVersion.",
+            )
+        return answer
 
     def _errors(self) -> AbstractContextManager[None]:
         return self._bucket.errors(f"cannot read {self._what}")

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
+from faulty_s3 import Call, FaultyS3
 from honest import write_backup
+from put_only import DENIED, Credentials, no_overwriting
 
 from airflow_pgbackup.backup.check.repository import check_repository
-from airflow_pgbackup.backup.findings import Findings
+from airflow_pgbackup.backup.findings import Finding, Findings
 from airflow_pgbackup.backup.pin import pin, unpin
+from airflow_pgbackup.backup.undelete import undelete
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.errors import ConfigurationError, RepositoryError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE
 from airflow_pgbackup.repository.layout import Series, backup_folder
@@ -233,3 +236,52 @@ def test_check_reports_how_the_bucket_keeps_what_is_deleted(
     plain = open_repository(f"s3://{s3.bucket()}", s3=S3Options(client_factory=s3.client))
     plain.init()
     assert checked(plain)[0] == []
+
+
+def found_through_proxy(s3: S3Server, bucket: str, url: str) -> list[Finding]:
+    """What check finds in a bucket with object lock."""
+    client = Credentials(url, s3.access_key, s3.secret_key).client()
+    options = S3Options.of_store({"lock_for": "30d"}, client_factory=lambda: client)
+    repository = open_repository(f"s3://{bucket}/{secrets.token_hex(4)}", s3=options)
+    repository.init()
+    findings = Findings()
+    check_repository(repository, "prod", findings, lambda line: None)
+    return [finding for finding in findings.sorted() if finding.code != "versions_kept"]
+
+
+def test_check_of_a_lock_works_where_the_bucket_requires_if_none_match(s3: S3Server, bucket: str) -> None:
+    with no_overwriting(s3) as proxy:
+        assert found_through_proxy(s3, bucket, proxy.url) == []
+
+
+def test_check_of_a_lock_works_where_the_bucket_refuses_short_locks(s3: S3Server, bucket: str) -> None:
+    def is_short(call: Call) -> bool:
+        until = call.headers.get("x-amz-object-lock-retain-until-date")
+        return until is not None and datetime.fromisoformat(until) < datetime.now(timezone.utc) + timedelta(days=1)
+
+    with FaultyS3(s3.endpoint_url).running() as proxy:
+        refused = proxy.fault("PutObject", "answer", **DENIED, when=is_short)
+        assert [one.code for one in found_through_proxy(s3, bucket, proxy.url)] == ["lock_bypass"]
+        assert refused.hits == 1
+
+
+def test_check_reports_that_the_role_may_not_lock(s3: S3Server, bucket: str) -> None:
+    with FaultyS3(s3.endpoint_url).running() as proxy:
+        proxy.fault("PutObject", "answer", **DENIED, when=lambda call: "x-amz-object-lock-mode" in call.headers)
+        (found,) = found_through_proxy(s3, bucket, proxy.url)
+    assert (found.severity, found.code) == ("error", "protection")
+    assert "with lock_for PutObjectRetention" in found.hint
+
+
+def test_a_refused_copy_over_a_delete_marker_names_the_way_out(s3: S3Server, client: S3Client) -> None:
+    bucket = s3.bucket()
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    with no_overwriting(s3) as proxy:
+        repository = Credentials(proxy.url, s3.access_key, s3.secret_key).open(f"s3://{bucket}")
+        repository.init()
+        made = write_backup(repository, SERIES, datetime.now(timezone.utc))
+        for entry in repository.list(backup_folder(SERIES, made.id)):
+            client.delete_object(Bucket=bucket, Key=entry.key)
+        with pytest.raises(RepositoryError, match="access denied") as caught:
+            undelete(repository=repository, series=SERIES, id=made.id)
+    assert "use a role with s3:DeleteObjectVersion" in (caught.value.hint or "")
