@@ -1,9 +1,9 @@
 """Every week: rehearse a few backups: restore each into a throwaway server and compare it with what was dumped.
 
 The drill reaches every series of the repository in turn: first those that were never rehearsed or whose rehearsal is
-the oldest, as many as fit into ``DRILL_BYTES``. A larger series has a week of its own. Each backup is restored into a
-throwaway PostgreSQL server on the worker, which is removed afterwards. The verification beside the backup records how
-long the restore took: your recovery time.
+the oldest, as many as fit into ``DRILL_BYTES``; a larger series is rehearsed in addition when it is the first. Each
+backup is restored into a throwaway PostgreSQL server on the worker, which is removed afterwards. The verification
+beside the backup records how long the restore took: your recovery time.
 
 A backup that differs from what was dumped fails its task. A backup that could not be rehearsed on this worker, for lack
 of an extension or of disk space, fails it, too, with the reason; the repository records it as "not proven", neither

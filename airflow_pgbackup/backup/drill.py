@@ -34,7 +34,8 @@ def choose_drill(
     File names alone decide nothing: of each series the newest backups are read until one is usable, and those with the
     newest rehearsals until the files confirm one.
 
-    :param max_bytes: the sum of the artifacts' sizes. A larger series is rehearsed alone.
+    :param max_bytes: the sum of the artifacts' sizes. A larger one is rehearsed in addition when it is the first in
+        turn, as the last of the run.
     :param server: only the series of this server.
     :param log: takes a warning for each series without a usable backup; by default Python's logging.
     :return: references, for level ``restore``; at least one.
@@ -107,8 +108,10 @@ def whose_turn(backups: Iterable[Backup], *, max_bytes: int) -> list[Backup]:
     """Return the backups whose turn it is, of these. Pure.
 
     First comes the series that was never rehearsed, or whose last rehearsal, passed or not, is the oldest; then those
-    that still fit. A series whose newest backup was rehearsed already still gets its turn: the rehearsal may have
-    become impossible since. A failed or incomplete backup proves nothing more: the one before it is chosen.
+    that still fit. The first does not count if it is larger than the limit: a rehearsal that never ends records
+    nothing, so its series stays the first, and the others need their turns all the same. A series whose newest backup
+    was rehearsed already still gets its turn: the rehearsal may have become impossible since. A failed or incomplete
+    backup proves nothing more: the one before it is chosen.
     """
     newest: dict[object, Backup] = {}
     rehearsed: dict[object, datetime] = {}
@@ -118,10 +121,11 @@ def whose_turn(backups: Iterable[Backup], *, max_bytes: int) -> list[Backup]:
         if backup.state in _USABLE and (held is None or backup.id > held.id):
             newest[backup.series] = backup
     waiting = sorted(newest.values(), key=lambda backup: (rehearsed[backup.series], backup.size, backup.folder))
+    too_large = [backup for backup in waiting[:1] if backup.size > max_bytes]
     chosen: list[Backup] = []
     room = max_bytes
     for backup in waiting:
-        if not chosen or backup.size <= room:
+        if backup.size <= room:
             chosen.append(backup)
             room -= backup.size
-    return chosen
+    return chosen + too_large

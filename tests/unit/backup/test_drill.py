@@ -54,10 +54,22 @@ def test_the_newest_is_taken_but_for_those_that_failed() -> None:
     assert turn(backup("a", state="incomplete")) == []
 
 
-def test_a_large_one_has_its_turn_alone() -> None:
+def test_a_large_one_has_its_turn_beside_the_others() -> None:
     large = backup("large", size=1000)
-    assert turn(large, backup("a", rehearsed=1)) == ["large 22"]
+    assert turn(large, backup("a", rehearsed=1)) == ["a 22", "large 22"]
+    assert turn(large, backup("larger", size=2000)) == ["large 22"]
     assert turn(backup("large", size=1000, rehearsed=1), backup("a", rehearsed=9), backup("b")) == ["b 22", "a 22"]
+
+
+def test_a_large_one_whose_rehearsal_records_nothing_does_not_keep_the_others_from_theirs() -> None:
+    sizes = {"a": 10, "b": 20, "c": 30, "large": 90}
+    last: dict[str, int] = {}
+    for week in range(6):
+        backups = [backup(name, size=size, rehearsed=100 - last.get(name, -100)) for name, size in sizes.items()]
+        chosen = [str(each.series.database) for each in whose_turn(backups, max_bytes=50)]
+        last.update({name: week for name in chosen if name != "large"})
+    assert last.keys() == {"a", "b", "c"}
+    assert min(last.values()) >= 4
 
 
 def test_every_series_has_its_turn_in_time() -> None:
