@@ -76,7 +76,7 @@ class PgBackupOperator(BaseOperator):
     _work: Work | None = None
     _figures: Figures
 
-    _passed: Mapping[str, bool] = MappingProxyType({})
+    _passed: Mapping[str, Any] = MappingProxyType({})
     _lost: Sequence[str] = ()
     """Arguments that were given, but are empty now that they are rendered."""
 

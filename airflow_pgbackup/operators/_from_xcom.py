@@ -13,7 +13,7 @@ from typing import Any
 
 def mark_as_rendered(
     task: Any,
-    names: Iterable[str],
+    given: Mapping[str, Any],
     parent: Any,
     template_fields: Iterable[str],
     context: Any,
@@ -22,11 +22,12 @@ def mark_as_rendered(
 ) -> None:
     """Add the values that a mapped task has from XCom to those that Airflow does not render.
 
-    :param names: the arguments that were given by ``expand`` or ``expand_kwargs``. The others are those of
-        ``_do_render_template_fields``.
+    :param given: the arguments that were given by ``expand`` or ``expand_kwargs``; the constructor of a subclass may
+        pass them on under another name. The other parameters are those of ``_do_render_template_fields``.
     """
     if _is_from_xcom(task, context["ti"].map_index):
-        seen_oids |= {id(getattr(parent, name)) for name in {*names}.intersection(template_fields)}
+        seen_oids |= {id(value) for value in given.values()}
+        seen_oids |= {id(getattr(parent, name)) for name in given.keys() & {*template_fields}}
 
 
 def _is_from_xcom(task: Any, map_index: int) -> bool:

@@ -69,12 +69,12 @@ def unrendered(task: Any) -> dict[str, Any]:
     return {name: getattr(task, name, None) for name in task.template_fields}
 
 
-def passed_arguments(arguments: Mapping[str, Any]) -> dict[str, bool]:
-    """Return the names of a constructor's arguments, each with whether it is None."""
-    return {name: value is None for name, value in arguments.items()}
+def passed_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a constructor if Airflow makes one task of a mapped one; else none."""
+    return dict(arguments) if "_airflow_from_mapped" in arguments else {}
 
 
-def lost(task: Any, before: Mapping[str, Any], passed: Mapping[str, bool]) -> list[str]:
+def lost(task: Any, before: Mapping[str, Any], passed: Mapping[str, Any]) -> list[str]:
     """Return the arguments that were given and are empty now.
 
     :param before: what :func:`unrendered` returned.
@@ -87,7 +87,7 @@ def lost(task: Any, before: Mapping[str, Any], passed: Mapping[str, bool]) -> li
         if _rendered_to_none(before[name], now := getattr(task, name, None))
         or (_empty(now) and (not _empty(before[name]) or (name in from_map and (now is None or _blank(now)))))
     ]
-    others = [name for name in from_map if passed[name] and name not in task.template_fields]
+    others = [name for name, value in from_map.items() if value is None and name not in task.template_fields]
     return [name for name in [*fields, *sorted(others)] if not _may_be_empty(task, name)]
 
 
@@ -125,15 +125,20 @@ def _may_be_empty(task: Any, name: str) -> bool:
     )
 
 
-def mapped(task: Any, passed: Mapping[str, bool]) -> set[str]:
-    """Return the arguments of the operator's own that were given by ``expand`` or ``expand_kwargs``."""
+def mapped(task: Any, passed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that were given by ``expand`` or ``expand_kwargs``, without those that every operator has.
+
+    The constructor of a subclass may take any of them as ``**kwargs``, so its signature does not name them.
+    """
+    from airflow.sdk import BaseOperator
     from airflow.sdk.definitions.mappedoperator import MappedOperator
 
     dag = task.get_dag()
     defined = dag.task_dict.get(task.task_id) if dag is not None else None
     if not isinstance(defined, MappedOperator):
-        return set()
-    return (signature(type(task).__init__).parameters.keys() & passed.keys()) - defined.partial_kwargs.keys()
+        return {}
+    others = signature(BaseOperator.__init__).parameters.keys() | defined.partial_kwargs.keys()
+    return {name: value for name, value in passed.items() if name not in others}
 
 
 def _rendered_to_none(before: Any, now: Any) -> bool:

@@ -123,7 +123,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         self.aws_conn_id = aws_conn_id
         self.deferrable = deferrable
 
-    _passed: Mapping[str, bool] = MappingProxyType({})
+    _passed: Mapping[str, Any] = MappingProxyType({})
     _lost: Sequence[str] = ()
     """Arguments that were given, but are empty now that they are rendered."""
 

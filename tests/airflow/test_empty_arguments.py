@@ -27,6 +27,9 @@ DagContext.get_current().render_template_as_native_obj = True
 def nothing():
     return {"text": None, "list": [], "blank": [""]}
 found = nothing()
+class CompanyDump(PgDumpOperator):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
 """
 NONE = "\"{{ dag_run.conf.get('unset') }}\""
 KEY = "age1rvmfcgrn2f55ef3twqemyfc6dx23cpw2c3kkwwfzd2vhv4q2y9ksm6kgwd"  # nobody has its secret key
@@ -120,6 +123,7 @@ def test_results_of_tasks_and_mapped_arguments(run_dag: RunDag, made: Any) -> No
         "count": f"PgDumpOperator.partial(task_id='{{id}}', {dump}).expand(count_rows=[None])",
         "after": f"PgBackupPruneOperator.partial(task_id='{{id}}', repository={uri!r}, delete=True, keep_last=1)"
         ".expand(replace_after=[None])",
+        "ours": f"CompanyDump.partial(task_id='{{id}}', {dump}).expand(database=[None])",
         "given": f"PgDumpOperator.partial(task_id='{{id}}', {dump}).expand_kwargs([{{{{'database': None}}}}])",
     }
     check(run_dag, made, cases)

@@ -114,6 +114,22 @@ def test_names_from_xcom_are_no_templates(
 from airflow_pgbackup.operators.discover import PgDiscoverOperator
 from airflow_pgbackup.sensors.freshness import PgBackupFreshnessSensor
 
+class CompanyDump(PgDumpOperator):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+
+class OneDump(PgDumpOperator):
+    def __init__(self, *, name, **kwargs):
+        super().__init__(database=name, **kwargs)
+
+class CompanySensor(PgBackupFreshnessSensor):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+
+@task
+def renamed(found):
+    return [{{"name": each["database"]}} for each in found]
+
 @task
 def which(found):
     return [{{"databases": [each["database"]], "max_age": 3600}} for each in found]
@@ -124,12 +140,18 @@ dump = PgDumpOperator.partial(task_id="dump", server="{{{{ dag.dag_id }}}}", **s
 fresh = PgBackupFreshnessSensor.partial(
     task_id="fresh", repository={uri!r}, server="case", minimum_level=None
 ).expand_kwargs(which(found.output))
-dump >> fresh
+ours = CompanyDump.partial(task_id="ours", **srv).expand_kwargs(found.output)
+one = OneDump.partial(task_id="one", **srv).expand_kwargs(renamed(found.output))
+watched = CompanySensor.partial(
+    task_id="watched", repository={uri!r}, server="case", minimum_level=None
+).expand_kwargs(which(found.output))
+dump >> [fresh, watched]
 given = PgDumpOperator.partial(task_id="given", **srv).expand_kwargs([{{"database": "{{{{ 'postgres' }}}}"}}])
 """)
     assert set(run.states.values()) == {"success"}, run.output
-    assert run.results["dump[0]"]["database"] == name
-    assert [one["series"] for one in run.results["fresh[0]"]["series"]] == [run.results["dump[0]"]["series"]]
+    assert [run.results[f"{task}[0]"]["database"] for task in ("dump", "ours", "one")] == [name] * 3
+    for task in ("fresh[0]", "watched[0]"):
+        assert [one["series"] for one in run.results[task]["series"]] == [run.results["dump[0]"]["series"]]
     assert run.results["dump[0]"]["series"].startswith("case/")
     assert run.results["given[0]"]["database"] == "postgres"
     assert run.rendered["dump[0]"]["database"] == name
