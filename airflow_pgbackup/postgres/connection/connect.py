@@ -7,26 +7,18 @@ import pwd
 import re
 import socket
 import struct
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.errors import ConfigurationError, ConnectError
 from airflow_pgbackup.postgres.connection.hints import hint_for
 from airflow_pgbackup.postgres.connection.keywords import compiled_defaults, variables
 from airflow_pgbackup.postgres.connection.open_sessions import OpenSessions
+from airflow_pgbackup.postgres.connection.worker_environment import NO_KEYWORD_OVERRIDES, for_libpq
 
 if TYPE_CHECKING:
     import psycopg
-
-# Variables that libpq obeys even when every keyword is given (libpq, "Environment Variables"). PGSERVICE makes it look
-# for a service; PGTZ, PGDATESTYLE and PGGEQO are sent to the server; for the keywords of the others '' is not "unset".
-_NO_KEYWORD_OVERRIDES = (
-    *("PGSERVICE", "PGTZ", "PGDATESTYLE", "PGGEQO"),
-    *("PGREQUIREAUTH", "PGSSLCERTMODE", "PGMINPROTOCOLVERSION", "PGMAXPROTOCOLVERSION"),
-)
 
 # The server ends a session a moment after the client has closed it. For a role with few connections, that moment can
 # be the reason why the next one is refused.
@@ -34,10 +26,6 @@ _NO_SLOT = re.compile(
     r"too many connections for (?:role|database)|too many clients already|connection slots are reserved"
 )
 _SLOT_PAUSES = (0.1, 0.4, 1.6)  # seconds
-
-_environ_lock = threading.Lock()
-_connecting = 0
-_removed_variables: dict[str, str] = {}
 
 
 def connect(
@@ -70,7 +58,7 @@ def connect(
         if sessions:
             sessions.check()
         try:
-            with _without_variables():
+            with for_libpq(system_certificates=complete.get("sslrootcert") == "system"):
                 session = psycopg.connect(**complete, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
             try:
                 if sessions:
@@ -101,7 +89,7 @@ def _complete(keywords: Mapping[str, str], password: str | None) -> dict[str, st
     if password is not None:
         complete["password"] = password
     for keyword, variable in variables().items():
-        if variable in os.environ and variable not in _NO_KEYWORD_OVERRIDES:
+        if variable in os.environ and variable not in NO_KEYWORD_OVERRIDES:
             complete.setdefault(keyword, compiled_defaults().get(keyword, ""))
     return complete
 
@@ -114,26 +102,6 @@ def _system_user() -> str:
             f"the connection has no user, and uid {os.geteuid()} has no name on this machine",
             hint="Give the connection a login.",
         ) from None
-
-
-@contextmanager
-def _without_variables() -> Iterator[None]:
-    """Remove the variables that no keyword overrides from the environment while any thread of this process connects.
-
-    They are rarely set.
-    """
-    global _connecting
-    with _environ_lock:
-        _connecting += 1
-        _removed_variables.update({name: os.environ.pop(name) for name in _NO_KEYWORD_OVERRIDES if name in os.environ})
-    try:
-        yield
-    finally:
-        with _environ_lock:
-            _connecting -= 1
-            if not _connecting:
-                os.environ.update(_removed_variables)
-                _removed_variables.clear()
 
 
 def _check_peer(session: psycopg.Connection[tuple[Any, ...]], expected: int, label: str) -> None:

@@ -347,6 +347,13 @@ def test_misleading_variables_of_the_worker(
         assert_no_canary(env)
 
 
+def test_a_variable_that_requires_tls(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no keyword. The server has no TLS."""
+    monkeypatch.setenv("PGREQUIRESSL", "1")
+    assert both(identity(server.params, **ways(server)["address"])) == [server.superuser, "postgres"]
+    assert os.environ["PGREQUIRESSL"] == "1"
+
+
 def test_a_database_by_default_is_the_user(server: PostgresServer, misleading_environment: Mapping[str, str]) -> None:
     keywords = {key: value for key, value in server.params.keywords.items() if key != "dbname"}
     with made(server, "DATABASE", server.superuser):

@@ -5,9 +5,12 @@ On every PostgreSQL here that was built with TLS; one that was not says so.
 
 from __future__ import annotations
 
+import os
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from builds import BUILDS, Build, each
@@ -106,6 +109,17 @@ def test_verify_full_with_a_client_certificate(world: World, here: Repository) -
         verify(reference=reference, repository=here, context=RunContext(settings=programs(world)))["verified"]
         == "archive"
     )
+
+
+def test_the_certificates_of_the_system(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """psycopg's binary wheels look for them where they are not, unless a variable of OpenSSL is set."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    paths = SimpleNamespace(cafile=str(world.ours.certificate), capath=None)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    with world.connection(sslrootcert="system").open_session() as session:
+        assert session.info.backend_pid
+    assert not {"SSL_CERT_FILE", "SSL_CERT_DIR"} & os.environ.keys()
 
 
 @pytest.mark.parametrize(
