@@ -62,13 +62,14 @@ class Attempt:
         except OutcomeUnknown:
             raise
         except AlreadyExists:
-            self._may_be_seen = False
             evidence = read_evidence(self._repository, self._series, self._id)
-            if not (is_complete(evidence) and is_same(evidence)):
-                raise
-            self.remove_written(interrupted=False)
-            self._say(f"backup {self._series}/{self._id} was committed by another attempt")
-            return evidence
+            if not self.has_made(evidence):  # else the answer to the first of two requests was lost
+                self._may_be_seen = False
+                if not (is_complete(evidence) and is_same(evidence)):
+                    raise
+                self.remove_written(interrupted=False)
+                self._say(f"backup {self._series}/{self._id} was committed by another attempt")
+                return evidence
         except PgBackupError:
             self._may_be_seen = False
             raise

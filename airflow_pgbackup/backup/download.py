@@ -14,7 +14,7 @@ from airflow_pgbackup.errors import AlreadyExists, ConfigurationError, Verificat
 from airflow_pgbackup.postgres.tools.process import Cancel
 from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.local.naming import name_exclusively
+from airflow_pgbackup.repository.local.naming import name_exclusively, rename
 from airflow_pgbackup.repository.manifest import Manifest
 
 
@@ -65,7 +65,7 @@ def _name(path: Path, target: Path) -> None:
         name_exclusively(path, target)
         return
     try:
-        path.rename(target)  # replaces nothing but an empty directory, rename(2)
+        rename(path, target)  # replaces nothing but an empty directory, rename(2)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise AlreadyExists(f"{target} exists already") from None

@@ -15,7 +15,7 @@ from honest import write_backup
 
 from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import OutcomeUnknown, RepositoryError
+from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, RepositoryError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import is_complete, read_evidence
 from airflow_pgbackup.repository.layout import Series
@@ -65,6 +65,60 @@ def test_a_folder_that_cannot_be_flushed(
     assert is_complete(read_evidence(there, APP, backup.id))
     monkeypatch.undo()
     assert copy(backup, source, there)["verified"] == "archive"
+
+
+def answers_lost(monkeypatch: pytest.MonkeyPatch, name: str, code: int) -> None:
+    """Have each call do its work, and fail as its repetition does on NFS after a lost answer. Not for lock files, which
+    are made before the backup is touched."""
+    call = getattr(os, name)
+
+    def repeated(*args: object, **kwargs: object) -> None:
+        call(*args, **kwargs)
+        if "lock" not in str(args[0]):
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, name, repeated)
+
+
+def no_links(*args: object, **kwargs: object) -> None:
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "renames"])
+@pytest.mark.parametrize("member", ["app.dump", "app.dir/toc.dat"])
+def test_what_a_file_server_has_done_and_then_refuses(
+    source: LocalRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool, member: str
+) -> None:
+    started = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(days=1)
+    backup = write_backup(source, APP, started, members={member: b"rows"})
+    there = LocalRepository(tmp_path / "there")
+    there.init()
+    answers_lost(monkeypatch, "rename", errno.ENOENT)
+    if links:
+        answers_lost(monkeypatch, "link", errno.EEXIST)
+    else:
+        monkeypatch.setattr(os, "link", no_links)
+    assert copy(backup, source, there)["verified"] == "archive"
+    assert is_complete(read_evidence(there, APP, backup.id))
+
+
+def test_the_own_manifest_is_not_that_of_another_attempt(
+    source: LocalRepository, backup: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a store that drops the metadata by which a writer knows its object, after a lost answer."""
+    there = LocalRepository(tmp_path / "there")
+    there.init()
+    write = there.write_bytes
+
+    def refuse(key: str, data: bytes) -> object:
+        entry = write(key, data)
+        if key.endswith("manifest.json"):
+            raise AlreadyExists(f"{key} exists already")
+        return entry
+
+    monkeypatch.setattr(there, "write_bytes", refuse)
+    copy(backup, source, there)
+    assert is_complete(read_evidence(there, APP, backup.id))
 
 
 @pytest.fixture

@@ -1,4 +1,8 @@
-"""Give a complete file its name by a hard link, which, unlike a rename, fails when the name is taken."""
+"""Give a complete file its name by a hard link, which, unlike a rename, fails when the name is taken.
+
+NFS repeats a request whose answer was lost. The file server may then refuse what it has already done, so a refusal
+counts only if the new name is not that of our file.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,8 @@ def name_exclusively(temporary: Path, path: Path, *, directory: int | None = Non
     try:
         os.link(old, new, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
     except FileExistsError:
-        raise AlreadyExists(f"{path} exists already") from None
+        if not _is(os.stat(old, dir_fd=directory, follow_symlinks=False), new, directory):
+            raise AlreadyExists(f"{path} exists already") from None
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
@@ -36,6 +41,26 @@ def name_exclusively(temporary: Path, path: Path, *, directory: int | None = Non
         try:
             os.stat(new, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
-            os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+            rename(old, new, directory=directory, new_directory=directory)
         else:
             raise AlreadyExists(f"{path} exists already") from None
+
+
+def rename(old: Path, new: Path | str, *, directory: int | None = None, new_directory: int | None = None) -> None:
+    """Rename a file or directory, as rename(2) does.
+
+    :param directory, new_directory: descriptors of the directories to which relative paths refer.
+    """
+    status = os.stat(old, dir_fd=directory, follow_symlinks=False)
+    try:
+        os.rename(old, new, src_dir_fd=directory, dst_dir_fd=new_directory)
+    except FileNotFoundError:
+        if not _is(status, new, new_directory):
+            raise
+
+
+def _is(status: os.stat_result, path: Path | str, directory: int | None) -> bool:
+    try:
+        return os.path.samestat(status, os.stat(path, dir_fd=directory, follow_symlinks=False))
+    except FileNotFoundError:
+        return False

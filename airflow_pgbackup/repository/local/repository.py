@@ -38,7 +38,7 @@ from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite, missing
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, is_key, split_key
 from airflow_pgbackup.repository.local.errors import OpenFile, hint, reason
-from airflow_pgbackup.repository.local.naming import name_exclusively, temporary_name
+from airflow_pgbackup.repository.local.naming import name_exclusively, rename, temporary_name
 from airflow_pgbackup.repository.local.root import Root
 from airflow_pgbackup.repository.local.tree import entry_of, last_grown, walk
 from airflow_pgbackup.repository.nofollow import (
@@ -245,7 +245,7 @@ class LocalRepository(Repository):
                 cancel.check()
             with parent_below(self._root.directory, prefix) as (directory, name):
                 try:
-                    os.rename(folder, name, dst_dir_fd=directory)  # replaces nothing but an empty directory, rename(2)
+                    rename(folder, name, new_directory=directory)  # replaces nothing but an empty directory, rename(2)
                 except OSError as error:
                     if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                         raise AlreadyExists(f"{target} exists already") from None
