@@ -1,4 +1,4 @@
-"""Every night: the database ``dvdrental`` to a tar file, verified, and a copy on S3.
+"""Every night: the database ``dvdrental``, dumped, verified, and copied to S3.
 
 Before the first run:
 
@@ -34,12 +34,11 @@ with DAG(
     tags=["backup"],
     doc_md=__doc__,
 ):
-    # file:///var/backups/pg/dvdrental/dvdrental/<backup id>/<attempt>/dvdrental_2026-11-22_0200.tar
+    # file:///var/backups/pg/dvdrental/dvdrental/<backup id>/<attempt>/dvdrental_2026-11-22_0200.dump
     dump = PgDumpOperator(
         task_id="dump",
         postgres_conn_id="dvdrental",
         repository=LOCAL,
-        format="tar",
         init_repository="{{ params.init }}",
     )
     # Reads the archive to its end and counts the rows of every table. A backup that fails is not uploaded.

@@ -1,8 +1,9 @@
-"""Every morning: check that last night's backup exists and has the usual size, then delete backups no longer kept.
+"""Every morning: check that last night's backup exists and has the usual size, then delete those no longer kept.
 
 It is a separate DAG, so that it notices a backup DAG that did not run at all: the sensor reads the repository, not the
-runs. ``prune`` runs after it: while no verified backups arrive, no old one is deleted. ``sweep`` does not wait: it
-removes leftovers of killed dumps, which would otherwise fill the store.
+runs. ``prune`` runs after it, and only for the database that it checks: while no verified backups of it arrive, no old
+one is deleted. ``sweep`` does not wait: it removes leftovers of killed dumps from the complete repository, which would
+otherwise fill the store.
 
 It cannot notice if it does not run itself. For that, monitor it from outside Airflow, or add one of Airflow's
 deadline alerts, as in docs/reference/freshness.md.
@@ -44,6 +45,9 @@ with DAG(
     )
     prune = PgBackupPruneOperator(
         task_id="prune",
+        # Those that the sensor checks. Without names, prune thins out every series of the repository.
+        server="dvdrental",
+        databases=["dvdrental"],
         delete="{{ params.delete }}",
         keep_daily=7,
         keep_weekly=5,

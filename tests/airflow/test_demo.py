@@ -63,11 +63,11 @@ def test_from_end_to_end(environment: dict[str, str]) -> None:
     assert len(re.findall(r"^  public\.\w+ +([\d,]+) +\1 +\1 *$", report, re.MULTILINE)) == 15
     assert re.search(r"^  15 tables +114,149 +114,149 +114,149 *$", report, re.MULTILINE)
     assert re.search(
-        r"backup  s3://backups/pg/dvdrental/dvdrental/\w+-\w+/\w+/dvdrental_[\d-]{10}_\d{4}\.tar\n", report
+        r"backup  s3://backups/pg/dvdrental/dvdrental/\w+-\w+/\w+/dvdrental_[\d-]{10}_\d{4}\.dump\n", report
     )
     assert re.search(r"dumped  \d\.\d MiB in \d+\.\d s, by pg_dump 18\.\d+ from PostgreSQL 18", report)
     assert re.search(r"verified  pass, level archive, in \d", report)
-    assert re.search(r"restore  createdb .* && pg_restore .* dvdrental_restored dvdrental_[\d_-]+\.tar\n", report)
+    assert re.search(r"restore  createdb .* && pg_restore .* dvdrental_restored dvdrental_[\d_-]+\.dump\n", report)
     assert "proven  this command was run on a copy from S3" in report
 
 

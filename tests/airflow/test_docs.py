@@ -92,6 +92,21 @@ def test_a_page_has_every_parameter(page: str, module: str, name: str) -> None:
     assert missing == []
 
 
+def calls(name: str) -> Iterator[tuple[str, ast.Call]]:
+    """The calls of an operator, or of its ``partial``, in the blocks of the documentation and in the example DAGs."""
+    texts = {path.name: path.read_text() for path in (ROOT / "dags").glob("*.py")}
+    for place, text in [*texts.items(), *((str(block.id), block.values[1]) for block in PYTHON)]:
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (name, f"{name}.partial"):
+                yield place, node
+
+
+def test_a_dump_of_roles_says_what_becomes_of_passwords_that_the_role_may_not_read() -> None:
+    said = {"passwords_if_allowed", "no_role_passwords", "tablespaces_only"}
+    without = [place for place, call in calls("PgDumpAllOperator") if not said & {one.arg for one in call.keywords}]
+    assert without == []
+
+
 def test_every_finding_is_documented() -> None:
     text = (DOCS / "reference" / "findings.md").read_text()
     documented = set(

@@ -81,12 +81,12 @@ def test_dvdrental_nightly(world: str, s3: S3Server, run_dag: Callable[..., Any]
     run = run_dag(EXAMPLES / "dvdrental_nightly.py", conf={"init": True})
     assert run.states == {"dump": "success", "verify": "success", "upload": "success"}, run.output
     reference = run.results["upload"]
-    assert reference["artifact"].endswith(".tar")
+    assert reference["artifact"].endswith(".dump")
     assert reference["verified"] == "archive"
     assert rows_of(s3, world, reference) == {"rental": 1000, "payment": 500, "payment_archive": 200, "film_old": 0}
     manifest = manifest_of(s3, world, reference)
     assert manifest["origin"]["dag_id"] == "dvdrental_nightly"
-    assert manifest["artifact"]["format"] == "tar"
+    assert manifest["artifact"]["format"] == "custom"
     # progress is in the task's log
     assert "dvdrental" in run.output
 

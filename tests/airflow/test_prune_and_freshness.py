@@ -350,10 +350,12 @@ def test_example(backed_up: Repository, run_dag: Callable[..., Any]) -> None:
     # Of three more days, of one week, the last is kept for all three policies and the first as the oldest.
     for day in (10, 11, 12):
         older(backed_up, newest, datetime(2024, 9, day, 12, tzinfo=timezone.utc))
+    others = add(backed_up, *(700 + hour / 24 for hour in range(9)))  # which the sensor does not check
     assert run_dag(EXAMPLES / "prune_and_freshness.py", conf={"delete": False}).results["prune"]["removed"] == 1
-    assert len(ids(backed_up)) == 9
+    assert len(ids(backed_up)) == 18
     run_dag(EXAMPLES / "prune_and_freshness.py")
-    assert len(ids(backed_up)) == 8
+    assert len(ids(backed_up)) == 17
+    assert set(others) < set(ids(backed_up))
 
 
 def test_example_deletes_nothing_while_no_good_backups_arrive(

@@ -298,7 +298,7 @@ def test_restore_with_approval(choice: str, example: Example, server18: Postgres
     assert "\n    - the old database is renamed, with the date" in seen["body"]
     assert re.search(r"\n    - taken 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC, [\w. ]+ ago\n", seen["body"])
     assert "\n    - verified at level archive\n" in seen["body"]
-    assert re.search(r"\n    - \d+\.\d KiB in tar format, \d+ rows in \d+ tables?\n", seen["body"])
+    assert re.search(r"\n    - \d+\.\d KiB in custom format, \d+ rows in \d+ tables?\n", seen["body"])
     assert re.search(rf'\n    - now: database "{database.dbname}" holds \d+ tables, about \d+ rows, ', seen["body"])
     assert "\n    - now: not in the backup: 1 table: public.added\n" in seen["body"]
     assert "\n    - now: public.actor: about 2 rows, 1 in the backup\n" in seen["body"]
