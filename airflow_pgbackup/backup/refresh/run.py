@@ -26,7 +26,7 @@ from airflow_pgbackup.backup.refresh.sections import SectionLoader
 from airflow_pgbackup.backup.restore.archive import needs_path
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.new_database import count_contents
-from airflow_pgbackup.backup.restore.plan import check_request, require_kind
+from airflow_pgbackup.backup.restore.plan import check_request, require_kind, without_jobs_for_token
 from airflow_pgbackup.backup.restore.preconditions import database_oids
 from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest
 from airflow_pgbackup.backup.restore.retry_marker import request_digest
@@ -130,6 +130,7 @@ def refresh(
         allow_older_server=allow_older_server,
     )
     check_request(to_replace, options, manifest)
+    options = without_jobs_for_token(options, target, run.warn)
     digest = request_digest(context.seed) if context.seed else None
     request = RestoreRequest(
         run, repository, manifest, to_replace, options, None, analyze=True, dry_run=dry_run, retry_digest=digest

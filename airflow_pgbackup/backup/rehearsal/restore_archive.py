@@ -91,6 +91,10 @@ class ArchiveRestore(CopyRestore):
 
     def _jobs(self) -> int:
         """Return the number of jobs: by the processors of this process, and by the server's connections."""
+        if self.server.params.renew_every is not None:
+            # With several jobs, pg_restore connects again after the rows, with the password that it has read before.
+            self.copy.notes.append("restored with one job, because the password is a token, which may expire meanwhile")
+            return 1
         if any(entry.kind == "EVENT TRIGGER" and _ON_LOGIN.search(entry.definition) for entry in self._entries):
             # With several jobs, pg_restore connects again after it has created the event triggers.
             self.copy.notes.append("restored with one job, because of an event trigger on login")

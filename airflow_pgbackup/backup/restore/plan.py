@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -88,6 +88,25 @@ def require_kind(manifest: Manifest, wanted: str) -> None:
     raise ConfigurationError(
         f"backup {manifest.series}/{manifest.id} holds {_CONTENTS[found]}, not {_CONTENTS[wanted]}", hint=hint
     )
+
+
+def without_jobs_for_token(
+    options: RestoreOptions, connection: ConnectionParams, warn: Callable[[str], None]
+) -> RestoreOptions:
+    """Return the options without jobs if the password is a token.
+
+    With jobs, pg_restore connects again after the rows, with the password that it has read at its start. By then, a
+    token may have expired.
+
+    :param warn: takes a warning if jobs were asked for.
+    """
+    if connection.renew_every is None or (options.jobs or 1) == 1:
+        return options
+    warn(
+        f"restoring with one job instead of {options.jobs}: {connection.label} is accessed with a token, which may "
+        "expire before pg_restore connects again"
+    )
+    return replace(options, jobs=None)
 
 
 def check_request(target: RestoreTarget, options: RestoreOptions, manifest: Manifest) -> None:

@@ -21,7 +21,7 @@ from airflow_pgbackup.backup.restore.cluster import restore_cluster
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.database import restore_database
 from airflow_pgbackup.backup.restore.loss import describe_backup, describe_loss
-from airflow_pgbackup.backup.restore.plan import check_request, require_kind
+from airflow_pgbackup.backup.restore.plan import check_request, require_kind, without_jobs_for_token
 from airflow_pgbackup.backup.restore.request import RestoreRequest
 from airflow_pgbackup.backup.restore.retry_marker import request_digest
 from airflow_pgbackup.backup.restore.target import RestoreTarget
@@ -96,6 +96,7 @@ def restore(
     options = options or RestoreOptions()
     require_kind(manifest, kind or manifest.series.kind)
     check_request(target, options, manifest)
+    options = without_jobs_for_token(options, target.connection, run.warn)
     cluster = None
     if globals_from is not None:
         cluster = (globals_from.repository, load_manifest(globals_from.repository, globals_from.reference))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -265,8 +265,9 @@ def test_the_target_must_exist(setting: Setting) -> None:
 
 
 def test_a_dry_run_changes_nothing(setting: Setting) -> None:
-    done = setting.refresh(dry_run=True)
+    done = setting.refresh(dry_run=True, jobs=2, target=replace(setting.staging, renew_every=600.0))
     assert setting.is_as_it_was()
+    assert any("one job instead of 2" in line and "with a token" in line for line in done["warnings"])
     plan = "\n".join(done["plan"])
     assert f"{setting.staging.dbname}, which stays in use until the swap" in plan
     assert "the rows of 5 tables" in plan

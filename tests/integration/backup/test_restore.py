@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -381,6 +382,16 @@ def test_a_function_body_of_statements_ends_no_transaction(
     restored(reference, repository, target)
     assert value(target, "select f()") == 2
     assert script_of(server18, target) == script_of(server18, source)
+
+
+def test_a_token_allows_one_job(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
+    """With several, pg_restore connects again after the rows, with the token that it has read at its start."""
+    repository = local(tmp_path)
+    reference = backup(fresh_database(server18, None, "create table t as select 1 as a"), repository)
+    target = replace(fresh_database(server18), renew_every=600.0)
+    result = restored(reference, repository, target, options={"jobs": 2}, dry_run=True)
+    assert "in a single transaction" in result["plan"]
+    assert any("one job instead of 2" in line for line in result["warnings"])
 
 
 @pytest.mark.parametrize("options", [{"jobs": 2}, {"transaction_size": 1000}], ids=str)
