@@ -7,6 +7,7 @@ Everything that libpq would look up itself (service files, files in the home dir
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -112,7 +113,7 @@ class ConnectionParams:
         environ: Mapping[str, str],
         home: Path | None,
     ) -> ConnectionParams:
-        home = home or Path(environ.get("HOME") or "~").expanduser()
+        home = home or _home(environ)
         found = clean(keywords)
         service = found.pop("service", None)
         if service is not None:
@@ -231,10 +232,25 @@ def literal_dbname(name: str) -> str:
     return "dbname='" + name.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def _home(environ: Mapping[str, str]) -> Path:
+    """Return the home directory as libpq finds it: pqGetHomeDirectory() in src/interfaces/libpq/fe-connect.c."""
+    if given := environ.get("HOME"):
+        return Path(given)
+    try:
+        return Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    except KeyError:  # this uid has none, and so no files in it
+        return Path("/nonexistent")
+
+
 def _check_lists(keywords: Mapping[str, str]) -> None:
     for name in ("host", "hostaddr", "port"):
         if not keywords.get(name, "").isprintable():
             raise ConfigurationError(f"connection option {name!r} has a control character")
+        if "://" in keywords.get(name, ""):  # not quoted: it can have the password
+            raise ConfigurationError(
+                f"connection option {name!r} is a URI",
+                hint="Give the name of the host only, and the port, user, password and database in their own fields.",
+            )
     counts = {name: keywords[name].count(",") + 1 for name in ("host", "hostaddr", "port") if name in keywords}
     hosts = {counts[name] for name in ("host", "hostaddr") if name in counts}
     if len(hosts) > 1 or (counts.get("port", 1) > 1 and counts["port"] not in (hosts or {1})):

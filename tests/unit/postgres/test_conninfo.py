@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import pwd
 from pathlib import Path
@@ -58,6 +59,8 @@ def test_an_unknown_keyword_is_refused_with_a_suggestion(keyword: str, hint: str
         ({"replication": "database"}, "an ordinary session"),
         ({"dbname": "a\0b"}, "'dbname' has a NUL"),
         ({"host": "a\nb"}, "'host' has a control character"),
+        ({"host": "postgresql://u:secret@db.example/app"}, "'host' is a URI"),
+        ({"hostaddr": "postgres://:secret@192.0.2.1"}, "'hostaddr' is a URI"),
         ({"user": "\udc80"}, "'user' is not valid UTF-8"),
         ({"password": "se\0cret"}, "'password' has a NUL"),
         ({"host": "a,b", "port": "1,2,3"}, "2 host, 3 port"),
@@ -156,6 +159,13 @@ def test_files_of_the_home_directory(tmp_path: Path) -> None:
     said = resolve(tmp_path, sslrootcert="system", passfile="/p", sslcert="/c").keywords
     assert (said["sslrootcert"], said["passfile"], said["sslcert"]) == ("system", "/p", "/c")
     assert "passfile" not in resolve(tmp_path, password="p").keywords
+
+
+def test_a_user_without_a_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under an arbitrary uid."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 2**31 - 7)
+    assert ConnectionParams.resolve({"host": "h", "user": "u"}, environ={}).keywords == {"host": "h", "user": "u"}
 
 
 SERVICES = """\
