@@ -25,7 +25,8 @@ from airflow_pgbackup.operators._map_label import as_label, use_map_label
 from airflow_pgbackup.operators._retries import airflow_error, retry_soon, with_second_try
 from airflow_pgbackup.operators._seed import seed
 from airflow_pgbackup.operators._stats import measured
-from airflow_pgbackup.operators._task_log import TaskLog, wrapped
+from airflow_pgbackup.operators._task_log import TaskLog
+from airflow_pgbackup.operators._timeouts import note_timeout
 from airflow_pgbackup.text import encodable
 from airflow_pgbackup.time_spans import seconds
 from airflow_pgbackup.wording import setting
@@ -129,11 +130,7 @@ class PgBackupOperator(BaseOperator):
         except AirflowTaskTimeout as error:
             # The verb has ended its programs and removed its files on the way here, and has logged what became of the
             # backup or the target.
-            limit = f"execution_timeout of {self.execution_timeout}"
-            wrapped(self.log.error, f"stopped at its {limit}: its programs were ended, its temporary files removed")
-            hint = "Raise execution_timeout, or find out what the task waited for."
-            wrapped(self.log.error, f"hint: {hint}")
-            leave_cause(context, error, Cause(f"stopped at its {limit}", hint))
+            note_timeout(self, context, error, cleaned="its programs were ended, its temporary files removed")
             raise
         except PgBackupError as error:
             self._work.failure = error

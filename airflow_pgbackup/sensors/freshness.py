@@ -15,9 +15,10 @@ from airflow.sdk.exceptions import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
 )
 
-from airflow_pgbackup.errors import ConfigurationError, PgBackupError
+from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
 from airflow_pgbackup.notifications.cause import Cause, leave_cause
 from airflow_pgbackup.operators._base import is_true
 from airflow_pgbackup.operators._from_xcom import mark_as_rendered
@@ -26,6 +27,7 @@ from airflow_pgbackup.operators._map_label import as_label, series_label, use_ma
 from airflow_pgbackup.operators._retries import airflow_error, with_second_try
 from airflow_pgbackup.operators._stats import send_failure, send_freshness
 from airflow_pgbackup.operators._task_log import TaskLog, wrapped
+from airflow_pgbackup.operators._timeouts import note_timeout
 from airflow_pgbackup.retry import Retry
 from airflow_pgbackup.text import printable
 from airflow_pgbackup.time_spans import seconds
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
     from airflow_pgbackup.postgres.tools.cancel import Cancel
 
 _MOST_ROWS = 40
+
+
+class _Stopped(BaseException):
+    """The task was asked to stop. Airflow's sensor ignores or skips after an Exception, if the DAG wants that."""
 
 
 class PgBackupFreshnessSensor(BaseSensorOperator):
@@ -137,15 +143,31 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
     _error: PgBackupError | None = None
     _cancel: Cancel | None = None
     _waiting = False
+    _killed = False
 
     def execute(self, context: Context) -> Any:
         from airflow_pgbackup.postgres.tools.cancel import Cancel
 
         self._cancel = Cancel()
         try:
+            self._stop_if_killed()
             return self._execute(context)
+        except AirflowTaskTimeout as error:
+            note_timeout(self, context, error)
+            send_failure(self, type(error).__name__)
+            raise
+        except _Stopped:
+            failure = AirflowException("stopped: the task was asked to stop")
+            leave_cause(context, failure, Cause(str(failure)))
+            send_failure(self, Canceled.__name__)
         finally:
             self._waiting = False
+        # Raised outside the handler, so that the log shows one error.
+        raise failure
+
+    def _stop_if_killed(self) -> None:
+        if self._killed:
+            raise _Stopped
 
     def _execute(self, context: Context) -> Any:
         if self.deferrable and self.timeout:
@@ -187,9 +209,13 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         self._waiting = False
         try:
-            return self._poke(context)
+            found = self._poke(context)
         finally:
+            # In this order: on_kill, which may interrupt at any time, ends the wait from now on.
             self._waiting = True
+        if not found:
+            self._stop_if_killed()
+        return found
 
     def _poke(self, context: Context) -> PokeReturnValue:
         from airflow_pgbackup.triggers.freshness import check_freshness
@@ -201,6 +227,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
                 lambda: check_freshness(**self._arguments(), log=log.line, cancel=cancel), log, cancel
             )
         except PgBackupError as error:
+            self._stop_if_killed()
             self._error = error
             log.failure(error)
             failure = airflow_error(error)
@@ -234,11 +261,12 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
 
     def on_kill(self) -> None:
         """Stop a check, or end the wait for the next one. This runs in a signal handler."""
+        self._killed = True
         if self._cancel is not None:
             self._cancel.set()
         if self._waiting:
             self._waiting = False
-            raise AirflowException("stopped: the task was asked to stop")
+            raise _Stopped
 
     def _not_checked(self, context: Context, error: PgBackupError) -> AirflowSensorTimeout:
         """Return the error for Airflow after silent_fail, if the last check failed too; the log has its message."""
