@@ -13,8 +13,8 @@ from airflow_pgbackup.backup.checked import PIECE, Checked, Marks
 from airflow_pgbackup.backup.decrypted_copy import decrypt_copy
 from airflow_pgbackup.backup.private_copy import clone, create, disk_errors, require_room
 from airflow_pgbackup.backup.progress import Step
+from airflow_pgbackup.encryption.header import MAGIC
 from airflow_pgbackup.encryption.identities import Identities
-from airflow_pgbackup.encryption.streams import MAGIC
 from airflow_pgbackup.errors import BackupNotFound, RepositoryError, VerificationFailed
 from airflow_pgbackup.postgres.archive.archive_file import artifact_format
 from airflow_pgbackup.postgres.archive.member_names import check_directory_names, check_member_names

@@ -13,13 +13,12 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from airflow_pgbackup.byte_streams import PieceReader, Readable
+from airflow_pgbackup.encryption.header import with_checked_header
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.recipients import Recipients
 from airflow_pgbackup.errors import NotProven, VerificationFailed
 from airflow_pgbackup.wording import setting
 
-MAGIC = b"age-encryption.org/v1\n"
-"""The first line of an encrypted file."""
 SUFFIX = ".age"
 _PIECE = 1 << 20
 _AHEAD = 2  # pieces that wait for the thread
@@ -91,6 +90,7 @@ def _hint() -> str:
 def _decrypt(reader: Any, writer: Any, identities: Identities, what: str) -> None:
     import pyrage
 
+    reader = with_checked_header(reader, what)
     try:
         pyrage.decrypt_io(reader, writer, list(identities.keys))
     except pyrage.DecryptError as error:

@@ -9,9 +9,13 @@ import io
 
 import pyrage
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from airflow_pgbackup.encryption.header import MAGIC
 from airflow_pgbackup.encryption.identities import Identities
-from airflow_pgbackup.encryption.streams import MAGIC, decrypt, decrypted
+from airflow_pgbackup.encryption.recipients import MOST
+from airflow_pgbackup.encryption.streams import decrypt, decrypted
 from airflow_pgbackup.errors import NotProven, VerificationFailed
 
 CHUNK = 64 * 1024 + 16  # of the payload, with its tag
@@ -74,6 +78,9 @@ ATTACKS = {
     "the nonce of another file": put_together(*CHUNKS, nonce=OTHER_NONCE),
     "a stanza added": put_together(*CHUNKS, header=MAGIC + STANZA * 2 + HEADER[MAC - 4 :]),
     "a thousand stanzas": put_together(*CHUNKS, header=MAGIC + STANZA * 1000 + HEADER[MAC - 4 :]),
+    "tiny stanzas": put_together(*CHUNKS, header=MAGIC + b"-> x y\n\n" * 16_000 + HEADER[MAC - 4 :]),
+    "tiny stanzas without an end": MAGIC + b"-> x y\n\n" * 128_000,
+    "a stanza without an end": MAGIC + b"-> x y\n" + (b"A" * 64 + b"\n") * 16_000,
     "no stanza": put_together(*CHUNKS, header=MAGIC + HEADER[MAC - 4 :]),
     "nothing": b"",
     "not encrypted": PLAIN,
@@ -103,3 +110,12 @@ def test_a_reader_gets_an_error_and_nothing_that_was_not_encrypted(attack: str) 
     with pytest.raises((VerificationFailed, NotProven), match=r"app\.dump\.age"):
         decrypt(io.BytesIO(stored), target, owner, "app.dump.age")
     assert PLAIN.startswith(target.getvalue())
+
+
+def test_a_header_for_as_many_recipients_as_are_allowed_is_read() -> None:
+    numbers = rsa.RSAPublicNumbers(65537, (1 << 4095) + 1)  # nobody needs its secret key
+    public = numbers.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    keys = [pyrage.ssh.Recipient.from_str(public)] * (MOST - 1)
+    read: list[bytes] = []
+    read_into(read, pyrage.encrypt(PLAIN, [*keys, OWNER.to_public()]), Identities((OWNER,)))
+    assert b"".join(read) == PLAIN

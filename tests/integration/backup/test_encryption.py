@@ -26,8 +26,8 @@ from airflow_pgbackup.backup.restore_command import restore_command_of
 from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.encryption.header import MAGIC
 from airflow_pgbackup.encryption.identities import Identities
-from airflow_pgbackup.encryption.streams import MAGIC
 from airflow_pgbackup.errors import ConfigurationError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment

@@ -26,8 +26,8 @@ from airflow_pgbackup.backup.rehearsal.comparison import Rehearsal
 from airflow_pgbackup.backup.sql_checks import CheckOutcome, SqlCheck
 from airflow_pgbackup.backup.verification_run import VerificationRun
 from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.encryption.header import MAGIC
 from airflow_pgbackup.encryption.identities import Identities
-from airflow_pgbackup.encryption.streams import MAGIC
 from airflow_pgbackup.errors import Canceled, ConfigurationError, DiskError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.cancel import Cancel

@@ -11,9 +11,10 @@ import pyrage
 import pytest
 
 from airflow_pgbackup.byte_streams import PieceReader, Readable
+from airflow_pgbackup.encryption.header import MAGIC
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.recipients import Recipients
-from airflow_pgbackup.encryption.streams import MAGIC, decrypt, decrypted, encrypt, encrypted
+from airflow_pgbackup.encryption.streams import decrypt, decrypted, encrypt, encrypted
 from airflow_pgbackup.errors import NotProven, VerificationFailed
 
 CHUNK = 64 * 1024  # of age's payload
