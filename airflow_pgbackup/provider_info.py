@@ -110,8 +110,8 @@ def get_provider_info() -> dict[str, Any]:
                         example="pg_dump",
                     ),
                     "recipients": _option(
-                        "The public keys of age to which new artifacts are encrypted, separated by commas: age1… or "
-                        "SSH public keys. Empty: no encryption.",
+                        "The public keys of age to which new artifacts are encrypted, separated by commas or "
+                        "newlines: age1… or SSH public keys. Empty: no encryption.",
                         default="",
                         example="age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
                     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
@@ -16,7 +17,6 @@ from airflow_pgbackup.wording import setting
 
 _LEAST, _MOST = 0.001, 1e9
 _LONGEST_LOCK_WAIT = 2_147_483.0  # seconds: PostgreSQL's lock_timeout is an int of milliseconds
-_SEPARATORS = {"recipients": ","}
 _WORDS = {
     "compress_by": ("airflow-pgbackup", "pg_dump"),
     "rehearsal_containment": ("prefer", "require"),
@@ -64,7 +64,7 @@ class Settings:
     """Who compresses custom archives: ``airflow-pgbackup`` on all cores, or ``pg_dump`` itself on one core."""
 
     recipients: tuple[str, ...] = ()
-    """The public keys of age to which new artifacts are encrypted, separated by commas; empty: no encryption."""
+    """The public keys of age to which new artifacts are encrypted, separated by commas or newlines; empty: none are."""
 
     identity_file: str = ""
     """A file, mode 0600, with the secret key of a recipient, for reading encrypted artifacts. Dumps need none."""
@@ -134,7 +134,9 @@ def load(*, airflow: bool = False, environ: Mapping[str, str] | None = None) -> 
 
 def _parse(name: str, text: str, default: object) -> object:
     if isinstance(default, tuple):
-        return tuple(part for part in text.split(_SEPARATORS.get(name, os.pathsep)) if part.strip())
+        if name == "recipients":  # blank ones stay: text without a key must not turn encryption off
+            return tuple(part.strip() for part in re.split(r"[,\r\n]", text))
+        return tuple(part for part in text.split(os.pathsep) if part.strip())
     if name in _WORDS and text not in _WORDS[name]:
         raise ConfigurationError(f"setting {name} is {text!r}", hint=f"Choose one of {', '.join(_WORDS[name])}.")
     if isinstance(default, str):

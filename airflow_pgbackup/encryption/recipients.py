@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,7 +15,7 @@ MOST = 64
 _SHOWN = 40
 _HINT = (
     "Give public keys: age1… as age-keygen prints them, or an SSH public key (ssh-ed25519 … or ssh-rsa …). "
-    "Several are separated by commas."
+    "Several are separated by commas or newlines."
 )
 
 
@@ -32,23 +33,30 @@ class Recipients:
     def parse(cls, texts: Iterable[str]) -> Recipients | None:
         """Return the recipients; None if `texts` is empty, which means that nothing is encrypted.
 
-        :param texts: each ``age1…``, ``ssh-ed25519 AAAA…`` or ``ssh-rsa AAAA…``, with a comment or without;
-            blank ones are ignored.
+        :param texts: each has keys separated by commas or newlines: ``age1…``, ``ssh-ed25519 AAAA…`` or
+            ``ssh-rsa AAAA…``. A comment may follow a key, after ``#`` if it is not an SSH key; blank ones are ignored.
         :raises ConfigurationError: one is not a public key, all are blank, or there are more than :data:`MOST`.
         """
         parsed: dict[str, Any] = {}
         given = list(texts)
-        for text in given:
-            words = text.split()
-            if not words:
+        for part in (part for text in given for part in re.split(r"[,\r\n]", text)):
+            words = part.split()
+            if not words or words[0].startswith("#"):
                 continue
-            name = " ".join(words[:2]) if words[0].startswith("ssh-") else words[0]
+            of_ssh = words[0].startswith("ssh-")
+            name, comment = " ".join(words[: 1 + of_ssh]), words[1 + of_ssh :]
             parsed[name] = _key(name)
+            if any(map(_looks_like_a_key, comment)) or (comment and not of_ssh and not comment[0].startswith("#")):
+                raise ConfigurationError(f"something other than a comment follows the recipient {name}", hint=_HINT)
         if len(parsed) > MOST:
             raise ConfigurationError(f"{len(parsed)} recipients given, at most {MOST} allowed", hint=_HINT)
         if given and not parsed:
             raise ConfigurationError(f"{parameter('recipients')} is empty", hint=_HINT)
         return cls(tuple(parsed), tuple(parsed.values())) if parsed else None
+
+
+def _looks_like_a_key(word: str) -> bool:
+    return word.startswith(("age1", "ssh-")) or "SECRET-KEY" in word.upper()
 
 
 def _key(text: str) -> Any:

@@ -15,6 +15,7 @@ from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.recipients import MOST, Recipients
 from airflow_pgbackup.encryption.streams import encrypt
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.settings import load
 
 OWNER = pyrage.x25519.Identity.generate()
 PUBLIC, SECRET = str(OWNER.to_public()), str(OWNER)
@@ -27,7 +28,41 @@ def test_recipients_without_comments_and_doubles() -> None:
     assert Recipients.parse([]) is None
 
 
-@pytest.mark.parametrize("texts", [[""], ["", " "]])
+@pytest.mark.parametrize(
+    "text", ["{0},{1}", "\n{0}\n    {1}\n", "# both\r\n{0} # Ann\r\n{1}\r\n"], ids=["commas", "lines", "comments"]
+)
+def test_recipients_in_one_text(text: str) -> None:
+    given = (PUBLIC, ssh_keys()[0])
+    for texts in (given, given[::-1]):
+        found = Recipients.parse([text.format(*texts)])
+        assert found is not None
+        assert found.texts == texts
+
+
+def test_a_recipient_is_not_taken_for_a_comment() -> None:
+    ssh = ssh_keys()[0]
+    for text in (f"{PUBLIC} {ssh}", f"{ssh} {PUBLIC}", f"{ssh} ann {ssh}", f"{PUBLIC} # {PUBLIC}", f"{PUBLIC} x"):
+        with pytest.raises(ConfigurationError, match="something other than a comment follows the recipient"):
+            Recipients.parse([text])
+    with pytest.raises(ConfigurationError) as caught:
+        Recipients.parse([f"{ssh} {SECRET}"])
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [" ", ",", " , "])
+def test_a_blank_setting_does_not_turn_encryption_off(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="recipients is empty"):
+        Recipients.parse(load(environ={"PGBACKUP_RECIPIENTS": text}).recipients)
+
+
+def test_recipients_in_several_lines_of_a_setting() -> None:
+    second = str(pyrage.x25519.Identity.generate().to_public())
+    found = Recipients.parse(load(environ={"PGBACKUP_RECIPIENTS": f"\n{PUBLIC}\n{second}"}).recipients)
+    assert found is not None
+    assert found.texts == (PUBLIC, second)
+
+
+@pytest.mark.parametrize("texts", [[""], ["", " "], [","], ["# a comment"]])
 def test_blank_recipients_do_not_mean_no_encryption(texts: list[str]) -> None:
     with pytest.raises(ConfigurationError, match="recipients is empty"):
         Recipients.parse(texts)
