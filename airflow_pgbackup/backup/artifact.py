@@ -15,7 +15,7 @@ from airflow_pgbackup.backup.private_copy import clone, create, disk_errors, req
 from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.encryption.header import MAGIC
 from airflow_pgbackup.encryption.identities import Identities
-from airflow_pgbackup.errors import BackupNotFound, RepositoryError, VerificationFailed
+from airflow_pgbackup.errors import BackupNotFound, NotProven, RepositoryError, VerificationFailed
 from airflow_pgbackup.postgres.archive.archive_file import artifact_format
 from airflow_pgbackup.postgres.archive.member_names import check_directory_names, check_member_names
 from airflow_pgbackup.postgres.archive.summary import TableDigest
@@ -104,7 +104,7 @@ def check_bytes(
             if progress:
                 progress.advance(done)
 
-    def check(file: FileDigest, stop: CancelFlag) -> tuple[str | None, Marks | None]:
+    def check(file: FileDigest, stop: CancelFlag) -> tuple[str | NotProven | None, Marks | None]:
         key = manifest.key(file)
         entry = repository.stat(key)
         if entry is None or entry.size != file.size:
@@ -113,7 +113,8 @@ def check_bytes(
             return f"{file.path} is missing", None
         if entry.size != file.size:
             return f"{file.path}: size mismatch: expected {file.size} bytes, found {entry.size}", None
-        marks, head, problem = Marks(entry), b"", None
+        marks, head = Marks(entry), b""
+        problem: str | NotProven | None = None
         plain = as_copied[file.path]
 
         def hashed(read: Callable[[int], bytes]) -> Iterator[bytes]:
@@ -161,9 +162,12 @@ def check_bytes(
         _prepare(repository, manifest, path, sum(file.size for file in copied.files))
     found = each_file(artifact.files, check, cancel)
     marks = {manifest.key(file): its for file, (_, its) in zip(artifact.files, found, strict=True) if its is not None}
-    wrong = [line for line, _ in found if line]
+    wrong = [problem for problem, _ in found if isinstance(problem, str)]
     if wrong:
         require_not_removed(repository, manifest)
+    for problem, _ in found:
+        if isinstance(problem, NotProven) and not wrong:  # changed bytes are a reason why no identity decrypts a file
+            raise problem
     return wrong, Checked(repository, manifest, marks, path, identities)
 
 

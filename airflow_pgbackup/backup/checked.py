@@ -74,12 +74,14 @@ class Marks:
 class Expected:
     """Reads what must be the bytes of a file of the manifest, and nothing more.
 
+    :param stored: they are those in the repository, not decrypted ones.
     :raises VerificationFailed: when read: their number or, at the end, their SHA-256 differs.
     """
 
-    def __init__(self, source: Readable, file: FileDigest) -> None:
+    def __init__(self, source: Readable, file: FileDigest, *, stored: bool = False) -> None:
         self._source = source
         self._file = file
+        self._stored = stored
         self._hash = hashlib.sha256()
         self._size = 0
 
@@ -93,8 +95,14 @@ class Expected:
 
     def check(self) -> None:
         """Compare what was read with the file."""
-        if (self._size, self._hash.hexdigest()) != (self._file.size, self._file.sha256):
+        found, expected = (self._size, self._hash.hexdigest()), (self._file.size, self._file.sha256)
+        if found == expected:
+            return
+        if not self._stored:
             raise VerificationFailed(f"{self._file.path} does not decrypt to the bytes that were dumped")
+        if self._size > self._file.size:
+            raise VerificationFailed(f"{self._file.path} has more than {self._file.size} bytes")
+        raise VerificationFailed(f"{self._file.path}: checksum mismatch: expected {expected[1]}, found {found[1]}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from airflow_pgbackup.backup.private_copy import create, disk_errors
 from airflow_pgbackup.byte_streams import PieceReader
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.streams import decrypt
-from airflow_pgbackup.errors import VerificationFailed
+from airflow_pgbackup.errors import NotProven, VerificationFailed
 from airflow_pgbackup.repository.manifest import FileDigest
 
 _HEAD = 512
@@ -46,25 +46,28 @@ class _Target:
 
 def decrypt_copy(
     pieces: Iterator[bytes], path: Path, expected: FileDigest, identities: Identities, what: str
-) -> tuple[bytes, str | None]:
+) -> tuple[bytes, str | NotProven | None]:
     """Decrypt a file, and compare what comes out with the manifest.
 
     :param pieces: the stored bytes; all are read, also after a problem, since the caller hashes them.
     :param path: of the copy.
     :param expected: the file, decrypted.
     :param what: names the file in problems.
-    :return: the beginning of the copy, and a problem, after which the copy must not be used.
-    :raises NotProven: no identity decrypts it.
+    :return: the beginning of the copy, and a problem, after which the copy must not be used: a line, or NotProven if
+        no identity decrypts it.
     :raises DiskError: the copy cannot be written.
     """
     with disk_errors(path.parent):
         copy = create(path)
-    target, problem = _Target(copy, path.parent), None
+    target = _Target(copy, path.parent)
+    problem: str | NotProven | None = None
     with copy:
         try:
             decrypt(PieceReader(pieces), target, identities, what)
         except VerificationFailed as error:
             problem = error.message
+        except NotProven as error:
+            problem = error
         for _ in pieces:
             pass
         target.flush()

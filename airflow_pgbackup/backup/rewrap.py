@@ -44,7 +44,7 @@ from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.recipients import Recipients
 from airflow_pgbackup.encryption.streams import decrypted, encrypt, encrypted, require_identities
-from airflow_pgbackup.errors import AlreadyExists, ConfigurationError, VerificationFailed
+from airflow_pgbackup.errors import AlreadyExists, ConfigurationError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive.member_names import check_member_names
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
@@ -206,14 +206,18 @@ class _Rewrap:
             on_bytes(count)
 
         with self.repository.read(key, pin=entry) as source:
-            stored = Meter(Expected(source, file), on_bytes=advance)
+            stored = Meter(Expected(source, file, stored=True), on_bytes=advance)
             if old.artifact.encryption is None:
                 yield stored
-            else:
+                _read_to_the_end(stored)
+                return
+            try:
                 with decrypted(stored, self.identities, file.path) as stream:
                     yield Expected(stream, self._plain_of(file))
-            while stored.read(_PIECE):  # what follows the ciphertext
-                pass
+            except (NotProven, VerificationFailed):
+                _read_to_the_end(stored)  # changed bytes are the cause, and then the error
+                raise
+            _read_to_the_end(stored)  # what follows the ciphertext
 
     def _file(self, mine: Attempt, step: Step) -> tuple[FileDigest, ...]:
         file, name = self.old.artifact.files[0], f"{self.old.artifact.plain.name}{ENCRYPTED}"
@@ -280,3 +284,8 @@ class _Rewrap:
                 self.repository.write_bytes(key, carried.to_json())
                 written.append(key)
         return written
+
+
+def _read_to_the_end(stream: Readable) -> None:
+    while stream.read(_PIECE):
+        pass

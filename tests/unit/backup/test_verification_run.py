@@ -599,3 +599,41 @@ def test_decrypted_bytes_are_those_of_the_manifest(repository: LocalRepository) 
         with pytest.raises(VerificationFailed) as raised:
             list(iter(lambda: read.read(3), b""))  # noqa: B023
         assert raised.value.message == "app.dump does not decrypt to the bytes that were dumped"
+    for other, said in ((b"12346", "checksum mismatch: expected"), (b"1234", "mismatch"), (b"123456", "more than 5 b")):
+        read = Expected(io.BytesIO(other), file, stored=True)
+        with pytest.raises(VerificationFailed, match=said):
+            list(iter(lambda: read.read(3), b""))  # noqa: B023
+
+
+@pytest.mark.parametrize("format", ["tar", "directory"])
+@pytest.mark.parametrize("damage", ["a flipped bit in the header", "encrypted to another key"])
+def test_changed_bytes_that_no_identity_decrypts_are_a_failure(
+    repository: LocalRepository, format: str, damage: str
+) -> None:
+    """Of a member of a directory, also if the others need another identity."""
+    owner, other = pyrage.x25519.Identity.generate(), pyrage.x25519.Identity.generate()
+    names = ["app.tar.age"] if format == "tar" else ["app.dir.age/toc.dat.age", "app.dir.age/1.dat.age"]
+    stored = {name: pyrage.encrypt(b"x" * 1000, [owner.to_public()]) for name in names}
+    manifest = write_backup(repository, APP, AT, looks=(), members=stored)
+    plain = tuple(
+        FileDigest(file.path.removesuffix(".age"), 1000, hashlib.sha256(b"x" * 1000).hexdigest())
+        for file in manifest.artifact.files
+    )
+    artifact = replace(manifest.artifact, encryption=Encryption("age", (str(owner.to_public()),), plain))
+    manifest = replace(manifest, artifact=artifact)
+    given = RunContext(identities=Identities((other,)))
+    assert VerificationRun(repository, manifest, "archive", None, (), given).run().result == "notproven"
+    path = repository.local_path(manifest.key(manifest.artifact.files[-1]))
+    assert path
+    data = bytearray(path.read_bytes())
+    if damage == "encrypted to another key":
+        stranger = pyrage.x25519.Identity.generate()
+        data[:] = pyrage.encrypt(b"y" * 2000, [stranger.to_public()])[: len(data)]
+    else:
+        data[60] = ord("A") + (data[60] == ord("A"))
+    path.write_bytes(data)
+    for identity in (owner, other):
+        context = RunContext(identities=Identities((identity,)))
+        found = VerificationRun(repository, manifest, "archive", None, (), context).run()
+        assert found.result == "fail"
+        assert "checksum mismatch: expected" in str(found.checks[0].detail)
