@@ -22,12 +22,20 @@ from airflow_pgbackup.backup.reading_record import write_verification
 from airflow_pgbackup.backup.reference import load_manifest, reference_of
 from airflow_pgbackup.backup.sql_checks import SQL_CHECK, SqlCheck, parse_checks
 from airflow_pgbackup.backup.verification_run import VerificationRun
-from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
+from airflow_pgbackup.errors import (
+    BackupNotFound,
+    ConfigurationError,
+    DiskError,
+    NotProven,
+    RepositoryError,
+    VerificationFailed,
+)
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.evidence import read_evidence
+from airflow_pgbackup.repository.evidence import Evidence, read_evidence
 from airflow_pgbackup.repository.manifest import US
+from airflow_pgbackup.repository.state import standing_failure
 from airflow_pgbackup.repository.verification import Check
 
 
@@ -50,9 +58,10 @@ def verify(
         :func:`.sql_checks.parse_checks`. One that is false fails the verification, although the backup restores.
     :param context: its deadline limits reading the archive, instead of what the settings give for its size.
     :return: the reference, ``verified`` as the repository has it now.
-    :raises VerificationFailed: the backup differs from its manifest, or is incomplete. This result is recorded, too.
+    :raises VerificationFailed: the backup differs from its manifest, or is incomplete. This result is recorded, too;
+        if it cannot be, the message says so. Or it passes, but failed at a higher level before.
     :raises NotProven: the rehearsal could not run here, or no identity decrypts the artifact, which says nothing about
-        the backup. Recorded, too.
+        the backup. Recorded, too. Or it passes, but this does not count, because of a clock for example.
     :raises RepositoryError, ClientError: the backup could not be read, or was removed during the operation. Nothing is
         recorded, because nothing was learned about the backup.
     """
@@ -79,19 +88,34 @@ def verify(
     verification = VerificationRun(repository, manifest, level, scratch, parsed, context)
     report = verification.run()
     context.cancel.check()
-    key = write_verification(repository, manifest, report)
-    context.on_verification(report)
     name = f"{manifest.series}/{manifest.id}"
-    if verification.not_proven:
-        raise verification.not_proven
+    more, unrecorded = "", None
+    try:
+        more = f", in {repository.location(write_verification(repository, manifest, report))}"
+        context.on_verification(report)
+    except BackupNotFound:
+        raise
+    except (RepositoryError, DiskError) as error:  # the verdict must not be lost with its record
+        unrecorded = error
+    so_far = f"; the result could not be recorded: {unrecorded.message}" if unrecorded else ""
+    if (unproven := verification.not_proven) is not None:
+        if unrecorded is None:
+            raise unproven
+        raise NotProven(f"{unproven.message}{so_far}", hint=unproven.hint, retry=unproven.retry) from unrecorded
     if report.result != "pass":
         wrong = [f"{check.name}: {check.detail}" for check in report.checks if check.result == "fail"]
-        more = f" (and {len(wrong) - 1} more, in {repository.location(key)})" if len(wrong) > 1 else ""
+        more = f" (and {len(wrong) - 1} more{more})" if len(wrong) > 1 else ""
         raise VerificationFailed(
-            f"backup {name} in {repository.uri} failed verification at level {level}: {wrong[0]}{more}",
+            f"backup {name} in {repository.uri} failed verification at level {level}: {wrong[0]}{more}{so_far}",
             hint=verification.hint,
             problems=wrong,
-        )
+        ) from unrecorded
+    if unrecorded is not None:
+        raise type(unrecorded)(
+            f"backup {name} passed verification at level {level}, but that could not be recorded: {unrecorded.message}",
+            hint=unrecorded.hint,
+            retry=unrecorded.retry,
+        ) from unrecorded
     context.log(
         f"backup {name} verified at level {level} in {human_seconds(report.duration_seconds)}: "
         + ", ".join(_named(check) for check in report.checks)
@@ -99,7 +123,31 @@ def verify(
     evidence = read_evidence(repository, manifest.series, manifest.id)
     for line in evidence.ignored:  # perhaps this verification, if the clocks of two workers differ
         context.log(f"warning: ignored {line}")
+    _require_verified(evidence, level)
     return reference_of(repository, evidence)
+
+
+def _require_verified(evidence: Evidence, level: str) -> None:
+    """Require that a backup that has just passed at a level counts as verified.
+
+    :raises VerificationFailed: it failed at a higher level before.
+    :raises NotProven: this pass does not count, for example because of a clock.
+    """
+    backup = evidence.backup
+    passes = f"backup {backup.series}/{backup.id} passes level {level}"
+    if backup.state == "failed":
+        last = standing_failure(backup.verifications)
+        raise VerificationFailed(
+            f"{passes}, but still counts as failed, since it failed at level {last.level} on "
+            f"{last.at:%Y-%m-%d %H:%M} UTC",
+            hint=f"Verify it at level {last.level}, or use another backup.",
+        )
+    if backup.level is None:
+        raise NotProven(
+            f"{passes}, but does not count as verified: "
+            + (backup.problem or "; ".join(evidence.ignored) or "its files changed during the verification"),
+            hint="Check the file that is named, and the clocks of the machines that dump and verify.",
+        )
 
 
 def _named(check: Check) -> str:

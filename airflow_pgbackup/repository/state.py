@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from datetime import datetime, timezone
 
 from airflow_pgbackup.repository.layout import LEVELS, VerificationName
 
@@ -15,6 +16,8 @@ STATES = {
     "unreadable": "cannot be read",
 }
 """Each state with why a backup in it does not count, as the predicate of a sentence."""
+
+_LAST = datetime.max.replace(tzinfo=timezone.utc)
 
 
 def standing(verifications: Iterable[VerificationName]) -> tuple[str, str | None]:
@@ -39,3 +42,12 @@ def standing(verifications: Iterable[VerificationName]) -> tuple[str, str | None
     if failed:
         return "failed", None
     return ("verified", LEVELS[best - 1]) if best else (state, None)
+
+
+def standing_failure(verifications: Collection[VerificationName]) -> VerificationName:
+    """Return the failure that a history which :func:`standing` calls ``failed`` amounts to: a pass at its level would
+    make up for it."""
+    for level in LEVELS:
+        if standing([*verifications, VerificationName(_LAST, level, "pass")])[0] == "verified":
+            return max(seen for seen in verifications if (seen.level, seen.result) == (level, "fail"))
+    raise AssertionError("a pass at the highest level makes up for every failure")

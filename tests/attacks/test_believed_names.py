@@ -31,7 +31,7 @@ from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
-from airflow_pgbackup.errors import BackupNotFound, PgBackupError, RepositoryError, VerificationFailed
+from airflow_pgbackup.errors import BackupNotFound, NotProven, PgBackupError, RepositoryError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -309,13 +309,13 @@ def test_a_verification_by_a_clock_that_is_behind_is_said_to_count_for_nothing_y
     members = {"app.dump": forgeries.bytes_of(repository, real)}
     made = write_backup(repository, SERIES, second(real, 86_400), looks=(), members=members)
     lines: list[str] = []
-    verified = verify(
-        reference=reference(repository, made.id),
-        repository=repository,
-        level="integrity",
-        context=RunContext(log=lines.append),
-    )
-    assert verified["verified"] is None
+    with pytest.raises(NotProven, match=r"does not count as verified: .*: it is from the future"):
+        verify(
+            reference=reference(repository, made.id),
+            repository=repository,
+            level="integrity",
+            context=RunContext(log=lines.append),
+        )
     assert lines[-1].startswith("warning: ignored verification-")
     assert lines[-1].endswith("-integrity-pass.json: it is from the future")
     later = made.started_at + timedelta(minutes=1)

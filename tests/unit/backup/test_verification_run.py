@@ -162,7 +162,8 @@ def test_a_verification_that_another_outdates_is_said(repository: LocalRepositor
     write_verification(repository, manifest, "archive", "fail", later)
     lines: list[str] = []
     context = RunContext(log=lines.append)
-    verify(reference=reference(repository, manifest), repository=repository, level="integrity", context=context)
+    with pytest.raises(NotProven, match="passes level integrity, but does not count as verified: verification-"):
+        verify(reference=reference(repository, manifest), repository=repository, level="integrity", context=context)
     ignored = read_evidence(repository, APP, manifest.id).ignored
     assert ignored
     assert [line for line in lines if line.startswith("warning")] == [f"warning: ignored {line}" for line in ignored]
