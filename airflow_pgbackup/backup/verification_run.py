@@ -25,6 +25,7 @@ from airflow_pgbackup.errors import (
     VerificationFailed,
 )
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
+from airflow_pgbackup.postgres.archive.script_trailer import ScriptContinues
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.base import Repository
@@ -168,8 +169,7 @@ class VerificationRun:
                 context=self.context,
             )
         except VerificationFailed as error:
-            self.checks.append(Check("restore", "fail", error.message))
-            raise
+            self._unreadable("restore", error)
         self.tables = found.tables
         self.differences = tuple(found.differences)
         self.restore_seconds = found.restore_seconds
@@ -194,6 +194,14 @@ class VerificationRun:
         )
 
         self._judge(found.checks)
+
+    def _unreadable(self, check: str, error: VerificationFailed) -> NoReturn:
+        if isinstance(error, ScriptContinues) and "adopted_from" in self.manifest.origin:
+            # Whoever made the dump has appended it, for example ANALYZE.
+            hint = "The dump before that is complete. Test the script with psql, or adopt it without the rest."
+            raise NotProven(error.message, hint=hint) from error
+        self.checks.append(Check(check, "fail", error.message))
+        raise error
 
     def _fail(self, name: str, problems: Sequence[str], hint: str) -> NoReturn:
         """Record a failed check for each problem, and end the run."""
@@ -252,5 +260,4 @@ class VerificationRun:
                 progress=progress,
             ).digest()
         except VerificationFailed as error:
-            self.checks.append(Check("archive", "fail", error.message))
-            raise
+            self._unreadable("archive", error)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
 from typing import BinaryIO
 
 from airflow_pgbackup.backup.adopt.directory_members import DirectoryMembers
+from airflow_pgbackup.backup.adopt.partial_dumps import missing_part
+from airflow_pgbackup.backup.adopt.script_outline import ScriptOutline
 from airflow_pgbackup.backup.adopt.sources import TOC, Candidate, Seen, Source
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.streams import Meter
 from airflow_pgbackup.byte_streams import Readable
-from airflow_pgbackup.errors import ClientError, NotProven, VerificationFailed
+from airflow_pgbackup.errors import ClientError, ConfigurationError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive.custom_format import BLOBS, DATA, INT, ZERO, CustomArchive
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.archive.sniff import Dump, sniff_directory, sniff_file
@@ -27,8 +29,6 @@ _TRAILER = {
     False: b"-- PostgreSQL database dump complete",
     True: b"-- PostgreSQL database cluster dump complete",
 }
-# How the parts of a pg_dumpall begin: src/bin/pg_dump/pg_dumpall.c.
-_PARTS = {"databases": b"\n\\connect ", "roles": b"\n-- Roles\n", "tablespaces": b"\n-- Tablespaces\n"}
 _ROLES_ONLY = re.compile(r"^(?!.*global).*(?<![a-z])roles?(?![a-z])", re.IGNORECASE | re.DOTALL)
 _END_OF_TAR = bytes(1024)
 
@@ -40,6 +40,7 @@ class FoundDump:
     :ivar files: of a directory, or one.
     :ivar seen: the same files, as they were when they were read.
     :ivar scope: of a script by pg_dumpall, one of :data:`.layout.SCOPES`; None: all of a cluster.
+    :ivar kinds: as in :attr:`.Dump.kinds`, of a script too.
     """
 
     source: Source
@@ -48,6 +49,7 @@ class FoundDump:
     files: tuple[FileDigest, ...]
     seen: tuple[Seen, ...]
     scope: str | None = None
+    kinds: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -56,6 +58,11 @@ class FoundDump:
     @property
     def size(self) -> int:
         return sum(file.size for file in self.files)
+
+    @property
+    def tables(self) -> int:
+        """The number of tables that it has."""
+        return self.kinds.get("TABLE", 0) + self.kinds.get("PARTITIONED TABLE", 0)
 
     @property
     def modified(self) -> datetime:
@@ -80,6 +87,7 @@ def read_dump(source: Source, candidate: Candidate, context: RunContext) -> Foun
 
     :raises VerificationFailed: its header is damaged, it is truncated, or a directory lacks files or has some that
         pg_dump never writes.
+    :raises ConfigurationError: it has only a part of a database, or several dumps.
     :raises NotProven, ClientError: as :func:`.sniff_file`.
     :raises OSError: a file of it cannot be opened, or is not a regular file.
     """
@@ -95,7 +103,7 @@ def read_dump(source: Source, candidate: Candidate, context: RunContext) -> Foun
     if content is None:
         return None
     members = _members(source, candidate, context)
-    files, seen, scope = [], [], None
+    files, seen, outline = [], [], None
     with context.step(f"reading {last}") as step:
         for name in names:
             with source.open(name) as (stream, file):
@@ -103,7 +111,7 @@ def read_dump(source: Source, candidate: Candidate, context: RunContext) -> Foun
                 if members:
                     members.check(meter, name.rpartition("/")[2])
                 else:
-                    scope = _require_complete(meter, content, last, context)
+                    outline = _require_complete(meter, content, last, context)
                 while meter.read(_CHUNK):
                     context.cancel.check()
             if content.format == "tar" and meter.tail[-len(_END_OF_TAR) :] != _END_OF_TAR:
@@ -112,7 +120,11 @@ def read_dump(source: Source, candidate: Candidate, context: RunContext) -> Foun
                 )
             files.append(FileDigest(name.rpartition("/")[2], meter.size, meter.sha256))
             seen.append(file)
-    return FoundDump(source, candidate, content, tuple(files), tuple(seen), scope)
+    kinds = outline.kinds if outline else content.kinds
+    if why := missing_part(kinds):
+        raise ConfigurationError(f"not a complete dump: {why}")
+    scope = _scope(outline, last) if outline and content.cluster else None
+    return FoundDump(source, candidate, content, tuple(files), tuple(seen), scope, kinds)
 
 
 def _members(source: Source, candidate: Candidate, context: RunContext) -> DirectoryMembers | None:
@@ -123,13 +135,14 @@ def _members(source: Source, candidate: Candidate, context: RunContext) -> Direc
     return DirectoryMembers(toc, candidate.members, context.cancel.check)
 
 
-def _require_complete(meter: Meter, content: Dump, what: str, context: RunContext) -> str | None:
+def _require_complete(meter: Meter, content: Dump, what: str, context: RunContext) -> ScriptOutline | None:
     """Check what one pass over the bytes shows: that a script has its trailer, and a custom archive its data.
 
     That is less than a verification: nothing of the data is decoded.
 
-    :return: the scope of a script by pg_dumpall.
+    :return: what a script contains.
     :raises VerificationFailed: the dump is truncated, or its compression is damaged.
+    :raises ConfigurationError: another dump follows in the script.
     """
     if content.format == "plain":
         source = Decompressed(meter, content.compression, what) if content.compression else meter
@@ -148,20 +161,28 @@ def _require_complete(meter: Meter, content: Dump, what: str, context: RunContex
     return None
 
 
-def _require_trailer(source: Readable, meter: Meter, cluster: bool, what: str, context: RunContext) -> str | None:
-    tail, size, parts = b"", 0, set()
+def _require_trailer(source: Readable, meter: Meter, cluster: bool, what: str, context: RunContext) -> ScriptOutline:
+    outline, tail, size = ScriptOutline(cluster), b"", 0
     while data := source.read(_CHUNK):
         context.cancel.check()
-        if cluster:
-            seam = tail[-32:] + data
-            parts |= {part for part, begin in _PARTS.items() if begin in seam}
+        outline.add(data)
         tail, size = (tail + data)[-4096:], size + len(data)
+    if outline.several:
+        raise ConfigurationError(
+            "several dumps, one after another, in one file",
+            hint="Split it before each '-- PostgreSQL database dump', and adopt the parts.",
+        )
     if not re.search(rb"^--\r?\n" + _TRAILER[cluster] + rb"\r?\n--\r?$", tail, re.MULTILINE):
         packed = f", {size} decompressed" if source is not meter else ""
         raise VerificationFailed(
             f"{what} is truncated after {meter.size} bytes{packed}: '{_TRAILER[cluster].decode()}' is missing"
         )
-    if not cluster or "databases" in parts:
+    return outline
+
+
+def _scope(outline: ScriptOutline, what: str) -> str | None:
+    parts = outline.parts  # they begin as src/bin/pg_dump/pg_dumpall.c writes them
+    if "databases" in parts:
         return None
     if "roles" not in parts:
         return "tablespaces" if "tablespaces" in parts else None

@@ -21,6 +21,10 @@ _CLUSTER_HEAD = b"-- PostgreSQL database cluster dump"
 _CLUSTER_END = b"-- PostgreSQL database cluster dump complete"
 
 
+class ScriptContinues(VerificationFailed):
+    """The script has a complete dump, and something else after it."""
+
+
 class ScriptTrailerCheck:
     """Check headers, trailers and psql commands of a script by pg_dump, pg_dumpall or pg_restore.
 
@@ -39,19 +43,17 @@ class ScriptTrailerCheck:
     def event(self, event: Event) -> None:
         """Check the next event.
 
-        :raises VerificationFailed: the script does not begin like a dump, continues after its trailer, or has a psql
-            command that pg_dump never writes.
+        :raises VerificationFailed: the script does not begin like a dump, or has a psql command that pg_dump never
+            writes; as :class:`ScriptContinues`, it continues after its trailer.
         :raises NotProven: it has Windows line ends, as pg_dump's output has when it is redirected there.
         """
         self._last = event
         if isinstance(event, Comment):
             self._comment(event)
         elif not self._expected and not (isinstance(event, MetaCommand) and event.name == b"unrestrict"):
-            raise VerificationFailed(
-                f"the script continues after the trailer of the dump, at byte {event.offset}"
-                if self._seen
-                else "the script does not begin with the header of a dump"
-            )
+            if self._seen:
+                raise ScriptContinues(f"the script continues after the trailer of the dump, at byte {event.offset}")
+            raise VerificationFailed("the script does not begin with the header of a dump")
         if isinstance(event, MetaCommand):
             self._meta_command(event)
 
@@ -65,7 +67,8 @@ class ScriptTrailerCheck:
         if text in (_DATABASE_HEAD, _CLUSTER_HEAD):
             # Only a cluster's dump contains others, one after another.
             if self._seen and (text == _CLUSTER_HEAD or self._expected != [_CLUSTER_END]):
-                raise VerificationFailed(f"a second dump begins at byte {event.offset}")
+                kind = VerificationFailed if self._expected else ScriptContinues
+                raise kind(f"a second dump begins at byte {event.offset}")
             self.cluster = self.cluster or text == _CLUSTER_HEAD
             self._expected.append(_CLUSTER_END if text == _CLUSTER_HEAD else _DATABASE_END)
             self._seen.add(text)

@@ -7,8 +7,9 @@ comment by pg_dump or pg_dumpall, and may be compressed with gzip, zstd, lz4, bz
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +18,9 @@ from airflow_pgbackup.byte_streams import LimitedReader, PrefixedReader, Readabl
 from airflow_pgbackup.errors import ClientError, VerificationFailed
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.archive.tar_format import BLOCK, is_tar, toc_size
-from airflow_pgbackup.postgres.archive.toc import read_toc
+from airflow_pgbackup.postgres.archive.toc import TocEntry, read_toc
+from airflow_pgbackup.postgres.sql.lexer import BYTE_ORDER_MARK
+from airflow_pgbackup.postgres.sql.names import connected_name
 
 _HEAD = 64 << 10
 _MAGIC = {
@@ -31,11 +34,7 @@ _DATABASE = re.compile(rb"--\r?\n-- PostgreSQL database dump\r?\n--\r?\n")
 _CLUSTER = re.compile(rb"--\r?\n-- PostgreSQL database cluster dump\r?\n--\r?\n")
 _SERVER_VERSION = re.compile(rb"^-- Dumped from database version (\S+)", re.MULTILINE)
 _DUMP_VERSION = re.compile(rb"^-- Dumped by pg_dump version (\S+)", re.MULTILINE)
-# appendPsqlMetaConnect() in src/fe_utils/string_utils.c: a plain name, or a quoted connection string for other names.
-_CONNECT = re.compile(
-    rb"""^\\connect\ (?: (?P<plain>[\w.]+) | -reuse-previous=on\ "dbname='(?P<quoted>(?:[^"\n]|"")+)'" )\s*$""",
-    re.MULTILINE | re.VERBOSE,
-)
+_CONNECT = re.compile(rb"^\\connect ([^\r\n]+?)[ \t]*\r?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +49,7 @@ class Dump:
     :param server_version: ``18.4``; None if the dump does not have it.
     :param dump_version: of pg_dump; None if the dump does not have it.
     :param created: when pg_dump started, by the clock of its machine and without a time zone. Archives only.
+    :param kinds: number of the entries of each kind, with ``PARTITIONED TABLE`` for those tables. Archives only.
     """
 
     format: str
@@ -60,6 +60,7 @@ class Dump:
     server_version: str | None = None
     dump_version: str | None = None
     created: datetime | None = None
+    kinds: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 def sniff(path: Path, *, open_file: Callable[[Path], BinaryIO] = lambda path: path.open("rb")) -> Dump | None:
@@ -122,7 +123,13 @@ def _archive(file: Readable, format: str, what: str) -> Dump | None:
         server_version=_version(toc.server_version),
         dump_version=_version(toc.dump_version),
         created=_created(head, toc.version),
+        kinds=Counter(map(_kind, toc.entries)),
     )
+
+
+def _kind(entry: TocEntry) -> str:
+    is_partitioned = entry.kind == "TABLE" and "\nPARTITION BY " in entry.definition
+    return "PARTITIONED TABLE" if is_partitioned else entry.kind
 
 
 def _created(head: bytes, version: tuple[int, int]) -> datetime | None:
@@ -142,24 +149,29 @@ def _created(head: bytes, version: tuple[int, int]) -> datetime | None:
 
 
 def _script(head: bytes, compression: str | None) -> Dump | None:
-    head = head.removeprefix(b"\xef\xbb\xbf")
+    head = head.removeprefix(BYTE_ORDER_MARK)
     cluster = bool(_CLUSTER.match(head))
     if not cluster and not _DATABASE.match(head):
         return None
-    connect = None if cluster else _CONNECT.search(head)
-    name = None
-    if connect:
-        name = connect["plain"] or re.sub(rb"\\(.)", rb"\1", connect["quoted"].replace(b'""', b'"'))
+    name = None if cluster else _connected(head)
     server, dump = _SERVER_VERSION.search(head), _DUMP_VERSION.search(head)
     return Dump(
         format="plain",
         compression=compression,
         cluster=cluster,
         database=name.decode("utf-8", "replace") if name else None,
-        create=connect is not None,
+        create=name is not None,
         server_version=_version(server[1].decode("ascii", "replace")) if server else None,
         dump_version=_version(dump[1].decode("ascii", "replace")) if dump else None,
     )
+
+
+def _connected(head: bytes) -> bytes | None:
+    connect = _CONNECT.search(head)
+    try:
+        return connected_name(connect[1]) if connect else None
+    except VerificationFailed:  # in the text of an object
+        return None
 
 
 def _exactly(source: Readable, size: int) -> bytes:

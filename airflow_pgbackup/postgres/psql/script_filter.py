@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from airflow_pgbackup.byte_streams import PieceReader, Readable
-from airflow_pgbackup.postgres.sql.lexer import CHUNK, CopyData, Event, MetaCommand, SqlLexer, Statement
+from airflow_pgbackup.postgres.sql.lexer import (
+    BYTE_ORDER_MARK,
+    CHUNK,
+    CopyData,
+    Event,
+    MetaCommand,
+    SqlLexer,
+    Statement,
+)
 from airflow_pgbackup.postgres.sql.names import connected_name
 
 _PIECE = 1 << 16
@@ -64,7 +72,7 @@ class ScriptFilter:
                 waiting, part = bytearray(), number
             settings = lexer.settings_before(event)
             for _ in self._steps(event):
-                start = event.offset - self._tee.offset
+                at_start, start = self._tee.offset == 0, event.offset - self._tee.offset
                 data = self._tee.take(lexer.offset)
                 if settings:
                     data, settings = data[:start] + settings + data[start:], b""
@@ -72,6 +80,8 @@ class ScriptFilter:
                     data = data[: -len(data.lstrip())] + b"\n"
                 elif isinstance(event, Statement) and event.text in self._instead:
                     data = data.removesuffix(event.text) + self._instead[event.text]
+                if at_start:  # psql skips the mark in its first line only, and that is not this one
+                    data = data.removeprefix(BYTE_ORDER_MARK)
                 if number is not None:
                     waiting += data
                     if len(waiting) >= _PIECE:

@@ -25,6 +25,9 @@ from airflow_pgbackup.postgres.sql.window import CHUNK, Window
 
 __all__ = ["CHUNK", "Comment", "CopyData", "Event", "MetaCommand", "SqlLexer", "Statement"]
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Of UTF-8, at the beginning of a script that an editor of Windows has written; psql skips it."""
+
 _LINE_LIMIT = 1 << 16  # bytes of a comment or backslash command; the rest of a longer one is ignored
 _TRAILING_LIMIT = 64
 _SPACE = re.compile(rb"[ \t\r\n\f\v]*")
@@ -105,6 +108,8 @@ class SqlLexer:
 
     def __iter__(self) -> Iterator[Event]:
         window = self._window
+        if window.peek(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
+            window.position += len(BYTE_ORDER_MARK)
         while self._skip_space():
             begin = window.peek(2)
             if begin[:1] == b"\\":
